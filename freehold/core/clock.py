@@ -1,0 +1,36 @@
+"""The only importer of `time`: monotonic seconds for intervals, wall seconds for people.
+
+Pure modules take `now_s` as a value; running modules take a `Clock`, so that a test can bring its own.
+"""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where a running module gets its time from."""
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never go back; only differences mean anything."""
+        ...
+
+    def wall_s(self) -> float:
+        """Return seconds since the Unix epoch; may jump."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def monotonic_s(self) -> float:
+        """Return `time.monotonic()`."""
+        return time.monotonic()
+
+    def wall_s(self) -> float:
+        """Return `time.time()`."""
+        return time.time()
+
+
+SYSTEM_CLOCK = SystemClock()
+monotonic_s = time.monotonic
+wall_s = time.time

@@ -1,0 +1,102 @@
+"""What the fleet tells the gateway and both tell a person: endpoints, snapshots, replica status.
+
+Fleet and gateway do not import each other; these immutable records are all that passes between them, as
+msgspec structs so that the same type is the value in memory and the JSON on a pipe or in a file.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class ReplicaState(StrEnum):
+    """The life of a replica, in order; `backoff` and `crash_loop` are where failures lead."""
+
+    PENDING = "pending"  # wanted, not started
+    STARTING = "starting"  # process runs, no completion has succeeded yet
+    READY = "ready"  # a real completion succeeded: it takes traffic
+    DRAINING = "draining"  # no new requests; streams finish
+    STOPPING = "stopping"  # SIGTERM sent, grace runs
+    BACKOFF = "backoff"  # it exited; a restart is due at a known time
+    CRASH_LOOP = "crash_loop"  # it failed too often: no restart until somebody acts
+    STOPPED = "stopped"  # ended because that was wanted
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica's address with its state, as the gateway sees it."""
+
+    id: str
+    """Stable name of the replica, `<model>-<index>`, for example `smollm2-135m-0`; external: `<model>-ext-<index>`."""
+    model: str
+    """The model name that clients ask for."""
+    url: str
+    """`http://host:port` or `https://host:port`, no path (external servers may add a path prefix)."""
+    engine: str
+    """Engine name as in freehold.yaml, for example `llama-cpp`."""
+    state: ReplicaState
+    """Only READY endpoints get traffic."""
+    slots: int = 0
+    """Requests that the engine works on at once; 0 is unknown."""
+    incarnation: int = 0
+    """Counts the starts of the process behind this id, so that a restart is seen as a new address book entry."""
+    upstream_model: str = ""
+    """The name the engine knows the model by; empty: the same as `model`."""
+    api_key: str = ""
+    """Bearer key that the engine wants; empty: none. Never logged or shown."""
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that this stack serves, whether or not a replica is ready now."""
+
+    name: str
+    engine: str
+    created_s: int
+    """Unix seconds for `/v1/models`: when the stack first served it."""
+    max_context_tokens: int = 0
+    """Longest prompt plus answer of one request, tokens; 0 is unknown."""
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person sees of one replica (`freehold status`, `/metrics`)."""
+
+    id: str
+    model: str
+    engine: str
+    state: ReplicaState
+    url: str = ""
+    pid: int | None = None
+    started_wall_s: float | None = None
+    """When the present process was started, Unix seconds; None: no process."""
+    ready_wall_s: float | None = None
+    """When the present process became ready; None: it is not."""
+    restarts: int = 0
+    tokens_per_s: float | None = None
+    """Generated tokens per second over the last readings of the engine's own counter; None is unknown."""
+    tokens_total: float | None = None
+    """The engine's own counter of generated tokens since its start; None is unknown."""
+    reason: str = ""
+    """Why it is in this state, in one line: last exit, what is waited for."""
+    hint: str = ""
+    """What a person can do about it; empty when there is nothing to do."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The immutable list of endpoints that the gateway reads; a newer one has a higher generation."""
+
+    generation: int
+    models: tuple[ModelEntry, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    replicas: tuple[ReplicaStatus, ...] = ()
+
+
+class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway tells its parent, about once a second."""
+
+    listening: str
+    """`http://host:port` it answers on."""
+    in_flight: int = 0
+    requests_total: int = 0
+    errors_total: int = 0
+    snapshot_generation: int = -1
+    draining: bool = False
+    log_dropped_total: int = 0

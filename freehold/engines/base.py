@@ -1,0 +1,187 @@
+"""What Freehold must know of an engine to run it: one frozen `Engine` value per file in this folder.
+
+An engine file is pure: it says how to start the program, how to ask whether it is ready, what its counters are
+called, how its own error words read and why it exited. It opens no socket and starts no process; the fleet does
+that with what the engine file says. The contract kit `freehold.testing.check_engine` runs on every file here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from freehold.spec.problems import Problem, nearest_hint
+
+OptionType = Literal["int", "str", "bool", "float"]
+_PYTHON_TYPES: dict[OptionType, tuple[type, ...]] = {
+    "int": (int,),
+    "str": (str,),
+    "bool": (bool,),
+    "float": (int, float),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One key that a user may write under `engine_options`."""
+
+    name: str
+    type: OptionType
+    help: str
+    """What it sets, with its unit."""
+    default: int | str | bool | float | None = None
+    """None: the engine's own default, or worked out at start; `help` says which."""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where and with what one replica is to run; all that `Engine.command` may depend on."""
+
+    model: str
+    """Name clients use."""
+    weights: Path | None
+    """Verified local weights file; None for engines that bring their own."""
+    host: str
+    port: int
+    options: Mapping[str, int | str | bool | float]
+    """The user's `engine_options`, already checked."""
+    threads: int = 1
+    """Compute threads that are this replica's fair share of the machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program to start: argv without a shell, and variables to add to the environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpCheck:
+    """A request whose 2xx answer proves something."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    body: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One row of the metric map: our name, the engine's names (newest first), and what it counts."""
+
+    name: str
+    """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`."""
+    theirs: tuple[str, ...]
+    scale: float = 1.0
+    """Their unit times this is ours."""
+
+
+class ExitKind(StrEnum):
+    """Why an engine process ended, as far as its exit code and last lines tell."""
+
+    STOPPED = "stopped"  # asked to
+    KILLED = "killed"  # SIGKILL from outside: the operator or the kernel's OOM killer
+    OUT_OF_MEMORY = "out_of_memory"
+    PORT_IN_USE = "port_in_use"
+    BAD_WEIGHTS = "bad_weights"
+    BAD_OPTION = "bad_option"
+    MISSING_PROGRAM = "missing_program"
+    CRASHED = "crashed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitCause:
+    """An exit explained: `restart` is False when starting again must fail the same way."""
+
+    kind: ExitKind
+    summary: str
+    hint: str = ""
+    restart: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiError:
+    """An engine's error in OpenAI's terms."""
+
+    status: int
+    message: str
+    type: str
+    code: str | None = None
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Everything Freehold knows of one engine program. Functions are total and pure."""
+
+    name: str
+    """As in freehold.yaml; the file is the same word with `-` as `_`."""
+    summary: str
+    managed: bool
+    """True: Freehold starts and stops it. False: somebody else runs it (`external`)."""
+    paths: frozenset[str]
+    """Gateway paths that it can serve, such as `/v1/chat/completions`."""
+    stream_to_abort: bool
+    """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
+    options: tuple[Option, ...]
+    command: Callable[[Placement], Command] | None
+    """None for unmanaged engines."""
+    ready: Callable[[str], HttpCheck]
+    """From the model's upstream name: a real one-token completion."""
+    metrics_path: str | None
+    metrics: tuple[Metric, ...]
+    slots: Callable[[Mapping[str, int | str | bool | float]], int]
+    """Requests it works on at once under these options; 0 is unknown."""
+    max_context_tokens: Callable[[Mapping[str, int | str | bool | float]], int]
+    """Longest prompt plus answer of one request, tokens; 0 is unknown."""
+    explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
+    """From the exit code (negative: minus the signal) and the last log lines."""
+    translate_error: Callable[[int, bytes], ApiError | None]
+    """From HTTP status (400 to 599) and body; None: the words mean nothing special here."""
+
+
+def check_options(
+    engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
+) -> list[Problem]:
+    """Return every mistake in a user's `engine_options`; `where(name)` gives the place of an option."""
+    known = {option.name: option for option in engine.options}
+    problems: list[Problem] = []
+    for name, value in options.items():
+        if name not in known:
+            problems.append(
+                Problem(
+                    where=where(name),
+                    message=f"engine {engine.name} has no option {name!r}",
+                    hint=nearest_hint(name, known),
+                )
+            )
+        else:
+            problems.extend(_check_value(known[name], value, where(name)))
+    return problems
+
+
+def _check_value(option: Option, value: object, where: str) -> list[Problem]:
+    def problem(message: str, hint: str = "") -> list[Problem]:
+        return [
+            Problem(where=where, message=f"{option.name} {message}, not {value!r}", hint=hint or option.help)
+        ]
+
+    wrong_bool = isinstance(value, bool) != (option.type == "bool")
+    if wrong_bool or not isinstance(value, _PYTHON_TYPES[option.type]):
+        return problem(f"must be of type {option.type}")
+    if option.choices and value not in option.choices:
+        return problem(
+            f"must be one of {', '.join(option.choices)}", nearest_hint(str(value), option.choices)
+        )
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if option.minimum is not None and value < option.minimum:
+            return problem(f"must be at least {option.minimum:g}")
+        if option.maximum is not None and value > option.maximum:
+            return problem(f"must be at most {option.maximum:g}")
+    return []

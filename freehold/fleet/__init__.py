@@ -1,0 +1,1 @@
+"""Replicas: decide (pure), run (the single writer), launch, and the control socket."""

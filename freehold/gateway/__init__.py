@@ -1,0 +1,1 @@
+"""The data plane: HTTP in, routing, HTTP out, spliced streams."""

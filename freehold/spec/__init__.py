@@ -1,0 +1,1 @@
+"""What the user wrote: the model of freehold.yaml, its loader, its mistakes, its schema."""

@@ -1,0 +1,1 @@
+"""Declared metrics and bounded logs that never make the work wait."""

@@ -1,0 +1,1 @@
+"""The weight store: sources, hashes, locks, staging."""
