@@ -1,0 +1,183 @@
+"""Every metric that Freehold itself exposes, as one table: name, kind, meaning, labels with their bounds, buckets.
+
+A metric that is not here cannot be written. The table counts nothing; `freehold.telemetry.metrics` does. Names, kinds
+and labels are public: the golden file tests/golden/metrics.txt shows every change of them in review.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """A label and the most values it may take; further values fold into `other` and are counted."""
+
+    name: str
+    at_most: int
+    """Bound on distinct values, so that no client and no bug can grow a process's memory through a label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """One row of the table."""
+
+    name: str
+    """`freehold_*` in base units: `_seconds`, `_bytes`, and `_total` for every counter."""
+    kind: Kind
+    help: str
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram's buckets in the metric's unit, rising, without `+Inf`."""
+
+
+TTFT_BUCKETS_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+"""Source: vLLM's `vllm:time_to_first_token_seconds` (vllm/v1/metrics/loggers.py), so that dashboards line up."""
+
+REQUEST_BUCKETS_S = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+"""Source: vLLM's `vllm:e2e_request_latency_seconds` (vllm/v1/metrics/loggers.py), so that dashboards line up."""
+
+MODEL = Label(name="model", at_most=64)
+"""Models come from freehold.yaml, never from a request; 64 is more than one stack serves."""
+PATH = Label(name="path", at_most=16)
+"""Only the gateway's known paths are passed here; there are fewer than 16."""
+CODE = Label(name="code", at_most=32)
+"""HTTP status codes that a gateway or an engine answers with."""
+REASON = Label(name="reason", at_most=32)
+"""Words from the code, never a message."""
+REPLICA = Label(name="replica", at_most=256)
+"""Replica ids `<model>-<index>`: stable over restarts; 256 is beyond one controller's machine."""
+ENDPOINT = Label(name="endpoint", at_most=256)
+"""Endpoint ids, as replica ids."""
+STATE = Label(name="state", at_most=8)
+"""`core.events.ReplicaState` has 8 values."""
+WHERE = Label(name="where", at_most=32)
+"""Guard names from the code."""
+METRIC = Label(name="metric", at_most=64)
+"""Names of this table."""
+VERSION = Label(name="version", at_most=1)
+"""One process runs one version."""
+
+DECLARED: tuple[Declared, ...] = (
+    Declared(
+        name="freehold_gateway_requests_total",
+        kind="counter",
+        help="Requests answered, by model, path and HTTP status.",
+        labels=(MODEL, PATH, CODE),
+    ),
+    Declared(
+        name="freehold_gateway_in_flight",
+        kind="gauge",
+        help="Requests being worked on now.",
+        labels=(MODEL,),
+    ),
+    Declared(
+        name="freehold_gateway_request_seconds",
+        kind="histogram",
+        help="From a request's last byte received to its answer's last byte sent.",
+        labels=(MODEL,),
+        buckets=REQUEST_BUCKETS_S,
+    ),
+    Declared(
+        name="freehold_gateway_ttft_seconds",
+        kind="histogram",
+        help="Time to first token: from a request's last byte received to the first byte of the answer's body.",
+        labels=(MODEL,),
+        buckets=TTFT_BUCKETS_S,
+    ),
+    Declared(
+        name="freehold_gateway_response_bytes_total",
+        kind="counter",
+        help="Bytes of answer bodies sent to clients.",
+        labels=(MODEL,),
+    ),
+    Declared(
+        name="freehold_gateway_retries_total",
+        kind="counter",
+        help="Attempts beyond a request's first, before its first byte.",
+        labels=(MODEL, REASON),
+    ),
+    Declared(
+        name="freehold_gateway_cut_streams_total",
+        kind="counter",
+        help="Answers that ended in an in-band error after their first byte.",
+        labels=(MODEL, REASON),
+    ),
+    Declared(
+        name="freehold_gateway_client_aborts_total",
+        kind="counter",
+        help="Requests whose client left before the end of the answer.",
+        labels=(MODEL,),
+    ),
+    Declared(
+        name="freehold_gateway_refused_total",
+        kind="counter",
+        help="Requests refused by the gateway itself; no engine saw them.",
+        labels=(REASON,),
+    ),
+    Declared(name="freehold_gateway_connections", kind="gauge", help="Client connections open now."),
+    Declared(
+        name="freehold_gateway_upstream_connections",
+        kind="gauge",
+        help="Connections to an endpoint open now, idle ones included.",
+        labels=(ENDPOINT,),
+    ),
+    Declared(
+        name="freehold_gateway_snapshot_generation",
+        kind="gauge",
+        help="Generation of the endpoint snapshot in use.",
+    ),
+    Declared(
+        name="freehold_gateway_snapshot_age_seconds",
+        kind="gauge",
+        help="Time since the snapshot in use arrived.",
+    ),
+    Declared(
+        name="freehold_replica_state",
+        kind="gauge",
+        help="1 for the state that a replica is in, 0 for the others.",
+        labels=(MODEL, REPLICA, STATE),
+    ),
+    Declared(
+        name="freehold_replica_restarts_total",
+        kind="counter",
+        help="Times a replica's process was started again after a failure.",
+        labels=(MODEL, REPLICA),
+    ),
+    Declared(
+        name="freehold_replica_tokens_per_second",
+        kind="gauge",
+        help="Generated tokens per second by the engine's own counter; absent when unknown.",
+        labels=(MODEL, REPLICA),
+    ),
+    Declared(
+        name="freehold_log_dropped_total",
+        kind="counter",
+        help="Log records lost because the log's disk or reader was too slow or failed.",
+    ),
+    Declared(
+        name="freehold_bugs_total",
+        kind="counter",
+        help="Exceptions caught by a guard: mistakes of Freehold's own.",
+        labels=(WHERE,),
+    ),
+    Declared(
+        name="freehold_build_info",
+        kind="gauge",
+        help="Always 1; the label names the running version.",
+        labels=(VERSION,),
+    ),
+    Declared(
+        name="freehold_metrics_folded_total",
+        kind="counter",
+        help="Label values folded into `other` because a label was at its bound.",
+        labels=(METRIC,),
+    ),
+)

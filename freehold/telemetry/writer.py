@@ -1,0 +1,197 @@
+"""A bounded queue and one thread that writes lines to a file or stream: whoever logs never waits for a disk.
+
+The idea: `offer` appends to a C queue (no lock that a signal handler could find held, no waiting) or counts a drop;
+the thread opens, writes and rotates. A hung or failing target therefore costs records, never time, and the loss is
+counted, and written down once the target works again.
+
+What it deliberately does not do: it promises no record on disk, writes one file per process only (rotation by two
+writers would lose lines), and knows nothing of what a line means.
+"""
+
+import contextlib
+import os
+import queue
+import select
+import threading
+from pathlib import Path
+from typing import Protocol
+
+BATCH_LINES = 256
+"""Most lines of one write: bounds the memory a hung write holds besides the queue."""
+
+
+class HasFileno(Protocol):
+    """An open file, as far as it is needed here."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        ...
+
+
+class StreamTarget:
+    """An open stream, for example standard error; it is never closed here."""
+
+    def __init__(self, stream: HasFileno) -> None:
+        self._fd = stream.fileno()
+
+    def open(self, incoming_bytes: int) -> int:  # noqa: ARG002 - a stream takes any amount
+        """Return the descriptor to write to."""
+        return self._fd
+
+    def close(self) -> None:
+        """Leave the stream to its owner."""
+
+
+class FileTarget:
+    """A file that is renamed to `NAME.1` (and that to `NAME.2` …) before it would grow beyond `max_bytes`.
+
+    Only a single batch that is larger than `max_bytes` makes a file larger than that.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int, backups: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._backups = backups
+        self._fd = -1
+
+    def open(self, incoming_bytes: int) -> int:
+        """Return the descriptor to append `incoming_bytes` to; raises OSError. May block as long as the disk does."""
+        if self._fd < 0:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size_bytes = os.fstat(self._fd).st_size
+        if size_bytes and size_bytes + incoming_bytes > self._max_bytes:
+            self._rotate()
+            return self.open(0)
+        return self._fd
+
+    def close(self) -> None:
+        """Close the file; a later `open` opens it again."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with contextlib.suppress(OSError):  # a failing disk reports its failure once more on close
+                os.close(fd)
+
+    def _rotate(self) -> None:
+        self.close()
+        for index in range(self._backups, 0, -1):
+            older = self._numbered(index - 1)
+            if older.exists():
+                older.replace(self._numbered(index))
+        if not self._backups:
+            self._path.unlink()
+
+    def _numbered(self, index: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{index}") if index else self._path
+
+
+class LineWriter:
+    """The queue and its thread. `offer` may be called from any thread and from a signal handler."""
+
+    def __init__(self, target: StreamTarget | FileTarget, *, queue_records: int) -> None:
+        self._target = target
+        self._queue_records = queue_records
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._lock = threading.RLock()  # taken only on a loss; reentrant for the sake of signal handlers
+        self._lost = 0
+        self._closed = False
+        self._torn = False
+        self._pending_lines = 0
+        self.last_error = ""
+        self._thread = threading.Thread(target=self._run, name="freehold-log-writer", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<LineWriter waiting={self._queue.qsize()} lost={self._lost} closed={self._closed}>"
+
+    @property
+    def dropped_total(self) -> int:
+        """Lines that will never be written: the queue was full, the write failed, or the writer was closed."""
+        return self._lost
+
+    def offer(self, line: bytes) -> bool:
+        """Queue a line that ends in a newline; return False when it was dropped instead. Never blocks."""
+        if self._closed or self._queue.qsize() >= self._queue_records:
+            self._lose(1)
+            return False
+        self._queue.put(line)
+        return True
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what is queued for at most `timeout_s` seconds; return whether all of it was written."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._lose(self._drain() + self._pending_lines)
+            return False
+        return True
+
+    def _lose(self, lines: int) -> None:
+        with self._lock:
+            self._lost += lines
+
+    def _drain(self) -> int:
+        """Empty the queue of a thread that hangs in a write, and return how many lines were in it."""
+        lines = 0
+        while not self._queue.empty():
+            lines += self._queue.get_nowait() is not None
+        self._queue.put(None)  # the end, should the write ever return
+        return lines
+
+    def _run(self) -> None:
+        reported = 0
+        ended = False
+        while not ended:
+            batch, ended = self._next_batch()
+            lost = self._lost
+            if batch and self._write(_loss_note(lost - reported), batch):
+                reported = lost
+        self._target.close()
+
+    def _next_batch(self) -> tuple[list[bytes], bool]:
+        """Wait for a line, take what else is there up to a batch, and say whether the end was among it."""
+        batch: list[bytes] = []
+        line = self._queue.get()
+        while line is not None:
+            batch.append(line)
+            if len(batch) >= BATCH_LINES or self._queue.empty():
+                return batch, False
+            line = self._queue.get()
+        return batch, True
+
+    def _write(self, note: bytes, batch: list[bytes]) -> bool:
+        """Write the note and all lines, or count the lines that were not; return whether it worked."""
+        self._pending_lines = len(batch)
+        data = (b"\n" if self._torn else b"") + note + b"".join(batch)
+        written = 0
+        try:
+            fd = self._target.open(len(data))
+            while written < len(data):
+                written += _write_some(fd, data[written:])
+        except OSError as exc:
+            self._fail(exc, lines=min(len(batch), data.count(b"\n", written)))
+        if written:
+            self._torn = data[written - 1 : written] != b"\n"
+        self._pending_lines = 0
+        return written == len(data)
+
+    def _fail(self, exc: OSError, *, lines: int) -> None:
+        self.last_error = f"{type(exc).__name__}: {exc}"
+        self._lose(lines)
+        self._target.close()
+
+
+def _loss_note(lines: int) -> bytes:
+    """Return the line that tells a reader of the log about a gap in it; nothing for no gap."""
+    return b'{"level":"warning","event":"log records dropped","count":%d}\n' % lines if lines else b""
+
+
+def _write_some(fd: int, data: bytes) -> int:
+    """Write what the target takes, at least one byte; waits, also for a descriptor that somebody made non-blocking."""
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:
+        select.select([], [fd], [])
+        return 0
