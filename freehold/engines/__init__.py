@@ -1,17 +1,96 @@
-"""The engines Freehold can run or front: the folder is the registry, one file per engine."""
+"""The engines Freehold can run or front: the folder is the registry, one file per engine.
+
+A package elsewhere adds one by an entry point in the group `freehold.engines` that names its `Engine` value. One
+that cannot be used is a `Problem` in `engine_problems()`, and never stands in the way of the others.
+"""
 
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from freehold.engines.base import Engine
+from freehold.spec.problems import Problem
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+ENTRY_POINT_GROUP = "freehold.engines"
+# What a package in pieces raises while it is imported; anything stranger is its own bug and shows its own traceback.
+_LOAD_ERRORS = (
+    ImportError,
+    AttributeError,
+    SyntaxError,
+    NameError,
+    TypeError,
+    ValueError,
+    LookupError,
+    OSError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    engines: dict[str, Engine]
+    problems: tuple[Problem, ...]
+
+
+def all_engines() -> dict[str, Engine]:
+    """Return every usable engine by name: the public modules of this package, then those of other packages."""
+    return dict(_find().engines)
+
+
+def engine_problems() -> tuple[Problem, ...]:
+    """Return what is wrong with engines of other packages; `where` names the entry point and its package."""
+    return _find().problems
 
 
 @cache
-def all_engines() -> dict[str, Engine]:
-    """Return every engine by name: each public module of this package except `base`, and nothing else."""
+def _find() -> _Found:
+    engines = {engine.name: engine for engine in _own_engines()}
+    problems: list[Problem] = []
+    for point in _entry_points():
+        answer = _load(point, taken=engines)
+        if isinstance(answer, Problem):
+            problems.append(answer)
+        else:
+            engines[answer.name] = answer
+    return _Found(engines=engines, problems=tuple(problems))
+
+
+def _own_engines() -> list[Engine]:
     names = [
         m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_") and m.name != "base"
     ]
-    found = [importlib.import_module(f"{__name__}.{name}").ENGINE for name in names]
-    return {engine.name: engine for engine in found}
+    return [importlib.import_module(f"{__name__}.{name}").ENGINE for name in names]
+
+
+def _entry_points() -> "list[EntryPoint]":
+    from importlib.metadata import entry_points  # noqa: PLC0415 -- an engine's child must start fast without it
+
+    return sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.name, point.value))
+
+
+def _load(point: "EntryPoint", *, taken: dict[str, Engine]) -> Engine | Problem:
+    where = f"entry point {point.name!r} of package {point.dist.name if point.dist else 'unknown'}"
+    try:
+        value: Any = point.load()
+    except _LOAD_ERRORS as exc:
+        return Problem(
+            where=where,
+            message=f"cannot load {point.value}: {type(exc).__name__}: {exc}",
+            hint="repair or uninstall that package",
+        )
+    if not isinstance(value, Engine):
+        return Problem(
+            where=where,
+            message=f"{point.value} is no freehold.engines.base.Engine but {type(value).__name__}",
+        )
+    if value.name != point.name:
+        return Problem(
+            where=where, message=f"the engine calls itself {value.name!r}, its entry point does not"
+        )
+    if value.name in taken:
+        return Problem(where=where, message=f"there is already an engine named {value.name!r}")
+    return value

@@ -3,8 +3,11 @@
 An engine file is pure: it says how to start the program, how to ask whether it is ready, what its counters are
 called, how its own error words read and why it exited. It opens no socket and starts no process; the fleet does
 that with what the engine file says. The contract kit `freehold.testing.check_engine` runs on every file here.
+What is true of any program (exit codes, the shape of an OpenAI error body) stands here too, since engine files
+share nothing but this one.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -144,6 +147,77 @@ class Engine:
     """From the exit code (negative: minus the signal) and the last log lines."""
     translate_error: Callable[[int, bytes], ApiError | None]
     """From HTTP status (400 to 599) and body; None: the words mean nothing special here."""
+
+
+_SIGNAL_NAMES = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
+    11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM",
+}  # fmt: skip
+"""Names of the signals that end programs. Source: signal(7), the numbers of x86 and ARM Linux."""
+_SHELL_SIGNAL_BASE = 128
+"""A shell or a container runtime reports death by signal n as exit code 128 + n. Source: POSIX shell, section 2.8.2."""
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+"""Exit codes of a launcher that could not start the program. Source: POSIX shell, section 2.8.2."""
+
+
+def explain_code(exit_code: int) -> ExitCause | None:
+    """Return what an exit code alone tells of any program (negative: minus the signal); None: nothing."""
+    if exit_code == 0:
+        return ExitCause(kind=ExitKind.STOPPED, summary="it ended without an error")
+    if exit_code in (_NOT_EXECUTABLE, _NOT_FOUND):
+        return ExitCause(
+            kind=ExitKind.MISSING_PROGRAM,
+            summary="the program could not be started",
+            hint="check that the program is installed and executable",
+            restart=False,
+        )
+    number = -exit_code if exit_code < 0 else exit_code - _SHELL_SIGNAL_BASE
+    return _explain_signal(number) if number in _SIGNAL_NAMES else None
+
+
+def _explain_signal(number: int) -> ExitCause:
+    name = _SIGNAL_NAMES[number]
+    if number in (1, 2, 15):
+        return ExitCause(kind=ExitKind.STOPPED, summary=f"it was stopped with {name}")
+    if number == 9:
+        return ExitCause(
+            kind=ExitKind.KILLED,
+            summary="it was killed with SIGKILL",
+            hint="if nobody did that, the kernel ran out of memory: see `dmesg | grep -i oom`",
+        )
+    if number == 4:
+        return ExitCause(
+            kind=ExitKind.CRASHED,
+            summary="it used an instruction that this processor does not have (SIGILL)",
+            hint="install a build of the engine for this processor",
+            restart=False,
+        )
+    return ExitCause(kind=ExitKind.CRASHED, summary=f"it crashed with {name}")
+
+
+def last_words(lines: tuple[str, ...]) -> str:
+    """Return the last log line that says something, at most 300 characters; empty when there is none."""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+
+
+def error_fields(body: bytes) -> dict[str, object]:
+    """Return the fields of an error body: those under `error`, or the body's own; {} for anything else."""
+    try:
+        decoded = json.loads(body)
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested deeper than Python goes
+        return {}
+    inner = decoded.get("error", decoded) if isinstance(decoded, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def context_error(message: str, *, param: str | None = None) -> ApiError:
+    """Return OpenAI's error for a request that is longer than the model's context.
+
+    Source: OpenAI API reference, error codes: HTTP 400, `invalid_request_error`, `context_length_exceeded`.
+    """
+    return ApiError(
+        status=400, message=message, type="invalid_request_error", code="context_length_exceeded", param=param
+    )
 
 
 def check_options(

@@ -1,0 +1,422 @@
+"""llama.cpp: GGUF weights on CPU or GPU, through the `xllamacpp` wheel or an existing `llama-server` program.
+
+Both are started with llama-server's own flags, so there is one list of flags: `_child_xllamacpp` reads the same
+ones. This file is words and numbers only; every rule in it was made from what the real server printed or answered.
+
+Measured with xllamacpp 2026.10 and SmolLM2-135M on 2 cores (docs/engines.md):
+- a streamed request stops 2 decodes after its client left, a plain one runs to its end (500 of 500 decodes), hence
+  `stream_to_abort`;
+- `tokens_predicted_total` moves only when a request ends, `n_decode_total` with every step: progress is the latter;
+- each open connection holds one HTTP thread. With the server's own default (about n_parallel + 6), eight waiting
+  requests leave none to answer `/metrics`, so it is started with many more.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from freehold.engines.base import (
+    ApiError,
+    Command,
+    Engine,
+    ExitCause,
+    ExitKind,
+    HttpCheck,
+    Metric,
+    Option,
+    Placement,
+    context_error,
+    error_fields,
+    explain_code,
+    last_words,
+)
+
+_Options = Mapping[str, int | str | bool | float]
+_N_CTX = 8192
+"""Default of n_ctx, tokens. Source: our own choice: 4 slots of 2,048 tokens."""
+_N_PARALLEL = 4
+"""Default of n_parallel. Source: llama-server's own number of slots when none is given (README, `--parallel`)."""
+_N_THREADS_HTTP = 128
+"""Default of n_threads_http. Source: our own choice, above the connections that a gateway keeps to one replica."""
+_CELL_TOKENS = 256
+"""The server rounds n_ctx and each slot's share up to this many tokens. Source: measured: 1000/3 gives 512 a slot,
+8192/3 gives 2816, 1/4 gives 256."""
+_SLOTS_MAX = 256
+"""Most slots of one server. Source: measured: 256 slots start, 257 fail with `failed to create context`."""
+
+_OPTIONS = (
+    Option(
+        name="n_ctx",
+        type="int",
+        default=_N_CTX,
+        minimum=_CELL_TOKENS,
+        maximum=1 << 27,
+        help="context of all slots together, tokens; each slot gets n_ctx / n_parallel",
+    ),
+    Option(
+        name="n_parallel",
+        type="int",
+        default=_N_PARALLEL,
+        minimum=1,
+        maximum=_SLOTS_MAX,
+        help="slots: requests worked on at once",
+    ),
+    Option(
+        name="n_threads",
+        type="int",
+        minimum=1,
+        maximum=512,
+        help="compute threads; default: this replica's share of the machine",
+    ),
+    Option(
+        name="n_threads_batch",
+        type="int",
+        minimum=1,
+        maximum=512,
+        help="compute threads for prompts; default: n_threads",
+    ),
+    Option(
+        name="n_threads_http",
+        type="int",
+        default=_N_THREADS_HTTP,
+        minimum=8,
+        maximum=4096,
+        help="connections served at once; waiting requests and /metrics need one each",
+    ),
+    Option(
+        name="n_batch",
+        type="int",
+        default=2048,
+        minimum=1,
+        maximum=1 << 20,
+        help="most prompt tokens taken in per step; at least n_parallel",
+    ),
+    Option(
+        name="n_ubatch",
+        type="int",
+        default=512,
+        minimum=1,
+        maximum=1 << 20,
+        help="most tokens computed at once; with embeddings the longest input, tokens",
+    ),
+    Option(
+        name="n_gpu_layers",
+        type="int",
+        minimum=0,
+        maximum=10_000,
+        help="layers kept on the GPU; default: as many as fit",
+    ),
+    Option(
+        name="flash_attn",
+        type="str",
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="flash attention",
+    ),
+    Option(
+        name="embeddings",
+        type="bool",
+        default=False,
+        help="serve /v1/embeddings (and /v1/rerank with pooling: rank) besides completions",
+    ),
+    Option(
+        name="pooling",
+        type="str",
+        choices=("none", "mean", "cls", "last", "rank"),
+        help="how token vectors become one embedding; default: what the weights file says",
+    ),
+    Option(
+        name="seed",
+        type="int",
+        minimum=0,
+        maximum=(1 << 32) - 2,
+        help="seed of requests that bring none; default: a new one each time",
+    ),
+    Option(
+        name="verbosity",
+        type="int",
+        default=2,
+        minimum=0,
+        maximum=5,
+        help="0 output, 1 errors, 2 warnings, 3 every request, 4 trace, 5 debug (prompts are in that log)",
+    ),
+    Option(
+        name="server_binary",
+        type="str",
+        help="path of a llama-server program to run instead of the xllamacpp wheel",
+    ),
+)
+
+_VALUE_FLAGS = {
+    "n_ctx": "--ctx-size",
+    "n_parallel": "--parallel",
+    "n_threads": "--threads",
+    "n_threads_batch": "--threads-batch",
+    "n_threads_http": "--threads-http",
+    "n_batch": "--batch-size",
+    "n_ubatch": "--ubatch-size",
+    "n_gpu_layers": "--gpu-layers",
+    "flash_attn": "--flash-attn",
+    "pooling": "--pooling",
+    "seed": "--seed",
+    "verbosity": "--verbosity",
+}
+"""Option to flag. Source: llama.cpp tools/server/README.md, "Usage"."""
+
+
+def _command(placement: Placement) -> Command:
+    """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
+    assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
+    options = _complete(placement.options, placement.threads)
+    flags = ["--host", placement.host, "--port", str(placement.port)]
+    flags += ["--model", str(placement.weights), "--alias", placement.model]
+    for name, flag in _VALUE_FLAGS.items():
+        if name in options:
+            flags += [flag, str(options[name])]
+    flags += ["--metrics", "--slots", "--no-webui"]
+    if options["embeddings"]:
+        flags.append("--embeddings")
+    return Command(argv=(*_program(options), *flags), env=_environment(placement))
+
+
+def _complete(options: _Options, threads: int) -> dict[str, int | str | bool | float]:
+    defaults = {option.name: option.default for option in _OPTIONS if option.default is not None}
+    full = {**defaults, "n_threads": threads, **options}
+    return {"n_threads_batch": full["n_threads"], **full}
+
+
+def _program(options: _Options) -> tuple[str, ...]:
+    binary = str(options.get("server_binary", ""))
+    # -P: a file such as http.py in the working directory must not shadow the library (it did, once).
+    return (binary,) if binary else (sys.executable, "-P", "-m", "freehold.engines._child_xllamacpp")
+
+
+def _environment(placement: Placement) -> dict[str, str]:
+    return {
+        # On an assertion llama.cpp runs gdb on itself if there is one: seconds, and pages that bury the cause.
+        "GGML_NO_BACKTRACE": "1",
+        # Its default lets every web page read answers. As a variable, so that older servers ignore it.
+        "LLAMA_ARG_CORS_ORIGINS": f"http://{placement.host}:{placement.port}",
+    }
+
+
+def _slots(options: _Options) -> int:
+    return int(options.get("n_parallel", _N_PARALLEL))
+
+
+def _max_context_tokens(options: _Options) -> int:
+    """Return one slot's share as the server rounds it; the weights' own training context may be shorter."""
+    cells = _round_up(int(options.get("n_ctx", _N_CTX))) // _slots(options)
+    return _round_up(cells)
+
+
+def _round_up(tokens: int) -> int:
+    return max(1, -(-tokens // _CELL_TOKENS)) * _CELL_TOKENS
+
+
+def _ready(model: str) -> HttpCheck:
+    # Plain completions need no chat template and also work with embeddings switched on (measured).
+    return HttpCheck(
+        method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    """Words in the log that tell why the server ended; the first rule with any matching line wins."""
+
+    kind: ExitKind
+    words: re.Pattern[str]
+    summary: str
+    hint: str
+    restart: bool
+
+
+def _rule(kind: ExitKind, words: str, summary: str, *, hint: str, restart: bool) -> _Rule:
+    return _Rule(kind=kind, words=re.compile(words), summary=summary, hint=hint, restart=restart)
+
+
+_RULES = (
+    _rule(
+        ExitKind.MISSING_PROGRAM,
+        r"xllamacpp cannot be imported",
+        "the xllamacpp package cannot be imported",
+        hint="install it into Freehold's environment, or set engine_options.server_binary",
+        restart=False,
+    ),
+    _rule(
+        ExitKind.PORT_IN_USE,
+        r"couldn't bind HTTP server socket",
+        "its port was already in use",
+        hint="a restart takes another port",
+        restart=True,
+    ),
+    # Before BAD_WEIGHTS: a load that fails for want of memory also says `error loading model`.
+    _rule(
+        ExitKind.OUT_OF_MEMORY,
+        r"insufficient memory|failed to allocate|Cannot allocate memory|std::bad_alloc|out of memory|MemoryError",
+        "there was not enough memory",
+        hint="lower n_ctx or n_parallel, take smaller weights, or run fewer replicas",
+        restart=True,
+    ),
+    _rule(
+        ExitKind.OUT_OF_MEMORY,
+        r"what\(\):  Resource temporarily unavailable",
+        "no thread could be started",
+        hint="lower n_threads_http, or raise the limit on memory or on processes",
+        restart=True,
+    ),
+    _rule(
+        ExitKind.BAD_OPTION,
+        r"error: argument |error: unrecognized arguments|error: the following arguments|invalid argument: "
+        r"|error while handling argument",
+        "it refused an option",
+        hint="correct engine_options, or take a newer llama-server",
+        restart=False,
+    ),
+    _rule(
+        ExitKind.BAD_OPTION,
+        r"GGML_ASSERT\(n_outputs_max <= cparams\.n_outputs_max\)",
+        "n_batch is smaller than n_parallel",
+        hint="raise engine_options.n_batch or lower n_parallel",
+        restart=False,
+    ),
+    _rule(
+        ExitKind.BAD_WEIGHTS,
+        r"failed to open GGUF file|invalid magic characters|failed to read magic|failed to read key-value pairs"
+        r"|model is corrupted or incomplete|unknown model architecture|error loading model",
+        "the weights file cannot be loaded",
+        hint="check it with `freehold model verify`; it must be a complete GGUF file of a kind this llama.cpp knows",
+        restart=False,
+    ),
+)
+"""Source: each was seen on the real server: a missing, empty, truncated and foreign file, a taken port, RLIMIT_AS,
+n_batch 1, an unknown flag, a Python without xllamacpp."""
+
+
+_STAMP = re.compile(r"^\d+\.\d+\.\d+\.\d+ [A-Z] +")
+"""Time and level before the server's log lines, such as `0.00.014.650 E `. Source: seen on the real server."""
+
+
+def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
+    by_code = explain_code(exit_code)
+    if by_code is not None and by_code.kind in (ExitKind.STOPPED, ExitKind.KILLED):
+        return by_code  # whatever the log says, that is not why it ended
+    for rule in _RULES:
+        if line := next((line for line in lines if rule.words.search(line)), None):
+            return ExitCause(
+                kind=rule.kind,
+                summary=f"{rule.summary}: {_STAMP.sub('', line).strip()[:300]}",
+                hint=rule.hint,
+                restart=rule.restart,
+            )
+    if by_code is not None:
+        return by_code
+    said = last_words(lines) or "it printed nothing"
+    return ExitCause(kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}: {said}")
+
+
+def _too_long(fields: Mapping[str, object]) -> ApiError:
+    limit, prompt = fields.get("n_ctx"), fields.get("n_prompt_tokens")
+    if not isinstance(limit, int) or not isinstance(prompt, int):
+        return context_error(str(fields.get("message")))
+    return context_error(
+        f"This model's maximum context length is {limit} tokens, but the request has {prompt} tokens. "
+        "Shorten the request, or raise n_ctx (or lower n_parallel) in engine_options."
+    )
+
+
+def _input_too_long(fields: Mapping[str, object]) -> ApiError:
+    said = str(fields.get("message")).split(". ", maxsplit=1)[0]
+    return context_error(
+        f"{said}. Shorten the input, or raise n_ubatch (and n_batch) in engine_options.", param="input"
+    )
+
+
+def _refused(message: str) -> Callable[[Mapping[str, object]], ApiError]:
+    error = ApiError(
+        status=400, message=message, type="invalid_request_error", code="not_supported_by_engine"
+    )
+    return lambda _fields: error
+
+
+def _loading(_fields: Mapping[str, object]) -> ApiError:
+    return ApiError(
+        status=503, message="The model is still loading.", type="service_unavailable", code="model_loading"
+    )
+
+
+# In order: what the `type` or the start of the `message` says, and the answer.
+_TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]], ...] = (
+    ("exceed_context_size_error", "", _too_long),
+    ("", "input is too large to process", _input_too_long),
+    (
+        "not_supported_error",
+        "This server does not support embeddings",
+        _refused(
+            "This model is served without embeddings. Set `embeddings: true` in its engine_options in freehold.yaml."
+        ),
+    ),
+    (
+        "not_supported_error",
+        "This server does not support reranking",
+        _refused(
+            "This model is served without reranking. Set `embeddings: true` and `pooling: rank` in its engine_options "
+            "in freehold.yaml; the weights must be those of a reranker."
+        ),
+    ),
+    (
+        "",
+        "Pooling type 'none' is not OAI compatible",
+        _refused(
+            "These weights do not say how to pool embeddings. Set `pooling: mean` (or cls, last) in engine_options."
+        ),
+    ),
+    ("unavailable_error", "Loading model", _loading),
+)
+"""Source: the bodies that the real server answered (tests/unit/test_engines_llama_cpp.py holds them)."""
+_COUNTS = re.compile(r" \(\d+ tokens\)")
+
+
+def _translate_error(_status: int, body: bytes) -> ApiError | None:
+    """Return the error in OpenAI's terms; None, for example, for an answer that was no valid tool call (500)."""
+    fields = error_fields(body)
+    message = _COUNTS.sub("", str(fields.get("message", "")), count=1)
+    for kind, start, answer in _TRANSLATIONS:
+        if message.startswith(start) and kind in ("", fields.get("type")):
+            return answer(fields)
+    return None
+
+
+ENGINE = Engine(
+    name="llama-cpp",
+    summary="llama.cpp: GGUF weights on CPU or GPU",
+    managed=True,
+    paths=frozenset(
+        {
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/messages",
+            "/v1/rerank",
+            "/v1/responses",
+        }
+    ),
+    stream_to_abort=True,
+    options=_OPTIONS,
+    command=_command,
+    ready=_ready,
+    metrics_path="/metrics",
+    metrics=(
+        Metric(name="generated_tokens_total", theirs=("llamacpp:tokens_predicted_total",)),
+        Metric(name="prompt_tokens_total", theirs=("llamacpp:prompt_tokens_total",)),
+        Metric(name="running_requests", theirs=("llamacpp:requests_processing",)),
+        Metric(name="waiting_requests", theirs=("llamacpp:requests_deferred",)),
+        Metric(name="decode_steps_total", theirs=("llamacpp:n_decode_total",)),
+    ),
+    slots=_slots,
+    max_context_tokens=_max_context_tokens,
+    explain_exit=_explain_exit,
+    translate_error=_translate_error,
+)
