@@ -1,0 +1,70 @@
+"""What the gateway reads of a request's JSON body, and the few keys that it may change in it.
+
+Only the fields that decide where a request goes are decoded; everything else, prompts above all, stays bytes and is
+passed on as it came. Pure.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from freehold.gateway.refuse import Refusal, invalid
+
+
+class Asked(msgspec.Struct):
+    """The fields of a body that the gateway acts on; all others are skipped without being built."""
+
+    model: str | None = None
+    stream: bool | None = None
+
+
+_DECODER = msgspec.json.Decoder(Asked)
+_RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TRUE = msgspec.Raw(b"true")
+
+
+def read_body(data: bytes) -> Asked | Refusal:
+    """Return the decoded fields, or the 400 that says what is wrong with the body."""
+    try:
+        asked = _DECODER.decode(data)
+    except msgspec.ValidationError as exc:
+        return _wrong_type(str(exc))
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        return invalid(f"The body is not valid JSON: {exc}.", code="invalid_json")
+    if not asked.model:
+        return invalid(
+            "You must provide a model parameter.", param="model", code="missing_required_parameter"
+        )
+    return asked
+
+
+def _wrong_type(said: str) -> Refusal:
+    # msgspec says, for example: Expected `bool | null`, got `str` - at `$.stream`
+    param = said.rpartition("$.")[2].rstrip("`") if "$." in said else None
+    place = f" for '{param}'" if param else ""
+    reason = said.partition(" - at ")[0].replace("`", "")
+    return invalid(f"Wrong type{place}: {reason}.", param=param, code="invalid_type")
+
+
+def rewrite(data: bytes, changes: Mapping[str, msgspec.Raw]) -> bytes:
+    """Return a body (valid JSON object, as `read_body` accepted it) with top-level keys set to `changes`.
+
+    All other values keep their bytes. Raises nothing for a body that `read_body` accepted.
+    """
+    return msgspec.json.encode(_RAW_DECODER.decode(data) | dict(changes))
+
+
+def as_stream(data: bytes, *, with_usage: bool) -> bytes:
+    """Return a body that asks for a stream, so that the engine notices when its client leaves.
+
+    `with_usage` asks for the usage chunk too (chat and text completions; the other paths send it anyway).
+    """
+    changes = {"stream": _TRUE}
+    if with_usage:
+        changes["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
+    return rewrite(data, changes)
+
+
+def with_model(data: bytes, model: str) -> bytes:
+    """Return a body that names the model as the engine knows it."""
+    return rewrite(data, {"model": msgspec.Raw(msgspec.json.encode(model))})

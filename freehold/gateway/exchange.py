@@ -1,0 +1,429 @@
+"""One request under way: choose a target, send, pass the answer on; retry before the first byte, explain a cut after it.
+
+The exchange owns every decision about one request and holds the two connections together: a client that reads slowly
+pauses the engine, a client that leaves ends the engine's work, an engine that dies before its first byte is replaced
+by another, one that dies later ends the stream with an error in band. It never parses what it passes on.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from freehold.engines.base import ApiError
+from freehold.gateway import body, heads, refuse
+from freehold.gateway.assemble import Assembler, assembler_for
+from freehold.gateway.frame import Frame, UntilCloseFrame
+from freehold.gateway.heads import AnswerHead
+from freehold.gateway.refuse import Refusal
+from freehold.gateway.targets import Model, Target
+from freehold.gateway.upstream import UpstreamConnection, connect
+
+if TYPE_CHECKING:
+    from freehold.gateway.http_in import ClientConnection
+    from freehold.gateway.service import Gateway
+
+ATTEMPTS_MAX = 3
+"""Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
+_ERROR_BODY_BYTES_MAX = (
+    64 * 1024
+)  # An engine's error is a sentence; more than this is cut. Source: our own bound.
+_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. Source: our own bound.
+_TRY_ELSEWHERE = frozenset(
+    {429, 502, 503, 504}
+)  # Busy or dead behind it; 500 is the model's output and is passed on.
+_WITH_USAGE_OPTION = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """A complete, well-framed request as the exchange needs it."""
+
+    path: str
+    body: bytes
+    request_id: str
+    stream: bool
+    http11: bool
+    keep_alive: bool
+    passed: bytes
+    """Header lines that go on to the engine (trace context and the like), each with CRLF."""
+
+
+class Exchange:
+    """One request under way."""
+
+    __slots__ = ("_answer_bytes", "_assembler", "_at_target", "_attempts", "_connecting", "_connection", "_first_s",
+                 "_fresh", "_head", "_heard", "_heard_s", "_kept", "_last", "_paused_s", "_pending", "_started_s",
+                 "_tried", "client", "done", "engine_keeps_alive", "gateway", "keeps_client", "model", "on_body", "request", "target",
+                 "wants_payload")  # fmt: skip
+
+    def __init__(
+        self, gateway: "Gateway", client: "ClientConnection", model: Model, request: Request
+    ) -> None:
+        self.gateway = gateway
+        self.client = client
+        self.model = model
+        self.request = request
+        self.done = False
+        self.target: Target | None = None
+        self.engine_keeps_alive = False
+        self.keeps_client = True
+        self.wants_payload = False
+        self.on_body: Callable[[bytes], None] = self._splice
+        self._at_target = False
+        self._connection: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._tried: set[str] = set()
+        self._attempts = 0
+        self._fresh = False
+        self._head: AnswerHead | None = None
+        self._pending = b""
+        self._kept: list[bytes] = []
+        self._assembler: Assembler | None = None
+        self._last = b""
+        self._started_s = self._heard_s = gateway.now_s()
+        self._first_s: float | None = None
+        self._heard = False
+        self._paused_s: float | None = None
+        self._answer_bytes = 0
+
+    def __repr__(self) -> str:
+        at = self.target.id if self.target else "nowhere"
+        return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self._answer_bytes} bytes passed>"
+
+    # Sending
+
+    def start(self) -> None:
+        """Begin: find a target and send the request there."""
+        self.model.in_flight += 1
+        self.gateway.budget.earn()
+        self._attempt()
+
+    def _attempt(self) -> None:
+        now_s = self.gateway.now_s()
+        target = self.target if self._fresh else self.model.choose(now_s, self._tried)
+        if target is None:
+            self._refuse(self._no_replica())
+            return
+        self._attempts += not self._fresh
+        self._heard_s, self._head, self._kept = now_s, None, []
+        self.target, self._at_target = target, True
+        target.in_flight += 1
+        connection = None if self._fresh else target.take_idle()
+        if connection is not None:
+            self._send(connection)
+        else:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(target))
+
+    async def _connect(self, target: Target) -> None:
+        try:
+            connection = await connect(target, timeout_s=self.gateway.settings.connect_s)
+        except (OSError, TimeoutError, ssl.SSLError):
+            self._connecting = None
+            self._attempt_failed("connect")
+            return
+        self._connecting = None
+        if self.done:
+            target.keep(connection)
+            return
+        self._send(connection)
+        if self._paused_s is not None:
+            connection.pause()
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        connection.send(self, self._engine_request(connection.target))
+
+    def _engine_request(self, target: Target) -> bytes:
+        request, data = self.request, self.request.body
+        if target.endpoint.upstream_model and target.endpoint.upstream_model != target.endpoint.model:
+            data = body.with_model(data, target.endpoint.upstream_model)
+        self._assembler = None
+        if target.engine.stream_to_abort and not request.stream:
+            self._assembler = assembler_for(request.path)
+            if self._assembler is not None:
+                data = body.as_stream(data, with_usage=request.path in _WITH_USAGE_OPTION)
+        start = heads.request_start(target.path(request.path), target.authority, target.endpoint.api_key)
+        return b"%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
+            start,
+            len(data),
+            request.request_id.encode(),
+            request.passed,
+            data,
+        )
+
+    # What the engine's connection calls
+
+    def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
+        """Decide what to do with an answer whose head has come."""
+        assert self.target is not None
+        self.engine_keeps_alive = head.keep_alive
+        self._heard = True
+        if head.status in _TRY_ELSEWHERE and self._may_retry(head, self.target):
+            connection.abort()
+            self._connection = None
+            self._attempt_over(f"status_{head.status}")
+            return
+        if head.status not in _TRY_ELSEWHERE:
+            self.target.succeeded()
+        self._head = head
+        self._choose_mode(head)
+
+    def _choose_mode(self, head: AnswerHead) -> None:
+        if head.status >= 400:
+            self.wants_payload, self.on_body = True, self._collect
+        elif self._assembler is not None and head.event_stream:
+            self.wants_payload, self.on_body = True, self._assemble
+        else:
+            self._pending = self._client_head(head)
+            self.wants_payload = head.chunked and not self.request.http11
+            self.on_body = self._splice
+
+    def _client_head(self, head: AnswerHead) -> bytes:
+        http11 = self.request.http11
+        self.keeps_client = http11 and (head.chunked or head.length_bytes is not None)
+        return heads.answer_start(head, http11=http11) + self.client.head_end(
+            self.request, close=not self.keeps_client
+        )
+
+    def on_end(self) -> None:
+        """Finish: the answer was read to its end."""
+        self._connection = None
+        assert self._head is not None
+        if self.on_body == self._collect:
+            self._answer_error(self._head)
+        elif self.on_body == self._assemble:
+            self._answer_assembled()
+        else:
+            if self._pending:
+                self._splice(b"")
+            self._finish(self._head.status)
+            self.client.answered()
+
+    def on_lost(self, connection: UpstreamConnection, frame: Frame | None) -> None:
+        """Deal with an engine connection that ended before the answer did."""
+        self._connection = None
+        if isinstance(frame, UntilCloseFrame):
+            # An answer without a length ends with its connection; that it is whole cannot be known, as HTTP/1.0 goes.
+            self.on_end()
+            return
+        if self._answer_bytes:
+            self._cut(frame, "The engine failed.", reason="engine_lost")
+        elif connection.served and not self._fresh and frame is None:
+            # A pooled connection that the engine closed at the same moment: no sign of a sick replica.
+            self._fresh = True
+            self._leave_target()
+            self._attempt()
+        else:
+            self._attempt_failed("lost")
+
+    # The four ways of an answer
+
+    def _splice(self, data: bytes) -> None:
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+            if self.request.stream:
+                self._first_s = self.gateway.now_s()
+        self._heard = True
+        self._answer_bytes += len(data)
+        self._last = data
+        self.client.write(data)
+
+    def _collect(self, data: bytes) -> None:
+        self._heard = True
+        if sum(map(len, self._kept)) < _ERROR_BODY_BYTES_MAX:
+            self._kept.append(data)
+
+    def _assemble(self, data: bytes) -> None:
+        assert self._assembler is not None
+        self._heard = True
+        if self._first_s is None:
+            self._first_s = self.gateway.now_s()
+        self._assembler.feed(data)
+        if self._assembler.size_bytes > _ANSWER_BYTES_MAX:
+            self._stop_engine()
+            self._refuse(
+                refuse.bad_gateway("The answer is larger than this gateway puts together; ask for a stream.")
+            )
+
+    def _answer_error(self, head: AnswerHead) -> None:
+        assert self.target is not None
+        data = b"".join(self._kept)
+        error = self.target.engine.translate_error(head.status, data) or refuse.from_engine(head.status, data)
+        if head.status in {429, 503}:
+            # Whatever its words: the engine has no room, which is not the caller's own limit.
+            self._refuse(
+                refuse.unavailable(
+                    error.message, code="engine_overloaded", retry_after_s=head.retry_after_s or 1.0
+                )
+            )
+        elif head.status in {401, 403, 407}:
+            self._refuse(
+                refuse.bad_gateway("The engine refused the gateway's own credentials; see its api_key.")
+            )
+        else:
+            self._refuse(Refusal(error=error, by_engine=True))
+
+    def _answer_assembled(self) -> None:
+        assert self._assembler is not None
+        result = self._assembler.result()
+        if isinstance(result, ApiError):
+            self._refuse(Refusal(error=result, by_engine=True))
+            return
+        self._answer_bytes += len(result)
+        self._finish(200)
+        self.client.reply(self.request, 200, result)
+
+    # When things go wrong
+
+    def _may_retry(self, head: AnswerHead, target: Target) -> bool:
+        now_s = self.gateway.now_s()
+        target.busy(now_s + min(head.retry_after_s or 1.0, refuse.RETRY_AFTER_S_MAX))
+        return self._has_other(target) and self.gateway.budget.spend(now_s)
+
+    def _has_other(self, target: Target) -> bool:
+        untried = any(t.id not in self._tried and t is not target for t in self.model.targets)
+        return untried and self._attempts < ATTEMPTS_MAX
+
+    def _attempt_failed(self, reason: str) -> None:
+        target = self.target
+        assert target is not None
+        now_s = self.gateway.now_s()
+        target.failed(now_s)
+        self.gateway.log.warning(
+            "endpoint_failed", endpoint=target.id, reason=reason, request=self.request.request_id
+        )
+        if self.done:
+            return
+        if self._has_other(target) and self.gateway.budget.spend(now_s):
+            self._attempt_over(reason)
+        else:
+            self._refuse(self._no_replica())
+
+    def _attempt_over(self, reason: str) -> None:
+        assert self.target is not None
+        self.gateway.meters.retried(self.model.entry.name, reason)
+        self._tried.add(self.target.id)
+        self._leave_target()
+        self._fresh = False
+        self._attempt()
+
+    def _no_replica(self) -> Refusal:
+        name = self.model.entry.name
+        if self._attempts:
+            return refuse.unavailable(
+                f"No replica of {name} could answer; {self._attempts} tried.", code="engine_failed"
+            )
+        return refuse.unavailable(
+            f"No replica of {name} is ready yet.", code="model_not_ready", retry_after_s=2.0
+        )
+
+    def _cut(self, frame: Frame | None, message: str, *, reason: str) -> None:
+        """End a stream that can no longer be finished, in a way that no client takes for the end."""
+        assert self._head is not None
+        self.gateway.meters.cut(self.model.entry.name, reason)
+        at = self.target.id if self.target else ""
+        self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
+        self._finish(502)
+        if self._head.event_stream and frame is not None and frame.at_border:
+            self.client.write(self._error_event(message))
+            self.client.close()
+        else:
+            self.client.abort()
+
+    def _error_event(self, message: str) -> bytes:
+        said = refuse.event(
+            refuse.bad_gateway(f"{message} This answer is not complete.").error, self.request.path
+        )
+        if not self._last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
+            said = b"\n\n" + said
+        if not self.request.http11:
+            return said
+        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._finish(refusal.error.status)
+        self.client.refuse(refusal, self.request)
+
+    # What the client's connection and the wheel call
+
+    def client_left(self) -> None:
+        """End the engine's work: nobody listens any more."""
+        if not self.done:
+            self.gateway.meters.client_left(self.model.entry.name)
+            self._stop_engine()
+            self._finish(499)
+
+    def pause(self) -> None:
+        """Stop reading from the engine: the client is full."""
+        self._paused_s = self.gateway.now_s()
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Read from the engine again."""
+        self._paused_s = None
+        self._heard = True
+        if self._connection is not None:
+            self._connection.resume()
+
+    def check(self, now_s: float) -> None:
+        """Enforce the time limits; called about twice a second."""
+        times = self.gateway.settings
+        if self._heard:
+            self._heard, self._heard_s = False, now_s
+        elif self._paused_s is not None:
+            if now_s - self._paused_s > times.client_stall_s:
+                self.gateway.meters.cut(self.model.entry.name, "client_stall")
+                self._stop_engine()
+                self._finish(499)
+                self.client.abort()
+        elif now_s - self._heard_s > (times.between_bytes_s if self._head else times.first_byte_s):
+            self._engine_too_slow()
+
+    def shut(self) -> None:
+        """End now: the drain's grace is over."""
+        self._engine_gone("The server is shutting down.", code="draining")
+
+    def _engine_too_slow(self) -> None:
+        if self.target is not None:
+            self.target.failed(self.gateway.now_s())
+        self._engine_gone("The engine did not answer in time.", code="timeout")
+
+    def _engine_gone(self, message: str, *, code: str) -> None:
+        frame = self._connection.frame if self._connection is not None else None
+        self._stop_engine()
+        if self._answer_bytes:
+            self._cut(frame, message, reason=code)
+        elif code == "timeout":
+            self._refuse(refuse.timeout(message))
+        else:
+            self._refuse(refuse.unavailable(message, code=code))
+
+    def _stop_engine(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
+    def _leave_target(self) -> None:
+        if self._at_target and self.target is not None:
+            self.target.in_flight -= 1
+            self._at_target = False
+
+    def _finish(self, status: int) -> None:
+        if self.done:
+            return
+        self.done = True
+        self._leave_target()
+        self.model.in_flight -= 1
+        now_s = self.gateway.now_s()
+        self.gateway.meters.finished(
+            self.model.entry.name,
+            self.request.path,
+            status,
+            took_s=now_s - self._started_s,
+            ttft_s=None if self._first_s is None else self._first_s - self._started_s,
+            answer_bytes=self._answer_bytes,
+        )

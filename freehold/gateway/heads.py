@@ -1,0 +1,143 @@
+"""Message heads: an engine's answer head read once and kept, the client's answer head and the engine's request head built.
+
+Pure, and cached where the same bytes come again and again. Of an engine's headers only those that mean something to a
+client pass (an allow list): hop-by-hop fields, CORS grants, server names and a provider's own rate limits do not.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from freehold.gateway.frame import BadFramingError, ChunkedFrame, Frame, SizedFrame, UntilCloseFrame
+
+HEAD_BYTES_MAX = 32768
+"""Longest head of an engine's answer, bytes. Source: our own bound; four times nginx's default buffer of 8 KiB."""
+
+_PASSED = frozenset(
+    {b"content-type", b"cache-control", b"retry-after", b"retry-after-ms", b"openai-processing-ms", b"openai-version",
+     b"x-accel-buffering"}
+)  # fmt: skip
+_REASONS = {
+    100: "Continue", 200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified",
+    400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Content",
+    429: "Too Many Requests", 431: "Request Header Fields Too Large", 499: "Client Closed Request",
+    500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
+    504: "Gateway Timeout", 505: "HTTP Version Not Supported", 529: "Overloaded",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """What the gateway needs of an engine's answer head."""
+
+    status: int
+    passed: bytes
+    """The header lines that go on to the client, each with CRLF."""
+    chunked: bool
+    length_bytes: int | None
+    """Content-Length; None: chunked, or until close."""
+    keep_alive: bool
+    event_stream: bool
+    retry_after_s: float | None
+
+    def frame(self) -> Frame:
+        """Return a fresh follower of this answer's body."""
+        if self.chunked:
+            return ChunkedFrame()
+        if self.length_bytes is not None or self.status in {204, 304}:
+            return SizedFrame(self.length_bytes or 0)
+        return UntilCloseFrame()
+
+
+@lru_cache(maxsize=512)
+def read_head(raw: bytes) -> AnswerHead:
+    """Return the answer head in `raw` (up to and without the blank line); raise BadFramingError on nonsense."""
+    lines = raw.split(b"\r\n")
+    version, status = _status_line(lines[0])
+    fields = _Fields()
+    for line in lines[1:]:
+        fields.take(line)
+    return AnswerHead(
+        status=status,
+        passed=b"".join(fields.passed),
+        chunked=fields.chunked,
+        length_bytes=None if fields.chunked else fields.length_bytes,
+        keep_alive=(version == b"HTTP/1.1" and fields.connection != b"close")
+        or fields.connection == b"keep-alive",
+        event_stream=fields.event_stream,
+        retry_after_s=fields.retry_after_s,
+    )
+
+
+def _status_line(line: bytes) -> tuple[bytes, int]:
+    version, _, rest = line.partition(b" ")
+    code = rest[:3]
+    if version not in {b"HTTP/1.1", b"HTTP/1.0"} or len(code) != 3 or not code.isdigit():
+        raise BadFramingError("not an HTTP/1.x answer")
+    return version, int(code)
+
+
+class _Fields:
+    """The header fields of one answer, taken line by line."""
+
+    def __init__(self) -> None:
+        self.passed: list[bytes] = []
+        self.chunked = False
+        self.length_bytes: int | None = None
+        self.connection = b""
+        self.event_stream = False
+        self.retry_after_s: float | None = None
+
+    def take(self, line: bytes) -> None:
+        name, colon, value = line.partition(b":")
+        if not colon or not name or name[:1] in b" \t":
+            raise BadFramingError("bad header line in an engine's answer")
+        name, value = name.lower(), value.strip(b" \t")
+        if name in _PASSED:
+            self.passed.append(b"%b: %b\r\n" % (name, value))
+        if name == b"transfer-encoding":
+            self._take_coding(value)
+        elif name == b"content-length":
+            self._take_length(value)
+        elif name == b"connection":
+            self.connection = value.lower()
+        elif name == b"content-type":
+            self.event_stream = value.lower().startswith(b"text/event-stream")
+        elif name == b"retry-after" and value.isdigit():
+            self.retry_after_s = float(value)
+
+    def _take_coding(self, value: bytes) -> None:
+        if value.lower() != b"chunked":
+            raise BadFramingError("unknown transfer coding in an engine's answer")
+        self.chunked = True
+
+    def _take_length(self, value: bytes) -> None:
+        # 18 digits: every length that fits in 63 bits, and none that could be a trick.
+        if not value.isdigit() or len(value) > 18 or self.length_bytes not in {None, int(value)}:
+            raise BadFramingError("bad Content-Length in an engine's answer")
+        self.length_bytes = int(value)
+
+
+@lru_cache(maxsize=1024)
+def answer_start(head: AnswerHead, *, http11: bool) -> bytes:
+    """Return the client's head for an engine's answer, up to where per-request lines (id, connection) follow."""
+    if head.chunked:
+        framing = b"transfer-encoding: chunked\r\n" if http11 else b""
+    elif head.length_bytes is not None:
+        framing = b"content-length: %d\r\n" % head.length_bytes
+    else:
+        framing = b""
+    return status_line(head.status) + head.passed + framing
+
+
+@lru_cache(maxsize=128)
+def status_line(status: int) -> bytes:
+    """Return `HTTP/1.1 <status> <reason>` with CRLF."""
+    return f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}\r\n".encode()
+
+
+@lru_cache(maxsize=4096)
+def request_start(path: str, authority: str, api_key: str) -> bytes:
+    """Return an engine's request head up to where per-request lines (length, id) follow."""
+    key = f"authorization: Bearer {api_key}\r\n" if api_key else ""
+    return f"POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n{key}".encode()

@@ -1,0 +1,100 @@
+"""What the gateway counts: handles bound once per label set, plain integers after that.
+
+Names and meanings stand in `freehold.telemetry.declared`; this file only says when each is counted.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from freehold.core.events import ReplicaState, Snapshot
+from freehold.telemetry.metrics import Metrics, Reading, Spread, Values
+
+if TYPE_CHECKING:
+    from freehold.gateway.service import Gateway
+
+
+class Meters:
+    """The gateway's counters."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self._requests = self.metrics.counter("freehold_gateway_requests_total")
+        self._bytes = self.metrics.counter("freehold_gateway_response_bytes_total")
+        self._seconds = self.metrics.histogram("freehold_gateway_request_seconds")
+        self._ttft = self.metrics.histogram("freehold_gateway_ttft_seconds")
+        self._spreads: dict[str, tuple[Spread, Spread]] = {}
+        self.requests_total = 0
+        self.errors_total = 0
+
+    def finished(
+        self, model: str, path: str, status: int, *, took_s: float, ttft_s: float | None, answer_bytes: int
+    ) -> None:
+        """Count one request that went to an engine, however it ended (499: the client left)."""
+        self.requests_total += 1
+        self.errors_total += status >= 500
+        self._requests.labels(model, path, str(status)).value += 1
+        self._bytes.labels(model).value += answer_bytes
+        spreads = self._spreads.get(model)
+        if spreads is None:
+            spreads = self._spreads[model] = (self._seconds.labels(model), self._ttft.labels(model))
+        spreads[0].observe(took_s)
+        if ttft_s is not None:
+            spreads[1].observe(ttft_s)
+
+    def refused(self, reason: str) -> None:
+        """Count one request that the gateway itself refused."""
+        self.requests_total += 1
+        self.metrics.counter("freehold_gateway_refused_total").add(reason)
+
+    def retried(self, model: str, reason: str) -> None:
+        """Count one more attempt before the first byte."""
+        self.metrics.counter("freehold_gateway_retries_total").add(model, reason)
+
+    def cut(self, model: str, reason: str) -> None:
+        """Count one answer that could not be finished."""
+        self.metrics.counter("freehold_gateway_cut_streams_total").add(model, reason)
+
+    def client_left(self, model: str) -> None:
+        """Count one client that left before its answer's end."""
+        self.metrics.counter("freehold_gateway_client_aborts_total").add(model)
+
+    def bug(self) -> None:
+        """Count one exception that should not have been."""
+        self.metrics.counter("freehold_bugs_total").add("gateway")
+
+    def watch(self, gateway: "Gateway") -> None:
+        """Read the levels from the gateway itself at each scrape."""
+        read: dict[str, Reading] = {
+            "freehold_gateway_in_flight": lambda: {
+                (n,): m.in_flight for n, m in gateway.directory.models.items()
+            },
+            "freehold_gateway_connections": lambda: {(): len(gateway.connections)},
+            "freehold_gateway_upstream_connections": partial(_upstream, gateway),
+            "freehold_gateway_snapshot_generation": lambda: {(): gateway.directory.snapshot.generation},
+            "freehold_gateway_snapshot_age_seconds": lambda: {(): gateway.snapshot_age_s()},
+            "freehold_replica_state": lambda: dict(_states(gateway.directory.snapshot)),
+            "freehold_replica_tokens_per_second": lambda: dict(_tokens_per_s(gateway.directory.snapshot)),
+        }
+        for name, reading in read.items():
+            self.metrics.gauge(name).read_from(reading)
+        self.metrics.counter("freehold_replica_restarts_total").read_from(
+            lambda: {(r.model, r.id): r.restarts for r in gateway.directory.snapshot.replicas}
+        )
+        self.metrics.counter("freehold_log_dropped_total").read_from(lambda: {(): gateway.log_dropped()})
+
+
+def _upstream(gateway: "Gateway") -> dict[Values, float]:
+    return {(t.id,): t.in_flight + t.idle_count for t in gateway.directory.targets()}
+
+
+def _states(snapshot: Snapshot) -> Iterator[tuple[Values, float]]:
+    for replica in snapshot.replicas:
+        for state in ReplicaState:
+            yield (replica.model, replica.id, state.value), float(replica.state is state)
+
+
+def _tokens_per_s(snapshot: Snapshot) -> Iterator[tuple[Values, float]]:
+    for replica in snapshot.replicas:
+        if replica.tokens_per_s is not None:
+            yield (replica.model, replica.id), replica.tokens_per_s

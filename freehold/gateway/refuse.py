@@ -1,0 +1,138 @@
+"""Every error a client can see, in OpenAI's shape, or in Anthropic's own under `/v1/messages`.
+
+Pure: status, words and bytes. An error body never holds a prompt, a key or a path of this machine.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from freehold.engines.base import ApiError
+
+MESSAGES_PATH = "/v1/messages"
+RETRY_AFTER_S_MAX = 60
+"""Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
+
+# Anthropic's error types by status. Source: Anthropic API reference, "Errors".
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
+    529: "overloaded_error",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One error answer: what it says and how the connection goes on."""
+
+    error: ApiError
+    retry_after_s: int | None = None
+    close: bool = False
+    """True: the connection cannot be trusted or kept after this answer."""
+    by_engine: bool = False
+    """True: an engine's own answer, passed on; False: no engine is to blame."""
+    allow: str = ""
+    """Value of the Allow header for 405."""
+
+
+def invalid(message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> Refusal:
+    """Return a refusal for a well-framed request that says something impossible."""
+    return Refusal(
+        error=ApiError(status=status, message=message, type="invalid_request_error", code=code, param=param)
+    )
+
+
+def malformed(message: str, *, status: int = 400) -> Refusal:
+    """Return a refusal for broken framing: the connection closes, since what follows cannot be told apart."""
+    error = ApiError(status=status, message=message, type="invalid_request_error", code="malformed_request")
+    return Refusal(error=error, close=True)
+
+
+def not_found(path: str) -> Refusal:
+    """Return the 404 for a path that does not exist."""
+    return invalid(f"Unknown path {path[:200]}.", status=404, code="unknown_url")
+
+
+def wrong_method(method: str, allow: str) -> Refusal:
+    """Return the 405 that names the method to use."""
+    error = ApiError(
+        status=405,
+        message=f"Method {method} is not allowed here; use {allow}.",
+        type="invalid_request_error",
+        code="method_not_allowed",
+    )
+    return Refusal(error=error, allow=allow)
+
+
+def model_not_found(model: str, known: list[str]) -> Refusal:
+    """Return the 404 for a model that this stack does not serve, naming those it does."""
+    names = ", ".join(known[:20]) or "none"
+    return invalid(
+        f"The model {model[:200]!r} does not exist here. Models served: {names}.",
+        status=404,
+        code="model_not_found",
+        param="model",
+    )
+
+
+def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Refusal:
+    """Return a 503 that asks the client to come again; `retry_after_s` is rounded up to 1..60 whole seconds."""
+    error = ApiError(status=503, message=message, type="service_unavailable", code=code)
+    return Refusal(error=error, retry_after_s=max(1, min(RETRY_AFTER_S_MAX, round(retry_after_s + 0.49))))
+
+
+def timeout(message: str, *, status: int = 504) -> Refusal:
+    """Return a 504 (engine too slow) or 408 (client too slow)."""
+    error = ApiError(status=status, message=message, type="timeout", code="timeout")
+    return Refusal(error=error, close=status == 408)
+
+
+def bad_gateway(message: str) -> Refusal:
+    """Return a 502: engines were tried and none gave an answer."""
+    return Refusal(error=ApiError(status=502, message=message, type="server_error", code="engine_failed"))
+
+
+def from_engine(status: int, body: bytes) -> ApiError:
+    """Return an engine's error body, whatever its shape, as an ApiError with the same status."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        decoded = None
+    inner = decoded.get("error", decoded) if isinstance(decoded, dict) else None
+    fields = inner if isinstance(inner, dict) else {"message": inner if isinstance(inner, str) else None}
+    message = fields.get("message") or fields.get("detail")
+    code = fields.get("code")
+    return ApiError(
+        status=status,
+        message=message if isinstance(message, str) else f"The engine answered with HTTP status {status}.",
+        type=str(fields.get("type") or ("server_error" if status >= 500 else "invalid_request_error")),
+        # Engines put the HTTP status here as a number; OpenAI's `code` is a word or null.
+        code=code if isinstance(code, str) else None,
+        param=fields["param"] if isinstance(fields.get("param"), str) else None,
+    )
+
+
+def body(error: ApiError, path: str) -> bytes:
+    """Return the JSON body of an error for a client of `path`."""
+    if path == MESSAGES_PATH:
+        return msgspec.json.encode({"type": "error", "error": _anthropic(error)})
+    return msgspec.json.encode({"error": _openai(error)})
+
+
+def event(error: ApiError, path: str) -> bytes:
+    """Return the error as a server-sent event that ends a stream of `path` (no `[DONE]` follows)."""
+    if path == MESSAGES_PATH:
+        return b"event: error\ndata: " + body(error, path) + b"\n\n"
+    if path == "/v1/responses":
+        said = {"type": "error", **_openai(error), "error": _openai(error)} | {"type": "error"}
+        return b"event: error\ndata: " + msgspec.json.encode(said) + b"\n\n"
+    return b"data: " + body(error, path) + b"\n\n"
+
+
+def _openai(error: ApiError) -> dict[str, str | None]:
+    return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+
+
+def _anthropic(error: ApiError) -> dict[str, str]:
+    default = "api_error" if error.status >= 500 else "invalid_request_error"
+    return {"type": _ANTHROPIC_TYPES.get(error.status, default), "message": error.message}

@@ -1,0 +1,221 @@
+"""The gateway process: takes a listening socket and snapshots from its parent, serves, drains, ends.
+
+It goes on with its last snapshot when its parent hangs or dies, as long as some endpoint does not die with that
+parent; otherwise it drains and ends, so that nothing is left behind. This is the only file that knows uvloop, and one
+of the few guards: an exception that nobody expected is logged and counted here, and the process serves on.
+"""
+
+import argparse
+import asyncio
+import gc
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
+from freehold.gateway.http_in import ClientConnection
+from freehold.gateway.service import CONNECTIONS_MAX, Gateway
+from freehold.gateway.settings import Settings
+from freehold.gateway.wire import LINE_BYTES_MAX, Drain, Drained, Endpoints, Start, Stats, downs, line
+from freehold.telemetry import logs
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # no uvloop on this platform: plain asyncio does the same, about a tenth slower
+    new_event_loop = asyncio.new_event_loop  # type: ignore[assignment]
+
+BACKLOG = 4096
+"""Connections that the kernel keeps waiting. Source: Linux's own default for somaxconn since 5.4."""
+_STATS_EVERY_S = 1.0  # Often enough for `freehold status`, nothing to the loop.
+# The cyclic collector's young threshold: requests free themselves by reference counting; what cycles remain are few.
+_GC_YOUNG = 50_000
+
+
+class Standalone(msgspec.Struct, frozen=True):
+    """A gateway in front of fixed endpoints without a parent, for benchmarks and tests."""
+
+    listen: str
+    models: tuple["StandaloneModel", ...]
+    settings: Settings = Settings()
+
+
+class StandaloneModel(msgspec.Struct, frozen=True):
+    """One model of a standalone gateway."""
+
+    name: str
+    endpoints: tuple[str, ...]
+    engine: str = "external"
+    slots: int = 0
+
+    def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
+        """Return what a snapshot says of this model."""
+        entry = ModelEntry(name=self.name, engine=self.engine, created_s=0)
+        return entry, [
+            Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
+                     slots=self.slots)
+            for i, url in enumerate(self.endpoints)
+        ]  # fmt: skip
+
+
+class Child:
+    """The gateway's process: its server, its parent's line, and how it ends."""
+
+    def __init__(self, gateway: Gateway, listener: socket.socket) -> None:
+        self.gateway = gateway
+        self.listener = listener
+        self.stopping = asyncio.Event()
+        host, port = listener.getsockname()[:2]
+        gateway.listening = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def serve(self) -> bool:
+        """Serve until told to stop, drain, and return whether every stream was finished."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_bug)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        server = await loop.create_server(
+            lambda: ClientConnection(self.gateway), sock=self.listener, backlog=BACKLOG
+        )
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_YOUNG)
+        self.gateway.log.info("listening", address=self.gateway.listening)
+        await self.stopping.wait()
+        self.gateway.log.info("draining", in_flight=self.gateway.in_flight)
+        server.close()
+        return await self.gateway.drain()
+
+    async def obey(self, reader: asyncio.StreamReader) -> None:
+        """Do what the parent says; when it is gone, serve on where that makes sense."""
+        async for message in downs(reader):
+            if isinstance(message, Endpoints):
+                self.gateway.apply(message.snapshot)
+            elif isinstance(message, Drain):
+                self.stopping.set()
+        self.gateway.has_parent = False
+        if self.stopping.is_set():
+            return
+        if self.gateway.directory.outlives_its_parent():
+            self.gateway.log.error("control_plane_gone", doing="serving on with the last snapshot")
+        else:
+            self.gateway.log.error("control_plane_gone", doing="ending: every endpoint went with it")
+            self.stopping.set()
+
+    async def report(self, writer: asyncio.StreamWriter) -> None:
+        """Tell the parent each second how things are."""
+        while not self.stopping.is_set() and self.gateway.has_parent:
+            writer.write(line(Stats(self.gateway.statistics())))
+            await asyncio.sleep(_STATS_EVERY_S)
+
+    def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Count and log an exception that reached the loop: one connection is lost, the process serves on."""
+        del loop
+        self.gateway.meters.bug()
+        exc = context.get("exception")
+        self.gateway.log.error("bug", message=context.get("message"), exc_info=exc)
+
+
+async def run_child(listener: socket.socket, link: socket.socket) -> None:
+    """Run under a parent that talks over `link`."""
+    reader, writer = await asyncio.open_connection(sock=link, limit=LINE_BYTES_MAX)
+    start = await anext(downs(reader))
+    assert isinstance(start, Start)
+    child = Child(_gateway(start.settings), listener)
+    tasks = [_guarded(child, child.obey(reader)), _guarded(child, child.report(writer))]
+    whole = await child.serve()
+    for task in tasks:
+        task.cancel()
+    if child.gateway.has_parent:
+        writer.write(line(Stats(child.gateway.statistics())) + line(Drained(whole)))
+        await writer.drain()
+
+
+async def run_standalone(config: Standalone) -> None:
+    """Run in front of fixed endpoints until SIGTERM."""
+    host, _, port = config.listen.rpartition(":")
+    listener = listen(host.strip("[]"), int(port))
+    child = Child(_gateway(config.settings), listener)
+    parts = [model.snapshot_parts() for model in config.models]
+    child.gateway.apply(
+        Snapshot(
+            generation=1,
+            models=tuple(entry for entry, _ in parts),
+            endpoints=tuple(endpoint for _, endpoints in parts for endpoint in endpoints),
+        )
+    )
+    child.gateway.has_parent = False
+    await child.serve()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raises OSError where the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _gateway(settings: Settings) -> Gateway:
+    target = Path(settings.log_path) if settings.log_path else sys.stderr
+    handle = logs.configure(target, level=settings.log_level)
+    return Gateway(settings, log_dropped=lambda: handle.dropped_total)
+
+
+def _guarded(child: Child, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    async def guard() -> None:
+        try:
+            await work
+        except Exception:
+            child.gateway.meters.bug()
+            child.gateway.log.exception("bug", message="a task of the gateway failed")
+
+    return asyncio.get_running_loop().create_task(guard())
+
+
+def _raise_file_limit() -> None:
+    """Allow as many descriptors as the system lets us: two per client under way, and some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * CONNECTIONS_MAX + 1024
+    limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the gateway process and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m freehold.gateway.run", description="Freehold's gateway process."
+    )
+    parser.add_argument(
+        "--listen-fd", type=int, help="descriptor of the listening socket (given by the parent)"
+    )
+    parser.add_argument("--link-fd", type=int, help="descriptor of the socket pair to the parent")
+    parser.add_argument("--standalone", type=Path, help="JSON file: run alone in front of fixed endpoints")
+    args = parser.parse_args(argv)
+    _raise_file_limit()
+    if args.standalone is not None:
+        work = run_standalone(msgspec.json.decode(args.standalone.read_bytes(), type=Standalone))
+    elif args.listen_fd is not None and args.link_fd is not None:
+        work = run_child(socket.socket(fileno=args.listen_fd), socket.socket(fileno=args.link_fd))
+    else:
+        parser.error("either --standalone FILE, or --listen-fd and --link-fd")
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(work)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

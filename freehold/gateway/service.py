@@ -1,0 +1,193 @@
+"""The gateway itself: what its connections share, which requests it takes, its clock tick and its drain.
+
+Every request is decided here from memory alone: the snapshot, the settings, the counters. There is no queue yet:
+a model takes at most `queue.max_requests` at once and refuses the rest with 503, so that nothing grows without bound.
+"""
+
+import asyncio
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+from freehold.core.clock import wall_s
+from freehold.core.events import GatewayStats, Snapshot
+from freehold.gateway import answers, refuse
+from freehold.gateway.body import read_body
+from freehold.gateway.exchange import Exchange, Request
+from freehold.gateway.http_in import ClientConnection, Incoming, model_id_of
+from freehold.gateway.meters import Meters
+from freehold.gateway.refuse import Refusal
+from freehold.gateway.route import RetryBudget
+from freehold.gateway.settings import Settings
+from freehold.gateway.targets import Directory
+from freehold.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from freehold.telemetry.logs import Logger
+
+ENGINE_PATHS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/rerank",
+        "/v1/messages",
+    }
+)
+_TICK_S = 0.5  # One coarse timer for every time limit of every connection: limits are seconds, half of one is exact enough.
+CONNECTIONS_MAX = 20000
+"""Client connections at once. Source: our own bound; twice the 10,000 idle connections that the design asks for."""
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(self, settings: Settings, *, log_dropped: Callable[[], int] = lambda: 0) -> None:
+        loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.now_s: Callable[[], float] = loop.time
+        self.directory = Directory()
+        self.meters = Meters()
+        self.budget = RetryBudget(loop.time())
+        self.connections: set[ClientConnection] = set()
+        self.draining = False
+        self.has_parent = True
+        self.listening = ""
+        self.log: Logger = get_logger("gateway")
+        self.log_dropped = log_dropped
+        self.date_line = b""
+        self._date_s = 0
+        self._snapshot_at_s = loop.time()
+        self.meters.watch(self)
+        self._tick()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Gateway {self.directory!r}, {len(self.connections)} connections{', draining' * self.draining}>"
+        )
+
+    # The control plane's side
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Take a newer snapshot over."""
+        if self.directory.apply(snapshot):
+            self._snapshot_at_s = self.now_s()
+
+    def snapshot_age_s(self) -> float:
+        """Return the seconds since the snapshot in use arrived."""
+        return self.now_s() - self._snapshot_at_s
+
+    def statistics(self) -> GatewayStats:
+        """Return what the parent is told each second."""
+        return GatewayStats(
+            listening=self.listening,
+            in_flight=self.in_flight,
+            requests_total=self.meters.requests_total,
+            errors_total=self.meters.errors_total,
+            snapshot_generation=self.directory.snapshot.generation,
+            draining=self.draining,
+            log_dropped_total=self.log_dropped(),
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Return the requests that are being answered."""
+        return sum(connection.exchange is not None for connection in self.connections)
+
+    async def drain(self) -> bool:
+        """Finish what is under way within the grace and return whether all of it was finished."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+        await self._until(lambda: not self.in_flight, self.settings.drain_grace_s)
+        whole = not self.in_flight
+        for connection in list(self.connections):
+            if connection.exchange is not None:
+                connection.exchange.shut()
+        # What is written still has to leave the process: a second for clients that read, no more for those that do not.
+        await self._until(lambda: not self.connections, 1.0)
+        return whole
+
+    async def _until(self, condition: Callable[[], bool], limit_s: float) -> None:
+        # A level looked at during shutdown only, so that no request pays for an event.
+        deadline_s = self.now_s() + limit_s
+        while not condition() and self.now_s() < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    # The clients' side
+
+    def admit_connection(self, connection: ClientConnection) -> bool:
+        """Count a new connection and return whether there is room for it."""
+        self.connections.add(connection)
+        return len(self.connections) <= CONNECTIONS_MAX
+
+    def begin(self, client: ClientConnection, incoming: Incoming) -> Exchange | None:
+        """Answer a request here, or return the exchange that will."""
+        path = incoming.path
+        if path in ENGINE_PATHS:
+            return self._begin_exchange(client, incoming)
+        request = incoming.as_request(stream=False)
+        answer = self._local(path, incoming.method)
+        if isinstance(answer, Refusal):
+            client.refuse(answer, request)
+        else:
+            status, body, content_type = answer
+            client.reply(
+                request, status, body, content_type=content_type, head_only=incoming.method == "HEAD"
+            )
+        return None
+
+    def _local(self, path: str, method: str) -> answers.Answer | Refusal:
+        local = answers.LOCAL.get(path)
+        one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
+        if local is None and not one_model:
+            return refuse.not_found(path)
+        if method not in {"GET", "HEAD"}:
+            return refuse.wrong_method(method, "GET, HEAD")
+        return local(self) if local is not None else answers.one_model(self, model_id_of(path))
+
+    def _begin_exchange(self, client: ClientConnection, incoming: Incoming) -> Exchange | None:
+        request = incoming.as_request(stream=False)
+        if incoming.method != "POST":
+            client.refuse(refuse.wrong_method(incoming.method, "POST"), request)
+            return None
+        found = self._exchange_for(client, request)
+        if isinstance(found, Refusal):
+            client.refuse(found, request)
+            return None
+        return found
+
+    def _exchange_for(self, client: ClientConnection, request: Request) -> Exchange | Refusal:
+        asked = read_body(request.body)
+        if isinstance(asked, Refusal):
+            return asked
+        model = self.directory.models.get(asked.model or "")
+        if model is None:
+            return refuse.model_not_found(asked.model or "", list(self.directory.models))
+        name = model.entry.name
+        if request.path not in model.engine.paths:
+            return refuse.invalid(
+                f"The model {name} does not serve {request.path}.", code="unsupported_endpoint"
+            )
+        if self.draining:
+            return refuse.unavailable("The server is shutting down.", code="draining")
+        if model.in_flight >= self.settings.queue_max_requests:
+            return refuse.unavailable(
+                f"{model.in_flight} requests for {name} are under way.", code="engine_overloaded"
+            )
+        request.stream = bool(asked.stream)
+        return Exchange(self, client, model, request)
+
+    # Time
+
+    def _tick(self) -> None:
+        # The next tick is set first: whatever goes wrong in this one, time limits go on being enforced.
+        self._ticking = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        now_s = self.now_s()
+        date_s = int(wall_s())
+        if date_s != self._date_s:
+            self._date_s = date_s
+            self.date_line = f"date: {formatdate(date_s, usegmt=True)}\r\n".encode()
+        for connection in list(self.connections):
+            connection.check(now_s)

@@ -1,0 +1,46 @@
+"""The gateway's settings as one frozen record, which is also the first message a gateway child gets.
+
+Each is a bound: nothing in the gateway waits or grows without one.
+"""
+
+import msgspec
+
+from freehold.spec.model import GatewaySpec
+from freehold.telemetry.logs import LevelName
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one gateway process; times in seconds, sizes in bytes. freehold.yaml says what each is for."""
+
+    queue_max_requests: int = 512
+    max_body_bytes: int = 16 * 1024 * 1024
+    header_s: float = 10.0
+    body_s: float = 60.0
+    idle_s: float = 75.0
+    connect_s: float = 2.0
+    first_byte_s: float = 600.0
+    between_bytes_s: float = 600.0
+    client_stall_s: float = 60.0
+    drain_grace_s: float = 30.0
+    log_path: str = ""
+    """Where the gateway's JSON log lines go; empty: standard error."""
+    log_level: LevelName = "info"
+
+
+def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName = "info") -> Settings:
+    """Return the settings that `gateway:` in freehold.yaml asks for."""
+    times = spec.timeouts
+    return Settings(
+        queue_max_requests=spec.queue.max_requests,
+        max_body_bytes=spec.max_body,
+        header_s=times.header,
+        body_s=times.body,
+        idle_s=times.idle,
+        connect_s=times.connect,
+        first_byte_s=times.first_byte,
+        between_bytes_s=times.between_bytes,
+        client_stall_s=times.client_stall,
+        drain_grace_s=spec.drain_grace,
+        log_path=log_path,
+        log_level=log_level,
+    )

@@ -1,0 +1,165 @@
+"""The gateway's address book: models and their endpoints from the newest snapshot, with load, suspicion and pools.
+
+A snapshot is taken over whole, in one call, between two requests. A target that stays keeps its connections and its
+count of requests; one that goes takes no more and closes what is idle. Nothing here asks the control plane anything.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
+from freehold.engines import all_engines
+from freehold.engines.base import Engine
+from freehold.gateway import route
+
+if TYPE_CHECKING:
+    from freehold.gateway.upstream import UpstreamConnection
+
+IDLE_CONNECTIONS_MAX = 64
+"""Idle connections kept per endpoint. Source: our own bound; the bar's 32 closed-loop clients with room to spare."""
+
+
+class Target:
+    """One endpoint as the data plane sees it: address, load, suspicion, idle connections (last in, first out)."""
+
+    __slots__ = ("_failures", "_idle", "authority", "endpoint", "engine", "gone", "host", "id", "in_flight", "port",
+                 "prefix", "slots", "suspect_until_s", "tls")  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint, engine: Engine) -> None:
+        parts = urlsplit(endpoint.url)
+        self.endpoint = endpoint
+        self.engine = engine
+        self.id = endpoint.id
+        self.slots = endpoint.slots
+        self.tls = parts.scheme == "https"
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if self.tls else 80)
+        self.authority = parts.netloc
+        self.prefix = parts.path.rstrip("/")
+        self.in_flight = 0
+        self.suspect_until_s = 0.0
+        self.gone = False
+        self._failures = 0
+        self._idle: list[UpstreamConnection] = []
+
+    def __repr__(self) -> str:
+        suspected = f", suspect until {self.suspect_until_s:.1f}" if self.suspect_until_s else ""
+        return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle{suspected}>"
+
+    @property
+    def idle_count(self) -> int:
+        """Return how many connections wait for work."""
+        return len(self._idle)
+
+    def path(self, path: str) -> str:
+        """Return the engine's path for a gateway path: an endpoint `https://host/x/v1` serves `/x/v1/...`."""
+        if self.prefix.endswith("/v1") and path.startswith("/v1/"):
+            return self.prefix + path[3:]
+        return self.prefix + path
+
+    def take_idle(self) -> "UpstreamConnection | None":
+        """Return the connection used last, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closing:
+                return connection
+        return None
+
+    def keep(self, connection: "UpstreamConnection") -> None:
+        """Keep a connection whose answer was read to its end, or close it when there is no use for it."""
+        if self.gone or len(self._idle) >= IDLE_CONNECTIONS_MAX:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def forget(self, connection: "UpstreamConnection") -> None:
+        """Drop a connection that the engine closed while it was idle."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def failed(self, now_s: float) -> None:
+        """Suspect this endpoint for a while: it did not answer."""
+        self._failures += 1
+        self.suspect_until_s = now_s + route.suspicion_s(self._failures)
+
+    def busy(self, until_s: float) -> None:
+        """Prefer others until `until_s`: it said that it is busy, which is no failure."""
+        self.suspect_until_s = max(self.suspect_until_s, until_s)
+
+    def succeeded(self) -> None:
+        """Clear suspicion: an answer came."""
+        self._failures = 0
+        self.suspect_until_s = 0.0
+
+    def retire(self) -> None:
+        """Close idle connections and keep none from now on; requests under way go on."""
+        self.gone = True
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Model:
+    """One model that clients can name, with the targets that take its requests now."""
+
+    __slots__ = ("engine", "entry", "in_flight", "targets", "turn")
+
+    def __init__(self, entry: ModelEntry, engine: Engine) -> None:
+        self.entry = entry
+        self.engine = engine
+        self.targets: list[Target] = []
+        self.in_flight = 0
+        self.turn = 0
+
+    def choose(self, now_s: float, tried: set[str]) -> Target | None:
+        """Return the least loaded target not yet tried, or None."""
+        self.turn += 1
+        return route.choose(self.targets, now_s, turn=self.turn, tried=tried)
+
+
+class Directory:
+    """Models and targets of the newest snapshot."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot(generation=-1)
+        self.models: dict[str, Model] = {}
+        self._targets: dict[tuple[str, int, str], Target] = {}
+
+    def __repr__(self) -> str:
+        return f"<Directory generation {self.snapshot.generation}, {len(self._targets)} targets>"
+
+    def apply(self, snapshot: Snapshot) -> bool:
+        """Take over a snapshot and return True, or False where it is older than the one in use."""
+        if snapshot.generation < self.snapshot.generation:
+            return False
+        self.snapshot = snapshot
+        engines = all_engines()
+        self._apply_targets(snapshot, engines)
+        known = self.models
+        self.models = {
+            entry.name: known.get(entry.name) or Model(entry, engines[entry.engine])
+            for entry in snapshot.models
+        }
+        for name, model in self.models.items():
+            model.targets = [t for t in self._targets.values() if t.endpoint.model == name]
+        return True
+
+    def _apply_targets(self, snapshot: Snapshot, engines: dict[str, Engine]) -> None:
+        ready = {(e.id, e.incarnation, e.url): e for e in snapshot.endpoints if e.state is ReplicaState.READY}
+        for key in self._targets.keys() - ready.keys():
+            self._targets.pop(key).retire()
+        for key, endpoint in ready.items():
+            if key not in self._targets:
+                self._targets[key] = Target(endpoint, engines[endpoint.engine])
+
+    def targets(self) -> Iterable[Target]:
+        """Return every target in use."""
+        return self._targets.values()
+
+    def ready_counts(self) -> dict[str, int]:
+        """Return how many targets each model has."""
+        return {name: len(model.targets) for name, model in self.models.items()}
+
+    def outlives_its_parent(self) -> bool:
+        """Return whether some endpoint would still answer if the control plane were gone."""
+        return any(not target.engine.managed for target in self._targets.values())

@@ -1,0 +1,188 @@
+"""A connection to an engine: sends one request at a time, follows the answer's framing, hands the bytes on.
+
+It decides nothing: what an answer, a cut or a timeout means is the exchange's business. A connection whose answer was
+not read to its exact end is never used again.
+"""
+
+import asyncio
+import socket
+import ssl
+from typing import TYPE_CHECKING, cast
+
+from freehold.gateway.frame import BadFramingError, Frame
+from freehold.gateway.heads import HEAD_BYTES_MAX, read_head
+
+if TYPE_CHECKING:
+    from freehold.gateway.exchange import Exchange
+    from freehold.gateway.targets import Target
+
+RECEIVE_BUFFER_BYTES = 64 * 1024
+"""SO_RCVBUF of engine sockets. Source: research by measurement (gateway benchmarks): without it the kernel grows the
+buffer to tcp_rmem's maximum (32 MiB here), and an engine fills it for every slow client before a pause is felt."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to one target."""
+
+    __slots__ = ("_head", "_reads_on", "closing", "exchange", "frame", "served", "target", "transport")
+
+    def __init__(self, target: "Target") -> None:
+        self.target = target
+        self.exchange: Exchange | None = None
+        self.served = 0
+        self.closing = False
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any use
+        self.frame: Frame | None = None
+        self._head = b""
+        self._reads_on = True
+
+    def __repr__(self) -> str:
+        doing = "closing" if self.closing else "busy" if self.exchange else "idle"
+        return f"<UpstreamConnection {self.target.id} {doing}, {self.served} served>"
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound the kernel's buffer, so that a pause is felt by the engine soon."""
+        # A cast, since uvloop's transports do not derive from asyncio's.
+        self.transport = transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand body bytes on; read the head first; distrust bytes that nobody asked for."""
+        if self.frame is not None:
+            self._body(data, self.frame)
+        elif self.exchange is not None:
+            self._head_part(data)
+        else:
+            self.abort()
+
+    def eof_received(self) -> None:
+        """Let the transport close; connection_lost tells the exchange."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the exchange, or leave the pool."""
+        del exc  # that it ended is all that matters; the engine's own log says why
+        self.closing = True
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            self.target.forget(self)
+        else:
+            exchange.on_lost(self, self.frame)
+
+    def pause_writing(self) -> None:
+        """Nothing to do: a request is written once, whole; its size is bounded by the body limit."""
+
+    def resume_writing(self) -> None:
+        """Nothing to do, as above."""
+
+    # What an exchange calls
+
+    def send(self, exchange: "Exchange", request: bytes) -> None:
+        """Send one request and give its answer to `exchange`."""
+        self.exchange = exchange
+        self.frame = None
+        self.transport.write(request)
+
+    def pause(self) -> None:
+        """Read no more until `resume`: the client is slower than the engine."""
+        if self._reads_on and not self.closing:
+            self._reads_on = False
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self._reads_on and not self.closing:
+            self._reads_on = True
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection at once, so that the engine learns that nobody listens any more."""
+        self.exchange = None
+        self.closing = True
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self.closing = True
+        self.transport.close()
+
+    # Reading
+
+    def _head_part(self, data: bytes) -> None:
+        data = self._head + data if self._head else data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._head = data
+            if len(data) > HEAD_BYTES_MAX:
+                self._distrust("its answer's head is too long")
+            return
+        self._head = b""
+        self._read_head(data[:end], data[end + 4 :])
+
+    def _read_head(self, raw: bytes, rest: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        try:
+            head = read_head(raw)
+        except BadFramingError as exc:
+            self._distrust(str(exc))
+            return
+        if head.status < 200:
+            # An interim answer (100 Continue, 103): the real one follows.
+            if rest:
+                self.data_received(rest)
+            return
+        self.frame = frame = head.frame()
+        exchange.on_head(self, head)
+        if self.exchange is exchange and (rest or frame.done):
+            self._body(rest, frame)
+
+    def _body(self, data: bytes, frame: Frame) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        try:
+            if exchange.wants_payload:
+                used, pieces = frame.payload(data)
+                for piece in pieces:
+                    exchange.on_body(piece)
+            else:
+                used = frame.feed(data)
+                exchange.on_body(data if used == len(data) else data[:used])
+        except BadFramingError as exc:
+            self._distrust(str(exc))
+            return
+        if frame.done and self.exchange is exchange:
+            self._finish(exchange, trusted=used == len(data))
+
+    def _finish(self, exchange: "Exchange", *, trusted: bool) -> None:
+        self.served += 1
+        self.exchange = None
+        self.frame = None
+        if trusted and exchange.engine_keeps_alive and not self.closing:
+            self.resume()
+            self.target.keep(self)
+        else:
+            self.close()
+        exchange.on_end()
+
+    def _distrust(self, why: str) -> None:
+        """Give the connection up: its bytes break the protocol."""
+        exchange, frame = self.exchange, self.frame
+        self.abort()
+        if exchange is not None:
+            exchange.gateway.log.warning("engine_broke_protocol", endpoint=self.target.id, why=why)
+            exchange.on_lost(self, frame)
+
+
+async def connect(target: "Target", *, timeout_s: float) -> UpstreamConnection:
+    """Return a new connection to a target; raise OSError or TimeoutError when there is none in time."""
+    loop = asyncio.get_running_loop()
+    context = ssl.create_default_context() if target.tls else None
+    async with asyncio.timeout(timeout_s):
+        _, connection = await loop.create_connection(
+            lambda: UpstreamConnection(target), target.host, target.port, ssl=context
+        )
+    return connection

@@ -1,0 +1,76 @@
+"""The words on the socket pair between the gateway child and its parent: JSON lines, bounded, in both directions.
+
+Down go settings (once, first), snapshots, and the order to drain; up go statistics about once a second and the news
+that all is drained. Who closes the pair is gone: nothing else is inferred from silence.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from freehold.core.events import GatewayStats, Snapshot
+from freehold.gateway.settings import Settings
+
+LINE_BYTES_MAX = 16 * 1024 * 1024
+"""Longest message, bytes. Source: our own bound; a snapshot of 10,000 endpoints takes about 3 MB."""
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """The first message down: how to run."""
+
+    settings: Settings
+
+
+class Endpoints(msgspec.Struct, frozen=True, tag="endpoints"):
+    """A newer snapshot."""
+
+    snapshot: Snapshot
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Finish and end."""
+
+
+class Stats(msgspec.Struct, frozen=True, tag="stats"):
+    """What the gateway is doing."""
+
+    stats: GatewayStats
+
+
+class Drained(msgspec.Struct, frozen=True, tag="drained"):
+    """The last message up: whether every stream could be finished within the grace."""
+
+    whole: bool
+
+
+Down = Start | Endpoints | Drain
+Up = Stats | Drained
+_DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
+_UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
+
+
+def line(message: Down | Up) -> bytes:
+    """Return a message as one line."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+async def downs(reader: asyncio.StreamReader) -> AsyncIterator[Down]:
+    """Yield the parent's messages until it closes."""
+    async for raw in _lines(reader):
+        yield _DOWN.decode(raw)
+
+
+async def ups(reader: asyncio.StreamReader) -> AsyncIterator[Up]:
+    """Yield the gateway's messages until it closes."""
+    async for raw in _lines(reader):
+        yield _UP.decode(raw)
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            raw = await reader.readuntil(b"\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return  # a half line is what a killed peer leaves: it was never a message
+        yield raw
