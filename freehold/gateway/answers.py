@@ -64,7 +64,8 @@ def health(gateway: "Gateway") -> Answer:
     """Return the same verdict with what it rests on: replicas per model, snapshot, requests under way."""
     snapshot = gateway.directory.snapshot
     wanted = {
-        name: sum(e.model == name for e in snapshot.endpoints) or None for name in gateway.directory.models
+        name: sum(r.model == name for r in snapshot.replicas or snapshot.endpoints)
+        for name in gateway.directory.models
     }
     body = {
         "status": _status(gateway),

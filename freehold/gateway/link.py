@@ -1,0 +1,180 @@
+"""The parent's end of a gateway: starts the process, keeps it told, starts it again when it dies.
+
+The parent opens the listening socket and keeps it, so that a gateway that is started again loses no waiting
+connection. Only the newest snapshot matters: a gateway that reads slowly gets that one and none of those before.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from freehold.core.clock import monotonic_s
+from freehold.core.events import GatewayStats, Snapshot
+from freehold.gateway.settings import Settings
+from freehold.gateway.wire import LINE_BYTES_MAX, Down, Drain, Drained, Endpoints, Start, Stats, line, ups
+from freehold.telemetry.logs import get_logger
+
+_UNSENT_BYTES_MAX = (
+    1024 * 1024
+)  # More than this unread: wait until it reads again, then send the newest snapshot only.
+_AGAIN_S_MIN, _AGAIN_S_MAX = 0.1, 10.0  # A restart costs about 0.2 s, so the first is at once; then doubling.
+_STEADY_S = 60.0  # A gateway that ran this long starts its back-off anew.
+SILENT_S = 15.0
+"""A gateway that says nothing for this long (it speaks each second) is stalled and is replaced, seconds.
+Source: our own choice: many times the longest pause that a loaded machine of two cores gave it."""
+
+
+class GatewayLink:
+    """One gateway process, as its parent sees it; `on_start` is told the pid of each one that is started."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        *,
+        stderr_path: Path,
+        on_start: Callable[[int], object] = bool,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._stderr_path = stderr_path
+        self._on_start = on_start
+        self._snapshot: Snapshot | None = None
+        self._unsent = False
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._heard_s = 0.0
+        self._stopping = False
+        self._log = get_logger("gateway.link")
+        self.stats: GatewayStats | None = None
+        self.restarts = 0
+        self.finished_all: bool | None = None
+        """After a drain: whether every stream was finished within the grace; None: not known."""
+
+    def __repr__(self) -> str:
+        return f"<GatewayLink pid {self.pid}, {self.restarts} restarts{', stopping' * self._stopping}>"
+
+    @property
+    def pid(self) -> int | None:
+        """Return the gateway's process id; None: it does not run."""
+        running = self._process is not None and self._process.returncode is None
+        return self._process.pid if running and self._process is not None else None
+
+    def send(self, snapshot: Snapshot) -> None:
+        """Give the gateway a newer snapshot, now or as soon as it can take it."""
+        self._snapshot = snapshot
+        self._unsent = True
+        self._flush()
+
+    async def run(self) -> None:
+        """Keep a gateway running until `stop` was called and it has ended."""
+        again_s = _AGAIN_S_MIN
+        while True:
+            started_s = monotonic_s()
+            await self._run_once()
+            if self._stopping:
+                return
+            self.restarts += 1
+            again_s = (
+                _AGAIN_S_MIN if monotonic_s() - started_s > _STEADY_S else min(again_s * 2, _AGAIN_S_MAX)
+            )
+            self._log.error(
+                "gateway_ended", code=self._process.returncode if self._process else None, again_s=again_s
+            )
+            await asyncio.sleep(again_s)
+
+    def stop(self) -> None:
+        """Let the gateway drain and end; `run` returns when it has. New connections are refused from now on."""
+        self._stopping = True
+        self._listener.close()
+        self._say(Drain())
+
+    def kill(self) -> None:
+        """End the gateway now."""
+        self._stopping = True
+        self._listener.close()
+        self._signal(signal.SIGKILL)
+
+    async def _run_once(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            await self._spawn(theirs)
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
+        self._say(Start(self._settings))
+        self._unsent = self._snapshot is not None
+        self._flush()
+        watch = asyncio.create_task(self._watch())
+        try:
+            await self._listen(reader)
+            await self._wait_end()
+        finally:
+            watch.cancel()
+            self._writer.close()
+            self._writer = None
+
+    async def _spawn(self, link: socket.socket) -> None:
+        with self._stderr_path.open("ab") as stderr:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "freehold.gateway.run"),
+                *("--listen-fd", str(self._listener.fileno()), "--link-fd", str(link.fileno())),
+                pass_fds=(self._listener.fileno(), link.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                # Its own session: Ctrl-C is for the parent, which then drains it in order.
+                start_new_session=True,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            )
+        self._heard_s = monotonic_s()
+        self._on_start(self._process.pid)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        async for message in ups(reader):
+            self._heard_s = monotonic_s()
+            if isinstance(message, Stats):
+                self.stats = message.stats
+            elif isinstance(message, Drained):
+                self.finished_all = message.whole
+            self._flush()
+
+    async def _watch(self) -> None:
+        """Replace a gateway that lives but no longer turns its loop; a drain is given its grace on top."""
+        while True:
+            limit_s = SILENT_S + (self._settings.drain_grace_s if self._stopping else 0.0)
+            silent_s = monotonic_s() - self._heard_s
+            if silent_s > limit_s:
+                self._log.error("gateway_stalled", silent_s=round(silent_s, 1))
+                self._signal(signal.SIGKILL)
+                return
+            await asyncio.sleep(1.0)
+
+    async def _wait_end(self) -> None:
+        """Wait for the process whose line has closed; one that lingers is killed."""
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(2.0):
+                await self._process.wait()
+        except TimeoutError:
+            self._signal(signal.SIGKILL)
+            await self._process.wait()
+
+    def _flush(self) -> None:
+        if self._snapshot is None or self._writer is None or not self._unsent:
+            return
+        if self._writer.transport.get_write_buffer_size() < _UNSENT_BYTES_MAX:
+            self._unsent = False
+            self._say(Endpoints(self._snapshot))
+
+    def _say(self, message: Down) -> None:
+        if self._writer is not None:
+            self._writer.write(line(message))
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
