@@ -1,0 +1,160 @@
+"""The bars the gateway is held to, and a verdict on each. Pure: numbers in, verdicts out.
+
+A bar holds for this repository's gateway only; the peers give the scale. `plain` is the path with routing, pooling
+and failover; `full` is with keys, fair queue, metering, access log and metrics on. Deliberately no averaging across
+bars: each stands or falls alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+OURS = "freehold"
+Results = dict[str, Any]
+Reading = float | None
+
+
+@dataclass(kw_only=True, slots=True)
+class Bar:
+    """One bar: what is read from the results, and the bound for each feature set."""
+
+    name: str
+    read: Callable[[Results], Reading]
+    plain: float
+    full: float
+    at_least: bool = False
+    unit: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
+class Verdict:
+    """What was read, the bound, and whether it holds; None when it could not be measured."""
+
+    name: str
+    value: Reading
+    bound: float
+    holds: bool | None
+    sense: str
+    unit: str
+
+
+def at(results: Results, *path: str) -> Any:
+    """Walk down the results; None where a step is missing."""
+    found: Any = results
+    for step in path:
+        found = found.get(step) if isinstance(found, dict) else None
+    return found
+
+
+def ratio(shape: str, what: str, peer: str) -> Callable[[Results], Reading]:
+    return lambda results: at(results, "shapes", shape, "ratios", what, peer)
+
+
+def ours(*path: str) -> Callable[[Results], Reading]:
+    return lambda results: at(results, *path[:1], OURS, *path[1:])
+
+
+def least_served(results: Results) -> Reading:
+    """The worst of the three ways in which one engine of four fails."""
+    served = [at(results, "one_of_four", OURS, mode, "served") for mode in ("close", "503", "exit")]
+    return None if None in served else min(served)
+
+
+def told(results: Results) -> Reading:
+    """Streams that ended in an error event, or whole after all."""
+    cut = at(results, "cut", OURS)
+    return None if cut is None else cut["inband"] + cut["whole"]
+
+
+REQUESTS, STEP, SPREAD = (
+    "requests, 32 connections",
+    "200 streams x 10 ms, in step",
+    "200 streams x 10 ms, spread",
+)
+
+BARS = (
+    Bar(name="CPU per request, to nginx", read=ratio(REQUESTS, "cpu", "nginx"), plain=1.8, full=2.3),
+    Bar(
+        name="CPU per request, to vllm-router",
+        read=ratio(REQUESTS, "cpu", "vllm-router"),
+        plain=0.45,
+        full=0.6,
+    ),
+    Bar(name="CPU per chunk in step, to nginx", read=ratio(STEP, "cpu", "nginx"), plain=1.3, full=1.4),
+    Bar(
+        name="CPU per chunk in step, to vllm-router",
+        read=ratio(STEP, "cpu", "vllm-router"),
+        plain=1.0,
+        full=1.1,
+    ),
+    Bar(name="CPU per chunk spread, to nginx", read=ratio(SPREAD, "cpu", "nginx"), plain=1.3, full=1.4),
+    Bar(
+        name="CPU per chunk spread, to vllm-router",
+        read=ratio(SPREAD, "cpu", "vllm-router"),
+        plain=1.0,
+        full=1.1,
+    ),
+    Bar(
+        name="added p50, 1 in flight, to nginx",
+        read=ratio("1 in flight", "added", "nginx"),
+        plain=1.6,
+        full=2.0,
+    ),
+    Bar(
+        name="memory per idle stream", read=ours("idle", "rss_kib_per_stream"), plain=15, full=25, unit="KiB"
+    ),
+    Bar(name="growth with 16 slow readers", read=ours("slow", "rss_mib"), plain=5, full=8, unit="MiB"),
+    Bar(
+        name="held per slow reader, kernel too",
+        read=ours("slow", "mib_per_client"),
+        plain=1,
+        full=1,
+        unit="MiB",
+    ),
+    Bar(
+        name="p99 of 16 others beside slow readers", read=ours("slow_ab", "p99_ratio"), plain=1.15, full=1.15
+    ),
+    Bar(
+        name="of 200, one engine of four failing",
+        read=least_served,
+        plain=200,
+        full=200,
+        at_least=True,
+        unit="served",
+    ),
+    Bar(
+        name="of 50 aborts, seen within 20 ms",
+        read=ours("aborts", "within_20_ms"),
+        plain=50,
+        full=50,
+        at_least=True,
+        unit="seen",
+    ),
+    Bar(
+        name="of 20 streams whose engine dies, told",
+        read=told,
+        plain=20,
+        full=20,
+        at_least=True,
+        unit="told",
+    ),
+)
+
+
+def judge(bar: Bar, results: Results, column: str) -> Verdict:
+    value = bar.read(results)
+    bound = bar.plain if column == "plain" else bar.full
+    holds = None if value is None else (value >= bound if bar.at_least else value <= bound)
+    return Verdict(
+        name=bar.name,
+        value=value,
+        bound=bound,
+        holds=holds,
+        sense=">=" if bar.at_least else "<=",
+        unit=bar.unit,
+    )
+
+
+def verdicts(results: Results, column: str) -> list[Verdict]:
+    """One verdict per bar, in the order of the table."""
+    return [judge(bar, results, column) for bar in BARS]

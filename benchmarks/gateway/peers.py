@@ -1,0 +1,188 @@
+"""The gateways that are compared, one function each: write its configuration, return its command.
+
+Every one runs on one core with one worker, keeps connections to the engine, does not buffer answers and writes no
+access log, so that they do the same work. A peer that cannot be had here is skipped with its reason. Deliberately
+no tuning beyond that: a peer stands with the settings its own manual recommends for a streaming proxy.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from build import BIN, CannotMeasureError
+from processes import Running, free_port, need_tool, spawn, stop, tree, wait_ready
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALL_LIMIT_S = 300
+
+NGINX = """
+daemon off;
+master_process off;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+pid {folder}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 8192; use epoll; multi_accept on; }}
+http {{
+    access_log off;
+    tcp_nodelay on;
+    keepalive_requests 100000000;
+    client_body_buffer_size 64k;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream engines {{
+        {servers}
+        keepalive 1024;
+        keepalive_requests 100000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{
+            proxy_pass http://engines;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_next_upstream error timeout http_503 non_idempotent;
+        }}
+    }}
+}}
+"""
+
+
+@dataclass(kw_only=True, slots=True)
+class Setting:
+    """What a peer is told: where to listen, which engines, where its files go, which Python environment to use."""
+
+    port: int
+    engines: list[int]
+    folder: Path
+    venv: Path
+    may_install: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class Launch:
+    """How to start a peer: its command, and what it needs in its environment."""
+
+    command: list[str]
+    env: dict[str, str]
+
+
+def urls(ports: list[int]) -> list[str]:
+    return [f"http://127.0.0.1:{port}" for port in ports]
+
+
+def relay(setting: Setting) -> Launch:
+    """Give the floor: bytes passed on by epoll, no HTTP. Knows one engine."""
+    return Launch(command=[str(BIN / "relay"), str(setting.port), str(setting.engines[0])], env={})
+
+
+def nginx(setting: Setting) -> Launch:
+    program = need_tool("nginx", "nginx-light")
+    servers = " ".join(f"server 127.0.0.1:{port};" for port in setting.engines)
+    config = setting.folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=setting.folder, port=setting.port, servers=servers))
+    return Launch(command=[program, "-p", str(setting.folder), "-c", str(config)], env={})
+
+
+def install(folder: Path) -> None:
+    """Make the environment of the Python peers from the hash-pinned requirements; it ignores itself in git."""
+    venv.EnvBuilder(with_pip=True).create(folder)
+    (folder / ".gitignore").write_text("*\n")
+    wanted = str(ROOT / "requirements" / "bench.txt")
+    command = [
+        str(folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-input",
+        "--require-hashes",
+        "-r",
+    ]
+    try:
+        done = subprocess.run(
+            [*command, wanted], capture_output=True, text=True, timeout=INSTALL_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise CannotMeasureError(
+            f"pip took over {INSTALL_LIMIT_S} s to install requirements/bench.txt"
+        ) from exc
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise CannotMeasureError(f"pip could not install requirements/bench.txt: {reason}")
+
+
+def vllm_router(setting: Setting) -> Launch:
+    program = setting.venv / "bin" / "vllm-router"
+    if not program.exists():
+        if not setting.may_install:
+            raise CannotMeasureError(f"{program} is missing and --no-install was given")
+        install(setting.venv)
+    command = [
+        str(program),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(setting.port),
+        "--worker-urls",
+        *urls(setting.engines),
+    ]
+    command += [
+        "--policy",
+        "round_robin",
+        "--log-level",
+        "error",
+        "--rate-limit-tokens-per-second",
+        "1000000",
+    ]
+    return Launch(command=[*command, "--prometheus-port", str(free_port())], env={})
+
+
+def freehold_python() -> str:
+    own = ROOT / ".venv" / "bin" / "python"
+    return str(own) if own.exists() else sys.executable
+
+
+def freehold(setting: Setting) -> Launch:
+    """Give this repository's gateway, without a controller: it reads its listening address and endpoints from a file."""
+    if not (ROOT / "freehold" / "gateway" / "run.py").exists():
+        raise CannotMeasureError("freehold/gateway/run.py is not there")
+    models = [{"name": "m", "engine": "external", "endpoints": urls(setting.engines)}]
+    config = setting.folder / "gateway.json"
+    config.write_text(json.dumps({"listen": f"127.0.0.1:{setting.port}", "models": models}))
+    command = [freehold_python(), "-m", "freehold.gateway.run", "--standalone", str(config)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return Launch(command=command, env={"PYTHONPATH": path})
+
+
+PEERS: dict[str, Callable[[Setting], Launch]] = {
+    "tcp-relay": relay,
+    "nginx": nginx,
+    "vllm-router": vllm_router,
+    "freehold": freehold,
+}
+
+
+def start(name: str, setting: Setting, core: int) -> Running:
+    """Start a peer and wait for a completion through it; raises CannotMeasureError with the reason."""
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    launch = PEERS[name](setting)
+    log = setting.folder / "log"
+    process = spawn(launch.command, log=log, core=core, env=launch.env)
+    running = Running(name=name, port=setting.port, process=process, log=log)
+    try:
+        wait_ready(process, setting.port, log)
+    except CannotMeasureError:
+        stop(process)
+        raise
+    running.pids = tree(process.pid)
+    return running
