@@ -1,0 +1,44 @@
+"""`freehold init`: write a commented freehold.yaml, and its JSON schema beside it for editors."""
+
+from pathlib import Path
+
+import click
+
+from freehold.cli.config import json_option
+from freehold.cli.say import UserMistakes, say_json
+from freehold.core.errors import Permanent
+from freehold.engines import all_engines
+from freehold.spec.example import EXAMPLE_NAME, SCHEMA_NAME, example_text
+from freehold.spec.problems import Problem
+from freehold.spec.schema import schema_text
+
+
+@click.command("init")
+@click.argument("path", type=click.Path(path_type=Path), default=Path(EXAMPLE_NAME))
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+@click.option("--stdout", "to_stdout", is_flag=True, help="Print the file instead of writing it.")
+@json_option
+def command(path: Path, *, force: bool, to_stdout: bool, as_json: bool) -> None:
+    """Write a commented freehold.yaml to PATH, and freehold.schema.json beside it."""
+    if to_stdout:
+        click.echo(example_text(), nl=False)
+        return
+    if path.is_dir():
+        path /= EXAMPLE_NAME
+    schema_path = path.parent / SCHEMA_NAME
+    if path.exists() and not force:
+        raise UserMistakes(
+            [Problem(where=str(path), message="is there already", hint="--force overwrites it")],
+            as_json=as_json,
+        )
+    try:
+        path.write_text(example_text(), encoding="utf-8")
+        schema_path.write_text(schema_text(all_engines()), encoding="utf-8")
+    except OSError as exc:
+        raise Permanent(
+            f"cannot write {exc.filename}: {exc.strerror}", hint="name a folder you may write to"
+        ) from exc
+    if as_json:
+        say_json({"config": str(path), "schema": str(schema_path)})
+    else:
+        click.echo(f"Wrote {path} and {schema_path}. Next: freehold up")

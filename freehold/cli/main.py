@@ -1,0 +1,114 @@
+"""The `freehold` command: finds the subcommand, runs it, and turns every failure into words and an exit code.
+
+Exit codes: 0 fine; 1 the world failed; 2 the user's input is wrong; 3 a check or drill found a problem. Subcommands
+are imported only when they are called, so that `freehold --help` stays quick. This is one of the few guard files: an
+exception that nobody expected is shown whole and called what it is, a mistake of Freehold's own.
+"""
+
+import importlib
+import sys
+from dataclasses import dataclass
+
+import click
+
+from freehold import __version__
+from freehold.cli.say import show_failure, show_problems, wants_json
+from freehold.core.errors import FreeholdError
+from freehold.spec.problems import nearest_hint
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """A subcommand that is imported when it is called."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "init": Lazy("freehold.cli.init", "Write a commented freehold.yaml to start from."),
+    "up": Lazy("freehold.cli.up", "Fetch the weights, start the engines and the gateway, and serve."),
+    "down": Lazy("freehold.cli.down", "End a running stack: streams finish, then engines stop."),
+    "status": Lazy("freehold.cli.status", "Show the gateway and every replica: state, uptime, tokens/s."),
+    "logs": Lazy("freehold.cli.logs", "Show the logs of the engines, the gateway and the controller."),
+    "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are known by name and summary before they are imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table above, which is the order of use."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, imported now."""
+        del ctx
+        lazy = COMMANDS.get(cmd_name)
+        if lazy is None:
+            return None
+        command = importlib.import_module(lazy.module).command
+        assert isinstance(command, click.Command), lazy.module
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a mistyped one name the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            hint = nearest_hint(args[0], COMMANDS)
+            raise click.UsageError(f"no command {args[0]!r}: {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="freehold", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Own your LLM inference: serve models on your own machines behind an OpenAI-compatible gateway."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    as_json = wants_json(sys.argv[1:] if argv is None else argv)
+    try:
+        result = cli.main(args=argv, prog_name="freehold", standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130  # 128 + SIGINT, as shells say it
+    except click.UsageError as exc:
+        where = exc.ctx.command_path if exc.ctx else "freehold"
+        show_problems([(where, exc.format_message(), f"{where} --help")], as_json=as_json)
+        return 2
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except FreeholdError as exc:
+        show_failure(exc.message, exc.hint, as_json=as_json)
+        return 1
+    except Exception:  # noqa: BLE001 - the guard: shown whole, exit code 1
+        _show_bug()
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _show_bug() -> None:
+    """Log a mistake of our own where the person is: whole, and called what it is."""
+    import traceback  # noqa: PLC0415 - only here, and slow to import
+
+    click.echo(traceback.format_exc(), err=True)
+    click.echo(
+        "This is a mistake of Freehold's own, not of yours. Please report it with the lines above.", err=True
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

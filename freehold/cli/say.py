@@ -1,0 +1,75 @@
+"""How commands speak: JSON on stdout when asked for, words for people otherwise, complaints on stderr always.
+
+With `--json` stdout holds JSON and nothing else, so that a script can trust it also when something failed.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+import msgspec
+
+from freehold.spec.problems import Problem
+
+
+class UserMistakes(click.ClickException):
+    """The user's input is wrong: all the problems at once, exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem], *, as_json: bool) -> None:
+        self.problems = tuple(problems)
+        self.as_json = as_json
+        super().__init__("; ".join(map(str, self.problems)))
+
+    def show(self, file: object = None) -> None:
+        """Print every problem."""
+        del file
+        show_problems([(p.where, p.message, p.hint) for p in self.problems], as_json=self.as_json)
+
+
+def wants_json(argv: Sequence[str]) -> bool:
+    """Return whether a command line asks for JSON, also one that does not parse."""
+    return "--json" in argv
+
+
+def say_json(value: object) -> None:
+    """Print one value as one line of JSON on stdout, at once."""
+    click.echo(msgspec.json.encode(value))
+    sys.stdout.flush()
+
+
+def show_problems(problems: Sequence[tuple[str, str, str]], *, as_json: bool) -> None:
+    """Print mistakes in the user's input, each as where, what, and what to do."""
+    if as_json:
+        say_json({"problems": [{"where": w, "message": m, "hint": h} for w, m, h in problems]})
+        return
+    for where, message, hint in problems:
+        click.echo(f"{click.style(where, bold=True)}: {message}", err=True)
+        if hint:
+            click.echo(f"    {hint}", err=True)
+    count = len(problems)
+    if count > 1:
+        click.echo(f"{count} problems; nothing was started.", err=True)
+
+
+def show_failure(message: str, hint: str, *, as_json: bool) -> None:
+    """Print a failure of the world, and what to do."""
+    if as_json:
+        say_json({"error": {"message": message, "hint": hint}})
+        return
+    click.echo(f"{click.style('freehold', bold=True)}: {message}", err=True)
+    if hint:
+        click.echo(f"    {hint}", err=True)
+
+
+def duration_text(seconds: float) -> str:
+    """Return an age for a person: `0.4 s`, `12 s`, `3 min`, `5 h 12 min`, `2 d 4 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if hours == 0:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if days == 0 else f"{days} d {hours % 24} h"
