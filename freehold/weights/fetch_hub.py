@@ -15,7 +15,6 @@ from typing import Any
 from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.weights.fetch_file import copy_in
 from freehold.weights.fetch_https import TRANSPORT_ERRORS, status_error, transport_error
-from freehold.weights.retry import persist
 from freehold.weights.source import HubSource
 from freehold.weights.transfer import Fetched, Job, Reporter, Stage, hash_file
 
@@ -44,28 +43,17 @@ def _from_cache(hub: Any, source: HubSource, job: Job) -> Fetched | None:
 
 
 def _from_hub(hub: Any, source: HubSource, job: Job) -> Fetched:
-    bar = _bar_class(hub, job.report)
-
-    def attempt() -> str:
-        with _mapped(hub, source):
-            path: str = hub.hf_hub_download(
-                source.repo,
-                source.file,
-                revision=source.revision,
-                local_dir=job.scratch / "hub",
-                library_name="freehold",
-                tqdm_class=bar,
-            )
-            return path
-
-    path = persist(
-        attempt,
-        backoff=job.backoff,
-        gained_bytes=lambda: 0,
-        on_wait=lambda error, left_s: job.report(
-            Stage.RETRYING, detail=f"{error.message}; in {left_s:.0f} s"
-        ),
-    )
+    job.report(Stage.FETCHING, detail="asking the hub")
+    with _mapped(hub, source):
+        # Not tried again here: the library does that by itself, for about 23 s when nobody answers.
+        path = hub.hf_hub_download(
+            source.repo,
+            source.file,
+            revision=source.revision,
+            local_dir=job.scratch / "hub",
+            library_name="freehold",
+            tqdm_class=_bar_class(hub, job.report),
+        )
     return Fetched(path=Path(path), sha256=hash_file(Path(path), job.report))
 
 

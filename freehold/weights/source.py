@@ -117,8 +117,11 @@ def parse_source(text: str, *, where: str = "source") -> Source | Problem:
     elif mark and scheme in _PARSERS:
         found = _PARSERS[scheme](rest)
     else:
+        # The text itself is not repeated: it may be a URL with a password in it.
         hint = nearest_hint(scheme, FORMS) if mark else "write " + ", or ".join(FORMS.values())
-        return Problem(where=where, message=f"{text!r} is no source that Freehold knows", hint=hint)
+        return Problem(
+            where=where, message="a source begins with pypi://, hf://, https:// or file://", hint=hint
+        )
     if isinstance(found, str):
         return Problem(where=where, message=found, hint=f"write {FORMS.get(scheme, FORMS['https'])}")
     return found

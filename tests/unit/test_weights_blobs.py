@@ -1,0 +1,125 @@
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from freehold.weights.blobs import QUARANTINE_KEPT, RECORD, Blobs, WeightsState, freeze
+from freehold.weights.transfer import Fetched
+
+DATA = b"weights" * 1000
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path):
+    return Blobs(tmp_path)
+
+
+def commit(blobs: Blobs, data: bytes = DATA, name: str = "model.gguf"):
+    sha256 = hashlib.sha256(data).hexdigest()
+    scratch = blobs.scratch(sha256, name, "file:///model.gguf")
+    (scratch / "data").write_bytes(data)
+    return blobs.commit(
+        sha256, Fetched(path=scratch / "data", sha256=sha256), name=name, source="file:///model.gguf"
+    )
+
+
+def rewrite(path: Path, data: bytes, *, keep_times: bool = False):
+    seen = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(0o444)
+    if keep_times:
+        os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def test_a_committed_blob_is_present_named_and_read_only(blobs: Blobs, tmp_path: Path) -> None:
+    path = commit(blobs)
+    assert path == tmp_path / "blobs" / SHA256 / "model.gguf"
+    assert blobs.present(SHA256) == path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    assert path.read_bytes() == DATA
+    assert not any((tmp_path / "incoming").iterdir())
+
+
+def test_a_hash_that_is_not_there_is_not_present(blobs: Blobs) -> None:
+    assert blobs.present(SHA256) is None
+    assert blobs.suspect(SHA256) is None
+    assert blobs.stored() == []
+
+
+def test_only_the_right_hash_is_committed(blobs: Blobs) -> None:
+    scratch = blobs.scratch(SHA256, "model.gguf", "x")
+    (scratch / "data").write_bytes(b"other")
+    other = hashlib.sha256(b"other").hexdigest()
+    with pytest.raises(AssertionError):
+        blobs.commit(SHA256, Fetched(path=scratch / "data", sha256=other), name="model.gguf", source="x")
+
+
+@pytest.mark.parametrize("keep_times", [False, True])
+def test_a_write_is_seen_also_with_size_and_times_put_back(blobs: Blobs, *, keep_times: bool) -> None:
+    path = commit(blobs)
+    rewrite(path, DATA[::-1], keep_times=keep_times)
+    assert blobs.present(SHA256) is None
+    assert blobs.suspect(SHA256) == path
+    assert [line.state for line in blobs.stored()] == [WeightsState.CHANGED]
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"{", b'{"name": "../../../etc/passwd", "source": "", "fetched_at": ""}']
+)
+def test_a_damaged_record_makes_the_blob_suspect_not_trusted(blobs: Blobs, record: bytes) -> None:
+    path = commit(blobs)
+    (path.parent / RECORD).write_bytes(record)
+    assert blobs.present(SHA256) is None
+    assert blobs.suspect(SHA256) == path
+
+
+def test_a_harmless_change_is_recorded_and_the_source_kept(blobs: Blobs) -> None:
+    path = commit(blobs)
+    path.chmod(0o644)
+    assert blobs.present(SHA256) is None
+    blobs.recognise(SHA256, path, freeze(path))
+    assert blobs.present(SHA256) == path
+    assert blobs.stored()[0].source == "file:///model.gguf"
+
+
+def test_a_write_between_hash_and_record_is_seen(blobs: Blobs) -> None:
+    path = commit(blobs)
+    before = freeze(path)
+    rewrite(path, DATA[::-1])
+    blobs.recognise(SHA256, path, before)
+    assert blobs.present(SHA256) is None
+
+
+def test_quarantine_moves_the_file_away_with_a_note(blobs: Blobs, tmp_path: Path) -> None:
+    path = commit(blobs)
+    kept = blobs.quarantine(SHA256, path, got_sha256="00" * 32, reason="decayed")
+    assert kept.read_bytes() == DATA
+    assert not path.exists()
+    assert blobs.present(SHA256) is None
+    (line,) = blobs.stored()
+    assert (line.state, line.sha256, line.name) == (WeightsState.QUARANTINED, SHA256, "model.gguf")
+    assert "decayed" in (kept.parent / RECORD).read_text()
+
+
+def test_quarantine_is_bounded(blobs: Blobs, tmp_path: Path) -> None:
+    for number in range(QUARANTINE_KEPT + 3):
+        path = commit(blobs, data=bytes([number]))
+        blobs.quarantine(path.parent.name, path, got_sha256=f"{number:064x}", reason="x")
+    assert len(list((tmp_path / "quarantine").iterdir())) == QUARANTINE_KEPT
+
+
+def test_what_is_unfinished_is_listed_with_its_size(blobs: Blobs) -> None:
+    (blobs.scratch(SHA256, "model.gguf", "https://host/model.gguf") / "data").write_bytes(b"half")
+    (line,) = blobs.stored()
+    assert (line.state, line.name, line.size_bytes) == (WeightsState.INCOMPLETE, "model.gguf", 4)
+
+
+def test_an_emptied_folder_does_not_stand_in_the_way(blobs: Blobs) -> None:
+    commit(blobs).unlink()
+    assert blobs.present(SHA256) is None
+    assert blobs.suspect(SHA256) is None
+    assert commit(blobs).read_bytes() == DATA

