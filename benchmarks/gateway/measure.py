@@ -8,7 +8,7 @@ Every turn's answers are checked by the client, and a wrong one ends the measure
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,6 @@ from processes import (
     run_client,
     socket_bytes,
     start_mock,
-    start_mock_on,
     stop,
     tree,
 )
@@ -39,6 +38,7 @@ QUIET_BYTES = 65536
 # schedstat loses threads that ended, utime has 10 ms ticks; beyond this gap the ticks are believed
 CPU_GAP_SHARE = 0.10
 CPU_GAP_NS = 30_000_000
+PACE_SHARE = 0.97
 FLOOD_CHUNKS = 150_000  # 32 MB per stream: enough to fill any buffer, bounded for a proxy that has no limit
 
 
@@ -80,6 +80,7 @@ class Bench:
     mock: Running
     gateways: list[Running] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
     tag: int = 0
 
 
@@ -127,6 +128,19 @@ def one_gateway(bench: Bench, name: str, engines: list[int]) -> Iterator[Running
         stop(gateway.process)
 
 
+def each(
+    bench: Bench, gateways: list[Running], what: Callable[[Running], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Do this with every gateway in turn; one that fails is noted, and the others go on."""
+    found: dict[str, dict[str, Any]] = {}
+    for gateway in gateways:
+        try:
+            found[gateway.name] = what(gateway)
+        except CannotMeasureError as exc:
+            bench.failed.append(str(exc))
+    return found
+
+
 # ---- turns in rotation ------------------------------------------------------------------------------------------
 
 
@@ -156,6 +170,11 @@ def must_be_whole(name: str, shape: Shape, report: dict[str, Any]) -> None:
         raise CannotMeasureError(f"{name}, {shape.name}: answers were wrong: {wrong} {report['first_error']}")
 
 
+def lagged(shape: Shape, per_s: float) -> bool:
+    """Did a paced load miss its pace (a neighbour took the core)? Then its chunks came in bursts: another shape."""
+    return bool(shape.delay_ms) and per_s < PACE_SHARE * shape.conns * 1000 / shape.delay_ms
+
+
 def take_turn(bench: Bench, gateway: Running, shape: Shape) -> Turn:
     cpu = ",".join(map(str, tree(gateway.process.pid)))
     report = run_client(
@@ -164,7 +183,9 @@ def take_turn(bench: Bench, gateway: Running, shape: Shape) -> Turn:
     must_be_whole(gateway.name, shape, report)
     done = report["window_requests"] if shape.unit == "request" else report["window_chunks"]
     return Turn(
-        cpu_us=cpu_ns(report) / done / 1000 if done else None,
+        cpu_us=cpu_ns(report) / done / 1000
+        if done and not lagged(shape, done / report["window_s"])
+        else None,
         wait_us_p50=report.get("wait_us_p50"),
         wait_us_p99=report.get("wait_us_p99"),
         per_s=done / report["window_s"],
@@ -180,8 +201,17 @@ def rotation(bench: Bench, shape: Shape, rounds: int) -> dict[str, list[Turn]]:
     for number in range(rounds):
         first = number % len(running)
         for gateway in running[first:] + running[:first]:
-            turns[gateway.name].append(take_turn(bench, gateway, shape))
+            turns[gateway.name].append(turn_or_nothing(bench, gateway, shape))
     return turns
+
+
+def turn_or_nothing(bench: Bench, gateway: Running, shape: Shape) -> Turn:
+    """A turn, or an empty one with the failure noted, so that the rounds of all gateways stay in line."""
+    try:
+        return take_turn(bench, gateway, shape)
+    except CannotMeasureError as exc:
+        bench.failed.append(str(exc))
+        return Turn(cpu_us=None, wait_us_p50=None, wait_us_p99=None, per_s=0.0)
 
 
 # ---- memory -----------------------------------------------------------------------------------------------------
@@ -320,22 +350,19 @@ def cut_streams(bench: Bench, gateway: Running, count: int) -> dict[str, Any]:
     }
 
 
-def one_of_four(bench: Bench, name: str, mode: str, count: int) -> dict[str, Any]:
-    """Requests while one engine of four, by `mode`, closes before its answer, says 503, or its process ends."""
+def one_of_four(bench: Bench, name: str, count: int) -> dict[str, Any]:
+    """Requests while one engine of four fails: closes before its answer, says 503, or its process ends."""
+    return {mode: one_of_four_in(bench, name, mode, count) for mode in ("close", "503", "exit")}
+
+
+def one_of_four_in(bench: Bench, name: str, mode: str, count: int) -> dict[str, Any]:
     mocks = [start_mock(bench.folder, bench.cores.load) for _ in range(4)]
     try:
         with one_gateway(bench, name, [mock.port for mock in mocks]) as gateway:
             ask(mocks[0].port, f"/mode/{mode}")
-            report = run_client(
-                "load", bench.cores.load, port=gateway.port, conns=4, count=count, prompt="bench:bytes=1024"
-            )
+            asked = {"conns": 4, "count": count, "prompt": "bench:bytes=1024"}
+            report = run_client("load", bench.cores.load, port=gateway.port, **asked)
     finally:
         for mock in mocks:
             stop(mock.process)
     return {"requests": count, "served": report["whole"], "first_error": report["first_error"]}
-
-
-def revive_mock(bench: Bench) -> None:
-    """Put the shared engine back if something ended it."""
-    if bench.mock.process.poll() is not None:
-        bench.mock = start_mock_on(bench.mock.port, bench.folder, bench.cores.load)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build import BIN, CannotMeasureError
-from processes import Running, free_port, need_tool, spawn, stop, tree, wait_ready
+from processes import Running, free_port, need_tool, spawn, stop, wait_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL_LIMIT_S = 300
@@ -158,7 +158,10 @@ def freehold(setting: Setting) -> Launch:
         raise CannotMeasureError("freehold/gateway/run.py is not there")
     models = [{"name": "m", "engine": "external", "endpoints": urls(setting.engines)}]
     config = setting.folder / "gateway.json"
-    config.write_text(json.dumps({"listen": f"127.0.0.1:{setting.port}", "models": models}))
+    # more room than the default 512 requests, since a thousand idle streams are measured; all else as delivered
+    settings = {"queue_max_requests": 4096, "log_level": "warning"}
+    listen = f"127.0.0.1:{setting.port}"
+    config.write_text(json.dumps({"listen": listen, "models": models, "settings": settings}))
     command = [freehold_python(), "-m", "freehold.gateway.run", "--standalone", str(config)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return Launch(command=command, env={"PYTHONPATH": path})
@@ -178,11 +181,9 @@ def start(name: str, setting: Setting, core: int) -> Running:
     launch = PEERS[name](setting)
     log = setting.folder / "log"
     process = spawn(launch.command, log=log, core=core, env=launch.env)
-    running = Running(name=name, port=setting.port, process=process, log=log)
     try:
         wait_ready(process, setting.port, log)
     except CannotMeasureError:
         stop(process)
         raise
-    running.pids = tree(process.pid)
-    return running
+    return Running(name=name, port=setting.port, process=process, log=log)

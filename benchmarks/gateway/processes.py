@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -40,7 +40,6 @@ class Running:
     port: int
     process: subprocess.Popen[bytes]
     log: Path
-    pids: list[int] = field(default_factory=list)
 
 
 def need_tool(name: str, package: str) -> str:
@@ -158,14 +157,10 @@ def wait_ready(process: subprocess.Popen[bytes], port: int, log: Path, *, deadli
 
 def start_mock(folder: Path, core: int) -> Running:
     port = free_port()
-    return start_mock_on(port, folder, core)
-
-
-def start_mock_on(port: int, folder: Path, core: int) -> Running:
     log = folder / f"mock-{port}.log"
     process = spawn([str(BIN / "mock"), str(port)], log=log, core=core)
     wait_ready(process, port, log, deadline_s=5)
-    return Running(name="mock", port=port, process=process, log=log, pids=[process.pid])
+    return Running(name="mock", port=port, process=process, log=log)
 
 
 def run_client(way: str, core: int, **arguments: object) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Measure the gateway against its peers on this machine: CPU, latency, memory, behaviour when something fails.
 
-    python benchmarks/gateway/run.py              all of it, five to six minutes
-    python benchmarks/gateway/run.py --quick      fewer and shorter turns, under two minutes, coarse
+    python benchmarks/gateway/run.py              all of it, about five minutes
+    python benchmarks/gateway/run.py --quick      fewer and shorter turns, two and a half minutes, coarse
     python benchmarks/gateway/run.py --only load  one part: load, memory, slow, failures
 
 Needs Linux, two cores, gcc and taskset. nginx and vllm-router are compared with when they can be had; vllm-router
@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.8 s turns instead of 6 of 1.2 s")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.8 s turns instead of 5 of 1.2 s")
     parser.add_argument("--rounds", type=int, help="rounds per load shape that has a bar (the others: half)")
     parser.add_argument("--turn-s", type=float, help="counted seconds per turn")
     parser.add_argument("--only", choices=PARTS, action="append", help="one part (may be given again)")
@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--no-install", action="store_true", help="skip a peer rather than install it")
     options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else 6)
+    options.rounds = options.rounds or (3 if options.quick else 5)
     options.turn_s = options.turn_s or (0.8 if options.quick else 1.2)
     options.only = options.only or list(PARTS)
     return options
@@ -97,7 +97,7 @@ def summarise(shape: measure.Shape, turns: dict[str, list[measure.Turn]]) -> dic
     for name, mine in turns.items():
         rows[name] = {
             "cpu_us": middle([turn.cpu_us for turn in mine]) if name != "mock" else None,
-            "per_s": middle([turn.per_s for turn in mine]),
+            "per_s": middle([turn.per_s for turn in mine if turn.per_s]),
             "wait_us_p50": middle([turn.wait_us_p50 for turn in mine]),
             "wait_us_p99": middle([turn.wait_us_p99 for turn in mine]),
             "added_us_p50": middle(added(turns, name)) if shape.latency and name != "mock" else None,
@@ -132,29 +132,25 @@ def run_load(bench: measure.Bench, results: dict[str, Any], rounds: int) -> None
 def run_memory(bench: measure.Bench, results: dict[str, Any]) -> None:
     """Run first, on fresh processes: memory that an earlier load left free would hide what streams need."""
     say("memory: 1,000 idle streams")
-    results["idle"] = {gateway.name: measure.idle_streams(bench, gateway, 1000) for gateway in bench.gateways}
+    results["idle"] = measure.each(bench, bench.gateways, lambda one: measure.idle_streams(bench, one, 1000))
 
 
 def run_slow(bench: measure.Bench, results: dict[str, Any], pairs: int) -> None:
     say("slow readers: memory with 16")
-    results["slow"] = {gateway.name: measure.slow_readers(bench, gateway, 16) for gateway in bench.gateways}
-    results["slow_ab"] = {}
-    for gateway in bench.gateways:
-        if gateway.name not in {"nginx", bars.OURS}:
-            continue
-        say(f"slow readers: 16 others beside them, {gateway.name}, {pairs} pairs")
-        results["slow_ab"][gateway.name] = measure.slow_reader_ab(bench, gateway, pairs)
+    results["slow"] = measure.each(bench, bench.gateways, lambda one: measure.slow_readers(bench, one, 16))
+    say(f"slow readers: 16 others beside them, {pairs} pairs")
+    chosen = [gateway for gateway in bench.gateways if gateway.name in {"nginx", bars.OURS}]
+    results["slow_ab"] = measure.each(bench, chosen, lambda one: measure.slow_reader_ab(bench, one, pairs))
 
 
 def run_failures(bench: measure.Bench, results: dict[str, Any]) -> None:
-    say("failures: 50 aborts, 20 cut streams")
-    results["aborts"] = {gateway.name: measure.aborts(bench, gateway, 50) for gateway in bench.gateways}
-    results["cut"] = {gateway.name: measure.cut_streams(bench, gateway, 20) for gateway in bench.gateways}
-    results["one_of_four"] = {}
-    for name in [gateway.name for gateway in bench.gateways if gateway.name in FAILOVER]:
-        say(f"failures: one engine of four, {name}")
-        modes = ("close", "503", "exit")
-        results["one_of_four"][name] = {mode: measure.one_of_four(bench, name, mode, 200) for mode in modes}
+    say("failures: 50 aborts, 20 cut streams, one engine of four")
+    results["aborts"] = measure.each(bench, bench.gateways, lambda one: measure.aborts(bench, one, 50))
+    results["cut"] = measure.each(bench, bench.gateways, lambda one: measure.cut_streams(bench, one, 20))
+    chosen = [gateway for gateway in bench.gateways if gateway.name in FAILOVER]
+    results["one_of_four"] = measure.each(
+        bench, chosen, lambda one: measure.one_of_four(bench, one.name, 200)
+    )
 
 
 def run_parts(bench: measure.Bench, options: argparse.Namespace) -> dict[str, Any]:
@@ -194,7 +190,14 @@ def print_shape(name: str, shape: dict[str, Any]) -> None:
     rows = []
     for peer, row in shape["rows"].items():
         wait = [span(row["wait_us_p50"]), span(row["added_us_p50"])]
-        rows.append([peer, span(row["cpu_us"]), f"{row['per_s']['median']:.0f}", *wait])
+        rows.append(
+            [
+                peer,
+                span(row["cpu_us"]),
+                "-" if row["per_s"] is None else f"{row['per_s']['median']:.0f}",
+                *wait,
+            ]
+        )
     unit = shape["unit"]
     table(name, ["", f"CPU us/{unit}", f"{unit}s/s", "p50 us", "added p50 us"], rows)
     for what, by_peer in shape["ratios"].items():
@@ -242,7 +245,7 @@ def save(report: dict[str, Any]) -> Path:
 # ---- main -------------------------------------------------------------------------------------------------------
 
 
-def measure_all(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def measure_all(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     cores = Cores(proxy=options.proxy_core, load=options.load_core)
     bench = measure.Bench(
         cores=cores,
@@ -256,31 +259,38 @@ def measure_all(options: argparse.Namespace, folder: Path) -> tuple[dict[str, An
         measure.start_gateways(bench, options.peers.split(","))
         for name, reason in bench.skipped.items():
             say(f"skipped {name}: {reason}")
-        return run_parts(bench, options), bench.skipped
+        return {"skipped": bench.skipped, **run_parts(bench, options), "failed": bench.failed}
     finally:
         for running in [*bench.gateways, bench.mock]:
             stop(running.process)
 
 
+def show(results: dict[str, Any], verdicts: list[bars.Verdict]) -> None:
+    for name, shape in results.get("shapes", {}).items():
+        print_shape(name, shape)
+    print_rest(results)
+    for name, reason in results["skipped"].items():
+        print(f"\nskipped {name}: {reason}")
+    for failure in results["failed"]:
+        print(f"\nFAILED {failure}")
+    print_verdicts(verdicts)
+
+
 def report(options: argparse.Namespace) -> int:
-    began = time.monotonic()
+    began, at = time.monotonic(), dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     build()
     check_cores(options)
     before = machine()
     with tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
-        results, skipped = measure_all(options, Path(folder))
-    for name, shape in results.get("shapes", {}).items():
-        print_shape(name, shape)
-    print_rest(results)
-    for name, reason in skipped.items():
-        print(f"\nskipped {name}: {reason}")
+        results = measure_all(options, Path(folder))
     found = bars.verdicts(results, options.bars)
-    print_verdicts(found)
-    at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    whole = {"at": at, "machine": before, "took_s": time.monotonic() - began, "skipped": skipped, **results}
-    whole["verdicts"] = [asdict(one) for one in found]
-    print(f"\nwritten to {save(whole).relative_to(peers.ROOT)}, took {whole['took_s']:.0f} s")
-    return 3 if any(one.holds is False for one in found) else 0
+    show(results, found)
+    took_s = time.monotonic() - began
+    path = save(
+        {"at": at, "machine": before, "took_s": took_s, **results, "verdicts": [asdict(one) for one in found]}
+    )
+    print(f"\nwritten to {path.relative_to(peers.ROOT)}, took {took_s:.0f} s")
+    return 3 if results["failed"] or any(one.holds is False for one in found) else 0
 
 
 def main() -> int:
