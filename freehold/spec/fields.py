@@ -1,0 +1,188 @@
+"""The kinds of value that freehold.yaml knows: durations, sizes, one-of-these, and text with a shape.
+
+Each kind is an annotation that reads what the user wrote, says in our own words what is wrong with it, writes it
+back, and describes itself to the JSON schema. It looks at one value only: what ties values together is in `rules`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from freehold.core import units
+
+MISTAKE = "freehold"
+"""The pydantic error type of every refusal made here; its context holds `message` and `hint`."""
+
+LATER = "is not in this release"
+"""How every key and value that only a later release knows is refused."""
+
+Scalar = bool | int | float | str
+
+
+def refuse(message: str, hint: str = "") -> PydanticCustomError:
+    """Return the error to raise: `message` continues "<key> ..." (a leading colon: "<key>: ..."), `hint` says the fix."""
+    return PydanticCustomError(MISTAKE, "{message}", {"message": message, "hint": hint})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A number with a unit, written as text and kept as a plain number in the base unit."""
+
+    least: str
+    most: str
+    parse: Callable[[str], float | units.Unreadable]
+    format: Callable[[Any], str]
+    pattern: str
+
+    def read(self, value: object) -> float:
+        """Return the number, or raise pydantic's custom error in our words."""
+        number = self.parse(value if isinstance(value, str) else "")
+        if isinstance(number, units.Unreadable):
+            bare = isinstance(value, int | float) and not isinstance(value, bool)
+            raise refuse(number.message, f"{value} needs its unit" if bare else "")
+        if not self._number(self.least) <= number <= self._number(self.most):
+            raise refuse(f"must be between {self.least} and {self.most}")
+        return number
+
+    def _number(self, text: str) -> float:
+        number = self.parse(text)
+        assert not isinstance(number, units.Unreadable), text
+        return number
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.read, serialization=core_schema.plain_serializer_function_ser_schema(self.format)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        return {"type": "string", "pattern": self.pattern}
+
+
+Duration = partial(
+    Quantity, parse=units.parse_duration_s, format=units.format_duration, pattern=units.DURATION_PATTERN
+)
+"""A time between `least` and `most`, kept in seconds."""
+Size = partial(Quantity, parse=units.parse_bytes, format=units.format_bytes, pattern=units.BYTES_PATTERN)
+"""A size between `least` and `most`, kept in bytes."""
+
+
+def duration(default: str) -> Any:
+    """Return a field for a `Duration` whose default is written as a user would write it."""
+    return Field(default=units.parse_duration_s(default), json_schema_extra={"default": default})
+
+
+def size(default: str) -> Any:
+    """Return a field for a `Size` whose default is written as a user would write it."""
+    return Field(default=units.parse_bytes(default), json_schema_extra={"default": default})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneOf:
+    """One of a few values of one type."""
+
+    values: tuple[str | int, ...]
+    later: tuple[str, ...] = ()
+    """Values that a coming release will know; this one refuses them by name."""
+    later_numbers: bool = False
+    """True: every other whole number is such a value."""
+
+    def read(self, value: object) -> str | int:
+        """Return the value, or raise pydantic's custom error in our words."""
+        for known in self.values:
+            if type(known) is type(value) and known == value:
+                return known
+        only = " or ".join(map(str, self.values))
+        if value in self.later if isinstance(value, str) else self.later_numbers and type(value) is int:
+            raise refuse(f": {value} {LATER}", f"write {only} or remove the line")
+        raise refuse(f"must be {only}")
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        # A bare `enum` would let a validator take `true` or `1.0` for 1; the type keeps the former out.
+        kind = "string" if isinstance(self.values[0], str) else "integer"
+        return {"type": kind, "enum": list(self.values)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shaped:
+    """Text that `mistake` finds nothing wrong with; `lower` keeps it in lower case."""
+
+    mistake: Callable[[str], str]
+    """Returns what is wrong, continuing "<key> ...", or an empty text."""
+    pattern: str
+    """What the JSON schema says of it: never stricter than `mistake`."""
+    hint: str = ""
+    lower: bool = False
+
+    def read(self, value: object) -> str:
+        """Return the text, or raise pydantic's custom error in our words."""
+        if not isinstance(value, str):
+            quotes = "" if value is None or isinstance(value, dict | list) else "put it in quotes"
+            raise refuse("must be text", quotes or self.hint)
+        if found := self.mistake(value):
+            raise refuse(found, self.hint)
+        return value.lower() if self.lower else value
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        return {"type": "string", "pattern": self.pattern}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A list of `least` to `most` entries, counted before the entries are looked at; kept as a tuple."""
+
+    least: int = 0
+    most: int
+    later: bool = False
+    """True: entries are for a later release; only the empty list is accepted."""
+
+    def read(self, value: object) -> tuple[object, ...]:
+        """Return the entries, unread, or raise pydantic's custom error in our words."""
+        if not isinstance(value, list | tuple):
+            raise refuse("must be a list")
+        if len(value) < self.least:
+            raise refuse(f"must have at least {self.least} " + ("entry" if self.least == 1 else "entries"))
+        if len(value) > self.most:
+            raise (
+                refuse(LATER, "remove the line")
+                if self.later
+                else refuse(f"must have at most {self.most} entries")
+            )
+        return tuple(value)
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        least = {"minItems": self.least} if self.least else {}
+        return {**handler(core), **least, "maxItems": self.most}
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, Scalar):
+        raise refuse("must be a number, true, false or text")
+    if isinstance(value, float) and not isfinite(value):
+        raise refuse("must be a finite number")
+    return value
+
+
+AnyScalar = Annotated[Scalar, BeforeValidator(_scalar)]
+"""A raw value: finite number, truth value or text, kept as written."""

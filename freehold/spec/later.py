@@ -1,0 +1,24 @@
+"""Keys that the design has and this release has not: refused by name instead of being called unknown.
+
+A key leaves this list in the change that builds it. Values of that kind (`auth: keys`) stand with their field.
+"""
+
+from freehold.spec.fields import LATER
+
+LATER_KEYS = frozenset(
+    {
+        ("gateway", "queue", "max_wait"),
+        ("gateway", "keys"),
+        ("health",),
+        ("observability",),
+    }
+)
+LATER_ENGINES = frozenset({"vllm", "sglang", "tensorrt-llm"})
+
+__all__ = ["LATER", "LATER_ENGINES", "LATER_KEYS", "is_later"]
+
+
+def is_later(path: tuple[str | int, ...]) -> bool:
+    """Return whether `path` is, or lies under, a key of a later release; list positions do not matter."""
+    words = tuple(part for part in path if isinstance(part, str))
+    return any(words[:end] in LATER_KEYS for end in range(1, len(words) + 1))

