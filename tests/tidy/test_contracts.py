@@ -1,0 +1,84 @@
+"""The import contracts on a copy of the package with planted violations: a contract that cannot fail is worth nothing."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tidy.source import ROOT
+
+LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
+PLANTED = {
+    "core/planted_core.py": "import freehold.spec",
+    "fleet/planted_fleet.py": "import freehold.gateway",
+    "weights/planted_weights.py": "import freehold.cli",
+    "telemetry/planted_time.py": "import time",
+    "telemetry/planted_uvloop.py": "import uvloop",
+    "telemetry/planted_llama.py": "import xllamacpp",
+    "weights/planted_hub.py": "import huggingface_hub",
+    "engines/planted_engine.py": "import freehold.engines.external\nimport socket",
+    "health/__init__.py": "",
+    "health/decide.py": "import asyncio",
+    "health/diagnose.py": "import random",
+    "health/admit.py": "import freehold.core.clock",
+    "health/route.py": "import freehold.health.planted_indirect",
+    "health/planted_indirect.py": "import subprocess",
+}
+UNDECLARED = {"utils/__init__.py": ""}
+CAUGHT = (
+    "freehold.core.planted_core -> freehold.spec",
+    "freehold.fleet.planted_fleet -> freehold.gateway",
+    "freehold.weights.planted_weights -> freehold.cli",
+    "freehold.telemetry.planted_time -> time",
+    "freehold.telemetry.planted_uvloop -> uvloop",
+    "freehold.telemetry.planted_llama -> xllamacpp",
+    "freehold.weights.planted_hub -> huggingface_hub",
+    "freehold.engines.planted_engine -> freehold.engines.external",
+    "freehold.engines.planted_engine -> socket",
+    "freehold.health.decide -> asyncio",
+    "freehold.health.diagnose -> random",
+    "freehold.health.admit -> freehold.core.clock",
+    "freehold.health.route -> freehold.health.planted_indirect",
+)
+
+
+def lint(copy: Path, planted: dict[str, str]) -> tuple[int, str]:
+    shutil.copytree(ROOT / "freehold", copy / "freehold", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    for name, text in planted.items():
+        path = copy / "freehold" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + "\n")
+    done = subprocess.run(
+        [LINT_IMPORTS, "--no-cache", "--no-logo"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    code, text = lint(tmp_path_factory.mktemp("planted"), PLANTED)
+    assert code == 1, text
+    return text
+
+
+@pytest.mark.parametrize("chain", CAUGHT)
+def test_a_planted_import_is_caught(chain: str, report: str) -> None:
+    assert chain in report, report
+
+
+def test_every_contract_can_fail(report: str) -> None:
+    assert " 0 kept, " in report, report
+
+
+def test_an_undeclared_room_is_caught(tmp_path: Path) -> None:
+    code, text = lint(tmp_path, UNDECLARED)
+    assert code == 1
+    assert "freehold.utils" in text, text
