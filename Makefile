@@ -1,0 +1,71 @@
+# Freehold: everything a person or a machine runs. Needs Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= examples/01-one-box/freehold.yaml
+UPGRADE ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+OLD_PYTHON := Freehold needs Python 3.11 or newer, and PYTHON=$(PYTHON) is none. Try: make PYTHON=python3.12
+NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
+
+.DELETE_ON_ERROR:
+.PHONY: help up install install-dev test check bench lock clean
+
+help:
+	@echo "make up      install and serve the example model: an OpenAI API on http://127.0.0.1:8000/v1"
+	@echo "make test    all checks: style, types, import contracts, tests"
+	@echo "make check   the checks that run nothing: style, types, import contracts"
+	@echo "make bench   measure the gateway against its peers"
+	@echo "make lock    pin requirements/*.in anew (UPGRADE=1: to the newest versions)"
+	@echo "make clean   remove everything that make made"
+	@echo "CONFIG=file.yaml, PYTHON=python3.12, VENV=folder change what is used"
+
+up: install
+	@$(BIN)/freehold up --config $(CONFIG)
+
+install: $(VENV)/.self
+
+install-dev: $(VENV)/.dev
+
+test: install-dev
+	@$(BIN)/python tests/stages.py test
+
+check: install-dev
+	@$(BIN)/python tests/stages.py check
+
+bench: install-dev
+	@$(BIN)/python benchmarks/gateway/run.py
+
+# Each stamp is newer than what it was made from, so that a second `make up` only compares dates.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(OLD_PYTHON)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(NO_VENV)" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.run: requirements/run.txt $(VENV)/.python
+	@echo "installing what Freehold runs on (requirements/run.txt)"
+	@$(PIP) --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(VENV)/.self: pyproject.toml $(VENV)/.run
+	@echo "installing Freehold"
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.self
+	@echo "installing what the checks need (requirements/dev.txt)"
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+lock: install-dev
+	@for name in run hub dev bench; do \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+	    requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache .coverage benchmarks/results benchmarks/gateway/bin
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
