@@ -20,6 +20,7 @@ import msgspec
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.http_in import ClientConnection
+from freehold.gateway.listener import BACKLOG, listen
 from freehold.gateway.service import CONNECTIONS_MAX, Gateway
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire import LINE_BYTES_MAX, Drain, Drained, Endpoints, Start, Stats, downs, line
@@ -30,8 +31,6 @@ try:
 except ImportError:  # no uvloop on this platform: plain asyncio does the same, about a tenth slower
     new_event_loop = asyncio.new_event_loop  # type: ignore[assignment]
 
-BACKLOG = 4096
-"""Connections that the kernel keeps waiting. Source: Linux's own default for somaxconn since 5.4."""
 _STATS_EVERY_S = 1.0  # Often enough for `freehold status`, nothing to the loop.
 # The cyclic collector's young threshold: requests free themselves by reference counting; what cycles remain are few.
 _GC_YOUNG = 50_000
@@ -151,21 +150,6 @@ async def run_standalone(config: Standalone) -> None:
     )
     child.gateway.has_parent = False
     await child.serve()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raises OSError where the address is taken or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener
 
 
 def _gateway(settings: Settings) -> Gateway:

@@ -1,0 +1,21 @@
+"""The socket that clients connect to, opened by whoever starts a gateway so that it outlives the gateway's process."""
+
+import socket
+
+BACKLOG = 4096
+"""Connections that the kernel keeps waiting. Source: Linux's own default for somaxconn since 5.4."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; raises OSError where the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
