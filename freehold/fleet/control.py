@@ -1,0 +1,187 @@
+"""The control socket: a person's `status`, `stop` and `restart` reach the running controller.
+
+A unix socket in the state directory, mode 0600 in a directory of 0700: whoever may open it is the user. One line of
+JSON asks; one line of JSON or more answer. Everything has a bound: length of a line, clients at once, time per line.
+It is not for other machines and has no business with inference requests.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from freehold.core.errors import Permanent, Temporary
+from freehold.fleet.run import Fleet
+from freehold.fleet.state_dir import StateDir
+
+__all__ = ["Answerer", "ControlServer", "NotRunning", "StateDir", "ask", "until_finished"]
+
+LINE_BYTES = 64 * 1024
+"""Longest request. Source: own choice; a request is an op and an id."""
+ANSWER_BYTES = 16 * 1024 * 1024
+"""Longest line of an answer that the client reads: the status of thousands of replicas fits."""
+CLIENTS_MAX = 16
+"""Clients answered at once. Source: own choice; they are one person's terminals."""
+LINE_S = 5.0
+"""For a client to send its line, and to take one of ours; for the controller to answer at first."""
+PROGRESS_S = 0.2
+"""Between two looks at how far a stop has got."""
+SILENCE_S = 60.0
+"""Longest pause between two lines that a client waits for: a stop tells of itself at least every HEARTBEAT_S."""
+HEARTBEAT_S = 2.0
+"""Longest silence in the answer to a stop. Source: own choice; a person still believes that it works."""
+
+Line = Mapping[str, Any]
+Answerer = Callable[[dict[str, Any]], AsyncIterator[Line]]
+"""From a request to the lines of its answer; the cli brings it, since it knows of more than the fleet."""
+
+
+class NotRunning(Permanent):
+    """Nobody answers on this state directory's socket."""
+
+
+async def until_finished(fleet: Fleet) -> AsyncIterator[Line]:
+    """Yield `{"replicas": …}` when a state changes, and every HEARTBEAT_S, until the fleet has ended.
+
+    What the answer to a stop is made of; the last line has `"done": true`.
+    """
+    told, quiet_s = None, 0.0
+    while not fleet.finished.is_set():
+        states = {status.id: str(status.state) for status in fleet.statuses()}
+        if states != told or quiet_s >= HEARTBEAT_S:
+            yield {"replicas": _statuses(fleet)}
+            told, quiet_s = states, 0.0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROGRESS_S):
+                await fleet.finished.wait()
+        quiet_s += PROGRESS_S
+    yield {"replicas": _statuses(fleet), "done": True}
+
+
+def _statuses(fleet: Fleet) -> Any:
+    return msgspec.to_builtins(fleet.statuses())
+
+
+class ControlServer:
+    """Answers requests on the socket of a state directory that this process has claimed; `async with` runs it."""
+
+    def __init__(self, state_dir: StateDir, answer: Answerer) -> None:
+        self._state_dir = state_dir
+        self._answer = answer
+        self._clients: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Begin to listen; a socket that a dead controller left is replaced. Raises Permanent when it cannot."""
+        try:
+            listener = self._listen()
+        except OSError as exc:
+            raise Permanent(f"cannot listen in {self._state_dir.path}: {exc.strerror or exc}") from exc
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_BYTES)
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with self._state_dir.socket_path() as path:
+            Path(path).unlink(missing_ok=True)
+            listener.bind(path)
+            Path(path).chmod(0o600)
+        listener.listen(CLIENTS_MAX)
+        return listener
+
+    async def close(self) -> None:
+        """Stop listening and let running answers finish their present line (LINE_S at most)."""
+        if self._server is not None:
+            self._server.close()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=LINE_S)
+        for client in self._clients:
+            client.cancel()
+        self._unlink()
+
+    def _unlink(self) -> None:
+        with self._state_dir.socket_path() as path, contextlib.suppress(OSError):
+            Path(path).unlink()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            if len(self._clients) > CLIENTS_MAX:
+                await _send(writer, {"error": f"{CLIENTS_MAX} clients are being answered: try again"})
+            else:
+                await self._serve(reader, writer)
+        except (TimeoutError, OSError):  # the client is slow or gone: it loses its answer, nobody else does
+            pass
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await _read_request(reader)
+        if request is None:
+            await _send(writer, {"error": 'one line of JSON is wanted, such as {"op": "status"}'})
+            return
+        async for line in self._answer(request):
+            await _send(writer, line)
+
+
+async def _read_request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    """Return the request, or None when it is too long or no JSON object; raises TimeoutError."""
+    async with asyncio.timeout(LINE_S):
+        try:
+            line = await reader.readline()
+        except ValueError:
+            return None
+    try:
+        request = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return request if isinstance(request, dict) else None
+
+
+async def _send(writer: asyncio.StreamWriter, line: Line) -> None:
+    async with asyncio.timeout(LINE_S):
+        writer.write(msgspec.json.encode(line) + b"\n")
+        await writer.drain()
+
+
+def ask(state_path: Path, request: Line, *, silence_s: float = SILENCE_S) -> Iterator[dict[str, Any]]:
+    """Yield the lines with which the controller of a state directory answers; blocking, for the cli.
+
+    Raises NotRunning when nobody is there, Temporary when it does not answer: the first line must come within LINE_S,
+    every later one within `silence_s`. An answer that breaks off just ends; a stop's is whole with `done`.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(LINE_S)
+        try:
+            _connect(client, StateDir(state_path))
+            client.sendall(msgspec.json.encode(request) + b"\n")
+            with client.makefile("rb") as lines:
+                while line := lines.readline(ANSWER_BYTES):
+                    yield msgspec.json.decode(line, type=dict[str, Any])
+                    client.settimeout(silence_s)
+        except TimeoutError as exc:
+            raise Temporary("the controller does not answer", hint="is the machine overloaded?") from exc
+        except (OSError, msgspec.MsgspecError) as exc:
+            raise Temporary(f"the controller's answer broke off: {exc}") from exc
+
+
+def _connect(client: socket.socket, state_dir: StateDir) -> None:
+    try:
+        with state_dir.socket_path() as path:
+            client.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as exc:
+        message = f"nothing runs here (state directory {state_dir.path})"
+        raise NotRunning(message, hint="start it with `freehold up`") from exc

@@ -1,0 +1,190 @@
+"""Ask engines over HTTP: is it ready (a real completion), what do its counters say, is an external one there.
+
+It owns the HTTP client and maps its failures to words; it keeps no state and decides nothing. An external endpoint
+is only ever asked for its list of models: it may charge by the token, and a probe must not cost anything. A
+connection serves one question: engines close idle ones, and a stale connection would look like a sick engine.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx2
+import msgspec
+
+from freehold.engines.base import HttpCheck, Metric
+from freehold.fleet.plan import FleetSettings, ReplicaPlan
+
+_ANSWER_BYTES = 64 * 1024
+"""Of an answer to a readiness question no more is read: a one-token completion has some hundred bytes."""
+_METRICS_BYTES = 4 * 1024 * 1024
+"""Longest page of counters that is read; vLLM's has some ten kilobytes."""
+_WORDS_CHARS = 200
+"""Longest quotation of an engine's words: two lines of a terminal."""
+_MODELS = HttpCheck(method="GET", path="/v1/models")
+_BUSY = 429
+"""Throttling is a sign of life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of a readiness question; `reason` and `hint` say why it was not answered as hoped."""
+
+    ok: bool
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Counters of one engine; None is unknown, 0.0 is a real nought."""
+
+    tokens_total: float | None = None
+    running: float | None = None
+
+
+class Prober(Protocol):
+    """Whoever can put these questions; total: a failure is an answer too."""
+
+    async def ask(self, plan: ReplicaPlan, url: str) -> Answer:
+        """Return whether the replica at `url` is ready."""
+        ...
+
+    async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
+        """Return its counters."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class HttpProber:
+    """Puts the questions over HTTP, each with a deadline, without proxies and without following redirects."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self._settings = settings
+        self._client = httpx2.AsyncClient(
+            trust_env=False, timeout=None, limits=httpx2.Limits(max_keepalive_connections=0)
+        )
+
+    async def ask(self, plan: ReplicaPlan, url: str) -> Answer:
+        """Return whether a managed engine answers its completion, or an external one lists its models.
+
+        Deadlines: `ready_ask_timeout_s`, `external_timeout_s`.
+        """
+        managed = plan.engine.managed
+        check = plan.engine.ready(plan.name_upstream) if managed else _MODELS
+        deadline_s = self._settings.ready_ask_timeout_s if managed else self._settings.external_timeout_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                status, body = await self._fetch(check, url, plan.api_key, _ANSWER_BYTES)
+        except TimeoutError:
+            return Answer(ok=False, reason=f"no answer within {deadline_s:g} s")
+        except httpx2.ConnectError as exc:
+            return Answer(ok=False, reason="loading" if managed else f"no connection: {_words(str(exc))}")
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as exc:
+            return Answer(ok=False, reason=_words(str(exc)) or type(exc).__name__)
+        if 200 <= status < 300 or (not managed and status == _BUSY):
+            return Answer(ok=True)
+        return Answer(
+            ok=False, reason=f"HTTP {status}: {_error_words(body)}", hint=_hint(status, managed=managed)
+        )
+
+    async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
+        """Return the counters that the engine's metric map names; all None when the page does not come in time."""
+        if plan.engine.metrics_path is None:
+            return Reading()
+        check = HttpCheck(method="GET", path=plan.engine.metrics_path)
+        try:
+            async with asyncio.timeout(self._settings.scrape_timeout_s):
+                status, body = await self._fetch(check, url, plan.api_key, _METRICS_BYTES)
+        except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, OSError):
+            return Reading()
+        if status != 200:
+            return Reading()
+        found = read_metrics(body.decode("utf-8", "replace"), plan.engine.metrics)
+        return Reading(
+            tokens_total=found.get("generated_tokens_total"), running=found.get("running_requests")
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def _fetch(self, check: HttpCheck, url: str, api_key: str, limit_bytes: int) -> tuple[int, bytes]:
+        """Return status and the first `limit_bytes` of the body."""
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        content = None if check.body is None else msgspec.json.encode(check.body)
+        if content is not None:
+            headers["content-type"] = "application/json"
+        target = url.rstrip("/") + check.path
+        body = b""
+        async with self._client.stream(check.method, target, headers=headers, content=content) as response:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) >= limit_bytes:
+                    break
+        return response.status_code, body[:limit_bytes]
+
+
+def read_metrics(text: str, metrics: Iterable[Metric]) -> dict[str, float]:
+    """Return our names with their values from a page in the Prometheus text format.
+
+    Samples of one name are added up over their labels; of several names of theirs the first that is there counts.
+    """
+    wanted = tuple(metrics)
+    sums = _sums(text, {theirs for metric in wanted for theirs in metric.theirs})
+    found: dict[str, float] = {}
+    for metric in wanted:
+        theirs = next((name for name in metric.theirs if name in sums), None)
+        if theirs is not None:
+            found[metric.name] = sums[theirs] * metric.scale
+    return found
+
+
+def _sums(text: str, names: set[str]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for line in text.splitlines():
+        name = line.partition("{")[0].partition(" ")[0]
+        if name not in names:
+            continue
+        value = _sample(line[len(name) :])
+        if value is not None:
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def _sample(rest: str) -> float | None:
+    """Return the value after a sample's name and labels; None: not a finite number."""
+    words = rest[rest.rfind("}") + 1 :].split()
+    try:
+        value = float(words[0])
+    except (IndexError, ValueError):
+        return None
+    return value if value - value == 0 else None
+
+
+def _error_words(body: bytes) -> str:
+    """Return what an error body says, whatever its shape, on one line."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        decoded = body.decode("utf-8", "replace")
+    for key in ("error", "message", "detail"):
+        if isinstance(decoded, Mapping) and key in decoded:
+            decoded = decoded[key]
+    return _words(str(decoded))
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())[:_WORDS_CHARS]
+
+
+def _hint(status: int, *, managed: bool) -> str:
+    if managed:
+        return ""
+    if status in {401, 403}:
+        return "it wants another API key"
+    return "is this the server's address up to, not including, /v1?" if status == 404 else ""

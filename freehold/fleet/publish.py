@@ -1,0 +1,78 @@
+"""The view in the words that others read: `Snapshot` for the gateway, `ReplicaStatus` for people.
+
+Pure. It adds nothing: what is not known stays None, and a key is in an endpoint only, never in a status.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from freehold.core.events import Endpoint, ModelEntry, ReplicaState, ReplicaStatus, Snapshot
+from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.state import FleetView, Replica, tokens_per_s
+
+_SHOWN = frozenset({ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.STOPPING})
+
+
+def build_snapshot(
+    view: FleetView, plans: Sequence[ReplicaPlan], *, generation: int, wall_offset_s: float
+) -> Snapshot:
+    """Return the snapshot of a view; `wall_offset_s` plus monotonic seconds is Unix time (fixed per controller)."""
+    by_id = {plan.id: plan for plan in plans}
+    known = [(by_id[replica.id], replica) for replica in view.replicas]
+    return Snapshot(
+        generation=generation,
+        models=tuple(_models(plans, round(wall_offset_s + view.born_s)).values()),
+        endpoints=tuple(_endpoint(plan, replica) for plan, replica in known if _has_endpoint(replica)),
+        replicas=tuple(_status(plan, replica, wall_offset_s) for plan, replica in known),
+    )
+
+
+def _models(plans: Sequence[ReplicaPlan], created_s: int) -> Mapping[str, ModelEntry]:
+    """Return each model once, in the user's order; the replica with the shortest known context sets the limit."""
+    models: dict[str, ModelEntry] = {}
+    for plan in plans:
+        tokens = plan.engine.max_context_tokens(plan.options)
+        before = models[plan.model].max_context_tokens if plan.model in models else 0
+        limits = [limit for limit in (tokens, before) if limit]
+        engine = models[plan.model].engine if plan.model in models else plan.engine.name
+        models[plan.model] = ModelEntry(
+            name=plan.model, engine=engine, created_s=created_s, max_context_tokens=min(limits, default=0)
+        )
+    return models
+
+
+def _has_endpoint(replica: Replica) -> bool:
+    return bool(replica.url) and (not replica.managed or replica.state in _SHOWN)
+
+
+def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
+    return Endpoint(
+        id=plan.id,
+        model=plan.model,
+        url=replica.url,
+        engine=plan.engine.name,
+        state=replica.state,
+        slots=plan.engine.slots(plan.options),
+        incarnation=replica.incarnation,
+        upstream_model=plan.upstream_model,
+        api_key=plan.api_key,
+    )
+
+
+def _status(plan: ReplicaPlan, replica: Replica, wall_offset_s: float) -> ReplicaStatus:
+    process = replica.process
+    ready = process is not None and process.ready_s is not None and replica.state is ReplicaState.READY
+    return ReplicaStatus(
+        id=plan.id,
+        model=plan.model,
+        engine=plan.engine.name,
+        state=replica.state,
+        url=replica.url,
+        pid=process.pid if process else None,
+        started_wall_s=wall_offset_s + process.ordered_s if process else None,
+        ready_wall_s=wall_offset_s + (process.ready_s or 0.0) if process and ready else None,
+        restarts=max(0, replica.incarnation - 1),
+        tokens_per_s=tokens_per_s(replica.meter),
+        tokens_total=replica.meter.readings[-1][1] if replica.meter.readings else None,
+        reason=replica.reason,
+        hint=replica.hint,
+    )

@@ -1,0 +1,353 @@
+"""The fleet at work: one task is the single writer of the view; facts come in through one bounded queue, orders go out.
+
+It asks `decide` what to do, tells `state.apply` that it is being done, does it, and publishes a new snapshot when
+something changed. It knows no rule of its own. One of the four guards of the house: whatever goes wrong in carrying
+out an order or in a callback is logged and counted, and the fleet goes on.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from freehold.core.clock import SYSTEM_CLOCK, Clock
+from freehold.core.errors import FreeholdError
+from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
+from freehold.engines.base import ExitCause, ExitKind
+from freehold.fleet.decide import NEVER_S, Dice, all_stopped, decide, next_due_s
+from freehold.fleet.events import (
+    Action,
+    Answered,
+    Ask,
+    Ending,
+    Exited,
+    Fact,
+    GiveUp,
+    Kill,
+    Measure,
+    Measured,
+    RestartAsked,
+    Schedule,
+    Started,
+    StopAsked,
+    Terminate,
+    Unanswered,
+)
+from freehold.fleet.events import Launch as LaunchOrder
+from freehold.fleet.launch_process import (
+    EngineEnding,
+    EngineExited,
+    EngineStarted,
+    Launch,
+    Launcher,
+    ProcessLauncher,
+    Report,
+)
+from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.probe import Answer, HttpProber, Prober, Reading
+from freehold.fleet.publish import build_snapshot
+from freehold.fleet.state import apply, first_view
+from freehold.spec.problems import Problem, nearest_hint
+from freehold.telemetry.logs import get_logger
+
+_QUEUE_FACTS = 256
+"""Facts that wait, besides `_QUEUE_FACTS_PER_REPLICA`; those beyond are refused to whoever asks for something."""
+_QUEUE_FACTS_PER_REPLICA = 16
+"""One incarnation has at most five facts under way: started, ending, exited, one answer, one reading."""
+_PASSES_MAX = 32
+"""Rounds of orders at one instant. A replica's longest chain is cordon, terminate, kill: more is our mistake."""
+_MISTAKE_PAUSE_S = 1.0
+"""After a mistake of our own, so that a repeating one does not eat the machine."""
+_log = get_logger("fleet.run")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """All that a fleet reaches outside itself; tests bring their own."""
+
+    launcher: Launcher
+    prober: Prober
+    clock: Clock
+    rng: Dice
+
+
+def this_machine(settings: FleetSettings) -> World:
+    """Return the real world: child processes, HTTP, the system's clock and chance."""
+    return World(
+        launcher=ProcessLauncher(settings),
+        prober=HttpProber(settings),
+        clock=SYSTEM_CLOCK,
+        rng=random.Random(),  # noqa: S311 (no secret)
+    )
+
+
+class Fleet:
+    """A set of replicas kept as planned. All methods are for the event loop's own thread.
+
+    `on_snapshot` is called with each new snapshot, generation 1 first, and must not wait.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[ReplicaPlan],
+        settings: FleetSettings,
+        *,
+        on_snapshot: Callable[[Snapshot], None],
+        world: World | None = None,
+    ) -> None:
+        ids = [plan.id for plan in plans]
+        assert len(set(ids)) == len(ids), f"replica ids repeat: {ids}"
+        self.errors_total = 0
+        """Mistakes of our own that the guard has caught."""
+        self.finished = asyncio.Event()
+        """Set when `run` has returned: nothing of the fleet lives any more."""
+        self._plans = tuple(plans)
+        self._by_id = {plan.id: plan for plan in plans}
+        self._world = world or this_machine(settings)
+        self._on_snapshot = on_snapshot
+        now_s = self._world.clock.monotonic_s()
+        self._wall_offset_s = self._world.clock.wall_s() - now_s
+        self._view = first_view(plans, settings, now_s)
+        self._snapshot = Snapshot(generation=0)
+        self._queue: asyncio.Queue[Fact] = asyncio.Queue(_QUEUE_FACTS + _QUEUE_FACTS_PER_REPLICA * len(ids))
+        self._launches: dict[str, Launch] = {}
+        self._questions: dict[str, set[asyncio.Task[None]]] = {plan.id: set() for plan in plans}
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the latest snapshot; generation 0 before `run`."""
+        return self._snapshot
+
+    def statuses(self) -> tuple[ReplicaStatus, ...]:
+        """Return what a person wants to know of each replica, in the user's order."""
+        return self._snapshot.replicas
+
+    def request_stop(self, *, drained: bool = False, now: bool = False) -> None:
+        """Begin to end everything: cordon, drain, SIGTERM, grace, SIGKILL; `run` returns when all is over.
+
+        `drained`: the caller knows that no request runs any more, so nothing is waited for before SIGTERM.
+        `now`: nothing is waited for at all (a second Ctrl-C). May be asked again with more haste.
+        """
+        self._post(StopAsked(drained=drained, hurry=now))
+
+    def restart(self, replica_id: str) -> Problem | None:
+        """Begin to start a replica afresh (draining it first if it serves), also out of a crash loop.
+
+        Returns what is wrong with the wish, or None when it was taken; the outcome is in the statuses.
+        """
+        replica = self._view.find(replica_id)
+        if replica is None:
+            message = f"there is no replica {replica_id!r}"
+            return Problem(where="restart", message=message, hint=nearest_hint(replica_id, self._by_id))
+        if self._view.stopping:
+            return Problem(where="restart", message="the fleet is stopping")
+        if replica.process is not None and replica.state is ReplicaState.CRASH_LOOP:
+            return Problem(where="restart", message=replica.reason, hint=replica.hint)
+        if not self._post(RestartAsked(id=replica_id)):
+            return Problem(where="restart", message="too many wishes are waiting", hint="try again")
+        return None
+
+    async def run(self) -> None:
+        """Keep the replicas as planned until a stop was asked for and everything has ended.
+
+        Cancelled, it still ends what it started (`Launcher.close`) before it lets go.
+        """
+        try:
+            self._guarded("first step", lambda: self._step(None))
+            while not all_stopped(self._view):
+                await self._turn()
+        finally:
+            await self._close()
+            self.finished.set()
+
+    async def _turn(self) -> None:
+        try:
+            self._step(await self._next_fact())
+        except Exception:  # noqa: BLE001 (guard: a mistake of ours must not leave engines unwatched)
+            self.errors_total += 1
+            _log.exception("mistake of our own", what="step")
+            await asyncio.sleep(_MISTAKE_PAUSE_S)
+
+    async def _next_fact(self) -> Fact | None:
+        """Return the next fact, or None when it is time to decide again without one."""
+        due_s = next_due_s(self._view)
+        wait_s = None if due_s == NEVER_S else max(0.0, due_s - self._world.clock.monotonic_s())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                return await self._queue.get()
+        return None
+
+    def _step(self, fact: Fact | None) -> None:
+        now_s = self._world.clock.monotonic_s()
+        if fact is not None:
+            self._view = apply(self._view, fact, now_s)
+        for _ in range(_PASSES_MAX):
+            actions = decide(self._view, now_s, self._world.rng)
+            if not actions:
+                break
+            for action in actions:
+                self._view = apply(self._view, action, now_s)
+                self._perform(action)
+        else:
+            raise AssertionError(f"decide does not come to rest: {actions}")
+        self._publish()
+
+    def _publish(self) -> None:
+        generation = self._snapshot.generation + 1
+        snapshot = build_snapshot(
+            self._view, self._plans, generation=generation, wall_offset_s=self._wall_offset_s
+        )
+        before = {status.id: status for status in self._snapshot.replicas}
+        if (snapshot.models, snapshot.endpoints, snapshot.replicas) == (
+            self._snapshot.models,
+            self._snapshot.endpoints,
+            self._snapshot.replicas,
+        ):
+            return
+        self._snapshot = snapshot
+        for status in snapshot.replicas:
+            if status.id not in before or before[status.id].state is not status.state:
+                _log.info("replica", replica=status.id, state=str(status.state), reason=status.reason)
+        self._guarded("on_snapshot", lambda: self._on_snapshot(snapshot))
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def _perform(self, action: Action) -> None:
+        if isinstance(action, LaunchOrder):
+            self._launch(action)
+        elif isinstance(action, Ask):
+            self._question(action.id, self._ask(action, self._url(action.id)))
+        elif isinstance(action, Measure):
+            self._question(action.id, self._measure(action, self._url(action.id)))
+        elif isinstance(action, Terminate | Kill):
+            self._end(action)
+        elif isinstance(action, Schedule):
+            _log.info("restart due", replica=action.id, delay_s=round(action.delay_s, 3))
+        elif isinstance(action, GiveUp):
+            _log.error("crash loop", replica=action.id, reason=action.reason, hint=action.hint)
+
+    def _url(self, replica_id: str) -> str:
+        replica = self._view.find(replica_id)
+        return replica.url if replica else ""
+
+    def _launch(self, order: LaunchOrder) -> None:
+        for question in self._questions[order.id]:
+            question.cancel()
+        self._launches.pop(order.id, None)
+        try:
+            self._launches[order.id] = self._world.launcher.launch(
+                self._by_id[order.id], lambda report: self._reported(order, report)
+            )
+        except FreeholdError as exc:
+            self._launch_failed(order, exc.message, exc.hint)
+        except Exception as exc:  # noqa: BLE001 (guard: an engine file's mistake is that replica's failure)
+            self.errors_total += 1
+            _log.exception("mistake of our own", what="launch", replica=order.id)
+            self._launch_failed(order, f"{type(exc).__name__}: {exc}", "")
+
+    def _end(self, order: Terminate | Kill) -> None:
+        launch = self._launches.get(order.id)
+        if launch is None:  # it could not even be launched; its exit is in the queue
+            return
+        if isinstance(order, Kill):
+            self._guarded("kill", launch.kill)
+        else:
+            self._guarded("stop", lambda: launch.stop(order.grace_s))
+
+    def _launch_failed(self, order: LaunchOrder, message: str, hint: str) -> None:
+        cause = ExitCause(kind=ExitKind.UNKNOWN, summary=f"could not be started: {message}", hint=hint)
+        self._post(Exited(id=order.id, incarnation=order.incarnation, cause=cause))
+
+    def _reported(self, order: LaunchOrder, report: Report) -> None:
+        about = (order.id, order.incarnation)
+        if isinstance(report, EngineStarted):
+            self._post(Started(id=about[0], incarnation=about[1], pid=report.pid, url=report.url))
+        elif isinstance(report, EngineEnding):
+            cause = self._explain(order.id, report.code, report.tail)
+            self._post(Ending(id=about[0], incarnation=about[1], cause=cause))
+        else:
+            self._post(Exited(id=about[0], incarnation=about[1], cause=self._exit_cause(order.id, report)))
+
+    def _exit_cause(self, replica_id: str, report: EngineExited) -> ExitCause:
+        _log.info(
+            "engine exited",
+            replica=replica_id,
+            exit_code=report.code,
+            log_dropped_bytes=report.log_dropped_bytes,
+            failure=report.failure,
+        )
+        if report.failure:
+            return ExitCause(kind=ExitKind.UNKNOWN, summary=report.failure)
+        return self._explain(replica_id, report.code, report.tail)
+
+    def _explain(self, replica_id: str, code: int, tail: tuple[str, ...]) -> ExitCause:
+        try:
+            return self._by_id[replica_id].engine.explain_exit(code, tail)
+        except Exception:  # noqa: BLE001 (guard: an exit that cannot be explained is still an exit)
+            self.errors_total += 1
+            _log.exception("mistake of our own", what="explain_exit", replica=replica_id)
+            return ExitCause(kind=ExitKind.UNKNOWN, summary=f"exit code {code}")
+
+    # --- questions ------------------------------------------------------------------------------------------------
+
+    def _question(self, replica_id: str, asking: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(asking)
+        self._questions[replica_id].add(task)
+        task.add_done_callback(self._questions[replica_id].discard)
+
+    async def _ask(self, order: Ask, url: str) -> None:
+        mistake = Answer(ok=False, reason="could not be asked: a mistake of ours, see the log")
+        answer = await self._total(self._world.prober.ask(self._by_id[order.id], url), mistake)
+        if answer.ok:
+            self._post(Answered(id=order.id, incarnation=order.incarnation))
+        else:
+            self._post(
+                Unanswered(id=order.id, incarnation=order.incarnation, reason=answer.reason, hint=answer.hint)
+            )
+
+    async def _measure(self, order: Measure, url: str) -> None:
+        reading = await self._total(self._world.prober.measure(self._by_id[order.id], url), Reading())
+        self._post(
+            Measured(
+                id=order.id,
+                incarnation=order.incarnation,
+                tokens_total=reading.tokens_total,
+                running=reading.running,
+            )
+        )
+
+    async def _total(self, asking: Awaitable[_T], otherwise: _T) -> _T:
+        try:
+            return await asking
+        except Exception:  # noqa: BLE001 (guard: a question must always come to an end)
+            self.errors_total += 1
+            _log.exception("mistake of our own", what="question")
+            return otherwise
+
+    # --- bookkeeping ----------------------------------------------------------------------------------------------
+
+    def _post(self, fact: Fact) -> bool:
+        """Queue a fact; False when the queue is full, which no replica's own facts can make it."""
+        try:
+            self._queue.put_nowait(fact)
+        except asyncio.QueueFull:
+            _log.error("fact refused: the queue is full", fact=type(fact).__name__)
+            return False
+        return True
+
+    def _guarded(self, what: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 (guard: see the module's docstring)
+            self.errors_total += 1
+            _log.exception("mistake of our own", what=what)
+
+    async def _close(self) -> None:
+        for questions in self._questions.values():
+            for question in questions:
+                question.cancel()
+        await self._world.launcher.close()
+        await self._world.prober.close()
