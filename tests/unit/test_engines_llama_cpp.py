@@ -1,0 +1,155 @@
+"""llama.cpp in words and numbers: its command, its sizes, its errors, its ends. The words are the real server's."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from freehold.engines.base import ExitKind, Placement
+from freehold.engines.llama_cpp import ENGINE
+
+
+def argv(options: dict[str, int | str | bool | float] | None = None, *, threads: int = 3) -> tuple[str, ...]:
+    assert ENGINE.command is not None
+    placement = Placement(
+        model="m",
+        weights=Path("/w/m.gguf"),
+        host="127.0.0.1",
+        port=1234,
+        options=options or {},
+        threads=threads,
+    )
+    return ENGINE.command(placement).argv
+
+
+def flag(words: tuple[str, ...], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+def test_the_wheels_child_is_run_by_default() -> None:
+    assert argv()[:4] == (sys.executable, "-P", "-m", "freehold.engines._child_xllamacpp")
+
+
+def test_a_server_binary_is_run_with_the_same_flags() -> None:
+    assert argv({"server_binary": "/opt/llama-server"}) == ("/opt/llama-server", *argv()[4:])
+
+
+def test_threads_are_the_placements_unless_set() -> None:
+    assert flag(argv(threads=5), "--threads") == flag(argv(threads=5), "--threads-batch") == "5"
+    assert flag(argv({"n_threads": 2}), "--threads-batch") == "2"
+    both = argv({"n_threads": 2, "n_threads_batch": 7})
+    assert (flag(both, "--threads"), flag(both, "--threads-batch")) == ("2", "7")
+
+
+def test_what_is_not_asked_for_is_left_to_the_server() -> None:
+    assert not {"--gpu-layers", "--pooling", "--seed", "--embeddings"} & set(argv())
+
+
+def test_no_web_page_may_read_answers() -> None:
+    assert ENGINE.command is not None
+    place = Placement(model="m", weights=Path("/w"), host="127.0.0.1", port=1234, options={})
+    assert ENGINE.command(place).env["LLAMA_ARG_CORS_ORIGINS"] == "http://127.0.0.1:1234"
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "n_parallel", "slot_tokens"),
+    [  # measured: the server's own `n_ctx_slot`
+        (8192, 4, 2048), (1000, 3, 512), (769, 3, 512), (8192, 3, 2816), (8193, 4, 2304), (300, 4, 256),
+        (8192, 64, 256), (8192, 256, 256),
+    ],
+)  # fmt: skip
+def test_a_slots_context_is_rounded_as_the_server_does(n_ctx: int, n_parallel: int, slot_tokens: int) -> None:
+    options = {"n_ctx": n_ctx, "n_parallel": n_parallel}
+    assert ENGINE.max_context_tokens(options) == slot_tokens
+    assert ENGINE.slots(options) == n_parallel
+
+
+def test_a_too_long_request_is_told_with_its_numbers() -> None:
+    body = {"error": {"code": 400, "message": "request (6031 tokens) exceeds the available context size (2048 tokens), try increasing it", "type": "exceed_context_size_error", "n_prompt_tokens": 6031, "n_ctx": 2048}}  # fmt: skip
+    error = ENGINE.translate_error(400, json.dumps(body).encode())
+    assert error is not None
+    assert (error.status, error.type, error.code) == (
+        400,
+        "invalid_request_error",
+        "context_length_exceeded",
+    )
+    assert "2048" in error.message
+    assert "6031" in error.message
+
+
+def test_a_too_long_request_without_numbers_keeps_its_words() -> None:
+    body = b'{"error":{"message":"request exceeds it","type":"exceed_context_size_error"}}'
+    error = ENGINE.translate_error(400, body)
+    assert error is not None
+    assert (error.message, error.code) == ("request exceeds it", "context_length_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind", "expected", "words"),
+    [
+        (501, "This server does not support embeddings. Start it with `--embeddings`", "not_supported_error", (400, "not_supported_by_engine"), "embeddings: true"),
+        (501, "This server does not support reranking. Start it with `--reranking`", "not_supported_error", (400, "not_supported_by_engine"), "pooling: rank"),
+        (400, "Pooling type 'none' is not OAI compatible. Please use a different pooling type", "invalid_request_error", (400, "not_supported_by_engine"), "pooling: mean"),
+        (500, "input (601 tokens) is too large to process. increase the physical batch size (current batch size: 512)", "server_error", (400, "context_length_exceeded"), "n_ubatch"),
+        (503, "Loading model", "unavailable_error", (503, "model_loading"), "loading"),
+    ],
+)  # fmt: skip
+def test_the_servers_refusals_say_what_to_do(
+    status: int, message: str, kind: str, expected: tuple[int, str], words: str
+) -> None:
+    body = json.dumps({"error": {"code": status, "message": message, "type": kind}}).encode()
+    error = ENGINE.translate_error(status, body)
+    assert error is not None
+    assert (error.status, error.code) == expected
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (500, "Failed to parse input at pos 12", "server_error"),
+        (400, "Expected 'messages' to be an array", "invalid_request_error"),
+        (404, "File Not Found", "not_found_error"),
+        (501, "This server does not support metrics endpoint.", "not_supported_error"),
+    ],
+)
+def test_other_answers_pass_as_they_are(status: int, message: str, kind: str) -> None:
+    body = json.dumps({"error": {"code": status, "message": message, "type": kind}}).encode()
+    assert ENGINE.translate_error(status, body) is None
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "line", "kind", "restart"),
+    [
+        (3, "0.00.002.102 E srv         start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 18182", ExitKind.PORT_IN_USE, True),
+        (3, "0.00.004.123 E gguf_init_from_file: failed to open GGUF file 'm.gguf' (No such file or directory)", ExitKind.BAD_WEIGHTS, False),
+        (3, "0.00.003.434 E gguf_init_from_reader: failed to read magic", ExitKind.BAD_WEIGHTS, False),
+        (3, "0.00.275.273 E llama_model_load: error loading model: mmap failed: Cannot allocate memory", ExitKind.OUT_OF_MEMORY, True),
+        (3, "0.00.268.005 E ggml_aligned_malloc: insufficient memory (attempted to allocate 180.00 MB)", ExitKind.OUT_OF_MEMORY, True),
+        (-6, "  what():  Resource temporarily unavailable", ExitKind.OUT_OF_MEMORY, True),
+        (-6, "llama-context.cpp:2289: GGML_ASSERT(n_outputs_max <= cparams.n_outputs_max) failed", ExitKind.BAD_OPTION, False),
+        (2, "llama.cpp: error: argument --pooling: invalid choice: 'x'", ExitKind.BAD_OPTION, False),
+        (1, "error: invalid argument: --no-such-flag", ExitKind.BAD_OPTION, False),
+        (127, "xllamacpp cannot be imported: No module named 'xllamacpp'", ExitKind.MISSING_PROGRAM, False),
+        (127, "", ExitKind.MISSING_PROGRAM, False),
+        (-11, "0.00.002.102 I slot release", ExitKind.CRASHED, True),
+        (3, "llama.cpp did not come up: Failed to init server, please check the input params.", ExitKind.UNKNOWN, True),
+    ],
+)  # fmt: skip
+def test_ends_are_explained_by_the_servers_words(
+    exit_code: int, line: str, kind: ExitKind, *, restart: bool
+) -> None:
+    cause = ENGINE.explain_exit(exit_code, ("something before", line, "something after"))
+    assert (cause.kind, cause.restart) == (kind, restart)
+
+
+def test_an_explanation_leaves_the_servers_clock_out() -> None:
+    cause = ENGINE.explain_exit(3, ("0.00.003.434 E gguf_init_from_reader: failed to read magic",))
+    assert cause.summary == "the weights file cannot be loaded: gguf_init_from_reader: failed to read magic"
+
+
+@pytest.mark.parametrize("exit_code", [0, -15, -9, 137])
+def test_old_errors_in_the_log_do_not_explain_a_kill(exit_code: int) -> None:
+    cause = ENGINE.explain_exit(exit_code, ("E ggml: insufficient memory",))
+    assert cause.kind in (ExitKind.STOPPED, ExitKind.KILLED)
