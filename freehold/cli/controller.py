@@ -1,0 +1,183 @@
+"""The controller: wires the fleet, the gateway link and the control socket of one stack, and ends them in order.
+
+The way down is the way of the requests backwards: the gateway stops accepting and finishes its streams, then the
+engines are told to end. A second signal skips the waiting. Nothing is decided here; that is `fleet.decide`'s business.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from freehold.cli.config import Config
+from freehold.cli.report import GatewayStatus, StackStatus
+from freehold.core.clock import wall_s
+from freehold.core.events import GatewayStats, Snapshot
+from freehold.engines import all_engines
+from freehold.fleet.control import ControlServer, StateDir, until_finished
+from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.run import Fleet
+from freehold.gateway.link import GatewayLink
+from freehold.gateway.settings import settings_from
+from freehold.spec.model import ModelSpec
+from freehold.telemetry.logs import get_logger
+
+OnStatus = Callable[[StackStatus], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """All that a controller needs, with everything that can be wrong before the start already checked."""
+
+    config: Config
+    state: StateDir
+    listener: socket.socket
+    url: str
+    weights: Mapping[str, Path]
+    """Verified files by model name."""
+
+
+def plans_for(config: Config, weights: Mapping[str, Path]) -> list[ReplicaPlan]:
+    """Return every replica that the configuration asks for; cores are shared evenly between managed ones."""
+    managed = sum(model.replicas for model in config.spec.models if model.managed)
+    threads = max(1, len(os.sched_getaffinity(0)) // max(1, managed))
+    plans: list[ReplicaPlan] = []
+    for model in config.spec.models:
+        plans += _managed(model, weights[model.name], threads) if model.managed else _external(model, config)
+    return plans
+
+
+def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]:
+    engine = all_engines()[model.engine]
+    return [
+        ReplicaPlan(
+            id=f"{model.name}-{index}",
+            model=model.name,
+            engine=engine,
+            weights=weights,
+            options=model.engine_options,
+            threads=threads,
+        )
+        for index in range(model.replicas)
+    ]
+
+
+def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
+    engine = all_engines()[model.engine]
+    return [
+        ReplicaPlan(
+            id=f"{model.name}-ext-{index}",
+            model=model.name,
+            engine=engine,
+            upstream_model=model.upstream_model,
+            options=model.engine_options,
+            url=url.rstrip("/"),
+            api_key=config.api_keys.get(model.name, ""),
+        )
+        for index, url in enumerate(model.endpoints)
+    ]
+
+
+class Controller:
+    """One running stack."""
+
+    def __init__(self, prepared: Prepared, *, on_status: OnStatus) -> None:
+        self._prepared = prepared
+        self._on_status = on_status
+        self._log = get_logger("controller")
+        self._started_wall_s = wall_s()
+        self._stopping = asyncio.Event()
+        self._signals = 0
+        spec, state = prepared.config.spec, prepared.state
+        self._link = GatewayLink(
+            settings_from(spec.gateway, log_path=str(state.logs / "gateway.log")),
+            prepared.listener,
+            stderr_path=state.logs / "gateway.stderr.log",
+            on_start=lambda pid: state.record("gateway", pid),
+        )
+        self._fleet = Fleet(
+            plans_for(prepared.config, prepared.weights),
+            FleetSettings(
+                log_dir=state.logs,
+                ready_timeout_s=spec.fleet.ready_timeout,
+                stop_grace_s=spec.fleet.stop_grace,
+            ),
+            on_snapshot=self._on_snapshot,
+        )
+
+    def status(self) -> StackStatus:
+        """Return how everything is."""
+        stats: GatewayStats | None = self._link.stats if self._link.pid is not None else None
+        return StackStatus(
+            config=self._prepared.config.name,
+            state_dir=str(self._prepared.state.path),
+            pid=os.getpid(),
+            started_wall_s=self._started_wall_s,
+            gateway=GatewayStatus(
+                url=f"{self._prepared.url}/v1",
+                pid=self._link.pid,
+                restarts=self._link.restarts,
+                in_flight=stats.in_flight if stats else None,
+                requests_total=stats.requests_total if stats else None,
+                errors_total=stats.errors_total if stats else None,
+                draining=self._stopping.is_set(),
+            ),
+            replicas=tuple(self._fleet.statuses()),
+        )
+
+    def stop(self) -> None:
+        """Begin the way down; called again, skip the waiting."""
+        self._signals += 1
+        self._stopping.set()
+        if self._signals > 1:
+            self._link.kill()
+            self._fleet.request_stop(now=True)
+
+    async def run(self) -> None:
+        """Run the stack until it was told to stop and all of it has ended."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        async with ControlServer(self._prepared.state, self._answer):
+            fleet = asyncio.create_task(self._fleet.run())
+            gateway = asyncio.create_task(self._link.run())
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({fleet, gateway, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            self._stopping.set()
+            self._link.stop()
+            await gateway
+            # The gateway has ended, so no request runs any more: the engines need no drain of their own.
+            self._fleet.request_stop(drained=True)
+            await fleet
+            # Whoever asked for the stop on the control socket hears its end before the socket goes.
+            await asyncio.sleep(0)
+        self._prepared.state.record("gateway", None)
+
+    def _on_snapshot(self, snapshot: Snapshot) -> None:
+        self._link.send(snapshot)
+        self._on_status(self.status())
+
+    async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        """Answer one request on the control socket, in one line or several."""
+        operation = request.get("op")
+        if operation == "status":
+            yield msgspec.to_builtins(self.status())
+        elif operation == "stop":
+            self.stop()
+            if request.get("now"):
+                self.stop()
+            async for line in until_finished(self._fleet):
+                yield line
+        elif operation == "restart":
+            problem = self._fleet.restart(str(request.get("replica")))
+            yield (
+                {"restarting": True} if problem is None else {"error": problem.message, "hint": problem.hint}
+            )
+        else:
+            yield {"error": f"unknown operation {operation!r}"}

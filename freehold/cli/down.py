@@ -1,0 +1,49 @@
+"""`freehold down`: end a running stack in order. Ending what does not run is no mistake."""
+
+from pathlib import Path
+
+import click
+
+from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.say import say_json
+from freehold.core.errors import Temporary
+from freehold.fleet.control import StateDir, ask
+
+
+@click.command("down")
+@config_option
+@state_dir_option
+@click.option("--now", is_flag=True, help="Do not wait for streams to finish.")
+@click.option(
+    "--timeout", "timeout_s", default=120.0, show_default=True, help="Longest wait for the end, seconds."
+)
+@json_option
+def command(
+    config_flag: Path | None, state_dir: Path | None, *, now: bool, timeout_s: float, as_json: bool
+) -> None:
+    """End a running stack: streams finish, then engines stop."""
+    state = StateDir(state_dir_for(state_dir, find_config(config_flag)))
+    holder = state.holder()
+    if holder is None:
+        ended = state.end_leftovers()
+        _say(
+            f"No stack runs here ({state.path}).",
+            {"was_running": False, "leftovers_ended": ended},
+            as_json=as_json,
+        )
+        return
+    for answer in ask(state.path, {"op": "stop", "now": now}):
+        del answer  # each line is a sign of life; the end is seen by the lock below
+    if not state.wait_free(timeout_s):
+        raise Temporary(
+            f"the stack (pid {holder.pid}) has not ended within {timeout_s:g} s",
+            hint="streams may still be running: freehold down --now ends them",
+        )
+    _say("Down.", {"was_running": True, "pid": holder.pid}, as_json=as_json)
+
+
+def _say(text: str, value: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        say_json(value)
+    else:
+        click.echo(text)

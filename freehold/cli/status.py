@@ -1,0 +1,38 @@
+"""`freehold status`: how the running stack is. Exit code 0: it runs; 1: it does not."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.report import StackStatus, show_status
+from freehold.cli.say import say_json
+from freehold.core.errors import Permanent
+from freehold.fleet.control import NotRunning, ask
+
+
+def running_status(state_path: Path) -> StackStatus | None:
+    """Return the status of the stack with this state folder; None: none runs."""
+    try:
+        for answer in ask(state_path, {"op": "status"}):
+            return msgspec.convert(answer, StackStatus)
+    except NotRunning:
+        pass
+    return None
+
+
+@click.command("status")
+@config_option
+@state_dir_option
+@json_option
+def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) -> None:
+    """Show the gateway and every replica: state, uptime, tokens/s."""
+    state_path = state_dir_for(state_dir, find_config(config_flag))
+    status = running_status(state_path)
+    if status is None:
+        raise Permanent(f"no stack runs here ({state_path})", hint="freehold up starts one")
+    if as_json:
+        say_json(status)
+    else:
+        show_status(status)
