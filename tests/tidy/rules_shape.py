@@ -70,7 +70,11 @@ def _parameter_fault(name: str, positional: int, keyword: int) -> str:
 
 
 def constants(source: Source) -> Iterator[Violation]:
-    """A module-level number in capitals says its source or its why: a comment at or above it, or a string below."""
+    """A module-level number in capitals says its source or its why.
+
+    Either in a string below it, or in a comment on its line, or in a comment above it, which also speaks for the
+    numbers that follow without a blank line.
+    """
     for index, node in enumerate(source.tree.body):
         name = _constant_name(node)
         if name and not _explained(source, index, node):

@@ -1,5 +1,6 @@
 """The rules of the house (DESIGN section 5) on every file that is there. Each rule is itself tested in test_rules."""
 
+import inspect
 import statistics
 import subprocess
 from collections.abc import Iterator
@@ -100,6 +101,26 @@ def in_documents() -> Iterator[Violation]:
     yield from rules_project.decisions(records, records)
     yield from rules_project.changelog(text_of("CHANGELOG.md"))
     yield from rules_project.architecture(text_of("docs/ARCHITECTURE.md"), rooms())
+
+
+def rules() -> dict[str, str]:
+    """Return each rule's name and the first line of its docstring."""
+    modules = (rules_shape, rules_calls, rules_project)
+    found = [rule for module in modules for rule in vars(module).values() if inspect.isfunction(rule)]
+    own = [
+        rule
+        for rule in found
+        if rule.__module__.startswith("tidy.rules_") and not rule.__name__.startswith("_")
+    ]
+    return {rule.__name__: (rule.__doc__ or "").splitlines()[0] for rule in own}
+
+
+def test_contributing_lists_every_rule_in_its_own_words() -> None:
+    rows = {f"| `{name}` | {words} |" for name, words in rules().items()}
+    listed = {line for line in text_of("CONTRIBUTING.md").splitlines() if line.startswith("| `")}
+    assert listed == rows, "the table of CONTRIBUTING.md is the rules' first lines:\n" + "\n".join(
+        sorted(rows)
+    )
 
 
 @pytest.mark.parametrize("check", [in_code, in_texts, in_locks, in_modules, in_documents])
