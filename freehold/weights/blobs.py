@@ -33,7 +33,7 @@ RECORD = ".record.json"
 QUARANTINE_KEPT = 4
 """Refused files kept for inspection, newest first. Source: our choice; weights are large and evidence is rarely read."""
 
-_READ_ONLY = 0o444
+_READ_ONLY = 0o444  # r--r--r-- of chmod(2): whoever reads the store shares it, nobody writes it by accident
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -131,6 +131,11 @@ class Blobs:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / RECORD, Record(name=name, source=source, fetched_at=""))
         return folder
+
+    def begun(self, sha256: str) -> bool:
+        """Return whether an unfinished fetch has brought bytes that a later one can go on from."""
+        data = _stamp(self._incoming / sha256 / "data")
+        return data is not None and data.size_bytes > 0
 
     def drop_scratch(self, sha256: str) -> None:
         """Remove what an unfinished fetch has left."""

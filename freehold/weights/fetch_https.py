@@ -122,6 +122,7 @@ class _Download:
 
     def _ask(self, sink: Sink, note: ResumeNote | None) -> None:
         headers = self._range_headers(sink.done_bytes, note)
+        self._job.report(Stage.FETCHING, sink.done_bytes, total_bytes=note.total_bytes if note else None)
         with _mapped(self._url), self._client.stream("GET", self._url, headers=headers) as response:
             found = _content_range(response)
             if response.status_code == 200:

@@ -7,11 +7,11 @@ left out of everything that is shown or recorded.
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from freehold.spec.problems import Problem, nearest_hint
+from freehold.spec.shapes import is_loopback
 
 LONGEST_NAME_BYTES = 200
 """Longest file name kept in the store. Source: NAME_MAX is 255 bytes on Linux file systems; the rest is room."""
@@ -159,7 +159,7 @@ def url_mistake(url: str) -> str | None:
         return f"{shown_url(url)!r} is no http or https URL with a host"
     if parts.username or parts.password:
         return "a URL must not carry a user name or password; put them in ~/.netrc"
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         return f"plain http:// is only for this machine's loopback addresses, not for {host}"
     return None
 
@@ -172,13 +172,6 @@ def shown_url(url: str) -> str:
         return url.partition("?")[0].rpartition("@")[2]
     bare = SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "").geturl()
     return bare + ("?…" if parts.query else "")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _parse_url(url: str) -> Source | str:

@@ -35,6 +35,7 @@ from freehold.weights.transfer import (
     OnProgress,
     Reporter,
     Stage,
+    WontFit,
     disk_errors,
     hash_file,
 )
@@ -159,19 +160,23 @@ class Store:
         return Verdict(name=blob.name, sha256=sha256, healthy=healthy, got_sha256=got, message=message)
 
     def _fetch(self, source: Source, sha256: str, *, report: Reporter, base_dir: Path) -> Path:
-        job = Job(
-            want_sha256=sha256,
-            scratch=self._blobs.scratch(sha256, source.filename, str(source)),
-            base_dir=base_dir,
-            report=report,
-            backoff=self._backoff,
-        )
         try:
             with disk_errors(self._root):
+                job = Job(
+                    want_sha256=sha256,
+                    scratch=self._blobs.scratch(sha256, source.filename, str(source)),
+                    base_dir=base_dir,
+                    report=report,
+                    backoff=self._backoff,
+                )
                 fetched = _fetcher(source)(source, job)
                 if fetched.sha256 != sha256:
                     raise self._wrong_hash(source, sha256, fetched)
                 return self._blobs.commit(sha256, fetched, name=source.filename, source=str(source))
+        except WontFit:
+            if not self._blobs.begun(sha256):
+                self._blobs.drop_scratch(sha256)
+            raise
         except DiskFull:
             self._blobs.drop_scratch(sha256)  # leave no full disk behind: others need it too
             raise

@@ -101,6 +101,10 @@ class DiskFull(Permanent):
     """No room for the weights; what was written of them has been removed again."""
 
 
+class WontFit(DiskFull):
+    """Foreseen, so nothing was written: what an earlier fetch left may stay and be taken up."""
+
+
 class Readable(Protocol):
     """Anything that gives bytes: a file, a member of an archive."""
 
@@ -171,7 +175,7 @@ def hash_file(path: Path, report: Reporter) -> str:
 
 
 def pour(stream: Readable, path: Path, *, stage: Stage, total_bytes: int, report: Reporter) -> Fetched:
-    """Copy `stream` into a new file at `path`, hashing on the way; raises `DiskFull` before it starts, or OSError."""
+    """Copy `stream` into a new file at `path`, hashing on the way; raises `WontFit` before it starts, or OSError."""
     require_space(path.parent, total_bytes)
     with Sink(path) as sink:
         sink.restart()
@@ -182,10 +186,10 @@ def pour(stream: Readable, path: Path, *, stage: Stage, total_bytes: int, report
 
 
 def require_space(folder: Path, need_bytes: int) -> None:
-    """Raise `DiskFull` when the disk of `folder` has no room for `need_bytes` more."""
+    """Raise `WontFit` when the disk of `folder` has no room for `need_bytes` more."""
     free_bytes = shutil.disk_usage(folder).free
     if need_bytes > free_bytes:
-        raise DiskFull(
+        raise WontFit(
             f"the weights need {need_bytes:,} bytes more, and the disk of {folder} has {free_bytes:,} free",
             hint=FREE_SPACE,
         )

@@ -212,9 +212,10 @@ def test_the_caller_cancels_by_raising_and_the_rest_is_fetched_later(store: Stor
         pass
 
     def cancel(progress: Progress) -> None:
-        if progress.stage is Stage.FETCHING:
+        if progress.stage is Stage.RETRYING:
             raise Cancelled
 
+    origin.cuts = [CUT]
     with pytest.raises(Cancelled):
         fetch(store, origin, on_progress=cancel)
     assert fetch(store, origin).read_bytes() == DATA

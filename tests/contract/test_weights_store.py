@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from contract.weights_origin import Origin, serving
-from freehold.core.errors import Permanent
+from freehold.core.errors import Permanent, Temporary
 from freehold.weights.blobs import WeightsState
+from freehold.weights.retry import Backoff
 from freehold.weights.store import Store, store_root
 from freehold.weights.transfer import DiskFull, Progress, Stage
 from waiting import wait_until
@@ -30,6 +31,7 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from freehold.core.errors import FreeholdError
+from freehold.weights.retry import Backoff
 from freehold.weights.store import Store
 root, source, sha256, limit_bytes = sys.argv[1:]
 if int(limit_bytes):
@@ -160,6 +162,19 @@ def test_a_disk_that_fills_up_is_a_clear_error_and_leaves_nothing(small_disk: Pa
         Store(small_disk / "weights").fetch(f"{origin.url}/m.gguf", SHA256)
     assert files(small_disk) == []
     (small_disk / "free").write_bytes(bytes(900_000))  # the room is there again
+
+
+def test_a_disk_too_small_for_the_rest_keeps_what_is_there(small_disk: Path, origin: Origin) -> None:
+    origin.chunked, origin.cuts = True, [500_000]
+    store = Store(small_disk / "weights", backoff=Backoff(attempts=1))
+    with pytest.raises(Temporary):
+        store.fetch(f"{origin.url}/m.gguf", SHA256)
+    origin.chunked = False
+    with pytest.raises(DiskFull):
+        store.fetch(f"{origin.url}/m.gguf", SHA256)
+    (line,) = store.list_models()
+    assert line.state is WeightsState.INCOMPLETE
+    assert line.size_bytes > 0
 
 
 def test_a_small_disk_and_a_file_of_this_machine(small_disk: Path, tmp_path: Path) -> None:
