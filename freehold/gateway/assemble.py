@@ -45,29 +45,41 @@ class Assembler:
         """Return the answer's JSON, or the error that the engine put into its stream."""
         if self._error is not None:
             return self._error
-        answer = self._finish(self._answer)
-        if answer is None:
-            return ApiError(status=502, message="The engine's answer ended early.", type="server_error")
-        return msgspec.json.encode(answer)
+        try:
+            answer = self._finish(self._answer)
+            return (
+                _broken("The engine's answer ended early.") if answer is None else msgspec.json.encode(answer)
+            )
+        except _MISSHAPEN:
+            return _broken("The engine sent events of an unknown shape.")
 
     def _event(self, data: bytes) -> None:
-        if data == b"[DONE]":
+        if data == b"[DONE]" or self._error is not None:
             return
         try:
             event = msgspec.json.decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             event = None
         if not isinstance(event, dict):
-            self._error = ApiError(status=502, message="The engine sent a broken event.", type="server_error")
-        elif event.get("error"):
-            self._error = from_engine(_status_of(event["error"]), data)
+            self._error = _broken("The engine sent a broken event.")
+        elif event.get("error") or event.get("type") == "error":
+            self._error = from_engine(_status_of(event.get("error")), data)
         else:
-            try:
-                self._take(self._answer, event)
-            except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-                self._error = ApiError(
-                    status=502, message="The engine sent events out of order.", type="server_error"
-                )
+            self._take_event(event)
+
+    def _take_event(self, event: Json) -> None:
+        try:
+            self._take(self._answer, event)
+        except _MISSHAPEN:
+            self._error = _broken("The engine sent events out of order.")
+
+
+# What taking a well-formed event apart raises where its shape is not the one that its path has.
+_MISSHAPEN = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError)
+
+
+def _broken(message: str) -> ApiError:
+    return ApiError(status=502, message=message, type="server_error")
 
 
 def assembler_for(path: str) -> Assembler | None:
@@ -192,7 +204,10 @@ def _close_block(block: Json) -> None:
 
 
 def _finish_message(answer: Json) -> Json | None:
-    return answer if answer.pop("_stopped", False) else None
+    whole = answer.pop("_stopped", False) and not any(
+        "_input" in block for block in answer.get("content", ())
+    )
+    return answer if whole else None
 
 
 _SHAPES: dict[str, tuple[Callable[[Json, Json], None], Callable[[Json], Json | None]]] = {

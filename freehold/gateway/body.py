@@ -26,16 +26,25 @@ _TRUE = msgspec.Raw(b"true")
 def read_body(data: bytes) -> Asked | Refusal:
     """Return the decoded fields, or the 400 that says what is wrong with the body."""
     try:
+        if not data.isascii():
+            data.decode()  # fields that are skipped are not checked by the decoder; JSON is UTF-8 (RFC 8259 8.1)
         asked = _DECODER.decode(data)
     except msgspec.ValidationError as exc:
         return _wrong_type(str(exc))
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         return invalid(f"The body is not valid JSON: {exc}.", code="invalid_json")
+    except RecursionError:
+        return too_deep()
     if not asked.model:
         return invalid(
             "You must provide a model parameter.", param="model", code="missing_required_parameter"
         )
     return asked
+
+
+def too_deep() -> Refusal:
+    """Return the 400 for a body nested deeper than the decoder goes."""
+    return invalid("The body is not valid JSON: it is nested too deeply.", code="invalid_json")
 
 
 def _wrong_type(said: str) -> Refusal:
@@ -49,7 +58,7 @@ def _wrong_type(said: str) -> Refusal:
 def rewrite(data: bytes, changes: Mapping[str, msgspec.Raw]) -> bytes:
     """Return a body (valid JSON object, as `read_body` accepted it) with top-level keys set to `changes`.
 
-    All other values keep their bytes. Raises nothing for a body that `read_body` accepted.
+    All other values keep their bytes. Raises RecursionError for one nested just as deep as `read_body` still accepted.
     """
     return msgspec.json.encode(_RAW_DECODER.decode(data) | dict(changes))
 

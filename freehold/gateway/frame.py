@@ -156,6 +156,8 @@ class ChunkedFrame:
 
 
 def _chunk_size(line: bytes) -> int:
+    if b"\r" in line or b"\n" in line:
+        raise BadFramingError("bare CR or LF in chunked framing")
     digits = line.partition(b";")[0].strip(b" \t")
     # int() alone would take signs, underscores and 0x; the isalnum test leaves only plain digits to it.
     if not digits.isalnum() or len(digits) > 16 or digits[1:2] in {b"x", b"X"}:

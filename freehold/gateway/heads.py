@@ -26,19 +26,25 @@ _REASONS = {
 }  # fmt: skip
 
 
+# What a header name is made of. Source: RFC 9110 5.6.2, `token`.
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
     """What the gateway needs of an engine's answer head."""
 
     status: int
-    passed: bytes
-    """The header lines that go on to the client, each with CRLF."""
     chunked: bool
     length_bytes: int | None
     """Content-Length; None: chunked, or until close."""
     keep_alive: bool
     event_stream: bool
     retry_after_s: float | None
+    start: bytes
+    """The client's head for this answer, up to where per-request lines (id, date, connection) follow."""
+    start_unchunked: bytes
+    """The same for a client of HTTP/1.0, which gets the body without chunks and the end by a close."""
 
     def frame(self) -> Frame:
         """Return a fresh follower of this answer's body."""
@@ -53,26 +59,31 @@ class AnswerHead:
 def read_head(raw: bytes) -> AnswerHead:
     """Return the answer head in `raw` (up to and without the blank line); raise BadFramingError on nonsense."""
     lines = raw.split(b"\r\n")
+    if not len(lines) - 1 == raw.count(b"\r") == raw.count(b"\n") or b"\0" in raw:
+        # A bare CR or LF inside a value that is passed on would be a header of the engine's making.
+        raise BadFramingError("bare CR, LF or NUL in an engine's answer")
     version, status = _status_line(lines[0])
     fields = _Fields()
     for line in lines[1:]:
         fields.take(line)
+    passed = status_line(status) + b"".join(fields.passed)
     return AnswerHead(
         status=status,
-        passed=b"".join(fields.passed),
         chunked=fields.chunked,
         length_bytes=None if fields.chunked else fields.length_bytes,
-        keep_alive=(version == b"HTTP/1.1" and fields.connection != b"close")
-        or fields.connection == b"keep-alive",
+        keep_alive=(version == b"HTTP/1.1" and fields.connection != b"close") or fields.connection == b"keep-alive",
         event_stream=fields.event_stream,
         retry_after_s=fields.retry_after_s,
+        start=passed + fields.framing(),
+        start_unchunked=passed + (b"" if fields.chunked else fields.framing()),
     )
 
 
 def _status_line(line: bytes) -> tuple[bytes, int]:
     version, _, rest = line.partition(b" ")
     code = rest[:3]
-    if version not in {b"HTTP/1.1", b"HTTP/1.0"} or len(code) != 3 or not code.isdigit():
+    three_digits = len(code) == 3 and code.isdigit() and code[:1] != b"0" and rest[3:4] in {b"", b" "}
+    if version not in {b"HTTP/1.1", b"HTTP/1.0"} or not three_digits:
         raise BadFramingError("not an HTTP/1.x answer")
     return version, int(code)
 
@@ -84,13 +95,13 @@ class _Fields:
         self.passed: list[bytes] = []
         self.chunked = False
         self.length_bytes: int | None = None
-        self.connection = b""
+        self.connection: list[bytes] = []
         self.event_stream = False
         self.retry_after_s: float | None = None
 
     def take(self, line: bytes) -> None:
         name, colon, value = line.partition(b":")
-        if not colon or not name or name[:1] in b" \t":
+        if not colon or not name or name.translate(None, _TOKEN):
             raise BadFramingError("bad header line in an engine's answer")
         name, value = name.lower(), value.strip(b" \t")
         if name in _PASSED:
@@ -100,11 +111,17 @@ class _Fields:
         elif name == b"content-length":
             self._take_length(value)
         elif name == b"connection":
-            self.connection = value.lower()
+            self.connection += [option.strip() for option in value.lower().split(b",")]
         elif name == b"content-type":
             self.event_stream = value.lower().startswith(b"text/event-stream")
         elif name == b"retry-after" and value.isdigit():
             self.retry_after_s = float(value)
+
+    def framing(self) -> bytes:
+        """Return the header line that tells a client how long the body is, or nothing."""
+        if self.chunked:
+            return b"transfer-encoding: chunked\r\n"
+        return b"" if self.length_bytes is None else b"content-length: %d\r\n" % self.length_bytes
 
     def _take_coding(self, value: bytes) -> None:
         if value.lower() != b"chunked":
@@ -118,26 +135,14 @@ class _Fields:
         self.length_bytes = int(value)
 
 
-@lru_cache(maxsize=1024)
-def answer_start(head: AnswerHead, *, http11: bool) -> bytes:
-    """Return the client's head for an engine's answer, up to where per-request lines (id, connection) follow."""
-    if head.chunked:
-        framing = b"transfer-encoding: chunked\r\n" if http11 else b""
-    elif head.length_bytes is not None:
-        framing = b"content-length: %d\r\n" % head.length_bytes
-    else:
-        framing = b""
-    return status_line(head.status) + head.passed + framing
-
-
 @lru_cache(maxsize=128)
 def status_line(status: int) -> bytes:
     """Return `HTTP/1.1 <status> <reason>` with CRLF."""
     return f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}\r\n".encode()
 
 
-@lru_cache(maxsize=4096)
 def request_start(path: str, authority: str, api_key: str) -> bytes:
-    """Return an engine's request head up to where per-request lines (length, id) follow."""
+    """Return an engine's request head up to the number that is its body's length."""
     key = f"authorization: Bearer {api_key}\r\n" if api_key else ""
-    return f"POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n{key}".encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n{key}content-length: "
+    return head.encode()

@@ -78,7 +78,7 @@ def model_not_found(model: str, known: list[str]) -> Refusal:
 def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Refusal:
     """Return a 503 that asks the client to come again; `retry_after_s` is rounded up to 1..60 whole seconds."""
     error = ApiError(status=503, message=message, type="service_unavailable", code=code)
-    return Refusal(error=error, retry_after_s=max(1, min(RETRY_AFTER_S_MAX, round(retry_after_s + 0.49))))
+    return Refusal(error=error, retry_after_s=max(1, round(min(RETRY_AFTER_S_MAX, retry_after_s + 0.49))))
 
 
 def timeout(message: str, *, status: int = 504) -> Refusal:
@@ -96,7 +96,7 @@ def from_engine(status: int, body: bytes) -> ApiError:
     """Return an engine's error body, whatever its shape, as an ApiError with the same status."""
     try:
         decoded = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         decoded = None
     inner = decoded.get("error", decoded) if isinstance(decoded, dict) else None
     fields = inner if isinstance(inner, dict) else {"message": inner if isinstance(inner, str) else None}

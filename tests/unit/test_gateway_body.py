@@ -1,0 +1,91 @@
+"""What is read of a request's body, and that a rewritten body keeps all else."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.gateway.body import Asked, as_stream, read_body, rewrite, with_model
+from freehold.gateway.refuse import Refusal
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@given(
+    model=NAMES, stream=st.sampled_from([True, False, None]), rest=st.dictionaries(NAMES, JSON, max_size=4)
+)
+def test_the_deciding_fields_are_read_and_the_rest_is_skipped(
+    *, model: str, stream: bool | None, rest: dict[str, object]
+) -> None:
+    body = json.dumps(rest | {"model": model, "stream": stream}, ensure_ascii=len(model) % 2 == 0).encode()
+    assert read_body(body) == Asked(model=model, stream=stream)
+
+
+REFUSED = {
+    b"": "invalid_json", b"{": "invalid_json", b"not json": "invalid_json", b"{'model':'a'}": "invalid_json",
+    b'{"model":"a"} x': "invalid_json", b'{"model":"a","x":NaN}': "invalid_json", b'\xef\xbb\xbf{"model":"a"}': "invalid_json",
+    b'{"model":"\xff"}': "invalid_json", b'{"model":"a","x":"\xff"}': "invalid_json", b'{"model":"a","\xff":1}': "invalid_json",
+    b'{"model":"a","x":"\\ud800"}': "invalid_json", b'{"model":"a\x00"}': "invalid_json",
+    b"null": "invalid_type", b"[]": "invalid_type", b'"a"': "invalid_type", b"1": "invalid_type",
+    b'{"model":1}': "invalid_type", b'{"model":["a"]}': "invalid_type", b'{"model":"a","stream":"true"}': "invalid_type",
+    b'{"model":"a","stream":1}': "invalid_type",
+    b"{}": "missing_required_parameter", b'{"model":null}': "missing_required_parameter", b'{"model":""}': "missing_required_parameter",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", REFUSED)
+def test_a_wrong_body_is_refused_in_words(body: bytes) -> None:
+    refusal = read_body(body)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error.status, refusal.error.code) == (400, REFUSED[body])
+    assert refusal.error.message
+    assert not refusal.close
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [(b'{"model":1}', "model"), (b'{"model":"a","stream":"yes"}', "stream"), (b"{}", "model"), (b"[]", None)],
+)
+def test_a_refusal_names_the_parameter(body: bytes, param: str | None) -> None:
+    refusal = read_body(body)
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.param == param
+
+
+@pytest.mark.parametrize("opener", [b"[", b'{"a":'])
+def test_huge_nesting_is_refused_not_followed(opener: bytes) -> None:
+    refusal = read_body(b'{"model":"a","x":' + opener * 100_000)
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.code == "invalid_json"
+
+
+@given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_read_or_refused_and_what_is_read_can_be_rewritten(body: bytes) -> None:
+    read = read_body(body)
+    if isinstance(read, Asked):
+        assert msgspec.json.decode(rewrite(body, {"model": msgspec.Raw(b'"z"')}))["model"] == "z"
+    else:
+        assert read.error.status == 400
+
+
+@given(NAMES, st.dictionaries(NAMES, JSON, max_size=4))
+def test_a_rewritten_body_keeps_every_other_value(model: str, rest: dict[str, object]) -> None:
+    rest = {key: value for key, value in rest.items() if key not in {"model", "stream", "stream_options"}}
+    body = json.dumps(rest | {"model": "old", "stream": False}).encode()
+    assert json.loads(with_model(body, model)) == rest | {"model": model, "stream": False}
+    streamed = json.loads(as_stream(body, with_usage=True))
+    assert streamed == rest | {"model": "old", "stream": True, "stream_options": {"include_usage": True}}
+    assert json.loads(as_stream(body, with_usage=False)) == rest | {"model": "old", "stream": True}
+
+
+def test_a_rewritten_body_keeps_the_bytes_of_numbers_and_text() -> None:
+    body = b'{"model":"a","t":0.10000000000000000555,"s":"\\u00e9","n":1234567890123456789012,"e":1e400}'
+    assert with_model(body, "b") == body.replace(b'"a"', b'"b"')
