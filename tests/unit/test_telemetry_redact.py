@@ -3,7 +3,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freehold.core.events import Endpoint, ReplicaState
@@ -122,6 +122,7 @@ JSON_LIKE = st.recursive(
 )
 
 
+@settings(max_examples=30)
 @given(JSON_LIKE)
 def test_whatever_comes_in_the_result_encodes_as_json(value: object) -> None:
     assert msgspec.json.encode(clean(value))
