@@ -238,20 +238,24 @@ def settle(bench: Bench, limit_s: float = 4.0) -> None:
     """Until the engine has sent next to nothing for two looks (all buffers full, or all swallowed), or the limit."""
     end, before, quiet = time.monotonic() + limit_s, 0, 0
     while time.monotonic() < end and quiet < 2:
-        sent = engine_stats(bench)["sent_bytes"]
+        sent = stats(bench.mock)["sent_bytes"]
         quiet = quiet + 1 if sent - before < QUIET_BYTES else 0
         before = sent
         time.sleep(SETTLE_STEP_S)
 
 
-def slow_readers(bench: Bench, gateway: Running, count: int) -> dict[str, float]:
-    """What clients that stopped reading hold: in the gateway's memory, and in the kernel's queues of its sockets."""
-    pids = tree(gateway.process.pid)
-    rss, queued = rss_bytes(pids), socket_bytes(pids)
-    with Held(bench.cores.load, **flood(gateway, count)) as held:
-        settle(bench)
-        grown, kernel = rss_bytes(pids) - rss, socket_bytes(pids) - queued
-        ready = held.ready
+def slow_readers(bench: Bench, name: str, count: int) -> dict[str, float]:
+    """What clients that stopped reading hold: in the gateway's memory, and in the kernel's queues of its sockets.
+
+    On a process of its own: memory that an earlier load left free would hide what these clients need.
+    """
+    with one_gateway(bench, name, [bench.mock.port]) as gateway:
+        pids = tree(gateway.process.pid)
+        rss, queued = rss_bytes(pids), socket_bytes(pids)
+        with Held(bench.cores.load, **flood(gateway, count)) as held:
+            settle(bench)
+            grown, kernel = rss_bytes(pids) - rss, socket_bytes(pids) - queued
+            ready = held.ready
     mib = 1024 * 1024
     total = (grown + kernel) / count / mib
     return {"clients": ready, "rss_mib": grown / mib, "kernel_mib": kernel / mib, "mib_per_client": total}
@@ -291,7 +295,13 @@ def slow_reader_ab(bench: Bench, gateway: Running, pairs: int) -> dict[str, Any]
         upper, lower = medians(beside, quantile), medians(alone, quantile)
         found[f"{quantile}_us_alone"] = statistics.median(lower)
         found[f"{quantile}_ratio"] = median_ratio(upper, lower)
+    found["p99_ratio_quiet"] = quiet(beside) / quiet(alone)
     return found
+
+
+def quiet(blocks: list[dict[str, list[float]]]) -> float:
+    """Lower quartile of all windows' p99: what is left when the neighbours were quiet."""
+    return statistics.quantiles([value for block in blocks for value in block["p99"]], n=4)[0]
 
 
 def medians(blocks: list[dict[str, list[float]]], quantile: str) -> list[float]:
@@ -307,8 +317,8 @@ def median_ratio(upper: Sequence[float | None], lower: Sequence[float | None]) -
 # ---- clients that leave, engines that die -----------------------------------------------------------------------
 
 
-def engine_stats(bench: Bench) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(ask(bench.mock.port, "/stats")[1])
+def stats(mock: Running) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ask(mock.port, "/stats")[1])
     return found
 
 
@@ -327,7 +337,7 @@ def aborts(bench: Bench, gateway: Running, count: int) -> dict[str, Any]:
         tag=bench.tag,
     )
     time.sleep(0.3)
-    seen = dict(engine_stats(bench)["abort_list"])
+    seen = dict(stats(bench.mock)["abort_list"])
     delays = sorted((seen[tag] - left) / 1e6 for tag, left in report["closed"] if left and tag in seen)
     in_time = sum(delay <= 20 for delay in delays)
     return {
@@ -362,7 +372,10 @@ def one_of_four_in(bench: Bench, name: str, mode: str, count: int) -> dict[str, 
             ask(mocks[0].port, f"/mode/{mode}")
             asked = {"conns": 4, "count": count, "prompt": "bench:bytes=1024"}
             report = run_client("load", bench.cores.load, port=gateway.port, **asked)
+        met = 1 if mode == "exit" and mocks[0].process.poll() is not None else stats(mocks[0])["failed"]
     finally:
         for mock in mocks:
             stop(mock.process)
-    return {"requests": count, "served": report["whole"], "first_error": report["first_error"]}
+    if not met:
+        raise CannotMeasureError(f"{name}: no request met the engine that fails by {mode}")
+    return {"requests": count, "served": report["whole"], "met": met, "first_error": report["first_error"]}

@@ -49,7 +49,7 @@ static enum mode mode = MODE_OK;
 static struct conn *graveyard;
 static struct conn **heap;
 static int heap_count, heap_room;
-static long requests, streams, aborts, tagged, open_conns;
+static long requests, failed, streams, aborts, tagged, open_conns;
 static uint64_t sent_bytes;
 static struct { long tag; int64_t at_ns; } abort_list[ABORTS_KEPT];
 
@@ -294,8 +294,8 @@ static void answer_completion(struct conn *conn) {
 static void answer_stats(struct conn *conn) {
     long kept = tagged < ABORTS_KEPT ? tagged : ABORTS_KEPT;
     char *body = need(malloc((size_t)kept * 48 + 512));
-    int at = sprintf(body, "{\"requests\":%ld,\"streams\":%ld,\"aborts\":%ld,\"open\":%ld,\"sent_bytes\":%llu,\"abort_list\":[",
-                     requests, streams, aborts, open_conns, (unsigned long long)sent_bytes);
+    int at = sprintf(body, "{\"requests\":%ld,\"failed\":%ld,\"streams\":%ld,\"aborts\":%ld,\"open\":%ld,\"sent_bytes\":%llu,\"abort_list\":[",
+                     requests, failed, streams, aborts, open_conns, (unsigned long long)sent_bytes);
     for (long i = 0; i < kept; i++)
         at += sprintf(body + at, "%s[%ld,%lld]", i ? "," : "", abort_list[i].tag, (long long)abort_list[i].at_ns);
     at += sprintf(body + at, "]}");
@@ -342,6 +342,7 @@ static struct ask understand(const char *body, size_t count) {
 }
 
 static void complete(struct conn *conn, const char *body, size_t count) {
+    failed += mode != MODE_OK;
     if (mode == MODE_EXIT) exit(0);
     if (mode == MODE_CLOSE) {
         drop(conn);

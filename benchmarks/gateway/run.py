@@ -137,7 +137,9 @@ def run_memory(bench: measure.Bench, results: dict[str, Any]) -> None:
 
 def run_slow(bench: measure.Bench, results: dict[str, Any], pairs: int) -> None:
     say("slow readers: memory with 16")
-    results["slow"] = measure.each(bench, bench.gateways, lambda one: measure.slow_readers(bench, one, 16))
+    results["slow"] = measure.each(
+        bench, bench.gateways, lambda one: measure.slow_readers(bench, one.name, 16)
+    )
     say(f"slow readers: 16 others beside them, {pairs} pairs")
     chosen = [gateway for gateway in bench.gateways if gateway.name in {"nginx", bars.OURS}]
     results["slow_ab"] = measure.each(bench, chosen, lambda one: measure.slow_reader_ab(bench, one, pairs))
