@@ -71,7 +71,8 @@ def read_head(raw: bytes) -> AnswerHead:
         status=status,
         chunked=fields.chunked,
         length_bytes=None if fields.chunked else fields.length_bytes,
-        keep_alive=(version == b"HTTP/1.1" and fields.connection != b"close") or fields.connection == b"keep-alive",
+        keep_alive=b"close" not in fields.connection
+        and (version == b"HTTP/1.1" or b"keep-alive" in fields.connection),
         event_stream=fields.event_stream,
         retry_after_s=fields.retry_after_s,
         start=passed + fields.framing(),
