@@ -7,16 +7,15 @@ by another, one that dies later ends the stream with an error in band. It never 
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
-from freehold.gateway import body, heads, refuse
+from freehold.gateway import body, refuse
 from freehold.gateway.assemble import Assembler, assembler_for
 from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
 from freehold.gateway.refuse import Refusal
+from freehold.gateway.request import Request
 from freehold.gateway.targets import Model, Target
 from freehold.gateway.upstream import UpstreamConnection, connect
 
@@ -36,27 +35,29 @@ _TRY_ELSEWHERE = frozenset(
 _WITH_USAGE_OPTION = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
-@dataclass(slots=True, kw_only=True)
-class Request:
-    """A complete, well-framed request as the exchange needs it."""
-
-    path: str
-    body: bytes
-    request_id: str
-    stream: bool
-    http11: bool
-    keep_alive: bool
-    passed: bytes
-    """Header lines that go on to the engine (trace context and the like), each with CRLF."""
-
-
 class Exchange:
-    """One request under way."""
+    """One request under way. Defaults stand on the class: an instance holds what this request has met so far."""
 
-    __slots__ = ("_answer_bytes", "_assembler", "_at_target", "_attempts", "_connecting", "_connection", "_first_s",
-                 "_fresh", "_head", "_heard", "_heard_s", "_kept", "_last", "_paused_s", "_pending", "_started_s",
-                 "_tried", "client", "done", "engine_keeps_alive", "gateway", "keeps_client", "model", "on_body", "request", "target",
-                 "wants_payload")  # fmt: skip
+    done = False
+    target: Target | None = None
+    wants_payload = False
+    engine_keeps_alive = False
+    keeps_client = True
+    _at_target = False
+    _connection: UpstreamConnection | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _tried: frozenset[str] = frozenset()
+    _attempts = 0
+    _fresh = False
+    _head: AnswerHead | None = None
+    _pending = b""
+    _kept: tuple[bytes, ...] = ()
+    _assembler: Assembler | None = None
+    _last = b""
+    _first_s: float | None = None
+    _heard = False
+    _paused_s: float | None = None
+    _answer_bytes = 0
 
     def __init__(
         self, gateway: "Gateway", client: "ClientConnection", model: Model, request: Request
@@ -65,28 +66,7 @@ class Exchange:
         self.client = client
         self.model = model
         self.request = request
-        self.done = False
-        self.target: Target | None = None
-        self.engine_keeps_alive = False
-        self.keeps_client = True
-        self.wants_payload = False
-        self.on_body: Callable[[bytes], None] = self._splice
-        self._at_target = False
-        self._connection: UpstreamConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._tried: set[str] = set()
-        self._attempts = 0
-        self._fresh = False
-        self._head: AnswerHead | None = None
-        self._pending = b""
-        self._kept: list[bytes] = []
-        self._assembler: Assembler | None = None
-        self._last = b""
         self._started_s = self._heard_s = gateway.now_s()
-        self._first_s: float | None = None
-        self._heard = False
-        self._paused_s: float | None = None
-        self._answer_bytes = 0
 
     def __repr__(self) -> str:
         at = self.target.id if self.target else "nowhere"
@@ -101,20 +81,25 @@ class Exchange:
         self._attempt()
 
     def _attempt(self) -> None:
-        now_s = self.gateway.now_s()
-        target = self.target if self._fresh else self.model.choose(now_s, self._tried)
+        target = self.target if self._fresh else self.model.choose(self._heard_s, self._tried)
         if target is None:
             self._refuse(self._no_replica())
             return
         self._attempts += not self._fresh
-        self._heard_s, self._head, self._kept = now_s, None, []
         self.target, self._at_target = target, True
         target.in_flight += 1
         connection = None if self._fresh else target.take_idle()
         if connection is not None:
-            self._send(connection)
+            self._connection = connection
+            connection.send(self, self._engine_request(target))
         else:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(target))
+
+    def _attempt_again(self) -> None:
+        """Begin another attempt; what the one before had begun to hear is forgotten."""
+        self._heard_s, self._head, self._kept, self._assembler = self.gateway.now_s(), None, (), None
+        self._first_s = None
+        self._attempt()
 
     async def _connect(self, target: Target) -> None:
         try:
@@ -127,33 +112,48 @@ class Exchange:
         if self.done:
             target.keep(connection)
             return
-        self._send(connection)
+        self._connection = connection
+        connection.send(self, self._engine_request(target))
         if self._paused_s is not None:
             connection.pause()
 
-    def _send(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
-        connection.send(self, self._engine_request(connection.target))
-
     def _engine_request(self, target: Target) -> bytes:
-        request, data = self.request, self.request.body
-        if target.endpoint.upstream_model and target.endpoint.upstream_model != target.endpoint.model:
-            data = body.with_model(data, target.endpoint.upstream_model)
-        self._assembler = None
-        if target.engine.stream_to_abort and not request.stream:
-            self._assembler = assembler_for(request.path)
-            if self._assembler is not None:
-                data = body.as_stream(data, with_usage=request.path in _WITH_USAGE_OPTION)
-        start = heads.request_start(target.path(request.path), target.authority, target.endpoint.api_key)
-        return b"%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
-            start,
+        request = self.request
+        data = request.body if target.as_it_is else self._adapted_body(target)
+        return b"%b%d\r\n%b%b\r\n%b" % (
+            target.request_start(request.path),
             len(data),
-            request.request_id.encode(),
+            request.id_line,
             request.passed,
             data,
         )
 
+    def _adapted_body(self, target: Target) -> bytes:
+        request, data = self.request, self.request.body
+        if target.renamed:
+            data = body.with_model(data, target.endpoint.upstream_model)
+        if target.engine.stream_to_abort and not request.stream:
+            self._assembler = assembler_for(request.path)
+            if self._assembler is not None:
+                data = body.as_stream(data, with_usage=request.path in _WITH_USAGE_OPTION)
+        return data
+
     # What the engine's connection calls
+
+    def takes_whole(self, head: AnswerHead) -> bool:
+        """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
+        plain = head.status == 200 and head.keep_alive and self._assembler is None
+        return plain and self.request.keep_alive and not self.gateway.draining
+
+    def on_whole(self, head: AnswerHead, data: bytes) -> None:
+        """Pass on such an answer; its connection is free again."""
+        assert self.target is not None
+        self._connection = None
+        self.target.succeeded()
+        self._answer_bytes = len(data)
+        self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
+        self._finish(200)
+        self.client.answered()
 
     def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
         """Decide what to do with an answer whose head has come."""
@@ -183,9 +183,8 @@ class Exchange:
     def _client_head(self, head: AnswerHead) -> bytes:
         http11 = self.request.http11
         self.keeps_client = http11 and (head.chunked or head.length_bytes is not None)
-        return heads.answer_start(head, http11=http11) + self.client.head_end(
-            self.request, close=not self.keeps_client
-        )
+        start = head.start if http11 else head.start_unchunked
+        return start + self.client.head_end(self.request, close=not self.keeps_client)
 
     def on_end(self) -> None:
         """Finish: the answer was read to its end."""
@@ -214,7 +213,7 @@ class Exchange:
             # A pooled connection that the engine closed at the same moment: no sign of a sick replica.
             self._fresh = True
             self._leave_target()
-            self._attempt()
+            self._attempt_again()
         else:
             self._attempt_failed("lost")
 
@@ -234,7 +233,7 @@ class Exchange:
     def _collect(self, data: bytes) -> None:
         self._heard = True
         if sum(map(len, self._kept)) < _ERROR_BODY_BYTES_MAX:
-            self._kept.append(data)
+            self._kept = (*self._kept, data)
 
     def _assemble(self, data: bytes) -> None:
         assert self._assembler is not None
@@ -305,10 +304,10 @@ class Exchange:
     def _attempt_over(self, reason: str) -> None:
         assert self.target is not None
         self.gateway.meters.retried(self.model.entry.name, reason)
-        self._tried.add(self.target.id)
+        self._tried = self._tried | {self.target.id}
         self._leave_target()
         self._fresh = False
-        self._attempt()
+        self._attempt_again()
 
     def _no_replica(self) -> Refusal:
         name = self.model.entry.name
@@ -418,12 +417,8 @@ class Exchange:
         self.done = True
         self._leave_target()
         self.model.in_flight -= 1
-        now_s = self.gateway.now_s()
-        self.gateway.meters.finished(
-            self.model.entry.name,
-            self.request.path,
-            status,
-            took_s=now_s - self._started_s,
-            ttft_s=None if self._first_s is None else self._first_s - self._started_s,
-            answer_bytes=self._answer_bytes,
+        took_s = self.gateway.now_s() - self._started_s
+        ttft_s = None if self._first_s is None else self._first_s - self._started_s
+        self.model.meters.finished(
+            self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self._answer_bytes
         )

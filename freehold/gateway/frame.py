@@ -5,6 +5,7 @@ used again), whether a cut fell on a chunk border (so that an error can still be
 is assembled, the payload inside the chunks. It never searches for an end marker, since text may contain one.
 """
 
+from functools import lru_cache
 from typing import Protocol
 
 # A chunk-size line is at most 16 hex digits (RFC 9112 7.1 sets no limit; 64-bit sizes need 16) plus extensions.
@@ -155,6 +156,9 @@ class ChunkedFrame:
         self.done = not line
 
 
+@lru_cache(
+    maxsize=4096
+)  # a stream's chunks have a few hundred sizes; looking one up is a tenth of reading it
 def _chunk_size(line: bytes) -> int:
     if b"\r" in line or b"\n" in line:
         raise BadFramingError("bare CR or LF in chunked framing")

@@ -13,10 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from freehold.core.ids import is_request_id, new_request_id
 from freehold.gateway import heads, refuse
-from freehold.gateway.exchange import Exchange, Request
+from freehold.gateway.exchange import Exchange
 from freehold.gateway.refuse import Refusal
+from freehold.gateway.request import Request, take_header, unnamed
 
 if TYPE_CHECKING:
     from freehold.gateway.service import Gateway
@@ -29,98 +29,8 @@ _LOW_WATER_BYTES = (
 )  # Resume well below the mark, so that reading is not switched on and off per chunk.
 HEAD_BYTES_MAX = 64 * 1024
 """Longest request head, bytes. Source: our own bound; twice the 32 KiB of most cloud load balancers."""
-_HEADERS_MAX = 100  # Source: Apache's LimitRequestFields default.
 _QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; nobody's SDK pipelines, so this is generous.
 _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
-_PASSED_ON = frozenset({b"traceparent", b"tracestate", b"anthropic-version", b"anthropic-beta"})
-
-
-class Incoming:
-    """One request as it is being parsed."""
-
-    __slots__ = (
-        "body",
-        "body_bytes",
-        "codings",
-        "encoding",
-        "expect",
-        "header_count",
-        "hosts",
-        "http11",
-        "keep_alive",
-        "method",
-        "passed",
-        "refusal",
-        "request_id",
-        "url",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.method = ""
-        self.url = b""
-        self.body: list[bytes] = []
-        self.body_bytes = 0
-        self.header_count = 0
-        self.hosts = 0
-        self.codings: list[bytes] = []
-        self.encoding = b""
-        self.expect = False
-        self.http11 = True
-        self.keep_alive = True
-        self.passed = b""
-        self.request_id = ""
-        self.refusal: Refusal | None = None
-
-    @property
-    def path(self) -> str:
-        """Return the path as it was sent, without the query, never normalised; broken bytes show as `?`."""
-        return self.url.partition(b"?")[0].decode("ascii", "replace")
-
-    def as_request(self, *, stream: bool) -> Request:
-        """Return what an exchange needs."""
-        return Request(
-            path=self.path,
-            body=b"".join(self.body),
-            request_id=self.request_id or new_request_id(),
-            stream=stream,
-            http11=self.http11,
-            keep_alive=self.keep_alive,
-            passed=self.passed,
-        )
-
-    def take_header(self, name: bytes, value: bytes) -> None:
-        """Take the headers that mean something to the gateway."""
-        name = name.lower()
-        self.header_count += 1
-        if name == b"host":
-            self.hosts += 1
-        elif name == b"transfer-encoding":
-            self.codings.append(value.strip().lower())
-        elif name == b"x-request-id":
-            text = value.decode("latin-1")
-            self.request_id = text if is_request_id(text) else ""
-        elif name == b"expect":
-            self.expect = value.lower() == b"100-continue"
-        elif name == b"content-encoding":
-            self.encoding = value.strip().lower()
-        elif name in _PASSED_ON:
-            self.passed += b"%b: %b\r\n" % (name, value)
-
-    def check_head(self) -> Refusal | None:
-        """Return why this head cannot be trusted or served, or None."""
-        if self.header_count > _HEADERS_MAX:
-            return refuse.malformed(f"More than {_HEADERS_MAX} header fields.", status=431)
-        if self.hosts != 1 and (self.http11 or self.hosts):
-            return refuse.malformed("A request needs exactly one Host header.")
-        if self.codings and (self.codings != [b"chunked"] or not self.http11):
-            return refuse.malformed("The only transfer coding accepted is a single 'chunked', in HTTP/1.1.")
-        if not self.url.startswith(b"/"):
-            return refuse.malformed("The request target must be a path.")
-        if self.encoding not in {b"", b"identity"}:
-            return refuse.invalid(
-                "Compressed request bodies are not accepted.", status=415, code="unsupported_encoding"
-            )
-        return None
 
 
 class ClientConnection(asyncio.Protocol):
@@ -148,8 +58,8 @@ class ClientConnection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.closing = False
         self._parser = httptools.HttpRequestParser(self)
-        self._incoming: Incoming | None = None
-        self._queue: deque[Incoming] = deque()
+        self._incoming: Request | None = None
+        self._queue: deque[Request] = deque()
         self._waiting = b""
         self._head_bytes = 0
         self._reading = True
@@ -230,7 +140,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        self._incoming = Incoming()
+        self._incoming = Request()
 
     def on_url(self, url: bytes) -> None:
         """Take the request target, or a part of it."""
@@ -240,47 +150,51 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
         if self._incoming is not None:
-            self._incoming.take_header(name, value)
+            take_header(self._incoming, name, value)
 
     def on_headers_complete(self) -> None:
         """Check the head; a body that is too large or unwanted is refused before it is read."""
-        incoming = self._incoming
-        if incoming is None:
+        request = self._incoming
+        if request is None:
             return
         self._head_bytes = -1
-        incoming.method = self._parser.get_method().decode("ascii")
-        incoming.http11 = self._parser.get_http_version() == "1.1"
-        incoming.keep_alive = self._parser.should_keep_alive() and incoming.http11
-        incoming.refusal = incoming.check_head()
-        self._deadline_s = self.gateway.now_s() + self.gateway.settings.body_s
-        if incoming.expect and incoming.refusal is None and self.exchange is None:
+        request.method = self._parser.get_method()
+        request.http11 = self._parser.get_http_version() == "1.1"
+        request.keep_alive = request.http11 and self._parser.should_keep_alive()
+        request.refusal = request.check_head()
+        request.name()
+        self._deadline_s = self.gateway.tick_s + self.gateway.settings.body_s
+        if request.expect and request.refusal is None and self.exchange is None:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body, within the limit."""
-        incoming = self._incoming
-        if incoming is None or incoming.refusal is not None:
+        request = self._incoming
+        if request is None or request.refusal is not None:
             return
-        incoming.body_bytes += len(data)
-        if incoming.body_bytes > self.gateway.settings.max_body_bytes:
-            incoming.body.clear()
-            incoming.refusal = self._too_large()
+        request.body_bytes += len(data)
+        if request.body_bytes > self.gateway.settings.max_body_bytes:
+            request.pieces = None
+            request.refusal = self._too_large()
+        elif request.pieces is None:
+            request.pieces = [data]
         else:
-            incoming.body.append(data)
+            request.pieces.append(data)
 
     def on_message_complete(self) -> None:
         """Queue the request; it is answered when those before it are."""
-        incoming, self._incoming = self._incoming, None
+        request, self._incoming = self._incoming, None
         self._head_bytes = 0
-        if incoming is not None:
-            self._queue.append(incoming)
+        if request is not None:
+            request.complete()
+            self._queue.append(request)
 
     # Parsing
 
     def _feed(self, data: bytes) -> None:
         if self._idle:
             self._idle = False
-            self._deadline_s = self.gateway.now_s() + self.gateway.settings.header_s
+            self._deadline_s = self.gateway.tick_s + self.gateway.settings.header_s
         broken: Refusal | None = None
         if self._head_bytes >= 0:
             self._head_bytes += len(data)
@@ -290,7 +204,10 @@ class ClientConnection(asyncio.Protocol):
             self._after_upgrade(data[exc.args[0] :])
         except httptools.HttpParserError as exc:
             broken = refuse.malformed(f"Malformed HTTP request: {exc}.")
-        self._after_feed(broken)
+        if broken is None and self._incoming is None and len(self._queue) == 1 and not self._write_paused:
+            self._dispatch(self._queue.popleft())
+        else:
+            self._after_feed(broken)
 
     def _after_feed(self, broken: Refusal | None) -> None:
         incoming = self._incoming
@@ -306,7 +223,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if broken is not None:
             # Requests that came whole before the broken one are answered first; it is refused in its turn.
-            poison = Incoming()
+            poison = unnamed()
             poison.refusal = broken
             self._queue.append(poison)
             self._stop_reading()
@@ -345,14 +262,13 @@ class ClientConnection(asyncio.Protocol):
         if waiting:
             self._feed(waiting)
         elif self._incoming is None and not self._head_bytes:
-            self._idle = True
-            self._deadline_s = self.gateway.now_s() + self.gateway.settings.idle_s
+            self._rest()
 
-    def _dispatch(self, incoming: Incoming) -> None:
-        if incoming.refusal is not None:
-            self.refuse(incoming.refusal, incoming.as_request(stream=False))
+    def _dispatch(self, request: Request) -> None:
+        if request.refusal is not None:
+            self.refuse(request.refusal, request)
             return
-        exchange = self.gateway.begin(self, incoming)
+        exchange = self.gateway.begin(self, request)
         if exchange is not None:
             self.exchange = exchange
             exchange.start()
@@ -363,8 +279,15 @@ class ClientConnection(asyncio.Protocol):
         assert exchange is not None
         if not exchange.request.keep_alive or self.gateway.draining or not exchange.keeps_client:
             self.close()
-        else:
+        elif self._queue or self._waiting or self._write_paused or not self._reading:
             self._next()
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait for a next request."""
+        self._idle = True
+        self._deadline_s = self.gateway.tick_s + self.gateway.settings.idle_s
 
     # Answers made here
 
@@ -386,12 +309,11 @@ class ClientConnection(asyncio.Protocol):
         body: bytes,
         *,
         content_type: str = "application/json",
-        head_only: bool = False,
     ) -> None:
-        """Write a whole answer (or its head alone, for HEAD) and go on with the next request."""
+        """Write a whole answer (its head alone, for HEAD) and go on with the next request."""
         head = f"content-length: {len(body)}\r\ncontent-type: {content_type}\r\n".encode()
         end = self.head_end(request, close=False)
-        self.write(heads.status_line(status) + head + end + (b"" if head_only else body))
+        self.write(heads.status_line(status) + head + end + (b"" if request.method == b"HEAD" else body))
         self.exchange = None
         if request.keep_alive and not self.gateway.draining:
             self._next()
@@ -402,7 +324,7 @@ class ClientConnection(asyncio.Protocol):
         """Write an error answer; `request` is None where it could not be understood."""
         if not refusal.by_engine:
             self.gateway.meters.refused(refusal.error.code or str(refusal.error.status))
-        request = request or Incoming().as_request(stream=False)
+        request = request or unnamed()
         body = refuse.body(refusal.error, request.path)
         extra = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
         if refusal.retry_after_s is not None:

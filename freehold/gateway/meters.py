@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from freehold.core.events import ReplicaState, Snapshot
-from freehold.telemetry.metrics import Metrics, Reading, Spread, Values
+from freehold.telemetry.metrics import Count, Metrics, Reading, Values
 
 if TYPE_CHECKING:
     from freehold.gateway.service import Gateway
@@ -19,28 +19,12 @@ class Meters:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self._requests = self.metrics.counter("freehold_gateway_requests_total")
-        self._bytes = self.metrics.counter("freehold_gateway_response_bytes_total")
-        self._seconds = self.metrics.histogram("freehold_gateway_request_seconds")
-        self._ttft = self.metrics.histogram("freehold_gateway_ttft_seconds")
-        self._spreads: dict[str, tuple[Spread, Spread]] = {}
         self.requests_total = 0
         self.errors_total = 0
 
-    def finished(
-        self, model: str, path: str, status: int, *, took_s: float, ttft_s: float | None, answer_bytes: int
-    ) -> None:
-        """Count one request that went to an engine, however it ended (499: the client left)."""
-        self.requests_total += 1
-        self.errors_total += status >= 500
-        self._requests.labels(model, path, str(status)).value += 1
-        self._bytes.labels(model).value += answer_bytes
-        spreads = self._spreads.get(model)
-        if spreads is None:
-            spreads = self._spreads[model] = (self._seconds.labels(model), self._ttft.labels(model))
-        spreads[0].observe(took_s)
-        if ttft_s is not None:
-            spreads[1].observe(ttft_s)
+    def for_model(self, model: str) -> "ModelMeters":
+        """Return the counters of one model's requests."""
+        return ModelMeters(self, model)
 
     def refused(self, reason: str) -> None:
         """Count one request that the gateway itself refused."""
@@ -82,6 +66,38 @@ class Meters:
             lambda: {(r.model, r.id): r.restarts for r in gateway.directory.snapshot.replicas}
         )
         self.metrics.counter("freehold_log_dropped_total").read_from(lambda: {(): gateway.log_dropped()})
+
+
+class ModelMeters:
+    """What is counted of one model's requests, with its handles at hand."""
+
+    __slots__ = ("_all", "_bytes", "_counts", "_model", "_requests", "_seconds", "_ttft")
+
+    def __init__(self, all_meters: Meters, model: str) -> None:
+        metrics = all_meters.metrics
+        self._all = all_meters
+        self._model = model
+        self._requests = metrics.counter("freehold_gateway_requests_total")
+        self._counts: dict[tuple[str, int], Count] = {}
+        self._bytes = metrics.counter("freehold_gateway_response_bytes_total").labels(model)
+        self._seconds = metrics.histogram("freehold_gateway_request_seconds").labels(model)
+        self._ttft = metrics.histogram("freehold_gateway_ttft_seconds").labels(model)
+
+    def finished(
+        self, path: str, status: int, *, took_s: float, ttft_s: float | None, answer_bytes: int
+    ) -> None:
+        """Count one request that went to an engine, however it ended (499: the client left)."""
+        self._all.requests_total += 1
+        count = self._counts.get((path, status))
+        if count is None:
+            count = self._counts[path, status] = self._requests.labels(self._model, path, str(status))
+        count.value += 1
+        self._bytes.value += answer_bytes
+        self._seconds.observe(took_s)
+        if ttft_s is not None:
+            self._ttft.observe(ttft_s)
+        if status >= 500:
+            self._all.errors_total += 1
 
 
 def _upstream(gateway: "Gateway") -> dict[Values, float]:

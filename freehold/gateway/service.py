@@ -13,10 +13,11 @@ from freehold.core.clock import wall_s
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway import answers, refuse
 from freehold.gateway.body import read_body
-from freehold.gateway.exchange import Exchange, Request
-from freehold.gateway.http_in import ClientConnection, Incoming, model_id_of
+from freehold.gateway.exchange import Exchange
+from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.meters import Meters
 from freehold.gateway.refuse import Refusal
+from freehold.gateway.request import ENGINE_PATHS, Request
 from freehold.gateway.route import RetryBudget
 from freehold.gateway.settings import Settings
 from freehold.gateway.targets import Directory
@@ -25,16 +26,6 @@ from freehold.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from freehold.telemetry.logs import Logger
 
-ENGINE_PATHS = frozenset(
-    {
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/rerank",
-        "/v1/messages",
-    }
-)
 _TICK_S = 0.5  # One coarse timer for every time limit of every connection: limits are seconds, half of one is exact enough.
 CONNECTIONS_MAX = 20000
 """Client connections at once. Source: our own bound; twice the 10,000 idle connections that the design asks for."""
@@ -47,8 +38,10 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.now_s: Callable[[], float] = loop.time
-        self.directory = Directory()
+        self.tick_s = loop.time()
+        """The time of the last tick: exact enough for deadlines of seconds, and free."""
         self.meters = Meters()
+        self.directory = Directory(self.meters.for_model)
         self.budget = RetryBudget(loop.time())
         self.connections: set[ClientConnection] = set()
         self.draining = False
@@ -122,35 +115,10 @@ class Gateway:
         self.connections.add(connection)
         return len(self.connections) <= CONNECTIONS_MAX
 
-    def begin(self, client: ClientConnection, incoming: Incoming) -> Exchange | None:
+    def begin(self, client: ClientConnection, request: Request) -> Exchange | None:
         """Answer a request here, or return the exchange that will."""
-        path = incoming.path
-        if path in ENGINE_PATHS:
-            return self._begin_exchange(client, incoming)
-        request = incoming.as_request(stream=False)
-        answer = self._local(path, incoming.method)
-        if isinstance(answer, Refusal):
-            client.refuse(answer, request)
-        else:
-            status, body, content_type = answer
-            client.reply(
-                request, status, body, content_type=content_type, head_only=incoming.method == "HEAD"
-            )
-        return None
-
-    def _local(self, path: str, method: str) -> answers.Answer | Refusal:
-        local = answers.LOCAL.get(path)
-        one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
-        if local is None and not one_model:
-            return refuse.not_found(path)
-        if method not in {"GET", "HEAD"}:
-            return refuse.wrong_method(method, "GET, HEAD")
-        return local(self) if local is not None else answers.one_model(self, model_id_of(path))
-
-    def _begin_exchange(self, client: ClientConnection, incoming: Incoming) -> Exchange | None:
-        request = incoming.as_request(stream=False)
-        if incoming.method != "POST":
-            client.refuse(refuse.wrong_method(incoming.method, "POST"), request)
+        if request.path not in ENGINE_PATHS:
+            self._answer_here(client, request)
             return None
         found = self._exchange_for(client, request)
         if isinstance(found, Refusal):
@@ -158,7 +126,26 @@ class Gateway:
             return None
         return found
 
+    def _answer_here(self, client: ClientConnection, request: Request) -> None:
+        answer = self._local(request.path, request.method)
+        if isinstance(answer, Refusal):
+            client.refuse(answer, request)
+        else:
+            status, body, content_type = answer
+            client.reply(request, status, body, content_type=content_type)
+
+    def _local(self, path: str, method: bytes) -> answers.Answer | Refusal:
+        local = answers.LOCAL.get(path)
+        one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
+        if local is None and not one_model:
+            return refuse.not_found(path)
+        if method not in {b"GET", b"HEAD"}:
+            return refuse.wrong_method(method.decode("ascii"), "GET, HEAD")
+        return local(self) if local is not None else answers.one_model(self, model_id_of(path))
+
     def _exchange_for(self, client: ClientConnection, request: Request) -> Exchange | Refusal:
+        if request.method != b"POST":
+            return refuse.wrong_method(request.method.decode("ascii"), "POST")
         asked = read_body(request.body)
         if isinstance(asked, Refusal):
             return asked
@@ -184,7 +171,7 @@ class Gateway:
     def _tick(self) -> None:
         # The next tick is set first: whatever goes wrong in this one, time limits go on being enforced.
         self._ticking = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
-        now_s = self.now_s()
+        self.tick_s = now_s = self.now_s()
         date_s = int(wall_s())
         if date_s != self._date_s:
             self._date_s = date_s

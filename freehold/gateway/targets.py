@@ -4,7 +4,7 @@ A snapshot is taken over whole, in one call, between two requests. A target that
 count of requests; one that goes takes no more and closes what is idle. Nothing here asks the control plane anything.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,6 +12,8 @@ from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.gateway import route
+from freehold.gateway.heads import request_start
+from freehold.gateway.meters import ModelMeters
 
 if TYPE_CHECKING:
     from freehold.gateway.upstream import UpstreamConnection
@@ -23,8 +25,8 @@ IDLE_CONNECTIONS_MAX = 64
 class Target:
     """One endpoint as the data plane sees it: address, load, suspicion, idle connections (last in, first out)."""
 
-    __slots__ = ("_failures", "_idle", "authority", "endpoint", "engine", "gone", "host", "id", "in_flight", "port",
-                 "prefix", "slots", "suspect_until_s", "tls")  # fmt: skip
+    __slots__ = ("_failures", "_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gone", "host", "id",
+                 "in_flight", "port", "prefix", "renamed", "slots", "suspect_until_s", "tls")  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, engine: Engine) -> None:
         parts = urlsplit(endpoint.url)
@@ -41,7 +43,10 @@ class Target:
         self.suspect_until_s = 0.0
         self.gone = False
         self._failures = 0
+        self.renamed = endpoint.upstream_model not in {"", endpoint.model}
+        self.as_it_is = not self.renamed and not engine.stream_to_abort
         self._idle: list[UpstreamConnection] = []
+        self._starts: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
         suspected = f", suspect until {self.suspect_until_s:.1f}" if self.suspect_until_s else ""
@@ -52,7 +57,15 @@ class Target:
         """Return how many connections wait for work."""
         return len(self._idle)
 
-    def path(self, path: str) -> str:
+    def request_start(self, path: str) -> bytes:
+        """Return a request's head for this target up to the number that is its body's length."""
+        start = self._starts.get(path)
+        if start is None:
+            start = request_start(self._path(path), self.authority, self.endpoint.api_key)
+            self._starts[path] = start
+        return start
+
+    def _path(self, path: str) -> str:
         """Return the engine's path for a gateway path: an endpoint `https://host/x/v1` serves `/x/v1/...`."""
         if self.prefix.endswith("/v1") and path.startswith("/v1/"):
             return self.prefix + path[3:]
@@ -89,8 +102,9 @@ class Target:
 
     def succeeded(self) -> None:
         """Clear suspicion: an answer came."""
-        self._failures = 0
-        self.suspect_until_s = 0.0
+        if self.suspect_until_s:
+            self._failures = 0
+            self.suspect_until_s = 0.0
 
     def retire(self) -> None:
         """Close idle connections and keep none from now on; requests under way go on."""
@@ -102,16 +116,17 @@ class Target:
 class Model:
     """One model that clients can name, with the targets that take its requests now."""
 
-    __slots__ = ("engine", "entry", "in_flight", "targets", "turn")
+    __slots__ = ("engine", "entry", "in_flight", "meters", "targets", "turn")
 
-    def __init__(self, entry: ModelEntry, engine: Engine) -> None:
+    def __init__(self, entry: ModelEntry, engine: Engine, meters: ModelMeters) -> None:
         self.entry = entry
         self.engine = engine
+        self.meters = meters
         self.targets: list[Target] = []
         self.in_flight = 0
         self.turn = 0
 
-    def choose(self, now_s: float, tried: set[str]) -> Target | None:
+    def choose(self, now_s: float, tried: Collection[str]) -> Target | None:
         """Return the least loaded target not yet tried, or None."""
         self.turn += 1
         return route.choose(self.targets, now_s, turn=self.turn, tried=tried)
@@ -120,7 +135,8 @@ class Model:
 class Directory:
     """Models and targets of the newest snapshot."""
 
-    def __init__(self) -> None:
+    def __init__(self, meters_for: Callable[[str], ModelMeters]) -> None:
+        self._meters_for = meters_for
         self.snapshot = Snapshot(generation=-1)
         self.models: dict[str, Model] = {}
         self._targets: dict[tuple[str, int, str], Target] = {}
@@ -137,7 +153,8 @@ class Directory:
         self._apply_targets(snapshot, engines)
         known = self.models
         self.models = {
-            entry.name: known.get(entry.name) or Model(entry, engines[entry.engine])
+            entry.name: known.get(entry.name)
+            or Model(entry, engines[entry.engine], self._meters_for(entry.name))
             for entry in snapshot.models
         }
         for name, model in self.models.items():

@@ -135,6 +135,12 @@ class UpstreamConnection(asyncio.Protocol):
             if rest:
                 self.data_received(rest)
             return
+        if head.length_bytes == len(rest) and self._reads_on and exchange.takes_whole(head):
+            self.exchange = None
+            self.served += 1
+            self.target.keep(self)
+            exchange.on_whole(head, rest)
+            return
         self.frame = frame = head.frame()
         exchange.on_head(self, head)
         if self.exchange is exchange and (rest or frame.done):

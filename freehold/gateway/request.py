@@ -1,0 +1,167 @@
+"""One request as the parser fills it and the exchange reads it, with the headers that mean something to the gateway.
+
+Defaults stand on the class and an instance holds only what differs: most requests differ in four or five fields, and
+this object is made for each one. Headers that mean nothing here are not even looked at.
+"""
+
+from collections.abc import Callable
+
+from freehold.core.ids import is_request_id, new_request_id
+from freehold.gateway import refuse
+from freehold.gateway.refuse import Refusal
+
+ENGINE_PATHS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/rerank",
+        "/v1/messages",
+    }
+)
+"""The paths that engines answer; every other path is answered here or does not exist."""
+HEADERS_MAX = 100
+"""Header fields of one request. Source: Apache's LimitRequestFields default."""
+_KNOWN_PATHS = {path.encode(): path for path in ENGINE_PATHS}
+
+
+class Request:
+    """One request."""
+
+    method = b""
+    url = b""
+    path = ""
+    """The path as it was sent, without the query, never normalised; broken bytes show as U+FFFD."""
+    body = b""
+    body_bytes = 0
+    pieces: list[bytes] | None = None
+    stream = False
+    http11 = True
+    keep_alive = True
+    expect = False
+    header_count = 0
+    hosts = 0
+    codings: tuple[bytes, ...] = ()
+    encoding = b""
+    passed = b""
+    """Header lines that go on to the engine (trace context and the like), each with CRLF."""
+    id_line = b""
+    """The header line of the request's id, for both sides."""
+    refusal: Refusal | None = None
+
+    @property
+    def request_id(self) -> str:
+        """Return the id alone."""
+        return self.id_line[len(_ID_NAME) : -2].decode("ascii")
+
+    def name(self) -> None:
+        """Settle the path and the id, once the head has come."""
+        url = self.url
+        self.path = _KNOWN_PATHS.get(url) or url.partition(b"?")[0].decode("ascii", "replace")
+        if not self.id_line:
+            self.id_line = b"%b%b\r\n" % (_ID_NAME, new_request_id().encode())
+
+    def complete(self) -> None:
+        """Put the body together, once all of it has come."""
+        if self.pieces is not None:
+            self.body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+            self.pieces = None
+
+    def check_head(self) -> Refusal | None:
+        """Return why this head cannot be trusted or served, or None."""
+        if self.hosts == 1 and not self.codings and not self.encoding and self.header_count <= HEADERS_MAX:
+            return None if self.url.startswith(b"/") else _malformed_target()
+        return self._check_odd_head()
+
+    def _check_odd_head(self) -> Refusal | None:
+        if self.header_count > HEADERS_MAX:
+            return refuse.malformed(f"More than {HEADERS_MAX} header fields.", status=431)
+        if self.hosts != 1 and (self.http11 or self.hosts):
+            return refuse.malformed("A request needs exactly one Host header.")
+        if self.codings and (self.codings != (b"chunked",) or not self.http11):
+            return refuse.malformed("The only transfer coding accepted is a single 'chunked', in HTTP/1.1.")
+        if not self.url.startswith(b"/"):
+            return _malformed_target()
+        if self.encoding not in {b"", b"identity"}:
+            return refuse.invalid(
+                "Compressed request bodies are not accepted.", status=415, code="unsupported_encoding"
+            )
+        return None
+
+
+_ID_NAME = b"x-request-id: "
+
+
+def _malformed_target() -> Refusal:
+    return refuse.malformed("The request target must be a path.")
+
+
+def unnamed() -> Request:
+    """Return a stand-in for a request that could not be understood, with an id to find its refusal by."""
+    request = Request()
+    request.name()
+    return request
+
+
+# What each header does. A header that is not here does nothing.
+
+
+def _host(request: Request, value: bytes) -> None:
+    del value
+    request.hosts += 1
+
+
+def _coding(request: Request, value: bytes) -> None:
+    request.codings += (value.strip().lower(),)
+
+
+def _id(request: Request, value: bytes) -> None:
+    if is_request_id(value.decode("latin-1")):
+        request.id_line = b"%b%b\r\n" % (_ID_NAME, value)
+
+
+def _expect(request: Request, value: bytes) -> None:
+    request.expect = value.lower() == b"100-continue"
+
+
+def _encoding(request: Request, value: bytes) -> None:
+    request.encoding = value.strip().lower()
+
+
+def _pass_on(name: bytes) -> Callable[[Request, bytes], None]:
+    def take(request: Request, value: bytes) -> None:
+        request.passed += b"%b: %b\r\n" % (name, value)
+
+    return take
+
+
+_BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
+    b"host": _host,
+    b"transfer-encoding": _coding,
+    b"x-request-id": _id,
+    b"expect": _expect,
+    b"content-encoding": _encoding,
+    **{
+        name: _pass_on(name)
+        for name in (b"traceparent", b"tracestate", b"anthropic-version", b"anthropic-beta")
+    },
+}
+# Names as clients write them, so that most need no lower().
+_BY_NAME = _BY_LOWER_NAME | {name.title(): take for name, take in _BY_LOWER_NAME.items()}
+_IGNORED = frozenset(
+    spelt
+    for name in (b"accept", b"accept-encoding", b"authorization", b"connection", b"content-length", b"content-type",
+                 b"cookie", b"user-agent", b"x-api-key")
+    for spelt in (name, name.title())
+)  # fmt: skip
+
+
+def take_header(request: Request, name: bytes, value: bytes) -> None:
+    """Let one header field do what it does."""
+    request.header_count += 1
+    if name in _IGNORED:
+        return
+    take = _BY_NAME.get(name) or _BY_LOWER_NAME.get(name.lower())
+    if take is not None:
+        take(request, value)
