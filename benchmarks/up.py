@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CONFIG = "examples/01-one-box/freehold.yaml"  # what `make up` serves
 CLEAN_BAR_S = 120.0
 SECOND_BAR_S = 5.0
 STOP_GRACE_S = 45.0
@@ -54,6 +55,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--repeats", type=int, default=3, help="runs of the second `freehold up` (default: 3)"
+    )
+    parser.add_argument(
+        "--config", default=CONFIG, help="what the second `freehold up` serves (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, default=8000, help="the gateway's port (default: 8000)")
     parser.add_argument(
@@ -192,7 +196,7 @@ def verdict(name: str, value_s: float, bar_s: float) -> bool:
 
 
 def second(place: Place, options: argparse.Namespace) -> bool:
-    command = [str(place.checkout / ".venv" / "bin" / "freehold"), "up"]
+    command = [str(place.checkout / ".venv" / "bin" / "freehold"), "up", "--config", options.config]
     if not Path(command[0]).exists():
         raise CannotMeasureError(f"{command[0]} is not there: run `make up` once")
     if options.no_clone:  # what is measured is a second start, so make a first one
