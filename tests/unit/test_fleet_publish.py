@@ -1,0 +1,69 @@
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from freehold.core.events import ReplicaState as State
+from freehold.core.events import Snapshot
+from freehold.engines import all_engines
+from freehold.fleet.events import Answered, Ask, Event, Launch, Started
+from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.publish import build_snapshot
+from freehold.fleet.state import apply, first_view
+
+SETTINGS = FleetSettings(log_dir=Path("/nowhere"))
+LLAMA = ReplicaPlan(id="m-0", model="m", engine=all_engines()["llama-cpp"])
+OUTSIDE = ReplicaPlan(
+    id="m-ext-0",
+    model="m",
+    engine=all_engines()["external"],
+    url="http://elsewhere:1",
+    upstream_model="their-m",
+    api_key="sk-secret",
+)
+
+
+def snapshot(*events: Event) -> Snapshot:
+    view = first_view([LLAMA, OUTSIDE], SETTINGS, 100.0)
+    for event in events:
+        view = apply(view, event, 101.0)
+    return build_snapshot(view, [LLAMA, OUTSIDE], generation=3, wall_offset_s=1e9)
+
+
+def test_a_model_is_there_before_any_replica_is_and_told_once() -> None:
+    (model,) = snapshot().models
+    assert (model.name, model.engine, model.created_s) == ("m", "llama-cpp", 1_000_000_100)
+
+
+def test_a_process_has_an_address_once_it_started() -> None:
+    assert [e.id for e in snapshot(Launch(id="m-0", incarnation=1)).endpoints] == ["m-ext-0"]
+    started = snapshot(
+        Launch(id="m-0", incarnation=1), Started(id="m-0", incarnation=1, pid=7, url="http://127.0.0.1:9")
+    )
+    endpoint = started.endpoints[0]
+    assert (endpoint.url, endpoint.state, endpoint.incarnation) == ("http://127.0.0.1:9", State.STARTING, 1)
+    status = started.replicas[0]
+    assert (status.pid, status.started_wall_s, status.ready_wall_s) == (7, 1e9 + 101, None)
+
+
+def test_an_external_endpoint_carries_its_name_and_key_and_no_status_does() -> None:
+    answered = snapshot(Ask(id="m-ext-0", incarnation=0), Answered(id="m-ext-0", incarnation=0))
+    (endpoint,) = answered.endpoints
+    assert (endpoint.state, endpoint.upstream_model, endpoint.api_key) == (
+        State.READY,
+        "their-m",
+        "sk-secret",
+    )
+    assert b"sk-secret" not in msgspec.json.encode(answered.replicas)
+    assert "sk-secret" not in repr(OUTSIDE)
+
+
+def test_the_shortest_known_context_is_the_models() -> None:
+    external = all_engines()["external"]
+    plans = [
+        ReplicaPlan(id=f"m-{i}", model="m", engine=external, options={"max_context_tokens": tokens})
+        for i, tokens in enumerate([0, 8192, 4096])
+    ]
+    view = replace(first_view(plans, SETTINGS, 0.0))
+    (model,) = build_snapshot(view, plans, generation=1, wall_offset_s=0.0).models
+    assert model.max_context_tokens == 4096
