@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 EXIT_NOT_UP = 3
+"""Source: our own choice; 1 and 2 are Python's own, for a traceback and for argparse."""
 EXIT_NO_PACKAGE = 127
 """What a shell answers for a program that is not there; `engines.base.explain_code` reads it so."""
 

@@ -257,10 +257,14 @@ def _check_sizes(engine: Engine) -> Iterator[str]:
 
 
 def _check_exits(engine: Engine) -> Iterator[str]:
-    for exit_code in EXIT_CODES:
-        for lines in _LOGS if exit_code in (1, -6, 127) else _LOGS[:2]:
-            yield from check_exit(engine, exit_code, lines)
-    if not engine.managed:
+    failures = [
+        failure
+        for exit_code in EXIT_CODES
+        for lines in (_LOGS if exit_code in (1, -6, 127) else _LOGS[:2])
+        for failure in check_exit(engine, exit_code, lines)
+    ]
+    yield from failures
+    if failures or not engine.managed:
         return
     for exit_code, kind in ((0, ExitKind.STOPPED), (-15, ExitKind.STOPPED), (-9, ExitKind.KILLED)):
         if engine.explain_exit(exit_code, ()).kind != kind:

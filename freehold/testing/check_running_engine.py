@@ -25,12 +25,13 @@ START_TIMEOUT_S = 120.0
 """Longest wait for a first token, seconds. Source: our own bound, far above the second that a small model takes."""
 GRACE_S = 10.0
 """Longest wait after SIGTERM, seconds. Source: our own bound; Docker's default grace is the same."""
+# Our own bounds: a slow machine needs seconds for an answer; a look costs a millisecond; a screen of log lines.
 _REQUEST_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 _LOG_TAIL_BYTES = 4000
 _LOOPBACK = ("127.", "::1")
 _CHAT = [{"role": "user", "content": "Say hello."}]
-_TOKENS = 8
+_TOKENS = 8  # enough for a text, few enough for a slow machine
 T = TypeVar("T")
 
 
@@ -100,7 +101,11 @@ def start_child(engine: Engine, placement: Placement) -> Iterator[Child]:
     with (
         tempfile.TemporaryFile() as log,
         httpx2.Client(
-            base_url=f"http://{host}:{placement.port}", timeout=_REQUEST_TIMEOUT_S, trust_env=False
+            base_url=f"http://{host}:{placement.port}",
+            timeout=_REQUEST_TIMEOUT_S,
+            trust_env=False,
+            # A connection each: servers close kept ones when they like (llama.cpp after 100 requests).
+            limits=httpx2.Limits(max_keepalive_connections=0),
         ) as client,
     ):
         process = subprocess.Popen(

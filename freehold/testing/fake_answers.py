@@ -1,7 +1,8 @@
 """What the fake engine says, in the words of the OpenAI and Anthropic APIs. Pure: requests in, bytes out.
 
 Token k of any answer is ` w<k>`, so that a client can check that every chunk came, once and in order. A prompt, or a
-last assistant message, that ends with ` w<k>` is continued at k + 1, as a real model goes on with its own text.
+last assistant message, that ends with ` w<k>` is continued at k + 1, as a real model goes on with its own text. It does not know of
+tools, images, several choices or log probabilities.
 """
 
 import base64
@@ -21,7 +22,7 @@ KINDS: Mapping[str, Kind] = {
 _CONTINUED = re.compile(r"\bw(\d+)$")
 _CREATED_S = 1_700_000_000  # any fixed Unix time: answers are to be the same in every run
 _STOP_WORDS = {"stop": "end_turn", "length": "max_tokens"}
-_VECTOR_SIZE = 8
+_VECTOR_SIZE = 8  # our own choice: small enough to read in a failing test
 
 
 def token(index: int) -> str:

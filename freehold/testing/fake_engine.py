@@ -28,6 +28,7 @@ from freehold.testing.fake_server import CONTROL_PATH, FakeServer
 from freehold.testing.fake_settings import Settings, add_flags, from_flags, to_flags
 
 READY_WORDS = "fake engine listens on "
+# Our own bounds: more waiting connections than any test opens at once; far longer than an answer from loopback takes.
 _BACKLOG = 1024
 _CALL_TIMEOUT_S = 10.0
 

@@ -1,6 +1,7 @@
 """How the fake engine fails: each fault as what it does to one connection, or to the whole process.
 
 The faults named `*_stream` happen after some tokens; the others come instead of an answer.
+None of them lies in `/health`; that is a setting of its own.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from freehold.testing.fake_settings import Fault, Settings
 
 CRASH_EXIT_CODE = 70
 """Exit code of the `crash` faults. Source: EX_SOFTWARE of sysexits.h; no shell or signal uses it."""
+# Our own choices: past every server's and client's limit on heads (8 to 64 KiB); more than the body that comes.
 _HUGE_HEADER_BYTES = 1 << 20
 _PROMISED_BYTES = 1000
 
