@@ -208,7 +208,9 @@ def rotation(bench: Bench, shape: Shape, rounds: int) -> dict[str, list[Turn]]:
 def turn_or_nothing(bench: Bench, gateway: Running, shape: Shape) -> Turn:
     """A turn, or an empty one with the failure noted, so that the rounds of all gateways stay in line."""
     try:
-        return take_turn(bench, gateway, shape)
+        turn = take_turn(bench, gateway, shape)
+        # one more try where a neighbour spoilt it
+        return take_turn(bench, gateway, shape) if turn.cpu_us is None else turn
     except CannotMeasureError as exc:
         bench.failed.append(str(exc))
         return Turn(cpu_us=None, wait_us_p50=None, wait_us_p99=None, per_s=0.0)
@@ -309,9 +311,9 @@ def medians(blocks: list[dict[str, list[float]]], quantile: str) -> list[float]:
 
 
 def median_ratio(upper: Sequence[float | None], lower: Sequence[float | None]) -> float | None:
-    """Median of the pairwise ratios; None when no pair is whole."""
+    """Median of the pairwise ratios; None when under half of the pairs are whole: that would be luck."""
     ratios = [a / b for a, b in zip(upper, lower, strict=True) if a is not None and b is not None and b > 0]
-    return statistics.median(ratios) if ratios else None
+    return statistics.median(ratios) if ratios and len(ratios) * 2 >= len(upper) else None
 
 
 # ---- clients that leave, engines that die -----------------------------------------------------------------------

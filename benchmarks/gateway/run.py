@@ -11,6 +11,7 @@ writes JSON to benchmarks/results/. Exit code: 0 all bars hold, 3 one does not, 
 
 import argparse
 import datetime as dt
+import fcntl
 import json
 import os
 import platform
@@ -19,6 +20,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from typing import Any
 import bars
 import measure
 import peers
-from build import CannotMeasureError, build
+from build import BIN, CannotMeasureError, build
 from processes import Cores, start_mock, stop
 
 RESULTS = peers.ROOT / "benchmarks" / "results"
@@ -67,6 +70,17 @@ def check_cores(options: argparse.Namespace) -> None:
     if not {options.proxy_core, options.load_core} <= usable or options.proxy_core == options.load_core:
         raise CannotMeasureError(f"two different cores are needed; usable here: {sorted(usable)}")
     os.sched_setaffinity(0, {options.load_core})
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the benchmark's lock: two at once would measure each other."""
+    with (BIN / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise CannotMeasureError("another run of this benchmark is going on here") from exc
+        yield
 
 
 def say(text: str) -> None:
@@ -283,7 +297,7 @@ def report(options: argparse.Namespace) -> int:
     build()
     check_cores(options)
     before = machine()
-    with tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
+    with alone(), tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
         results = measure_all(options, Path(folder))
     found = bars.verdicts(results, options.bars)
     show(results, found)
