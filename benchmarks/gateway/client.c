@@ -552,7 +552,7 @@ static void take(const char *argument) {
 
 int main(int argc, char **argv) {
     if (argc < 3) {
-        fprintf(stderr, "usage: client load|hold|abort name=value ...\n");
+        fprintf(stderr, "usage: client load|hold|abort name=value ...      (names: the head of client.c)\n");
         return 2;
     }
     for (int i = 2; i < argc; i++) take(argv[i]);

@@ -448,8 +448,8 @@ static void run_due(int64_t now) {
 
 int main(int argc, char **argv) {
     struct epoll_event events[512];
-    if (argc != 2) {
-        fprintf(stderr, "usage: mock PORT\n");
+    if (argc != 2 || atoi(argv[1]) <= 0) {
+        fprintf(stderr, "usage: mock PORT      (parameters and control paths: the head of mock.c)\n");
         return 2;
     }
     settle_in();

@@ -119,7 +119,7 @@ static void handle(struct side *side, uint32_t events) {
 
 int main(int argc, char **argv) {
     struct epoll_event events[256];
-    if (argc != 3) {
+    if (argc != 3 || atoi(argv[1]) <= 0 || atoi(argv[2]) <= 0) {
         fprintf(stderr, "usage: relay LISTEN_PORT ENGINE_PORT\n");
         return 2;
     }
