@@ -139,7 +139,7 @@ _OPTIONS = (
         default=2,
         minimum=0,
         maximum=5,
-        help="0 output, 1 errors, 2 warnings, 3 every request, 4 trace, 5 debug (prompts are in that log)",
+        help="0 output, 1 errors, 2 warnings, 3 every request, 4 trace, 5 debug (answers are in that log)",
     ),
     Option(
         name="server_binary",

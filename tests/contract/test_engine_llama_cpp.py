@@ -280,6 +280,22 @@ def test_embeddings_without_a_pooling_say_so(weights_path: Path, free_port: int)
         assert "pooling: mean" in refusal(child, "/v1/embeddings", {"input": "hi"})[2]
 
 
+@pytest.mark.parametrize(("verbosity", "told"), [(4, False), (5, True)])
+def test_only_debugging_logs_what_was_said(
+    weights_path: Path, free_port: int, *, verbosity: int, told: bool
+) -> None:
+    with start_child(ENGINE, placed(weights_path, free_port, {"verbosity": verbosity})) as child:
+        child.wait_ready()
+        request = {"prompt": "zebracrossing", "max_tokens": 4, "temperature": 0, "ignore_eos": True}
+        said = child.client.post("/v1/completions", json=request).json()["choices"][0]["text"]
+        child.log.seek(0)
+        log = child.log.read().decode("utf-8", "replace")
+    assert "zebracrossing" not in log
+    logged = "".join(re.findall(r"next token: +\d+ '(.*?)'", log, re.DOTALL))
+    assert (said in logged) is told
+    assert bool(logged) is told
+
+
 def test_no_web_page_may_read_an_answer(weights_path: Path, free_port: int) -> None:
     with start_child(ENGINE, placed(weights_path, free_port, {})) as child:
         child.wait_ready()
