@@ -26,6 +26,8 @@ ANSWER_BYTES = 16 * 1024 * 1024
 """Longest line of an answer that the client reads: the status of thousands of replicas fits."""
 CLIENTS_MAX = 16
 """Clients answered at once. Source: own choice; they are one person's terminals."""
+REFUSED_MAX = 48
+"""Clients beyond these that are told so; those beyond are hung up on. Source: own choice."""
 LINE_S = 5.0
 """For a client to send its line, and to take one of ours; for the controller to answer at first."""
 PROGRESS_S = 0.2
@@ -118,18 +120,21 @@ class ControlServer:
         assert task is not None
         self._clients.add(task)
         try:
-            if len(self._clients) > CLIENTS_MAX:
-                await _send(writer, {"error": f"{CLIENTS_MAX} clients are being answered: try again"})
-            else:
-                await self._serve(reader, writer)
+            if len(self._clients) <= CLIENTS_MAX + REFUSED_MAX:
+                await self._serve(reader, writer, refused=len(self._clients) > CLIENTS_MAX)
         except (TimeoutError, OSError):  # the client is slow or gone: it loses its answer, nobody else does
             pass
         finally:
             self._clients.discard(task)
             writer.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await _read_request(reader)
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool
+    ) -> None:
+        request = await _read_request(reader)  # also of a refused client: unread, it would lose our words
+        if refused:
+            await _send(writer, {"error": f"{CLIENTS_MAX} clients are being answered: try again"})
+            return
         if request is None:
             await _send(writer, {"error": 'one line of JSON is wanted, such as {"op": "status"}'})
             return

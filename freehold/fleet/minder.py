@@ -154,8 +154,8 @@ class Minder:
         self._all_reaped = False
         self._why = b""
 
-    def run(self) -> None:
-        """Start the engine, watch it to its end, report."""
+    def run(self, waiting: list[dict[str, Any]]) -> None:
+        """Start the engine, carry out the orders that came along, watch it to its end, report."""
         libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         if libc is not None:
             libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -166,6 +166,7 @@ class Minder:
         for fd in (0, wake_fd, self._out_fd, self._why_fd):
             self._poll.register(fd, select.POLLIN)
         self._wake_fd = wake_fd
+        self._obey(waiting)
         while not self._is_over():
             self._turn()
         self._finish()
@@ -205,7 +206,7 @@ class Minder:
             if signal.SIGTERM in os.read(fd, 512):
                 self._stop(self._spec["grace_s"])
         else:
-            self._obey()
+            self._obey(self._orders.read())
 
     def _pump(self) -> None:
         try:
@@ -229,9 +230,11 @@ class Minder:
             self._tail.add(b"cannot start %s: %s\n" % (os.fsencode(self._spec["argv"][0]), self._why))
         else:
             self._reports.send("started", pid=self._pid, start_ticks=start_ticks(self._pid))
+            if self._asked_to_end:
+                signal_group(self._pid, signal.SIGTERM)
 
-    def _obey(self) -> None:
-        for order in self._orders.read():
+    def _obey(self, orders: list[dict[str, Any]]) -> None:
+        for order in orders:
             if order.get("op") == "stop":
                 self._stop(float(order.get("grace_s", self._spec["grace_s"])))
             elif order.get("op") == "kill":
@@ -247,7 +250,10 @@ class Minder:
         kill_at_s = time.monotonic() + grace_s
         if not self._asked_to_end:  # some engines take a second SIGTERM as "at once"
             self._asked_to_end = True
-            signal_group(self._pid, signal.SIGTERM)
+            if (
+                self._why_fd < 0
+            ):  # else it is still our own fork, which would swallow the signal: see _exec_done
+                signal_group(self._pid, signal.SIGTERM)
         if self._kill_at_s is None or kill_at_s < self._kill_at_s:
             self._kill_at_s = kill_at_s
 
@@ -327,9 +333,9 @@ def _catch_signals() -> int:
 def main() -> None:
     """Read what to start from stdin, mind it to its end, and leave without waiting for any disk."""
     orders, reports = Orders(0), Reports(1)
-    specs: list[dict[str, Any]] = []
-    while not specs and not orders.closed:
-        specs = orders.read()
-    if specs:
-        Minder(specs[0], orders, reports).run()
+    first: list[dict[str, Any]] = []
+    while not first and not orders.closed:
+        first = orders.read()
+    if first:
+        Minder(first[0], orders, reports).run(first[1:])
     os._exit(0)

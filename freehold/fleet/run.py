@@ -156,6 +156,7 @@ class Fleet:
         Cancelled, it still ends what it started (`Launcher.close`) before it lets go.
         """
         try:
+            self._guarded("first snapshot", self._publish)
             self._guarded("first step", lambda: self._step(None))
             while not all_stopped(self._view):
                 await self._turn()
@@ -191,6 +192,7 @@ class Fleet:
             for action in actions:
                 self._view = apply(self._view, action, now_s)
                 self._perform(action)
+            self._publish()  # in between as well: DRAINING is told before the end is ordered
         else:
             raise AssertionError(f"decide does not come to rest: {actions}")
         self._publish()

@@ -60,7 +60,10 @@ class StateDir:
         self._lock = FileLock(path / _LOCK, mode=0o600, fallback_to_soft=False)
 
     def claim(self, *, config_path: str) -> Running | None:
-        """Take the directory for this process until `release` or death; returns None, or who has it already."""
+        """Take the directory; returns None, or who has it already.
+
+        It is ours until `release`, until this object is forgotten, or until death.
+        """
         self._make()
         try:
             # Nobody there and yet locked: the last holder is on its way out, or a new one about to say who it is.

@@ -1,0 +1,204 @@
+"""The process launcher with real minders and engines: ports, reports, a minder that is shot, a controller that is."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from freehold.core.errors import Temporary
+from freehold.engines.base import Command, Placement
+from freehold.fleet import processes
+from freehold.fleet.launch_process import (
+    MARK,
+    EngineExited,
+    EngineStarted,
+    ProcessLauncher,
+    Report,
+)
+from freehold.fleet.plan import FleetSettings, ReplicaPlan, log_path
+from freehold.testing.fake_engine_adapter import FAKE_ENGINE
+from waiting import until, wait_until
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sleeper = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"]
+subprocess.Popen(sleeper)
+subprocess.Popen(sleeper, start_new_session=True)
+print("all here", flush=True)
+time.sleep(600)
+"""
+CONTROLLER = """
+import asyncio, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
+from test_launch_process import plan_of, settings_in
+from freehold.fleet.launch_process import ProcessLauncher
+
+async def main():
+    launcher = ProcessLauncher(settings_in(Path(sys.argv[1])))
+    launcher.launch(plan_of(sys.argv[3]), lambda report: print(report, flush=True))
+    await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+def plan_of(code: str) -> ReplicaPlan:
+    """Return a replica whose engine is a Python program."""
+
+    def command(_placement: Placement) -> Command:
+        return Command(argv=(sys.executable, "-u", "-c", code), env={"ADDED": "yes"})
+
+    return ReplicaPlan(id="m-0", model="m", engine=replace(FAKE_ENGINE, command=command))
+
+
+def settings_in(path: Path) -> FleetSettings:
+    return FleetSettings(log_dir=path, stop_grace_s=1.0, kill_margin_s=1.0)
+
+
+class Launched:
+    """One launch and all that was reported of it."""
+
+    def __init__(self, tmp_path: Path, code: str) -> None:
+        self.reports: list[Report] = []
+        self.settings = settings_in(tmp_path / "logs")
+        self.launcher = ProcessLauncher(self.settings)
+        self.launch = self.launcher.launch(plan_of(code), self.reports.append)
+
+    @property
+    def token(self) -> str:
+        return str(self.launch._token)  # type: ignore[attr-defined]
+
+    @property
+    def last(self) -> Report | None:
+        return self.reports[-1] if self.reports else None
+
+    def alive(self) -> list[int]:
+        return processes.carriers(MARK, self.token)
+
+    async def started(self) -> EngineStarted:
+        await until(lambda: self.reports, what="a report")
+        first = self.reports[0]
+        assert isinstance(first, EngineStarted)
+        return first
+
+    async def all_here(self) -> None:
+        """Wait until the stubborn engine, its two children and the minder run."""
+        log = log_path(self.settings.log_dir, "m-0")
+        await until(lambda: log.exists() and b"all here" in log.read_bytes(), what="the engine")
+        await until(lambda: len(self.alive()) == 4, what="its children")
+
+    async def exited(self) -> EngineExited:
+        await until(lambda: isinstance(self.last, EngineExited), what="the end")
+        assert isinstance(self.last, EngineExited)
+        return self.last
+
+
+def launched(tmp_path: Path, code: str, story: Callable[[Launched], Awaitable[None]]) -> None:
+    """Tell a story about a launch; whatever happens in it, nothing is left of it."""
+
+    async def run() -> None:
+        one = Launched(tmp_path, code)
+        try:
+            await story(one)
+        finally:
+            await one.launcher.close()
+            assert not one.alive()
+
+    asyncio.run(run())
+
+
+def test_a_launch_tells_its_start_and_its_end(tmp_path: Path) -> None:
+    async def story(one: Launched) -> None:
+        started = await one.started()
+        assert started.url.startswith("http://127.0.0.1:")
+        exited = await one.exited()
+        assert (exited.code, exited.tail, exited.failure) == (7, ("yes", "bye"), "")
+
+    code = "import os; print(os.environ['ADDED']); print('bye'); raise SystemExit(7)"
+    launched(tmp_path, code, story)
+
+
+def test_a_stop_before_the_minder_is_up_is_not_lost(tmp_path: Path) -> None:
+    async def story(one: Launched) -> None:
+        one.launch.stop(1.0)
+        assert (await one.exited()).code == -signal.SIGTERM
+
+    launched(tmp_path, "import time; time.sleep(600)", story)
+
+
+def test_a_kill_needs_no_minder_and_takes_grandchildren_that_hid(tmp_path: Path) -> None:
+    async def story(one: Launched) -> None:
+        await one.all_here()
+        one.launch.kill()
+        exited = await one.exited()
+        assert exited.failure.startswith("its minder process died")
+        assert one.alive() == []
+
+    launched(tmp_path, STUBBORN, story)
+
+
+def test_a_minder_that_hangs_is_no_obstacle_to_a_kill(tmp_path: Path) -> None:
+    async def story(one: Launched) -> None:
+        await one.all_here()
+        minder = next(pid for pid in one.alive() if b"freehold.fleet.minder" in _cmdline(pid))
+        os.kill(minder, signal.SIGSTOP)
+        one.launch.stop(0.1)
+        one.launch.kill()
+        await one.exited()
+        assert one.alive() == []
+
+    launched(tmp_path, STUBBORN, story)
+
+
+def test_closing_the_launcher_ends_what_runs_within_the_grace(tmp_path: Path) -> None:
+    async def story(one: Launched) -> None:
+        await one.all_here()
+        await one.launcher.close()
+        assert one.alive() == []
+        assert isinstance(one.last, EngineExited)
+
+    launched(tmp_path, STUBBORN, story)
+
+
+def test_nothing_outlives_a_controller_that_is_killed(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", CONTROLLER, str(tmp_path), str(Path(__file__).parent), STUBBORN]
+    mark = f"controller-{os.getpid()}"
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, "TEST_MARK": mark}) as controller:
+        assert controller.stdout is not None
+        controller.stdout.readline()
+        wait_until(lambda: len(processes.carriers("TEST_MARK", mark)) == 5, what="all processes")
+        controller.kill()
+        wait_until(lambda: not processes.carriers("TEST_MARK", mark), timeout_s=2.0, what="grace + 1 s")
+
+
+def test_a_pid_that_is_somebody_elses_by_now_is_not_signalled() -> None:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        mark = processes.mark(stranger.pid)
+        assert mark is not None
+        assert not processes.kill_group(stranger.pid, mark.start_ticks - 1)
+        older = processes.ProcessMark(mark.pid, mark.start_ticks - 1, mark.boot_id)
+        processes.end(older, signal.SIGKILL)
+        assert processes.is_alive(mark)
+        assert not processes.is_alive(older)
+        processes.end(mark, signal.SIGKILL)
+        assert stranger.wait(5) == -signal.SIGKILL
+
+
+def test_a_machine_without_a_free_port_says_so(tmp_path: Path) -> None:
+    launcher = ProcessLauncher(settings_in(tmp_path))
+    launcher._ports._range = range(1, 2)
+    launcher._ports._used.append(1)
+    with pytest.raises(Temporary, match="no free port"):
+        launcher.launch(plan_of(""), print)
+
+
+def _cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
