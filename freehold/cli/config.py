@@ -96,12 +96,6 @@ def state_dir_for(flag: Path | None, config_path: Path | None) -> Path:
     return root / f"{config_path.resolve().parent.name or 'root'}-{digits}"
 
 
-def weights_dir() -> Path | None:
-    """Return the weight store's folder from FREEHOLD_CACHE_DIR; None: the store's own default."""
-    value = os.environ.get("FREEHOLD_CACHE_DIR")
-    return Path(value).absolute() if value else None
-
-
 def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: bool) -> Config:
     """Return the checked configuration, or raise UserMistakes with every problem there is."""
     engines = all_engines()

@@ -87,9 +87,10 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
 class Controller:
     """One running stack."""
 
-    def __init__(self, prepared: Prepared, *, on_status: OnStatus) -> None:
+    def __init__(self, prepared: Prepared, *, on_status: OnStatus, on_hurry: Callable[[], object]) -> None:
         self._prepared = prepared
         self._on_status = on_status
+        self._on_hurry = on_hurry
         self._log = get_logger("controller")
         self._started_wall_s = wall_s()
         self._stopping = asyncio.Event()
@@ -131,19 +132,28 @@ class Controller:
             replicas=tuple(self._fleet.statuses()),
         )
 
+    def show(self) -> None:
+        """Tell whoever watches how everything is now."""
+        self._on_status(self.status())
+
     def stop(self) -> None:
         """Begin the way down; called again, skip the waiting."""
         self._signals += 1
         self._stopping.set()
-        if self._signals > 1:
-            self._link.kill()
-            self._fleet.request_stop(now=True)
+        if self._signals == 1:
+            self.show()
+            return
+        if self._signals == 2:
+            self._on_hurry()
+        self._link.kill()
+        self._fleet.request_stop(now=True)
 
     async def run(self) -> None:
         """Run the stack until it was told to stop and all of it has ended."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
+                loop.add_signal_handler(number, self.stop)
         async with ControlServer(self._prepared.state, self._answer):
             fleet = asyncio.create_task(self._fleet.run())
             gateway = asyncio.create_task(self._link.run())
@@ -161,7 +171,7 @@ class Controller:
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._link.send(snapshot)
-        self._on_status(self.status())
+        self.show()
 
     async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
         """Answer one request on the control socket, in one line or several."""

@@ -1,5 +1,6 @@
 """`freehold down`: end a running stack in order. Ending what does not run is no mistake."""
 
+import signal
 from pathlib import Path
 
 import click
@@ -7,7 +8,9 @@ import click
 from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import say_json
 from freehold.core.errors import Temporary
-from freehold.fleet.control import StateDir, ask
+from freehold.fleet import processes
+from freehold.fleet.control import NotRunning, StateDir, ask
+from freehold.fleet.state_dir import Running
 
 
 @click.command("down")
@@ -32,14 +35,34 @@ def command(
             as_json=as_json,
         )
         return
-    for answer in ask(state.path, {"op": "stop", "now": now}):
-        del answer  # each line is a sign of life; the end is seen by the lock below
+    _stop(state, holder, now=now)
     if not state.wait_free(timeout_s):
         raise Temporary(
             f"the stack (pid {holder.pid}) has not ended within {timeout_s:g} s",
             hint="streams may still be running: freehold down --now ends them",
         )
+    state.end_leftovers()  # there are some only where the controller had to be killed
     _say("Down.", {"was_running": True, "pid": holder.pid}, as_json=as_json)
+
+
+def _stop(state: StateDir, holder: Running, *, now: bool) -> None:
+    """Tell the controller to stop, in the way that it can still hear."""
+    try:
+        for answer in ask(state.path, {"op": "stop", "now": now}):
+            del answer  # each line is a sign of life; the end is seen by the lock
+    except NotRunning:  # not that far: it fetches weights
+        _signal(holder, signal.SIGINT)
+    except Temporary as exc:
+        if not now:
+            raise Temporary(
+                exc.message, hint="freehold down --now kills it, its engines end after it"
+            ) from exc
+        _signal(holder, signal.SIGKILL)
+
+
+def _signal(holder: Running, number: signal.Signals) -> None:
+    if holder.mark is not None:
+        processes.end(holder.mark, number)
 
 
 def _say(text: str, value: dict[str, object], *, as_json: bool) -> None:

@@ -1,4 +1,7 @@
-"""`freehold init`: write a commented freehold.yaml, and its JSON schema beside it for editors."""
+"""`freehold init`: write a commented freehold.yaml, and its JSON schema beside it for editors.
+
+It asks nothing and looks at nothing: the file is the same on every machine, and what is there is not overwritten.
+"""
 
 from pathlib import Path
 

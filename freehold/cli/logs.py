@@ -1,4 +1,7 @@
-"""`freehold logs`: what the engines, the gateway and the controller wrote, also after the stack has ended."""
+"""`freehold logs`: what the engines, the gateway and the controller wrote, also after the stack has ended.
+
+It reads the files as they are: no line is parsed, filtered or sorted into another log's, and no stack is asked.
+"""
 
 import threading
 from collections import deque

@@ -1,15 +1,45 @@
-"""What a running stack looks like: one record for scripts, a table and a summary for people."""
+"""What a running stack looks like: one record for scripts, a table and a summary for people.
 
+Lines are never cut: a table too wide for the terminal becomes one block per replica, and off a terminal a line is as
+long as it must be, so that `grep` and `cut` work.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
-from freehold.cli.say import duration_text
+from freehold.cli.say import duration_text, styled
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.spec.model import EXTERNAL
 
-_GOOD = {ReplicaState.READY: "green", ReplicaState.STARTING: "yellow", ReplicaState.PENDING: "yellow"}
-_BAD = {ReplicaState.CRASH_LOOP: "red", ReplicaState.BACKOFF: "red"}
+_COLOURS = {
+    ReplicaState.READY: "green",
+    ReplicaState.STARTING: "yellow",
+    ReplicaState.PENDING: "yellow",
+    ReplicaState.CRASH_LOOP: "red",
+    ReplicaState.BACKOFF: "red",
+}
+_HEADS = ("replica", "engine", "state", "uptime", "tokens/s", "restarts", "pid")
+_GATEWAY_TRIES = 3
+"""Starts of a gateway that never spoke before the stack is given up. Source: our own choice; the first failure may be
+an accident, the third is a rule."""
+_STATE = _HEADS.index("state")
+_NUMBERS = frozenset({"tokens/s", "restarts", "pid"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What cannot be started, why, and what to do (or empty)."""
+
+    who: str
+    why: str
+    hint: str
 
 
 class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,32 +69,69 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[ReplicaStatus, ...]
 
     @property
-    def all_ready(self) -> bool:
-        """Return whether every replica takes traffic."""
-        return all(replica.state is ReplicaState.READY for replica in self.replicas)
+    def models(self) -> tuple[str, ...]:
+        """Return the models, in the user's order."""
+        return tuple(dict.fromkeys(replica.model for replica in self.replicas))
 
     @property
-    def hopeless(self) -> tuple[ReplicaStatus, ...]:
-        """Return the replicas that were given up, when no other is left or on its way."""
+    def unserved(self) -> tuple[str, ...]:
+        """Return the models that no ready replica serves."""
+        ready = {replica.model for replica in self.replicas if replica.state is ReplicaState.READY}
+        return tuple(model for model in self.models if model not in ready)
+
+    @property
+    def hopeless(self) -> tuple[Failure, ...]:
+        """Return why nothing can be served, now or later; empty: there is hope, or success."""
+        if self.gateway.in_flight is None and self.gateway.restarts >= _GATEWAY_TRIES:
+            why = f"it ended {self.gateway.restarts} times before it served"
+            return (Failure(who="gateway", why=why, hint="freehold logs gateway.stderr shows what it wrote"),)
         looping = tuple(r for r in self.replicas if r.state is ReplicaState.CRASH_LOOP)
-        return looping if len(looping) == len(self.replicas) else ()
+        if len(looping) < len(self.replicas):
+            return ()
+        return tuple(Failure(who=r.id, why=r.reason, hint=r.hint) for r in looping)
+
+    def settled(self, *, waited_s: float, patience_s: float) -> bool:
+        """Return whether waiting longer makes no sense: the gateway serves, each replica is ready or given up.
+
+        An external endpoint is waited for `patience_s` seconds and no longer: whether it ever comes is not up to us.
+        """
+        done = {ReplicaState.READY, ReplicaState.CRASH_LOOP}
+        patient = waited_s < patience_s
+        replicas = all(r.state in done or (r.engine == EXTERNAL and not patient) for r in self.replicas)
+        return replicas and self.gateway.in_flight is not None
+
+
+def note(replica: ReplicaStatus) -> str:
+    """Return why a replica is where it is and what to do, in one line; empty when there is nothing to say."""
+    return "; ".join(filter(None, (replica.reason, replica.hint)))
+
+
+def state_colour(replica: ReplicaStatus) -> str:
+    """Return the colour that says at a glance how a replica is."""
+    return _COLOURS.get(replica.state, "cyan")
+
+
+def state_text(replica: ReplicaStatus) -> str:
+    """Return the state's word in its colour."""
+    return styled(replica.state.value, colour=state_colour(replica))
 
 
 def show_status(status: StackStatus) -> None:
     """Print the gateway and a row per replica; what is unknown says so."""
-    console = Console(highlight=False)
     gateway = status.gateway
     doing = "draining" if gateway.draining else "not running" if gateway.pid is None else "serving"
-    console.print(f"[bold]gateway[/]  {gateway.url}   {doing}, {_gateway_load(gateway)}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("replica", "engine", "state", "uptime", "tokens/s", "restarts", "pid", "note"):
-        table.add_column(name, justify="right" if name in {"tokens/s", "restarts", "pid"} else "left")
-    for replica in status.replicas:
-        table.add_row(*_row(replica))
-    console.print(table)
-    console.print(
-        f"[dim]{status.config}; up {duration_text(wall_s() - status.started_wall_s)}, pid {status.pid}[/]"
-    )
+    click.echo(f"{styled('gateway', bold=True)}  {gateway.url}   {doing}, {_gateway_load(gateway)}")
+    rows = [_row(replica) for replica in status.replicas]
+    width = _terminal_columns()
+    for line in _table(rows, status.replicas) if _fits(rows, width) else _blocks(rows, status.replicas):
+        click.echo(line)
+    age = duration_text(max(0.0, wall_s() - status.started_wall_s))
+    click.echo(styled(f"{status.config}; up {age}, pid {status.pid}", dim=True))
+
+
+def _terminal_columns() -> int | None:
+    """Return the terminal's width; None: the output is no terminal, so a line may have any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
 
 
 def _gateway_load(gateway: GatewayStatus) -> str:
@@ -74,32 +141,73 @@ def _gateway_load(gateway: GatewayStatus) -> str:
 
 
 def _row(replica: ReplicaStatus) -> tuple[str, ...]:
-    colour = _GOOD.get(replica.state) or _BAD.get(replica.state) or "cyan"
     since = replica.ready_wall_s
     speed = "unknown" if replica.tokens_per_s is None else f"{replica.tokens_per_s:.1f}"
     return (
         replica.id,
         replica.engine,
-        f"[{colour}]{replica.state.value}[/]",
+        replica.state.value,
         "" if since is None else duration_text(max(0.0, wall_s() - since)),
         speed if replica.state is ReplicaState.READY else "",
         str(replica.restarts),
         "" if replica.pid is None else str(replica.pid),
-        ""
-        if replica.state is ReplicaState.READY
-        else "; ".join(filter(None, (replica.reason, replica.hint))),
     )
+
+
+def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(_HEADS, *rows, strict=True)]
+
+
+def _fits(rows: Sequence[tuple[str, ...]], columns: int | None) -> bool:
+    widths = _widths(rows)
+    return columns is None or sum(widths) + 2 * (len(widths) - 1) <= columns
+
+
+def _table(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) -> list[str]:
+    widths = _widths(rows)
+    lines = [styled("  ".join(_cells(_HEADS, widths)).rstrip(), bold=True)]
+    for row, replica in zip(rows, replicas, strict=True):
+        cells = _cells(row, widths)
+        cells[_STATE] = styled(
+            cells[_STATE], colour=state_colour(replica)
+        )  # codes have a length but no width
+        lines.append("  ".join(cells).rstrip())
+        lines += _notes(replica)
+    return lines
+
+
+def _cells(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    columns = zip(_HEADS, row, widths, strict=True)
+    return [cell.rjust(width) if head in _NUMBERS else cell.ljust(width) for head, cell, width in columns]
+
+
+def _blocks(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) -> list[str]:
+    lines: list[str] = []
+    for row, replica in zip(rows, replicas, strict=True):
+        lines.append(f"{styled(replica.id, bold=True)}  {state_text(replica)}")
+        facts = zip(_HEADS[1:], row[1:], strict=True)
+        lines += [f"  {head:8}  {cell}" for head, cell in facts if cell and head != "state"]
+        lines += _notes(replica)
+    return lines
+
+
+def _notes(replica: ReplicaStatus) -> list[str]:
+    said = "" if replica.state is ReplicaState.READY else note(replica)
+    return [f"    {said}"] if said else []
 
 
 def show_ready(status: StackStatus, *, took_s: float) -> None:
     """Print the summary that `up` ends its progress with."""
-    console = Console(highlight=False)
-    console.print(f"[bold]freehold[/]  gateway    [link]{status.gateway.url}[/link]      (OpenAI API)")
-    for model in dict.fromkeys(replica.model for replica in status.replicas):
+    click.echo(f"{styled('freehold', bold=True)}  gateway    {status.gateway.url}      (OpenAI API)")
+    for model in status.models:
         mine = [replica for replica in status.replicas if replica.model == model]
         ready = sum(replica.state is ReplicaState.READY for replica in mine)
-        count = f"{ready} of {len(mine)} replicas" if ready != len(mine) else _replicas(len(mine))
-        console.print(f"          model      {model}   {mine[0].engine}   {count}   ready in {took_s:.1f} s")
+        count = f"{ready} of {_replicas(len(mine))}" if ready != len(mine) else _replicas(len(mine))
+        when = f"ready in {took_s:.1f} s" if ready else styled("not ready", colour="red")
+        click.echo(f"          model      {model}   {mine[0].engine}   {count}   {when}")
+        for replica in mine:
+            for line in _notes(replica):
+                click.echo(f"                     {replica.id} {state_text(replica)}: {line.strip()}")
 
 
 def _replicas(count: int) -> str:

@@ -1,8 +1,10 @@
 """How commands speak: JSON on stdout when asked for, words for people otherwise, complaints on stderr always.
 
-With `--json` stdout holds JSON and nothing else, so that a script can trust it also when something failed.
+With `--json` stdout holds JSON and nothing else, so that a script can trust it also when something failed. What comes
+from outside (names, paths, an engine's last words) is printed as it is and never read as markup.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -33,6 +35,16 @@ def wants_json(argv: Sequence[str]) -> bool:
     return "--json" in argv
 
 
+def styled(text: str, *, colour: str | None = None, bold: bool = False, dim: bool = False) -> str:
+    """Return the text with terminal codes; without any when NO_COLOR is set (see no-color.org).
+
+    Where the output is no terminal, `click.echo` takes them out again.
+    """
+    if os.environ.get("NO_COLOR"):
+        return text
+    return click.style(text, fg=colour, bold=bold or None, dim=dim or None)
+
+
 def say_json(value: object) -> None:
     """Print one value as one line of JSON on stdout, at once."""
     click.echo(msgspec.json.encode(value))
@@ -45,7 +57,7 @@ def show_problems(problems: Sequence[tuple[str, str, str]], *, as_json: bool) ->
         say_json({"problems": [{"where": w, "message": m, "hint": h} for w, m, h in problems]})
         return
     for where, message, hint in problems:
-        click.echo(f"{click.style(where, bold=True)}: {message}", err=True)
+        click.echo(f"{styled(where, bold=True)}: {message}", err=True)
         if hint:
             click.echo(f"    {hint}", err=True)
     count = len(problems)
@@ -58,18 +70,19 @@ def show_failure(message: str, hint: str, *, as_json: bool) -> None:
     if as_json:
         say_json({"error": {"message": message, "hint": hint}})
         return
-    click.echo(f"{click.style('freehold', bold=True)}: {message}", err=True)
+    click.echo(f"{styled('freehold', bold=True)}: {message}", err=True)
     if hint:
         click.echo(f"    {hint}", err=True)
 
 
 def duration_text(seconds: float) -> str:
     """Return an age for a person: `0.4 s`, `12 s`, `3 min`, `5 h 12 min`, `2 d 4 h`."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
-    if hours == 0:
+    minutes = round(seconds / 60)
+    if minutes < 60:
         return f"{minutes} min"
+    hours, days = minutes // 60, minutes // (24 * 60)
     return f"{hours} h {minutes % 60} min" if days == 0 else f"{days} d {hours % 24} h"

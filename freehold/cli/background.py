@@ -1,0 +1,99 @@
+"""The other half of `freehold up -d`: start the same command detached, wait until it is ready, tell what came of it.
+
+The child answers in JSON on its standard output, which lies in the log `up`; what it could not do is told here in its
+own words. A stack that is up but does not serve every model goes on, and this half says so with exit code 1.
+"""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from freehold.cli.config import Config
+from freehold.cli.report import StackStatus
+from freehold.cli.status import running_status
+from freehold.cli.watcher import Outcome, Watcher
+from freehold.core.errors import Permanent, Temporary
+from freehold.fleet.control import StateDir
+
+_LOOK_AGAIN_S = 0.1  # How often the stack is asked; readiness takes seconds.
+_LINES_SHOWN = 20  # Of a child that failed without saying how: its own last words, not its whole log.
+INTERRUPTED = 130
+"""Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
+
+
+def start_in_background(config: Config, state: StateDir, watcher: Watcher) -> int:
+    """Start the stack detached, wait until the outcome is known, and return the exit code.
+
+    Raises Permanent with the child's own message when it ended before.
+    """
+    output_path = state.logs / "up.log"
+    child = _spawn(config, state, output_path)
+    try:
+        outcome = _wait(child, state, watcher, output_path)
+    except KeyboardInterrupt:
+        watcher.close()
+        click.echo("The stack goes on in the background: freehold status shows it, down ends it.", err=True)
+        return INTERRUPTED
+    finally:
+        watcher.close()
+    return 0 if outcome is Outcome.READY else 1
+
+
+def _spawn(config: Config, state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
+    arguments = ["--json", "--state-dir", str(state.path), "--listen", config.spec.gateway.listen]
+    if config.path is not None:
+        arguments += ["--config", str(config.path)]
+    with output_path.open("wb") as output:
+        # -P: what lies in the current directory must not stand in for a module.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "freehold", "up", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def _wait(child: "subprocess.Popen[bytes]", state: StateDir, watcher: Watcher, output_path: Path) -> Outcome:
+    while True:
+        with contextlib.suppress(Temporary):  # it is busy starting: ask again
+            status = running_status(state.path)
+            if status is not None and watcher.see(status) is not Outcome.WAITING:
+                return _ended(child, watcher)
+        try:
+            child.wait(_LOOK_AGAIN_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return _explain(output_path.read_bytes().splitlines(), watcher)
+
+
+def _ended(child: "subprocess.Popen[bytes]", watcher: Watcher) -> Outcome:
+    """Return the outcome; a stack that can never serve is on its way down, and gone when this returns."""
+    if watcher.outcome is Outcome.HOPELESS:
+        child.wait()
+    return watcher.outcome
+
+
+def _explain(lines: Sequence[bytes], watcher: Watcher) -> Outcome:
+    """Say why the child ended, in its own words where it had some."""
+    for answer in _answers(lines):
+        status = msgspec.convert(answer["status"], StackStatus) if "status" in answer else None
+        if status is not None and status.hopeless:
+            return watcher.see(status)
+        if "error" in answer:
+            raise Permanent(str(answer["error"]["message"]), hint=str(answer["error"]["hint"]))
+    said = [line.decode("utf-8", "replace") for line in lines[-_LINES_SHOWN:]]
+    raise Permanent("the stack ended before it was ready", hint="\n    ".join(said))
+
+
+def _answers(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the child's answers, the last one first."""
+    for line in reversed(lines):
+        with contextlib.suppress(msgspec.MsgspecError):
+            yield msgspec.json.decode(line, type=dict[str, Any])

@@ -1,0 +1,194 @@
+"""A box: one Freehold of a test's own, with its own folders and environment, and a mark on every process of it.
+
+The mark is an environment variable that all children inherit, engines too, so that what a test leaves behind is found
+wherever it hid, and only what this test started is ever ended.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import httpx2
+import psutil
+
+from waiting import wait_until
+
+MARK = "E2E_BOX"
+FREEHOLD = str(Path(sys.executable).parent / "freehold")
+READY_S = 40.0
+"""A start with the real model takes 2 to 3 s on two idle cores; tests share them with others."""
+GONE_S = 12.0
+"""Engines get 10 s from SIGTERM to SIGKILL (fleet.stop_grace); after that nothing may live."""
+FAKE_PLUGIN = {
+    "METADATA": "Metadata-Version: 2.1\nName: fake-engine-for-tests\nVersion: 0\n",
+    "entry_points.txt": "[freehold.engines]\nfake = freehold.testing.fake_engine_adapter:FAKE_ENGINE\n",
+}
+"""What makes the fake engine an installed engine of another package: a folder on PYTHONPATH with these files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> Any:
+        """Return the last line of the standard output, which is JSON."""
+        return json.loads(self.out.splitlines()[-1])
+
+
+@dataclass(kw_only=True)
+class Box:
+    home: Path
+    mark: str = field(default_factory=lambda: uuid4().hex)
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FREEHOLD_")}
+        self.env = kept | {MARK: self.mark, "FREEHOLD_STATE_DIR": str(self.home / "state"), **self.env}
+        for name, text in FAKE_PLUGIN.items():
+            path = self.home / "site" / "fake_engine_for_tests-0.dist-info" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.env["PYTHONPATH"] = str(self.home / "site")
+
+    # Commands
+
+    def run(self, *arguments: str, timeout_s: float = READY_S, **env: str) -> Ran:
+        """Run a command to its end in the box's folder."""
+        done = subprocess.run(
+            [FREEHOLD, *arguments],
+            cwd=self.home,
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    @contextlib.contextmanager
+    def foreground(self, *arguments: str, **env: str) -> Iterator["Stack"]:
+        """Give `freehold up --json …` as it runs in a terminal, once it is ready."""
+        process = subprocess.Popen(
+            [FREEHOLD, "up", "--json", "--listen", "127.0.0.1:0", *arguments],
+            cwd=self.home,
+            env=self.env | env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert process.stdout is not None
+        with process, process.stdout as output:
+            try:
+                yield Stack(box=self, process=process, first=_first_answer(output))
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def status(self) -> Any:
+        """Return what `status --json` says."""
+        ran = self.run("status", "--json")
+        assert ran.code == 0, ran
+        return ran.said
+
+    # Files
+
+    def write(self, text: str, name: str = "freehold.yaml") -> Path:
+        path = self.home / name
+        path.write_text(text)
+        return path
+
+    def fake_config(self, *, replicas: int = 1, more: str = "", **options: object) -> Path:
+        """Write a freehold.yaml with a fake engine that Freehold starts; `more` is put at its end."""
+        weights = b"no weights are needed"
+        (self.home / "weights.bin").write_bytes(weights)
+        self.env["FREEHOLD_CACHE_DIR"] = str(self.home / "cache")
+        told = ", ".join(f"{name}: {value}" for name, value in options.items())
+        return self.write(
+            "version: 1\nmodels:\n  - name: fake\n    engine: fake\n    source: file://weights.bin\n"
+            f"    sha256: {sha256(weights).hexdigest()}\n    replicas: {replicas}\n"
+            f"    engine_options: {{{told}}}\n{more}"
+        )
+
+    # Processes
+
+    def living(self) -> list[psutil.Process]:
+        """Return every process that carries this box's mark, zombies left out."""
+        return [process for process in psutil.process_iter() if _environment(process).get(MARK) == self.mark]
+
+    def assert_nothing_left(self, timeout_s: float = GONE_S) -> None:
+        wait_until(lambda: not self.living(), timeout_s=timeout_s, what=f"the end of {self.living()}")
+
+    def kill_all(self) -> list[str]:
+        """End what lives, and return what that was."""
+        found = [(process, _words(process)) for process in self.living()]
+        for process, _ in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs([process for process, _ in found], timeout=5)
+        return [words for _, words in found]
+
+
+@dataclass(kw_only=True)
+class Stack:
+    """A running stack whose controller is a child of the test."""
+
+    box: Box
+    process: "subprocess.Popen[bytes]"
+    first: dict[str, Any]
+    """What `up --json` answered."""
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:PORT`, no path."""
+        return str(self.first["status"]["gateway"]["url"]).removesuffix("/v1")
+
+    def replicas(self) -> list[dict[str, Any]]:
+        return list(self.box.status()["replicas"])
+
+    def end(self) -> int:
+        """Let `down` end it and return the exit code of `up`."""
+        down = self.box.run("down", "--json")
+        assert down.code == 0, down
+        return self.process.wait(GONE_S)
+
+
+def _first_answer(output: IO[bytes]) -> dict[str, Any]:
+    said: list[str] = []
+    for line in output:  # the test's own timeout is the deadline
+        said.append(line.decode())
+        if line.startswith(b"{"):
+            answer: dict[str, Any] = json.loads(line)
+            assert "status" in answer, said
+            return answer
+    raise AssertionError(f"freehold up ended without an answer: {said}")
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ() if process.status() != psutil.STATUS_ZOMBIE else {}
+    except (psutil.Error, OSError):  # it has ended meanwhile, or is somebody else's
+        return {}
+
+
+def _words(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return f"{process.pid} {' '.join(process.cmdline())[:200]}"
+    return str(process.pid)
+
+
+def http(timeout_s: float = 30.0) -> httpx2.Client:
+    """Return a client that goes through no proxy."""
+    return httpx2.Client(trust_env=False, timeout=timeout_s)

@@ -1,0 +1,177 @@
+"""What is left of a stack when one of its processes dies or hangs, and how Ctrl-C ends it. Fake engines."""
+
+import json
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+
+import httpx2
+import psutil
+import pytest
+
+from e2e.box import GONE_S, Box, Stack, http
+from freehold.testing.fake_engine import FakeEngine, start_fake_engine
+from waiting import wait_until
+
+
+def asked(stack: Stack, model: str = "fake", *, client: httpx2.Client | None = None) -> httpx2.Response:
+    """Return the answer to a small plain request."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    with http() as fresh:
+        return (client or fresh).post(f"{stack.url}/v1/chat/completions", json=body)
+
+
+def streamed(client: httpx2.Client, stack: Stack) -> AbstractContextManager[httpx2.Response]:
+    body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    return client.stream("POST", f"{stack.url}/v1/chat/completions", json=body)
+
+
+def gateway_pid(box: Box) -> int:
+    return int(wait_until(lambda: box.status()["gateway"]["pid"], what="a gateway"))
+
+
+def with_external(box: Box, engine: FakeEngine) -> None:
+    box.fake_config(more=f"  - name: other\n    engine: external\n    endpoints: ['{engine.url}']\n")
+
+
+def test_kill_9_of_the_controller_leaves_nothing(box: Box) -> None:
+    box.fake_config(replicas=2)
+    with box.foreground() as stack:
+        assert len(box.living()) >= 6  # controller, gateway, two minders, two engines
+        stack.process.kill()
+        box.assert_nothing_left()
+
+
+def test_engines_that_ignore_sigterm_end_with_a_killed_controller_too(box: Box) -> None:
+    box.fake_config(replicas=1, ignore_sigterm="true", more="fleet: {stop_grace: 1s}\n")
+    with box.foreground() as stack:
+        stack.process.kill()
+        box.assert_nothing_left()
+
+
+def test_beside_an_external_endpoint_the_gateway_serves_on_until_the_next_up(box: Box) -> None:
+    with start_fake_engine(model="other") as engine:
+        with_external(box, engine)
+        with box.foreground() as stack:
+            leftover = gateway_pid(box)
+            stack.process.kill()
+            wait_until(lambda: [p.pid for p in box.living()] == [leftover], timeout_s=GONE_S)
+            assert asked(stack, "other").status_code == 200
+            assert http().get(f"{stack.url}/health").json()["control_plane"] == "gone"
+            assert asked(stack, "fake").status_code == 503
+        with box.foreground("--listen", stack.url.removeprefix("http://")) as again:
+            assert again.url == stack.url
+            assert leftover not in [process.pid for process in box.living()]
+            assert [asked(again, name).status_code for name in ("fake", "other")] == [200, 200]
+            assert again.end() == 0
+    box.assert_nothing_left()
+
+
+def test_down_ends_what_a_killed_controller_left(box: Box) -> None:
+    with start_fake_engine(model="other") as engine:
+        with_external(box, engine)
+        with box.foreground() as stack:
+            stack.process.kill()
+            stack.process.wait()
+        down = box.run("down", "--json")
+    assert (down.code, down.said) == (0, {"was_running": False, "leftovers_ended": ["gateway"]})
+    box.assert_nothing_left()
+
+
+def test_a_stopped_controller_delays_no_request(box: Box) -> None:
+    box.fake_config(replicas=2, tokens_per_s=100, answer_tokens=300)
+    with box.foreground() as stack, http() as client:
+        stack.process.send_signal(signal.SIGSTOP)
+        try:
+            with streamed(client, stack) as stream:
+                lines = [line for line in stream.iter_lines() if line]
+            assert lines[-1] == "data: [DONE]"
+            assert len(lines) > 300
+            assert [asked(stack).status_code for _ in range(3)] == [200] * 3
+        finally:
+            stack.process.send_signal(signal.SIGCONT)
+        assert box.status()["gateway"]["restarts"] == 0
+        assert [replica["restarts"] for replica in stack.replicas()] == [0, 0]
+        assert stack.end() == 0
+
+
+def test_a_controller_that_hangs_is_not_running_into_a_wall(box: Box) -> None:
+    box.fake_config()
+    with box.foreground() as stack:
+        stack.process.send_signal(signal.SIGSTOP)
+        with ThreadPoolExecutor() as beside:
+            patient = beside.submit(box.run, "down", "--json")
+            urgent = beside.submit(box.run, "down", "--now", "--json")
+        assert patient.result().code == 1
+        assert "down --now" in patient.result().said["error"]["hint"]
+        assert urgent.result().code == 0
+        assert stack.process.wait(GONE_S) == -signal.SIGKILL
+    box.assert_nothing_left()
+
+
+def test_a_killed_gateway_comes_back_on_its_socket_and_refuses_nobody(box: Box) -> None:
+    box.fake_config(replicas=1)
+    with box.foreground() as stack:
+        old = psutil.Process(gateway_pid(box))
+        old.kill()
+        psutil.wait_procs([old], timeout=5)
+        assert asked(stack).status_code == 200  # waited in the socket's queue, and was not refused
+        wait_until(lambda: box.status()["gateway"]["restarts"] == 1, what="the restart to be counted")
+        assert gateway_pid(box) != old.pid
+        assert stack.end() == 0
+    box.assert_nothing_left()
+
+
+def test_ctrl_c_lets_a_stream_finish_and_takes_nothing_new(box: Box) -> None:
+    box.fake_config(tokens_per_s=100, answer_tokens=200)
+    with box.foreground() as stack, http() as client:
+        with streamed(client, stack) as stream:
+            lines = stream.iter_lines()
+            assert json.loads(next(lines).removeprefix("data: "))["object"] == "chat.completion.chunk"
+            stack.process.send_signal(signal.SIGINT)
+            address = stack.url.removeprefix("http://").split(":")
+            wait_until(lambda: refused(address[0], int(address[1])), what="the listener to close")
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert len(rest) > 150
+        assert stack.process.wait(GONE_S) == 0
+    box.assert_nothing_left()
+
+
+def refused(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) != 0
+
+
+def test_a_second_ctrl_c_does_not_wait(box: Box) -> None:
+    box.fake_config(tokens_per_s=1, answer_tokens=60)
+    with box.foreground() as stack, http() as client, streamed(client, stack) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        stack.process.send_signal(signal.SIGINT)
+        wait_until(lambda: box.status()["gateway"]["draining"], what="the drain")
+        stack.process.send_signal(signal.SIGINT)
+        assert stack.process.wait(5) == 0
+        with pytest.raises(httpx2.RemoteProtocolError):
+            list(lines)
+    box.assert_nothing_left()
+
+
+def test_a_terminal_that_closes_ends_the_stack_in_order(box: Box) -> None:
+    box.fake_config()
+    with box.foreground() as stack:
+        stack.process.send_signal(signal.SIGHUP)
+        assert stack.process.wait(GONE_S) == 0
+    box.assert_nothing_left()
+
+
+@pytest.mark.xfail(strict=True, reason="gateway.link starts its child without -P")
+def test_what_lies_in_the_folder_stands_in_for_no_module(box: Box) -> None:
+    box.fake_config()
+    for name in ("click", "msgspec", "asyncio"):
+        box.write("raise SystemExit('a file of the folder was run')", f"{name}.py")
+    up = box.run("up", "-d", "--json", "--listen", "127.0.0.1:0")
+    assert up.code == 0, up
+    assert box.run("down").code == 0
+    box.assert_nothing_left()
