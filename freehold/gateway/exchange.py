@@ -90,8 +90,7 @@ class Exchange:
         target.in_flight += 1
         connection = None if self._fresh else target.take_idle()
         if connection is not None:
-            self._connection = connection
-            connection.send(self, self._engine_request(target))
+            self._send(connection, target)
         else:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(target))
 
@@ -112,8 +111,17 @@ class Exchange:
         if self.done:
             target.keep(connection)
             return
+        self._send(connection, target)
+
+    def _send(self, connection: UpstreamConnection, target: Target) -> None:
+        try:
+            data = self._engine_request(target)
+        except RecursionError:
+            target.keep(connection)
+            self._refuse(body.too_deep())
+            return
         self._connection = connection
-        connection.send(self, self._engine_request(target))
+        connection.send(self, data)
         if self._paused_s is not None:
             connection.pause()
 

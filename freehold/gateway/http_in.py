@@ -8,6 +8,7 @@ requests are answered in order; bytes that come while an answer is under way wai
 import asyncio
 import socket
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote_to_bytes
 
@@ -28,7 +29,14 @@ _LOW_WATER_BYTES = (
     16 * 1024
 )  # Resume well below the mark, so that reading is not switched on and off per chunk.
 HEAD_BYTES_MAX = 64 * 1024
-"""Longest request head, bytes. Source: our own bound; twice the 32 KiB of most cloud load balancers."""
+"""Longest request head, and longest framing between two bytes of a body (chunk extensions, trailers), bytes. Source:
+our own bound; twice the 32 KiB of most cloud load balancers."""
+_SLICE_BYTES = (
+    16 * 1024
+)  # Parsed at once: bounds what one read of the kernel's 256 KiB can make us hold or do.
+_LINGER_S = (
+    2.0  # After a refusal, for so long what still comes is read and dropped. Source: nginx's idea, shorter.
+)
 _QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; nobody's SDK pipelines, so this is generous.
 _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
 
@@ -44,6 +52,7 @@ class ClientConnection(asyncio.Protocol):
         "_parser",
         "_queue",
         "_reading",
+        "_turning",
         "_waiting",
         "_write_paused",
         "closing",
@@ -65,6 +74,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading = True
         self._idle = True
         self._write_paused = False
+        self._turning = False
         self._deadline_s = gateway.now_s() + gateway.settings.header_s
 
     def __repr__(self) -> str:
@@ -91,7 +101,8 @@ class ClientConnection(asyncio.Protocol):
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if not self.gateway.admit_connection(self):
-            self.refuse(refuse.unavailable("Too many connections.", code="too_many_connections"), None)
+            full = refuse.unavailable("Too many connections.", code="too_many_connections")
+            self.refuse(replace(full, close=True), unnamed())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what this client asked for: nobody listens any more."""
@@ -112,6 +123,14 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def data_received(self, data: bytes) -> None:
+        """Take what came, in slices, so that every bound holds whatever the kernel hands over at once."""
+        if len(data) <= _SLICE_BYTES:
+            self._take(data)
+            return
+        for at in range(0, len(data), _SLICE_BYTES):
+            self._take(data[at : at + _SLICE_BYTES])
+
+    def _take(self, data: bytes) -> None:
         """Parse, or keep for later while an answer is under way."""
         if self.closing:
             return
@@ -148,8 +167,8 @@ class ClientConnection(asyncio.Protocol):
             self._incoming.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header."""
-        if self._incoming is not None:
+        """Take one header; trailers, which come when the method is known, mean nothing here."""
+        if self._incoming is not None and not self._incoming.method:
             take_header(self._incoming, name, value)
 
     def on_headers_complete(self) -> None:
@@ -157,21 +176,25 @@ class ClientConnection(asyncio.Protocol):
         request = self._incoming
         if request is None:
             return
-        self._head_bytes = -1
+        self._head_bytes = 0
+        version = self._parser.get_http_version()
         request.method = self._parser.get_method()
-        request.http11 = self._parser.get_http_version() == "1.1"
+        request.http11 = version == "1.1"
         request.keep_alive = request.http11 and self._parser.should_keep_alive()
-        request.refusal = request.check_head()
+        request.refusal = request.check_head(version)
+        if request.refusal is None and request.length_bytes > self.gateway.settings.max_body_bytes:
+            request.refusal = self._too_large()
         request.name()
         self._deadline_s = self.gateway.tick_s + self.gateway.settings.body_s
-        if request.expect and request.refusal is None and self.exchange is None:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if request.expect and not self._queue:
+            self._encourage(request)
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body, within the limit."""
         request = self._incoming
         if request is None or request.refusal is not None:
             return
+        self._head_bytes = 0
         request.body_bytes += len(data)
         if request.body_bytes > self.gateway.settings.max_body_bytes:
             request.pieces = None
@@ -185,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
         """Queue the request; it is answered when those before it are."""
         request, self._incoming = self._incoming, None
         self._head_bytes = 0
-        if request is not None:
+        if request is not None and len(self._queue) <= _QUEUED_REQUESTS_MAX:
             request.complete()
             self._queue.append(request)
 
@@ -196,8 +219,7 @@ class ClientConnection(asyncio.Protocol):
             self._idle = False
             self._deadline_s = self.gateway.tick_s + self.gateway.settings.header_s
         broken: Refusal | None = None
-        if self._head_bytes >= 0:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
@@ -210,34 +232,63 @@ class ClientConnection(asyncio.Protocol):
             self._after_feed(broken)
 
     def _after_feed(self, broken: Refusal | None) -> None:
-        incoming = self._incoming
-        if broken is None and incoming is not None and incoming.refusal is not None:
-            # Refused before its body has come: answer now and close, the rest of the body is not read.
-            broken = Refusal(error=incoming.refusal.error, close=True)
-        if broken is None and incoming is not None and self._head_bytes > HEAD_BYTES_MAX:
-            broken = refuse.malformed("The request head is too long.", status=431)
-        if broken is None and len(self._queue) > _QUEUED_REQUESTS_MAX:
-            broken = refuse.malformed("Too many pipelined requests.")
-        if broken is not None and not self._queue:
-            self.refuse(broken, None)
-            return
+        broken = broken or self._past_bounds()
         if broken is not None:
             # Requests that came whole before the broken one are answered first; it is refused in its turn.
-            poison = unnamed()
-            poison.refusal = broken
-            self._queue.append(poison)
+            # The rest of its body is not read as anything: the connection closes after the answer.
+            culprit = self._culprit()
+            culprit.refusal = replace(broken, close=True)
+            self._incoming = None
+            self._queue.append(culprit)
             self._stop_reading()
         self._next()
 
+    def _past_bounds(self) -> Refusal | None:
+        """Return why the request that is coming in, or the line of those before it, is too much to go on with."""
+        if self._incoming is not None and self._incoming.refusal is not None:
+            return self._incoming.refusal
+        if self._incoming is not None and self._head_bytes > HEAD_BYTES_MAX:
+            return refuse.malformed("The request head, or its body's framing, is too long.", status=431)
+        if len(self._queue) > _QUEUED_REQUESTS_MAX:
+            return refuse.malformed("Too many pipelined requests.")
+        return None
+
+    def _culprit(self) -> Request:
+        """Return the request that is coming in, if its head has come, or a stand-in."""
+        incoming = self._incoming
+        return incoming if incoming is not None and incoming.method else unnamed()
+
     def _after_upgrade(self, rest: bytes) -> None:
-        """Go on in HTTP/1.1 as if no upgrade had been offered (RFC 9110 7.8: a server may ignore it)."""
+        """Go on in HTTP/1.1 as if no upgrade had been offered (RFC 9110 7.8: a server may ignore it).
+
+        The parser takes what follows the head for another protocol. It is this request's body, if it has one: a new
+        parser is told its framing, so that no body is ever read as a request.
+        """
         self._parser = httptools.HttpRequestParser(self)
+        request = self._queue.pop()
+        framing = request.framing() if request.refusal is None else b""
+        if framing:
+            self._parser.feed_data(b"POST / HTTP/1.1\r\nhost: h\r\n%b\r\n" % framing)
+            self._incoming = request
+        else:
+            self._queue.append(request)
         self._waiting = rest + self._waiting
 
     def _stop_reading(self) -> None:
         if self._reading and not self.closing:
             self._reading = False
             self.transport.pause_reading()
+
+    def _start_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self.transport.resume_reading()
+
+    def _encourage(self, request: Request) -> None:
+        """Ask for the body of a request whose client waits for that (RFC 9110 10.1.1)."""
+        request.expect = False
+        if request.refusal is None and request.http11:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _too_large(self) -> Refusal:
         limit = self.gateway.settings.max_body_bytes
@@ -246,23 +297,47 @@ class ClientConnection(asyncio.Protocol):
     # One request after another
 
     def _next(self) -> None:
-        """Answer queued requests until one is under way, none is left, or the client does not read its answers."""
-        while self._queue and self.exchange is None and not self.closing and not self._write_paused:
-            self._dispatch(self._queue.popleft())
+        """Answer queued requests until one is under way, none is left, or the client does not read its answers.
+
+        Each answer that is made here ends in a call of this again, so only the outermost call does the work.
+        """
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            while self._step():
+                pass
+        finally:
+            self._turning = False
+
+    def _step(self) -> bool:
+        """Do the next thing and return whether another may follow."""
+        if self.exchange is not None or self.closing:
+            return False
         if self._write_paused:
             self._deadline_s = self.gateway.now_s() + self.gateway.settings.client_stall_s
-        elif self.exchange is None and not self.closing:
-            self._await_next()
+            return False
+        if self._queue:
+            self._dispatch(self._queue.popleft())
+            return True
+        return self._await_next()
 
-    def _await_next(self) -> None:
+    def _await_next(self) -> bool:
+        """Go on with what has come meanwhile, or wait, with the time limit of what is awaited."""
         waiting, self._waiting = self._waiting, b""
-        if not self._reading:
-            self._reading = True
-            self.transport.resume_reading()
-        if waiting:
-            self._feed(waiting)
-        elif self._incoming is None and not self._head_bytes:
+        self._start_reading()
+        incoming = self._incoming
+        if incoming is None and not self._head_bytes and not waiting:
             self._rest()
+            return False
+        head_came = incoming is not None and incoming.method
+        times = self.gateway.settings
+        self._deadline_s = self.gateway.tick_s + (times.body_s if head_came else times.header_s)
+        if waiting:
+            self.data_received(waiting)
+        elif incoming is not None and incoming.expect and head_came:
+            self._encourage(incoming)
+        return bool(waiting)
 
     def _dispatch(self, request: Request) -> None:
         if request.refusal is not None:
@@ -320,11 +395,10 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.close()
 
-    def refuse(self, refusal: Refusal, request: Request | None) -> None:
-        """Write an error answer; `request` is None where it could not be understood."""
+    def refuse(self, refusal: Refusal, request: Request) -> None:
+        """Write an error answer."""
         if not refusal.by_engine:
             self.gateway.meters.refused(refusal.error.code or str(refusal.error.status))
-        request = request or unnamed()
         body = refuse.body(refusal.error, request.path)
         extra = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
         if refusal.retry_after_s is not None:
@@ -334,9 +408,12 @@ class ClientConnection(asyncio.Protocol):
         if refusal.allow:
             extra += f"allow: {refusal.allow}\r\n"
         end = self.head_end(request, close=refusal.close)
-        self.write(heads.status_line(refusal.error.status) + extra.encode() + end + body)
+        content = b"" if request.method == b"HEAD" else body
+        self.write(heads.status_line(refusal.error.status) + extra.encode() + end + content)
         self.exchange = None
-        if refusal.close or not request.keep_alive or self.gateway.draining:
+        if refusal.close:
+            self._linger()
+        elif not request.keep_alive or self.gateway.draining:
             self.close()
         else:
             self._next()
@@ -350,6 +427,17 @@ class ClientConnection(asyncio.Protocol):
             self.closing = True
             self._deadline_s = self.gateway.now_s() + self.gateway.settings.client_stall_s
             self.transport.close()
+
+    def _linger(self) -> None:
+        """Close, but first read and drop for a while what the client is still sending.
+
+        A close with unread bytes is a reset, and a reset can take the answer away from a client before it read it.
+        """
+        if not self.closing:
+            self.closing = True
+            self._deadline_s = self.gateway.now_s() + _LINGER_S
+            self._start_reading()
+            self.transport.write_eof()
 
     def abort(self) -> None:
         """Close at once; what is not sent is lost, and the client sees a cut."""
@@ -368,12 +456,17 @@ class ClientConnection(asyncio.Protocol):
         elif self._idle:
             self.close()
         else:
-            self.refuse(refuse.timeout("The request did not come in time.", status=408), None)
+            self.refuse(refuse.timeout("The request did not come in time.", status=408), self._culprit())
 
     def drain(self) -> None:
         """Close if nothing is under way; otherwise after the answer."""
-        if self.exchange is None and not self._queue:
+        if not self.busy:
             self.close()
+
+    @property
+    def busy(self) -> bool:
+        """Return whether a request is under way here, be it that it is still coming in."""
+        return not self._idle and not self.closing
 
 
 def model_id_of(path: str) -> str:

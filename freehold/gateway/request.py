@@ -35,6 +35,8 @@ class Request:
     """The path as it was sent, without the query, never normalised; broken bytes show as U+FFFD."""
     body = b""
     body_bytes = 0
+    length_bytes = 0
+    """Content-Length; 0 where there is none."""
     pieces: list[bytes] | None = None
     stream = False
     http11 = True
@@ -68,8 +70,16 @@ class Request:
             self.body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
             self.pieces = None
 
-    def check_head(self) -> Refusal | None:
-        """Return why this head cannot be trusted or served, or None."""
+    def framing(self) -> bytes:
+        """Return the header line that says how this request's body is framed, or nothing for no body."""
+        if self.codings:
+            return b"transfer-encoding: chunked\r\n"
+        return b"content-length: %d\r\n" % self.length_bytes if self.length_bytes else b""
+
+    def check_head(self, version: str) -> Refusal | None:
+        """Return why this head, of HTTP version `1.1` or another, cannot be trusted or served, or None."""
+        if version not in {"1.1", "1.0"}:
+            return refuse.malformed("This server speaks HTTP/1.1 and HTTP/1.0.", status=505)
         if self.hosts == 1 and not self.codings and not self.encoding and self.header_count <= HEADERS_MAX:
             return None if self.url.startswith(b"/") else _malformed_target()
         return self._check_odd_head()
@@ -116,6 +126,11 @@ def _coding(request: Request, value: bytes) -> None:
     request.codings += (value.strip().lower(),)
 
 
+def _length(request: Request, value: bytes) -> None:
+    # The parser takes care of what it is; white space around it is all that int() forgives besides.
+    request.length_bytes = int(value)
+
+
 def _id(request: Request, value: bytes) -> None:
     if is_request_id(value.decode("latin-1")):
         request.id_line = b"%b%b\r\n" % (_ID_NAME, value)
@@ -139,6 +154,7 @@ def _pass_on(name: bytes) -> Callable[[Request, bytes], None]:
 _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
     b"host": _host,
     b"transfer-encoding": _coding,
+    b"content-length": _length,
     b"x-request-id": _id,
     b"expect": _expect,
     b"content-encoding": _encoding,
@@ -151,7 +167,7 @@ _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
 _BY_NAME = _BY_LOWER_NAME | {name.title(): take for name, take in _BY_LOWER_NAME.items()}
 _IGNORED = frozenset(
     spelt
-    for name in (b"accept", b"accept-encoding", b"authorization", b"connection", b"content-length", b"content-type",
+    for name in (b"accept", b"accept-encoding", b"authorization", b"connection", b"content-type",
                  b"cookie", b"user-agent", b"x-api-key")
     for spelt in (name, name.title())
 )  # fmt: skip

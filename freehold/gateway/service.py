@@ -93,7 +93,7 @@ class Gateway:
         self.draining = True
         for connection in list(self.connections):
             connection.drain()
-        await self._until(lambda: not self.in_flight, self.settings.drain_grace_s)
+        await self._until(lambda: not any(c.busy for c in self.connections), self.settings.drain_grace_s)
         whole = not self.in_flight
         for connection in list(self.connections):
             if connection.exchange is not None:
