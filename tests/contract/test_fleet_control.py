@@ -9,7 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,16 @@ time.sleep(600)
 async def echo(request: dict[str, Any]) -> AsyncIterator[Line]:
     for i in range(int(request.get("lines", 1))):
         yield {"op": request.get("op"), "line": i}
+
+
+@contextlib.contextmanager
+def child(argv: list[str], *, start_new_session: bool = False) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a program whose output is read; it does not outlive a test that fails."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=start_new_session) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def served(path: Path, story: Callable[[StateDir], Awaitable[None]], answer: control.Answerer = echo) -> None:
@@ -171,7 +181,7 @@ def test_a_stop_tells_how_far_it_is_until_all_has_ended(tmp_path: Path) -> None:
 
 
 def test_a_second_controller_is_told_who_was_first_and_a_dead_one_is_no_obstacle(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as first:
+    with child([sys.executable, "-c", HOLDER, str(tmp_path)]) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == b"None\n"
         state = StateDir(tmp_path)
@@ -194,8 +204,8 @@ def test_leftovers_are_exactly_the_recorded_processes_that_still_live(tmp_path: 
     assert state.leftovers() == []
     stubborn = "trap '' TERM; echo up; while :; do sleep 1; done"
     with (
-        subprocess.Popen(["sh", "-c", stubborn], stdout=subprocess.PIPE, start_new_session=True) as gateway,
-        subprocess.Popen(["sleep", "600"]) as engine,
+        child(["sh", "-c", stubborn], start_new_session=True) as gateway,
+        child(["sleep", "600"]) as engine,
     ):
         assert gateway.stdout is not None
         assert gateway.stdout.readline() == b"up\n"

@@ -174,8 +174,10 @@ def test_nothing_outlives_a_controller_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, "TEST_MARK": mark}) as controller:
         assert controller.stdout is not None
         controller.stdout.readline()
-        wait_until(lambda: len(processes.carriers("TEST_MARK", mark)) == 5, what="all processes")
-        controller.kill()
+        try:
+            wait_until(lambda: len(processes.carriers("TEST_MARK", mark)) == 5, what="all processes")
+        finally:
+            controller.kill()
         wait_until(lambda: not processes.carriers("TEST_MARK", mark), timeout_s=2.0, what="grace + 1 s")
 
 
