@@ -60,7 +60,7 @@ class Exchange:
     _answer_bytes = 0
 
     def __init__(
-        self, gateway: "Gateway", client: "ClientConnection", model: Model, request: Request
+        self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
     ) -> None:
         self.gateway = gateway
         self.client = client
@@ -281,7 +281,7 @@ class Exchange:
             return
         self._answer_bytes += len(result)
         self._finish(200)
-        self.client.reply(self.request, 200, result)
+        self.client.reply(self.request, 200, body=result)
 
     # When things go wrong
 

@@ -17,7 +17,7 @@ import httptools
 from freehold.gateway import heads, refuse
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.refuse import Refusal
-from freehold.gateway.request import Request, take_header, unnamed
+from freehold.gateway.request import IGNORED, Request, take_header, unnamed
 
 if TYPE_CHECKING:
     from freehold.gateway.service import Gateway
@@ -124,8 +124,8 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, in slices, so that every bound holds whatever the kernel hands over at once."""
-        if len(data) <= _SLICE_BYTES:
-            self._take(data)
+        if self._idle and len(data) <= _SLICE_BYTES and not self._write_paused and not self.closing:
+            self._feed(data)  # the usual case: a whole request on a connection that waits for one
             return
         for at in range(0, len(data), _SLICE_BYTES):
             self._take(data[at : at + _SLICE_BYTES])
@@ -168,8 +168,12 @@ class ClientConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header; trailers, which come when the method is known, mean nothing here."""
-        if self._incoming is not None and not self._incoming.method:
-            take_header(self._incoming, name, value)
+        request = self._incoming
+        if request is None or request.method:
+            return
+        request.header_count += 1
+        if name not in IGNORED:
+            take_header(request, name, value)
 
     def on_headers_complete(self) -> None:
         """Check the head; a body that is too large or unwanted is refused before it is read."""
@@ -381,8 +385,8 @@ class ClientConnection(asyncio.Protocol):
         self,
         request: Request,
         status: int,
-        body: bytes,
         *,
+        body: bytes,
         content_type: str = "application/json",
     ) -> None:
         """Write a whole answer (its head alone, for HEAD) and go on with the next request."""

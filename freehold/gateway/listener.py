@@ -1,4 +1,7 @@
-"""The socket that clients connect to, opened by whoever starts a gateway so that it outlives the gateway's process."""
+"""The socket that clients connect to, opened by whoever starts a gateway so that it outlives the gateway's process.
+
+It deliberately does not accept: that is the gateway's.
+"""
 
 import socket
 

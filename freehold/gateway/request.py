@@ -165,19 +165,17 @@ _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
 }
 # Names as clients write them, so that most need no lower().
 _BY_NAME = _BY_LOWER_NAME | {name.title(): take for name, take in _BY_LOWER_NAME.items()}
-_IGNORED = frozenset(
+IGNORED = frozenset(
     spelt
     for name in (b"accept", b"accept-encoding", b"authorization", b"connection", b"content-type",
                  b"cookie", b"user-agent", b"x-api-key")
     for spelt in (name, name.title())
 )  # fmt: skip
+"""Fields that mean nothing here, as clients write them: they are not even looked at."""
 
 
 def take_header(request: Request, name: bytes, value: bytes) -> None:
-    """Let one header field do what it does."""
-    request.header_count += 1
-    if name in _IGNORED:
-        return
+    """Let one header field that is not IGNORED do what it does."""
     take = _BY_NAME.get(name) or _BY_LOWER_NAME.get(name.lower())
     if take is not None:
         take(request, value)

@@ -132,7 +132,7 @@ class Gateway:
             client.refuse(answer, request)
         else:
             status, body, content_type = answer
-            client.reply(request, status, body, content_type=content_type)
+            client.reply(request, status, body=body, content_type=content_type)
 
     def _local(self, path: str, method: bytes) -> answers.Answer | Refusal:
         local = answers.LOCAL.get(path)
@@ -164,7 +164,7 @@ class Gateway:
                 f"{model.in_flight} requests for {name} are under way.", code="engine_overloaded"
             )
         request.stream = bool(asked.stream)
-        return Exchange(self, client, model, request)
+        return Exchange(self, client, model=model, request=request)
 
     # Time
 

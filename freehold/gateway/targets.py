@@ -128,6 +128,8 @@ class Model:
 
     def choose(self, now_s: float, tried: Collection[str]) -> Target | None:
         """Return the least loaded target not yet tried, or None."""
+        if len(self.targets) == 1 and not tried:
+            return self.targets[0]
         self.turn += 1
         return route.choose(self.targets, now_s, turn=self.turn, tried=tried)
 
