@@ -1,16 +1,20 @@
 """`freehold down`: end a running stack in order. Ending what does not run is no mistake."""
 
 import signal
+import threading
 from pathlib import Path
 
 import click
 
 from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import say_json
+from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
 from freehold.fleet import processes
 from freehold.fleet.control import NotRunning, StateDir, ask
 from freehold.fleet.state_dir import Running
+
+_LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some milliseconds.
 
 
 @click.command("down")
@@ -36,7 +40,7 @@ def command(
         )
         return
     _stop(state, holder, now=now)
-    if not state.wait_free(timeout_s):
+    if not _wait_end(state, holder, timeout_s):
         raise Temporary(
             f"the stack (pid {holder.pid}) has not ended within {timeout_s:g} s",
             hint="streams may still be running: freehold down --now ends them",
@@ -58,6 +62,17 @@ def _stop(state: StateDir, holder: Running, *, now: bool) -> None:
                 exc.message, hint="freehold down --now kills it, its engines end after it"
             ) from exc
         _signal(holder, signal.SIGKILL)
+
+
+def _wait_end(state: StateDir, holder: Running, timeout_s: float) -> bool:
+    """Return whether the controller has let go of the folder and then ended, within the time."""
+    deadline_s = monotonic_s() + timeout_s
+    free = state.wait_free(timeout_s)
+    while free and holder.mark is not None and processes.is_alive(holder.mark):
+        if monotonic_s() > deadline_s:
+            return False
+        threading.Event().wait(_LOOK_AGAIN_S)
+    return free
 
 
 def _signal(holder: Running, number: signal.Signals) -> None:

@@ -15,9 +15,9 @@ from freehold.cli.say import say_json
 from freehold.core.clock import monotonic_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 
-EXTERNAL_PATIENCE_S = 6.0
-"""How long a start waits for endpoints that somebody else runs, seconds. Source: our own choice: one question and its
-deadline (fleet.plan: external_timeout_s, 5 s) and a moment."""
+EXTERNAL_PATIENCE_S = 3.0
+"""How long a start waits for endpoints that somebody else runs, seconds. Source: our own choice: one that
+runs lists its models in milliseconds, and one that comes later is served all the same."""
 _GONE_WRONG = frozenset({ReplicaState.BACKOFF, ReplicaState.CRASH_LOOP})
 _ON_THE_WAY_DOWN = frozenset({ReplicaState.DRAINING, ReplicaState.STOPPING, ReplicaState.STOPPED})
 
@@ -111,7 +111,7 @@ class Watcher:
         self._states = {replica.id: replica.state for replica in status.replicas}
         moving = self._spinner is not None and self.outcome is Outcome.WAITING
         for replica in changed:
-            if not moving or replica.state in _GONE_WRONG:
+            if replica.state in _GONE_WRONG or not (moving or replica.state is ReplicaState.PENDING):
                 self._show_change(replica)
         if self._spinner is not None and moving:
             line = _waited_for(status, monotonic_s() - self._started_s)

@@ -7,6 +7,7 @@ wherever it hid, and only what this test started is ever ended.
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from typing import IO, Any
 from uuid import uuid4
 
 import httpx2
+import msgspec
 import psutil
 
+from freehold.cli.status import running_status
 from waiting import wait_until
 
 MARK = "E2E_BOX"
@@ -79,29 +82,34 @@ class Box:
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
     @contextlib.contextmanager
-    def foreground(self, *arguments: str, **env: str) -> Iterator["Stack"]:
-        """Give `freehold up --json …` as it runs in a terminal, once it is ready."""
+    def starting(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """Give `freehold up --json …` as it runs in a terminal, killed at the end if it still runs."""
         process = subprocess.Popen(
             [FREEHOLD, "up", "--json", "--listen", "127.0.0.1:0", *arguments],
             cwd=self.home,
-            env=self.env | env,
+            env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        assert process.stdout is not None
-        with process, process.stdout as output:
+        with process:
             try:
-                yield Stack(box=self, process=process, first=_first_answer(output))
+                yield process
             finally:
                 if process.poll() is None:
                     process.kill()
 
+    @contextlib.contextmanager
+    def foreground(self, *arguments: str) -> Iterator["Stack"]:
+        """Give the same once it is ready."""
+        with self.starting(*arguments) as process:
+            assert process.stdout is not None
+            yield Stack(box=self, process=process, first=_first_answer(process.stdout))
+
     def status(self) -> Any:
-        """Return what `status --json` says."""
-        ran = self.run("status", "--json")
-        assert ran.code == 0, ran
-        return ran.said
+        """Return what `status --json` prints, without the cost of a process; None: nothing runs."""
+        status = running_status(Path(self.env["FREEHOLD_STATE_DIR"]))
+        return status and msgspec.to_builtins(status)
 
     # Files
 
@@ -187,6 +195,14 @@ def _words(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return f"{process.pid} {' '.join(process.cmdline())[:200]}"
     return str(process.pid)
+
+
+def listening() -> socket.socket:
+    """Return a socket that listens on a port of 127.0.0.1 and answers nobody."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
 
 
 def http(timeout_s: float = 30.0) -> httpx2.Client:
