@@ -95,6 +95,7 @@ class Controller:
         self._started_wall_s = wall_s()
         self._stopping = asyncio.Event()
         self._signals = 0
+        self._recorded: dict[str, int | None] = {}
         spec, state = prepared.config.spec, prepared.state
         self._link = GatewayLink(
             settings_from(spec.gateway, log_path=str(state.logs / "gateway.log")),
@@ -171,6 +172,11 @@ class Controller:
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._link.send(snapshot)
+        for replica in snapshot.replicas:
+            # Written down, so that the next `up` waits for what this controller might leave behind.
+            if self._recorded.get(replica.id) != replica.pid:
+                self._recorded[replica.id] = replica.pid
+                self._prepared.state.record(replica.id, replica.pid)
         self.show()
 
     async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:

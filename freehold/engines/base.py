@@ -84,6 +84,15 @@ class Metric:
     """Their unit times this is ours."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """Where an engine that counts tokens only when a request ends tells of those that are under way."""
+
+    path: str
+    tokens: Callable[[bytes], float | None]
+    """From the body at `path` to the tokens generated so far by unfinished requests; None: it cannot be read."""
+
+
 class ExitKind(StrEnum):
     """Why an engine process ended, as far as its exit code and last lines tell."""
 
@@ -139,6 +148,8 @@ class Engine:
     """From the model's upstream name: a real one-token completion."""
     metrics_path: str | None
     metrics: tuple[Metric, ...]
+    unfinished: Unfinished | None = None
+    """None: its own counter of generated tokens moves with each token."""
     slots: Callable[[Mapping[str, int | str | bool | float]], int]
     """Requests it works on at once under these options; 0 is unknown."""
     max_context_tokens: Callable[[Mapping[str, int | str | bool | float]], int]

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from freehold.engines.base import (
     ApiError,
     Command,
@@ -26,6 +28,7 @@ from freehold.engines.base import (
     Metric,
     Option,
     Placement,
+    Unfinished,
     context_error,
     error_fields,
     explain_code,
@@ -199,6 +202,26 @@ def _environment(placement: Placement) -> dict[str, str]:
         # Its default lets every web page read answers. As a variable, so that older servers ignore it.
         "LLAMA_ARG_CORS_ORIGINS": f"http://{placement.host}:{placement.port}",
     }
+
+
+class _NextToken(msgspec.Struct):
+    n_decoded: float = 0.0
+
+
+class _Slot(msgspec.Struct):
+    is_processing: bool = False
+    next_token: list[_NextToken] = []
+
+
+_SLOTS = msgspec.json.Decoder(list[_Slot])
+
+
+def _unfinished_tokens(body: bytes) -> float | None:
+    try:
+        slots = _SLOTS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return sum(token.n_decoded for slot in slots if slot.is_processing for token in slot.next_token)
 
 
 def _slots(options: _Options) -> int:
@@ -415,6 +438,7 @@ ENGINE = Engine(
         Metric(name="waiting_requests", theirs=("llamacpp:requests_deferred",)),
         Metric(name="decode_steps_total", theirs=("llamacpp:n_decode_total",)),
     ),
+    unfinished=Unfinished(path="/slots", tokens=_unfinished_tokens),
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,

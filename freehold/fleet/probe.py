@@ -20,6 +20,8 @@ _ANSWER_BYTES = 64 * 1024
 """Of an answer to a readiness question no more is read: a one-token completion has some hundred bytes."""
 _METRICS_BYTES = 4 * 1024 * 1024
 """Longest page of counters that is read; vLLM's has some ten kilobytes."""
+_STEADY_LOOKS = 3
+"""Tries to see finished and unfinished tokens at one moment. Source: own choice; requests end some times a second."""
 _WORDS_CHARS = 200
 """Longest quotation of an engine's words: two lines of a terminal."""
 _MODELS = HttpCheck(method="GET", path="/v1/models")
@@ -94,20 +96,36 @@ class HttpProber:
 
     async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
         """Return the counters that the engine's metric map names; all None when the page does not come in time."""
-        if plan.engine.metrics_path is None:
-            return Reading()
-        check = HttpCheck(method="GET", path=plan.engine.metrics_path)
         try:
             async with asyncio.timeout(self._settings.scrape_timeout_s):
-                status, body = await self._fetch(check, url, plan.api_key, _METRICS_BYTES)
+                return await self._measure(plan, url)
         except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, OSError):
             return Reading()
-        if status != 200:
-            return Reading()
-        found = read_metrics(body.decode("utf-8", "replace"), plan.engine.metrics)
-        return Reading(
-            tokens_total=found.get("generated_tokens_total"), running=found.get("running_requests")
+
+    async def _measure(self, plan: ReplicaPlan, url: str) -> Reading:
+        unfinished, page = plan.engine.unfinished, await self._page(plan, url)
+        if unfinished is None:
+            return _reading(page, 0.0)
+        for _ in range(_STEADY_LOOKS):
+            body = await self._body(plan, url, unfinished.path)
+            after = await self._page(plan, url)
+            if _tokens(after) == _tokens(page):
+                # No request ended in between, so the finished and the unfinished tokens are of one moment.
+                return _reading(after, None if body is None else unfinished.tokens(body))
+            page = after
+        return _reading(page, None)
+
+    async def _page(self, plan: ReplicaPlan, url: str) -> dict[str, float]:
+        body = await self._body(plan, url, plan.engine.metrics_path)
+        return {} if body is None else read_metrics(body.decode("utf-8", "replace"), plan.engine.metrics)
+
+    async def _body(self, plan: ReplicaPlan, url: str, path: str | None) -> bytes | None:
+        if path is None:
+            return None
+        status, body = await self._fetch(
+            HttpCheck(method="GET", path=path), url, plan.api_key, _METRICS_BYTES
         )
+        return body if status == 200 else None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -127,6 +145,20 @@ class HttpProber:
                 if len(body) >= limit_bytes:
                     break
         return response.status_code, body[:limit_bytes]
+
+
+def _tokens(page: Mapping[str, float]) -> float | None:
+    return page.get("generated_tokens_total")
+
+
+def _reading(page: Mapping[str, float], unfinished_tokens: float | None) -> Reading:
+    """Return a reading; a count of which a part is unknown is unknown."""
+    finished = _tokens(page)
+    known = finished is not None and unfinished_tokens is not None
+    return Reading(
+        tokens_total=(finished or 0.0) + (unfinished_tokens or 0.0) if known else None,
+        running=page.get("running_requests"),
+    )
 
 
 def read_metrics(text: str, metrics: Iterable[Metric]) -> dict[str, float]:

@@ -246,6 +246,17 @@ def _check_metrics(engine: Engine) -> Iterator[str]:
             yield f"metric {metric.name!r} has the scale {metric.scale}"
 
 
+def _check_unfinished(engine: Engine) -> Iterator[str]:
+    if engine.unfinished is None:
+        return
+    if not engine.unfinished.path.startswith("/"):
+        yield f"unfinished: {engine.unfinished.path!r} is no path"
+    for body in (b"", b"{}", b"[1]", b'[{"next_token": 3}]', b"\xff", b"[" * 5000):
+        tokens = engine.unfinished.tokens(body)
+        if tokens is not None and not tokens >= 0:
+            yield f"unfinished tokens of {body[:20]!r} are {tokens!r}"
+
+
 def _check_sizes(engine: Engine) -> Iterator[str]:
     for when, options in _placements(engine):
         for name, size in (
@@ -287,6 +298,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_options_matter,
     _check_ready,
     _check_metrics,
+    _check_unfinished,
     _check_sizes,
     _check_exits,
     _check_errors,
