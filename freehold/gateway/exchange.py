@@ -7,6 +7,7 @@ by another, one that dies later ends the stream with an error in band. It never 
 
 import asyncio
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
@@ -80,12 +81,12 @@ class Exchange:
         self.gateway.budget.earn()
         self._attempt()
 
-    def _attempt(self) -> None:
-        target = self.target if self._fresh else self.model.choose(self._heard_s, self._tried)
+    def _attempt(self, target: Target | None = None) -> None:
+        target = target or self.model.choose(self._heard_s, self._tried)
         if target is None:
             self._refuse(self._no_replica())
             return
-        self._attempts += not self._fresh
+        self._attempts += 1
         self.target, self._at_target = target, True
         target.in_flight += 1
         connection = None if self._fresh else target.take_idle()
@@ -94,11 +95,11 @@ class Exchange:
         else:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(target))
 
-    def _attempt_again(self) -> None:
+    def _attempt_again(self, target: Target | None = None) -> None:
         """Begin another attempt; what the one before had begun to hear is forgotten."""
         self._heard_s, self._head, self._kept, self._assembler = self.gateway.now_s(), None, (), None
         self._first_s = None
-        self._attempt()
+        self._attempt(target)
 
     async def _connect(self, target: Target) -> None:
         try:
@@ -108,6 +109,10 @@ class Exchange:
             self._attempt_failed("connect")
             return
         self._connecting = None
+        if connection.closing:
+            # It was closed while this task waited for its turn, so nobody would tell us any more.
+            self._attempt_failed("lost")
+            return
         if self.done:
             target.keep(connection)
             return
@@ -208,40 +213,43 @@ class Exchange:
             self._finish(self._head.status)
             self.client.answered()
 
-    def on_lost(self, connection: UpstreamConnection, frame: Frame | None) -> None:
-        """Deal with an engine connection that ended before the answer did."""
+    def on_lost(self, connection: UpstreamConnection, frame: Frame | None, *, in_order: bool) -> None:
+        """Deal with an engine connection that ended before the answer did; `in_order`: by a close, not a failure."""
         self._connection = None
-        if isinstance(frame, UntilCloseFrame):
+        if isinstance(frame, UntilCloseFrame) and in_order:
             # An answer without a length ends with its connection; that it is whole cannot be known, as HTTP/1.0 goes.
             self.on_end()
             return
         if self._answer_bytes:
             self._cut(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not self._fresh and frame is None:
-            # A pooled connection that the engine closed at the same moment: no sign of a sick replica.
+        elif connection.served and not self._fresh and frame is None and self._attempts < ATTEMPTS_MAX:
+            # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on
+            # this request takes no other pooled one, so that it meets that only once.
             self._fresh = True
             self._leave_target()
-            self._attempt_again()
+            self._attempt_again(self.target)
         else:
             self._attempt_failed("lost")
 
     # The four ways of an answer
 
     def _splice(self, data: bytes) -> None:
+        self._answer_bytes += len(data)
         if self._pending:
             data = self._pending + data
             self._pending = b""
             if self.request.stream:
                 self._first_s = self.gateway.now_s()
         self._heard = True
-        self._answer_bytes += len(data)
         self._last = data
         self.client.write(data)
 
     def _collect(self, data: bytes) -> None:
         self._heard = True
-        if sum(map(len, self._kept)) < _ERROR_BODY_BYTES_MAX:
-            self._kept = (*self._kept, data)
+        self._kept = (*self._kept, data)
+        if sum(map(len, self._kept)) > _ERROR_BODY_BYTES_MAX:
+            self._stop_engine()
+            self.on_end()
 
     def _assemble(self, data: bytes) -> None:
         assert self._assembler is not None
@@ -314,17 +322,12 @@ class Exchange:
         self.gateway.meters.retried(self.model.entry.name, reason)
         self._tried = self._tried | {self.target.id}
         self._leave_target()
-        self._fresh = False
         self._attempt_again()
 
     def _no_replica(self) -> Refusal:
-        name = self.model.entry.name
-        if self._attempts:
-            return refuse.unavailable(
-                f"No replica of {name} could answer; {self._attempts} tried.", code="engine_failed"
-            )
         return refuse.unavailable(
-            f"No replica of {name} is ready yet.", code="model_not_ready", retry_after_s=2.0
+            f"No replica of {self.model.entry.name} could answer; attempts: {self._attempts}.",
+            code="engine_failed",
         )
 
     def _cut(self, frame: Frame | None, message: str, *, reason: str) -> None:
@@ -338,7 +341,8 @@ class Exchange:
             self.client.write(self._error_event(message))
             self.client.close()
         else:
-            self.client.abort()
+            # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
+            self.client.abort(reset=not self.keeps_client)
 
     def _error_event(self, message: str) -> bytes:
         said = refuse.event(
@@ -351,8 +355,9 @@ class Exchange:
         return b"%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
 
     def _refuse(self, refusal: Refusal) -> None:
+        # An engine was asked, so the request is counted by its status and not among those that no engine saw.
         self._finish(refusal.error.status)
-        self.client.refuse(refusal, self.request)
+        self.client.refuse(replace(refusal, by_engine=True), self.request)
 
     # What the client's connection and the wheel call
 

@@ -55,6 +55,11 @@ class AnswerHead:
         return UntilCloseFrame()
 
 
+def may_become_head(raw: bytes) -> bool:
+    """Return whether bytes without a blank line may be the beginning of an answer head."""
+    return raw[:7] == b"HTTP/1."[: len(raw)] and raw.count(b"\n") == raw.count(b"\r\n")
+
+
 @lru_cache(maxsize=512)
 def read_head(raw: bytes) -> AnswerHead:
     """Return the answer head in `raw` (up to and without the blank line); raise BadFramingError on nonsense."""

@@ -7,6 +7,7 @@ requests are answered in order; bytes that come while an answer is under way wai
 
 import asyncio
 import socket
+import struct
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -37,6 +38,7 @@ _SLICE_BYTES = (
 _LINGER_S = (
     2.0  # After a refusal, for so long what still comes is read and dropped. Source: nginx's idea, shorter.
 )
+_NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER on with 0 s: a close is a reset. Source: socket(7).
 _QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; nobody's SDK pipelines, so this is generous.
 _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
 
@@ -443,10 +445,13 @@ class ClientConnection(asyncio.Protocol):
             self._start_reading()
             self.transport.write_eof()
 
-    def abort(self) -> None:
-        """Close at once; what is not sent is lost, and the client sees a cut."""
+    def abort(self, *, reset: bool = False) -> None:
+        """Close at once; what is not sent is lost, and the client sees a cut, with `reset` in any case."""
         self.exchange = None
         self.closing = True
+        sock = self.transport.get_extra_info("socket")
+        if reset and sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
     def check(self, now_s: float) -> None:

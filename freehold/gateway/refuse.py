@@ -30,7 +30,7 @@ class Refusal:
     close: bool = False
     """True: the connection cannot be trusted or kept after this answer."""
     by_engine: bool = False
-    """True: an engine's own answer, passed on; False: no engine is to blame."""
+    """True: an engine was asked; False: the gateway refused by itself, and counts it so."""
     allow: str = ""
     """Value of the Allow header for 405."""
 

@@ -157,6 +157,10 @@ class Gateway:
             return refuse.invalid(
                 f"The model {name} does not serve {request.path}.", code="unsupported_endpoint"
             )
+        if not model.targets:
+            return refuse.unavailable(
+                f"No replica of {name} is ready yet.", code="model_not_ready", retry_after_s=2.0
+            )
         if self.draining:
             return refuse.unavailable("The server is shutting down.", code="draining")
         if model.in_flight >= self.settings.queue_max_requests:

@@ -141,7 +141,7 @@ class Directory:
         self._meters_for = meters_for
         self.snapshot = Snapshot(generation=-1)
         self.models: dict[str, Model] = {}
-        self._targets: dict[tuple[str, int, str], Target] = {}
+        self._targets: dict[Endpoint, Target] = {}
 
     def __repr__(self) -> str:
         return f"<Directory generation {self.snapshot.generation}, {len(self._targets)} targets>"
@@ -159,17 +159,21 @@ class Directory:
             or Model(entry, engines[entry.engine], self._meters_for(entry.name))
             for entry in snapshot.models
         }
+        for entry in snapshot.models:
+            model = self.models[entry.name]
+            model.entry, model.engine = entry, engines[entry.engine]
         for name, model in self.models.items():
             model.targets = [t for t in self._targets.values() if t.endpoint.model == name]
         return True
 
     def _apply_targets(self, snapshot: Snapshot, engines: dict[str, Engine]) -> None:
-        ready = {(e.id, e.incarnation, e.url): e for e in snapshot.endpoints if e.state is ReplicaState.READY}
-        for key in self._targets.keys() - ready.keys():
-            self._targets.pop(key).retire()
-        for key, endpoint in ready.items():
-            if key not in self._targets:
-                self._targets[key] = Target(endpoint, engines[endpoint.engine])
+        # An endpoint that differs in anything (incarnation, key, slots) is another target, with connections of its own.
+        ready = [endpoint for endpoint in snapshot.endpoints if endpoint.state is ReplicaState.READY]
+        for endpoint in self._targets.keys() - set(ready):
+            self._targets.pop(endpoint).retire()
+        for endpoint in ready:
+            if endpoint not in self._targets:
+                self._targets[endpoint] = Target(endpoint, engines[endpoint.engine])
 
     def targets(self) -> Iterable[Target]:
         """Return every target in use."""

@@ -10,7 +10,7 @@ import ssl
 from typing import TYPE_CHECKING, cast
 
 from freehold.gateway.frame import BadFramingError, Frame
-from freehold.gateway.heads import HEAD_BYTES_MAX, read_head
+from freehold.gateway.heads import HEAD_BYTES_MAX, AnswerHead, may_become_head, read_head
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
@@ -21,10 +21,25 @@ RECEIVE_BUFFER_BYTES = 64 * 1024
 buffer to tcp_rmem's maximum (32 MiB here), and an engine fills it for every slow client before a pause is felt."""
 
 
+_INTERIM_MAX = (
+    8  # Interim answers (1xx) before the real one. Source: our own bound; engines send none or one.
+)
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to one target."""
 
-    __slots__ = ("_head", "_reads_on", "closing", "exchange", "frame", "served", "target", "transport")
+    __slots__ = (
+        "_head",
+        "_interim",
+        "_reads_on",
+        "closing",
+        "exchange",
+        "frame",
+        "served",
+        "target",
+        "transport",
+    )
 
     def __init__(self, target: "Target") -> None:
         self.target = target
@@ -34,6 +49,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any use
         self.frame: Frame | None = None
         self._head = b""
+        self._interim = 0
         self._reads_on = True
 
     def __repr__(self) -> str:
@@ -64,13 +80,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the exchange, or leave the pool."""
-        del exc  # that it ended is all that matters; the engine's own log says why
         self.closing = True
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.target.forget(self)
         else:
-            exchange.on_lost(self, self.frame)
+            exchange.on_lost(self, self.frame, in_order=exc is None)
 
     def pause_writing(self) -> None:
         """Nothing to do: a request is written once, whole; its size is bounded by the body limit."""
@@ -84,6 +99,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Send one request and give its answer to `exchange`."""
         self.exchange = exchange
         self.frame = None
+        self._interim = 0
         self.transport.write(request)
 
     def pause(self) -> None:
@@ -113,14 +129,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _head_part(self, data: bytes) -> None:
         data = self._head + data if self._head else data
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
+        end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
+        if end >= 0:
+            self._head = b""
+            self._read_head(data[:end], data[end + 4 :])
+        elif len(data) >= HEAD_BYTES_MAX:
+            self._distrust("its answer's head is too long")
+        elif may_become_head(data):
             self._head = data
-            if len(data) > HEAD_BYTES_MAX:
-                self._distrust("its answer's head is too long")
-            return
-        self._head = b""
-        self._read_head(data[:end], data[end + 4 :])
+        else:
+            self._distrust("its answer is not HTTP/1.x")
 
     def _read_head(self, raw: bytes, rest: bytes) -> None:
         exchange = self.exchange
@@ -131,9 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._distrust(str(exc))
             return
         if head.status < 200:
-            # An interim answer (100 Continue, 103): the real one follows.
-            if rest:
-                self.data_received(rest)
+            self._skip_interim(head, rest)
             return
         if head.length_bytes == len(rest) and self._reads_on and exchange.takes_whole(head):
             self.exchange = None
@@ -146,6 +162,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self.exchange is exchange and (rest or frame.done):
             self._body(rest, frame)
 
+    def _skip_interim(self, head: AnswerHead, rest: bytes) -> None:
+        """Go on behind an interim answer (100 Continue, 103 Early Hints): the real one follows."""
+        self._interim += 1
+        if head.status == 101 or self._interim > _INTERIM_MAX:
+            self._distrust("it sends interim answers that nobody asked for")
+        elif rest:
+            self._head_part(rest)
+
     def _body(self, data: bytes, frame: Frame) -> None:
         exchange = self.exchange
         assert exchange is not None
@@ -153,7 +177,8 @@ class UpstreamConnection(asyncio.Protocol):
             if exchange.wants_payload:
                 used, pieces = frame.payload(data)
                 for piece in pieces:
-                    exchange.on_body(piece)
+                    if self.exchange is exchange:
+                        exchange.on_body(piece)
             else:
                 used = frame.feed(data)
                 exchange.on_body(data if used == len(data) else data[:used])
@@ -180,7 +205,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.abort()
         if exchange is not None:
             exchange.gateway.log.warning("engine_broke_protocol", endpoint=self.target.id, why=why)
-            exchange.on_lost(self, frame)
+            exchange.on_lost(self, frame, in_order=False)
 
 
 async def connect(target: "Target", *, timeout_s: float) -> UpstreamConnection:
