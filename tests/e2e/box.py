@@ -109,7 +109,7 @@ class Box:
     def status(self) -> Any:
         """Return what `status --json` prints, without the cost of a process; None: nothing runs."""
         status = running_status(Path(self.env["FREEHOLD_STATE_DIR"]))
-        return status and msgspec.to_builtins(status)
+        return status and json.loads(msgspec.json.encode(status))
 
     # Files
 
