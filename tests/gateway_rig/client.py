@@ -155,6 +155,14 @@ class Client:
             self._more()
         return not self.unread
 
+    def everything_now(self) -> bytes:
+        """Return what has come so far, without waiting for more."""
+        self.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError, CutError):
+            while True:
+                self._more()
+        return self.unread
+
     def everything(self) -> bytes:
         """Read until the connection ends in any way; return all that came."""
         with contextlib.suppress(CutError):

@@ -28,6 +28,8 @@ class Call:
         self.gone = asyncio.Event()
         """Set when the gateway has closed its side."""
         self.gone_at_s: float | None = None
+        self.sent_bytes = 0
+        """For handlers that want to count."""
 
     @property
     def json(self) -> Any:
