@@ -132,38 +132,47 @@ def test_a_body_that_does_not_come_is_408_with_its_request_id(client: Client, en
     assert not engine.received
 
 
-def test_the_clock_of_a_pipelined_request_starts_when_it_is_awaited(client: Client, engine: Engine) -> None:
+def test_the_clock_of_a_pipelined_request_starts_when_it_is_awaited(engine: Engine, tmp_path: Path) -> None:
     go_on = asyncio.Event()
 
     async def answer(call: Call) -> None:
         if call.json["stream"]:
             call.send(STREAM_HEAD)
-            while not go_on.is_set():  # a stream that goes on for longer than every limit
-                call.send(chunk(delta("a")))
-                await asyncio.sleep(0.05)
+            await go_on.wait()
             call.send(b"0\r\n\r\n")
         else:
             call.send(whole(ANSWER))
 
     engine.answer = answer
     second = ask("m")
-    for cut in (10, len(second) - 5):
-        go_on.clear()
-        with gateway_client_of(client) as pipelining:
-            pipelining.send(ask("m", stream=True) + second[:cut])
-            started_s = time.monotonic()
-            pipelining.read_head()
-            while time.monotonic() - started_s < LIMIT_S + 2 * TICK_S:
-                pipelining.read_chunk()
-            engine.do(go_on.set)
-            while pipelining.read_chunk():
-                pass
-            pipelining.send(second[cut:])
-            assert pipelining.read_answer().json == ANSWER
+    with (
+        running(tmp_path, [model("m", engine)], header_s=1.6, body_s=1.6) as gateway,
+        contextlib.ExitStack() as stack,
+    ):
+        cuts = {stack.enter_context(gateway.client()): cut for cut in (10, len(second) - 5)}
+        for client, cut in cuts.items():
+            client.send(ask("m", stream=True) + second[:cut])
+        assert nothing_comes(
+            next(iter(cuts)), for_s=1.6 + TICK_S
+        )  # the first request's own limits are over by now
+        engine.do(go_on.set)
+        for client in cuts:
+            client.read_answer()
+        assert nothing_comes(next(iter(cuts)), for_s=TICK_S + 0.1)  # and one more look at the clock
+        for client, cut in cuts.items():
+            client.send(second[cut:])
+            assert client.read_answer().json == ANSWER
 
 
-def gateway_client_of(client: Client) -> Client:
-    return Client(client.socket.getpeername()[1])
+def nothing_comes(client: Client, *, for_s: float) -> bool:
+    client.socket.settimeout(for_s)
+    try:
+        client.read_exactly(1)
+    except TimeoutError:
+        return True
+    finally:
+        client.socket.settimeout(10)
+    return False
 
 
 # Slow engines
