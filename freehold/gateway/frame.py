@@ -5,7 +5,6 @@ used again), whether a cut fell on a chunk border (so that an error can still be
 is assembled, the payload inside the chunks. It never searches for an end marker, since text may contain one.
 """
 
-from functools import lru_cache
 from typing import Protocol
 
 # A chunk-size line is at most 16 hex digits (RFC 9112 7.1 sets no limit; 64-bit sizes need 16) plus extensions.
@@ -23,6 +22,10 @@ class Frame(Protocol):
 
     done: bool
     at_border: bool
+
+    def is_one_chunk(self, data: bytes) -> bool:
+        """Return whether `data` can be passed on without being fed: one whole chunk between two others."""
+        ...
 
     def feed(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to this body; raise BadFramingError on nonsense."""
@@ -42,6 +45,11 @@ class SizedFrame:
         self.left_bytes = length_bytes
         self.done = length_bytes == 0
         self.at_border = False
+
+    def is_one_chunk(self, data: bytes) -> bool:
+        """Return False: there are no chunks."""
+        del data
+        return False
 
     def feed(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to this body."""
@@ -64,6 +72,11 @@ class UntilCloseFrame:
     def __init__(self) -> None:
         self.done = False
         self.at_border = False
+
+    def is_one_chunk(self, data: bytes) -> bool:
+        """Return False: there are no chunks."""
+        del data
+        return False
 
     def feed(self, data: bytes) -> int:
         """Return all of `data`: everything until the close belongs to the body."""
@@ -90,17 +103,16 @@ class ChunkedFrame:
         self.done = False
         self.at_border = True
 
+    def is_one_chunk(self, data: bytes) -> bool:
+        """Return whether `data` is exactly one chunk, as most reads of a token stream are: then it needs no feeding."""
+        if not self.at_border:
+            return False
+        eol = data.find(b"\r\n", 0, 20)
+        size_bytes = _SIZES_SEEN.get(data[:eol])
+        return size_bytes is not None and eol + size_bytes + 4 == len(data) and data[-2:] == b"\r\n"
+
     def feed(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to this body; raise BadFramingError on nonsense."""
-        if self.at_border and self._state == self._SIZE:
-            # The usual case for a token stream: one read is exactly one chunk.
-            eol = data.find(b"\r\n", 0, 20)
-            if eol > 0:
-                size_bytes = _chunk_size(data[:eol])
-                if size_bytes and eol + size_bytes + 4 == len(data):
-                    if data[-2:] != b"\r\n":
-                        raise BadFramingError("chunk data does not end in CRLF")
-                    return len(data)
         return self._walk(data, None)
 
     def payload(self, data: bytes) -> tuple[int, list[bytes]]:
@@ -156,9 +168,10 @@ class ChunkedFrame:
         self.done = not line
 
 
-@lru_cache(
-    maxsize=4096
-)  # a stream's chunks have a few hundred sizes; looking one up is a tenth of reading it
+_SIZES_SEEN: dict[bytes, int] = {}
+_SIZES_SEEN_MAX = 4096  # A stream's chunks have a few hundred sizes; looking one up is a tenth of reading it.
+
+
 def _chunk_size(line: bytes) -> int:
     if b"\r" in line or b"\n" in line:
         raise BadFramingError("bare CR or LF in chunked framing")
@@ -167,6 +180,9 @@ def _chunk_size(line: bytes) -> int:
     if not digits.isalnum() or len(digits) > 16 or digits[1:2] in {b"x", b"X"}:
         raise BadFramingError("bad chunk size")
     try:
-        return int(digits, 16)
+        size_bytes = int(digits, 16)
     except ValueError as exc:
         raise BadFramingError("bad chunk size") from exc
+    if size_bytes and len(_SIZES_SEEN) < _SIZES_SEEN_MAX:
+        _SIZES_SEEN[line] = size_bytes
+    return size_bytes

@@ -68,12 +68,15 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand body bytes on; read the head first; distrust bytes that nobody asked for."""
-        if self.frame is not None:
-            self._body(data, self.frame)
-        elif self.exchange is not None:
-            self._head_part(data)
-        else:
+        frame, exchange = self.frame, self.exchange
+        if exchange is None:
             self.abort()
+        elif frame is None:
+            self._head_part(data)
+        elif frame.is_one_chunk(data) and not exchange.wants_payload:
+            exchange.on_body(data)
+        else:
+            self._body(data, frame)
 
     def eof_received(self) -> None:
         """Let the transport close; connection_lost tells the exchange."""

@@ -161,3 +161,18 @@ def test_until_close_takes_everything_and_never_ends_by_itself() -> None:
     frame = UntilCloseFrame()
     assert frame.payload(b"0\r\n\r\n") == (5, [b"0\r\n\r\n"])
     assert not frame.done
+
+
+@given(size=st.integers(0, 300), extra=st.binary(max_size=6), cut=st.integers(0, 8))
+def test_one_whole_chunk_is_what_feeding_would_take_too(size: int, extra: bytes, cut: int) -> None:
+    data = b"%x\r\n%b\r\n" % (size, b"a" * size) + extra
+    data = data[: len(data) - cut]
+    warm, frame = ChunkedFrame(), ChunkedFrame()
+    warm.feed(b"%x\r\n%b\r\n" % (size, b"a" * size))
+    if frame.is_one_chunk(data):
+        assert frame.feed(data) == len(data)
+        assert frame.at_border
+        assert not frame.done
+        assert data == b"%x\r\n%b\r\n" % (size, b"a" * size)
+    else:
+        assert size == 0 or extra or cut
