@@ -360,7 +360,7 @@ class ClientConnection(asyncio.Protocol):
         assert exchange is not None
         if not exchange.request.keep_alive or self.gateway.draining or not exchange.keeps_client:
             self.close()
-        elif self._queue or self._waiting or self._write_paused or not self._reading:
+        elif self._queue or self._waiting or self._incoming or self._write_paused or not self._reading:
             self._next()
         else:
             self._rest()

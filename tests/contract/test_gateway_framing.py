@@ -314,6 +314,18 @@ def test_expect_in_its_turn_behind_another_request(client: Client) -> None:
     assert (first.json, second.json) == ({"status": "ok"}, ANSWER)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_waits_for_100_behind_another_request_gets_it_in_turn(
+    client: Client, *, stream: bool
+) -> None:
+    head, _, body = ask("m", extra="Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+    client.send(ask("m", stream=stream) + head + b"\r\n\r\n")
+    assert client.read_answer().interim == []
+    assert client.read_head().status == 100
+    client.send(body)
+    assert client.read_answer().json == ANSWER
+
+
 UPGRADES = {
     "Java's HttpClient": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n",
     "WebSocket": "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",

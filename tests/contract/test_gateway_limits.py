@@ -112,6 +112,15 @@ def test_a_head_that_does_not_come_is_408(start: bytes, client: Client) -> None:
     assert b"connection: close" in client.unread
 
 
+@pytest.mark.parametrize("start", [b"G", b"GET /livez HTTP/1.1\r\n"])
+@pytest.mark.parametrize("first", [get("/livez"), ask("m"), ask("m", stream=True)])
+def test_half_a_request_behind_an_answered_one_is_408(first: bytes, start: bytes, client: Client) -> None:
+    client.send(first + start)
+    assert client.read_answer().status == 200
+    within(client)
+    assert client.unread.startswith(b"HTTP/1.1 408 ")
+
+
 def test_drops_of_a_head_do_not_buy_time(client: Client) -> None:
     client.send(b"GET /livez HTTP/1.1\r\n")
     started_s = time.monotonic()
