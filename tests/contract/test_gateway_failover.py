@@ -78,21 +78,9 @@ def spoil(engine: Engine, how: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def engines() -> Iterator[Engines]:
-    engines = Engines()
-    yield engines
-    engines.stop()
-
-
-@pytest.fixture(scope="module")
 def fours(engines: Engines) -> dict[str, list[Engine]]:
     """Give four engines for each way to be bad, so that no suspicion is left over from another test."""
     return {how: [engines.new() for _ in range(4)] for how in [*BAD, "all", "storm", "killer"]}
-
-
-@pytest.fixture(scope="module")
-def the_engine(engines: Engines) -> Engine:
-    return engines.new()
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +92,6 @@ def gateway(
         yield gateway
         assert gateway.metric("freehold_gateway_in_flight") == 0
         assert gateway.metric("freehold_bugs_total") == 0
-
-
-@pytest.fixture
-def engine(the_engine: Engine) -> Engine:
-    the_engine.do(the_engine.hang_up)
-    the_engine.reset()
-    return the_engine
 
 
 @pytest.fixture
