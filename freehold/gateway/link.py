@@ -120,7 +120,7 @@ class GatewayLink:
     async def _spawn(self, link: socket.socket) -> None:
         with self._stderr_path.open("ab") as stderr:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "freehold.gateway.run"),
+                *(sys.executable, "-P", "-m", "freehold.gateway.run"),
                 *("--listen-fd", str(self._listener.fileno()), "--link-fd", str(link.fileno())),
                 pass_fds=(self._listener.fileno(), link.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -7,6 +7,7 @@ not read to its exact end is never used again.
 import asyncio
 import socket
 import ssl
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from freehold.gateway.frame import BadFramingError, Frame
@@ -211,10 +212,16 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.on_lost(self, frame, in_order=False)
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """Return the one context for all https endpoints: making one reads every certificate of the system."""
+    return ssl.create_default_context()
+
+
 async def connect(target: "Target", *, timeout_s: float) -> UpstreamConnection:
     """Return a new connection to a target; raise OSError or TimeoutError when there is none in time."""
     loop = asyncio.get_running_loop()
-    context = ssl.create_default_context() if target.tls else None
+    context = _tls() if target.tls else None
     async with asyncio.timeout(timeout_s):
         _, connection = await loop.create_connection(
             lambda: UpstreamConnection(target), target.host, target.port, ssl=context

@@ -166,7 +166,6 @@ def test_a_terminal_that_closes_ends_the_stack_in_order(box: Box) -> None:
     box.assert_nothing_left()
 
 
-@pytest.mark.xfail(strict=True, reason="gateway.link starts its child without -P")
 def test_what_lies_in_the_folder_stands_in_for_no_module(box: Box) -> None:
     box.fake_config()
     for name in ("click", "msgspec", "asyncio"):
