@@ -18,7 +18,7 @@ from freehold.gateway.heads import AnswerHead
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
 from freehold.gateway.targets import Model, Target
-from freehold.gateway.upstream import UpstreamConnection, connect
+from freehold.gateway.upstream import Passing, UpstreamConnection, connect
 
 if TYPE_CHECKING:
     from freehold.gateway.http_in import ClientConnection
@@ -42,6 +42,8 @@ class Exchange:
     done = False
     target: Target | None = None
     wants_payload = False
+    passing: Passing | None = None
+    """What has been passed on as it came; None: the answer is not passed on so."""
     engine_keeps_alive = False
     keeps_client = True
     _at_target = False
@@ -54,11 +56,11 @@ class Exchange:
     _pending = b""
     _kept: tuple[bytes, ...] = ()
     _assembler: Assembler | None = None
-    _last = b""
     _first_s: float | None = None
     _heard = False
     _paused_s: float | None = None
-    _answer_bytes = 0
+    _made_bytes = 0
+    _seen_bytes = 0
 
     def __init__(
         self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
@@ -72,6 +74,11 @@ class Exchange:
     def __repr__(self) -> str:
         at = self.target.id if self.target else "nowhere"
         return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self._answer_bytes} bytes passed>"
+
+    @property
+    def _answer_bytes(self) -> int:
+        """Return how much of an answer's body the client was given."""
+        return self._made_bytes if self.passing is None else self.passing.bytes
 
     # Sending
 
@@ -98,7 +105,7 @@ class Exchange:
     def _attempt_again(self, target: Target | None = None) -> None:
         """Begin another attempt; what the one before had begun to hear is forgotten."""
         self._heard_s, self._head, self._kept, self._assembler = self.gateway.now_s(), None, (), None
-        self._first_s = None
+        self._first_s = self.passing = None
         self._attempt(target)
 
     async def _connect(self, target: Target) -> None:
@@ -163,7 +170,7 @@ class Exchange:
         assert self.target is not None
         self._connection = None
         self.target.succeeded()
-        self._answer_bytes = len(data)
+        self._made_bytes = len(data)
         self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
         self._finish(200)
         self.client.answered()
@@ -189,6 +196,7 @@ class Exchange:
         elif self._assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
         else:
+            self.passing = Passing(self.client.write)
             self._pending = self._client_head(head)
             self.wants_payload = head.chunked and not self.request.http11
             self.on_body = self._splice
@@ -234,14 +242,14 @@ class Exchange:
     # The four ways of an answer
 
     def _splice(self, data: bytes) -> None:
-        self._answer_bytes += len(data)
+        assert self.passing is not None
+        self.passing.bytes += len(data)
         if self._pending:
             data = self._pending + data
             self._pending = b""
             if self.request.stream:
                 self._first_s = self.gateway.now_s()
-        self._heard = True
-        self._last = data
+        self.passing.last = data
         self.client.write(data)
 
     def _collect(self, data: bytes) -> None:
@@ -287,7 +295,7 @@ class Exchange:
         if isinstance(result, ApiError):
             self._refuse(Refusal(error=result, by_engine=True))
             return
-        self._answer_bytes += len(result)
+        self._made_bytes = len(result)
         self._finish(200)
         self.client.reply(self.request, 200, body=result)
 
@@ -348,7 +356,8 @@ class Exchange:
         said = refuse.event(
             refuse.bad_gateway(f"{message} This answer is not complete.").error, self.request.path
         )
-        if not self._last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
+        assert self.passing is not None
+        if not self.passing.last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
             said = b"\n\n" + said
         if not self.request.http11:
             return said
@@ -384,8 +393,8 @@ class Exchange:
     def check(self, now_s: float) -> None:
         """Enforce the time limits; called about twice a second."""
         times = self.gateway.settings
-        if self._heard:
-            self._heard, self._heard_s = False, now_s
+        if self._heard or self._answer_bytes != self._seen_bytes:
+            self._heard, self._heard_s, self._seen_bytes = False, now_s, self._answer_bytes
         elif self._paused_s is not None:
             if now_s - self._paused_s > times.client_stall_s:
                 self.gateway.meters.cut(self.model.entry.name, "client_stall")

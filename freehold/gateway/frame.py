@@ -23,10 +23,6 @@ class Frame(Protocol):
     done: bool
     at_border: bool
 
-    def is_one_chunk(self, data: bytes) -> bool:
-        """Return whether `data` can be passed on without being fed: one whole chunk between two others."""
-        ...
-
     def feed(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to this body; raise BadFramingError on nonsense."""
         ...
@@ -45,11 +41,6 @@ class SizedFrame:
         self.left_bytes = length_bytes
         self.done = length_bytes == 0
         self.at_border = False
-
-    def is_one_chunk(self, data: bytes) -> bool:
-        """Return False: there are no chunks."""
-        del data
-        return False
 
     def feed(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to this body."""
@@ -72,11 +63,6 @@ class UntilCloseFrame:
     def __init__(self) -> None:
         self.done = False
         self.at_border = False
-
-    def is_one_chunk(self, data: bytes) -> bool:
-        """Return False: there are no chunks."""
-        del data
-        return False
 
     def feed(self, data: bytes) -> int:
         """Return all of `data`: everything until the close belongs to the body."""
@@ -102,14 +88,6 @@ class ChunkedFrame:
         self._trailer_bytes = 0
         self.done = False
         self.at_border = True
-
-    def is_one_chunk(self, data: bytes) -> bool:
-        """Return whether `data` is exactly one chunk, as most reads of a token stream are: then it needs no feeding."""
-        if not self.at_border:
-            return False
-        eol = data.find(b"\r\n", 0, 20)
-        size_bytes = _SIZES_SEEN.get(data[:eol])
-        return size_bytes is not None and eol + size_bytes + 4 == len(data) and data[-2:] == b"\r\n"
 
     def feed(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to this body; raise BadFramingError on nonsense."""
@@ -170,6 +148,16 @@ class ChunkedFrame:
 
 _SIZES_SEEN: dict[bytes, int] = {}
 _SIZES_SEEN_MAX = 4096  # A stream's chunks have a few hundred sizes; looking one up is a tenth of reading it.
+
+
+def is_one_chunk(data: bytes) -> bool:
+    """Return whether `data`, read on a chunk border, is exactly one more chunk, as most reads of a token stream are.
+
+    False where that takes more than a look; then the frame must be fed.
+    """
+    eol = data.find(b"\r\n", 0, 20)
+    size_bytes = _SIZES_SEEN.get(data[:eol])
+    return size_bytes is not None and eol + size_bytes + 4 == len(data) and data.endswith(b"\r\n")
 
 
 def _chunk_size(line: bytes) -> int:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.frame import BadFramingError, ChunkedFrame, Frame, SizedFrame, UntilCloseFrame
+from freehold.gateway.frame import (
+    BadFramingError,
+    ChunkedFrame,
+    Frame,
+    SizedFrame,
+    UntilCloseFrame,
+    is_one_chunk,
+)
 
 EXTENSIONS = st.sampled_from([b"", b";", b";a", b";a=b", b'; a="b c"', b" ;x", b"\t"])
 CHUNKS = st.lists(st.tuples(st.binary(min_size=1, max_size=40), EXTENSIONS), max_size=6)
@@ -169,7 +176,7 @@ def test_one_whole_chunk_is_what_feeding_would_take_too(size: int, extra: bytes,
     data = data[: len(data) - cut]
     warm, frame = ChunkedFrame(), ChunkedFrame()
     warm.feed(b"%x\r\n%b\r\n" % (size, b"a" * size))
-    if frame.is_one_chunk(data):
+    if is_one_chunk(data):
         assert frame.feed(data) == len(data)
         assert frame.at_border
         assert not frame.done
