@@ -61,7 +61,7 @@ def ready(gateway: "Gateway") -> Answer:
 
 
 def health(gateway: "Gateway") -> Answer:
-    """Return the same verdict with what it rests on: replicas per model, snapshot, requests under way."""
+    """Return the same verdict with what it rests on: replicas and queue per model, snapshot, requests under way."""
     snapshot = gateway.directory.snapshot
     wanted = {
         name: sum(r.model == name for r in snapshot.replicas or snapshot.endpoints)
@@ -74,6 +74,7 @@ def health(gateway: "Gateway") -> Answer:
                 "ready": count,
                 "wanted": wanted[name],
                 "in_flight": gateway.directory.models[name].in_flight,
+                "queue": _queue(gateway.directory.models[name]),
             }
             for name, count in gateway.directory.ready_counts().items()
         },
@@ -81,6 +82,17 @@ def health(gateway: "Gateway") -> Answer:
         "control_plane": "connected" if gateway.has_parent else "gone",
     }
     return ready(gateway)[0], msgspec.json.encode(body), JSON
+
+
+def _queue(model: Model) -> dict[str, Any]:
+    line = model.admission.line
+    limit = sum(target.gate.limit for target in model.targets)
+    return {
+        "waiting": line.waiting,
+        "tokens": line.tokens,
+        "limit": limit,
+        "overloaded": line.overloaded,
+    }
 
 
 def _status(gateway: "Gateway") -> str:

@@ -5,6 +5,7 @@ passed on as it came. Pure.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,20 @@ class Asked(msgspec.Struct):
 
     model: str | None = None
     stream: bool | None = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Return the most tokens that the answer may have; 0: the body does not say so in a way that can be read.
+
+        What an engine makes of another type is the engine's to say.
+        """
+        for limit in (self.max_tokens, self.max_completion_tokens, self.max_output_tokens):
+            if isinstance(limit, int) and limit > 0:
+                return limit
+        return 0
 
 
 _DECODER = msgspec.json.Decoder(Asked)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
 from freehold.gateway import body, refuse
+from freehold.gateway.admission import Applicant
 from freehold.gateway.assemble import Assembler, assembler_for
 from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
@@ -36,7 +37,7 @@ _TRY_ELSEWHERE = frozenset(
 _WITH_USAGE_OPTION = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
-class Exchange:
+class Exchange(Applicant):
     """One request under way. Defaults stand on the class: an instance holds what this request has met so far."""
 
     done = False
@@ -49,7 +50,6 @@ class Exchange:
     _at_target = False
     _connection: UpstreamConnection | None = None
     _connecting: asyncio.Task[None] | None = None
-    _tried: frozenset[str] = frozenset()
     _attempts = 0
     _fresh = False
     _head: AnswerHead | None = None
@@ -69,7 +69,8 @@ class Exchange:
         self.client = client
         self.model = model
         self.request = request
-        self._started_s = self._heard_s = gateway.now_s()
+        self._started_s = self._begun_s = self._heard_s = gateway.now_s()
+        self.deadline_s = self._started_s + min(request.timeout_s, gateway.settings.total_s)
 
     def __repr__(self) -> str:
         at = self.target.id if self.target else "nowhere"
@@ -83,19 +84,31 @@ class Exchange:
     # Sending
 
     def start(self) -> None:
-        """Begin: find a target and send the request there."""
-        self.model.in_flight += 1
+        """Begin: find a target with room and send the request there, or wait for one."""
         self.gateway.budget.earn()
-        self._attempt()
+        target = self.model.admission.enter(self, self._started_s)
+        if target is not None:
+            self._attempt(target)
 
-    def _attempt(self, target: Target | None = None) -> None:
-        target = target or self.model.choose(self._heard_s, self._tried)
-        if target is None:
-            self._refuse(self._no_replica())
-            return
+    def proceed(self, target: Target) -> None:
+        """Send the request after a wait; a place at `target` is taken already."""
+        self._heard_s = self.gateway.now_s()
+        if not self._attempts:
+            self._begun_s = self._heard_s
+        self._attempt(target)
+
+    def turn_away(self, refusal: Refusal) -> None:
+        """Refuse the request, which waited in vain; no engine saw it."""
+        self.done = True
+        self.client.refuse(refusal, self.request)
+
+    def no_other_target(self) -> None:
+        """Refuse the request: it failed, and no other target had room in time."""
+        self._refuse(self._no_replica())
+
+    def _attempt(self, target: Target) -> None:
         self._attempts += 1
         self.target, self._at_target = target, True
-        target.in_flight += 1
         connection = None if self._fresh else target.take_idle()
         if connection is not None:
             self._send(connection, target)
@@ -106,7 +119,9 @@ class Exchange:
         """Begin another attempt; what the one before had begun to hear is forgotten."""
         self._heard_s, self._head, self._kept, self._assembler = self.gateway.now_s(), None, (), None
         self._first_s = self.passing = None
-        self._attempt(target)
+        target = target or self.model.admission.enter_again(self, self._heard_s)
+        if target is not None:
+            self._attempt(target)
 
     async def _connect(self, target: Target) -> None:
         try:
@@ -170,6 +185,8 @@ class Exchange:
         assert self.target is not None
         self._connection = None
         self.target.succeeded()
+        self.target.gate.whole(self.gateway.now_s() - self._heard_s)
+        self.model.admission.saw_end(self, data)
         self._made_bytes = len(data)
         self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
         self._finish(200)
@@ -218,6 +235,8 @@ class Exchange:
         else:
             if self._pending:
                 self._splice(b"")
+            assert self.passing is not None
+            self.model.admission.saw_end(self, self.passing.last)
             self._finish(self._head.status)
             self.client.answered()
 
@@ -234,7 +253,6 @@ class Exchange:
             # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on
             # this request takes no other pooled one, so that it meets that only once.
             self._fresh = True
-            self._leave_target()
             self._attempt_again(self.target)
         else:
             self._attempt_failed("lost")
@@ -248,9 +266,14 @@ class Exchange:
             data = self._pending + data
             self._pending = b""
             if self.request.stream:
-                self._first_s = self.gateway.now_s()
+                self._first_byte()
         self.passing.last = data
         self.client.write(data)
+
+    def _first_byte(self) -> None:
+        assert self.target is not None
+        self._first_s = now_s = self.gateway.now_s()
+        self.target.gate.first_byte(now_s - self._heard_s)
 
     def _collect(self, data: bytes) -> None:
         self._heard = True
@@ -263,7 +286,7 @@ class Exchange:
         assert self._assembler is not None
         self._heard = True
         if self._first_s is None:
-            self._first_s = self.gateway.now_s()
+            self._first_byte()
         self._assembler.feed(data)
         if self._assembler.size_bytes > _ANSWER_BYTES_MAX:
             self._stop_engine()
@@ -296,6 +319,7 @@ class Exchange:
             self._refuse(Refusal(error=result, by_engine=True))
             return
         self._made_bytes = len(result)
+        self.model.admission.saw_end(self, result)
         self._finish(200)
         self.client.reply(self.request, 200, body=result)
 
@@ -304,10 +328,12 @@ class Exchange:
     def _may_retry(self, head: AnswerHead, target: Target) -> bool:
         now_s = self.gateway.now_s()
         target.busy(now_s + min(head.retry_after_s or 1.0, refuse.RETRY_AFTER_S_MAX))
+        if head.status in {429, 503}:
+            target.gate.busy()
         return self._has_other(target) and self.gateway.budget.spend(now_s)
 
     def _has_other(self, target: Target) -> bool:
-        untried = any(t.id not in self._tried and t is not target for t in self.model.targets)
+        untried = any(t.id not in self.tried and t is not target for t in self.model.targets)
         return untried and self._attempts < ATTEMPTS_MAX
 
     def _attempt_failed(self, reason: str) -> None:
@@ -328,9 +354,10 @@ class Exchange:
     def _attempt_over(self, reason: str) -> None:
         assert self.target is not None
         self.gateway.meters.retried(self.model.entry.name, reason)
-        self._tried = self._tried | {self.target.id}
+        self.tried = self.tried | {self.target.id}
         self._leave_target()
         self._attempt_again()
+        self.model.admission.pump()
 
     def _no_replica(self) -> Refusal:
         return refuse.unavailable(
@@ -393,7 +420,13 @@ class Exchange:
     def check(self, now_s: float) -> None:
         """Enforce the time limits; called about twice a second."""
         times = self.gateway.settings
-        if self._heard or self._answer_bytes != self._seen_bytes:
+        if self.claim is not None:
+            return  # the queue has its own
+        if now_s >= self.deadline_s:
+            self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
+        elif not self._at_target:
+            return
+        elif self._heard or self._answer_bytes != self._seen_bytes:
             self._heard, self._heard_s, self._seen_bytes = False, now_s, self._answer_bytes
         elif self._paused_s is not None:
             if now_s - self._paused_s > times.client_stall_s:
@@ -430,7 +463,7 @@ class Exchange:
 
     def _leave_target(self) -> None:
         if self._at_target and self.target is not None:
-            self.target.in_flight -= 1
+            self.target.gate.leave(self.cost_tokens, began=self._first_s is not None)
             self._at_target = False
 
     def _finish(self, status: int) -> None:
@@ -438,9 +471,10 @@ class Exchange:
             return
         self.done = True
         self._leave_target()
-        self.model.in_flight -= 1
-        took_s = self.gateway.now_s() - self._started_s
+        now_s = self.gateway.now_s()
+        took_s = now_s - self._started_s
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
         self.model.meters.finished(
             self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self._answer_bytes
         )
+        self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)

@@ -53,6 +53,18 @@ class Meters:
             "freehold_gateway_in_flight": lambda: {
                 (n,): m.in_flight for n, m in gateway.directory.models.items()
             },
+            "freehold_gateway_queue_requests": lambda: {
+                (n,): m.admission.line.waiting for n, m in gateway.directory.models.items()
+            },
+            "freehold_gateway_queue_tokens": lambda: {
+                (n,): m.admission.line.tokens for n, m in gateway.directory.models.items()
+            },
+            "freehold_gateway_queue_overloaded": lambda: {
+                (n,): float(m.admission.line.overloaded) for n, m in gateway.directory.models.items()
+            },
+            "freehold_gateway_endpoint_limit": lambda: {
+                (t.id,): t.gate.limit for t in gateway.directory.targets()
+            },
             "freehold_gateway_connections": lambda: {(): len(gateway.connections)},
             "freehold_gateway_upstream_connections": partial(_upstream, gateway),
             "freehold_gateway_snapshot_generation": lambda: {(): gateway.directory.snapshot.generation},
@@ -71,7 +83,7 @@ class Meters:
 class ModelMeters:
     """What is counted of one model's requests, with its handles at hand."""
 
-    __slots__ = ("_all", "_bytes", "_counts", "_model", "_requests", "_seconds", "_ttft")
+    __slots__ = ("_all", "_bytes", "_counts", "_model", "_requests", "_seconds", "_ttft", "_waits")
 
     def __init__(self, all_meters: Meters, model: str) -> None:
         metrics = all_meters.metrics
@@ -82,6 +94,15 @@ class ModelMeters:
         self._bytes = metrics.counter("freehold_gateway_response_bytes_total").labels(model)
         self._seconds = metrics.histogram("freehold_gateway_request_seconds").labels(model)
         self._ttft = metrics.histogram("freehold_gateway_ttft_seconds").labels(model)
+        self._waits = metrics.histogram("freehold_gateway_queue_wait_seconds").labels(model)
+
+    def waited(self, seconds: float) -> None:
+        """Count one request that had to wait and is started now."""
+        self._waits.observe(seconds)
+
+    def turned_away(self, reason: str) -> None:
+        """Count one request that is refused instead of being started."""
+        self._all.metrics.counter("freehold_gateway_queue_refused_total").add(self._model, reason)
 
     def finished(
         self, path: str, status: int, *, took_s: float, ttft_s: float | None, answer_bytes: int

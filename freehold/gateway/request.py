@@ -5,6 +5,7 @@ this object is made for each one. Headers that mean nothing here are not even lo
 """
 
 from collections.abc import Callable
+from math import inf, isfinite, nan
 
 from freehold.core.ids import is_request_id, new_request_id
 from freehold.gateway import refuse
@@ -39,6 +40,10 @@ class Request:
     """Content-Length; 0 where there is none."""
     pieces: list[bytes] | None = None
     stream = False
+    max_tokens = 0
+    """The most tokens that the answer may have; 0: the body does not say."""
+    timeout_s = inf
+    """How long the caller waits for the whole answer, seconds; infinity: it does not say; NaN: not a number above 0."""
     http11 = True
     keep_alive = True
     expect = False
@@ -140,6 +145,14 @@ def _expect(request: Request, value: bytes) -> None:
     request.expect = value.lower() == b"100-continue"
 
 
+def _timeout(request: Request, value: bytes) -> None:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = nan
+    request.timeout_s = seconds if isfinite(seconds) and seconds > 0 else nan
+
+
 def _encoding(request: Request, value: bytes) -> None:
     request.encoding = value.strip().lower()
 
@@ -158,6 +171,7 @@ _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
     b"x-request-id": _id,
     b"expect": _expect,
     b"content-encoding": _encoding,
+    b"x-freehold-timeout": _timeout,
     **{
         name: _pass_on(name)
         for name in (b"traceparent", b"tracestate", b"anthropic-version", b"anthropic-beta")

@@ -1,12 +1,13 @@
 """The gateway itself: what its connections share, which requests it takes, its clock tick and its drain.
 
-Every request is decided here from memory alone: the snapshot, the settings, the counters. There is no queue yet:
-a model takes at most `queue.max_requests` at once and refuses the rest with 503, so that nothing grows without bound.
+Every request is decided here from memory alone: the snapshot, the settings, the counters. Whether it may start, waits
+or is refused for want of room is its model's `admission`.
 """
 
 import asyncio
 from collections.abc import Callable
 from email.utils import formatdate
+from math import isnan
 from typing import TYPE_CHECKING
 
 from freehold.core.clock import wall_s
@@ -41,7 +42,7 @@ class Gateway:
         self.tick_s = loop.time()
         """The time of the last tick: exact enough for deadlines of seconds, and free."""
         self.meters = Meters()
-        self.directory = Directory(self.meters.for_model)
+        self.directory = Directory(self.meters.for_model, settings)
         self.budget = RetryBudget(loop.time())
         self.connections: set[ClientConnection] = set()
         self.draining = False
@@ -163,11 +164,13 @@ class Gateway:
             )
         if self.draining:
             return refuse.unavailable("The server is shutting down.", code="draining")
-        if model.in_flight >= self.settings.queue_max_requests:
-            return refuse.unavailable(
-                f"{model.in_flight} requests for {name} are under way.", code="engine_overloaded"
+        if isnan(request.timeout_s):
+            return refuse.invalid(
+                "x-freehold-timeout must be a number of seconds above 0.",
+                param="x-freehold-timeout",
+                code="invalid_header",
             )
-        request.stream = bool(asked.stream)
+        request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
         return Exchange(self, client, model=model, request=request)
 
     # Time

@@ -13,6 +13,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one gateway process; times in seconds, sizes in bytes. freehold.yaml says what each is for."""
 
     queue_max_requests: int = 512
+    queue_max_tokens: int = 1_000_000
+    queue_max_wait_s: float = 20.0
+    queue_overload_wait_s: float = 1.0
     max_body_bytes: int = 16 * 1024 * 1024
     header_s: float = 10.0
     body_s: float = 60.0
@@ -21,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_s: float = 600.0
     between_bytes_s: float = 600.0
     client_stall_s: float = 60.0
+    total_s: float = 3600.0
     drain_grace_s: float = 30.0
     log_path: str = ""
     """Where the gateway's JSON log lines go; empty: standard error."""
@@ -32,6 +36,9 @@ def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName
     times = spec.timeouts
     return Settings(
         queue_max_requests=spec.queue.max_requests,
+        queue_max_tokens=spec.queue.max_tokens,
+        queue_max_wait_s=spec.queue.max_wait,
+        queue_overload_wait_s=spec.queue.overload_wait,
         max_body_bytes=spec.max_body,
         header_s=times.header,
         body_s=times.body,
@@ -40,6 +47,7 @@ def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName
         first_byte_s=times.first_byte,
         between_bytes_s=times.between_bytes,
         client_stall_s=times.client_stall,
+        total_s=times.total,
         drain_grace_s=spec.drain_grace,
         log_path=log_path,
         log_level=log_level,

@@ -12,8 +12,11 @@ from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.gateway import route
+from freehold.gateway.admission import Admission
 from freehold.gateway.heads import request_start
+from freehold.gateway.limit import Gate
 from freehold.gateway.meters import ModelMeters
+from freehold.gateway.settings import Settings
 
 if TYPE_CHECKING:
     from freehold.gateway.upstream import UpstreamConnection
@@ -25,10 +28,10 @@ IDLE_CONNECTIONS_MAX = 64
 class Target:
     """One endpoint as the data plane sees it: address, load, suspicion, idle connections (last in, first out)."""
 
-    __slots__ = ("_failures", "_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gone", "host", "id",
-                 "in_flight", "port", "prefix", "renamed", "slots", "suspect_until_s", "tls")  # fmt: skip
+    __slots__ = ("_failures", "_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
+                 "id", "port", "prefix", "renamed", "slots", "suspect_until_s", "tls")  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, engine: Engine) -> None:
+    def __init__(self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0) -> None:
         parts = urlsplit(endpoint.url)
         self.endpoint = endpoint
         self.engine = engine
@@ -39,7 +42,8 @@ class Target:
         self.port = parts.port or (443 if self.tls else 80)
         self.authority = parts.netloc
         self.prefix = parts.path.rstrip("/")
-        self.in_flight = 0
+        self.gate = Gate(slots=endpoint.slots, token_budget=endpoint.slots * context_tokens)
+        """Who may be here at once."""
         self.suspect_until_s = 0.0
         self.gone = False
         self._failures = 0
@@ -51,6 +55,11 @@ class Target:
     def __repr__(self) -> str:
         suspected = f", suspect until {self.suspect_until_s:.1f}" if self.suspect_until_s else ""
         return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle{suspected}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Return the requests under way here."""
+        return self.gate.in_flight
 
     @property
     def idle_count(self) -> int:
@@ -116,29 +125,43 @@ class Target:
 class Model:
     """One model that clients can name, with the targets that take its requests now."""
 
-    __slots__ = ("engine", "entry", "in_flight", "meters", "targets", "turn")
+    __slots__ = ("admission", "engine", "entry", "meters", "targets", "turn")
 
-    def __init__(self, entry: ModelEntry, engine: Engine, meters: ModelMeters) -> None:
+    def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
         self.entry = entry
         self.engine = engine
         self.meters = meters
         self.targets: list[Target] = []
-        self.in_flight = 0
         self.turn = 0
+        self.admission = Admission(self, settings)
 
-    def choose(self, now_s: float, tried: Collection[str]) -> Target | None:
-        """Return the least loaded target not yet tried, or None."""
+    @property
+    def in_flight(self) -> int:
+        """Return the requests that were started and are not over."""
+        return self.admission.line.under_way
+
+    def choose(self, now_s: float, tried: Collection[str], cost_tokens: int) -> Target | None:
+        """Return the least loaded target not yet tried that has room, or None.
+
+        One that is suspected is chosen only where all are: while others are merely full, it is better to wait.
+        """
         if len(self.targets) == 1 and not tried:
-            return self.targets[0]
+            return self.targets[0] if self.targets[0].gate.has_room(cost_tokens) else None
         self.turn += 1
-        return route.choose(self.targets, now_s, turn=self.turn, tried=tried)
+        return route.choose(self._open(now_s, tried, cost_tokens), now_s, turn=self.turn)
+
+    def _open(self, now_s: float, tried: Collection[str], cost_tokens: int) -> list[Target]:
+        untried = [target for target in self.targets if target.id not in tried]
+        trusted = [target for target in untried if target.suspect_until_s <= now_s]
+        return [target for target in trusted or untried if target.gate.has_room(cost_tokens)]
 
 
 class Directory:
     """Models and targets of the newest snapshot."""
 
-    def __init__(self, meters_for: Callable[[str], ModelMeters]) -> None:
+    def __init__(self, meters_for: Callable[[str], ModelMeters], settings: Settings) -> None:
         self._meters_for = meters_for
+        self._settings = settings
         self.snapshot = Snapshot(generation=-1)
         self.models: dict[str, Model] = {}
         self._targets: dict[Endpoint, Target] = {}
@@ -156,7 +179,9 @@ class Directory:
         known = self.models
         self.models = {
             entry.name: known.get(entry.name)
-            or Model(entry, engines[entry.engine], self._meters_for(entry.name))
+            or Model(
+                entry, engines[entry.engine], meters=self._meters_for(entry.name), settings=self._settings
+            )
             for entry in snapshot.models
         }
         for entry in snapshot.models:
@@ -164,6 +189,7 @@ class Directory:
             model.entry, model.engine = entry, engines[entry.engine]
         for name, model in self.models.items():
             model.targets = [t for t in self._targets.values() if t.endpoint.model == name]
+            model.admission.targets_changed()
         return True
 
     def _apply_targets(self, snapshot: Snapshot, engines: dict[str, Engine]) -> None:
@@ -171,9 +197,11 @@ class Directory:
         ready = [endpoint for endpoint in snapshot.endpoints if endpoint.state is ReplicaState.READY]
         for endpoint in self._targets.keys() - set(ready):
             self._targets.pop(endpoint).retire()
+        context = {entry.name: entry.max_context_tokens for entry in snapshot.models}
         for endpoint in ready:
             if endpoint not in self._targets:
-                self._targets[endpoint] = Target(endpoint, engines[endpoint.engine])
+                engine, tokens = engines[endpoint.engine], context.get(endpoint.model, 0)
+                self._targets[endpoint] = Target(endpoint, engine, context_tokens=tokens)
 
     def targets(self) -> Iterable[Target]:
         """Return every target in use."""

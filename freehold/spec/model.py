@@ -106,11 +106,22 @@ class ModelSpec(_Section):
 
 
 class QueueSpec(_Section):
-    """How many requests may be here at once."""
+    """How much may wait for an engine, and how long."""
 
     max_requests: int = Field(default=512, ge=1, le=65536)
     """Requests of one model that may be under way or waiting at once, 1 to 65536; one more is answered 503. Default
     512: what Ollama queues by default (OLLAMA_MAX_QUEUE), and at one second each all that a client would wait for."""
+    max_tokens: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
+    """Tokens (prompts as estimated, and the answers' `max_tokens`) of one model's requests that may wait at once, 1 to
+    1000000000; past it a request is answered 503. Default 1000000: ten minutes of work at 1500 tokens/s, far more than
+    anybody waits, so that the wait is what counts."""
+    max_wait: Annotated[float, Duration(least="100ms", most="10m")] = duration("20s")
+    """How long a request may wait for an engine to have room, 100ms to 10m; what would have to wait longer is answered
+    503 at once. Default 20s: long enough for a burst, and for a replica that is started again."""
+    overload_wait: Annotated[float, Duration(least="100ms", most="10m")] = duration("1s")
+    """The same while more requests come than can be answered, so that some must be refused in any case, 100ms to 10m.
+    Default 1s: those that are not refused have their first token within about 2 s; a longer queue would serve no
+    more of them, only later."""
 
 
 class TimeoutsSpec(_Section):
@@ -133,6 +144,10 @@ class TimeoutsSpec(_Section):
     client_stall: Annotated[float, Duration(least="1s", most="1h")] = duration("60s")
     """How long a client may take nothing of an answer that waits for it, 1s to 1h. Default 60s, nginx's send_timeout:
     after that the connection is closed and the engine's slot is free again."""
+    total: Annotated[float, Duration(least="1s", most="24h")] = duration("1h")
+    """How long a request may take from its arrival to the end of its answer, 1s to 24h; the header
+    `x-freehold-timeout` (seconds) can ask for less. Default 1h: no stream that somebody reads takes longer, and a
+    slot is not lost for good."""
     connect: Annotated[float, Duration(least="50ms", most="1m")] = duration("2s")
     """How long a connection to an engine may take, 50ms to 1m. Default 2s: engines are near, and one lost packet
     costs 1 s (RFC 6298)."""
@@ -156,7 +171,7 @@ class GatewaySpec(_Section):
     auth: Annotated[str, OneOf(values=("none",), later=("keys",))] = "none"
     """Who may ask. Only `none`, the default, in this release, and only on a loopback address."""
     queue: QueueSpec = Field(default_factory=QueueSpec)
-    """How many requests may be here at once."""
+    """How much may wait for an engine, and how long."""
     max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")
     """Largest request body, 1KiB to 1GiB; a larger one is answered 413. Default 16MiB: four million tokens at four
     bytes each, or several pictures, and 512 of them still fit in 8 GiB."""

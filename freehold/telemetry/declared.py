@@ -122,6 +122,43 @@ DECLARED: tuple[Declared, ...] = (
         help="Requests refused by the gateway itself; no engine saw them.",
         labels=(REASON,),
     ),
+    Declared(
+        name="freehold_gateway_queue_requests",
+        kind="gauge",
+        help="Requests that wait for an engine to have room.",
+        labels=(MODEL,),
+    ),
+    Declared(
+        name="freehold_gateway_queue_tokens",
+        kind="gauge",
+        help="Tokens that the waiting requests are expected to cost.",
+        labels=(MODEL,),
+    ),
+    Declared(
+        name="freehold_gateway_queue_overloaded",
+        kind="gauge",
+        help="1 while more requests come than can be answered, so that waits are kept short.",
+        labels=(MODEL,),
+    ),
+    Declared(
+        name="freehold_gateway_queue_wait_seconds",
+        kind="histogram",
+        help="How long requests waited that had to wait and were started.",
+        labels=(MODEL,),
+        buckets=TTFT_BUCKETS_S,
+    ),
+    Declared(
+        name="freehold_gateway_queue_refused_total",
+        kind="counter",
+        help="Requests that were refused instead of being started, by reason.",
+        labels=(MODEL, REASON),
+    ),
+    Declared(
+        name="freehold_gateway_endpoint_limit",
+        kind="gauge",
+        help="Requests that an endpoint may be given at once now.",
+        labels=(ENDPOINT,),
+    ),
     Declared(name="freehold_gateway_connections", kind="gauge", help="Client connections open now."),
     Declared(
         name="freehold_gateway_upstream_connections",

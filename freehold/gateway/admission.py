@@ -1,0 +1,235 @@
+"""One model's queue as the event loop sees it: it asks `admit` who may start, and starts or refuses exchanges.
+
+Where a target has room and nobody waits, a request passes here with a few dictionary operations. Else its exchange
+waits without a task of its own: whoever leaves a target starts who is next, and one timer, which runs only while
+somebody waits, turns away those whose time is over. A request that has to go to another replica after its first one
+failed waits beside the queue and before it, since it was started already.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from freehold.gateway import refuse
+from freehold.gateway.admit import Bounds, Line, Reason, Turned
+from freehold.gateway.estimate import Estimate, read_usage
+from freehold.gateway.fair import Claim, Flow
+from freehold.gateway.refuse import Refusal
+from freehold.gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from freehold.gateway.exchange import Exchange
+    from freehold.gateway.targets import Model, Target
+
+_LOOK_EVERY_S = (
+    0.02  # How late a refusal may be beyond its wait. Source: half of what the design allows at p99.
+)
+_LEARN_EVERY = 16  # While nobody waits, one answer of so many is read for its usage. Source: our own choice.
+
+_WORDS: dict[Reason, str] = {
+    "queue_full": "The queue for {name} is full.",
+    "pushed_out": "The queue for {name} is full, and another caller has less in it.",
+    "wait_too_long": "The queue for {name} is too long to wait in.",
+    "waited_too_long": "The queue for {name} did not move fast enough.",
+    "deadline_too_close": "{name} is too busy to answer within the timeout that the request asks for.",
+    "no_replica": "No replica of {name} is ready any more.",
+}
+
+
+class Applicant:
+    """What the queue keeps of an exchange. Defaults stand on the class, since most requests never wait."""
+
+    caller = ""
+    """Who asks, for fairness between callers; empty: nobody in particular."""
+    weight = 1.0
+    """The caller's share when callers compete, relative to the others'; above 0."""
+    priority = 0
+    """As nice(1): lower goes first."""
+    cost_tokens = 0
+    real_tokens: int | None = None
+    """What the engine counted, once that is known."""
+    flow: "Flow[Exchange] | None" = None
+    claim: "Claim[Exchange] | None" = None
+    """Its place in the queue, while it waits for its first start."""
+    tried: frozenset[str] = frozenset()
+    """Targets that failed this request."""
+
+
+class Admission:
+    """The queue in front of one model's targets."""
+
+    __slots__ = ("_again", "_answers", "_looking", "_pumping", "estimate", "line", "model")
+
+    def __init__(self, model: "Model", settings: Settings) -> None:
+        self.model = model
+        self.line: Line[Exchange] = Line(
+            Bounds(
+                max_requests=settings.queue_max_requests,
+                max_tokens=settings.queue_max_tokens,
+                max_wait_s=settings.queue_max_wait_s,
+                overload_wait_s=settings.queue_overload_wait_s,
+            )
+        )
+        self.estimate = Estimate(context_tokens=model.entry.max_context_tokens)
+        self._again: dict[Exchange, float] = {}
+        """Exchanges that look for another target, with the time until which they may."""
+        self._answers = 0
+        self._pumping = False
+        self._looking: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Admission {self.model.entry.name} {self.line!r}>"
+
+    # What an exchange calls
+
+    def enter(self, exchange: "Exchange", now_s: float) -> "Target | None":
+        """Return the target to ask now; None: the exchange waits, or was told that it cannot."""
+        line, request = self.line, exchange.request
+        exchange.cost_tokens = cost = self.estimate.cost_tokens(len(request.body), request.max_tokens)
+        exchange.flow = flow = line.turns.flow(exchange.caller, exchange.weight, exchange.priority)
+        if line.is_open:
+            target = self.model.choose(now_s, exchange.tried, cost)
+            if target is not None:
+                line.begin(flow, cost)
+                target.gate.enter(cost)
+                return target
+        self._wait(exchange, now_s)
+        return None
+
+    def _wait(self, exchange: "Exchange", now_s: float) -> None:
+        assert exchange.flow is not None
+        claim: Claim[Exchange] = Claim(
+            exchange,
+            exchange.flow,
+            cost_tokens=exchange.cost_tokens,
+            arrived_s=now_s,
+            deadline_s=exchange.deadline_s,
+        )
+        self._count_places()
+        exchange.claim = claim
+        self._turn_away(self.line.offer(claim, now_s))
+        self._look_soon()
+
+    def enter_again(self, exchange: "Exchange", now_s: float) -> "Target | None":
+        """Return another target than those tried; None: the exchange waits for one."""
+        target = self.model.choose(now_s, exchange.tried, exchange.cost_tokens)
+        if target is None:
+            self._again[exchange] = now_s + self.line.bounds.max_wait_s
+            self._look_soon()
+        else:
+            target.gate.enter(exchange.cost_tokens)
+        return target
+
+    def end(self, exchange: "Exchange", *, service_s: float | None) -> None:
+        """Count an exchange out, wherever it was, and start who is next."""
+        if exchange.claim is not None:
+            self.line.remove(exchange.claim)
+            exchange.claim = None
+            return
+        self._again.pop(exchange, None)
+        assert exchange.flow is not None
+        self.line.end(
+            exchange.flow, exchange.cost_tokens, service_s=service_s, really_tokens=exchange.real_tokens
+        )
+        if self.line.waiting or self._again:
+            self.pump()
+
+    def saw_end(self, exchange: "Exchange", data: bytes) -> None:
+        """Learn from the end of an answer what the request really cost, if it says so; not always, that costs time."""
+        self._answers += 1
+        if self._answers % _LEARN_EVERY and not self.line.waiting:
+            return
+        usage = read_usage(data)
+        if usage is not None:
+            self.learn(exchange, prompt_tokens=usage[0], answer_tokens=usage[1])
+
+    def learn(self, exchange: "Exchange", *, prompt_tokens: int, answer_tokens: int) -> None:
+        """Take the real usage of an exchange that is not over yet."""
+        exchange.real_tokens = prompt_tokens + answer_tokens
+        self.estimate.learn(
+            len(exchange.request.body), prompt_tokens=prompt_tokens, answer_tokens=answer_tokens
+        )
+
+    # Starting and refusing
+
+    def pump(self) -> None:
+        """Start as many as there is room for."""
+        if self._pumping or not (self.line.waiting or self._again):
+            return
+        self._pumping = True
+        try:
+            while self._start_again() or self._start_next():
+                pass
+        finally:
+            self._pumping = False
+
+    def _start_again(self) -> bool:
+        now_s = self._now_s()
+        for exchange in self._again:
+            target = self.model.choose(now_s, exchange.tried, exchange.cost_tokens)
+            if target is not None:
+                del self._again[exchange]
+                target.gate.enter(exchange.cost_tokens)
+                exchange.proceed(target)
+                return True
+        return False
+
+    def _start_next(self) -> bool:
+        claim = self.line.next()
+        now_s = self._now_s()
+        if claim is None:
+            return False
+        target = self.model.choose(now_s, (), claim.cost_tokens)
+        if target is None:
+            return False
+        self.line.take(claim, now_s)
+        self.model.meters.waited(now_s - claim.arrived_s)
+        claim.owner.claim = None
+        target.gate.enter(claim.cost_tokens)
+        claim.owner.proceed(target)
+        return True
+
+    def targets_changed(self) -> None:
+        """Take notice of a new snapshot: start whom new targets have room for; without any, nobody has to wait."""
+        self.estimate.context_tokens = self.model.entry.max_context_tokens
+        self._count_places()
+        if not self.model.targets:
+            self._turn_away(self.line.clear())
+        self.pump()
+
+    def _count_places(self) -> None:
+        self.line.places = sum(target.gate.limit for target in self.model.targets)
+
+    def _look_soon(self) -> None:
+        if self._looking is None and (self.line.waiting or self._again):
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        now_s = self._now_s()
+        self._turn_away(self.line.expire(now_s))
+        for exchange in [each for each, until_s in self._again.items() if until_s <= now_s]:
+            del self._again[exchange]
+            exchange.no_other_target()
+        self.pump()
+        self.line.turns.tidy()
+        self._look_soon()
+
+    def _turn_away(self, turned: list[Turned["Exchange"]]) -> None:
+        for each in turned:
+            exchange = each.claim.owner
+            exchange.claim = None
+            self.model.meters.turned_away(each.reason)
+            exchange.turn_away(self._refusal(each.reason, each.retry_after_s))
+
+    def _refusal(self, reason: Reason, retry_after_s: float) -> Refusal:
+        name = self.model.entry.name
+        if reason == "deadline_passed":
+            return refuse.timeout(
+                f"{name} was too busy to answer within the timeout that the request asks for."
+            )
+        code = "model_not_ready" if reason == "no_replica" else "engine_overloaded"
+        return refuse.unavailable(_WORDS[reason].format(name=name), code=code, retry_after_s=retry_after_s)
+
+    @staticmethod
+    def _now_s() -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,245 @@
+"""The queue in front of one model's targets: who may wait, for how long, and what the others are told. Pure.
+
+A request starts at once where there is room. Else it waits, if it can be expected to start in time and the queue has
+room for it; what cannot is turned away at once, with the time after which it is worth to come again. Three bounds hold
+always: requests, tokens and time. In an overload (`pace.Overload`) the time is short, so that what is started is
+answered while somebody still waits for it; in a burst it is long, so that all of it is served. Order is `fair`'s
+business, room is `limit`'s. Nothing here knows sockets, tasks or clocks: the caller says what time it is, and is told
+which requests to start and which to refuse.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Generic, Literal
+
+from freehold.gateway.fair import LONG, Claim, Flow, Owner, Turns
+from freehold.gateway.pace import Overload, Pace
+
+Reason = Literal[
+    "queue_full",  # as many requests, or tokens, wait as may wait
+    "pushed_out",  # it gave its place to a caller that has less here, or a higher priority
+    "wait_too_long",  # it would have to wait longer than a request may
+    "waited_too_long",  # it did
+    "deadline_too_close",  # it could not be answered by its own deadline
+    "deadline_passed",  # its own deadline came while it waited
+    "no_replica",  # no target is left that it could wait for
+]
+STARTS_IN_OVERLOAD = 2.0
+"""In an overload a request may wait at least as long as this many starts take, so that there is somebody to start when
+a slot is free. Source: our own choice."""
+RETRY_AFTER_S_MIN = 1.0
+"""Shortest time told to those who are turned away, seconds. Source: Retry-After counts whole seconds (RFC 9110 10.2.3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What may be here at most."""
+
+    max_requests: int = 512
+    """Requests of the model under way and waiting."""
+    max_tokens: int = 1_000_000
+    """Cost of what waits, tokens; one request alone may always wait."""
+    max_wait_s: float = 20.0
+    overload_wait_s: float = 1.0
+    """Longest wait while more comes than goes, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turned(Generic[Owner]):
+    """A request that is turned away, why, and after how many seconds it is worth to come again."""
+
+    claim: Claim[Owner]
+    reason: Reason
+    retry_after_s: float
+
+
+class Line(Generic[Owner]):
+    """One model's queue."""
+
+    __slots__ = ("_arrivals", "_due", "_overload", "_pace", "_serial", "bounds", "places", "tokens", "turns",
+                 "under_way", "waiting")  # fmt: skip
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.turns: Turns[Owner] = Turns()
+        self.under_way = 0
+        """Requests that were started and are not over."""
+        self.waiting = 0
+        self.tokens = 0
+        """Cost of what waits."""
+        self.places = 1
+        """Requests that all targets together may work on; the caller keeps it up."""
+        self._pace = Pace()
+        self._overload = Overload()
+        self._arrivals: OrderedDict[Claim[Owner], None] = OrderedDict()
+        self._due: list[tuple[float, int, Claim[Owner]]] = []
+        self._serial = 0
+
+    def __repr__(self) -> str:
+        return f"<Line {self.under_way} under way, {self.waiting} wait with {self.tokens} tokens>"
+
+    # What starts at once
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether a request may start at once where a target has room: nobody waits, and the bound holds."""
+        return not self.waiting and self.under_way < self.bounds.max_requests
+
+    def begin(self, flow: Flow[Owner], cost_tokens: int) -> None:
+        """Count a start that did not have to wait; only while `is_open`."""
+        self.under_way += 1
+        self.turns.charge(flow, cost_tokens)
+
+    def end(
+        self, flow: Flow[Owner], cost_tokens: int, *, service_s: float | None, really_tokens: int | None
+    ) -> None:
+        """Count a start as over.
+
+        `service_s`: seconds from its start to its answer's end, None: there was none. `really_tokens`: what the engine
+        counted, None: that is not known.
+        """
+        self.under_way -= 1
+        self.turns.end(flow, cost_tokens, really_tokens=really_tokens)
+        if service_s is not None:
+            self._pace.ended(cost_tokens, service_s)
+
+    # What waits
+
+    def offer(self, claim: Claim[Owner], now_s: float) -> list[Turned[Owner]]:
+        """Let a claim wait, and return who is turned away for that: nobody, the claim itself, or who gives way to it."""
+        self._overload.came(now_s)
+        reason = self._hopeless(claim, now_s)
+        if reason is not None:
+            return [self._turned(claim, reason)]
+        gone: list[Turned[Owner]] = []
+        if self._is_full(claim):
+            victim = self._who_gives_way(claim)
+            if victim is None:
+                return [self._turned(claim, "queue_full")]
+            gone.append(self._turn(victim, "pushed_out"))
+        self._put(claim, now_s)
+        return gone
+
+    def _hopeless(self, claim: Claim[Owner], now_s: float) -> Reason | None:
+        wait_s = self.wait_s(claim.flow)
+        if wait_s > self._bound_s():
+            return "wait_too_long"
+        if now_s + wait_s + self._pace.service_s(claim.cost_tokens) > claim.deadline_s:
+            return "deadline_too_close"
+        return None
+
+    def _is_full(self, claim: Claim[Owner], without: Claim[Owner] | None = None) -> bool:
+        gone, gone_tokens = (1, without.cost_tokens) if without else (0, 0)
+        if self.under_way + self.waiting - gone >= self.bounds.max_requests:
+            return True
+        tokens = self.tokens - gone_tokens + claim.cost_tokens
+        return tokens > self.bounds.max_tokens and self.waiting > gone
+
+    def _who_gives_way(self, claim: Claim[Owner]) -> Claim[Owner] | None:
+        """Return the claim whose place a new one takes, if it may: of a later priority, or of a caller that has more.
+
+        Source of the rule for equals: longest queue drop (Suter et al., "Buffer management schemes for supporting TCP in
+        gigabit routers with per-flow queueing", IEEE JSAC 17:6, 1999).
+        """
+        flow, heaviest = claim.flow, self.turns.heaviest()
+        if heaviest is None or heaviest is flow or heaviest.priority < flow.priority:
+            return None
+        victim = heaviest.newest()
+        if heaviest.priority == flow.priority:
+            left = (heaviest.waiting_tokens - victim.cost_tokens) / heaviest.weight
+            if (flow.waiting_tokens + claim.cost_tokens) / flow.weight > left:
+                return None
+        return None if self._is_full(claim, without=victim) else victim
+
+    def _put(self, claim: Claim[Owner], now_s: float) -> None:
+        if not self.waiting:
+            self._pace.stands(now_s)
+        usual_tokens = self._pace.mean_tokens
+        claim.long = bool(usual_tokens) and claim.cost_tokens > LONG * usual_tokens
+        self.turns.put(claim)
+        self._arrivals[claim] = None
+        self.waiting += 1
+        self.tokens += claim.cost_tokens
+        if claim.deadline_s < inf:
+            self._note_deadline(claim)
+
+    def _note_deadline(self, claim: Claim[Owner]) -> None:
+        self._serial += 1
+        if len(self._due) > 2 * self.waiting + 64:  # those who left are still in it: keep it bounded
+            self._due = [due for due in self._due if due[2] in self._arrivals]
+            heapify(self._due)
+        start_by_s = claim.deadline_s - self._pace.service_s(claim.cost_tokens)
+        heappush(self._due, (start_by_s, self._serial, claim))
+
+    def next(self) -> Claim[Owner] | None:
+        """Return the claim whose turn it is, if any waits; it goes on waiting until `take`."""
+        return self.turns.next()
+
+    def take(self, claim: Claim[Owner], now_s: float) -> None:
+        """Start the claim that `next` gave."""
+        self.turns.take(claim)
+        self.under_way += 1
+        self._overload.went()
+        self._pace.started(claim.cost_tokens, now_s)
+        self._forget(claim)
+
+    def remove(self, claim: Claim[Owner]) -> None:
+        """Forget a claim whose client left."""
+        self.turns.remove(claim)
+        self._forget(claim)
+
+    def _forget(self, claim: Claim[Owner]) -> None:
+        del self._arrivals[claim]
+        self.waiting -= 1
+        self.tokens -= claim.cost_tokens
+        if not self.waiting:
+            self._pace.empty()
+            self._overload.empty()
+            self._due.clear()
+
+    def expire(self, now_s: float) -> list[Turned[Owner]]:
+        """Turn away, and return, those who waited too long; to be called often while something waits."""
+        gone: list[Turned[Owner]] = []
+        first_s = now_s - self._bound_s()
+        while self._arrivals and (claim := next(iter(self._arrivals))).arrived_s <= first_s:
+            gone.append(self._turn(claim, "waited_too_long"))
+        while self._due and self._due[0][0] <= now_s:
+            claim = heappop(self._due)[2]
+            if claim in self._arrivals:
+                gone.append(self._turn(claim, "deadline_passed"))
+        return gone
+
+    def clear(self) -> list[Turned[Owner]]:
+        """Turn away, and return, everybody: no target is left."""
+        return [self._turn(claim, "no_replica") for claim in list(self._arrivals)]
+
+    def _turn(self, claim: Claim[Owner], reason: Reason) -> Turned[Owner]:
+        turned = self._turned(claim, reason)
+        self.remove(claim)
+        return turned
+
+    def _turned(self, claim: Claim[Owner], reason: Reason) -> Turned[Owner]:
+        rate = self._pace.tokens_per_s(self.places)
+        return Turned(claim, reason, max(RETRY_AFTER_S_MIN, self.tokens / rate if rate else 0.0))
+
+    # How things are
+
+    @property
+    def overloaded(self) -> bool:
+        """Return whether more comes than goes, so that waits are kept short."""
+        return self._overload.on
+
+    def _bound_s(self) -> float:
+        bounds = self.bounds
+        if not self._overload.on:
+            return bounds.max_wait_s
+        rate = self._pace.tokens_per_s(self.places)
+        starts_s = STARTS_IN_OVERLOAD * self._pace.mean_tokens / rate if rate else 0.0
+        return min(bounds.max_wait_s, max(bounds.overload_wait_s, starts_s))
+
+    def wait_s(self, flow: Flow[Owner]) -> float:
+        """Return how long one more claim of `flow` would wait, seconds; 0 also while that is not known."""
+        rate = self._pace.tokens_per_s(self.places)
+        return self.turns.ahead_tokens(flow) / rate if rate else 0.0

@@ -1,0 +1,130 @@
+"""How fast a queue moves, and whether more comes than goes. Pure: the caller says what time it is.
+
+`Pace` turns tokens that wait into seconds: from what left the queue while it stood, or, before that is known, from how
+long requests take (Little's law). `Overload` tells a burst, which will be worked off, from an overload, which will not.
+"""
+
+from math import exp
+
+_MEMORY_S = (
+    5.0  # What was measured fades with this time constant. Source: our own choice: some tens of answers.
+)
+_MEASURED_MIN = 4  # Starts from a standing queue before their rate is trusted. Source: our own choice.
+_KEPT = (
+    0.9  # Weight of the past in the mean cost and service time: about ten requests. Source: our own choice.
+)
+
+
+class Pace:
+    """How fast one model works its queue off."""
+
+    __slots__ = ("_cost", "_mark_s", "_service_s", "_standing_s", "_started", "_tokens")
+
+    def __init__(self) -> None:
+        self._cost = 0.0
+        self._service_s = 0.0
+        self._mark_s: float | None = None
+        self._tokens = 0.0
+        self._standing_s = 0.0
+        self._started = 0
+
+    def __repr__(self) -> str:
+        return f"<Pace {self._started} starts measured, {self._service_s:.2f} s each>"
+
+    @property
+    def mean_tokens(self) -> float:
+        """Return the mean cost of recent requests, tokens; 0 is unknown."""
+        return self._cost
+
+    def ended(self, cost_tokens: int, service_s: float) -> None:
+        """Learn from one request that was worked on for `service_s`."""
+        if not self._cost:
+            self._cost, self._service_s = float(cost_tokens), service_s
+            return
+        self._cost += (cost_tokens - self._cost) * (1 - _KEPT)
+        self._service_s += (service_s - self._service_s) * (1 - _KEPT)
+
+    def stands(self, now_s: float) -> None:
+        """Note that something waits from now on."""
+        if self._mark_s is None:
+            self._mark_s = now_s
+
+    def empty(self) -> None:
+        """Note that nothing waits any more: what comes now measures the callers, not the engines."""
+        self._mark_s = None
+
+    def started(self, cost_tokens: int, now_s: float) -> None:
+        """Learn from one start out of the standing queue."""
+        if self._mark_s is None:
+            return
+        passed_s = now_s - self._mark_s
+        fade = exp(-passed_s / _MEMORY_S)
+        self._tokens = self._tokens * fade + cost_tokens
+        self._standing_s = self._standing_s * fade + passed_s
+        self._mark_s = now_s
+        self._started += 1
+
+    def tokens_per_s(self, places: int) -> float:
+        """Return the rate, tokens of cost per second; 0 is unknown. `places` are the requests worked on at once."""
+        if self._started >= _MEASURED_MIN and self._standing_s:
+            return self._tokens / self._standing_s
+        return places * self._cost / self._service_s if self._service_s else 0.0
+
+    def service_s(self, cost_tokens: int) -> float:
+        """Return how long a request of that cost may take, seconds: never more than the usual; 0 is unknown."""
+        return self._service_s * min(1.0, cost_tokens / self._cost) if self._cost else 0.0
+
+
+class Overload:
+    """Whether a standing queue grows for good.
+
+    A burst grows a queue once, callers that wait for their answers before they ask again keep its length, chance makes
+    it breathe; only when much more comes than goes, twice in a row and without the queue ever being empty, is it an
+    overload. It is over when that is no longer so twice in a row, or when the queue is empty. The idea, a standing queue
+    and not a long one is what is wrong, is CoDel's (RFC 8289); that it then bounds the wait is from "Fail at Scale"
+    (B. Maurer, ACM Queue 13:8, 2015).
+    """
+
+    WINDOW_S = 0.75
+    """Shortest look, seconds. Source: our own choice: two of them are over before a queue at any overload has grown to
+    a wait of 1.5 s."""
+    CAME_MIN = 8
+    """Fewest arrivals of a look, so that a slow model with few callers is not judged by three requests. Source: our own
+    choice: a Poisson stream at the engines' own rate shows 1.25 times as many in one look of five."""
+    RATIO = 1.25
+    """How many times more must come than go. Source: as above."""
+
+    __slots__ = ("_came", "_run", "_since_s", "_went", "on")
+
+    def __init__(self) -> None:
+        self.on = False
+        self._run = 0
+        self._came = 0
+        self._went = 0
+        self._since_s: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Overload {'on' if self.on else 'off'}, {self._came} came and {self._went} went>"
+
+    def came(self, now_s: float) -> None:
+        """Count one request that found a queue, or no room."""
+        if self._since_s is None:
+            self._since_s = now_s
+        self._came += 1
+        if self._came >= self.CAME_MIN and now_s - self._since_s >= self.WINDOW_S:
+            self._look(now_s)
+
+    def went(self) -> None:
+        """Count one start out of the queue."""
+        self._went += 1
+
+    def empty(self) -> None:
+        """Note that nothing waits."""
+        self.on, self._run, self._came, self._went, self._since_s = False, 0, 0, 0, None
+
+    def _look(self, now_s: float) -> None:
+        grows = self._came > self.RATIO * self._went
+        self._run = self._run + 1 if grows != self.on else 0
+        if self._run == 2:
+            self.on, self._run = not self.on, 0
+        self._came, self._went, self._since_s = 0, 0, now_s
