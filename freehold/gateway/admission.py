@@ -86,11 +86,10 @@ class Admission:
         line, request = self.line, exchange.request
         exchange.cost_tokens = cost = self.estimate.cost_tokens(len(request.body), request.max_tokens)
         exchange.flow = flow = line.turns.flow(exchange.caller, exchange.weight, exchange.priority)
-        if line.is_open:
-            target = self.model.choose(now_s, exchange.tried, cost)
+        if not line.waiting and line.under_way < line.bounds.max_requests:
+            target = self.model.take(now_s, (), cost)
             if target is not None:
                 line.begin(flow, cost)
-                target.gate.enter(cost)
                 return target
         self._wait(exchange, now_s)
         return None
@@ -111,26 +110,23 @@ class Admission:
 
     def enter_again(self, exchange: "Exchange", now_s: float) -> "Target | None":
         """Return another target than those tried; None: the exchange waits for one."""
-        target = self.model.choose(now_s, exchange.tried, exchange.cost_tokens)
+        target = self.model.take(now_s, exchange.tried, exchange.cost_tokens)
         if target is None:
             self._again[exchange] = now_s + self.line.bounds.max_wait_s
             self._look_soon()
-        else:
-            target.gate.enter(exchange.cost_tokens)
         return target
 
     def end(self, exchange: "Exchange", *, service_s: float | None) -> None:
         """Count an exchange out, wherever it was, and start who is next."""
+        line, flow = self.line, exchange.flow
         if exchange.claim is not None:
-            self.line.remove(exchange.claim)
+            line.remove(exchange.claim)
             exchange.claim = None
             return
-        self._again.pop(exchange, None)
-        assert exchange.flow is not None
-        self.line.end(
-            exchange.flow, exchange.cost_tokens, service_s=service_s, really_tokens=exchange.real_tokens
-        )
-        if self.line.waiting or self._again:
+        assert flow is not None
+        line.end(flow, exchange.cost_tokens, service_s=service_s, really_tokens=exchange.real_tokens)
+        if line.waiting or self._again:
+            self._again.pop(exchange, None)
             self.pump()
 
     def saw_end(self, exchange: "Exchange", data: bytes) -> None:
@@ -165,10 +161,9 @@ class Admission:
     def _start_again(self) -> bool:
         now_s = self._now_s()
         for exchange in self._again:
-            target = self.model.choose(now_s, exchange.tried, exchange.cost_tokens)
+            target = self.model.take(now_s, exchange.tried, exchange.cost_tokens)
             if target is not None:
                 del self._again[exchange]
-                target.gate.enter(exchange.cost_tokens)
                 exchange.proceed(target)
                 return True
         return False
@@ -178,13 +173,12 @@ class Admission:
         now_s = self._now_s()
         if claim is None:
             return False
-        target = self.model.choose(now_s, (), claim.cost_tokens)
+        target = self.model.take(now_s, (), claim.cost_tokens)
         if target is None:
             return False
         self.line.take(claim, now_s)
         self.model.meters.waited(now_s - claim.arrived_s)
         claim.owner.claim = None
-        target.gate.enter(claim.cost_tokens)
         claim.owner.proceed(target)
         return True
 

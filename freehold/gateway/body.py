@@ -27,10 +27,10 @@ class Asked(msgspec.Struct):
 
         What an engine makes of another type is the engine's to say.
         """
-        for limit in (self.max_tokens, self.max_completion_tokens, self.max_output_tokens):
-            if isinstance(limit, int) and limit > 0:
-                return limit
-        return 0
+        limit = self.max_tokens
+        if limit is None:
+            limit = self.max_completion_tokens or self.max_output_tokens
+        return limit if isinstance(limit, int) and limit > 0 else 0
 
 
 _DECODER = msgspec.json.Decoder(Asked)

@@ -70,7 +70,6 @@ class Exchange(Applicant):
         self.model = model
         self.request = request
         self._started_s = self._begun_s = self._heard_s = gateway.now_s()
-        self.deadline_s = self._started_s + min(request.timeout_s, gateway.settings.total_s)
 
     def __repr__(self) -> str:
         at = self.target.id if self.target else "nowhere"
@@ -80,6 +79,11 @@ class Exchange(Applicant):
     def _answer_bytes(self) -> int:
         """Return how much of an answer's body the client was given."""
         return self._made_bytes if self.passing is None else self.passing.bytes
+
+    @property
+    def deadline_s(self) -> float:
+        """Return when the whole answer must be there, on the loop's clock."""
+        return self._started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
 
     # Sending
 
@@ -185,7 +189,6 @@ class Exchange(Applicant):
         assert self.target is not None
         self._connection = None
         self.target.succeeded()
-        self.target.gate.whole(self.gateway.now_s() - self._heard_s)
         self.model.admission.saw_end(self, data)
         self._made_bytes = len(data)
         self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
@@ -461,17 +464,17 @@ class Exchange(Applicant):
             self._connection.abort()
             self._connection = None
 
-    def _leave_target(self) -> None:
+    def _leave_target(self, whole_s: float | None = None) -> None:
         if self._at_target and self.target is not None:
-            self.target.gate.leave(self.cost_tokens, began=self._first_s is not None)
+            self.target.gate.leave(self.cost_tokens, began=self._first_s is not None, whole_s=whole_s)
             self._at_target = False
 
     def _finish(self, status: int) -> None:
         if self.done:
             return
         self.done = True
-        self._leave_target()
         now_s = self.gateway.now_s()
+        self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)
         took_s = now_s - self._started_s
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
         self.model.meters.finished(

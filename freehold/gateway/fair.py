@@ -2,7 +2,7 @@
 
 Between callers this is the Virtual Token Counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024,
 arXiv:2401.00588) with weights: every start adds its cost to its caller's counter, the lowest counter goes first, and a
-caller that comes back is lifted to where the others are, so that nobody saves up. Costs are estimates at the start,
+caller that comes back is lifted to near where the others are, so that nobody saves up more than a little. Costs are estimates at the start,
 corrected when the real usage is known; a caller is lifted only to what the others really had, not to what is held for
 requests of theirs that are under way. There are no clocks here and no limits: `admit` has those.
 """
@@ -44,10 +44,11 @@ class Claim(Generic[Owner]):
 class _Lane(Generic[Owner]):
     """The claims of one flow that are short, or long, in the order of their arrival."""
 
-    __slots__ = ("claims", "served")
+    __slots__ = ("claims", "served", "tokens")
 
     def __init__(self) -> None:
         self.claims: OrderedDict[Claim[Owner], None] = OrderedDict()
+        self.tokens = 0
         self.served = 0
         """Tokens started out of this lane, lifted as counters are."""
 
@@ -102,12 +103,21 @@ class Flow(Generic[Owner]):
         if not lane.claims:
             lane.served = max(lane.served, other.served) if other.claims else 0
         lane.claims[claim] = None
+        lane.tokens += claim.cost_tokens
         self.waiting += 1
         self.waiting_tokens += claim.cost_tokens
 
+    def before_tokens(self, *, long: bool) -> int:
+        """Return the tokens of this flow that would start before one more claim, short or long."""
+        lane, other = self.lanes[long], self.lanes[not long]
+        served = lane.served if lane.claims else other.served
+        return lane.tokens + min(other.tokens, max(0, served + lane.tokens - other.served))
+
     def remove(self, claim: Claim[Owner]) -> None:
         """Forget a claim that waits."""
-        del self.lanes[claim.long].claims[claim]
+        lane = self.lanes[claim.long]
+        del lane.claims[claim]
+        lane.tokens -= claim.cost_tokens
         self.waiting -= 1
         self.waiting_tokens -= claim.cost_tokens
 
@@ -127,21 +137,26 @@ class _Rank(Generic[Owner]):
 class Turns(Generic[Owner]):
     """The order in which claims start. Each choice looks at every caller that waits, once."""
 
-    __slots__ = ("_flows", "_last", "_ranks")
+    __slots__ = ("_flows", "_last", "_ranks", "credit_tokens")
 
     def __init__(self) -> None:
         self._flows: dict[tuple[str, int], Flow[Owner]] = {}
         self._ranks: dict[int, _Rank[Owner]] = {}
         self._last: dict[int, Flow[Owner]] = {}
+        self.credit_tokens = 0.0
+        """How far behind the others a caller that comes back may be put, tokens; the caller of this class keeps it up."""
 
     def __repr__(self) -> str:
         return f"<Turns {len(self._flows)} flows known, priorities that wait: {sorted(self._ranks)}>"
 
+    @property
+    def known(self) -> int:
+        """Return how many flows are remembered."""
+        return len(self._flows)
+
     def flow(self, caller: str, weight: float, priority: int) -> Flow[Owner]:
         """Return a caller's flow, made where it is not known; its weight is taken over."""
-        flow = self._flows.get((caller, priority))
-        if flow is None:
-            flow = self._new_flow(caller, priority)
+        flow = self._flows.get((caller, priority)) or self._new_flow(caller, priority)
         flow.weight = weight
         return flow
 
@@ -155,17 +170,13 @@ class Turns(Generic[Owner]):
         if self._last.get(flow.priority) is not flow:
             self._lift(flow)
             self._last[flow.priority] = flow
-        flow.start(cost_tokens)
-
-    def end(self, flow: Flow[Owner], cost_tokens: int, *, really_tokens: int | None) -> None:
-        """Count a start as over, and put its real usage, where that is known, in the place of what was charged."""
-        flow.under_way -= 1
-        flow.held_tokens -= cost_tokens
-        if really_tokens is not None:
-            flow.counter += (really_tokens - cost_tokens) / flow.weight
+        # As `start` does; a call less, since every request passes here.
+        flow.under_way += 1
+        flow.held_tokens += cost_tokens
+        flow.counter += cost_tokens / flow.weight
 
     def _lift(self, flow: Flow[Owner]) -> None:
-        flow.counter = max(flow.counter, self._level(flow))
+        flow.counter = max(flow.counter, self._level(flow) - self.credit_tokens / flow.weight)
 
     def _level(self, flow: Flow[Owner]) -> float:
         """Return where `flow`, of which nothing waits, joins: at the least of those that wait, or where the last was."""
@@ -221,11 +232,13 @@ class Turns(Generic[Owner]):
         self._last[flow.priority] = flow
         flow.start(claim.cost_tokens)
 
-    def ahead_tokens(self, flow: Flow[Owner]) -> float:
+    def ahead_tokens(self, flow: Flow[Owner], *, long: bool) -> float:
         """Return the tokens that wait now and would start before one more claim of `flow`."""
-        joined = flow.counter if flow.waiting else max(flow.counter, self._level(flow))
-        own = joined + flow.waiting_tokens / flow.weight
-        total = float(flow.waiting_tokens)
+        before = flow.before_tokens(long=long)
+        if not flow.waiting:
+            self._lift(flow)
+        own = flow.counter + before / flow.weight
+        total = float(before)
         for priority, rank in self._ranks.items():
             if priority < flow.priority:
                 total += rank.tokens

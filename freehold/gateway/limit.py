@@ -18,6 +18,7 @@ _UNNOTICED_S = (
     0.05  # A first byte that comes sooner did not wait. Source: our own choice; what no reader notices.
 )
 _WINDOW = 10  # Samples per adjustment. Source: concurrency-limits, WindowedLimit.DEFAULT_WINDOW_SIZE.
+_SEEN_IDLE = 8  # While a target has little to do, one answer of so many is looked at. Source: our own choice.
 # Source of the next four: Gradient2 in Netflix's concurrency-limits (Gradient2Limit: longWindow, rttTolerance, smoothing,
 # and the gradient's floor); the allowed queue is the square root of the limit, as in its predecessor GradientLimit.
 _LONG_SAMPLES = 600
@@ -109,7 +110,17 @@ class _Average:
 class Gate:
     """The room at one target: requests under way and the tokens that they may need, each with its bound."""
 
-    __slots__ = ("_awaited", "_gradient", "_most", "in_flight", "known", "limit", "token_budget", "tokens")
+    __slots__ = (
+        "_awaited",
+        "_gradient",
+        "_most",
+        "_seen",
+        "in_flight",
+        "known",
+        "limit",
+        "token_budget",
+        "tokens",
+    )
 
     def __init__(self, *, slots: int, token_budget: int = 0) -> None:
         """Take the slots (0: unknown) and the tokens of context that fit at once (0: unknown)."""
@@ -122,6 +133,7 @@ class Gate:
         self.in_flight = 0
         self.tokens = 0
         self._awaited = 0  # of those, the ones without a first byte yet
+        self._seen = 0
 
     def __repr__(self) -> str:
         return f"<Gate {self.in_flight} of {self.limit}, {self.tokens} tokens of {self.token_budget or 'unknown'}>"
@@ -132,14 +144,22 @@ class Gate:
             return False
         return not self.token_budget or self.tokens + cost_tokens <= self.token_budget or not self.in_flight
 
-    def enter(self, cost_tokens: int) -> None:
-        """Count a request that starts here."""
+    def enter(self, cost_tokens: int) -> bool:
+        """Return whether a request may start here now, and count it if so."""
+        if not self.has_room(cost_tokens):
+            return False
         self.in_flight += 1
         self._awaited += 1
         self.tokens += cost_tokens
+        return True
 
-    def leave(self, cost_tokens: int, *, began: bool) -> None:
-        """Count the same request out; `began`: `first_byte` was called for it."""
+    def leave(self, cost_tokens: int, *, began: bool, whole_s: float | None = None) -> None:
+        """Count the same request out.
+
+        `began`: `first_byte` was called for it; `whole_s`: seconds after which its answer came whole, if it did.
+        """
+        if whole_s is not None:
+            self._learn(whole_s, streamed=False)
         self.in_flight -= 1
         self._awaited -= not began
         self.tokens -= cost_tokens
@@ -149,11 +169,10 @@ class Gate:
         self._awaited -= 1
         self._learn(seconds, streamed=True)
 
-    def whole(self, seconds: float) -> None:
-        """Learn from an answer that came whole, `seconds` after its request was sent."""
-        self._learn(seconds, streamed=False)
-
     def _learn(self, seconds: float, *, streamed: bool) -> None:
+        self._seen += 1
+        if self.in_flight * 2 < self.limit and self._seen % _SEEN_IDLE:
+            return
         if self._gradient.sample(seconds, streamed=streamed, in_flight=self.in_flight):
             self.limit = int(self._gradient.limit)
 

@@ -92,39 +92,36 @@ class Overload:
     """Fewest arrivals of a look, so that a slow model with few callers is not judged by three requests. Source: our own
     choice: a Poisson stream at the engines' own rate shows 1.25 times as many in one look of five."""
     RATIO = 1.25
-    """How many times more must come than go. Source: as above."""
+    """How many times more tokens must come than go. Source: as above."""
 
-    __slots__ = ("_came", "_run", "_since_s", "_went", "on")
+    __slots__ = ("_came", "_came_tokens", "_run", "_since_s", "on")
 
     def __init__(self) -> None:
         self.on = False
         self._run = 0
         self._came = 0
-        self._went = 0
+        self._came_tokens = 0
         self._since_s: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Overload {'on' if self.on else 'off'}, {self._came} came and {self._went} went>"
+        return f"<Overload {'on' if self.on else 'off'}, {self._came} came>"
 
-    def came(self, now_s: float) -> None:
-        """Count one request that found a queue, or no room."""
+    def came(self, cost_tokens: int, now_s: float, tokens_per_s: float) -> None:
+        """Count one request that found a queue, or no room; `tokens_per_s` is what goes, 0: unknown."""
         if self._since_s is None:
             self._since_s = now_s
         self._came += 1
-        if self._came >= self.CAME_MIN and now_s - self._since_s >= self.WINDOW_S:
-            self._look(now_s)
-
-    def went(self) -> None:
-        """Count one start out of the queue."""
-        self._went += 1
+        self._came_tokens += cost_tokens
+        passed_s = now_s - self._since_s
+        if self._came >= self.CAME_MIN and passed_s >= self.WINDOW_S:
+            self._look(grows=self._came_tokens > self.RATIO * tokens_per_s * passed_s > 0)
+            self._came, self._came_tokens, self._since_s = 0, 0, now_s
 
     def empty(self) -> None:
         """Note that nothing waits."""
-        self.on, self._run, self._came, self._went, self._since_s = False, 0, 0, 0, None
+        self.on, self._run, self._came, self._came_tokens, self._since_s = False, 0, 0, 0, None
 
-    def _look(self, now_s: float) -> None:
-        grows = self._came > self.RATIO * self._went
+    def _look(self, *, grows: bool) -> None:
         self._run = self._run + 1 if grows != self.on else 0
         if self._run == 2:
             self.on, self._run = not self.on, 0
-        self._came, self._went, self._since_s = 0, 0, now_s

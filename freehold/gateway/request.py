@@ -5,7 +5,7 @@ this object is made for each one. Headers that mean nothing here are not even lo
 """
 
 from collections.abc import Callable
-from math import inf, isfinite, nan
+from math import inf, isfinite
 
 from freehold.core.ids import is_request_id, new_request_id
 from freehold.gateway import refuse
@@ -43,7 +43,7 @@ class Request:
     max_tokens = 0
     """The most tokens that the answer may have; 0: the body does not say."""
     timeout_s = inf
-    """How long the caller waits for the whole answer, seconds; infinity: it does not say; NaN: not a number above 0."""
+    """How long the caller waits for the whole answer, seconds; infinity: it does not say; 0: in no words that can be read."""
     http11 = True
     keep_alive = True
     expect = False
@@ -149,8 +149,8 @@ def _timeout(request: Request, value: bytes) -> None:
     try:
         seconds = float(value)
     except ValueError:
-        seconds = nan
-    request.timeout_s = seconds if isfinite(seconds) and seconds > 0 else nan
+        seconds = 0.0
+    request.timeout_s = seconds if isfinite(seconds) and seconds > 0 else 0.0
 
 
 def _encoding(request: Request, value: bytes) -> None:

@@ -7,7 +7,6 @@ or is refused for want of room is its model's `admission`.
 import asyncio
 from collections.abc import Callable
 from email.utils import formatdate
-from math import isnan
 from typing import TYPE_CHECKING
 
 from freehold.core.clock import wall_s
@@ -164,7 +163,7 @@ class Gateway:
             )
         if self.draining:
             return refuse.unavailable("The server is shutting down.", code="draining")
-        if isnan(request.timeout_s):
+        if not request.timeout_s > 0:
             return refuse.invalid(
                 "x-freehold-timeout must be a number of seconds above 0.",
                 param="x-freehold-timeout",

@@ -140,15 +140,19 @@ class Model:
         """Return the requests that were started and are not over."""
         return self.admission.line.under_way
 
-    def choose(self, now_s: float, tried: Collection[str], cost_tokens: int) -> Target | None:
-        """Return the least loaded target not yet tried that has room, or None.
+    def take(self, now_s: float, tried: Collection[str], cost_tokens: int) -> Target | None:
+        """Return the least loaded target not yet tried that has room, with a place there taken; None: there is none.
 
         One that is suspected is chosen only where all are: while others are merely full, it is better to wait.
         """
         if len(self.targets) == 1 and not tried:
-            return self.targets[0] if self.targets[0].gate.has_room(cost_tokens) else None
+            target = self.targets[0]
+            return target if target.gate.enter(cost_tokens) else None
         self.turn += 1
-        return route.choose(self._open(now_s, tried, cost_tokens), now_s, turn=self.turn)
+        chosen = route.choose(self._open(now_s, tried, cost_tokens), now_s, turn=self.turn)
+        if chosen is not None:
+            chosen.gate.enter(cost_tokens)
+        return chosen
 
     def _open(self, now_s: float, tried: Collection[str], cost_tokens: int) -> list[Target]:
         untried = [target for target in self.targets if target.id not in tried]

@@ -1,0 +1,471 @@
+"""Admission on virtual time: callers, targets with slots, and the queue between them; only the pure parts run.
+
+Bounds are checked after every event. What a request needs is known to the simulated engine only, as in life; the queue
+is told estimates, and the truth when it is over.
+"""
+
+import heapq
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.gateway.admit import Bounds, Line, Turned
+from freehold.gateway.fair import PASSED_MAX, Claim, Flow
+from freehold.gateway.limit import Gate
+
+TICK_S = 0.02
+
+
+@dataclass(eq=False, kw_only=True)
+class Asked:
+    """One request as its caller and the engine know it."""
+
+    caller: str
+    at_s: float
+    cost_tokens: int = 32
+    really_tokens: int | None = None
+    priority: int = 0
+    patience_s: float = inf
+    deadline_s: float = inf
+    flow: Flow["Asked"] | None = None
+    claim: Claim["Asked"] | None = None
+    started_s: float | None = None
+    over_s: float | None = None
+    turned: Turned["Asked"] | None = None
+    left: bool = False
+
+
+@dataclass(kw_only=True)
+class World:
+    """A line in front of targets that each work on `slots` requests at once, at a fixed time per token."""
+
+    bounds: Bounds = field(default_factory=Bounds)
+    slots: tuple[int, ...] = (4,)
+    s_per_token: float = 0.015
+    weights: dict[str, float] = field(default_factory=dict)
+    budget_tokens: int = 0
+    now_s: float = 0.0
+    all: list[Asked] = field(default_factory=list)
+    waiting: dict[Asked, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.line: Line[Asked] = Line(self.bounds)
+        self.gates = [Gate(slots=slots, token_budget=self.budget_tokens) for slots in self.slots]
+        self.line.places = sum(self.slots)
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.order: Iterator[int] = itertools.count()
+        self.ticking = False
+
+    def at(self, when_s: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self.events, (when_s, next(self.order), what))
+
+    def ask(self, **what: Any) -> Asked:
+        asked = Asked(**what)
+        self.all.append(asked)
+        self.at(asked.at_s, lambda: self.arrive(asked))
+        return asked
+
+    def stream(self, caller: str, per_s: float, until_s: float, rng: random.Random, **what: Any) -> None:
+        """Let a caller ask as a Poisson stream."""
+        at_s = rng.expovariate(per_s)
+        while at_s < until_s:
+            self.ask(caller=caller, at_s=at_s, **what)
+            at_s += rng.expovariate(per_s)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return sum(self.slots) / self.s_per_token
+
+    def run(self, until_s: float = inf) -> "World":
+        while self.events and self.events[0][0] <= until_s:
+            self.now_s, _, what = heapq.heappop(self.events)
+            what()
+            self.start_waiting()
+            self.check()
+        return self
+
+    # What happens
+
+    def arrive(self, asked: Asked) -> None:
+        weight = self.weights.get(asked.caller, 1.0)
+        asked.flow = flow = self.line.turns.flow(asked.caller, weight, asked.priority)
+        gate = next((g for g in self.gates if g.has_room(asked.cost_tokens)), None)
+        if gate and not self.line.waiting and self.line.under_way < self.bounds.max_requests:
+            self.line.begin(flow, asked.cost_tokens)
+            self.work(asked, gate)
+            return
+        deadline_s = self.now_s + asked.deadline_s
+        asked.claim = Claim(
+            asked, flow, cost_tokens=asked.cost_tokens, arrived_s=self.now_s, deadline_s=deadline_s
+        )
+        self.waiting[asked] = None
+        self.turn_away(self.line.offer(asked.claim, self.now_s))
+        if asked.claim:
+            if not self.ticking:
+                self.ticking = True
+                self.at(self.now_s + TICK_S, self.tick)
+            if asked.patience_s < inf:
+                self.at(self.now_s + asked.patience_s, lambda: self.leave(asked))
+
+    def tick(self) -> None:
+        self.turn_away(self.line.expire(self.now_s))
+        self.ticking = bool(self.line.waiting)
+        if self.ticking:
+            self.at(self.now_s + TICK_S, self.tick)
+
+    def turn_away(self, gone: list[Turned[Asked]]) -> None:
+        for turned in gone:
+            asked = turned.claim.owner
+            assert asked.turned is None
+            assert asked.started_s is None
+            asked.turned, asked.claim, asked.over_s = turned, None, self.now_s
+            del self.waiting[asked]
+
+    def leave(self, asked: Asked) -> None:
+        if asked.claim:
+            self.line.remove(asked.claim)
+            asked.claim, asked.left = None, True
+            del self.waiting[asked]
+
+    def work(self, asked: Asked, gate: Gate) -> None:
+        assert not asked.left
+        assert gate.enter(asked.cost_tokens)
+        asked.started_s, asked.claim = self.now_s, None
+        self.waiting.pop(asked, None)
+        really = asked.cost_tokens if asked.really_tokens is None else asked.really_tokens
+        self.at(self.now_s + really * self.s_per_token, lambda: self.finish(asked, gate))
+
+    def finish(self, asked: Asked, gate: Gate) -> None:
+        assert asked.flow
+        assert asked.started_s is not None
+        asked.over_s = self.now_s
+        gate.leave(asked.cost_tokens, began=False)
+        service_s = self.now_s - asked.started_s
+        self.line.end(asked.flow, asked.cost_tokens, service_s=service_s, really_tokens=asked.really_tokens)
+
+    def start_waiting(self) -> None:
+        while claim := self.line.next():
+            gate = next((g for g in self.gates if g.has_room(claim.cost_tokens)), None)
+            if gate is None:
+                return
+            self.line.take(claim, self.now_s)
+            self.work(claim.owner, gate)
+
+    # What must always hold
+
+    def check(self) -> None:
+        line, bounds = self.line, self.bounds
+        waiting = self.waiting
+        assert line.waiting == len(waiting)
+        assert line.tokens == sum(asked.cost_tokens for asked in waiting)
+        assert line.under_way == sum(gate.in_flight for gate in self.gates)
+        assert line.waiting + line.under_way <= max(bounds.max_requests, line.under_way)
+        assert line.tokens <= bounds.max_tokens or line.waiting == 1
+        for gate, slots in zip(self.gates, self.slots, strict=True):
+            assert gate.in_flight <= gate.limit <= slots
+            assert gate.tokens <= (self.budget_tokens or inf) or gate.in_flight == 1
+        if waiting:
+            assert self.now_s - next(iter(waiting)).at_s <= bounds.max_wait_s + 2 * TICK_S
+        # Work-conserving: nobody waits whose turn it is while there is room for him.
+        claim = line.next()
+        assert claim is None or not any(gate.has_room(claim.cost_tokens) for gate in self.gates)
+
+    # What came of it
+
+    def served_tokens(self, since_s: float = 0.0) -> Counter[str]:
+        """Tokens of answers by caller, of those started since."""
+        served: Counter[str] = Counter()
+        for asked in self.all:
+            if asked.started_s is not None and asked.started_s >= since_s and asked.over_s is not None:
+                really = asked.cost_tokens if asked.really_tokens is None else asked.really_tokens
+                served[asked.caller] += really
+        return served
+
+
+def jain(shares: list[float]) -> float:
+    """Jain's index of fairness: 1 where all are equal, 1/n where one has all."""
+    return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
+
+
+def reasons(world: World) -> Counter[str]:
+    return Counter(asked.turned.reason for asked in world.all if asked.turned)
+
+
+# Any callers at all
+
+asked_by_anybody = st.fixed_dictionaries(
+    {
+        "caller": st.sampled_from("abcde"),
+        "at_s": st.floats(0, 5),
+        "cost_tokens": st.one_of(st.integers(1, 64), st.integers(1, 4000)),
+        "really_tokens": st.one_of(st.none(), st.integers(1, 400)),
+        "priority": st.integers(-25, 25),
+        "patience_s": st.one_of(st.just(inf), st.floats(0, 5)),
+        "deadline_s": st.one_of(st.just(inf), st.floats(0.01, 10)),
+    }
+)
+
+
+@given(
+    requests=st.lists(asked_by_anybody, min_size=1, max_size=60),
+    slots=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    max_requests=st.integers(1, 30),
+    max_tokens=st.integers(1, 5000),
+    max_wait_s=st.floats(0.1, 5),
+    budget_tokens=st.sampled_from([0, 500, 5000]),
+)
+def test_whoever_asks_every_bound_holds_and_everybody_is_answered_once(
+    requests: list[dict[str, Any]], slots: list[int], max_requests: int, max_tokens: int, max_wait_s: float,
+    budget_tokens: int,
+) -> None:  # fmt: skip
+    bounds = Bounds(max_requests=max_requests, max_tokens=max_tokens, max_wait_s=max_wait_s)
+    world = World(bounds=bounds, slots=tuple(slots), budget_tokens=budget_tokens)
+    for what in requests:
+        world.ask(**what)
+    world.run()
+    assert world.line.waiting == world.line.under_way == world.line.tokens == 0
+    for asked in world.all:
+        assert (asked.started_s is not None) + (asked.turned is not None) + asked.left == 1
+        assert not asked.turned or asked.turned.retry_after_s >= 1.0
+    world.line.turns.tidy()
+    assert world.line.turns.known == 0
+
+
+@given(count=st.integers(1, 40), slots=st.integers(1, 8), max_requests=st.integers(1, 40))
+def test_refusal_is_exact_when_the_queue_is_full(count: int, slots: int, max_requests: int) -> None:
+    world = World(bounds=Bounds(max_requests=max_requests, max_wait_s=600), slots=(slots,))
+    for _ in range(count):
+        world.ask(caller="", at_s=1.0)
+    world.run()
+    assert reasons(world)["queue_full"] == max(0, count - max_requests)
+    assert sum(world.served_tokens().values()) == 32 * min(count, max_requests)
+
+
+def test_a_full_queue_of_tokens_takes_one_request_of_any_size() -> None:
+    world = World(bounds=Bounds(max_tokens=100, max_wait_s=600), slots=(1,))
+    for cost_tokens in (10, 5000, 10):
+        world.ask(caller="", at_s=0.0, cost_tokens=cost_tokens)
+    world.run()
+    assert reasons(world) == {"queue_full": 1}
+
+
+# Fairness
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_callers_that_ask_unequally_are_served_equally(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(slots=(4, 4))
+    capacity_per_s = world.tokens_per_s / 32
+    world.stream("greedy", 3 * capacity_per_s, 60, rng)
+    for caller in ("a", "b", "c"):
+        world.stream(caller, 0.5 * capacity_per_s, 60, rng)
+    world.run(60)
+    assert jain(list(map(float, world.served_tokens(since_s=5).values()))) >= 0.95
+    assert sum(world.served_tokens(5).values()) >= 0.95 * world.tokens_per_s * 54
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_modest_callers_beside_a_greedy_one_do_not_notice(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(slots=(4,))
+    capacity_per_s = world.tokens_per_s / 32
+    world.stream("greedy", 3 * capacity_per_s, 60, rng)
+    for caller in ("a", "b", "c"):
+        world.stream(caller, 0.2 * capacity_per_s, 60, rng)
+    world.run()
+    modest = [asked for asked in world.all if asked.caller != "greedy"]
+    in_time = [
+        asked for asked in modest if asked.started_s is not None and asked.started_s - asked.at_s <= 1.5
+    ]
+    assert len(in_time) >= 0.95 * len(modest)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_are_honoured_while_all_want_more(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(slots=(8,), weights={"a": 1.0, "b": 2.0, "c": 4.0}, bounds=Bounds(max_wait_s=20))
+    for caller in "abc":
+        world.stream(caller, world.tokens_per_s / 32, 60, rng)
+    world.run(60)
+    served = world.served_tokens(since_s=5)
+    assert served["b"] / served["a"] == pytest.approx(2, rel=0.15)
+    assert served["c"] / served["a"] == pytest.approx(4, rel=0.15)
+
+
+def test_who_reserves_much_and_uses_little_is_charged_what_he_used() -> None:
+    rng = random.Random(1)
+    world = World(slots=(8,))
+    per_s = world.tokens_per_s / 32
+    world.stream("careful", per_s, 60, rng, cost_tokens=32, really_tokens=32)
+    world.stream("generous", per_s, 60, rng, cost_tokens=512, really_tokens=32)
+    world.run(60)
+    served = world.served_tokens(since_s=10)
+    assert jain([float(served["careful"]), float(served["generous"])]) >= 0.95
+
+
+def test_a_caller_that_was_idle_has_saved_up_a_second_and_no_more() -> None:
+    world = World(slots=(2,))
+    for at in range(800):
+        world.ask(caller="always", at_s=at * 0.05)
+        world.ask(caller="late", at_s=20 + at * 0.05)
+    world.run(40)
+    served = world.served_tokens(since_s=20)
+    assert abs(served["late"] - served["always"]) <= 1.5 * world.tokens_per_s
+
+
+def test_a_newcomer_does_not_wait_for_what_others_have_reserved() -> None:
+    """The first caller's answers are short though he may have long ones; who joins him is not put behind all that."""
+    world = World(slots=(4,), bounds=Bounds(max_wait_s=60))
+    for at in range(200):
+        world.ask(caller="first", at_s=at * 0.01, cost_tokens=4096, really_tokens=16)
+    newcomer = world.ask(caller="newcomer", at_s=3.0, cost_tokens=4096, really_tokens=16)
+    world.run()
+    assert newcomer.started_s is not None
+    assert newcomer.started_s - newcomer.at_s <= 0.5
+
+
+def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
+    world = World(slots=(1,), bounds=Bounds(max_requests=10, max_wait_s=600))
+    for _ in range(20):
+        world.ask(caller="greedy", at_s=0.0)
+    modest = world.ask(caller="modest", at_s=0.1)
+    world.run()
+    assert modest.started_s is not None
+    assert reasons(world) == {"queue_full": 10, "pushed_out": 1}
+
+
+def test_long_prompts_do_not_starve_short_ones_of_the_same_caller() -> None:
+    world = World(slots=(4,), bounds=Bounds(max_wait_s=6000, max_tokens=10**9))
+    for at in range(40):  # the usual request is short
+        world.ask(caller="", at_s=at * 0.2, cost_tokens=32)
+    for _ in range(200):
+        world.ask(caller="", at_s=10.0, cost_tokens=1000)
+    short = [world.ask(caller="", at_s=10.1 + at, cost_tokens=32) for at in range(50)]
+    world.run()
+    waits_s = sorted(asked.started_s - asked.at_s for asked in short if asked.started_s is not None)
+    assert len(waits_s) == 50
+    assert waits_s[-1] < 16  # the longest that running long ones take to leave a slot
+    assert all(asked.started_s is not None for asked in world.all), "nor the other way round"
+
+
+# Priorities
+
+
+@given(lasts=st.lists(st.integers(1, 19), min_size=1, max_size=4, unique=True))
+def test_the_last_priority_is_never_starved(lasts: list[int]) -> None:
+    world = World(slots=(1,), bounds=Bounds(max_wait_s=10**6, max_requests=10**4, max_tokens=10**9))
+    for _ in range(120):
+        world.ask(caller="first", at_s=0.0, priority=0)
+    for priority in lasts:
+        world.ask(caller=f"at {priority}", at_s=0.1, priority=priority)
+    world.run()
+    order = sorted((asked.started_s or 0.0, asked.caller) for asked in world.all)
+    for priority in lasts:
+        place = next(i for i, (_, caller) in enumerate(order) if caller == f"at {priority}")
+        assert place <= PASSED_MAX + len(lasts) + 2
+
+
+def test_a_higher_priority_goes_first_and_takes_the_place_of_a_lower_one() -> None:
+    world = World(slots=(1,), bounds=Bounds(max_requests=6, max_wait_s=600))
+    for _ in range(6):
+        world.ask(caller="batch", at_s=0.0, priority=10)
+    urgent = world.ask(caller="urgent", at_s=0.1, priority=-5)
+    world.run()
+    assert urgent.started_s == pytest.approx(32 * world.s_per_token)
+    assert reasons(world) == {"pushed_out": 1}
+
+
+# Waits and deadlines
+
+
+def test_a_burst_is_worked_off_whole() -> None:
+    world = World(slots=(4,))
+    for _ in range(140):  # 17 s of work
+        world.ask(caller="", at_s=0.0)
+    world.run()
+    assert not reasons(world)
+
+
+def test_callers_that_wait_for_their_answers_are_no_overload() -> None:
+    world = World(slots=(4,))
+    finish = world.finish
+
+    def again(asked: Asked, gate: Gate) -> None:
+        finish(asked, gate)
+        if world.now_s < 30:
+            world.ask(caller=asked.caller, at_s=world.now_s)
+
+    world.finish = again  # type: ignore[method-assign]
+    for _ in range(60):  # each waits for some 7 s, again and again
+        world.ask(caller="", at_s=0.0)
+    world.run()
+    assert not reasons(world)
+
+
+@pytest.mark.parametrize("times", [1.5, 2, 4, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_in_an_overload_what_is_started_did_not_wait_long_and_nothing_idles(times: float, seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(slots=(4,))
+    capacity_per_s = world.tokens_per_s / 32
+    world.stream("", times * capacity_per_s, 40, rng, patience_s=8.0)
+    world.run()
+    started = [asked for asked in world.all if asked.started_s is not None]
+    waits_s = sorted((asked.started_s or 0.0) - asked.at_s for asked in started)
+    # Little too much is little by little found to be too much; the longest wait is still near a second.
+    assert waits_s[int(0.99 * len(waits_s))] <= (1.7 if times >= 2 else 3.0)
+    assert len(started) >= 0.95 * capacity_per_s * 39
+    assert sum(asked.left for asked in world.all) <= 0.01 * len(world.all)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_at_half_load_nobody_is_refused(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(slots=(4,))
+    world.stream("", 0.5 * world.tokens_per_s / 32, 120, rng)
+    world.run()
+    assert not reasons(world)
+
+
+def test_after_the_burst_it_is_quick_again() -> None:
+    rng = random.Random(3)
+    world = World(slots=(4,))
+    world.stream("", 4 * world.tokens_per_s / 32, 20, rng)
+    after = world.ask(caller="", at_s=22.0)
+    world.run()
+    assert after.started_s == after.at_s
+
+
+def test_what_cannot_be_answered_by_its_deadline_is_refused_at_once() -> None:
+    world = World(slots=(1,), bounds=Bounds(max_wait_s=60))
+    for _ in range(30):  # half a second each
+        world.ask(caller="", at_s=0.0)
+    world.ask(caller="", at_s=8.0, deadline_s=3.0)
+    in_time = world.ask(caller="", at_s=8.0, deadline_s=30.0)
+    world.run()
+    late = world.all[30]
+    assert late.turned is not None
+    assert late.turned.reason == "deadline_too_close"
+    assert late.over_s == late.at_s
+    assert late.turned.retry_after_s == pytest.approx(15 * 0.48, rel=0.5)
+    assert in_time.over_s is not None
+    assert in_time.over_s - in_time.at_s <= 30
+
+
+def test_a_deadline_that_comes_while_waiting_ends_the_wait() -> None:
+    world = World(slots=(1,), bounds=Bounds(max_wait_s=60))
+    world.ask(caller="", at_s=0.0, cost_tokens=4000)  # a minute; nobody knows yet how long things take
+    waits = world.ask(caller="", at_s=0.1, deadline_s=2.0)
+    world.run()
+    assert waits.turned is not None
+    assert waits.turned.reason == "deadline_passed"
+    assert waits.over_s == pytest.approx(2.1, abs=2 * TICK_S)
