@@ -14,32 +14,28 @@ START = 8
 enough not to drown a small engine before the first answers tell, and eight answers double it."""
 LIMIT_MAX = 1024
 """Largest limit that is found by watching. Source: vLLM's largest default of max_num_seqs."""
-_UNNOTICED_S = (
-    0.05  # A first byte that comes sooner did not wait. Source: our own choice; what no reader notices.
-)
+_UNNOTICED_S = 0.05
+"""A first byte that comes sooner did not wait, seconds. Source: our own choice; what no reader notices."""
 _WINDOW = 10  # Samples per adjustment. Source: concurrency-limits, WindowedLimit.DEFAULT_WINDOW_SIZE.
 _SEEN_IDLE = 8  # While a target has little to do, one answer of so many is looked at. Source: our own choice.
-# Source of the next four: Gradient2 in Netflix's concurrency-limits (Gradient2Limit: longWindow, rttTolerance, smoothing,
-# and the gradient's floor); the allowed queue is the square root of the limit, as in its predecessor GradientLimit.
-_LONG_SAMPLES = 600
+# Source of the next three: Gradient2 in Netflix's concurrency-limits (Gradient2Limit: rttTolerance, smoothing, and the
+# gradient's floor); the allowed queue is the square root of the limit, as in its predecessor GradientLimit.
 _TOLERANCE = 1.5
 _SMOOTHING = 0.2
 _GRADIENT_MIN = 0.5
-_WARM_UP = 10  # Samples that are averaged plainly at first. Source: as above (ExpAvgMeasurement's warm-up).
-_FORGET = (
-    0.95  # How fast a base that is over twice what is seen falls. Source: as above (drift after an overload).
-)
-_BUSY = (
-    0.9  # What is left of the limit after an answer "busy". Source: AIMDLimit's back-off ratio, same library.
-)
+_RISE = 2 / 601  # Weight of one sample in the base. Source: Gradient2Limit's longWindow of 600.
+_FALL = 0.2  # The same for a sample below it. Source: our own choice, as quick as the limit itself.
+_BUSY = 0.9  # What is left of the limit after a "busy". Source: AIMDLimit's back-off ratio, same library.
 
 
 class Gradient2:
     """A limit that follows the ratio of the usual to the present time to the first byte.
 
     Source: Gradient2 of Netflix's concurrency-limits ("Performance Under Load", Netflix technology blog, 2018). What
-    differs: a window counts by its least sample, so that long prompts among short ones are not taken for a queue, and
-    streamed and whole answers have a base each, since the first byte of a whole answer is its end.
+    differs: a window counts by its least sample, so that long prompts among short ones are not taken for a queue; streamed
+    and whole answers have a base each, since the first byte of a whole answer is its end; and the base hardly follows
+    what is taken for a queue, since with Gradient2's plain average a lasting overload becomes the new usual (simulated: a
+    server with 4 slots was given 40).
     """
 
     __slots__ = ("_bases", "_least", "_most", "_samples", "_starting", "limit")
@@ -48,7 +44,7 @@ class Gradient2:
         self.limit = float(start)
         self._most = most
         self._starting = start < most
-        self._bases: dict[bool, _Average] = {}
+        self._bases: dict[bool, _Base] = {}
         self._samples = 0
         self._least = 0.0
 
@@ -59,20 +55,18 @@ class Gradient2:
         """Take one time to the first byte, seconds, and return whether the limit was looked at again."""
         base = self._bases.get(streamed)
         if base is None:
-            base = self._bases[streamed] = _Average()
-        base.add(seconds)
+            base = self._bases[streamed] = _Base(seconds)
         ratio = seconds / max(base.value, _UNNOTICED_S)
+        base.add(seconds)
         self._least = min(self._least, ratio) if self._samples else ratio
         self._samples += 1
         if self._samples < min(_WINDOW, self.limit):
             return False
         self._samples = 0
-        self._adjust(self._least, base, in_flight)
+        self._adjust(self._least, in_flight)
         return True
 
-    def _adjust(self, ratio: float, base: "_Average", in_flight: int) -> None:
-        if ratio < 0.5 and base.value > _UNNOTICED_S:
-            base.value *= _FORGET
+    def _adjust(self, ratio: float, in_flight: int) -> None:
         if in_flight < self.limit / 2:
             return  # what was not used says nothing about what could be
         gradient = max(_GRADIENT_MIN, min(1.0, _TOLERANCE / max(ratio, _TOLERANCE)))
@@ -92,19 +86,17 @@ class Gradient2:
         self.limit = max(1.0, min(float(self._most), limit))
 
 
-class _Average:
-    """A plain mean at first, an exponential one later."""
+class _Base:
+    """The time to the first byte of a request that did not wait, as far as can be told: it falls fast and rises slowly."""
 
-    __slots__ = ("_count", "value")
+    __slots__ = ("value",)
 
-    def __init__(self) -> None:
-        self.value = 0.0
-        self._count = 0
+    def __init__(self, value: float) -> None:
+        self.value = value
 
     def add(self, value: float) -> None:
-        self._count += 1
-        weight = 1 / self._count if self._count <= _WARM_UP else 2 / (_LONG_SAMPLES + 1)
-        self.value += (value - self.value) * weight
+        rise = _RISE if value <= self.value * _TOLERANCE else _RISE / 10
+        self.value += (value - self.value) * (_FALL if value < self.value else rise)
 
 
 class Gate:
@@ -115,6 +107,7 @@ class Gate:
         "_gradient",
         "_most",
         "_seen",
+        "_stale",
         "in_flight",
         "known",
         "limit",
@@ -134,6 +127,9 @@ class Gate:
         self.tokens = 0
         self._awaited = 0  # of those, the ones without a first byte yet
         self._seen = 0
+        self._stale = (
+            0  # first bytes to come that were sent for under a higher limit, and say nothing of this one
+        )
 
     def __repr__(self) -> str:
         return f"<Gate {self.in_flight} of {self.limit}, {self.tokens} tokens of {self.token_budget or 'unknown'}>"
@@ -171,10 +167,16 @@ class Gate:
 
     def _learn(self, seconds: float, *, streamed: bool) -> None:
         self._seen += 1
+        if self._stale:
+            self._stale -= 1
+            return
         if self.in_flight * 2 < self.limit and self._seen % _SEEN_IDLE:
             return
         if self._gradient.sample(seconds, streamed=streamed, in_flight=self.in_flight):
-            self.limit = int(self._gradient.limit)
+            limit = int(self._gradient.limit)
+            if limit < self.limit:
+                self._stale = self._awaited
+            self.limit = limit
 
     def busy(self) -> None:
         """Lower the limit: the target answered that it has no room."""
