@@ -1,7 +1,7 @@
 """The gateway itself: what its connections share, which requests it takes, its clock tick and its drain.
 
 Every request is decided here from memory alone: the snapshot, the settings, the counters. Whether it may start, waits
-or is refused for want of room is its model's `admission`.
+or is refused for want of room is its model's `admission`; this file does not hold requests back and never waits.
 """
 
 import asyncio

@@ -84,8 +84,8 @@ def test_a_good_layer_hides_a_bad_value_below():
             "FREEHOLD_GATEWAY__LISTN: unknown variable (did you mean 'FREEHOLD_GATEWAY__LISTEN'?)",
         ),
         (
-            {"FREEHOLD_GATEWAY__QUEUE__MAX_WAIT": "1s"},
-            "FREEHOLD_GATEWAY__QUEUE__MAX_WAIT: gateway.queue.max_wait is not in this release (unset the variable)",
+            {"FREEHOLD_OBSERVABILITY__PROMETHEUS": "true"},
+            "FREEHOLD_OBSERVABILITY__PROMETHEUS: observability.prometheus is not in this release (unset the variable)",
         ),
         ({"FREEHOLD_HEALTH__GPU": "auto"}, "FREEHOLD_HEALTH__GPU: health.gpu is not in this release"),
         (

@@ -46,7 +46,12 @@ def test_the_smallest_file_gets_every_default():
             "listen": "127.0.0.1:8000",
             "workers": 1,
             "auth": "none",
-            "queue": {"max_requests": 512},
+            "queue": {
+                "max_requests": 512,
+                "max_tokens": 1_000_000,
+                "max_wait": "20s",
+                "overload_wait": "1s",
+            },
             "max_body": "16MiB",
             "timeouts": {
                 "header": "10s",
@@ -55,6 +60,7 @@ def test_the_smallest_file_gets_every_default():
                 "first_byte": "10m",
                 "between_bytes": "10m",
                 "client_stall": "1m",
+                "total": "1h",
                 "connect": "2s",
             },
             "drain_grace": "30s",

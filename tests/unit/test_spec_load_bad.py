@@ -84,7 +84,6 @@ TOP = {
 LATER = {
     "gateway.workers": (GOOD + "gateway: {workers: 4}\n", ["f:3:20: gateway.workers: 4 is not in this release (write 1 or remove the line)"]),
     "gateway.workers no number": (GOOD + "gateway: {workers: many}\n", ["f:3:20: gateway.workers must be 1, not 'many'"]),
-    "gateway.queue.max_wait": (GOOD + "gateway: {queue: {max_wait: 20s}}\n", ["f:3:19: gateway.queue.max_wait is not in this release (remove the line)"]),
     "gateway.auth": (GOOD + "gateway:\n  auth: keys\n", ["f:4:9: gateway.auth: keys is not in this release (write none or remove the line)"]),
     "fallback": (GOOD + "fallback: [{url: x}]\n", ["f:3:11: fallback is not in this release (remove the line)"]),
     "fleet.spares": (GOOD + "fleet: {spares: 1}\n", ["f:3:17: fleet.spares: 1 is not in this release"]),
