@@ -27,12 +27,14 @@ _LEARN_EVERY = 16  # While nobody waits, one answer of so many is read for its u
 
 _WORDS: dict[Reason, str] = {
     "queue_full": "The queue for {name} is full.",
-    "pushed_out": "The queue for {name} is full, and another caller has less in it.",
+    "pushed_out": "The queue for {name} is full, and others have less in it.",
     "wait_too_long": "The queue for {name} is too long to wait in.",
     "waited_too_long": "The queue for {name} did not move fast enough.",
     "deadline_too_close": "{name} is too busy to answer within the timeout that the request asks for.",
+    "deadline_passed": "{name} was too busy to answer within the timeout that the request asks for.",
     "no_replica": "No replica of {name} is ready any more.",
 }
+_AFTER_A_WAIT = frozenset({"pushed_out", "waited_too_long", "deadline_passed", "no_replica"})
 
 
 class Applicant:
@@ -213,16 +215,17 @@ class Admission:
             exchange = each.claim.owner
             exchange.claim = None
             self.model.meters.turned_away(each.reason)
-            exchange.turn_away(self._refusal(each.reason, each.retry_after_s))
+            exchange.turn_away(self._refusal(each))
 
-    def _refusal(self, reason: Reason, retry_after_s: float) -> Refusal:
-        name = self.model.entry.name
-        if reason == "deadline_passed":
-            return refuse.timeout(
-                f"{name} was too busy to answer within the timeout that the request asks for."
-            )
-        code = "model_not_ready" if reason == "no_replica" else "engine_overloaded"
-        return refuse.unavailable(_WORDS[reason].format(name=name), code=code, retry_after_s=retry_after_s)
+    def _refusal(self, turned: Turned["Exchange"]) -> Refusal:
+        waited_s = self._now_s() - turned.claim.arrived_s
+        message = _WORDS[turned.reason].format(name=self.model.entry.name)
+        if turned.reason in _AFTER_A_WAIT:
+            message = f"{message} It waited {waited_s:.3f} s."
+        if turned.reason == "deadline_passed":
+            return refuse.timeout(message)
+        code = "model_not_ready" if turned.reason == "no_replica" else "engine_overloaded"
+        return refuse.unavailable(message, code=code, retry_after_s=turned.retry_after_s)
 
     @staticmethod
     def _now_s() -> float:

@@ -94,22 +94,32 @@ class Overload:
     RATIO = 1.25
     """How many times more tokens must come than go. Source: as above."""
 
-    __slots__ = ("_came", "_came_tokens", "_run", "_since_s", "on")
+    OVER_S = 2.0
+    """An overload is over when for so long nobody had to wait, seconds. Source: as above."""
+
+    __slots__ = ("_came", "_came_tokens", "_last_s", "_run", "_since_s", "on")
 
     def __init__(self) -> None:
+        self._last_s = 0.0
+        self._begin_again()
+
+    def __repr__(self) -> str:
+        return f"<Overload {'on' if self.on else 'off'}, {self._came} came>"
+
+    def _begin_again(self) -> None:
         self.on = False
         self._run = 0
         self._came = 0
         self._came_tokens = 0
         self._since_s: float | None = None
 
-    def __repr__(self) -> str:
-        return f"<Overload {'on' if self.on else 'off'}, {self._came} came>"
-
     def came(self, cost_tokens: int, now_s: float, tokens_per_s: float) -> None:
         """Count one request that found a queue, or no room; `tokens_per_s` is what goes, 0: unknown."""
+        if self.on and now_s - self._last_s > self.OVER_S:
+            self._begin_again()
         if self._since_s is None:
             self._since_s = now_s
+        self._last_s = now_s
         self._came += 1
         self._came_tokens += cost_tokens
         passed_s = now_s - self._since_s
@@ -118,8 +128,9 @@ class Overload:
             self._came, self._came_tokens, self._since_s = 0, 0, now_s
 
     def empty(self) -> None:
-        """Note that nothing waits."""
-        self.on, self._run, self._came, self._came_tokens, self._since_s = False, 0, 0, 0, None
+        """Note that nothing waits: it was no overload; but in one, where few may wait, that is chance."""
+        if not self.on:
+            self._begin_again()
 
     def _look(self, *, grows: bool) -> None:
         self._run = self._run + 1 if grows != self.on else 0
