@@ -156,7 +156,8 @@ def freehold(setting: Setting) -> Launch:
     """Give this repository's gateway, without a controller: it reads its listening address and endpoints from a file."""
     if not (ROOT / "freehold" / "gateway" / "run.py").exists():
         raise CannotMeasureError("freehold/gateway/run.py is not there")
-    models = [{"name": "m", "engine": "external", "endpoints": urls(setting.engines)}]
+    # The engine's slots are told, since what is measured is the gateway and not how it finds them out.
+    models = [{"name": "m", "engine": "external", "endpoints": urls(setting.engines), "slots": 4096}]
     config = setting.folder / "gateway.json"
     # more room than the default 512 requests, since a thousand idle streams are measured; all else as delivered
     settings = {"queue_max_requests": 4096, "log_level": "warning"}

@@ -207,7 +207,6 @@ class Admission:
             del self._again[exchange]
             exchange.no_other_target()
         self.pump()
-        self.line.turns.tidy()
         self._look_soon()
 
     def _turn_away(self, turned: list[Turned["Exchange"]]) -> None:

@@ -15,6 +15,8 @@ PRIORITY_FIRST, PRIORITY_LAST = -20, 19
 PASSED_MAX = 16
 """Starts of other priorities after which a priority that waits has one start. Source: our own choice: the lowest is
 promised a seventeenth. Counted in starts and not in seconds, since in an overload all wait equally long."""
+KNOWN_MAX = 4096
+"""Callers that are remembered for what they had though nothing of them is here. Source: our own bound."""
 LONG = 4.0
 """How many times the usual cost makes a request long. Source: our own choice."""
 
@@ -254,15 +256,19 @@ class Turns(Generic[Owner]):
         return max(self._ranks[max(self._ranks)].flows, key=_share)
 
     def tidy(self) -> None:
-        """Forget callers of whom nothing is here, where that changes nobody's turn."""
+        """Forget callers of whom nothing is here, where that changes nobody's turn; to be called now and then."""
         idle = [key for key, flow in self._flows.items() if not flow.waiting and not flow.under_way]
         quiet = len(idle) == len(self._flows)
+        forgive = quiet or len(self._flows) > KNOWN_MAX
         if quiet:
             self._last.clear()
-        for key in idle:
-            flow = self._flows[key]
-            if quiet or (self._last.get(flow.priority) is not flow and flow.counter <= self._level(flow)):
-                del self._flows[key]
+        levels = {priority: last.settled for priority, last in self._last.items()}
+        levels |= {priority: min(f.settled for f in rank.flows) for priority, rank in self._ranks.items()}
+        for caller, priority in idle:
+            flow = self._flows[caller, priority]
+            owes = flow.counter > levels.get(priority, 0.0)
+            if forgive or not (owes or self._last.get(priority) is flow):
+                del self._flows[caller, priority]
 
 
 def _counter(flow: Flow[Owner]) -> float:

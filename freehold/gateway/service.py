@@ -184,3 +184,5 @@ class Gateway:
             self.date_line = f"date: {formatdate(date_s, usegmt=True)}\r\n".encode()
         for connection in list(self.connections):
             connection.check(now_s)
+        for model in self.directory.models.values():
+            model.admission.line.turns.tidy()

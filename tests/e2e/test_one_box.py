@@ -235,7 +235,8 @@ def test_health(raw: httpx2.Client) -> None:
     assert [raw.get(path).status_code for path in ("/health", "/livez", "/readyz")] == [200] * 3
     health = raw.get("/health").json()
     assert (health["status"], health["control_plane"]) == ("ok", "connected")
-    assert health["models"][MODEL] == {"ready": 2, "wanted": 2, "in_flight": 0}
+    queue = {"waiting": 0, "tokens": 0, "limit": 8, "overloaded": False}
+    assert health["models"][MODEL] == {"ready": 2, "wanted": 2, "in_flight": 0, "queue": queue}
 
 
 def test_a_client_that_leaves_a_stream_frees_the_engine(stack: Stack, raw: httpx2.Client) -> None:
