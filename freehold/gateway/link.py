@@ -39,11 +39,13 @@ class GatewayLink:
         *,
         stderr_path: Path,
         on_start: Callable[[int], object] = bool,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._stderr_path = stderr_path
         self._on_start = on_start
+        self._silent_s = silent_s
         self._snapshot: Snapshot | None = None
         self._unsent = False
         self._writer: asyncio.StreamWriter | None = None
@@ -145,7 +147,7 @@ class GatewayLink:
     async def _watch(self) -> None:
         """Replace a gateway that lives but no longer turns its loop; a drain is given its grace on top."""
         while True:
-            limit_s = SILENT_S + (self._settings.drain_grace_s if self._stopping else 0.0)
+            limit_s = self._silent_s + (self._settings.drain_grace_s if self._stopping else 0.0)
             silent_s = monotonic_s() - self._heard_s
             if silent_s > limit_s:
                 self._log.error("gateway_stalled", silent_s=round(silent_s, 1))

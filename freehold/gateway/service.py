@@ -150,6 +150,9 @@ class Gateway:
         if isinstance(asked, Refusal):
             return asked
         model = self.directory.models.get(asked.model or "")
+        if model is None and self.directory.snapshot.generation < 0:
+            # A gateway that was just started (again) and has not been told yet: a 404 would be final for a client.
+            return refuse.unavailable("The gateway is starting.", code="model_not_ready")
         if model is None:
             return refuse.model_not_found(asked.model or "", list(self.directory.models))
         name = model.entry.name
