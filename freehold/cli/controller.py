@@ -5,6 +5,7 @@ engines are told to end. A second signal skips the waiting. Nothing is decided h
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -135,7 +136,8 @@ class Controller:
 
     def show(self) -> None:
         """Tell whoever watches how everything is now."""
-        self._on_status(self.status())
+        with contextlib.suppress(OSError):  # nobody reads any more: what is served goes on being served
+            self._on_status(self.status())
 
     def stop(self) -> None:
         """Begin the way down; called again, skip the waiting."""

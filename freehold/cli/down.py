@@ -22,7 +22,12 @@ _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some millisecond
 @state_dir_option
 @click.option("--now", is_flag=True, help="Do not wait for streams to finish.")
 @click.option(
-    "--timeout", "timeout_s", default=120.0, show_default=True, help="Longest wait for the end, seconds."
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="Longest wait for the end, seconds.",
 )
 @json_option
 def command(

@@ -23,6 +23,7 @@ _UNSENT_BYTES_MAX = (
     1024 * 1024
 )  # More than this unread: wait until it reads again, then send the newest snapshot only.
 _AGAIN_S_MIN, _AGAIN_S_MAX = 0.1, 10.0  # A restart costs about 0.2 s, so the first is at once; then doubling.
+_LAST_WORDS_S = 1.0  # Long enough for error events to clients that read, when the engines are killed.
 _STEADY_S = 60.0  # A gateway that ran this long starts its back-off anew.
 SILENT_S = 15.0
 """A gateway that says nothing for this long (it speaks each second) is stalled and is replaced, seconds.
@@ -97,10 +98,9 @@ class GatewayLink:
         self._say(Drain())
 
     def kill(self) -> None:
-        """End the gateway now."""
-        self._stopping = True
-        self._listener.close()
-        self._signal(signal.SIGKILL)
+        """End the gateway in a moment: time to tell its clients that their answers are not complete."""
+        self.stop()
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._signal, signal.SIGKILL)
 
     async def _run_once(self) -> None:
         ours, theirs = socket.socketpair()

@@ -17,9 +17,9 @@ from freehold.gateway.settings import Settings
 from freehold.gateway.targets import Target
 from freehold.gateway.upstream import RECEIVE_BUFFER_BYTES, UpstreamConnection
 from gateway_rig.client import Client, ask, get
-from gateway_rig.engines import STREAM_HEAD, Call, Engine, chunk, delta
+from gateway_rig.engines import STREAM_HEAD, Call, Engine, Engines, chunk, delta
 from gateway_rig.process import model, running
-from waiting import until
+from waiting import until, wait_until
 
 
 def test_an_engine_that_falls_silent_inside_its_answer_has_a_limit_of_its_own(
@@ -91,3 +91,42 @@ def test_a_gateway_that_lives_but_says_nothing_is_replaced_on_the_same_socket(tm
         await asyncio.wait_for(task, 15)
 
     asyncio.run(run())
+
+
+def test_an_engine_that_says_nothing_until_its_client_gives_up_comes_last_for_a_while(
+    engines: Engines, tmp_path: Path
+) -> None:
+    async def never(call: Call) -> None:
+        await call.gone.wait()
+
+    hung, well = engines.new(), engines.new()
+    hung.answer = never
+    with running(tmp_path, [model("m", hung, well)]) as gateway:
+        while not hung.calls:
+            with gateway.client() as client:
+                asked_s = time.monotonic()
+                client.send(ask("m"))
+                wait_until(lambda: hung.calls or well.calls, what="the request to arrive")
+                # A client's patience: only its leaving tells the gateway anything.
+                wait_until(lambda: well.calls or time.monotonic() - asked_s > 1.3, what="patience to end")  # noqa: B023
+            well.calls.clear()
+        wait_until(
+            lambda: gateway.metric("freehold_gateway_in_flight") == 0, what="the gateway to see it leave"
+        )
+        statuses = []
+        for _ in range(4):
+            with gateway.client() as client:
+                statuses.append(client.ask(ask("m")).status)
+        assert statuses == [200] * 4
+        assert len(hung.calls) == 1
+
+
+def test_a_redirect_is_no_answer(the_engine: Engine, tmp_path: Path) -> None:
+    async def elsewhere(call: Call) -> None:
+        call.send(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+
+    the_engine.answer = elsewhere
+    with running(tmp_path, [model("m", the_engine)]) as gateway, gateway.client() as client:
+        answer = client.ask(ask("m"))
+        assert answer.status == 502
+        assert "redirect" in answer.error["message"]
