@@ -35,6 +35,7 @@ _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
     "--lines",
     "-n",
     type=click.IntRange(min=0),
+    metavar="COUNT",
     default=50,
     show_default=True,
     help="How many of the last lines per log.",
