@@ -192,7 +192,7 @@ class Exchange:
         self._choose_mode(head)
 
     def _choose_mode(self, head: AnswerHead) -> None:
-        if head.status >= 300:
+        if head.status >= 300 and head.status != 304:
             self.wants_payload, self.on_body = True, self._collect
         elif self._assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble

@@ -48,6 +48,11 @@ def malformed(message: str, *, status: int = 400) -> Refusal:
     return Refusal(error=error, close=True)
 
 
+def forbidden(message: str) -> Refusal:
+    """Return the 403 for a caller who may not be here."""
+    return Refusal(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
+
+
 def not_found(path: str) -> Refusal:
     """Return the 404 for a path that does not exist."""
     return invalid(f"Unknown path {path[:200]}.", status=404, code="unknown_url")

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from freehold.core.events import ModelEntry, Snapshot
 from freehold.gateway.http_in import SEND_BUFFER_BYTES, ClientConnection
 from freehold.gateway.link import GatewayLink
@@ -23,15 +25,15 @@ from waiting import until, wait_until
 
 
 def test_an_engine_that_falls_silent_inside_its_answer_has_a_limit_of_its_own(
-    the_engine: Engine, tmp_path: Path
+    engine: Engine, tmp_path: Path
 ) -> None:
     async def one_chunk(call: Call) -> None:
         call.send(STREAM_HEAD + chunk(delta("a")))
         await call.gone.wait()
 
-    the_engine.answer = one_chunk
+    engine.answer = one_chunk
     settings = {"first_byte_s": 60.0, "between_bytes_s": 0.5}
-    with running(tmp_path, [model("m", the_engine)], **settings) as gateway, gateway.client() as client:
+    with running(tmp_path, [model("m", engine)], **settings) as gateway, gateway.client() as client:
         started_s = time.monotonic()
         client.send(ask("m", stream=True))
         said = client.everything()
@@ -121,12 +123,31 @@ def test_an_engine_that_says_nothing_until_its_client_gives_up_comes_last_for_a_
         assert len(hung.calls) == 1
 
 
-def test_a_redirect_is_no_answer(the_engine: Engine, tmp_path: Path) -> None:
+def test_a_redirect_is_no_answer(engine: Engine, tmp_path: Path) -> None:
     async def elsewhere(call: Call) -> None:
         call.send(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
 
-    the_engine.answer = elsewhere
-    with running(tmp_path, [model("m", the_engine)]) as gateway, gateway.client() as client:
+    engine.answer = elsewhere
+    with running(tmp_path, [model("m", engine)]) as gateway, gateway.client() as client:
         answer = client.ask(ask("m"))
         assert answer.status == 502
         assert "redirect" in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://evil.example", 403),
+        ("http://127.0.0.1.evil.example", 403),
+        ("null", 403),
+        ("http://localhost:3000", 200),
+        ("http://127.0.0.1:8000", 200),
+        ("http://[::1]", 200),
+    ],
+)
+def test_a_web_page_of_another_host_may_not_use_the_gateway(
+    origin: str, status: int, engine: Engine, tmp_path: Path
+) -> None:
+    with running(tmp_path, [model("m", engine)]) as gateway, gateway.client() as client:
+        assert client.ask(ask("m", extra=f"Origin: {origin}\r\n")).status == status
+        assert len(engine.calls) == (status == 200)
