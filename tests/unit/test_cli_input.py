@@ -109,6 +109,18 @@ def test_an_engine_option_is_named_with_its_place(
     assert wrong[:2] == ("freehold.yaml:7:36", "n_parallel must be of type int, not '4'")
 
 
+def test_options_are_checked_also_where_the_rest_has_mistakes(
+    home: Path, problems: Callable[..., list[tuple[str, str, str]]]
+) -> None:
+    (home / "freehold.yaml").write_text(OPTION.replace("source: file://x", "sorce: file://x"))
+    assert [message for _, message, _ in problems("up")] == [
+        "models[0].source is missing",
+        "unknown key 'sorce' in models[0]",
+        "engine llama-cpp has no option 'n_ctxx'",
+        "n_parallel must be of type int, not '4'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("", "the file is empty"), ("a: [1,\n", "this is not YAML"), ("version: 1\n", "models is missing")],

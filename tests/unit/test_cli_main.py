@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 import pytest
 
-from freehold.cli import main as main_module
 from freehold.cli.config import Config, state_dir_for
 from freehold.cli.controller import plans_for
 from freehold.cli.logs import Tail
@@ -67,15 +66,10 @@ def test_help_imports_no_command() -> None:
     code = (
         "import sys; from freehold.cli.main import main; main(['--help']); "
         "heavy = {'asyncio', 'pydantic', 'rich', 'freehold.cli.up', 'ruamel.yaml'} & set(sys.modules); "
-        "sys.exit(', '.join(heavy))"
+        "sys.exit(repr(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_guard_is_the_one_place_that_catches_everything() -> None:
-    assert main_module.__doc__
-    assert "guard" in main_module.__doc__
 
 
 # Where a stack keeps its state
