@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.charmap import charmap
 
 from freehold.weights.store import Store, store_root
 
@@ -19,6 +20,12 @@ MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 # No deadline per example (a loaded machine is no finding), and the same examples on every run.
 settings.register_profile("house", deadline=None, derandomize=True, max_examples=50, database=None)
 settings.load_profile("house")
+
+
+def pytest_collection_finish() -> None:
+    # Hypothesis makes its table of all characters once, which takes seconds on a busy machine: here, and not inside
+    # the first unit test that wants a text.
+    charmap()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -96,6 +96,13 @@ def state_dir_for(flag: Path | None, config_path: Path | None) -> Path:
     return root / f"{config_path.resolve().parent.name or 'root'}-{digits}"
 
 
+def start_hint(config_path: Path | None) -> str:
+    """Return what to say where no stack runs: how to start it, or that it was looked for by a file that is not there."""
+    if config_path is not None and not config_path.exists():
+        return f"there is no file {config_path}"
+    return "freehold up starts one"
+
+
 def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: bool) -> Config:
     """Return the checked configuration, or raise UserMistakes with every problem there is."""
     engines = all_engines()
@@ -107,22 +114,29 @@ def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: 
         loaded = load_file(path, engines=engines, env=os.environ, overrides=overrides)
     problems = list(loaded.problems)
     keys: dict[str, str] = {}
+    problems += _option_problems(loaded)
     if loaded.spec is not None:
-        problems += _option_problems(loaded, loaded.spec)
         keys = _read_keys(loaded, loaded.spec, path.parent if path else Path.cwd(), problems)
     if loaded.spec is None or problems:
         raise UserMistakes(problems, as_json=as_json)
     return Config(spec=loaded.spec, path=path, api_keys=keys)
 
 
-def _option_problems(loaded: Loaded, spec: Spec) -> list[Problem]:
+def _option_problems(loaded: Loaded) -> list[Problem]:
+    """Return the mistakes in every model's engine options, also where the rest of the file has others."""
     problems: list[Problem] = []
-    for index, model in enumerate(spec.models):
+    for index, model in enumerate(loaded.models):
+        engine, options = all_engines().get(str(model.get("engine"))), model.get("engine_options")
+        if engine is None or not isinstance(options, dict):
+            continue
 
         def where(name: str, index: int = index) -> str:
             return loaded.where(("models", index, "engine_options", name))
 
-        problems += check_options(all_engines()[model.engine], model.engine_options, where)
+        scalars = {
+            str(name): value for name, value in options.items() if isinstance(value, str | int | float)
+        }
+        problems += check_options(engine, scalars, where)
     return problems
 
 

@@ -5,6 +5,7 @@ engines are told to end. A second signal skips the waiting. Nothing is decided h
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import msgspec
 from freehold.cli.config import Config
 from freehold.cli.report import GatewayStatus, StackStatus
 from freehold.core.clock import wall_s
+from freehold.core.errors import Permanent
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.engines import all_engines
 from freehold.fleet.control import ControlServer, StateDir, until_finished
@@ -101,7 +103,7 @@ class Controller:
             settings_from(spec.gateway, log_path=str(state.logs / "gateway.log")),
             prepared.listener,
             stderr_path=state.logs / "gateway.stderr.log",
-            on_start=lambda pid: state.record("gateway", pid),
+            on_start=lambda pid: self._record("gateway", pid),
         )
         self._fleet = Fleet(
             plans_for(prepared.config, prepared.weights),
@@ -135,7 +137,8 @@ class Controller:
 
     def show(self) -> None:
         """Tell whoever watches how everything is now."""
-        self._on_status(self.status())
+        with contextlib.suppress(OSError):  # nobody reads any more: what is served goes on being served
+            self._on_status(self.status())
 
     def stop(self) -> None:
         """Begin the way down; called again, skip the waiting."""
@@ -168,7 +171,7 @@ class Controller:
             await fleet
             # Whoever asked for the stop on the control socket hears its end before the socket goes.
             await asyncio.sleep(0)
-        self._prepared.state.record("gateway", None)
+        self._record("gateway", None)
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._link.send(snapshot)
@@ -176,8 +179,15 @@ class Controller:
             # Written down, so that the next `up` waits for what this controller might leave behind.
             if self._recorded.get(replica.id) != replica.pid:
                 self._recorded[replica.id] = replica.pid
-                self._prepared.state.record(replica.id, replica.pid)
+                self._record(replica.id, replica.pid)
         self.show()
+
+    def _record(self, name: str, pid: int | None) -> None:
+        """Write a process down for the next `up`; a disk that takes nothing is no reason to end what serves."""
+        try:
+            self._prepared.state.record(name, pid)
+        except Permanent as exc:
+            self._log.warning("not_recorded", process=name, why=str(exc))
 
     async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
         """Answer one request on the control socket, in one line or several."""

@@ -22,7 +22,13 @@ _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some millisecond
 @state_dir_option
 @click.option("--now", is_flag=True, help="Do not wait for streams to finish.")
 @click.option(
-    "--timeout", "timeout_s", default=120.0, show_default=True, help="Longest wait for the end, seconds."
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=120.0,
+    show_default=True,
+    help="Longest wait for the end.",
 )
 @json_option
 def command(
@@ -39,8 +45,9 @@ def command(
             as_json=as_json,
         )
         return
-    _stop(state, holder, now=now)
-    if not _wait_end(state, holder, timeout_s):
+    deadline_s = monotonic_s() + timeout_s
+    _stop(state, holder, now=now, deadline_s=deadline_s)
+    if not _wait_end(state, holder, deadline_s):
         raise Temporary(
             f"the stack (pid {holder.pid}) has not ended within {timeout_s:g} s",
             hint="streams may still be running: freehold down --now ends them",
@@ -49,11 +56,12 @@ def command(
     _say("Down.", {"was_running": True, "pid": holder.pid}, as_json=as_json)
 
 
-def _stop(state: StateDir, holder: Running, *, now: bool) -> None:
+def _stop(state: StateDir, holder: Running, *, now: bool, deadline_s: float) -> None:
     """Tell the controller to stop, in the way that it can still hear."""
     try:
-        for answer in ask(state.path, {"op": "stop", "now": now}):
-            del answer  # each line is a sign of life; the end is seen by the lock
+        for _sign_of_life in ask(state.path, {"op": "stop", "now": now}):
+            if monotonic_s() > deadline_s:
+                return
     except NotRunning:  # not that far: it fetches weights
         _signal(holder, signal.SIGINT)
     except Temporary as exc:
@@ -64,10 +72,9 @@ def _stop(state: StateDir, holder: Running, *, now: bool) -> None:
         _signal(holder, signal.SIGKILL)
 
 
-def _wait_end(state: StateDir, holder: Running, timeout_s: float) -> bool:
-    """Return whether the controller has let go of the folder and then ended, within the time."""
-    deadline_s = monotonic_s() + timeout_s
-    free = state.wait_free(timeout_s)
+def _wait_end(state: StateDir, holder: Running, deadline_s: float) -> bool:
+    """Return whether the controller has let go of the folder and then ended, in time."""
+    free = state.wait_free(max(0.0, deadline_s - monotonic_s()))
     while free and holder.mark is not None and processes.is_alive(holder.mark):
         if monotonic_s() > deadline_s:
             return False

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.config import (
+    config_option,
+    find_config,
+    json_option,
+    start_hint,
+    state_dir_for,
+    state_dir_option,
+)
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
 from freehold.fleet.control import StateDir
@@ -24,7 +31,15 @@ _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
 @click.argument("name", required=False)
 @config_option
 @state_dir_option
-@click.option("--lines", "-n", default=50, show_default=True, help="How many of the last lines per log.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(min=0),
+    metavar="COUNT",
+    default=50,
+    show_default=True,
+    help="How many of the last lines per log.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines until Ctrl-C.")
 @json_option
 def command(
@@ -37,10 +52,11 @@ def command(
     as_json: bool,
 ) -> None:
     """Show the logs: of NAME (a replica's id, gateway or controller), or the last lines of all."""
-    state = StateDir(state_dir_for(state_dir, find_config(config_flag)))
+    config_path = find_config(config_flag)
+    state = StateDir(state_dir_for(state_dir, config_path))
     logs = {path.name.removesuffix(".log"): path for path in sorted(state.logs.glob("*.log"))}
     if not logs:
-        raise Permanent(f"there are no logs in {state.logs}", hint="freehold up starts a stack")
+        raise Permanent(f"there are no logs in {state.logs}", hint=start_hint(config_path))
     if name is not None and name not in logs:
         problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
         raise UserMistakes([problem], as_json=as_json)

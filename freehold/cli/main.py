@@ -84,6 +84,9 @@ def main(argv: list[str] | None = None) -> int:
         result = cli.main(args=argv, prog_name="freehold", standalone_mode=False)
     except click.exceptions.Abort:
         return 130  # 128 + SIGINT, as shells say it
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        return 2
     except click.UsageError as exc:
         where = exc.ctx.command_path if exc.ctx else "freehold"
         show_problems([(where, exc.format_message(), f"{where} --help")], as_json=as_json)

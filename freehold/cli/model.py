@@ -32,7 +32,7 @@ def command() -> None:
 
 @command.command("pull", short_help="Fetch the weights of the configured models, or of one source.")
 @click.argument("names", nargs=-1, metavar="[NAME | SOURCE]...")
-@click.option("--sha256", help="What a SOURCE given directly must have.")
+@click.option("--sha256", metavar="HEX", help="What a SOURCE given directly must have.")
 @config_option
 @json_option
 @click.pass_context

@@ -62,7 +62,7 @@ def show_problems(problems: Sequence[tuple[str, str, str]], *, as_json: bool) ->
             click.echo(f"    {hint}", err=True)
     count = len(problems)
     if count > 1:
-        click.echo(f"{count} problems; nothing was started.", err=True)
+        click.echo(f"{count} problems; nothing was done.", err=True)
 
 
 def show_failure(message: str, hint: str, *, as_json: bool) -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 import click
 import msgspec
 
-from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.config import (
+    config_option,
+    find_config,
+    json_option,
+    start_hint,
+    state_dir_for,
+    state_dir_option,
+)
 from freehold.cli.report import StackStatus, show_status
 from freehold.cli.say import say_json
 from freehold.core.errors import Permanent
@@ -28,10 +35,11 @@ def running_status(state_path: Path) -> StackStatus | None:
 @json_option
 def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) -> None:
     """Show the gateway and every replica: state, uptime, tokens/s."""
-    state_path = state_dir_for(state_dir, find_config(config_flag))
+    config_path = find_config(config_flag)
+    state_path = state_dir_for(state_dir, config_path)
     status = running_status(state_path)
     if status is None:
-        raise Permanent(f"no stack runs here ({state_path})", hint="freehold up starts one")
+        raise Permanent(f"no stack runs here ({state_path})", hint=start_hint(config_path))
     if as_json:
         say_json(status)
     else:

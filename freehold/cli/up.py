@@ -40,7 +40,11 @@ _LOOK_S = 1.0  # How often the screen is brought up to date when nothing happens
 @click.command("up")
 @config_option
 @state_dir_option
-@click.option("--listen", help="ADDRESS:PORT of the gateway, instead of the file's gateway.listen.")
+@click.option(
+    "--listen",
+    metavar="ADDRESS:PORT",
+    help="Where the gateway listens, instead of the file's gateway.listen.",
+)
 @click.option(
     "--detach", "-d", is_flag=True, help="Return when everything is ready and go on in the background."
 )
@@ -98,6 +102,9 @@ def _fetch(config: Config, *, quiet: bool) -> dict[str, Path]:
 
 def _foreground(config: Config, state: StateDir, weights: dict[str, Path], watcher: Watcher) -> int:
     address = config.spec.gateway.address
+    for model in config.spec.models:
+        # The key is read: neither engines nor the gateway's own environment need to hold it.
+        os.environ.pop(model.api_key_env, None)
     try:
         listener = listen(address.host, address.port)
     except OSError as exc:

@@ -115,7 +115,10 @@ def _idle_order(view: FleetView, replica: Replica, now_s: float, rng: Dice) -> A
 def _after_failure(settings: FleetSettings, replica: Replica, now_s: float, rng: Dice) -> Action:
     loop = _crash_loop(settings, replica)
     if loop:
-        hint = replica.hint or f"see `freehold logs {replica.id}`, mend the cause, then restart the replica"
+        hint = (
+            replica.hint
+            or f"see `freehold logs {replica.id}`, mend the cause, then `freehold down` and `freehold up`"
+        )
         return GiveUp(id=replica.id, incarnation=replica.incarnation, reason=loop, hint=hint)
     delay_s = backoff_s(settings, replica.trouble.row, rng)
     return Schedule(id=replica.id, incarnation=replica.incarnation, due_s=now_s + delay_s, delay_s=delay_s)

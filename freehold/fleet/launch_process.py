@@ -31,7 +31,7 @@ MARK = "FREEHOLD_LAUNCH"
 """Environment variable that every process of a launch inherits; its value is unique to the launch."""
 _MINDER = "freehold.fleet.minder"
 _KEPT_BACK = ("FREEHOLD_",)
-_KEPT_BACK_ENDS = ("_API_KEY", "_TOKEN", "_SECRET", "_SECRET_KEY", "_SECRET_ACCESS_KEY", "_PASSWORD")
+_KEPT_BACK_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 # What an engine must not see: Freehold's own settings and keys, and what by its name is somebody's secret.
 _PORTS_FROM = 20000
 """Lowest port tried. Source: own choice; above the registered ports in common use (IANA: 1024 to 49151)."""

@@ -137,7 +137,9 @@ class HttpProber:
         content = None if check.body is None else msgspec.json.encode(check.body)
         if content is not None:
             headers["content-type"] = "application/json"
-        target = url.rstrip("/") + check.path
+        base = url.rstrip("/")
+        # As the gateway does: an endpoint `https://host/x/v1` serves `/x/v1/...`.
+        target = base + (check.path.removeprefix("/v1") if base.endswith("/v1") else check.path)
         body = b""
         async with self._client.stream(check.method, target, headers=headers, content=content) as response:
             async for chunk in response.aiter_bytes():

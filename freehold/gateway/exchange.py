@@ -34,6 +34,7 @@ _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. S
 _TRY_ELSEWHERE = frozenset(
     {429, 502, 503, 504}
 )  # Busy or dead behind it; 500 is the model's output and is passed on.
+_GIVEN_UP_S = 1.0  # A client that leaves sooner says nothing of the engine. Source: our own choice.
 _WITH_USAGE_OPTION = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
@@ -211,7 +212,7 @@ class Exchange(Applicant):
         self._choose_mode(head)
 
     def _choose_mode(self, head: AnswerHead) -> None:
-        if head.status >= 400:
+        if head.status >= 300 and head.status != 304:
             self.wants_payload, self.on_body = True, self._collect
         elif self._assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
@@ -300,20 +301,9 @@ class Exchange(Applicant):
     def _answer_error(self, head: AnswerHead) -> None:
         assert self.target is not None
         data = b"".join(self._kept)
-        error = self.target.engine.translate_error(head.status, data) or refuse.from_engine(head.status, data)
-        if head.status in {429, 503}:
-            # Whatever its words: the engine has no room, which is not the caller's own limit.
-            self._refuse(
-                refuse.unavailable(
-                    error.message, code="engine_overloaded", retry_after_s=head.retry_after_s or 1.0
-                )
-            )
-        elif head.status in {401, 403, 407}:
-            self._refuse(
-                refuse.bad_gateway("The engine refused the gateway's own credentials; see its api_key.")
-            )
-        else:
-            self._refuse(Refusal(error=error, by_engine=True))
+        self._refuse(
+            refuse.from_answer(self.target.engine, head.status, body=data, retry_after_s=head.retry_after_s)
+        )
 
     def _answer_assembled(self) -> None:
         assert self._assembler is not None
@@ -404,8 +394,25 @@ class Exchange(Applicant):
         """End the engine's work: nobody listens any more."""
         if not self.done:
             self.gateway.meters.client_left(self.model.entry.name)
+            self._suspect_silence()
             self._stop_engine()
             self._finish(499)
+
+    def _suspect_silence(self) -> None:
+        """Let others come first for a while when a client gave up on an engine that had not said a word.
+
+        A hung engine keeps its connections open and says nothing; without this, each client that gives up would leave
+        it looking idle, so that it would be given the next request too.
+        """
+        now_s = self.gateway.now_s()
+        silent_s = now_s - self._heard_s
+        if (
+            self._head is None
+            and self._connection is not None
+            and silent_s >= _GIVEN_UP_S
+            and self.target is not None
+        ):
+            self.target.failed(now_s)
 
     def pause(self) -> None:
         """Stop reading from the engine: the client is full."""

@@ -12,8 +12,10 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from freehold.core.clock import monotonic_s
+from freehold.core.errors import FreeholdError
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire import LINE_BYTES_MAX, Down, Drain, Drained, Endpoints, Start, Stats, line, ups
@@ -23,6 +25,9 @@ _UNSENT_BYTES_MAX = (
     1024 * 1024
 )  # More than this unread: wait until it reads again, then send the newest snapshot only.
 _AGAIN_S_MIN, _AGAIN_S_MAX = 0.1, 10.0  # A restart costs about 0.2 s, so the first is at once; then doubling.
+_STDERR_BYTES_MAX = 1024 * 1024  # Tracebacks before logging is set up; more is of no use to anybody.
+_OVERSLEPT_S = 3.0  # A look each second that comes this late was held up here, not there.
+_LAST_WORDS_S = 1.0  # Long enough for error events to clients that read, when the engines are killed.
 _STEADY_S = 60.0  # A gateway that ran this long starts its back-off anew.
 SILENT_S = 15.0
 """A gateway that says nothing for this long (it speaks each second) is stalled and is replaced, seconds.
@@ -39,11 +44,13 @@ class GatewayLink:
         *,
         stderr_path: Path,
         on_start: Callable[[int], object] = bool,
+        silent_s: float = SILENT_S,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._stderr_path = stderr_path
         self._on_start = on_start
+        self._silent_s = silent_s
         self._snapshot: Snapshot | None = None
         self._unsent = False
         self._writer: asyncio.StreamWriter | None = None
@@ -76,7 +83,11 @@ class GatewayLink:
         again_s = _AGAIN_S_MIN
         while True:
             started_s = monotonic_s()
-            await self._run_once()
+            try:
+                await self._run_once()
+            except (OSError, FreeholdError) as exc:
+                # A full disk or no process to be had: it may pass, and the engines must not go down with it.
+                self._log.error("gateway_not_started", why=str(exc))
             if self._stopping:
                 return
             self.restarts += 1
@@ -95,15 +106,18 @@ class GatewayLink:
         self._say(Drain())
 
     def kill(self) -> None:
-        """End the gateway now."""
-        self._stopping = True
-        self._listener.close()
-        self._signal(signal.SIGKILL)
+        """End the gateway in a moment: time to tell its clients that their answers are not complete."""
+        self.stop()
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._signal, signal.SIGKILL)
 
     async def _run_once(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            await self._spawn(theirs)
+            try:
+                await self._spawn(theirs)
+            except BaseException:
+                ours.close()
+                raise
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
         self._say(Start(self._settings))
         self._unsent = self._snapshot is not None
@@ -118,7 +132,7 @@ class GatewayLink:
             self._writer = None
 
     async def _spawn(self, link: socket.socket) -> None:
-        with self._stderr_path.open("ab") as stderr:
+        with self._stderr() as stderr:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "freehold.gateway.run"),
                 *("--listen-fd", str(self._listener.fileno()), "--link-fd", str(link.fileno())),
@@ -133,6 +147,14 @@ class GatewayLink:
         self._heard_s = monotonic_s()
         self._on_start(self._process.pid)
 
+    def _stderr(self) -> BinaryIO:
+        """Open the file for the little that a gateway says outside its log, begun anew past a bound; or nothing."""
+        try:
+            started_anew = self._stderr_path.exists() and self._stderr_path.stat().st_size > _STDERR_BYTES_MAX
+            return self._stderr_path.open("wb" if started_anew else "ab")
+        except OSError:
+            return Path(os.devnull).open("ab")
+
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         async for message in ups(reader):
             self._heard_s = monotonic_s()
@@ -144,8 +166,13 @@ class GatewayLink:
 
     async def _watch(self) -> None:
         """Replace a gateway that lives but no longer turns its loop; a drain is given its grace on top."""
+        looked_s = monotonic_s()
         while True:
-            limit_s = SILENT_S + (self._settings.drain_grace_s if self._stopping else 0.0)
+            if monotonic_s() - looked_s > _OVERSLEPT_S:
+                # It was this process that stood still: what the gateway said meanwhile is still unread.
+                self._heard_s = monotonic_s()
+            looked_s = monotonic_s()
+            limit_s = self._silent_s + (self._settings.drain_grace_s if self._stopping else 0.0)
             silent_s = monotonic_s() - self._heard_s
             if silent_s > limit_s:
                 self._log.error("gateway_stalled", silent_s=round(silent_s, 1))

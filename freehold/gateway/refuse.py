@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from freehold.engines.base import ApiError
+from freehold.engines.base import ApiError, Engine
 
 MESSAGES_PATH = "/v1/messages"
 RETRY_AFTER_S_MAX = 60
@@ -46,6 +46,11 @@ def malformed(message: str, *, status: int = 400) -> Refusal:
     """Return a refusal for broken framing: the connection closes, since what follows cannot be told apart."""
     error = ApiError(status=status, message=message, type="invalid_request_error", code="malformed_request")
     return Refusal(error=error, close=True)
+
+
+def forbidden(message: str) -> Refusal:
+    """Return the 403 for a caller who may not be here."""
+    return Refusal(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
 
 
 def not_found(path: str) -> Refusal:
@@ -90,6 +95,19 @@ def timeout(message: str, *, status: int = 504) -> Refusal:
 def bad_gateway(message: str) -> Refusal:
     """Return a 502: engines were tried and none gave an answer."""
     return Refusal(error=ApiError(status=502, message=message, type="server_error", code="engine_failed"))
+
+
+def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: float | None) -> Refusal:
+    """Return what a client is told for an engine's answer of `status` 300 or more, in the engine's words or ours."""
+    if status < 400:
+        return bad_gateway("The engine answered with a redirect; its endpoint's address is not right.")
+    if status in {401, 403, 407}:
+        return bad_gateway("The engine refused the gateway's own credentials; see its api_key.")
+    error = engine.translate_error(status, body) or from_engine(status, body)
+    if status in {429, 503}:
+        # Whatever its words: the engine has no room, which is not the caller's own limit.
+        return unavailable(error.message, code="engine_overloaded", retry_after_s=retry_after_s or 1.0)
+    return Refusal(error=error, by_engine=True)
 
 
 def from_engine(status: int, body: bytes) -> ApiError:

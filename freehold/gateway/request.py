@@ -4,6 +4,7 @@ Defaults stand on the class and an instance holds only what differs: most reques
 this object is made for each one. Headers that mean nothing here are not even looked at.
 """
 
+import re
 from collections.abc import Callable
 from math import inf, isfinite
 
@@ -51,6 +52,8 @@ class Request:
     hosts = 0
     codings: tuple[bytes, ...] = ()
     encoding = b""
+    origin = b""
+    """The web page that a browser sends this for; empty: no browser, or a page of this server."""
     passed = b""
     """Header lines that go on to the engine (trace context and the like), each with CRLF."""
     id_line = b""
@@ -85,7 +88,11 @@ class Request:
         """Return why this head, of HTTP version `1.1` or another, cannot be trusted or served, or None."""
         if version not in {"1.1", "1.0"}:
             return refuse.malformed("This server speaks HTTP/1.1 and HTTP/1.0.", status=505)
-        if self.hosts == 1 and not self.codings and not self.encoding and self.header_count <= HEADERS_MAX:
+        if (
+            self.hosts == 1
+            and not (self.codings or self.encoding or self.origin)
+            and self.header_count <= HEADERS_MAX
+        ):
             return None if self.url.startswith(b"/") else _malformed_target()
         return self._check_odd_head()
 
@@ -98,6 +105,10 @@ class Request:
             return refuse.malformed("The only transfer coding accepted is a single 'chunked', in HTTP/1.1.")
         if not self.url.startswith(b"/"):
             return _malformed_target()
+        if self.origin and not _LOCAL_PAGE.fullmatch(self.origin):
+            # Nobody is asked for a key here, so any page that a person opens could spend this machine's time, or read
+            # answers after DNS rebinding. Browsers send Origin with every POST; SDKs and servers send none.
+            return refuse.forbidden("Web pages of other hosts may not use this server.")
         if self.encoding not in {b"", b"identity"}:
             return refuse.invalid(
                 "Compressed request bodies are not accepted.", status=415, code="unsupported_encoding"
@@ -106,6 +117,7 @@ class Request:
 
 
 _ID_NAME = b"x-request-id: "
+_LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
 def _malformed_target() -> Refusal:
@@ -153,6 +165,10 @@ def _timeout(request: Request, value: bytes) -> None:
     request.timeout_s = seconds if isfinite(seconds) and seconds > 0 else 0.0
 
 
+def _origin(request: Request, value: bytes) -> None:
+    request.origin = value.strip().lower()
+
+
 def _encoding(request: Request, value: bytes) -> None:
     request.encoding = value.strip().lower()
 
@@ -172,6 +188,7 @@ _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
     b"expect": _expect,
     b"content-encoding": _encoding,
     b"x-freehold-timeout": _timeout,
+    b"origin": _origin,
     **{
         name: _pass_on(name)
         for name in (b"traceparent", b"tracestate", b"anthropic-version", b"anthropic-beta")

@@ -108,7 +108,7 @@ class Child:
 
     async def report(self, writer: asyncio.StreamWriter) -> None:
         """Tell the parent each second how things are."""
-        while not self.stopping.is_set() and self.gateway.has_parent:
+        while self.gateway.has_parent:
             writer.write(line(Stats(self.gateway.statistics())))
             await asyncio.sleep(_STATS_EVERY_S)
 

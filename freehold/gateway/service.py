@@ -93,14 +93,16 @@ class Gateway:
         self.draining = True
         for connection in list(self.connections):
             connection.drain()
+        started_s = self.now_s()
         await self._until(lambda: not any(c.busy for c in self.connections), self.settings.drain_grace_s)
         whole = not self.in_flight
         for connection in list(self.connections):
             if connection.exchange is not None:
                 connection.exchange.shut()
-        # What is written still has to leave the process: a second for clients that read, no more for those that do not.
-        await self._until(lambda: not self.connections, 1.0)
-        return whole
+        # What is written still has to leave the process: what is left of the grace, and a second at least.
+        left_s = self.settings.drain_grace_s - (self.now_s() - started_s)
+        await self._until(lambda: not self.connections, max(1.0, left_s))
+        return whole and not self.connections
 
     async def _until(self, condition: Callable[[], bool], limit_s: float) -> None:
         # A level looked at during shutdown only, so that no request pays for an event.
@@ -150,6 +152,9 @@ class Gateway:
         if isinstance(asked, Refusal):
             return asked
         model = self.directory.models.get(asked.model or "")
+        if model is None and self.directory.snapshot.generation < 0:
+            # A gateway that was just started (again) and has not been told yet: a 404 would be final for a client.
+            return refuse.unavailable("The gateway is starting.", code="model_not_ready")
         if model is None:
             return refuse.model_not_found(asked.model or "", list(self.directory.models))
         name = model.entry.name

@@ -31,6 +31,8 @@ class Loaded:
     spec: Spec | None
     problems: tuple[Problem, ...]
     """In the order of the file, flags and variables first."""
+    models: tuple[Mapping[str, object], ...]
+    """The models as they were written, also where there are problems: what engines check themselves is told too."""
     where: Callable[[tuple[str | int, ...]], str]
     """From the way to a key, `("models", 0, "engine_options", "n_ctx")`, to `file:line:column` of that key, or to
     the variable or flag that set it; of the nearest thing around it when nobody wrote it."""
@@ -104,12 +106,20 @@ def _loaded(tree: Tree, spec: Spec | None, mistakes: list[Mistake]) -> Loaded:
         for mistake in sorted(set(mistakes))
     )
     return Loaded(
-        spec=None if problems else spec, problems=problems, where=lambda path: str(tree.key_place(path))
+        spec=None if problems else spec,
+        problems=problems,
+        models=_models(tree.data),
+        where=lambda path: str(tree.key_place(path)),
     )
 
 
+def _models(data: object) -> tuple[Mapping[str, object], ...]:
+    found = data.get("models") if isinstance(data, dict) else None
+    return tuple(each if isinstance(each, dict) else {} for each in found) if isinstance(found, list) else ()
+
+
 def _unreadable(problem: Problem) -> Loaded:
-    return Loaded(spec=None, problems=(problem,), where=lambda _path: problem.where)
+    return Loaded(spec=None, problems=(problem,), models=(), where=lambda _path: problem.where)
 
 
 def _open_problem(path: Path, exc: Exception) -> Problem:

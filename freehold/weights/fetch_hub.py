@@ -30,7 +30,9 @@ def _library() -> Any:
         return importlib.import_module("huggingface_hub")
     except ModuleNotFoundError as error:
         message = f"hf:// needs a package that is not installed: {error.name}"
-        raise Permanent(message, hint="pip install 'freehold[hub]'") from error
+        raise Permanent(
+            message, hint="pip install huggingface_hub, into the environment that Freehold runs in"
+        ) from error
 
 
 def _from_cache(hub: Any, source: HubSource, job: Job) -> Fetched | None:

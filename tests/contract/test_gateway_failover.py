@@ -448,7 +448,7 @@ def test_only_ready_endpoints_of_the_newest_snapshot_get_requests(engines: Engin
     async def run() -> None:
         async with told(tmp_path) as gateway:
             assert (await gateway.ask(get("/readyz"))).json == {"status": "starting"}
-            assert (await gateway.ask(ask("m"))).status == 404
+            assert (await gateway.ask(ask("m"))).error["code"] == "model_not_ready"
             await gateway.tell(5, endpoint(old, state=ReplicaState.STARTING))
             answer = await gateway.ask(ask("m"))
             assert (answer.status, answer.error["code"], answer.header("retry-after")) == (

@@ -88,14 +88,14 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 def test_chat_and_the_same_text_as_a_stream(client: openai.OpenAI, stack: Stack) -> None:
-    whole = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=200, **SAME)
+    whole = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=120, **SAME)
     text = whole.choices[0].message.content
     assert text
     assert whole.model == MODEL
     stream = client.chat.completions.create(
         model=MODEL,
         messages=QUESTION,
-        max_tokens=200,
+        max_tokens=120,
         stream=True,
         stream_options={"include_usage": True},
         **SAME,

@@ -1,0 +1,139 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from freehold.cli.config import Config, state_dir_for
+from freehold.cli.controller import plans_for
+from freehold.cli.logs import Tail
+from freehold.cli.main import COMMANDS, Lazy, main
+from freehold.core.errors import Permanent, Temporary
+from freehold.engines import all_engines
+from freehold.spec.load import load_text
+
+FAILURES: dict[str, BaseException] = {
+    "mistake": ZeroDivisionError("of our own"),
+    "permanent": Permanent("the disk is full", hint="make room"),
+    "temporary": Temporary("it does not answer"),
+    "interrupted": KeyboardInterrupt(),
+    "leaving": click.exceptions.Exit(3),
+}
+
+
+@pytest.fixture(autouse=True)
+def failing_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each failure a command of its own."""
+    for name, failure in FAILURES.items():
+
+        def fail(*, as_json: bool, failure: BaseException = failure) -> None:
+            del as_json
+            raise failure
+
+        command = click.Command(
+            name, callback=fail, params=[click.Option(["--json", "as_json"], is_flag=True)]
+        )
+        module = type(sys)(f"failing_{name}")
+        module.command = command  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(COMMANDS, name, Lazy(module.__name__, "Fails."))
+
+
+def test_failures_of_the_world(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["permanent"]) == 1
+    assert capsys.readouterr() == ("", "freehold: the disk is full\n    make room\n")
+    assert main(["temporary", "--json"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert json.loads(shown.out) == {"error": {"message": "it does not answer", "hint": ""}}
+
+
+def test_a_mistake_of_our_own_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mistake"]) == 1
+    shown = capsys.readouterr()
+    assert "ZeroDivisionError: of our own" in shown.err
+    assert "not of yours" in shown.err
+
+
+def test_ctrl_c_and_exit_codes() -> None:
+    assert main(["interrupted"]) == 130
+    assert main(["leaving"]) == 3
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys; from freehold.cli.main import main; main(['--help']); "
+        "heavy = {'asyncio', 'pydantic', 'rich', 'freehold.cli.up', 'ruamel.yaml'} & set(sys.modules); "
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# Where a stack keeps its state
+
+
+def test_stacks_of_different_files_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    one, two = tmp_path / "a" / "freehold.yaml", tmp_path / "b" / "a" / "freehold.yaml"
+    paths = {state_dir_for(None, path) for path in (one, two, one.with_name("other.yaml"), None)}
+    assert len(paths) == 4
+    assert all(path.parent == tmp_path / "state" / "freehold" for path in paths)
+    assert state_dir_for(None, None).name == "example"
+    assert state_dir_for(None, one).name.startswith("a-")
+    assert state_dir_for(None, Path("/freehold.yaml")).name.startswith("root-")
+    assert state_dir_for(Path("here"), one) == Path("here").absolute()
+
+
+def test_one_file_by_two_ways_is_one_stack(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert state_dir_for(None, tmp_path / "a" / "f.yaml") == state_dir_for(None, tmp_path / "b" / "f.yaml")
+
+
+# From a configuration to replicas
+
+
+def test_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
+    text = f"""
+version: 1
+models:
+  - {{name: a, engine: llama-cpp, source: file://x, sha256: "{"0" * 64}", replicas: 3}}
+  - {{name: b, engine: external, endpoints: ["http://h:1/", "https://h/p"], upstream_model: other}}
+"""
+    spec = load_text(text, engines=all_engines(), env={}).spec
+    assert spec is not None
+    config = Config(spec=spec, path=None, api_keys={"b": "key"})
+    plans = plans_for(config, {"a": Path("/w")})
+    assert [plan.id for plan in plans] == ["a-0", "a-1", "a-2", "b-ext-0", "b-ext-1"]
+    assert {(plan.threads, plan.weights, plan.api_key) for plan in plans[:3]} == {(2, Path("/w"), "")}
+    assert [(plan.url, plan.name_upstream, plan.api_key) for plan in plans[3:]] == [
+        ("http://h:1", "other", "key"),
+        ("https://h/p", "other", "key"),
+    ]
+    assert "key" not in repr(plans).replace("api_key", "")
+
+
+# A log that is read while it is written
+
+
+def test_tail_over_rotations_and_unfinished_lines(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.with_name("x.log.1").write_bytes(b"old 1\nold 2\n")
+    log.write_bytes(b"new 1\nbroken \xff\nunfin")
+    tail = Tail("x", log)
+    assert tail.last(3) == ["old 2", "new 1", "broken \N{REPLACEMENT CHARACTER}"]
+    assert list(tail.more()) == []
+    with log.open("ab") as more:
+        more.write(b"ished\nnext\n")
+    assert list(tail.more()) == ["unfinished", "next"]
+    log.rename(log.with_name("x.log.1"))
+    assert list(tail.more()) == []
+    log.write_bytes(b"after\n")
+    assert list(tail.more()) == ["after"]
+    log.write_bytes(b"")
+    log.write_bytes(b"cut\n")
+    assert list(tail.more()) == ["cut"]
