@@ -26,10 +26,12 @@ from freehold.fleet.control import ControlServer, StateDir, until_finished
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.gateway.link import GatewayLink
-from freehold.gateway.settings import settings_from
+from freehold.gateway.settings import Settings, settings_from
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
 
+ACCESS_LOG = "access.log"
+"""The access log's name among the logs."""
 OnStatus = Callable[[StackStatus], object]
 
 
@@ -86,6 +88,15 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
     ]
 
 
+def _gateway_settings(config: Config, state: StateDir, *, generation: int) -> Settings:
+    settings = settings_from(
+        config.spec.gateway,
+        log_path=str(state.logs / "gateway.log"),
+        access_path=str(state.logs / ACCESS_LOG),
+    )
+    return msgspec.structs.replace(settings, generation=generation)
+
+
 class Controller:
     """One running stack."""
 
@@ -100,7 +111,7 @@ class Controller:
         self._recorded: dict[str, int | None] = {}
         spec, state = prepared.config.spec, prepared.state
         self._link = GatewayLink(
-            settings_from(spec.gateway, log_path=str(state.logs / "gateway.log")),
+            _gateway_settings(prepared.config, state, generation=1),
             prepared.listener,
             stderr_path=state.logs / "gateway.stderr.log",
             on_start=lambda pid: self._record("gateway", pid),

@@ -37,6 +37,15 @@ _WORDS: dict[Reason, str] = {
 _AFTER_A_WAIT = frozenset({"pushed_out", "waited_too_long", "deadline_passed", "no_replica"})
 
 
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        max_requests=settings.queue_max_requests,
+        max_tokens=settings.queue_max_tokens,
+        max_wait_s=settings.queue_max_wait_s,
+        overload_wait_s=settings.queue_overload_wait_s,
+    )
+
+
 class Applicant:
     """What the queue keeps of an exchange. Defaults stand on the class, since most requests never wait."""
 
@@ -63,14 +72,7 @@ class Admission:
 
     def __init__(self, model: "Model", settings: Settings) -> None:
         self.model = model
-        self.line: Line[Exchange] = Line(
-            Bounds(
-                max_requests=settings.queue_max_requests,
-                max_tokens=settings.queue_max_tokens,
-                max_wait_s=settings.queue_max_wait_s,
-                overload_wait_s=settings.queue_overload_wait_s,
-            )
-        )
+        self.line: Line[Exchange] = Line(_bounds(settings))
         self.estimate = Estimate(context_tokens=model.entry.max_context_tokens)
         self._again: dict[Exchange, float] = {}
         """Exchanges that look for another target, with the time until which they may."""
@@ -80,6 +82,10 @@ class Admission:
 
     def __repr__(self) -> str:
         return f"<Admission {self.model.entry.name} {self.line!r}>"
+
+    def retune(self, settings: Settings) -> None:
+        """Go on by other bounds; who waits already is not turned away by them before its time."""
+        self.line.bounds = _bounds(settings)
 
     # What an exchange calls
 

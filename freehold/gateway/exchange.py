@@ -48,6 +48,8 @@ class Exchange(Applicant):
     """What has been passed on as it came; None: the answer is not passed on so."""
     engine_keeps_alive = False
     keeps_client = True
+    code = ""
+    """Why it failed, once it has: an error's code."""
     _at_target = False
     _connection: UpstreamConnection | None = None
     _connecting: asyncio.Task[None] | None = None
@@ -80,6 +82,11 @@ class Exchange(Applicant):
     def _answer_bytes(self) -> int:
         """Return how much of an answer's body the client was given."""
         return self._made_bytes if self.passing is None else self.passing.bytes
+
+    @property
+    def age_s(self) -> float:
+        """Return how long ago the request came."""
+        return self.gateway.now_s() - self._started_s
 
     @property
     def deadline_s(self) -> float:
@@ -362,7 +369,7 @@ class Exchange(Applicant):
         """End a stream that can no longer be finished, in a way that no client takes for the end."""
         assert self._head is not None
         self.gateway.meters.cut(self.model.entry.name, reason)
-        at = self.target.id if self.target else ""
+        self.code, at = reason, self.target.id if self.target else ""
         self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
         self._finish(502)
         if self._head.event_stream and frame is not None and frame.at_border:
@@ -385,6 +392,7 @@ class Exchange(Applicant):
 
     def _refuse(self, refusal: Refusal) -> None:
         # An engine was asked, so the request is counted by its status and not among those that no engine saw.
+        self.code = refusal.error.code or ""
         self._finish(refusal.error.status)
         self.client.refuse(replace(refusal, by_engine=True), self.request)
 
@@ -441,6 +449,7 @@ class Exchange(Applicant):
         elif self._paused_s is not None:
             if now_s - self._paused_s > times.client_stall_s:
                 self.gateway.meters.cut(self.model.entry.name, "client_stall")
+                self.code = "client_stall"
                 self._stop_engine()
                 self._finish(499)
                 self.client.abort()
@@ -487,4 +496,7 @@ class Exchange(Applicant):
         self.model.meters.finished(
             self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self._answer_bytes
         )
+        wait_s = self._begun_s - self._started_s if self._attempts else took_s
+        figures = wait_s, ttft_s, took_s, self._attempts, self._answer_bytes
+        self.gateway.access.note(self, status, self.code, figures)
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)

@@ -404,7 +404,9 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, refusal: Refusal, request: Request) -> None:
         """Write an error answer."""
         if not refusal.by_engine:
-            self.gateway.meters.refused(refusal.error.code or str(refusal.error.status))
+            error = refusal.error
+            self.gateway.meters.refused(error.code or str(error.status))
+            self.gateway.access.refused(request, error.status, error.code or "", self.exchange)
         body = refuse.body(refusal.error, request.path)
         extra = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
         if refusal.retry_after_s is not None:

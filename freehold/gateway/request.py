@@ -59,6 +59,8 @@ class Request:
     id_line = b""
     """The header line of the request's id, for both sides."""
     refusal: Refusal | None = None
+    key_id = ""
+    """The id of the key that was presented; empty: nobody was asked for one."""
 
     @property
     def request_id(self) -> str:
