@@ -15,10 +15,13 @@ from freehold.gateway import body, refuse
 from freehold.gateway.assemble import Assembler, assembler_for
 from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
+from freehold.gateway.meter import StreamMeter, WholeMeter
+from freehold.gateway.recorder import Ending
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
 from freehold.gateway.targets import Model, Target
 from freehold.gateway.upstream import Passing, UpstreamConnection, connect
+from freehold.gateway.usage import Usage, whole_usage
 
 if TYPE_CHECKING:
     from freehold.gateway.http_in import ClientConnection
@@ -61,6 +64,8 @@ class Exchange:
     _paused_s: float | None = None
     _made_bytes = 0
     _seen_bytes = 0
+    _usage: Usage | None = None
+    _noted = False
 
     def __init__(
         self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
@@ -163,6 +168,8 @@ class Exchange:
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
         plain = head.status == 200 and head.keep_alive and self._assembler is None
+        if head.event_stream and self.gateway.recorder is not None:
+            return False
         return plain and self.request.keep_alive and not self.gateway.draining
 
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
@@ -171,8 +178,11 @@ class Exchange:
         self._connection = None
         self.target.succeeded()
         self._made_bytes = len(data)
-        self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
+        if self.gateway.recorder is not None:
+            self._usage = whole_usage(data)
+        # Before the last byte leaves: what a client has is in the ledger, whenever this process is killed.
         self._finish(200)
+        self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
         self.client.answered()
 
     def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
@@ -196,10 +206,27 @@ class Exchange:
         elif self._assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
         else:
-            self.passing = Passing(self.client.write)
+            self.passing = passing = self._passing_for(head)
+            if isinstance(passing, StreamMeter | WholeMeter):
+                self.wants_payload = False
+                head = passing.begin(head, http11=self.request.http11)
+            else:
+                self.wants_payload = head.chunked and not self.request.http11
             self._pending = self._client_head(head)
-            self.wants_payload = head.chunked and not self.request.http11
             self.on_body = self._splice
+
+    def _passing_for(self, head: AnswerHead) -> Passing:
+        request, write = self.request, self.client.write
+        if self.gateway.recorder is None:
+            return Passing(write)
+        if not head.event_stream:
+            return WholeMeter(write, on_last=self._on_last)
+        return StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=self._on_last)
+
+    def _on_last(self) -> None:
+        """Write the answer down as complete: its last bytes are about to leave."""
+        assert self._head is not None
+        self._note(self._head.status, complete=True)
 
     def _client_head(self, head: AnswerHead) -> bytes:
         http11 = self.request.http11
@@ -296,6 +323,8 @@ class Exchange:
             self._refuse(Refusal(error=result, by_engine=True))
             return
         self._made_bytes = len(result)
+        if self.gateway.recorder is not None:
+            self._usage = whole_usage(result)
         self._finish(200)
         self.client.reply(self.request, 200, body=result)
 
@@ -345,7 +374,8 @@ class Exchange:
         at = self.target.id if self.target else ""
         self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
         self._finish(502)
-        if self._head.event_stream and frame is not None and frame.at_border:
+        assert self.passing is not None
+        if self._head.event_stream and frame is not None and self.passing.at_border(frame):
             self.client.write(self._error_event(message))
             self.client.close()
         else:
@@ -437,10 +467,35 @@ class Exchange:
         if self.done:
             return
         self.done = True
+        unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
+        self._note(status, complete=status < 400 and not unfinished)
         self._leave_target()
         self.model.in_flight -= 1
         took_s = self.gateway.now_s() - self._started_s
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
         self.model.meters.finished(
             self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self._answer_bytes
+        )
+
+    def _note(self, status: int, *, complete: bool) -> None:
+        """Write this request into the ledger, once."""
+        recorder = self.gateway.recorder
+        if recorder is None or self._noted:
+            return
+        self._noted = True
+        recorder.note(
+            self.request,
+            Ending(
+                model=self.model.entry.name,
+                endpoint="" if self.target is None else self.target.id,
+                status=status,
+                complete=complete,
+                meter=self.passing,
+                usage=self._usage,
+                events=0 if self._assembler is None else self._assembler.events,
+                bytes=self._answer_bytes,
+                ttft_s=None if self._first_s is None else self._first_s - self._started_s,
+                took_s=self.gateway.now_s() - self._started_s,
+                retries=self._attempts - 1,
+            ),
         )

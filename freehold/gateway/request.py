@@ -39,6 +39,10 @@ class Request:
     """Content-Length; 0 where there is none."""
     pieces: list[bytes] | None = None
     stream = False
+    hides_usage = False
+    """The gateway asked for the usage chunk, so it is taken out again."""
+    key_id = ""
+    """Which API key asks; empty: nobody has to say."""
     http11 = True
     keep_alive = True
     expect = False

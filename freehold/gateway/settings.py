@@ -5,6 +5,7 @@ Each is a bound: nothing in the gateway waits or grows without one.
 
 import msgspec
 
+from freehold.ledger.spool import SPOOL_BYTES_MAX
 from freehold.spec.model import GatewaySpec
 from freehold.telemetry.logs import LevelName
 
@@ -22,12 +23,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     between_bytes_s: float = 600.0
     client_stall_s: float = 60.0
     drain_grace_s: float = 30.0
+    spool_path: str = ""
+    """Folder of the ledger's spool; empty: nothing is metered."""
+    spool_max_bytes: int = SPOOL_BYTES_MAX
     log_path: str = ""
     """Where the gateway's JSON log lines go; empty: standard error."""
     log_level: LevelName = "info"
 
 
-def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName = "info") -> Settings:
+def settings_from(
+    spec: GatewaySpec, *, spool_path: str = "", log_path: str = "", log_level: LevelName = "info"
+) -> Settings:
     """Return the settings that `gateway:` in freehold.yaml asks for."""
     times = spec.timeouts
     return Settings(
@@ -41,6 +47,7 @@ def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName
         between_bytes_s=times.between_bytes,
         client_stall_s=times.client_stall,
         drain_grace_s=spec.drain_grace,
+        spool_path=spool_path,
         log_path=log_path,
         log_level=log_level,
     )
