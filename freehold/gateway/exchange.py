@@ -15,7 +15,7 @@ from freehold.gateway import body, refuse
 from freehold.gateway.assemble import Assembler, assembler_for
 from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
-from freehold.gateway.meter import StreamMeter, WholeMeter
+from freehold.gateway.meter import StreamMeter, meter_for
 from freehold.gateway.recorder import Ending
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
@@ -206,22 +206,13 @@ class Exchange:
         elif self._assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
         else:
-            self.passing = passing = self._passing_for(head)
-            if isinstance(passing, StreamMeter | WholeMeter):
+            self.passing = Passing(self.client.write)
+            self.wants_payload = head.chunked and not self.request.http11
+            if self.gateway.recorder is not None:
                 self.wants_payload = False
-                head = passing.begin(head, http11=self.request.http11)
-            else:
-                self.wants_payload = head.chunked and not self.request.http11
+                self.passing, head = meter_for(head, self.request, self.client.write, on_last=self._on_last)
             self._pending = self._client_head(head)
             self.on_body = self._splice
-
-    def _passing_for(self, head: AnswerHead) -> Passing:
-        request, write = self.request, self.client.write
-        if self.gateway.recorder is None:
-            return Passing(write)
-        if not head.event_stream:
-            return WholeMeter(write, on_last=self._on_last)
-        return StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=self._on_last)
 
     def _on_last(self) -> None:
         """Write the answer down as complete: its last bytes are about to leave."""

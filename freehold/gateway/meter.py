@@ -47,6 +47,7 @@ class StreamMeter(Passing):
     """The meter of one stream that is passed on. `hides`: the caller did not ask for the usage chunk."""
 
     __slots__ = (
+        "_heads",
         "_held",
         "_on_last",
         "_passed_bytes",
@@ -62,7 +63,8 @@ class StreamMeter(Passing):
         self, write: Callable[[bytes], None], *, path: str, hides: bool, on_last: Callable[[], None]
     ) -> None:
         super().__init__(write)
-        self.heads = self._heads = {}
+        self._heads: dict[int, bytes] = {}
+        self.heads = self._heads
         self.hides = hides
         self.usage: Usage | None = None
         self.events = 0
@@ -262,3 +264,13 @@ class WholeMeter(Passing):
                 else find_usage(self._end) or find_usage(self._begin)
             )
         return self.usage
+
+
+def meter_for(
+    head: AnswerHead, request: Request, write: Callable[[bytes], None], *, on_last: Callable[[], None]
+) -> tuple[Passing, AnswerHead]:
+    """Return the meter for an answer with this head, and the head that the client gets."""
+    meter: StreamMeter | WholeMeter = WholeMeter(write, on_last=on_last)
+    if head.event_stream:
+        meter = StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=on_last)
+    return meter, meter.begin(head, http11=request.http11)

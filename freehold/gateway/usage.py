@@ -97,6 +97,7 @@ class Event(msgspec.Struct):
 
 
 _EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_WHOLE: msgspec.json.Decoder[_Inner] = msgspec.json.Decoder(_Inner)
 _COUNTS: msgspec.json.Decoder[_Counts] = msgspec.json.Decoder(_Counts)
 
 
@@ -111,8 +112,11 @@ def read_event(data: bytes) -> Event | None:
 def whole_usage(data: bytes) -> Usage | None:
     """Return the usage of a whole answer; None: there is none that can be read."""
     if len(data) <= WHOLE_BYTES_MAX:
-        event = read_event(data)
-        return None if event is None else event.counts()
+        try:
+            counts = _WHOLE.decode(data).usage
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return None if counts is None else counts.usage()
     return find_usage(data[-_TAIL_BYTES:]) or find_usage(data[:_TAIL_BYTES])
 
 
