@@ -27,8 +27,9 @@ from freehold.gateway.usage import WHOLE_BYTES_MAX, Usage, find_usage, read_even
 _USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
 _HELD_BYTES_MAX = 64 * 1024
-"""Longest event that is put together, bytes; of a longer one the end is kept. Source: our own bound; a usage chunk has
-some hundred bytes, and what is longer is a whole answer in one event, with its usage at the end."""
+"""Longest event that is put together, bytes; of a longer one the first and the last are kept. Source: our own bound; a
+usage chunk has some hundred bytes, and what is longer is a whole answer in one event, with its usage at the end."""
+_NAME_BYTES = 64  # Enough of an event's first line to tell the last event of a stream.
 _HEADS_MAX = 32  # Lengths of chunks known per stream: tokens have few, so the rest is rare. Some 4 KiB.
 _MARKS = (b'"prompt_tokens"', b'"output_tokens"')  # An event with usage has one of these.
 _BORDER = re.compile(rb"\n\n|\r\n\r\n")
@@ -138,7 +139,8 @@ class StreamMeter(Passing):
         rest = data[at:]
         if not self.hides or len(rest) > _HELD_BYTES_MAX:
             out.append(rest[passed_bytes:])
-            rest = rest[-_HELD_BYTES_MAX:]
+            if len(rest) > _HELD_BYTES_MAX:
+                rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]
             passed_bytes = len(rest)
         self._held, self._passed_bytes = rest, passed_bytes
         return b"".join(out)
