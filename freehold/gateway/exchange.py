@@ -214,10 +214,10 @@ class Exchange:
             self._pending = self._client_head(head)
             self.on_body = self._splice
 
-    def _on_last(self) -> None:
+    def _on_last(self, last_bytes: int) -> None:
         """Write the answer down as complete: its last bytes are about to leave."""
         assert self._head is not None
-        self._note(self._head.status, complete=True)
+        self._note(self._head.status, complete=True, last_bytes=last_bytes)
 
     def _client_head(self, head: AnswerHead) -> bytes:
         http11 = self.request.http11
@@ -468,12 +468,14 @@ class Exchange:
             self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self._answer_bytes
         )
 
-    def _note(self, status: int, *, complete: bool) -> None:
+    def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
         """Write this request into the ledger, once."""
         recorder = self.gateway.recorder
         if recorder is None or self._noted:
             return
         self._noted = True
+        now_s = self.gateway.now_s()
+        first_s = now_s if self._first_s is None and last_bytes and self.request.stream else self._first_s
         recorder.note(
             self.request,
             Ending(
@@ -484,9 +486,9 @@ class Exchange:
                 meter=self.passing,
                 usage=self._usage,
                 events=0 if self._assembler is None else self._assembler.events,
-                bytes=self._answer_bytes,
-                ttft_s=None if self._first_s is None else self._first_s - self._started_s,
-                took_s=self.gateway.now_s() - self._started_s,
+                bytes=self._answer_bytes + last_bytes,
+                ttft_s=None if first_s is None else first_s - self._started_s,
+                took_s=now_s - self._started_s,
                 retries=self._attempts - 1,
             ),
         )

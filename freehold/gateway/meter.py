@@ -61,7 +61,7 @@ class StreamMeter(Passing):
     )
 
     def __init__(
-        self, write: Callable[[bytes], None], *, path: str, hides: bool, on_last: Callable[[], None]
+        self, write: Callable[[bytes], None], *, path: str, hides: bool, on_last: Callable[[int], None]
     ) -> None:
         super().__init__(write)
         self._heads: dict[int, bytes] = {}
@@ -104,19 +104,19 @@ class StreamMeter(Passing):
 
         Raises BadFramingError.
         """
-        border = frame.at_border
+        border, ended = frame.at_border, self.ended
         used, pieces = frame.payload(data)
         payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._learn(payload, data)
         out = self._pass(payload)
         if frame.done:
             out += self._flush()
-        if not self.chunked:
-            return used, out
-        if out == payload and border and (frame.at_border or frame.done):
-            return used, data[:used]
-        framed = b"%x\r\n%b\r\n" % (len(out), out) if out else b""
-        return used, framed + (b"0\r\n\r\n" if frame.done else b"")
+        if self.chunked:
+            same = out == payload and border and (frame.at_border or frame.done)
+            out = data[:used] if same else _framed(out, last=frame.done)
+        if self.ended and not ended:
+            self._on_last(len(out))
+        return used, out
 
     def end(self) -> Usage | None:
         """Return the usage once no more comes; None: the engine reported none."""
@@ -160,7 +160,6 @@ class StreamMeter(Passing):
         if _LAST.match(event) and not self.ended:
             self.end()
             self.ended = True
-            self._on_last()
         elif not hidden:
             self.events += 1
         return not hidden
@@ -191,6 +190,12 @@ class StreamMeter(Passing):
             if len(self._heads) >= _HEADS_MAX:
                 self._heads.clear()
             self._heads[len(data)] = data[: line_bytes + start.end()]
+
+
+def _framed(payload: bytes, *, last: bool) -> bytes:
+    """Return a payload as one chunk; nothing is no chunk, since an empty one would be the end."""
+    chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+    return chunk + (b"0\r\n\r\n" if last else b"")
 
 
 def _is_unremarkable(payload: bytes) -> bool:
@@ -227,7 +232,7 @@ class WholeMeter(Passing):
 
     __slots__ = ("_begin", "_end", "_on_last", "_unchunk", "usage")
 
-    def __init__(self, write: Callable[[bytes], None], *, on_last: Callable[[], None]) -> None:
+    def __init__(self, write: Callable[[bytes], None], *, on_last: Callable[[int], None]) -> None:
         super().__init__(write)
         self.usage: Usage | None = None
         self._on_last = on_last
@@ -252,10 +257,11 @@ class WholeMeter(Passing):
             self._begin += payload
         else:
             self._end = (self._end + payload)[-WHOLE_BYTES_MAX:]
+        out = payload if self._unchunk else data[:used]
         if frame.done:
             self.end()
-            self._on_last()
-        return used, payload if self._unchunk else data[:used]
+            self._on_last(len(out))
+        return used, out
 
     def end(self) -> Usage | None:
         """Return the usage once no more comes; None: none can be read."""
@@ -269,7 +275,7 @@ class WholeMeter(Passing):
 
 
 def meter_for(
-    head: AnswerHead, request: Request, write: Callable[[bytes], None], *, on_last: Callable[[], None]
+    head: AnswerHead, request: Request, write: Callable[[bytes], None], *, on_last: Callable[[int], None]
 ) -> tuple[Passing, AnswerHead]:
     """Return the meter for an answer with this head, and the head that the client gets."""
     meter: StreamMeter | WholeMeter = WholeMeter(write, on_last=on_last)

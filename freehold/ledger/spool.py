@@ -170,9 +170,11 @@ class SpoolWriter:
         if written == len(data):
             self._size_bytes += written
             self.records_total += 1
+            self.last_error = ""
             return True
         self.dropped_total += 1
         if written:
+            self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             self._take_back()
         return False
 
