@@ -210,7 +210,9 @@ class Exchange:
             self.wants_payload = head.chunked and not self.request.http11
             if self.gateway.recorder is not None:
                 self.wants_payload = False
-                self.passing, head = meter_for(head, self.request, self.client.write, on_last=self._on_last)
+                self.passing, head = meter_for(
+                    head, self.request, write=self.client.write, on_last=self._on_last
+                )
             self._pending = self._client_head(head)
             self.on_body = self._splice
 

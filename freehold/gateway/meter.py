@@ -39,7 +39,7 @@ _LAST = re.compile(
     re.MULTILINE,
 )
 _DELTA = re.compile(rb"event: ?[a-z_.]+_delta\r?\n|event: ?response\.output_text\.delta\r?\n")
-_SILENT = {"/v1/chat/completions": 1, "/v1/messages": 2, "/v1/responses": 4}
+SILENT_EVENTS = {"/v1/chat/completions": 1, "/v1/messages": 2, "/v1/responses": 4}
 """Events before the first token: the role; message and block start; created, in progress, item and part added.
 Source: measured on llama.cpp; OpenAI and Anthropic API references, "Streaming"."""
 
@@ -75,7 +75,7 @@ class StreamMeter(Passing):
         self.chunked = False
         """The client gets the body in chunks, and always whole ones."""
         self._on_last = on_last
-        self._silent = _SILENT.get(path, 0)
+        self._silent = SILENT_EVENTS.get(path, 0)
         self._held = b""
         self._passed_bytes = 0
 
@@ -232,7 +232,7 @@ class WholeMeter(Passing):
 
     __slots__ = ("_begin", "_end", "_on_last", "_unchunk", "usage")
 
-    def __init__(self, write: Callable[[bytes], None], *, on_last: Callable[[int], None]) -> None:
+    def __init__(self, write: Callable[[bytes], None], on_last: Callable[[int], None]) -> None:
         super().__init__(write)
         self.usage: Usage | None = None
         self._on_last = on_last
@@ -275,7 +275,7 @@ class WholeMeter(Passing):
 
 
 def meter_for(
-    head: AnswerHead, request: Request, write: Callable[[bytes], None], *, on_last: Callable[[int], None]
+    head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
 ) -> tuple[Passing, AnswerHead]:
     """Return the meter for an answer with this head, and the head that the client gets."""
     meter: StreamMeter | WholeMeter = WholeMeter(write, on_last=on_last)

@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     FAILED = "failed"  # it got an error instead of an answer
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One request that was sent to an engine. New fields go to the end, with a default: old spools stay readable."""
 
     run: int

@@ -13,8 +13,8 @@ from freehold.ledger.record import Basis, Outcome, Record
 
 Dimension = Literal["model", "key", "endpoint", "day", "hour"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
-HOUR_US = 3_600_000_000
-DAY_HOURS = 24
+HOUR_US = 3_600_000_000  # Source: 60 * 60 s, in microseconds
+DAY_HOURS = 24  # Source: Unix time has no leap seconds, and UTC no summer time
 
 
 @dataclass(slots=True, kw_only=True)

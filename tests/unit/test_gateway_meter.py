@@ -62,7 +62,7 @@ class Listener:
 
     def on_head(self, _connection: UpstreamConnection, head: AnswerHead) -> None:
         self.passing, self.head = meter_for(
-            head, self.request, self.write, on_last=lambda _: self.noted_at.append(len(self.got))
+            head, self.request, write=self.write, on_last=lambda _: self.noted_at.append(len(self.got))
         )
 
     def on_body(self, data: bytes) -> None:
