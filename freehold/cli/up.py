@@ -31,6 +31,7 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.control import StateDir
 from freehold.gateway.listener import listen
+from freehold.ledger.spool import make_folder, spool_folder
 from freehold.telemetry import logs
 from freehold.weights.store import Store, store_root
 
@@ -114,7 +115,9 @@ def _foreground(config: Config, state: StateDir, weights: dict[str, Path], watch
         ) from exc
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    prepared = Prepared(config=config, state=state, listener=listener, url=url, weights=weights)
+    spool = spool_folder(state.path)
+    make_folder(spool)
+    prepared = Prepared(config=config, state=state, listener=listener, url=url, weights=weights, spool=spool)
     log = logs.configure(state.logs / "controller.log")
     try:
         asyncio.run(_run(prepared, watcher))

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from freehold.core.clock import wall_s
+from freehold.gateway.recorder import Ending
 from freehold.gateway.request import ENGINE_PATHS, Request
+from freehold.gateway.usage import Usage
 from freehold.telemetry.redact import clean_text
 from freehold.telemetry.writer import FileTarget, LineWriter
 
@@ -38,6 +40,7 @@ _ENDS = {
     "engine_failed": "engine_lost",
     "engine_lost": "engine_lost",
 }
+_NO_USAGE = Usage()
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
@@ -61,10 +64,7 @@ class Entry(NamedTuple):
     took_s: float
     attempts: int
     sent_bytes: int
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    note: str = ""
-    """What else there is to say: that it was resumed, or answered elsewhere."""
+    usage: Usage | None = None
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -93,7 +93,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     took_s: float = 0.0
     attempts: int = 0
     bytes: int = 0
-    note: str = ""
 
 
 def ending(status: int, code: str, *, refused: bool) -> str:
@@ -106,7 +105,7 @@ def ending(status: int, code: str, *, refused: bool) -> str:
 def render(entry: Entry) -> bytes:
     """Return the line of an entry. Total: a path that is none of ours is cut and cleaned of secrets."""
     at = datetime.fromtimestamp(entry.wall_s, UTC).isoformat(timespec="milliseconds")
-    known = entry.path in ENGINE_PATHS
+    known, usage = entry.path in ENGINE_PATHS, entry.usage or _NO_USAGE
     line = Line(
         at=at.replace("+00:00", "Z"),
         id=entry.request.partition(b":")[2].strip().decode("ascii", "replace"),
@@ -118,14 +117,13 @@ def render(entry: Entry) -> bytes:
         model=entry.model,
         endpoint=entry.endpoint,
         stream=entry.stream,
-        prompt_tokens=entry.prompt_tokens,
-        completion_tokens=entry.completion_tokens,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
         wait_s=round(entry.wait_s, 4),
         ttft_s=None if entry.ttft_s is None else round(entry.ttft_s, 4),
         took_s=round(entry.took_s, 4),
         attempts=entry.attempts,
         bytes=entry.sent_bytes,
-        note=entry.note,
     )
     return msgspec.json.encode(line) + b"\n"
 
@@ -153,16 +151,18 @@ class AccessLog:
         """Return how many lines were lost."""
         return self._lost_before + (self._writer.dropped_total if self._writer else 0)
 
-    def note(self, exchange: "Exchange", status: int, code: str, figures: "Figures") -> None:
-        """Take a request that went to an engine; costs about a microsecond."""
+    def note(self, exchange: "Exchange", ending: Ending, usage: Usage | None) -> None:
+        """Take a request that went to an engine, as the ledger gets it; costs about a microsecond."""
         writer = self._writer
         if writer is None:
             return
-        request, target = exchange.request, exchange.target
+        request = exchange.request
         writer.offer(
             Entry(
-                wall_s(), request.id_line, request.key_id, exchange.model.entry.name, target.id if target else "",
-                request.path, status, code, False, request.stream, *figures,
+                wall_s(), request.id_line, request.key_id, ending.model, ending.endpoint,
+                request.path, ending.status, exchange.code, False, request.stream,
+                exchange.waited_s, ending.ttft_s, ending.took_s, ending.retries + 1, ending.bytes,
+                usage,
             )
         )  # fmt: skip
 
@@ -170,11 +170,11 @@ class AccessLog:
         """Take a request that no engine saw; `exchange` is there when it had waited for one."""
         if self._writer is None:
             return
-        model, age_s = (exchange.model.entry.name, exchange.age_s) if exchange is not None else ("", 0.0)
+        model, wait_s = ("", 0.0) if exchange is None else (exchange.model.entry.name, exchange.waited_s)
         self._writer.offer(
             Entry(
                 wall_s(), request.id_line, request.key_id, model, "", request.path, status, code, True,
-                request.stream, age_s, None, age_s, 0, 0,
+                request.stream, wait_s, None, wait_s, 0, 0,
             )
         )  # fmt: skip
 
@@ -214,7 +214,3 @@ class AccessLog:
             self._writer = LineWriter(
                 self._target, queue_records=QUEUE_LINES, render=render, linger_s=LINGER_S
             )
-
-
-Figures = tuple[float, float | None, float, int, int]
-"""Queue wait, TTFT and total in seconds, attempts, bytes sent."""

@@ -80,6 +80,7 @@ def health(gateway: "Gateway") -> Answer:
         },
         "snapshot": {"generation": snapshot.generation, "age_s": round(gateway.snapshot_age_s(), 1)},
         "control_plane": "connected" if gateway.has_parent else "gone",
+        "ledger": {"status": "off"} if gateway.recorder is None else gateway.recorder.health(),
     }
     return ready(gateway)[0], msgspec.json.encode(body), JSON
 

@@ -11,15 +11,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
-from freehold.gateway import body, refuse
+from freehold.gateway import refuse
 from freehold.gateway.admission import Applicant
-from freehold.gateway.assemble import Assembler, assembler_for
+from freehold.gateway.assemble import Assembler
+from freehold.gateway.body import too_deep
 from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
+from freehold.gateway.meter import StreamMeter, meter_for
+from freehold.gateway.outgoing import body_for, request_bytes
+from freehold.gateway.recorder import Ending, hear
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
 from freehold.gateway.targets import Model, Target
 from freehold.gateway.upstream import Passing, UpstreamConnection, connect
+from freehold.gateway.usage import Usage, whole_usage
 
 if TYPE_CHECKING:
     from freehold.gateway.http_in import ClientConnection
@@ -27,15 +32,12 @@ if TYPE_CHECKING:
 
 ATTEMPTS_MAX = 3
 """Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
-_ERROR_BODY_BYTES_MAX = (
-    64 * 1024
-)  # An engine's error is a sentence; more than this is cut. Source: our own bound.
+# An engine's error is a sentence; more than this is cut. Source: our own bound.
+_ERROR_BODY_BYTES_MAX = 64 * 1024
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. Source: our own bound.
-_TRY_ELSEWHERE = frozenset(
-    {429, 502, 503, 504}
-)  # Busy or dead behind it; 500 is the model's output and is passed on.
+# Busy or dead behind it; 500 is the model's output and is passed on.
+_TRY_ELSEWHERE = frozenset({429, 502, 503, 504})
 _GIVEN_UP_S = 1.0  # A client that leaves sooner says nothing of the engine. Source: our own choice.
-_WITH_USAGE_OPTION = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 class Exchange(Applicant):
@@ -48,8 +50,6 @@ class Exchange(Applicant):
     """What has been passed on as it came; None: the answer is not passed on so."""
     engine_keeps_alive = False
     keeps_client = True
-    code = ""
-    """Why it failed, once it has: an error's code."""
     _at_target = False
     _connection: UpstreamConnection | None = None
     _connecting: asyncio.Task[None] | None = None
@@ -64,6 +64,8 @@ class Exchange(Applicant):
     _paused_s: float | None = None
     _made_bytes = 0
     _seen_bytes = 0
+    _usage: Usage | None = None
+    _noted = False
 
     def __init__(
         self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
@@ -82,11 +84,6 @@ class Exchange(Applicant):
     def _answer_bytes(self) -> int:
         """Return how much of an answer's body the client was given."""
         return self._made_bytes if self.passing is None else self.passing.bytes
-
-    @property
-    def age_s(self) -> float:
-        """Return how long ago the request came."""
-        return self.gateway.now_s() - self._started_s
 
     @property
     def deadline_s(self) -> float:
@@ -153,43 +150,24 @@ class Exchange(Applicant):
         self._send(connection, target)
 
     def _send(self, connection: UpstreamConnection, target: Target) -> None:
-        try:
-            data = self._engine_request(target)
-        except RecursionError:
-            target.keep(connection)
-            self._refuse(body.too_deep())
-            return
+        data = self.request.body
+        if not target.as_it_is:
+            try:
+                data, self._assembler = body_for(self.request, target)
+            except RecursionError:
+                target.keep(connection)
+                self._refuse(too_deep())
+                return
         self._connection = connection
-        connection.send(self, data)
+        connection.send(self, request_bytes(self.request, target, data))
         if self._paused_s is not None:
             connection.pause()
-
-    def _engine_request(self, target: Target) -> bytes:
-        request = self.request
-        data = request.body if target.as_it_is else self._adapted_body(target)
-        return b"%b%d\r\n%b%b\r\n%b" % (
-            target.request_start(request.path),
-            len(data),
-            request.id_line,
-            request.passed,
-            data,
-        )
-
-    def _adapted_body(self, target: Target) -> bytes:
-        request, data = self.request, self.request.body
-        if target.renamed:
-            data = body.with_model(data, target.endpoint.upstream_model)
-        if target.engine.stream_to_abort and not request.stream:
-            self._assembler = assembler_for(request.path)
-            if self._assembler is not None:
-                data = body.as_stream(data, with_usage=request.path in _WITH_USAGE_OPTION)
-        return data
 
     # What the engine's connection calls
 
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
-        plain = head.status == 200 and head.keep_alive and self._assembler is None
+        plain = head.status == 200 and head.keep_alive and not head.event_stream and self._assembler is None
         return plain and self.request.keep_alive and not self.gateway.draining
 
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
@@ -197,10 +175,11 @@ class Exchange(Applicant):
         assert self.target is not None
         self._connection = None
         self.target.succeeded()
-        self.model.admission.saw_end(self, data)
         self._made_bytes = len(data)
-        self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
+        self._usage = whole_usage(data)
+        # Before the last byte leaves: what a client has is in the ledger, whenever this process is killed.
         self._finish(200)
+        self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
         self.client.answered()
 
     def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
@@ -224,10 +203,14 @@ class Exchange(Applicant):
         elif self._assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
         else:
-            self.passing = Passing(self.client.write)
+            self.passing, head = meter_for(head, self.request, write=self.client.write, on_last=self._on_last)
             self._pending = self._client_head(head)
-            self.wants_payload = head.chunked and not self.request.http11
             self.on_body = self._splice
+
+    def _on_last(self, last_bytes: int) -> None:
+        """Write the answer down as complete: its last bytes are about to leave."""
+        assert self._head is not None
+        self._note(self._head.status, complete=True, last_bytes=last_bytes)
 
     def _client_head(self, head: AnswerHead) -> bytes:
         http11 = self.request.http11
@@ -247,7 +230,6 @@ class Exchange(Applicant):
             if self._pending:
                 self._splice(b"")
             assert self.passing is not None
-            self.model.admission.saw_end(self, self.passing.last)
             self._finish(self._head.status)
             self.client.answered()
 
@@ -319,7 +301,7 @@ class Exchange(Applicant):
             self._refuse(Refusal(error=result, by_engine=True))
             return
         self._made_bytes = len(result)
-        self.model.admission.saw_end(self, result)
+        self._usage = whole_usage(result)
         self._finish(200)
         self.client.reply(self.request, 200, body=result)
 
@@ -372,23 +354,14 @@ class Exchange(Applicant):
         self.code, at = reason, self.target.id if self.target else ""
         self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
         self._finish(502)
-        if self._head.event_stream and frame is not None and frame.at_border:
-            self.client.write(self._error_event(message))
+        assert self.passing is not None
+        if self._head.event_stream and frame is not None and self.passing.at_border(frame):
+            request, last = self.request, self.passing.last
+            self.client.write(refuse.in_band(message, request.path, chunked=request.http11, last=last))
             self.client.close()
         else:
             # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
             self.client.abort(reset=not self.keeps_client)
-
-    def _error_event(self, message: str) -> bytes:
-        said = refuse.event(
-            refuse.bad_gateway(f"{message} This answer is not complete.").error, self.request.path
-        )
-        assert self.passing is not None
-        if not self.passing.last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
-            said = b"\n\n" + said
-        if not self.request.http11:
-            return said
-        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
 
     def _refuse(self, refusal: Refusal) -> None:
         # An engine was asked, so the request is counted by its status and not among those that no engine saw.
@@ -490,13 +463,38 @@ class Exchange(Applicant):
             return
         self.done = True
         now_s = self.gateway.now_s()
+        unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
+        self._note(status, complete=status < 400 and not unfinished)
         self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)
         took_s = now_s - self._started_s
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
         self.model.meters.finished(
             self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self._answer_bytes
         )
-        wait_s = self._begun_s - self._started_s if self._attempts else took_s
-        figures = wait_s, ttft_s, took_s, self._attempts, self._answer_bytes
-        self.gateway.access.note(self, status, self.code, figures)
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
+
+    def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
+        """Write this request into the ledger, once, and learn from what it used."""
+        if self._noted:
+            return
+        self._noted = True
+        now_s = self.gateway.now_s()
+        first_s = now_s if self._first_s is None and last_bytes and self.request.stream else self._first_s
+        ending = Ending(
+            model=self.model.entry.name,
+            endpoint="" if self.target is None else self.target.id,
+            status=status,
+            complete=complete,
+            meter=self.passing,
+            usage=self._usage,
+            events=0 if self._assembler is None else self._assembler.events,
+            bytes=self._answer_bytes + last_bytes,
+            ttft_s=None if first_s is None else first_s - self._started_s,
+            took_s=now_s - self._started_s,
+            retries=self._attempts - 1,
+        )
+        heard = hear(ending, self.request.path)
+        if self.gateway.recorder is not None:
+            self.gateway.recorder.note(self.request, ending, heard)
+        self.gateway.access.note(self, ending, heard.usage)
+        self.model.admission.learn(self, heard.usage)

@@ -147,6 +147,16 @@ def event(error: ApiError, path: str) -> bytes:
     return b"data: " + body(error, path) + b"\n\n"
 
 
+def in_band(message: str, path: str, *, chunked: bool, last: bytes) -> bytes:
+    """Return the bytes that end a stream after its first byte; `last` is what was written before them."""
+    said = event(bad_gateway(f"{message} This answer is not complete.").error, path)
+    if not last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
+        said = b"\n\n" + said
+    if not chunked:
+        return said
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
+
+
 def _openai(error: ApiError) -> dict[str, str | None]:
     return {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
 

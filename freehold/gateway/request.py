@@ -45,6 +45,10 @@ class Request:
     """The most tokens that the answer may have; 0: the body does not say."""
     timeout_s = inf
     """How long the caller waits for the whole answer, seconds; infinity: it does not say; 0: in no words that can be read."""
+    hides_usage = False
+    """The gateway asked for the usage chunk, so it is taken out again."""
+    key_id = ""
+    """Which API key asks; empty: nobody has to say."""
     http11 = True
     keep_alive = True
     expect = False
@@ -59,8 +63,6 @@ class Request:
     id_line = b""
     """The header line of the request's id, for both sides."""
     refusal: Refusal | None = None
-    key_id = ""
-    """The id of the key that was presented; empty: nobody was asked for one."""
 
     @property
     def request_id(self) -> str:

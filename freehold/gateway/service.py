@@ -7,16 +7,18 @@ or is refused for want of room is its model's `admission`; this file does not ho
 import asyncio
 from collections.abc import Callable
 from email.utils import formatdate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freehold.core.clock import wall_s
 from freehold.core.events import GatewayStats, Snapshot
-from freehold.gateway import answers, refuse
+from freehold.gateway import answers, meter, refuse
 from freehold.gateway.access import AccessLog
 from freehold.gateway.body import read_body
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.meters import Meters
+from freehold.gateway.recorder import Recorder
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import ENGINE_PATHS, Request
 from freehold.gateway.route import RetryBudget
@@ -54,6 +56,11 @@ class Gateway:
         self.date_line = b""
         self._date_s = 0
         self._snapshot_at_s = loop.time()
+        self.recorder: Recorder | None = None
+        """Who writes requests into the ledger; None: nobody."""
+        if settings.spool_path:
+            self.recorder = Recorder(Path(settings.spool_path), max_bytes=settings.spool_max_bytes)
+            self.recorder.watch(self.meters.metrics)
         self.meters.watch(self)
         self._tick()
 
@@ -186,6 +193,8 @@ class Gateway:
                 code="invalid_header",
             )
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
+        if request.stream:
+            meter.ask_usage(request, asked.stream_options)
         return Exchange(self, client, model=model, request=request)
 
     # Time

@@ -5,6 +5,7 @@ Each is a bound: nothing in the gateway waits or grows without one.
 
 import msgspec
 
+from freehold.ledger.spool import SPOOL_BYTES_MAX
 from freehold.spec.model import GatewaySpec
 from freehold.telemetry.logs import LevelName
 
@@ -38,13 +39,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_log: AccessLogSettings = AccessLogSettings()
     generation: int = 0
     """Which configuration these come from, counted by the parent."""
+    spool_path: str = ""
+    """Folder of the ledger's spool; empty: nothing is written down."""
+    spool_max_bytes: int = SPOOL_BYTES_MAX
     log_path: str = ""
     """Where the gateway's JSON log lines go; empty: standard error."""
     log_level: LevelName = "info"
 
 
 def settings_from(
-    spec: GatewaySpec, *, log_path: str = "", access_path: str = "", log_level: LevelName = "info"
+    spec: GatewaySpec, *, spool_path: str = "", log_path: str = "", access_path: str = ""
 ) -> Settings:
     """Return the settings that `gateway:` in freehold.yaml asks for."""
     times, access = spec.timeouts, spec.access_log
@@ -66,6 +70,6 @@ def settings_from(
         access_log=AccessLogSettings(
             path=access_path if access.enabled else "", max_bytes=access.max_size, keep=access.keep
         ),
+        spool_path=spool_path,
         log_path=log_path,
-        log_level=log_level,
     )

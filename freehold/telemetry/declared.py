@@ -195,6 +195,31 @@ DECLARED: tuple[Declared, ...] = (
         labels=(MODEL, REPLICA),
     ),
     Declared(
+        name="freehold_ledger_records_total",
+        kind="counter",
+        help="Requests written to the ledger's spool.",
+    ),
+    Declared(
+        name="freehold_ledger_dropped_total",
+        kind="counter",
+        help="Requests that could not be written down: the spool was full or failed.",
+    ),
+    Declared(
+        name="freehold_ledger_spool_bytes",
+        kind="gauge",
+        help="Bytes of records that are not in the ledger file yet.",
+    ),
+    Declared(
+        name="freehold_ledger_lag_seconds",
+        kind="gauge",
+        help="Age of the oldest record that is not in the ledger file yet; 0: none waits.",
+    ),
+    Declared(
+        name="freehold_ledger_drain_errors_total",
+        kind="counter",
+        help="Times that the ledger file could not be written to; the records stay in the spool.",
+    ),
+    Declared(
         name="freehold_log_dropped_total",
         kind="counter",
         help="Log records lost because the log's disk or reader was too slow or failed.",
