@@ -7,6 +7,7 @@ no query, no address. Probes and scrapes (`/health`, `/metrics` and the like) ar
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,6 +42,8 @@ _ENDS = {
     "engine_lost": "engine_lost",
 }
 _NO_USAGE = Usage()
+_ENCODER = msgspec.json.Encoder()
+_ID_AT = len(b"x-request-id: ")
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
@@ -67,7 +70,7 @@ class Entry(NamedTuple):
     usage: Usage | None = None
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One line of the file; what is unknown or does not apply is left out. Times in seconds."""
 
     at: str
@@ -104,28 +107,29 @@ def ending(status: int, code: str, *, refused: bool) -> str:
 
 def render(entry: Entry) -> bytes:
     """Return the line of an entry. Total: a path that is none of ours is cut and cleaned of secrets."""
-    at = datetime.fromtimestamp(entry.wall_s, UTC).isoformat(timespec="milliseconds")
     known, usage = entry.path in ENGINE_PATHS, entry.usage or _NO_USAGE
+    whole_s = int(entry.wall_s)
+    # In the order of the fields: keywords would take twice as long as all the rest of this.
     line = Line(
-        at=at.replace("+00:00", "Z"),
-        id=entry.request.partition(b":")[2].strip().decode("ascii", "replace"),
-        path=entry.path if known else clean_text(entry.path[:PATH_CHARS_MAX]),
-        status=entry.status,
-        end=ending(entry.status, entry.code, refused=entry.refused),
-        code=entry.code[:PATH_CHARS_MAX],
-        key=entry.key,
-        model=entry.model,
-        endpoint=entry.endpoint,
-        stream=entry.stream,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        wait_s=round(entry.wait_s, 4),
-        ttft_s=None if entry.ttft_s is None else round(entry.ttft_s, 4),
-        took_s=round(entry.took_s, 4),
-        attempts=entry.attempts,
-        bytes=entry.sent_bytes,
-    )
-    return msgspec.json.encode(line) + b"\n"
+        f"{_second(whole_s)}.{int((entry.wall_s - whole_s) * 1000):03}Z",
+        entry.request[_ID_AT:-2].decode("ascii", "replace"),
+        entry.path if known else clean_text(entry.path[:PATH_CHARS_MAX]),
+        entry.status,
+        ending(entry.status, entry.code, refused=entry.refused),
+        entry.code[:PATH_CHARS_MAX],
+        entry.key, entry.model, entry.endpoint, entry.stream,
+        usage.prompt_tokens, usage.completion_tokens,
+        round(entry.wait_s, 4),
+        None if entry.ttft_s is None else round(entry.ttft_s, 4),
+        round(entry.took_s, 4),
+        entry.attempts, entry.sent_bytes,
+    )  # fmt: skip
+    return _ENCODER.encode(line) + b"\n"
+
+
+@lru_cache(maxsize=8)  # many lines have the same second
+def _second(wall_s: int) -> str:
+    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class AccessLog:
