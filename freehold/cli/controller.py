@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.cli.config import Config
+from freehold.cli.config import Config, keys_path_for
 from freehold.cli.report import GatewayStatus, StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.events import GatewayStats, Snapshot
@@ -24,7 +24,7 @@ from freehold.fleet.control import ControlServer, StateDir, until_finished
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.gateway.link import GatewayLink
-from freehold.gateway.settings import settings_from
+from freehold.gateway.settings import Settings, settings_from
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
 
@@ -84,6 +84,14 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
     ]
 
 
+def _gateway_settings(config: Config, state: StateDir) -> Settings:
+    settings = settings_from(config.spec.gateway, log_path=str(state.logs / "gateway.log"))
+    if config.spec.gateway.auth == "none":
+        return settings
+    keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
+    return msgspec.structs.replace(settings, keys_path=keys_path, budgets_path=budgets_path)
+
+
 class Controller:
     """One running stack."""
 
@@ -98,7 +106,7 @@ class Controller:
         self._recorded: dict[str, int | None] = {}
         spec, state = prepared.config.spec, prepared.state
         self._link = GatewayLink(
-            settings_from(spec.gateway, log_path=str(state.logs / "gateway.log")),
+            _gateway_settings(prepared.config, state),
             prepared.listener,
             stderr_path=state.logs / "gateway.stderr.log",
             on_start=lambda pid: state.record("gateway", pid),

@@ -171,7 +171,11 @@ class Exchange:
         self._connection = None
         self.target.succeeded()
         self._made_bytes = len(data)
-        self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
+        request = self.request
+        self.client.write(
+            b"%b%b%b%b\r\n%b"
+            % (head.start, request.id_line, self.gateway.date_line, request.limit_lines, data)
+        )
         self._finish(200)
         self.client.answered()
 
@@ -439,6 +443,8 @@ class Exchange:
         self.done = True
         self._leave_target()
         self.model.in_flight -= 1
+        if self.request.grant is not None:
+            self.request.grant.end(status, self._answer_bytes)
         took_s = self.gateway.now_s() - self._started_s
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
         self.model.meters.finished(

@@ -13,6 +13,9 @@ from freehold.core.clock import wall_s
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway import answers, refuse
 from freehold.gateway.body import read_body
+from freehold.gateway.caller import Caller
+from freehold.gateway.callers import Callers
+from freehold.gateway.estimate import tokens_asked
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.meters import Meters
@@ -43,6 +46,8 @@ class Gateway:
         self.meters = Meters()
         self.directory = Directory(self.meters.for_model)
         self.budget = RetryBudget(loop.time())
+        self.callers = Callers(settings) if settings.keys_path else None
+        """Who may ask; None: everybody."""
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self.has_parent = True
@@ -53,6 +58,8 @@ class Gateway:
         self._date_s = 0
         self._snapshot_at_s = loop.time()
         self.meters.watch(self)
+        if self.callers is not None:
+            self.callers.start()
         self._tick()
 
     def __repr__(self) -> str:
@@ -100,6 +107,8 @@ class Gateway:
                 connection.exchange.shut()
         # What is written still has to leave the process: a second for clients that read, no more for those that do not.
         await self._until(lambda: not self.connections, 1.0)
+        if self.callers is not None:
+            self.callers.stop()
         return whole
 
     async def _until(self, condition: Callable[[], bool], limit_s: float) -> None:
@@ -127,21 +136,24 @@ class Gateway:
         return found
 
     def _answer_here(self, client: ClientConnection, request: Request) -> None:
-        answer = self._local(request.path, request.method)
+        answer = self._local(request)
         if isinstance(answer, Refusal):
             client.refuse(answer, request)
         else:
             status, body, content_type = answer
             client.reply(request, status, body=body, content_type=content_type)
 
-    def _local(self, path: str, method: bytes) -> answers.Answer | Refusal:
+    def _local(self, request: Request) -> answers.Answer | Refusal:
+        path, method = request.path, request.method
         local = answers.LOCAL.get(path)
         one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
         if local is None and not one_model:
             return refuse.not_found(path)
         if method not in {b"GET", b"HEAD"}:
             return refuse.wrong_method(method.decode("ascii"), "GET, HEAD")
-        return local(self) if local is not None else answers.one_model(self, model_id_of(path))
+        if local is not None:
+            return local(self, request.caller)
+        return answers.one_model(self, model_id_of(path), request.caller)
 
     def _exchange_for(self, client: ClientConnection, request: Request) -> Exchange | Refusal:
         if request.method != b"POST":
@@ -151,8 +163,10 @@ class Gateway:
             return asked
         model = self.directory.models.get(asked.model or "")
         if model is None:
-            return refuse.model_not_found(asked.model or "", list(self.directory.models))
-        name = model.entry.name
+            return refuse.model_not_found(asked.model or "", answers.models_for(self, request.caller))
+        name, caller = model.entry.name, request.caller
+        if caller is not None and not caller.may_use(name):
+            return refuse.not_allowed(name)
         if request.path not in model.engine.paths:
             return refuse.invalid(
                 f"The model {name} does not serve {request.path}.", code="unsupported_endpoint"
@@ -167,8 +181,20 @@ class Gateway:
             return refuse.unavailable(
                 f"{model.in_flight} requests for {name} are under way.", code="engine_overloaded"
             )
+        if caller is not None and (over := self._over_limit(caller, request)):
+            return over
         request.stream = bool(asked.stream)
         return Exchange(self, client, model=model, request=request)
+
+    def _over_limit(self, caller: Caller, request: Request) -> Refusal | None:
+        """Return which of its own limits stands in a caller's way.
+
+        Asked last, so that what is refused for another reason costs no caller anything.
+        """
+        assert self.callers is not None
+        return self.callers.admit(
+            request, tokens_asked(request.body, request.path) if caller.counts_tokens else 0
+        )
 
     # Time
 
@@ -180,5 +206,7 @@ class Gateway:
         if date_s != self._date_s:
             self._date_s = date_s
             self.date_line = f"date: {formatdate(date_s, usegmt=True)}\r\n".encode()
+        if self.callers is not None:
+            self.callers.tick()
         for connection in list(self.connections):
             connection.check(now_s)

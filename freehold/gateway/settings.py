@@ -22,6 +22,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     between_bytes_s: float = 600.0
     client_stall_s: float = 60.0
     drain_grace_s: float = 30.0
+    keys_path: str = ""
+    """The keys file; empty: nobody is asked for a key."""
+    budgets_path: str = ""
+    """Where what keys have spent of their monthly budgets is kept; not empty where `keys_path` is not."""
+    metrics_open: bool = True
+    """False: `/metrics` wants a key as well."""
     log_path: str = ""
     """Where the gateway's JSON log lines go; empty: standard error."""
     log_level: LevelName = "info"
@@ -41,6 +47,7 @@ def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName
         between_bytes_s=times.between_bytes,
         client_stall_s=times.client_stall,
         drain_grace_s=spec.drain_grace,
+        metrics_open=spec.address.loopback,
         log_path=log_path,
         log_level=log_level,
     )
