@@ -203,7 +203,7 @@ def _limits_text(record: KeyRecord) -> str:
     )
     words = [f"{format_count(count)} {what}" for count, what in counts if count is not None]
     words += [f"models {','.join(limits.models)}"] if limits.models else []
-    words += [f"{limits.priority} priority"] if limits.priority != "normal" else []
+    words += [f"priority {limits.priority}"] if limits.priority else []
     words += [f"weight {limits.weight}"] if limits.weight != 1 else []
     words += [f"until {_date(record.expires_s)}"] if record.expires_s is not None else []
     return ", ".join(words) or "no limits"

@@ -3,16 +3,17 @@
 It looks at the flags, the configured models and the names that are taken; it makes no key and touches no file.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 
 import click
 import msgspec
 
 from freehold.core import units
-from freehold.gateway.keys import NAME_CHARS_MAX, WEIGHT_MAX, Limits, Priority
+from freehold.gateway.keys import NAME_CHARS_MAX, PRIORITY_FIRST, PRIORITY_LAST, WEIGHT_MAX, Limits
 from freehold.spec.problems import Problem, nearest_hint
 
 _LONGEST_S = 10 * 366 * 24 * 3600
@@ -55,7 +56,11 @@ _OPTIONS = (
     ("--concurrency", "COUNT", "Requests under way at once."),
     ("--monthly-tokens", "COUNT", "Tokens a calendar month (UTC), for example 50M."),
     ("--models", "A,B", "The models that the key may use [default: all]."),
-    ("--priority", "CLASS", "high, normal or low: who is served first when requests wait [default: normal]."),
+    (
+        "--priority",
+        "NUMBER",
+        "Whose requests are served first when requests wait: lower first, -20 to 19 [default: 0].",
+    ),
     ("--weight", "COUNT", f"Share beside other keys of the same priority, 1 to {WEIGHT_MAX} [default: 1]."),
     ("--expires", "WHEN", "For how long it is good, for example 90d, or until which day (UTC), 2027-01-31."),
 )
@@ -134,12 +139,13 @@ def _models(text: str, known: Collection[str]) -> list[str] | Problem:
     return names
 
 
-def _priority(text: str) -> str | Problem:
-    known = get_args(Priority)
-    if text in known:
-        return text
+def _priority(text: str) -> int | Problem:
+    if re.fullmatch(r"[+-]?[0-9]{1,3}", text) and PRIORITY_FIRST <= int(text) <= PRIORITY_LAST:
+        return int(text)
     return Problem(
-        where="--priority", message=f"there is no priority {text!r}", hint=nearest_hint(text, known)
+        where="--priority",
+        message=f"must be a whole number from {PRIORITY_FIRST} to {PRIORITY_LAST}, not {text!r}",
+        hint="lower is served first, 0 is usual",
     )
 
 

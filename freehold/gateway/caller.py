@@ -4,6 +4,8 @@ A caller stays the same object while its record changes, so that a reload keeps 
 under way settles with whom it began. Pure: it neither finds callers nor refuses them; that is `callers`.
 """
 
+from math import inf
+
 from freehold.gateway.keys import KeyRecord
 from freehold.gateway.limits import Allowance
 from freehold.gateway.spending import Month
@@ -12,29 +14,41 @@ from freehold.gateway.spending import Month
 class Caller:
     """One key as this process knows it; it stays the same object while its record changes."""
 
-    __slots__ = ("allowance", "counts_tokens", "hash", "id", "limited", "models", "record", "reserved")
+    __slots__ = (
+        "allowance",
+        "counts_tokens",
+        "ends_s",
+        "hash",
+        "id",
+        "limited",
+        "models",
+        "record",
+        "reserved",
+    )
 
-    def __init__(self, record: KeyRecord, now_us: int) -> None:
+    def __init__(self, record: KeyRecord, now_ms: int) -> None:
         self.id = record.id
         """For ledger and logs; never a metric's label."""
         self.reserved = 0
         """Tokens reserved by requests that are under way."""
-        self.allowance = Allowance(record.limits, now_us)
+        self.allowance = Allowance(record.limits, now_ms)
         self._take(record)
 
     def __repr__(self) -> str:
         return f"<Caller {self.id} {self.record.name!r}, {self.allowance.in_flight} under way>"
 
-    def change(self, record: KeyRecord, now_us: int) -> None:
+    def change(self, record: KeyRecord, now_ms: int) -> None:
         """Follow a newer record; what was used stays used."""
         if record.limits != self.record.limits:
-            self.allowance.change(record.limits, now_us)
+            self.allowance.change(record.limits, now_ms)
         self._take(record)
 
     def _take(self, record: KeyRecord) -> None:
         limits = record.limits
         self.record = record
         self.hash = bytes.fromhex(record.hash)
+        self.ends_s = 0.0 if record.revoked_s is not None else record.expires_s or inf
+        """Unix seconds from which on it is refused."""
         self.models = frozenset(limits.models)
         counted = (limits.tokens_per_minute, limits.monthly_tokens)
         self.counts_tokens = any(limit is not None for limit in counted)
@@ -47,7 +61,7 @@ class Caller:
 
 
 class Grant:
-    """What one admitted request was given; it is corrected when its usage is known, before or after its end."""
+    """What one request was given by `Allowance.ask`; corrected when its usage is known, before or after its end."""
 
     __slots__ = ("_caller", "_charged", "_month", "_reserved")
 
@@ -55,7 +69,6 @@ class Grant:
         self._caller = caller
         self._charged = self._reserved = tokens
         self._month = month
-        caller.allowance.take(tokens)
         caller.reserved += tokens
         if month is not None:
             month[caller.id] = month.get(caller.id, 0) + tokens

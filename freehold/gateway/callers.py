@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from freehold.core.clock import wall_s
 from freehold.gateway import refuse
+from freehold.gateway.appetite import tokens_asked
 from freehold.gateway.budget_file import BudgetFile
 from freehold.gateway.caller import Caller, Grant
 from freehold.gateway.key_store import KeyStore
 from freehold.gateway.key_watch import KeyWatch
 from freehold.gateway.keys import KeysFile, hash_of, why_refused
-from freehold.gateway.limits import Over, limit_lines
+from freehold.gateway.limits import Over
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.settings import Settings
 from freehold.gateway.spending import Month
@@ -88,36 +89,33 @@ class Callers:
 
     def identify(self, request: "Request") -> Refusal | None:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
-        if request.url.partition(b"?")[0] in self._open:
-            return None
-        if not request.key:
-            return refuse.unauthorized(_NO_KEY if request.key is None else _UNUSABLE_KEY)
-        digest = hash_of(request.key)
+        key = request.key
+        digest = hash_of(key) if key else b""
         # Found by a digest that nobody can choose, and compared in constant time: neither step tells of a key.
         caller = self._by_hash.get(digest)
-        if caller is None or not compare_digest(caller.hash, digest):
-            return refuse.unauthorized("Incorrect API key provided.")
-        why = why_refused(caller.record, self._wall_s)
-        if why:
-            # Only who has the key itself hears this, and learns nothing that he could use.
-            return refuse.unauthorized(
-                f"This API key {'has expired' if why == 'expired' else 'was revoked'}."
-            )
-        request.caller = caller
-        return None
-
-    def admit(self, request: "Request", tokens: int) -> Refusal | None:
-        """Give a request its place and its tokens, or return the limit in the way; a refusal takes nothing."""
-        caller = request.caller
-        if caller is None or not caller.limited:
+        if caller is not None and compare_digest(caller.hash, digest) and self._wall_s < caller.ends_s:
+            request.caller = caller
             return None
+        if request.url.partition(b"?")[0] in self._open:
+            return None
+        return refuse.unauthorized(_why(key, caller, self._wall_s))
+
+    def admit(self, request: "Request", model: str) -> Refusal | None:
+        """Give a request its place and its tokens, or return what is in the way; a refusal takes nothing."""
+        caller = request.caller
+        assert caller is not None, "identify refuses every request without a key"
+        if caller.models and model not in caller.models:
+            return refuse.not_allowed(model)
+        if not caller.limited:
+            return None
+        tokens = tokens_asked(request.body, request.path) if caller.counts_tokens else 0
         budget = caller.record.limits.monthly_tokens
         month = None if budget is None else self._budgets.spending.month
         over = None if month is None or budget is None else _over_budget(caller, budget, month)
-        over = over or caller.allowance.over(tokens, int(self._now_s() * 1e6))
+        over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
         if over is None:
             request.grant = Grant(caller, tokens, month)
-        request.limit_lines = limit_lines(caller.allowance)
+        request.limit_lines = caller.allowance.lines()
         return None if over is None else refuse.over_limit(over, caller.record.limits, tokens=tokens)
 
     # News of the keys file
@@ -135,15 +133,15 @@ class Callers:
         if keys is None:
             self._log.error("keys_file_unusable", reason=problem, doing="the last good keys hold")
             return
-        now_us = int(self._now_s() * 1e6)
+        now_ms = int(self._now_s() * 1000)
         before = self._by_id
         self._by_id = {}
         for record in keys.keys:
             caller = before.get(record.id)
             if caller is None:
-                caller = Caller(record, now_us)
+                caller = Caller(record, now_ms)
             elif caller.record != record:
-                caller.change(record, now_us)
+                caller.change(record, now_ms)
             self._by_id[record.id] = caller
         self._by_hash = {caller.hash: caller for caller in self._by_id.values()}
         self._log.info("keys_loaded", active=self.active, keys=len(self._by_id))
@@ -153,8 +151,17 @@ def _over_budget(caller: Caller, budget: int, month: Month) -> Over | None:
     spent = month.get(caller.id, 0)
     if spent < budget:
         return None
-    return Over("budget" if spent - caller.reserved >= budget else "reserved", None)
+    return Over("budget" if spent - caller.reserved >= budget else "reserved")
 
 
-_NO_KEY = "You did not provide an API key: send it as `Authorization: Bearer KEY`."
-_UNUSABLE_KEY = "Send one API key, as `Authorization: Bearer KEY` or, alone, as `x-api-key: KEY`."
+def _why(key: bytes | None, caller: Caller | None, now_s: float) -> str:
+    """Return why a request is not taken. Of a key's end only its holder hears, who learns nothing of use from it."""
+    if key is None:
+        return "You did not provide an API key: send it as `Authorization: Bearer KEY`."
+    if not key:
+        return "Send one API key, as `Authorization: Bearer KEY` or, alone, as `x-api-key: KEY`."
+    why = why_refused(caller.record, now_s) if caller is not None else ""
+    return _ENDED.get(why, "Incorrect API key provided.")
+
+
+_ENDED = {"revoked": "This API key was revoked.", "expired": "This API key has expired."}

@@ -443,8 +443,9 @@ class Exchange:
         self.done = True
         self._leave_target()
         self.model.in_flight -= 1
-        if self.request.grant is not None:
-            self.request.grant.end(status, self._answer_bytes)
+        grant = self.request.grant
+        if grant is not None:
+            grant.end(status, self._answer_bytes)
         took_s = self.gateway.now_s() - self._started_s
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
         self.model.meters.finished(

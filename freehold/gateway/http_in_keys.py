@@ -13,9 +13,6 @@ from freehold.gateway.request import IGNORED, Request, take_header
 if TYPE_CHECKING:
     from freehold.gateway.callers import Callers
 
-KEY_BYTES_MAX = 256
-"""Longest key that is looked at, bytes. Source: own bound; ours have 43."""
-
 
 class KeyedRequest(Request):
     """A request that knows who may say whose it is."""
@@ -26,11 +23,6 @@ class KeyedRequest(Request):
     def check_head(self, version: str) -> Refusal | None:
         """Return why this head cannot be served, for want of a key as well, or None."""
         return super().check_head(version) or self._callers.identify(self)
-
-    def present(self, key: bytes) -> None:
-        """Take a key as presented; a second one that differs makes both unusable, since one of them is a mistake."""
-        known = self.key is None or self.key == key
-        self.key = key if known and len(key) <= KEY_BYTES_MAX else b""
 
 
 class KeyedConnection(ClientConnection):
@@ -46,19 +38,21 @@ class KeyedConnection(ClientConnection):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header; a key among them is noted. Trailers, which come when the method is known, mean nothing."""
         request = self._incoming
-        if request is None or request.method or not isinstance(request, KeyedRequest):
+        if request is None or request.method:
             return
         request.header_count += 1
-        read = _CREDENTIALS.get(name)
-        if read is None and name not in IGNORED:
+        if name in _CREDENTIALS:
+            request.present(_CREDENTIALS[name](value))
+        elif name not in IGNORED:
             take_header(request, name, value)
-            read = _CREDENTIALS.get(name.lower())
-        if read is not None:
-            request.present(read(value))
+            if name.lower() in _CREDENTIALS:
+                request.present(_CREDENTIALS[name.lower()](value))
 
 
 def _bearer(value: bytes) -> bytes:
     """Return the key in an Authorization header; empty: another scheme, or none."""
+    if value.startswith(b"Bearer fh-"):
+        return value[7:].rstrip(b" ")  # as nearly all come
     scheme, _, key = value.partition(b" ")
     return key.strip(b" ") if scheme.lower() == b"bearer" else b""
 

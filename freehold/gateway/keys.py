@@ -19,6 +19,8 @@ KEYS_MAX = 10_000
 """Most keys in one file, revoked ones counted. Source: own bound; reading that many takes about 20 ms."""
 NAME_CHARS_MAX = 64
 """Longest name of a key, characters. Source: own bound: it stays on one line of a table."""
+PRIORITY_FIRST, PRIORITY_LAST = -20, 19
+"""Priorities as nice(1) has them: lower goes first, 0 is usual."""
 WEIGHT_MAX = 100
 """Largest weight. Source: own bound; a share a hundred times another's is a limit, not a share."""
 
@@ -28,7 +30,6 @@ WEIGHT_MAX = 100
 _HASHER = hashlib.blake2b(digest_size=32, person=b"freehold-key-v1")
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
-Priority = Literal["high", "normal", "low"]
 
 
 class BadKeysError(ValueError):
@@ -47,10 +48,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Prompt and answer together, per calendar month in UTC."""
     models: tuple[str, ...] = ()
     """The models that it may use; empty: all."""
-    priority: Priority = "normal"
-    """Which requests are taken first when there is a queue."""
+    priority: Annotated[int, msgspec.Meta(ge=PRIORITY_FIRST, le=PRIORITY_LAST)] = 0
+    """Whose requests are served first when requests wait: lower first."""
     weight: Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)] = 1
-    """Its share beside other keys of the same priority when there is a queue."""
+    """Its share beside other keys of the same priority when requests wait."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -10,55 +10,48 @@ from typing import Literal
 
 from freehold.gateway.keys import Limits
 
-_MINUTE_US = 60_000_000
-"""A level counts in minute-microseconds: at n a minute a bucket gains exactly n in each microsecond."""
+_MINUTE_MS = 60_000
+"""A level counts in minute-milliseconds: at n a minute a bucket gains exactly n in each millisecond."""
 
 
 class Bucket:
     """One allowance of `per_minute` things a minute; full but for what was used of an `older` one with another limit."""
 
-    __slots__ = ("_at_us", "_brim", "_level", "per_minute")
+    __slots__ = ("_at_ms", "_brim", "level", "per_minute")
 
-    def __init__(self, per_minute: int, now_us: int, *, older: "Bucket | None" = None) -> None:
+    def __init__(self, per_minute: int, now_ms: int, *, older: "Bucket | None" = None) -> None:
         self.per_minute = per_minute
-        self._brim = self._level = per_minute * _MINUTE_US
-        self._at_us = now_us
+        self._brim = self.level = per_minute * _MINUTE_MS
+        """What is left, in minute-milliseconds; below nothing where more was used than was asked for."""
+        self._at_ms = now_ms
         if older is not None:
-            older.fill(now_us)
-            self._level -= older.used
+            older.wait_ms(0, now_ms)
+            self.level -= older.used
 
     def __repr__(self) -> str:
-        return f"<Bucket {self.remaining} of {self.per_minute}>"
+        return f"<Bucket {self.level / _MINUTE_MS:.1f} of {self.per_minute}>"
 
-    def fill(self, now_us: int) -> None:
-        """Add what the time since the last look has earned; the other methods speak of that moment."""
-        if now_us > self._at_us:
-            self._level = min(self._brim, self._level + (now_us - self._at_us) * self.per_minute)
-            self._at_us = now_us
-
-    def wait_us(self, amount: int) -> int:
-        """Return in how many microseconds there is room for `amount`, 0 for now; more than the brim never fits."""
-        lacking = amount * _MINUTE_US - self._level
+    def wait_ms(self, amount: int, now_ms: int) -> int:
+        """Return in how many milliseconds there is room for `amount`, 0 for now; more than the brim never fits."""
+        if now_ms > self._at_ms:
+            self.level = min(self._brim, self.level + (now_ms - self._at_ms) * self.per_minute)
+            self._at_ms = now_ms
+        lacking = amount * _MINUTE_MS - self.level
         return -(-lacking // self.per_minute) if lacking > 0 else 0
 
     def take(self, amount: int) -> None:
         """Take `amount` out, below nothing if need be; a negative one is given back, at most to the brim."""
-        self._level = min(self._brim, self._level - amount * _MINUTE_US)
-
-    @property
-    def remaining(self) -> int:
-        """Return how many whole things are left."""
-        return max(0, self._level // _MINUTE_US)
+        self.level = min(self._brim, self.level - amount * _MINUTE_MS)
 
     @property
     def used(self) -> int:
-        """Return what is missing from the brim, in minute-microseconds."""
-        return self._brim - self._level
+        """Return what is missing from the brim, in minute-milliseconds."""
+        return self._brim - self.level
 
-    @property
-    def full_in_us(self) -> int:
-        """Return in how many microseconds it is full again if nothing is taken."""
-        return -(-self.used // self.per_minute)
+    def shown(self) -> tuple[int, bytes]:
+        """Return how many whole things are left, and in what time the bucket is full if nothing more is taken."""
+        full_in_ms = -((self.level - self._brim) // self.per_minute)
+        return (self.level // _MINUTE_MS if self.level > 0 else 0), duration(full_in_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,77 +60,78 @@ class Over:
 
     limit: Literal["requests", "tokens", "size", "concurrency", "reserved", "budget"]
     """`size`: more tokens than a minute ever has; `reserved`: only requests under way stand in the budget's way."""
-    wait_us: int | None
-    """Microseconds until there is room; None: nobody knows, or never."""
+    wait_ms: int | None = None
+    """Milliseconds until there is room; None: nobody knows, or never."""
 
 
 class Allowance:
     """All buckets of one key, and how many of its requests are under way."""
 
-    __slots__ = ("concurrency", "in_flight", "requests", "tokens")
+    __slots__ = ("_concurrency", "_form", "_requests", "_tokens", "in_flight")
 
-    def __init__(self, limits: Limits, now_us: int) -> None:
+    def __init__(self, limits: Limits, now_ms: int) -> None:
         self.in_flight = 0
-        self.requests: Bucket | None = None
-        self.tokens: Bucket | None = None
-        self.change(limits, now_us)
+        self._requests: Bucket | None = None
+        self._tokens: Bucket | None = None
+        self.change(limits, now_ms)
 
-    def change(self, limits: Limits, now_us: int) -> None:
+    def change(self, limits: Limits, now_ms: int) -> None:
         """Hold to other limits from now on; what was used stays used."""
-        self.concurrency = limits.concurrency
-        self.requests = _bucket(limits.requests_per_minute, now_us, self.requests)
-        self.tokens = _bucket(limits.tokens_per_minute, now_us, self.tokens)
+        self._concurrency = limits.concurrency
+        self._requests = _bucket(limits.requests_per_minute, now_ms, self._requests)
+        self._tokens = _bucket(limits.tokens_per_minute, now_ms, self._tokens)
+        self._form = _form(b"requests", self._requests) + _form(b"tokens", self._tokens)
 
-    def over(self, tokens: int, now_us: int) -> Over | None:
-        """Return the limit that one more request of `tokens` would break, or None. Nothing is taken."""
-        if self.requests is not None:
-            self.requests.fill(now_us)
-        if self.tokens is not None:
-            self.tokens.fill(now_us)
-            if tokens > self.tokens.per_minute:
-                return Over("size", None)
-        if self.concurrency is not None and self.in_flight >= self.concurrency:
-            return Over("concurrency", None)
-        requests_us = self.requests.wait_us(1) if self.requests is not None else 0
-        tokens_us = self.tokens.wait_us(tokens) if self.tokens is not None else 0
-        if tokens_us > requests_us:
-            return Over("tokens", tokens_us)
-        return Over("requests", requests_us) if requests_us else None
-
-    def take(self, tokens: int) -> None:
-        """Take one request of `tokens`, which `over` has just found room for."""
+    def ask(self, tokens: int, now_ms: int) -> Over | None:
+        """Take one request of `tokens`, or return the limit that it would break; then nothing is taken."""
+        requests, bucket = self._requests, self._tokens
+        requests_ms = 0 if requests is None else requests.wait_ms(1, now_ms)
+        tokens_ms = 0 if bucket is None else bucket.wait_ms(tokens, now_ms)
+        if bucket is not None and tokens > bucket.per_minute:
+            return Over("size")
+        if self._concurrency is not None and self.in_flight >= self._concurrency:
+            return Over("concurrency")
+        if requests_ms or tokens_ms:
+            return Over("tokens", tokens_ms) if tokens_ms > requests_ms else Over("requests", requests_ms)
         self.in_flight += 1
-        if self.requests is not None:
-            self.requests.take(1)
-        self.charge(tokens)
+        if requests is not None:
+            requests.level -= _MINUTE_MS
+        if bucket is not None:
+            bucket.level -= tokens * _MINUTE_MS
+        return None
 
     def charge(self, tokens: int) -> None:
-        """Take more tokens than were found room for, or give back: what was really used has become known."""
-        if self.tokens is not None:
-            self.tokens.take(tokens)
+        """Take more tokens than were asked for, or give some back: what was really used has become known."""
+        if self._tokens is not None:
+            self._tokens.take(tokens)
+
+    def lines(self) -> bytes:
+        """Return OpenAI's `x-ratelimit-*` header lines for the limits that there are, as they stood at the last `ask`."""
+        requests, tokens = self._requests, self._tokens
+        if tokens is None:
+            return b"" if requests is None else self._form % requests.shown()
+        return self._form % (tokens.shown() if requests is None else requests.shown() + tokens.shown())
 
 
-def _bucket(per_minute: int | None, now_us: int, older: Bucket | None) -> Bucket | None:
-    return None if per_minute is None else Bucket(per_minute, now_us, older=older)
+def _bucket(per_minute: int | None, now_ms: int, older: Bucket | None) -> Bucket | None:
+    return None if per_minute is None else Bucket(per_minute, now_ms, older=older)
 
 
-def limit_lines(allowance: Allowance) -> bytes:
-    """Return OpenAI's `x-ratelimit-*` header lines for the limits that there are, as they stand now."""
-    lines = b""
-    if allowance.requests is not None:
-        lines = _lines(b"requests", allowance.requests)
-    return lines if allowance.tokens is None else lines + _lines(b"tokens", allowance.tokens)
+def _form(what: bytes, bucket: Bucket | None) -> bytes:
+    """Return the header lines of one limit with places for what is left and for when it is full."""
+    lines = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%b\r\n"
+    return b"" if bucket is None else lines % (what, bucket.per_minute, what, what)
 
 
-def _lines(what: bytes, bucket: Bucket) -> bytes:
-    return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
-        what, bucket.per_minute, what, bucket.remaining, what, duration(bucket.full_in_us),
-    )  # fmt: skip
+def duration(value_ms: int) -> bytes:
+    """Return a time as OpenAI writes it: `88ms`, `12s`, `6m0s`, from a second on rounded up to whole ones.
+
+    Source: OpenAI API guide, "Rate limits in headers".
+    """
+    if value_ms < 1000:
+        return _SHORT[value_ms]
+    seconds = -(-value_ms // 1000)
+    return b"%ds" % seconds if seconds < 60 else b"%dm%ds" % divmod(seconds, 60)
 
 
-def duration(value_us: int) -> bytes:
-    """Return a time as OpenAI writes it, rounded up: `88ms`, `12s`, `6m0s`. Source: OpenAI, "Rate limits in headers"."""
-    if value_us <= 999_000:
-        return b"%dms" % -(-value_us // 1000)
-    minutes, seconds = divmod(-(-value_us // 1_000_000), 60)
-    return b"%dm%ds" % (minutes, seconds) if minutes else b"%ds" % seconds
+_SHORT = tuple(b"%dms" % value_ms for value_ms in range(1000))  # Made once: most answers carry one of these.

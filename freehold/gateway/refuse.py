@@ -15,7 +15,7 @@ MESSAGES_PATH = "/v1/messages"
 RETRY_AFTER_S_MAX = 60
 """Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
 
-_UNKNOWN_US = 1_000_000  # A place that nobody knows the end of is asked for again after a second.
+_UNKNOWN_MS = 1000  # A place that nobody knows the end of is asked for again after a second.
 
 # Anthropic's error types by status. Source: Anthropic API reference, "Errors".
 _ANTHROPIC_TYPES = {
@@ -119,7 +119,7 @@ def over_limit(over: Over, limits: Limits, *, tokens: int) -> Refusal:
     )
     if spent or over.limit == "size":
         return Refusal(error=error, headers=b"x-should-retry: false\r\n")
-    wait_ms = min(RETRY_AFTER_S_MAX * 1000, -(-(over.wait_us or _UNKNOWN_US) // 1000))
+    wait_ms = min(RETRY_AFTER_S_MAX * 1000, over.wait_ms or _UNKNOWN_MS)
     lines = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait_ms // 1000), wait_ms)
     return Refusal(error=error, headers=lines)
 

@@ -13,9 +13,7 @@ from freehold.core.clock import wall_s
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway import answers, refuse
 from freehold.gateway.body import read_body
-from freehold.gateway.caller import Caller
 from freehold.gateway.callers import Callers
-from freehold.gateway.estimate import tokens_asked
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.meters import Meters
@@ -164,9 +162,7 @@ class Gateway:
         model = self.directory.models.get(asked.model or "")
         if model is None:
             return refuse.model_not_found(asked.model or "", answers.models_for(self, request.caller))
-        name, caller = model.entry.name, request.caller
-        if caller is not None and not caller.may_use(name):
-            return refuse.not_allowed(name)
+        name = model.entry.name
         if request.path not in model.engine.paths:
             return refuse.invalid(
                 f"The model {name} does not serve {request.path}.", code="unsupported_endpoint"
@@ -181,20 +177,10 @@ class Gateway:
             return refuse.unavailable(
                 f"{model.in_flight} requests for {name} are under way.", code="engine_overloaded"
             )
-        if caller is not None and (over := self._over_limit(caller, request)):
-            return over
+        if self.callers is not None and (refused := self.callers.admit(request, name)):
+            return refused  # asked last: what is refused for another reason costs no caller anything
         request.stream = bool(asked.stream)
         return Exchange(self, client, model=model, request=request)
-
-    def _over_limit(self, caller: Caller, request: Request) -> Refusal | None:
-        """Return which of its own limits stands in a caller's way.
-
-        Asked last, so that what is refused for another reason costs no caller anything.
-        """
-        assert self.callers is not None
-        return self.callers.admit(
-            request, tokens_asked(request.body, request.path) if caller.counts_tokens else 0
-        )
 
     # Time
 

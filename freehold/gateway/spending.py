@@ -10,7 +10,7 @@ import msgspec
 
 Month = dict[str, int]
 """Tokens by key id."""
-_MONTHS_KEPT = 2  # This one and the one before, or the one that a wrong clock believed in.
+_MONTHS_KEPT = 2  # The present one and the one before it, be it one that a wrong clock believed in.
 
 
 class SpendingFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +39,10 @@ class Spending:
         """Make the month of `wall_s` (Unix seconds, UTC) the present one."""
         name = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m")
         if self._months.get(name) is not self.month:
-            self.month = self._months.setdefault(name, {})
-            others = sorted(set(self._months) - {name})
-            for old in others[: len(others) - _MONTHS_KEPT + 1]:
-                del self._months[old]
+            self.month = self._months.pop(name, {})
+            # Kept in the order in which they were last the present one, so that a wrong clock pushes out no true month.
+            latest = list(self._months.items())[1 - _MONTHS_KEPT :]
+            self._months = {**dict(latest), name: self.month}
 
     def saved(self) -> bytes:
         """Return what to keep on disk."""
