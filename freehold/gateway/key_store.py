@@ -45,7 +45,8 @@ class KeyStore:
     def read(self) -> KeysFile:
         """Return the keys, none where there is no file yet; raise Permanent for a file that cannot be trusted."""
         try:
-            with self.path.open("rb") as file:
+            # Not blocking, so that a pipe in the file's place holds nobody up.
+            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 _check_owner(os.fstat(file.fileno()))
                 data = file.read(FILE_BYTES_MAX + 1)
         except FileNotFoundError:
@@ -71,7 +72,9 @@ class KeyStore:
                 before = self.read()
                 after = KeysFile(keys=change(before.keys))
                 if after != before:
-                    replace_file(self.path, write_keys(after))
+                    data = write_keys(after)
+                    assert read_keys(data) == after, "no file is written that could not be read"
+                    replace_file(self.path, data)
                 return after
         except Timeout as exc:
             raise Temporary(f"another process holds {self.path}.lock") from exc
