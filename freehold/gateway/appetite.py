@@ -1,6 +1,6 @@
 """How many tokens a request may take before anybody has counted them: its prompt by its size, its answer by its limit.
 
-Pure, and deliberately rough: what was really used corrects it afterwards (`Grant.settle`).
+Pure, and deliberately rough: it asks no tokenizer, and what was really used corrects it afterwards (`Grant.settle`).
 """
 
 import msgspec

@@ -41,12 +41,13 @@ class KeyedConnection(ClientConnection):
         if request is None or request.method:
             return
         request.header_count += 1
-        if name in _CREDENTIALS:
-            request.present(_CREDENTIALS[name](value))
-        elif name not in IGNORED:
+        if name not in IGNORED:
             take_header(request, name, value)
-            if name.lower() in _CREDENTIALS:
-                request.present(_CREDENTIALS[name.lower()](value))
+            name = name.lower()
+        if name in _CREDENTIALS:
+            key = _CREDENTIALS[name](value)
+            # Of two that differ one is a mistake, and nobody can say which: neither is used.
+            request.key = key if request.key is None or request.key == key else b""
 
 
 def _bearer(value: bytes) -> bytes:

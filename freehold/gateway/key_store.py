@@ -29,8 +29,7 @@ class KeyStore:
     """One keys file, which may not exist yet. What is wrong with it continues the sentence "the keys file …"."""
 
     def __init__(self, path: Path) -> None:
-        # A link is followed: what it points to is what is replaced.
-        self.path = path.resolve()
+        self.path = path
 
     def __repr__(self) -> str:
         return f"<KeyStore {self.path}>"
@@ -66,18 +65,19 @@ class KeyStore:
         What `change` raises leaves the file as it was. Raises Permanent where the file is broken or cannot be written,
         Temporary where somebody else holds its lock.
         """
+        target = Path(os.path.realpath(self.path))  # a link stays one: what it points to is replaced
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock", mode=0o600, timeout=_LOCK_S):
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(f"{target}.lock", mode=0o600, timeout=_LOCK_S):
                 before = self.read()
                 after = KeysFile(keys=change(before.keys))
                 if after != before:
                     data = write_keys(after)
                     assert read_keys(data) == after, "no file is written that could not be read"
-                    replace_file(self.path, data)
+                    replace_file(target, data)
                 return after
         except Timeout as exc:
-            raise Temporary(f"another process holds {self.path}.lock") from exc
+            raise Temporary(f"another process holds {target}.lock") from exc
         except OSError as exc:
             raise Permanent(f"cannot be written: {exc.strerror}") from exc
 

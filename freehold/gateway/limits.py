@@ -34,7 +34,9 @@ class Bucket:
     def wait_ms(self, amount: int, now_ms: int) -> int:
         """Return in how many milliseconds there is room for `amount`, 0 for now; more than the brim never fits."""
         if now_ms > self._at_ms:
-            self.level = min(self._brim, self.level + (now_ms - self._at_ms) * self.per_minute)
+            self.level += (now_ms - self._at_ms) * self.per_minute
+            if self.level > self._brim:  # noqa: PLR1730 - min() costs as much as all the rest here
+                self.level = self._brim
             self._at_ms = now_ms
         lacking = amount * _MINUTE_MS - self.level
         return -(-lacking // self.per_minute) if lacking > 0 else 0

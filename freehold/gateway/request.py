@@ -24,8 +24,6 @@ ENGINE_PATHS = frozenset(
 """The paths that engines answer; every other path is answered here or does not exist."""
 HEADERS_MAX = 100
 """Header fields of one request. Source: Apache's LimitRequestFields default."""
-KEY_BYTES_MAX = 256
-"""Longest API key that is looked at, bytes. Source: our own bound; ours have 43."""
 _KNOWN_PATHS = {path.encode(): path for path in ENGINE_PATHS}
 
 
@@ -67,10 +65,6 @@ class Request:
     def request_id(self) -> str:
         """Return the id alone."""
         return self.id_line[len(_ID_NAME) : -2].decode("ascii")
-
-    def present(self, key: bytes) -> None:
-        """Take a key as presented; a second one that differs makes both unusable, since one of them is a mistake."""
-        self.key = key if (self.key is None or self.key == key) and len(key) <= KEY_BYTES_MAX else b""
 
     def name(self) -> None:
         """Settle the path and the id, once the head has come."""

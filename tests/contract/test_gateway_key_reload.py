@@ -227,3 +227,22 @@ def test_no_request_fails_while_keys_come_and_go(gateway: Gateway, keys: Keys):
         thread.join()
     assert len(answers) > 50
     assert set(answers) == {200}
+
+
+HANGING_DISK = """
+import threading, freehold.gateway.callers as callers, freehold.gateway.key_store as key_store
+callers._STUCK_S, mark = 0.5, key_store.KeyStore.mark
+def hang(self):
+    return mark(self) if threading.current_thread() is threading.main_thread() else threading.Event().wait()
+key_store.KeyStore.mark = hang
+"""
+
+
+def test_a_disk_that_hangs_is_told_and_holds_up_nobody(engine: Engine, tmp_path: Path):
+    keys = Keys(tmp_path)
+    keys.add("anna")
+    hanging = running(tmp_path, [model("m", engine)], patch=HANGING_DISK, **keys.settings)
+    with hanging as gateway, gateway.client() as client:
+        said = wait_until(lambda: trouble(client))
+        assert said == "the disk of the keys file does not answer"
+        assert client.ask(ask(extra=keys.bearer("anna"))).status == 200
