@@ -84,10 +84,15 @@ class Grant:
         if self._month is not None:
             self._month[self._caller.id] += more
 
-    def end(self, status: int, answer_bytes: int) -> None:
-        """End the request, once: its place is free, and one that got no answer is charged no tokens."""
+    def end(self, status: int, answer_bytes: int, *, asked: bool) -> None:
+        """End the request, once: its place is free, and one that got no answer is charged no tokens.
+
+        `asked`: some engine was; a request that only waited here is not counted at all.
+        """
         self._caller.allowance.in_flight -= 1
-        if self._reserved and status >= 400 and status != 499 and not answer_bytes:
+        if not asked:
+            self._caller.allowance.give_back_request()
+        if not asked or (self._reserved and status >= 400 and status != 499 and not answer_bytes):
             self.settle(0)
         self._free_reserved()
 

@@ -445,7 +445,7 @@ class Exchange:
         self.model.in_flight -= 1
         grant = self.request.grant
         if grant is not None:
-            grant.end(status, self._answer_bytes)
+            grant.end(status, self._answer_bytes, asked=self._attempts > 0)
         took_s = self.gateway.now_s() - self._started_s
         ttft_s = None if self._first_s is None else self._first_s - self._started_s
         self.model.meters.finished(

@@ -107,6 +107,11 @@ class Allowance:
         if self._tokens is not None:
             self._tokens.take(tokens)
 
+    def give_back_request(self) -> None:
+        """Count one request less: it came to nothing."""
+        if self._requests is not None:
+            self._requests.take(-1)
+
     def lines(self) -> bytes:
         """Return OpenAI's `x-ratelimit-*` header lines for the limits that there are, as they stood at the last `ask`."""
         requests, tokens = self._requests, self._tokens

@@ -31,14 +31,14 @@ def test_settling_replaces_what_was_reserved():
     grant.settle(100)
     assert (month["k"], one.reserved, left(one)) == (105, 0, 900)
     grant.settle(150)  # a better count
-    grant.end(200, 1000)
+    grant.end(200, 1000, asked=True)
     assert (month["k"], left(one), one.allowance.in_flight) == (155, 850, 0)
 
 
 def test_settling_after_the_end_is_as_good():
     one, month = caller(tokens_per_minute=1000), {}
     grant = granted(one, 600, month)
-    grant.end(200, 1000)
+    grant.end(200, 1000, asked=True)
     assert (month["k"], one.reserved, one.allowance.in_flight) == (600, 0, 0)
     grant.settle(900)
     assert (month["k"], left(one)) == (900, 100)
@@ -59,15 +59,24 @@ def test_settling_after_the_end_is_as_good():
 )
 def test_an_answer_that_never_came_costs_no_tokens(status: int, answer_bytes: int, charged: int):
     one, month = caller(tokens_per_minute=1000, concurrency=1), {}
-    granted(one, 300, month).end(status, answer_bytes)
+    granted(one, 300, month).end(status, answer_bytes, asked=True)
     assert (month["k"], left(one), one.allowance.in_flight, one.reserved) == (charged, 1000 - charged, 0, 0)
+
+
+@pytest.mark.parametrize("status", [499, 503, 504])
+def test_a_request_that_no_engine_saw_costs_nothing_at_all(status: int):
+    one, month = caller(requests_per_minute=2, tokens_per_minute=1000), {}
+    for _ in range(5):
+        granted(one, 300, month).end(status, 0, asked=False)
+    assert (month["k"], left(one), one.allowance.in_flight, one.reserved) == (0, 1000, 0, 0)
+    assert b"remaining-requests: 2\r\n" in one.allowance.lines()
 
 
 def test_what_the_meter_said_stands_also_when_the_answer_failed():
     one, month = caller(tokens_per_minute=1000), {}
     grant = granted(one, 300, month)
     grant.settle(40)
-    grant.end(502, 0)
+    grant.end(502, 0, asked=True)
     assert month["k"] == 40
 
 
@@ -85,8 +94,8 @@ def test_a_changed_record_keeps_what_is_under_way():
     assert one.allowance.in_flight == 1
     second = granted(one, 0)
     assert one.allowance.ask(0, 0) == Over("concurrency")
-    grant.end(200, 1)
-    second.end(200, 1)
+    grant.end(200, 1, asked=True)
+    second.end(200, 1, asked=True)
     assert one.allowance.in_flight == 0
 
 
