@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.cli.config import Config
+from freehold.cli.config import Config, keys_path_for
 from freehold.cli.report import GatewayStatus, StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
@@ -97,18 +97,6 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
     ]
 
 
-def gateway_settings(prepared: Prepared, config: Config, *, generation: int) -> Settings:
-    """Return what the gateway of this stack is told of a configuration."""
-    logs = prepared.state.logs
-    settings = settings_from(
-        config.spec.gateway,
-        spool_path=str(prepared.spool),
-        log_path=str(logs / "gateway.log"),
-        access_path=str(logs / ACCESS_LOG),
-    )
-    return msgspec.structs.replace(settings, generation=generation)
-
-
 def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
     """Yield what the engines' own counters of generated tokens say now."""
     now_s = wall_s()
@@ -121,6 +109,22 @@ def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
                 tokens_total=int(replica.tokens_total),
                 read_us=int(now_s * 1e6),
             )
+
+
+def gateway_settings(prepared: Prepared, *, generation: int) -> Settings:
+    """Return what the gateway of a stack is told; `generation` counts its configurations."""
+    config, state = prepared.config, prepared.state
+    settings = settings_from(
+        config.spec.gateway,
+        spool_path=str(prepared.spool),
+        log_path=str(state.logs / "gateway.log"),
+        access_path=str(state.logs / ACCESS_LOG),
+    )
+    settings = msgspec.structs.replace(settings, generation=generation)
+    if config.spec.gateway.auth == "none":
+        return settings
+    keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
+    return msgspec.structs.replace(settings, keys_path=keys_path, budgets_path=budgets_path)
 
 
 class Controller:
@@ -138,7 +142,7 @@ class Controller:
         spec, state = prepared.config.spec, prepared.state
         self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
         self._link = GatewayLink(
-            gateway_settings(prepared, prepared.config, generation=1),
+            gateway_settings(prepared, generation=1),
             prepared.listener,
             stderr_path=state.logs / "gateway.stderr.log",
             on_start=lambda pid: self._record("gateway", pid),

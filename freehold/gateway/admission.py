@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from freehold.gateway import refuse
 from freehold.gateway.admit import Bounds, Line, Reason, Turned
+from freehold.gateway.caller import Caller
 from freehold.gateway.estimate import Estimate
 from freehold.gateway.fair import Claim, Flow
 from freehold.gateway.refuse import Refusal
@@ -67,6 +68,11 @@ class Applicant:
     """How long it waited for its first start, or in vain."""
     code = ""
     """Why it failed, once it has: an error's code."""
+
+    def belongs_to(self, caller: Caller) -> None:
+        """Wait in this caller's turn from now on."""
+        limits = caller.record.limits
+        self.caller, self.weight, self.priority = caller.id, limits.weight, limits.priority
 
 
 class Admission:
