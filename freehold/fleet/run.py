@@ -167,14 +167,14 @@ class Fleet:
         return self._post(ChangeAsked(plans=tuple(plans), settings=settings))
 
     @property
-    def wanted(self) -> tuple[ReplicaPlan, ...]:
-        """Return the replicas that are wanted; their ids are proposals."""
-        return self._wanted
+    def heard(self) -> bool:
+        """Return whether no wish and no fact is waiting."""
+        return self._queue.empty()
 
     @property
     def done(self) -> bool:
         """Return whether the replicas are those that are wanted, and no change is waiting."""
-        return self._queue.empty() and rollout.done(self._held(), self._wanted)
+        return self.heard and rollout.done(self._held(), self._wanted)
 
     async def run(self) -> None:
         """Keep the replicas as planned until a stop was asked for and everything has ended.

@@ -1,5 +1,4 @@
-"""What one request came to, once it is over: into the ledger, the access log, the model's estimate and
-the caller's limits.
+"""What one request came to, once it is over: into ledger, access log, the model's estimate and the caller's limits.
 
 Called before the last bytes of an answer leave. What was used is read from the answer once and told to all, so
 that they cannot differ. It decides nothing about the request and never fails it.
