@@ -34,17 +34,25 @@ class Sorted:
     """As wanted."""
     surplus: tuple[Held, ...]
     missing: tuple[ReplicaPlan, ...]
+    leaving: bool
+    """Some are on their way out, and hold their memory still."""
+
+    @property
+    def serving(self) -> int:
+        """Return how many take requests."""
+        return sum(each.state is State.READY for each in (*self.matched, *self.surplus))
 
 
 def moves(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> list[Move]:
     """Return what is to be done now; empty: nothing, or something has to happen first."""
     gone = [each for each in held if each.leaving and each.state is State.STOPPED and not each.has_process]
-    taken = {each.plan.id for each in held}
+    taken = {each.plan.id for each in held if each not in gone}
     found: list[Move] = [Forget(id=each.plan.id) for each in gone]
     for name in dict.fromkeys([*(plan.model for plan in wanted), *(each.plan.model for each in held)]):
         group = sort(name, held, wanted)
-        found += (Leave(id=each.plan.id) for each in _leavers(group))
-        for plan in _newcomers(group):
+        leavers = list(_leavers(group))
+        found += (Leave(id=each.plan.id) for each in leavers)
+        for plan in _newcomers(group, leaving=group.leaving or any(each.has_process for each in leavers)):
             fresh = replace(plan, id=free_id(plan.id, taken))
             taken.add(fresh.id)
             found.append(Add(id=fresh.id, plan=fresh))
@@ -64,7 +72,8 @@ def sort(model: str, held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> Sor
         else:
             matched.append(each)
             missing.remove(like)
-    return Sorted(goal, tuple(matched), tuple(surplus), tuple(missing))
+    leaving = any(each.plan.model == model and each.leaving and each.has_process for each in held)
+    return Sorted(goal, tuple(matched), tuple(surplus), tuple(missing), leaving)
 
 
 def same(one: ReplicaPlan, other: ReplicaPlan) -> bool:
@@ -84,7 +93,7 @@ def done(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> bool:
 
 def _leavers(group: Sorted) -> Iterator[Held]:
     """Yield who is to go now: those that serve only as far as enough others do."""
-    serving = sum(each.state is State.READY for each in (*group.matched, *group.surplus))
+    serving = group.serving
     for each in group.surplus:
         if each.state is not State.READY:
             yield each
@@ -93,8 +102,13 @@ def _leavers(group: Sorted) -> Iterator[Held]:
             yield each
 
 
-def _newcomers(group: Sorted) -> Sequence[ReplicaPlan]:
-    """Return who is to be started now: all, unless they replace others that serve; then one at a time."""
+def _newcomers(group: Sorted, *, leaving: bool) -> Sequence[ReplicaPlan]:
+    """Return who is to be started now: all, unless they replace others that serve; then one at a time.
+
+    While some still serve, the memory of those on their way out is waited for.
+    """
+    if group.serving and leaving:
+        return ()
     if not any(each.state is State.READY for each in group.surplus):
         return group.missing
     waited_for = any(each.state is not State.READY for each in group.matched)

@@ -265,10 +265,11 @@ class Fleet:
         if self._view.stopping:
             return []
         found = rollout.moves(self._held(), self._wanted)
-        return [
-            replace(move, base=self._incarnations.get(move.id, 0)) if isinstance(move, Add) else move
-            for move in found
-        ]
+        return [replace(m, base=self._last_incarnation(m.id)) if isinstance(m, Add) else m for m in found]
+
+    def _last_incarnation(self, replica_id: str) -> int:
+        replica = self._view.find(replica_id)
+        return replica.incarnation if replica else self._incarnations.get(replica_id, 0)
 
     def _before(self, action: Action | Move) -> None:
         """Keep the books of who is there."""
@@ -276,8 +277,7 @@ class Fleet:
             self._by_id[action.id] = action.plan
             self._questions[action.id] = set()
         elif isinstance(action, Forget):
-            replica = self._view.find(action.id)
-            self._incarnations[action.id] = replica.incarnation if replica else 0
+            self._incarnations[action.id] = self._last_incarnation(action.id)
             self._launches.pop(action.id, None)
             del self._by_id[action.id]
             for question in self._questions.pop(action.id):

@@ -270,13 +270,13 @@ def test_a_real_model_is_replaced_while_it_answers(box: Box, weights_path: Path)
             f"version: 1\nmodels:\n  - name: m\n    engine: llama-cpp\n    source: {MODEL_SOURCE}\n"
             f"    sha256: {MODEL_SHA256}\n    replicas: {replicas}\n"
             f"    engine_options: {{n_ctx: {n_ctx}, n_parallel: 2}}\n"
-            f"gateway: {{queue: {{max_requests: {max_requests}}}}}\n"
+            f"gateway: {{drain_grace: 120s, queue: {{max_requests: {max_requests}}}}}\n"
         )
 
     del weights_path
     write(2048, 1, 64)
     with box.foreground() as stack:
-        stream = Streaming(stack.url, "m", temperature=0, max_tokens=250, ignore_eos=True)
+        stream = Streaming(stack.url, "m", temperature=0, max_tokens=160, ignore_eos=True)
         stream.lives()
         write(2048, 2, 32)
         assert reload(box).code == 0
@@ -286,6 +286,7 @@ def test_a_real_model_is_replaced_while_it_answers(box: Box, weights_path: Path)
         ran = box.run("reload", "--json", timeout_s=120)
         assert ran.code == 0, ran
         assert len(stream.whole()) > 100
+        wait_until(lambda: list(states(box).values()) == ["ready"], timeout_s=30)
         assert len(stack.replicas()) == 1
         assert stack.end() == 0
     box.assert_nothing_left()
