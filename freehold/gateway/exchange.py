@@ -90,7 +90,7 @@ class Exchange(Applicant):
 
     @property
     def deadline_s(self) -> float:
-        """Return when the whole answer must be there, on the loop's clock."""
+        """Return when the whole answer must be there, on the loop's clock: the first of all limits that there are."""
         return self.started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
 
     # Sending

@@ -56,6 +56,7 @@ def gateway(
     for name in ("measured", "turned", "leaver", "cut"):
         keys.add(name, tokens_per_minute=LIMIT, requests_per_minute=60)
     keys.add("plain")
+    keys.add("hurried", timeout_s=1.0)
     keys.add("light", weight=1)
     keys.add("heavy", weight=3)
     keys.add("first", priority=-10)
@@ -191,4 +192,28 @@ def test_waiting_requests_start_by_priority_and_weight_of_their_keys(
     for each in (busy, *crowd):
         assert each.read_answer().status == 200
         each.close()
-    assert [call.header("x-request-id") for call in engine.calls[1:]] == ["first", "light", "heavy", "heavy", "light"]
+    assert [call.header("x-request-id") for call in engine.calls[1:]] == [
+        "first",
+        "light",
+        "heavy",
+        "heavy",
+        "light",
+    ]
+
+
+def test_a_key_has_a_timeout_for_requests_that_say_none(
+    gateway: Gateway, client: Client, engine: Engine, keys: Keys
+) -> None:
+    held = Held(engine)
+    with gateway.client() as busy:
+        busy.send(asking(keys, "plain"))
+        wait_until(lambda: len(engine.calls) == 1)
+        with gateway.client() as other:
+            patient = keys.bearer("hurried") + "x-freehold-timeout: 60\r\n"
+            other.send(post({"model": "m", "messages": []}, extra=patient))
+            wait_until(partial(waiting, gateway, 1))
+            refused = client.ask(asking(keys, "hurried"))
+            assert refused.status in {503, 504}
+            assert "timeout" in refused.error["message"]
+            held.release()
+            assert (busy.read_answer().status, other.read_answer().status) == (200, 200)
