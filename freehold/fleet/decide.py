@@ -117,7 +117,7 @@ def _after_failure(settings: FleetSettings, replica: Replica, now_s: float, rng:
     if loop:
         hint = (
             replica.hint
-            or f"see `freehold logs {replica.id}`, mend the cause, then `freehold down` and `freehold up`"
+            or f"see `freehold logs {replica.id}`, mend the cause, then `freehold restart {replica.id}`"
         )
         return GiveUp(id=replica.id, incarnation=replica.incarnation, reason=loop, hint=hint)
     delay_s = backoff_s(settings, replica.trouble.row, rng)

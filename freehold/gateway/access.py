@@ -170,7 +170,7 @@ class AccessLog:
             )
         )  # fmt: skip
 
-    def refused(self, request: Request, status: int, code: str, exchange: "Exchange | None") -> None:
+    def refused(self, request: Request, exchange: "Exchange | None", *, status: int, code: str) -> None:
         """Take a request that no engine saw; `exchange` is there when it had waited for one."""
         if self._writer is None:
             return

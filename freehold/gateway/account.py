@@ -13,9 +13,16 @@ if TYPE_CHECKING:
 
 
 def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int) -> None:
-    """Write down a request that some engine was asked; `last_bytes` of its answer are about to leave."""
+    """Write a request down; `last_bytes` of its answer are about to leave.
+
+    One that ended in the queue, so that no engine was asked, came to nothing: only the access log is told.
+    """
     request, gateway = exchange.request, exchange.gateway
     now_s = gateway.now_s()
+    if not exchange.attempts:
+        exchange.waited_s = now_s - exchange.started_s
+        gateway.access.refused(request, exchange, status=status, code=exchange.code)
+        return
     first_s = now_s if exchange.first_s is None and last_bytes and request.stream else exchange.first_s
     ending = Ending(
         model=exchange.model.entry.name,

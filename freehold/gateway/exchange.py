@@ -482,7 +482,7 @@ class Exchange(Applicant):
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
 
     def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
-        """Settle what this request came to, once; one that no engine was asked came to nothing."""
-        if self.attempts and not self._noted:
+        """Settle what this request came to, once."""
+        if not self._noted:
             self._noted = True
             account.settle(self, status, complete=complete, last_bytes=last_bytes)

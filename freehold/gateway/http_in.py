@@ -403,7 +403,7 @@ class ClientConnection(asyncio.Protocol):
         if not refusal.by_engine:
             error = refusal.error
             self.gateway.meters.refused(error.code or str(error.status))
-            self.gateway.access.refused(request, error.status, error.code or "", self.exchange)
+            self.gateway.access.refused(request, self.exchange, status=error.status, code=error.code or "")
         body = refuse.body(refusal.error, request.path)
         extra = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
         if refusal.retry_after_s is not None:

@@ -77,6 +77,26 @@ def test_a_stream_that_is_cut_and_a_client_that_leaves_say_so(
     assert left["ttft_s"] <= left["took_s"]
 
 
+def test_a_client_that_leaves_the_queue_says_so(engine: Engine, tmp_path: Path, path: Path) -> None:
+    async def never(call: Call) -> None:
+        await call.gone.wait()
+
+    engine.answer = never
+    with (
+        running(tmp_path, [model("m", engine, slots=1)], access_log={"path": str(path)}) as gateway,
+        gateway.client() as first,
+        gateway.client() as second,
+    ):
+        first.send(ask("m"))
+        wait_until(lambda: len(engine.calls) == 1)
+        second.send(ask("m"))
+        wait_until(lambda: gateway.metric("freehold_gateway_queue_requests", model="m") == 1)
+        second.leave()
+        (line,) = logged(path, 1)
+    assert (line["end"], line["status"], line.get("endpoint")) == ("client_left", 499, None)
+    assert line["wait_s"] > 0
+
+
 def test_what_is_refused_says_why_and_probes_are_not_logged(
     engine: Engine, tmp_path: Path, path: Path
 ) -> None:
