@@ -100,8 +100,8 @@ def streaming(stack: Stack, model: str = "fake") -> Iterator[Streaming]:
         stream.leave()
 
 
-def asked(stack: Stack, model: str) -> int:
-    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+def asked(stack: Stack, model: str, text: str = "hi") -> int:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 1}
     with http() as client:
         return client.post(f"{stack.url}/v1/chat/completions", json=body).status_code
 
@@ -110,11 +110,15 @@ def test_a_stream_survives_every_change(box: Box) -> None:
     config(box, fake())
     with box.foreground() as stack, streaming(stack) as stream:
         gateway_pid = box.status()["gateway"]["pid"]
-        config(box, fake(), more="gateway: {queue: {max_requests: 7}}\n")
+        config(box, fake(), more="gateway: {max_body: 1KiB, queue: {max_requests: 1}}\n")
         ran = reload(box)
         assert ran.code == 0, ran
-        (change,) = ran.said["changes"]
-        assert (change["what"], change["old"], change["new"]) == ("gateway.queue.max_requests", 512, 7)
+        assert [(c["how"], c["what"], c["old"], c["new"]) for c in ran.said["changes"]] == [
+            ("live", "gateway.queue.max_requests", 512, 1),
+            ("live", "gateway.max_body", "16MiB", "1KiB"),
+        ]
+        assert asked(stack, "fake") == 503
+        assert asked(stack, "fake", "x" * 1024) == 413
         stream.lives()
         config(box, fake(), fake("other"))
         assert reload(box).code == 0
