@@ -5,10 +5,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 import rich.console
@@ -46,19 +47,24 @@ def pull_all(store: Store, wanted: Iterable[Wanted], *, quiet: bool = False) -> 
         return [_pull(store, each, show(each.name)) for each in wanted]
 
 
-def fetch_weights(config: Config, *, quiet: bool) -> dict[str, Path]:
-    """Return the verified weights of a configuration by model name; raises Permanent that names each one missing."""
+def fetch_weights(
+    config: Config, *, quiet: bool, known: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, Path]:
+    """Return the verified weights of a configuration by model name; raises Permanent that names each one missing.
+
+    Those that are `known` are not looked at again.
+    """
     wanted = [
         Wanted(name=model.name, source=model.source, sha256=model.sha256, base_dir=config.base_dir)
         for model in config.spec.models
-        if model.managed
+        if model.managed and model.name not in known
     ]
     pulled = pull_all(Store(store_root(os.environ)), wanted, quiet=quiet)
     failed = [each for each in pulled if each.error is not None]
     if failed:
         said = "; ".join(f"{each.wanted.name}: {each.error}" for each in failed)
         raise Permanent(f"no weights for {said}", hint=next((e.error.hint for e in failed if e.error), ""))
-    return {each.wanted.name: each.path for each in pulled if each.path is not None}
+    return {**known, **{each.wanted.name: each.path for each in pulled if each.path is not None}}
 
 
 def _pull(store: Store, wanted: Wanted, on_progress: OnProgress) -> Pulled:

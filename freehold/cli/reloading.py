@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -109,16 +110,15 @@ class Reloader:
         if dry_run:
             yield plan | {"done": True}
             return
-        weights = self.prepared.weights
-        if any(change.how in {How.ADD, How.ROLL} for change in changes):
-            fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, quiet=True))
-            async for line in _while(fetching, {"fetching": [model.name for model in config.spec.models]}):
-                yield line
-            try:
-                weights = fetching.result()
-            except FreeholdError as exc:
-                yield {"error": exc.message, "hint": exc.hint}
-                return
+        known = self._weights_known(config)
+        fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, quiet=True, known=known))
+        async for line in _while(fetching, {"fetching": sorted(_managed(config) - known.keys())}):
+            yield line
+        try:
+            weights = fetching.result()
+        except FreeholdError as exc:
+            yield {"error": exc.message, "hint": exc.hint}
+            return
         if self._levers.stopping() or not self._take(replace(self.prepared, config=config, weights=weights)):
             yield {"error": "the stack is stopping, or too busy", "hint": "try again"}
             return
@@ -141,6 +141,12 @@ class Reloader:
             if old.api_keys.get(name, key) != key
         ]
         return config, (*found.changes, *rekeyed)
+
+    def _weights_known(self, config: Config) -> dict[str, Path]:
+        """Return the weights that are here and verified already, of models that are to have the same."""
+        before = {(m.name, m.source, m.sha256) for m in self.prepared.config.spec.models}
+        same = [m.name for m in config.spec.models if (m.name, m.source, m.sha256) in before]
+        return {name: path for name, path in self.prepared.weights.items() if name in same}
 
     def _take(self, prepared: "Prepared") -> bool:
         if not self._levers.apply(prepared, self._generation + 1, self._rounds):
@@ -209,7 +215,7 @@ class Reloader:
     def _settled(self, again: Mapping[str, int]) -> bool:
         if not self._fleet.done or self._levers.in_force() < self._generation:
             return False
-        managed = {model.name for model in self.prepared.config.spec.models if model.managed}
+        managed = _managed(self.prepared.config)
         statuses = self._fleet.statuses()
         ready = all(s.state is ReplicaState.READY for s in statuses if s.model in managed)
         return ready and all(s.restarts > again[s.id] for s in statuses if s.id in again)
@@ -223,6 +229,10 @@ class Reloader:
             return None
         why = "; ".join(f"{status.id} cannot be started: {status.reason}" for status in looping)
         return {"error": why, "hint": next((s.hint for s in looping if s.hint), "")}
+
+
+def _managed(config: Config) -> set[str]:
+    return {model.name for model in config.spec.models if model.managed}
 
 
 async def _while(task: "asyncio.Task[Any]", line: Line) -> AsyncIterator[Line]:

@@ -75,6 +75,7 @@ class Exchange(Applicant):
         self.client = client
         self.model = model
         self.request = request
+        self._times = gateway.settings  # as they are now: a reload cuts nobody
         self.started_s = self._begun_s = self._heard_s = gateway.now_s()
         if request.caller is not None:
             self.belongs_to(request.caller)
@@ -91,7 +92,7 @@ class Exchange(Applicant):
     @property
     def deadline_s(self) -> float:
         """Return when the whole answer must be there, on the loop's clock: the first of all limits that there are."""
-        return self.started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
+        return self.started_s + min(self.request.timeout_s, self._times.total_s)
 
     # Sending
 
@@ -416,7 +417,7 @@ class Exchange(Applicant):
 
     def check(self, now_s: float) -> None:
         """Enforce the time limits; called about twice a second."""
-        times = self.gateway.settings
+        times = self._times
         if self.claim is not None:
             return  # the queue has its own
         if now_s >= self.deadline_s:

@@ -82,7 +82,7 @@ class Gateway:
             self._snapshot_at_s = self.now_s()
 
     def retune(self, settings: Settings) -> None:
-        """Go on by other bounds, from the next request on; those under way keep the deadline they came with."""
+        """Go on by other bounds, from the next request on: those that are here keep the time limits they came with."""
         self.settings = settings
         self.directory.retune(settings)
         self.access.change(settings.access_log)
