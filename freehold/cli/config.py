@@ -176,7 +176,8 @@ def _read_key(model: ModelSpec, base_dir: Path) -> str | Problem:
 
 
 def _secret_text(path: Path) -> str:
-    with path.open("rb") as file:
+    # Without waiting: a pipe that nobody writes to would hold the command up before its type is seen.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "not a regular file")
         return file.read(_SECRET_BYTES_MAX).decode("utf-8", "replace").strip()

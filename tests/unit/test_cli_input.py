@@ -1,6 +1,7 @@
 """What a person can type wrong, through the command line's own entry: all of it said, in words and JSON, exit code 2."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,9 @@ def test_a_key_that_is_not_there(home: Path, problems: Callable[..., list[tuple[
     (home / "key").unlink()
     (home / "key").mkdir()
     assert problems("up")[0][1].startswith("cannot read ")
+    (home / "key").rmdir()
+    os.mkfifo(home / "key")
+    assert problems("up")[0][1] == f"cannot read {home}/key: not a regular file", "a pipe is not waited for"
 
 
 def test_a_state_folder_that_cannot_be(home: Path, said: Callable[..., tuple[int, Any]]) -> None:
