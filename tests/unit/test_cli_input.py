@@ -248,6 +248,24 @@ def test_init_overwrites_nothing(home: Path, said: Callable[..., tuple[int, Any]
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("freehold.yaml", "freehold up"),
+        ("../{home}", "freehold up"),
+        ("other.yaml", "freehold up --config other.yaml"),
+        ("a b.yaml", "freehold up --config 'a b.yaml'"),
+        ("folder", "freehold up --config folder/freehold.yaml"),
+    ],
+)
+def test_init_names_the_command_that_finds_the_file(
+    path: str, command: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "folder").mkdir()
+    assert main(["init", path.format(home=home.name)]) == 0
+    assert capsys.readouterr().out.endswith(f"Next: {command}\n")
+
+
 def test_init_to_stdout_writes_no_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--stdout"]) == 0
     assert capsys.readouterr().out.startswith("# yaml-language-server: ")
