@@ -98,6 +98,7 @@ def test_quarantine_moves_the_file_away_with_a_note(blobs: Blobs, tmp_path: Path
     path = commit(blobs)
     kept = blobs.quarantine(SHA256, path, got_sha256="00" * 32, reason="decayed")
     assert kept.read_bytes() == DATA
+    assert kept.stat().st_mode & 0o777 == 0o600
     assert not path.exists()
     assert blobs.present(SHA256) is None
     (line,) = blobs.stored()
