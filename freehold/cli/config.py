@@ -4,6 +4,7 @@ Where no file is named and none lies in the current directory, the built-in exam
 """
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import platformdirs
 
 from freehold.cli.say import UserMistakes
 from freehold.engines import all_engines
-from freehold.engines.base import check_options
+from freehold.engines.base import Engine, check_options
 from freehold.spec.example import EXAMPLE_NAME, example_text
 from freehold.spec.load import Loaded, load_file, load_text
 from freehold.spec.model import ModelSpec, Spec
@@ -137,7 +138,23 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
             str(name): value for name, value in options.items() if isinstance(value, str | int | float)
         }
         problems += check_options(engine, scalars, where)
+        problems += _program_problems(engine, scalars, where)
     return problems
+
+
+def _program_problems(
+    engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
+) -> list[Problem]:
+    """Return a problem for each option that names a program which cannot be run here."""
+    return [
+        Problem(
+            where=where(option.name),
+            message=f"{option.name}: there is no program {value!r}",
+            hint="a path is seen from where freehold up is called; the file must be executable",
+        )
+        for option in engine.options
+        if option.program and isinstance(value := options.get(option.name), str) and not shutil.which(value)
+    ]
 
 
 def _read_keys(loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Problem]) -> dict[str, str]:

@@ -147,6 +147,7 @@ _OPTIONS = (
     Option(
         name="server_binary",
         type="str",
+        program=True,
         help="path of a llama-server program to run instead of the xllamacpp wheel",
     ),
 )

@@ -184,6 +184,22 @@ def test_a_key_that_is_not_there(home: Path, problems: Callable[..., list[tuple[
     assert problems("up")[0][1] == f"cannot read {home}/key: not a regular file", "a pipe is not waited for"
 
 
+def test_a_server_binary_that_is_not_there(
+    home: Path, problems: Callable[..., list[tuple[str, str, str]]]
+) -> None:
+    config = home / "freehold.yaml"
+    there = home / "llama-server"
+    hint = "a path is seen from where freehold up is called; the file must be executable"
+    for name in ("no-such-server", "./llama-server", str(there)):
+        config.write_text(OPTION.replace('{n_ctxx: 4096, n_parallel: "4"}', f"{{server_binary: {name}}}"))
+        place = ("freehold.yaml:7:22", f"server_binary: there is no program {name!r}", hint)
+        assert problems("up") == [place]
+        there.touch(mode=0o644)
+    there.chmod(0o755)
+    config.write_text(OPTION.replace('{n_ctxx: 4096, n_parallel: "4"}', f"{{server_binary: {there}, x: 1}}"))
+    assert [message for _, message, _ in problems("up")] == ["engine llama-cpp has no option 'x'"]
+
+
 def test_a_state_folder_that_cannot_be(home: Path, said: Callable[..., tuple[int, Any]]) -> None:
     (home / "freehold.yaml").write_text(GOOD)
     (home / "taken").write_text("a file")
