@@ -1,7 +1,9 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -70,6 +72,54 @@ def test_help_imports_no_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Output that goes nowhere
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["init", "--stdout"], ["init", "--json"], ["upp", "--json"], ["status", "--help"]],
+)
+def test_output_to_a_full_disk_is_a_plain_error(
+    arguments: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = freehold(arguments, tmp_path, unbuffered=unbuffered, stdout=full)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "freehold: cannot write the output: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["init", "--stdout"], ["status", "--json"]])
+def test_a_reader_who_hangs_up_hears_nothing(arguments: list[str], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:  # noqa: PTH123 - of a descriptor
+        done = freehold(arguments, tmp_path, stdout=pipe)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_stdout_that_was_closed_before(tmp_path: Path) -> None:
+    done = freehold(["init", "--json"], tmp_path, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def freehold(
+    arguments: list[str], folder: Path, *, unbuffered: str = "", **more: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command in an empty folder; what is on stderr is text."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "freehold", *arguments],
+        cwd=folder,
+        env={**os.environ, "XDG_STATE_HOME": str(folder), "PYTHONUNBUFFERED": unbuffered},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **more,
+    )
 
 
 # Where a stack keeps its state
