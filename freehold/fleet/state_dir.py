@@ -7,6 +7,7 @@ so there are no stale locks. Nothing here is needed to serve; it holds no histor
 import contextlib
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,9 +50,9 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateDir:
-    """A directory of mode 0700 for one controller at a time.
+    """A directory for one controller at a time; made with mode 0700, one that is there already is left as it is.
 
-    Raises Permanent when the directory cannot be made or belongs to somebody else.
+    Raises Permanent when the directory cannot be made, belongs to somebody else, or anybody may write to it.
     """
 
     def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -150,11 +151,16 @@ class StateDir:
     def _make(self) -> None:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.path.stat().st_uid != os.geteuid():
-                raise Permanent(f"{self.path} belongs to another user", hint="choose another state directory")
-            self.path.chmod(0o700)
+            seen = self.path.stat()
         except OSError as exc:
             raise Permanent(f"cannot use the state directory {self.path}: {exc.strerror}") from exc
+        if seen.st_uid != os.geteuid():
+            raise Permanent(f"{self.path} belongs to another user", hint="choose another state directory")
+        if seen.st_mode & stat.S_IWOTH:
+            # Whoever may write here could put a socket of his own in the place of ours.
+            raise Permanent(
+                f"everybody may write to {self.path}", hint=f"chmod o-w {self.path}, or name a folder in it"
+            )
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file whole, so that no reader ever sees half of it."""
