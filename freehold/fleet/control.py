@@ -76,6 +76,7 @@ class ControlServer:
         self._answer = answer
         self._clients: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._inode = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -98,8 +99,15 @@ class ControlServer:
             Path(path).unlink(missing_ok=True)
             listener.bind(path)
             Path(path).chmod(0o600)
+            self._inode = Path(path).stat().st_ino
         listener.listen(CLIENTS_MAX)
         return listener
+
+    async def reopen(self) -> None:
+        """Listen anew, after the socket's file was removed; raises Permanent when it cannot."""
+        if self._server is not None:
+            self._server.close()
+        await self.start()
 
     async def close(self) -> None:
         """Stop listening and let running answers finish their present line (LINE_S at most)."""
@@ -112,8 +120,9 @@ class ControlServer:
         self._unlink()
 
     def _unlink(self) -> None:
-        with self._state_dir.socket_path() as path, contextlib.suppress(OSError):
-            Path(path).unlink()
+        with contextlib.suppress(OSError), self._state_dir.socket_path() as path:
+            if Path(path).stat().st_ino == self._inode:  # else it is the next controller's
+                Path(path).unlink()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -58,7 +58,7 @@ class StateDir:
     def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self.path = path
         self._clock = clock
-        self._lock = FileLock(path / _LOCK, mode=0o600, fallback_to_soft=False)
+        self._lock = FileLock(path / _LOCK, mode=0o600, fallback_to_soft=False, thread_local=False)
 
     def claim(self, *, config_path: str) -> Running | None:
         """Take the directory; returns None, or who has it already.
@@ -79,6 +79,20 @@ class StateDir:
         )
         self._write(_RUNNING, msgspec.json.encode(me))
         return None
+
+    def claim_again(self, *, config_path: str) -> Running | None:
+        """Take the directory anew after it was removed: what was locked is gone with it; returns as `claim` does."""
+        self._lock.release()
+        other = self.claim(config_path=config_path)
+        if other is None:
+            with contextlib.suppress(OSError):
+                self.logs.mkdir(mode=0o700, exist_ok=True)
+        return other
+
+    def whole(self) -> bool:
+        """Return whether the directory still says that it is ours, and where we listen."""
+        told = self._read(_RUNNING, Running)
+        return told is not None and told.pid == os.getpid() and (self.path / _SOCKET).exists()
 
     def release(self) -> None:
         """Give the directory back; nothing happens when it was not ours."""
