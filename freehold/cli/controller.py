@@ -22,11 +22,11 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import GatewayStats, ReplicaStatus, Snapshot
 from freehold.engines import all_engines
-from freehold.fleet.control import ControlServer, StateDir, until_finished
+from freehold.fleet.control import ControlServer, until_finished
 from freehold.fleet.keeper import StateKeeper
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
-from freehold.fleet.state_dir import Running
+from freehold.fleet.state_dir import Running, StateDir
 from freehold.gateway.link import GatewayLink
 from freehold.gateway.settings import Settings, settings_from
 from freehold.ledger.drainer import Drainer

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import say_json
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
 from freehold.fleet import processes
-from freehold.fleet.control import NotRunning, StateDir, ask
-from freehold.fleet.state_dir import Running
+from freehold.fleet.asking import NotRunning, ask
+from freehold.fleet.state_dir import Running, StateDir
 
 _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some milliseconds.
 

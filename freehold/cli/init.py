@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.config import json_option
+from freehold.cli.place import json_option
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
 from freehold.engines import all_engines

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.config import (
+from freehold.cli.place import (
     config_option,
     find_config,
     json_option,
@@ -20,7 +20,7 @@ from freehold.cli.config import (
 )
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
-from freehold.fleet.control import StateDir
+from freehold.fleet.state_dir import StateDir
 from freehold.spec.problems import Problem, nearest_hint
 
 _LOOK_AGAIN_S = 0.2  # As quick as an eye; a log line more or less costs nothing.

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from freehold.cli.config import (
+from freehold.cli.place import (
     config_option,
     find_config,
     json_option,
@@ -16,7 +16,7 @@ from freehold.cli.config import (
 from freehold.cli.report import StackStatus, show_status
 from freehold.cli.say import say_json
 from freehold.core.errors import Permanent
-from freehold.fleet.control import NotRunning, ask
+from freehold.fleet.asking import NotRunning, ask
 
 
 def running_status(state_path: Path) -> StackStatus | None:

@@ -13,10 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from freehold.core.events import MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import AnyScalar, Duration, Listed, OneOf, Shaped, Size, duration, size
-from freehold.spec.shapes import Listen
-
-EXTERNAL = "external"
-"""The one engine that Freehold does not start: somebody else runs its endpoints."""
+from freehold.spec.shapes import EXTERNAL, Listen
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 

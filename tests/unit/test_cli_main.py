@@ -8,10 +8,11 @@ from typing import Any
 import click
 import pytest
 
-from freehold.cli.config import Config, state_dir_for
+from freehold.cli.config import Config
 from freehold.cli.controller import plans_for
 from freehold.cli.logs import Tail
 from freehold.cli.main import COMMANDS, Lazy, main
+from freehold.cli.place import state_dir_for
 from freehold.core.errors import Permanent, Temporary
 from freehold.engines import all_engines
 from freehold.spec.load import load_text
@@ -72,6 +73,22 @@ def test_help_imports_no_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["status", "down", "logs", "usage"])
+def test_looking_at_a_stack_reads_no_configuration_and_imports_nothing_for_it(
+    name: str, tmp_path: Path
+) -> None:
+    code = (
+        f"import sys; from freehold.cli.main import main; main([{name!r}]); "
+        "heavy = {'asyncio', 'httpx2', 'pydantic', 'rich', 'ruamel.yaml', 'freehold.engines'} & set(sys.modules); "
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=env
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
 # Output that goes nowhere
