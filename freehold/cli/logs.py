@@ -56,7 +56,9 @@ def command(
     state = StateDir(state_dir_for(state_dir, config_path))
     logs = {path.name.removesuffix(".log"): path for path in sorted(state.logs.glob("*.log"))}
     if not logs:
-        raise Permanent(f"there are no logs in {state.logs}", hint=start_hint(config_path))
+        raise Permanent(
+            f"there are no logs in {state.logs}", hint=start_hint("logs", config_path, state.path)
+        )
     if name is not None and name not in logs:
         problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
         raise UserMistakes([problem], as_json=as_json)

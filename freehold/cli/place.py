@@ -1,9 +1,12 @@
 """Where a command finds its configuration file and the state folder of its stack, and the options that say so.
 
-No configuration is read here: `down`, `status` and `logs` need none, and what reads it takes its time to import.
+Stacks that run elsewhere are found by the folders under the XDG state directory; one with a `--state-dir` of its own
+is not. No configuration is read here: `down`, `status` and `logs` need none, and what reads it takes its time to import.
 """
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import click
 import platformdirs
 
+from freehold.fleet.state_dir import StateDir
 from freehold.spec.example import EXAMPLE_NAME
 
 BUILT_IN = "built-in example"
@@ -58,7 +62,11 @@ def state_dir_for(flag: Path | None, config_path: Path | None) -> Path:
     """
     if flag is not None:
         return flag.absolute()
-    return platformdirs.user_state_path("freehold", appauthor=False) / stack_name(config_path)
+    return _state_root() / stack_name(config_path)
+
+
+def _state_root() -> Path:
+    return platformdirs.user_state_path("freehold", appauthor=False)
 
 
 def stack_name(config_path: Path | None) -> str:
@@ -69,8 +77,50 @@ def stack_name(config_path: Path | None) -> str:
     return f"{config_path.resolve().parent.name or 'root'}-{digits}"
 
 
-def start_hint(config_path: Path | None) -> str:
-    """Return what to say where no stack runs: how to start it, or that it was looked for by a file that is not there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """A stack that runs, but not where a command looked."""
+
+    config: str
+    pid: int
+    flags: str
+    """What to add to a command so that it finds this stack."""
+
+
+def running_elsewhere(state_path: Path) -> list[Elsewhere]:
+    """Return the stacks that run with other state folders than `state_path`, in the order of their configurations."""
+    found = []
+    for folder in _folders(_state_root()):
+        holder = StateDir(folder).holder()
+        if holder is not None and folder.resolve() != state_path.resolve():
+            by_config = state_dir_for(None, Path(holder.config_path)) == folder
+            named = f"--config {holder.config_path}" if by_config else f"--state-dir {folder}"
+            found.append(Elsewhere(config=holder.config_path, pid=holder.pid, flags=_quoted(named)))
+    return sorted(found, key=lambda stack: (stack.config, stack.flags))
+
+
+def _quoted(flags: str) -> str:
+    name, _, value = flags.partition(" ")
+    return f"{name} {shlex.quote(value)}"
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def elsewhere_hint(command: str, stacks: Sequence[Elsewhere]) -> str:
+    """Return what to type to reach each of `stacks` with `command`; empty when there are none."""
+    return "\n    ".join(
+        f"{stack.config} is up (pid {stack.pid}): freehold {command} {stack.flags}" for stack in stacks
+    )
+
+
+def start_hint(command: str, config_path: Path | None, state_path: Path) -> str:
+    """Return what to say where no stack runs: those that run elsewhere, the missing file, or how to start one."""
+    hint = elsewhere_hint(command, running_elsewhere(state_path))
     if config_path is not None and not config_path.exists():
-        return f"there is no file {config_path}"
-    return "freehold up starts one"
+        return f"there is no file {config_path}" + (f"\n    {hint}" if hint else "")
+    return hint or "freehold up starts one"

@@ -39,7 +39,9 @@ def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) 
     state_path = state_dir_for(state_dir, config_path)
     status = running_status(state_path)
     if status is None:
-        raise Permanent(f"no stack runs here ({state_path})", hint=start_hint(config_path))
+        raise Permanent(
+            f"no stack runs here ({state_path})", hint=start_hint("status", config_path, state_path)
+        )
     if as_json:
         say_json(status)
     else:

@@ -78,7 +78,10 @@ def test_down_ends_what_a_killed_controller_left(box: Box) -> None:
             stack.process.kill()
             stack.process.wait()
         down = box.run("down", "--json")
-    assert (down.code, down.said) == (0, {"was_running": False, "leftovers_ended": ["gateway"]})
+    assert (down.code, down.said) == (
+        0,
+        {"was_running": False, "leftovers_ended": ["gateway"], "elsewhere": []},
+    )
     box.assert_nothing_left()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from freehold.cli.main import main
+from freehold.cli.place import state_dir_for
+from freehold.fleet.state_dir import StateDir
 
 BROKEN = """\
 version: 1
@@ -240,9 +242,34 @@ def test_where_nothing_runs(said: Callable[..., tuple[int, Any]], home: Path) ->
     code, answer = said("status")
     assert (code, answer["error"]["hint"]) == (1, "freehold up starts one")
     assert answer["error"]["message"] == f"no stack runs here ({home}/state/freehold/example)"
-    assert said("down") == (0, {"was_running": False, "leftovers_ended": []})
+    assert said("down") == (0, {"was_running": False, "leftovers_ended": [], "elsewhere": []})
     assert said("logs")[0] == 1
     assert not (home / "state").exists(), "looking leaves nothing"
+
+
+def test_stacks_that_run_elsewhere_are_named_with_what_to_type(
+    said: Callable[..., tuple[int, Any]], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pid, other, own = os.getpid(), home / "an other.yaml", home / "state" / "freehold" / "own"
+    stacks = [StateDir(state_dir_for(None, other)), StateDir(own)]
+    assert [stack.claim(config_path=str(other)) for stack in stacks] == [None, None]
+    try:
+        hint = said("status")[1]["error"]["hint"].splitlines()
+        assert hint[0] == f"{other} is up (pid {pid}): freehold status --config '{other}'"
+        assert hint[1].endswith(f"freehold status --state-dir {own}")
+        assert f"freehold logs --config '{other}'" in said("logs")[1]["error"]["hint"]
+        code, answer = said("down")
+        assert (code, answer["was_running"]) == (0, False)
+        assert {"config": str(other), "pid": pid, "flags": f"--config '{other}'"} in answer["elsewhere"]
+        assert main(["down"]) == 0
+        assert f"freehold down --config '{other}'" in capsys.readouterr().out
+        hint = said("status", "--config", str(home / "none.yaml"))[1]["error"]["hint"]
+        assert hint.startswith(f"there is no file {home}/none.yaml\n")
+        assert str(own) in hint
+    finally:
+        for stack in stacks:
+            stack.release()
+    assert said("status")[1]["error"]["hint"] == "freehold up starts one"
 
 
 def test_init_overwrites_nothing(home: Path, said: Callable[..., tuple[int, Any]]) -> None:
