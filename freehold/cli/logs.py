@@ -3,6 +3,7 @@
 It reads the files as they are: no line is parsed, filtered or sorted into another log's, and no stack is asked.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -106,8 +107,19 @@ class Tail:
         except FileNotFoundError:
             return
         if stat.st_ino != self._inode or stat.st_size < self._at:
+            yield from self._rest()
             self._inode, self._at = stat.st_ino, 0
-        with self._path.open("rb") as file:
+        yield from self._new(self._path)
+
+    def _rest(self) -> Iterator[str]:
+        """Yield what was written between the last look and the rotation."""
+        older = self._path.with_name(self._path.name + ".1")
+        with contextlib.suppress(FileNotFoundError):
+            if older.stat().st_ino == self._inode:
+                yield from self._new(older)
+
+    def _new(self, path: Path) -> Iterator[str]:
+        with path.open("rb") as file:
             file.seek(self._at)
             for line in iter(lambda: file.readline(_LINE_BYTES_MAX), b""):
                 if not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX:

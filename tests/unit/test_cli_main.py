@@ -204,3 +204,19 @@ def test_tail_over_rotations_and_unfinished_lines(tmp_path: Path) -> None:
     log.write_bytes(b"")
     log.write_bytes(b"cut\n")
     assert list(tail.more()) == ["cut"]
+
+
+def test_a_followed_log_loses_no_line_to_a_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"1\n")
+    tail = Tail("x", log)
+    assert tail.last(10) == ["1"]
+    with log.open("ab") as more:
+        more.write(b"2\n3\n")
+    log.rename(log.with_name("x.log.1"))
+    log.write_bytes(b"4\n")
+    assert list(tail.more()) == ["2", "3", "4"]
+    assert list(tail.more()) == []
+    log.rename(log.with_name("x.log.1"))
+    log.write_bytes(b"5\n")
+    assert list(tail.more()) == ["5"], "what was read before the rotation is not told again"
