@@ -201,8 +201,10 @@ def test_down_finds_a_stack_whose_state_folder_was_removed(box: Box) -> None:
 def test_a_stack_whose_folder_another_one_has_taken_ends_and_says_so(box: Box) -> None:
     box.fake_config()
     with box.foreground() as first:
+        first.process.send_signal(signal.SIGSTOP)  # else it may be the quicker one, and the second is told so
         shutil.rmtree(box.env["FREEHOLD_STATE_DIR"])
         with box.foreground() as second:
+            first.process.send_signal(signal.SIGCONT)
             assert first.process.stdout is not None
             said = json.loads(first.process.stdout.read().splitlines()[-1])["error"]["message"]
             assert said.endswith(f"was removed and pid {second.process.pid} has it now")
