@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from freehold.cli.config import (
+from freehold.cli.place import (
     config_option,
     find_config,
     json_option,
@@ -22,7 +22,7 @@ from freehold.cli.config import (
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent, Temporary
-from freehold.fleet.control import NotRunning, ask
+from freehold.fleet.asking import NotRunning, ask
 from freehold.spec.problems import Problem
 
 
@@ -95,4 +95,6 @@ def obeyed(
                     f"not done within {timeout_s:g} s", hint="it goes on: freehold status shows how far it is"
                 )
     except NotRunning as exc:
-        raise Permanent(f"no stack runs here ({state_path})", hint=start_hint(config_path)) from exc
+        raise Permanent(
+            f"no stack runs here ({state_path})", hint=start_hint(request["op"], config_path, state_path)
+        ) from exc

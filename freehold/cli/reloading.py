@@ -24,8 +24,8 @@ from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import Change, How, compare
-from freehold.spec.model import EXTERNAL
 from freehold.spec.problems import Problem, nearest_hint
+from freehold.spec.shapes import EXTERNAL
 from freehold.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
