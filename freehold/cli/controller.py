@@ -65,6 +65,8 @@ def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]
             weights=weights,
             options=model.engine_options,
             threads=threads,
+            stall_s=model.stall or 0.0,
+            affinity=model.affinity == "prefix",
         )
         for index in range(model.replicas)
     ]
@@ -81,6 +83,8 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             options=model.engine_options,
             url=url.rstrip("/"),
             api_key=config.api_keys.get(model.name, ""),
+            stall_s=model.stall or 0.0,
+            affinity=model.affinity == "prefix",
         )
         for index, url in enumerate(model.endpoints)
     ]
