@@ -29,11 +29,11 @@ class Attempting(Applicant):
     model: Model
     request: Request
     target: Target | None = None
-    _attempts = 0
+    attempts = 0
     _at_target = False
     _head: AnswerHead | None = None
-    _assembler: Assembler | None = None
-    _first_s: float | None = None
+    assembler: Assembler | None = None
+    first_s: float | None = None
     _heard_s = 0.0
 
     def _answered(self, target: Target) -> None:
@@ -46,7 +46,7 @@ class Attempting(Applicant):
 
     def _has_other(self, target: Target) -> bool:
         untried = any(t.id not in self.tried and t is not target for t in self.model.targets)
-        return untried and self._attempts < ATTEMPTS_MAX
+        return untried and self.attempts < ATTEMPTS_MAX
 
     def _may_move(self, target: Target) -> bool:
         """Return whether the request may be sent to another target, and count that on the budget."""
@@ -86,14 +86,14 @@ class Attempting(Applicant):
 
     def _silence_max_s(self) -> float:
         tokens = self.cost_tokens
-        if self.request.stream or self._assembler is not None:
+        if self.request.stream or self.assembler is not None:
             tokens -= self.request.max_tokens
         stall_s, began = self.model.entry.stall_s, self._head is not None
         return stall.limit_s(self.gateway.settings, stall_s, silent_tokens=tokens, began=began)
 
     def _leave_target(self, whole_s: float | None = None) -> None:
         if self._at_target and self.target is not None:
-            self.target.gate.leave(self.cost_tokens, began=self._first_s is not None, whole_s=whole_s)
+            self.target.gate.leave(self.cost_tokens, began=self.first_s is not None, whole_s=whole_s)
             self._at_target = False
             if self.on_trial:
                 self.on_trial = self.target.standing.trial = False

@@ -47,5 +47,5 @@ def key_of(path: str, body: bytes) -> int:
     told = body.find(b"}", user, end)
     if told >= 0:
         end = told
-    begun = start + _PIECE_BYTES if start + _PIECE_BYTES < end else end
+    begun = min(end, start + _PIECE_BYTES)
     return crc32(body[user:end], crc32(body[start:begun])) * _SCATTER & 0xFFFFFFFF or 1

@@ -115,7 +115,7 @@ def test_who_joins_or_leaves_moves_only_his_share(count: int) -> None:
     assert 0.6 / (count + 1) < len(moved) / len(MANY_KEYS) < 1.5 / (count + 1)
 
 
-@pytest.mark.parametrize("slots", [(4, 4), (4, 4, 4, 4), (4, 8), (0, 4), (0, 0), (1, 64)])
+@pytest.mark.parametrize("slots", [(4, 4), (4, 4, 4, 4), (4, 8), (0, 4), (0, 0), (1, 8)])
 def test_every_endpoint_is_home_to_its_share(slots: tuple[int, ...]) -> None:
     ring = Ring({f"m-{i}": count for i, count in enumerate(slots)})
     homes = Counter(ring.home(key) for key in MANY_KEYS)
