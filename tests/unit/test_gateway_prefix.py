@@ -22,14 +22,19 @@ def chat(*messages: dict[str, Any], **more: Any) -> bytes:
 
 
 @given(
-    st.text(max_size=2000), st.text(max_size=1000), st.booleans(), st.booleans(), st.sampled_from(["system", "developer"])
-)  # fmt: skip
+    system=st.text(max_size=2000),
+    question=st.text(max_size=1000),
+    role_last=st.booleans(),
+    in_parts=st.booleans(),
+    role=st.sampled_from(["system", "developer"]),
+)
 def test_a_conversation_keeps_its_key_while_it_grows(
+    *,
     system: str,
     question: str,
     role_last: bool,
     in_parts: bool,
-    role: str,  # noqa: FBT001
+    role: str,
 ) -> None:
     asked: Any = [{"type": "text", "text": question}] if in_parts else question
     begun = [
