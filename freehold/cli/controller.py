@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from freehold.cli.config import Config, keys_path_for
-from freehold.cli.report import GatewayStatus, StackStatus
+from freehold.cli.report import GatewayStatus, StackStatus, told
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import GatewayStats, ReplicaStatus, Snapshot
@@ -171,7 +171,7 @@ class Controller:
                 errors_total=stats.errors_total if stats else None,
                 draining=self._stopping.is_set(),
             ),
-            replicas=tuple(self._fleet.statuses()),
+            replicas=told(self._fleet.statuses(), stats.ejected if stats else ()),
         )
 
     def show(self) -> None:

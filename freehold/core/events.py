@@ -104,3 +104,5 @@ class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_generation: int = -1
     draining: bool = False
     log_dropped_total: int = 0
+    ejected: tuple[str, ...] = ()
+    """Endpoints that it leaves alone for a while, or gives one request at a time to see whether they are well again."""

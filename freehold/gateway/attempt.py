@@ -1,7 +1,7 @@
 """What an attempt at a target says of that target, and whether the request may go to another one.
 
 The half of an exchange that judges: it counts failures and answers, asks the retry budget, and knows how long a target
-may be silent. What is sent, passed on and told to the client is decided in `exchange`.
+may be silent. It does not decide what is sent, passed on or told to the client: `exchange` does.
 """
 
 from typing import TYPE_CHECKING

@@ -23,8 +23,7 @@ _NO_ANSWER: dict[Failure, Reason] = {
 later costs one retry."""
 _IN_A_ROW = 5
 """Answers 5xx in a row that eject. Source: Envoy, outlier detection, consecutive_5xx."""
-_EJECTED_S_MIN = 1.0
-_DOUBLINGS_MAX = 3
+_EJECTED_S_MIN, _DOUBLINGS_MAX = 1.0, 3
 """1, 2, 4 and then 8 s. Source: our own choice; long enough for a llama.cpp restart (about 1 s), short enough that a
 replica which came back is found by the next few requests."""
 _FORGIVEN_S = 60.0

@@ -102,7 +102,7 @@ def _points(name: str, count: int) -> Iterator[int]:
         yield int.from_bytes(blake2b(f"{name}#{number}".encode(), digest_size=4).digest())
 
 
-def choose_by_key(candidates: Sequence[C], ring: Ring, key: int, *, cost_tokens: int) -> C | None:
+def choose_by_key(candidates: Sequence[C], ring: Ring, *, key: int, cost_tokens: int) -> C | None:
     """Return the first candidate on the ring that carries less than `LOAD_MAX` times its share of all tokens under way.
 
     The request's own cost counts among them, so that an idle endpoint always may. None: all that would are full.

@@ -93,6 +93,7 @@ class Gateway:
             snapshot_generation=self.directory.snapshot.generation,
             draining=self.draining,
             log_dropped_total=self.log_dropped(),
+            ejected=tuple(target.id for target in self.directory.targets() if target.standing.until_s),
         )
 
     @property

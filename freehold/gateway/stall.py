@@ -5,14 +5,17 @@ Each model has its own limit (`stall` in freehold.yaml, else what its engine fil
 Never longer than the gateway's own `timeouts`, which hold for every engine.
 """
 
-from freehold.gateway.settings import Settings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from freehold.gateway.settings import Settings
 
 STEP_TOKENS = 2048
 """Tokens that an engine may work through within its limit without a word. Source: llama.cpp's default of n_batch, the
 most prompt tokens that it takes in between two steps of the answers under way."""
 
 
-def limit_s(settings: Settings, stall_s: float, *, silent_tokens: int, began: bool) -> float:
+def limit_s(settings: "Settings", stall_s: float, *, silent_tokens: int, began: bool) -> float:
     """Return the longest silence, seconds; `stall_s` 0: the model has no limit of its own.
 
     `silent_tokens`: what has to be worked through before there is anything to say; `began`: the answer's head has come.

@@ -161,7 +161,7 @@ class Model:
             if key is None:
                 key = applicant.prefix_key = key_of(applicant.request.path, applicant.request.body)
             if key:
-                chosen = route.choose_by_key(targets, self._ring, key, cost_tokens=applicant.cost_tokens)
+                chosen = route.choose_by_key(targets, self._ring, key=key, cost_tokens=applicant.cost_tokens)
                 if chosen is not None:
                     self.meters.went(home=chosen.id == self._ring.home(key))
                     return chosen

@@ -48,6 +48,9 @@ def test_a_frozen_replica_is_diverted_from_within_its_stall_limit(box: Box, weig
             # The gateway looks twice a second; the rest is the other replica's answer on a loaded machine.
             assert STALL_S < max(took_s) < STALL_S + 3
             assert metric(stack, "freehold_gateway_ejections_total") >= 1
+            wait_until(
+                lambda: "ejected" in stack.replicas()[0]["reason"], timeout_s=10, what="status to tell"
+            )
         finally:
             os.kill(pid, signal.SIGCONT)
         wait_until(

@@ -70,7 +70,7 @@ def test_ties_go_round(count: int) -> None:
 
 @given(SPOTS, KEYS, st.integers(1, 3000))
 def test_never_over_the_load_bound_and_always_somebody(candidates: list[Spot], key: int, cost: int) -> None:
-    chosen = choose_by_key(candidates, ring_of(candidates), key, cost_tokens=cost)
+    chosen = choose_by_key(candidates, ring_of(candidates), key=key, cost_tokens=cost)
     assert chosen is not None
     total = sum(spot.gate.tokens for spot in candidates) + cost
     share = chosen.gate.limit / sum(spot.gate.limit for spot in candidates)
@@ -82,7 +82,7 @@ def test_the_first_on_the_ring_within_the_bound_is_chosen(
     candidates: list[Spot], key: int, cost: int
 ) -> None:
     ring = ring_of(candidates)
-    chosen = choose_by_key(candidates, ring, key, cost_tokens=cost)
+    chosen = choose_by_key(candidates, ring, key=key, cost_tokens=cost)
     assert chosen is not None
     bound = LOAD_MAX * (sum(s.gate.tokens for s in candidates) + cost) / sum(s.gate.limit for s in candidates)
     order = list(ring.walk(key))
@@ -101,7 +101,7 @@ def test_an_idle_home_takes_its_conversation_and_the_next_does_where_the_home_is
     order = list(ring.walk(key))
     for gone in range(count):
         left = [spot for spot in candidates if spot.id not in order[:gone]]
-        chosen = choose_by_key(left, ring, key, cost_tokens=7)
+        chosen = choose_by_key(left, ring, key=key, cost_tokens=7)
         assert chosen is not None
         assert chosen.id == order[gone]
 
