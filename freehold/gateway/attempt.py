@@ -85,11 +85,13 @@ class Attempting(Applicant):
             self._failed(target, "silent")
 
     def _silence_max_s(self) -> float:
+        stall_s, times = self.model.entry.stall_s, self.gateway.settings
+        if self._head is not None:
+            return stall.limit_s(times.between_bytes_s, stall_s, silent_tokens=0)
         tokens = self.cost_tokens
         if self.request.stream or self.assembler is not None:
             tokens -= self.request.max_tokens
-        stall_s, began = self.model.entry.stall_s, self._head is not None
-        return stall.limit_s(self.gateway.settings, stall_s, silent_tokens=tokens, began=began)
+        return stall.limit_s(times.first_byte_s, stall_s, silent_tokens=tokens)
 
     def _leave_target(self, whole_s: float | None = None) -> None:
         if self._at_target and self.target is not None:

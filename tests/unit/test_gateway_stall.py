@@ -2,24 +2,20 @@
 
 import pytest
 
-from freehold.gateway.settings import Settings
 from freehold.gateway.stall import STEP_TOKENS, limit_s
-
-SETTINGS = Settings(first_byte_s=600.0, between_bytes_s=500.0)
 
 
 @pytest.mark.parametrize(
-    ("stall_s", "tokens", "began", "wanted_s"),
+    ("stall_s", "tokens", "wanted_s"),
     [
-        (0.0, 10, False, 600.0),
-        (0.0, 10, True, 500.0),
-        (30.0, 10, False, 30.0),
-        (30.0, STEP_TOKENS, False, 30.0),
-        (30.0, 4 * STEP_TOKENS, False, 120.0),
-        (30.0, 100 * STEP_TOKENS, False, 600.0),
-        (30.0, 100 * STEP_TOKENS, True, 30.0),
-        (3600.0, 10, True, 500.0),
+        (0.0, 10, 600.0),
+        (0.0, 100 * STEP_TOKENS, 600.0),
+        (30.0, 0, 30.0),
+        (30.0, STEP_TOKENS, 30.0),
+        (30.0, 4 * STEP_TOKENS, 120.0),
+        (30.0, 100 * STEP_TOKENS, 600.0),
+        (3600.0, 10, 600.0),
     ],
 )
-def test_the_limit(*, stall_s: float, tokens: int, began: bool, wanted_s: float) -> None:
-    assert limit_s(SETTINGS, stall_s, silent_tokens=tokens, began=began) == wanted_s
+def test_the_limit(*, stall_s: float, tokens: int, wanted_s: float) -> None:
+    assert limit_s(600.0, stall_s, silent_tokens=tokens) == wanted_s
