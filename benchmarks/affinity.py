@@ -109,7 +109,7 @@ class Conversation:
 
     def __init__(self, number: int) -> None:
         self._rng = random.Random(number)
-        system = f"You are helper number {number}. " + self._words(150)
+        system = f"You are helper number {number}. " + self._words(60)
         self._messages = [{"role": "system", "content": system}]
         self._known_tokens = 0
 
@@ -118,7 +118,7 @@ class Conversation:
 
     def take_turn(self, url: str) -> Turn:
         """Ask the next question and return what the engine counted."""
-        self._messages.append({"role": "user", "content": f"What about {self._words(20)}?"})
+        self._messages.append({"role": "user", "content": f"What about {self._words(100)}?"})
         started_s = time.monotonic()
         answer = post(
             f"{url}/v1/chat/completions",

@@ -123,13 +123,13 @@ class Standing:
     def succeeded(self, now_s: float) -> bool:
         """Count an answer; return whether it brings the endpoint back.
 
-        Of one that answers, but badly, an answer that is no trial's says nothing new.
+        Of one that answers, but badly, an answer to what was sent before its ejection says nothing new.
         """
         self.answers += 1
         self.heard_s = now_s
         self._in_a_row = 0
         self.busy_until_s = 0.0
-        if not self.until_s or not (self.trial or self.no_answer):
+        if not self.until_s or not (self.trial or self.no_answer or self.until_s <= now_s):
             return False
         self.until_s = self.answers = self.failures = 0.0
         self.trial = False

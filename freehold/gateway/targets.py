@@ -161,7 +161,10 @@ class Model:
             if key is None:
                 key = applicant.prefix_key = key_of(applicant.request.path, applicant.request.body)
             if key:
-                chosen = route.choose_by_key(targets, self._ring, key=key, cost_tokens=applicant.cost_tokens)
+                load = route.Load(
+                    applicant.cost_tokens, self.admission.estimate.prompt_tokens(len(applicant.request.body))
+                )
+                chosen = route.choose_by_key(targets, self._ring, key=key, load=load)
                 if chosen is not None:
                     self.meters.went(home=chosen.id == self._ring.home(key))
                     return chosen
@@ -176,7 +179,9 @@ class Model:
         return ready or kept or sorted(untried, key=eject.badness)[:1]
 
     def failed(self, target: Target, failure: eject.Failure, now_s: float) -> eject.Reason | None:
-        """Count a failure of a target, and return for what reason it is ejected now, if it is."""
+        """Count a failure of a target, and return for what reason it is ejected now, if it is; the only one never is."""
+        if target.gone or len(self.targets) < 2:
+            return None
         reason = target.standing.note(failure, [each.standing for each in self.targets], now_s)
         if reason is not None:
             self._odd_until_s = inf

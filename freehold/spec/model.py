@@ -111,8 +111,8 @@ class ModelSpec(_Section):
     longer prompts get more in proportion. Another replica then answers, where there is one. Default: what the engine
     file says (llama-cpp 120s); for `external` nothing but `gateway.timeouts`, since nothing is known of it."""
     affinity: Annotated[str, OneOf(values=("prefix", "none"))] = "prefix"
-    """`prefix`: a conversation returns to the replica that has its beginning in its cache, unless that one has a
-    quarter more to do than the mean. `none`: each request goes to the replica with the least to do. Default `prefix`;
+    """`prefix`: a conversation returns to the replica that has its beginning in its cache, unless that one has
+    much more to do than the mean. `none`: each request goes to the replica with the least to do. Default `prefix`;
     with one replica it makes no difference."""
 
     @property

@@ -76,8 +76,8 @@ def test_a_home_that_has_too_much_to_do_is_passed_over(engines: Engines, tmp_pat
         for _ in range(8):
             stack.enter_context(gateway.client()).send(talk(1))
         wait_until(lambda: sum(len(engine.calls) for engine in pair) == 8, what="eight requests to arrive")
-        assert sorted(len(engine.calls) for engine in pair) in ([3, 5], [4, 4])
-        assert gateway.metric("freehold_gateway_affinity_total", where="away") >= 3
+        assert sorted(len(engine.calls) for engine in pair) in ([2, 6], [3, 5])
+        assert gateway.metric("freehold_gateway_affinity_total", where="away") >= 2
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -134,6 +134,13 @@ def test_an_answer_from_before_its_ejection_does_not_bring_an_outlier_back() -> 
     assert standing.succeeded(2.1)
 
 
+def test_after_its_time_any_answer_brings_an_outlier_back() -> None:
+    standing = Standing()
+    answers(standing, [], "xxxxx")
+    assert standing.succeeded(2.0)
+    assert standing.until_s == 0
+
+
 def test_any_answer_brings_one_back_that_was_taken_for_dead() -> None:
     standing = Standing()
     standing.note("stall", [], 1.0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.route import LOAD_MAX, RetryBudget, Ring, choose, choose_by_key
+from freehold.gateway.route import LOAD_MAX, Load, RetryBudget, Ring, choose, choose_by_key
 
 
 @dataclass
@@ -70,7 +70,7 @@ def test_ties_go_round(count: int) -> None:
 
 @given(SPOTS, KEYS, st.integers(1, 3000))
 def test_never_over_the_load_bound_and_always_somebody(candidates: list[Spot], key: int, cost: int) -> None:
-    chosen = choose_by_key(candidates, ring_of(candidates), key=key, cost_tokens=cost)
+    chosen = choose_by_key(candidates, ring_of(candidates), key=key, load=Load(cost))
     assert chosen is not None
     total = sum(spot.gate.tokens for spot in candidates) + cost
     share = chosen.gate.limit / sum(spot.gate.limit for spot in candidates)
@@ -82,7 +82,7 @@ def test_the_first_on_the_ring_within_the_bound_is_chosen(
     candidates: list[Spot], key: int, cost: int
 ) -> None:
     ring = ring_of(candidates)
-    chosen = choose_by_key(candidates, ring, key=key, cost_tokens=cost)
+    chosen = choose_by_key(candidates, ring, key=key, load=Load(cost))
     assert chosen is not None
     bound = LOAD_MAX * (sum(s.gate.tokens for s in candidates) + cost) / sum(s.gate.limit for s in candidates)
     order = list(ring.walk(key))
@@ -90,6 +90,18 @@ def test_the_first_on_the_ring_within_the_bound_is_chosen(
     assert sorted(order) == sorted(spot.id for spot in candidates)
     before = {spot.id: spot for spot in candidates if spot.id in order[: order.index(chosen.id)]}
     assert all(spot.gate.tokens >= bound * spot.gate.limit for spot in before.values())
+
+
+@given(SPOTS, KEYS, st.integers(1, 3000), st.integers(0, 3000))
+def test_only_the_home_may_carry_more_and_only_the_prompt(
+    candidates: list[Spot], key: int, cost: int, prompt: int
+) -> None:
+    ring = ring_of(candidates)
+    chosen = choose_by_key(candidates, ring, key=key, load=Load(cost, prompt))
+    assert chosen is not None
+    total = sum(spot.gate.tokens for spot in candidates) + cost
+    bound = LOAD_MAX * total * chosen.gate.limit / sum(spot.gate.limit for spot in candidates)
+    assert chosen.gate.tokens < bound + (prompt if chosen.id == ring.home(key) else 0)
 
 
 @given(st.integers(2, 8), KEYS)
@@ -101,7 +113,7 @@ def test_an_idle_home_takes_its_conversation_and_the_next_does_where_the_home_is
     order = list(ring.walk(key))
     for gone in range(count):
         left = [spot for spot in candidates if spot.id not in order[:gone]]
-        chosen = choose_by_key(left, ring, key=key, cost_tokens=7)
+        chosen = choose_by_key(left, ring, key=key, load=Load(7))
         assert chosen is not None
         assert chosen.id == order[gone]
 
