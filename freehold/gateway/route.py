@@ -10,7 +10,7 @@ much.
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 LOAD_MAX = 1.25
 """How much of the mean load an endpoint may carry and still be given a conversation because of its cache. Source: the c
@@ -102,23 +102,17 @@ def _points(name: str, count: int) -> Iterator[int]:
         yield int.from_bytes(blake2b(f"{name}#{number}".encode(), digest_size=4).digest())
 
 
-class Load(NamedTuple):
-    """What a request brings, in tokens."""
-
-    cost: int
-    prompt: int = 0
-    """What of the cost its home can have in its cache."""
-
-
-def choose_by_key(candidates: Sequence[C], ring: Ring, *, key: int, load: Load) -> C | None:
-    """Return the first candidate on the ring that carries less than `LOAD_MAX` times its share of all tokens under way.
+def choose_by_key(
+    candidates: Sequence[C], ring: Ring, *, key: int, cost_tokens: int, prompt_tokens: int = 0
+) -> tuple[C, bool] | None:
+    """Return the first on the ring that carries less than `LOAD_MAX` times its share of all tokens, and if it is home.
 
     The request's own cost counts among them, so that an idle endpoint always may. The home may carry the request's
     prompt more, since that is what another one would have to compute; without this, three requests at once on two
     replicas were enough to send conversations away (measured: docs/decisions/0005-routing.md). None: all that would
     are full.
     """
-    tokens, limits = load.cost, 0
+    tokens, limits = cost_tokens, 0
     for candidate in candidates:
         gate = candidate.gate
         tokens += gate.tokens
@@ -127,14 +121,14 @@ def choose_by_key(candidates: Sequence[C], ring: Ring, *, key: int, load: Load) 
     home = ring.home(key)
     for candidate in candidates:
         if candidate.id == home:
-            if candidate.gate.tokens - load.prompt < bound * candidate.gate.limit:
-                return candidate
+            if candidate.gate.tokens - prompt_tokens < bound * candidate.gate.limit:
+                return candidate, True
             break
     by_id = {candidate.id: candidate for candidate in candidates}
     for name in ring.walk(key):
         found = by_id.get(name)
         if found is not None and found.gate.tokens < bound * found.gate.limit:
-            return found
+            return found, name == home
     return None
 
 

@@ -161,13 +161,16 @@ class Model:
             if key is None:
                 key = applicant.prefix_key = key_of(applicant.request.path, applicant.request.body)
             if key:
-                load = route.Load(
-                    applicant.cost_tokens, self.admission.estimate.prompt_tokens(len(applicant.request.body))
+                cost, prompt = (
+                    applicant.cost_tokens,
+                    self.admission.estimate.prompt_tokens(len(applicant.request.body)),
                 )
-                chosen = route.choose_by_key(targets, self._ring, key=key, load=load)
-                if chosen is not None:
-                    self.meters.went(home=chosen.id == self._ring.home(key))
-                    return chosen
+                found = route.choose_by_key(
+                    targets, self._ring, key=key, cost_tokens=cost, prompt_tokens=prompt
+                )
+                if found is not None:
+                    self.meters.went(home=found[1])
+                    return found[0]
         self.turn += 1
         return route.choose(targets, turn=self.turn)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.route import LOAD_MAX, Load, RetryBudget, Ring, choose, choose_by_key
+from freehold.gateway.route import LOAD_MAX, RetryBudget, Ring, choose, choose_by_key
 
 
 @dataclass
@@ -70,8 +70,10 @@ def test_ties_go_round(count: int) -> None:
 
 @given(SPOTS, KEYS, st.integers(1, 3000))
 def test_never_over_the_load_bound_and_always_somebody(candidates: list[Spot], key: int, cost: int) -> None:
-    chosen = choose_by_key(candidates, ring_of(candidates), key=key, load=Load(cost))
-    assert chosen is not None
+    found = choose_by_key(candidates, ring_of(candidates), key=key, cost_tokens=cost)
+    assert found is not None
+    chosen, at_home = found
+    assert at_home == (chosen.id == ring_of(candidates).home(key))
     total = sum(spot.gate.tokens for spot in candidates) + cost
     share = chosen.gate.limit / sum(spot.gate.limit for spot in candidates)
     assert chosen.gate.tokens < LOAD_MAX * total * share
@@ -82,8 +84,10 @@ def test_the_first_on_the_ring_within_the_bound_is_chosen(
     candidates: list[Spot], key: int, cost: int
 ) -> None:
     ring = ring_of(candidates)
-    chosen = choose_by_key(candidates, ring, key=key, load=Load(cost))
-    assert chosen is not None
+    found = choose_by_key(candidates, ring, key=key, cost_tokens=cost)
+    assert found is not None
+    chosen, at_home = found
+    assert at_home == (chosen.id == ring.home(key))
     bound = LOAD_MAX * (sum(s.gate.tokens for s in candidates) + cost) / sum(s.gate.limit for s in candidates)
     order = list(ring.walk(key))
     assert order[0] == ring.home(key)
@@ -97,8 +101,10 @@ def test_only_the_home_may_carry_more_and_only_the_prompt(
     candidates: list[Spot], key: int, cost: int, prompt: int
 ) -> None:
     ring = ring_of(candidates)
-    chosen = choose_by_key(candidates, ring, key=key, load=Load(cost, prompt))
-    assert chosen is not None
+    found = choose_by_key(candidates, ring, key=key, cost_tokens=cost, prompt_tokens=prompt)
+    assert found is not None
+    chosen, at_home = found
+    assert at_home == (chosen.id == ring.home(key))
     total = sum(spot.gate.tokens for spot in candidates) + cost
     bound = LOAD_MAX * total * chosen.gate.limit / sum(spot.gate.limit for spot in candidates)
     assert chosen.gate.tokens < bound + (prompt if chosen.id == ring.home(key) else 0)
@@ -113,8 +119,10 @@ def test_an_idle_home_takes_its_conversation_and_the_next_does_where_the_home_is
     order = list(ring.walk(key))
     for gone in range(count):
         left = [spot for spot in candidates if spot.id not in order[:gone]]
-        chosen = choose_by_key(left, ring, key=key, load=Load(7))
-        assert chosen is not None
+        found = choose_by_key(left, ring, key=key, cost_tokens=7)
+        assert found is not None
+        chosen, at_home = found
+        assert at_home == (chosen.id == ring.home(key))
         assert chosen.id == order[gone]
 
 
