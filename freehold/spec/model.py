@@ -31,6 +31,11 @@ def _text(**more: Any) -> Any:
     return Field(default="", **more)
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Leave out of the published schema that nothing is the default: it is no value that a user may write."""
+    del schema["default"]
+
+
 class ModelSpec(_Section):
     """A model and how it is served."""
 
@@ -96,6 +101,17 @@ class ModelSpec(_Section):
     )
     """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
     `api_key_env`."""
+
+    stall: Annotated[float | None, Duration(least="1s", most="24h")] = Field(
+        default=None, examples=["30s"], json_schema_extra=_without_default
+    )
+    """How long the engine may say nothing to a request of up to 2048 tokens before it is taken for frozen, 1s to 24h;
+    longer prompts get more in proportion. Another replica then answers, where there is one. Default: what the engine
+    file says (llama-cpp 120s); for `external` nothing but `gateway.timeouts`, since nothing is known of it."""
+    affinity: Annotated[str, OneOf(values=("prefix", "none"))] = "prefix"
+    """`prefix`: a conversation returns to the replica that has its beginning in its cache, unless that one has
+    much more to do than the mean. `none`: each request goes to the replica with the least to do. Default `prefix`;
+    with one replica it makes no difference."""
 
     @property
     def managed(self) -> bool:
