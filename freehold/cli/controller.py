@@ -20,12 +20,12 @@ from freehold.cli.config import Config
 from freehold.cli.report import GatewayStatus, StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
-from freehold.core.events import GatewayStats, Snapshot
+from freehold.core.events import Snapshot
 from freehold.engines import all_engines
 from freehold.fleet.control import ControlServer, StateDir, until_finished
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
-from freehold.gateway.link import GatewayLink
+from freehold.gateway.links import GatewayLinks
 from freehold.gateway.settings import settings_from
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
@@ -99,11 +99,11 @@ class Controller:
         self._signals = 0
         self._recorded: dict[str, int | None] = {}
         spec, state = prepared.config.spec, prepared.state
-        self._link = GatewayLink(
+        self._link = GatewayLinks(
             settings_from(spec.gateway, log_path=str(state.logs / "gateway.log")),
             prepared.listener,
-            stderr_path=state.logs / "gateway.stderr.log",
-            on_start=lambda pid: self._record("gateway", pid),
+            log_dir=state.logs,
+            on_start=self._record,
         )
         self._fleet = Fleet(
             plans_for(prepared.config, prepared.weights),
@@ -117,7 +117,7 @@ class Controller:
 
     def status(self) -> StackStatus:
         """Return how everything is."""
-        stats: GatewayStats | None = self._link.stats if self._link.pid is not None else None
+        stats, pids = self._link.stats, self._link.pids
         return StackStatus(
             config=self._prepared.config.name,
             state_dir=str(self._prepared.state.path),
@@ -125,7 +125,9 @@ class Controller:
             started_wall_s=self._started_wall_s,
             gateway=GatewayStatus(
                 url=f"{self._prepared.url}/v1",
-                pid=self._link.pid,
+                pid=pids[0] if pids else None,
+                workers=self._link.workers,
+                workers_live=len(pids),
                 restarts=self._link.restarts,
                 in_flight=stats.in_flight if stats else None,
                 requests_total=stats.requests_total if stats else None,
@@ -171,7 +173,8 @@ class Controller:
             await fleet
             # Whoever asked for the stop on the control socket hears its end before the socket goes.
             await asyncio.sleep(0)
-        self._record("gateway", None)
+        for name in self._link.names:
+            self._record(name, None)
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._link.send(snapshot)

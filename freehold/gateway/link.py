@@ -35,7 +35,10 @@ Source: our own choice: many times the longest pause that a loaded machine of tw
 
 
 class GatewayLink:
-    """One gateway process, as its parent sees it; `on_start` is told the pid of each one that is started."""
+    """One gateway process, as its parent sees it.
+
+    `on_start` is told the pid of each one that is started; `on_end` is called when it has ended, before the next one.
+    """
 
     def __init__(
         self,
@@ -44,12 +47,14 @@ class GatewayLink:
         *,
         stderr_path: Path,
         on_start: Callable[[int], object] = bool,
+        on_end: Callable[[], object] = bool,
         silent_s: float = SILENT_S,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._stderr_path = stderr_path
         self._on_start = on_start
+        self._on_end = on_end
         self._silent_s = silent_s
         self._snapshot: Snapshot | None = None
         self._unsent = False
@@ -57,6 +62,7 @@ class GatewayLink:
         self._process: asyncio.subprocess.Process | None = None
         self._heard_s = 0.0
         self._stopping = False
+        self._stop_asked = asyncio.Event()
         self._log = get_logger("gateway.link")
         self.stats: GatewayStats | None = None
         self.restarts = 0
@@ -88,6 +94,7 @@ class GatewayLink:
             except (OSError, FreeholdError) as exc:
                 # A full disk or no process to be had: it may pass, and the engines must not go down with it.
                 self._log.error("gateway_not_started", why=str(exc))
+            self._on_end()
             if self._stopping:
                 return
             self.restarts += 1
@@ -97,11 +104,20 @@ class GatewayLink:
             self._log.error(
                 "gateway_ended", code=self._process.returncode if self._process else None, again_s=again_s
             )
-            await asyncio.sleep(again_s)
+            if await self._stops_within(again_s):
+                return
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._stop_asked.wait()
+        except TimeoutError:
+            return False
 
     def stop(self) -> None:
         """Let the gateway drain and end; `run` returns when it has. New connections are refused from now on."""
         self._stopping = True
+        self._stop_asked.set()
         self._listener.close()
         self._say(Drain())
 
@@ -136,7 +152,7 @@ class GatewayLink:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "freehold.gateway.run"),
                 *("--listen-fd", str(self._listener.fileno()), "--link-fd", str(link.fileno())),
-                pass_fds=(self._listener.fileno(), link.fileno()),
+                pass_fds=(self._listener.fileno(), link.fileno(), *self._shared_fds()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
@@ -146,6 +162,11 @@ class GatewayLink:
             )
         self._heard_s = monotonic_s()
         self._on_start(self._process.pid)
+
+    def _shared_fds(self) -> tuple[int, ...]:
+        """Return what this worker has in common with others, if there are any."""
+        settings = self._settings
+        return () if settings.board_fd < 0 else (settings.board_fd, *settings.wake_fds)
 
     def _stderr(self) -> BinaryIO:
         """Open the file for the little that a gateway says outside its log, begun anew past a bound; or nothing."""

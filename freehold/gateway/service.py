@@ -13,6 +13,7 @@ from freehold.core.clock import wall_s
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway import answers, refuse
 from freehold.gateway.body import read_body
+from freehold.gateway.crew import Crew
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.meters import Meters
@@ -34,14 +35,22 @@ CONNECTIONS_MAX = 20000
 class Gateway:
     """One gateway process."""
 
-    def __init__(self, settings: Settings, *, log_dropped: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        log_dropped: Callable[[], int] = lambda: 0,
+        crew: Crew | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.now_s: Callable[[], float] = loop.time
         self.tick_s = loop.time()
         """The time of the last tick: exact enough for deadlines of seconds, and free."""
         self.meters = Meters()
-        self.directory = Directory(self.meters.for_model, settings)
+        self.crew = crew
+        """The workers that share this address; None: there is only this one."""
+        self.directory = Directory(self.meters.for_model, settings, crew.board if crew else None)
         self.budget = RetryBudget(loop.time())
         self.connections: set[ClientConnection] = set()
         self.draining = False
@@ -53,6 +62,8 @@ class Gateway:
         self._date_s = 0
         self._snapshot_at_s = loop.time()
         self.meters.watch(self)
+        if crew is not None:
+            crew.join(self)
         self._tick()
 
     def __repr__(self) -> str:
@@ -191,3 +202,5 @@ class Gateway:
             connection.check(now_s)
         for model in self.directory.models.values():
             model.admission.line.turns.tidy()
+        if self.crew is not None:
+            self.crew.tick(self)

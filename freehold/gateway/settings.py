@@ -26,6 +26,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     client_stall_s: float = 60.0
     total_s: float = 3600.0
     drain_grace_s: float = 30.0
+    workers: int = 1
+    """How many gateway processes serve this address together."""
+    worker: int = 0
+    """Which of them this one is, from 0."""
+    board_fd: int = -1
+    """The memory that they share; -1: there is only one of them."""
+    wake_fds: tuple[int, ...] = ()
+    """Where each of them is woken."""
     log_path: str = ""
     """Where the gateway's JSON log lines go; empty: standard error."""
     log_level: LevelName = "info"
@@ -35,6 +43,7 @@ def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName
     """Return the settings that `gateway:` in freehold.yaml asks for."""
     times = spec.timeouts
     return Settings(
+        workers=spec.workers,
         queue_max_requests=spec.queue.max_requests,
         queue_max_tokens=spec.queue.max_tokens,
         queue_max_wait_s=spec.queue.max_wait,

@@ -13,10 +13,13 @@ from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.gateway import route
 from freehold.gateway.admission import Admission
+from freehold.gateway.board import Board
 from freehold.gateway.heads import request_start
 from freehold.gateway.limit import Gate
 from freehold.gateway.meters import ModelMeters
 from freehold.gateway.settings import Settings
+from freehold.gateway.shared_admission import SharedAdmission
+from freehold.gateway.shared_gate import SharedGate
 
 if TYPE_CHECKING:
     from freehold.gateway.upstream import UpstreamConnection
@@ -31,7 +34,9 @@ class Target:
     __slots__ = ("_failures", "_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
                  "id", "port", "prefix", "renamed", "slots", "suspect_until_s", "tls")  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0, board: Board | None = None
+    ) -> None:
         parts = urlsplit(endpoint.url)
         self.endpoint = endpoint
         self.engine = engine
@@ -42,7 +47,7 @@ class Target:
         self.port = parts.port or (443 if self.tls else 80)
         self.authority = parts.netloc
         self.prefix = parts.path.rstrip("/")
-        self.gate = Gate(slots=endpoint.slots, token_budget=endpoint.slots * context_tokens)
+        self.gate = self._gate(endpoint.slots * context_tokens, board)
         """Who may be here at once."""
         self.suspect_until_s = 0.0
         self.gone = False
@@ -56,10 +61,17 @@ class Target:
         suspected = f", suspect until {self.suspect_until_s:.1f}" if self.suspect_until_s else ""
         return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle{suspected}>"
 
+    def _gate(self, token_budget: int, board: Board | None) -> Gate:
+        if board is None:
+            return Gate(slots=self.slots, token_budget=token_budget)
+        # The address too: another incarnation at another address is another engine, and has room of its own.
+        row = board.row(f"endpoint {self.id} {self.endpoint.incarnation} {self.endpoint.url}")
+        return SharedGate(row, slots=self.slots, token_budget=token_budget)
+
     @property
     def in_flight(self) -> int:
-        """Return the requests under way here."""
-        return self.gate.in_flight
+        """Return the requests under way here, whoever sent them."""
+        return self.gate.present()
 
     @property
     def idle_count(self) -> int:
@@ -118,6 +130,7 @@ class Target:
     def retire(self) -> None:
         """Close idle connections and keep none from now on; requests under way go on."""
         self.gone = True
+        self.gate.retire()
         while self._idle:
             self._idle.pop().close()
 
@@ -127,13 +140,23 @@ class Model:
 
     __slots__ = ("admission", "engine", "entry", "meters", "targets", "turn")
 
-    def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
+    def __init__(
+        self,
+        entry: ModelEntry,
+        engine: Engine,
+        *,
+        meters: ModelMeters,
+        settings: Settings,
+        board: Board | None = None,
+    ) -> None:
         self.entry = entry
         self.engine = engine
         self.meters = meters
         self.targets: list[Target] = []
         self.turn = 0
-        self.admission = Admission(self, settings)
+        self.admission = (
+            Admission(self, settings) if board is None else SharedAdmission(self, settings, board)
+        )
 
     @property
     def in_flight(self) -> int:
@@ -154,6 +177,10 @@ class Model:
             chosen.gate.enter(cost_tokens)
         return chosen
 
+    def has_room(self, now_s: float, cost_tokens: int) -> bool:
+        """Return whether `take` would find a target for a request that was not tried anywhere yet."""
+        return bool(self._open(now_s, (), cost_tokens))
+
     def _open(self, now_s: float, tried: Collection[str], cost_tokens: int) -> list[Target]:
         untried = [target for target in self.targets if target.id not in tried]
         trusted = [target for target in untried if target.suspect_until_s <= now_s]
@@ -163,8 +190,11 @@ class Model:
 class Directory:
     """Models and targets of the newest snapshot."""
 
-    def __init__(self, meters_for: Callable[[str], ModelMeters], settings: Settings) -> None:
+    def __init__(
+        self, meters_for: Callable[[str], ModelMeters], settings: Settings, board: Board | None = None
+    ) -> None:
         self._meters_for = meters_for
+        self._board = board
         self._settings = settings
         self.snapshot = Snapshot(generation=-1)
         self.models: dict[str, Model] = {}
@@ -182,10 +212,7 @@ class Directory:
         self._apply_targets(snapshot, engines)
         known = self.models
         self.models = {
-            entry.name: known.get(entry.name)
-            or Model(
-                entry, engines[entry.engine], meters=self._meters_for(entry.name), settings=self._settings
-            )
+            entry.name: known.get(entry.name) or self._new_model(entry, engines[entry.engine])
             for entry in snapshot.models
         }
         for entry in snapshot.models:
@@ -196,6 +223,10 @@ class Directory:
             model.admission.targets_changed()
         return True
 
+    def _new_model(self, entry: ModelEntry, engine: Engine) -> Model:
+        meters = self._meters_for(entry.name)
+        return Model(entry, engine, meters=meters, settings=self._settings, board=self._board)
+
     def _apply_targets(self, snapshot: Snapshot, engines: dict[str, Engine]) -> None:
         # An endpoint that differs in anything (incarnation, key, slots) is another target, with connections of its own.
         ready = [endpoint for endpoint in snapshot.endpoints if endpoint.state is ReplicaState.READY]
@@ -205,7 +236,7 @@ class Directory:
         for endpoint in ready:
             if endpoint not in self._targets:
                 engine, tokens = engines[endpoint.engine], context.get(endpoint.model, 0)
-                self._targets[endpoint] = Target(endpoint, engine, context_tokens=tokens)
+                self._targets[endpoint] = Target(endpoint, engine, context_tokens=tokens, board=self._board)
 
     def targets(self) -> Iterable[Target]:
         """Return every target in use."""

@@ -30,6 +30,8 @@ class Declared:
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets in the metric's unit, rising, without `+Inf`."""
+    pooled: Literal["sum", "max"] = "sum"
+    """What several processes' numbers make together: most are parts of a whole; some are each process's word on it."""
 
 
 TTFT_BUCKETS_S = (
@@ -139,6 +141,7 @@ DECLARED: tuple[Declared, ...] = (
         kind="gauge",
         help="1 while more requests come than can be answered, so that waits are kept short.",
         labels=(MODEL,),
+        pooled="max",
     ),
     Declared(
         name="freehold_gateway_queue_wait_seconds",
@@ -158,6 +161,7 @@ DECLARED: tuple[Declared, ...] = (
         kind="gauge",
         help="Requests that an endpoint may be given at once now.",
         labels=(ENDPOINT,),
+        pooled="max",
     ),
     Declared(name="freehold_gateway_connections", kind="gauge", help="Client connections open now."),
     Declared(
@@ -170,29 +174,34 @@ DECLARED: tuple[Declared, ...] = (
         name="freehold_gateway_snapshot_generation",
         kind="gauge",
         help="Generation of the endpoint snapshot in use.",
+        pooled="max",
     ),
     Declared(
         name="freehold_gateway_snapshot_age_seconds",
         kind="gauge",
         help="Time since the snapshot in use arrived.",
+        pooled="max",
     ),
     Declared(
         name="freehold_replica_state",
         kind="gauge",
         help="1 for the state that a replica is in, 0 for the others.",
         labels=(MODEL, REPLICA, STATE),
+        pooled="max",
     ),
     Declared(
         name="freehold_replica_restarts_total",
         kind="counter",
         help="Times a replica's process was started again after a failure.",
         labels=(MODEL, REPLICA),
+        pooled="max",
     ),
     Declared(
         name="freehold_replica_tokens_per_second",
         kind="gauge",
         help="Generated tokens per second by the engine's own counter; absent when unknown.",
         labels=(MODEL, REPLICA),
+        pooled="max",
     ),
     Declared(
         name="freehold_log_dropped_total",
@@ -210,6 +219,7 @@ DECLARED: tuple[Declared, ...] = (
         kind="gauge",
         help="Always 1; the label names the running version.",
         labels=(VERSION,),
+        pooled="max",
     ),
     Declared(
         name="freehold_metrics_folded_total",

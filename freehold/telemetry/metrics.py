@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.core import Metric as Family
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_CONTENT_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
 
 from freehold import __version__
 from freehold.telemetry.declared import DECLARED, Declared, Kind
@@ -131,6 +132,11 @@ class _Readable(Series[Number]):
         """
         self._reading = reading
 
+    @property
+    def is_read(self) -> bool:
+        """Return whether its series come from a callback."""
+        return self._reading is not None
+
     def now(self) -> dict[Values, float]:
         """Return every series' number at this moment."""
         if self._reading is None:
@@ -193,19 +199,29 @@ class Histogram(Series[Spread]):
 class Metrics:
     """All declared metrics of one process, and its scrape."""
 
-    def __init__(self, declared: tuple[Declared, ...] = DECLARED) -> None:
+    def __init__(
+        self, declared: tuple[Declared, ...] = DECLARED, *, process: Collector | None = None
+    ) -> None:
+        """Take the table, and who tells of the process; None: this process is told of."""
         self._series: dict[str, Counter | Gauge | Histogram] = {
             row.name: self._build(row) for row in declared
         }
         self._expose_constants()
         self.registry = CollectorRegistry()
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)
+        if process is None:
+            ProcessCollector(registry=self.registry)
+        else:
+            self.registry.register(process)
 
     def __repr__(self) -> str:
         return (
             f"<Metrics names={len(self._series)} series={sum(len(s.cells) for s in self._series.values())}>"
         )
+
+    def series(self) -> Iterator["Counter | Gauge | Histogram"]:
+        """Yield all there are, in the table's order."""
+        yield from self._series.values()
 
     def counter(self, name: str) -> Counter:
         """Return the declared counter; another name or kind is our own mistake."""
