@@ -9,27 +9,34 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from freehold.cli.config import Config
+from freehold.cli.config import Config, keys_path_for
 from freehold.cli.report import GatewayStatus, StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
-from freehold.core.events import Snapshot
+from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
 from freehold.fleet.control import ControlServer, StateDir, until_finished
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.gateway.links import GatewayLinks
-from freehold.gateway.settings import settings_from
+from freehold.gateway.settings import Settings, settings_from
+from freehold.ledger.drainer import Drainer
+from freehold.ledger.journal import JOURNAL_NAME
+from freehold.ledger.reconcile import EngineReading
+from freehold.ledger.spool import remove_folder
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
 
+_LAST_DRAIN_S = 5.0
+"""How long the end of a stack waits for the ledger's disk. Source: our own choice; a round takes milliseconds, and what
+is left over is in the spool for the next start."""
 OnStatus = Callable[[StackStatus], object]
 
 
@@ -43,6 +50,8 @@ class Prepared:
     url: str
     weights: Mapping[str, Path]
     """Verified files by model name."""
+    spool: Path
+    """The ledger's spool folder, made."""
 
 
 def plans_for(config: Config, weights: Mapping[str, Path]) -> list[ReplicaPlan]:
@@ -86,6 +95,31 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
     ]
 
 
+def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
+    """Yield what the engines' own counters of generated tokens say now."""
+    now_s = wall_s()
+    for replica in replicas:
+        if replica.tokens_total is not None and replica.started_wall_s is not None:
+            yield EngineReading(
+                replica=replica.id,
+                started_us=int(replica.started_wall_s * 1e6),
+                day=int(now_s // 86400),
+                tokens_total=int(replica.tokens_total),
+                read_us=int(now_s * 1e6),
+            )
+
+
+def _gateway_settings(prepared: "Prepared") -> Settings:
+    config, state = prepared.config, prepared.state
+    settings = settings_from(
+        config.spec.gateway, spool_path=str(prepared.spool), log_path=str(state.logs / "gateway.log")
+    )
+    if config.spec.gateway.auth == "none":
+        return settings
+    keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
+    return msgspec.structs.replace(settings, keys_path=keys_path, budgets_path=budgets_path)
+
+
 class Controller:
     """One running stack."""
 
@@ -99,8 +133,9 @@ class Controller:
         self._signals = 0
         self._recorded: dict[str, int | None] = {}
         spec, state = prepared.config.spec, prepared.state
+        self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
         self._link = GatewayLinks(
-            settings_from(spec.gateway, log_path=str(state.logs / "gateway.log")),
+            _gateway_settings(prepared),
             prepared.listener,
             log_dir=state.logs,
             on_start=self._record,
@@ -160,6 +195,7 @@ class Controller:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
                 loop.add_signal_handler(number, self.stop)
+        self._books.start()
         async with ControlServer(self._prepared.state, self._answer):
             fleet = asyncio.create_task(self._fleet.run())
             gateway = asyncio.create_task(self._link.run())
@@ -175,6 +211,11 @@ class Controller:
             await asyncio.sleep(0)
         for name in self._link.names:
             self._record(name, None)
+        if not await asyncio.to_thread(self._books.stop, _LAST_DRAIN_S):
+            self._log.error(
+                "ledger_not_drained", spool=str(self._prepared.spool), doing="the next start goes on"
+            )
+        remove_folder(self._prepared.spool)
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._link.send(snapshot)
@@ -183,6 +224,7 @@ class Controller:
             if self._recorded.get(replica.id) != replica.pid:
                 self._recorded[replica.id] = replica.pid
                 self._record(replica.id, replica.pid)
+        self._books.note(_readings(snapshot.replicas))
         self.show()
 
     def _record(self, name: str, pid: int | None) -> None:

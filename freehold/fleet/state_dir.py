@@ -1,7 +1,7 @@
 """The state directory: who runs here, what of an earlier run still lives, where the control socket is.
 
 One controller per directory, kept by a file lock: the kernel lets go of it when its holder dies, by whatever death,
-so there are no stale locks. Nothing here is needed to serve; it holds no history and no secrets.
+so there are no stale locks. Nothing here is needed to serve; it holds no secrets, and of history only the ledger.
 """
 
 import contextlib

@@ -8,9 +8,8 @@ It deliberately takes one connection at a time: whoever takes all that wait leav
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from freehold.gateway.http_in import ClientConnection
 
 if TYPE_CHECKING:
     from freehold.gateway.crew import Crew
@@ -25,7 +24,15 @@ _AGAIN_S = 0.1  # No more descriptors, or memory: it may pass; the queue in the 
 class Acceptor:
     """Takes connections for one of several workers."""
 
-    def __init__(self, gateway: "Gateway", crew: "Crew", listener: socket.socket) -> None:
+    def __init__(
+        self,
+        new_connection: Callable[[], asyncio.BaseProtocol],
+        gateway: "Gateway",
+        *,
+        crew: "Crew",
+        listener: socket.socket,
+    ) -> None:
+        self._new_connection = new_connection
         self._gateway = gateway
         self._board = crew.board
         self._listener = listener
@@ -78,4 +85,4 @@ class Acceptor:
         task.add_done_callback(self._joining.discard)
 
     async def _join(self, connected: socket.socket) -> None:
-        await self._loop.connect_accepted_socket(lambda: ClientConnection(self._gateway), connected)
+        await self._loop.connect_accepted_socket(self._new_connection, connected)

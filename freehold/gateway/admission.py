@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from freehold.gateway import refuse
 from freehold.gateway.admit import Bounds, Line, Reason, Turned
-from freehold.gateway.estimate import Estimate, read_usage
+from freehold.gateway.caller import Caller
+from freehold.gateway.estimate import Estimate
 from freehold.gateway.fair import Claim, Flow
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.settings import Settings
+from freehold.gateway.usage import Usage
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = (
     0.02  # How late a refusal may be beyond its wait. Source: half of what the design allows at p99.
 )
-_LEARN_EVERY = 16  # While nobody waits, one answer of so many is read for its usage. Source: our own choice.
 
 _WORDS: dict[Reason, str] = {
     "queue_full": "The queue for {name} is full.",
@@ -55,11 +56,16 @@ class Applicant:
     tried: frozenset[str] = frozenset()
     """Targets that failed this request."""
 
+    def belongs_to(self, caller: Caller) -> None:
+        """Wait in this caller's turn from now on."""
+        limits = caller.record.limits
+        self.caller, self.weight, self.priority = caller.id, limits.weight, limits.priority
+
 
 class Admission:
     """The queue in front of one model's targets."""
 
-    __slots__ = ("_again", "_answers", "_looking", "_pumping", "estimate", "line", "model")
+    __slots__ = ("_again", "_looking", "_pumping", "estimate", "line", "model")
 
     def __init__(self, model: "Model", settings: Settings) -> None:
         self.model = model
@@ -74,7 +80,6 @@ class Admission:
         self.estimate = Estimate(context_tokens=model.entry.max_context_tokens)
         self._again: dict[Exchange, float] = {}
         """Exchanges that look for another target, with the time until which they may."""
-        self._answers = 0
         self._pumping = False
         self._looking: asyncio.TimerHandle | None = None
 
@@ -131,20 +136,14 @@ class Admission:
             self._again.pop(exchange, None)
             self.pump()
 
-    def saw_end(self, exchange: "Exchange", data: bytes) -> None:
-        """Learn from the end of an answer what the request really cost, if it says so; not always, that costs time."""
-        self._answers += 1
-        if self._answers % _LEARN_EVERY and not self.line.waiting:
+    def learn(self, exchange: "Exchange", usage: Usage | None) -> None:
+        """Take the real usage of an exchange that is not over yet, where its engine told it."""
+        if usage is None or usage.prompt_tokens is None:
             return
-        usage = read_usage(data)
-        if usage is not None:
-            self.learn(exchange, prompt_tokens=usage[0], answer_tokens=usage[1])
-
-    def learn(self, exchange: "Exchange", *, prompt_tokens: int, answer_tokens: int) -> None:
-        """Take the real usage of an exchange that is not over yet."""
-        exchange.real_tokens = prompt_tokens + answer_tokens
+        answer_tokens = usage.completion_tokens or 0
+        exchange.real_tokens = usage.prompt_tokens + answer_tokens
         self.estimate.learn(
-            len(exchange.request.body), prompt_tokens=prompt_tokens, answer_tokens=answer_tokens
+            len(exchange.request.body), prompt_tokens=usage.prompt_tokens, answer_tokens=answer_tokens
         )
 
     def totals(self) -> tuple[int, int, int]:

@@ -31,6 +31,8 @@ class Assembler:
         self._answer: Json = {}
         self._error: ApiError | None = None
         self.size_bytes = 0
+        self.events = 0
+        """Events taken so far: about one a token."""
 
     def feed(self, data: bytes) -> None:
         """Take payload bytes, cut anywhere."""
@@ -65,6 +67,7 @@ class Assembler:
         elif event.get("error") or event.get("type") == "error":
             self._error = from_engine(_status_of(event.get("error")), data)
         else:
+            self.events += 1
             self._take_event(event)
 
     def _take_event(self, event: Json) -> None:

@@ -20,6 +20,7 @@ class Asked(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
+    stream_options: msgspec.Raw = msgspec.Raw(b"")
 
     @property
     def answer_tokens(self) -> int:
@@ -87,6 +88,26 @@ def as_stream(data: bytes, *, with_usage: bool) -> bytes:
     if with_usage:
         changes["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
     return rewrite(data, changes)
+
+
+def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
+    """Return a stream request's body (as `read_body` accepted it) that asks for the usage chunk.
+
+    `options` is its `stream_options`. None: it asks already, or its options are nothing that an engine could take.
+    """
+    if not options:
+        at = data.index(b"{") + 1
+        return b'%b"stream_options":{"include_usage":true},%b' % (data[:at], data[at:])
+    try:
+        told = msgspec.json.decode(options)
+        if not isinstance(told, dict | None) or (told or {}).get("include_usage"):
+            return None
+        # Usage with every chunk hangs on `include_usage`: without that, the caller had not got it.
+        kept = {name: value for name, value in (told or {}).items() if name != "continuous_usage_stats"}
+        options = msgspec.Raw(msgspec.json.encode(kept | {"include_usage": True}))
+        return rewrite(data, {"stream_options": options})
+    except RecursionError:
+        return None
 
 
 def with_model(data: bytes, model: str) -> bytes:

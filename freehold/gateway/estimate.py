@@ -4,8 +4,6 @@ The cost is the prompt's estimate, from the body's bytes, plus the answer's `max
 model from the usage that engines report. No tokenizer is asked: that would cost more than the answer is worth here.
 """
 
-import re
-
 BYTES_PER_TOKEN = 4.0
 """Bytes of body per prompt token until the model's own figure is known. Source: OpenAI's rule of thumb for English."""
 ANSWER_TOKENS = 256
@@ -41,20 +39,3 @@ class Estimate:
             self._bytes_per_token += (seen - self._bytes_per_token) * (1 - _KEPT)
         if answer_tokens > 0:
             self._answer_tokens += (answer_tokens - self._answer_tokens) * (1 - _KEPT)
-
-
-_PROMPT = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,9})\b')
-_ANSWER = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,9})\b')
-_TAIL_BYTES = 2048  # Usage stands at an answer's end; llama.cpp's timings behind it are some 400 bytes. Source: measured.
-
-
-def read_usage(data: bytes) -> tuple[int, int] | None:
-    """Return the prompt and answer tokens that the end of an answer reports, in any engine's dialect; None: none.
-
-    Text of a model cannot be taken for it: quotes inside JSON strings are escaped.
-    """
-    tail = data[-_TAIL_BYTES:]
-    prompt, answer = _PROMPT.findall(tail), _ANSWER.findall(tail)
-    if not prompt:
-        return None
-    return int(prompt[-1]), int(answer[-1]) if answer else 0

@@ -11,15 +11,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
-from freehold.gateway import body, refuse
+from freehold.gateway import account, refuse
 from freehold.gateway.admission import Applicant
-from freehold.gateway.assemble import Assembler, assembler_for
+from freehold.gateway.assemble import Assembler
+from freehold.gateway.body import too_deep
 from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
+from freehold.gateway.meter import StreamMeter, meter_for
+from freehold.gateway.outgoing import body_for, request_bytes
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
 from freehold.gateway.targets import Model, Target
 from freehold.gateway.upstream import Passing, UpstreamConnection, connect
+from freehold.gateway.usage import Usage, whole_usage
 
 if TYPE_CHECKING:
     from freehold.gateway.http_in import ClientConnection
@@ -35,7 +39,6 @@ _TRY_ELSEWHERE = frozenset(
     {429, 502, 503, 504}
 )  # Busy or dead behind it; 500 is the model's output and is passed on.
 _GIVEN_UP_S = 1.0  # A client that leaves sooner says nothing of the engine. Source: our own choice.
-_WITH_USAGE_OPTION = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 class Exchange(Applicant):
@@ -51,17 +54,19 @@ class Exchange(Applicant):
     _at_target = False
     _connection: UpstreamConnection | None = None
     _connecting: asyncio.Task[None] | None = None
-    _attempts = 0
+    attempts = 0
     _fresh = False
     _head: AnswerHead | None = None
     _pending = b""
     _kept: tuple[bytes, ...] = ()
-    _assembler: Assembler | None = None
-    _first_s: float | None = None
+    assembler: Assembler | None = None
+    first_s: float | None = None
     _heard = False
     _paused_s: float | None = None
     _made_bytes = 0
     _seen_bytes = 0
+    usage: Usage | None = None
+    _noted = False
 
     def __init__(
         self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
@@ -70,41 +75,45 @@ class Exchange(Applicant):
         self.client = client
         self.model = model
         self.request = request
-        self._started_s = self._begun_s = self._heard_s = gateway.now_s()
+        self.started_s = self._begun_s = self._heard_s = gateway.now_s()
+        if request.caller is not None:
+            self.belongs_to(request.caller)
 
     def __repr__(self) -> str:
         at = self.target.id if self.target else "nowhere"
-        return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self._answer_bytes} bytes passed>"
+        return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self.answer_bytes} bytes passed>"
 
     @property
-    def _answer_bytes(self) -> int:
+    def answer_bytes(self) -> int:
         """Return how much of an answer's body the client was given."""
         return self._made_bytes if self.passing is None else self.passing.bytes
 
     @property
     def deadline_s(self) -> float:
         """Return when the whole answer must be there, on the loop's clock."""
-        return self._started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
+        return self.started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
 
     # Sending
 
     def start(self) -> None:
         """Begin: find a target with room and send the request there, or wait for one."""
         self.gateway.budget.earn()
-        target = self.model.admission.enter(self, self._started_s)
+        target = self.model.admission.enter(self, self.started_s)
         if target is not None:
             self._attempt(target)
 
     def proceed(self, target: Target) -> None:
         """Send the request after a wait; a place at `target` is taken already."""
         self._heard_s = self.gateway.now_s()
-        if not self._attempts:
+        if not self.attempts:
             self._begun_s = self._heard_s
         self._attempt(target)
 
     def turn_away(self, refusal: Refusal) -> None:
         """Refuse the request, which waited in vain; no engine saw it."""
         self.done = True
+        if self.request.grant is not None:
+            self.request.grant.end(refusal.error.status, 0, asked=False)
         self.client.refuse(refusal, self.request)
 
     def no_other_target(self) -> None:
@@ -112,7 +121,7 @@ class Exchange(Applicant):
         self._refuse(self._no_replica())
 
     def _attempt(self, target: Target) -> None:
-        self._attempts += 1
+        self.attempts += 1
         self.target, self._at_target = target, True
         connection = None if self._fresh else target.take_idle()
         if connection is not None:
@@ -122,8 +131,8 @@ class Exchange(Applicant):
 
     def _attempt_again(self, target: Target | None = None) -> None:
         """Begin another attempt; what the one before had begun to hear is forgotten."""
-        self._heard_s, self._head, self._kept, self._assembler = self.gateway.now_s(), None, (), None
-        self._first_s = self.passing = None
+        self._heard_s, self._head, self._kept, self.assembler = self.gateway.now_s(), None, (), None
+        self.first_s = self.passing = None
         target = target or self.model.admission.enter_again(self, self._heard_s)
         if target is not None:
             self._attempt(target)
@@ -146,43 +155,24 @@ class Exchange(Applicant):
         self._send(connection, target)
 
     def _send(self, connection: UpstreamConnection, target: Target) -> None:
-        try:
-            data = self._engine_request(target)
-        except RecursionError:
-            target.keep(connection)
-            self._refuse(body.too_deep())
-            return
+        data = self.request.body
+        if not target.as_it_is:
+            try:
+                data, self.assembler = body_for(self.request, target)
+            except RecursionError:
+                target.keep(connection)
+                self._refuse(too_deep())
+                return
         self._connection = connection
-        connection.send(self, data)
+        connection.send(self, request_bytes(self.request, target, data))
         if self._paused_s is not None:
             connection.pause()
-
-    def _engine_request(self, target: Target) -> bytes:
-        request = self.request
-        data = request.body if target.as_it_is else self._adapted_body(target)
-        return b"%b%d\r\n%b%b\r\n%b" % (
-            target.request_start(request.path),
-            len(data),
-            request.id_line,
-            request.passed,
-            data,
-        )
-
-    def _adapted_body(self, target: Target) -> bytes:
-        request, data = self.request, self.request.body
-        if target.renamed:
-            data = body.with_model(data, target.endpoint.upstream_model)
-        if target.engine.stream_to_abort and not request.stream:
-            self._assembler = assembler_for(request.path)
-            if self._assembler is not None:
-                data = body.as_stream(data, with_usage=request.path in _WITH_USAGE_OPTION)
-        return data
 
     # What the engine's connection calls
 
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
-        plain = head.status == 200 and head.keep_alive and self._assembler is None
+        plain = head.status == 200 and head.keep_alive and not head.event_stream and self.assembler is None
         return plain and self.request.keep_alive and not self.gateway.draining
 
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
@@ -190,10 +180,12 @@ class Exchange(Applicant):
         assert self.target is not None
         self._connection = None
         self.target.succeeded()
-        self.model.admission.saw_end(self, data)
         self._made_bytes = len(data)
-        self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
+        self.usage = whole_usage(data)
+        # Before the last byte leaves: what a client has is in the ledger, whenever this process is killed.
         self._finish(200)
+        lines = self.request.id_line, self.gateway.date_line, self.request.limit_lines
+        self.client.write(b"%b%b%b%b\r\n%b" % (head.start, *lines, data))
         self.client.answered()
 
     def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
@@ -214,13 +206,17 @@ class Exchange(Applicant):
     def _choose_mode(self, head: AnswerHead) -> None:
         if head.status >= 300 and head.status != 304:
             self.wants_payload, self.on_body = True, self._collect
-        elif self._assembler is not None and head.event_stream:
+        elif self.assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
         else:
-            self.passing = Passing(self.client.write)
+            self.passing, head = meter_for(head, self.request, write=self.client.write, on_last=self._on_last)
             self._pending = self._client_head(head)
-            self.wants_payload = head.chunked and not self.request.http11
             self.on_body = self._splice
+
+    def _on_last(self, last_bytes: int) -> None:
+        """Write the answer down as complete: its last bytes are about to leave."""
+        assert self._head is not None
+        self._note(self._head.status, complete=True, last_bytes=last_bytes)
 
     def _client_head(self, head: AnswerHead) -> bytes:
         http11 = self.request.http11
@@ -240,7 +236,6 @@ class Exchange(Applicant):
             if self._pending:
                 self._splice(b"")
             assert self.passing is not None
-            self.model.admission.saw_end(self, self.passing.last)
             self._finish(self._head.status)
             self.client.answered()
 
@@ -251,9 +246,9 @@ class Exchange(Applicant):
             # An answer without a length ends with its connection; that it is whole cannot be known, as HTTP/1.0 goes.
             self.on_end()
             return
-        if self._answer_bytes:
+        if self.answer_bytes:
             self._cut(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not self._fresh and frame is None and self._attempts < ATTEMPTS_MAX:
+        elif connection.served and not self._fresh and frame is None and self.attempts < ATTEMPTS_MAX:
             # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on
             # this request takes no other pooled one, so that it meets that only once.
             self._fresh = True
@@ -276,7 +271,7 @@ class Exchange(Applicant):
 
     def _first_byte(self) -> None:
         assert self.target is not None
-        self._first_s = now_s = self.gateway.now_s()
+        self.first_s = now_s = self.gateway.now_s()
         self.target.gate.first_byte(now_s - self._heard_s)
 
     def _collect(self, data: bytes) -> None:
@@ -287,12 +282,12 @@ class Exchange(Applicant):
             self.on_end()
 
     def _assemble(self, data: bytes) -> None:
-        assert self._assembler is not None
+        assert self.assembler is not None
         self._heard = True
-        if self._first_s is None:
+        if self.first_s is None:
             self._first_byte()
-        self._assembler.feed(data)
-        if self._assembler.size_bytes > _ANSWER_BYTES_MAX:
+        self.assembler.feed(data)
+        if self.assembler.size_bytes > _ANSWER_BYTES_MAX:
             self._stop_engine()
             self._refuse(
                 refuse.bad_gateway("The answer is larger than this gateway puts together; ask for a stream.")
@@ -306,13 +301,13 @@ class Exchange(Applicant):
         )
 
     def _answer_assembled(self) -> None:
-        assert self._assembler is not None
-        result = self._assembler.result()
+        assert self.assembler is not None
+        result = self.assembler.result()
         if isinstance(result, ApiError):
             self._refuse(Refusal(error=result, by_engine=True))
             return
         self._made_bytes = len(result)
-        self.model.admission.saw_end(self, result)
+        self.usage = whole_usage(result)
         self._finish(200)
         self.client.reply(self.request, 200, body=result)
 
@@ -327,7 +322,7 @@ class Exchange(Applicant):
 
     def _has_other(self, target: Target) -> bool:
         untried = any(t.id not in self.tried and t is not target for t in self.model.targets)
-        return untried and self._attempts < ATTEMPTS_MAX
+        return untried and self.attempts < ATTEMPTS_MAX
 
     def _attempt_failed(self, reason: str) -> None:
         target = self.target
@@ -354,7 +349,7 @@ class Exchange(Applicant):
 
     def _no_replica(self) -> Refusal:
         return refuse.unavailable(
-            f"No replica of {self.model.entry.name} could answer; attempts: {self._attempts}.",
+            f"No replica of {self.model.entry.name} could answer; attempts: {self.attempts}.",
             code="engine_failed",
         )
 
@@ -365,23 +360,14 @@ class Exchange(Applicant):
         at = self.target.id if self.target else ""
         self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
         self._finish(502)
-        if self._head.event_stream and frame is not None and frame.at_border:
-            self.client.write(self._error_event(message))
+        assert self.passing is not None
+        if self._head.event_stream and frame is not None and self.passing.at_border(frame):
+            request, last = self.request, self.passing.last
+            self.client.write(refuse.in_band(message, request.path, chunked=request.http11, last=last))
             self.client.close()
         else:
             # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
             self.client.abort(reset=not self.keeps_client)
-
-    def _error_event(self, message: str) -> bytes:
-        said = refuse.event(
-            refuse.bad_gateway(f"{message} This answer is not complete.").error, self.request.path
-        )
-        assert self.passing is not None
-        if not self.passing.last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
-            said = b"\n\n" + said
-        if not self.request.http11:
-            return said
-        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
 
     def _refuse(self, refusal: Refusal) -> None:
         # An engine was asked, so the request is counted by its status and not among those that no engine saw.
@@ -436,8 +422,8 @@ class Exchange(Applicant):
             self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
         elif not self._at_target:
             return
-        elif self._heard or self._answer_bytes != self._seen_bytes:
-            self._heard, self._heard_s, self._seen_bytes = False, now_s, self._answer_bytes
+        elif self._heard or self.answer_bytes != self._seen_bytes:
+            self._heard, self._heard_s, self._seen_bytes = False, now_s, self.answer_bytes
         elif self._paused_s is not None:
             if now_s - self._paused_s > times.client_stall_s:
                 self.gateway.meters.cut(self.model.entry.name, "client_stall")
@@ -459,7 +445,7 @@ class Exchange(Applicant):
     def _engine_gone(self, message: str, *, code: str) -> None:
         frame = self._connection.frame if self._connection is not None else None
         self._stop_engine()
-        if self._answer_bytes:
+        if self.answer_bytes:
             self._cut(frame, message, reason=code)
         elif code == "timeout":
             self._refuse(refuse.timeout(message))
@@ -473,7 +459,7 @@ class Exchange(Applicant):
 
     def _leave_target(self, whole_s: float | None = None) -> None:
         if self._at_target and self.target is not None:
-            self.target.gate.leave(self.cost_tokens, began=self._first_s is not None, whole_s=whole_s)
+            self.target.gate.leave(self.cost_tokens, began=self.first_s is not None, whole_s=whole_s)
             self._at_target = False
 
     def _finish(self, status: int) -> None:
@@ -481,10 +467,20 @@ class Exchange(Applicant):
             return
         self.done = True
         now_s = self.gateway.now_s()
+        unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
+        self._note(status, complete=status < 400 and not unfinished)
         self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)
-        took_s = now_s - self._started_s
-        ttft_s = None if self._first_s is None else self._first_s - self._started_s
+        if self.request.grant is not None:
+            self.request.grant.end(status, self.answer_bytes, asked=self.attempts > 0)
+        took_s = now_s - self.started_s
+        ttft_s = None if self.first_s is None else self.first_s - self.started_s
         self.model.meters.finished(
-            self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self._answer_bytes
+            self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self.answer_bytes
         )
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
+
+    def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
+        """Settle what this request came to, once."""
+        if not self._noted:
+            self._noted = True
+            account.settle(self, status, complete=complete, last_bytes=last_bytes)

@@ -5,6 +5,7 @@ used again), whether a cut fell on a chunk border (so that an error can still be
 is assembled, the payload inside the chunks. It never searches for an end marker, since text may contain one.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 # A chunk-size line is at most 16 hex digits (RFC 9112 7.1 sets no limit; 64-bit sizes need 16) plus extensions.
@@ -158,6 +159,21 @@ def is_one_chunk(data: bytes) -> bool:
     eol = data.find(b"\r\n", 0, 20)
     size_bytes = _SIZES_SEEN.get(data[:eol])
     return size_bytes is not None and eol + size_bytes + 4 == len(data) and data.endswith(b"\r\n")
+
+
+def is_known_chunk(data: bytes, heads: Mapping[int, bytes]) -> bool:
+    """Return whether `data`, read on a chunk border, is exactly one more chunk with one event of a known shape.
+
+    `heads` has, by the length of such a chunk, its size line and the first bytes of its event.
+    """
+    size_bytes = len(data)
+    head = heads.get(size_bytes)
+    return (
+        head is not None
+        and data.startswith(head)
+        and data.find(b"\n", len(head)) == size_bytes - 4
+        and data.endswith(b"\n\r\n")
+    )
 
 
 def _chunk_size(line: bytes) -> int:

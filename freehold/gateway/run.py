@@ -22,6 +22,7 @@ from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.accept import Acceptor
 from freehold.gateway.crew import Crew
 from freehold.gateway.http_in import ClientConnection
+from freehold.gateway.http_in_keys import KeyedConnection
 from freehold.gateway.listener import BACKLOG, listen
 from freehold.gateway.service import CONNECTIONS_MAX, Gateway
 from freehold.gateway.settings import Settings
@@ -80,13 +81,14 @@ class Child:
         loop.set_exception_handler(self._on_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
+        kind = ClientConnection if self.gateway.callers is None else KeyedConnection
         server: asyncio.Server | Acceptor
         if self.gateway.crew is None:
-            server = await loop.create_server(
-                lambda: ClientConnection(self.gateway), sock=self.listener, backlog=BACKLOG
-            )
+            server = await loop.create_server(lambda: kind(self.gateway), sock=self.listener, backlog=BACKLOG)
         else:
-            server = Acceptor(self.gateway, self.gateway.crew, self.listener)
+            server = Acceptor(
+                lambda: kind(self.gateway), self.gateway, crew=self.gateway.crew, listener=self.listener
+            )
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_YOUNG)

@@ -5,6 +5,7 @@ Each is a bound: nothing in the gateway waits or grows without one.
 
 import msgspec
 
+from freehold.ledger.spool import SPOOL_BYTES_MAX
 from freehold.spec.model import GatewaySpec
 from freehold.telemetry.logs import LevelName
 
@@ -34,12 +35,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The memory that they share; -1: there is only one of them."""
     wake_fds: tuple[int, ...] = ()
     """Where each of them is woken."""
+    spool_path: str = ""
+    """Folder of the ledger's spool; empty: nothing is written down."""
+    spool_max_bytes: int = SPOOL_BYTES_MAX
+    keys_path: str = ""
+    """The keys file; empty: nobody is asked for a key."""
+    budgets_path: str = ""
+    """Where what keys have spent of their monthly budgets is kept; not empty where `keys_path` is not."""
+    metrics_open: bool = True
+    """False: `/metrics` wants a key as well."""
     log_path: str = ""
     """Where the gateway's JSON log lines go; empty: standard error."""
     log_level: LevelName = "info"
 
 
-def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName = "info") -> Settings:
+def settings_from(
+    spec: GatewaySpec, *, spool_path: str = "", log_path: str = "", log_level: LevelName = "info"
+) -> Settings:
     """Return the settings that `gateway:` in freehold.yaml asks for."""
     times = spec.timeouts
     return Settings(
@@ -58,6 +70,8 @@ def settings_from(spec: GatewaySpec, *, log_path: str = "", log_level: LevelName
         client_stall_s=times.client_stall,
         total_s=times.total,
         drain_grace_s=spec.drain_grace,
+        spool_path=spool_path,
+        metrics_open=spec.address.loopback,
         log_path=log_path,
         log_level=log_level,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
-from freehold.gateway.frame import BadFramingError, Frame, is_one_chunk
+from freehold.gateway.frame import BadFramingError, Frame, is_known_chunk, is_one_chunk
 from freehold.gateway.heads import HEAD_BYTES_MAX, AnswerHead, may_become_head, read_head
 
 if TYPE_CHECKING:
@@ -31,14 +31,31 @@ _INTERIM_MAX = (
 class Passing:
     """What of an answer has gone to the client as it came; shared by the connection and its exchange."""
 
-    __slots__ = ("bytes", "last", "write")
+    __slots__ = ("bytes", "chunks", "heads", "last", "write")
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self.write = write
         self.bytes = 0
         """Bytes of the body, its framing included."""
+        self.chunks = 0
+        """Reads that were passed on after one look."""
         self.last = b""
         """The last read."""
+        self.heads: dict[int, bytes] | None = None
+        """What a chunk that needs no more than a look begins with, by its length; None: every chunk is such a one."""
+
+    def fast(self, frame: Frame) -> "Passing | None":
+        """Return this where a next read of one whole chunk may be passed on after one look."""
+        return self if frame.at_border else None
+
+    def at_border(self, frame: Frame) -> bool:
+        """Return whether an in-band message may be added now."""
+        return frame.at_border
+
+    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
+        """Return how many bytes of a read belong to the answer, and what goes to the client. Raises BadFramingError."""
+        used = frame.feed(data)
+        return used, data if used == len(data) else data[:used]
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -86,11 +103,14 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand body bytes on; read the head first; distrust bytes that nobody asked for."""
         passing = self._passing
-        if passing is not None and is_one_chunk(data):
+        if passing is not None and (
+            is_one_chunk(data) if passing.heads is None else is_known_chunk(data, passing.heads)
+        ):
             # The way of nearly every token. Between 200 streams nothing is in the processor's cache, so what counts
             # is how few objects are touched.
             passing.bytes += len(data)
             passing.last = data
+            passing.chunks += 1
             passing.write(data)
         elif self.frame is not None:
             self._body(data, self.frame)
@@ -206,8 +226,10 @@ class UpstreamConnection(asyncio.Protocol):
                     if self.exchange is exchange:
                         exchange.on_body(piece)
             else:
-                used = frame.feed(data)
-                exchange.on_body(data if used == len(data) else data[:used])
+                assert exchange.passing is not None
+                used, out = exchange.passing.take(data, frame)
+                if out:
+                    exchange.on_body(out)
         except BadFramingError as exc:
             self._distrust(str(exc))
             return
@@ -215,7 +237,8 @@ class UpstreamConnection(asyncio.Protocol):
             if frame.done:
                 self._finish(exchange, trusted=used == len(data))
             else:
-                self._passing = exchange.passing if frame.at_border and not exchange.wants_payload else None
+                passing = None if exchange.wants_payload else exchange.passing
+                self._passing = None if passing is None else passing.fast(frame)
 
     def _finish(self, exchange: "Exchange", *, trusted: bool) -> None:
         self.served += 1

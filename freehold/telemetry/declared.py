@@ -170,6 +170,12 @@ DECLARED: tuple[Declared, ...] = (
         help="Connections to an endpoint open now, idle ones included.",
         labels=(ENDPOINT,),
     ),
+    Declared(name="freehold_gateway_keys", kind="gauge", help="API keys that are accepted now."),
+    Declared(
+        name="freehold_gateway_keys_trouble",
+        kind="gauge",
+        help="1 while the keys file or the budgets on disk cannot be used; /health says why.",
+    ),
     Declared(
         name="freehold_gateway_snapshot_generation",
         kind="gauge",
@@ -202,6 +208,31 @@ DECLARED: tuple[Declared, ...] = (
         help="Generated tokens per second by the engine's own counter; absent when unknown.",
         labels=(MODEL, REPLICA),
         pooled="max",
+    ),
+    Declared(
+        name="freehold_ledger_records_total",
+        kind="counter",
+        help="Requests written to the ledger's spool.",
+    ),
+    Declared(
+        name="freehold_ledger_dropped_total",
+        kind="counter",
+        help="Requests that could not be written down: the spool was full or failed.",
+    ),
+    Declared(
+        name="freehold_ledger_spool_bytes",
+        kind="gauge",
+        help="Bytes of records that are not in the ledger file yet.",
+    ),
+    Declared(
+        name="freehold_ledger_lag_seconds",
+        kind="gauge",
+        help="Age of the oldest record that is not in the ledger file yet; 0: none waits.",
+    ),
+    Declared(
+        name="freehold_ledger_drain_errors_total",
+        kind="counter",
+        help="Times that the ledger file could not be written to; the records stay in the spool.",
     ),
     Declared(
         name="freehold_log_dropped_total",

@@ -192,7 +192,7 @@ def test_a_stream_of_such_an_engine_is_spliced(client: Client, engine: Engine) -
     client.send(ask("cpp", stream=True))
     assert client.read_answer().body == STREAMED
     assert engine.calls[0].json["stream"] is True
-    assert "stream_options" not in engine.calls[0].json
+    assert engine.calls[0].json["stream_options"] == {"include_usage": True}
 
 
 def test_its_plain_errors_and_plain_answers_pass(client: Client, engine: Engine) -> None:

@@ -7,6 +7,7 @@ wherever it hid, and only what this test started is ever ended.
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import msgspec
 import psutil
 
 from freehold.cli.status import running_status
+from freehold.ledger.spool import spool_folder
 from waiting import wait_until
 
 MARK = "E2E_BOX"
@@ -136,16 +138,21 @@ class Box:
         """Return every process that carries this box's mark, zombies left out."""
         return [process for process in psutil.process_iter() if _environment(process).get(MARK) == self.mark]
 
+    def command_lines(self) -> list[str]:
+        """Return how every process of this box was started, as any user of the machine can read it."""
+        return [" ".join(process.cmdline()) for process in self.living()]
+
     def assert_nothing_left(self, timeout_s: float = GONE_S) -> None:
         wait_until(lambda: not self.living(), timeout_s=timeout_s, what=f"the end of {self.living()}")
 
     def kill_all(self) -> list[str]:
-        """End what lives, and return what that was."""
+        """End what lives, return what that was, and take the ledger's spool from the tmpfs."""
         found = [(process, _words(process)) for process in self.living()]
         for process, _ in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs([process for process, _ in found], timeout=5)
+        shutil.rmtree(spool_folder(Path(self.env["FREEHOLD_STATE_DIR"])), ignore_errors=True)
         return [words for _, words in found]
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from freehold.gateway.body import read_body
-from freehold.gateway.estimate import ANSWER_TOKENS, Estimate, read_usage
+from freehold.gateway.estimate import ANSWER_TOKENS, Estimate
 from freehold.gateway.refuse import Refusal
 
 
@@ -33,24 +33,6 @@ def test_nonsense_in_usage_cannot_make_a_prompt_free_or_endless() -> None:
     for _ in range(1000):
         estimate.learn(1, prompt_tokens=10**9, answer_tokens=1)
     assert estimate.cost_tokens(1000, 1) <= 2100
-
-
-@pytest.mark.parametrize(
-    ("tail", "usage"),
-    [
-        (b'{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}', (7, 5)),
-        (b'"usage": {"completion_tokens": 5, "prompt_tokens": 7}, "timings": {"prompt_n": 1}}', (7, 5)),
-        (b'{"usage":{"input_tokens":7,"output_tokens":5}}', (7, 5)),
-        (b'data: {"usage":{"prompt_tokens":7,"completion_tokens":5}}\n\ndata: [DONE]\n\n', (7, 5)),
-        (b'{"data":[],"usage":{"prompt_tokens":7,"total_tokens":7}}', (7, 0)),
-        (b'{"text":"x","usage":{"prompt_tokens":7,"completion_tokens":5}}' + b" " * 1900, (7, 5)),
-        (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n', None),
-        (rb'{"content":"\"prompt_tokens\": 999, \"completion_tokens\": 9"}', None),
-        (b"", None),
-    ],
-)
-def test_usage_is_found_at_the_end_of_an_answer(tail: bytes, usage: tuple[int, int] | None) -> None:
-    assert read_usage(b"x" * 5000 + tail) == usage
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,213 @@
+"""`freehold usage`: what was used, by model, key, endpoint, day or hour, while the stack runs and when it is down.
+
+It only reads: the ledger file, and what still lies in the spool. Times are UTC. Nothing is guessed: requests of whose
+tokens something is unknown are counted in a column of their own, and so are estimates and requests that could not be
+recorded. Beside it stands what the engines counted themselves, and the gap.
+"""
+
+import csv
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.say import UserMistakes, say_json, styled
+from freehold.core.clock import wall_s
+from freehold.core.units import Unreadable, parse_duration_s
+from freehold.ledger.drainer import waiting_records
+from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
+from freehold.ledger.reconcile import EngineReading, Gap, reconcile
+from freehold.ledger.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up, tally
+from freehold.ledger.spool import spool_folder
+from freehold.spec.problems import Problem, nearest_hint
+
+_DAY_US = DAY_HOURS * HOUR_US
+_HEADS = {
+    "prompt_tokens": "prompt",
+    "cached_tokens": "cached",
+    "completion_tokens": "completion",
+    "estimated_tokens": "estimated",
+}
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z?)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What the ledger says."""
+
+    tallies: list[Tally]
+    """Of the time asked for."""
+    gaps: list[Gap]
+    """Over the whole days that it touches."""
+
+
+def read_time_us(text: str, now_s: float) -> int | None:
+    """Return Unix microseconds for `2026-11-24`, `2026-11-24T10:00Z` (UTC) or `7d` (that long ago); None: unreadable."""
+    if _DATE.fullmatch(text):
+        try:
+            return int(datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC).timestamp() * 1e6)
+        except ValueError:
+            return None
+    ago_s = parse_duration_s(text)
+    return None if isinstance(ago_s, Unreadable) else int((now_s - ago_s) * 1e6)
+
+
+def read_books(state_path: Path, span: Span) -> Books:
+    """Return the ledger of the stack with this state folder; an empty one where nothing was ever recorded."""
+    # The spool first: what is drained in between is then found in the file, and is not counted twice.
+    waiting = waiting_records(spool_folder(state_path))
+    path = state_path / JOURNAL_NAME
+    first_day, end_day = span.since_us // _DAY_US, -(-span.until_us // _DAY_US)
+    days = Span(since_us=first_day * _DAY_US, until_us=end_day * _DAY_US)
+    if not path.exists():
+        found, whole, readings = _sums(waiting, span), _sums(waiting, days), list[EngineReading]()
+    else:
+        journal = Journal(path, read_only=True)
+        found, whole = journal.tallies(span, waiting), journal.tallies(days, waiting)
+        readings = journal.readings()
+        journal.close()
+    return Books(tallies=found, gaps=reconcile(whole, readings, first_day=first_day, end_day=end_day))
+
+
+def _sums(waiting: Sequence[Any], span: Span) -> list[Tally]:
+    return [tally(record) for record in waiting if span.has(record)]
+
+
+@click.command("usage")
+@click.option("--since", default="", help="From then on, UTC: 2026-11-24, 2026-11-24T10:00Z, or 7d ago.")
+@click.option("--until", default="", help="Up to and without then, in the same forms.")
+@click.option(
+    "--by", default="model", help=f"What to sort by, with commas: {', '.join(DIMENSIONS)}.", show_default=True
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@config_option
+@state_dir_option
+@json_option
+def command(
+    *,
+    since: str,
+    until: str,
+    by: str,
+    as_csv: bool,
+    config_flag: Path | None,
+    state_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Show who used what: requests and tokens, and what the engines counted themselves."""
+    span, dimensions = _read_options(since, until, by, as_json=as_json)
+    books = read_books(state_dir_for(state_dir, find_config(config_flag)), span)
+    rows = roll_up(books.tallies, dimensions)
+    if as_json:
+        say_json(_as_json(rows, dimensions, books.gaps))
+    elif as_csv:
+        _show_csv(rows, dimensions)
+    else:
+        _show_table(rows, dimensions)
+        _show_gaps(books.gaps)
+
+
+def _read_options(since: str, until: str, by: str, *, as_json: bool) -> tuple[Span, list[Dimension]]:
+    problems, now_s = [], wall_s()
+    times: dict[str, int] = {}
+    for name, text in (("--since", since), ("--until", until)):
+        found = read_time_us(text, now_s) if text else None
+        if found is not None:
+            times[name] = max(0, found)
+        elif text:
+            hint = "for example 2026-11-24, 2026-11-24T10:00Z, 24h or 7d"
+            problems.append(Problem(where=name, message=f"{text!r} is no time", hint=hint))
+    words = [word.strip() for word in by.split(",")]
+    for word in words:
+        if word not in DIMENSIONS:
+            hint = nearest_hint(word, DIMENSIONS)
+            problems.append(Problem(where="--by", message=f"cannot sort by {word!r}", hint=hint))
+    if problems:
+        raise UserMistakes(problems, as_json=as_json)
+    until_us = times.get("--until", int(now_s * 1e6) + _DAY_US)
+    return Span(since_us=times.get("--since", 0), until_us=until_us), [d for d in DIMENSIONS if d in words]
+
+
+Rows = list[tuple[tuple[str, ...], Tally]]
+
+
+def _sums_of(row: Tally) -> dict[str, int]:
+    return {name: getattr(row, name) for name in SUMS}
+
+
+def _as_json(rows: Rows, dimensions: Sequence[Dimension], gaps: Sequence[Gap]) -> dict[str, Any]:
+    return {
+        "usage": [dict(zip(dimensions, place, strict=True)) | _sums_of(row) for place, row in rows],
+        "engines": [asdict(gap) | {"gap_tokens": gap.gap_tokens} for gap in gaps],
+    }
+
+
+def _show_csv(rows: Rows, dimensions: Sequence[Dimension]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([*dimensions, *SUMS])
+    for place, row in rows:
+        writer.writerow([*place, *_sums_of(row).values()])
+
+
+def _show_table(rows: Rows, dimensions: Sequence[Dimension]) -> None:
+    if not rows:
+        click.echo("nothing was recorded in that time")
+        return
+    # Nobody needs a column of noughts; what is worth a look has some.
+    total = roll_up([row for _, row in rows], ())[0][1]
+    shown = [
+        name
+        for name in SUMS
+        if getattr(total, name) or name in {"requests", "prompt_tokens", "completion_tokens"}
+    ]
+    lines = [[*dimensions, *(_HEADS.get(name, name) for name in shown)]]
+    lines += [
+        [*(part or "-" for part in place), *(f"{getattr(row, n):,}" for n in shown)] for place, row in rows
+    ]
+    if len(rows) > 1:
+        words = ["total", *[""] * (len(dimensions) - 1)] if dimensions else []
+        lines.append([*words, *(f"{getattr(total, n):,}" for n in shown)])
+    for index, cells in enumerate(_aligned(lines, left=len(dimensions))):
+        click.echo(styled(cells, bold=True) if index == 0 else cells)
+
+
+def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _show_gaps(gaps: Sequence[Gap]) -> None:
+    """Print what the engines counted beside what is recorded, for the whole days touched."""
+    known = [gap for gap in gaps if gap.engine_tokens is not None]
+    if not known:
+        return
+    click.echo()
+    lines = [["engine", "its own count", "recorded", "gap"]]
+    for gap in known:
+        share = f"{100 * (gap.gap_tokens or 0) / gap.engine_tokens:.1f}%" if gap.engine_tokens else "-"
+        lines.append(
+            [
+                gap.endpoint,
+                f"{gap.engine_tokens:,}",
+                f"{gap.ledger_tokens:,}",
+                f"{gap.gap_tokens:,} ({share})",
+            ]
+        )
+    for index, cells in enumerate(_aligned(lines, left=1)):
+        click.echo(styled(cells, bold=True) if index == 0 else cells)
+    click.echo(
+        styled(
+            "generated tokens over whole days (UTC); the gap holds readiness checks and cut answers", dim=True
+        )
+    )

@@ -1,0 +1,150 @@
+"""The gateway's pen: turns the end of each request into one ledger record and appends it to the spool.
+
+A record is written before the last bytes of its answer leave, with one write to tmpfs, so that whatever a client has
+is in the ledger although the process is killed a moment later. Nothing waits: a spool that is full costs a record, and
+`/health` and `/metrics` say so. Draining is the controller's business; what is told of it here is read from the files
+beside the spool, only when somebody asks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from freehold.core.clock import wall_s
+from freehold.gateway.meter import SILENT_EVENTS, StreamMeter, WholeMeter
+from freehold.gateway.request import Request
+from freehold.gateway.upstream import Passing
+from freehold.gateway.usage import Usage
+from freehold.ledger.drainer import SpoolState, spool_state
+from freehold.ledger.record import Basis, Outcome, Record
+from freehold.ledger.spool import SpoolWriter
+from freehold.telemetry.metrics import Metrics, Reading
+
+BEHIND_S = 30.0
+"""Older than this, an undrained record makes the ledger `behind`. Source: our own choice: sixty rounds of the drainer."""
+_NO_USAGE = Usage()
+_CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How one request ended, as its exchange knows it; times in seconds."""
+
+    model: str
+    endpoint: str
+    status: int
+    complete: bool
+    meter: Passing | None
+    """What the answer was passed on through; None: it was not passed on as it came."""
+    usage: Usage | None
+    """The usage of an answer that was not passed on as it came; None: unknown."""
+    events: int
+    """Events that were heard of an answer that was put together: about one a token."""
+    bytes: int
+    ttft_s: float | None
+    took_s: float
+    retries: int
+
+    def outcome(self) -> Outcome:
+        """Return how it ended in one word."""
+        if self.complete:
+            return Outcome.COMPLETE
+        if self.status == _CLIENT_LEFT:
+            return Outcome.ABANDONED
+        return Outcome.CUT if self.bytes else Outcome.FAILED
+
+
+class Recorder:
+    """Writes records of one gateway process."""
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._spool = SpoolWriter(folder, max_bytes=max_bytes)
+        self._folder = folder
+        self._seq = 0
+        self._told_dropped = 0
+
+    def __repr__(self) -> str:
+        return f"<Recorder {self._spool!r}>"
+
+    def note(self, request: Request, ending: Ending, heard: "Heard") -> None:
+        """Write one request down, or count that it could not be."""
+        self._seq += 1
+        outcome = ending.outcome()
+        usage = heard.usage or _NO_USAGE
+        completion, basis = heard.completion(outcome)
+        dropped = self._spool.dropped_total
+        # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
+        record = Record(
+            self._spool.run, self._seq, int(wall_s() * 1e6),
+            request.request_id, request.key_id, ending.model, request.path, ending.endpoint,
+            ending.status, outcome, basis, request.stream,
+            usage.prompt_tokens, usage.cached_tokens, completion,
+            heard.chunks, ending.bytes,
+            None if ending.ttft_s is None else int(ending.ttft_s * 1e6), int(ending.took_s * 1e6),
+            max(0, ending.retries),
+            None,
+            dropped - self._told_dropped,
+        )  # fmt: skip
+        if self._spool.append(record):
+            self._told_dropped = dropped
+
+    def health(self) -> dict[str, Any]:
+        """Return what `/health` says of the ledger."""
+        state = spool_state(self._folder)
+        return {
+            "status": self._status(state),
+            "spool_bytes": state.waiting_bytes,
+            "lag_s": round(state.lag_s, 1),
+            "dropped": self._spool.dropped_total,
+            "error": self._spool.last_error or state.drain.last_error,
+        }
+
+    def _status(self, state: SpoolState) -> str:
+        if self._spool.dropped_total > self._told_dropped:
+            return "dropping"
+        return "behind" if state.lag_s > BEHIND_S or state.drain.last_error else "ok"
+
+    def watch(self, metrics: Metrics) -> None:
+        """Let `/metrics` read how the ledger is at each scrape."""
+        spool, folder = self._spool, self._folder
+        gauges: dict[str, Reading] = {
+            "freehold_ledger_spool_bytes": lambda: {(): spool_state(folder).waiting_bytes},
+            "freehold_ledger_lag_seconds": lambda: {(): spool_state(folder).lag_s},
+        }
+        counters: dict[str, Reading] = {
+            "freehold_ledger_records_total": lambda: {(): spool.records_total},
+            "freehold_ledger_dropped_total": lambda: {(): spool.dropped_total},
+            "freehold_ledger_drain_errors_total": lambda: {(): spool_state(folder).drain.errors_total},
+        }
+        for name, reading in gauges.items():
+            metrics.gauge(name).read_from(reading)
+        for name, reading in counters.items():
+            metrics.counter(name).read_from(reading)
+
+
+class Heard(msgspec.Struct, gc=False):
+    """What was heard of an answer."""
+
+    usage: Usage | None
+    tokens: int | None
+    """About how many tokens its engine was heard to make; None: that cannot be told."""
+    chunks: int
+
+    def completion(self, outcome: Outcome) -> tuple[int | None, Basis]:
+        """Return the answer's tokens and what that number rests on."""
+        if self.usage is not None and self.usage.completion_tokens is not None:
+            return self.usage.completion_tokens, Basis.MEASURED
+        if self.tokens is not None:
+            return self.tokens, Basis.ESTIMATED
+        return None, Basis.NONE if outcome is Outcome.FAILED else Basis.UNKNOWN
+
+
+def hear(ending: Ending, path: str) -> Heard:
+    """Return what was heard of an answer that was asked for at `path`."""
+    meter = ending.meter
+    if isinstance(meter, StreamMeter):
+        return Heard(meter.end(), meter.tokens, meter.events + meter.chunks)
+    if isinstance(meter, WholeMeter):
+        return Heard(meter.end(), None, 0)
+    tokens = max(0, ending.events - SILENT_EVENTS.get(path, 0)) if ending.events else None
+    return Heard(ending.usage, tokens, 0)

@@ -1,0 +1,1 @@
+"""Who used what: one short record per request, spooled in memory, kept in SQLite, added up and reconciled."""

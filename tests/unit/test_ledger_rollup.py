@@ -1,0 +1,82 @@
+"""Sums by day and model; what is unknown adds nothing and is counted."""
+
+import pytest
+
+from freehold.ledger.reconcile import EngineReading, reconcile
+from freehold.ledger.record import Basis, Outcome, Record
+from freehold.ledger.rollup import Dimension, Tally, roll_up, tally
+
+DAY_US = 86_400_000_000
+DAY = 20_781  # 2026-11-24
+
+
+def record(**more: object) -> Record:
+    told = {
+        "run": 1, "seq": 1, "time_us": DAY * DAY_US + 1, "request_id": "r", "key_id": "k", "model": "m", "path": "/p",
+        "endpoint": "m-0", "status": 200, "outcome": Outcome.COMPLETE, "basis": Basis.MEASURED, "stream": True,
+    }  # fmt: skip
+    return Record(**(told | more))
+
+
+MEASURED = record(prompt_tokens=10, cached_tokens=4, completion_tokens=5)
+CUT = record(outcome=Outcome.CUT, basis=Basis.ESTIMATED, completion_tokens=7, lost=3)
+UNKNOWN = record(basis=Basis.UNKNOWN, model="n")
+FAILED = record(outcome=Outcome.FAILED, basis=Basis.NONE, status=503, time_us=(DAY + 1) * DAY_US)
+
+
+def test_estimates_and_unknowns_never_pass_for_measured_tokens() -> None:
+    (((), total),) = roll_up(map(tally, (MEASURED, CUT, UNKNOWN, FAILED)), ())
+    assert total == Tally(
+        requests=4, complete=2, interrupted=1, failed=1, unknown=2, prompt_tokens=10, cached_tokens=4,
+        completion_tokens=5, estimated_tokens=7, lost=3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("by", "places"),
+    [
+        (["model"], [("m",), ("n",)]),
+        (["day"], [("2026-11-24",), ("2026-11-25",)]),
+        (["hour"], [("2026-11-24T00:00Z",), ("2026-11-25T00:00Z",)]),
+        (["key", "endpoint"], [("k", "m-0")]),
+    ],
+)
+def test_rows(by: list[Dimension], places: list[tuple[str, ...]]) -> None:
+    rows = roll_up(map(tally, (MEASURED, CUT, UNKNOWN, FAILED)), by)
+    assert [place for place, _ in rows] == places
+    assert sum(row.requests for _, row in rows) == 4
+
+
+def test_nothing_is_no_row() -> None:
+    assert roll_up([], ["model"]) == []
+
+
+def reading(day: int, tokens: int, *, started_us: int = 1, replica: str = "m-0") -> EngineReading:
+    return EngineReading(replica, started_us, day, tokens, read_us=day * DAY_US)
+
+
+def gaps(
+    readings: list[EngineReading], first: int = DAY, end: int = DAY + 1
+) -> dict[str, tuple[int | None, int]]:
+    found = reconcile([tally(MEASURED), tally(CUT)], readings, first_day=first, end_day=end)
+    return {gap.endpoint: (gap.engine_tokens, gap.ledger_tokens) for gap in found}
+
+
+def test_a_counter_begins_anew_with_each_start() -> None:
+    assert gaps([reading(DAY, 8), reading(DAY, 9, started_us=2)]) == {"m-0": (17, 12)}
+
+
+def test_a_day_has_what_the_counter_grew_since_the_day_before() -> None:
+    assert gaps([reading(DAY - 1, 100), reading(DAY, 113)]) == {"m-0": (13, 12)}
+    assert gaps([reading(DAY - 1, 100), reading(DAY, 113)], first=DAY - 1) == {"m-0": (113, 12)}
+
+
+def test_no_counter_is_unknown_and_not_nought() -> None:
+    (gap,) = reconcile([tally(MEASURED)], [], first_day=0, end_day=DAY + 1)
+    assert gap.gap_tokens is None
+    assert gaps([reading(DAY, 5, replica="other")]) == {"m-0": (None, 12), "other": (5, 0)}
+
+
+def test_the_gap() -> None:
+    (gap,) = reconcile([tally(MEASURED)], [reading(DAY, 6)], first_day=DAY, end_day=DAY + 1)
+    assert gap.gap_tokens == 1

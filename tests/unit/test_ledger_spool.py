@@ -1,0 +1,96 @@
+"""The spool: bounded, counted, on tmpfs where there is one, and its files tell whether their writer lives."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from freehold.core.errors import Permanent
+from freehold.ledger import spool
+from freehold.ledger.drainer import spool_state, waiting_records
+from freehold.ledger.record import Basis, Outcome, Record, frame
+from freehold.ledger.spool import SpoolWriter, make_folder, remove_folder, segments, spool_folder
+
+
+def record(seq: int) -> Record:
+    return Record(run=1, seq=seq, time_us=seq, request_id="r", key_id="", model="m", path="/p", endpoint="e", status=200,
+                  outcome=Outcome.COMPLETE, basis=Basis.MEASURED, stream=False)  # fmt: skip
+
+
+SIZE = len(frame(record(1)))
+
+
+def test_records_lie_in_files_of_one_process_in_order(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, segment_bytes=3 * SIZE)
+    assert all(writer.append(record(seq)) for seq in range(1, 8))
+    assert [s.number for s in segments(tmp_path)] == [1, 2, 3]
+    assert [r.seq for r in waiting_records(tmp_path)] == list(range(1, 8))
+    assert spool_state(tmp_path).waiting_bytes == 7 * SIZE
+
+
+def test_a_file_has_a_writer_until_it_closes_or_goes_on_to_the_next(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, segment_bytes=2 * SIZE)
+    for seq in range(1, 4):
+        writer.append(record(seq))
+    assert [s.has_writer() for s in segments(tmp_path)] == [False, True]
+    writer.close()
+    assert not any(s.has_writer() for s in segments(tmp_path))
+
+
+def test_a_full_spool_drops_and_counts_and_takes_again_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(spool, "monotonic_s", lambda: now_s)
+    writer = SpoolWriter(tmp_path, max_bytes=8 * SIZE, segment_bytes=2 * SIZE)
+    taken = [writer.append(record(seq)) for seq in range(1, 21)]
+    assert taken == [True] * 8 + [False] * 12
+    assert writer.dropped_total == 12
+    assert "not drained" in writer.last_error
+    for segment in segments(tmp_path):
+        segment.path.unlink()
+    assert not writer.append(record(21)), "room is looked for once a second, so that dropping stays cheap"
+    now_s = 2.0
+    assert writer.append(record(22))
+
+
+def test_a_folder_that_is_gone_costs_records_and_not_requests(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path / "never made")
+    assert not writer.append(record(1))
+    assert writer.dropped_total == 1
+    assert writer.last_error == "No such file or directory"
+
+
+def test_the_folder_is_ours_alone(tmp_path: Path) -> None:
+    shm, state = tmp_path / "shm", tmp_path / "state"
+    shm.mkdir()
+    folder = spool_folder(state, shm)
+    assert folder.parent == shm / f"freehold-{os.geteuid()}"
+    make_folder(folder)
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)] == [0o700, 0o700]
+    assert spool_folder(tmp_path / "other", shm) != folder
+    remove_folder(folder)
+    assert list(shm.iterdir()) == []
+
+
+def test_without_tmpfs_or_with_a_trap_on_it_the_state_folder_serves(tmp_path: Path) -> None:
+    assert spool_folder(tmp_path, tmp_path / "no shm") == tmp_path / "spool"
+    shm = tmp_path / "shm"
+    shm.mkdir()
+    (shm / f"freehold-{os.geteuid()}").symlink_to(tmp_path)
+    assert spool_folder(tmp_path, shm) == tmp_path / "spool"
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Permanent, match="spool"):
+        make_folder(tmp_path / "file" / "spool")
+
+
+def test_a_folder_with_records_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    make_folder(folder)
+    SpoolWriter(folder).append(record(1))
+    remove_folder(folder)
+    assert len(segments(folder)) == 1
