@@ -16,9 +16,9 @@ import os
 from hashlib import blake2b
 from zlib import crc32
 
-PLACES = 8192
-"""Places in a column. Source: our own bound: 256 endpoints, 64 models and some thousand callers that wait or are limited
-at once; at 64 bytes each, 512 KiB per worker, of which only what is used takes memory."""
+PLACES = 32768
+"""Places in a column. Source: our own bound: three times the most API keys there may be, so that searches are short; at
+64 bytes each 2 MiB per worker, of which only what is used takes memory."""
 VALUES = 7
 """Numbers in a place. Source: our own choice: with its tag a place is one cache line of 64 bytes."""
 PUBLISHED_BYTES_MAX = 1024 * 1024
@@ -54,6 +54,8 @@ class Board:
         """Columns whose worker has died and whom nobody has cleared yet, with its pid."""
         self._start = index * _COLUMN
         self._rows: dict[str, Row] = {}
+        self._leaving: dict[str, Row] = {}
+        """Rows that nobody uses any more; they go when their numbers are 0."""
         self.overflows = 0
         """Rows that found no place: what they count is seen by this worker only."""
 
@@ -91,8 +93,12 @@ class Board:
             if pid and not _lives(pid):
                 dead[column] = pid
         self.dead = dead
-        for name in [name for name, row in self._rows.items() if row.idle]:
-            self._give_up(self._rows.pop(name))
+        for name, row in list(self._leaving.items()):
+            if row.users or row.idle:
+                del self._leaving[name]
+            if row.idle:
+                del self._rows[name]
+                self._give_up(row)
 
     def here(self, column: int) -> bool:
         """Return whether what a column says counts."""
@@ -129,20 +135,25 @@ class Board:
         """Return the row of a name, one per process however often it is asked for; release it as often."""
         row = self._rows.get(name)
         if row is None:
-            row = self._rows[name] = self._new_row(_tag(name))
+            row = self._rows[name] = self._new_row(name)
         row.users += 1
         return row
 
-    def _new_row(self, tag: int) -> "Row":
+    def leave(self, row: "Row") -> None:
+        """Give a row up once its numbers are 0."""
+        self._leaving[row.name] = row
+
+    def _new_row(self, name: str) -> "Row":
+        tag = _tag(name)
         for step in range(PLACES):
             place = (tag + step) % PLACES * _PLACE + _HEAD
             cell = self._start + place
             if self.cells[cell] in (0, _FREED, tag):
                 self.cells[cell + 1 : cell + _PLACE] = memoryview(bytes(VALUES * _CELL_BYTES)).cast("q")
                 self.cells[cell] = tag
-                return Row(self, self.cells, cell, tag)
+                return Row(self, name, self.cells, cell)
         self.overflows += 1
-        return Row(self, memoryview(bytearray(_PLACE * _CELL_BYTES)).cast("q"), 0, tag)
+        return Row(self, name, memoryview(bytearray(_PLACE * _CELL_BYTES)).cast("q"), 0)
 
     def _give_up(self, row: "Row") -> None:
         if row.own is not self.cells:
@@ -191,12 +202,13 @@ class Board:
 class Row:
     """The numbers of one name: this worker's own, to be changed, and the others', to be read."""
 
-    __slots__ = ("_board", "_cells", "_home", "_tag", "at", "own", "users")
+    __slots__ = ("_board", "_cells", "_home", "_tag", "at", "name", "own", "users")
 
-    def __init__(self, board: Board, own: memoryview, at: int, tag: int) -> None:
+    def __init__(self, board: Board, name: str, own: memoryview, at: int) -> None:
         self._board = board
         self._cells = board.cells
-        self._tag = tag
+        self._tag = tag = _tag(name)
+        self.name = name
         self._home = _HEAD + tag % PLACES * _PLACE
         self.own = own
         self.at = at
@@ -213,6 +225,8 @@ class Row:
     def release(self) -> None:
         """Use it no more; it goes when its numbers are 0."""
         self.users -= 1
+        if not self.users:
+            self._board.leave(self)
 
     def get(self, what: int) -> int:
         """Return this worker's number."""

@@ -14,6 +14,7 @@ import msgspec
 
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway.board import Board
+from freehold.gateway.budget_file import gather, part_path
 from freehold.gateway.link import SILENT_S, GatewayLink
 from freehold.gateway.settings import Settings
 
@@ -39,6 +40,8 @@ class GatewayLinks:
         self._board = Board.create(settings.workers) if settings.workers > 1 else None
         self._wake_fds = _wake_fds(settings.workers) if self._board is not None else ()
         self._log_dir = log_dir
+        if settings.budgets_path:
+            gather(Path(settings.budgets_path))
         self._links = [
             GatewayLink(
                 self._settings(settings, index),
@@ -57,9 +60,15 @@ class GatewayLinks:
     def _settings(self, settings: Settings, index: int) -> Settings:
         """Return one worker's settings: files of its own, and what it shares with the others."""
         log_path = str(self._log_dir / f"{name_of(index)}.log") if settings.log_path else ""
+        budgets = settings.budgets_path
         board_fd = -1 if self._board is None else self._board.fd
         return msgspec.structs.replace(
-            settings, worker=index, log_path=log_path, board_fd=board_fd, wake_fds=self._wake_fds
+            settings,
+            worker=index,
+            log_path=log_path,
+            budgets_path=str(part_path(Path(budgets), index)) if budgets else "",
+            board_fd=board_fd,
+            wake_fds=self._wake_fds,
         )
 
     def _clear(self, index: int) -> None:

@@ -55,7 +55,7 @@ class Gateway:
         """The workers that share this address; None: there is only this one."""
         self.directory = Directory(self.meters.for_model, settings, crew.board if crew else None)
         self.budget = RetryBudget(loop.time())
-        self.callers = Callers(settings) if settings.keys_path else None
+        self.callers = Callers(settings, crew.board if crew else None) if settings.keys_path else None
         """Who may ask; None: everybody."""
         self.connections: set[ClientConnection] = set()
         self.draining = False

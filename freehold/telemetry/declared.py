@@ -170,11 +170,14 @@ DECLARED: tuple[Declared, ...] = (
         help="Connections to an endpoint open now, idle ones included.",
         labels=(ENDPOINT,),
     ),
-    Declared(name="freehold_gateway_keys", kind="gauge", help="API keys that are accepted now."),
+    Declared(
+        name="freehold_gateway_keys", kind="gauge", help="API keys that are accepted now.", pooled="max"
+    ),
     Declared(
         name="freehold_gateway_keys_trouble",
         kind="gauge",
         help="1 while the keys file or the budgets on disk cannot be used; /health says why.",
+        pooled="max",
     ),
     Declared(
         name="freehold_gateway_snapshot_generation",
@@ -223,16 +226,19 @@ DECLARED: tuple[Declared, ...] = (
         name="freehold_ledger_spool_bytes",
         kind="gauge",
         help="Bytes of records that are not in the ledger file yet.",
+        pooled="max",
     ),
     Declared(
         name="freehold_ledger_lag_seconds",
         kind="gauge",
         help="Age of the oldest record that is not in the ledger file yet; 0: none waits.",
+        pooled="max",
     ),
     Declared(
         name="freehold_ledger_drain_errors_total",
         kind="counter",
         help="Times that the ledger file could not be written to; the records stay in the spool.",
+        pooled="max",
     ),
     Declared(
         name="freehold_log_dropped_total",

@@ -11,6 +11,7 @@ request half counted, never a torn number.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -124,6 +125,7 @@ class _Readable(Series[Number]):
     """A counter or gauge, whose series may also come from a callback at scrape time."""
 
     _reading: Reading | None = None
+    _carried: Mapping[Values, float] = MappingProxyType({})
 
     def read_from(self, reading: Reading) -> None:
         """Take all series from `reading` at each scrape: label values → number. It must not block nor raise.
@@ -132,19 +134,24 @@ class _Readable(Series[Number]):
         """
         self._reading = reading
 
-    @property
-    def is_read(self) -> bool:
-        """Return whether its series come from a callback."""
-        return self._reading is not None
+    def carry(self, values: Values, number: float) -> None:
+        """Count what was counted before this process began, beside what it counts itself."""
+        self._carried = {**self._carried, values: self._carried.get(values, 0) + number}
 
     def now(self) -> dict[Values, float]:
         """Return every series' number at this moment."""
         if self._reading is None:
-            return {values: cell.value for values, cell in self.cells.items()}
-        numbers: dict[Values, float] = {}
+            numbers: dict[Values, float] = {values: cell.value for values, cell in self.cells.items()}
+            return self._with_carried(numbers)
+        numbers = {}
         for values, number in self._reading().items():
             folded = self.bounded(values)
             numbers[folded] = numbers.get(folded, 0) + number
+        return self._with_carried(numbers)
+
+    def _with_carried(self, numbers: dict[Values, float]) -> dict[Values, float]:
+        for values, number in self._carried.items():
+            numbers[values] = numbers.get(values, 0) + number
         return numbers
 
 

@@ -48,9 +48,9 @@ def go_on(metrics: Metrics, told: bytes) -> None:
         name = series.declared.name
         if isinstance(series, Histogram):
             _add_spreads(series, before.spreads.get(name, ()))
-        elif isinstance(series, Counter) and not series.is_read:
+        elif isinstance(series, Counter) and series.declared.pooled == "sum":
             for values, number in before.numbers.get(name, ()):
-                series.labels(*values).value += int(number)
+                series.carry(values, number)
 
 
 def pool(told: Iterable[tuple[bytes, bool]], pids: Sequence[int]) -> Metrics:
