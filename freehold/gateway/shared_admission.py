@@ -122,6 +122,10 @@ class SharedAdmission(Admission):
 
     def _tell(self) -> None:
         line = self.line
+        if line.waiting and not self.turn.waits:
+            claim = line.next()
+            assert claim is not None
+            self.turn.next_is(claim.flow.priority)
         self.turn.tell(line.waiting, line.under_way, line.tokens)
 
     def _wake(self, worker: int) -> None:

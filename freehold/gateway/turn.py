@@ -36,6 +36,11 @@ class Turn:
     def __repr__(self) -> str:
         return f"<Turn {self._row!r}>"
 
+    @property
+    def waits(self) -> bool:
+        """Return whether the others were told that something waits here."""
+        return self._row.get(_WAITING) > 0
+
     def others_wait(self) -> bool:
         """Return whether something waits at another worker."""
         return self._row.others(_WAITING) > 0
