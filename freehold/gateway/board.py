@@ -24,7 +24,7 @@ VALUES = 7
 PUBLISHED_BYTES_MAX = 1024 * 1024
 """Longest published text. Source: our own bound; metrics of 64 models in all their series take some 300 kB."""
 
-_CELL_BYTES = 8
+_CELL_BYTES = 8  # One int64.
 _PLACE = 1 + VALUES
 _HEAD = 8  # The cells before a column's table; the next five are among them.
 _PID, _CONNECTIONS, _TURN, _LENGTHS = 0, 1, 2, 3
@@ -151,9 +151,9 @@ class Board:
             if self.cells[cell] in (0, _FREED, tag):
                 self.cells[cell + 1 : cell + _PLACE] = memoryview(bytes(VALUES * _CELL_BYTES)).cast("q")
                 self.cells[cell] = tag
-                return Row(self, name, self.cells, cell)
+                return Row(self, name, own=self.cells, at=cell)
         self.overflows += 1
-        return Row(self, name, memoryview(bytearray(_PLACE * _CELL_BYTES)).cast("q"), 0)
+        return Row(self, name, own=memoryview(bytearray(_PLACE * _CELL_BYTES)).cast("q"), at=0)
 
     def _give_up(self, row: "Row") -> None:
         if row.own is not self.cells:
@@ -204,7 +204,7 @@ class Row:
 
     __slots__ = ("_board", "_cells", "_home", "_tag", "at", "name", "own", "users")
 
-    def __init__(self, board: Board, name: str, own: memoryview, at: int) -> None:
+    def __init__(self, board: Board, name: str, *, own: memoryview, at: int) -> None:
         self._board = board
         self._cells = board.cells
         self._tag = tag = _tag(name)

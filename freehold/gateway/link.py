@@ -37,7 +37,7 @@ Source: our own choice: many times the longest pause that a loaded machine of tw
 class GatewayLink:
     """One gateway process, as its parent sees it.
 
-    `on_start` is told the pid of each one that is started; `on_end` is called when it has ended, before the next one.
+    `on_start` is told the pid of each one that is started.
     """
 
     def __init__(
@@ -47,14 +47,12 @@ class GatewayLink:
         *,
         stderr_path: Path,
         on_start: Callable[[int], object] = bool,
-        on_end: Callable[[], object] = bool,
         silent_s: float = SILENT_S,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._stderr_path = stderr_path
         self._on_start = on_start
-        self._on_end = on_end
         self._silent_s = silent_s
         self._snapshot: Snapshot | None = None
         self._unsent = False
@@ -66,6 +64,8 @@ class GatewayLink:
         self._log = get_logger("gateway.link")
         self.stats: GatewayStats | None = None
         self.restarts = 0
+        self.on_end: Callable[[], object] = bool
+        """Called when a process has ended, before another one is started."""
         self.finished_all: bool | None = None
         """After a drain: whether every stream was finished within the grace; None: not known."""
 
@@ -94,7 +94,7 @@ class GatewayLink:
             except (OSError, FreeholdError) as exc:
                 # A full disk or no process to be had: it may pass, and the engines must not go down with it.
                 self._log.error("gateway_not_started", why=str(exc))
-            self._on_end()
+            self.on_end()
             if self._stopping:
                 return
             self.restarts += 1

@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -47,12 +48,14 @@ class GatewayLinks:
                 self._settings(settings, index),
                 listener,
                 stderr_path=log_dir / f"{name_of(index)}.stderr.log",
-                on_start=lambda pid, index=index: on_start(name_of(index), pid),  # type: ignore[misc]
-                on_end=lambda index=index: self._clear(index),  # type: ignore[misc]
+                on_start=partial(on_start, name_of(index)),
                 silent_s=silent_s,
             )
             for index in range(settings.workers)
         ]
+        if self._board is not None:
+            for index, link in enumerate(self._links):
+                link.on_end = partial(self._board.clear, index)
 
     def __repr__(self) -> str:
         return f"<GatewayLinks {self._links}>"
@@ -70,10 +73,6 @@ class GatewayLinks:
             board_fd=board_fd,
             wake_fds=self._wake_fds,
         )
-
-    def _clear(self, index: int) -> None:
-        if self._board is not None:
-            self._board.clear(index)
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ class SharedAllowance(Allowance):
 
     @in_flight.setter
     def in_flight(self, value: int) -> None:
+        """Count it anew, for the others to see."""
         self.row.put(_IN_FLIGHT, value)
 
     def change(self, limits: "Limits", now_ms: int) -> None:

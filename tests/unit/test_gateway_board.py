@@ -80,7 +80,9 @@ def test_a_full_column_costs_the_others_sight_and_nothing_else(
     assert sum(two.row(str(number)).others(1) for number in range(4)) == 20
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(-5, 5), st.booleans()), max_size=60))
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(-5, 5), st.booleans()), max_size=60)
+)
 def test_sums_are_what_was_added(steps: list[tuple[int, int, int, bool]]):
     parent = Board.create(3)
     places, board_module.PLACES = board_module.PLACES, 16  # so that names meet in the table

@@ -121,7 +121,7 @@ def test_a_key_that_is_not_used_any_more_costs_nothing(fd: int):
 def test_budgets_are_held_by_their_sum(fd: int):
     one, two, _ = crew(fd)
     limits = Limits(monthly_tokens=100)
-    record = cast(KeyRecord, SimpleNamespace(id="k", hash="00", name="k", limits=limits, revoked_s=None,
+    record = cast("KeyRecord", SimpleNamespace(id="k", hash="00", name="k", limits=limits, revoked_s=None,
                                              expires_s=None))  # fmt: skip
     first, second = Caller(record, 0), Caller(record, 0)
     one.take_over(first, {"k": 60}, 0)
