@@ -202,14 +202,15 @@ class Board:
 class Row:
     """The numbers of one name: this worker's own, to be changed, and the others', to be read."""
 
-    __slots__ = ("_board", "_cells", "_home", "_tag", "at", "name", "own", "users")
+    __slots__ = ("_board", "_cells", "_home", "_homes", "_tag", "at", "name", "own", "users")
 
     def __init__(self, board: Board, name: str, *, own: memoryview, at: int) -> None:
         self._board = board
         self._cells = board.cells
         self._tag = tag = _tag(name)
         self.name = name
-        self._home = _HEAD + tag % PLACES * _PLACE
+        self._home = home = _HEAD + tag % PLACES * _PLACE
+        self._homes = tuple(column + home for column in board.columns)
         self.own = own
         self.at = at
         self.users = 0
@@ -242,12 +243,13 @@ class Row:
 
     def others(self, what: int) -> int:
         """Return the sum of the other workers' numbers."""
-        cells, total = self._cells, 0
-        for column in self._board.columns:
-            at = column + self._home
-            if cells[at] != self._tag:
-                at = self._find(column)
-            if at and (not self._board.dead or self._board.here(column)):
+        if self._board.dead:
+            return sum(numbers[what] for _, numbers in self.each())
+        cells, tag, total = self._cells, self._tag, 0
+        for home in self._homes:
+            if cells[home] == tag:
+                total += cells[home + 1 + what]
+            elif at := self._find(home - self._home):
                 total += cells[at + 1 + what]
         return total
 

@@ -41,13 +41,13 @@ class SharedGate(Gate):
         """Return whether a request may start here now, and count it for everybody to see if so."""
         if not super().enter(cost_tokens):
             return False
-        self._tell(1, cost_tokens, 1)
+        self._tell(1, cost_tokens, awaited=1)
         return True
 
     def leave(self, cost_tokens: int, *, began: bool, whole_s: float | None = None) -> None:
         """Count the same request out."""
         super().leave(cost_tokens, began=began, whole_s=whole_s)
-        self._tell(-1, -cost_tokens, -(not began))
+        self._tell(-1, -cost_tokens, awaited=-(not began))
 
     def first_byte(self, seconds: float) -> None:
         """Learn from the first byte of a streamed answer, `seconds` after its request was sent."""
@@ -58,8 +58,10 @@ class SharedGate(Gate):
         """Let the row go when what is under way has ended."""
         self._row.release()
 
-    def _tell(self, requests: int, tokens: int, awaited: int) -> None:
-        row = self._row
-        row.add(_IN_FLIGHT, requests)
-        row.add(_TOKENS, tokens)
-        row.add(_AWAITED, awaited)
+    def _tell(self, requests: int, tokens: int, *, awaited: int) -> None:
+        # As three times `Row.add`; calls less, since every request passes here twice.
+        own, at = self._row.own, self._row.at + 1
+        own[at + _IN_FLIGHT] += requests
+        own[at + _TOKENS] += tokens
+        if awaited:
+            own[at + _AWAITED] += awaited

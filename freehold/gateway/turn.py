@@ -58,11 +58,14 @@ class Turn:
     def tell(self, waiting: int, under_way: int, tokens: int) -> None:
         """Say how many wait, how many are under way, and the cost of those that wait."""
         row = self._row
-        if waiting and not row.get(_WAITING):
+        row.put(_UNDER_WAY, under_way)
+        waited = row.get(_WAITING)
+        if not (waiting or waited):
+            return
+        if not waited:
             self._join()
         elif not waiting:
             row.put(_WEIGHT, 0)
-        row.put(_UNDER_WAY, under_way)
         row.put(_TOKENS, tokens)
         row.put(_WAITING, waiting)
 
