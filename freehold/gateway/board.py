@@ -16,6 +16,8 @@ import os
 from hashlib import blake2b
 from zlib import crc32
 
+from freehold.core.errors import Permanent
+
 PLACES = 32768
 """Places in a column. Source: our own bound: three times the most API keys there may be, so that searches are short; at
 64 bytes each 2 MiB per worker, of which only what is used takes memory."""
@@ -64,9 +66,17 @@ class Board:
 
     @classmethod
     def create(cls, workers: int) -> "Board":
-        """Return the parent's view of new memory without a name, gone with the last process that has it; raises OSError."""
-        fd = os.memfd_create("freehold-board")
-        os.truncate(fd, _size_bytes(workers))
+        """Return the parent's view of new memory without a name, gone with the last process that has it.
+
+        Raises Permanent where there is none to be had.
+        """
+        if not hasattr(os, "memfd_create"):
+            raise Permanent("several gateway workers need Linux", hint="gateway: {workers: 1}")
+        try:
+            fd = os.memfd_create("freehold-board")
+            os.truncate(fd, _size_bytes(workers))
+        except OSError as exc:
+            raise Permanent(f"no memory for several gateway workers: {exc.strerror}") from exc
         return cls(fd, workers=workers)
 
     # Who is here

@@ -37,7 +37,7 @@ class GatewayLinks:
         on_start: Callable[[str, int], object] = lambda _name, _pid: None,
         silent_s: float = SILENT_S,
     ) -> None:
-        """Make the links, and the memory that several workers share; raises OSError where there is none to be had."""
+        """Make the links, and the memory that several workers share; raises Permanent where there is none."""
         self._board = Board.create(settings.workers) if settings.workers > 1 else None
         self._wake_fds = _wake_fds(settings.workers) if self._board is not None else ()
         self._log_dir = log_dir

@@ -167,8 +167,8 @@ class GatewaySpec(_Section):
     """ADDRESS:PORT to listen on, an IP address or localhost; port 0 lets the kernel choose. Default 127.0.0.1:8000:
     only this machine can reach it, which is the one safe choice while `auth` is `none`; others need `auth: keys`."""
     workers: int = Field(default=1, ge=1, le=64)
-    """Gateway processes that share the address, 1 to 64. Default 1: one process passes on some thousand chunks a second
-    more than an eight-GPU node makes; more than one needs as many cores, and costs each request a little."""
+    """Gateway processes that share the address, 1 to 64. Default 1: on one core that passes on some ten thousand chunks
+    a second; more need a core each. What then holds exactly, and what nearly: docs/workers.md."""
     auth: Annotated[str, OneOf(values=("none", "keys"))] = "none"
     """Who may ask. `none`, the default: everybody who can connect, so only on a loopback address. `keys`: who has an
     API key that `freehold key create` made."""

@@ -188,6 +188,13 @@ def test_all_drain(two: Workers, engine: Engine) -> None:
         assert ended == [True]
 
 
+def test_all_end_also_while_one_is_dead(two: Workers) -> None:
+    two.signal(0, signal.SIGKILL)
+    started_s = time.monotonic()
+    two.stop()
+    assert time.monotonic() - started_s < 5
+
+
 def test_who_waits_at_one_worker_waits_no_longer_than_at_the_other(two: Workers, engine: Engine) -> None:
     # One slot's worth of work for many connections: whoever frees a place must not always take it again.
     Counting(engine, takes_s=0.01)
