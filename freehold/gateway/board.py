@@ -14,6 +14,7 @@ was before or after a write, never half (true of every processor that CPython's 
 import mmap
 import os
 from hashlib import blake2b
+from pathlib import Path
 from zlib import crc32
 
 from freehold.core.errors import Permanent
@@ -294,10 +295,9 @@ def _size_bytes(workers: int) -> int:
 
 
 def _lives(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and was not collected yet does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
         return False
-    except PermissionError:  # somebody else's process has the number now
-        return False
-    return True
+    return stat.rpartition(b") ")[2][:1] not in {b"Z", b"X"}

@@ -3,15 +3,16 @@
 import psutil
 import pytest
 
-from e2e.box import Box, Stack, http
+from e2e.box import GONE_S, Box, Stack, http
+from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
 
 WORKERS = "gateway: {workers: 2}\n"
 
 
-def chat(stack: Stack, text: str = "hi") -> int:
+def chat(stack: Stack, *, model: str = "fake") -> int:
     with http() as client:
-        body = {"model": "fake", "messages": [{"role": "user", "content": text}], "max_tokens": 5}
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
         return client.post(f"{stack.url}/v1/chat/completions", json=body).status_code
 
 
@@ -21,7 +22,8 @@ def live(box: Box) -> int:
 
 def workers_of(stack: Stack) -> list[psutil.Process]:
     children = psutil.Process(stack.process.pid).children()
-    return [child for child in children if "freehold.gateway.run" in child.cmdline()]
+    found = [child for child in children if "freehold.gateway.run" in child.cmdline()]
+    return sorted(found, key=lambda child: child.create_time())
 
 
 def test_two_workers_serve_as_one_and_one_may_die(box: Box):
@@ -45,6 +47,26 @@ def test_two_workers_serve_as_one_and_one_may_die(box: Box):
     used = box.run("usage", "--json")
     assert used.code == 0
     assert '"requests": 25' in used.out or '"requests":25' in used.out, used.out
+
+
+def test_beside_an_external_endpoint_all_serve_on_without_a_controller_and_one_may_die(box: Box):
+    with start_fake_engine(model="other") as engine:
+        more = f"  - name: other\n    engine: external\n    endpoints: ['{engine.url}']\n"
+        box.fake_config(more=more + WORKERS)
+        with box.foreground() as stack:
+            wait_until(lambda: live(box) == 2)
+            workers = workers_of(stack)
+            stack.process.kill()
+            wait_until(lambda: len(box.living()) == 2, timeout_s=GONE_S)
+            assert [chat(stack, model="other") for _ in range(6)] == [200] * 6
+            workers[0].kill()
+            assert [chat(stack, model="other") for _ in range(6)] == [200] * 6
+            with http() as client:
+                wait_until(lambda: client.get(f"{stack.url}/health").json()["workers"]["live"] == 1)
+        down = box.run("down", "--json")
+    assert down.code == 0
+    assert down.said["leftovers_ended"] in (["gateway"], ["gateway-1"])
+    box.assert_nothing_left()
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -123,11 +123,14 @@ def test_a_dead_worker_does_not_count_before_it_is_cleared(parent: Board):
         one.join()
         one.row("a").put(0, 9)
         os._exit(0)
-    os.waitpid(gone, 0)
+    os.waitid(os.P_PID, gone, os.WEXITED | os.WNOWAIT)  # ended, and nobody has collected it yet
     two.join()
     assert two.row("a").others(0) == 9
     two.look()
     assert two.row("a").others(0) == 0
+    assert two.living == 1
+    os.waitpid(gone, 0)
+    two.look()
     assert two.living == 1
     assert three.pids().get(0) == gone  # it has not looked yet
 
