@@ -74,6 +74,7 @@ def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]
             weights=weights,
             options=model.engine_options,
             threads=threads,
+            resume=model.resume,
         )
         for index in range(model.replicas)
     ]
@@ -88,6 +89,7 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             engine=engine,
             upstream_model=model.upstream_model,
             options=model.engine_options,
+            resume=model.resume,
             url=url.rstrip("/"),
             api_key=config.api_keys.get(model.name, ""),
         )

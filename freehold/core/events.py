@@ -54,6 +54,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds for `/v1/models`: when the stack first served it."""
     max_context_tokens: int = 0
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
+    resume: str = "auto"
+    """Whether a stream whose engine died is continued, in the words of `resume` in freehold.yaml."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,11 @@ def _models(plans: Sequence[ReplicaPlan], created_s: int) -> Mapping[str, ModelE
         limits = [limit for limit in (tokens, before) if limit]
         engine = models[plan.model].engine if plan.model in models else plan.engine.name
         models[plan.model] = ModelEntry(
-            name=plan.model, engine=engine, created_s=created_s, max_context_tokens=min(limits, default=0)
+            name=plan.model,
+            engine=engine,
+            created_s=created_s,
+            max_context_tokens=min(limits, default=0),
+            resume=plan.resume,
         )
     return models
 

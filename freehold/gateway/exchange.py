@@ -7,31 +7,27 @@ by another, one that dies later ends the stream with an error in band. It never 
 
 import asyncio
 import ssl
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
 from freehold.gateway import refuse
-from freehold.gateway.admission import Applicant
 from freehold.gateway.assemble import Assembler
 from freehold.gateway.body import too_deep
-from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
 from freehold.gateway.meter import StreamMeter, meter_for
 from freehold.gateway.outgoing import body_for, request_bytes
 from freehold.gateway.recorder import Ending, hear
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
+from freehold.gateway.setback import Setbacks
 from freehold.gateway.targets import Model, Target
-from freehold.gateway.upstream import Passing, UpstreamConnection, connect
+from freehold.gateway.upstream import UpstreamConnection, connect
 from freehold.gateway.usage import Usage, whole_usage
 
 if TYPE_CHECKING:
     from freehold.gateway.http_in import ClientConnection
     from freehold.gateway.service import Gateway
 
-ATTEMPTS_MAX = 3
-"""Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
 _ERROR_BODY_BYTES_MAX = (
     64 * 1024
 )  # An engine's error is a sentence; more than this is cut. Source: our own bound.
@@ -39,32 +35,22 @@ _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. S
 _TRY_ELSEWHERE = frozenset(
     {429, 502, 503, 504}
 )  # Busy or dead behind it; 500 is the model's output and is passed on.
-_GIVEN_UP_S = 1.0  # A client that leaves sooner says nothing of the engine. Source: our own choice.
+
+_RESUMED = {499: "abandoned"}  # What became of a resumed stream that was not finished, by its status.
 
 
-class Exchange(Applicant):
+class Exchange(Setbacks):
     """One request under way. Defaults stand on the class: an instance holds what this request has met so far."""
 
-    done = False
-    target: Target | None = None
     wants_payload = False
-    passing: Passing | None = None
-    """What has been passed on as it came; None: the answer is not passed on so."""
     engine_keeps_alive = False
-    keeps_client = True
-    _at_target = False
-    _connection: UpstreamConnection | None = None
     _connecting: asyncio.Task[None] | None = None
-    _attempts = 0
-    _fresh = False
-    _head: AnswerHead | None = None
     _pending = b""
     _kept: tuple[bytes, ...] = ()
     _assembler: Assembler | None = None
     _first_s: float | None = None
     _heard = False
     _paused_s: float | None = None
-    _made_bytes = 0
     _seen_bytes = 0
     _usage: Usage | None = None
     _noted = False
@@ -81,11 +67,6 @@ class Exchange(Applicant):
     def __repr__(self) -> str:
         at = self.target.id if self.target else "nowhere"
         return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self._answer_bytes} bytes passed>"
-
-    @property
-    def _answer_bytes(self) -> int:
-        """Return how much of an answer's body the client was given."""
-        return self._made_bytes if self.passing is None else self.passing.bytes
 
     @property
     def deadline_s(self) -> float:
@@ -113,10 +94,6 @@ class Exchange(Applicant):
         self.done = True
         self.client.refuse(refusal, self.request)
 
-    def no_other_target(self) -> None:
-        """Refuse the request: it failed, and no other target had room in time."""
-        self._refuse(self._no_replica())
-
     def _attempt(self, target: Target) -> None:
         self._attempts += 1
         self.target, self._at_target = target, True
@@ -129,7 +106,9 @@ class Exchange(Applicant):
     def _attempt_again(self, target: Target | None = None) -> None:
         """Begin another attempt; what the one before had begun to hear is forgotten."""
         self._heard_s, self._head, self._kept, self._assembler = self.gateway.now_s(), None, (), None
-        self._first_s = self.passing = None
+        self._began = False
+        if not self._resumed_at_bytes:
+            self._first_s = self.passing = None
         target = target or self.model.admission.enter_again(self, self._heard_s)
         if target is not None:
             self._attempt(target)
@@ -170,7 +149,8 @@ class Exchange(Applicant):
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
         plain = head.status == 200 and head.keep_alive and not head.event_stream and self._assembler is None
-        return plain and self.request.keep_alive and not self.gateway.draining
+        first = self.request.keep_alive and not self._resumed_at_bytes
+        return plain and first and not self.gateway.draining
 
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
         """Pass on such an answer; its connection is free again."""
@@ -204,10 +184,19 @@ class Exchange(Applicant):
             self.wants_payload, self.on_body = True, self._collect
         elif self._assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
+        elif self._resumed_at_bytes:
+            self._join(head)
         else:
             self.passing, head = meter_for(head, self.request, write=self.client.write, on_last=self._on_last)
             self._pending = self._client_head(head)
             self.on_body = self._splice
+
+    def _join(self, head: AnswerHead) -> None:
+        """Pass the rest of an answer on that another engine began."""
+        if head.event_stream and (head.chunked or head.length_bytes is not None):
+            self.wants_payload, self.on_body = False, self._splice
+        else:
+            self._refuse(self._no_replica())
 
     def _on_last(self, last_bytes: int) -> None:
         """Write the answer down as complete: its last bytes are about to leave."""
@@ -235,39 +224,28 @@ class Exchange(Applicant):
             self._finish(self._head.status)
             self.client.answered()
 
-    def on_lost(self, connection: UpstreamConnection, frame: Frame | None, *, in_order: bool) -> None:
-        """Deal with an engine connection that ended before the answer did; `in_order`: by a close, not a failure."""
-        self._connection = None
-        if isinstance(frame, UntilCloseFrame) and in_order:
-            # An answer without a length ends with its connection; that it is whole cannot be known, as HTTP/1.0 goes.
-            self.on_end()
-            return
-        if self._answer_bytes:
-            self._cut(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not self._fresh and frame is None and self._attempts < ATTEMPTS_MAX:
-            # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on
-            # this request takes no other pooled one, so that it meets that only once.
-            self._fresh = True
-            self._attempt_again(self.target)
-        else:
-            self._attempt_failed("lost")
-
     # The four ways of an answer
 
     def _splice(self, data: bytes) -> None:
         assert self.passing is not None
         self.passing.bytes += len(data)
+        self.passing.keep(data)
         if self._pending:
             data = self._pending + data
             self._pending = b""
             if self.request.stream:
                 self._first_byte()
+        elif self._resumed_at_bytes and not self._began:
+            self._first_byte()
         self.passing.last = data
         self.client.write(data)
 
     def _first_byte(self) -> None:
         assert self.target is not None
-        self._first_s = now_s = self.gateway.now_s()
+        now_s = self.gateway.now_s()
+        if self._first_s is None:
+            self._first_s = now_s
+        self._began = True
         self.target.gate.first_byte(now_s - self._heard_s)
 
     def _collect(self, data: bytes) -> None:
@@ -307,69 +285,6 @@ class Exchange(Applicant):
         self._finish(200)
         self.client.reply(self.request, 200, body=result)
 
-    # When things go wrong
-
-    def _may_retry(self, head: AnswerHead, target: Target) -> bool:
-        now_s = self.gateway.now_s()
-        target.busy(now_s + min(head.retry_after_s or 1.0, refuse.RETRY_AFTER_S_MAX))
-        if head.status in {429, 503}:
-            target.gate.busy()
-        return self._has_other(target) and self.gateway.budget.spend(now_s)
-
-    def _has_other(self, target: Target) -> bool:
-        untried = any(t.id not in self.tried and t is not target for t in self.model.targets)
-        return untried and self._attempts < ATTEMPTS_MAX
-
-    def _attempt_failed(self, reason: str) -> None:
-        target = self.target
-        assert target is not None
-        now_s = self.gateway.now_s()
-        target.failed(now_s)
-        self.gateway.log.warning(
-            "endpoint_failed", endpoint=target.id, reason=reason, request=self.request.request_id
-        )
-        if self.done:
-            return
-        if self._has_other(target) and self.gateway.budget.spend(now_s):
-            self._attempt_over(reason)
-        else:
-            self._refuse(self._no_replica())
-
-    def _attempt_over(self, reason: str) -> None:
-        assert self.target is not None
-        self.gateway.meters.retried(self.model.entry.name, reason)
-        self.tried = self.tried | {self.target.id}
-        self._leave_target()
-        self._attempt_again()
-        self.model.admission.pump()
-
-    def _no_replica(self) -> Refusal:
-        return refuse.unavailable(
-            f"No replica of {self.model.entry.name} could answer; attempts: {self._attempts}.",
-            code="engine_failed",
-        )
-
-    def _cut(self, frame: Frame | None, message: str, *, reason: str) -> None:
-        """End a stream that can no longer be finished, in a way that no client takes for the end."""
-        assert self._head is not None
-        self.gateway.meters.cut(self.model.entry.name, reason)
-        at = self.target.id if self.target else ""
-        self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
-        self._finish(502)
-        assert self.passing is not None
-        if self._head.event_stream and frame is not None and self.passing.at_border(frame):
-            request, last = self.request, self.passing.last
-            self.client.write(refuse.in_band(message, request.path, chunked=request.http11, last=last))
-            self.client.close()
-        else:
-            # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
-            self.client.abort(reset=not self.keeps_client)
-
-    def _refuse(self, refusal: Refusal) -> None:
-        # An engine was asked, so the request is counted by its status and not among those that no engine saw.
-        self._finish(refusal.error.status)
-        self.client.refuse(replace(refusal, by_engine=True), self.request)
-
     # What the client's connection and the wheel call
 
     def client_left(self) -> None:
@@ -379,22 +294,6 @@ class Exchange(Applicant):
             self._suspect_silence()
             self._stop_engine()
             self._finish(499)
-
-    def _suspect_silence(self) -> None:
-        """Let others come first for a while when a client gave up on an engine that had not said a word.
-
-        A hung engine keeps its connections open and says nothing; without this, each client that gives up would leave
-        it looking idle, so that it would be given the next request too.
-        """
-        now_s = self.gateway.now_s()
-        silent_s = now_s - self._heard_s
-        if (
-            self._head is None
-            and self._connection is not None
-            and silent_s >= _GIVEN_UP_S
-            and self.target is not None
-        ):
-            self.target.failed(now_s)
 
     def pause(self) -> None:
         """Stop reading from the engine: the client is full."""
@@ -414,6 +313,8 @@ class Exchange(Applicant):
         times = self.gateway.settings
         if self.claim is not None:
             return  # the queue has its own
+        if self.passing is not None:
+            self.passing.tidy(self.gateway.keeping)
         if now_s >= self.deadline_s:
             self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
         elif not self._at_target:
@@ -429,35 +330,6 @@ class Exchange(Applicant):
         elif now_s - self._heard_s > (times.between_bytes_s if self._head else times.first_byte_s):
             self._engine_too_slow()
 
-    def shut(self) -> None:
-        """End now: the drain's grace is over."""
-        self._engine_gone("The server is shutting down.", code="draining")
-
-    def _engine_too_slow(self) -> None:
-        if self.target is not None:
-            self.target.failed(self.gateway.now_s())
-        self._engine_gone("The engine did not answer in time.", code="timeout")
-
-    def _engine_gone(self, message: str, *, code: str) -> None:
-        frame = self._connection.frame if self._connection is not None else None
-        self._stop_engine()
-        if self._answer_bytes:
-            self._cut(frame, message, reason=code)
-        elif code == "timeout":
-            self._refuse(refuse.timeout(message))
-        else:
-            self._refuse(refuse.unavailable(message, code=code))
-
-    def _stop_engine(self) -> None:
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
-
-    def _leave_target(self, whole_s: float | None = None) -> None:
-        if self._at_target and self.target is not None:
-            self.target.gate.leave(self.cost_tokens, began=self._first_s is not None, whole_s=whole_s)
-            self._at_target = False
-
     def _finish(self, status: int) -> None:
         if self.done:
             return
@@ -465,6 +337,8 @@ class Exchange(Applicant):
         now_s = self.gateway.now_s()
         unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
         self._note(status, complete=status < 400 and not unfinished)
+        if self._resumed_at_bytes:
+            self.model.meters.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
         self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)
         took_s = now_s - self._started_s
         ttft_s = None if self._first_s is None else self._first_s - self._started_s

@@ -51,10 +51,11 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...]
     engine: str = "external"
     slots: int = 0
+    resume: str = "auto"
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
         """Return what a snapshot says of this model."""
-        entry = ModelEntry(name=self.name, engine=self.engine, created_s=0)
+        entry = ModelEntry(name=self.name, engine=self.engine, created_s=0, resume=self.resume)
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
                      slots=self.slots)

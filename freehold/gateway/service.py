@@ -16,6 +16,7 @@ from freehold.gateway import answers, meter, refuse
 from freehold.gateway.body import read_body
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.http_in import ClientConnection, model_id_of
+from freehold.gateway.kept import Keeping
 from freehold.gateway.meters import Meters
 from freehold.gateway.recorder import Recorder
 from freehold.gateway.refuse import Refusal
@@ -45,6 +46,7 @@ class Gateway:
         self.meters = Meters()
         self.directory = Directory(self.meters.for_model, settings)
         self.budget = RetryBudget(loop.time())
+        self.keeping = Keeping()
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self.has_parent = True
@@ -183,6 +185,7 @@ class Gateway:
             )
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
         if request.stream:
+            request.resumable = model.continues is not None
             meter.ask_usage(request, asked.stream_options)
         return Exchange(self, client, model=model, request=request)
 
@@ -196,6 +199,7 @@ class Gateway:
         if date_s != self._date_s:
             self._date_s = date_s
             self.date_line = f"date: {formatdate(date_s, usegmt=True)}\r\n".encode()
+        self.keeping.turn()
         for connection in list(self.connections):
             connection.check(now_s)
         for model in self.directory.models.values():

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
-from freehold.gateway import route
+from freehold.gateway import resume, route
 from freehold.gateway.admission import Admission
 from freehold.gateway.heads import request_start
 from freehold.gateway.limit import Gate
@@ -125,11 +125,13 @@ class Target:
 class Model:
     """One model that clients can name, with the targets that take its requests now."""
 
-    __slots__ = ("admission", "engine", "entry", "meters", "targets", "turn")
+    __slots__ = ("admission", "continues", "engine", "entry", "meters", "targets", "turn")
 
     def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
         self.entry = entry
         self.engine = engine
+        self.continues = resume.continues(entry.resume, engine.continues)
+        """How a stream whose engine died is continued; None: it is not."""
         self.meters = meters
         self.targets: list[Target] = []
         self.turn = 0
@@ -140,7 +142,7 @@ class Model:
         """Return the requests that were started and are not over."""
         return self.admission.line.under_way
 
-    def take(self, now_s: float, tried: Collection[str], cost_tokens: int) -> Target | None:
+    def take(self, now_s: float, tried: Collection[Target], cost_tokens: int) -> Target | None:
         """Return the least loaded target not yet tried that has room, with a place there taken; None: there is none.
 
         One that is suspected is chosen only where all are: while others are merely full, it is better to wait.
@@ -154,8 +156,8 @@ class Model:
             chosen.gate.enter(cost_tokens)
         return chosen
 
-    def _open(self, now_s: float, tried: Collection[str], cost_tokens: int) -> list[Target]:
-        untried = [target for target in self.targets if target.id not in tried]
+    def _open(self, now_s: float, tried: Collection[Target], cost_tokens: int) -> list[Target]:
+        untried = [target for target in self.targets if target not in tried]
         trusted = [target for target in untried if target.suspect_until_s <= now_s]
         return [target for target in trusted or untried if target.gate.has_room(cost_tokens)]
 
@@ -191,6 +193,7 @@ class Directory:
         for entry in snapshot.models:
             model = self.models[entry.name]
             model.entry, model.engine = entry, engines[entry.engine]
+            model.continues = resume.continues(entry.resume, model.engine.continues)
         for name, model in self.models.items():
             model.targets = [t for t in self._targets.values() if t.endpoint.model == name]
             model.admission.targets_changed()
