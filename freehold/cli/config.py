@@ -89,11 +89,37 @@ def state_dir_for(flag: Path | None, config_path: Path | None) -> Path:
     """
     if flag is not None:
         return flag.absolute()
-    root = platformdirs.user_state_path("freehold", appauthor=False)
+    return platformdirs.user_state_path("freehold", appauthor=False) / _stack_name(config_path)
+
+
+def keys_path_for(config: Config) -> Path:
+    """Return the keys file: the configuration's, or one per configuration file under the XDG configuration directory."""
+    if config.spec.gateway.keys_file:
+        return config.base_dir / Path(config.spec.gateway.keys_file).expanduser()
+    root = platformdirs.user_config_path("freehold", appauthor=False)
+    return root / _stack_name(config.path) / "keys.json"
+
+
+def _stack_name(config_path: Path | None) -> str:
     if config_path is None:
-        return root / "example"
+        return "example"
     digits = sha256(str(config_path.resolve()).encode()).hexdigest()[:8]
-    return root / f"{config_path.resolve().parent.name or 'root'}-{digits}"
+    return f"{config_path.resolve().parent.name or 'root'}-{digits}"
+
+
+def load_keyless(path: Path | None, *, as_json: bool) -> Config:
+    """Return the configuration for a command that asks no engine anything: secrets and engine options are not read."""
+    loaded = _load(path, {})
+    if loaded.spec is None:
+        raise UserMistakes(loaded.problems, as_json=as_json)
+    return Config(spec=loaded.spec, path=path, api_keys={})
+
+
+def _load(path: Path | None, overrides: Mapping[str, object]) -> Loaded:
+    engines = all_engines()
+    if path is None:
+        return load_text(example_text(), name=BUILT_IN, engines=engines, env=os.environ, overrides=overrides)
+    return load_file(path, engines=engines, env=os.environ, overrides=overrides)
 
 
 def start_hint(config_path: Path | None) -> str:
@@ -105,13 +131,7 @@ def start_hint(config_path: Path | None) -> str:
 
 def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: bool) -> Config:
     """Return the checked configuration, or raise UserMistakes with every problem there is."""
-    engines = all_engines()
-    if path is None:
-        loaded = load_text(
-            example_text(), name=BUILT_IN, engines=engines, env=os.environ, overrides=overrides
-        )
-    else:
-        loaded = load_file(path, engines=engines, env=os.environ, overrides=overrides)
+    loaded = _load(path, overrides)
     problems = list(loaded.problems)
     keys: dict[str, str] = {}
     problems += _option_problems(loaded)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.cli.config import Config
+from freehold.cli.config import Config, keys_path_for
 from freehold.cli.report import GatewayStatus, StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
@@ -26,7 +26,7 @@ from freehold.fleet.control import ControlServer, StateDir, until_finished
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.gateway.link import GatewayLink
-from freehold.gateway.settings import settings_from
+from freehold.gateway.settings import Settings, settings_from
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.reconcile import EngineReading
@@ -111,6 +111,17 @@ def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
             )
 
 
+def _gateway_settings(prepared: "Prepared") -> Settings:
+    config, state = prepared.config, prepared.state
+    settings = settings_from(
+        config.spec.gateway, spool_path=str(prepared.spool), log_path=str(state.logs / "gateway.log")
+    )
+    if config.spec.gateway.auth == "none":
+        return settings
+    keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
+    return msgspec.structs.replace(settings, keys_path=keys_path, budgets_path=budgets_path)
+
+
 class Controller:
     """One running stack."""
 
@@ -126,9 +137,7 @@ class Controller:
         spec, state = prepared.config.spec, prepared.state
         self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
         self._link = GatewayLink(
-            settings_from(
-                spec.gateway, spool_path=str(prepared.spool), log_path=str(state.logs / "gateway.log")
-            ),
+            _gateway_settings(prepared),
             prepared.listener,
             stderr_path=state.logs / "gateway.stderr.log",
             on_start=lambda pid: self._record("gateway", pid),

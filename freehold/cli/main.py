@@ -32,6 +32,7 @@ COMMANDS = {
     "status": Lazy("freehold.cli.status", "Show the gateway and every replica: state, uptime, tokens/s."),
     "logs": Lazy("freehold.cli.logs", "Show the logs of the engines, the gateway and the controller."),
     "usage": Lazy("freehold.cli.usage", "Show who used what: requests and tokens by model, key, day."),
+    "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
     "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify."),
 }
 

@@ -24,12 +24,14 @@ from freehold.cli.config import (
 )
 from freehold.cli.controller import Controller, Prepared
 from freehold.cli.fetching import Wanted, pull_all
+from freehold.cli.key import read_keys_of
 from freehold.cli.report import StackStatus
 from freehold.cli.say import duration_text
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.control import StateDir
+from freehold.gateway.keys import why_refused
 from freehold.gateway.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder
 from freehold.telemetry import logs
@@ -60,12 +62,23 @@ def command(
     state = StateDir(state_dir_for(state_dir, path))
     if path is None and not as_json:
         click.echo("No freehold.yaml here: running the built-in example (freehold init writes it).", err=True)
+    if config.spec.gateway.auth == "keys":
+        _look_at_keys(config)
     watcher = Watcher(started_s=started_s, as_json=as_json)
     with _claimed(state, config):
         weights = _fetch(config, quiet=as_json)
         if not detach:
             return _foreground(config, state, weights, watcher)
     return start_in_background(config, state, watcher)
+
+
+def _look_at_keys(config: Config) -> None:
+    """Say what a person should know of the keys before anything starts; a broken file ends the start here."""
+    if not any(not why_refused(record, wall_s()) for record in read_keys_of(config)):
+        click.echo("No API key is accepted yet. Next: freehold key create NAME", err=True)
+    if not config.spec.gateway.address.loopback:
+        said = "is plain HTTP, so keys and prompts can be read on the network: put TLS in front where that matters."
+        click.echo(f"{config.spec.gateway.listen} {said}", err=True)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from freehold.gateway import refuse
 from freehold.gateway.admit import Bounds, Line, Reason, Turned
+from freehold.gateway.caller import Caller
 from freehold.gateway.estimate import Estimate
 from freehold.gateway.fair import Claim, Flow
 from freehold.gateway.refuse import Refusal
@@ -54,6 +55,11 @@ class Applicant:
     """Its place in the queue, while it waits for its first start."""
     tried: "frozenset[Target]" = frozenset()
     """Targets that failed this request; one that is started again is another."""
+
+    def belongs_to(self, caller: Caller) -> None:
+        """Wait in this caller's turn from now on."""
+        limits = caller.record.limits
+        self.caller, self.weight, self.priority = caller.id, limits.weight, limits.priority
 
 
 class Admission:

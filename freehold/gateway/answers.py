@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from freehold.gateway.refuse import Refusal, model_not_found
+from freehold.gateway.caller import Caller
+from freehold.gateway.refuse import Refusal, model_not_found, not_allowed
 from freehold.gateway.targets import Model
 
 if TYPE_CHECKING:
@@ -20,17 +21,25 @@ Answer = tuple[int, bytes, str]
 """Status, body, content type."""
 
 
-def models(gateway: "Gateway") -> Answer:
-    """Return the list of models, in OpenAI's shape with vLLM's `max_model_len`."""
-    rows = [_model_row(model) for model in gateway.directory.models.values()]
+def models_for(gateway: "Gateway", caller: Caller | None) -> list[str]:
+    """Return the names of the models that a caller may use, all of them where nobody is asked for a key."""
+    return [name for name in gateway.directory.models if caller is None or caller.may_use(name)]
+
+
+def models(gateway: "Gateway", caller: Caller | None) -> Answer:
+    """Return the list of the caller's models, in OpenAI's shape with vLLM's `max_model_len`."""
+    known = gateway.directory.models
+    rows = [_model_row(known[name]) for name in models_for(gateway, caller)]
     return 200, msgspec.json.encode({"object": "list", "data": rows}), JSON
 
 
-def one_model(gateway: "Gateway", name: str) -> Answer | Refusal:
-    """Return one model, or the 404."""
+def one_model(gateway: "Gateway", name: str, caller: Caller | None) -> Answer | Refusal:
+    """Return one model, or the 404, or the 403 for one that is not the caller's to use."""
     model = gateway.directory.models.get(name)
     if model is None:
-        return model_not_found(name, list(gateway.directory.models))
+        return model_not_found(name, models_for(gateway, caller))
+    if caller is not None and not caller.may_use(name):
+        return not_allowed(name)
     return 200, msgspec.json.encode(_model_row(model)), JSON
 
 
@@ -48,20 +57,22 @@ def _model_row(model: Model) -> dict[str, Any]:
     return row | ({"max_model_len": entry.max_context_tokens} if entry.max_context_tokens else {})
 
 
-def live(gateway: "Gateway") -> Answer:
+def live(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     """Return 200: the loop turns."""
-    del gateway
+    del gateway, caller
     return 200, b'{"status":"ok"}', JSON
 
 
-def ready(gateway: "Gateway") -> Answer:
+def ready(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     """Return 200 when requests should come here, 503 otherwise, with the reason."""
+    del caller
     status = _status(gateway)
     return (200 if status in {"ok", "degraded"} else 503), msgspec.json.encode({"status": status}), JSON
 
 
-def health(gateway: "Gateway") -> Answer:
+def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     """Return the same verdict with what it rests on: replicas and queue per model, snapshot, requests under way."""
+    del caller
     snapshot = gateway.directory.snapshot
     wanted = {
         name: sum(r.model == name for r in snapshot.replicas or snapshot.endpoints)
@@ -82,6 +93,8 @@ def health(gateway: "Gateway") -> Answer:
         "control_plane": "connected" if gateway.has_parent else "gone",
         "ledger": {"status": "off"} if gateway.recorder is None else gateway.recorder.health(),
     }
+    if gateway.callers is not None:
+        body["keys"] = {"active": gateway.callers.active, "trouble": gateway.callers.trouble or None}
     return ready(gateway)[0], msgspec.json.encode(body), JSON
 
 
@@ -102,16 +115,18 @@ def _status(gateway: "Gateway") -> str:
         return "shutting_down"
     if not any(counts.values()):
         return "starting" if gateway.directory.snapshot.generation < 0 or not counts else "unavailable"
-    return "ok" if all(counts.values()) else "degraded"
+    trouble = gateway.callers is not None and gateway.callers.trouble
+    return "ok" if all(counts.values()) and not trouble else "degraded"
 
 
-def metrics(gateway: "Gateway") -> Answer:
+def metrics(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     """Return the Prometheus text."""
+    del caller
     body, content_type = gateway.meters.metrics.render()
     return 200, body, content_type
 
 
-LOCAL: dict[str, Callable[["Gateway"], Answer]] = {
+LOCAL: dict[str, Callable[["Gateway", Caller | None], Answer]] = {
     "/v1/models": models,
     "/livez": live,
     "/readyz": ready,

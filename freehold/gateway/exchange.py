@@ -10,13 +10,12 @@ import ssl
 from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
-from freehold.gateway import refuse
+from freehold.gateway import account, refuse
 from freehold.gateway.assemble import Assembler
 from freehold.gateway.body import too_deep
 from freehold.gateway.heads import AnswerHead
 from freehold.gateway.meter import StreamMeter, meter_for
 from freehold.gateway.outgoing import body_for, request_bytes
-from freehold.gateway.recorder import Ending, hear
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
 from freehold.gateway.setback import Setbacks
@@ -47,12 +46,12 @@ class Exchange(Setbacks):
     _connecting: asyncio.Task[None] | None = None
     _pending = b""
     _kept: tuple[bytes, ...] = ()
-    _assembler: Assembler | None = None
-    _first_s: float | None = None
+    assembler: Assembler | None = None
+    first_s: float | None = None
     _heard = False
     _paused_s: float | None = None
     _seen_bytes = 0
-    _usage: Usage | None = None
+    usage: Usage | None = None
     _noted = False
 
     def __init__(
@@ -62,40 +61,44 @@ class Exchange(Setbacks):
         self.client = client
         self.model = model
         self.request = request
-        self._started_s = self._begun_s = self._heard_s = gateway.now_s()
+        self.started_s = self._begun_s = self._heard_s = gateway.now_s()
+        if request.caller is not None:
+            self.belongs_to(request.caller)
 
     def __repr__(self) -> str:
         at = self.target.id if self.target else "nowhere"
-        return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self._answer_bytes} bytes passed>"
+        return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self.answer_bytes} bytes passed>"
 
     @property
     def deadline_s(self) -> float:
         """Return when the whole answer must be there, on the loop's clock."""
-        return self._started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
+        return self.started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
 
     # Sending
 
     def start(self) -> None:
         """Begin: find a target with room and send the request there, or wait for one."""
         self.gateway.budget.earn()
-        target = self.model.admission.enter(self, self._started_s)
+        target = self.model.admission.enter(self, self.started_s)
         if target is not None:
             self._attempt(target)
 
     def proceed(self, target: Target) -> None:
         """Send the request after a wait; a place at `target` is taken already."""
         self._heard_s = self.gateway.now_s()
-        if not self._attempts:
+        if not self.attempts:
             self._begun_s = self._heard_s
         self._attempt(target)
 
     def turn_away(self, refusal: Refusal) -> None:
         """Refuse the request, which waited in vain; no engine saw it."""
         self.done = True
+        if self.request.grant is not None:
+            self.request.grant.end(refusal.error.status, 0, asked=False)
         self.client.refuse(refusal, self.request)
 
     def _attempt(self, target: Target) -> None:
-        self._attempts += 1
+        self.attempts += 1
         self.target, self._at_target = target, True
         connection = None if self._fresh else target.take_idle()
         if connection is not None:
@@ -105,10 +108,10 @@ class Exchange(Setbacks):
 
     def _attempt_again(self, target: Target | None = None) -> None:
         """Begin another attempt; what the one before had begun to hear is forgotten."""
-        self._heard_s, self._head, self._kept, self._assembler = self.gateway.now_s(), None, (), None
+        self._heard_s, self._head, self._kept, self.assembler = self.gateway.now_s(), None, (), None
         self._began = False
         if not self._resumed_at_bytes:
-            self._first_s = self.passing = None
+            self.first_s = self.passing = None
         target = target or self.model.admission.enter_again(self, self._heard_s)
         if target is not None:
             self._attempt(target)
@@ -131,10 +134,10 @@ class Exchange(Setbacks):
         self._send(connection, target)
 
     def _send(self, connection: UpstreamConnection, target: Target) -> None:
-        data = self.request.body
+        data = self._asking or self.request.body
         if not target.as_it_is:
             try:
-                data, self._assembler = body_for(self.request, target)
+                data, self.assembler = body_for(self.request, target, data)
             except RecursionError:
                 target.keep(connection)
                 self._refuse(too_deep())
@@ -148,7 +151,7 @@ class Exchange(Setbacks):
 
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
-        plain = head.status == 200 and head.keep_alive and not head.event_stream and self._assembler is None
+        plain = head.status == 200 and head.keep_alive and not head.event_stream and self.assembler is None
         first = self.request.keep_alive and not self._resumed_at_bytes
         return plain and first and not self.gateway.draining
 
@@ -158,10 +161,11 @@ class Exchange(Setbacks):
         self._connection = None
         self.target.succeeded()
         self._made_bytes = len(data)
-        self._usage = whole_usage(data)
+        self.usage = whole_usage(data)
         # Before the last byte leaves: what a client has is in the ledger, whenever this process is killed.
         self._finish(200)
-        self.client.write(b"%b%b%b\r\n%b" % (head.start, self.request.id_line, self.gateway.date_line, data))
+        lines = self.request.id_line, self.gateway.date_line, self.request.limit_lines
+        self.client.write(b"%b%b%b%b\r\n%b" % (head.start, *lines, data))
         self.client.answered()
 
     def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
@@ -182,7 +186,7 @@ class Exchange(Setbacks):
     def _choose_mode(self, head: AnswerHead) -> None:
         if head.status >= 300 and head.status != 304:
             self.wants_payload, self.on_body = True, self._collect
-        elif self._assembler is not None and head.event_stream:
+        elif self.assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
         elif self._resumed_at_bytes:
             self._join(head)
@@ -243,8 +247,8 @@ class Exchange(Setbacks):
     def _first_byte(self) -> None:
         assert self.target is not None
         now_s = self.gateway.now_s()
-        if self._first_s is None:
-            self._first_s = now_s
+        if self.first_s is None:
+            self.first_s = now_s
         self._began = True
         self.target.gate.first_byte(now_s - self._heard_s)
 
@@ -256,12 +260,12 @@ class Exchange(Setbacks):
             self.on_end()
 
     def _assemble(self, data: bytes) -> None:
-        assert self._assembler is not None
+        assert self.assembler is not None
         self._heard = True
-        if self._first_s is None:
+        if self.first_s is None:
             self._first_byte()
-        self._assembler.feed(data)
-        if self._assembler.size_bytes > _ANSWER_BYTES_MAX:
+        self.assembler.feed(data)
+        if self.assembler.size_bytes > _ANSWER_BYTES_MAX:
             self._stop_engine()
             self._refuse(
                 refuse.bad_gateway("The answer is larger than this gateway puts together; ask for a stream.")
@@ -275,13 +279,13 @@ class Exchange(Setbacks):
         )
 
     def _answer_assembled(self) -> None:
-        assert self._assembler is not None
-        result = self._assembler.result()
+        assert self.assembler is not None
+        result = self.assembler.result()
         if isinstance(result, ApiError):
             self._refuse(Refusal(error=result, by_engine=True))
             return
         self._made_bytes = len(result)
-        self._usage = whole_usage(result)
+        self.usage = whole_usage(result)
         self._finish(200)
         self.client.reply(self.request, 200, body=result)
 
@@ -319,8 +323,8 @@ class Exchange(Setbacks):
             self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
         elif not self._at_target:
             return
-        elif self._heard or self._answer_bytes != self._seen_bytes:
-            self._heard, self._heard_s, self._seen_bytes = False, now_s, self._answer_bytes
+        elif self._heard or self.answer_bytes != self._seen_bytes:
+            self._heard, self._heard_s, self._seen_bytes = False, now_s, self.answer_bytes
         elif self._paused_s is not None:
             if now_s - self._paused_s > times.client_stall_s:
                 self.gateway.meters.cut(self.model.entry.name, "client_stall")
@@ -340,34 +344,17 @@ class Exchange(Setbacks):
         if self._resumed_at_bytes:
             self.model.meters.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
         self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)
-        took_s = now_s - self._started_s
-        ttft_s = None if self._first_s is None else self._first_s - self._started_s
+        if self.request.grant is not None:
+            self.request.grant.end(status, self.answer_bytes, asked=self.attempts > 0)
+        took_s = now_s - self.started_s
+        ttft_s = None if self.first_s is None else self.first_s - self.started_s
         self.model.meters.finished(
-            self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self._answer_bytes
+            self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self.answer_bytes
         )
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
 
     def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
-        """Write this request into the ledger, once, and learn from what it used."""
-        if self._noted:
-            return
-        self._noted = True
-        now_s = self.gateway.now_s()
-        first_s = now_s if self._first_s is None and last_bytes and self.request.stream else self._first_s
-        ending = Ending(
-            model=self.model.entry.name,
-            endpoint="" if self.target is None else self.target.id,
-            status=status,
-            complete=complete,
-            meter=self.passing,
-            usage=self._usage,
-            events=0 if self._assembler is None else self._assembler.events,
-            bytes=self._answer_bytes + last_bytes,
-            ttft_s=None if first_s is None else first_s - self._started_s,
-            took_s=now_s - self._started_s,
-            retries=self._attempts - 1,
-        )
-        heard = hear(ending, self.request.path)
-        if self.gateway.recorder is not None:
-            self.gateway.recorder.note(self.request, ending, heard)
-        self.model.admission.learn(self, heard.usage)
+        """Settle what this request came to, once."""
+        if not self._noted:
+            self._noted = True
+            account.settle(self, status, complete=complete, last_bytes=last_bytes)

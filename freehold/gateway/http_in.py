@@ -377,11 +377,8 @@ class ClientConnection(asyncio.Protocol):
         closing = (
             b"connection: close\r\n" if close or not request.keep_alive or self.gateway.draining else b""
         )
-        return b"x-request-id: %b\r\n%b%b\r\n" % (
-            request.request_id.encode(),
-            self.gateway.date_line,
-            closing,
-        )
+        lines = request.id_line, self.gateway.date_line, request.limit_lines, closing
+        return b"%b%b%b%b\r\n" % lines
 
     def reply(
         self,
@@ -413,7 +410,7 @@ class ClientConnection(asyncio.Protocol):
             )
         if refusal.allow:
             extra += f"allow: {refusal.allow}\r\n"
-        end = self.head_end(request, close=refusal.close)
+        end = refusal.headers + self.head_end(request, close=refusal.close)
         content = b"" if request.method == b"HEAD" else body
         self.write(heads.status_line(refusal.error.status) + extra.encode() + end + content)
         self.exchange = None

@@ -72,6 +72,10 @@ class Meters:
             "freehold_replica_state": lambda: dict(_states(gateway.directory.snapshot)),
             "freehold_replica_tokens_per_second": lambda: dict(_tokens_per_s(gateway.directory.snapshot)),
         }
+        if gateway.callers is not None:
+            callers = gateway.callers
+            read["freehold_gateway_keys"] = lambda: {(): callers.active}
+            read["freehold_gateway_keys_trouble"] = lambda: {(): bool(callers.trouble)}
         for name, reading in read.items():
             self.metrics.gauge(name).read_from(reading)
         self.metrics.counter("freehold_replica_restarts_total").read_from(

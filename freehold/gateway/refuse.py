@@ -8,10 +8,14 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from freehold.engines.base import ApiError, Engine
+from freehold.gateway.keys import Limits
+from freehold.gateway.limits import Over
 
 MESSAGES_PATH = "/v1/messages"
 RETRY_AFTER_S_MAX = 60
 """Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
+
+_UNKNOWN_MS = 1000  # A place that nobody knows the end of is asked for again after a second.
 
 # Anthropic's error types by status. Source: Anthropic API reference, "Errors".
 _ANTHROPIC_TYPES = {
@@ -33,6 +37,8 @@ class Refusal:
     """True: an engine was asked; False: the gateway refused by itself, and counts it so."""
     allow: str = ""
     """Value of the Allow header for 405."""
+    headers: bytes = b""
+    """More header lines, each with CRLF."""
 
 
 def invalid(message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> Refusal:
@@ -78,6 +84,49 @@ def model_not_found(model: str, known: list[str]) -> Refusal:
         code="model_not_found",
         param="model",
     )
+
+
+def unauthorized(message: str) -> Refusal:
+    """Return the 401 for a request without a key that is accepted."""
+    error = ApiError(status=401, message=message, type="authentication_error", code="invalid_api_key")
+    return Refusal(error=error, headers=b"www-authenticate: Bearer\r\n")
+
+
+def not_allowed(model: str) -> Refusal:
+    """Return the 403 for a model that exists and is not this key's to use."""
+    message = f"This API key may not use the model {model}."
+    error = ApiError(
+        status=403, message=message, type="permission_error", code="model_not_allowed", param="model"
+    )
+    return Refusal(error=error)
+
+
+# What is said of each limit; `l` are the key's limits, `t` the tokens that the request may take.
+_OVER = {
+    "requests": "This API key may send {l.requests_per_minute} requests a minute.",
+    "tokens": "This API key may use {l.tokens_per_minute} tokens a minute; this request may take {t}.",
+    "size": "This request may take {t} tokens, prompt and answer; this API key may use {l.tokens_per_minute} a minute."
+    " Lower its max_tokens or shorten it.",
+    "concurrency": "This API key may have {l.concurrency} requests under way at once.",
+    "reserved": "The rest of this API key's {l.monthly_tokens} tokens a month is reserved by requests under way.",
+    "budget": "This API key has used its {l.monthly_tokens} tokens of this month.",
+}
+
+
+def over_limit(over: Over, limits: Limits, *, tokens: int) -> Refusal:
+    """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
+    spent = over.limit == "budget"
+    error = ApiError(
+        status=429,
+        message=_OVER[over.limit].format(l=limits, t=tokens),
+        type="rate_limit_error",
+        code="insufficient_quota" if spent else "rate_limit_exceeded",
+    )
+    if spent or over.limit == "size":
+        return Refusal(error=error, headers=b"x-should-retry: false\r\n")
+    wait_ms = min(RETRY_AFTER_S_MAX * 1000, over.wait_ms or _UNKNOWN_MS)
+    lines = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait_ms // 1000), wait_ms)
+    return Refusal(error=error, headers=lines)
 
 
 def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Refusal:

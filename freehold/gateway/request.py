@@ -10,6 +10,7 @@ from math import inf, isfinite
 
 from freehold.core.ids import is_request_id, new_request_id
 from freehold.gateway import refuse
+from freehold.gateway.caller import Caller, Grant
 from freehold.gateway.refuse import Refusal
 
 ENGINE_PATHS = frozenset(
@@ -65,6 +66,14 @@ class Request:
     id_line = b""
     """The header line of the request's id, for both sides."""
     refusal: Refusal | None = None
+    key: bytes | None = None
+    """The API key that was presented; empty: something that is no key, or two; None: nothing."""
+    caller: Caller | None = None
+    """Whose request it is; None: nobody was asked."""
+    grant: Grant | None = None
+    """What it was given of its caller's limits; None: there are none."""
+    limit_lines = b""
+    """Header lines of the answer that tell the caller's limits, each with CRLF."""
 
     @property
     def request_id(self) -> str:

@@ -20,6 +20,7 @@ import msgspec
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.http_in import ClientConnection
+from freehold.gateway.http_in_keys import KeyedConnection
 from freehold.gateway.listener import BACKLOG, listen
 from freehold.gateway.service import CONNECTIONS_MAX, Gateway
 from freehold.gateway.settings import Settings
@@ -79,9 +80,8 @@ class Child:
         loop.set_exception_handler(self._on_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        server = await loop.create_server(
-            lambda: ClientConnection(self.gateway), sock=self.listener, backlog=BACKLOG
-        )
+        kind = ClientConnection if self.gateway.callers is None else KeyedConnection
+        server = await loop.create_server(lambda: kind(self.gateway), sock=self.listener, backlog=BACKLOG)
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_YOUNG)

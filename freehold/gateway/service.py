@@ -14,6 +14,7 @@ from freehold.core.clock import wall_s
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway import answers, meter, refuse
 from freehold.gateway.body import read_body
+from freehold.gateway.callers import Callers
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.kept import Keeping
@@ -23,7 +24,7 @@ from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import ENGINE_PATHS, Request
 from freehold.gateway.route import RetryBudget
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Directory
+from freehold.gateway.targets import Directory, Model
 from freehold.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Gateway:
         self.directory = Directory(self.meters.for_model, settings)
         self.budget = RetryBudget(loop.time())
         self.keeping = Keeping()
+        self.callers = Callers(settings) if settings.keys_path else None
+        """Who may ask; None: everybody."""
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self.has_parent = True
@@ -62,6 +65,8 @@ class Gateway:
             self.recorder = Recorder(Path(settings.spool_path), max_bytes=settings.spool_max_bytes)
             self.recorder.watch(self.meters.metrics)
         self.meters.watch(self)
+        if self.callers is not None:
+            self.callers.start()
         self._tick()
 
     def __repr__(self) -> str:
@@ -111,6 +116,8 @@ class Gateway:
         # What is written still has to leave the process: what is left of the grace, and a second at least.
         left_s = self.settings.drain_grace_s - (self.now_s() - started_s)
         await self._until(lambda: not self.connections, max(1.0, left_s))
+        if self.callers is not None:
+            self.callers.stop()
         return whole and not self.connections
 
     async def _until(self, condition: Callable[[], bool], limit_s: float) -> None:
@@ -138,21 +145,24 @@ class Gateway:
         return found
 
     def _answer_here(self, client: ClientConnection, request: Request) -> None:
-        answer = self._local(request.path, request.method)
+        answer = self._local(request)
         if isinstance(answer, Refusal):
             client.refuse(answer, request)
         else:
             status, body, content_type = answer
             client.reply(request, status, body=body, content_type=content_type)
 
-    def _local(self, path: str, method: bytes) -> answers.Answer | Refusal:
+    def _local(self, request: Request) -> answers.Answer | Refusal:
+        path, method = request.path, request.method
         local = answers.LOCAL.get(path)
         one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
         if local is None and not one_model:
             return refuse.not_found(path)
         if method not in {b"GET", b"HEAD"}:
             return refuse.wrong_method(method.decode("ascii"), "GET, HEAD")
-        return local(self) if local is not None else answers.one_model(self, model_id_of(path))
+        if local is not None:
+            return local(self, request.caller)
+        return answers.one_model(self, model_id_of(path), request.caller)
 
     def _exchange_for(self, client: ClientConnection, request: Request) -> Exchange | Refusal:
         if request.method != b"POST":
@@ -165,7 +175,19 @@ class Gateway:
             # A gateway that was just started (again) and has not been told yet: a 404 would be final for a client.
             return refuse.unavailable("The gateway is starting.", code="model_not_ready")
         if model is None:
-            return refuse.model_not_found(asked.model or "", list(self.directory.models))
+            return refuse.model_not_found(asked.model or "", answers.models_for(self, request.caller))
+        if refused := self._why_not(model, request):
+            return refused
+        request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
+        if self.callers is not None and (refused := self.callers.admit(request, model.entry.name)):
+            return refused  # asked last: what is refused for another reason costs no caller anything
+        if request.stream:
+            request.resumable = model.continues is not None
+            meter.ask_usage(request, asked.stream_options)
+        return Exchange(self, client, model=model, request=request)
+
+    def _why_not(self, model: Model, request: Request) -> Refusal | None:
+        """Return why a model cannot be asked this now, whoever asks, or None."""
         name = model.entry.name
         if request.path not in model.engine.paths:
             return refuse.invalid(
@@ -183,11 +205,7 @@ class Gateway:
                 param="x-freehold-timeout",
                 code="invalid_header",
             )
-        request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
-        if request.stream:
-            request.resumable = model.continues is not None
-            meter.ask_usage(request, asked.stream_options)
-        return Exchange(self, client, model=model, request=request)
+        return None
 
     # Time
 
@@ -200,6 +218,8 @@ class Gateway:
             self._date_s = date_s
             self.date_line = f"date: {formatdate(date_s, usegmt=True)}\r\n".encode()
         self.keeping.turn()
+        if self.callers is not None:
+            self.callers.tick()
         for connection in list(self.connections):
             connection.check(now_s)
         for model in self.directory.models.values():

@@ -42,15 +42,15 @@ class Setbacks(Applicant):
     keeps_client = True
     _at_target = False
     _connection: UpstreamConnection | None = None
-    _attempts = 0
+    attempts = 0
     _fresh = False
     _head: AnswerHead | None = None
     _heard_s = 0.0
     _began = False
     """The target under way has said something."""
     _made_bytes = 0
-    _asked = b""
-    """The caller's own request, once another is made of it to go on with its answer."""
+    _asking = b""
+    """The request that asks for the rest of an answer; empty: the caller's own is asked."""
     _resumed_at_bytes = 0
     """What the client had of the answer when it was last given to another replica; 0: it never was."""
 
@@ -67,7 +67,7 @@ class Setbacks(Applicant):
         raise NotImplementedError
 
     @property
-    def _answer_bytes(self) -> int:
+    def answer_bytes(self) -> int:
         """Return how much of an answer's body the client was given."""
         return self._made_bytes if self.passing is None else self.passing.bytes
 
@@ -79,9 +79,9 @@ class Setbacks(Applicant):
         if isinstance(frame, UntilCloseFrame) and in_order:
             # An answer without a length ends with its connection; that it is whole cannot be known, as HTTP/1.0 goes.
             self.on_end()
-        elif self._answer_bytes > self._resumed_at_bytes:
+        elif self.answer_bytes > self._resumed_at_bytes:
             self._broken(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not self._fresh and frame is None and self._attempts < ATTEMPTS_MAX:
+        elif connection.served and not self._fresh and frame is None and self.attempts < ATTEMPTS_MAX:
             # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on
             # this request takes no other pooled one, so that it meets that only once.
             self._fresh = True
@@ -101,7 +101,7 @@ class Setbacks(Applicant):
         untried = self._resumed_at_bytes or any(
             t not in self.tried and t is not target for t in self.model.targets
         )
-        return bool(untried) and self._attempts < ATTEMPTS_MAX
+        return bool(untried) and self.attempts < ATTEMPTS_MAX
 
     def _attempt_failed(self, reason: str) -> None:
         target = self.target
@@ -132,7 +132,7 @@ class Setbacks(Applicant):
 
     def _no_replica(self) -> Refusal:
         return refuse.unavailable(
-            f"No replica of {self.model.entry.name} could answer; attempts: {self._attempts}.",
+            f"No replica of {self.model.entry.name} could answer; attempts: {self.attempts}.",
             code="engine_failed",
         )
 
@@ -162,26 +162,24 @@ class Setbacks(Applicant):
         if not isinstance(meter, StreamMeter) or meter.kept is None or how is None or self.target is None:
             return False
         request, heard = self.request, meter.kept.heard()
-        asked = self._asked or request.body
         end = (
             b""
             if meter.ended
-            else resume.ending(request.path, asked, heard=heard, hides_usage=request.hides_usage)
+            else resume.ending(request.path, request.body, heard=heard, hides_usage=request.hides_usage)
         )
         if end is not None:
             self._end_here(meter, end)
             return True
-        plan = resume.plan(request.path, asked, heard=heard, how=how)
+        plan = resume.plan(request.path, request.body, heard=heard, how=how)
         now_s = self.gateway.now_s()
-        if isinstance(plan, str) or self._attempts >= ATTEMPTS_MAX or not self.gateway.budget.spend(now_s):
+        if isinstance(plan, str) or self.attempts >= ATTEMPTS_MAX or not self.gateway.budget.spend(now_s):
             self._tell_resume("not_resumed", reason, plan if isinstance(plan, str) else "too_many_attempts")
             if not self._resumed_at_bytes:
                 self.model.meters.resumed("not_possible")
             return False
         self.target.failed(now_s)
         self._tell_resume("stream_resumes", reason, str(plan.rest.tokens_before))
-        self._asked, request.body = asked, plan.body
-        self._resumed_at_bytes = meter.bytes
+        self._asking, self._resumed_at_bytes = plan.body, meter.bytes
         meter.go_on(plan.rest)
         self._attempt_over(reason)
         return True
@@ -245,7 +243,7 @@ class Setbacks(Applicant):
 
     def _engine_too_slow(self) -> None:
         frame = self._connection.frame if self._connection is not None else None
-        if self._answer_bytes > self._resumed_at_bytes:
+        if self.answer_bytes > self._resumed_at_bytes:
             self._stop_engine()
             if self.target is not None:
                 self.target.failed(self.gateway.now_s())
@@ -261,7 +259,7 @@ class Setbacks(Applicant):
     def _engine_gone(self, message: str, *, code: str) -> None:
         frame = self._connection.frame if self._connection is not None else None
         self._stop_engine()
-        if self._answer_bytes:
+        if self.answer_bytes:
             self._cut(frame, message, reason=code)
         elif code == "timeout":
             self._refuse(refuse.timeout(message))

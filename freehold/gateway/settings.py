@@ -30,6 +30,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool_path: str = ""
     """Folder of the ledger's spool; empty: nothing is written down."""
     spool_max_bytes: int = SPOOL_BYTES_MAX
+    keys_path: str = ""
+    """The keys file; empty: nobody is asked for a key."""
+    budgets_path: str = ""
+    """Where what keys have spent of their monthly budgets is kept; not empty where `keys_path` is not."""
+    metrics_open: bool = True
+    """False: `/metrics` wants a key as well."""
     log_path: str = ""
     """Where the gateway's JSON log lines go; empty: standard error."""
     log_level: LevelName = "info"
@@ -56,6 +62,7 @@ def settings_from(
         total_s=times.total,
         drain_grace_s=spec.drain_grace,
         spool_path=spool_path,
+        metrics_open=spec.address.loopback,
         log_path=log_path,
         log_level=log_level,
     )

@@ -1,13 +1,12 @@
 """Keys that the design has and this release has not: refused by name instead of being called unknown.
 
-A key leaves this list in the change that builds it. Values of that kind (`auth: keys`) stand with their field.
+A key leaves this list in the change that builds it. Values of that kind (`runtime: ray`) stand with their field.
 """
 
 from freehold.spec.fields import LATER
 
 LATER_KEYS = frozenset(
     {
-        ("gateway", "keys"),
         ("health",),
         ("observability",),
     }

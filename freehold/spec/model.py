@@ -169,11 +169,18 @@ class GatewaySpec(_Section):
         ),
     ] = Field(default="127.0.0.1:8000", examples=["127.0.0.1:8000", "[::1]:8000"])
     """ADDRESS:PORT to listen on, an IP address or localhost; port 0 lets the kernel choose. Default 127.0.0.1:8000:
-    only this machine can reach it, which is the one safe choice while `auth` is `none`."""
+    only this machine can reach it, which is the one safe choice while `auth` is `none`; others need `auth: keys`."""
     workers: Annotated[int, OneOf(values=(1,), later_numbers=True)] = 1
     """Gateway processes. Only 1, the default, in this release."""
-    auth: Annotated[str, OneOf(values=("none",), later=("keys",))] = "none"
-    """Who may ask. Only `none`, the default, in this release, and only on a loopback address."""
+    auth: Annotated[str, OneOf(values=("none", "keys"))] = "none"
+    """Who may ask. `none`, the default: everybody who can connect, so only on a loopback address. `keys`: who has an
+    API key that `freehold key create` made."""
+    keys_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["/etc/freehold/keys.json"]
+    )
+    """Where the hashes of API keys are kept; a relative path is beside this file. Default: a file of this
+    configuration's own in the user's configuration folder (`freehold key list` shows it), since keys must outlive the
+    state folder, and stay out of version control. Only with `auth: keys`."""
     queue: QueueSpec = Field(default_factory=QueueSpec)
     """How much may wait for an engine, and how long."""
     max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")

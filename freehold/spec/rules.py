@@ -92,20 +92,32 @@ def _names(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake
             )
 
 
-def _listen(tree: Tree) -> shapes.Listen | None:
+def _gateway(tree: Tree) -> dict[str, object]:
     gateway = tree.data.get("gateway") if isinstance(tree.data, dict) else None
-    listen = gateway.get("listen") if isinstance(gateway, dict) else None
+    return gateway if isinstance(gateway, dict) else {}
+
+
+def _listen(tree: Tree) -> shapes.Listen | None:
+    listen = _gateway(tree).get("listen")
     return shapes.parse_listen(listen) if isinstance(listen, str) else None
 
 
 def _reach(tree: Tree) -> Iterator[Mistake]:
-    """Refuse an address that others can reach: nobody is asked for a key yet, whatever `auth` says."""
-    listen = _listen(tree)
+    """Refuse an address that others can reach while nobody is asked for a key, and keys that nobody asks for."""
+    listen, gateway = _listen(tree), _gateway(tree)
+    if gateway.get("auth") == "keys":
+        return
     if listen and not listen.loopback:
         yield Mistake(
             tree.value_place(("gateway", "listen")),
             f"gateway.listen: {listen.host} is not a loopback address, and auth: none is refused there",
-            "listen on 127.0.0.1; to let others in, put a proxy that asks for keys in front",
+            "write auth: keys, or listen on 127.0.0.1",
+        )
+    if "keys_file" in gateway:
+        yield Mistake(
+            tree.key_place(("gateway", "keys_file")),
+            "gateway.keys_file is only read with auth: keys",
+            "write auth: keys or remove the line",
         )
 
 

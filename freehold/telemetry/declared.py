@@ -175,6 +175,12 @@ DECLARED: tuple[Declared, ...] = (
         help="Connections to an endpoint open now, idle ones included.",
         labels=(ENDPOINT,),
     ),
+    Declared(name="freehold_gateway_keys", kind="gauge", help="API keys that are accepted now."),
+    Declared(
+        name="freehold_gateway_keys_trouble",
+        kind="gauge",
+        help="1 while the keys file or the budgets on disk cannot be used; /health says why.",
+    ),
     Declared(
         name="freehold_gateway_snapshot_generation",
         kind="gauge",

@@ -66,14 +66,14 @@ SECRET_SHAPES = (
         ),
         rf"\1\2{REDACTED}",
     ),
-    (re.compile(r"\b(?:sk|hf|ghp|xox[abp])[-_][\w-]{16,}"), REDACTED),
+    (re.compile(r"\b(?:sk|hf|fh|ghp|xox[abp])[-_][\w-]{16,}"), REDACTED),
 )
 """Shapes of secrets inside a text, and what stands there instead; the last row is the key formats of common services."""
 PLAIN_TYPES = frozenset({str, int, float, bool, type(None)})
 """Exactly these types are JSON as they are; a subclass may bring its own `repr` or value."""
 SHAPE_HINTS = (
     *("bearer", "basic", "@", "authorization", "key", "token", "secret", "password"),
-    *("sk-", "sk_", "hf-", "hf_", "ghp", "xox"),
+    *("sk-", "sk_", "hf-", "hf_", "fh-", "fh_", "ghp", "xox"),
 )
 """A text (in lower case) without any of these matches no shape: ten substring tests cost a tenth of the patterns."""
 

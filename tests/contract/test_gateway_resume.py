@@ -62,7 +62,9 @@ def whole(first: int = 0, end: int = TOKENS) -> str:
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
-@pytest.mark.parametrize("fault", ["close_stream", "reset_stream", "crash_stream", "bad_chunk", "hang_stream"])
+@pytest.mark.parametrize(
+    "fault", ["close_stream", "reset_stream", "crash_stream", "bad_chunk", "hang_stream"]
+)
 def test_another_replica_goes_on(path: str, fault: str, gateway: Gateway, pair: list[FakeEngine]) -> None:
     for engine in pair:
         engine.set(fault=fault, fault_count=1)
@@ -79,7 +81,10 @@ def test_another_replica_goes_on(path: str, fault: str, gateway: Gateway, pair: 
         roles = [c["delta"] for p in parts for c in p["choices"] if "role" in c.get("delta", {})]
         assert len(roles) == (path == CHAT)
         usage = parts[-1]["usage"]
-        assert (usage["completion_tokens"], usage["total_tokens"]) == (TOKENS, TOKENS + usage["prompt_tokens"])
+        assert (usage["completion_tokens"], usage["total_tokens"]) == (
+            TOKENS,
+            TOKENS + usage["prompt_tokens"],
+        )
         assert b": x-freehold-resumed tokens=3\n\n" in resumed.body
     assert gateway.metric("freehold_gateway_resumed_total", outcome="whole") == 1
     assert gateway.metric("freehold_gateway_cut_streams_total") == 0
@@ -129,29 +134,27 @@ def test_more_than_one_death_in_an_answer(deaths: int, engines: Engines, tmp_pat
         assert gateway.metric("freehold_gateway_resumed_total", outcome=outcome) == 1
 
 
-def test_twenty_streams_of_a_killed_process(pair: list[FakeEngine], tmp_path: Path) -> None:
-    settings = {"tokens_per_s": 50.0, "answer_tokens": 60}
-    with start_fake_engine(slots=40, **settings) as one, start_fake_engine(slots=40, **settings) as other:
-        with running(tmp_path, [two([one, other], slots=40)]) as gateway:
-            client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0)
-            texts: dict[int, str] = {}
+def test_twenty_streams_of_a_killed_process(tmp_path: Path) -> None:
+    fakes = [start_fake_engine(slots=40, tokens_per_s=50.0, answer_tokens=60) for _ in range(2)]
+    with fakes[0] as one, fakes[1] as other, running(tmp_path, [two([one, other], slots=40)]) as gateway:
+        client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0)
+        texts: dict[int, str] = {}
 
-            def ask(number: int) -> None:
-                stream = client.chat.completions.create(
-                    model="m", messages=[{"role": "user", "content": "hi"}], stream=True
-                )
-                texts[number] = "".join(part.choices[0].delta.content or "" for part in stream)
+        def ask(number: int) -> None:
+            stream = client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+            texts[number] = "".join(part.choices[0].delta.content or "" for part in stream)
 
-            threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
-            for thread in threads:
-                thread.start()
-            wait_until(lambda: one.stats()["tokens"] > 50, timeout_s=10, what="tokens from the first engine")
-            one.kill()
-            for thread in threads:
-                thread.join(20)
-            assert list(texts.values()) == [whole(0, 60)] * 20
-            assert gateway.metric("freehold_gateway_resumed_total", outcome="whole") >= 5
-    del pair
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: one.stats()["tokens"] > 50, timeout_s=10, what="tokens from the first engine")
+        one.kill()
+        for thread in threads:
+            thread.join(20)
+        assert list(texts.values()) == [whole(0, 60)] * 20
+        assert gateway.metric("freehold_gateway_resumed_total", outcome="whole") >= 5
 
 
 @pytest.mark.parametrize(
@@ -319,7 +322,12 @@ def test_an_answer_that_only_lacks_its_end_gets_it(
 def test_a_usage_that_is_owed_is_asked_for(made: tuple[Gateway, list[Engine]]) -> None:
     async def usage(call: Call) -> None:
         counted = {"prompt_tokens": 8, "completion_tokens": 1, "total_tokens": 9}
-        parts = [delta("more"), delta("", "length"), event({"choices": [], "usage": counted}), b"data: [DONE]\n\n"]
+        parts = [
+            delta("more"),
+            delta("", "length"),
+            event({"choices": [], "usage": counted}),
+            b"data: [DONE]\n\n",
+        ]
         call.send(STREAM_HEAD + b"".join(map(chunk, parts)) + b"0\r\n\r\n")
 
     gateway, pair = made
@@ -340,7 +348,9 @@ def test_a_client_that_leaves_ends_the_wait_for_another_replica(tmp_path: Path, 
         client = Client(gateway.port)
         client.send(post(body()))
         client.read_until(delta("one "))
-        wait_until(lambda: gateway.logged("stream_resumes"), timeout_s=5, what="the engine's death to be seen")
+        wait_until(
+            lambda: gateway.logged("stream_resumes"), timeout_s=5, what="the engine's death to be seen"
+        )
         client.leave()
         wait_until(
             lambda: gateway.metric("freehold_gateway_resumed_total", outcome="abandoned") == 1,
@@ -374,7 +384,10 @@ def test_vllm_is_told_to_continue(engines: Engines, tmp_path: Path) -> None:
     answer = in_turn(dies, goes_on(" two"))
     for engine in pair:
         engine.answer = answer
-    with running(tmp_path, [two(pair, engine="external", resume="vllm")]) as gateway, gateway.client() as client:
+    with (
+        running(tmp_path, [two(pair, engine="external", resume="vllm")]) as gateway,
+        gateway.client() as client,
+    ):
         assert text_of(events(client.ask(post(body())).body)) == "one two"
     asked = next(call.json for engine in pair for call in engine.calls if len(call.json["messages"]) == 2)
     assert (asked["continue_final_message"], asked["add_generation_prompt"]) == (True, False)

@@ -138,6 +138,10 @@ class Box:
         """Return every process that carries this box's mark, zombies left out."""
         return [process for process in psutil.process_iter() if _environment(process).get(MARK) == self.mark]
 
+    def command_lines(self) -> list[str]:
+        """Return how every process of this box was started, as any user of the machine can read it."""
+        return [" ".join(process.cmdline()) for process in self.living()]
+
     def assert_nothing_left(self, timeout_s: float = GONE_S) -> None:
         wait_until(lambda: not self.living(), timeout_s=timeout_s, what=f"the end of {self.living()}")
 

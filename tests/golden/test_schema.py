@@ -96,6 +96,7 @@ RIGHT = {
     + "gateway: {workers: 1, auth: none}\nfallback: []\nfleet: {spares: 0, runtime: process}\n",
     "external": "version: 1\nmodels: [{name: a, engine: external, endpoints: ['http://h:1/v1'], api_key_env: A}]\n",
     "all interfaces of loopback": GOOD + "gateway: {listen: '[::1]:0'}\n",
+    "keys for all the world": GOOD + "gateway: {auth: keys, listen: '0.0.0.0:0', keys_file: k.json}\n",
     "quantities": GOOD + "gateway: {max_body: 1.5MiB, drain_grace: 1h30m}\n",
 }
 
@@ -117,7 +118,8 @@ BROKEN = {
     "unknown key": GOOD + "gatway: {}\n",
     "unknown key in a section": GOOD + "gateway: {lisen: '127.0.0.1:1'}\n",
     "later key": GOOD + "health: {gpu: auto}\n",
-    "later value": GOOD + "gateway: {auth: keys}\n",
+    "later value": GOOD + "fleet: {runtime: ray}\n",
+    "auth in another word": GOOD + "gateway: {auth: basic}\n",
     "later number": GOOD + "gateway: {workers: 2}\n",
     "fallback": GOOD + "fallback: [x]\n",
     "unknown engine": GOOD.replace("llama-cpp", "lama"),

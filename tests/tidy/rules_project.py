@@ -10,6 +10,13 @@ PURE = (
     *("freehold.engines", "freehold.*.admit", "freehold.*.decide", "freehold.*.diagnose", "freehold.*.route"),
     *("freehold.*.assemble", "freehold.*.body", "freehold.*.frame", "freehold.*.refuse", "freehold.*.state"),
     *("freehold.*.estimate", "freehold.*.fair", "freehold.*.limit", "freehold.*.pace"),
+    *(
+        "freehold.*.appetite",
+        "freehold.*.caller",
+        "freehold.*.keys",
+        "freehold.*.limits",
+        "freehold.*.spending",
+    ),
 )
 """What must be listed as pure in pyproject.toml; DESIGN section 2 and the pure parts of the floors so far."""
 PURE_ROOMS = ("freehold.sizing", "freehold.cost")

@@ -46,6 +46,7 @@ def test_the_smallest_file_gets_every_default():
             "listen": "127.0.0.1:8000",
             "workers": 1,
             "auth": "none",
+            "keys_file": "",
             "queue": {
                 "max_requests": 512,
                 "max_tokens": 1_000_000,

@@ -75,16 +75,15 @@ TOP = {
     "a section without value": (GOOD + "gateway:\n", ["f:3:1: gateway is empty (write a value or remove the line)"]),
     "a section is a number": (GOOD + "fleet: 3\n", ["f:3:8: fleet must be a map of keys and values, not 3"]),
     "everything at once": (
-        "version: 3\nmodels:\n- name: A b\n  engine: lama-cpp\n  replicas: 0\ngateway: {auth: keys, lisen: x}\nx: 1\n",
+        "version: 3\nmodels:\n- name: A b\n  engine: lama-cpp\n  replicas: 0\ngateway: {auth: key, lisen: x}\nx: 1\n",
         ["f:1:10: version must be 1", "f:3:9: models[0].name must be 1 to 63", "f:4:11: models[0].engine: there is no engine 'lama-cpp' (did you mean 'llama-cpp'?)",
-         "f:5:13: models[0].replicas must be at least 1, not 0", "f:6:17: gateway.auth: keys is not in this release",
-         "f:6:23: unknown key 'lisen' in gateway (did you mean 'listen'?)", "f:7:1: unknown key 'x' in the top level (known: fallback"]),
+         "f:5:13: models[0].replicas must be at least 1, not 0", "f:6:17: gateway.auth must be none or keys, not 'key'",
+         "f:6:22: unknown key 'lisen' in gateway (did you mean 'listen'?)", "f:7:1: unknown key 'x' in the top level (known: fallback"]),
 }
 
 LATER = {
     "gateway.workers": (GOOD + "gateway: {workers: 4}\n", ["f:3:20: gateway.workers: 4 is not in this release (write 1 or remove the line)"]),
     "gateway.workers no number": (GOOD + "gateway: {workers: many}\n", ["f:3:20: gateway.workers must be 1, not 'many'"]),
-    "gateway.auth": (GOOD + "gateway:\n  auth: keys\n", ["f:4:9: gateway.auth: keys is not in this release (write none or remove the line)"]),
     "fallback": (GOOD + "fallback: [{url: x}]\n", ["f:3:11: fallback is not in this release (remove the line)"]),
     "fleet.spares": (GOOD + "fleet: {spares: 1}\n", ["f:3:17: fleet.spares: 1 is not in this release"]),
     "fleet.runtime": (GOOD + "fleet: {runtime: ray}\n", ["f:3:18: fleet.runtime: ray is not in this release"]),
@@ -176,8 +175,11 @@ GATEWAY = {
     "port too large": (GOOD + "gateway: {listen: '127.0.0.1:65536'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
     "an octet too large": (GOOD + "gateway: {listen: '127.0.0.256:80'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
     "bare IPv6": (GOOD + "gateway: {listen: '::1:8000'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
+    "keys that nobody asks for": (GOOD + "gateway: {keys_file: k.json}\n", ["f:3:11: gateway.keys_file is only read with auth: keys (write auth: keys or remove the line)"]),
+    "a keys file without a name": (GOOD + "gateway: {auth: keys, keys_file: ' '}\n", ["f:3:34: gateway.keys_file must be one line of text that is not empty"]),
+    "keys in the file itself": (GOOD + "gateway: {auth: keys, keys: [fh-x]}\n", ["f:3:23: unknown key 'keys' in gateway (did you mean 'keys_file'?)"]),
     "auth null": (GOOD + "gateway: {auth: ~}\n", ["f:3:11: gateway.auth is empty"]),
-    "auth unknown": (GOOD + "gateway: {auth: basic}\n", ["f:3:17: gateway.auth must be none, not 'basic'"]),
+    "auth unknown": (GOOD + "gateway: {auth: basic}\n", ["f:3:17: gateway.auth must be none or keys, not 'basic'"]),
     "duration without unit": (GOOD + "gateway: {timeouts: {header: 10}}\n", ["f:3:30: gateway.timeouts.header must be a duration such as 500ms, 20s, 2m or 1h30m, not 10 (10 needs its unit)"]),
     "duration too long": (GOOD + "gateway: {timeouts: {connect: 2m}}\n", ["f:3:31: gateway.timeouts.connect must be between 50ms and 1m, not '2m'"]),
     "duration zero": (GOOD + "gateway: {timeouts: {idle: 0s}}\n", ["f:3:28: gateway.timeouts.idle must be between 1s and 1h, not '0s'"]),

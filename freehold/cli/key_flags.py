@@ -1,0 +1,171 @@
+"""The flags of `freehold key create` read into a record: every mistake among them is found before anything is written.
+
+It looks at the flags, the configured models and the names that are taken; it makes no key and touches no file.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+
+from freehold.core import units
+from freehold.gateway.keys import NAME_CHARS_MAX, PRIORITY_FIRST, PRIORITY_LAST, WEIGHT_MAX, Limits
+from freehold.spec.problems import Problem, nearest_hint
+
+_LONGEST_S = 10 * 366 * 24 * 3600
+"""A key lives at most ten years from now. Source: own choice: a longer one is a slip of the keyboard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The flags as they were written; None: not given."""
+
+    rpm: str | None
+    tpm: str | None
+    concurrency: str | None
+    monthly_tokens: str | None
+    models: str | None
+    priority: str | None
+    weight: str | None
+    expires: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a new key is to be."""
+
+    name: str
+    limits: Limits
+    expires_s: int | None
+
+
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags that say what a key may do."""
+    for name, metavar, text in reversed(_OPTIONS):
+        command = click.option(name, metavar=metavar, help=text)(command)
+    return command
+
+
+_OPTIONS = (
+    ("--rpm", "COUNT", "Requests a minute, for example 60."),
+    ("--tpm", "COUNT", "Tokens a minute, prompt and answer together, for example 40k."),
+    ("--concurrency", "COUNT", "Requests under way at once."),
+    ("--monthly-tokens", "COUNT", "Tokens a calendar month (UTC), for example 50M."),
+    ("--models", "A,B", "The models that the key may use [default: all]."),
+    (
+        "--priority",
+        "NUMBER",
+        "Whose requests are served first when requests wait: lower first, -20 to 19 [default: 0].",
+    ),
+    ("--weight", "COUNT", f"Share beside other keys of the same priority, 1 to {WEIGHT_MAX} [default: 1]."),
+    ("--expires", "WHEN", "For how long it is good, for example 90d, or until which day (UTC), 2027-01-31."),
+)
+
+
+def read_flags(
+    name: str, flags: Flags, *, models: Collection[str], taken: Collection[str], wall_s: float
+) -> Wanted | list[Problem]:
+    """Return what is wanted, or every problem there is."""
+    problems: list[Problem] = []
+    problems += _name_problems(name, taken)
+    limits: dict[str, Any] = {}
+    for field, flag, text in (
+        ("requests_per_minute", "--rpm", flags.rpm),
+        ("tokens_per_minute", "--tpm", flags.tpm),
+        ("concurrency", "--concurrency", flags.concurrency),
+        ("monthly_tokens", "--monthly-tokens", flags.monthly_tokens),
+        ("weight", "--weight", flags.weight),
+    ):
+        if text is not None:
+            limits[field] = _taken(
+                _count(flag, text, most=WEIGHT_MAX if field == "weight" else 10**12), problems
+            )
+    if flags.models is not None:
+        limits["models"] = _taken(_models(flags.models, models), problems)
+    if flags.priority is not None:
+        limits["priority"] = _taken(_priority(flags.priority), problems)
+    expires_s = None if flags.expires is None else _taken(_expiry(flags.expires, wall_s), problems)
+    if problems:
+        return problems
+    return Wanted(name=name, limits=msgspec.convert(limits, Limits), expires_s=expires_s)
+
+
+def _taken(found: Any, problems: list[Problem]) -> Any:
+    """Return what was read, or note the problem."""
+    if isinstance(found, Problem):
+        problems.append(found)
+        return None
+    return found
+
+
+def _name_problems(name: str, taken: Collection[str]) -> Iterator[Problem]:
+    if not name.strip() or name != name.strip() or not name.isprintable() or len(name) > NAME_CHARS_MAX:
+        yield Problem(
+            where="NAME",
+            message=f"must be 1 to {NAME_CHARS_MAX} visible characters",
+            hint="who or what will use the key",
+        )
+    elif name in taken:
+        yield Problem(
+            where="NAME",
+            message=f"there is a key {name!r}",
+            hint="revoke that one first, or choose another name",
+        )
+
+
+def _count(flag: str, text: str, *, most: int) -> int | Problem:
+    number = units.parse_count(text)
+    if isinstance(number, units.Unreadable):
+        return Problem(where=flag, message=number.message)
+    if not 1 <= number <= most:
+        return Problem(
+            where=flag, message=f"must be between 1 and {units.format_count(most)}, not {text}",
+            hint="leave the flag out for no limit" if flag != "--weight" else "",
+        )  # fmt: skip
+    return number
+
+
+def _models(text: str, known: Collection[str]) -> list[str] | Problem:
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        if name not in known:
+            return Problem(
+                where="--models", message=f"there is no model {name!r}", hint=nearest_hint(name, known)
+            )
+    return names
+
+
+def _priority(text: str) -> int | Problem:
+    if re.fullmatch(r"[+-]?[0-9]{1,3}", text) and PRIORITY_FIRST <= int(text) <= PRIORITY_LAST:
+        return int(text)
+    return Problem(
+        where="--priority",
+        message=f"must be a whole number from {PRIORITY_FIRST} to {PRIORITY_LAST}, not {text!r}",
+        hint="lower is served first, 0 is usual",
+    )
+
+
+def _expiry(text: str, wall_s: float) -> int | Problem:
+    """Return Unix seconds for a duration from now or a day."""
+    value_s = units.parse_duration_s(text)
+    end_s = _day_s(text) if isinstance(value_s, units.Unreadable) else wall_s + value_s
+    if end_s is None:
+        return Problem(
+            where="--expires", message="must be a duration such as 12h or 90d, or a day as 2027-01-31"
+        )
+    if not wall_s < end_s <= wall_s + _LONGEST_S:
+        return Problem(
+            where="--expires", message="must lie in the next ten years", hint="leave it out for never"
+        )
+    return int(end_s)
+
+
+def _day_s(text: str) -> float | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,73 @@
+"""What keys have spent of their monthly budgets, kept on disk beside the loop, so that a restart forgets no month.
+
+Saved about once a second where something changed: a kill -9 forgets at most what was spent since. It is a counter and
+no ledger: nobody can read from it who asked what.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from freehold.gateway.beside import Beside
+from freehold.gateway.key_store import replace_file
+from freehold.gateway.spending import Spending
+
+if TYPE_CHECKING:
+    from freehold.telemetry.logs import Logger
+
+SAVE_EVERY_S = 1.0
+"""Source: own choice: often enough that a crash forgets little, seldom enough for any disk."""
+_LAST_SAVE_S = (
+    1.0  # At the end a disk gets this long; a process that cannot end is worse than a second's spending.
+)
+
+
+class BudgetFile:
+    """Loads spending at once, and from `start` on saves it."""
+
+    def __init__(self, path: Path, log: "Logger") -> None:
+        self._path = path
+        self._log = log
+        self.trouble = ""
+        """Why it cannot be saved, or nothing."""
+        self.spending = self._load()
+        self._saved = self.spending.saved()
+        self._beside: Beside | None = None
+
+    def __repr__(self) -> str:
+        return f"<BudgetFile {self._path}{', ' * bool(self.trouble)}{self.trouble}>"
+
+    def start(self) -> None:
+        """Save from now on."""
+        self._beside = Beside("budgets", self._save, period_s=SAVE_EVERY_S)
+
+    def stop(self) -> None:
+        """Save once more; waits a second for that and no longer."""
+        if self._beside is not None:
+            self._beside.stop(last_s=_LAST_SAVE_S)
+
+    def _load(self) -> Spending:
+        try:
+            return Spending(self._path.read_bytes())
+        except FileNotFoundError:
+            return Spending()
+        except (OSError, msgspec.DecodeError) as exc:
+            # Serving on with budgets that begin anew is better than serving nobody; the log says so.
+            self._log.error("budgets_lost", reason=str(exc))
+            return Spending()
+
+    def _save(self) -> None:
+        data = self.spending.saved()
+        if data == self._saved:
+            return
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(self._path, data)
+        except OSError as exc:
+            trouble = exc.strerror or str(exc)
+            if trouble != self.trouble:
+                self._log.error("budgets_not_saved", reason=trouble)
+            self.trouble = trouble
+        else:
+            self._saved, self.trouble = data, ""

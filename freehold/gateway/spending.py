@@ -1,0 +1,49 @@
+"""How many tokens each key has used in a calendar month: what a monthly budget is held against.
+
+Two months are kept, so that a clock that jumps over a month's end and back finds its figures again. Pure; `callers`
+has it saved beside the loop. It is no ledger: it knows keys with a budget only, and no prices.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+Month = dict[str, int]
+"""Tokens by key id."""
+_MONTHS_KEPT = 2  # The present one and the one before it, be it one that a wrong clock believed in.
+
+
+class SpendingFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Spending as it is kept on disk."""
+
+    version: int = 1
+    months: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+
+
+_DECODER = msgspec.json.Decoder(SpendingFile)
+
+
+class Spending:
+    """The tokens used per key, this month and the one before."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        """Begin with what was saved; `data` that cannot be read raises msgspec.DecodeError."""
+        self._months: dict[str, Month] = _DECODER.decode(data).months if data else {}
+        self.month: Month = {}
+        """The present month's figures; a request settles in the month that it began in."""
+
+    def __repr__(self) -> str:
+        return f"<Spending {sorted(self._months)}>"
+
+    def enter(self, wall_s: float) -> None:
+        """Make the month of `wall_s` (Unix seconds, UTC) the present one."""
+        name = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m")
+        if self._months.get(name) is not self.month:
+            self.month = self._months.pop(name, {})
+            # Kept in the order in which they were last the present one, so that a wrong clock pushes out no true month.
+            latest = list(self._months.items())[1 - _MONTHS_KEPT :]
+            self._months = {**dict(latest), name: self.month}
+
+    def saved(self) -> bytes:
+        """Return what to keep on disk."""
+        return msgspec.json.encode(SpendingFile(months=self._months))

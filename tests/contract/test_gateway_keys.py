@@ -1,0 +1,253 @@
+"""Who may ask: keys as clients send them, what is answered to those without, and that no key goes anywhere."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway_rig.client import Answer, Client, ask, get, post
+from gateway_rig.engines import Engine, Engines
+from gateway_rig.keys import Keys
+from gateway_rig.process import Gateway, model, running
+
+MESSAGES = "/v1/messages"
+HOUR_S = 3600
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    keys = Keys(tmp_path_factory.mktemp("keys"))
+    keys.add("anna")
+    keys.add("ben", models=("m",))
+    keys.add("late", expires_s=int(time.time()) - HOUR_S)
+    keys.add("early", expires_s=int(time.time()) + HOUR_S)
+    keys.add("gone")
+    keys.change("gone", revoked_s=1)
+    return keys
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    the_engine: Engine, engines: Engines, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    models = [model("m", the_engine), model("other", engines.new())]
+    with running(tmp_path_factory.mktemp("gateway"), models, **keys.settings) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> Iterator[Client]:
+    with gateway.client() as client:
+        yield client
+
+
+def refused(answer: Answer) -> str:
+    """Return what a 401 says, checked for its form."""
+    assert answer.status == 401
+    assert answer.header("www-authenticate") == "Bearer"
+    assert (answer.error["type"], answer.error["code"], answer.error["param"]) == (
+        "authentication_error", "invalid_api_key", None,
+    )  # fmt: skip
+    return str(answer.error["message"])
+
+
+# What is a key
+
+
+ACCEPTED = {
+    "as OpenAI's clients": "Authorization: Bearer {}\r\n",
+    "scheme in lower case": "authorization: bearer {}\r\n",
+    "scheme in capitals": "AUTHORIZATION: BEARER {}\r\n",
+    "more blanks": "Authorization: Bearer   {}\r\n",
+    "as Anthropic's clients": "x-api-key: {}\r\n",
+    "in capitals": "X-API-KEY: {}\r\n",
+    "both the same": "x-api-key: {0}\r\nAuthorization: Bearer {0}\r\n",
+}
+
+
+@pytest.mark.parametrize("lines", ACCEPTED.values(), ids=ACCEPTED)
+def test_a_key_opens(lines: str, client: Client, keys: Keys, engine: Engine):
+    for name in ("anna", "early"):
+        assert client.ask(ask(extra=lines.format(keys.key_of[name]))).status == 200
+    assert len(engine.calls) == 2
+
+
+UNUSABLE = {
+    "bare": "Authorization: {}\r\n",
+    "another scheme": "Authorization: Basic {}\r\n",
+    "no blank": "Authorization: Bearer{}\r\n",
+    "a tab": "Authorization: Bearer\t{}\r\n",
+    "empty": "Authorization: Bearer \r\n",
+    "nothing at all": "Authorization:\r\n",
+    "empty x-api-key": "x-api-key: \r\n",
+    "two that differ": "Authorization: Bearer {}\r\nx-api-key: fh-other\r\n",
+    "two headers that differ": "Authorization: Bearer fh-other\r\nAuthorization: Bearer {}\r\n",
+}
+
+
+@pytest.mark.parametrize("lines", UNUSABLE.values(), ids=UNUSABLE)
+def test_what_is_no_key_does_not_open(lines: str, client: Client, keys: Keys, engine: Engine):
+    said = refused(client.ask(ask(extra=lines.format(keys.key_of["anna"]))))
+    assert said.startswith("Send one API key")
+    assert not engine.received
+
+
+WRONG = {
+    "unknown": "fh-" + "a" * 40,
+    "cut": "{anna:.42}",
+    "longer": "{anna}a",
+    "far too long": "{anna}" * 1000,
+    "in capitals": "FH-{anna}",
+    "two words": "{anna} {anna}",
+    "another product's": "sk-proj-0123456789",
+}
+
+
+@pytest.mark.parametrize("key", WRONG.values(), ids=WRONG)
+def test_a_wrong_key_does_not_open(key: str, client: Client, keys: Keys, engine: Engine):
+    answer = client.ask(ask(extra=f"Authorization: Bearer {key.format(**keys.key_of)}\r\n"))
+    assert refused(answer) == "Incorrect API key provided."
+    assert not engine.received
+
+
+def test_missing_revoked_and_expired_are_told_apart(client: Client, keys: Keys, engine: Engine):
+    assert refused(client.ask(ask())).startswith("You did not provide an API key")
+    assert refused(client.ask(ask(extra=keys.bearer("gone")))) == "This API key was revoked."
+    assert refused(client.ask(ask(extra=keys.bearer("late")))) == "This API key has expired."
+    assert not engine.received
+
+
+def test_anthropic_clients_get_their_own_shape(client: Client, keys: Keys):
+    answer = client.ask(ask(path=MESSAGES))
+    assert answer.status == 401
+    assert answer.json["type"] == "error"
+    assert answer.json["error"]["type"] == "authentication_error"
+    answer = client.ask(ask("other", path=MESSAGES, extra=f"x-api-key: {keys.key_of['ben']}\r\n"))
+    assert (answer.status, answer.json["error"]["type"]) == (403, "permission_error")
+
+
+def test_a_refused_request_leaves_the_connection_open(client: Client, keys: Keys):
+    assert client.ask(ask()).status == 401
+    assert client.ask(ask(extra=keys.bearer("anna"))).status == 200
+
+
+def test_each_pipelined_request_has_its_own_key(client: Client, keys: Keys):
+    client.send(ask(extra=keys.bearer("anna")) + ask() + ask(extra=keys.bearer("ben")) + get("/livez"))
+    assert [client.read_answer().status for _ in range(4)] == [200, 401, 200, 200]
+
+
+def test_a_trailer_is_no_credential(client: Client, keys: Keys, engine: Engine):
+    body = json.dumps({"model": "m", "messages": []}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client.send(head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(body), body, keys.bearer("anna").encode()))
+    assert client.read_answer().status == 401
+    assert not engine.received
+
+
+def test_nobody_uploads_without_a_key(client: Client, engine: Engine):
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n"
+    client.send(head.encode() + b"Expect: 100-continue\r\n\r\n")
+    answer = client.read_answer()
+    assert (answer.status, answer.interim, answer.header("connection")) == (401, [], "close")
+    assert client.ended()
+    assert not engine.received
+
+
+def test_a_body_that_is_offered_as_an_upgrade_needs_a_key(client: Client, keys: Keys):
+    upgrade = "Connection: upgrade\r\nUpgrade: h2c\r\n"
+    assert client.ask(ask(extra=upgrade + keys.bearer("anna"))).status == 200
+    assert client.ask(ask(extra=upgrade)).status == 401
+
+
+# Paths
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/metrics", "/health?verbose"])
+def test_probes_need_no_key_and_mind_no_wrong_one(path: str, client: Client):
+    assert client.ask(get(path)).status == 200
+    assert client.ask(get(path, extra="Authorization: Bearer nonsense\r\n")).status == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/models/m", "/nothing", "/health/x", "/%68ealth", "/metrics/"]
+)
+def test_everything_else_does(path: str, client: Client, keys: Keys):
+    assert client.ask(get(path)).status == 401
+    assert client.ask(get(path, method="HEAD")).status == 401
+    assert client.ask(get(path, extra=keys.bearer("anna"))).status in {200, 404}
+
+
+def test_metrics_want_a_key_where_others_can_reach_them(engine: Engine, keys: Keys, tmp_path: Path):
+    closed = running(tmp_path, [model("m", engine)], metrics_open=False, **keys.settings)
+    with closed as gateway, gateway.client() as client:
+        assert client.ask(get("/metrics")).status == 401
+        assert b"freehold_gateway_keys 3" in client.ask(get("/metrics", extra=keys.bearer("ben"))).body
+        assert client.ask(get("/health")).status == 200
+
+
+# Models
+
+
+def test_a_key_sees_only_its_models(client: Client, keys: Keys):
+    def models(name: str) -> list[str]:
+        return [row["id"] for row in client.ask(get("/v1/models", extra=keys.bearer(name))).json["data"]]
+
+    assert models("anna") == ["m", "other"]
+    assert models("ben") == ["m"]
+    assert client.ask(get("/v1/models/m", extra=keys.bearer("ben"))).status == 200
+    assert client.ask(get("/v1/models/other", extra=keys.bearer("ben"))).status == 403
+    missing = client.ask(get("/v1/models/third", extra=keys.bearer("ben")))
+    assert missing.status == 404
+    assert "other" not in missing.error["message"]
+
+
+def test_a_model_that_is_not_the_keys_is_403(client: Client, keys: Keys, engine: Engine):
+    answer = client.ask(ask("other", extra=keys.bearer("ben")))
+    assert answer.status == 403
+    assert (answer.error["type"], answer.error["code"], answer.error["param"]) == (
+        "permission_error", "model_not_allowed", "model",
+    )  # fmt: skip
+    assert client.ask(ask("m", extra=keys.bearer("ben"))).status == 200
+    unknown = client.ask(ask("third", extra=keys.bearer("ben")))
+    assert (unknown.status, unknown.error["code"]) == (404, "model_not_found")
+    assert "other" not in unknown.error["message"]
+
+
+# Secrets
+
+
+def test_a_key_goes_nowhere(gateway: Gateway, client: Client, keys: Keys, engine: Engine):
+    wrong = "fh-" + "b" * 40
+    for key in (keys.key_of["anna"], keys.key_of["gone"], wrong):
+        answer = client.ask(ask(extra=f"Authorization: Bearer {key}\r\n"))
+        assert key not in str(answer.headers) + answer.body.decode()
+        client.ask(post(b"{", extra=f"x-api-key: {key}\r\n"))
+        client.ask(get("/health", extra=f"Authorization: Bearer {key}\r\n"))
+    seen = [gateway.log_path.read_text(), bytes(engine.received).decode()]
+    seen += [client.ask(get(path)).body.decode() for path in ("/metrics", "/health")]
+    for text in seen:
+        assert wrong not in text
+        assert not any(key in text for key in keys.key_of.values())
+        assert "id-anna" not in text
+    assert engine.received
+    assert b"authorization" not in bytes(engine.received).lower()
+
+
+def test_refusals_are_counted_by_reason(gateway: Gateway, client: Client, keys: Keys):
+    before = gateway.metric("freehold_gateway_refused_total", reason="invalid_api_key")
+    client.ask(ask())
+    client.ask(ask(extra=keys.bearer("gone")))
+    assert gateway.metric("freehold_gateway_refused_total", reason="invalid_api_key") == before + 2
+    assert gateway.metric("freehold_gateway_keys") == 3
+    assert gateway.metric("freehold_gateway_keys_trouble") == 0
+
+
+def test_without_keys_nothing_is_said_of_them(engine: Engine, tmp_path: Path):
+    with running(tmp_path, [model("m", engine)]) as gateway, gateway.client() as client:
+        answer = client.ask(ask(extra="Authorization: Bearer whatever\r\n"))
+        assert answer.status == 200
+        assert not any(name.startswith("x-ratelimit") for name, _ in answer.headers)
+        assert "keys" not in client.ask(get("/health")).json
+        assert not [f for f in gateway.metrics() if f.name.startswith("freehold_gateway_keys") and f.samples]

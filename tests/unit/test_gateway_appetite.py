@@ -1,0 +1,49 @@
+"""The tokens that a request may take: rough, total, never negative."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.gateway.appetite import ANSWER_TOKENS, tokens_asked
+
+CHAT = "/v1/chat/completions"
+
+
+def asked(path: str = CHAT, **body: object) -> int:
+    """Return the answer's part alone."""
+    data = json.dumps(body).encode()
+    return tokens_asked(data, path) - -(-len(data) // 4)
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ({}, ANSWER_TOKENS),
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 8}, 8),
+        ({"max_completion_tokens": 8, "max_tokens": 7}, 8),
+        ({"max_output_tokens": 9}, 9),
+        ({"max_tokens": 7, "n": 3}, 21),
+        ({"max_tokens": None}, ANSWER_TOKENS),
+        ({"max_tokens": -1}, ANSWER_TOKENS),  # llama.cpp: as many as there is room for
+        ({"max_tokens": 0}, ANSWER_TOKENS),
+        ({"max_tokens": "7"}, ANSWER_TOKENS),
+        ({"max_tokens": 7.5}, ANSWER_TOKENS),
+        ({"max_tokens": 7, "n": -2}, 7),
+        ({"max_tokens": 2**60}, 10**12),
+        ({"tools": [{"max_tokens": 7}]}, ANSWER_TOKENS),
+    ],
+)
+def test_the_answer_is_what_its_limit_allows(body: dict[str, object], answer: int):
+    assert asked(**body) == answer
+
+
+def test_embeddings_have_no_answer():
+    assert asked("/v1/embeddings", input="x", max_tokens=9) == asked("/v1/rerank", query="x") == 0
+
+
+@given(st.binary(max_size=300))
+def test_any_body_has_a_size(body: bytes):
+    assert tokens_asked(body, CHAT) >= -(-len(body) // 4)
