@@ -26,7 +26,9 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "01-one-box" / "fre
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--streams", type=int, default=20, help="streams on each replica (default 20)")
     parser.add_argument("--rounds", type=int, default=3, help="how often to kill (default 3)")
     args = parser.parse_args()

@@ -33,7 +33,7 @@ _DELTA = frozenset({"role", "content"})
 class Heard:
     """What was said to a client so far."""
 
-    __slots__ = ("chars", "error", "finished", "head", "role", "texts", "why_not")
+    __slots__ = ("chars", "error", "finished", "head", "role", "texts", "usage_told", "why_not")
 
     def __init__(self) -> None:
         self.head: Json = {}
@@ -44,6 +44,7 @@ class Heard:
         self.chars = 0
         self.finished = False
         """The reason why it ended was told; at most usage and the end are missing."""
+        self.usage_told = False
         self.why_not = ""
         """Why it cannot be continued, in a word; empty: it can."""
 
@@ -69,6 +70,8 @@ class Heard:
         elif choices:
             self.head = self.head or {k: event[k] for k in HEAD_KEYS if k in event}
             self._choices(choices)
+        else:
+            self.usage_told = self.usage_told or bool(event.get("usage"))
 
     def _choices(self, choices: list[Any]) -> None:
         choice = choices[0]

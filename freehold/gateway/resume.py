@@ -75,7 +75,8 @@ def ending(path: str, body: bytes, *, heard: Heard, hides_usage: bool) -> bytes 
     if request is None or heard.why_not or _why_not(request):
         return None
     options = request.get("stream_options")
-    if isinstance(options, dict) and options.get("include_usage") and not hides_usage:
+    told = heard.usage_told or hides_usage
+    if isinstance(options, dict) and options.get("include_usage") and not told:
         return None
     left = _less(dict(request), len(heard.texts))
     if heard.finished:
@@ -90,7 +91,8 @@ def _why_not(request: Json) -> str:
     for key in sorted(_MEAN_MORE & request.keys()):
         if request[key]:
             return key
-    if request.get("logprobs") not in (None, False):
+    probabilities = request.get("logprobs")
+    if probabilities is not None and probabilities is not False:  # 0 asks for those of what was said
         return "logprobs"
     form = request.get("response_format")
     if form and form != {"type": "text"}:

@@ -15,7 +15,18 @@ from e2e.box import Box, Stack
 MODEL = "smollm2-135m"
 TOKENS = 48
 LIMIT_S = 120.0
-_SUBJECTS = ("the sea", "a bakery", "bicycles", "the moon", "an old map", "tea", "rain", "a violin", "bread", "glass")
+_SUBJECTS = (
+    "the sea",
+    "a bakery",
+    "bicycles",
+    "the moon",
+    "an old map",
+    "tea",
+    "rain",
+    "a violin",
+    "bread",
+    "glass",
+)
 _TASKS = ("Write two sentences about {}.", "List three facts about {}, one per line.", "Write Python code about {}.",
           "Explain {} to a child.")  # fmt: skip
 
@@ -25,7 +36,14 @@ def config(box: Box, source: Path, *, streams: int) -> Path:
     lines = source.read_text().splitlines()
     where = [line for line in lines if line.strip().startswith(("source:", "sha256:"))]
     options = f"{{n_ctx: {streams * 2 * 256}, n_parallel: {streams * 2}}}"
-    model = ["version: 1", "models:", f"  - name: {MODEL}", *where, "    engine: llama-cpp", "    replicas: 2"]
+    model = [
+        "version: 1",
+        "models:",
+        f"  - name: {MODEL}",
+        *where,
+        "    engine: llama-cpp",
+        "    replicas: 2",
+    ]
     return box.write("\n".join([*model, f"    engine_options: {options}", ""]), "dying.yaml")
 
 
