@@ -22,9 +22,11 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import GatewayStats, ReplicaStatus, Snapshot
 from freehold.engines import all_engines
-from freehold.fleet.control import ControlServer, StateDir, until_finished
+from freehold.fleet.control import ControlServer, until_finished
+from freehold.fleet.keeper import StateKeeper
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
+from freehold.fleet.state_dir import Running, StateDir
 from freehold.gateway.link import GatewayLink
 from freehold.gateway.settings import Settings, settings_from
 from freehold.ledger.drainer import Drainer
@@ -135,12 +137,21 @@ class Controller:
         self._signals = 0
         self._recorded: dict[str, int | None] = {}
         spec, state = prepared.config.spec, prepared.state
+        self._control = ControlServer(state, self._answer)
+        self._taken_by: Running | None = None
+        loop = asyncio.get_running_loop()
+        self._keeper = StateKeeper(
+            state,
+            config_path=prepared.config.name,
+            on_restored=lambda: asyncio.run_coroutine_threadsafe(self._control.reopen(), loop),
+            on_taken=lambda other: loop.call_soon_threadsafe(self._give_way, other),
+        )
         self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
         self._link = GatewayLink(
             _gateway_settings(prepared),
             prepared.listener,
             stderr_path=state.logs / "gateway.stderr.log",
-            on_start=lambda pid: self._record("gateway", pid),
+            on_start=lambda pid: self._keeper.record("gateway", pid),
         )
         self._fleet = Fleet(
             plans_for(prepared.config, prepared.weights),
@@ -196,7 +207,8 @@ class Controller:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
                 loop.add_signal_handler(number, self.stop)
         self._books.start()
-        async with ControlServer(self._prepared.state, self._answer):
+        async with self._control:
+            self._keeper.start()
             fleet = asyncio.create_task(self._fleet.run())
             gateway = asyncio.create_task(self._link.run())
             stopping = asyncio.create_task(self._stopping.wait())
@@ -209,12 +221,23 @@ class Controller:
             await fleet
             # Whoever asked for the stop on the control socket hears its end before the socket goes.
             await asyncio.sleep(0)
-        self._record("gateway", None)
+            self._keeper.record("gateway", None)
+            await asyncio.to_thread(self._keeper.close)
         if not await asyncio.to_thread(self._books.stop, _LAST_DRAIN_S):
             self._log.error(
                 "ledger_not_drained", spool=str(self._prepared.spool), doing="the next start goes on"
             )
+        if self._taken_by is not None:
+            raise Permanent(
+                f"the state folder {self._prepared.state.path} was removed and pid {self._taken_by.pid} has it now",
+                hint="--state-dir gives each stack a folder of its own",
+            )
         remove_folder(self._prepared.spool)
+
+    def _give_way(self, other: Running) -> None:
+        """End in order: nobody could find this stack any more."""
+        self._taken_by = other
+        self.stop()
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._link.send(snapshot)
@@ -222,16 +245,9 @@ class Controller:
             # Written down, so that the next `up` waits for what this controller might leave behind.
             if self._recorded.get(replica.id) != replica.pid:
                 self._recorded[replica.id] = replica.pid
-                self._record(replica.id, replica.pid)
+                self._keeper.record(replica.id, replica.pid)
         self._books.note(_readings(snapshot.replicas))
         self.show()
-
-    def _record(self, name: str, pid: int | None) -> None:
-        """Write a process down for the next `up`; a disk that takes nothing is no reason to end what serves."""
-        try:
-            self._prepared.state.record(name, pid)
-        except Permanent as exc:
-            self._log.warning("not_recorded", process=name, why=str(exc))
 
     async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
         """Answer one request on the control socket, in one line or several."""

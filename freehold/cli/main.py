@@ -5,7 +5,9 @@ are imported only when they are called, so that `freehold --help` stays quick. T
 exception that nobody expected is shown whole and called what it is, a mistake of Freehold's own.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 
@@ -80,7 +82,35 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return the exit code; where its output goes nowhere, 1 and, on a full disk, a word."""
+    try:
+        code = _run(argv)
+        click.echo(nl=False)  # flushes
+    except OSError as exc:
+        if not _lost_output(exc):
+            raise
+        if not isinstance(exc, BrokenPipeError):  # who hangs up knows
+            with contextlib.suppress(OSError):
+                click.echo(f"freehold: cannot write the output: {exc.strerror}", err=True)
+        return 1
+    return code
+
+
+def _lost_output(exc: Exception) -> bool:
+    """Return whether this came from printing; from then on stdout is nowhere, so that the interpreter ends quietly."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not click.echo.__code__:
+        trace = trace.tb_next
+    if trace is None or not isinstance(exc, OSError):
+        return False
+    with contextlib.suppress(OSError):  # a stdout that is no file needs nothing
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return True
+
+
+def _run(argv: list[str] | None) -> int:
     as_json = wants_json(sys.argv[1:] if argv is None else argv)
     try:
         result = cli.main(args=argv, prog_name="freehold", standalone_mode=False)
@@ -99,7 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     except FreeholdError as exc:
         show_failure(exc.message, exc.hint, as_json=as_json)
         return 1
-    except Exception:  # noqa: BLE001 - the guard: shown whole, exit code 1
+    except Exception as exc:  # the guard: shown whole, exit code 1
+        if _lost_output(exc):
+            raise
         _show_bug()
         return 1
     return result if isinstance(result, int) else 0

@@ -16,7 +16,7 @@ import msgspec
 from freehold.cli.say import duration_text, styled
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
-from freehold.spec.model import EXTERNAL
+from freehold.spec.shapes import EXTERNAL
 
 _COLOURS = {
     ReplicaState.READY: "green",

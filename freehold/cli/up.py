@@ -13,24 +13,17 @@ from pathlib import Path
 import click
 
 from freehold.cli.background import start_in_background
-from freehold.cli.config import (
-    Config,
-    config_option,
-    find_config,
-    json_option,
-    load_config,
-    state_dir_for,
-    state_dir_option,
-)
+from freehold.cli.config import Config, load_config
 from freehold.cli.controller import Controller, Prepared
 from freehold.cli.fetching import Wanted, pull_all
 from freehold.cli.key import read_keys_of
+from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.report import StackStatus
 from freehold.cli.say import duration_text
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
-from freehold.fleet.control import StateDir
+from freehold.fleet.state_dir import StateDir
 from freehold.gateway.keys import why_refused
 from freehold.gateway.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder

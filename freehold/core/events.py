@@ -8,6 +8,9 @@ from enum import StrEnum
 
 import msgspec
 
+MODELS_MAX = 256
+"""Most models of one stack, and so most values of a metric's model label. Source: our own bound; more is a fleet."""
+
 
 class ReplicaState(StrEnum):
     """The life of a replica, in order; `backoff` and `crash_loop` are where failures lead."""

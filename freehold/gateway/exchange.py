@@ -71,7 +71,7 @@ class Exchange(Setbacks):
 
     @property
     def deadline_s(self) -> float:
-        """Return when the whole answer must be there, on the loop's clock."""
+        """Return when the whole answer must be there, on the loop's clock: the first of all limits that there are."""
         return self.started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
 
     # Sending
@@ -354,7 +354,7 @@ class Exchange(Setbacks):
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
 
     def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
-        """Settle what this request came to, once."""
-        if not self._noted:
+        """Settle what this request came to, once; one that no engine was asked came to nothing."""
+        if self.attempts and not self._noted:
             self._noted = True
             account.settle(self, status, complete=complete, last_bytes=last_bytes)

@@ -401,7 +401,8 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, refusal: Refusal, request: Request) -> None:
         """Write an error answer."""
         if not refusal.by_engine:
-            self.gateway.meters.refused(refusal.error.code or str(refusal.error.status))
+            status = refusal.error.status
+            self.gateway.meters.refused(refusal.error.code or str(status), status=status)
         body = refuse.body(refusal.error, request.path)
         extra = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
         if refusal.retry_after_s is not None:

@@ -10,12 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from freehold.core.events import MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import AnyScalar, Duration, Listed, OneOf, Shaped, Size, duration, size
-from freehold.spec.shapes import Listen
-
-EXTERNAL = "external"
-"""The one engine that Freehold does not start: somebody else runs its endpoints."""
+from freehold.spec.shapes import EXTERNAL, Listen
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -220,7 +218,7 @@ class Spec(_Section):
 
     version: Annotated[int, OneOf(values=(1,))]
     """The version of this file's format. Always 1; no default, so that a later release can tell old files."""
-    models: Annotated[tuple[ModelSpec, ...], Listed(least=1, most=256)]
+    models: Annotated[tuple[ModelSpec, ...], Listed(least=1, most=MODELS_MAX)]
     """The models to serve, 1 to 256. No default: without one there is nothing to run."""
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
     """The HTTP side: what clients connect to."""
