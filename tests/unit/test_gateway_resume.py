@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from freehold.engines.base import Continues
 from freehold.gateway import resume
-from freehold.gateway.kept import ALL_BYTES_MAX, FOLD_BYTES, TEXT_CHARS_MAX, Heard, Keeping, Kept
+from freehold.gateway.kept import ALL_BYTES_MAX, ONE_BYTES_MAX, PACK_BYTES, Heard, Keeping, Kept
 from gateway_rig.engines import chunk, delta, event
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -187,24 +188,34 @@ def test_an_answer_that_is_more_than_text_is_not_continued(said: bytes, why: str
     assert resume.plan(CHAT, asked(CHAT), heard=heard([delta("a"), said]), how=Continues.VLLM) == why
 
 
-def test_what_is_long_is_kept_as_its_text() -> None:
+def test_what_is_long_is_packed() -> None:
     kept, keeping, passed = Kept(), Keeping(), 0
     kept.chunked = True
-    for number in range(1000):
+    for number in range(4000):
         kept.add(chunk(delta(f" {number}")))
         passed += len(chunk(delta(f" {number}")))
         if number % 100 == 0:
             kept.tidy(passed, keeping)
             keeping.turn()
-    assert passed > 2 * FOLD_BYTES
-    assert repr(kept).count("unread")
-    assert "".join(kept.heard().texts) == "".join(f" {number}" for number in range(1000))
+    assert passed > 2 * PACK_BYTES
+    assert repr(kept).startswith("<Kept 2 packs")
+    assert "".join(kept.heard().texts) == "".join(f" {number}" for number in range(4000))
+
+
+def test_an_event_in_several_chunks_is_read_all_the_same() -> None:
+    kept = Kept()
+    kept.chunked = True
+    kept.add(chunk(delta("a")))
+    kept.add(chunk(delta("b")[:30]) + chunk(delta("b")[30:]))
+    assert kept.heard().texts == ["a", "b"]
+    assert not kept.heard().why_not
 
 
 def test_what_is_too_long_is_given_up() -> None:
     kept, keeping = Kept(), Keeping()
-    kept.add(delta("x" * (TEXT_CHARS_MAX + 1)))
-    kept.tidy(TEXT_CHARS_MAX * 2, keeping)
+    noise = random.Random(1).randbytes(2 * ONE_BYTES_MAX)
+    kept.add(noise)
+    kept.tidy(len(noise), keeping)
     kept.add(delta("more"))
     assert kept.heard().why_not == "too_long"
     keeping.count(ALL_BYTES_MAX)
@@ -212,3 +223,11 @@ def test_what_is_too_long_is_given_up() -> None:
     another.add(delta("x"))
     another.tidy(100, keeping)
     assert another.heard().why_not == "too_long"
+
+
+def test_little_is_packed_at_once() -> None:
+    keeping = Keeping()
+    packed = [keeping.may_pack(PACK_BYTES + 1) for _ in range(10)]
+    assert packed == [True] * 7 + [False] * 3
+    keeping.turn()
+    assert keeping.may_pack(100 * PACK_BYTES)
