@@ -123,13 +123,17 @@ class Heard:
             self.why_not = "choices"
             return
         delta = choice.get("delta") or {}
+        if not isinstance(delta, dict):
+            self.why_not = "not_only_text"
+            return
         text = choice.get("text") or delta.get("content")
         more = [key for key in choice.keys() - _CHOICE if choice[key]]
-        if more or choice.get("logprobs") or any(delta[key] for key in delta.keys() - _DELTA):
+        no_text = text is not None and not isinstance(text, str)
+        if more or no_text or choice.get("logprobs") or any(delta[key] for key in delta.keys() - _DELTA):
             self.why_not = "not_only_text"
         self.role = self.role or "role" in delta
         self.finished = self.finished or choice.get("finish_reason") is not None
-        if text:
+        if text and not no_text:
             self.texts.append(text)
 
 

@@ -62,7 +62,10 @@ def plan(path: str, body: bytes, *, heard: Heard, how: Continues) -> Plan | str:
     left = _less(begun, len(texts))
     over = left is not None and left <= 0
     rest = Rest(heard, owed=owed, tokens=len(texts), silent=over or heard.finished)
-    return Plan(body=msgspec.json.encode(begun), rest=rest)
+    try:
+        return Plan(body=msgspec.json.encode(begun), rest=rest)
+    except RecursionError:  # read as deep as that, but not written
+        return "too_deep"
 
 
 def ending(path: str, body: bytes, *, heard: Heard, hides_usage: bool) -> bytes | None:
@@ -228,6 +231,7 @@ class Rest:
     def _choice(self, choice: Json) -> bool:
         """Change one choice and return whether anything is left of it."""
         delta = choice.get("delta")
+        delta = delta if isinstance(delta, dict) else None
         holder, key = (choice, "text") if delta is None else (delta, "content")
         text = holder.get(key)
         fresh = self._fresh(text) if isinstance(text, str) else text

@@ -188,6 +188,38 @@ def test_an_answer_that_is_more_than_text_is_not_continued(said: bytes, why: str
     assert resume.plan(CHAT, asked(CHAT), heard=heard([delta("a"), said]), how=Continues.VLLM) == why
 
 
+JUNK: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 9) | st.sampled_from(["", "a", "\n"]),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(
+        st.sampled_from(["choices", "delta", "content", "text", "usage", "finish_reason", "index", "prompt_tokens",
+                         "completion_tokens", "role", "messages", "prompt", "max_tokens", "error", "logprobs"]),
+        inner, max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(
+    said=st.lists(JUNK, max_size=3),
+    request=JUNK,
+    more=st.lists(JUNK, max_size=3),
+    path=st.sampled_from([CHAT, TEXT]),
+)
+def test_nonsense_breaks_nothing(said: list[Any], request: Any, more: list[Any], path: str) -> None:
+    body = json.dumps(request).encode()
+    kept = Kept()
+    for each in said:
+        kept.add(event(each))
+    resume.ending(path, body, heard=kept.heard(), hides_usage=True)
+    plan = resume.plan(path, body, heard=kept.heard(), how=Continues.FINAL_MESSAGE)
+    if isinstance(plan, str):
+        plan = resume.plan(path, asked(path), heard=heard([delta("a")]), how=Continues.VLLM)
+    assert isinstance(plan, resume.Plan)
+    for each in more:
+        plan.rest.feed(event(each))
+
+
 def test_what_is_long_is_packed() -> None:
     kept, keeping, passed = Kept(), Keeping(), 0
     kept.chunked = True
