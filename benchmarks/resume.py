@@ -36,7 +36,11 @@ def main() -> int:
     try:
         with box.foreground("--config", str(dying.config(box, EXAMPLE, streams=args.streams))) as stack:
             fine = [asyncio.run(dying.undisturbed(stack.url, args.streams)) for _ in range(2)]
+            first = statistics.median(caller.at_s[0] - caller.began_s for caller in fine[1])
             print(f"undisturbed: {dying.same(*fine)} of {2 * args.streams} texts are the same in two runs")
+            print(
+                f"  first token p50 {first:.2f} s: the prefill of {args.streams} prompts at once by each replica"
+            )
             whole = True
             for number in range(args.rounds):
                 wait_until(lambda: all(r["state"] == "ready" for r in stack.replicas()), timeout_s=60)

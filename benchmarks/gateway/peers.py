@@ -157,9 +157,7 @@ def freehold(setting: Setting) -> Launch:
     if not (ROOT / "freehold" / "gateway" / "run.py").exists():
         raise CannotMeasureError("freehold/gateway/run.py is not there")
     # The engine's slots are told, since what is measured is the gateway and not how it finds them out.
-    # Streams can be continued, as they can with the engines that Freehold runs.
-    model = {"name": "m", "engine": "external", "endpoints": urls(setting.engines), "slots": 4096}
-    models = [model | {"resume": "final-message"}]
+    models = [{"name": "m", "engine": "external", "endpoints": urls(setting.engines), "slots": 4096}]
     config = setting.folder / "gateway.json"
     # more room than the default 512 requests, since a thousand idle streams are measured; all else as delivered
     settings = {"queue_max_requests": 4096, "log_level": "warning"}

@@ -57,6 +57,7 @@ class Caller:
     whole: bool = False
     resumed: bool = False
     failure: str = ""
+    began_s: float = 0.0
     at_s: list[float] = field(default_factory=list)
     """When each event came."""
 
@@ -77,6 +78,7 @@ def _request(number: int, host: str, *, tokens: int) -> bytes:
 async def ask(url: str, caller: Caller, *, tokens: int = TOKENS) -> None:
     """Ask once and listen to the end."""
     parts = urlsplit(url)
+    caller.began_s = time.monotonic()
     try:
         async with asyncio.timeout(LIMIT_S):
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
