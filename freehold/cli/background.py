@@ -46,7 +46,9 @@ def start_in_background(config: Config, state: StateDir, watcher: Watcher) -> in
 
 
 def _spawn(config: Config, state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
-    arguments = ["--json", "--state-dir", str(state.path), "--listen", config.spec.gateway.listen]
+    arguments = ["--json", "--state-dir", str(state.path)]
+    if listen := config.overrides.get("gateway.listen"):  # what the file says is read there, and read again
+        arguments += ["--listen", str(listen)]
     if config.path is not None:
         arguments += ["--config", str(config.path)]
     with output_path.open("wb") as output:

@@ -7,8 +7,9 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import platformdirs
 
@@ -17,6 +18,7 @@ from freehold.cli.say import UserMistakes
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, check_options
 from freehold.spec.example import example_text
+from freehold.spec.explain import dotted
 from freehold.spec.load import Loaded, load_file, load_text
 from freehold.spec.model import ModelSpec, Spec
 from freehold.spec.problems import Problem
@@ -33,6 +35,10 @@ class Config:
     """None: the built-in example."""
     api_keys: Mapping[str, str]
     """By model name; never shown."""
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    """What flags said instead of the file, by dotted key."""
+    where: Callable[[tuple[str | int, ...]], str] = dotted
+    """From the way to a key to where it stands."""
 
     @property
     def base_dir(self) -> Path:
@@ -68,17 +74,26 @@ def _load(path: Path | None, overrides: Mapping[str, object]) -> Loaded:
     return load_file(path, engines=engines, env=os.environ, overrides=overrides)
 
 
-def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: bool) -> Config:
-    """Return the checked configuration, or raise UserMistakes with every problem there is."""
+def load_config(
+    path: Path | None,
+    *,
+    overrides: Mapping[str, object],
+    as_json: bool,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> Config:
+    """Return the checked configuration, or raise UserMistakes with every problem there is.
+
+    `known` are secrets by the environment variable that held them, of a process that has dropped them from there.
+    """
     loaded = _load(path, overrides)
     problems = list(loaded.problems)
     keys: dict[str, str] = {}
     problems += _option_problems(loaded)
     if loaded.spec is not None:
-        keys = _read_keys(loaded, loaded.spec, path.parent if path else Path.cwd(), problems)
+        keys = _read_keys(loaded, loaded.spec, path.parent if path else Path.cwd(), problems, known=known)
     if loaded.spec is None or problems:
         raise UserMistakes(problems, as_json=as_json)
-    return Config(spec=loaded.spec, path=path, api_keys=keys)
+    return Config(spec=loaded.spec, path=path, api_keys=keys, overrides=overrides, where=loaded.where)
 
 
 def _option_problems(loaded: Loaded) -> list[Problem]:
@@ -115,12 +130,14 @@ def _program_problems(
     ]
 
 
-def _read_keys(loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Problem]) -> dict[str, str]:
+def _read_keys(
+    loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Problem], *, known: Mapping[str, str]
+) -> dict[str, str]:
     keys: dict[str, str] = {}
     for index, model in enumerate(spec.models):
         source = "api_key_env" if model.api_key_env else "api_key_file"
         if model.api_key_env or model.api_key_file:
-            key = _read_key(model, base_dir)
+            key = _read_key(model, base_dir, known)
             if isinstance(key, Problem):
                 problems.append(
                     Problem(where=loaded.where(("models", index, source)), message=key.message, hint=key.hint)
@@ -130,9 +147,9 @@ def _read_keys(loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Proble
     return keys
 
 
-def _read_key(model: ModelSpec, base_dir: Path) -> str | Problem:
+def _read_key(model: ModelSpec, base_dir: Path, known: Mapping[str, str]) -> str | Problem:
     if model.api_key_env:
-        text = os.environ.get(model.api_key_env, "").strip()
+        text = os.environ.get(model.api_key_env, known.get(model.api_key_env, "")).strip()
         hint = f"export {model.api_key_env}=… before starting"
     else:
         path = base_dir / Path(model.api_key_file).expanduser()

@@ -10,13 +10,14 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from freehold.cli.config import Config, keys_path_for
+from freehold.cli.reloading import Levers, Reloader
 from freehold.cli.report import GatewayStatus, StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
@@ -36,6 +37,8 @@ from freehold.ledger.spool import remove_folder
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
 
+ACCESS_LOG = "access.log"
+"""The access log's name among the logs."""
 _LAST_DRAIN_S = 5.0
 """How long the end of a stack waits for the ledger's disk. Source: our own choice; a round takes milliseconds, and what
 is left over is in the spool for the next start."""
@@ -99,6 +102,28 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
     ]
 
 
+def fleet_settings(prepared: Prepared) -> FleetSettings:
+    """Return the numbers that the fleet of a stack decides by."""
+    spec = prepared.config.spec
+    return FleetSettings(
+        log_dir=prepared.state.logs,
+        ready_timeout_s=spec.fleet.ready_timeout,
+        stop_grace_s=spec.fleet.stop_grace,
+        drain_s=spec.gateway.drain_grace,
+    )
+
+
+def _is_daemon() -> bool:
+    """Return whether SIGHUP cannot mean that a terminal has closed: a session of our own, without a terminal."""
+    if os.getsid(0) != os.getpid():
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return True
+    return False
+
+
 def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
     """Yield what the engines' own counters of generated tokens say now."""
     now_s = wall_s()
@@ -113,11 +138,16 @@ def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
             )
 
 
-def _gateway_settings(prepared: "Prepared") -> Settings:
+def gateway_settings(prepared: Prepared, *, generation: int) -> Settings:
+    """Return what the gateway of a stack is told; `generation` counts its configurations."""
     config, state = prepared.config, prepared.state
     settings = settings_from(
-        config.spec.gateway, spool_path=str(prepared.spool), log_path=str(state.logs / "gateway.log")
+        config.spec.gateway,
+        spool_path=str(prepared.spool),
+        log_path=str(state.logs / "gateway.log"),
+        access_path=str(state.logs / ACCESS_LOG),
     )
+    settings = msgspec.structs.replace(settings, generation=generation)
     if config.spec.gateway.auth == "none":
         return settings
     keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
@@ -136,7 +166,7 @@ class Controller:
         self._stopping = asyncio.Event()
         self._signals = 0
         self._recorded: dict[str, int | None] = {}
-        spec, state = prepared.config.spec, prepared.state
+        state = prepared.state
         self._control = ControlServer(state, self._answer)
         self._taken_by: Running | None = None
         loop = asyncio.get_running_loop()
@@ -148,20 +178,22 @@ class Controller:
         )
         self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
         self._link = GatewayLink(
-            _gateway_settings(prepared),
+            gateway_settings(prepared, generation=1),
             prepared.listener,
             stderr_path=state.logs / "gateway.stderr.log",
             on_start=lambda pid: self._keeper.record("gateway", pid),
         )
         self._fleet = Fleet(
             plans_for(prepared.config, prepared.weights),
-            FleetSettings(
-                log_dir=state.logs,
-                ready_timeout_s=spec.fleet.ready_timeout,
-                stop_grace_s=spec.fleet.stop_grace,
-            ),
+            fleet_settings(prepared),
             on_snapshot=self._on_snapshot,
         )
+        self._reloader = Reloader(
+            prepared,
+            self._fleet,
+            Levers(apply=self._apply, in_force=self._gateway_generation, stopping=self._stopping.is_set),
+        )
+        self._hang_ups: set[asyncio.Task[None]] = set()
 
     def status(self) -> StackStatus:
         """Return how everything is."""
@@ -181,6 +213,7 @@ class Controller:
                 draining=self._stopping.is_set(),
             ),
             replicas=tuple(self._fleet.statuses()),
+            in_force=self._reloader.status(),
         )
 
     def show(self) -> None:
@@ -203,9 +236,14 @@ class Controller:
     async def run(self) -> None:
         """Run the stack until it was told to stop and all of it has ended."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        hang_up = self._hang_up if _is_daemon() else self.stop
+        for number, handler in (
+            (signal.SIGTERM, self.stop),
+            (signal.SIGINT, self.stop),
+            (signal.SIGHUP, hang_up),
+        ):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
-                loop.add_signal_handler(number, self.stop)
+                loop.add_signal_handler(number, handler)
         self._books.start()
         async with self._control:
             self._keeper.start()
@@ -234,6 +272,32 @@ class Controller:
             )
         remove_folder(self._prepared.spool)
 
+    def _apply(self, prepared: Prepared, generation: int, rounds: Mapping[str, int]) -> bool:
+        """Let fleet and gateway go over to a configuration; False: the fleet cannot take a wish now."""
+        plans = [
+            replace(plan, round=rounds.get(plan.model, 0))
+            for plan in plans_for(prepared.config, prepared.weights)
+        ]
+        if not self._fleet.change(plans, fleet_settings(prepared)):
+            return False
+        self._link.retune(gateway_settings(prepared, generation=generation))
+        return True
+
+    def _gateway_generation(self) -> int:
+        stats = self._link.stats
+        return stats.settings_generation if stats is not None else 0
+
+    def _hang_up(self) -> None:
+        """Read the configuration again; what comes of it is in the log and in the status."""
+
+        async def reload() -> None:
+            async for _line in self._reloader.reload(wait=False):
+                pass
+
+        task = asyncio.get_running_loop().create_task(reload())
+        self._hang_ups.add(task)
+        task.add_done_callback(self._hang_ups.discard)
+
     def _give_way(self, other: Running) -> None:
         """End in order: nobody could find this stack any more."""
         self._taken_by = other
@@ -246,6 +310,9 @@ class Controller:
             if self._recorded.get(replica.id) != replica.pid:
                 self._recorded[replica.id] = replica.pid
                 self._keeper.record(replica.id, replica.pid)
+        for gone in self._recorded.keys() - {replica.id for replica in snapshot.replicas}:
+            del self._recorded[gone]
+            self._keeper.record(gone, None)
         self._books.note(_readings(snapshot.replicas))
         self.show()
 
@@ -261,9 +328,13 @@ class Controller:
             async for line in until_finished(self._fleet):
                 yield line
         elif operation == "restart":
-            problem = self._fleet.restart(str(request.get("replica")))
-            yield (
-                {"restarting": True} if problem is None else {"error": problem.message, "hint": problem.hint}
-            )
+            async for line in self._reloader.restart(
+                str(request.get("name")), wait=bool(request.get("wait"))
+            ):
+                yield line
+        elif operation == "reload":
+            dry_run, wait = bool(request.get("dry_run")), bool(request.get("wait"))
+            async for line in self._reloader.reload(dry_run=dry_run, wait=wait):
+                yield line
         else:
             yield {"error": f"unknown operation {operation!r}"}

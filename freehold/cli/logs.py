@@ -25,6 +25,8 @@ from freehold.fleet.state_dir import StateDir
 from freehold.spec.problems import Problem, nearest_hint
 
 _LOOK_AGAIN_S = 0.2  # As quick as an eye; a log line more or less costs nothing.
+ACCESS = "access"
+"""The access log's name; its lines would drown the others."""
 _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
 
 
@@ -52,7 +54,10 @@ def command(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Show the logs: of NAME (a replica's id, gateway or controller), or the last lines of all."""
+    """Show the logs: of NAME (a replica's id, gateway, controller or access), or the last lines of all.
+
+    The access log, one line per request, is shown only by its name.
+    """
     config_path = find_config(config_flag)
     state = StateDir(state_dir_for(state_dir, config_path))
     logs = {path.name.removesuffix(".log"): path for path in sorted(state.logs.glob("*.log"))}
@@ -63,7 +68,7 @@ def command(
     if name is not None and name not in logs:
         problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
         raise UserMistakes([problem], as_json=as_json)
-    chosen = [Tail(source, logs[source]) for source in ([name] if name else logs)]
+    chosen = [Tail(source, logs[source]) for source in ([name] if name else logs) if name or source != ACCESS]
     for tail in chosen:
         for line in tail.last(lines):
             _say(tail.source, line, alone=name is not None, as_json=as_json)

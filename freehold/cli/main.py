@@ -32,6 +32,8 @@ COMMANDS = {
     "up": Lazy("freehold.cli.up", "Fetch the weights, start the engines and the gateway, and serve."),
     "down": Lazy("freehold.cli.down", "End a running stack: streams finish, then engines stop."),
     "status": Lazy("freehold.cli.status", "Show the gateway and every replica: state, uptime, tokens/s."),
+    "reload": Lazy("freehold.cli.reload", "Read freehold.yaml again and go over to it; no stream is cut."),
+    "restart": Lazy("freehold.cli.restart", "Start a model's replicas, or one replica, afresh."),
     "logs": Lazy("freehold.cli.logs", "Show the logs of the engines, the gateway and the controller."),
     "usage": Lazy("freehold.cli.usage", "Show who used what: requests and tokens by model, key, day."),
     "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),

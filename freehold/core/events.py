@@ -105,3 +105,5 @@ class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_generation: int = -1
     draining: bool = False
     log_dropped_total: int = 0
+    settings_generation: int = 0
+    """Which configuration its settings come from."""

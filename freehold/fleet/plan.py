@@ -32,6 +32,8 @@ class ReplicaPlan:
     """What freehold.yaml says of continuing a stream whose engine died."""
     url: str = ""
     """Where an external endpoint is, `http(s)://host[:port][/prefix]`; empty for managed engines."""
+    round: int = 0
+    """Counts how often a person wanted this model's replicas replaced by new ones like them."""
     api_key: str = field(default="", repr=False)
     """Bearer key that the endpoint wants; empty: none. Never logged or shown."""
 

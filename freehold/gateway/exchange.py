@@ -61,6 +61,7 @@ class Exchange(Setbacks):
         self.client = client
         self.model = model
         self.request = request
+        self._times = gateway.settings  # as they are now: a reload cuts nobody
         self.started_s = self._begun_s = self._heard_s = gateway.now_s()
         if request.caller is not None:
             self.belongs_to(request.caller)
@@ -72,7 +73,7 @@ class Exchange(Setbacks):
     @property
     def deadline_s(self) -> float:
         """Return when the whole answer must be there, on the loop's clock: the first of all limits that there are."""
-        return self.started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
+        return self.started_s + min(self.request.timeout_s, self._times.total_s)
 
     # Sending
 
@@ -314,7 +315,7 @@ class Exchange(Setbacks):
 
     def check(self, now_s: float) -> None:
         """Enforce the time limits; called about twice a second."""
-        times = self.gateway.settings
+        times = self._times
         if self.claim is not None:
             return  # the queue has its own
         if self.passing is not None:
@@ -328,6 +329,7 @@ class Exchange(Setbacks):
         elif self._paused_s is not None:
             if now_s - self._paused_s > times.client_stall_s:
                 self.gateway.meters.cut(self.model.entry.name, "client_stall")
+                self.code = "client_stall"
                 self._stop_engine()
                 self._finish(499)
                 self.client.abort()
@@ -354,7 +356,7 @@ class Exchange(Setbacks):
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
 
     def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
-        """Settle what this request came to, once; one that no engine was asked came to nothing."""
-        if self.attempts and not self._noted:
+        """Settle what this request came to, once."""
+        if not self._noted:
             self._noted = True
             account.settle(self, status, complete=complete, last_bytes=last_bytes)

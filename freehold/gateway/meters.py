@@ -83,6 +83,9 @@ class Meters:
             lambda: {(r.model, r.id): r.restarts for r in gateway.directory.snapshot.replicas}
         )
         self.metrics.counter("freehold_log_dropped_total").read_from(lambda: {(): gateway.log_dropped()})
+        self.metrics.counter("freehold_access_log_dropped_total").read_from(
+            lambda: {(): gateway.access.dropped_total}
+        )
 
 
 class ModelMeters:

@@ -143,6 +143,7 @@ class Setbacks(Applicant):
             self._cut(None, "The engine failed, and no other one went on.", reason="not_resumed")
             return
         # An engine was asked, so the request is counted by its status and not among those that no engine saw.
+        self.code = refusal.error.code or ""
         self._finish(refusal.error.status)
         self.client.refuse(replace(refusal, by_engine=True), self.request)
 
@@ -202,7 +203,7 @@ class Setbacks(Applicant):
     def _cut(self, frame: Frame | None, message: str, *, reason: str) -> None:
         """End a stream that can no longer be finished, in a way that no client takes for the end."""
         self.gateway.meters.cut(self.model.entry.name, reason)
-        at = self.target.id if self.target else ""
+        self.code, at = reason, self.target.id if self.target else ""
         self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
         self._finish(502)
         passing, request = self.passing, self.request

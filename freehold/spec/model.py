@@ -155,6 +155,18 @@ class TimeoutsSpec(_Section):
     costs 1 s (RFC 6298)."""
 
 
+class AccessLogSpec(_Section):
+    """A line per request that is over, never with a word of what was asked or answered (`freehold logs access`)."""
+
+    enabled: bool = True
+    """Whether there is one. Default true: without it nobody can say afterwards which request was slow, or why."""
+    max_size: Annotated[int, Size(least="64KiB", most="1TiB")] = size("32MiB")
+    """Size at which the file is put aside and a new one begun, 64KiB to 1TiB. Default 32MiB: some 100,000 requests."""
+    keep: int = Field(default=3, ge=0, le=1000)
+    """Files kept besides the present one, 0 to 1000; older ones are deleted. Default 3: with the default size 128 MiB
+    in all, as for the other logs."""
+
+
 class GatewaySpec(_Section):
     """The HTTP side: what clients connect to."""
 
@@ -189,6 +201,9 @@ class GatewaySpec(_Section):
     drain_grace: Annotated[float, Duration(least="0s", most="24h")] = duration("30s")
     """How long streams may go on after the gateway was told to stop, 0s to 24h. Default 30s, what Kubernetes gives a
     pod (terminationGracePeriodSeconds)."""
+
+    access_log: AccessLogSpec = Field(default_factory=AccessLogSpec)
+    """A line per request that is over."""
 
     @property
     def address(self) -> Listen:

@@ -242,6 +242,11 @@ DECLARED: tuple[Declared, ...] = (
         help="Log records lost because the log's disk or reader was too slow or failed.",
     ),
     Declared(
+        name="freehold_access_log_dropped_total",
+        kind="counter",
+        help="Lines of the access log lost because its disk was too slow or failed.",
+    ),
+    Declared(
         name="freehold_bugs_total",
         kind="counter",
         help="Exceptions caught by a guard: mistakes of Freehold's own.",

@@ -66,6 +66,7 @@ def test_the_smallest_file_gets_every_default():
                 "connect": "2s",
             },
             "drain_grace": "30s",
+            "access_log": {"enabled": True, "max_size": "32MiB", "keep": 3},
         },
         "fallback": [],
         "fleet": {"runtime": "process", "spares": 0, "ready_timeout": "5m", "stop_grace": "10s"},
