@@ -81,6 +81,7 @@ def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]
             threads=threads,
             stall_s=model.stall or 0.0,
             affinity=model.affinity == "prefix",
+            resume=model.resume,
         )
         for index in range(model.replicas)
     ]
@@ -95,6 +96,7 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             engine=engine,
             upstream_model=model.upstream_model,
             options=model.engine_options,
+            resume=model.resume,
             url=url.rstrip("/"),
             api_key=config.api_keys.get(model.name, ""),
             stall_s=model.stall or 0.0,

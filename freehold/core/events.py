@@ -61,6 +61,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """How long its engine may say nothing before it is taken for frozen; 0: only the gateway's own timeouts say."""
     affinity: bool = True
     """Conversations return to the replica that has their beginning in its cache."""
+    resume: str = "auto"
+    """Whether a stream whose engine died is continued, in the words of `resume` in freehold.yaml."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -130,6 +130,16 @@ class ApiError:
     param: str | None = None
 
 
+class Continues(StrEnum):
+    """How an engine is made to go on with an answer that another replica began, in the words of freehold.yaml.
+
+    A plain completion needs nothing: its prompt and the text so far are the prompt. These are for chat.
+    """
+
+    FINAL_MESSAGE = "final-message"  # it goes on with a final assistant message, unasked
+    VLLM = "vllm"  # with such a message, `continue_final_message` and without a generation prompt
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """Everything Freehold knows of one engine program. Functions are total and pure."""
@@ -158,6 +168,8 @@ class Engine:
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
     """From the exit code (negative: minus the signal) and the last log lines."""
+    continues: Continues | None = None
+    """How it goes on with an answer that was begun; None: it does not, or that is not known."""
     translate_error: Callable[[int, bytes], ApiError | None]
     """From HTTP status (400 to 599) and body; None: the words mean nothing special here."""
     stall_s: float = 0.0

@@ -21,6 +21,7 @@ import msgspec
 from freehold.engines.base import (
     ApiError,
     Command,
+    Continues,
     Engine,
     ExitCause,
     ExitKind,
@@ -474,6 +475,8 @@ ENGINE = Engine(
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,
+    # Exact: the text is put behind the generation prompt, not through the chat template, which might trim it (measured).
+    continues=Continues.FINAL_MESSAGE,
     translate_error=_translate_error,
     stall_s=_STALL_S,
     blames_model=_blames_model,

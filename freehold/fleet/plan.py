@@ -28,6 +28,8 @@ class ReplicaPlan:
     """Checked `engine_options`."""
     threads: int = 1
     """Compute threads that are this replica's fair share of the machine."""
+    resume: str = "auto"
+    """What freehold.yaml says of continuing a stream whose engine died."""
     url: str = ""
     """Where an external endpoint is, `http(s)://host[:port][/prefix]`; empty for managed engines."""
     round: int = 0

@@ -60,6 +60,7 @@ def _models(plans: Sequence[ReplicaPlan], created_s: int) -> Mapping[str, ModelE
             max_context_tokens=min(limits, default=0),
             stall_s=known.stall_s if known else plan.stall_s or plan.engine.stall_s,
             affinity=known.affinity if known else plan.affinity,
+            resume=known.resume if known else plan.resume,
         )
     return models
 

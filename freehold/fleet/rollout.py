@@ -80,13 +80,13 @@ def same(one: ReplicaPlan, other: ReplicaPlan) -> bool:
     """Return whether a replica of one plan is as good as one of the other.
 
     Its share of the cores is not worth a new process: it changes with the number of all replicas. How the gateway
-    treats it (`stall_s`, `affinity`) is no matter of the process.
+    treats it (`stall_s`, `affinity`, `resume`) is no matter of the process.
     """
     return _process_of(one) == _process_of(other)
 
 
 def _process_of(plan: ReplicaPlan) -> ReplicaPlan:
-    return replace(plan, id="", threads=0, stall_s=0.0, affinity=True)
+    return replace(plan, id="", threads=0, stall_s=0.0, affinity=True, resume="auto")
 
 
 def done(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> bool:

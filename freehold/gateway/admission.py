@@ -63,8 +63,8 @@ class Applicant:
     flow: "Flow[Exchange] | None" = None
     claim: "Claim[Exchange] | None" = None
     """Its place in the queue, while it waits for its first start."""
-    tried: frozenset[str] = frozenset()
-    """Targets that failed this request."""
+    tried: "frozenset[Target]" = frozenset()
+    """Targets that failed this request; one that is started again is another."""
     waited_s = 0.0
     """How long it waited for its first start, or in vain."""
     code = ""

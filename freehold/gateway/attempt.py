@@ -35,6 +35,10 @@ class Attempting(Applicant):
     assembler: Assembler | None = None
     first_s: float | None = None
     _heard_s = 0.0
+    _began = False
+    """The target under way has said something."""
+    _resumed_at_bytes = 0
+    """What the client had of the answer when it was last given to another replica; 0: it never was."""
 
     def _answered(self, target: Target) -> None:
         self.model.succeeded(target, self.gateway.tick_s)
@@ -45,8 +49,11 @@ class Attempting(Applicant):
             self.gateway.log.warning("endpoint_ejected", endpoint=target.id, reason=reason)
 
     def _has_other(self, target: Target) -> bool:
-        untried = any(t.id not in self.tried and t is not target for t in self.model.targets)
-        return untried and self.attempts < ATTEMPTS_MAX
+        # Who has an answer already waits for a replica that is started again, if need be.
+        untried = self._resumed_at_bytes or any(
+            t not in self.tried and t is not target for t in self.model.targets
+        )
+        return bool(untried) and self.attempts < ATTEMPTS_MAX
 
     def _may_move(self, target: Target) -> bool:
         """Return whether the request may be sent to another target, and count that on the budget."""
@@ -95,7 +102,7 @@ class Attempting(Applicant):
 
     def _leave_target(self, whole_s: float | None = None) -> None:
         if self._at_target and self.target is not None:
-            self.target.gate.leave(self.cost_tokens, began=self.first_s is not None, whole_s=whole_s)
+            self.target.gate.leave(self.cost_tokens, began=self._began, whole_s=whole_s)
             self._at_target = False
             if self.on_trial:
                 self.on_trial = self.target.standing.trial = False

@@ -7,22 +7,19 @@ by another, one that dies later ends the stream with an error in band. It never 
 
 import asyncio
 import ssl
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
 from freehold.gateway import account, refuse
-from freehold.gateway.attempt import ATTEMPTS_MAX, Attempting
 from freehold.gateway.body import too_deep
-from freehold.gateway.eject import Failure
-from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
 from freehold.gateway.meter import StreamMeter, meter_for
 from freehold.gateway.outgoing import body_for, request_bytes
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
+from freehold.gateway.setback import Setbacks
 from freehold.gateway.targets import Model, Target
-from freehold.gateway.upstream import Passing, UpstreamConnection, connect
+from freehold.gateway.upstream import UpstreamConnection, connect
 from freehold.gateway.usage import Usage, whole_usage
 
 if TYPE_CHECKING:
@@ -36,25 +33,19 @@ _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. S
 _TRY_ELSEWHERE = frozenset(
     {429, 502, 503, 504}
 )  # Busy, or dead behind it; of a 500 the body says whose fault it is.
+_RESUMED = {499: "abandoned"}  # What became of a resumed stream that was not finished, by its status.
 
 
-class Exchange(Attempting):
+class Exchange(Setbacks):
     """One request under way. Defaults stand on the class: an instance holds what this request has met so far."""
 
-    done = False
     wants_payload = False
-    passing: Passing | None = None
-    """What has been passed on as it came; None: the answer is not passed on so."""
     engine_keeps_alive = False
-    keeps_client = True
-    _connection: UpstreamConnection | None = None
     _connecting: asyncio.Task[None] | None = None
-    _fresh = False
     _pending = b""
     _kept: tuple[bytes, ...] = ()
     _heard = False
     _paused_s: float | None = None
-    _made_bytes = 0
     _seen_bytes = 0
     usage: Usage | None = None
     _noted = False
@@ -74,11 +65,6 @@ class Exchange(Attempting):
     def __repr__(self) -> str:
         at = self.target.id if self.target else "nowhere"
         return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self.answer_bytes} bytes passed>"
-
-    @property
-    def answer_bytes(self) -> int:
-        """Return how much of an answer's body the client was given."""
-        return self._made_bytes if self.passing is None else self.passing.bytes
 
     @property
     def deadline_s(self) -> float:
@@ -108,10 +94,6 @@ class Exchange(Attempting):
             self.request.grant.end(refusal.error.status, 0, asked=False)
         self.client.refuse(refusal, self.request)
 
-    def no_other_target(self) -> None:
-        """Refuse the request: it failed, and no other target had room in time."""
-        self._refuse(self._no_replica())
-
     def _attempt(self, target: Target) -> None:
         self.attempts += 1
         self.target, self._at_target = target, True
@@ -124,7 +106,9 @@ class Exchange(Attempting):
     def _attempt_again(self, target: Target | None = None) -> None:
         """Begin another attempt; what the one before had begun to hear is forgotten."""
         self._heard_s, self._head, self._kept, self.assembler = self.gateway.now_s(), None, (), None
-        self.first_s = self.passing = None
+        self._began = False
+        if not self._resumed_at_bytes:
+            self.first_s = self.passing = None
         target = target or self.model.admission.enter_again(self, self._heard_s)
         if target is not None:
             self._attempt(target)
@@ -147,10 +131,10 @@ class Exchange(Attempting):
         self._send(connection, target)
 
     def _send(self, connection: UpstreamConnection, target: Target) -> None:
-        data = self.request.body
+        data = self._asking or self.request.body
         if not target.as_it_is:
             try:
-                data, self.assembler = body_for(self.request, target)
+                data, self.assembler = body_for(self.request, target, data)
             except RecursionError:
                 target.keep(connection)
                 self._refuse(too_deep())
@@ -165,7 +149,8 @@ class Exchange(Attempting):
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
         plain = head.status == 200 and head.keep_alive and not head.event_stream and self.assembler is None
-        return plain and self.request.keep_alive and not self.gateway.draining
+        first = self.request.keep_alive and not self._resumed_at_bytes
+        return plain and first and not self.gateway.draining
 
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
         """Pass on such an answer; its connection is free again."""
@@ -200,10 +185,19 @@ class Exchange(Attempting):
             self.wants_payload, self.on_body = True, self._collect
         elif self.assembler is not None and head.event_stream:
             self.wants_payload, self.on_body = True, self._assemble
+        elif self._resumed_at_bytes:
+            self._join(head)
         else:
             self.passing, head = meter_for(head, self.request, write=self.client.write, on_last=self._on_last)
             self._pending = self._client_head(head)
             self.on_body = self._splice
+
+    def _join(self, head: AnswerHead) -> None:
+        """Pass the rest of an answer on that another engine began."""
+        if head.event_stream and (head.chunked or head.length_bytes is not None):
+            self.wants_payload, self.on_body = False, self._splice
+        else:
+            self._refuse(self._no_replica())
 
     def _on_last(self, last_bytes: int) -> None:
         """Write the answer down as complete: its last bytes are about to leave."""
@@ -231,39 +225,28 @@ class Exchange(Attempting):
             self._finish(self._head.status)
             self.client.answered()
 
-    def on_lost(self, connection: UpstreamConnection, frame: Frame | None, *, in_order: bool) -> None:
-        """Deal with an engine connection that ended before the answer did; `in_order`: by a close, not a failure."""
-        self._connection = None
-        if isinstance(frame, UntilCloseFrame) and in_order:
-            # An answer without a length ends with its connection; that it is whole cannot be known, as HTTP/1.0 goes.
-            self.on_end()
-            return
-        if self.answer_bytes:
-            self._cut(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not self._fresh and frame is None and self.attempts < ATTEMPTS_MAX:
-            # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on
-            # this request takes no other pooled one, so that it meets that only once.
-            self._fresh = True
-            self._attempt_again(self.target)
-        else:
-            self._attempt_failed("lost")
-
     # The four ways of an answer
 
     def _splice(self, data: bytes) -> None:
         assert self.passing is not None
         self.passing.bytes += len(data)
+        self.passing.keep(data)
         if self._pending:
             data = self._pending + data
             self._pending = b""
             if self.request.stream:
                 self._first_byte()
+        elif self._resumed_at_bytes and not self._began:
+            self._first_byte()
         self.passing.last = data
         self.client.write(data)
 
     def _first_byte(self) -> None:
         assert self.target is not None
-        self.first_s = now_s = self.gateway.now_s()
+        now_s = self.gateway.now_s()
+        if self.first_s is None:
+            self.first_s = now_s
+        self._began = True
         self.target.gate.first_byte(now_s - self._heard_s)
 
     def _collect(self, data: bytes) -> None:
@@ -306,58 +289,6 @@ class Exchange(Attempting):
         self._finish(200)
         self.client.reply(self.request, 200, body=result)
 
-    # When things go wrong
-
-    def _attempt_failed(self, reason: Failure) -> None:
-        target = self.target
-        assert target is not None
-        self._failed(target, reason)
-        self.gateway.log.warning(
-            "endpoint_failed", endpoint=target.id, reason=reason, request=self.request.request_id
-        )
-        if self.done:
-            return
-        if self._may_move(target):
-            self._attempt_over(reason)
-        else:
-            self._refuse(self._no_replica())
-
-    def _attempt_over(self, reason: str) -> None:
-        assert self.target is not None
-        self.gateway.meters.retried(self.model.entry.name, reason)
-        self.tried = self.tried | {self.target.id}
-        self._leave_target()
-        self._attempt_again()
-        self.model.admission.pump()
-
-    def _no_replica(self) -> Refusal:
-        return refuse.unavailable(
-            f"No replica of {self.model.entry.name} could answer; attempts: {self.attempts}.",
-            code="engine_failed",
-        )
-
-    def _cut(self, frame: Frame | None, message: str, *, reason: str) -> None:
-        """End a stream that can no longer be finished, in a way that no client takes for the end."""
-        assert self._head is not None
-        self.gateway.meters.cut(self.model.entry.name, reason)
-        self.code, at = reason, self.target.id if self.target else ""
-        self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
-        self._finish(502)
-        assert self.passing is not None
-        if self._head.event_stream and frame is not None and self.passing.at_border(frame):
-            request, last = self.request, self.passing.last
-            self.client.write(refuse.in_band(message, request.path, chunked=request.http11, last=last))
-            self.client.close()
-        else:
-            # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
-            self.client.abort(reset=not self.keeps_client)
-
-    def _refuse(self, refusal: Refusal) -> None:
-        # An engine was asked, so the request is counted by its status and not among those that no engine saw.
-        self.code = refusal.error.code or ""
-        self._finish(refusal.error.status)
-        self.client.refuse(replace(refusal, by_engine=True), self.request)
-
     # What the client's connection and the wheel call
 
     def client_left(self) -> None:
@@ -387,6 +318,8 @@ class Exchange(Attempting):
         times = self._times
         if self.claim is not None:
             return  # the queue has its own
+        if self.passing is not None:
+            self.passing.tidy(self.gateway.keeping)
         if now_s >= self.deadline_s:
             self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
         elif not self._at_target:
@@ -403,35 +336,6 @@ class Exchange(Attempting):
         elif self._connection is not None and now_s - self._heard_s > self._silence_max_s():
             self._engine_too_slow()
 
-    def shut(self) -> None:
-        """End now: the drain's grace is over."""
-        self._engine_gone("The server is shutting down.", code="draining")
-
-    def _engine_too_slow(self) -> None:
-        target = self.target
-        assert target is not None
-        self._failed(target, "stall")
-        if not self.answer_bytes and self._may_move(target):
-            self._stop_engine()
-            self._attempt_over("stall")
-            return
-        self._engine_gone("The engine did not answer in time.", code="timeout")
-
-    def _engine_gone(self, message: str, *, code: str) -> None:
-        frame = self._connection.frame if self._connection is not None else None
-        self._stop_engine()
-        if self.answer_bytes:
-            self._cut(frame, message, reason=code)
-        elif code == "timeout":
-            self._refuse(refuse.timeout(message))
-        else:
-            self._refuse(refuse.unavailable(message, code=code))
-
-    def _stop_engine(self) -> None:
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
-
     def _finish(self, status: int) -> None:
         if self.done:
             return
@@ -439,6 +343,8 @@ class Exchange(Attempting):
         now_s = self.gateway.now_s()
         unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
         self._note(status, complete=status < 400 and not unfinished)
+        if self._resumed_at_bytes:
+            self.model.meters.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
         self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)
         if self.request.grant is not None:
             self.request.grant.end(status, self.answer_bytes, asked=self.attempts > 0)

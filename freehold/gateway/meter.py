@@ -20,7 +20,9 @@ import msgspec
 from freehold.gateway.body import asking_usage
 from freehold.gateway.frame import Frame
 from freehold.gateway.heads import AnswerHead
+from freehold.gateway.kept import RESUMED_PATHS, Keeping, Kept
 from freehold.gateway.request import Request
+from freehold.gateway.resume import Rest
 from freehold.gateway.upstream import Passing
 from freehold.gateway.usage import WHOLE_BYTES_MAX, Usage, find_usage, read_event, whole_usage
 
@@ -52,11 +54,13 @@ class StreamMeter(Passing):
         "_held",
         "_on_last",
         "_passed_bytes",
+        "_rest",
         "_silent",
         "chunked",
         "ended",
         "events",
         "hides",
+        "kept",
         "usage",
     )
 
@@ -74,6 +78,9 @@ class StreamMeter(Passing):
         """The event came that ends a whole answer."""
         self.chunked = False
         """The client gets the body in chunks, and always whole ones."""
+        self.kept: Kept | None = None
+        """What the client has; None: nobody could go on with it. Where it is kept, the client gets whole events only."""
+        self._rest: Rest | None = None
         self._on_last = on_last
         self._silent = SILENT_EVENTS.get(path, 0)
         self._held = b""
@@ -91,13 +98,32 @@ class StreamMeter(Passing):
         self.chunked = head.chunked and http11
         return head
 
+    def keep_all(self, *, chunked: bool) -> None:
+        """Keep what goes to the client; `chunked`: the body has no length that another engine could not meet."""
+        if chunked:
+            self.kept = kept = Kept()
+            kept.chunked = self.chunked
+            self.keep = kept.add
+
+    def tidy(self, keeping: Keeping) -> None:
+        """Bound what is kept."""
+        if self.kept is not None and not self.ended:
+            self.kept.tidy(self.bytes, keeping)
+            self.keep = self.kept.add
+
+    def go_on(self, rest: Rest) -> None:
+        """Take what comes from now on as another engine's: `rest` makes the rest of this answer of it."""
+        self._rest = rest
+        self._held, self._passed_bytes = b"", 0
+        self._silent += 1  # the comment that says so
+
     def fast(self, frame: Frame) -> Passing | None:
         """Return this meter where the next read may take the short way: on a border of chunks and of events."""
-        return self if self.chunked and frame.at_border and not self._held else None
+        return self if self.chunked and frame.at_border and not self._held and self._rest is None else None
 
     def at_border(self, frame: Frame) -> bool:
         """Return whether an in-band message may be added now."""
-        return self.chunked or frame.at_border
+        return self.chunked or frame.at_border or self.kept is not None
 
     def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and what goes to the client instead of them.
@@ -107,8 +133,11 @@ class StreamMeter(Passing):
         border, ended = frame.at_border, self.ended
         used, pieces = frame.payload(data)
         payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._learn(payload, data)
-        out = self._pass(payload)
+        if self._rest is None:
+            self._learn(payload, data)
+            out = self._pass(payload)
+        else:
+            out, border = self._pass(self._rest.feed(payload)), False
         if frame.done:
             out += self._flush()
         if self.chunked:
@@ -117,6 +146,15 @@ class StreamMeter(Passing):
         if self.ended and not ended:
             self._on_last(len(out))
         return used, out
+
+    def last_words(self, events: bytes) -> bytes:
+        """Return what the client gets where the gateway itself ends the answer with `events`."""
+        ended, out = self.ended, self._pass(events)
+        if self.chunked:
+            out = _framed(out, last=True)
+        if self.ended and not ended:
+            self._on_last(len(out))
+        return out
 
     def end(self) -> Usage | None:
         """Return the usage once no more comes; None: the engine reported none."""
@@ -137,7 +175,7 @@ class StreamMeter(Passing):
                 out.append(event[passed_bytes:])
             at, passed_bytes = border.end(), 0
         rest = data[at:]
-        if not self.hides or len(rest) > _HELD_BYTES_MAX:
+        if not (self.hides or self.kept) or len(rest) > _HELD_BYTES_MAX:
             out.append(rest[passed_bytes:])
             if len(rest) > _HELD_BYTES_MAX:
                 rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]
@@ -278,7 +316,11 @@ def meter_for(
     head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
 ) -> tuple[Passing, AnswerHead]:
     """Return the meter for an answer with this head, and the head that the client gets."""
-    meter: StreamMeter | WholeMeter = WholeMeter(write, on_last=on_last)
-    if head.event_stream:
-        meter = StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=on_last)
-    return meter, meter.begin(head, http11=request.http11)
+    if not head.event_stream:
+        whole = WholeMeter(write, on_last=on_last)
+        return whole, whole.begin(head, http11=request.http11)
+    meter = StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=on_last)
+    head = meter.begin(head, http11=request.http11)
+    if request.resumable and request.path in RESUMED_PATHS:
+        meter.keep_all(chunked=head.chunked)
+    return meter, head

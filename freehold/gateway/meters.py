@@ -132,6 +132,10 @@ class ModelMeters:
         """Count one endpoint that is left alone for a while."""
         self._all.metrics.counter("freehold_gateway_ejections_total").add(self._model, reason)
 
+    def resumed(self, outcome: str) -> None:
+        """Count one stream whose engine died, by what became of it."""
+        self._all.metrics.counter("freehold_gateway_resumed_total").add(self._model, outcome)
+
     def turned_away(self, reason: str) -> None:
         """Count one request that is refused instead of being started."""
         self._all.metrics.counter("freehold_gateway_queue_refused_total").add(self._model, reason)

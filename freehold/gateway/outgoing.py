@@ -12,12 +12,11 @@ from freehold.gateway.request import Request
 from freehold.gateway.targets import Target
 
 
-def body_for(request: Request, target: Target) -> tuple[bytes, Assembler | None]:
-    """Return the body for `target`, and what puts its answer together; None: the answer is passed on as it comes.
+def body_for(request: Request, target: Target, data: bytes) -> tuple[bytes, Assembler | None]:
+    """Return `data`, a body of this request, for `target`, and what puts its answer together; None: the answer is passed on as it comes.
 
     Raises RecursionError for a body that is nested too deeply to be rewritten.
     """
-    data = request.body
     if target.renamed:
         data = body.with_model(data, target.endpoint.upstream_model)
     if target.engine.stream_to_abort and not request.stream:

@@ -3,7 +3,7 @@
 Pure: status, words and bytes. An error body never holds a prompt, a key or a path of this machine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -144,9 +144,9 @@ def timeout(message: str, *, status: int = 504) -> Refusal:
     return Refusal(error=error, close=status == 408)
 
 
-def bad_gateway(message: str) -> Refusal:
+def bad_gateway(message: str, *, code: str = "engine_failed") -> Refusal:
     """Return a 502: engines were tried and none gave an answer."""
-    return Refusal(error=ApiError(status=502, message=message, type="server_error", code="engine_failed"))
+    return Refusal(error=ApiError(status=502, message=message, type="server_error", code=code))
 
 
 def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: float | None) -> Refusal:
@@ -199,9 +199,10 @@ def event(error: ApiError, path: str) -> bytes:
     return b"data: " + body(error, path) + b"\n\n"
 
 
-def in_band(message: str, path: str, *, chunked: bool, last: bytes) -> bytes:
+def in_band(refusal: Refusal, path: str, *, chunked: bool, last: bytes) -> bytes:
     """Return the bytes that end a stream after its first byte; `last` is what was written before them."""
-    said = event(bad_gateway(f"{message} This answer is not complete.").error, path)
+    error = replace(refusal.error, message=f"{refusal.error.message} This answer is not complete.")
+    said = event(error, path)
     if not last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
         said = b"\n\n" + said
     if not chunked:

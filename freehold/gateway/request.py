@@ -46,6 +46,8 @@ class Request:
     """The most tokens that the answer may have; 0: the body does not say."""
     timeout_s = inf
     """How long the caller waits for the whole answer, seconds; infinity: it does not say; 0: in no words that can be read."""
+    resumable = False
+    """Its model's engines can go on with an answer that another one began."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
     key_id = ""

@@ -19,6 +19,7 @@ from freehold.gateway.callers import Callers
 from freehold.gateway.crew import Crew
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.http_in import ClientConnection, model_id_of
+from freehold.gateway.kept import Keeping
 from freehold.gateway.meters import Meters
 from freehold.gateway.recorder import Recorder
 from freehold.gateway.refuse import Refusal
@@ -56,6 +57,7 @@ class Gateway:
         """The workers that share this address; None: there is only this one."""
         self.directory = Directory(self.meters.for_model, settings, crew.board if crew else None)
         self.budget = RetryBudget(loop.time())
+        self.keeping = Keeping()
         self.access = AccessLog(settings.access_log)
         self.callers = Callers(settings, crew.board if crew else None) if settings.keys_path else None
         """Who may ask; None: everybody."""
@@ -203,6 +205,7 @@ class Gateway:
         if self.callers is not None and (refused := self.callers.admit(request, model.entry.name)):
             return refused  # asked last: what is refused for another reason costs no caller anything
         if request.stream:
+            request.resumable = model.continues is not None
             meter.ask_usage(request, asked.stream_options)
         return Exchange(self, client, model=model, request=request)
 
@@ -237,6 +240,7 @@ class Gateway:
         if date_s != self._date_s:
             self._date_s = date_s
             self.date_line = f"date: {formatdate(date_s, usegmt=True)}\r\n".encode()
+        self.keeping.turn()
         if self.callers is not None:
             self.callers.tick()
         for connection in list(self.connections):

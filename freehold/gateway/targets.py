@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
-from freehold.gateway import eject, route
+from freehold.gateway import eject, resume, route
 from freehold.gateway.admission import Admission, Applicant
 from freehold.gateway.board import Board
 from freehold.gateway.eject import Standing
@@ -125,7 +125,17 @@ class Target:
 class Model:
     """One model that clients can name, with the targets that take its requests now."""
 
-    __slots__ = ("_odd_until_s", "_ring", "admission", "engine", "entry", "meters", "targets", "turn")
+    __slots__ = (
+        "_odd_until_s",
+        "_ring",
+        "admission",
+        "continues",
+        "engine",
+        "entry",
+        "meters",
+        "targets",
+        "turn",
+    )
 
     def __init__(
         self,
@@ -138,6 +148,8 @@ class Model:
     ) -> None:
         self.entry = entry
         self.engine = engine
+        self.continues = resume.continues(entry.resume, engine.continues)
+        """How a stream whose engine died is continued; None: it is not."""
         self.meters = meters
         self.targets: list[Target] = []
         self.turn = 0
@@ -202,9 +214,9 @@ class Model:
         self.turn += 1
         return route.choose(targets, turn=self.turn)
 
-    def _standing(self, tried: Collection[str], now_s: float) -> list[Target]:
+    def _standing(self, tried: Collection[Target], now_s: float) -> list[Target]:
         """Return who may be asked at all: whoever stands well, else the busy ones, else the least bad."""
-        untried = [target for target in self.targets if target.id not in tried]
+        untried = [target for target in self.targets if target not in tried]
         kept = [target for target in eject.kept(self.targets, now_s) if target in untried]
         ready = [target for target in kept if target.standing.busy_until_s <= now_s]
         return ready or kept or sorted(untried, key=eject.badness)[:1]
@@ -274,6 +286,7 @@ class Directory:
         for entry in snapshot.models:
             model = self.models[entry.name]
             model.entry, model.engine = entry, engines[entry.engine]
+            model.continues = resume.continues(entry.resume, model.engine.continues)
         for model in (gone for name, gone in known.items() if name not in self.models):
             model.targets = []  # what is under way goes on, what waits is told
             model.admission.targets_changed()

@@ -7,6 +7,7 @@ not read to its exact end is never used again.
 import asyncio
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, cast
@@ -16,6 +17,7 @@ from freehold.gateway.heads import HEAD_BYTES_MAX, AnswerHead, may_become_head, 
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
+    from freehold.gateway.kept import Keeping
     from freehold.gateway.targets import Target
 
 RECEIVE_BUFFER_BYTES = 64 * 1024
@@ -27,11 +29,13 @@ _INTERIM_MAX = (
     8  # Interim answers (1xx) before the real one. Source: our own bound; engines send none or one.
 )
 
+_forget: Callable[[bytes], object] = deque[bytes](maxlen=0).append  # the cheapest call that does nothing
+
 
 class Passing:
     """What of an answer has gone to the client as it came; shared by the connection and its exchange."""
 
-    __slots__ = ("bytes", "chunks", "heads", "last", "write")
+    __slots__ = ("bytes", "chunks", "heads", "keep", "last", "write")
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self.write = write
@@ -41,6 +45,8 @@ class Passing:
         """Reads that were passed on after one look."""
         self.last = b""
         """The last read."""
+        self.keep: Callable[[bytes], object] = _forget
+        """What remembers each read that goes to the client, should somebody have to go on with the answer."""
         self.heads: dict[int, bytes] | None = None
         """What a chunk that needs no more than a look begins with, by its length; None: every chunk is such a one."""
 
@@ -51,6 +57,9 @@ class Passing:
     def at_border(self, frame: Frame) -> bool:
         """Return whether an in-band message may be added now."""
         return frame.at_border
+
+    def tidy(self, keeping: "Keeping") -> None:
+        """Bound what is kept; called about twice a second."""
 
     def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and what goes to the client. Raises BadFramingError."""
@@ -110,6 +119,7 @@ class UpstreamConnection(asyncio.Protocol):
             # is how few objects are touched.
             passing.bytes += len(data)
             passing.last = data
+            passing.keep(data)
             passing.chunks += 1
             passing.write(data)
         elif self.frame is not None:

@@ -101,6 +101,10 @@ class ModelSpec(_Section):
     )
     """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
     `api_key_env`."""
+    resume: Annotated[str, OneOf(values=("auto", "off", "final-message", "vllm"))] = "auto"
+    """What becomes of a stream whose engine dies. `auto`, the default: another replica goes on where it ended, if the
+    engine is known to do that (llama-cpp); `off`: it ends with an error; `final-message` or `vllm`: servers of an
+    `external` engine go on with a last assistant message by themselves, or as vLLM with `continue_final_message`."""
 
     stall: Annotated[float | None, Duration(least="1s", most="24h")] = Field(
         default=None, examples=["30s"], json_schema_extra=_without_default

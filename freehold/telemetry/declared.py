@@ -56,6 +56,8 @@ CODE = Label(name="code", at_most=32)
 """HTTP status codes that a gateway or an engine answers with."""
 REASON = Label(name="reason", at_most=32)
 """Words from the code, never a message."""
+OUTCOME = Label(name="outcome", at_most=8)
+"""What became of something, in words from the code."""
 REPLICA = Label(name="replica", at_most=256)
 """Replica ids `<model>-<index>`: stable over restarts; 256 is beyond one controller's machine."""
 ENDPOINT = Label(name="endpoint", at_most=256)
@@ -113,6 +115,13 @@ DECLARED: tuple[Declared, ...] = (
         kind="counter",
         help="Answers that ended in an in-band error after their first byte.",
         labels=(MODEL, REASON),
+    ),
+    Declared(
+        name="freehold_gateway_resumed_total",
+        kind="counter",
+        help="Streams whose engine died after their first byte: `whole` (another replica finished it), `ended` (only its "
+        "end was missing), `cut` (others failed too), `abandoned` (the client left), `not_possible`.",
+        labels=(MODEL, OUTCOME),
     ),
     Declared(
         name="freehold_gateway_client_aborts_total",

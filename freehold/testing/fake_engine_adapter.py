@@ -13,6 +13,7 @@ from freehold.engines import all_engines
 from freehold.engines.base import (
     ApiError,
     Command,
+    Continues,
     Engine,
     ExitCause,
     ExitKind,
@@ -109,5 +110,6 @@ FAKE_ENGINE = Engine(
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,
+    continues=Continues.FINAL_MESSAGE,
     translate_error=_translate_error,
 )

@@ -36,8 +36,7 @@ def test_an_engine_that_falls_silent_inside_its_answer_has_a_limit_of_its_own(
     settings = {"first_byte_s": 60.0, "between_bytes_s": 0.5}
     with running(tmp_path, [model("m", engine)], **settings) as gateway, gateway.client() as client:
         started_s = time.monotonic()
-        client.send(ask("m", stream=True))
-        said = client.everything()
+        said = client.ask(ask("m", stream=True)).body
         assert time.monotonic() - started_s < 5
         assert b"did not answer in time" in said
         assert b"[DONE]" not in said

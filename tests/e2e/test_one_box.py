@@ -315,7 +315,7 @@ def test_a_killed_replica_comes_back_while_requests_go_on(stack: Stack, client: 
     before = {replica["id"]: replica["restarts"] for replica in stack.replicas()}
     stream = iter(
         client.chat.completions.create(
-            model=MODEL, messages=QUESTION, stream=True, max_tokens=1500, extra_body={"ignore_eos": True}
+            model=MODEL, messages=QUESTION, stream=True, max_tokens=400, extra_body={"ignore_eos": True}
         )
     )
     received = [next(stream)]
@@ -323,8 +323,7 @@ def test_a_killed_replica_comes_back_while_requests_go_on(stack: Stack, client: 
     with Load(url=stack.url) as load:
         load.wait_for_more(6)
         psutil.Process(victim["pid"]).kill()
-        with pytest.raises(openai.APIError, match="not complete"):
-            received.extend(stream)  # an error in band: no [DONE], no clean end that could be taken for one
+        received.extend(stream)  # the other replica goes on with it
         wait_until(
             lambda: (now := replica_of(stack, victim["id"]))["state"] == "ready" and now["restarts"],
             timeout_s=READY_S,
@@ -337,7 +336,8 @@ def test_a_killed_replica_comes_back_while_requests_go_on(stack: Stack, client: 
             what="both replicas to count tokens",
         )
     assert load.failures == []
-    assert len(received) > 1
+    assert received[-1].choices[0].finish_reason == "length"
+    assert len({part.id for part in received}) == 1
     after = {replica["id"]: replica["restarts"] for replica in stack.replicas()}
     assert after == before | {victim["id"]: before[victim["id"]] + 1}
     assert replica_of(stack, victim["id"])["pid"] != victim["pid"]

@@ -56,8 +56,13 @@ def test_models_come_go_and_change() -> None:
 
 
 def test_how_the_gateway_treats_a_model_is_taken_over_as_it_is() -> None:
-    found = between(spec(), spec(model(more=", stall: 9s, affinity: none")))
-    assert hows(found) == [(How.LIVE, "models.a.stall"), (How.LIVE, "models.a.affinity")]
+    found = between(spec(), spec(model(more=", stall: 9s, affinity: none, resume: off")))
+    assert {change.how for change in found.changes} == {How.LIVE}
+    assert {change.what for change in found.changes} == {
+        "models.a.stall",
+        "models.a.affinity",
+        "models.a.resume",
+    }
     assert hows(between(spec(model(more=", stall: 9s")), spec())) == [(How.LIVE, "models.a.stall")]
 
 

@@ -42,6 +42,7 @@ def test_the_smallest_file_gets_every_default():
                 "api_key_file": "",
                 "stall": None,
                 "affinity": "prefix",
+                "resume": "auto",
             }
         ],
         "gateway": {
