@@ -5,8 +5,8 @@ Where no file is named and none lies in the current directory, the built-in exam
 
 import os
 import stat
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from freehold.engines import all_engines
 from freehold.engines.base import check_options
 from freehold.spec.example import EXAMPLE_NAME, example_text
 from freehold.spec.load import Loaded, load_file, load_text
-from freehold.spec.model import ModelSpec, Spec
+from freehold.spec.model import FallbackSpec, ModelSpec, Spec
 from freehold.spec.problems import Problem
 
 BUILT_IN = "built-in example"
@@ -35,6 +35,8 @@ class Config:
     """None: the built-in example."""
     api_keys: Mapping[str, str]
     """By model name; never shown."""
+    fallback_keys: Mapping[str, str] = field(default_factory=dict)
+    """The same by fallback name."""
 
     @property
     def base_dir(self) -> Path:
@@ -134,12 +136,17 @@ def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: 
     loaded = _load(path, overrides)
     problems = list(loaded.problems)
     keys: dict[str, str] = {}
+    fallback_keys: dict[str, str] = {}
     problems += _option_problems(loaded)
     if loaded.spec is not None:
-        keys = _read_keys(loaded, loaded.spec, path.parent if path else Path.cwd(), problems)
+        base_dir = path.parent if path else Path.cwd()
+        keys = _read_keys(loaded, "models", entries=loaded.spec.models, base_dir=base_dir, problems=problems)
+        fallback_keys = _read_keys(
+            loaded, "fallback", entries=loaded.spec.fallback, base_dir=base_dir, problems=problems
+        )
     if loaded.spec is None or problems:
         raise UserMistakes(problems, as_json=as_json)
-    return Config(spec=loaded.spec, path=path, api_keys=keys)
+    return Config(spec=loaded.spec, path=path, api_keys=keys, fallback_keys=fallback_keys)
 
 
 def _option_problems(loaded: Loaded) -> list[Problem]:
@@ -160,22 +167,29 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
     return problems
 
 
-def _read_keys(loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Problem]) -> dict[str, str]:
+def _read_keys(
+    loaded: Loaded,
+    section: str,
+    *,
+    entries: Sequence[ModelSpec | FallbackSpec],
+    base_dir: Path,
+    problems: list[Problem],
+) -> dict[str, str]:
+    """Return the keys of a section's entries by their names, and add what is wrong with them to `problems`."""
     keys: dict[str, str] = {}
-    for index, model in enumerate(spec.models):
-        source = "api_key_env" if model.api_key_env else "api_key_file"
-        if model.api_key_env or model.api_key_file:
-            key = _read_key(model, base_dir)
+    for index, entry in enumerate(entries):
+        source = "api_key_env" if entry.api_key_env else "api_key_file"
+        if entry.api_key_env or entry.api_key_file:
+            key = _read_key(entry, base_dir)
             if isinstance(key, Problem):
-                problems.append(
-                    Problem(where=loaded.where(("models", index, source)), message=key.message, hint=key.hint)
-                )
+                where = loaded.where((section, index, source))
+                problems.append(Problem(where=where, message=key.message, hint=key.hint))
             else:
-                keys[model.name] = key
+                keys[entry.name] = key
     return keys
 
 
-def _read_key(model: ModelSpec, base_dir: Path) -> str | Problem:
+def _read_key(model: ModelSpec | FallbackSpec, base_dir: Path) -> str | Problem:
     if model.api_key_env:
         text = os.environ.get(model.api_key_env, "").strip()
         hint = f"export {model.api_key_env}=… before starting"

@@ -26,7 +26,7 @@ from freehold.fleet.control import ControlServer, StateDir, until_finished
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.gateway.link import GatewayLink
-from freehold.gateway.settings import Settings, settings_from
+from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.reconcile import EngineReading
@@ -114,6 +114,8 @@ def _gateway_settings(prepared: "Prepared") -> Settings:
     settings = settings_from(
         config.spec.gateway, spool_path=str(prepared.spool), log_path=str(state.logs / "gateway.log")
     )
+    spent_path = str(state.path / "fallback.json")
+    settings = with_fallbacks(settings, config.spec, api_keys=config.fallback_keys, spent_path=spent_path)
     if config.spec.gateway.auth == "none":
         return settings
     keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")

@@ -7,6 +7,7 @@ that they cannot differ. It decides nothing about the request and never fails it
 from typing import TYPE_CHECKING
 
 from freehold.gateway.recorder import Ending, hear
+from freehold.ledger.record import Outcome
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
@@ -31,6 +32,10 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
         retries=exchange.attempts - 1,
     )
     heard = hear(ending, request.path)
+    if exchange.away is not None:
+        exchange.away.settle(ending, heard)
+    elif exchange.model.price is not None:
+        heard.cost_usd = exchange.model.price.told(heard.usage, nothing=ending.outcome() is Outcome.FAILED)
     if gateway.recorder is not None:
         gateway.recorder.note(request, ending, heard)
     exchange.model.admission.learn(exchange, heard.usage)

@@ -20,6 +20,7 @@ from freehold.gateway.usage import Usage
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
+    from freehold.gateway.fallback import Away
     from freehold.gateway.targets import Model, Target
 
 _LOOK_EVERY_S = (
@@ -55,6 +56,8 @@ class Applicant:
     """Its place in the queue, while it waits for its first start."""
     tried: frozenset[str] = frozenset()
     """Targets that failed this request."""
+    away: "Away | None" = None
+    """Its stay at somebody else's endpoint; None: it is here."""
 
     def belongs_to(self, caller: Caller) -> None:
         """Wait in this caller's turn from now on."""

@@ -52,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Whose requests are served first when requests wait: lower first."""
     weight: Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)] = 1
     """Its share beside other keys of the same priority when requests wait."""
+    fallback: bool = True
+    """Whether its requests may be sent to endpoints of others; False: they never leave this stack."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

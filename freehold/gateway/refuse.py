@@ -135,6 +135,11 @@ def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Refus
     return Refusal(error=error, retry_after_s=max(1, round(min(RETRY_AFTER_S_MAX, retry_after_s + 0.49))))
 
 
+def not_ready(model: str) -> Refusal:
+    """Return the 503 for a model without a ready replica."""
+    return unavailable(f"No replica of {model} is ready yet.", code="model_not_ready", retry_after_s=2.0)
+
+
 def timeout(message: str, *, status: int = 504) -> Refusal:
     """Return a 504 (engine too slow) or 408 (client too slow)."""
     error = ApiError(status=status, message=message, type="timeout", code="timeout")

@@ -16,8 +16,10 @@ from freehold.gateway import answers, meter, refuse
 from freehold.gateway.body import read_body
 from freehold.gateway.callers import Callers
 from freehold.gateway.exchange import Exchange
+from freehold.gateway.fallbacks import Fallbacks
 from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.meters import Meters
+from freehold.gateway.outward import OutwardExchange, may_leave
 from freehold.gateway.recorder import Recorder
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import ENGINE_PATHS, Request
@@ -48,6 +50,8 @@ class Gateway:
         self.budget = RetryBudget(loop.time())
         self.callers = Callers(settings) if settings.keys_path else None
         """Who may ask; None: everybody."""
+        self.fallbacks = Fallbacks(settings, self.meters) if settings.fallbacks else None
+        """Endpoints of others; None: there are none."""
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self.has_parent = True
@@ -65,6 +69,8 @@ class Gateway:
         self.meters.watch(self)
         if self.callers is not None:
             self.callers.start()
+        if self.fallbacks is not None:
+            self.fallbacks.start()
         self._tick()
 
     def __repr__(self) -> str:
@@ -78,6 +84,8 @@ class Gateway:
         """Take a newer snapshot over."""
         if self.directory.apply(snapshot):
             self._snapshot_at_s = self.now_s()
+            if self.fallbacks is not None:
+                self.fallbacks.attach(self.directory.models.values(), self.settings)
 
     def snapshot_age_s(self) -> float:
         """Return the seconds since the snapshot in use arrived."""
@@ -103,6 +111,8 @@ class Gateway:
     async def drain(self) -> bool:
         """Finish what is under way within the grace and return whether all of it was finished."""
         self.draining = True
+        if self.fallbacks is not None:
+            self.fallbacks.stop()
         for connection in list(self.connections):
             connection.drain()
         started_s = self.now_s()
@@ -174,26 +184,26 @@ class Gateway:
             return refuse.unavailable("The gateway is starting.", code="model_not_ready")
         if model is None:
             return refuse.model_not_found(asked.model or "", answers.models_for(self, request.caller))
-        if refused := self._why_not(model, request):
+        leaves = model.overflow is not None and may_leave(request)
+        if refused := self._why_not(model, request, elsewhere=leaves):
             return refused
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
         if self.callers is not None and (refused := self.callers.admit(request, model.entry.name)):
             return refused  # asked last: what is refused for another reason costs no caller anything
         if request.stream:
             meter.ask_usage(request, asked.stream_options)
-        return Exchange(self, client, model=model, request=request)
+        kind = OutwardExchange if leaves else Exchange
+        return kind(self, client, model=model, request=request)
 
-    def _why_not(self, model: Model, request: Request) -> Refusal | None:
-        """Return why a model cannot be asked this now, whoever asks, or None."""
+    def _why_not(self, model: Model, request: Request, *, elsewhere: bool) -> Refusal | None:
+        """Return why a model cannot be asked this now, whoever asks, or None; `elsewhere`: others may answer as well."""
         name = model.entry.name
         if request.path not in model.engine.paths:
             return refuse.invalid(
                 f"The model {name} does not serve {request.path}.", code="unsupported_endpoint"
             )
-        if not model.targets:
-            return refuse.unavailable(
-                f"No replica of {name} is ready yet.", code="model_not_ready", retry_after_s=2.0
-            )
+        if not model.targets and not elsewhere:
+            return refuse.not_ready(name)
         if self.draining:
             return refuse.unavailable("The server is shutting down.", code="draining")
         if not request.timeout_s > 0:
@@ -216,6 +226,8 @@ class Gateway:
             self.date_line = f"date: {formatdate(date_s, usegmt=True)}\r\n".encode()
         if self.callers is not None:
             self.callers.tick()
+        if self.fallbacks is not None:
+            self.fallbacks.tick(now_s)
         for connection in list(self.connections):
             connection.check(now_s)
         for model in self.directory.models.values():

@@ -26,6 +26,9 @@ _DECODER = msgspec.json.Decoder(SpendingFile)
 class Spending:
     """The tokens used per key, this month and the one before."""
 
+    PERIOD = "%Y-%m"
+    """What a period is called, which also says how long it is."""
+
     def __init__(self, data: bytes = b"") -> None:
         """Begin with what was saved; `data` that cannot be read raises msgspec.DecodeError."""
         self._months: dict[str, Month] = _DECODER.decode(data).months if data else {}
@@ -37,7 +40,7 @@ class Spending:
 
     def enter(self, wall_s: float) -> None:
         """Make the month of `wall_s` (Unix seconds, UTC) the present one."""
-        name = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m")
+        name = datetime.fromtimestamp(wall_s, UTC).strftime(self.PERIOD)
         if self._months.get(name) is not self.month:
             self.month = self._months.pop(name, {})
             # Kept in the order in which they were last the present one, so that a wrong clock pushes out no true month.
@@ -47,3 +50,9 @@ class Spending:
     def saved(self) -> bytes:
         """Return what to keep on disk."""
         return msgspec.json.encode(SpendingFile(months=self._months))
+
+
+class Daily(Spending):
+    """What fallbacks have cost, today and the day before: pico-dollars by fallback name."""
+
+    PERIOD = "%Y-%m-%d"

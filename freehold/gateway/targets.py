@@ -19,6 +19,7 @@ from freehold.gateway.meters import ModelMeters
 from freehold.gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from freehold.gateway.outward import Overflow
     from freehold.gateway.upstream import UpstreamConnection
 
 IDLE_CONNECTIONS_MAX = 64
@@ -125,7 +126,7 @@ class Target:
 class Model:
     """One model that clients can name, with the targets that take its requests now."""
 
-    __slots__ = ("admission", "engine", "entry", "meters", "targets", "turn")
+    __slots__ = ("admission", "engine", "entry", "meters", "overflow", "price", "targets", "turn")
 
     def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
         self.entry = entry
@@ -134,6 +135,10 @@ class Model:
         self.targets: list[Target] = []
         self.turn = 0
         self.admission = Admission(self, settings)
+        self.price = settings.prices.get(entry.name)
+        """What its tokens are charged; None: nobody said."""
+        self.overflow: Overflow | None = None
+        """Where its requests may go when there is no room here; None: nowhere."""
 
     @property
     def in_flight(self) -> int:
