@@ -6,11 +6,14 @@ that they cannot differ. It decides nothing about the request and never fails it
 
 from typing import TYPE_CHECKING
 
+from freehold.gateway.bill import Bill
 from freehold.gateway.recorder import Ending, hear
+from freehold.ledger.money import picousd
 from freehold.ledger.record import Outcome
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
+    from freehold.gateway.fallback import Away
 
 
 def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int) -> None:
@@ -41,3 +44,13 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
     exchange.model.admission.learn(exchange, heard.usage)
     if request.grant is not None:
         request.grant.learn(heard.usage, heard.tokens, len(request.body))
+        if request.grant.bill is not None:
+            _charge(request.grant.bill, exchange.away, heard.cost_usd)
+
+
+def _charge(bill: Bill, away: "Away | None", cost_usd: str | None) -> None:
+    """Charge a cost to a key's budget; an unknown one stays charged as it was reserved, there or here."""
+    if cost_usd:
+        bill.settle(picousd(cost_usd))
+    elif away is not None:
+        bill.settle(away.reserved_picousd)

@@ -172,7 +172,7 @@ class Fallback:
 class Away:
     """One request's stay at a fallback: why it is there, and what it may cost."""
 
-    __slots__ = ("_day", "_reserved_picousd", "fallback", "free", "model", "reason")
+    __slots__ = ("_day", "fallback", "free", "model", "reason", "reserved_picousd")
 
     def __init__(self, fallback: Fallback, model: str, *, reason: Reason, reserved_picousd: int) -> None:
         self.fallback = fallback
@@ -180,7 +180,8 @@ class Away:
         self.reason: Reason = reason
         self.free = False
         """It is certain that nothing was made there that could be charged."""
-        self._reserved_picousd = reserved_picousd
+        self.reserved_picousd = reserved_picousd
+        """What it may cost, by its size and the longest answer that it asks for."""
         self._day = fallback.day
         self._day[fallback.name] = self._day.get(fallback.name, 0) + reserved_picousd
 
@@ -209,7 +210,7 @@ class Away:
         if cost_picousd is None and self.free:
             cost_picousd = 0
         if cost_picousd is not None:
-            self._day[self.fallback.name] += cost_picousd - self._reserved_picousd
+            self._day[self.fallback.name] += cost_picousd - self.reserved_picousd
             self.fallback.spent_total_picousd += cost_picousd
         self.fallback.on_settled(self, outcome, cost_picousd)
 

@@ -46,6 +46,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Requests under way at once."""
     monthly_tokens: Positive | None = None
     """Prompt and answer together, per calendar month in UTC."""
+    monthly_microusd: Positive | None = None
+    """Millionths of a US dollar per calendar month in UTC, for requests that have a price."""
     models: tuple[str, ...] = ()
     """The models that it may use; empty: all."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITY_FIRST, le=PRIORITY_LAST)] = 0

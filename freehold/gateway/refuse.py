@@ -110,15 +110,17 @@ _OVER = {
     "concurrency": "This API key may have {l.concurrency} requests under way at once.",
     "reserved": "The rest of this API key's {l.monthly_tokens} tokens a month is reserved by requests under way.",
     "budget": "This API key has used its {l.monthly_tokens} tokens of this month.",
+    "usd": "This API key has used its {usd} USD of this month.",
 }
 
 
 def over_limit(over: Over, limits: Limits, *, tokens: int) -> Refusal:
     """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
-    spent = over.limit == "budget"
+    spent = over.limit in {"budget", "usd"}
+    usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
     error = ApiError(
         status=429,
-        message=_OVER[over.limit].format(l=limits, t=tokens),
+        message=_OVER[over.limit].format(l=limits, t=tokens, usd=usd),
         type="rate_limit_error",
         code="insufficient_quota" if spent else "rate_limit_exceeded",
     )

@@ -112,8 +112,9 @@ def with_fallbacks(
             when=each.when,
             share=each.share,
             shadow=each.shadow,
-            max_concurrency=each.max_concurrency,
-            budget_picousd_per_day=picousd(each.budget_usd_per_day),
+            # Every gateway process counts for itself, so each gets its part: together they keep to the whole.
+            max_concurrency=max(1, each.max_concurrency // spec.gateway.workers),
+            budget_picousd_per_day=picousd(each.budget_usd_per_day) // spec.gateway.workers,
         )
         for each in spec.fallback
     )

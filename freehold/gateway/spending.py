@@ -1,4 +1,4 @@
-"""How many tokens each key has used in a calendar month: what a monthly budget is held against.
+"""How many tokens each key has used in a calendar month, and what they cost: what monthly budgets are held against.
 
 Two months are kept, so that a clock that jumps over a month's end and back finds its figures again. Pure; `callers`
 has it saved beside the loop. It is no ledger: it knows keys with a budget only, and no prices.
@@ -9,8 +9,13 @@ from datetime import UTC, datetime
 import msgspec
 
 Month = dict[str, int]
-"""Tokens by key id."""
+"""Tokens by key id, and pico-dollars by `usd_place` of it."""
 _MONTHS_KEPT = 2  # The present one and the one before it, be it one that a wrong clock believed in.
+
+
+def usd_place(key_id: str) -> str:
+    """Return under which name a key's costs stand in a month: no key id has a colon."""
+    return f"usd:{key_id}"
 
 
 class SpendingFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,9 @@
 """Requests that others answer: when they are asked, what the caller sees, what it cost, and that nothing is masked."""
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -345,7 +348,7 @@ def test_a_caller_that_leaves_ends_the_request_there(gateway: Gateway, cloud: En
         client.send(ask(stream=True))
         wait_until(lambda: len(cloud.calls) == 1, timeout_s=5, what="a request there")
         client.leave()
-    wait_until(lambda: cloud.calls[0].gone.is_set(), timeout_s=5, what="its end")
+    wait_until(cloud.calls[0].gone.is_set, timeout_s=5, what="its end")
     wait_until(lambda: bool(waiting_records(spool)), timeout_s=5, what="a record")
     record = one(spool)
     assert (record.outcome, record.cost_usd) == (Outcome.ABANDONED, "")
@@ -392,3 +395,60 @@ def test_other_requests_are_refused_as_always(gateway: Gateway, cloud: Engine):
     with Client(gateway.port) as client:
         assert client.ask(ask(extra="x-freehold-timeout: never\r\n")).status == 400
     assert not cloud.calls
+
+
+def test_a_key_has_a_monthly_budget_in_dollars(tmp_path: Path, engine: Engine, cloud: Engine):
+    engine.answer = with_usage
+    keys = Keys(tmp_path)
+    keys.add(
+        "thrifty", monthly_microusd=5
+    )  # one request costs 1.65, three stay below, the fourth goes over it
+    keys.add("unpriced", monthly_microusd=1)
+    models = [model("m", engine), no_replica("away"), model("free", engine)]
+    settings = {"prices": {"m": PRICE | {"output_picousd": 600_000}}, "fallbacks": [fallback(cloud)]}
+
+    def status(name: str, key: str = "thrifty") -> int:
+        body = {"model": name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+        return asked(gateway, post(body, extra=keys.bearer(key))).status
+
+    with running(tmp_path, models, **settings, **keys.settings) as gateway:
+        assert [status("m"), status("away"), status("m"), status("away"), status("m")] == [200] * 4 + [429]
+        refused = asked(gateway, ask(extra=keys.bearer("thrifty")))
+        assert (refused.error["code"], refused.header("x-should-retry")) == ("insufficient_quota", "false")
+        assert [status("free", "unpriced") for _ in range(3)] == [200] * 3
+    with running(tmp_path, models, **settings, **keys.settings) as gateway:
+        assert status("away") == 429
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_fallback_is_spoken_to_in_tls_and_only_if_it_is_who_it_says(
+    tmp_path: Path, cloud: Engine, engines: Engines, monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = certificate_for_localhost(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def serve() -> tuple[asyncio.Server, str]:
+        server = await asyncio.get_running_loop().create_server(cloud.line, "127.0.0.1", 0, ssl=context)
+        return server, f"https://localhost:{server.sockets[0].getsockname()[1]}/v1"
+
+    server, url = asyncio.run_coroutine_threadsafe(serve(), engines.loop).result(10)
+    there = [fallback(cloud) | {"url": url}]
+    with running(tmp_path, [no_replica()], fallbacks=there) as gateway:
+        assert asked(gateway, ask()).status == 503
+    assert not cloud.calls
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with running(tmp_path, [no_replica()], fallbacks=there) as gateway:
+        assert asked(gateway, ask(stream=True)).header(HEADER) == "cloud"
+    engines.loop.call_soon_threadsafe(server.close)
+
+
+def certificate_for_localhost(folder: Path) -> tuple[Path, Path]:
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "1",
+         "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
