@@ -1,4 +1,4 @@
-"""Endpoints of others that take a model's requests at a price: may this one go there now, and what did it cost. Pure.
+"""Endpoints of others that take a model's requests at a price: may this one go there now, and what did it cost.
 
 Each has a bound of requests at once and a budget per day. What a request may cost is reserved before it is sent and
 replaced by its real cost; a cost that never becomes known stays charged as reserved, so that a budget is a bound and no

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 PICOUSD_PER_USD = 10**12
 """Source: SI prefixes; a million tokens at a millionth of a dollar."""
-_PLACES = 12
+_PLACES = 12  # Those of a pico-dollar.
 
 
 def usd_text(cost_picousd: int) -> str:
