@@ -56,6 +56,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Its share beside other keys of the same priority when requests wait."""
     fallback: bool = True
     """Whether its requests may be sent to endpoints of others; False: they never leave this stack."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
+    """Within which time an answer must be whole where the request itself does not say; None: `timeouts.total`."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
