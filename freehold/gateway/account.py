@@ -48,7 +48,8 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
         heard.cost_usd = exchange.model.price.told(heard.usage, nothing=ending.outcome() is Outcome.FAILED)
     if gateway.recorder is not None:
         gateway.recorder.note(request, ending, heard)
-    gateway.access.note(exchange, ending, heard.usage)
+    if exchange.away is None or exchange.away.reason != "shadow":  # a copy is nobody's request
+        gateway.access.note(exchange, ending, heard.usage)
     exchange.model.admission.learn(exchange, heard.usage)
     if request.grant is not None:
         request.grant.learn(heard.usage, heard.tokens, len(request.body))

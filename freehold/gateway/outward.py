@@ -120,10 +120,10 @@ class Overflow:
         """Return whether requests are answered although no replica is ready."""
         return any("no_replica" in way.fallback.settings.when for way in self.ways)
 
-    def enter(self, exchange: Exchange, reason: Reason, now_s: float) -> tuple[Way, Away] | None:
+    def enter(self, exchange: "OutwardExchange", reason: Reason, now_s: float) -> tuple[Way, Away] | None:
         """Return the first way that wants this request and has room for it, with a place there taken; None: none has."""
         for way in self.ways:
-            if way.fallback.target.id in exchange.tried or not way.wants(reason):
+            if way.fallback.name in exchange.asked or not way.wants(reason):
                 continue
             away = way.enter(exchange, reason, now_s)
             if away is not None:
@@ -137,6 +137,8 @@ class OutwardExchange(Exchange):
     _refusal: Refusal | None = None
     """What its caller is told when nobody else answers either; None: this stack would have answered."""
     _home_lines = b""
+    asked: frozenset[str] = frozenset()
+    """Names of fallbacks that were asked in vain."""
 
     def __init__(
         self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
@@ -229,7 +231,7 @@ class OutwardExchange(Exchange):
 
     def _return(self, away: Away) -> None:
         """Come back without an answer: ask another fallback, or this stack, or say what was to be said at first."""
-        self.tried = self.tried | {away.target.id}
+        self.asked = self.asked | {away.fallback.name}
         self.request.limit_lines = self._home_lines
         self._leave_target()
         found = None if self._refusal is None else self._find(away.reason)
