@@ -46,7 +46,8 @@ class Callers:
         self._log = get_logger("gateway.callers")
         self._by_id: dict[str, Caller] = {}
         self._by_hash: dict[bytes, Caller] = {}
-        self._prices = settings.prices
+        self.prices = settings.prices
+        """By model, for budgets in dollars."""
         self._open = _OPEN | ({b"/metrics"} if settings.metrics_open else set())
         self.problem = ""
         """Why the keys file cannot be used as it is now; empty: its newest version holds."""
@@ -132,7 +133,7 @@ class Callers:
         return is_spent(self._budgets.spending.month, caller.id, budget_microusd)
 
     def _bill(self, caller: Caller, request: "Request", model: str, tokens: int) -> Bill:
-        price, prompt = self._prices.get(model), prompt_tokens(len(request.body))
+        price, prompt = self.prices.get(model), prompt_tokens(len(request.body))
         reserved_picousd = 0 if price is None else price.of(prompt, tokens - prompt)
         return Bill(self._budgets.spending.month, caller.id, reserved_picousd=reserved_picousd)
 

@@ -107,10 +107,13 @@ class Way:
 class Overflow:
     """The ways out of one model, in the order in which they are asked."""
 
-    __slots__ = ("ways",)
+    __slots__ = ("samples", "ways")
 
     def __init__(self, ways: Sequence[Way]) -> None:
         self.ways = tuple(ways)
+        settings = [way.fallback.settings for way in ways]
+        self.samples = any(each.share or each.shadow for each in settings)
+        """Some requests go there, or are copied, although this stack could answer."""
 
     def __repr__(self) -> str:
         return f"<Overflow {self.ways}>"
@@ -150,16 +153,20 @@ class OutwardExchange(Exchange):
 
     def start(self) -> None:
         """Begin: elsewhere, where it is this request's turn for that; else here, if there are replicas."""
-        assert self.gateway.fallbacks is not None
+        overflow = self.home.overflow
         if not self.home.targets:
             self.turn_away(refuse.not_ready(self.home.entry.name))
-            return
+        elif overflow is None or not overflow.samples or not self._sampled():
+            super().start()
+
+    def _sampled(self) -> bool:
+        """Send copies where they are wanted, and return whether it is this request's turn to go itself."""
+        assert self.gateway.fallbacks is not None
         self.gateway.fallbacks.send_copies(self)
         found = self._find("share")
-        if found is None:
-            super().start()
-        else:
+        if found is not None:
             self._depart(*found)
+        return found is not None
 
     def turn_away(self, refusal: Refusal) -> None:
         """Go elsewhere instead of being refused, which no engine had a part in."""

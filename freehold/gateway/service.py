@@ -93,6 +93,8 @@ class Gateway:
         """Go on by other bounds, from the next request on: those that are here keep the time limits they came with."""
         self.settings = settings
         self.directory.retune(settings)
+        if self.callers is not None:
+            self.callers.prices = settings.prices
         self.access.change(settings.access_log)
         self.log.info("settings", generation=settings.generation)
 

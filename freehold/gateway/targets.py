@@ -183,6 +183,7 @@ class Directory:
         self._settings = settings
         for model in self.models.values():
             model.admission.retune(settings)
+            model.price = settings.prices.get(model.entry.name)
 
     def apply(self, snapshot: Snapshot) -> bool:
         """Take over a snapshot and return True, or False where it is older than the one in use."""

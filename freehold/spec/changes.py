@@ -104,6 +104,7 @@ def _model(old: ModelSpec, new: ModelSpec) -> Iterator[Change]:
         was, now = before.get(path), after.get(path)
         if was != now:
             how = How.SCALE if path in {("replicas",), ("endpoints",)} else How.ROLL
+            how = How.LIVE if path[0] == "price" else how  # the gateway's business alone
             yield Change(how=how, what=f"models.{old.name}.{dotted(path)}", old=was, new=now)
 
 
