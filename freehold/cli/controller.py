@@ -18,7 +18,7 @@ import msgspec
 
 from freehold.cli.config import Config, keys_path_for
 from freehold.cli.reloading import Levers, Reloader
-from freehold.cli.report import GatewayStatus, StackStatus
+from freehold.cli.report import GatewayStatus, StackStatus, told
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import GatewayStats, ReplicaStatus, Snapshot
@@ -79,6 +79,8 @@ def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]
             weights=weights,
             options=model.engine_options,
             threads=threads,
+            stall_s=model.stall or 0.0,
+            affinity=model.affinity == "prefix",
         )
         for index in range(model.replicas)
     ]
@@ -95,6 +97,8 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             options=model.engine_options,
             url=url.rstrip("/"),
             api_key=config.api_keys.get(model.name, ""),
+            stall_s=model.stall or 0.0,
+            affinity=model.affinity == "prefix",
         )
         for index, url in enumerate(model.endpoints)
     ]
@@ -212,7 +216,7 @@ class Controller:
                 errors_total=stats.errors_total if stats else None,
                 draining=self._stopping.is_set(),
             ),
-            replicas=tuple(self._fleet.statuses()),
+            replicas=told(self._fleet.statuses(), stats.ejected if stats else ()),
             in_force=self._reloader.status(),
         )
 

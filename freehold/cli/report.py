@@ -7,7 +7,7 @@ long as it must be, so that `grep` and `cut` work.
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import click
@@ -30,6 +30,7 @@ _GATEWAY_TRIES = 3
 """Starts of a gateway that never spoke before the stack is given up. Source: our own choice; the first failure may be
 an accident, the third is a rule."""
 _STATE = _HEADS.index("state")
+_EJECTED = "ejected: it failed, so the gateway tries it with one request now and then"
 _NUMBERS = frozenset({"tokens/s", "restarts", "pid"})
 
 
@@ -112,6 +113,16 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
         patient = waited_s < patience_s
         replicas = all(r.state in done or (r.engine == EXTERNAL and not patient) for r in self.replicas)
         return replicas and self.gateway.in_flight is not None
+
+
+def told(replicas: Sequence[ReplicaStatus], ejected: Collection[str]) -> tuple[ReplicaStatus, ...]:
+    """Return the replicas with what the gateway knows of those that it has ejected."""
+    return tuple(
+        msgspec.structs.replace(each, reason=_EJECTED, hint="")
+        if each.id in ejected and each.state is ReplicaState.READY
+        else each
+        for each in replicas
+    )
 
 
 def note(replica: ReplicaStatus) -> str:
@@ -214,7 +225,8 @@ def _blocks(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) 
 
 
 def _notes(replica: ReplicaStatus) -> list[str]:
-    said = "" if replica.state is ReplicaState.READY else note(replica)
+    well = replica.state is ReplicaState.READY and replica.reason != _EJECTED
+    said = "" if well else note(replica)
     return [f"    {said}"] if said else []
 
 

@@ -10,10 +10,13 @@ leave is a plain exchange, and a model without fallbacks pays one comparison.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from freehold.core.events import ModelEntry
 from freehold.engines.base import Engine
 from freehold.gateway import refuse
 from freehold.gateway.admission import Admission
+from freehold.gateway.eject import Failure
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.fallback import HOPELESS_S, Asked, Away, Due, Fallback, Reason, reason_for, serves
 from freehold.gateway.heads import AnswerHead
@@ -61,7 +64,9 @@ class AwayModel(Model):
     __slots__ = ()
 
     def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
-        super().__init__(entry, engine, meters=meters, settings=settings)
+        # How long its engines may be silent says nothing of somebody else's.
+        elsewhere = msgspec.structs.replace(entry, engine=engine.name, stall_s=0.0)
+        super().__init__(elsewhere, engine, meters=meters, settings=settings)
         self.admission = _NoQueue(self, settings)
         self.price = None
 
@@ -185,7 +190,7 @@ class OutwardExchange(Exchange):
         note_error(self.away.fallback, head, self.gateway.now_s())
         self._return(self.away)
 
-    def _attempt_failed(self, reason: str) -> None:
+    def _attempt_failed(self, reason: Failure) -> None:
         if self.away is not None:
             self.away.free = reason == "connect"
             self.away.fallback.failed(self.gateway.now_s())

@@ -52,10 +52,14 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...]
     engine: str = "external"
     slots: int = 0
+    stall_s: float = 0.0
+    affinity: bool = True
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
         """Return what a snapshot says of this model."""
-        entry = ModelEntry(name=self.name, engine=self.engine, created_s=0)
+        entry = ModelEntry(
+            name=self.name, engine=self.engine, created_s=0, stall_s=self.stall_s, affinity=self.affinity
+        )
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
                      slots=self.slots)

@@ -113,6 +113,7 @@ class Gateway:
             draining=self.draining,
             log_dropped_total=self.log_dropped(),
             settings_generation=self.settings.generation,
+            ejected=tuple(target.id for target in self.directory.targets() if target.standing.until_s),
         )
 
     @property

@@ -7,6 +7,7 @@ fate: it is not retried, charges no key's limits and ends with the drain. Answer
 import copy
 from typing import TYPE_CHECKING, Any, cast
 
+from freehold.gateway.eject import Failure
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.fallback import Away
 from freehold.gateway.heads import AnswerHead
@@ -66,7 +67,7 @@ class Shadow(Exchange):
             note_error(self.away.fallback, head, self.gateway.now_s())
         super().on_head(connection, head)
 
-    def _attempt_failed(self, reason: str) -> None:
+    def _attempt_failed(self, reason: Failure) -> None:
         self.away.free = reason == "connect"
         self.away.fallback.failed(self.gateway.now_s())
         super()._attempt_failed(reason)

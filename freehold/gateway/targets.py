@@ -1,21 +1,24 @@
-"""The gateway's address book: models and their endpoints from the newest snapshot, with load, suspicion and pools.
+"""The gateway's address book: models and their endpoints from the newest snapshot, with load, standing and pools.
 
 A snapshot is taken over whole, in one call, between two requests. A target that stays keeps its connections and its
 count of requests; one that goes takes no more and closes what is idle. Nothing here asks the control plane anything.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
+from math import inf
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
-from freehold.gateway import route
-from freehold.gateway.admission import Admission
+from freehold.gateway import eject, route
+from freehold.gateway.admission import Admission, Applicant
+from freehold.gateway.eject import Standing
 from freehold.gateway.heads import request_start
 from freehold.gateway.limit import Gate
 from freehold.gateway.meters import ModelMeters
+from freehold.gateway.prefix import key_of
 from freehold.gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,10 +30,10 @@ IDLE_CONNECTIONS_MAX = 64
 
 
 class Target:
-    """One endpoint as the data plane sees it: address, load, suspicion, idle connections (last in, first out)."""
+    """One endpoint as the data plane sees it: address, load, standing, idle connections (last in, first out)."""
 
-    __slots__ = ("_failures", "_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
-                 "id", "port", "prefix", "renamed", "slots", "suspect_until_s", "tls")  # fmt: skip
+    __slots__ = ("_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
+                 "id", "port", "prefix", "renamed", "slots", "standing", "tls")  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0) -> None:
         parts = urlsplit(endpoint.url)
@@ -45,17 +48,16 @@ class Target:
         self.prefix = parts.path.rstrip("/")
         self.gate = Gate(slots=endpoint.slots, token_budget=endpoint.slots * context_tokens)
         """Who may be here at once."""
-        self.suspect_until_s = 0.0
+        self.standing = Standing()
+        """Whether it answers."""
         self.gone = False
-        self._failures = 0
         self.renamed = endpoint.upstream_model not in {"", endpoint.model}
         self.as_it_is = not self.renamed and not engine.stream_to_abort
         self._idle: list[UpstreamConnection] = []
         self._starts: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
-        suspected = f", suspect until {self.suspect_until_s:.1f}" if self.suspect_until_s else ""
-        return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle{suspected}>"
+        return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle, {self.standing!r}>"
 
     @property
     def in_flight(self) -> int:
@@ -101,21 +103,6 @@ class Target:
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def failed(self, now_s: float) -> None:
-        """Suspect this endpoint for a while: it did not answer."""
-        self._failures += 1
-        self.suspect_until_s = now_s + route.suspicion_s(self._failures)
-
-    def busy(self, until_s: float) -> None:
-        """Prefer others until `until_s`: it said that it is busy, which is no failure."""
-        self.suspect_until_s = max(self.suspect_until_s, until_s)
-
-    def succeeded(self) -> None:
-        """Clear suspicion: an answer came."""
-        if self.suspect_until_s:
-            self._failures = 0
-            self.suspect_until_s = 0.0
-
     def retire(self) -> None:
         """Close idle connections and keep none from now on; requests under way go on."""
         self.gone = True
@@ -126,7 +113,18 @@ class Target:
 class Model:
     """One model that clients can name, with the targets that take its requests now."""
 
-    __slots__ = ("admission", "engine", "entry", "meters", "overflow", "price", "targets", "turn")
+    __slots__ = (
+        "_odd_until_s",
+        "_ring",
+        "admission",
+        "engine",
+        "entry",
+        "meters",
+        "overflow",
+        "price",
+        "targets",
+        "turn",
+    )
 
     def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
         self.entry = entry
@@ -134,6 +132,10 @@ class Model:
         self.meters = meters
         self.targets: list[Target] = []
         self.turn = 0
+        self._ring: route.Ring | None = None
+        """Homes of conversations; None: it makes no difference where they go."""
+        self._odd_until_s = 0.0
+        """Until then some target is ejected, on trial or busy; infinity while one is ejected."""
         self.admission = Admission(self, settings)
         self.price = settings.prices.get(entry.name)
         """What its tokens are charged; None: nobody said."""
@@ -145,24 +147,82 @@ class Model:
         """Return the requests that were started and are not over."""
         return self.admission.line.under_way
 
-    def take(self, now_s: float, tried: Collection[str], cost_tokens: int) -> Target | None:
-        """Return the least loaded target not yet tried that has room, with a place there taken; None: there is none.
+    def give(self, targets: list[Target]) -> None:
+        """Take over the targets of a new snapshot."""
+        self.targets = targets
+        self._look()
+        many = len(targets) > 1 and self.entry.affinity
+        self._ring = route.Ring({target.id: target.slots for target in targets}) if many else None
 
-        One that is suspected is chosen only where all are: while others are merely full, it is better to wait.
+    def take(self, applicant: Applicant, now_s: float) -> Target | None:
+        """Return the best target not yet tried that has room, with a place there taken; None: there is none.
+
+        One that is ejected or busy is chosen only where all are: while others are merely full, it is better to wait.
         """
-        if len(self.targets) == 1 and not tried:
-            target = self.targets[0]
-            return target if target.gate.enter(cost_tokens) else None
-        self.turn += 1
-        chosen = route.choose(self._open(now_s, tried, cost_tokens), now_s, turn=self.turn)
+        cost_tokens, targets = applicant.cost_tokens, self.targets
+        if len(targets) == 1 and not applicant.tried:
+            return targets[0] if targets[0].gate.enter(cost_tokens) else None
+        if applicant.tried or self._odd_until_s > now_s:
+            targets = self._standing(applicant, now_s)
+        chosen = self._choose([t for t in targets if t.gate.has_room(cost_tokens)], applicant)
         if chosen is not None:
             chosen.gate.enter(cost_tokens)
+            if chosen.standing.begin(now_s):
+                applicant.on_trial = True
         return chosen
 
-    def _open(self, now_s: float, tried: Collection[str], cost_tokens: int) -> list[Target]:
-        untried = [target for target in self.targets if target.id not in tried]
-        trusted = [target for target in untried if target.suspect_until_s <= now_s]
-        return [target for target in trusted or untried if target.gate.has_room(cost_tokens)]
+    def _choose(self, targets: list[Target], applicant: Applicant) -> Target | None:
+        if self._ring is not None and targets:
+            key = applicant.prefix_key
+            if key is None:
+                key = applicant.prefix_key = key_of(applicant.request.path, applicant.request.body)
+            if key:
+                cost, prompt = (
+                    applicant.cost_tokens,
+                    self.admission.estimate.prompt_tokens(len(applicant.request.body)),
+                )
+                found = route.choose_by_key(
+                    targets, self._ring, key=key, cost_tokens=cost, prompt_tokens=prompt
+                )
+                if found is not None:
+                    self.meters.went(home=found[1])
+                    return found[0]
+        self.turn += 1
+        return route.choose(targets, turn=self.turn)
+
+    def _standing(self, applicant: Applicant, now_s: float) -> list[Target]:
+        """Return who may be asked at all: whoever stands well, else the busy ones, else the least bad."""
+        untried = [target for target in self.targets if target.id not in applicant.tried]
+        kept = [target for target in eject.kept(self.targets, now_s) if target in untried]
+        ready = [target for target in kept if target.standing.busy_until_s <= now_s]
+        return ready or kept or sorted(untried, key=eject.badness)[:1]
+
+    def failed(self, target: Target, failure: eject.Failure, now_s: float) -> eject.Reason | None:
+        """Count a failure of a target, and return for what reason it is ejected now, if it is; the only one never is."""
+        if target.gone or len(self.targets) < 2:
+            return None
+        reason = target.standing.note(failure, [each.standing for each in self.targets], now_s)
+        if reason is not None:
+            self._odd_until_s = inf
+            self.meters.ejected(reason)
+        return reason
+
+    def busy(self, target: Target, until_s: float) -> None:
+        """Prefer others until `until_s`: this one said that it is busy, which is no failure."""
+        standing = target.standing
+        standing.busy_until_s = max(standing.busy_until_s, until_s)
+        self._odd_until_s = max(self._odd_until_s, until_s)
+
+    def succeeded(self, target: Target, now_s: float) -> None:
+        """Count an answer of a target."""
+        if target.standing.succeeded(now_s):
+            self._look()
+
+    def _look(self) -> None:
+        standings = [target.standing for target in self.targets]
+        ejected = any(standing.until_s for standing in standings)
+        busy_s = max((standing.busy_until_s for standing in standings), default=0.0)
+        self._odd_until_s = inf if ejected else busy_s
 
 
 class Directory:
@@ -207,7 +267,7 @@ class Directory:
             model.targets = []  # what is under way goes on, what waits is told
             model.admission.targets_changed()
         for name, model in self.models.items():
-            model.targets = [t for t in self._targets.values() if t.endpoint.model == name]
+            model.give([t for t in self._targets.values() if t.endpoint.model == name])
             model.admission.targets_changed()
         return True
 

@@ -45,6 +45,11 @@ class PriceSpec(_Section):
     """The same for those tokens of prompts that came from a cache. Default: the price of the others."""
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Leave out of the published schema that nothing is the default: it is no value that a user may write."""
+    del schema["default"]
+
+
 class ModelSpec(_Section):
     """A model and how it is served."""
 
@@ -114,6 +119,16 @@ class ModelSpec(_Section):
     price: PriceSpec | None = None
     """What a token of this model is charged inside the house, for the ledger's costs and the keys' USD budgets. Default:
     none, its requests have no cost; what a replica costs by the hour is not known here."""
+    stall: Annotated[float | None, Duration(least="1s", most="24h")] = Field(
+        default=None, examples=["30s"], json_schema_extra=_without_default
+    )
+    """How long the engine may say nothing to a request of up to 2048 tokens before it is taken for frozen, 1s to 24h;
+    longer prompts get more in proportion. Another replica then answers, where there is one. Default: what the engine
+    file says (llama-cpp 120s); for `external` nothing but `gateway.timeouts`, since nothing is known of it."""
+    affinity: Annotated[str, OneOf(values=("prefix", "none"))] = "prefix"
+    """`prefix`: a conversation returns to the replica that has its beginning in its cache, unless that one has
+    much more to do than the mean. `none`: each request goes to the replica with the least to do. Default `prefix`;
+    with one replica it makes no difference."""
 
     @property
     def managed(self) -> bool:

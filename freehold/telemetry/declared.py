@@ -160,6 +160,24 @@ DECLARED: tuple[Declared, ...] = (
         labels=(MODEL, REASON),
     ),
     Declared(
+        name="freehold_gateway_affinity_total",
+        kind="counter",
+        help="Requests of conversations with a home replica, by whether they went there.",
+        labels=(MODEL, WHERE),
+    ),
+    Declared(
+        name="freehold_gateway_ejections_total",
+        kind="counter",
+        help="Endpoints left alone for a while because they failed, by reason.",
+        labels=(MODEL, REASON),
+    ),
+    Declared(
+        name="freehold_gateway_endpoint_ejected",
+        kind="gauge",
+        help="1 while an endpoint is ejected or on trial, else 0.",
+        labels=(ENDPOINT,),
+    ),
+    Declared(
         name="freehold_gateway_endpoint_limit",
         kind="gauge",
         help="Requests that an endpoint may be given at once now.",
