@@ -49,12 +49,17 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     """Base URL of the OpenAI API."""
     pid: int | None
+    """Of the first worker that runs; None: none does."""
     restarts: int
     in_flight: int | None
     """Requests under way; None is unknown."""
     requests_total: int | None
     errors_total: int | None
     draining: bool
+    workers: int = 1
+    """Gateway processes that there should be."""
+    workers_live: int = 1
+    """Gateway processes that run."""
 
 
 class ConfigStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,8 +148,9 @@ def state_text(replica: ReplicaStatus) -> str:
 def show_status(status: StackStatus) -> None:
     """Print the gateway and a row per replica; what is unknown says so."""
     gateway = status.gateway
+    workers = f"{gateway.workers_live} of {gateway.workers} workers live, " * (gateway.workers > 1)
     doing = "draining" if gateway.draining else "not running" if gateway.pid is None else "serving"
-    click.echo(f"{styled('gateway', bold=True)}  {gateway.url}   {doing}, {_gateway_load(gateway)}")
+    click.echo(f"{styled('gateway', bold=True)}  {gateway.url}   {doing}, {workers}{_gateway_load(gateway)}")
     rows = [_row(replica) for replica in status.replicas]
     width = _terminal_columns()
     for line in _table(rows, status.replicas) if _fits(rows, width) else _blocks(rows, status.replicas):

@@ -165,6 +165,10 @@ class Admission:
             len(exchange.request.body), prompt_tokens=usage.prompt_tokens, answer_tokens=answer_tokens
         )
 
+    def totals(self) -> tuple[int, int, int]:
+        """Return the requests under way, those that wait and the tokens that wait, of all workers together."""
+        return self.line.under_way, self.line.waiting, self.line.tokens
+
     # Starting and refusing
 
     def pump(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from freehold.core.clock import wall_s
-from freehold.gateway.budget_file import BudgetFile
+from freehold.gateway.budget_file import BudgetFile, part_path
 from freehold.gateway.fallback import Away, Fallback
 from freehold.gateway.meters import Meters
 from freehold.gateway.outward import AwayModel, OutwardExchange, Overflow, Way
@@ -33,7 +33,11 @@ class Fallbacks:
         self.all = tuple(Fallback(each, self._settled) for each in settings.fallbacks)
         self.copies: set[Shadow] = set()
         path = settings.fallback_spent_path
-        self._file = BudgetFile(Path(path), get_logger("gateway.fallbacks"), kind=Daily) if path else None
+        self._file = (
+            BudgetFile(part_path(Path(path), settings.worker), get_logger("gateway.fallbacks"), kind=Daily)
+            if path
+            else None
+        )
         self._spending = Daily() if self._file is None else self._file.spending
         self.tick(0.0)
         self._watch(meters)

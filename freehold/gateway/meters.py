@@ -154,7 +154,7 @@ class ModelMeters:
 
 
 def _upstream(gateway: "Gateway") -> dict[Values, float]:
-    return {(t.id,): t.in_flight + t.idle_count for t in gateway.directory.targets()}
+    return {(t.id,): t.gate.in_flight + t.idle_count for t in gateway.directory.targets()}
 
 
 def _states(snapshot: Snapshot) -> Iterator[tuple[Values, float]]:

@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
+from freehold.gateway.accept import Acceptor
+from freehold.gateway.crew import Crew
 from freehold.gateway.http_in import ClientConnection
 from freehold.gateway.http_in_keys import KeyedConnection
 from freehold.gateway.listener import BACKLOG, listen
@@ -84,7 +86,13 @@ class Child:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         kind = ClientConnection if self.gateway.callers is None else KeyedConnection
-        server = await loop.create_server(lambda: kind(self.gateway), sock=self.listener, backlog=BACKLOG)
+        server: asyncio.Server | Acceptor
+        if self.gateway.crew is None:
+            server = await loop.create_server(lambda: kind(self.gateway), sock=self.listener, backlog=BACKLOG)
+        else:
+            server = Acceptor(
+                lambda: kind(self.gateway), self.gateway, crew=self.gateway.crew, listener=self.listener
+            )
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_YOUNG)
@@ -163,7 +171,8 @@ async def run_standalone(config: Standalone) -> None:
 def _gateway(settings: Settings) -> Gateway:
     target = Path(settings.log_path) if settings.log_path else sys.stderr
     handle = logs.configure(target, level=settings.log_level)
-    return Gateway(settings, log_dropped=lambda: handle.dropped_total)
+    crew = Crew(settings) if settings.workers > 1 else None
+    return Gateway(settings, log_dropped=lambda: handle.dropped_total, crew=crew)
 
 
 def _guarded(child: Child, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -16,6 +16,7 @@ from freehold.gateway import answers, meter, refuse
 from freehold.gateway.access import AccessLog
 from freehold.gateway.body import read_body
 from freehold.gateway.callers import Callers
+from freehold.gateway.crew import Crew
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.fallbacks import Fallbacks
 from freehold.gateway.http_in import ClientConnection, model_id_of
@@ -40,17 +41,25 @@ CONNECTIONS_MAX = 20000
 class Gateway:
     """One gateway process."""
 
-    def __init__(self, settings: Settings, *, log_dropped: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        log_dropped: Callable[[], int] = lambda: 0,
+        crew: Crew | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.now_s: Callable[[], float] = loop.time
         self.tick_s = loop.time()
         """The time of the last tick: exact enough for deadlines of seconds, and free."""
         self.meters = Meters()
-        self.directory = Directory(self.meters.for_model, settings)
+        self.crew = crew
+        """The workers that share this address; None: there is only this one."""
+        self.directory = Directory(self.meters.for_model, settings, crew.board if crew else None)
         self.budget = RetryBudget(loop.time())
         self.access = AccessLog(settings.access_log)
-        self.callers = Callers(settings) if settings.keys_path else None
+        self.callers = Callers(settings, crew.board if crew else None) if settings.keys_path else None
         """Who may ask; None: everybody."""
         self.fallbacks = Fallbacks(settings, self.meters) if settings.fallbacks else None
         """Endpoints of others; None: there are none."""
@@ -73,6 +82,8 @@ class Gateway:
             self.callers.start()
         if self.fallbacks is not None:
             self.fallbacks.start()
+        if crew is not None:
+            crew.join(self)
         self._tick()
 
     def __repr__(self) -> str:
@@ -246,3 +257,5 @@ class Gateway:
             connection.check(now_s)
         for model in self.directory.models.values():
             model.admission.line.turns.tidy()
+        if self.crew is not None:
+            self.crew.tick(self)

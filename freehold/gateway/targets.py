@@ -4,7 +4,7 @@ A snapshot is taken over whole, in one call, between two requests. A target that
 count of requests; one that goes takes no more and closes what is idle. Nothing here asks the control plane anything.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from math import inf
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,12 +14,15 @@ from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.gateway import eject, route
 from freehold.gateway.admission import Admission, Applicant
+from freehold.gateway.board import Board
 from freehold.gateway.eject import Standing
 from freehold.gateway.heads import request_start
 from freehold.gateway.limit import Gate
 from freehold.gateway.meters import ModelMeters
 from freehold.gateway.prefix import key_of
 from freehold.gateway.settings import Settings
+from freehold.gateway.shared_admission import SharedAdmission
+from freehold.gateway.shared_gate import SharedGate
 
 if TYPE_CHECKING:
     from freehold.gateway.outward import Overflow
@@ -35,7 +38,9 @@ class Target:
     __slots__ = ("_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
                  "id", "port", "prefix", "renamed", "slots", "standing", "tls")  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0, board: Board | None = None
+    ) -> None:
         parts = urlsplit(endpoint.url)
         self.endpoint = endpoint
         self.engine = engine
@@ -46,7 +51,7 @@ class Target:
         self.port = parts.port or (443 if self.tls else 80)
         self.authority = parts.netloc
         self.prefix = parts.path.rstrip("/")
-        self.gate = Gate(slots=endpoint.slots, token_budget=endpoint.slots * context_tokens)
+        self.gate = self._gate(endpoint.slots * context_tokens, board)
         """Who may be here at once."""
         self.standing = Standing()
         """Whether it answers."""
@@ -59,10 +64,17 @@ class Target:
     def __repr__(self) -> str:
         return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle, {self.standing!r}>"
 
+    def _gate(self, token_budget: int, board: Board | None) -> Gate:
+        if board is None:
+            return Gate(slots=self.slots, token_budget=token_budget)
+        # The address too: another incarnation at another address is another engine, and has room of its own.
+        row = board.row(f"endpoint {self.id} {self.endpoint.incarnation} {self.endpoint.url}")
+        return SharedGate(row, slots=self.slots, token_budget=token_budget)
+
     @property
     def in_flight(self) -> int:
-        """Return the requests under way here."""
-        return self.gate.in_flight
+        """Return the requests under way here, whoever sent them."""
+        return self.gate.present()
 
     @property
     def idle_count(self) -> int:
@@ -106,6 +118,7 @@ class Target:
     def retire(self) -> None:
         """Close idle connections and keep none from now on; requests under way go on."""
         self.gone = True
+        self.gate.retire()
         while self._idle:
             self._idle.pop().close()
 
@@ -126,7 +139,15 @@ class Model:
         "turn",
     )
 
-    def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
+    def __init__(
+        self,
+        entry: ModelEntry,
+        engine: Engine,
+        *,
+        meters: ModelMeters,
+        settings: Settings,
+        board: Board | None = None,
+    ) -> None:
         self.entry = entry
         self.engine = engine
         self.meters = meters
@@ -136,7 +157,9 @@ class Model:
         """Homes of conversations; None: it makes no difference where they go."""
         self._odd_until_s = 0.0
         """Until then some target is ejected, on trial or busy; infinity while one is ejected."""
-        self.admission = Admission(self, settings)
+        self.admission = (
+            Admission(self, settings) if board is None else SharedAdmission(self, settings, board)
+        )
         self.price = settings.prices.get(entry.name)
         """What its tokens are charged; None: nobody said."""
         self.overflow: Overflow | None = None
@@ -163,13 +186,18 @@ class Model:
         if len(targets) == 1 and not applicant.tried:
             return targets[0] if targets[0].gate.enter(cost_tokens) else None
         if applicant.tried or self._odd_until_s > now_s:
-            targets = self._standing(applicant, now_s)
+            targets = self._standing(applicant.tried, now_s)
         chosen = self._choose([t for t in targets if t.gate.has_room(cost_tokens)], applicant)
         if chosen is not None:
             chosen.gate.enter(cost_tokens)
             if chosen.standing.begin(now_s):
                 applicant.on_trial = True
         return chosen
+
+    def has_room(self, now_s: float, cost_tokens: int) -> bool:
+        """Return whether `take` would find a target for a request that was not tried anywhere yet."""
+        targets = self._standing((), now_s) if self._odd_until_s > now_s else self.targets
+        return any(target.gate.has_room(cost_tokens) for target in targets)
 
     def _choose(self, targets: list[Target], applicant: Applicant) -> Target | None:
         if self._ring is not None and targets:
@@ -190,9 +218,9 @@ class Model:
         self.turn += 1
         return route.choose(targets, turn=self.turn)
 
-    def _standing(self, applicant: Applicant, now_s: float) -> list[Target]:
+    def _standing(self, tried: Collection[str], now_s: float) -> list[Target]:
         """Return who may be asked at all: whoever stands well, else the busy ones, else the least bad."""
-        untried = [target for target in self.targets if target.id not in applicant.tried]
+        untried = [target for target in self.targets if target.id not in tried]
         kept = [target for target in eject.kept(self.targets, now_s) if target in untried]
         ready = [target for target in kept if target.standing.busy_until_s <= now_s]
         return ready or kept or sorted(untried, key=eject.badness)[:1]
@@ -228,8 +256,11 @@ class Model:
 class Directory:
     """Models and targets of the newest snapshot."""
 
-    def __init__(self, meters_for: Callable[[str], ModelMeters], settings: Settings) -> None:
+    def __init__(
+        self, meters_for: Callable[[str], ModelMeters], settings: Settings, board: Board | None = None
+    ) -> None:
         self._meters_for = meters_for
+        self._board = board
         self._settings = settings
         self.snapshot = Snapshot(generation=-1)
         self.models: dict[str, Model] = {}
@@ -254,10 +285,7 @@ class Directory:
         self._apply_targets(snapshot, engines)
         known = self.models
         self.models = {
-            entry.name: known.get(entry.name)
-            or Model(
-                entry, engines[entry.engine], meters=self._meters_for(entry.name), settings=self._settings
-            )
+            entry.name: known.get(entry.name) or self._new_model(entry, engines[entry.engine])
             for entry in snapshot.models
         }
         for entry in snapshot.models:
@@ -271,6 +299,10 @@ class Directory:
             model.admission.targets_changed()
         return True
 
+    def _new_model(self, entry: ModelEntry, engine: Engine) -> Model:
+        meters = self._meters_for(entry.name)
+        return Model(entry, engine, meters=meters, settings=self._settings, board=self._board)
+
     def _apply_targets(self, snapshot: Snapshot, engines: dict[str, Engine]) -> None:
         # An endpoint that differs in anything (incarnation, key, slots) is another target, with connections of its own.
         ready = [endpoint for endpoint in snapshot.endpoints if endpoint.state is ReplicaState.READY]
@@ -280,7 +312,7 @@ class Directory:
         for endpoint in ready:
             if endpoint not in self._targets:
                 engine, tokens = engines[endpoint.engine], context.get(endpoint.model, 0)
-                self._targets[endpoint] = Target(endpoint, engine, context_tokens=tokens)
+                self._targets[endpoint] = Target(endpoint, engine, context_tokens=tokens, board=self._board)
 
     def targets(self) -> Iterable[Target]:
         """Return every target in use."""

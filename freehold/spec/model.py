@@ -1,7 +1,7 @@
 """freehold.yaml as frozen records: every key, its unit, its default and why.
 
 What stands here works in this release. Keys of later releases are named in `later`, so that the loader can say so
-instead of calling them unknown; where a key has one value today (`workers: 1`), that value is accepted. It does not
+instead of calling them unknown; where a key has one value today (`spares: 0`), that value is accepted. It does not
 check values against each other (`rules`), nor what an engine thinks of its options.
 The text under each field is its description in the published JSON schema.
 """
@@ -209,8 +209,9 @@ class GatewaySpec(_Section):
     ] = Field(default="127.0.0.1:8000", examples=["127.0.0.1:8000", "[::1]:8000"])
     """ADDRESS:PORT to listen on, an IP address or localhost; port 0 lets the kernel choose. Default 127.0.0.1:8000:
     only this machine can reach it, which is the one safe choice while `auth` is `none`; others need `auth: keys`."""
-    workers: Annotated[int, OneOf(values=(1,), later_numbers=True)] = 1
-    """Gateway processes. Only 1, the default, in this release."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Gateway processes that share the address, 1 to 64. Default 1: on one core that passes on some ten thousand chunks
+    a second; more need a core each. What then holds exactly, and what nearly: docs/workers.md."""
     auth: Annotated[str, OneOf(values=("none", "keys"))] = "none"
     """Who may ask. `none`, the default: everybody who can connect, so only on a loopback address. `keys`: who has an
     API key that `freehold key create` made."""

@@ -41,6 +41,8 @@ def test_the_smallest_file_gets_every_default():
                 "api_key_env": "",
                 "api_key_file": "",
                 "price": None,
+                "stall": None,
+                "affinity": "prefix",
             }
         ],
         "gateway": {
