@@ -6,7 +6,7 @@ Where no file is named and none lies in the current directory, the built-in exam
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from freehold.engines.base import Engine, check_options
 from freehold.spec.example import example_text
 from freehold.spec.explain import dotted
 from freehold.spec.load import Loaded, load_file, load_text
-from freehold.spec.model import ModelSpec, Spec
+from freehold.spec.model import FallbackSpec, ModelSpec, Spec
 from freehold.spec.problems import Problem
 
 _SECRET_BYTES_MAX = 16 * 1024  # A key file holds one line; more is some other file.
@@ -35,10 +35,19 @@ class Config:
     """None: the built-in example."""
     api_keys: Mapping[str, str]
     """By model name; never shown."""
+    fallback_keys: Mapping[str, str] = field(default_factory=dict)
+    """The same by fallback name."""
     overrides: Mapping[str, object] = field(default_factory=dict)
     """What flags said instead of the file, by dotted key."""
     where: Callable[[tuple[str | int, ...]], str] = dotted
     """From the way to a key to where it stands."""
+
+    @property
+    def by_variable(self) -> Mapping[str, str]:
+        """Return the keys that came from environment variables, by variable; one without a name is of no meaning."""
+        models = {model.api_key_env: self.api_keys.get(model.name, "") for model in self.spec.models}
+        others = {each.api_key_env: self.fallback_keys.get(each.name, "") for each in self.spec.fallback}
+        return models | others
 
     @property
     def base_dir(self) -> Path:
@@ -88,12 +97,23 @@ def load_config(
     loaded = _load(path, overrides)
     problems = list(loaded.problems)
     keys: dict[str, str] = {}
+    fallback_keys: dict[str, str] = {}
     problems += _option_problems(loaded)
     if loaded.spec is not None:
-        keys = _read_keys(loaded, loaded.spec, path.parent if path else Path.cwd(), problems, known=known)
+        base_dir = path.parent if path else Path.cwd()
+        reader = _KeyReader(loaded, base_dir, problems, known)
+        keys = reader.read("models", loaded.spec.models)
+        fallback_keys = reader.read("fallback", loaded.spec.fallback)
     if loaded.spec is None or problems:
         raise UserMistakes(problems, as_json=as_json)
-    return Config(spec=loaded.spec, path=path, api_keys=keys, overrides=overrides, where=loaded.where)
+    return Config(
+        spec=loaded.spec,
+        path=path,
+        api_keys=keys,
+        fallback_keys=fallback_keys,
+        overrides=overrides,
+        where=loaded.where,
+    )
 
 
 def _option_problems(loaded: Loaded) -> list[Problem]:
@@ -130,24 +150,32 @@ def _program_problems(
     ]
 
 
-def _read_keys(
-    loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Problem], *, known: Mapping[str, str]
-) -> dict[str, str]:
-    keys: dict[str, str] = {}
-    for index, model in enumerate(spec.models):
-        source = "api_key_env" if model.api_key_env else "api_key_file"
-        if model.api_key_env or model.api_key_file:
-            key = _read_key(model, base_dir, known)
+@dataclass(frozen=True, slots=True)
+class _KeyReader:
+    """Reads the keys that a file names, and notes what is wrong with them."""
+
+    loaded: Loaded
+    base_dir: Path
+    problems: list[Problem]
+    known: Mapping[str, str]
+
+    def read(self, section: str, entries: Sequence[ModelSpec | FallbackSpec]) -> dict[str, str]:
+        """Return the keys of a section's entries by their names."""
+        keys: dict[str, str] = {}
+        for index, entry in enumerate(entries):
+            source = "api_key_env" if entry.api_key_env else "api_key_file"
+            if not (entry.api_key_env or entry.api_key_file):
+                continue
+            key = _read_key(entry, self.base_dir, self.known)
             if isinstance(key, Problem):
-                problems.append(
-                    Problem(where=loaded.where(("models", index, source)), message=key.message, hint=key.hint)
-                )
+                where = self.loaded.where((section, index, source))
+                self.problems.append(Problem(where=where, message=key.message, hint=key.hint))
             else:
-                keys[model.name] = key
-    return keys
+                keys[entry.name] = key
+        return keys
 
 
-def _read_key(model: ModelSpec, base_dir: Path, known: Mapping[str, str]) -> str | Problem:
+def _read_key(model: ModelSpec | FallbackSpec, base_dir: Path, known: Mapping[str, str]) -> str | Problem:
     if model.api_key_env:
         text = os.environ.get(model.api_key_env, known.get(model.api_key_env, "")).strip()
         hint = f"export {model.api_key_env}=… before starting"

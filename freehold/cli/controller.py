@@ -29,7 +29,7 @@ from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.fleet.state_dir import Running, StateDir
 from freehold.gateway.links import GatewayLinks
-from freehold.gateway.settings import Settings, settings_from
+from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.reconcile import EngineReading
@@ -151,6 +151,8 @@ def gateway_settings(prepared: Prepared, *, generation: int) -> Settings:
         log_path=str(state.logs / "gateway.log"),
         access_path=str(state.logs / ACCESS_LOG),
     )
+    spent_path = str(state.path / "fallback.json")
+    settings = with_fallbacks(settings, config.spec, api_keys=config.fallback_keys, spent_path=spent_path)
     settings = msgspec.structs.replace(settings, generation=generation)
     if config.spec.gateway.auth == "none":
         return settings

@@ -203,6 +203,9 @@ def _limits_text(record: KeyRecord) -> str:
         (limits.monthly_tokens, "tokens/month"),
     )
     words = [f"{format_count(count)} {what}" for count, what in counts if count is not None]
+    usd = (limits.monthly_microusd or 0) / 1e6
+    words += [f"{usd:,.2f} USD/month"] if usd else []
+    words += ["no fallback"] if not limits.fallback else []
     words += [f"models {','.join(limits.models)}"] if limits.models else []
     words += [f"priority {limits.priority}"] if limits.priority else []
     words += [f"weight {limits.weight}"] if limits.weight != 1 else []

@@ -30,6 +30,8 @@ class Flags:
     tpm: str | None
     concurrency: str | None
     monthly_tokens: str | None
+    monthly_usd: str | None
+    fallback: str | None
     models: str | None
     priority: str | None
     weight: str | None
@@ -58,6 +60,16 @@ _OPTIONS = (
     ("--tpm", "COUNT", "Tokens a minute, prompt and answer together, for example 40k."),
     ("--concurrency", "COUNT", "Requests under way at once."),
     ("--monthly-tokens", "COUNT", "Tokens a calendar month (UTC), for example 50M."),
+    (
+        "--monthly-usd",
+        "AMOUNT",
+        "US dollars a calendar month (UTC), for requests that have a price, for example 12.50.",
+    ),
+    (
+        "--fallback",
+        "allow|never",
+        "Whether its requests may go to fallbacks outside of this stack [default: allow].",
+    ),
     ("--models", "A,B", "The models that the key may use [default: all]."),
     (
         "--priority",
@@ -94,6 +106,10 @@ def read_flags(
             )
     if flags.models is not None:
         limits["models"] = _taken(_models(flags.models, models), problems)
+    if flags.monthly_usd is not None:
+        limits["monthly_microusd"] = _taken(_microusd(flags.monthly_usd), problems)
+    if flags.fallback is not None:
+        limits["fallback"] = _taken(_fallback(flags.fallback), problems)
     if flags.priority is not None:
         limits["priority"] = _taken(_priority(flags.priority), problems)
     if flags.timeout is not None:
@@ -137,6 +153,25 @@ def _count(flag: str, text: str, *, most: int) -> int | Problem:
             hint="leave the flag out for no limit" if flag != "--weight" else "",
         )  # fmt: skip
     return number
+
+
+def _microusd(text: str) -> int | Problem:
+    """Return millionths of a dollar for dollars with at most six places."""
+    found = re.fullmatch(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?", text)
+    amount = int(found[1]) * 10**6 + int((found[2] or "").ljust(6, "0")) if found else 0
+    if amount:
+        return amount
+    return Problem(
+        where="--monthly-usd",
+        message=f"must be US dollars above 0 with at most six places, not {text!r}",
+        hint="leave the flag out for no limit",
+    )
+
+
+def _fallback(text: str) -> bool | Problem:
+    if text in {"allow", "never"}:
+        return text == "allow"
+    return Problem(where="--fallback", message=f"must be allow or never, not {text!r}")
 
 
 def _models(text: str, known: Collection[str]) -> list[str] | Problem:

@@ -127,7 +127,7 @@ class Reloader:
 
     def _read(self) -> tuple[Config, tuple[Change, ...]] | list[Problem]:
         old = self.prepared.config
-        known = {model.api_key_env: old.api_keys.get(model.name, "") for model in old.spec.models}
+        known = old.by_variable
         try:
             config = load_config(old.path, overrides=old.overrides, as_json=True, known=known)
         except UserMistakes as exc:

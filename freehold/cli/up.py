@@ -93,9 +93,9 @@ def _claimed(state: StateDir, config: Config) -> Iterator[None]:
 
 def _foreground(config: Config, state: StateDir, weights: dict[str, Path], watcher: Watcher) -> int:
     address = config.spec.gateway.address
-    for model in config.spec.models:
+    for variable in config.by_variable:
         # The key is read: neither engines nor the gateway's own environment need to hold it.
-        os.environ.pop(model.api_key_env, None)
+        os.environ.pop(variable, None)
     try:
         listener = listen(address.host, address.port)
     except OSError as exc:

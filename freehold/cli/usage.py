@@ -2,7 +2,7 @@
 
 It only reads: the ledger file, and what still lies in the spool. Times are UTC. Nothing is guessed: requests of whose
 tokens something is unknown are counted in a column of their own, and so are estimates and requests that could not be
-recorded. Beside it stands what the engines counted themselves, and the gap.
+recorded. Costs are added up exactly; an unknown one adds nothing and makes a sum a least one. Beside it stands what the engines counted themselves, and the gap.
 """
 
 import csv
@@ -22,6 +22,7 @@ from freehold.core.clock import wall_s
 from freehold.core.units import Unreadable, parse_duration_s
 from freehold.ledger.drainer import waiting_records
 from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
+from freehold.ledger.money import usd
 from freehold.ledger.reconcile import EngineReading, Gap, reconcile
 from freehold.ledger.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up, tally
 from freehold.ledger.spool import spool_folder
@@ -99,7 +100,7 @@ def command(
     state_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Show who used what: requests and tokens, and what the engines counted themselves."""
+    """Show who used what: requests, tokens and what they cost, and what the engines counted themselves."""
     span, dimensions = _read_options(since, until, by, as_json=as_json)
     books = read_books(state_dir_for(state_dir, find_config(config_flag)), span)
     rows = roll_up(books.tallies, dimensions)
@@ -136,8 +137,22 @@ def _read_options(since: str, until: str, by: str, *, as_json: bool) -> tuple[Sp
 Rows = list[tuple[tuple[str, ...], Tally]]
 
 
-def _sums_of(row: Tally) -> dict[str, int]:
-    return {name: getattr(row, name) for name in SUMS}
+_COUNTS = tuple(name for name in SUMS if name not in {"cost_picousd", "cost_unknown"})
+
+
+def _sums_of(row: Tally) -> dict[str, int | str | None]:
+    """Return a row's sums for a program: the cost is exact, as text, and null where no request has a known one."""
+    counts = {name: getattr(row, name) for name in _COUNTS}
+    cost_usd = f"{usd(row.cost_picousd):f}" if row.priced else None
+    return {**counts, "cost_usd": cost_usd, "cost_unknown": row.cost_unknown}
+
+
+def _cost_text(row: Tally) -> str:
+    """Return a row's cost for people: `≥` where some requests' cost is not known, which add nothing to it."""
+    if not row.priced:
+        return "unknown" if row.cost_unknown else "-"
+    least = "≥ " if row.cost_unknown else ""
+    return f"{least}{usd(row.cost_picousd):,f}"
 
 
 def _as_json(rows: Rows, dimensions: Sequence[Dimension], gaps: Sequence[Gap]) -> dict[str, Any]:
@@ -149,7 +164,7 @@ def _as_json(rows: Rows, dimensions: Sequence[Dimension], gaps: Sequence[Gap]) -
 
 def _show_csv(rows: Rows, dimensions: Sequence[Dimension]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*dimensions, *SUMS])
+    writer.writerow([*dimensions, *_sums_of(Tally())])
     for place, row in rows:
         writer.writerow([*place, *_sums_of(row).values()])
 
@@ -162,18 +177,22 @@ def _show_table(rows: Rows, dimensions: Sequence[Dimension]) -> None:
     total = roll_up([row for _, row in rows], ())[0][1]
     shown = [
         name
-        for name in SUMS
-        if getattr(total, name) or name in {"requests", "prompt_tokens", "completion_tokens"}
+        for name in _COUNTS
+        if name != "priced"
+        and (getattr(total, name) or name in {"requests", "prompt_tokens", "completion_tokens"})
     ]
-    lines = [[*dimensions, *(_HEADS.get(name, name) for name in shown)]]
-    lines += [
-        [*(part or "-" for part in place), *(f"{getattr(row, n):,}" for n in shown)] for place, row in rows
-    ]
+    costs = total.priced or total.cost_unknown
+
+    def cells(row: Tally) -> list[str]:
+        return [f"{getattr(row, name):,}" for name in shown] + ([_cost_text(row)] if costs else [])
+
+    lines = [[*dimensions, *(_HEADS.get(name, name) for name in shown), *(["cost USD"] if costs else [])]]
+    lines += [[*(part or "-" for part in place), *cells(row)] for place, row in rows]
     if len(rows) > 1:
         words = ["total", *[""] * (len(dimensions) - 1)] if dimensions else []
-        lines.append([*words, *(f"{getattr(total, n):,}" for n in shown)])
-    for index, cells in enumerate(_aligned(lines, left=len(dimensions))):
-        click.echo(styled(cells, bold=True) if index == 0 else cells)
+        lines.append([*words, *cells(total)])
+    for index, line in enumerate(_aligned(lines, left=len(dimensions))):
+        click.echo(styled(line, bold=True) if index == 0 else line)
 
 
 def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> list[str]:

@@ -6,10 +6,14 @@ that they cannot differ. It decides nothing about the request and never fails it
 
 from typing import TYPE_CHECKING
 
+from freehold.gateway.bill import Bill
 from freehold.gateway.recorder import Ending, hear
+from freehold.ledger.money import picousd
+from freehold.ledger.record import Outcome
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
+    from freehold.gateway.fallback import Away
 
 
 def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int) -> None:
@@ -38,9 +42,24 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
         retries=exchange.attempts - 1,
     )
     heard = hear(ending, request.path)
+    if exchange.away is not None:
+        exchange.away.settle(ending, heard)
+    elif exchange.model.price is not None:
+        heard.cost_usd = exchange.model.price.told(heard.usage, nothing=ending.outcome() is Outcome.FAILED)
     if gateway.recorder is not None:
         gateway.recorder.note(request, ending, heard)
-    gateway.access.note(exchange, ending, heard.usage)
+    if exchange.away is None or exchange.away.reason != "shadow":  # a copy is nobody's request
+        gateway.access.note(exchange, ending, heard.usage)
     exchange.model.admission.learn(exchange, heard.usage)
     if request.grant is not None:
         request.grant.learn(heard.usage, heard.tokens, len(request.body))
+        if request.grant.bill is not None:
+            _charge(request.grant.bill, exchange.away, heard.cost_usd)
+
+
+def _charge(bill: Bill, away: "Away | None", cost_usd: str | None) -> None:
+    """Charge a cost to a key's budget; an unknown one stays charged as it was reserved, there or here."""
+    if cost_usd:
+        bill.settle(picousd(cost_usd))
+    elif away is not None:
+        bill.settle(away.reserved_picousd)

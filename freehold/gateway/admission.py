@@ -20,6 +20,7 @@ from freehold.gateway.usage import Usage
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
+    from freehold.gateway.fallback import Away
     from freehold.gateway.request import Request
     from freehold.gateway.targets import Model, Target
 
@@ -65,6 +66,8 @@ class Applicant:
     """Its place in the queue, while it waits for its first start."""
     tried: "frozenset[Target]" = frozenset()
     """Targets that failed this request; one that is started again is another."""
+    away: "Away | None" = None
+    """Its stay at somebody else's endpoint; None: it is here."""
     waited_s = 0.0
     """How long it waited for its first start, or in vain."""
     code = ""

@@ -96,6 +96,8 @@ def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     }
     if gateway.callers is not None:
         body["keys"] = {"active": gateway.callers.active, "trouble": gateway.callers.trouble or None}
+    if gateway.fallbacks is not None:
+        body["fallback"] = gateway.fallbacks.health()
     return ready(gateway)[0], msgspec.json.encode(body), JSON
 
 
@@ -120,7 +122,10 @@ def _status(gateway: "Gateway") -> str:
     counts = gateway.directory.ready_counts()
     if gateway.draining:
         return "shutting_down"
-    if not any(counts.values()):
+    if not any(counts.values()) and not any(
+        model.overflow is not None and model.overflow.spares_an_outage
+        for model in gateway.directory.models.values()
+    ):
         return "starting" if gateway.directory.snapshot.generation < 0 or not counts else "unavailable"
     trouble = gateway.callers is not None and gateway.callers.trouble
     return "ok" if all(counts.values()) and not trouble else "degraded"

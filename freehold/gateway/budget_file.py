@@ -47,7 +47,8 @@ def gather(path: Path) -> None:
 class BudgetFile:
     """Loads spending at once, and from `start` on saves it."""
 
-    def __init__(self, path: Path, log: "Logger") -> None:
+    def __init__(self, path: Path, log: "Logger", *, kind: type[Spending] = Spending) -> None:
+        self._kind = kind
         self._path = path
         self._log = log
         self.trouble = ""
@@ -70,13 +71,13 @@ class BudgetFile:
 
     def _load(self) -> Spending:
         try:
-            return Spending(self._path.read_bytes())
+            return self._kind(self._path.read_bytes())
         except FileNotFoundError:
-            return Spending()
+            return self._kind()
         except (OSError, msgspec.DecodeError) as exc:
             # Serving on with budgets that begin anew is better than serving nobody; the log says so.
-            self._log.error("budgets_lost", reason=str(exc))
-            return Spending()
+            self._log.error("budgets_lost", file=self._path.name, reason=str(exc))
+            return self._kind()
 
     def _save(self) -> None:
         data = self.spending.saved()

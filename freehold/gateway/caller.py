@@ -7,6 +7,7 @@ under way settles with whom it began. Pure: it neither finds callers nor refuses
 from math import inf
 
 from freehold.gateway.appetite import prompt_tokens
+from freehold.gateway.bill import Bill
 from freehold.gateway.keys import KeyRecord
 from freehold.gateway.limits import Allowance
 from freehold.gateway.spending import Month
@@ -54,7 +55,7 @@ class Caller:
         """Unix seconds from which on it is refused."""
         self.timeout_s = inf if limits.timeout_s is None else limits.timeout_s
         self.models = frozenset(limits.models)
-        counted = (limits.tokens_per_minute, limits.monthly_tokens)
+        counted = (limits.tokens_per_minute, limits.monthly_tokens, limits.monthly_microusd)
         self.counts_tokens = any(limit is not None for limit in counted)
         others = (limits.requests_per_minute, limits.concurrency)
         self.limited = self.counts_tokens or any(limit is not None for limit in others)
@@ -67,10 +68,12 @@ class Caller:
 class Grant:
     """What one request was given by `Allowance.ask`; corrected when its usage is known, before or after its end."""
 
-    __slots__ = ("_caller", "_charged", "_month", "_reserved")
+    __slots__ = ("_caller", "_charged", "_month", "_reserved", "bill")
 
     def __init__(self, caller: Caller, tokens: int, month: Month | None) -> None:
         self._caller = caller
+        self.bill: Bill | None = None
+        """What it is charged in US dollars; None: its key has no budget in them."""
         self._charged = self._reserved = tokens
         self._month = month
         caller.reserved += tokens
@@ -106,6 +109,8 @@ class Grant:
         self._caller.allowance.in_flight -= 1
         if not asked:
             self._caller.allowance.give_back_request()
+            if self.bill is not None:
+                self.bill.settle(0)
         if not asked or (self._reserved and status >= 400 and status != 499 and not answer_bytes):
             self.settle(0)
         self._free_reserved()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from freehold.core.clock import wall_s
 from freehold.gateway import refuse
-from freehold.gateway.appetite import tokens_asked
+from freehold.gateway.appetite import prompt_tokens, tokens_asked
+from freehold.gateway.bill import Bill, is_spent
 from freehold.gateway.board import Board
 from freehold.gateway.budget_file import BudgetFile
 from freehold.gateway.caller import Caller, Grant
@@ -47,6 +48,9 @@ class Callers:
         self._log = get_logger("gateway.callers")
         self._by_id: dict[str, Caller] = {}
         self._by_hash: dict[bytes, Caller] = {}
+        self._workers = settings.workers
+        self.prices = settings.prices
+        """By model, for budgets in dollars."""
         self._open = _OPEN | ({b"/metrics"} if settings.metrics_open else set())
         self.problem = ""
         """Why the keys file cannot be used as it is now; empty: its newest version holds."""
@@ -117,14 +121,28 @@ class Callers:
         if not caller.limited:
             return None
         tokens = tokens_asked(request.body, request.path) if caller.counts_tokens else 0
-        budget = caller.record.limits.monthly_tokens
+        limits = caller.record.limits
+        budget = limits.monthly_tokens
         month = None if budget is None else self._budgets.spending.month
         over = None if month is None or budget is None else self._over_budget(caller, budget, month)
+        if limits.monthly_microusd is not None and self._is_out_of_usd(caller, limits.monthly_microusd):
+            over = Over("usd")
         over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
         if over is None:
             request.grant = Grant(caller, tokens, month)
+            if limits.monthly_microusd is not None:
+                request.grant.bill = self._bill(caller, request, model, tokens)
         request.limit_lines = caller.allowance.lines()
         return None if over is None else refuse.over_limit(over, caller.record.limits, tokens=tokens)
+
+    def _is_out_of_usd(self, caller: Caller, budget_microusd: int) -> bool:
+        # Each worker holds its part of the budget, so that together they keep to the whole.
+        return is_spent(self._budgets.spending.month, caller.id, budget_microusd // self._workers)
+
+    def _bill(self, caller: Caller, request: "Request", model: str, tokens: int) -> Bill:
+        price, prompt = self.prices.get(model), prompt_tokens(len(request.body))
+        reserved_picousd = 0 if price is None else price.of(prompt, tokens - prompt)
+        return Bill(self._budgets.spending.month, caller.id, reserved_picousd=reserved_picousd)
 
     # News of the keys file
 

@@ -46,12 +46,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Requests under way at once."""
     monthly_tokens: Positive | None = None
     """Prompt and answer together, per calendar month in UTC."""
+    monthly_microusd: Positive | None = None
+    """Millionths of a US dollar per calendar month in UTC, for requests that have a price."""
     models: tuple[str, ...] = ()
     """The models that it may use; empty: all."""
     priority: Annotated[int, msgspec.Meta(ge=PRIORITY_FIRST, le=PRIORITY_LAST)] = 0
     """Whose requests are served first when requests wait: lower first."""
     weight: Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)] = 1
     """Its share beside other keys of the same priority when requests wait."""
+    fallback: bool = True
+    """Whether its requests may be sent to endpoints of others; False: they never leave this stack."""
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
     """Within which time an answer must be whole where the request itself does not say; None: `timeouts.total`."""
 

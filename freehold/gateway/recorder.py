@@ -82,7 +82,7 @@ class Recorder:
             heard.chunks, ending.bytes,
             None if ending.ttft_s is None else int(ending.ttft_s * 1e6), int(ending.took_s * 1e6),
             max(0, ending.retries),
-            None,
+            heard.cost_usd,
             dropped - self._told_dropped,
         )  # fmt: skip
         if self._spool.append(record):
@@ -129,6 +129,8 @@ class Heard(msgspec.Struct, gc=False):
     tokens: int | None
     """About how many tokens its engine was heard to make; None: that cannot be told."""
     chunks: int
+    cost_usd: str | None = None
+    """As the ledger's record has it."""
 
     def completion(self, outcome: Outcome) -> tuple[int | None, Basis]:
         """Return the answer's tokens and what that number rests on."""

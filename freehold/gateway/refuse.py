@@ -113,15 +113,17 @@ _OVER = {
     "concurrency": "This API key may have {l.concurrency} requests under way at once.",
     "reserved": "The rest of this API key's {l.monthly_tokens} tokens a month is reserved by requests under way.",
     "budget": "This API key has used its {l.monthly_tokens} tokens of this month.",
+    "usd": "This API key has used its {usd} USD of this month.",
 }
 
 
 def over_limit(over: Over, limits: Limits, *, tokens: int) -> Refusal:
     """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
-    spent = over.limit == "budget"
+    spent = over.limit in {"budget", "usd"}
+    usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
     error = ApiError(
         status=429,
-        message=_OVER[over.limit].format(l=limits, t=tokens),
+        message=_OVER[over.limit].format(l=limits, t=tokens, usd=usd),
         type="rate_limit_error",
         code="insufficient_quota" if spent else "rate_limit_exceeded",
     )
@@ -136,6 +138,11 @@ def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Refus
     """Return a 503 that asks the client to come again; `retry_after_s` is rounded up to 1..60 whole seconds."""
     error = ApiError(status=503, message=message, type="service_unavailable", code=code)
     return Refusal(error=error, retry_after_s=max(1, round(min(RETRY_AFTER_S_MAX, retry_after_s + 0.49))))
+
+
+def not_ready(model: str) -> Refusal:
+    """Return the 503 for a model without a ready replica."""
+    return unavailable(f"No replica of {model} is ready yet.", code="model_not_ready", retry_after_s=2.0)
 
 
 def timeout(message: str, *, status: int = 504) -> Refusal:

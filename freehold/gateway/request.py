@@ -48,6 +48,8 @@ class Request:
     """How long the caller waits for the whole answer, seconds; infinity: it does not say; 0: in no words that can be read."""
     resumable = False
     """Its model's engines can go on with an answer that another one began."""
+    stays = False
+    """The caller wants it answered here or not at all."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
     key_id = ""
@@ -73,7 +75,7 @@ class Request:
     grant: Grant | None = None
     """What it was given of its caller's limits; None: there are none."""
     limit_lines = b""
-    """Header lines of the answer that tell the caller's limits, each with CRLF."""
+    """Header lines of the answer that tell the caller's limits and who else answers, each with CRLF."""
 
     @property
     def request_id(self) -> str:
@@ -180,6 +182,11 @@ def _timeout(request: Request, value: bytes) -> None:
     request.timeout_s = seconds if isfinite(seconds) and seconds > 0 else 0.0
 
 
+def _fallback(request: Request, value: bytes) -> None:
+    # Whatever else somebody writes here means to forbid something, and what left the house cannot be called back.
+    request.stays = request.stays or value.strip().lower() != b"allow"
+
+
 def _origin(request: Request, value: bytes) -> None:
     request.origin = value.strip().lower()
 
@@ -203,6 +210,7 @@ _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
     b"expect": _expect,
     b"content-encoding": _encoding,
     b"x-freehold-timeout": _timeout,
+    b"x-freehold-fallback": _fallback,
     b"origin": _origin,
     **{
         name: _pass_on(name)

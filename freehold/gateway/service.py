@@ -18,9 +18,11 @@ from freehold.gateway.body import read_body
 from freehold.gateway.callers import Callers
 from freehold.gateway.crew import Crew
 from freehold.gateway.exchange import Exchange
+from freehold.gateway.fallbacks import Fallbacks
 from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.kept import Keeping
 from freehold.gateway.meters import Meters
+from freehold.gateway.outward import OutwardExchange, may_leave
 from freehold.gateway.recorder import Recorder
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import ENGINE_PATHS, Request
@@ -61,6 +63,8 @@ class Gateway:
         self.access = AccessLog(settings.access_log)
         self.callers = Callers(settings, crew.board if crew else None) if settings.keys_path else None
         """Who may ask; None: everybody."""
+        self.fallbacks = Fallbacks(settings, self.meters) if settings.fallbacks else None
+        """Endpoints of others; None: there are none."""
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self.has_parent = True
@@ -78,6 +82,8 @@ class Gateway:
         self.meters.watch(self)
         if self.callers is not None:
             self.callers.start()
+        if self.fallbacks is not None:
+            self.fallbacks.start()
         if crew is not None:
             crew.join(self)
         self._tick()
@@ -93,11 +99,15 @@ class Gateway:
         """Take a newer snapshot over."""
         if self.directory.apply(snapshot):
             self._snapshot_at_s = self.now_s()
+            if self.fallbacks is not None:
+                self.fallbacks.attach(self.directory.models.values(), self.settings)
 
     def retune(self, settings: Settings) -> None:
         """Go on by other bounds, from the next request on: those that are here keep the time limits they came with."""
         self.settings = settings
         self.directory.retune(settings)
+        if self.callers is not None:
+            self.callers.prices = settings.prices
         self.access.change(settings.access_log)
         self.log.info("settings", generation=settings.generation)
 
@@ -127,6 +137,8 @@ class Gateway:
     async def drain(self) -> bool:
         """Finish what is under way within the grace and return whether all of it was finished."""
         self.draining = True
+        if self.fallbacks is not None:
+            self.fallbacks.stop()
         for connection in list(self.connections):
             connection.drain()
         started_s = self.now_s()
@@ -199,7 +211,8 @@ class Gateway:
             return refuse.unavailable("The gateway is starting.", code="model_not_ready")
         if model is None:
             return refuse.model_not_found(asked.model or "", answers.models_for(self, request.caller))
-        if refused := self._why_not(model, request):
+        leaves = model.overflow is not None and may_leave(request)
+        if refused := self._why_not(model, request, elsewhere=leaves):
             return refused
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
         if self.callers is not None and (refused := self.callers.admit(request, model.entry.name)):
@@ -207,19 +220,18 @@ class Gateway:
         if request.stream:
             request.resumable = model.continues is not None
             meter.ask_usage(request, asked.stream_options)
-        return Exchange(self, client, model=model, request=request)
+        kind = OutwardExchange if leaves else Exchange
+        return kind(self, client, model=model, request=request)
 
-    def _why_not(self, model: Model, request: Request) -> Refusal | None:
-        """Return why a model cannot be asked this now, whoever asks, or None."""
+    def _why_not(self, model: Model, request: Request, *, elsewhere: bool) -> Refusal | None:
+        """Return why a model cannot be asked this now, whoever asks, or None; `elsewhere`: others may answer as well."""
         name = model.entry.name
         if request.path not in model.engine.paths:
             return refuse.invalid(
                 f"The model {name} does not serve {request.path}.", code="unsupported_endpoint"
             )
-        if not model.targets:
-            return refuse.unavailable(
-                f"No replica of {name} is ready yet.", code="model_not_ready", retry_after_s=2.0
-            )
+        if not model.targets and not elsewhere:
+            return refuse.not_ready(name)
         if self.draining:
             return refuse.unavailable("The server is shutting down.", code="draining")
         if not request.timeout_s > 0:
@@ -243,6 +255,8 @@ class Gateway:
         self.keeping.turn()
         if self.callers is not None:
             self.callers.tick()
+        if self.fallbacks is not None:
+            self.fallbacks.tick(now_s)
         for connection in list(self.connections):
             connection.check(now_s)
         for model in self.directory.models.values():

@@ -3,11 +3,34 @@
 Each is a bound: nothing in the gateway waits or grows without one.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
+from freehold.gateway.price import Price, price_from
+from freehold.ledger.money import picousd
 from freehold.ledger.spool import SPOOL_BYTES_MAX
-from freehold.spec.model import GatewaySpec
+from freehold.spec.model import GatewaySpec, Spec
 from freehold.telemetry.logs import LevelName
+
+
+class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint of somebody else's, as `fallback:` in freehold.yaml describes it."""
+
+    name: str
+    url: str
+    price: Price
+    upstream_model: str = ""
+    """Empty: the name that the caller uses."""
+    api_key: str = ""
+    """Never logged or shown."""
+    models: tuple[str, ...] = ()
+    """Whose requests may go there; empty: every model's."""
+    when: tuple[str, ...] = ("queue_full", "no_replica")
+    share: float = 0.0
+    shadow: float = 0.0
+    max_concurrency: int = 32
+    budget_picousd_per_day: int = 0
 
 
 class AccessLogSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +77,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The keys file; empty: nobody is asked for a key."""
     budgets_path: str = ""
     """Where what keys have spent of their monthly budgets is kept; not empty where `keys_path` is not."""
+    fallbacks: tuple[FallbackSettings, ...] = ()
+    """Endpoints of others, in the order in which they are asked."""
+    fallback_spent_path: str = ""
+    """Where what they have cost today is kept; empty: nowhere, so that a restart begins anew."""
+    prices: dict[str, Price] = {}
+    """What each model's own tokens are charged, by model; a model that is not here has no price."""
     metrics_open: bool = True
     """False: `/metrics` wants a key as well."""
     log_path: str = ""
@@ -88,4 +117,31 @@ def settings_from(
         spool_path=spool_path,
         metrics_open=spec.address.loopback,
         log_path=log_path,
+    )
+
+
+def with_fallbacks(
+    settings: Settings, spec: Spec, *, api_keys: Mapping[str, str], spent_path: str = ""
+) -> Settings:
+    """Return the settings with what `fallback:` and the models' `price:` ask for; `api_keys` are by fallback name."""
+    fallbacks = tuple(
+        FallbackSettings(
+            name=each.name,
+            url=each.url.rstrip("/"),
+            price=price_from(each.price),
+            upstream_model=each.upstream_model,
+            api_key=api_keys.get(each.name, ""),
+            models=each.models,
+            when=each.when,
+            share=each.share,
+            shadow=each.shadow,
+            # Every gateway process counts for itself, so each gets its part: together they keep to the whole.
+            max_concurrency=max(1, each.max_concurrency // spec.gateway.workers),
+            budget_picousd_per_day=picousd(each.budget_usd_per_day) // spec.gateway.workers,
+        )
+        for each in spec.fallback
+    )
+    prices = {model.name: price_from(model.price) for model in spec.models if model.price is not None}
+    return msgspec.structs.replace(
+        settings, fallbacks=fallbacks, prices=prices, fallback_spent_path=spent_path if fallbacks else ""
     )

@@ -1,4 +1,4 @@
-"""How many tokens each key has used in a calendar month: what a monthly budget is held against.
+"""How many tokens each key has used in a calendar month, and what they cost: what monthly budgets are held against.
 
 Two months are kept, so that a clock that jumps over a month's end and back finds its figures again. Pure; `callers`
 has it saved beside the loop. It is no ledger: it knows keys with a budget only, and no prices.
@@ -9,8 +9,13 @@ from datetime import UTC, datetime
 import msgspec
 
 Month = dict[str, int]
-"""Tokens by key id."""
+"""Tokens by key id, and pico-dollars by `usd_place` of it."""
 _MONTHS_KEPT = 2  # The present one and the one before it, be it one that a wrong clock believed in.
+
+
+def usd_place(key_id: str) -> str:
+    """Return under which name a key's costs stand in a month: no key id has a colon."""
+    return f"usd:{key_id}"
 
 
 class SpendingFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +31,9 @@ _DECODER = msgspec.json.Decoder(SpendingFile)
 class Spending:
     """The tokens used per key, this month and the one before."""
 
+    PERIOD = "%Y-%m"
+    """What a period is called, which also says how long it is."""
+
     def __init__(self, data: bytes = b"") -> None:
         """Begin with what was saved; `data` that cannot be read raises msgspec.DecodeError."""
         self._months: dict[str, Month] = _DECODER.decode(data).months if data else {}
@@ -37,7 +45,7 @@ class Spending:
 
     def enter(self, wall_s: float) -> None:
         """Make the month of `wall_s` (Unix seconds, UTC) the present one."""
-        name = datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m")
+        name = datetime.fromtimestamp(wall_s, UTC).strftime(self.PERIOD)
         if self._months.get(name) is not self.month:
             self.month = self._months.pop(name, {})
             # Kept in the order in which they were last the present one, so that a wrong clock pushes out no true month.
@@ -60,3 +68,9 @@ class Spending:
     def saved(self) -> bytes:
         """Return what to keep on disk."""
         return msgspec.json.encode(SpendingFile(months=self._months))
+
+
+class Daily(Spending):
+    """What fallbacks have cost, today and the day before: pico-dollars by fallback name."""
+
+    PERIOD = "%Y-%m-%d"

@@ -25,6 +25,7 @@ from freehold.gateway.shared_admission import SharedAdmission
 from freehold.gateway.shared_gate import SharedGate
 
 if TYPE_CHECKING:
+    from freehold.gateway.outward import Overflow
     from freehold.gateway.upstream import UpstreamConnection
 
 IDLE_CONNECTIONS_MAX = 64
@@ -133,6 +134,8 @@ class Model:
         "engine",
         "entry",
         "meters",
+        "overflow",
+        "price",
         "targets",
         "turn",
     )
@@ -160,6 +163,10 @@ class Model:
         self.admission = (
             Admission(self, settings) if board is None else SharedAdmission(self, settings, board)
         )
+        self.price = settings.prices.get(entry.name)
+        """What its tokens are charged; None: nobody said."""
+        self.overflow: Overflow | None = None
+        """Where its requests may go when there is no room here; None: nowhere."""
 
     @property
     def in_flight(self) -> int:
@@ -270,6 +277,7 @@ class Directory:
         self._settings = settings
         for model in self.models.values():
             model.admission.retune(settings)
+            model.price = settings.prices.get(model.entry.name)
 
     def apply(self, snapshot: Snapshot) -> bool:
         """Take over a snapshot and return True, or False where it is older than the one in use."""

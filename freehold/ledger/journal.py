@@ -18,7 +18,7 @@ import msgspec
 from freehold.core.errors import Permanent, Temporary
 from freehold.ledger.reconcile import EngineReading
 from freehold.ledger.record import Record
-from freehold.ledger.rollup import HOUR_US, Tally, tally
+from freehold.ledger.rollup import HOUR_US, SUMS, Tally, tally
 
 JOURNAL_NAME = "ledger.sqlite"
 """The file's name in a state folder."""
@@ -49,7 +49,9 @@ _SUM = f"""SELECT key_id, model, endpoint, time_us / {HOUR_US}, count(*), sum(ou
     sum(outcome IN ('cut', 'abandoned')), sum(outcome = 'failed'), sum(basis NOT IN ('measured', 'none')),
     total(prompt_tokens), total(cached_tokens),
     total(CASE WHEN basis != 'estimated' THEN completion_tokens END),
-    total(CASE WHEN basis = 'estimated' THEN completion_tokens END), sum(lost)
+    total(CASE WHEN basis = 'estimated' THEN completion_tokens END), sum(lost),
+    total(cost_usd != ''), total(cost_usd = ''),
+    coalesce(sum(CASE WHEN cost_usd != '' THEN CAST(replace(cost_usd, '.', '') AS INTEGER) END), 0)
     FROM requests WHERE time_us >= ? AND time_us < ? GROUP BY 1, 2, 3, 4"""  # noqa: S608 - a number of ours
 
 
@@ -164,20 +166,10 @@ def _row(record: Record) -> tuple[Any, ...]:
 
 def _tally(row: tuple[Any, ...]) -> Tally:
     key_id, model, endpoint, hour, requests, *sums = row
-    complete, interrupted, failed, unknown, prompt, cached, completion, estimated, lost = map(int, sums)
     return Tally(
         key_id=key_id,
         model=model,
         endpoint=endpoint,
         hour=hour,
-        requests=requests,
-        complete=complete,
-        interrupted=interrupted,
-        failed=failed,
-        unknown=unknown,
-        prompt_tokens=prompt,
-        cached_tokens=cached,
-        completion_tokens=completion,
-        estimated_tokens=estimated,
-        lost=lost,
+        **dict(zip(SUMS, map(int, (requests, *sums)), strict=True)),  # the query has them in this order
     )

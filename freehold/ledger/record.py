@@ -2,7 +2,7 @@
 
 A frame is a magic, the payload's length and CRC-32, and the payload (MessagePack, fields by position). So what a killed
 process left half written, or what a bad write tore, is recognised and never taken for a record. A record holds no
-prompt, no answer and no secret. What a request costs is not worked out here.
+prompt, no answer and no secret. What a request costs is worked out in the gateway, which knows the prices.
 """
 
 import struct
@@ -74,7 +74,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     duration_us: int = 0
     retries: int = 0
     cost_usd: str | None = None
-    """A decimal number; None: unknown."""
+    """What it cost, with exactly twelve places (see `money`); empty: it has a price, but its usage is not known; None: it
+    has no price."""
     lost: int = 0
     """Records that were dropped since the one before, because the spool was full or could not be written."""
 

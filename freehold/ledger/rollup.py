@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
+from freehold.ledger.money import picousd
 from freehold.ledger.record import Basis, Outcome, Record
 
 Dimension = Literal["model", "key", "endpoint", "day", "hour"]
@@ -43,6 +44,12 @@ class Tally:
     """Completion tokens of answers without a report: the chunks delivered."""
     lost: int = 0
     """Requests that could not be recorded at all."""
+    priced: int = 0
+    """Requests whose cost is known."""
+    cost_unknown: int = 0
+    """Requests that were charged for, by somebody, and whose cost is not known."""
+    cost_picousd: int = 0
+    """What the priced ones cost together, exactly."""
 
     def add(self, other: "Tally") -> None:
         """Add another's sums to these."""
@@ -76,6 +83,9 @@ def tally(record: Record) -> Tally:
         completion_tokens=0 if estimated else tokens,
         estimated_tokens=tokens if estimated else 0,
         lost=record.lost,
+        priced=int(bool(record.cost_usd)),
+        cost_unknown=int(record.cost_usd == ""),
+        cost_picousd=picousd(record.cost_usd) if record.cost_usd else 0,
     )
 
 

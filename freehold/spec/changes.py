@@ -109,7 +109,7 @@ def _model(old: ModelSpec, new: ModelSpec) -> Iterator[Change]:
 
 
 def _how(path: tuple[str, ...]) -> How:
-    if path in LIVE_IN_MODEL:
+    if path in LIVE_IN_MODEL or path[0] == "price":
         return How.LIVE
     return How.SCALE if path in {("replicas",), ("endpoints",)} else How.ROLL
 

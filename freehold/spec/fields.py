@@ -6,6 +6,7 @@ back, and describes itself to the JSON schema. It looks at one value only: what 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from math import isfinite
 from typing import Annotated, Any
@@ -177,6 +178,40 @@ class Listed:
     ) -> dict[str, object]:
         least = {"minItems": self.least} if self.least else {}
         return {**handler(core), **least, "maxItems": self.most}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A number from 0 to `most` with at most `places` decimal places, kept as it was written."""
+
+    most: float
+    places: int = 6
+
+    def read(self, value: object) -> float:
+        """Return the number, or raise pydantic's custom error in our words."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+            raise refuse("must be a number")
+        if not 0 <= value <= self.most:
+            raise refuse(f"must be between 0 and {self.most:g}")
+        # The shortest text of a float is what the user wrote; binary fractions have no places to count.
+        exponent = Decimal(str(value)).normalize().as_tuple().exponent
+        if isinstance(exponent, int) and -exponent > self.places:
+            raise refuse(f"must have at most {self.places} decimal places")
+        return float(value)
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        return {"type": "number", "minimum": 0, "maximum": self.most}
+
+
+Usd = Number
+"""US dollars from 0 to `most`, to a millionth."""
+Part = partial(Number, most=1)
+"""A part of a whole, 0 to 1."""
 
 
 def _scalar(value: object) -> object:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.events import MODELS_MAX
 from freehold.spec import shapes
-from freehold.spec.fields import AnyScalar, Duration, Listed, OneOf, Shaped, Size, duration, size
+from freehold.spec.fields import AnyScalar, Duration, Listed, OneOf, Part, Shaped, Size, Usd, duration, size
 from freehold.spec.shapes import EXTERNAL, Listen
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -29,6 +29,20 @@ class _Section(BaseModel):
 def _text(**more: Any) -> Any:
     """Return a field for a text that may be left out; left out, it is empty."""
     return Field(default="", **more)
+
+
+class PriceSpec(_Section):
+    """Prices per token. Nothing is looked up: a price list changes without telling anybody."""
+
+    input_usd_per_million_tokens: Annotated[float, Usd(most=1000)] = Field(examples=[0.15])
+    """US dollars for a million tokens of prompts, 0 to 1000, at most six places. No default: a cost with a guessed
+    price is worse than none."""
+    output_usd_per_million_tokens: Annotated[float, Usd(most=1000)] = Field(examples=[0.6])
+    """The same for a million tokens of answers. No default."""
+    cached_input_usd_per_million_tokens: Annotated[float, Usd(most=1000)] | None = Field(
+        default=None, examples=[0.075]
+    )
+    """The same for those tokens of prompts that came from a cache. Default: the price of the others."""
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -106,6 +120,9 @@ class ModelSpec(_Section):
     engine is known to do that (llama-cpp); `off`: it ends with an error; `final-message` or `vllm`: servers of an
     `external` engine go on with a last assistant message by themselves, or as vLLM with `continue_final_message`."""
 
+    price: PriceSpec | None = None
+    """What a token of this model is charged inside the house, for the ledger's costs and the keys' USD budgets. Default:
+    none, its requests have no cost; what a replica costs by the hour is not known here."""
     stall: Annotated[float | None, Duration(least="1s", most="24h")] = Field(
         default=None, examples=["30s"], json_schema_extra=_without_default
     )
@@ -230,6 +247,58 @@ class GatewaySpec(_Section):
         return parts
 
 
+class FallbackSpec(_Section):
+    """An OpenAI-compatible endpoint of somebody else's that takes requests when this stack cannot, at a price."""
+
+    name: Annotated[
+        str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN, hint="for example openai")
+    ] = Field(examples=["openai"])
+    """What it is called in metrics, in the ledger and in the answers' header `x-freehold-fallback`; unique, 1 to 63
+    letters, digits, `.`, `-`, `_`. No default."""
+    url: Annotated[
+        str,
+        Shaped(
+            mistake=shapes.endpoint_mistake,
+            pattern=shapes.ENDPOINT_PATTERN,
+            hint="for example https://api.openai.com/v1",
+        ),
+    ] = Field(examples=["https://api.openai.com/v1"])
+    """Its base URL, `https://HOST[:PORT]/PATH` or `http://HOST:PORT`. No default. Prompts are sent there."""
+    upstream_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["gpt-4o-mini"]
+    )
+    """The model's name there. Default: the name that the caller uses."""
+    api_key_env: Annotated[str, Shaped(mistake=shapes.variable_mistake, pattern=shapes.VARIABLE_PATTERN)] = (
+        _text(examples=["OPENAI_API_KEY"])
+    )
+    """The environment variable that holds its key. Default: no key. A key never stands in this file."""
+    api_key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["/run/secrets/openai-key"]
+    )
+    """The file that holds that key; a relative path is beside this file. Default: no key. Not together with
+    `api_key_env`."""
+    models: Annotated[tuple[str, ...], Listed(most=256)] = Field(default=(), examples=[["smollm2-135m"]])
+    """The models of this file whose requests may go there. Default: all."""
+    when: Annotated[
+        tuple[Annotated[str, OneOf(values=("queue_full", "no_replica"))], ...], Listed(most=2)
+    ] = ("queue_full", "no_replica")
+    """When it is asked instead of refusing: `queue_full`, the model's queue is full or too long; `no_replica`, none is
+    ready, or those that were tried failed. Default: both. An empty list leaves `share` and `shadow`."""
+    share: Annotated[float, Part()] = 0.0
+    """The part of requests that goes there in any case, 0 to 1 (a canary); where it fails, this stack answers. Default 0:
+    nothing leaves the house while the house can answer."""
+    shadow: Annotated[float, Part()] = 0.0
+    """The part of requests that is sent there as well, 0 to 1; the answers are thrown away, counted and paid for. Default 0."""
+    max_concurrency: int = Field(default=32, ge=1, le=1024)
+    """Requests under way there at once, 1 to 1024; the next one is refused as if there were no fallback. Default 32: at a
+    few seconds each some hundred a minute, within the lowest paid rate limits of the large providers (500 a minute)."""
+    price: PriceSpec
+    """What it charges. No default: without it neither the ledger's cost nor the budget would mean anything."""
+    budget_usd_per_day: Annotated[float, Usd(most=1_000_000)] = Field(default=10.0)
+    """US dollars that it may cost per day (UTC), 0 to 1000000; what would go beyond is not sent there. 0: never asked. Default
+    10: an outage over a weekend that nobody sees costs thirty dollars, not a month's salary; more is a decision."""
+
+
 class FleetSpec(_Section):
     """How replicas are run."""
 
@@ -254,7 +323,7 @@ class Spec(_Section):
     """The models to serve, 1 to 256. No default: without one there is nothing to run."""
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
     """The HTTP side: what clients connect to."""
-    fallback: Annotated[tuple[str, ...], Listed(most=0, later=True)] = ()
-    """Cloud endpoints to overflow to. Only the empty list, the default, in this release."""
+    fallback: Annotated[tuple[FallbackSpec, ...], Listed(most=16)] = ()
+    """Endpoints of others to overflow to, 0 to 16, asked in this order. Default: none, so that no prompt leaves the house."""
     fleet: FleetSpec = Field(default_factory=FleetSpec)
     """How replicas are run."""

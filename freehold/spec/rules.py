@@ -31,7 +31,52 @@ def check_rules(tree: Tree, engines: Collection[str]) -> list[Mistake]:
     mistakes = [*_names(tree, models), *_reach(tree), *_loops(tree, models)]
     for index, model in models.items():
         mistakes += _engine(tree, ("models", index), model, engines)
-    return mistakes
+        mistakes += _two_keys(tree, ("models", index), model)
+    return [*mistakes, *_fallbacks(tree, models)]
+
+
+def _fallbacks(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake]:
+    """Find fallbacks with the same name, for models that are not here, that are this gateway, or are never asked."""
+    assert isinstance(tree.data, dict)
+    listed = tree.data.get("fallback")
+    first: dict[str, int] = {}
+    known = [name for model in models.values() if isinstance(name := model.get("name"), str)]
+    for index, fallback in enumerate(listed if isinstance(listed, list) else []):
+        path: Path = ("fallback", index)
+        if not isinstance(fallback, dict):
+            continue
+        name = fallback.get("name")
+        if isinstance(name, str) and first.setdefault(name.casefold(), index) != index:
+            earlier = tree.value_place(("fallback", first[name.casefold()], "name"))
+            place = tree.value_place((*path, "name"))
+            yield Mistake(place, f"{dotted((*path, 'name'))} {name!r} is taken", f"the first is at {earlier}")
+        yield from _two_keys(tree, path, fallback)
+        yield from _reachable(tree, path, fallback)
+        yield from _known_models(tree, path, fallback, known)
+
+
+def _reachable(tree: Tree, path: Path, fallback: dict[str, object]) -> Iterator[Mistake]:
+    url = fallback.get("url")
+    listen = _listen(tree) or shapes.Listen("127.0.0.1", 8000)
+    if isinstance(url, str) and not shapes.endpoint_mistake(url) and _same(url, listen):
+        place = tree.value_place((*path, "url"))
+        yield Mistake(place, f"{dotted((*path, 'url'))} is this gateway itself", "name another server")
+    if fallback.get("when") == [] and not fallback.get("share") and not fallback.get("shadow"):
+        place = tree.key_place((*path, "when"))
+        yield Mistake(
+            place, f"{dotted(path)} is never asked", "list a reason in when, or set share or shadow"
+        )
+
+
+def _known_models(
+    tree: Tree, path: Path, fallback: dict[str, object], known: Collection[str]
+) -> Iterator[Mistake]:
+    models = fallback.get("models")
+    for at, name in enumerate(models if isinstance(models, list) else []):
+        if isinstance(name, str) and name not in known:
+            place = tree.value_place((*path, "models", at))
+            message = f"{dotted((*path, 'models', at))}: there is no model {name!r} in this file"
+            yield Mistake(place, message, nearest_hint(name, known))
 
 
 def _engine(tree: Tree, path: Path, model: dict[str, object], engines: Collection[str]) -> Iterator[Mistake]:
@@ -46,7 +91,10 @@ def _engine(tree: Tree, path: Path, model: dict[str, object], engines: Collectio
     else:
         yield from _needs(tree, path, model, _MANAGED_NEEDS)
         yield from _has_no(tree, path, model, _MANAGED_HAS_NO)
-    if "api_key_env" in model and "api_key_file" in model:
+
+
+def _two_keys(tree: Tree, path: Path, entry: dict[str, object]) -> Iterator[Mistake]:
+    if "api_key_env" in entry and "api_key_file" in entry:
         yield Mistake(
             tree.key_place((*path, "api_key_file")),
             f"{dotted(path)} has two keys",

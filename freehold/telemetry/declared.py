@@ -66,6 +66,10 @@ STATE = Label(name="state", at_most=8)
 """`core.events.ReplicaState` has 8 values."""
 WHERE = Label(name="where", at_most=32)
 """Guard names from the code."""
+FALLBACK = Label(name="fallback", at_most=16)
+"""Names of `fallback:` in freehold.yaml, which has at most 16."""
+OUTCOME = Label(name="outcome", at_most=8)
+"""`ledger.record.Outcome` has 4 values."""
 METRIC = Label(name="metric", at_most=64)
 """Names of this table."""
 VERSION = Label(name="version", at_most=1)
@@ -240,6 +244,48 @@ DECLARED: tuple[Declared, ...] = (
         help="Generated tokens per second by the engine's own counter; absent when unknown.",
         labels=(MODEL, REPLICA),
         pooled="max",
+    ),
+    Declared(
+        name="freehold_gateway_fallback_total",
+        kind="counter",
+        help="Requests sent to an endpoint of others, by what for (queue_full, no_replica, share, shadow) and how they ended.",
+        labels=(MODEL, FALLBACK, REASON, OUTCOME),
+    ),
+    Declared(
+        name="freehold_gateway_fallback_skipped_total",
+        kind="counter",
+        help="Requests not sent to an endpoint of others that were meant for it: no budget, no place, or it just failed.",
+        labels=(FALLBACK, REASON),
+    ),
+    Declared(
+        name="freehold_gateway_fallback_cost_usd_total",
+        kind="counter",
+        help="What an endpoint of others has cost, US dollars, as far as it is known.",
+        labels=(FALLBACK,),
+    ),
+    Declared(
+        name="freehold_gateway_fallback_unknown_cost_total",
+        kind="counter",
+        help="Requests to an endpoint of others whose cost is not known, since it told no usage.",
+        labels=(FALLBACK,),
+    ),
+    Declared(
+        name="freehold_gateway_fallback_spent_usd",
+        kind="gauge",
+        help="What an endpoint of others has cost today (UTC), US dollars, with what requests under way may cost.",
+        labels=(FALLBACK,),
+    ),
+    Declared(
+        name="freehold_gateway_fallback_budget_usd",
+        kind="gauge",
+        help="What an endpoint of others may cost a day, US dollars.",
+        labels=(FALLBACK,),
+    ),
+    Declared(
+        name="freehold_gateway_fallback_in_flight",
+        kind="gauge",
+        help="Requests under way at an endpoint of others now, copies included.",
+        labels=(FALLBACK,),
     ),
     Declared(
         name="freehold_ledger_records_total",

@@ -139,6 +139,10 @@ class Engine:
         self.received = bytearray()
         self.connections = 0
 
+    def line(self) -> asyncio.Protocol:
+        """Return the protocol of one more connection, for a server of the test's own."""
+        return _Line(self)
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"

@@ -7,7 +7,19 @@ from freehold.gateway.keys import Limits
 
 NOW_S = 1_800_000_000.0  # 2027-01-15 08:00 UTC
 NONE = dict.fromkeys(
-    ("rpm", "tpm", "concurrency", "monthly_tokens", "models", "priority", "weight", "timeout", "expires")
+    (
+        "rpm",
+        "tpm",
+        "concurrency",
+        "monthly_tokens",
+        "monthly_usd",
+        "fallback",
+        "models",
+        "priority",
+        "weight",
+        "timeout",
+        "expires",
+    )
 )
 
 
@@ -22,11 +34,12 @@ def test_no_flags_are_no_limits():
 
 def test_every_flag_is_read():
     wanted = read(rpm="60", tpm="40k", concurrency="4", monthly_tokens="1.5B", models="qwen, llama,qwen",
-                  priority="-5", weight="3", timeout="1m30s", expires="90d")  # fmt: skip
+                  priority="-5", weight="3", timeout="1m30s", expires="90d",
+                  monthly_usd="12.5", fallback="never")  # fmt: skip
     assert wanted == Wanted(
         name="ci",
         limits=Limits(requests_per_minute=60, tokens_per_minute=40_000, concurrency=4, monthly_tokens=1_500_000_000,
-                      models=("qwen", "llama"), priority=-5, weight=3, timeout_s=90.0),
+                      monthly_microusd=12_500_000, fallback=False, models=("qwen", "llama"), priority=-5, weight=3, timeout_s=90.0),
         expires_s=int(NOW_S) + 90 * 86_400,
     )  # fmt: skip
 
@@ -51,6 +64,10 @@ WRONG = {
     "too many": ({"tpm": "2T"}, "--tpm: must be between 1 and 1T"),
     "half a request": ({"rpm": "0.5"}, "--rpm: must be a whole number"),
     "weight of nothing": ({"weight": "0"}, "--weight: must be between 1 and 100, not 0"),
+    "no dollars": ({"monthly_usd": "0.00"}, "--monthly-usd: must be US dollars above 0 with at most six places, not '0.00'"),
+    "dollars with a sign": ({"monthly_usd": "$5"}, "--monthly-usd: must be US dollars above 0"),
+    "dollars too exact": ({"monthly_usd": "1.0000001"}, "--monthly-usd: must be US dollars above 0"),
+    "fallback maybe": ({"fallback": "no"}, "--fallback: must be allow or never, not 'no'"),
     "a mistyped model": ({"models": "lama"}, "--models: there is no model 'lama' (did you mean 'llama'?)"),
     "an empty model": ({"models": "llama,"}, "--models: there is no model '' (known: llama, qwen)"),
     "priority beyond": ({"priority": "20"}, "--priority: must be a whole number from -20 to 19, not '20' (lower is served first"),

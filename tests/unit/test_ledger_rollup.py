@@ -1,7 +1,11 @@
 """Sums by day and model; what is unknown adds nothing and is counted."""
 
+from pathlib import Path
+
 import pytest
 
+from freehold.ledger.journal import Journal, Span
+from freehold.ledger.money import picousd, usd, usd_text
 from freehold.ledger.reconcile import EngineReading, reconcile
 from freehold.ledger.record import Basis, Outcome, Record
 from freehold.ledger.rollup import Dimension, Tally, roll_up, tally
@@ -80,3 +84,30 @@ def test_no_counter_is_unknown_and_not_nought() -> None:
 def test_the_gap() -> None:
     (gap,) = reconcile([tally(MEASURED)], [reading(DAY, 6)], first_day=DAY, end_day=DAY + 1)
     assert gap.gap_tokens == 1
+
+
+def test_costs_add_up_exactly_and_an_unknown_one_is_no_nought(tmp_path: Path) -> None:
+    dear = record(seq=2, cost_usd=usd_text(10**18 + 1))
+    records = [
+        record(seq=1, cost_usd=usd_text(1)),
+        dear,
+        record(seq=3, cost_usd=usd_text(0)),
+        record(seq=4, cost_usd=""),
+        record(seq=5),
+    ]
+    (((), total),) = roll_up(map(tally, records), ())
+    assert (total.priced, total.cost_unknown, total.cost_picousd) == (3, 1, 10**18 + 2)
+    assert f"{usd(total.cost_picousd):f}" == "1000000.000000000002"
+    journal = Journal(tmp_path / "ledger.sqlite")
+    journal.add(records)
+    (((), kept),) = roll_up(journal.tallies(Span()), ())
+    journal.close()
+    assert kept == total
+
+
+@pytest.mark.parametrize(
+    ("written", "text"), [("0.15", "0.150000000000"), (10, "10.000000000000"), (1e-6, "0.000001000000")]
+)
+def test_money_is_as_it_was_written(written: str | float, text: str) -> None:
+    assert usd_text(picousd(written)) == text
+    assert picousd(text) == picousd(written)

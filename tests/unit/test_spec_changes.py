@@ -55,6 +55,18 @@ def test_models_come_go_and_change() -> None:
     ]
 
 
+def test_a_price_replaces_no_replica() -> None:
+    text = (
+        'version: 1\nmodels: [{name: a, engine: external, endpoints: ["http://h:1"], '
+        "price: {input_usd_per_million_tokens: %s, output_usd_per_million_tokens: 2}}]\n"
+    )
+    old, new = (load_text(text % cents, name="f", engines=["external"], env={}) for cents in ("1", "1.5"))
+    assert old.spec is not None
+    assert new.spec is not None
+    found = compare(old.spec, new.spec, new.where)
+    assert hows(found) == [(How.LIVE, "models.a.price.input_usd_per_million_tokens")]
+
+
 def test_how_the_gateway_treats_a_model_is_taken_over_as_it_is() -> None:
     found = between(spec(), spec(model(more=", stall: 9s, affinity: none, resume: off")))
     assert {change.how for change in found.changes} == {How.LIVE}

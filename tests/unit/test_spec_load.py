@@ -40,6 +40,7 @@ def test_the_smallest_file_gets_every_default():
                 "upstream_model": "",
                 "api_key_env": "",
                 "api_key_file": "",
+                "price": None,
                 "stall": None,
                 "affinity": "prefix",
                 "resume": "auto",

@@ -34,6 +34,11 @@ def endpoint(url: str) -> str:
     return external(f"endpoints: [{url!r}]")
 
 
+FALLBACK = (
+    GOOD + 'fallback: [{name: f, url: "https://h/v1", price: {input_usd_per_million_tokens: 1, '
+    "output_usd_per_million_tokens: 2}%s}]\n"
+)
+
 # fmt: off
 SYNTAX = {
     "empty file": ("", ["f:1:1: the file is empty (`freehold init`"]),
@@ -82,7 +87,8 @@ TOP = {
 }
 
 LATER = {
-    "fallback": (GOOD + "fallback: [{url: x}]\n", ["f:3:11: fallback is not in this release (remove the line)"]),
+    "a fallback with nothing": (GOOD + "fallback: [{url: x}]\n", [
+        "f:3:12: fallback[0].name is missing", "f:3:12: fallback[0].price is missing", "f:3:18: fallback[0].url must be an http:// or https:// URL"]),
     "fleet.spares": (GOOD + "fleet: {spares: 1}\n", ["f:3:17: fleet.spares: 1 is not in this release"]),
     "fleet.runtime": (GOOD + "fleet: {runtime: ray}\n", ["f:3:18: fleet.runtime: ray is not in this release"]),
     "health": (GOOD + "health: {gpu: auto}\n", ["f:3:1: health is not in this release (remove the line)"]),
@@ -178,6 +184,15 @@ GATEWAY = {
     "bare IPv6": (GOOD + "gateway: {listen: '::1:8000'}\n", ["f:3:19: gateway.listen must be ADDRESS:PORT"]),
     "keys that nobody asks for": (GOOD + "gateway: {keys_file: k.json}\n", ["f:3:11: gateway.keys_file is only read with auth: keys (write auth: keys or remove the line)"]),
     "a keys file without a name": (GOOD + "gateway: {auth: keys, keys_file: ' '}\n", ["f:3:34: gateway.keys_file must be one line of text that is not empty"]),
+    "a fallback without a price": (GOOD + 'fallback: [{name: f, url: "https://h/v1"}]\n', ["f:3:12: fallback[0].price is missing"]),
+    "a fallback for a model that is not here": (FALLBACK % ", models: [x]", ["fallback[0].models[0]: there is no model 'x' in this file"]),
+    "a fallback that is never asked": (FALLBACK % ", when: []", ["fallback[0] is never asked (list a reason in when, or set share or shadow)"]),
+    "a fallback at a wrong time": (FALLBACK % ", when: [busy]", ["fallback[0].when[0] must be queue_full or no_replica, not 'busy'"]),
+    "more than all": (FALLBACK % ", share: 1.5", ["fallback[0].share must be between 0 and 1, not 1.5"]),
+    "a share in words": (FALLBACK % ", shadow: half", ["fallback[0].shadow must be a number, not 'half'"]),
+    "a price too exact": (FALLBACK % ", budget_usd_per_day: 0.0000001", ["fallback[0].budget_usd_per_day must have at most 6 decimal places"]),
+    "two keys of a fallback": (FALLBACK % ", api_key_env: A, api_key_file: b", ["fallback[0] has two keys (write api_key_env or api_key_file)"]),
+    "a key in a fallback": (FALLBACK % ", api_key: sk-secret", ["unknown key 'api_key' in fallback[0] (a key never stands in this file"]),
     "keys in the file itself": (GOOD + "gateway: {auth: keys, keys: [fh-x]}\n", ["f:3:23: unknown key 'keys' in gateway (did you mean 'keys_file'?)"]),
     "auth null": (GOOD + "gateway: {auth: ~}\n", ["f:3:11: gateway.auth is empty"]),
     "auth unknown": (GOOD + "gateway: {auth: basic}\n", ["f:3:17: gateway.auth must be none or keys, not 'basic'"]),
