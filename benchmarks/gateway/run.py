@@ -49,7 +49,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 rounds of 0.8 s turns instead of 5 of 1.2 s")
     parser.add_argument("--rounds", type=int, help="rounds per load shape that has a bar (the others: half)")
     parser.add_argument("--turn-s", type=float, help="counted seconds per turn")
-    parser.add_argument("--only", choices=(*PARTS, STAGES), action="append", help="one part (may be given again)")
+    parser.add_argument(
+        "--only", choices=(*PARTS, STAGES), action="append", help="one part (may be given again)"
+    )
     parser.add_argument(
         "--peers", default=",".join(peers.PEERS), help="comma-separated (default: %(default)s)"
     )
@@ -185,7 +187,9 @@ def run_stages(bench: measure.Bench, rounds: int) -> dict[str, Any]:
         turns, before = measure.rotation(bench, shape, 2 * rounds), None
         for name, mine in turns.items():
             cpu = [turn.cpu_us for turn in mine]
-            steps = [a - b for a, b in zip(cpu, before or cpu, strict=True) if a is not None and b is not None]
+            steps = [
+                a - b for a, b in zip(cpu, before or cpu, strict=True) if a is not None and b is not None
+            ]
             found.setdefault(name, {})[shape.name] = {"cpu_us": middle(cpu), "added_us": middle([*steps])}
             before = cpu
     return found
