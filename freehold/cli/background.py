@@ -19,7 +19,7 @@ from freehold.cli.report import StackStatus
 from freehold.cli.status import running_status
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.errors import Permanent, Temporary
-from freehold.fleet.control import StateDir
+from freehold.fleet.state_dir import StateDir
 
 _LOOK_AGAIN_S = 0.1  # How often the stack is asked; readiness takes seconds.
 _LINES_SHOWN = 20  # Of a child that failed without saying how: its own last words, not its whole log.
@@ -46,7 +46,9 @@ def start_in_background(config: Config, state: StateDir, watcher: Watcher) -> in
 
 
 def _spawn(config: Config, state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
-    arguments = ["--json", "--state-dir", str(state.path), "--listen", config.spec.gateway.listen]
+    arguments = ["--json", "--state-dir", str(state.path)]
+    if listen := config.overrides.get("gateway.listen"):  # what the file says is read there, and read again
+        arguments += ["--listen", str(listen)]
     if config.path is not None:
         arguments += ["--config", str(config.path)]
     with output_path.open("wb") as output:

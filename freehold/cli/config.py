@@ -4,25 +4,25 @@ Where no file is named and none lies in the current directory, the built-in exam
 """
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
-import click
 import platformdirs
 
+from freehold.cli.place import BUILT_IN, stack_name
 from freehold.cli.say import UserMistakes
 from freehold.engines import all_engines
-from freehold.engines.base import check_options
-from freehold.spec.example import EXAMPLE_NAME, example_text
+from freehold.engines.base import Engine, check_options
+from freehold.spec.example import example_text
+from freehold.spec.explain import dotted
 from freehold.spec.load import Loaded, load_file, load_text
 from freehold.spec.model import ModelSpec, Spec
 from freehold.spec.problems import Problem
 
-BUILT_IN = "built-in example"
 _SECRET_BYTES_MAX = 16 * 1024  # A key file holds one line; more is some other file.
 
 
@@ -35,6 +35,10 @@ class Config:
     """None: the built-in example."""
     api_keys: Mapping[str, str]
     """By model name; never shown."""
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    """What flags said instead of the file, by dotted key."""
+    where: Callable[[tuple[str | int, ...]], str] = dotted
+    """From the way to a key to where it stands."""
 
     @property
     def base_dir(self) -> Path:
@@ -47,64 +51,12 @@ class Config:
         return str(self.path) if self.path else BUILT_IN
 
 
-def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--config`, which every command that needs a freehold.yaml takes."""
-    return click.option(
-        "--config",
-        "-c",
-        "config_flag",
-        type=click.Path(path_type=Path),
-        envvar="FREEHOLD_CONFIG",
-        help=f"The configuration file [default: ./{EXAMPLE_NAME}, or else the built-in example]",
-    )(command)
-
-
-def state_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--state-dir`, which every command that talks to a running stack takes."""
-    return click.option(
-        "--state-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        envvar="FREEHOLD_STATE_DIR",
-        help="Where the running stack keeps its state [default: one folder per configuration file]",
-    )(command)
-
-
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
-
-
-def find_config(flag: Path | None) -> Path | None:
-    """Return the configuration file in use; None: there is none, so the built-in example holds."""
-    if flag is not None:
-        return flag.absolute()
-    here = Path.cwd() / EXAMPLE_NAME
-    return here if here.exists() else None
-
-
-def state_dir_for(flag: Path | None, config_path: Path | None) -> Path:
-    """Return the state folder: the flag's, or one per configuration file under the XDG state directory.
-
-    The folder is named after the file's folder and eight digits of its path's hash, so that two stacks never meet.
-    """
-    if flag is not None:
-        return flag.absolute()
-    return platformdirs.user_state_path("freehold", appauthor=False) / _stack_name(config_path)
-
-
 def keys_path_for(config: Config) -> Path:
     """Return the keys file: the configuration's, or one per configuration file under the XDG configuration directory."""
     if config.spec.gateway.keys_file:
         return config.base_dir / Path(config.spec.gateway.keys_file).expanduser()
     root = platformdirs.user_config_path("freehold", appauthor=False)
-    return root / _stack_name(config.path) / "keys.json"
-
-
-def _stack_name(config_path: Path | None) -> str:
-    if config_path is None:
-        return "example"
-    digits = sha256(str(config_path.resolve()).encode()).hexdigest()[:8]
-    return f"{config_path.resolve().parent.name or 'root'}-{digits}"
+    return root / stack_name(config.path) / "keys.json"
 
 
 def load_keyless(path: Path | None, *, as_json: bool) -> Config:
@@ -122,24 +74,26 @@ def _load(path: Path | None, overrides: Mapping[str, object]) -> Loaded:
     return load_file(path, engines=engines, env=os.environ, overrides=overrides)
 
 
-def start_hint(config_path: Path | None) -> str:
-    """Return what to say where no stack runs: how to start it, or that it was looked for by a file that is not there."""
-    if config_path is not None and not config_path.exists():
-        return f"there is no file {config_path}"
-    return "freehold up starts one"
+def load_config(
+    path: Path | None,
+    *,
+    overrides: Mapping[str, object],
+    as_json: bool,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> Config:
+    """Return the checked configuration, or raise UserMistakes with every problem there is.
 
-
-def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: bool) -> Config:
-    """Return the checked configuration, or raise UserMistakes with every problem there is."""
+    `known` are secrets by the environment variable that held them, of a process that has dropped them from there.
+    """
     loaded = _load(path, overrides)
     problems = list(loaded.problems)
     keys: dict[str, str] = {}
     problems += _option_problems(loaded)
     if loaded.spec is not None:
-        keys = _read_keys(loaded, loaded.spec, path.parent if path else Path.cwd(), problems)
+        keys = _read_keys(loaded, loaded.spec, path.parent if path else Path.cwd(), problems, known=known)
     if loaded.spec is None or problems:
         raise UserMistakes(problems, as_json=as_json)
-    return Config(spec=loaded.spec, path=path, api_keys=keys)
+    return Config(spec=loaded.spec, path=path, api_keys=keys, overrides=overrides, where=loaded.where)
 
 
 def _option_problems(loaded: Loaded) -> list[Problem]:
@@ -157,15 +111,33 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
             str(name): value for name, value in options.items() if isinstance(value, str | int | float)
         }
         problems += check_options(engine, scalars, where)
+        problems += _program_problems(engine, scalars, where)
     return problems
 
 
-def _read_keys(loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Problem]) -> dict[str, str]:
+def _program_problems(
+    engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
+) -> list[Problem]:
+    """Return a problem for each option that names a program which cannot be run here."""
+    return [
+        Problem(
+            where=where(option.name),
+            message=f"{option.name}: there is no program {value!r}",
+            hint="a path is seen from where freehold up is called; the file must be executable",
+        )
+        for option in engine.options
+        if option.program and isinstance(value := options.get(option.name), str) and not shutil.which(value)
+    ]
+
+
+def _read_keys(
+    loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Problem], *, known: Mapping[str, str]
+) -> dict[str, str]:
     keys: dict[str, str] = {}
     for index, model in enumerate(spec.models):
         source = "api_key_env" if model.api_key_env else "api_key_file"
         if model.api_key_env or model.api_key_file:
-            key = _read_key(model, base_dir)
+            key = _read_key(model, base_dir, known)
             if isinstance(key, Problem):
                 problems.append(
                     Problem(where=loaded.where(("models", index, source)), message=key.message, hint=key.hint)
@@ -175,9 +147,9 @@ def _read_keys(loaded: Loaded, spec: Spec, base_dir: Path, problems: list[Proble
     return keys
 
 
-def _read_key(model: ModelSpec, base_dir: Path) -> str | Problem:
+def _read_key(model: ModelSpec, base_dir: Path, known: Mapping[str, str]) -> str | Problem:
     if model.api_key_env:
-        text = os.environ.get(model.api_key_env, "").strip()
+        text = os.environ.get(model.api_key_env, known.get(model.api_key_env, "")).strip()
         hint = f"export {model.api_key_env}=… before starting"
     else:
         path = base_dir / Path(model.api_key_file).expanduser()
@@ -196,7 +168,8 @@ def _read_key(model: ModelSpec, base_dir: Path) -> str | Problem:
 
 
 def _secret_text(path: Path) -> str:
-    with path.open("rb") as file:
+    # Without waiting: a pipe that nobody writes to would hold the command up before its type is seen.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "not a regular file")
         return file.read(_SECRET_BYTES_MAX).decode("utf-8", "replace").strip()

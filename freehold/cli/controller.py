@@ -10,21 +10,24 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from freehold.cli.config import Config, keys_path_for
+from freehold.cli.reloading import Levers, Reloader
 from freehold.cli.report import GatewayStatus, StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import GatewayStats, ReplicaStatus, Snapshot
 from freehold.engines import all_engines
-from freehold.fleet.control import ControlServer, StateDir, until_finished
+from freehold.fleet.control import ControlServer, until_finished
+from freehold.fleet.keeper import StateKeeper
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
+from freehold.fleet.state_dir import Running, StateDir
 from freehold.gateway.link import GatewayLink
 from freehold.gateway.settings import Settings, settings_from
 from freehold.ledger.drainer import Drainer
@@ -34,6 +37,8 @@ from freehold.ledger.spool import remove_folder
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
 
+ACCESS_LOG = "access.log"
+"""The access log's name among the logs."""
 _LAST_DRAIN_S = 5.0
 """How long the end of a stack waits for the ledger's disk. Source: our own choice; a round takes milliseconds, and what
 is left over is in the spool for the next start."""
@@ -95,6 +100,28 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
     ]
 
 
+def fleet_settings(prepared: Prepared) -> FleetSettings:
+    """Return the numbers that the fleet of a stack decides by."""
+    spec = prepared.config.spec
+    return FleetSettings(
+        log_dir=prepared.state.logs,
+        ready_timeout_s=spec.fleet.ready_timeout,
+        stop_grace_s=spec.fleet.stop_grace,
+        drain_s=spec.gateway.drain_grace,
+    )
+
+
+def _is_daemon() -> bool:
+    """Return whether SIGHUP cannot mean that a terminal has closed: a session of our own, without a terminal."""
+    if os.getsid(0) != os.getpid():
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return True
+    return False
+
+
 def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
     """Yield what the engines' own counters of generated tokens say now."""
     now_s = wall_s()
@@ -109,11 +136,16 @@ def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
             )
 
 
-def _gateway_settings(prepared: "Prepared") -> Settings:
+def gateway_settings(prepared: Prepared, *, generation: int) -> Settings:
+    """Return what the gateway of a stack is told; `generation` counts its configurations."""
     config, state = prepared.config, prepared.state
     settings = settings_from(
-        config.spec.gateway, spool_path=str(prepared.spool), log_path=str(state.logs / "gateway.log")
+        config.spec.gateway,
+        spool_path=str(prepared.spool),
+        log_path=str(state.logs / "gateway.log"),
+        access_path=str(state.logs / ACCESS_LOG),
     )
+    settings = msgspec.structs.replace(settings, generation=generation)
     if config.spec.gateway.auth == "none":
         return settings
     keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
@@ -132,23 +164,34 @@ class Controller:
         self._stopping = asyncio.Event()
         self._signals = 0
         self._recorded: dict[str, int | None] = {}
-        spec, state = prepared.config.spec, prepared.state
+        state = prepared.state
+        self._control = ControlServer(state, self._answer)
+        self._taken_by: Running | None = None
+        loop = asyncio.get_running_loop()
+        self._keeper = StateKeeper(
+            state,
+            config_path=prepared.config.name,
+            on_restored=lambda: asyncio.run_coroutine_threadsafe(self._control.reopen(), loop),
+            on_taken=lambda other: loop.call_soon_threadsafe(self._give_way, other),
+        )
         self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
         self._link = GatewayLink(
-            _gateway_settings(prepared),
+            gateway_settings(prepared, generation=1),
             prepared.listener,
             stderr_path=state.logs / "gateway.stderr.log",
-            on_start=lambda pid: self._record("gateway", pid),
+            on_start=lambda pid: self._keeper.record("gateway", pid),
         )
         self._fleet = Fleet(
             plans_for(prepared.config, prepared.weights),
-            FleetSettings(
-                log_dir=state.logs,
-                ready_timeout_s=spec.fleet.ready_timeout,
-                stop_grace_s=spec.fleet.stop_grace,
-            ),
+            fleet_settings(prepared),
             on_snapshot=self._on_snapshot,
         )
+        self._reloader = Reloader(
+            prepared,
+            self._fleet,
+            Levers(apply=self._apply, in_force=self._gateway_generation, stopping=self._stopping.is_set),
+        )
+        self._hang_ups: set[asyncio.Task[None]] = set()
 
     def status(self) -> StackStatus:
         """Return how everything is."""
@@ -168,6 +211,7 @@ class Controller:
                 draining=self._stopping.is_set(),
             ),
             replicas=tuple(self._fleet.statuses()),
+            in_force=self._reloader.status(),
         )
 
     def show(self) -> None:
@@ -190,11 +234,17 @@ class Controller:
     async def run(self) -> None:
         """Run the stack until it was told to stop and all of it has ended."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        hang_up = self._hang_up if _is_daemon() else self.stop
+        for number, handler in (
+            (signal.SIGTERM, self.stop),
+            (signal.SIGINT, self.stop),
+            (signal.SIGHUP, hang_up),
+        ):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
-                loop.add_signal_handler(number, self.stop)
+                loop.add_signal_handler(number, handler)
         self._books.start()
-        async with ControlServer(self._prepared.state, self._answer):
+        async with self._control:
+            self._keeper.start()
             fleet = asyncio.create_task(self._fleet.run())
             gateway = asyncio.create_task(self._link.run())
             stopping = asyncio.create_task(self._stopping.wait())
@@ -207,12 +257,49 @@ class Controller:
             await fleet
             # Whoever asked for the stop on the control socket hears its end before the socket goes.
             await asyncio.sleep(0)
-        self._record("gateway", None)
+            self._keeper.record("gateway", None)
+            await asyncio.to_thread(self._keeper.close)
         if not await asyncio.to_thread(self._books.stop, _LAST_DRAIN_S):
             self._log.error(
                 "ledger_not_drained", spool=str(self._prepared.spool), doing="the next start goes on"
             )
+        if self._taken_by is not None:
+            raise Permanent(
+                f"the state folder {self._prepared.state.path} was removed and pid {self._taken_by.pid} has it now",
+                hint="--state-dir gives each stack a folder of its own",
+            )
         remove_folder(self._prepared.spool)
+
+    def _apply(self, prepared: Prepared, generation: int, rounds: Mapping[str, int]) -> bool:
+        """Let fleet and gateway go over to a configuration; False: the fleet cannot take a wish now."""
+        plans = [
+            replace(plan, round=rounds.get(plan.model, 0))
+            for plan in plans_for(prepared.config, prepared.weights)
+        ]
+        if not self._fleet.change(plans, fleet_settings(prepared)):
+            return False
+        self._link.retune(gateway_settings(prepared, generation=generation))
+        return True
+
+    def _gateway_generation(self) -> int:
+        stats = self._link.stats
+        return stats.settings_generation if stats is not None else 0
+
+    def _hang_up(self) -> None:
+        """Read the configuration again; what comes of it is in the log and in the status."""
+
+        async def reload() -> None:
+            async for _line in self._reloader.reload(wait=False):
+                pass
+
+        task = asyncio.get_running_loop().create_task(reload())
+        self._hang_ups.add(task)
+        task.add_done_callback(self._hang_ups.discard)
+
+    def _give_way(self, other: Running) -> None:
+        """End in order: nobody could find this stack any more."""
+        self._taken_by = other
+        self.stop()
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._link.send(snapshot)
@@ -220,16 +307,12 @@ class Controller:
             # Written down, so that the next `up` waits for what this controller might leave behind.
             if self._recorded.get(replica.id) != replica.pid:
                 self._recorded[replica.id] = replica.pid
-                self._record(replica.id, replica.pid)
+                self._keeper.record(replica.id, replica.pid)
+        for gone in self._recorded.keys() - {replica.id for replica in snapshot.replicas}:
+            del self._recorded[gone]
+            self._keeper.record(gone, None)
         self._books.note(_readings(snapshot.replicas))
         self.show()
-
-    def _record(self, name: str, pid: int | None) -> None:
-        """Write a process down for the next `up`; a disk that takes nothing is no reason to end what serves."""
-        try:
-            self._prepared.state.record(name, pid)
-        except Permanent as exc:
-            self._log.warning("not_recorded", process=name, why=str(exc))
 
     async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
         """Answer one request on the control socket, in one line or several."""
@@ -243,9 +326,13 @@ class Controller:
             async for line in until_finished(self._fleet):
                 yield line
         elif operation == "restart":
-            problem = self._fleet.restart(str(request.get("replica")))
-            yield (
-                {"restarting": True} if problem is None else {"error": problem.message, "hint": problem.hint}
-            )
+            async for line in self._reloader.restart(
+                str(request.get("name")), wait=bool(request.get("wait"))
+            ):
+                yield line
+        elif operation == "reload":
+            dry_run, wait = bool(request.get("dry_run")), bool(request.get("wait"))
+            async for line in self._reloader.reload(dry_run=dry_run, wait=wait):
+                yield line
         else:
             yield {"error": f"unknown operation {operation!r}"}

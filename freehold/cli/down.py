@@ -2,17 +2,26 @@
 
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import (
+    config_option,
+    elsewhere_hint,
+    find_config,
+    json_option,
+    running_elsewhere,
+    state_dir_for,
+    state_dir_option,
+)
 from freehold.cli.say import say_json
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
 from freehold.fleet import processes
-from freehold.fleet.control import NotRunning, StateDir, ask
-from freehold.fleet.state_dir import Running
+from freehold.fleet.asking import NotRunning, ask
+from freehold.fleet.state_dir import Running, StateDir
 
 _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some milliseconds.
 
@@ -39,9 +48,15 @@ def command(
     holder = state.holder()
     if holder is None:
         ended = state.end_leftovers()
+        others = running_elsewhere(state.path)
+        hint = elsewhere_hint("down", others)
         _say(
-            f"No stack runs here ({state.path}).",
-            {"was_running": False, "leftovers_ended": ended},
+            f"No stack runs here ({state.path})." + (f"\n    {hint}" if hint else ""),
+            {
+                "was_running": False,
+                "leftovers_ended": ended,
+                "elsewhere": [asdict(other) for other in others],
+            },
             as_json=as_json,
         )
         return

@@ -3,18 +3,21 @@
 `model pull` and `up` share it. It shows on stderr only, so that stdout stays what the command answers.
 """
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 import rich.console
 import rich.progress
 
-from freehold.core.errors import FreeholdError
-from freehold.weights.store import Store
+from freehold.cli.config import Config
+from freehold.core.errors import FreeholdError, Permanent
+from freehold.weights.store import Store, store_root
 from freehold.weights.transfer import OnProgress, Progress, Stage
 
 
@@ -42,6 +45,26 @@ def pull_all(store: Store, wanted: Iterable[Wanted], *, quiet: bool = False) -> 
     """Fetch one after the other and return what came of each; a failure does not keep the others from coming."""
     with showing(quiet=quiet) as show:
         return [_pull(store, each, show(each.name)) for each in wanted]
+
+
+def fetch_weights(
+    config: Config, *, quiet: bool, known: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, Path]:
+    """Return the verified weights of a configuration by model name; raises Permanent that names each one missing.
+
+    Those that are `known` are not looked at again.
+    """
+    wanted = [
+        Wanted(name=model.name, source=model.source, sha256=model.sha256, base_dir=config.base_dir)
+        for model in config.spec.models
+        if model.managed and model.name not in known
+    ]
+    pulled = pull_all(Store(store_root(os.environ)), wanted, quiet=quiet)
+    failed = [each for each in pulled if each.error is not None]
+    if failed:
+        said = "; ".join(f"{each.wanted.name}: {each.error}" for each in failed)
+        raise Permanent(f"no weights for {said}", hint=next((e.error.hint for e in failed if e.error), ""))
+    return {**known, **{each.wanted.name: each.path for each in pulled if each.path is not None}}
 
 
 def _pull(store: Store, wanted: Wanted, on_progress: OnProgress) -> Pulled:

@@ -3,11 +3,12 @@
 It asks nothing and looks at nothing: the file is the same on every machine, and what is there is not overwritten.
 """
 
+import shlex
 from pathlib import Path
 
 import click
 
-from freehold.cli.config import json_option
+from freehold.cli.place import json_option
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
 from freehold.engines import all_engines
@@ -44,4 +45,11 @@ def command(path: Path, *, force: bool, to_stdout: bool, as_json: bool) -> None:
     if as_json:
         say_json({"config": str(path), "schema": str(schema_path)})
     else:
-        click.echo(f"Wrote {path} and {schema_path}. Next: freehold up")
+        click.echo(f"Wrote {path} and {schema_path}. Next: {_next_command(path)}")
+
+
+def _next_command(path: Path) -> str:
+    """Return the command that starts what was written; only ./freehold.yaml is found without being named."""
+    if path.resolve() == (Path.cwd() / EXAMPLE_NAME).resolve():
+        return "freehold up"
+    return f"freehold up --config {shlex.quote(str(path))}"

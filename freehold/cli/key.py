@@ -13,12 +13,13 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.cli.config import Config, config_option, find_config, json_option, keys_path_for, load_keyless
+from freehold.cli.config import Config, keys_path_for, load_keyless
 from freehold.cli.key_flags import Flags, Wanted, limit_options, read_flags
+from freehold.cli.place import config_option, find_config, json_option
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
-from freehold.core.units import format_count
+from freehold.core.units import format_count, format_duration
 from freehold.gateway.key_store import KeyStore
 from freehold.gateway.keys import KEY_BYTES, KEYS_MAX, KeyRecord, hash_of, key_from, why_refused
 from freehold.spec.problems import Problem, nearest_hint
@@ -205,6 +206,7 @@ def _limits_text(record: KeyRecord) -> str:
     words += [f"models {','.join(limits.models)}"] if limits.models else []
     words += [f"priority {limits.priority}"] if limits.priority else []
     words += [f"weight {limits.weight}"] if limits.weight != 1 else []
+    words += [f"within {format_duration(limits.timeout_s)}"] if limits.timeout_s is not None else []
     words += [f"until {_date(record.expires_s)}"] if record.expires_s is not None else []
     return ", ".join(words) or "no limits"
 

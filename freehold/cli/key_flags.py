@@ -19,6 +19,8 @@ from freehold.spec.problems import Problem, nearest_hint
 _LONGEST_S = 10 * 366 * 24 * 3600
 """A key lives at most ten years from now. Source: own choice: a longer one is a slip of the keyboard."""
 
+_LONGEST_TIMEOUT_S = 24 * 3600  # Source: our own bound, as of `gateway.timeouts`.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
@@ -31,6 +33,7 @@ class Flags:
     models: str | None
     priority: str | None
     weight: str | None
+    timeout: str | None
     expires: str | None
 
 
@@ -62,6 +65,11 @@ _OPTIONS = (
         "Whose requests are served first when requests wait: lower first, -20 to 19 [default: 0].",
     ),
     ("--weight", "COUNT", f"Share beside other keys of the same priority, 1 to {WEIGHT_MAX} [default: 1]."),
+    (
+        "--timeout",
+        "TIME",
+        "Within which time an answer must be whole where a request does not say, for example 30s.",
+    ),
     ("--expires", "WHEN", "For how long it is good, for example 90d, or until which day (UTC), 2027-01-31."),
 )
 
@@ -88,6 +96,8 @@ def read_flags(
         limits["models"] = _taken(_models(flags.models, models), problems)
     if flags.priority is not None:
         limits["priority"] = _taken(_priority(flags.priority), problems)
+    if flags.timeout is not None:
+        limits["timeout_s"] = _taken(_timeout(flags.timeout), problems)
     expires_s = None if flags.expires is None else _taken(_expiry(flags.expires, wall_s), problems)
     if problems:
         return problems
@@ -147,6 +157,15 @@ def _priority(text: str) -> int | Problem:
         message=f"must be a whole number from {PRIORITY_FIRST} to {PRIORITY_LAST}, not {text!r}",
         hint="lower is served first, 0 is usual",
     )
+
+
+def _timeout(text: str) -> float | Problem:
+    value_s = units.parse_duration_s(text)
+    if isinstance(value_s, units.Unreadable):
+        return Problem(where="--timeout", message=value_s.message)
+    if not 0 < value_s <= _LONGEST_TIMEOUT_S:
+        return Problem(where="--timeout", message=f"must be above 0 and at most 24h, not {text}")
+    return value_s
 
 
 def _expiry(text: str, wall_s: float) -> int | Problem:

@@ -3,6 +3,7 @@
 It reads the files as they are: no line is parsed, filtered or sorted into another log's, and no stack is asked.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.config import (
+from freehold.cli.place import (
     config_option,
     find_config,
     json_option,
@@ -20,10 +21,12 @@ from freehold.cli.config import (
 )
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
-from freehold.fleet.control import StateDir
+from freehold.fleet.state_dir import StateDir
 from freehold.spec.problems import Problem, nearest_hint
 
 _LOOK_AGAIN_S = 0.2  # As quick as an eye; a log line more or less costs nothing.
+ACCESS = "access"
+"""The access log's name; its lines would drown the others."""
 _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
 
 
@@ -51,16 +54,21 @@ def command(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Show the logs: of NAME (a replica's id, gateway or controller), or the last lines of all."""
+    """Show the logs: of NAME (a replica's id, gateway, controller or access), or the last lines of all.
+
+    The access log, one line per request, is shown only by its name.
+    """
     config_path = find_config(config_flag)
     state = StateDir(state_dir_for(state_dir, config_path))
     logs = {path.name.removesuffix(".log"): path for path in sorted(state.logs.glob("*.log"))}
     if not logs:
-        raise Permanent(f"there are no logs in {state.logs}", hint=start_hint(config_path))
+        raise Permanent(
+            f"there are no logs in {state.logs}", hint=start_hint("logs", config_path, state.path)
+        )
     if name is not None and name not in logs:
         problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
         raise UserMistakes([problem], as_json=as_json)
-    chosen = [Tail(source, logs[source]) for source in ([name] if name else logs)]
+    chosen = [Tail(source, logs[source]) for source in ([name] if name else logs) if name or source != ACCESS]
     for tail in chosen:
         for line in tail.last(lines):
             _say(tail.source, line, alone=name is not None, as_json=as_json)
@@ -104,8 +112,19 @@ class Tail:
         except FileNotFoundError:
             return
         if stat.st_ino != self._inode or stat.st_size < self._at:
+            yield from self._rest()
             self._inode, self._at = stat.st_ino, 0
-        with self._path.open("rb") as file:
+        yield from self._new(self._path)
+
+    def _rest(self) -> Iterator[str]:
+        """Yield what was written between the last look and the rotation."""
+        older = self._path.with_name(self._path.name + ".1")
+        with contextlib.suppress(FileNotFoundError):
+            if older.stat().st_ino == self._inode:
+                yield from self._new(older)
+
+    def _new(self, path: Path) -> Iterator[str]:
+        with path.open("rb") as file:
             file.seek(self._at)
             for line in iter(lambda: file.readline(_LINE_BYTES_MAX), b""):
                 if not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX:

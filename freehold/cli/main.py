@@ -5,7 +5,9 @@ are imported only when they are called, so that `freehold --help` stays quick. T
 exception that nobody expected is shown whole and called what it is, a mistake of Freehold's own.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 
@@ -30,6 +32,8 @@ COMMANDS = {
     "up": Lazy("freehold.cli.up", "Fetch the weights, start the engines and the gateway, and serve."),
     "down": Lazy("freehold.cli.down", "End a running stack: streams finish, then engines stop."),
     "status": Lazy("freehold.cli.status", "Show the gateway and every replica: state, uptime, tokens/s."),
+    "reload": Lazy("freehold.cli.reload", "Read freehold.yaml again and go over to it; no stream is cut."),
+    "restart": Lazy("freehold.cli.restart", "Start a model's replicas, or one replica, afresh."),
     "logs": Lazy("freehold.cli.logs", "Show the logs of the engines, the gateway and the controller."),
     "usage": Lazy("freehold.cli.usage", "Show who used what: requests and tokens by model, key, day."),
     "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
@@ -80,7 +84,35 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return the exit code; where its output goes nowhere, 1 and, on a full disk, a word."""
+    try:
+        code = _run(argv)
+        click.echo(nl=False)  # flushes
+    except OSError as exc:
+        if not _lost_output(exc):
+            raise
+        if not isinstance(exc, BrokenPipeError):  # who hangs up knows
+            with contextlib.suppress(OSError):
+                click.echo(f"freehold: cannot write the output: {exc.strerror}", err=True)
+        return 1
+    return code
+
+
+def _lost_output(exc: Exception) -> bool:
+    """Return whether this came from printing; from then on stdout is nowhere, so that the interpreter ends quietly."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_code is not click.echo.__code__:
+        trace = trace.tb_next
+    if trace is None or not isinstance(exc, OSError):
+        return False
+    with contextlib.suppress(OSError):  # a stdout that is no file needs nothing
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return True
+
+
+def _run(argv: list[str] | None) -> int:
     as_json = wants_json(sys.argv[1:] if argv is None else argv)
     try:
         result = cli.main(args=argv, prog_name="freehold", standalone_mode=False)
@@ -99,7 +131,9 @@ def main(argv: list[str] | None = None) -> int:
     except FreeholdError as exc:
         show_failure(exc.message, exc.hint, as_json=as_json)
         return 1
-    except Exception:  # noqa: BLE001 - the guard: shown whole, exit code 1
+    except Exception as exc:  # the guard: shown whole, exit code 1
+        if _lost_output(exc):
+            raise
         _show_bug()
         return 1
     return result if isinstance(result, int) else 0

@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 import rich.filesize
 
-from freehold.cli.config import config_option, find_config, json_option, load_config
+from freehold.cli.config import load_config
 from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
+from freehold.cli.place import config_option, find_config, json_option
 from freehold.cli.say import UserMistakes, say_json, show_failure
 from freehold.spec.problems import Problem, nearest_hint
 from freehold.weights.blobs import StoredWeights

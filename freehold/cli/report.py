@@ -16,7 +16,7 @@ import msgspec
 from freehold.cli.say import duration_text, styled
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
-from freehold.spec.model import EXTERNAL
+from freehold.spec.shapes import EXTERNAL
 
 _COLOURS = {
     ReplicaState.READY: "green",
@@ -56,6 +56,18 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool
 
 
+class ConfigStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Which configuration is in force."""
+
+    generation: int = 1
+    """Counts from 1, the one that the stack was started with."""
+    hash: str = ""
+    """The same for the same settings, twelve digits."""
+    since_wall_s: float = 0.0
+    refused: str = ""
+    """Why the last reload was refused; empty: it was not, or there was none."""
+
+
 class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`freehold status --json`."""
 
@@ -67,6 +79,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     gateway: GatewayStatus
     replicas: tuple[ReplicaStatus, ...]
+    in_force: ConfigStatus = ConfigStatus()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -126,7 +139,16 @@ def show_status(status: StackStatus) -> None:
     for line in _table(rows, status.replicas) if _fits(rows, width) else _blocks(rows, status.replicas):
         click.echo(line)
     age = duration_text(max(0.0, wall_s() - status.started_wall_s))
-    click.echo(styled(f"{status.config}; up {age}, pid {status.pid}", dim=True))
+    click.echo(styled(f"{status.config}{_in_force(status.in_force)}; up {age}, pid {status.pid}", dim=True))
+    if status.in_force.refused:
+        click.echo(f"the last reload was {styled('refused', colour='red')}: {status.in_force.refused}")
+
+
+def _in_force(config: ConfigStatus) -> str:
+    if not config.hash:
+        return ""
+    age = duration_text(max(0.0, wall_s() - config.since_wall_s))
+    return f" ({config.hash}{f', reloaded {age} ago' if config.generation > 1 else ''})"
 
 
 def _terminal_columns() -> int | None:

@@ -5,7 +5,6 @@ from outside (names, paths, an engine's last words) is printed as it is and neve
 """
 
 import os
-import sys
 from collections.abc import Iterable, Sequence
 
 import click
@@ -47,8 +46,7 @@ def styled(text: str, *, colour: str | None = None, bold: bool = False, dim: boo
 
 def say_json(value: object) -> None:
     """Print one value as one line of JSON on stdout, at once."""
-    click.echo(msgspec.json.encode(value))
-    sys.stdout.flush()
+    click.echo(msgspec.json.encode(value))  # flushes, also where stdout was closed before we began
 
 
 def show_problems(problems: Sequence[tuple[str, str, str]], *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from freehold.cli.config import (
+from freehold.cli.place import (
     config_option,
     find_config,
     json_option,
@@ -16,7 +16,7 @@ from freehold.cli.config import (
 from freehold.cli.report import StackStatus, show_status
 from freehold.cli.say import say_json
 from freehold.core.errors import Permanent
-from freehold.fleet.control import NotRunning, ask
+from freehold.fleet.asking import NotRunning, ask
 
 
 def running_status(state_path: Path) -> StackStatus | None:
@@ -39,7 +39,9 @@ def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) 
     state_path = state_dir_for(state_dir, config_path)
     status = running_status(state_path)
     if status is None:
-        raise Permanent(f"no stack runs here ({state_path})", hint=start_hint(config_path))
+        raise Permanent(
+            f"no stack runs here ({state_path})", hint=start_hint("status", config_path, state_path)
+        )
     if as_json:
         say_json(status)
     else:

@@ -13,29 +13,21 @@ from pathlib import Path
 import click
 
 from freehold.cli.background import start_in_background
-from freehold.cli.config import (
-    Config,
-    config_option,
-    find_config,
-    json_option,
-    load_config,
-    state_dir_for,
-    state_dir_option,
-)
+from freehold.cli.config import Config, load_config
 from freehold.cli.controller import Controller, Prepared
-from freehold.cli.fetching import Wanted, pull_all
+from freehold.cli.fetching import fetch_weights
 from freehold.cli.key import read_keys_of
+from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.report import StackStatus
 from freehold.cli.say import duration_text
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
-from freehold.fleet.control import StateDir
+from freehold.fleet.state_dir import StateDir
 from freehold.gateway.keys import why_refused
 from freehold.gateway.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder
 from freehold.telemetry import logs
-from freehold.weights.store import Store, store_root
 
 _LOOK_S = 1.0  # How often the screen is brought up to date when nothing happens.
 
@@ -66,7 +58,7 @@ def command(
         _look_at_keys(config)
     watcher = Watcher(started_s=started_s, as_json=as_json)
     with _claimed(state, config):
-        weights = _fetch(config, quiet=as_json)
+        weights = fetch_weights(config, quiet=as_json)
         if not detach:
             return _foreground(config, state, weights, watcher)
     return start_in_background(config, state, watcher)
@@ -97,21 +89,6 @@ def _claimed(state: StateDir, config: Config) -> Iterator[None]:
         yield
     finally:
         state.release()
-
-
-def _fetch(config: Config, *, quiet: bool) -> dict[str, Path]:
-    """Return the verified weights by model name; a failure names each model that has none."""
-    wanted = [
-        Wanted(name=model.name, source=model.source, sha256=model.sha256, base_dir=config.base_dir)
-        for model in config.spec.models
-        if model.managed
-    ]
-    pulled = pull_all(Store(store_root(os.environ)), wanted, quiet=quiet)
-    failed = [each for each in pulled if each.error is not None]
-    if failed:
-        said = "; ".join(f"{each.wanted.name}: {each.error}" for each in failed)
-        raise Permanent(f"no weights for {said}", hint=next((e.error.hint for e in failed if e.error), ""))
-    return {each.wanted.name: each.path for each in pulled if each.path is not None}
 
 
 def _foreground(config: Config, state: StateDir, weights: dict[str, Path], watcher: Watcher) -> int:

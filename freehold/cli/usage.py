@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from freehold.cli.config import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.clock import wall_s
 from freehold.core.units import Unreadable, parse_duration_s

@@ -8,6 +8,9 @@ from enum import StrEnum
 
 import msgspec
 
+MODELS_MAX = 256
+"""Most models of one stack, and so most values of a metric's model label. Source: our own bound; more is a fleet."""
+
 
 class ReplicaState(StrEnum):
     """The life of a replica, in order; `backoff` and `crash_loop` are where failures lead."""
@@ -100,3 +103,5 @@ class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_generation: int = -1
     draining: bool = False
     log_dropped_total: int = 0
+    settings_generation: int = 0
+    """Which configuration its settings come from."""

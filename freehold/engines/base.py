@@ -38,6 +38,8 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    program: bool = False
+    """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,6 +147,7 @@ _OPTIONS = (
     Option(
         name="server_binary",
         type="str",
+        program=True,
         help="path of a llama-server program to run instead of the xllamacpp wheel",
     ),
 )
@@ -400,6 +401,23 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
 )
 """Source: the bodies that the real server answered (tests/unit/test_engines_llama_cpp.py holds them)."""
 _COUNTS = re.compile(r" \(\d+ tokens\)")
+_MISSING = re.compile(r"(?:\[json\.exception\.out_of_range\.403\] key )?'(\w+)' (?:not found|is required)")
+"""What the server says where a key of the body is missing, also with status 500. Source: seen on the real server."""
+_ABOUT_PROMPT = '"prompt" '
+
+
+def _about_a_key(message: str) -> ApiError | None:
+    """Return OpenAI's words for a key of the body that is missing, or the server's own with the key that they mean."""
+    missing = _MISSING.fullmatch(message)
+    if missing is None and not message.startswith(_ABOUT_PROMPT):
+        return None
+    return ApiError(
+        status=400,
+        message=f"Missing required parameter: '{missing[1]}'." if missing else message,
+        type="invalid_request_error",
+        code="missing_required_parameter" if missing else None,
+        param=missing[1] if missing else "prompt",
+    )
 
 
 def _translate_error(_status: int, body: bytes) -> ApiError | None:
@@ -409,7 +427,7 @@ def _translate_error(_status: int, body: bytes) -> ApiError | None:
     for kind, start, answer in _TRANSLATIONS:
         if message.startswith(start) and kind in ("", fields.get("type")):
             return answer(fields)
-    return None
+    return _about_a_key(message)
 
 
 ENGINE = Engine(

@@ -8,13 +8,14 @@ It is not for other machines and has no business with inference requests.
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
-from freehold.core.errors import Permanent, Temporary
+from freehold.core.errors import Permanent
+from freehold.fleet.asking import LINE_S, Line, NotRunning, ask
 from freehold.fleet.run import Fleet
 from freehold.fleet.state_dir import StateDir
 
@@ -22,28 +23,17 @@ __all__ = ["Answerer", "ControlServer", "NotRunning", "StateDir", "ask", "until_
 
 LINE_BYTES = 64 * 1024
 """Longest request. Source: own choice; a request is an op and an id."""
-ANSWER_BYTES = 16 * 1024 * 1024
-"""Longest line of an answer that the client reads: the status of thousands of replicas fits."""
 CLIENTS_MAX = 16
 """Clients answered at once. Source: own choice; they are one person's terminals."""
 REFUSED_MAX = 48
 """Clients beyond these that are told so; those beyond are hung up on. Source: own choice."""
-LINE_S = 5.0
-"""For a client to send its line, and to take one of ours; for the controller to answer at first."""
 PROGRESS_S = 0.2
 """Between two looks at how far a stop has got."""
-SILENCE_S = 60.0
-"""Longest pause between two lines that a client waits for: a stop tells of itself at least every HEARTBEAT_S."""
 HEARTBEAT_S = 2.0
 """Longest silence in the answer to a stop. Source: own choice; a person still believes that it works."""
 
-Line = Mapping[str, Any]
 Answerer = Callable[[dict[str, Any]], AsyncIterator[Line]]
 """From a request to the lines of its answer; the cli brings it, since it knows of more than the fleet."""
-
-
-class NotRunning(Permanent):
-    """Nobody answers on this state directory's socket."""
 
 
 async def until_finished(fleet: Fleet) -> AsyncIterator[Line]:
@@ -76,6 +66,7 @@ class ControlServer:
         self._answer = answer
         self._clients: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._inode = 0
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -98,8 +89,15 @@ class ControlServer:
             Path(path).unlink(missing_ok=True)
             listener.bind(path)
             Path(path).chmod(0o600)
+            self._inode = Path(path).stat().st_ino
         listener.listen(CLIENTS_MAX)
         return listener
+
+    async def reopen(self) -> None:
+        """Listen anew, after the socket's file was removed; raises Permanent when it cannot."""
+        if self._server is not None:
+            self._server.close()
+        await self.start()
 
     async def close(self) -> None:
         """Stop listening and let running answers finish their present line (LINE_S at most)."""
@@ -112,8 +110,9 @@ class ControlServer:
         self._unlink()
 
     def _unlink(self) -> None:
-        with self._state_dir.socket_path() as path, contextlib.suppress(OSError):
-            Path(path).unlink()
+        with contextlib.suppress(OSError), self._state_dir.socket_path() as path:
+            if Path(path).stat().st_ino == self._inode:  # else it is the next controller's
+                Path(path).unlink()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -160,33 +159,3 @@ async def _send(writer: asyncio.StreamWriter, line: Line) -> None:
     async with asyncio.timeout(LINE_S):
         writer.write(msgspec.json.encode(line) + b"\n")
         await writer.drain()
-
-
-def ask(state_path: Path, request: Line, *, silence_s: float = SILENCE_S) -> Iterator[dict[str, Any]]:
-    """Yield the lines with which the controller of a state directory answers; blocking, for the cli.
-
-    Raises NotRunning when nobody is there, Temporary when it does not answer: the first line must come within LINE_S,
-    every later one within `silence_s`. An answer that breaks off just ends; a stop's is whole with `done`.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(LINE_S)
-        try:
-            _connect(client, StateDir(state_path))
-            client.sendall(msgspec.json.encode(request) + b"\n")
-            with client.makefile("rb") as lines:
-                while line := lines.readline(ANSWER_BYTES):
-                    yield msgspec.json.decode(line, type=dict[str, Any])
-                    client.settimeout(silence_s)
-        except TimeoutError as exc:
-            raise Temporary("the controller does not answer", hint="is the machine overloaded?") from exc
-        except (OSError, msgspec.MsgspecError) as exc:
-            raise Temporary(f"the controller's answer broke off: {exc}") from exc
-
-
-def _connect(client: socket.socket, state_dir: StateDir) -> None:
-    try:
-        with state_dir.socket_path() as path:
-            client.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as exc:
-        message = f"nothing runs here (state directory {state_dir.path})"
-        raise NotRunning(message, hint="start it with `freehold up`") from exc

@@ -70,7 +70,7 @@ def _due_s(view: FleetView, replica: Replica) -> float:
     if replica.process is None:
         return _idle_due_s(view, replica)
     if replica.state is State.CRASH_LOOP:  # abandoned: only a stop of everything changes that
-        return -NEVER_S if view.stopping else NEVER_S
+        return -NEVER_S if view.ends(replica) else NEVER_S
     if replica.state is State.STOPPED:
         return NEVER_S
     return _live_due_s(view, replica, replica.process)
@@ -80,13 +80,13 @@ def _due_s(view: FleetView, replica: Replica) -> float:
 
 
 def _external_due_s(view: FleetView, replica: Replica) -> float:
-    if view.stopping:
+    if view.ends(replica):
         return NEVER_S if replica.state is State.STOPPED else -NEVER_S
     return NEVER_S if replica.asking else replica.ask_due_s
 
 
 def _external_order(view: FleetView, replica: Replica) -> Action:
-    if not view.stopping:
+    if not view.ends(replica):
         return Ask(id=replica.id, incarnation=replica.incarnation)
     if replica.state is State.READY:
         return Cordon(id=replica.id, incarnation=replica.incarnation, reason="stopping")
@@ -97,15 +97,15 @@ def _external_order(view: FleetView, replica: Replica) -> Action:
 
 
 def _idle_due_s(view: FleetView, replica: Replica) -> float:
-    if replica.state is State.STOPPED or (replica.state is State.CRASH_LOOP and not view.stopping):
+    if replica.state is State.STOPPED or (replica.state is State.CRASH_LOOP and not view.ends(replica)):
         return NEVER_S
-    if view.stopping or replica.due_s is None:
+    if view.ends(replica) or replica.due_s is None:
         return -NEVER_S
     return replica.due_s
 
 
 def _idle_order(view: FleetView, replica: Replica, now_s: float, rng: Dice) -> Action:
-    if view.stopping:
+    if view.ends(replica):
         return Settle(id=replica.id, incarnation=replica.incarnation)
     if replica.state is State.BACKOFF and replica.due_s is None:
         return _after_failure(view.settings, replica, now_s, rng)
@@ -117,7 +117,7 @@ def _after_failure(settings: FleetSettings, replica: Replica, now_s: float, rng:
     if loop:
         hint = (
             replica.hint
-            or f"see `freehold logs {replica.id}`, mend the cause, then `freehold down` and `freehold up`"
+            or f"see `freehold logs {replica.id}`, mend the cause, then `freehold restart {replica.id}`"
         )
         return GiveUp(id=replica.id, incarnation=replica.incarnation, reason=loop, hint=hint)
     delay_s = backoff_s(settings, replica.trouble.row, rng)

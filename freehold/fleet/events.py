@@ -7,6 +7,7 @@ found out or how an order is carried out.
 from dataclasses import dataclass
 
 from freehold.engines.base import ExitCause
+from freehold.fleet.plan import FleetSettings, ReplicaPlan
 
 # --- facts from the world ---------------------------------------------------------------------------------------
 
@@ -77,6 +78,41 @@ class RestartAsked:
     id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeAsked:
+    """A person wants other replicas, or other numbers to judge them by."""
+
+    plans: tuple[ReplicaPlan, ...]
+    settings: FleetSettings
+
+
+# --- moves of a roll-out ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Add:
+    """A replica is wanted that is not there."""
+
+    id: str
+    plan: ReplicaPlan
+    base: int = 0
+    """Incarnations that earlier replicas of this id have had, so that none is taken for another's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """A replica is not wanted any more: it drains, ends and is forgotten."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """It has ended."""
+
+    id: str
+
+
 # --- orders that `decide` gives ---------------------------------------------------------------------------------
 
 
@@ -141,6 +177,7 @@ class Settle(About):
     """Nothing runs and nothing is to run: STOPPED."""
 
 
-Fact = Started | Ending | Exited | Answered | Unanswered | Measured | StopAsked | RestartAsked
+Fact = Started | Ending | Exited | Answered | Unanswered | Measured | StopAsked | RestartAsked | ChangeAsked
+Move = Add | Leave | Forget
 Action = Launch | Ask | Measure | Cordon | Terminate | Kill | Abandon | Schedule | GiveUp | Settle
-Event = Fact | Action
+Event = Fact | Move | Action

@@ -30,6 +30,8 @@ class ReplicaPlan:
     """Compute threads that are this replica's fair share of the machine."""
     url: str = ""
     """Where an external endpoint is, `http(s)://host[:port][/prefix]`; empty for managed engines."""
+    round: int = 0
+    """Counts how often a person wanted this model's replicas replaced by new ones like them."""
     api_key: str = field(default="", repr=False)
     """Bearer key that the endpoint wants; empty: none. Never logged or shown."""
 

@@ -13,17 +13,37 @@ _SHOWN = frozenset({ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAI
 
 
 def build_snapshot(
-    view: FleetView, plans: Sequence[ReplicaPlan], *, generation: int, wall_offset_s: float
+    view: FleetView,
+    plans: Sequence[ReplicaPlan],
+    *,
+    generation: int,
+    wall_offset_s: float,
+    wanted: Sequence[ReplicaPlan] | None = None,
 ) -> Snapshot:
-    """Return the snapshot of a view; `wall_offset_s` plus monotonic seconds is Unix time (fixed per controller)."""
+    """Return the snapshot of a view; `wall_offset_s` plus monotonic seconds is Unix time (fixed per controller).
+
+    `plans` are those of the view's replicas; models are those of `wanted`, where that differs.
+    """
     by_id = {plan.id: plan for plan in plans}
-    known = [(by_id[replica.id], replica) for replica in view.replicas]
+    order = list(dict.fromkeys(plan.model for plan in (*(wanted or ()), *plans)))
+    known = sorted(
+        ((by_id[replica.id], replica) for replica in view.replicas),
+        key=lambda pair: order.index(pair[0].model),
+    )
     return Snapshot(
         generation=generation,
-        models=tuple(_models(plans, round(wall_offset_s + view.born_s)).values()),
+        models=tuple(_models(_served(plans, wanted), round(wall_offset_s + view.born_s)).values()),
         endpoints=tuple(_endpoint(plan, replica) for plan, replica in known if _has_endpoint(replica)),
         replicas=tuple(_status(plan, replica, wall_offset_s) for plan, replica in known),
     )
+
+
+def _served(plans: Sequence[ReplicaPlan], wanted: Sequence[ReplicaPlan] | None) -> Sequence[ReplicaPlan]:
+    """Return the plans by which models are described: a model that is to go is no more, though its replicas drain."""
+    if wanted is None:
+        return plans
+    names = {plan.model for plan in wanted}
+    return [*wanted, *(plan for plan in plans if plan.model in names)]
 
 
 def _models(plans: Sequence[ReplicaPlan], created_s: int) -> Mapping[str, ModelEntry]:
@@ -70,7 +90,7 @@ def _status(plan: ReplicaPlan, replica: Replica, wall_offset_s: float) -> Replic
         pid=process.pid if process else None,
         started_wall_s=wall_offset_s + process.ordered_s if process else None,
         ready_wall_s=wall_offset_s + (process.ready_s or 0.0) if process and ready else None,
-        restarts=max(0, replica.incarnation - 1),
+        restarts=max(0, replica.incarnation - replica.base - 1),
         tokens_per_s=tokens_per_s(replica.meter),
         tokens_total=replica.meter.readings[-1][1] if replica.meter.readings else None,
         reason=replica.reason,

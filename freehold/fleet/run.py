@@ -9,25 +9,31 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
 from freehold.engines.base import ExitCause, ExitKind
+from freehold.fleet import rollout
 from freehold.fleet.decide import NEVER_S, Dice, all_stopped, decide, next_due_s
 from freehold.fleet.events import (
     Action,
+    Add,
     Answered,
     Ask,
+    ChangeAsked,
     Ending,
     Exited,
     Fact,
+    Forget,
     GiveUp,
     Kill,
+    Leave,
     Measure,
     Measured,
+    Move,
     RestartAsked,
     Schedule,
     Started,
@@ -104,15 +110,18 @@ class Fleet:
         """Mistakes of our own that the guard has caught."""
         self.finished = asyncio.Event()
         """Set when `run` has returned: nothing of the fleet lives any more."""
-        self._plans = tuple(plans)
+        self._wanted = tuple(plans)
         self._by_id = {plan.id: plan for plan in plans}
+        """The plan of each replica that there is."""
+        self._incarnations: dict[str, int] = {}
+        """The last incarnation of replicas that are forgotten."""
         self._world = world or this_machine(settings)
         self._on_snapshot = on_snapshot
         now_s = self._world.clock.monotonic_s()
         self._wall_offset_s = self._world.clock.wall_s() - now_s
         self._view = first_view(plans, settings, now_s)
         self._snapshot = Snapshot(generation=0)
-        self._queue: asyncio.Queue[Fact] = asyncio.Queue(_QUEUE_FACTS + _QUEUE_FACTS_PER_REPLICA * len(ids))
+        self._queue: asyncio.Queue[Fact] = asyncio.Queue()  # bounded in `_post`, by the replicas there are
         self._launches: dict[str, Launch] = {}
         self._questions: dict[str, set[asyncio.Task[None]]] = {plan.id: set() for plan in plans}
 
@@ -150,6 +159,23 @@ class Fleet:
             return Problem(where="restart", message="too many wishes are waiting", hint="try again")
         return None
 
+    def change(self, plans: Sequence[ReplicaPlan], settings: FleetSettings) -> bool:
+        """Begin to go over to other replicas, those that serve last (`rollout`); False: too many wishes are waiting.
+
+        Where nothing differs, nothing happens. `done` tells the end.
+        """
+        return self._post(ChangeAsked(plans=tuple(plans), settings=settings))
+
+    @property
+    def heard(self) -> bool:
+        """Return whether no wish and no fact is waiting."""
+        return self._queue.empty()
+
+    @property
+    def done(self) -> bool:
+        """Return whether the replicas are those that are wanted, and no change is waiting."""
+        return self.heard and rollout.done(self._held(), self._wanted)
+
     async def run(self) -> None:
         """Keep the replicas as planned until a stop was asked for and everything has ended.
 
@@ -183,13 +209,16 @@ class Fleet:
 
     def _step(self, fact: Fact | None) -> None:
         now_s = self._world.clock.monotonic_s()
+        if isinstance(fact, ChangeAsked):
+            self._wanted = fact.plans
         if fact is not None:
             self._view = apply(self._view, fact, now_s)
         for _ in range(_PASSES_MAX):
-            actions = decide(self._view, now_s, self._world.rng)
+            actions: Sequence[Action | Move] = decide(self._view, now_s, self._world.rng) or self._moves()
             if not actions:
                 break
             for action in actions:
+                self._before(action)
                 self._view = apply(self._view, action, now_s)
                 self._perform(action)
             self._publish()  # in between as well: DRAINING is told before the end is ordered
@@ -200,7 +229,11 @@ class Fleet:
     def _publish(self) -> None:
         generation = self._snapshot.generation + 1
         snapshot = build_snapshot(
-            self._view, self._plans, generation=generation, wall_offset_s=self._wall_offset_s
+            self._view,
+            list(self._by_id.values()),
+            generation=generation,
+            wall_offset_s=self._wall_offset_s,
+            wanted=self._wanted,
         )
         before = {status.id: status for status in self._snapshot.replicas}
         if (snapshot.models, snapshot.endpoints, snapshot.replicas) == (
@@ -215,9 +248,46 @@ class Fleet:
                 _log.info("replica", replica=status.id, state=str(status.state), reason=status.reason)
         self._guarded("on_snapshot", lambda: self._on_snapshot(snapshot))
 
+    # --- changes --------------------------------------------------------------------------------------------------
+
+    def _held(self) -> list[rollout.Held]:
+        return [
+            rollout.Held(
+                plan=self._by_id[replica.id],
+                state=replica.state,
+                leaving=replica.leaving,
+                has_process=replica.process is not None,
+            )
+            for replica in self._view.replicas
+        ]
+
+    def _moves(self) -> list[Move]:
+        if self._view.stopping:
+            return []
+        found = rollout.moves(self._held(), self._wanted)
+        return [replace(m, base=self._last_incarnation(m.id)) if isinstance(m, Add) else m for m in found]
+
+    def _last_incarnation(self, replica_id: str) -> int:
+        replica = self._view.find(replica_id)
+        return replica.incarnation if replica else self._incarnations.get(replica_id, 0)
+
+    def _before(self, action: Action | Move) -> None:
+        """Keep the books of who is there."""
+        if isinstance(action, Add):
+            self._by_id[action.id] = action.plan
+            self._questions[action.id] = set()
+        elif isinstance(action, Forget):
+            self._incarnations[action.id] = self._last_incarnation(action.id)
+            self._launches.pop(action.id, None)
+            del self._by_id[action.id]
+            for question in self._questions.pop(action.id):
+                question.cancel()
+        if isinstance(action, Add | Leave | Forget):
+            _log.info("rollout", replica=action.id, move=type(action).__name__.lower())
+
     # --- orders ---------------------------------------------------------------------------------------------------
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: Action | Move) -> None:
         if isinstance(action, LaunchOrder):
             self._launch(action)
         elif isinstance(action, Ask):
@@ -333,11 +403,10 @@ class Fleet:
 
     def _post(self, fact: Fact) -> bool:
         """Queue a fact; False when the queue is full, which no replica's own facts can make it."""
-        try:
-            self._queue.put_nowait(fact)
-        except asyncio.QueueFull:
+        if self._queue.qsize() >= _QUEUE_FACTS + _QUEUE_FACTS_PER_REPLICA * len(self._by_id):
             _log.error("fact refused: the queue is full", fact=type(fact).__name__)
             return False
+        self._queue.put_nowait(fact)
         return True
 
     def _guarded(self, what: str, call: Callable[[], None]) -> None:

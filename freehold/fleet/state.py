@@ -15,17 +15,22 @@ from freehold.engines.base import ExitCause, ExitKind
 from freehold.fleet.events import (
     Abandon,
     About,
+    Add,
     Answered,
     Ask,
+    ChangeAsked,
     Cordon,
     Ending,
     Event,
     Exited,
+    Forget,
     GiveUp,
     Kill,
     Launch,
+    Leave,
     Measure,
     Measured,
+    Move,
     RestartAsked,
     Schedule,
     Settle,
@@ -103,6 +108,10 @@ class Replica:
     state: State = State.PENDING
     since_s: float = 0.0
     incarnation: int = 0
+    base: int = 0
+    """Incarnations that earlier replicas of this id have had."""
+    leaving: bool = False
+    """It is not wanted any more."""
     process: Process | None = None
     after: After = After.COUNT
     asking: bool = False
@@ -135,23 +144,30 @@ class FleetView:
         """Return the replica of that id, or None."""
         return next((r for r in self.replicas if r.id == replica_id), None)
 
+    def ends(self, replica: Replica) -> bool:
+        """Return whether a replica is to end for good."""
+        return self.stopping or replica.leaving
+
 
 def first_view(plans: Iterable[ReplicaPlan], settings: FleetSettings, now_s: float) -> FleetView:
     """Return the view before anything has happened: every replica PENDING."""
     return FleetView(
         settings=settings,
         born_s=now_s,
-        replicas=tuple(
-            Replica(
-                id=plan.id,
-                managed=plan.engine.managed,
-                metered=plan.engine.managed and plan.engine.metrics_path is not None,
-                url="" if plan.engine.managed else plan.url,
-                since_s=now_s,
-                ask_due_s=now_s,
-            )
-            for plan in plans
-        ),
+        replicas=tuple(_replica(plan, now_s) for plan in plans),
+    )
+
+
+def _replica(plan: ReplicaPlan, now_s: float, base: int = 0) -> Replica:
+    return Replica(
+        id=plan.id,
+        managed=plan.engine.managed,
+        metered=plan.engine.managed and plan.engine.metrics_path is not None,
+        url="" if plan.engine.managed else plan.url,
+        since_s=now_s,
+        ask_due_s=now_s,
+        incarnation=base,
+        base=base,
     )
 
 
@@ -160,9 +176,21 @@ def apply(view: FleetView, event: Event, now_s: float) -> FleetView:
     if isinstance(event, StopAsked):
         return _stop_asked(view, event)
     if isinstance(event, RestartAsked):
-        return _on_replica(view, event.id, lambda r: r if view.stopping else _restart_asked(r, now_s))
+        return _on_replica(view, event.id, lambda r: r if view.ends(r) else _restart_asked(r, now_s))
+    if isinstance(event, ChangeAsked):
+        return replace(view, settings=event.settings)
+    if isinstance(event, Add | Leave | Forget):
+        return _moved(view, event, now_s)
     settings = view.settings
     return _on_replica(view, event.id, lambda r: _about(event, r, settings, now_s))
+
+
+def _moved(view: FleetView, move: Move, now_s: float) -> FleetView:
+    if isinstance(move, Leave):
+        return _on_replica(view, move.id, lambda r: replace(r, leaving=True, after=After.STOP))
+    others = tuple(r for r in view.replicas if r.id != move.id)
+    added = (_replica(move.plan, now_s, move.base),) if isinstance(move, Add) else ()
+    return replace(view, replicas=(*others, *added))
 
 
 def _on_replica(view: FleetView, replica_id: str, change: Callable[[Replica], Replica]) -> FleetView:

@@ -7,6 +7,7 @@ so there are no stale locks. Nothing here is needed to serve; it holds no secret
 import contextlib
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,15 +50,15 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateDir:
-    """A directory of mode 0700 for one controller at a time.
+    """A directory for one controller at a time; made with mode 0700, one that is there already is left as it is.
 
-    Raises Permanent when the directory cannot be made or belongs to somebody else.
+    Raises Permanent when the directory cannot be made, belongs to somebody else, or anybody may write to it.
     """
 
     def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self.path = path
         self._clock = clock
-        self._lock = FileLock(path / _LOCK, mode=0o600, fallback_to_soft=False)
+        self._lock = FileLock(path / _LOCK, mode=0o600, fallback_to_soft=False, thread_local=False)
 
     def claim(self, *, config_path: str) -> Running | None:
         """Take the directory; returns None, or who has it already.
@@ -78,6 +79,20 @@ class StateDir:
         )
         self._write(_RUNNING, msgspec.json.encode(me))
         return None
+
+    def claim_again(self, *, config_path: str) -> Running | None:
+        """Take the directory anew after it was removed: what was locked is gone with it; returns as `claim` does."""
+        self._lock.release()
+        other = self.claim(config_path=config_path)
+        if other is None:
+            with contextlib.suppress(OSError):
+                self.logs.mkdir(mode=0o700, exist_ok=True)
+        return other
+
+    def whole(self) -> bool:
+        """Return whether the directory still says that it is ours, and where we listen."""
+        told = self._read(_RUNNING, Running)
+        return told is not None and told.pid == os.getpid() and (self.path / _SOCKET).exists()
 
     def release(self) -> None:
         """Give the directory back; nothing happens when it was not ours."""
@@ -150,11 +165,16 @@ class StateDir:
     def _make(self) -> None:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.path.stat().st_uid != os.geteuid():
-                raise Permanent(f"{self.path} belongs to another user", hint="choose another state directory")
-            self.path.chmod(0o700)
+            seen = self.path.stat()
         except OSError as exc:
             raise Permanent(f"cannot use the state directory {self.path}: {exc.strerror}") from exc
+        if seen.st_uid != os.geteuid():
+            raise Permanent(f"{self.path} belongs to another user", hint="choose another state directory")
+        if seen.st_mode & stat.S_IWOTH:
+            # Whoever may write here could put a socket of his own in the place of ours.
+            raise Permanent(
+                f"everybody may write to {self.path}", hint=f"chmod o-w {self.path}, or name a folder in it"
+            )
 
     def _write(self, name: str, content: bytes) -> None:
         """Replace a file whole, so that no reader ever sees half of it."""

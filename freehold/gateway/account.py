@@ -1,6 +1,6 @@
-"""What one request came to, once it is over: into the ledger, the model's estimate and the caller's limits.
+"""What one request came to, once it is over: into ledger, access log, the model's estimate and the caller's limits.
 
-Called before the last bytes of an answer leave. What was used is read from the answer once and told to all three, so
+Called before the last bytes of an answer leave. What was used is read from the answer once and told to all, so
 that they cannot differ. It decides nothing about the request and never fails it.
 """
 
@@ -13,9 +13,16 @@ if TYPE_CHECKING:
 
 
 def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int) -> None:
-    """Write down a request that some engine was asked; `last_bytes` of its answer are about to leave."""
+    """Write a request down; `last_bytes` of its answer are about to leave.
+
+    One that ended in the queue, so that no engine was asked, came to nothing: only the access log is told.
+    """
     request, gateway = exchange.request, exchange.gateway
     now_s = gateway.now_s()
+    if not exchange.attempts:
+        exchange.waited_s = now_s - exchange.started_s
+        gateway.access.refused(request, exchange, status=status, code=exchange.code)
+        return
     first_s = now_s if exchange.first_s is None and last_bytes and request.stream else exchange.first_s
     ending = Ending(
         model=exchange.model.entry.name,
@@ -33,6 +40,7 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
     heard = hear(ending, request.path)
     if gateway.recorder is not None:
         gateway.recorder.note(request, ending, heard)
+    gateway.access.note(exchange, ending, heard.usage)
     exchange.model.admission.learn(exchange, heard.usage)
     if request.grant is not None:
         request.grant.learn(heard.usage, heard.tokens, len(request.body))

@@ -38,6 +38,15 @@ _WORDS: dict[Reason, str] = {
 _AFTER_A_WAIT = frozenset({"pushed_out", "waited_too_long", "deadline_passed", "no_replica"})
 
 
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
+        max_requests=settings.queue_max_requests,
+        max_tokens=settings.queue_max_tokens,
+        max_wait_s=settings.queue_max_wait_s,
+        overload_wait_s=settings.queue_overload_wait_s,
+    )
+
+
 class Applicant:
     """What the queue keeps of an exchange. Defaults stand on the class, since most requests never wait."""
 
@@ -55,6 +64,10 @@ class Applicant:
     """Its place in the queue, while it waits for its first start."""
     tried: frozenset[str] = frozenset()
     """Targets that failed this request."""
+    waited_s = 0.0
+    """How long it waited for its first start, or in vain."""
+    code = ""
+    """Why it failed, once it has: an error's code."""
 
     def belongs_to(self, caller: Caller) -> None:
         """Wait in this caller's turn from now on."""
@@ -69,14 +82,7 @@ class Admission:
 
     def __init__(self, model: "Model", settings: Settings) -> None:
         self.model = model
-        self.line: Line[Exchange] = Line(
-            Bounds(
-                max_requests=settings.queue_max_requests,
-                max_tokens=settings.queue_max_tokens,
-                max_wait_s=settings.queue_max_wait_s,
-                overload_wait_s=settings.queue_overload_wait_s,
-            )
-        )
+        self.line: Line[Exchange] = Line(_bounds(settings))
         self.estimate = Estimate(context_tokens=model.entry.max_context_tokens)
         self._again: dict[Exchange, float] = {}
         """Exchanges that look for another target, with the time until which they may."""
@@ -85,6 +91,10 @@ class Admission:
 
     def __repr__(self) -> str:
         return f"<Admission {self.model.entry.name} {self.line!r}>"
+
+    def retune(self, settings: Settings) -> None:
+        """Go on by other bounds; who waits already is not turned away by them before its time."""
+        self.line.bounds = _bounds(settings)
 
     # What an exchange calls
 
@@ -178,7 +188,8 @@ class Admission:
         if target is None:
             return False
         self.line.take(claim, now_s)
-        self.model.meters.waited(now_s - claim.arrived_s)
+        claim.owner.waited_s = waited_s = now_s - claim.arrived_s
+        self.model.meters.waited(waited_s)
         claim.owner.claim = None
         claim.owner.proceed(target)
         return True
@@ -216,7 +227,7 @@ class Admission:
             exchange.turn_away(self._refusal(each))
 
     def _refusal(self, turned: Turned["Exchange"]) -> Refusal:
-        waited_s = self._now_s() - turned.claim.arrived_s
+        turned.claim.owner.waited_s = waited_s = self._now_s() - turned.claim.arrived_s
         message = _WORDS[turned.reason].format(name=self.model.entry.name)
         if turned.reason in _AFTER_A_WAIT:
             message = f"{message} It waited {waited_s:.3f} s."

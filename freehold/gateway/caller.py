@@ -26,6 +26,7 @@ class Caller:
         "models",
         "record",
         "reserved",
+        "timeout_s",
     )
 
     def __init__(self, record: KeyRecord, now_ms: int) -> None:
@@ -51,6 +52,7 @@ class Caller:
         self.hash = bytes.fromhex(record.hash)
         self.ends_s = 0.0 if record.revoked_s is not None else record.expires_s or inf
         """Unix seconds from which on it is refused."""
+        self.timeout_s = inf if limits.timeout_s is None else limits.timeout_s
         self.models = frozenset(limits.models)
         counted = (limits.tokens_per_minute, limits.monthly_tokens)
         self.counts_tokens = any(limit is not None for limit in counted)

@@ -8,6 +8,7 @@ gateway process counts for itself. Nothing here waits: keys file and budgets are
 import asyncio
 import contextlib
 from hmac import compare_digest
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,8 @@ class Callers:
         caller = self._by_hash.get(digest)
         if caller is not None and compare_digest(caller.hash, digest) and self._wall_s < caller.ends_s:
             request.caller, request.key_id = caller, caller.id
+            if request.timeout_s == inf:
+                request.timeout_s = caller.timeout_s
             return None
         if request.url.partition(b"?")[0] in self._open:
             return None

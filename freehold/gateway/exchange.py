@@ -75,6 +75,7 @@ class Exchange(Applicant):
         self.client = client
         self.model = model
         self.request = request
+        self._times = gateway.settings  # as they are now: a reload cuts nobody
         self.started_s = self._begun_s = self._heard_s = gateway.now_s()
         if request.caller is not None:
             self.belongs_to(request.caller)
@@ -90,8 +91,8 @@ class Exchange(Applicant):
 
     @property
     def deadline_s(self) -> float:
-        """Return when the whole answer must be there, on the loop's clock."""
-        return self.started_s + min(self.request.timeout_s, self.gateway.settings.total_s)
+        """Return when the whole answer must be there, on the loop's clock: the first of all limits that there are."""
+        return self.started_s + min(self.request.timeout_s, self._times.total_s)
 
     # Sending
 
@@ -357,7 +358,7 @@ class Exchange(Applicant):
         """End a stream that can no longer be finished, in a way that no client takes for the end."""
         assert self._head is not None
         self.gateway.meters.cut(self.model.entry.name, reason)
-        at = self.target.id if self.target else ""
+        self.code, at = reason, self.target.id if self.target else ""
         self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
         self._finish(502)
         assert self.passing is not None
@@ -371,6 +372,7 @@ class Exchange(Applicant):
 
     def _refuse(self, refusal: Refusal) -> None:
         # An engine was asked, so the request is counted by its status and not among those that no engine saw.
+        self.code = refusal.error.code or ""
         self._finish(refusal.error.status)
         self.client.refuse(replace(refusal, by_engine=True), self.request)
 
@@ -415,7 +417,7 @@ class Exchange(Applicant):
 
     def check(self, now_s: float) -> None:
         """Enforce the time limits; called about twice a second."""
-        times = self.gateway.settings
+        times = self._times
         if self.claim is not None:
             return  # the queue has its own
         if now_s >= self.deadline_s:
@@ -427,6 +429,7 @@ class Exchange(Applicant):
         elif self._paused_s is not None:
             if now_s - self._paused_s > times.client_stall_s:
                 self.gateway.meters.cut(self.model.entry.name, "client_stall")
+                self.code = "client_stall"
                 self._stop_engine()
                 self._finish(499)
                 self.client.abort()

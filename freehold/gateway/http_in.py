@@ -401,7 +401,9 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, refusal: Refusal, request: Request) -> None:
         """Write an error answer."""
         if not refusal.by_engine:
-            self.gateway.meters.refused(refusal.error.code or str(refusal.error.status))
+            status, code = refusal.error.status, refusal.error.code or ""
+            self.gateway.meters.refused(code or str(status), status=status)
+            self.gateway.access.refused(request, self.exchange, status=status, code=code)
         body = refuse.body(refusal.error, request.path)
         extra = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
         if refusal.retry_after_s is not None:

@@ -52,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """Whose requests are served first when requests wait: lower first."""
     weight: Annotated[int, msgspec.Meta(ge=1, le=WEIGHT_MAX)] = 1
     """Its share beside other keys of the same priority when requests wait."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86400)] | None = None
+    """Within which time an answer must be whole where the request itself does not say; None: `timeouts.total`."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -18,7 +18,18 @@ from freehold.core.clock import monotonic_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway.settings import Settings
-from freehold.gateway.wire import LINE_BYTES_MAX, Down, Drain, Drained, Endpoints, Start, Stats, line, ups
+from freehold.gateway.wire import (
+    LINE_BYTES_MAX,
+    Down,
+    Drain,
+    Drained,
+    Endpoints,
+    Retune,
+    Start,
+    Stats,
+    line,
+    ups,
+)
 from freehold.telemetry.logs import get_logger
 
 _UNSENT_BYTES_MAX = (
@@ -77,6 +88,11 @@ class GatewayLink:
         self._snapshot = snapshot
         self._unsent = True
         self._flush()
+
+    def retune(self, settings: Settings) -> None:
+        """Give the gateway other settings, also the one that follows should it have to be started again."""
+        self._settings = settings
+        self._say(Retune(settings))
 
     async def run(self) -> None:
         """Keep a gateway running until `stop` was called and it has ended."""

@@ -26,9 +26,10 @@ class Meters:
         """Return the counters of one model's requests."""
         return ModelMeters(self, model)
 
-    def refused(self, reason: str) -> None:
-        """Count one request that the gateway itself refused."""
+    def refused(self, reason: str, *, status: int) -> None:
+        """Count one request that the gateway itself refused; 500 and above is also a failure."""
         self.requests_total += 1
+        self.errors_total += status >= 500
         self.metrics.counter("freehold_gateway_refused_total").add(reason)
 
     def retried(self, model: str, reason: str) -> None:
@@ -82,6 +83,9 @@ class Meters:
             lambda: {(r.model, r.id): r.restarts for r in gateway.directory.snapshot.replicas}
         )
         self.metrics.counter("freehold_log_dropped_total").read_from(lambda: {(): gateway.log_dropped()})
+        self.metrics.counter("freehold_access_log_dropped_total").read_from(
+            lambda: {(): gateway.access.dropped_total}
+        )
 
 
 class ModelMeters:

@@ -12,6 +12,9 @@ from freehold.gateway.keys import Limits
 from freehold.gateway.limits import Over
 
 MESSAGES_PATH = "/v1/messages"
+_BELOW_MESSAGES = (
+    MESSAGES_PATH + "/"
+)  # `count_tokens`, `batches`: not served, and refused in their client's own shape
 RETRY_AFTER_S_MAX = 60
 """Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
 
@@ -181,7 +184,7 @@ def from_engine(status: int, body: bytes) -> ApiError:
 
 def body(error: ApiError, path: str) -> bytes:
     """Return the JSON body of an error for a client of `path`."""
-    if path == MESSAGES_PATH:
+    if path == MESSAGES_PATH or path.startswith(_BELOW_MESSAGES):
         return msgspec.json.encode({"type": "error", "error": _anthropic(error)})
     return msgspec.json.encode({"error": _openai(error)})
 

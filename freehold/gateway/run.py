@@ -24,7 +24,7 @@ from freehold.gateway.http_in_keys import KeyedConnection
 from freehold.gateway.listener import BACKLOG, listen
 from freehold.gateway.service import Gateway
 from freehold.gateway.settings import Settings
-from freehold.gateway.wire import LINE_BYTES_MAX, Drain, Drained, Endpoints, Start, Stats, downs, line
+from freehold.gateway.wire import LINE_BYTES_MAX, Drain, Drained, Endpoints, Retune, Start, Stats, downs, line
 from freehold.telemetry import logs
 
 try:
@@ -89,7 +89,9 @@ class Child:
         await self.stopping.wait()
         self.gateway.log.info("draining", in_flight=self.gateway.in_flight)
         server.close()
-        return await self.gateway.drain()
+        whole = await self.gateway.drain()
+        self.gateway.access.close()
+        return whole
 
     def _allow_connections(self) -> None:
         """Take as many clients as descriptors allow, and say so where that is fewer than it should be."""
@@ -104,6 +106,8 @@ class Child:
         async for message in downs(reader):
             if isinstance(message, Endpoints):
                 self.gateway.apply(message.snapshot)
+            elif isinstance(message, Retune):
+                self.gateway.retune(message.settings)
             elif isinstance(message, Drain):
                 self.stopping.set()
         self.gateway.has_parent = False

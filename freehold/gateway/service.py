@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from freehold.core.clock import wall_s
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway import answers, meter, refuse
+from freehold.gateway.access import AccessLog
 from freehold.gateway.body import read_body
 from freehold.gateway.callers import Callers
 from freehold.gateway.exchange import Exchange
@@ -45,6 +46,7 @@ class Gateway:
         self.meters = Meters()
         self.directory = Directory(self.meters.for_model, settings)
         self.budget = RetryBudget(loop.time())
+        self.access = AccessLog(settings.access_log)
         self.callers = Callers(settings) if settings.keys_path else None
         """Who may ask; None: everybody."""
         self.connections: set[ClientConnection] = set()
@@ -79,6 +81,13 @@ class Gateway:
         if self.directory.apply(snapshot):
             self._snapshot_at_s = self.now_s()
 
+    def retune(self, settings: Settings) -> None:
+        """Go on by other bounds, from the next request on: those that are here keep the time limits they came with."""
+        self.settings = settings
+        self.directory.retune(settings)
+        self.access.change(settings.access_log)
+        self.log.info("settings", generation=settings.generation)
+
     def snapshot_age_s(self) -> float:
         """Return the seconds since the snapshot in use arrived."""
         return self.now_s() - self._snapshot_at_s
@@ -93,6 +102,7 @@ class Gateway:
             snapshot_generation=self.directory.snapshot.generation,
             draining=self.draining,
             log_dropped_total=self.log_dropped(),
+            settings_generation=self.settings.generation,
         )
 
     @property
@@ -148,6 +158,7 @@ class Gateway:
             client.refuse(answer, request)
         else:
             status, body, content_type = answer
+            self.access.answered_here(request, status, len(body))
             client.reply(request, status, body=body, content_type=content_type)
 
     def _local(self, request: Request) -> answers.Answer | Refusal:

@@ -10,6 +10,15 @@ from freehold.spec.model import GatewaySpec
 from freehold.telemetry.logs import LevelName
 
 
+class AccessLogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the access log goes and how much of it is kept."""
+
+    path: str = ""
+    """Empty: there is none."""
+    max_bytes: int = 32 * 1024 * 1024
+    keep: int = 3
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one gateway process; times in seconds, sizes in bytes. freehold.yaml says what each is for."""
 
@@ -27,6 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     client_stall_s: float = 60.0
     total_s: float = 3600.0
     drain_grace_s: float = 30.0
+    access_log: AccessLogSettings = AccessLogSettings()
+    generation: int = 0
+    """Which configuration these come from, counted by the parent."""
     spool_path: str = ""
     """Folder of the ledger's spool; empty: nothing is written down."""
     spool_max_bytes: int = SPOOL_BYTES_MAX
@@ -42,10 +54,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def settings_from(
-    spec: GatewaySpec, *, spool_path: str = "", log_path: str = "", log_level: LevelName = "info"
+    spec: GatewaySpec, *, spool_path: str = "", log_path: str = "", access_path: str = ""
 ) -> Settings:
     """Return the settings that `gateway:` in freehold.yaml asks for."""
-    times = spec.timeouts
+    times, access = spec.timeouts, spec.access_log
     return Settings(
         queue_max_requests=spec.queue.max_requests,
         queue_max_tokens=spec.queue.max_tokens,
@@ -61,8 +73,10 @@ def settings_from(
         client_stall_s=times.client_stall,
         total_s=times.total,
         drain_grace_s=spec.drain_grace,
+        access_log=AccessLogSettings(
+            path=access_path if access.enabled else "", max_bytes=access.max_size, keep=access.keep
+        ),
         spool_path=spool_path,
         metrics_open=spec.address.loopback,
         log_path=log_path,
-        log_level=log_level,
     )

@@ -173,6 +173,12 @@ class Directory:
     def __repr__(self) -> str:
         return f"<Directory generation {self.snapshot.generation}, {len(self._targets)} targets>"
 
+    def retune(self, settings: Settings) -> None:
+        """Let every queue go on by other bounds."""
+        self._settings = settings
+        for model in self.models.values():
+            model.admission.retune(settings)
+
     def apply(self, snapshot: Snapshot) -> bool:
         """Take over a snapshot and return True, or False where it is older than the one in use."""
         if snapshot.generation < self.snapshot.generation:
@@ -191,6 +197,9 @@ class Directory:
         for entry in snapshot.models:
             model = self.models[entry.name]
             model.entry, model.engine = entry, engines[entry.engine]
+        for model in (gone for name, gone in known.items() if name not in self.models):
+            model.targets = []  # what is under way goes on, what waits is told
+            model.admission.targets_changed()
         for name, model in self.models.items():
             model.targets = [t for t in self._targets.values() if t.endpoint.model == name]
             model.admission.targets_changed()

@@ -1,6 +1,6 @@
 """The words on the socket pair between the gateway child and its parent: JSON lines, bounded, in both directions.
 
-Down go settings (once, first), snapshots, and the order to drain; up go statistics about once a second and the news
+Down go settings (first, and again when they change), snapshots, and the order to drain; up go statistics about once a second and the news
 that all is drained. Who closes the pair is gone: nothing else is inferred from silence.
 """
 
@@ -28,6 +28,12 @@ class Endpoints(msgspec.Struct, frozen=True, tag="endpoints"):
     snapshot: Snapshot
 
 
+class Retune(msgspec.Struct, frozen=True, tag="retune"):
+    """Other settings, from now on."""
+
+    settings: Settings
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Finish and end."""
 
@@ -44,7 +50,7 @@ class Drained(msgspec.Struct, frozen=True, tag="drained"):
     whole: bool
 
 
-Down = Start | Endpoints | Drain
+Down = Start | Endpoints | Retune | Drain
 Up = Stats | Drained
 _DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
 _UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)

@@ -3,12 +3,15 @@
 A variable's name is `FREEHOLD_` and the path of its key in capitals with `__` between the levels:
 `FREEHOLD_GATEWAY__LISTEN`, `FREEHOLD_GATEWAY__QUEUE__MAX_REQUESTS`, `FREEHOLD_FLEET__STOP_GRACE`; `FREEHOLD_LISTEN` is
 short for the first. Every single value outside `models` has one; lists and models stand in the file alone. A variable
-that is empty counts as not set. Every other `FREEHOLD_` name with `__` in it is a mistake; names without `__`
-(`FREEHOLD_STATE_DIR`, `FREEHOLD_CACHE_DIR`, `FREEHOLD_CONFIG`, `FREEHOLD_LOG_LEVEL`…) are not configuration and left alone.
+that is empty counts as not set. Every other `FREEHOLD_` name with `__` in it is a mistake. So is one without `__` that
+is nearly a name that means something (`OTHERS` are read elsewhere); what is far from all of them is left alone, since
+others write such names too: Kubernetes gives every container `FREEHOLD_PORT`, `FREEHOLD_SERVICE_HOST` and so on where a
+service is called freehold.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 
 from pydantic import BaseModel
@@ -23,6 +26,11 @@ PREFIX = "FREEHOLD_"
 LEVEL = "__"
 ALIASES: Mapping[str, tuple[str, ...]] = {"FREEHOLD_LISTEN": ("gateway", "listen")}
 """Short names of variables."""
+OTHERS = frozenset(
+    {"FREEHOLD_CACHE_DIR", "FREEHOLD_CONFIG", "FREEHOLD_LAUNCH", "FREEHOLD_LOG_LEVEL", "FREEHOLD_STATE_DIR"}
+)
+"""Variables that are no configuration: what the command line, the logs and the fleet read."""
+_NEARLY = 0.75  # Of difflib's ratio, after the prefix: two letters swapped or missing, no other word. Our own choice.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +65,8 @@ def from_environment(env: Mapping[str, str]) -> tuple[list[Setting], list[Mistak
             settings.append(Setting(path=path, value=_read(text, path), source=name))
         elif LEVEL in name:
             mistakes.append(_unknown(name, known))
+        elif name not in OTHERS and (meant := _nearly(name, [*known, *OTHERS])):
+            mistakes.append(Mistake(Place(0, 0, name), "unknown variable", f"did you mean {meant!r}?"))
     return settings, mistakes + _contradictions(settings)
 
 
@@ -122,6 +132,13 @@ def _unknown(name: str, known: Mapping[str, tuple[str, ...]]) -> Mistake:
     if later.is_later(path):
         return Mistake(place, f"{'.'.join(path)} {later.LATER}", "unset the variable")
     return Mistake(place, "unknown variable", nearest_hint(name, known))
+
+
+def _nearly(name: str, known: Iterable[str]) -> str:
+    """Return the name that was probably meant; empty: this one is not ours."""
+    words = [each.removeprefix(PREFIX) for each in known]
+    near = get_close_matches(name.removeprefix(PREFIX), words, n=1, cutoff=_NEARLY)
+    return PREFIX + near[0] if near else ""
 
 
 def _contradictions(settings: list[Setting]) -> list[Mistake]:

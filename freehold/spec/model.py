@@ -10,12 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from freehold.core.events import MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import AnyScalar, Duration, Listed, OneOf, Shaped, Size, duration, size
-from freehold.spec.shapes import Listen
-
-EXTERNAL = "external"
-"""The one engine that Freehold does not start: somebody else runs its endpoints."""
+from freehold.spec.shapes import EXTERNAL, Listen
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -153,6 +151,18 @@ class TimeoutsSpec(_Section):
     costs 1 s (RFC 6298)."""
 
 
+class AccessLogSpec(_Section):
+    """A line per request that is over, never with a word of what was asked or answered (`freehold logs access`)."""
+
+    enabled: bool = True
+    """Whether there is one. Default true: without it nobody can say afterwards which request was slow, or why."""
+    max_size: Annotated[int, Size(least="64KiB", most="1TiB")] = size("32MiB")
+    """Size at which the file is put aside and a new one begun, 64KiB to 1TiB. Default 32MiB: some 100,000 requests."""
+    keep: int = Field(default=3, ge=0, le=1000)
+    """Files kept besides the present one, 0 to 1000; older ones are deleted. Default 3: with the default size 128 MiB
+    in all, as for the other logs."""
+
+
 class GatewaySpec(_Section):
     """The HTTP side: what clients connect to."""
 
@@ -188,6 +198,9 @@ class GatewaySpec(_Section):
     """How long streams may go on after the gateway was told to stop, 0s to 24h. Default 30s, what Kubernetes gives a
     pod (terminationGracePeriodSeconds)."""
 
+    access_log: AccessLogSpec = Field(default_factory=AccessLogSpec)
+    """A line per request that is over."""
+
     @property
     def address(self) -> Listen:
         """Return `listen` in parts."""
@@ -216,7 +229,7 @@ class Spec(_Section):
 
     version: Annotated[int, OneOf(values=(1,))]
     """The version of this file's format. Always 1; no default, so that a later release can tell old files."""
-    models: Annotated[tuple[ModelSpec, ...], Listed(least=1, most=256)]
+    models: Annotated[tuple[ModelSpec, ...], Listed(least=1, most=MODELS_MAX)]
     """The models to serve, 1 to 256. No default: without one there is nothing to run."""
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
     """The HTTP side: what clients connect to."""

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from freehold.spec import later, shapes
 from freehold.spec.explain import dotted
-from freehold.spec.model import EXTERNAL
 from freehold.spec.places import Mistake, Path, Tree
 from freehold.spec.problems import nearest_hint
+from freehold.spec.shapes import EXTERNAL
 
 _MANAGED_NEEDS = ("source", "sha256")
 _MANAGED_HAS_NO = ("endpoints", "upstream_model", "api_key_env", "api_key_file")

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from freehold.spec.model import EXTERNAL, Spec
+from freehold.spec.model import Spec
+from freehold.spec.shapes import EXTERNAL
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """The dialect that pydantic writes (its documentation, "JSON Schema")."""

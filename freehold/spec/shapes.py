@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
+EXTERNAL = "external"
+"""The one engine that Freehold does not start: somebody else runs its endpoints."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 """A model's name: it becomes a label of metrics, an id and part of file names. Limit 63: a DNS label (RFC 1035, 2.3.4)."""
 SHA256_PATTERN = r"^[0-9A-Fa-f]{64}$"
@@ -54,11 +56,16 @@ class Listen:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether `host` is localhost, ::1 or in 127.0.0.0/8 (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
+    """Return whether `host` is localhost, ::1 or in 127.0.0.0/8 (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
+
+    Also an IPv4 address written as IPv6, `::ffff:127.0.0.1` (RFC 4291, 2.5.5.2): it is the same address.
+    """
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return host.lower() == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
 
 
 def parse_listen(text: str) -> Listen | None:

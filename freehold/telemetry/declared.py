@@ -7,6 +7,8 @@ and labels are public: the golden file tests/golden/metrics.txt shows every chan
 from dataclasses import dataclass
 from typing import Literal
 
+from freehold.core.events import MODELS_MAX
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 
@@ -44,8 +46,8 @@ REQUEST_BUCKETS_S = (
 )
 """Source: vLLM's `vllm:e2e_request_latency_seconds` (vllm/v1/metrics/loggers.py), so that dashboards line up."""
 
-MODEL = Label(name="model", at_most=64)
-"""Models come from freehold.yaml, never from a request; 64 is more than one stack serves."""
+MODEL = Label(name="model", at_most=MODELS_MAX)
+"""Models come from freehold.yaml, never from a request."""
 PATH = Label(name="path", at_most=16)
 """Only the gateway's known paths are passed here; there are fewer than 16."""
 CODE = Label(name="code", at_most=32)
@@ -229,6 +231,11 @@ DECLARED: tuple[Declared, ...] = (
         name="freehold_log_dropped_total",
         kind="counter",
         help="Log records lost because the log's disk or reader was too slow or failed.",
+    ),
+    Declared(
+        name="freehold_access_log_dropped_total",
+        kind="counter",
+        help="Lines of the access log lost because its disk was too slow or failed.",
     ),
     Declared(
         name="freehold_bugs_total",

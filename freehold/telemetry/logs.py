@@ -64,7 +64,9 @@ def configure(
     A second call replaces the first, which then must still be closed by its owner.
     """
     file = FileTarget(target, max_bytes=max_bytes, backups=backups) if isinstance(target, Path) else None
-    writer = LineWriter(file or StreamTarget(cast("HasFileno", target)), queue_records=queue_records)
+    writer: LineWriter[bytes] = LineWriter(
+        file or StreamTarget(cast("HasFileno", target)), queue_records=queue_records, render=bytes
+    )
     bridge = _LibraryBridge(LIBRARY_LEVEL)
     _install(writer.offer, level)
     logging.getLogger().addHandler(bridge)
@@ -75,7 +77,7 @@ def configure(
 class LogHandle:
     """A configured log."""
 
-    writer: LineWriter
+    writer: LineWriter[bytes]
     bridge: logging.Handler
 
     def __post_init__(self) -> None:

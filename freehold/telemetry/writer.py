@@ -4,6 +4,9 @@ The idea: `offer` appends to a C queue (no lock that a signal handler could find
 the thread opens, writes and rotates. A hung or failing target therefore costs records, never time, and the loss is
 counted, and written down once the target works again.
 
+Whoever has no time to format gives `render` and offers something cheaper; with `linger_s` the thread sleeps a little
+between two writes, so that a busy caller does not wake it for each line.
+
 What it deliberately does not do: it promises no record on disk, writes one file per process only (rotation by two
 writers would lose lines), and knows nothing of what a line means.
 """
@@ -13,11 +16,14 @@ import os
 import queue
 import select
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 BATCH_LINES = 256
 """Most lines of one write: bounds the memory a hung write holds besides the queue."""
+Item = TypeVar("Item")
+"""What is offered: a line, or what it is rendered from."""
 
 
 class HasFileno(Protocol):
@@ -72,6 +78,10 @@ class FileTarget:
             with contextlib.suppress(OSError):  # a failing disk reports its failure once more on close
                 os.close(fd)
 
+    def bound(self, *, max_bytes: int, backups: int) -> None:
+        """Change the bounds from the next write on; may be called from any thread."""
+        self._max_bytes, self._backups = max_bytes, backups
+
     def _rotate(self) -> None:
         self.close()
         for index in range(self._backups, 0, -1):
@@ -85,13 +95,26 @@ class FileTarget:
         return self._path.with_name(f"{self._path.name}.{index}") if index else self._path
 
 
-class LineWriter:
-    """The queue and its thread. `offer` may be called from any thread and from a signal handler."""
+class LineWriter(Generic[Item]):
+    """The queue and its thread. `offer` may be called from any thread and from a signal handler.
 
-    def __init__(self, target: StreamTarget | FileTarget, *, queue_records: int) -> None:
+    `render` makes a line that ends in a newline of what was offered, on the thread; it must be total.
+    """
+
+    def __init__(
+        self,
+        target: StreamTarget | FileTarget,
+        *,
+        queue_records: int,
+        render: Callable[[Item], bytes],
+        linger_s: float = 0.0,
+    ) -> None:
         self._target = target
         self._queue_records = queue_records
-        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._render = render
+        self._linger_s = linger_s
+        self._ending = threading.Event()
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._lock = threading.RLock()  # taken only on a loss; reentrant for the sake of signal handlers
         self._lost = 0
         self._closed = False
@@ -109,19 +132,24 @@ class LineWriter:
         """Lines that will never be written: the queue was full, the write failed, or the writer was closed."""
         return self._lost
 
-    def offer(self, line: bytes) -> bool:
-        """Queue a line that ends in a newline; return False when it was dropped instead. Never blocks."""
+    def offer(self, item: Item) -> bool:
+        """Queue a line, or what makes one; return False when it was dropped instead. Never blocks."""
         if self._closed or self._queue.qsize() >= self._queue_records:
             self._lose(1)
             return False
-        self._queue.put(line)
+        self._queue.put(item)
         return True
+
+    def finish(self) -> None:
+        """Take no more and let the thread write what is queued, without waiting for it."""
+        if not self._closed:
+            self._closed = True
+            self._ending.set()
+            self._queue.put(None)
 
     def close(self, timeout_s: float) -> bool:
         """Write what is queued for at most `timeout_s` seconds; return whether all of it was written."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
+        self.finish()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._lose(self._drain() + self._pending_lines)
@@ -153,12 +181,14 @@ class LineWriter:
     def _next_batch(self) -> tuple[list[bytes], bool]:
         """Wait for a line, take what else is there up to a batch, and say whether the end was among it."""
         batch: list[bytes] = []
-        line = self._queue.get()
-        while line is not None:
-            batch.append(line)
+        item = self._queue.get()
+        if self._linger_s and self._queue.empty():
+            self._ending.wait(self._linger_s)
+        while item is not None:
+            batch.append(self._render(item))
             if len(batch) >= BATCH_LINES or self._queue.empty():
                 return batch, False
-            line = self._queue.get()
+            item = self._queue.get()
         return batch, True
 
     def _write(self, note: bytes, batch: list[bytes]) -> bool:

@@ -1,7 +1,7 @@
 """The contract of an engine with its program running: starts the real child and holds it to what its file says.
 
 For a managed engine with weights that this machine can run. It measures nothing but the start and the end, and it
-does not supervise: restarts, groups and orphans are the fleet's part.
+does not supervise: restarts, groups and orphans are the fleet's part. It needs psutil, which Freehold at work does not.
 """
 
 import contextlib

@@ -33,6 +33,7 @@ RECORD = ".record.json"
 QUARANTINE_KEPT = 4
 """Refused files kept for inspection, newest first. Source: our choice; weights are large and evidence is rarely read."""
 
+_PRIVATE = 0o600  # rw------- of chmod(2): nobody else takes refused bytes for weights, their owner may look
 _READ_ONLY = 0o444  # r--r--r-- of chmod(2): whoever reads the store shares it, nobody writes it by accident
 
 
@@ -179,6 +180,7 @@ class Blobs:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         moved = file.rename(folder / safe_name(note.name))
+        moved.chmod(_PRIVATE)
         _write(folder / RECORD, note)
         shutil.rmtree(self._blobs / expected_sha256, ignore_errors=True)
         self.drop_scratch(expected_sha256)

@@ -8,13 +8,16 @@ hash is fetched once more from its first byte before anyone is blamed.
 import netrc
 import os
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -68,7 +71,7 @@ class _Range:
 
 def fetch(source: HttpsSource, job: Job) -> Fetched:
     """Return the complete file; raises `Temporary` when tries are spent, `Permanent`, `DiskFull` or OSError."""
-    with _client() as client:
+    with _client(source.url) as client:
         download = _Download(client, source.url, job)
         fetched = download.run()
         if download.continued and fetched.sha256 != job.want_sha256:
@@ -223,14 +226,14 @@ def transport_error(error: Exception, what: str) -> FreeholdError:
     )
 
 
-def _client() -> httpx2.Client:
+def _client(url: str) -> httpx2.Client:
     return httpx2.Client(
         auth=_netrc_auth(),
         follow_redirects=True,
         max_redirects=MOST_REDIRECTS,
         timeout=httpx2.Timeout(READ_S, connect=CONNECT_S),
         headers={"Accept-Encoding": "identity", "User-Agent": f"freehold/{__version__}"},
-        event_hooks={"request": [_refuse_bad_hop]},
+        event_hooks={"request": [lambda request: _refuse_bad_hop(url, str(request.url))]},
     )
 
 
@@ -244,8 +247,47 @@ def _netrc_auth() -> httpx2.Auth | None:
         raise Permanent(f"cannot read logins: {error}", hint="mend ~/.netrc") from error
 
 
-def _refuse_bad_hop(request: httpx2.Request) -> None:
-    mistake = url_mistake(str(request.url))
+def redirect_mistake(start: str, hop: str) -> str | None:
+    """Return why a fetch that began at `start` does not go on to `hop`, or None.
+
+    No server sends us from https to plain http, nor to this machine or its link (where clouds keep their metadata)
+    unless the fetch began there. Only addresses are judged: what a name resolves to is the resolver's word.
+    """
+    if mistake := url_mistake(hop):
+        return mistake
+    begun, next_one = urlsplit(start), urlsplit(hop)
+    if begun.scheme == "https" and next_one.scheme == "http":
+        return f"from https to plain http, {shown_url(hop)}"
+    reach = _reach(next_one.hostname or "")
+    if reach and reach != _reach(begun.hostname or ""):
+        return f"from {begun.hostname} to {next_one.hostname}, which is {reach}"
+    return None
+
+
+def _reach(host: str) -> str:
+    """Return in words how near an address is; empty: it is no nearer than any other."""
+    if host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost"):
+        return "this machine itself"
+    try:
+        address = ip_address(_plain(host))
+    except ValueError:
+        return ""
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback or address.is_unspecified:
+        return "this machine itself"
+    return "on this machine's link" if address.is_link_local else ""
+
+
+def _plain(host: str) -> str:
+    """Return an IPv4 address in one of its old spellings (`127.1`, `0x7f.1`, `2130706433`) as connect(2) takes it."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except (OSError, UnicodeEncodeError):
+        return host
+
+
+def _refuse_bad_hop(start: str, hop: str) -> None:
+    mistake = redirect_mistake(start, hop)
     if mistake:
         raise Permanent(f"redirected to where we do not follow: {mistake}")
 

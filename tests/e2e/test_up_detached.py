@@ -40,7 +40,7 @@ def test_it_returns_when_ready_and_down_ends_everything(box: Box) -> None:
     assert (down.code, down.said["was_running"], down.said["pid"]) == (0, True, status["pid"])
     box.assert_nothing_left()
     assert box.run("status").code == 1
-    assert box.run("down", "--json").said == {"was_running": False, "leftovers_ended": []}
+    assert box.run("down", "--json").said == {"was_running": False, "leftovers_ended": [], "elsewhere": []}
 
 
 def test_in_words_the_summary_is_on_stdout_and_progress_on_stderr(box: Box) -> None:

@@ -1,6 +1,7 @@
 """What a person can type wrong, through the command line's own entry: all of it said, in words and JSON, exit code 2."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 
 from freehold.cli.main import main
+from freehold.cli.place import state_dir_for
+from freehold.fleet.state_dir import StateDir
 
 BROKEN = """\
 version: 1
@@ -178,6 +181,25 @@ def test_a_key_that_is_not_there(home: Path, problems: Callable[..., list[tuple[
     (home / "key").unlink()
     (home / "key").mkdir()
     assert problems("up")[0][1].startswith("cannot read ")
+    (home / "key").rmdir()
+    os.mkfifo(home / "key")
+    assert problems("up")[0][1] == f"cannot read {home}/key: not a regular file", "a pipe is not waited for"
+
+
+def test_a_server_binary_that_is_not_there(
+    home: Path, problems: Callable[..., list[tuple[str, str, str]]]
+) -> None:
+    config = home / "freehold.yaml"
+    there = home / "llama-server"
+    hint = "a path is seen from where freehold up is called; the file must be executable"
+    for name in ("no-such-server", "./llama-server", str(there)):
+        config.write_text(OPTION.replace('{n_ctxx: 4096, n_parallel: "4"}', f"{{server_binary: {name}}}"))
+        place = ("freehold.yaml:7:22", f"server_binary: there is no program {name!r}", hint)
+        assert problems("up") == [place]
+        there.touch(mode=0o644)
+    there.chmod(0o755)
+    config.write_text(OPTION.replace('{n_ctxx: 4096, n_parallel: "4"}', f"{{server_binary: {there}, x: 1}}"))
+    assert [message for _, message, _ in problems("up")] == ["engine llama-cpp has no option 'x'"]
 
 
 def test_a_state_folder_that_cannot_be(home: Path, said: Callable[..., tuple[int, Any]]) -> None:
@@ -220,9 +242,34 @@ def test_where_nothing_runs(said: Callable[..., tuple[int, Any]], home: Path) ->
     code, answer = said("status")
     assert (code, answer["error"]["hint"]) == (1, "freehold up starts one")
     assert answer["error"]["message"] == f"no stack runs here ({home}/state/freehold/example)"
-    assert said("down") == (0, {"was_running": False, "leftovers_ended": []})
+    assert said("down") == (0, {"was_running": False, "leftovers_ended": [], "elsewhere": []})
     assert said("logs")[0] == 1
     assert not (home / "state").exists(), "looking leaves nothing"
+
+
+def test_stacks_that_run_elsewhere_are_named_with_what_to_type(
+    said: Callable[..., tuple[int, Any]], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pid, other, own = os.getpid(), home / "an other.yaml", home / "state" / "freehold" / "own"
+    stacks = [StateDir(state_dir_for(None, other)), StateDir(own)]
+    assert [stack.claim(config_path=str(other)) for stack in stacks] == [None, None]
+    try:
+        hint = said("status")[1]["error"]["hint"].splitlines()
+        assert hint[0] == f"{other} is up (pid {pid}): freehold status --config '{other}'"
+        assert hint[1].endswith(f"freehold status --state-dir {own}")
+        assert f"freehold logs --config '{other}'" in said("logs")[1]["error"]["hint"]
+        code, answer = said("down")
+        assert (code, answer["was_running"]) == (0, False)
+        assert {"config": str(other), "pid": pid, "flags": f"--config '{other}'"} in answer["elsewhere"]
+        assert main(["down"]) == 0
+        assert f"freehold down --config '{other}'" in capsys.readouterr().out
+        hint = said("status", "--config", str(home / "none.yaml"))[1]["error"]["hint"]
+        assert hint.startswith(f"there is no file {home}/none.yaml\n")
+        assert str(own) in hint
+    finally:
+        for stack in stacks:
+            stack.release()
+    assert said("status")[1]["error"]["hint"] == "freehold up starts one"
 
 
 def test_init_overwrites_nothing(home: Path, said: Callable[..., tuple[int, Any]]) -> None:
@@ -242,6 +289,24 @@ def test_init_overwrites_nothing(home: Path, said: Callable[..., tuple[int, Any]
         1,
         "cannot write no/such/x.yaml: No such file or directory",
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("freehold.yaml", "freehold up"),
+        ("../{home}", "freehold up"),
+        ("other.yaml", "freehold up --config other.yaml"),
+        ("a b.yaml", "freehold up --config 'a b.yaml'"),
+        ("folder", "freehold up --config folder/freehold.yaml"),
+    ],
+)
+def test_init_names_the_command_that_finds_the_file(
+    path: str, command: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "folder").mkdir()
+    assert main(["init", path.format(home=home.name)]) == 0
+    assert capsys.readouterr().out.endswith(f"Next: {command}\n")
 
 
 def test_init_to_stdout_writes_no_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

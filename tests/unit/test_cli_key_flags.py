@@ -7,7 +7,7 @@ from freehold.gateway.keys import Limits
 
 NOW_S = 1_800_000_000.0  # 2027-01-15 08:00 UTC
 NONE = dict.fromkeys(
-    ("rpm", "tpm", "concurrency", "monthly_tokens", "models", "priority", "weight", "expires")
+    ("rpm", "tpm", "concurrency", "monthly_tokens", "models", "priority", "weight", "timeout", "expires")
 )
 
 
@@ -22,22 +22,22 @@ def test_no_flags_are_no_limits():
 
 def test_every_flag_is_read():
     wanted = read(rpm="60", tpm="40k", concurrency="4", monthly_tokens="1.5B", models="qwen, llama,qwen",
-                  priority="-5", weight="3", expires="90d")  # fmt: skip
+                  priority="-5", weight="3", timeout="1m30s", expires="90d")  # fmt: skip
     assert wanted == Wanted(
         name="ci",
         limits=Limits(requests_per_minute=60, tokens_per_minute=40_000, concurrency=4, monthly_tokens=1_500_000_000,
-                      models=("qwen", "llama"), priority=-5, weight=3),
+                      models=("qwen", "llama"), priority=-5, weight=3, timeout_s=90.0),
         expires_s=int(NOW_S) + 90 * 86_400,
     )  # fmt: skip
 
 
 def test_every_mistake_is_told_at_once():
     told = read("taken", rpm="0", tpm="many", concurrency="1.5", monthly_tokens="-1", models="lama", priority="high",
-                weight="101", expires="soon")  # fmt: skip
+                weight="101", timeout="-1s", expires="soon")  # fmt: skip
     assert isinstance(told, list)
     assert [line.partition(":")[0] for line in told] == [
         "NAME", "--rpm", "--tpm", "--concurrency", "--monthly-tokens", "--weight", "--models", "--priority",
-        "--expires",
+        "--timeout", "--expires",
     ]  # fmt: skip
 
 
@@ -55,6 +55,8 @@ WRONG = {
     "an empty model": ({"models": "llama,"}, "--models: there is no model '' (known: llama, qwen)"),
     "priority beyond": ({"priority": "20"}, "--priority: must be a whole number from -20 to 19, not '20' (lower is served first"),
     "priority in other digits": ({"priority": "\u0663"}, "--priority: must be a whole number"),
+    "a timeout of nothing": ({"timeout": "0s"}, "--timeout: must be above 0 and at most 24h, not 0s"),
+    "a timeout of days": ({"timeout": "2d"}, "--timeout: must be above 0 and at most 24h, not 2d"),
     "a bare number of days": ({"expires": "90"}, "--expires: must be a duration such as 12h or 90d, or a day as 2027-01-31"),
     "a day that is over": ({"expires": "2027-01-15"}, "--expires: must lie in the next ten years"),
     "no time at all": ({"expires": "0s"}, "--expires: must lie in the next ten years"),

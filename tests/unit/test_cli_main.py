@@ -1,15 +1,18 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
-from freehold.cli.config import Config, state_dir_for
+from freehold.cli.config import Config
 from freehold.cli.controller import plans_for
 from freehold.cli.logs import Tail
 from freehold.cli.main import COMMANDS, Lazy, main
+from freehold.cli.place import state_dir_for
 from freehold.core.errors import Permanent, Temporary
 from freehold.engines import all_engines
 from freehold.spec.load import load_text
@@ -70,6 +73,70 @@ def test_help_imports_no_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["status", "down", "logs", "usage"])
+def test_looking_at_a_stack_reads_no_configuration_and_imports_nothing_for_it(
+    name: str, tmp_path: Path
+) -> None:
+    code = (
+        f"import sys; from freehold.cli.main import main; main([{name!r}]); "
+        "heavy = {'asyncio', 'httpx2', 'pydantic', 'rich', 'ruamel.yaml', 'freehold.engines'} & set(sys.modules); "
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=env
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+# Output that goes nowhere
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["init", "--stdout"], ["init", "--json"], ["upp", "--json"], ["status", "--help"]],
+)
+def test_output_to_a_full_disk_is_a_plain_error(
+    arguments: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = freehold(arguments, tmp_path, unbuffered=unbuffered, stdout=full)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "freehold: cannot write the output: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["init", "--stdout"], ["status", "--json"]])
+def test_a_reader_who_hangs_up_hears_nothing(arguments: list[str], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:  # noqa: PTH123 - of a descriptor
+        done = freehold(arguments, tmp_path, stdout=pipe)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_stdout_that_was_closed_before(tmp_path: Path) -> None:
+    done = freehold(["init", "--json"], tmp_path, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def freehold(
+    arguments: list[str], folder: Path, *, unbuffered: str = "", **more: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command in an empty folder; what is on stderr is text."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "freehold", *arguments],
+        cwd=folder,
+        env={**os.environ, "XDG_STATE_HOME": str(folder), "PYTHONUNBUFFERED": unbuffered},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **more,
+    )
 
 
 # Where a stack keeps its state
@@ -137,3 +204,19 @@ def test_tail_over_rotations_and_unfinished_lines(tmp_path: Path) -> None:
     log.write_bytes(b"")
     log.write_bytes(b"cut\n")
     assert list(tail.more()) == ["cut"]
+
+
+def test_a_followed_log_loses_no_line_to_a_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"1\n")
+    tail = Tail("x", log)
+    assert tail.last(10) == ["1"]
+    with log.open("ab") as more:
+        more.write(b"2\n3\n")
+    log.rename(log.with_name("x.log.1"))
+    log.write_bytes(b"4\n")
+    assert list(tail.more()) == ["2", "3", "4"]
+    assert list(tail.more()) == []
+    log.rename(log.with_name("x.log.1"))
+    log.write_bytes(b"5\n")
+    assert list(tail.more()) == ["5"], "what was read before the rotation is not told again"

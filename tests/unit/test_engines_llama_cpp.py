@@ -106,6 +106,25 @@ def test_the_servers_refusals_say_what_to_do(
 
 
 @pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (400, "[json.exception.out_of_range.403] key 'prompt' not found", ("Missing required parameter: 'prompt'.", "prompt", "missing_required_parameter")),
+        (500, "'messages' is required", ("Missing required parameter: 'messages'.", "messages", "missing_required_parameter")),
+        (400, "'input' is required", ("Missing required parameter: 'input'.", "input", "missing_required_parameter")),
+        (400, '"prompt" must not be empty', ('"prompt" must not be empty', "prompt", None)),
+    ],
+)  # fmt: skip
+def test_a_missing_key_of_the_body_is_named(
+    status: int, message: str, expected: tuple[str, str, str | None]
+) -> None:
+    body = json.dumps({"error": {"code": status, "message": message, "type": "server_error"}}).encode()
+    error = ENGINE.translate_error(status, body)
+    assert error is not None
+    assert (error.status, error.type) == (400, "invalid_request_error")
+    assert (error.message, error.param, error.code) == expected
+
+
+@pytest.mark.parametrize(
     ("status", "message", "kind"),
     [
         (500, "Failed to parse input at pos 12", "server_error"),

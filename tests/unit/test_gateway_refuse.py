@@ -38,6 +38,21 @@ def test_anthropic_shape(status: int, kind: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "anthropic"),
+    [
+        ("/v1/messages/count_tokens", True),
+        ("/v1/messages/", True),
+        ("/v1/messages2", False),
+        ("/v1/x", False),
+    ],
+)
+def test_whose_shape_a_path_has(path: str, *, anthropic: bool) -> None:
+    body = json.loads(refuse.body(refuse.not_found(path).error, path))
+    assert body["error"]["type"] == ("not_found_error" if anthropic else "invalid_request_error")
+    assert body.get("type") == ("error" if anthropic else None)
+
+
 def test_in_band_errors_have_each_clients_shape_and_never_say_done() -> None:
     chat = refuse.event(ERROR, "/v1/chat/completions")
     assert chat == b"data: " + refuse.body(ERROR, "/v1/chat/completions") + b"\n\n"

@@ -135,6 +135,34 @@ def test_other_variables_are_left_alone():
     assert load(GOOD, {**env, "FREEHOLD_ANYTHING": "x", "OTHER__THING": "x"}).problems == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FREEHOLD_LISTN", "FREEHOLD_LISTEN"),
+        ("FREEHOLD_STATEDIR", "FREEHOLD_STATE_DIR"),
+        ("FREEHOLD_CACHE_DRI", "FREEHOLD_CACHE_DIR"),
+        ("FREEHOLD_CONFG", "FREEHOLD_CONFIG"),
+        ("FREEHOLD_LOGLEVEL", "FREEHOLD_LOG_LEVEL"),
+        ("FREEHOLD_GATEWAY_LISTEN", "FREEHOLD_GATEWAY__LISTEN"),
+    ],
+)
+def test_a_misspelt_variable_is_told(name: str, meant: str):
+    loaded = load(GOOD, {name: "127.0.0.1:2"})
+    assert [str(p) for p in loaded.problems] == [f"{name}: unknown variable (did you mean '{meant}'?)"]
+
+
+def test_what_kubernetes_sets_for_a_service_called_freehold_is_left_alone():
+    names = (
+        "PORT",
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "PORT_8000_TCP",
+        "PORT_8000_TCP_ADDR",
+    )
+    assert load(GOOD, {f"FREEHOLD_{name}": "tcp://10.0.0.1:8000" for name in names}).problems == ()
+
+
 def test_the_same_value_by_both_names_is_fine():
     env = {"FREEHOLD_LISTEN": "127.0.0.1:2", "FREEHOLD_GATEWAY__LISTEN": "127.0.0.1:2"}
     assert listen(load(GOOD, env)) == "127.0.0.1:2"

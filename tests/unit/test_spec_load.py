@@ -65,6 +65,7 @@ def test_the_smallest_file_gets_every_default():
                 "connect": "2s",
             },
             "drain_grace": "30s",
+            "access_log": {"enabled": True, "max_size": "32MiB", "keep": 3},
         },
         "fallback": [],
         "fleet": {"runtime": "process", "spares": 0, "ready_timeout": "5m", "stop_grace": "10s"},
@@ -271,3 +272,9 @@ def test_the_example_with_a_slip_never_makes_it_raise(at: int, slip: str):
     position = at * len(text) // 400
     loaded = load(text[:position] + slip + text[position + 1 :])
     assert (loaded.spec is None) == bool(loaded.problems)
+
+
+def test_an_ipv4_address_written_as_ipv6_is_the_same_address():
+    assert load(GOOD + "gateway: {listen: '[::ffff:127.0.0.1]:0'}\n").problems == ()
+    (problem,) = load(GOOD + "gateway: {listen: '[::ffff:192.0.2.1]:0'}\n").problems
+    assert "is not a loopback address" in problem.message

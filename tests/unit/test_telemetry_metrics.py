@@ -4,6 +4,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from freehold import __version__
+from freehold.spec.load import load_text
 from freehold.telemetry.declared import DECLARED
 from freehold.telemetry.metrics import OTHER, Metrics, wants_openmetrics
 
@@ -122,3 +123,14 @@ def test_the_table_keeps_its_own_rules() -> None:
         assert bool(row.buckets) == (row.kind == "histogram"), row.name
         assert row.buckets == tuple(sorted(set(row.buckets))), row.name
         assert row.help.endswith("."), row.name
+
+
+def test_every_model_of_a_full_stack_has_its_own_series() -> None:
+    line = "- {name: m%d, engine: external, endpoints: ['http://127.0.0.1:%d']}\n"
+    text = "version: 1\nmodels:\n" + "".join(line % (n, 9000 + n) for n in range(256))
+    spec = load_text(text, engines=("external",), env={}).spec
+    assert spec is not None
+    metrics = Metrics()
+    for model in spec.models:
+        metrics.gauge("freehold_gateway_in_flight").set(model.name, to=1)
+    assert b'model="other"' not in metrics.render()[0]

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import stat
@@ -98,6 +99,7 @@ def test_quarantine_moves_the_file_away_with_a_note(blobs: Blobs, tmp_path: Path
     path = commit(blobs)
     kept = blobs.quarantine(SHA256, path, got_sha256="00" * 32, reason="decayed")
     assert kept.read_bytes() == DATA
+    assert kept.stat().st_mode & 0o777 == 0o600
     assert not path.exists()
     assert blobs.present(SHA256) is None
     (line,) = blobs.stored()
@@ -123,3 +125,34 @@ def test_an_emptied_folder_does_not_stand_in_the_way(blobs: Blobs) -> None:
     assert blobs.present(SHA256) is None
     assert blobs.suspect(SHA256) is None
     assert commit(blobs).read_bytes() == DATA
+
+
+def test_all_is_on_the_disk_before_a_blob_has_its_name(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    sync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append(
+            (Path(f"/proc/self/fd/{handle}").readlink().name, (tmp_path / "blobs" / SHA256).exists())
+        )
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    path = commit(blobs)
+    before = [name for name, named in synced if not named]
+    assert before[-3:] == [path.name, f"{RECORD}.new", "ready"]
+    assert synced[-1] == ("blobs", True), "and the name itself last"
+
+
+def test_a_disk_that_does_not_take_it_gives_no_blob(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        commit(blobs)
+    monkeypatch.undo()
+    assert blobs.present(SHA256) is None
+    assert blobs.hashes() == []

@@ -6,13 +6,49 @@ import httpx2
 import pytest
 
 from freehold.core.errors import Permanent, Temporary
-from freehold.weights.fetch_https import retry_after, status_error, transport_error
+from freehold.weights.fetch_https import redirect_mistake, retry_after, status_error, transport_error
 
 URL = "https://host/m.gguf?sig=secret"
 
 
 def answer(status: int, **headers: str):
     return httpx2.Response(status, headers=headers, request=httpx2.Request("GET", URL))
+
+
+@pytest.mark.parametrize(
+    ("start", "hop", "words"),
+    [
+        (URL, "http://127.0.0.1/m", "from https to plain http"),
+        (URL, "https://127.0.0.1:8000/m", "this machine itself"),
+        (URL, "https://LOCALHOST./m", "this machine itself"),
+        (URL, "https://a.localhost/m", "this machine itself"),
+        (URL, "https://[::1]/m", "this machine itself"),
+        (URL, "https://[::ffff:127.0.0.1]/m", "this machine itself"),
+        (URL, "https://0.0.0.0/m", "this machine itself"),
+        (URL, "https://2130706433/m", "this machine itself"),
+        (URL, "https://127.1/m", "this machine itself"),
+        (URL, "https://169.254.169.254/m", "this machine's link"),
+        (URL, "https://[fe80::1]/m", "this machine's link"),
+        ("http://127.0.0.1:1/m", "https://169.254.169.254/m", "this machine's link"),
+        (URL, "http://cdn.example/m", "plain http"),
+    ],
+)
+def test_a_redirect_nearer_than_the_fetch_began_is_refused(start: str, hop: str, words: str) -> None:
+    assert words in (redirect_mistake(start, hop) or "")
+
+
+@pytest.mark.parametrize(
+    ("start", "hop"),
+    [
+        (URL, "https://cdn.example/m"),
+        (URL, "https://10.0.0.5/m"),
+        ("http://127.0.0.1:1/m", "http://127.0.0.2:2/m"),
+        ("http://127.0.0.1:1/m", "https://cdn.example/m"),
+        ("https://169.254.1.1/m", "https://169.254.1.2/m"),
+    ],
+)
+def test_other_redirects_are_followed(start: str, hop: str) -> None:
+    assert redirect_mistake(start, hop) is None
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])

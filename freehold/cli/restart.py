@@ -1,0 +1,52 @@
+"""`freehold restart NAME`: a model's replicas replaced one by one, or one replica ended in order and started again.
+
+Of a model the new replica is ready before the old one goes, so that it needs room for one more and nobody waits. A
+single replica, named by its id, is drained first: its model has one less meanwhile.
+"""
+
+from pathlib import Path
+
+import click
+
+from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.reload import obeyed
+from freehold.cli.say import say_json
+
+
+@click.command("restart")
+@click.argument("name")
+@config_option
+@state_dir_option
+@click.option("--no-wait", is_flag=True, help="Return before the new ones are ready.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=600.0,
+    show_default=True,
+    help="Longest wait.",
+)
+@json_option
+def command(
+    name: str,
+    config_flag: Path | None,
+    state_dir: Path | None,
+    *,
+    no_wait: bool,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Start NAME afresh: a model (its replicas one by one, with no gap) or one replica by its id."""
+    config_path = find_config(config_flag)
+    state_path = state_dir_for(state_dir, config_path)
+    request = {"op": "restart", "name": name, "wait": not no_wait}
+    last: dict[str, object] = {}
+    for line in obeyed(state_path, request, timeout_s=timeout_s, as_json=as_json, config_path=config_path):
+        last = line
+        if "replicas" in line and not as_json:
+            click.echo("  ".join(f"{each} {state}" for each, state in line["replicas"].items()), err=True)
+    if as_json:
+        say_json({"name": name, "replicas": last.get("replicas")})
+    else:
+        click.echo("Restarting." if no_wait else "Restarted.")

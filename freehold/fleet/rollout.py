@@ -1,0 +1,121 @@
+"""From the replicas that are held to those that are wanted, step by step, never with fewer that serve than before. Pure.
+
+A replica is never changed in place: where its plan differs, a new one is started beside it under a free id, and the old
+one is drained only when the new one is ready. One at a time, so that a machine needs room for one more and no more. A
+new replica that cannot be started stops the roll-out where it is: the old ones go on serving. What does not serve needs
+no such care and goes at once. How a replica is drained and ended is `decide`'s business.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+
+from freehold.core.events import ReplicaState as State
+from freehold.fleet.events import Add, Forget, Leave, Move
+from freehold.fleet.plan import ReplicaPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A replica that the fleet has, as far as a roll-out looks at it."""
+
+    plan: ReplicaPlan
+    state: State
+    leaving: bool = False
+    has_process: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """One model's replicas, beside what is wanted of it."""
+
+    wanted: tuple[ReplicaPlan, ...]
+    matched: tuple[Held, ...]
+    """As wanted."""
+    surplus: tuple[Held, ...]
+    missing: tuple[ReplicaPlan, ...]
+    leaving: bool
+    """Some are on their way out, and hold their memory still."""
+
+    @property
+    def serving(self) -> int:
+        """Return how many take requests."""
+        return sum(each.state is State.READY for each in (*self.matched, *self.surplus))
+
+
+def moves(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> list[Move]:
+    """Return what is to be done now; empty: nothing, or something has to happen first."""
+    gone = [each for each in held if each.leaving and each.state is State.STOPPED and not each.has_process]
+    taken = {each.plan.id for each in held if each not in gone}
+    found: list[Move] = [Forget(id=each.plan.id) for each in gone]
+    for name in dict.fromkeys([*(plan.model for plan in wanted), *(each.plan.model for each in held)]):
+        group = sort(name, held, wanted)
+        leavers = list(_leavers(group))
+        found += (Leave(id=each.plan.id) for each in leavers)
+        for plan in _newcomers(group, leaving=group.leaving or any(each.has_process for each in leavers)):
+            fresh = replace(plan, id=free_id(plan.id, taken))
+            taken.add(fresh.id)
+            found.append(Add(id=fresh.id, plan=fresh))
+    return found
+
+
+def sort(model: str, held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> Sorted:
+    """Sort a model's replicas by whether they are as wanted; of several that are, those that serve are kept."""
+    mine = [each for each in held if each.plan.model == model and not each.leaving]
+    missing = [plan for plan in wanted if plan.model == model]
+    goal = tuple(missing)
+    matched, surplus = [], []
+    for each in sorted(mine, key=lambda each: each.state is not State.READY):
+        like = next((plan for plan in missing if same(plan, each.plan)), None)
+        if like is None:
+            surplus.append(each)
+        else:
+            matched.append(each)
+            missing.remove(like)
+    leaving = any(each.plan.model == model and each.leaving and each.has_process for each in held)
+    return Sorted(goal, tuple(matched), tuple(surplus), tuple(missing), leaving)
+
+
+def same(one: ReplicaPlan, other: ReplicaPlan) -> bool:
+    """Return whether a replica of one plan is as good as one of the other.
+
+    Its share of the cores is not worth a new process: it changes with the number of all replicas.
+    """
+    return replace(one, id="", threads=0) == replace(other, id="", threads=0)
+
+
+def done(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> bool:
+    """Return whether the replicas are those that are wanted; whether they serve is another question."""
+    models = {plan.model for plan in wanted} | {each.plan.model for each in held}
+    groups = [sort(model, held, wanted) for model in models]
+    return not any(each.leaving for each in held) and not any(g.missing or g.surplus for g in groups)
+
+
+def _leavers(group: Sorted) -> Iterator[Held]:
+    """Yield who is to go now: those that serve only as far as enough others do."""
+    serving = group.serving
+    for each in group.surplus:
+        if each.state is not State.READY:
+            yield each
+        elif serving > len(group.wanted):
+            serving -= 1
+            yield each
+
+
+def _newcomers(group: Sorted, *, leaving: bool) -> Sequence[ReplicaPlan]:
+    """Return who is to be started now: all, unless they replace others that serve; then one at a time.
+
+    While some still serve, the memory of those on their way out is waited for.
+    """
+    if group.serving and leaving:
+        return ()
+    if not any(each.state is State.READY for each in group.surplus):
+        return group.missing
+    waited_for = any(each.state is not State.READY for each in group.matched)
+    return () if waited_for else group.missing[:1]
+
+
+def free_id(like: str, taken: Collection[str]) -> str:
+    """Return the lowest free id of `like`'s kind: ids are few and come again, since they are labels of metrics."""
+    stem = like.rpartition("-")[0]
+    return next(name for number in count() if (name := f"{stem}-{number}") not in taken)
