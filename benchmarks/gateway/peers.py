@@ -173,7 +173,16 @@ def keys(folder: Path) -> dict[str, object]:
     return {"keys_path": str(path), "budgets_path": str(folder / "budgets.json")}
 
 
-FEATURES: dict[str, Callable[[Path], dict[str, object]]] = {"metering": metering, "keys": keys}
+def access_log(folder: Path) -> dict[str, object]:
+    """Write one line per request."""
+    return {"access_log": {"path": str(folder / "access.log")}}
+
+
+FEATURES: dict[str, Callable[[Path], dict[str, object]]] = {
+    "metering": metering,
+    "keys": keys,
+    "access log": access_log,
+}
 """What can be switched on beyond routing, pooling, failover, admission and metrics, which are always on."""
 
 
@@ -207,6 +216,7 @@ STAGES = {
     "freehold plain": (),
     "+ metering": ("metering",),
     "+ keys, limits": ("metering", "keys"),
+    "+ access log": ("metering", "keys", "access log"),
 }
 """Our gateway with one part after another switched on."""
 

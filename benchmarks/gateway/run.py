@@ -3,7 +3,7 @@
     python benchmarks/gateway/run.py              all of it, about five minutes
     python benchmarks/gateway/run.py --quick      fewer and shorter turns, two and a half minutes, coarse
     python benchmarks/gateway/run.py --only load  one part: load, memory, slow, failures
-    python benchmarks/gateway/run.py --bars full  our gateway with metering into a ledger, keys and their limits
+    python benchmarks/gateway/run.py --bars full  our gateway with ledger, keys and limits, and access log
     python benchmarks/gateway/run.py --only parts what each of these costs, switched on one after another
 
 Needs Linux, two cores, gcc and taskset. nginx and vllm-router are compared with when they can be had; vllm-router
