@@ -141,7 +141,7 @@ AMBIGUOUS = (
     b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", b"Transfer-Encoding: chunked\r\n\r\n1\r\nab",
     b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", b"Transfer-Encoding: chunked\r\n\r\n0\n\n",
     b"Transfer-Encoding : chunked\r\n\r\n", b"X: a\r\n b\r\n\r\n", b"X\0: a\r\n\r\n", b"Host: other\r\n\r\n",
-    b"X: " + b"a" * (HEAD_BYTES_MAX + 20_000) + b"\r\n\r\n", b"X: y\r\n" * 20_000 + b"\r\n",
+    b"X: " + b"a" * (2 * HEAD_BYTES_MAX) + b"\r\n\r\n", b"X: y\r\n" * 20_000 + b"\r\n",
 )  # fmt: skip
 """Ends of heads after which nobody can say for sure where the next request begins, and heads without end."""
 
@@ -171,12 +171,14 @@ def test_spoiled_requests(front: Front, kinds: list[int], places: list[int], dat
 
 
 @fuzz(200)
-@given(kinds=st.lists(st.integers(0, 10), max_size=3), ambiguous=st.sampled_from(AMBIGUOUS), places=PIECES)
+@given(
+    kinds=st.lists(st.integers(0, 10), max_size=3), which=st.integers(0, len(AMBIGUOUS) - 1), places=PIECES
+)
 def test_doubt_about_framing_ends_the_connection(
-    front: Front, kinds: list[int], ambiguous: bytes, places: list[int]
+    front: Front, kinds: list[int], which: int, places: list[int]
 ) -> None:
     before = b"".join(valid(front, number, kind) for number, kind in enumerate(kinds))
-    doubtful = f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\n{front.bearer}".encode() + ambiguous
+    doubtful = f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\n{front.bearer}".encode() + AMBIGUOUS[which]
     client = front.converse(cut(before + doubtful + valid(front, 99, 0), places))
     assert client.wire.half_closed or client.wire.closed
     found = answers(client.leave())

@@ -289,6 +289,24 @@ def test_modest_callers_beside_a_greedy_one_do_not_notice(seed: int) -> None:
     assert len(in_time) >= 0.95 * len(modest)
 
 
+def test_nor_where_an_answer_takes_longer_than_an_overload_lets_others_wait() -> None:
+    """Four slots that come free together, 1.1 s apart: who is next has to wait for them, however modest."""
+    modest: list[Asked] = []
+    for seed in range(6):
+        rng = random.Random(seed)
+        world = World(slots=(4,), s_per_token=0.0347)
+        capacity_per_s = world.tokens_per_s / 32
+        world.stream("greedy", 3 * capacity_per_s, 60, rng)
+        for caller in ("a", "b", "c"):
+            world.stream(caller, 0.2 * capacity_per_s, 60, rng)
+        world.run()
+        modest += [asked for asked in world.all if asked.caller != "greedy"]
+    in_time = [
+        asked for asked in modest if asked.started_s is not None and asked.started_s - asked.at_s <= 1.7
+    ]
+    assert len(in_time) >= 0.95 * len(modest)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_weights_are_honoured_while_all_want_more(seed: int) -> None:
     rng = random.Random(seed)
