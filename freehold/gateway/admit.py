@@ -36,8 +36,8 @@ soon, but slots often come free several at a time, one answer's length apart. So
 beside a greedy caller, of those who ask for four fifths of their share 7 % were refused without it, 4 % with it, where an
 answer takes as long as `overload_wait`."""
 # Source of the next: our own choice. Without credit, by simulation, one in twenty of those who ask for four fifths of
-# their share came in a clump and was refused; with more credit nothing is gained.
-CREDIT_S = 1.0
+# their share came in a clump and was refused; with more credit than this nothing is gained.
+CREDIT_S = 2.0
 """What a caller may save up while it asks for less than its share, in seconds of all that the model serves."""
 _LEARN_EVERY = 4  # While nobody waits, one request of so many tells how long they take.
 RETRY_AFTER_S_MIN = 1.0
@@ -215,10 +215,9 @@ class Line(Generic[Owner]):
         """Turn away, and return, those who waited too long; to be called often while something waits."""
         gone: list[Turned[Owner]] = []
         bound_s = self._bound_s()
-        late = list(takewhile(lambda claim: claim.arrived_s <= now_s - bound_s, self._arrivals))
-        for claim in late:
+        for claim in list(takewhile(lambda claim: claim.arrived_s <= now_s - bound_s, self._arrivals)):
             if claim.arrived_s <= now_s - bound_s * self._patience(claim.flow):
-                gone.append(self._turn(claim, "waited_too_long"))
+                gone += [self._turn(claim, "waited_too_long")]
         while self._due and self._due[0][0] <= now_s:
             claim = heappop(self._due)[2]
             if claim in self._arrivals:

@@ -330,14 +330,14 @@ def test_who_reserves_much_and_uses_little_is_charged_what_he_used() -> None:
     assert jain([float(served["careful"]), float(served["generous"])]) >= 0.95
 
 
-def test_a_caller_that_was_idle_has_saved_up_a_second_and_no_more() -> None:
+def test_a_caller_that_was_idle_has_saved_up_two_seconds_and_no_more() -> None:
     world = World(slots=(2,))
     for at in range(800):
         world.ask(caller="always", at_s=at * 0.05)
         world.ask(caller="late", at_s=20 + at * 0.05)
     world.run(40)
     served = world.served_tokens(since_s=20)
-    assert abs(served["late"] - served["always"]) <= 1.5 * world.tokens_per_s
+    assert abs(served["late"] - served["always"]) <= 2.5 * world.tokens_per_s
 
 
 def test_a_newcomer_does_not_wait_for_what_others_have_reserved() -> None:
