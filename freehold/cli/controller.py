@@ -18,17 +18,17 @@ import msgspec
 
 from freehold.cli.config import Config, keys_path_for
 from freehold.cli.reloading import Levers, Reloader
-from freehold.cli.report import GatewayStatus, StackStatus
+from freehold.cli.report import GatewayStatus, StackStatus, told
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
-from freehold.core.events import GatewayStats, ReplicaStatus, Snapshot
+from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
 from freehold.fleet.control import ControlServer, until_finished
 from freehold.fleet.keeper import StateKeeper
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.fleet.state_dir import Running, StateDir
-from freehold.gateway.link import GatewayLink
+from freehold.gateway.links import GatewayLinks
 from freehold.gateway.settings import Settings, settings_from
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
@@ -79,6 +79,8 @@ def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]
             weights=weights,
             options=model.engine_options,
             threads=threads,
+            stall_s=model.stall or 0.0,
+            affinity=model.affinity == "prefix",
         )
         for index in range(model.replicas)
     ]
@@ -95,6 +97,8 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             options=model.engine_options,
             url=url.rstrip("/"),
             api_key=config.api_keys.get(model.name, ""),
+            stall_s=model.stall or 0.0,
+            affinity=model.affinity == "prefix",
         )
         for index, url in enumerate(model.endpoints)
     ]
@@ -175,11 +179,11 @@ class Controller:
             on_taken=lambda other: loop.call_soon_threadsafe(self._give_way, other),
         )
         self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
-        self._link = GatewayLink(
+        self._link = GatewayLinks(
             gateway_settings(prepared, generation=1),
             prepared.listener,
-            stderr_path=state.logs / "gateway.stderr.log",
-            on_start=lambda pid: self._keeper.record("gateway", pid),
+            log_dir=state.logs,
+            on_start=self._keeper.record,
         )
         self._fleet = Fleet(
             plans_for(prepared.config, prepared.weights),
@@ -195,7 +199,7 @@ class Controller:
 
     def status(self) -> StackStatus:
         """Return how everything is."""
-        stats: GatewayStats | None = self._link.stats if self._link.pid is not None else None
+        stats, pids = self._link.stats, self._link.pids
         return StackStatus(
             config=self._prepared.config.name,
             state_dir=str(self._prepared.state.path),
@@ -203,14 +207,16 @@ class Controller:
             started_wall_s=self._started_wall_s,
             gateway=GatewayStatus(
                 url=f"{self._prepared.url}/v1",
-                pid=self._link.pid,
+                pid=pids[0] if pids else None,
+                workers=self._link.workers,
+                workers_live=len(pids),
                 restarts=self._link.restarts,
                 in_flight=stats.in_flight if stats else None,
                 requests_total=stats.requests_total if stats else None,
                 errors_total=stats.errors_total if stats else None,
                 draining=self._stopping.is_set(),
             ),
-            replicas=tuple(self._fleet.statuses()),
+            replicas=told(self._fleet.statuses(), stats.ejected if stats else ()),
             in_force=self._reloader.status(),
         )
 
@@ -257,7 +263,8 @@ class Controller:
             await fleet
             # Whoever asked for the stop on the control socket hears its end before the socket goes.
             await asyncio.sleep(0)
-            self._keeper.record("gateway", None)
+            for name in self._link.names:
+                self._keeper.record(name, None)
             await asyncio.to_thread(self._keeper.close)
         if not await asyncio.to_thread(self._books.stop, _LAST_DRAIN_S):
             self._log.error(

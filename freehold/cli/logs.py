@@ -4,6 +4,7 @@ It reads the files as they are: no line is parsed, filtered or sorted into anoth
 """
 
 import contextlib
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from freehold.spec.problems import Problem, nearest_hint
 _LOOK_AGAIN_S = 0.2  # As quick as an eye; a log line more or less costs nothing.
 ACCESS = "access"
 """The access log's name; its lines would drown the others."""
+_OF_WORKERS = frozenset({ACCESS, "gateway"})
+_WORKER = re.compile(r"-[0-9]+$")
 _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
 
 
@@ -68,15 +71,28 @@ def command(
     if name is not None and name not in logs:
         problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
         raise UserMistakes([problem], as_json=as_json)
-    chosen = [Tail(source, logs[source]) for source in ([name] if name else logs) if name or source != ACCESS]
+    chosen = [Tail(source, logs[source]) for source in logs if _is_meant(source, name)]
+    alone = len(chosen) == 1 and name is not None
     for tail in chosen:
         for line in tail.last(lines):
-            _say(tail.source, line, alone=name is not None, as_json=as_json)
+            _say(tail.source, line, alone=alone, as_json=as_json)
     while follow:
         for tail in chosen:
             for line in tail.more():
-                _say(tail.source, line, alone=name is not None, as_json=as_json)
+                _say(tail.source, line, alone=alone, as_json=as_json)
         threading.Event().wait(_LOOK_AGAIN_S)
+
+
+def _is_meant(source: str, name: str | None) -> bool:
+    """Return whether a log is shown: each worker of the gateway has its own, and all are shown by the one name."""
+    if name is None:
+        return _first(source) != ACCESS
+    return source == name or (name in _OF_WORKERS and _first(source) == name)
+
+
+def _first(source: str) -> str:
+    """Return what the first worker's log of this kind is called."""
+    return _WORKER.sub("", source)
 
 
 def _say(source: str, line: str, *, alone: bool, as_json: bool) -> None:

@@ -7,7 +7,7 @@ long as it must be, so that `grep` and `cut` work.
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import click
@@ -30,6 +30,7 @@ _GATEWAY_TRIES = 3
 """Starts of a gateway that never spoke before the stack is given up. Source: our own choice; the first failure may be
 an accident, the third is a rule."""
 _STATE = _HEADS.index("state")
+_EJECTED = "ejected: it failed, so the gateway tries it with one request now and then"
 _NUMBERS = frozenset({"tokens/s", "restarts", "pid"})
 
 
@@ -48,12 +49,17 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     """Base URL of the OpenAI API."""
     pid: int | None
+    """Of the first worker that runs; None: none does."""
     restarts: int
     in_flight: int | None
     """Requests under way; None is unknown."""
     requests_total: int | None
     errors_total: int | None
     draining: bool
+    workers: int = 1
+    """Gateway processes that there should be."""
+    workers_live: int = 1
+    """Gateway processes that run."""
 
 
 class ConfigStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +120,16 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
         return replicas and self.gateway.in_flight is not None
 
 
+def told(replicas: Sequence[ReplicaStatus], ejected: Collection[str]) -> tuple[ReplicaStatus, ...]:
+    """Return the replicas with what the gateway knows of those that it has ejected."""
+    return tuple(
+        msgspec.structs.replace(each, reason=_EJECTED, hint="")
+        if each.id in ejected and each.state is ReplicaState.READY
+        else each
+        for each in replicas
+    )
+
+
 def note(replica: ReplicaStatus) -> str:
     """Return why a replica is where it is and what to do, in one line; empty when there is nothing to say."""
     return "; ".join(filter(None, (replica.reason, replica.hint)))
@@ -132,8 +148,9 @@ def state_text(replica: ReplicaStatus) -> str:
 def show_status(status: StackStatus) -> None:
     """Print the gateway and a row per replica; what is unknown says so."""
     gateway = status.gateway
+    workers = f"{gateway.workers_live} of {gateway.workers} workers live, " * (gateway.workers > 1)
     doing = "draining" if gateway.draining else "not running" if gateway.pid is None else "serving"
-    click.echo(f"{styled('gateway', bold=True)}  {gateway.url}   {doing}, {_gateway_load(gateway)}")
+    click.echo(f"{styled('gateway', bold=True)}  {gateway.url}   {doing}, {workers}{_gateway_load(gateway)}")
     rows = [_row(replica) for replica in status.replicas]
     width = _terminal_columns()
     for line in _table(rows, status.replicas) if _fits(rows, width) else _blocks(rows, status.replicas):
@@ -214,7 +231,8 @@ def _blocks(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) 
 
 
 def _notes(replica: ReplicaStatus) -> list[str]:
-    said = "" if replica.state is ReplicaState.READY else note(replica)
+    well = replica.state is ReplicaState.READY and replica.reason != _EJECTED
+    said = "" if well else note(replica)
     return [f"    {said}"] if said else []
 
 

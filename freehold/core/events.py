@@ -57,6 +57,10 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds for `/v1/models`: when the stack first served it."""
     max_context_tokens: int = 0
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
+    stall_s: float = 0.0
+    """How long its engine may say nothing before it is taken for frozen; 0: only the gateway's own timeouts say."""
+    affinity: bool = True
+    """Conversations return to the replica that has their beginning in its cache."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,3 +109,5 @@ class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     log_dropped_total: int = 0
     settings_generation: int = 0
     """Which configuration its settings come from."""
+    ejected: tuple[str, ...] = ()
+    """Endpoints that it leaves alone for a while, or gives one request at a time to see whether they are well again."""

@@ -160,6 +160,10 @@ class Engine:
     """From the exit code (negative: minus the signal) and the last log lines."""
     translate_error: Callable[[int, bytes], ApiError | None]
     """From HTTP status (400 to 599) and body; None: the words mean nothing special here."""
+    stall_s: float = 0.0
+    """How long it may say nothing, for up to 2048 tokens to work through, before it is taken for frozen; 0: not known."""
+    blames_model: Callable[[bytes], bool] | None = None
+    """From the body of a 500: whether the model's output is to blame and not the program; None: it never is."""
 
 
 _SIGNAL_NAMES = {

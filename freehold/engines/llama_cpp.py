@@ -430,6 +430,20 @@ def _translate_error(_status: int, body: bytes) -> ApiError | None:
     return _about_a_key(message)
 
 
+_STALL_S = 120.0
+"""Source: our own choice: 2,048 prompt tokens (one n_batch, in which no other slot gets a word) at 17 tokens/s, as slow as
+a 7B model's prompt on two cores."""
+_MODELS_FAULT = re.compile(
+    r"produced output that does not match|Failed to parse (?:tool call arguments|input at pos)"
+)
+"""How it says that what the model wrote is no valid tool call. Source: the messages in llama.cpp's common/chat.cpp and
+chat-peg-parser.cpp."""
+
+
+def _blames_model(body: bytes) -> bool:
+    return _MODELS_FAULT.search(str(error_fields(body).get("message", ""))) is not None
+
+
 ENGINE = Engine(
     name="llama-cpp",
     summary="llama.cpp: GGUF weights on CPU or GPU",
@@ -461,4 +475,6 @@ ENGINE = Engine(
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,
     translate_error=_translate_error,
+    stall_s=_STALL_S,
+    blames_model=_blames_model,
 )

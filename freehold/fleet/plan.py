@@ -34,6 +34,10 @@ class ReplicaPlan:
     """Counts how often a person wanted this model's replicas replaced by new ones like them."""
     api_key: str = field(default="", repr=False)
     """Bearer key that the endpoint wants; empty: none. Never logged or shown."""
+    stall_s: float = 0.0
+    """How long the engine may say nothing; 0: as its engine file says."""
+    affinity: bool = True
+    """Conversations return to the replica that has their beginning in its cache."""
 
     @property
     def name_upstream(self) -> str:

@@ -50,12 +50,16 @@ def _models(plans: Sequence[ReplicaPlan], created_s: int) -> Mapping[str, ModelE
     """Return each model once, in the user's order; the replica with the shortest known context sets the limit."""
     models: dict[str, ModelEntry] = {}
     for plan in plans:
+        known = models.get(plan.model)
         tokens = plan.engine.max_context_tokens(plan.options)
-        before = models[plan.model].max_context_tokens if plan.model in models else 0
-        limits = [limit for limit in (tokens, before) if limit]
-        engine = models[plan.model].engine if plan.model in models else plan.engine.name
+        limits = [limit for limit in (tokens, known.max_context_tokens if known else 0) if limit]
         models[plan.model] = ModelEntry(
-            name=plan.model, engine=engine, created_s=created_s, max_context_tokens=min(limits, default=0)
+            name=plan.model,
+            engine=known.engine if known else plan.engine.name,
+            created_s=created_s,
+            max_context_tokens=min(limits, default=0),
+            stall_s=known.stall_s if known else plan.stall_s or plan.engine.stall_s,
+            affinity=known.affinity if known else plan.affinity,
         )
     return models
 

@@ -79,9 +79,14 @@ def sort(model: str, held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> Sor
 def same(one: ReplicaPlan, other: ReplicaPlan) -> bool:
     """Return whether a replica of one plan is as good as one of the other.
 
-    Its share of the cores is not worth a new process: it changes with the number of all replicas.
+    Its share of the cores is not worth a new process: it changes with the number of all replicas. How the gateway
+    treats it (`stall_s`, `affinity`) is no matter of the process.
     """
-    return replace(one, id="", threads=0) == replace(other, id="", threads=0)
+    return _process_of(one) == _process_of(other)
+
+
+def _process_of(plan: ReplicaPlan) -> ReplicaPlan:
+    return replace(plan, id="", threads=0, stall_s=0.0, affinity=True)
 
 
 def done(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> bool:

@@ -20,6 +20,7 @@ from freehold.gateway.usage import Usage
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange import Exchange
+    from freehold.gateway.request import Request
     from freehold.gateway.targets import Model, Target
 
 _LOOK_EVERY_S = (
@@ -68,6 +69,11 @@ class Applicant:
     """How long it waited for its first start, or in vain."""
     code = ""
     """Why it failed, once it has: an error's code."""
+    prefix_key: int | None = None
+    """Names its conversation, see `prefix`; 0: none; None: nobody has asked yet."""
+    on_trial = False
+    """It is the one request that shows whether an ejected target is well again."""
+    request: "Request"
 
     def belongs_to(self, caller: Caller) -> None:
         """Wait in this caller's turn from now on."""
@@ -104,7 +110,7 @@ class Admission:
         exchange.cost_tokens = cost = self.estimate.cost_tokens(len(request.body), request.max_tokens)
         exchange.flow = flow = line.turns.flow(exchange.caller, exchange.weight, exchange.priority)
         if not line.waiting and line.under_way < line.bounds.max_requests:
-            target = self.model.take(now_s, (), cost)
+            target = self.model.take(exchange, now_s)
             if target is not None:
                 line.begin(flow, cost)
                 return target
@@ -127,7 +133,7 @@ class Admission:
 
     def enter_again(self, exchange: "Exchange", now_s: float) -> "Target | None":
         """Return another target than those tried; None: the exchange waits for one."""
-        target = self.model.take(now_s, exchange.tried, exchange.cost_tokens)
+        target = self.model.take(exchange, now_s)
         if target is None:
             self._again[exchange] = now_s + self.line.bounds.max_wait_s
             self._look_soon()
@@ -156,6 +162,10 @@ class Admission:
             len(exchange.request.body), prompt_tokens=usage.prompt_tokens, answer_tokens=answer_tokens
         )
 
+    def totals(self) -> tuple[int, int, int]:
+        """Return the requests under way, those that wait and the tokens that wait, of all workers together."""
+        return self.line.under_way, self.line.waiting, self.line.tokens
+
     # Starting and refusing
 
     def pump(self) -> None:
@@ -172,7 +182,7 @@ class Admission:
     def _start_again(self) -> bool:
         now_s = self._now_s()
         for exchange in self._again:
-            target = self.model.take(now_s, exchange.tried, exchange.cost_tokens)
+            target = self.model.take(exchange, now_s)
             if target is not None:
                 del self._again[exchange]
                 exchange.proceed(target)
@@ -184,7 +194,7 @@ class Admission:
         now_s = self._now_s()
         if claim is None:
             return False
-        target = self.model.take(now_s, (), claim.cost_tokens)
+        target = self.model.take(claim.owner, now_s)
         if target is None:
             return False
         self.line.take(claim, now_s)

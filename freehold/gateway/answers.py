@@ -84,13 +84,14 @@ def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
             name: {
                 "ready": count,
                 "wanted": wanted[name],
-                "in_flight": gateway.directory.models[name].in_flight,
+                "in_flight": gateway.directory.models[name].admission.totals()[0],
                 "queue": _queue(gateway.directory.models[name]),
             }
             for name, count in gateway.directory.ready_counts().items()
         },
         "snapshot": {"generation": snapshot.generation, "age_s": round(gateway.snapshot_age_s(), 1)},
         "control_plane": "connected" if gateway.has_parent else "gone",
+        "workers": _workers(gateway),
         "ledger": {"status": "off"} if gateway.recorder is None else gateway.recorder.health(),
     }
     if gateway.callers is not None:
@@ -98,12 +99,18 @@ def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     return ready(gateway)[0], msgspec.json.encode(body), JSON
 
 
+def _workers(gateway: "Gateway") -> dict[str, int]:
+    crew = gateway.crew
+    return {"live": 1 if crew is None else crew.living, "wanted": gateway.settings.workers}
+
+
 def _queue(model: Model) -> dict[str, Any]:
     line = model.admission.line
+    _, waiting, tokens = model.admission.totals()
     limit = sum(target.gate.limit for target in model.targets)
     return {
-        "waiting": line.waiting,
-        "tokens": line.tokens,
+        "waiting": waiting,
+        "tokens": tokens,
         "limit": limit,
         "overloaded": line.overloaded,
     }
@@ -122,7 +129,8 @@ def _status(gateway: "Gateway") -> str:
 def metrics(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     """Return the Prometheus text."""
     del caller
-    body, content_type = gateway.meters.metrics.render()
+    metrics = gateway.meters.metrics if gateway.crew is None else gateway.crew.metrics(gateway)
+    body, content_type = metrics.render()
     return 200, body, content_type
 
 

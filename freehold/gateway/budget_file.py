@@ -12,6 +12,7 @@ import msgspec
 from freehold.gateway.beside import Beside
 from freehold.gateway.key_store import replace_file
 from freehold.gateway.spending import Spending
+from freehold.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from freehold.telemetry.logs import Logger
@@ -21,6 +22,26 @@ SAVE_EVERY_S = 1.0
 _LAST_SAVE_S = (
     1.0  # At the end a disk gets this long; a process that cannot end is worse than a second's spending.
 )
+
+
+def part_path(path: Path, worker: int) -> Path:
+    """Return where a worker keeps its part of what is spent: the first in `path` itself."""
+    return path.with_stem(f"{path.stem}-{worker}") if worker else path
+
+
+def gather(path: Path) -> None:
+    """Put the parts of all workers of an earlier run together into the first; while no worker runs.
+
+    A part that cannot be read or moved is left for the next time.
+    """
+    for part in sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")):
+        try:
+            whole = Spending(path.read_bytes() if path.exists() else b"")
+            whole.add(Spending(part.read_bytes()))
+            replace_file(path, whole.saved())
+            part.unlink()
+        except (OSError, msgspec.DecodeError) as exc:
+            get_logger("gateway.budgets").error("budgets_not_gathered", part=part.name, reason=str(exc))
 
 
 class BudgetFile:

@@ -1,8 +1,8 @@
 """Who asks: every key of the keys file by its hash, and whether it may have what it asks for.
 
 A key is found by the hash of what was presented, from memory alone. A reload keeps what each key has used. A revoked
-key is refused from then on; what it has under way goes on to its end. The limits hold within this process: another
-gateway process counts for itself. Nothing here waits: keys file and budgets are read and written beside the loop.
+key is refused from then on; what it has under way goes on to its end. The limits hold over all
+workers of a gateway (`shared_limits`); another gateway counts for itself. Nothing here waits: keys file and budgets are read and written beside the loop.
 """
 
 import asyncio
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 from freehold.core.clock import wall_s
 from freehold.gateway import refuse
 from freehold.gateway.appetite import tokens_asked
+from freehold.gateway.board import Board
 from freehold.gateway.budget_file import BudgetFile
 from freehold.gateway.caller import Caller, Grant
 from freehold.gateway.key_store import KeyStore
 from freehold.gateway.key_watch import KeyWatch
-from freehold.gateway.keys import KeysFile, hash_of, why_refused
+from freehold.gateway.keys import KeyRecord, KeysFile, hash_of, why_refused
 from freehold.gateway.limits import Over
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.settings import Settings
+from freehold.gateway.shared_limits import SharedKeys
 from freehold.gateway.spending import Month
 from freehold.telemetry.logs import get_logger
 
@@ -39,7 +41,7 @@ _OPEN = frozenset({b"/livez", b"/readyz", b"/health"})
 class Callers:
     """All keys of one gateway process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, board: Board | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._now_s = self._loop.time
         self._log = get_logger("gateway.callers")
@@ -49,6 +51,7 @@ class Callers:
         self.problem = ""
         """Why the keys file cannot be used as it is now; empty: its newest version holds."""
         self._budgets = BudgetFile(Path(settings.budgets_path), self._log)
+        self._shared = SharedKeys(board) if board is not None else None
         self._watch = KeyWatch(KeyStore(Path(settings.keys_path)), self._tell)
         self.tick()
 
@@ -69,6 +72,8 @@ class Callers:
         """Note the time, coarsely: keys expire and months end within half a second."""
         self._wall_s = wall_s()
         self._budgets.spending.enter(self._wall_s)
+        if self._shared is not None:
+            self._shared.tick(self._budgets.spending.month, int(self._now_s() * 1000))
 
     # For people
 
@@ -114,7 +119,7 @@ class Callers:
         tokens = tokens_asked(request.body, request.path) if caller.counts_tokens else 0
         budget = caller.record.limits.monthly_tokens
         month = None if budget is None else self._budgets.spending.month
-        over = None if month is None or budget is None else _over_budget(caller, budget, month)
+        over = None if month is None or budget is None else self._over_budget(caller, budget, month)
         over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
         if over is None:
             request.grant = Grant(caller, tokens, month)
@@ -142,19 +147,29 @@ class Callers:
         for record in keys.keys:
             caller = before.get(record.id)
             if caller is None:
-                caller = Caller(record, now_ms)
+                caller = self._new_caller(record, now_ms)
             elif caller.record != record:
                 caller.change(record, now_ms)
             self._by_id[record.id] = caller
+        for gone in before.keys() - self._by_id.keys():
+            if self._shared is not None:
+                self._shared.forget(before[gone])
         self._by_hash = {caller.hash: caller for caller in self._by_id.values()}
         self._log.info("keys_loaded", active=self.active, keys=len(self._by_id))
 
+    def _new_caller(self, record: KeyRecord, now_ms: int) -> Caller:
+        caller = Caller(record, now_ms)
+        if self._shared is not None:
+            self._shared.take_over(caller, self._budgets.spending.month, now_ms)
+        return caller
 
-def _over_budget(caller: Caller, budget: int, month: Month) -> Over | None:
-    spent = month.get(caller.id, 0)
-    if spent < budget:
-        return None
-    return Over("budget" if spent - caller.reserved >= budget else "reserved")
+    def _over_budget(self, caller: Caller, budget: int, month: Month) -> Over | None:
+        spent, reserved = month.get(caller.id, 0), caller.reserved
+        if self._shared is not None:
+            spent, reserved = self._shared.spent(caller, month)
+        if spent < budget:
+            return None
+        return Over("budget" if spent - reserved >= budget else "reserved")
 
 
 def _why(key: bytes | None, caller: Caller | None, now_s: float) -> str:

@@ -32,6 +32,10 @@ class Estimate:
         cost = int(body_bytes / self._bytes_per_token + (max_tokens or self._answer_tokens)) or 1
         return min(cost, self.context_tokens) if self.context_tokens else cost
 
+    def prompt_tokens(self, body_bytes: int) -> int:
+        """Return the prompt's part of the cost."""
+        return int(body_bytes / self._bytes_per_token)
+
     def learn(self, body_bytes: int, *, prompt_tokens: int, answer_tokens: int) -> None:
         """Correct the estimate by what an engine counted for one request."""
         if prompt_tokens > 0:

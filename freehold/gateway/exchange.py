@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
 from freehold.gateway import account, refuse
-from freehold.gateway.admission import Applicant
-from freehold.gateway.assemble import Assembler
+from freehold.gateway.attempt import ATTEMPTS_MAX, Attempting
 from freehold.gateway.body import too_deep
+from freehold.gateway.eject import Failure
 from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.heads import AnswerHead
 from freehold.gateway.meter import StreamMeter, meter_for
@@ -29,38 +29,29 @@ if TYPE_CHECKING:
     from freehold.gateway.http_in import ClientConnection
     from freehold.gateway.service import Gateway
 
-ATTEMPTS_MAX = 3
-"""Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
 _ERROR_BODY_BYTES_MAX = (
     64 * 1024
 )  # An engine's error is a sentence; more than this is cut. Source: our own bound.
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. Source: our own bound.
 _TRY_ELSEWHERE = frozenset(
     {429, 502, 503, 504}
-)  # Busy or dead behind it; 500 is the model's output and is passed on.
-_GIVEN_UP_S = 1.0  # A client that leaves sooner says nothing of the engine. Source: our own choice.
+)  # Busy, or dead behind it; of a 500 the body says whose fault it is.
 
 
-class Exchange(Applicant):
+class Exchange(Attempting):
     """One request under way. Defaults stand on the class: an instance holds what this request has met so far."""
 
     done = False
-    target: Target | None = None
     wants_payload = False
     passing: Passing | None = None
     """What has been passed on as it came; None: the answer is not passed on so."""
     engine_keeps_alive = False
     keeps_client = True
-    _at_target = False
     _connection: UpstreamConnection | None = None
     _connecting: asyncio.Task[None] | None = None
-    attempts = 0
     _fresh = False
-    _head: AnswerHead | None = None
     _pending = b""
     _kept: tuple[bytes, ...] = ()
-    assembler: Assembler | None = None
-    first_s: float | None = None
     _heard = False
     _paused_s: float | None = None
     _made_bytes = 0
@@ -180,7 +171,7 @@ class Exchange(Applicant):
         """Pass on such an answer; its connection is free again."""
         assert self.target is not None
         self._connection = None
-        self.target.succeeded()
+        self._answered(self.target)
         self._made_bytes = len(data)
         self.usage = whole_usage(data)
         # Before the last byte leaves: what a client has is in the ledger, whenever this process is killed.
@@ -194,13 +185,13 @@ class Exchange(Applicant):
         assert self.target is not None
         self.engine_keeps_alive = head.keep_alive
         self._heard = True
-        if head.status in _TRY_ELSEWHERE and self._may_retry(head, self.target):
+        if head.status in _TRY_ELSEWHERE and self._may_move_busy(head, self.target):
             connection.abort()
             self._connection = None
             self._attempt_over(f"status_{head.status}")
             return
-        if head.status not in _TRY_ELSEWHERE:
-            self.target.succeeded()
+        if head.status < 500 and head.status not in _TRY_ELSEWHERE:
+            self._answered(self.target)
         self._head = head
         self._choose_mode(head)
 
@@ -297,6 +288,9 @@ class Exchange(Applicant):
     def _answer_error(self, head: AnswerHead) -> None:
         assert self.target is not None
         data = b"".join(self._kept)
+        if head.status == 500 and self._may_move_broken(data, self.target):
+            self._attempt_over("status_500")
+            return
         self._refuse(
             refuse.from_answer(self.target.engine, head.status, body=data, retry_after_s=head.retry_after_s)
         )
@@ -314,28 +308,16 @@ class Exchange(Applicant):
 
     # When things go wrong
 
-    def _may_retry(self, head: AnswerHead, target: Target) -> bool:
-        now_s = self.gateway.now_s()
-        target.busy(now_s + min(head.retry_after_s or 1.0, refuse.RETRY_AFTER_S_MAX))
-        if head.status in {429, 503}:
-            target.gate.busy()
-        return self._has_other(target) and self.gateway.budget.spend(now_s)
-
-    def _has_other(self, target: Target) -> bool:
-        untried = any(t.id not in self.tried and t is not target for t in self.model.targets)
-        return untried and self.attempts < ATTEMPTS_MAX
-
-    def _attempt_failed(self, reason: str) -> None:
+    def _attempt_failed(self, reason: Failure) -> None:
         target = self.target
         assert target is not None
-        now_s = self.gateway.now_s()
-        target.failed(now_s)
+        self._failed(target, reason)
         self.gateway.log.warning(
             "endpoint_failed", endpoint=target.id, reason=reason, request=self.request.request_id
         )
         if self.done:
             return
-        if self._has_other(target) and self.gateway.budget.spend(now_s):
+        if self._may_move(target):
             self._attempt_over(reason)
         else:
             self._refuse(self._no_replica())
@@ -382,25 +364,10 @@ class Exchange(Applicant):
         """End the engine's work: nobody listens any more."""
         if not self.done:
             self.gateway.meters.client_left(self.model.entry.name)
-            self._suspect_silence()
+            if self._connection is not None:
+                self._suspect_silence()
             self._stop_engine()
             self._finish(499)
-
-    def _suspect_silence(self) -> None:
-        """Let others come first for a while when a client gave up on an engine that had not said a word.
-
-        A hung engine keeps its connections open and says nothing; without this, each client that gives up would leave
-        it looking idle, so that it would be given the next request too.
-        """
-        now_s = self.gateway.now_s()
-        silent_s = now_s - self._heard_s
-        if (
-            self._head is None
-            and self._connection is not None
-            and silent_s >= _GIVEN_UP_S
-            and self.target is not None
-        ):
-            self.target.failed(now_s)
 
     def pause(self) -> None:
         """Stop reading from the engine: the client is full."""
@@ -433,7 +400,7 @@ class Exchange(Applicant):
                 self._stop_engine()
                 self._finish(499)
                 self.client.abort()
-        elif now_s - self._heard_s > (times.between_bytes_s if self._head else times.first_byte_s):
+        elif self._connection is not None and now_s - self._heard_s > self._silence_max_s():
             self._engine_too_slow()
 
     def shut(self) -> None:
@@ -441,8 +408,13 @@ class Exchange(Applicant):
         self._engine_gone("The server is shutting down.", code="draining")
 
     def _engine_too_slow(self) -> None:
-        if self.target is not None:
-            self.target.failed(self.gateway.now_s())
+        target = self.target
+        assert target is not None
+        self._failed(target, "stall")
+        if not self.answer_bytes and self._may_move(target):
+            self._stop_engine()
+            self._attempt_over("stall")
+            return
         self._engine_gone("The engine did not answer in time.", code="timeout")
 
     def _engine_gone(self, message: str, *, code: str) -> None:
@@ -459,11 +431,6 @@ class Exchange(Applicant):
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
-
-    def _leave_target(self, whole_s: float | None = None) -> None:
-        if self._at_target and self.target is not None:
-            self.target.gate.leave(self.cost_tokens, began=self.first_s is not None, whole_s=whole_s)
-            self._at_target = False
 
     def _finish(self, status: int) -> None:
         if self.done:

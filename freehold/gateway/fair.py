@@ -8,6 +8,7 @@ requests of theirs that are under way. There are no clocks here and no limits: `
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 PRIORITY_FIRST, PRIORITY_LAST = -20, 19
@@ -58,8 +59,8 @@ class _Lane(Generic[Owner]):
 class Flow(Generic[Owner]):
     """One caller at one priority: what it was given and what waits of it."""
 
-    __slots__ = ("caller", "counter", "held_tokens", "lanes", "priority", "under_way", "waiting", "waiting_tokens",
-                 "weight")  # fmt: skip
+    __slots__ = ("_shift", "caller", "counter", "held_tokens", "lanes", "priority", "under_way", "waiting",
+                 "waiting_tokens", "weight")  # fmt: skip
 
     def __init__(self, caller: str, priority: int) -> None:
         self.caller = caller
@@ -73,6 +74,7 @@ class Flow(Generic[Owner]):
         self.waiting = 0
         self.waiting_tokens = 0
         self.lanes: tuple[_Lane[Owner], _Lane[Owner]] = (_Lane(), _Lane())
+        self._shift = 1.0
 
     def __repr__(self) -> str:
         return f"<Flow {self.caller!r} at {self.priority}: {self.waiting} wait, counter {self.counter:.0f}>"
@@ -81,6 +83,15 @@ class Flow(Generic[Owner]):
     def settled(self) -> float:
         """Return the counter without what is under way."""
         return self.counter - self.held_tokens / self.weight
+
+    def shift(self, part: float) -> None:
+        """Let the caller have only that part (above 0) of its weight here, since it waits elsewhere too; 1 is all."""
+        self.weight *= part / self._shift
+        self._shift = part
+
+    def weigh(self, weight: float) -> None:
+        """Take a weight over, as it is everywhere together."""
+        self.weight = weight * self._shift
 
     def start(self, cost_tokens: int) -> None:
         """Charge a start."""
@@ -159,13 +170,19 @@ class Turns(Generic[Owner]):
     def flow(self, caller: str, weight: float, priority: int) -> Flow[Owner]:
         """Return a caller's flow, made where it is not known; its weight is taken over."""
         flow = self._flows.get((caller, priority)) or self._new_flow(caller, priority)
-        flow.weight = weight
+        if weight != flow.weight:
+            flow.weigh(weight)
         return flow
 
     def _new_flow(self, caller: str, priority: int) -> Flow[Owner]:
         bounded = max(PRIORITY_FIRST, min(PRIORITY_LAST, priority))
         flow = self._flows.get((caller, bounded)) or Flow(caller, bounded)
         return self._flows.setdefault((caller, bounded), flow)
+
+    def waiting(self) -> Iterator[Flow[Owner]]:
+        """Yield the flows of which something waits."""
+        for rank in self._ranks.values():
+            yield from rank.flows
 
     def charge(self, flow: Flow[Owner], cost_tokens: int) -> None:
         """Count a start while nobody waits."""

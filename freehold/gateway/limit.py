@@ -134,6 +134,10 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate {self.in_flight} of {self.limit}, {self.tokens} tokens of {self.token_budget or 'unknown'}>"
 
+    def present(self) -> int:
+        """Return the requests under way at the target, whoever sent them."""
+        return self.in_flight
+
     def has_room(self, cost_tokens: int) -> bool:
         """Return whether a request of that cost may start here now; an idle target takes any."""
         if self.in_flight >= self.limit and (self.known or self._awaited or self.in_flight >= self._most):
@@ -160,6 +164,9 @@ class Gate:
         self._awaited -= not began
         self.tokens -= cost_tokens
 
+    def retire(self) -> None:
+        """Take notice that the target takes no more; what is under way goes on."""
+
     def first_byte(self, seconds: float) -> None:
         """Learn from the first byte of a streamed answer, `seconds` after its request was sent."""
         self._awaited -= 1
@@ -170,9 +177,10 @@ class Gate:
         if self._stale:
             self._stale -= 1
             return
-        if self.in_flight * 2 < self.limit and self._seen % _SEEN_IDLE:
+        present = self.present()
+        if present * 2 < self.limit and self._seen % _SEEN_IDLE:
             return
-        if self._gradient.sample(seconds, streamed=streamed, in_flight=self.in_flight):
+        if self._gradient.sample(seconds, streamed=streamed, in_flight=present):
             limit = int(self._gradient.limit)
             if limit < self.limit:
                 self._stale = self._awaited
@@ -180,5 +188,5 @@ class Gate:
 
     def busy(self) -> None:
         """Lower the limit: the target answered that it has no room."""
-        self._gradient.busy(self.in_flight)
+        self._gradient.busy(self.present())
         self.limit = int(self._gradient.limit)

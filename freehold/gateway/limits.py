@@ -10,7 +10,7 @@ from typing import Literal
 
 from freehold.gateway.keys import Limits
 
-_MINUTE_MS = 60_000
+MINUTE_MS = 60_000
 """A level counts in minute-milliseconds: at n a minute a bucket gains exactly n in each millisecond."""
 
 
@@ -21,7 +21,7 @@ class Bucket:
 
     def __init__(self, per_minute: int, now_ms: int, *, older: "Bucket | None" = None) -> None:
         self.per_minute = per_minute
-        self._brim = self.level = per_minute * _MINUTE_MS
+        self._brim = self.level = per_minute * MINUTE_MS
         """What is left, in minute-milliseconds; below nothing where more was used than was asked for."""
         self._at_ms = now_ms
         if older is not None:
@@ -29,7 +29,7 @@ class Bucket:
             self.level -= older.used
 
     def __repr__(self) -> str:
-        return f"<Bucket {self.level / _MINUTE_MS:.1f} of {self.per_minute}>"
+        return f"<Bucket {self.level / MINUTE_MS:.1f} of {self.per_minute}>"
 
     def wait_ms(self, amount: int, now_ms: int) -> int:
         """Return in how many milliseconds there is room for `amount`, 0 for now; more than the brim never fits."""
@@ -38,12 +38,12 @@ class Bucket:
             if self.level > self._brim:  # noqa: PLR1730 - min() costs as much as all the rest here
                 self.level = self._brim
             self._at_ms = now_ms
-        lacking = amount * _MINUTE_MS - self.level
+        lacking = amount * MINUTE_MS - self.level
         return -(-lacking // self.per_minute) if lacking > 0 else 0
 
     def take(self, amount: int) -> None:
         """Take `amount` out, below nothing if need be; a negative one is given back, at most to the brim."""
-        self.level = min(self._brim, self.level - amount * _MINUTE_MS)
+        self.level = min(self._brim, self.level - amount * MINUTE_MS)
 
     @property
     def used(self) -> int:
@@ -53,7 +53,7 @@ class Bucket:
     def shown(self) -> tuple[int, bytes]:
         """Return how many whole things are left, and in what time the bucket is full if nothing more is taken."""
         full_in_ms = -((self.level - self._brim) // self.per_minute)
-        return (self.level // _MINUTE_MS if self.level > 0 else 0), duration(full_in_ms)
+        return (self.level // MINUTE_MS if self.level > 0 else 0), duration(full_in_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ class Allowance:
             return Over("tokens", tokens_ms) if tokens_ms > requests_ms else Over("requests", requests_ms)
         self.in_flight += 1
         if requests is not None:
-            requests.level -= _MINUTE_MS
+            requests.level -= MINUTE_MS
         if bucket is not None:
-            bucket.level -= tokens * _MINUTE_MS
+            bucket.level -= tokens * MINUTE_MS
         return None
 
     def charge(self, tokens: int) -> None:

@@ -46,7 +46,10 @@ Source: our own choice: many times the longest pause that a loaded machine of tw
 
 
 class GatewayLink:
-    """One gateway process, as its parent sees it; `on_start` is told the pid of each one that is started."""
+    """One gateway process, as its parent sees it.
+
+    `on_start` is told the pid of each one that is started.
+    """
 
     def __init__(
         self,
@@ -68,9 +71,12 @@ class GatewayLink:
         self._process: asyncio.subprocess.Process | None = None
         self._heard_s = 0.0
         self._stopping = False
+        self._stop_asked = asyncio.Event()
         self._log = get_logger("gateway.link")
         self.stats: GatewayStats | None = None
         self.restarts = 0
+        self.on_end: Callable[[], object] = bool
+        """Called when a process has ended, before another one is started."""
         self.finished_all: bool | None = None
         """After a drain: whether every stream was finished within the grace; None: not known."""
 
@@ -104,6 +110,7 @@ class GatewayLink:
             except (OSError, FreeholdError) as exc:
                 # A full disk or no process to be had: it may pass, and the engines must not go down with it.
                 self._log.error("gateway_not_started", why=str(exc))
+            self.on_end()
             if self._stopping:
                 return
             self.restarts += 1
@@ -113,11 +120,20 @@ class GatewayLink:
             self._log.error(
                 "gateway_ended", code=self._process.returncode if self._process else None, again_s=again_s
             )
-            await asyncio.sleep(again_s)
+            if await self._stops_within(again_s):
+                return
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._stop_asked.wait()
+        except TimeoutError:
+            return False
 
     def stop(self) -> None:
         """Let the gateway drain and end; `run` returns when it has. New connections are refused from now on."""
         self._stopping = True
+        self._stop_asked.set()
         self._listener.close()
         self._say(Drain())
 
@@ -152,7 +168,7 @@ class GatewayLink:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "freehold.gateway.run"),
                 *("--listen-fd", str(self._listener.fileno()), "--link-fd", str(link.fileno())),
-                pass_fds=(self._listener.fileno(), link.fileno()),
+                pass_fds=(self._listener.fileno(), link.fileno(), *self._shared_fds()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
@@ -162,6 +178,11 @@ class GatewayLink:
             )
         self._heard_s = monotonic_s()
         self._on_start(self._process.pid)
+
+    def _shared_fds(self) -> tuple[int, ...]:
+        """Return what this worker has in common with others, if there are any."""
+        settings = self._settings
+        return () if settings.board_fd < 0 else (settings.board_fd, *settings.wake_fds)
 
     def _stderr(self) -> BinaryIO:
         """Open the file for the little that a gateway says outside its log, begun anew past a bound; or nothing."""

@@ -66,6 +66,9 @@ class Meters:
             "freehold_gateway_endpoint_limit": lambda: {
                 (t.id,): t.gate.limit for t in gateway.directory.targets()
             },
+            "freehold_gateway_endpoint_ejected": lambda: {
+                (t.id,): float(t.standing.until_s > 0) for t in gateway.directory.targets()
+            },
             "freehold_gateway_connections": lambda: {(): len(gateway.connections)},
             "freehold_gateway_upstream_connections": partial(_upstream, gateway),
             "freehold_gateway_snapshot_generation": lambda: {(): gateway.directory.snapshot.generation},
@@ -91,7 +94,18 @@ class Meters:
 class ModelMeters:
     """What is counted of one model's requests, with its handles at hand."""
 
-    __slots__ = ("_all", "_bytes", "_counts", "_model", "_requests", "_seconds", "_ttft", "_waits")
+    __slots__ = (
+        "_all",
+        "_away",
+        "_bytes",
+        "_counts",
+        "_home",
+        "_model",
+        "_requests",
+        "_seconds",
+        "_ttft",
+        "_waits",
+    )
 
     def __init__(self, all_meters: Meters, model: str) -> None:
         metrics = all_meters.metrics
@@ -102,11 +116,21 @@ class ModelMeters:
         self._bytes = metrics.counter("freehold_gateway_response_bytes_total").labels(model)
         self._seconds = metrics.histogram("freehold_gateway_request_seconds").labels(model)
         self._ttft = metrics.histogram("freehold_gateway_ttft_seconds").labels(model)
+        affinity = metrics.counter("freehold_gateway_affinity_total")
+        self._home, self._away = affinity.labels(model, "home"), affinity.labels(model, "away")
         self._waits = metrics.histogram("freehold_gateway_queue_wait_seconds").labels(model)
 
     def waited(self, seconds: float) -> None:
         """Count one request that had to wait and is started now."""
         self._waits.observe(seconds)
+
+    def went(self, *, home: bool) -> None:
+        """Count one request of a conversation, which went to the replica that has its beginning, or to the next."""
+        (self._home if home else self._away).value += 1
+
+    def ejected(self, reason: str) -> None:
+        """Count one endpoint that is left alone for a while."""
+        self._all.metrics.counter("freehold_gateway_ejections_total").add(self._model, reason)
 
     def turned_away(self, reason: str) -> None:
         """Count one request that is refused instead of being started."""
@@ -130,7 +154,7 @@ class ModelMeters:
 
 
 def _upstream(gateway: "Gateway") -> dict[Values, float]:
-    return {(t.id,): t.in_flight + t.idle_count for t in gateway.directory.targets()}
+    return {(t.id,): t.gate.in_flight + t.idle_count for t in gateway.directory.targets()}
 
 
 def _states(snapshot: Snapshot) -> Iterator[tuple[Values, float]]:

@@ -19,6 +19,8 @@ import msgspec
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway import files
+from freehold.gateway.accept import Acceptor
+from freehold.gateway.crew import Crew
 from freehold.gateway.http_in import ClientConnection
 from freehold.gateway.http_in_keys import KeyedConnection
 from freehold.gateway.listener import BACKLOG, listen
@@ -52,10 +54,14 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...]
     engine: str = "external"
     slots: int = 0
+    stall_s: float = 0.0
+    affinity: bool = True
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
         """Return what a snapshot says of this model."""
-        entry = ModelEntry(name=self.name, engine=self.engine, created_s=0)
+        entry = ModelEntry(
+            name=self.name, engine=self.engine, created_s=0, stall_s=self.stall_s, affinity=self.affinity
+        )
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
                      slots=self.slots)
@@ -80,7 +86,13 @@ class Child:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         kind = ClientConnection if self.gateway.callers is None else KeyedConnection
-        server = await loop.create_server(lambda: kind(self.gateway), sock=self.listener, backlog=BACKLOG)
+        server: asyncio.Server | Acceptor
+        if self.gateway.crew is None:
+            server = await loop.create_server(lambda: kind(self.gateway), sock=self.listener, backlog=BACKLOG)
+        else:
+            server = Acceptor(
+                lambda: kind(self.gateway), self.gateway, crew=self.gateway.crew, listener=self.listener
+            )
         self._allow_connections()
         gc.collect()
         gc.freeze()
@@ -168,7 +180,8 @@ async def run_standalone(config: Standalone) -> None:
 def _gateway(settings: Settings) -> Gateway:
     target = Path(settings.log_path) if settings.log_path else sys.stderr
     handle = logs.configure(target, level=settings.log_level)
-    return Gateway(settings, log_dropped=lambda: handle.dropped_total)
+    crew = Crew(settings) if settings.workers > 1 else None
+    return Gateway(settings, log_dropped=lambda: handle.dropped_total, crew=crew)
 
 
 def _guarded(child: Child, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -16,6 +16,7 @@ from freehold.gateway import answers, meter, refuse
 from freehold.gateway.access import AccessLog
 from freehold.gateway.body import read_body
 from freehold.gateway.callers import Callers
+from freehold.gateway.crew import Crew
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.files import CONNECTIONS_MAX
 from freehold.gateway.http_in import ClientConnection, model_id_of
@@ -37,17 +38,25 @@ _TICK_S = 0.5  # One coarse timer for every time limit of every connection: limi
 class Gateway:
     """One gateway process."""
 
-    def __init__(self, settings: Settings, *, log_dropped: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        log_dropped: Callable[[], int] = lambda: 0,
+        crew: Crew | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.now_s: Callable[[], float] = loop.time
         self.tick_s = loop.time()
         """The time of the last tick: exact enough for deadlines of seconds, and free."""
         self.meters = Meters()
-        self.directory = Directory(self.meters.for_model, settings)
+        self.crew = crew
+        """The workers that share this address; None: there is only this one."""
+        self.directory = Directory(self.meters.for_model, settings, crew.board if crew else None)
         self.budget = RetryBudget(loop.time())
         self.access = AccessLog(settings.access_log)
-        self.callers = Callers(settings) if settings.keys_path else None
+        self.callers = Callers(settings, crew.board if crew else None) if settings.keys_path else None
         """Who may ask; None: everybody."""
         self.connections: set[ClientConnection] = set()
         self.connections_max = CONNECTIONS_MAX
@@ -67,6 +76,8 @@ class Gateway:
         self.meters.watch(self)
         if self.callers is not None:
             self.callers.start()
+        if crew is not None:
+            crew.join(self)
         self._tick()
 
     def __repr__(self) -> str:
@@ -103,6 +114,7 @@ class Gateway:
             draining=self.draining,
             log_dropped_total=self.log_dropped(),
             settings_generation=self.settings.generation,
+            ejected=tuple(target.id for target in self.directory.targets() if target.standing.until_s),
         )
 
     @property
@@ -231,3 +243,5 @@ class Gateway:
             connection.check(now_s)
         for model in self.directory.models.values():
             model.admission.line.turns.tidy()
+        if self.crew is not None:
+            self.crew.tick(self)

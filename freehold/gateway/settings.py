@@ -39,6 +39,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_log: AccessLogSettings = AccessLogSettings()
     generation: int = 0
     """Which configuration these come from, counted by the parent."""
+    workers: int = 1
+    """How many gateway processes serve this address together."""
+    worker: int = 0
+    """Which of them this one is, from 0."""
+    board_fd: int = -1
+    """The memory that they share; -1: there is only one of them."""
+    wake_fds: tuple[int, ...] = ()
+    """Where each of them is woken."""
     spool_path: str = ""
     """Folder of the ledger's spool; empty: nothing is written down."""
     spool_max_bytes: int = SPOOL_BYTES_MAX
@@ -59,6 +67,7 @@ def settings_from(
     """Return the settings that `gateway:` in freehold.yaml asks for."""
     times, access = spec.timeouts, spec.access_log
     return Settings(
+        workers=spec.workers,
         queue_max_requests=spec.queue.max_requests,
         queue_max_tokens=spec.queue.max_tokens,
         queue_max_wait_s=spec.queue.max_wait,

@@ -44,6 +44,19 @@ class Spending:
             latest = list(self._months.items())[1 - _MONTHS_KEPT :]
             self._months = {**dict(latest), name: self.month}
 
+    @property
+    def months(self) -> dict[str, Month]:
+        """Return all that is known, by the month's name."""
+        return self._months
+
+    def add(self, other: "Spending") -> None:
+        """Count what was spent elsewhere as well."""
+        for name, month in other.months.items():
+            mine = self._months.setdefault(name, {})
+            for key_id, tokens in month.items():
+                mine[key_id] = mine.get(key_id, 0) + tokens
+        self._months = dict(sorted(self._months.items())[-_MONTHS_KEPT:])
+
     def saved(self) -> bytes:
         """Return what to keep on disk."""
         return msgspec.json.encode(SpendingFile(months=self._months))

@@ -1,22 +1,28 @@
-"""The gateway's address book: models and their endpoints from the newest snapshot, with load, suspicion and pools.
+"""The gateway's address book: models and their endpoints from the newest snapshot, with load, standing and pools.
 
 A snapshot is taken over whole, in one call, between two requests. A target that stays keeps its connections and its
 count of requests; one that goes takes no more and closes what is idle. Nothing here asks the control plane anything.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from math import inf
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
-from freehold.gateway import route
-from freehold.gateway.admission import Admission
+from freehold.gateway import eject, route
+from freehold.gateway.admission import Admission, Applicant
+from freehold.gateway.board import Board
+from freehold.gateway.eject import Standing
 from freehold.gateway.heads import request_start
 from freehold.gateway.limit import Gate
 from freehold.gateway.meters import ModelMeters
+from freehold.gateway.prefix import key_of
 from freehold.gateway.settings import Settings
+from freehold.gateway.shared_admission import SharedAdmission
+from freehold.gateway.shared_gate import SharedGate
 
 if TYPE_CHECKING:
     from freehold.gateway.upstream import UpstreamConnection
@@ -26,12 +32,14 @@ IDLE_CONNECTIONS_MAX = 64
 
 
 class Target:
-    """One endpoint as the data plane sees it: address, load, suspicion, idle connections (last in, first out)."""
+    """One endpoint as the data plane sees it: address, load, standing, idle connections (last in, first out)."""
 
-    __slots__ = ("_failures", "_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
-                 "id", "port", "prefix", "renamed", "slots", "suspect_until_s", "tls")  # fmt: skip
+    __slots__ = ("_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
+                 "id", "port", "prefix", "renamed", "slots", "standing", "tls")  # fmt: skip
 
-    def __init__(self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0) -> None:
+    def __init__(
+        self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0, board: Board | None = None
+    ) -> None:
         parts = urlsplit(endpoint.url)
         self.endpoint = endpoint
         self.engine = engine
@@ -42,24 +50,30 @@ class Target:
         self.port = parts.port or (443 if self.tls else 80)
         self.authority = parts.netloc
         self.prefix = parts.path.rstrip("/")
-        self.gate = Gate(slots=endpoint.slots, token_budget=endpoint.slots * context_tokens)
+        self.gate = self._gate(endpoint.slots * context_tokens, board)
         """Who may be here at once."""
-        self.suspect_until_s = 0.0
+        self.standing = Standing()
+        """Whether it answers."""
         self.gone = False
-        self._failures = 0
         self.renamed = endpoint.upstream_model not in {"", endpoint.model}
         self.as_it_is = not self.renamed and not engine.stream_to_abort
         self._idle: list[UpstreamConnection] = []
         self._starts: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
-        suspected = f", suspect until {self.suspect_until_s:.1f}" if self.suspect_until_s else ""
-        return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle{suspected}>"
+        return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle, {self.standing!r}>"
+
+    def _gate(self, token_budget: int, board: Board | None) -> Gate:
+        if board is None:
+            return Gate(slots=self.slots, token_budget=token_budget)
+        # The address too: another incarnation at another address is another engine, and has room of its own.
+        row = board.row(f"endpoint {self.id} {self.endpoint.incarnation} {self.endpoint.url}")
+        return SharedGate(row, slots=self.slots, token_budget=token_budget)
 
     @property
     def in_flight(self) -> int:
-        """Return the requests under way here."""
-        return self.gate.in_flight
+        """Return the requests under way here, whoever sent them."""
+        return self.gate.present()
 
     @property
     def idle_count(self) -> int:
@@ -100,24 +114,10 @@ class Target:
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def failed(self, now_s: float) -> None:
-        """Suspect this endpoint for a while: it did not answer."""
-        self._failures += 1
-        self.suspect_until_s = now_s + route.suspicion_s(self._failures)
-
-    def busy(self, until_s: float) -> None:
-        """Prefer others until `until_s`: it said that it is busy, which is no failure."""
-        self.suspect_until_s = max(self.suspect_until_s, until_s)
-
-    def succeeded(self) -> None:
-        """Clear suspicion: an answer came."""
-        if self.suspect_until_s:
-            self._failures = 0
-            self.suspect_until_s = 0.0
-
     def retire(self) -> None:
         """Close idle connections and keep none from now on; requests under way go on."""
         self.gone = True
+        self.gate.retire()
         while self._idle:
             self._idle.pop().close()
 
@@ -125,46 +125,126 @@ class Target:
 class Model:
     """One model that clients can name, with the targets that take its requests now."""
 
-    __slots__ = ("admission", "engine", "entry", "meters", "targets", "turn")
+    __slots__ = ("_odd_until_s", "_ring", "admission", "engine", "entry", "meters", "targets", "turn")
 
-    def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
+    def __init__(
+        self,
+        entry: ModelEntry,
+        engine: Engine,
+        *,
+        meters: ModelMeters,
+        settings: Settings,
+        board: Board | None = None,
+    ) -> None:
         self.entry = entry
         self.engine = engine
         self.meters = meters
         self.targets: list[Target] = []
         self.turn = 0
-        self.admission = Admission(self, settings)
+        self._ring: route.Ring | None = None
+        """Homes of conversations; None: it makes no difference where they go."""
+        self._odd_until_s = 0.0
+        """Until then some target is ejected, on trial or busy; infinity while one is ejected."""
+        self.admission = (
+            Admission(self, settings) if board is None else SharedAdmission(self, settings, board)
+        )
 
     @property
     def in_flight(self) -> int:
         """Return the requests that were started and are not over."""
         return self.admission.line.under_way
 
-    def take(self, now_s: float, tried: Collection[str], cost_tokens: int) -> Target | None:
-        """Return the least loaded target not yet tried that has room, with a place there taken; None: there is none.
+    def give(self, targets: list[Target]) -> None:
+        """Take over the targets of a new snapshot."""
+        self.targets = targets
+        self._look()
+        many = len(targets) > 1 and self.entry.affinity
+        self._ring = route.Ring({target.id: target.slots for target in targets}) if many else None
 
-        One that is suspected is chosen only where all are: while others are merely full, it is better to wait.
+    def take(self, applicant: Applicant, now_s: float) -> Target | None:
+        """Return the best target not yet tried that has room, with a place there taken; None: there is none.
+
+        One that is ejected or busy is chosen only where all are: while others are merely full, it is better to wait.
         """
-        if len(self.targets) == 1 and not tried:
-            target = self.targets[0]
-            return target if target.gate.enter(cost_tokens) else None
-        self.turn += 1
-        chosen = route.choose(self._open(now_s, tried, cost_tokens), now_s, turn=self.turn)
+        cost_tokens, targets = applicant.cost_tokens, self.targets
+        if len(targets) == 1 and not applicant.tried:
+            return targets[0] if targets[0].gate.enter(cost_tokens) else None
+        if applicant.tried or self._odd_until_s > now_s:
+            targets = self._standing(applicant.tried, now_s)
+        chosen = self._choose([t for t in targets if t.gate.has_room(cost_tokens)], applicant)
         if chosen is not None:
             chosen.gate.enter(cost_tokens)
+            if chosen.standing.begin(now_s):
+                applicant.on_trial = True
         return chosen
 
-    def _open(self, now_s: float, tried: Collection[str], cost_tokens: int) -> list[Target]:
+    def has_room(self, now_s: float, cost_tokens: int) -> bool:
+        """Return whether `take` would find a target for a request that was not tried anywhere yet."""
+        targets = self._standing((), now_s) if self._odd_until_s > now_s else self.targets
+        return any(target.gate.has_room(cost_tokens) for target in targets)
+
+    def _choose(self, targets: list[Target], applicant: Applicant) -> Target | None:
+        if self._ring is not None and targets:
+            key = applicant.prefix_key
+            if key is None:
+                key = applicant.prefix_key = key_of(applicant.request.path, applicant.request.body)
+            if key:
+                cost, prompt = (
+                    applicant.cost_tokens,
+                    self.admission.estimate.prompt_tokens(len(applicant.request.body)),
+                )
+                found = route.choose_by_key(
+                    targets, self._ring, key=key, cost_tokens=cost, prompt_tokens=prompt
+                )
+                if found is not None:
+                    self.meters.went(home=found[1])
+                    return found[0]
+        self.turn += 1
+        return route.choose(targets, turn=self.turn)
+
+    def _standing(self, tried: Collection[str], now_s: float) -> list[Target]:
+        """Return who may be asked at all: whoever stands well, else the busy ones, else the least bad."""
         untried = [target for target in self.targets if target.id not in tried]
-        trusted = [target for target in untried if target.suspect_until_s <= now_s]
-        return [target for target in trusted or untried if target.gate.has_room(cost_tokens)]
+        kept = [target for target in eject.kept(self.targets, now_s) if target in untried]
+        ready = [target for target in kept if target.standing.busy_until_s <= now_s]
+        return ready or kept or sorted(untried, key=eject.badness)[:1]
+
+    def failed(self, target: Target, failure: eject.Failure, now_s: float) -> eject.Reason | None:
+        """Count a failure of a target, and return for what reason it is ejected now, if it is; the only one never is."""
+        if target.gone or len(self.targets) < 2:
+            return None
+        reason = target.standing.note(failure, [each.standing for each in self.targets], now_s)
+        if reason is not None:
+            self._odd_until_s = inf
+            self.meters.ejected(reason)
+        return reason
+
+    def busy(self, target: Target, until_s: float) -> None:
+        """Prefer others until `until_s`: this one said that it is busy, which is no failure."""
+        standing = target.standing
+        standing.busy_until_s = max(standing.busy_until_s, until_s)
+        self._odd_until_s = max(self._odd_until_s, until_s)
+
+    def succeeded(self, target: Target, now_s: float) -> None:
+        """Count an answer of a target."""
+        if target.standing.succeeded(now_s):
+            self._look()
+
+    def _look(self) -> None:
+        standings = [target.standing for target in self.targets]
+        ejected = any(standing.until_s for standing in standings)
+        busy_s = max((standing.busy_until_s for standing in standings), default=0.0)
+        self._odd_until_s = inf if ejected else busy_s
 
 
 class Directory:
     """Models and targets of the newest snapshot."""
 
-    def __init__(self, meters_for: Callable[[str], ModelMeters], settings: Settings) -> None:
+    def __init__(
+        self, meters_for: Callable[[str], ModelMeters], settings: Settings, board: Board | None = None
+    ) -> None:
         self._meters_for = meters_for
+        self._board = board
         self._settings = settings
         self.snapshot = Snapshot(generation=-1)
         self.models: dict[str, Model] = {}
@@ -188,10 +268,7 @@ class Directory:
         self._apply_targets(snapshot, engines)
         known = self.models
         self.models = {
-            entry.name: known.get(entry.name)
-            or Model(
-                entry, engines[entry.engine], meters=self._meters_for(entry.name), settings=self._settings
-            )
+            entry.name: known.get(entry.name) or self._new_model(entry, engines[entry.engine])
             for entry in snapshot.models
         }
         for entry in snapshot.models:
@@ -201,9 +278,13 @@ class Directory:
             model.targets = []  # what is under way goes on, what waits is told
             model.admission.targets_changed()
         for name, model in self.models.items():
-            model.targets = [t for t in self._targets.values() if t.endpoint.model == name]
+            model.give([t for t in self._targets.values() if t.endpoint.model == name])
             model.admission.targets_changed()
         return True
+
+    def _new_model(self, entry: ModelEntry, engine: Engine) -> Model:
+        meters = self._meters_for(entry.name)
+        return Model(entry, engine, meters=meters, settings=self._settings, board=self._board)
 
     def _apply_targets(self, snapshot: Snapshot, engines: dict[str, Engine]) -> None:
         # An endpoint that differs in anything (incarnation, key, slots) is another target, with connections of its own.
@@ -214,7 +295,7 @@ class Directory:
         for endpoint in ready:
             if endpoint not in self._targets:
                 engine, tokens = engines[endpoint.engine], context.get(endpoint.model, 0)
-                self._targets[endpoint] = Target(endpoint, engine, context_tokens=tokens)
+                self._targets[endpoint] = Target(endpoint, engine, context_tokens=tokens, board=self._board)
 
     def targets(self) -> Iterable[Target]:
         """Return every target in use."""

@@ -23,6 +23,8 @@ LIVE = (
     ("fleet", "stop_grace"),
 )
 """What the running processes take over as it is; all that lies under these keys as well."""
+LIVE_IN_MODEL = frozenset({("stall",), ("affinity",)})
+"""Keys of a model that the gateway takes over, while its replicas stay as they are."""
 RESTART_HINT = "freehold down, then freehold up, changes it; or put the old value back"
 
 Where = Callable[[tuple[str | int, ...]], str]
@@ -103,8 +105,13 @@ def _model(old: ModelSpec, new: ModelSpec) -> Iterator[Change]:
     for path in dict.fromkeys([*before, *after]):
         was, now = before.get(path), after.get(path)
         if was != now:
-            how = How.SCALE if path in {("replicas",), ("endpoints",)} else How.ROLL
-            yield Change(how=how, what=f"models.{old.name}.{dotted(path)}", old=was, new=now)
+            yield Change(how=_how(path), what=f"models.{old.name}.{dotted(path)}", old=was, new=now)
+
+
+def _how(path: tuple[str, ...]) -> How:
+    if path in LIVE_IN_MODEL:
+        return How.LIVE
+    return How.SCALE if path in {("replicas",), ("endpoints",)} else How.ROLL
 
 
 def _without_models(spec: Spec) -> dict[str, Any]:

@@ -56,7 +56,10 @@ class Quantity:
 
     def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self.read, serialization=core_schema.plain_serializer_function_ser_schema(self.format)
+            self.read,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                self.format, when_used="unless-none"
+            ),
         )
 
     def __get_pydantic_json_schema__(

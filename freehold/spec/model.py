@@ -1,7 +1,7 @@
 """freehold.yaml as frozen records: every key, its unit, its default and why.
 
 What stands here works in this release. Keys of later releases are named in `later`, so that the loader can say so
-instead of calling them unknown; where a key has one value today (`workers: 1`), that value is accepted. It does not
+instead of calling them unknown; where a key has one value today (`spares: 0`), that value is accepted. It does not
 check values against each other (`rules`), nor what an engine thinks of its options.
 The text under each field is its description in the published JSON schema.
 """
@@ -29,6 +29,11 @@ class _Section(BaseModel):
 def _text(**more: Any) -> Any:
     """Return a field for a text that may be left out; left out, it is empty."""
     return Field(default="", **more)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """Leave out of the published schema that nothing is the default: it is no value that a user may write."""
+    del schema["default"]
 
 
 class ModelSpec(_Section):
@@ -96,6 +101,17 @@ class ModelSpec(_Section):
     )
     """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
     `api_key_env`."""
+
+    stall: Annotated[float | None, Duration(least="1s", most="24h")] = Field(
+        default=None, examples=["30s"], json_schema_extra=_without_default
+    )
+    """How long the engine may say nothing to a request of up to 2048 tokens before it is taken for frozen, 1s to 24h;
+    longer prompts get more in proportion. Another replica then answers, where there is one. Default: what the engine
+    file says (llama-cpp 120s); for `external` nothing but `gateway.timeouts`, since nothing is known of it."""
+    affinity: Annotated[str, OneOf(values=("prefix", "none"))] = "prefix"
+    """`prefix`: a conversation returns to the replica that has its beginning in its cache, unless that one has
+    much more to do than the mean. `none`: each request goes to the replica with the least to do. Default `prefix`;
+    with one replica it makes no difference."""
 
     @property
     def managed(self) -> bool:
@@ -176,8 +192,9 @@ class GatewaySpec(_Section):
     ] = Field(default="127.0.0.1:8000", examples=["127.0.0.1:8000", "[::1]:8000"])
     """ADDRESS:PORT to listen on, an IP address or localhost; port 0 lets the kernel choose. Default 127.0.0.1:8000:
     only this machine can reach it, which is the one safe choice while `auth` is `none`; others need `auth: keys`."""
-    workers: Annotated[int, OneOf(values=(1,), later_numbers=True)] = 1
-    """Gateway processes. Only 1, the default, in this release."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Gateway processes that share the address, 1 to 64. Default 1: on one core that passes on some ten thousand chunks
+    a second; more need a core each. What then holds exactly, and what nearly: docs/workers.md."""
     auth: Annotated[str, OneOf(values=("none", "keys"))] = "none"
     """Who may ask. `none`, the default: everybody who can connect, so only on a loopback address. `keys`: who has an
     API key that `freehold key create` made."""

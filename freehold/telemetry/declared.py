@@ -32,6 +32,8 @@ class Declared:
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets in the metric's unit, rising, without `+Inf`."""
+    pooled: Literal["sum", "max"] = "sum"
+    """What several processes' numbers make together: most are parts of a whole; some are each process's word on it."""
 
 
 TTFT_BUCKETS_S = (
@@ -141,6 +143,7 @@ DECLARED: tuple[Declared, ...] = (
         kind="gauge",
         help="1 while more requests come than can be answered, so that waits are kept short.",
         labels=(MODEL,),
+        pooled="max",
     ),
     Declared(
         name="freehold_gateway_queue_wait_seconds",
@@ -156,10 +159,29 @@ DECLARED: tuple[Declared, ...] = (
         labels=(MODEL, REASON),
     ),
     Declared(
+        name="freehold_gateway_affinity_total",
+        kind="counter",
+        help="Requests of conversations with a home replica, by whether they went there.",
+        labels=(MODEL, WHERE),
+    ),
+    Declared(
+        name="freehold_gateway_ejections_total",
+        kind="counter",
+        help="Endpoints left alone for a while because they failed, by reason.",
+        labels=(MODEL, REASON),
+    ),
+    Declared(
+        name="freehold_gateway_endpoint_ejected",
+        kind="gauge",
+        help="1 while an endpoint is ejected or on trial, else 0.",
+        labels=(ENDPOINT,),
+    ),
+    Declared(
         name="freehold_gateway_endpoint_limit",
         kind="gauge",
         help="Requests that an endpoint may be given at once now.",
         labels=(ENDPOINT,),
+        pooled="max",
     ),
     Declared(name="freehold_gateway_connections", kind="gauge", help="Client connections open now."),
     Declared(
@@ -168,39 +190,47 @@ DECLARED: tuple[Declared, ...] = (
         help="Connections to an endpoint open now, idle ones included.",
         labels=(ENDPOINT,),
     ),
-    Declared(name="freehold_gateway_keys", kind="gauge", help="API keys that are accepted now."),
+    Declared(
+        name="freehold_gateway_keys", kind="gauge", help="API keys that are accepted now.", pooled="max"
+    ),
     Declared(
         name="freehold_gateway_keys_trouble",
         kind="gauge",
         help="1 while the keys file or the budgets on disk cannot be used; /health says why.",
+        pooled="max",
     ),
     Declared(
         name="freehold_gateway_snapshot_generation",
         kind="gauge",
         help="Generation of the endpoint snapshot in use.",
+        pooled="max",
     ),
     Declared(
         name="freehold_gateway_snapshot_age_seconds",
         kind="gauge",
         help="Time since the snapshot in use arrived.",
+        pooled="max",
     ),
     Declared(
         name="freehold_replica_state",
         kind="gauge",
         help="1 for the state that a replica is in, 0 for the others.",
         labels=(MODEL, REPLICA, STATE),
+        pooled="max",
     ),
     Declared(
         name="freehold_replica_restarts_total",
         kind="counter",
         help="Times a replica's process was started again after a failure.",
         labels=(MODEL, REPLICA),
+        pooled="max",
     ),
     Declared(
         name="freehold_replica_tokens_per_second",
         kind="gauge",
         help="Generated tokens per second by the engine's own counter; absent when unknown.",
         labels=(MODEL, REPLICA),
+        pooled="max",
     ),
     Declared(
         name="freehold_ledger_records_total",
@@ -216,16 +246,19 @@ DECLARED: tuple[Declared, ...] = (
         name="freehold_ledger_spool_bytes",
         kind="gauge",
         help="Bytes of records that are not in the ledger file yet.",
+        pooled="max",
     ),
     Declared(
         name="freehold_ledger_lag_seconds",
         kind="gauge",
         help="Age of the oldest record that is not in the ledger file yet; 0: none waits.",
+        pooled="max",
     ),
     Declared(
         name="freehold_ledger_drain_errors_total",
         kind="counter",
         help="Times that the ledger file could not be written to; the records stay in the spool.",
+        pooled="max",
     ),
     Declared(
         name="freehold_log_dropped_total",
@@ -248,6 +281,7 @@ DECLARED: tuple[Declared, ...] = (
         kind="gauge",
         help="Always 1; the label names the running version.",
         labels=(VERSION,),
+        pooled="max",
     ),
     Declared(
         name="freehold_metrics_folded_total",

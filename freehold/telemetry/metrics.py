@@ -11,6 +11,7 @@ request half counted, never a torn number.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -18,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.core import Metric as Family
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_CONTENT_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
 
 from freehold import __version__
 from freehold.telemetry.declared import DECLARED, Declared, Kind
@@ -123,6 +125,7 @@ class _Readable(Series[Number]):
     """A counter or gauge, whose series may also come from a callback at scrape time."""
 
     _reading: Reading | None = None
+    _carried: Mapping[Values, float] = MappingProxyType({})
 
     def read_from(self, reading: Reading) -> None:
         """Take all series from `reading` at each scrape: label values → number. It must not block nor raise.
@@ -131,14 +134,24 @@ class _Readable(Series[Number]):
         """
         self._reading = reading
 
+    def carry(self, values: Values, number: float) -> None:
+        """Count what was counted before this process began, beside what it counts itself."""
+        self._carried = {**self._carried, values: self._carried.get(values, 0) + number}
+
     def now(self) -> dict[Values, float]:
         """Return every series' number at this moment."""
         if self._reading is None:
-            return {values: cell.value for values, cell in self.cells.items()}
-        numbers: dict[Values, float] = {}
+            numbers: dict[Values, float] = {values: cell.value for values, cell in self.cells.items()}
+            return self._with_carried(numbers)
+        numbers = {}
         for values, number in self._reading().items():
             folded = self.bounded(values)
             numbers[folded] = numbers.get(folded, 0) + number
+        return self._with_carried(numbers)
+
+    def _with_carried(self, numbers: dict[Values, float]) -> dict[Values, float]:
+        for values, number in self._carried.items():
+            numbers[values] = numbers.get(values, 0) + number
         return numbers
 
 
@@ -193,19 +206,29 @@ class Histogram(Series[Spread]):
 class Metrics:
     """All declared metrics of one process, and its scrape."""
 
-    def __init__(self, declared: tuple[Declared, ...] = DECLARED) -> None:
+    def __init__(
+        self, declared: tuple[Declared, ...] = DECLARED, *, process: Collector | None = None
+    ) -> None:
+        """Take the table, and who tells of the process; None: this process is told of."""
         self._series: dict[str, Counter | Gauge | Histogram] = {
             row.name: self._build(row) for row in declared
         }
         self._expose_constants()
         self.registry = CollectorRegistry()
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)
+        if process is None:
+            ProcessCollector(registry=self.registry)
+        else:
+            self.registry.register(process)
 
     def __repr__(self) -> str:
         return (
             f"<Metrics names={len(self._series)} series={sum(len(s.cells) for s in self._series.values())}>"
         )
+
+    def series(self) -> Iterator["Counter | Gauge | Histogram"]:
+        """Yield all there are, in the table's order."""
+        yield from self._series.values()
 
     def counter(self, name: str) -> Counter:
         """Return the declared counter; another name or kind is our own mistake."""

@@ -172,3 +172,20 @@ def test_an_explanation_leaves_the_servers_clock_out() -> None:
 def test_old_errors_in_the_log_do_not_explain_a_kill(exit_code: int) -> None:
     cause = ENGINE.explain_exit(exit_code, ("E ggml: insufficient memory",))
     assert cause.kind in (ExitKind.STOPPED, ExitKind.KILLED)
+
+
+@pytest.mark.parametrize(
+    ("message", "models_fault"),
+    [
+        ("The model produced output that does not match the expected peg-native format", True),
+        ("Failed to parse tool call arguments as JSON: [json.exception.parse_error.101]", True),
+        ("Failed to parse input at pos 12: <tool_call>", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("", False),
+    ],
+)
+def test_an_output_that_does_not_parse_is_the_models_fault(message: str, *, models_fault: bool) -> None:
+    assert ENGINE.blames_model is not None
+    body = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
+    assert ENGINE.blames_model(body) is models_fault
+    assert not ENGINE.blames_model(b"<html>")

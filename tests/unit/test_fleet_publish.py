@@ -35,6 +35,14 @@ def test_a_model_is_there_before_any_replica_is_and_told_once() -> None:
     assert (model.name, model.engine, model.created_s) == ("m", "llama-cpp", 1_000_000_100)
 
 
+def test_a_model_has_its_own_stall_limit_or_its_engines() -> None:
+    plans = [LLAMA, replace(LLAMA, id="n-0", model="n", stall_s=7.0, affinity=False), OUTSIDE]
+    view = first_view(plans, SETTINGS, 100.0)
+    first, second = build_snapshot(view, plans, generation=1, wall_offset_s=0.0).models
+    assert (first.stall_s, first.affinity) == (all_engines()["llama-cpp"].stall_s, True)
+    assert (second.stall_s, second.affinity) == (7.0, False)
+
+
 def test_a_process_has_an_address_once_it_started() -> None:
     assert [e.id for e in snapshot(Launch(id="m-0", incarnation=1)).endpoints] == ["m-ext-0"]
     started = snapshot(

@@ -1,72 +1,162 @@
-"""Routing: the least loaded by slots, ties in turn, suspects last but never out; retries within a budget."""
+"""Routing: the least tokens by limit, ties in turn; homes on the ring within the load bound; retries within a budget."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.route import RetryBudget, choose, suspicion_s
+from freehold.gateway.route import LOAD_MAX, RetryBudget, Ring, choose, choose_by_key
 
-NOW_S = 1000.0
+
+@dataclass
+class Room:
+    limit: int = 4
+    tokens: int = 0
 
 
 @dataclass
 class Spot:
     id: str
-    in_flight: int = 0
-    slots: int = 0
-    suspect_until_s: float = 0.0
+    gate: Room = field(default_factory=Room)
 
 
-SPOTS = st.lists(
-    st.tuples(st.integers(0, 8), st.integers(0, 4), st.sampled_from([0.0, NOW_S, NOW_S + 1, NOW_S + 5])), max_size=6
-).map(lambda rows: [Spot(f"m-{i}", *row) for i, row in enumerate(rows)])  # fmt: skip
+SPOTS = st.lists(st.tuples(st.integers(1, 16), st.integers(0, 5000)), min_size=1, max_size=8).map(
+    lambda rows: [Spot(f"m-{i}", Room(*row)) for i, row in enumerate(rows)]
+)
+KEYS = st.integers(1, 2**32 - 1)
+MANY_KEYS = [number * 2654435761 % 2**32 for number in range(1, 4001)]
 
 
-@given(SPOTS, st.integers(0, 100), st.sets(st.integers(0, 5)))
-def test_the_choice_is_the_best_of_those_not_tried(spots: list[Spot], turn: int, tried: set[int]) -> None:
-    ids = {f"m-{i}" for i in tried}
-    left = [spot for spot in spots if spot.id not in ids]
-    chosen = choose(spots, NOW_S, turn=turn, tried=ids)
-    if not left:
-        assert chosen is None
-        return
-    assert chosen in left
-    trusted = [spot for spot in left if spot.suspect_until_s <= NOW_S]
-    if trusted:
-        assert chosen in trusted
-        assert chosen.in_flight / (chosen.slots or 1) == min(s.in_flight / (s.slots or 1) for s in trusted)
-    else:
-        assert chosen.suspect_until_s == min(spot.suspect_until_s for spot in left)
+def spots(*limits: int) -> list[Spot]:
+    return [Spot(f"m-{i}", Room(limit)) for i, limit in enumerate(limits)]
 
 
-def test_twice_the_slots_take_twice_the_requests() -> None:
-    spots = [Spot("small", slots=4), Spot("big", slots=8)]
+def ring_of(candidates: list[Spot]) -> Ring:
+    return Ring({spot.id: spot.gate.limit for spot in candidates})
+
+
+@given(SPOTS, st.integers(0, 100))
+def test_the_choice_has_the_least_tokens_for_its_limit(candidates: list[Spot], turn: int) -> None:
+    chosen = choose(candidates, turn=turn)
+    assert chosen is not None
+    assert chosen.gate.tokens / chosen.gate.limit == min(s.gate.tokens / s.gate.limit for s in candidates)
+
+
+def test_without_candidates_there_is_no_choice() -> None:
+    assert choose([], turn=3) is None
+
+
+def test_twice_the_slots_take_twice_the_tokens() -> None:
+    small, big = both = spots(4, 8)
     for turn in range(1200):
-        spot = choose(spots, NOW_S, turn=turn)
+        spot = choose(both, turn=turn)
         assert spot is not None
-        spot.in_flight += 1
-    assert abs(spots[1].in_flight - 800) <= 2
+        spot.gate.tokens += 100
+    assert abs(big.gate.tokens - 80_000) <= 200
+    assert small.gate.tokens + big.gate.tokens == 120_000
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_ties_go_round(count: int) -> None:
-    spots = [Spot(f"m-{i}", slots=4) for i in range(count)]
-    chosen = Counter(choose(spots, NOW_S, turn=turn).id for turn in range(count * 10))  # type: ignore[union-attr]
+    candidates = spots(*[4] * count)
+    chosen = Counter(choose(candidates, turn=turn).id for turn in range(count * 10))  # type: ignore[union-attr]
     assert set(chosen.values()) == {10}
 
 
-def test_a_suspect_comes_last_and_is_still_tried_when_it_is_all_there_is() -> None:
-    busy, suspect = Spot("busy", in_flight=99), Spot("idle but suspect", suspect_until_s=NOW_S + 1)
-    assert choose([suspect, busy], NOW_S, turn=0) is busy
-    assert choose([suspect, busy], NOW_S, turn=0, tried={"busy"}) is suspect
-    assert choose([suspect, busy], NOW_S + 1, turn=0) is suspect
+# The ring
 
 
-def test_suspicion_doubles_to_a_bound() -> None:
-    assert [suspicion_s(n) for n in (1, 2, 3, 4, 5, 1000)] == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+@given(SPOTS, KEYS, st.integers(1, 3000))
+def test_never_over_the_load_bound_and_always_somebody(candidates: list[Spot], key: int, cost: int) -> None:
+    found = choose_by_key(candidates, ring_of(candidates), key=key, cost_tokens=cost)
+    assert found is not None
+    chosen, at_home = found
+    assert at_home == (chosen.id == ring_of(candidates).home(key))
+    total = sum(spot.gate.tokens for spot in candidates) + cost
+    share = chosen.gate.limit / sum(spot.gate.limit for spot in candidates)
+    assert chosen.gate.tokens < LOAD_MAX * total * share
+
+
+@given(SPOTS, KEYS, st.integers(1, 3000))
+def test_the_first_on_the_ring_within_the_bound_is_chosen(
+    candidates: list[Spot], key: int, cost: int
+) -> None:
+    ring = ring_of(candidates)
+    found = choose_by_key(candidates, ring, key=key, cost_tokens=cost)
+    assert found is not None
+    chosen, at_home = found
+    assert at_home == (chosen.id == ring.home(key))
+    bound = LOAD_MAX * (sum(s.gate.tokens for s in candidates) + cost) / sum(s.gate.limit for s in candidates)
+    order = list(ring.walk(key))
+    assert order[0] == ring.home(key)
+    assert sorted(order) == sorted(spot.id for spot in candidates)
+    before = {spot.id: spot for spot in candidates if spot.id in order[: order.index(chosen.id)]}
+    assert all(spot.gate.tokens >= bound * spot.gate.limit for spot in before.values())
+
+
+@given(SPOTS, KEYS, st.integers(1, 3000), st.integers(0, 3000))
+def test_only_the_home_may_carry_more_and_only_the_prompt(
+    candidates: list[Spot], key: int, cost: int, prompt: int
+) -> None:
+    ring = ring_of(candidates)
+    found = choose_by_key(candidates, ring, key=key, cost_tokens=cost, prompt_tokens=prompt)
+    assert found is not None
+    chosen, at_home = found
+    assert at_home == (chosen.id == ring.home(key))
+    total = sum(spot.gate.tokens for spot in candidates) + cost
+    bound = LOAD_MAX * total * chosen.gate.limit / sum(spot.gate.limit for spot in candidates)
+    assert chosen.gate.tokens < bound + (prompt if chosen.id == ring.home(key) else 0)
+
+
+@given(st.integers(2, 8), KEYS)
+def test_an_idle_home_takes_its_conversation_and_the_next_does_where_the_home_is_not_there(
+    count: int, key: int
+) -> None:
+    candidates = spots(*[4] * count)
+    ring = ring_of(candidates)
+    order = list(ring.walk(key))
+    for gone in range(count):
+        left = [spot for spot in candidates if spot.id not in order[:gone]]
+        found = choose_by_key(left, ring, key=key, cost_tokens=7)
+        assert found is not None
+        chosen, at_home = found
+        assert at_home == (chosen.id == ring.home(key))
+        assert chosen.id == order[gone]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_who_joins_or_leaves_moves_only_his_share(count: int) -> None:
+    slots = {f"m-{i}": 4 for i in range(count)}
+    small, big = Ring(slots), Ring(slots | {f"m-{count}": 4})
+    moved = [key for key in MANY_KEYS if small.home(key) != big.home(key)]
+    assert {big.home(key) for key in moved} == {f"m-{count}"}
+    assert 0.6 / (count + 1) < len(moved) / len(MANY_KEYS) < 1.5 / (count + 1)
+
+
+@pytest.mark.parametrize("slots", [(4, 4), (4, 4, 4, 4), (4, 8), (0, 4), (0, 0), (1, 8)])
+def test_every_endpoint_is_home_to_its_share(slots: tuple[int, ...]) -> None:
+    ring = Ring({f"m-{i}": count for i, count in enumerate(slots)})
+    homes = Counter(ring.home(key) for key in MANY_KEYS)
+    known = [count or max(slots) or 1 for count in slots]
+    for i, count in enumerate(known):
+        share = count / sum(known)
+        assert 0.6 * share < homes[f"m-{i}"] / len(MANY_KEYS) < 1.5 * share
+
+
+def test_the_ring_is_the_same_in_every_process() -> None:
+    ring = Ring({"m-0": 4, "m-1": 4, "m-2": 4})
+    assert [ring.home(key) for key in (1, 10**9, 2 * 10**9, 3 * 10**9, 4 * 10**9)] == [
+        "m-1",
+        "m-2",
+        "m-1",
+        "m-1",
+        "m-0",
+    ]
+
+
+# The budget
 
 
 STEPS = st.lists(

@@ -55,6 +55,12 @@ def test_models_come_go_and_change() -> None:
     ]
 
 
+def test_how_the_gateway_treats_a_model_is_taken_over_as_it_is() -> None:
+    found = between(spec(), spec(model(more=", stall: 9s, affinity: none")))
+    assert hows(found) == [(How.LIVE, "models.a.stall"), (How.LIVE, "models.a.affinity")]
+    assert hows(between(spec(model(more=", stall: 9s")), spec())) == [(How.LIVE, "models.a.stall")]
+
+
 def test_the_order_of_models_means_nothing() -> None:
     assert hows(between(spec(model("a") + model("b")), spec(model("b") + model("a")))) == []
 

@@ -76,8 +76,8 @@ def test_a_good_layer_hides_a_bad_value_below():
             "FREEHOLD_GATEWAY__QUEUE__MAX_REQUESTS: gateway.queue.max_requests must be a whole number, not 'many'",
         ),
         (
-            {"FREEHOLD_GATEWAY__WORKERS": "4"},
-            "FREEHOLD_GATEWAY__WORKERS: gateway.workers: 4 is not in this release",
+            {"FREEHOLD_FLEET__SPARES": "4"},
+            "FREEHOLD_FLEET__SPARES: fleet.spares: 4 is not in this release",
         ),
         (
             {"FREEHOLD_GATEWAY__LISTN": "x"},

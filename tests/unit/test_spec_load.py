@@ -40,6 +40,8 @@ def test_the_smallest_file_gets_every_default():
                 "upstream_model": "",
                 "api_key_env": "",
                 "api_key_file": "",
+                "stall": None,
+                "affinity": "prefix",
             }
         ],
         "gateway": {

@@ -82,8 +82,6 @@ TOP = {
 }
 
 LATER = {
-    "gateway.workers": (GOOD + "gateway: {workers: 4}\n", ["f:3:20: gateway.workers: 4 is not in this release (write 1 or remove the line)"]),
-    "gateway.workers no number": (GOOD + "gateway: {workers: many}\n", ["f:3:20: gateway.workers must be 1, not 'many'"]),
     "fallback": (GOOD + "fallback: [{url: x}]\n", ["f:3:11: fallback is not in this release (remove the line)"]),
     "fleet.spares": (GOOD + "fleet: {spares: 1}\n", ["f:3:17: fleet.spares: 1 is not in this release"]),
     "fleet.runtime": (GOOD + "fleet: {runtime: ray}\n", ["f:3:18: fleet.runtime: ray is not in this release"]),
@@ -107,6 +105,9 @@ MODEL = {
         f"{HEAD}- {{name: a, {MANAGED}}}\n- {{name: A, {MANAGED}}}\n", ["f:4:10: models[1].name 'A' is taken but for capitals"]),
     "unknown key in a model": (managed("replica: 2"), ["f:3:4: unknown key 'replica' in models[0] (did you mean 'replicas'?)"]),
     "an inline key": (managed("api_key: sk-secret"), ["f:3:4: unknown key 'api_key' in models[0] (a key never stands in this file"]),
+    "no workers": (GOOD + "gateway: {workers: 0}\n", ["f:3:20: gateway.workers must be at least 1, not 0"]),
+    "workers 65": (GOOD + "gateway: {workers: 65}\n", ["f:3:20: gateway.workers must be at most 64, not 65"]),
+    "workers no number": (GOOD + "gateway: {workers: many}\n", ["f:3:20: gateway.workers must be a whole number, not 'many'"]),
     "replicas 65": (managed("replicas: 65"), ["f:3:14: models[0].replicas must be at most 64, not 65"]),
     "replicas in words": (managed("replicas: two"), ["f:3:14: models[0].replicas must be a whole number, not 'two'"]),
     "replicas true": (managed("replicas: true"), ["f:3:14: models[0].replicas must be a whole number, not true"]),

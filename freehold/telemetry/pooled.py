@@ -1,0 +1,122 @@
+"""One scrape for several processes: what each tells of its metrics, and what they make together.
+
+A process tells all its numbers as bytes; whoever is scraped adds up what all told. Counters and histograms of a process
+that died go on in the one that takes its place, so that no sum ever falls because somebody was killed. How the bytes
+travel is not this file's business.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+from prometheus_client import ProcessCollector
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+
+from freehold.telemetry.metrics import Counter, Histogram, Metrics, Values
+
+_EARLIEST = "process_start_time_seconds"  # All others of a process are parts of a whole.
+
+
+class _Told(msgspec.Struct, array_like=True, frozen=True):
+    """What one process tells: numbers, and distributions as counts per bucket with their sum."""
+
+    numbers: dict[str, list[tuple[Values, float]]]
+    spreads: dict[str, list[tuple[Values, list[int], float]]]
+
+
+_ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_Told)
+
+
+def tell(metrics: Metrics) -> bytes:
+    """Return all numbers of this process."""
+    numbers: dict[str, list[tuple[Values, float]]] = {}
+    spreads: dict[str, list[tuple[Values, list[int], float]]] = {}
+    for series in metrics.series():
+        name = series.declared.name
+        if isinstance(series, Histogram):
+            spreads[name] = [(values, cell.counts, cell.sum) for values, cell in series.cells.items()]
+        else:
+            numbers[name] = list(series.now().items())
+    return _ENCODER.encode(_Told(numbers, spreads))
+
+
+def go_on(metrics: Metrics, told: bytes) -> None:
+    """Let the counters and histograms of this process go on where a process before it ended."""
+    before = _read(told)
+    for series in metrics.series():
+        name = series.declared.name
+        if isinstance(series, Histogram):
+            _add_spreads(series, before.spreads.get(name, ()))
+        elif isinstance(series, Counter) and series.declared.pooled == "sum":
+            for values, number in before.numbers.get(name, ()):
+                series.carry(values, number)
+
+
+def pool(told: Iterable[tuple[bytes, bool]], pids: Sequence[int]) -> Metrics:
+    """Return the metrics of all processes together, from what each told and whether it still lives.
+
+    A process that does not live any more counts by its counters, not by its levels. `pids` are those that live.
+    """
+    whole = Metrics(process=_Processes(pids))
+    for text, lives in told:
+        one = _read(text)
+        for series in whole.series():
+            name = series.declared.name
+            if isinstance(series, Histogram):
+                _add_spreads(series, one.spreads.get(name, ()))
+            elif lives or isinstance(series, Counter):
+                merge = _MERGERS[series.declared.pooled]
+                for values, number in one.numbers.get(name, ()):
+                    cell = series.labels(*values)
+                    cell.value = merge(cell.value, number)
+    return whole
+
+
+def _add(one: float, other: float) -> float:
+    return one + other
+
+
+_MERGERS: dict[str, Callable[[float, float], float]] = {"sum": _add, "max": max}
+
+
+def _add_spreads(series: Histogram, told: Iterable[tuple[Values, list[int], float]]) -> None:
+    for values, counts, total in told:
+        cell = series.labels(*values)
+        if len(counts) == len(cell.counts):
+            cell.counts = [one + other for one, other in zip(cell.counts, counts, strict=True)]
+            cell.sum += total
+
+
+def _read(told: bytes) -> _Told:
+    with contextlib.suppress(msgspec.MsgspecError):
+        return _DECODER.decode(told)
+    return _Told({}, {})
+
+
+class _Processes(Collector):
+    """The figures that the kernel keeps of several processes, added up."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+
+    def __repr__(self) -> str:
+        return f"<_Processes {list(self._pids)}>"
+
+    def collect(self) -> Iterator[Family]:
+        """Yield the families of prometheus_client's ProcessCollector, one number each."""
+        families: dict[str, Family] = {}
+        for pid in self._pids:
+            for family in _of_process(pid):
+                whole = families.setdefault(family.name, family)
+                if whole is not family:
+                    merge = min if family.name == _EARLIEST else _add
+                    whole.samples = [
+                        one._replace(value=merge(one.value, other.value))
+                        for one, other in zip(whole.samples, family.samples, strict=True)
+                    ]
+        yield from families.values()
+
+
+def _of_process(pid: int) -> Iterable[Family]:
+    return ProcessCollector(pid=lambda: pid, registry=None).collect()

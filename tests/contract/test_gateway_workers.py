@@ -1,0 +1,290 @@
+"""Several gateway processes on one port: what holds over all of them, and what the death of one does to the others."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from freehold.gateway import board
+from freehold.gateway.listener import listen
+from freehold.ledger.record import read_frames
+from freehold.ledger.spool import segments
+from gateway_rig.client import Client, CutError, ask, get
+from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, chunk, delta, healthy
+from gateway_rig.keys import Keys
+from gateway_rig.workers import Workers, working
+from waiting import wait_until
+
+SLOTS = 4
+COLUMN = board._COLUMN
+
+
+class Counting:
+    """An engine that takes some time and knows how many requests it had at once, and whose."""
+
+    def __init__(self, engine: Engine, *, takes_s: float = 0.02) -> None:
+        self.here = 0
+        self.most = 0
+        self.by_key: Counter[str] = Counter()
+        self.takes_s = takes_s
+        engine.answer = self.answer
+
+    async def answer(self, call: Call) -> None:
+        self.here += 1
+        self.most = max(self.most, self.here)
+        self.by_key[call.header("x-who") or ""] += 1
+        await asyncio.sleep(self.takes_s)
+        self.here -= 1
+        await healthy(call)
+
+
+class Held:
+    """Streams whose second half comes when it is let go."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.go_on = asyncio.Event()
+        engine.answer = self.answer
+
+    async def answer(self, call: Call) -> None:
+        call.send(STREAM_HEAD + chunk(delta("a")))
+        await self.go_on.wait()
+        call.send(chunk(delta("b", "stop")) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+    def release(self) -> None:
+        self.engine.do(self.go_on.set)
+
+
+@pytest.fixture
+def two(engine: Engine, tmp_path: Path) -> Iterator[Workers]:
+    with working(tmp_path, engine, slots=SLOTS) as workers:
+        yield workers
+
+
+@contextlib.contextmanager
+def clients(workers: Workers, count: int) -> Iterator[list[Client]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(workers.client()) for _ in range(count)]
+
+
+def ask_often(port: int, count: int) -> list[int]:
+    with Client(port) as client:
+        return [client.ask(ask("m")).status for _ in range(count)]
+
+
+def test_together_they_give_an_engine_its_slots_and_one_more_at_most(two: Workers, engine: Engine) -> None:
+    counting = Counting(engine)
+    with ThreadPoolExecutor(16) as threads:
+        statuses = list(threads.map(lambda _: ask_often(two.port, 30), range(16)))
+    assert {status for row in statuses for status in row} == {200}
+    assert SLOTS <= counting.most <= SLOTS + two.count - 1
+    wait_until(lambda: sum(two.served()) == 480)
+    assert min(two.served()) > 480 / 4
+    # Whoever is asked tells of all: half a second old at most where it is another's.
+    wait_until(lambda: two.metric("freehold_gateway_requests_total") == 480)
+    wait_until(lambda: two.metric("freehold_gateway_request_seconds_count") == 480)
+    wait_until(lambda: two.metric("freehold_gateway_in_flight") == 0)
+    assert two.metric("freehold_build_info") == 1
+    assert two.metric("freehold_gateway_endpoint_limit") == SLOTS
+    assert two.health()["models"]["m"]["in_flight"] == 0
+
+
+def test_connections_that_stay_are_spread_evenly(two: Workers) -> None:
+    with clients(two, 12) as asking:
+        for client in asking:
+            assert client.ask(get("/livez")).status == 200
+        pids = Counter(link.pid for link in two.links._links)
+        assert len(pids) == 2
+        wait_until(lambda: two.metric("freehold_gateway_connections") == 13)
+        held = [two.links._board.cells[index * COLUMN + 1] for index in range(2)]
+        assert all(5 <= count <= 8 for count in held), held
+
+
+def test_the_others_go_on_when_one_is_killed_and_it_comes_back(two: Workers, engine: Engine) -> None:
+    before = two.metric("freehold_gateway_requests_total")
+    held = Held(engine)
+    with clients(two, 8) as asking:
+        for client in asking[:SLOTS]:
+            client.send(ask("m", stream=True))
+            client.read_head()
+            client.read_chunk()
+        two.signal(0, signal.SIGKILL)
+        with two.client() as newcomer:
+            started_s = time.monotonic()
+            assert newcomer.ask(get("/livez")).status == 200
+            assert time.monotonic() - started_s < 1
+        held.release()
+        ends = [end_of(client) for client in asking[:SLOTS]]
+        # Which worker has which connection is a matter of a few: only its own went with the one that was killed.
+        assert set(ends) == {"whole", "cut"}, ends
+        wait_until(lambda: two.links.restarts == 1)
+        two.wait_living()
+        assert [link.restarts for link in two.links._links] == [1, 0]
+    # Its requests are over, so its places are free again: all of them can be had at once.
+    counting = Counting(engine, takes_s=0.2)
+    with clients(two, SLOTS) as asking:
+        for client in asking:
+            client.send(ask("m"))
+        assert [client.read_answer().status for client in asking] == [200] * SLOTS
+    assert counting.most == SLOTS
+    assert two.metric("freehold_gateway_requests_total") >= before
+    assert two.health()["models"]["m"]["in_flight"] == 0
+
+
+def end_of(client: Client) -> str:
+    try:
+        while client.read_chunk():
+            pass
+    except CutError:
+        return "cut"
+    return "whole"
+
+
+def test_counters_do_not_fall_when_one_is_killed(two: Workers) -> None:
+    assert ask_often(two.port, 20) == [200] * 20
+    wait_until(lambda: two.metric("freehold_gateway_requests_total") == 20)
+    for index in range(2):
+        two.kill(index)
+    assert two.metric("freehold_gateway_requests_total") == 20
+    assert two.metric("freehold_gateway_request_seconds_count") == 20
+
+
+def test_one_that_stands_still_keeps_nobody_waiting(two: Workers, engine: Engine) -> None:
+    counting = Counting(engine, takes_s=0.01)
+    two.signal(1, signal.SIGSTOP)
+    try:
+        with clients(two, 6) as asking:
+            for client in asking:
+                started_s = time.monotonic()
+                assert client.ask(ask("m")).status == 200
+                assert time.monotonic() - started_s < 1
+    finally:
+        two.signal(1, signal.SIGCONT)
+    assert counting.most >= 1
+
+
+def test_all_drain(two: Workers, engine: Engine) -> None:
+    held = Held(engine)
+    with clients(two, SLOTS) as asking:
+        for client in asking:
+            client.send(ask("m", stream=True))
+            client.read_head()
+            client.read_chunk()
+        ended: list[bool] = []
+        stopping = threading.Thread(target=lambda: ended.append(two.stop()))
+        stopping.start()
+        wait_until(lambda: len(two.logged("draining")) == 2)
+        with pytest.raises(ConnectionRefusedError):
+            two.client().ask(get("/livez"))
+        held.release()
+        assert [end_of(client) for client in asking] == ["whole"] * SLOTS
+        stopping.join(10)
+        assert ended == [True]
+
+
+def test_all_end_also_while_one_is_dead(two: Workers) -> None:
+    two.signal(0, signal.SIGKILL)
+    started_s = time.monotonic()
+    two.stop()
+    assert time.monotonic() - started_s < 5
+
+
+def test_who_waits_at_one_worker_waits_no_longer_than_at_the_other(two: Workers, engine: Engine) -> None:
+    # One slot's worth of work for many connections: whoever frees a place must not always take it again.
+    Counting(engine, takes_s=0.01)
+    took: list[float] = []
+
+    def run(_: int) -> None:
+        with two.client() as client:
+            for _ in range(10):
+                started_s = time.monotonic()
+                assert client.ask(ask("m")).status == 200
+                took.append(time.monotonic() - started_s)
+
+    with ThreadPoolExecutor(24) as threads:
+        list(threads.map(run, range(24)))
+    took.sort()
+    assert took[-1] < 12 * took[len(took) // 2]
+
+
+def test_a_greedy_caller_leaves_a_modest_one_its_share(engine: Engine, tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    for name in ("greedy", "modest"):
+        keys.add(name)
+    counting = Counting(engine, takes_s=0.02)
+    ends_s = time.monotonic() + 10
+    started = threading.Event()
+
+    def run(name: str) -> None:
+        with workers.client() as client:
+            started.wait()
+            while time.monotonic() < ends_s:
+                extra = keys.bearer(name) + f"x-who: {name}\r\n"
+                assert client.ask(ask("m", extra=extra)).status == 200
+                done[name] += 1
+
+    done: Counter[str] = Counter()
+    with working(tmp_path, engine, slots=2, **keys.settings) as workers, ThreadPoolExecutor(20) as threads:
+        asked = [threads.submit(run, name) for name in ["greedy"] * 16 + ["modest"] * 4]
+        started.set()
+        ends_s = time.monotonic() + 3
+        for each in asked:
+            each.result(20)
+    assert counting.most <= 3
+    share = done["modest"] / sum(done.values())
+    assert 0.4 < share < 0.6, done
+
+
+@pytest.mark.parametrize("limit", ["requests", "concurrency"])
+def test_a_keys_limit_holds_over_all_workers(limit: str, engine: Engine, tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    keys.add("few", **({"requests_per_minute": 20} if limit == "requests" else {"concurrency": 2}))
+    counting = Counting(engine, takes_s=0.05)
+    with working(tmp_path, engine, slots=16, **keys.settings) as workers, clients(workers, 12) as asking:
+        statuses: Counter[int] = Counter()
+        for _ in range(4):
+            for client in asking:
+                client.send(ask("m", extra=keys.bearer("few")))
+            statuses.update(client.read_answer().status for client in asking)
+    assert set(statuses) == {200, 429}
+    if limit == "requests":
+        assert 20 <= statuses[200] <= 20 + 1 + 2  # a request more a worker, and what has filled up meanwhile
+    else:
+        assert counting.most <= 3
+        assert statuses[200] >= 8
+
+
+def test_a_budget_holds_over_all_workers_and_is_kept_as_one(engine: Engine, tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    keys.add("poor", monthly_tokens=100)
+    with working(tmp_path, engine, **keys.settings) as workers, clients(workers, 6) as asking:
+        answers = [client.ask(ask("m", extra=keys.bearer("poor"))).status for client in asking * 10]
+    assert answers[-1] == 429
+    spent = answers.count(200)
+    with working(tmp_path, engine, **keys.settings) as workers, clients(workers, 4) as asking:
+        again = [client.ask(ask("m", extra=keys.bearer("poor"))).status for client in asking]
+    assert 200 not in again, (spent, again)
+    assert list(tmp_path.glob("budgets*.json"))
+
+
+def test_each_writes_its_own_spool(engine: Engine, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir(mode=0o700)
+    with working(tmp_path, engine, spool_path=str(spool)) as workers, clients(workers, 4) as asking:
+        for client in asking * 3:
+            assert client.ask(ask("m")).json == ANSWER
+    found = segments(spool)
+    assert len({segment.run for segment in found}) == 2
+    assert sum(len(read_frames(segment.read(0, 1 << 20)).records) for segment in found) == 12
+
+
+def test_a_port_that_is_taken_is_refused_also_to_another_gateway_of_ours(two: Workers) -> None:
+    with pytest.raises(OSError, match="in use"):
+        listen("127.0.0.1", two.port)

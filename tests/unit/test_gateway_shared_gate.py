@@ -1,0 +1,75 @@
+"""Room over several workers: never over the limit but by those who looked at the same moment."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.gateway.board import Board
+from freehold.gateway.shared_gate import SharedGate
+
+WORKERS = 3
+
+
+def gates(fd: int, *, slots: int, token_budget: int = 0) -> list[SharedGate]:
+    boards = [Board(fd, workers=WORKERS, index=index) for index in range(WORKERS)]
+    return [SharedGate(b.row("endpoint"), slots=slots, token_budget=token_budget) for b in boards]
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    board = Board.create(WORKERS)
+    yield board.fd
+    os.close(board.fd)
+
+
+def test_all_workers_fill_the_same_slots(fd: int):
+    one, two, three = gates(fd, slots=4)
+    assert [gate.enter(10) for gate in (one, two, three, one, two)] == [True] * 4 + [False]
+    assert [gate.present() for gate in (one, two, three)] == [4] * 3
+    three.leave(10, began=False)
+    assert one.enter(10)
+    assert not three.enter(10)
+
+
+def test_tokens_are_counted_together_and_an_idle_target_takes_any(fd: int):
+    one, two, _ = gates(fd, slots=4, token_budget=100)
+    assert one.enter(150)
+    assert not two.enter(1)
+    one.leave(150, began=True)
+    assert two.enter(60)
+    assert not one.enter(60)
+    assert one.enter(40)
+
+
+def test_with_unknown_slots_one_more_may_come_when_nobody_anywhere_waits_for_a_first_byte(fd: int):
+    one, two, _ = gates(fd, slots=0)
+    while one.enter(1):
+        pass
+    assert not two.has_room(1)
+    for _ in range(one.in_flight):
+        one.first_byte(0.01)
+    assert two.enter(1)
+    assert not two.has_room(1)
+
+
+@given(st.lists(st.tuples(st.integers(0, WORKERS - 1), st.sampled_from(["look", "enter", "leave"]))))
+def test_the_bound_when_looking_and_entering_are_apart(steps: list[tuple[int, str]]):
+    board = Board.create(WORKERS)
+    slots = 2
+    found = gates(board.fd, slots=slots)
+    saw_room = [False] * WORKERS
+    for worker, what in steps:
+        gate = found[worker]
+        if what == "look":
+            saw_room[worker] = gate.has_room(1)
+        elif what == "enter" and saw_room[worker]:
+            saw_room[worker] = False
+            gate.in_flight += 1
+            gate._tell(1, 1, awaited=1)
+        elif what == "leave" and gate.in_flight:
+            gate.leave(1, began=False)
+        assert gate.present() <= slots + WORKERS - 1
+    os.close(board.fd)

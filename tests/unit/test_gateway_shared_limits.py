@@ -1,0 +1,132 @@
+"""A key's limits over several workers: held by the sum, faded as one, forgotten by none but the dead."""
+
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.gateway.board import Board
+from freehold.gateway.caller import Caller
+from freehold.gateway.keys import KeyRecord, Limits
+from freehold.gateway.shared_limits import SharedAllowance, SharedKeys
+
+WORKERS = 3
+TICK_MS = 500
+
+
+def crew(fd: int) -> list[SharedKeys]:
+    return [SharedKeys(Board(fd, workers=WORKERS, index=index)) for index in range(WORKERS)]
+
+
+def allowances(fd: int, **limits: Any) -> tuple[list[SharedKeys], list[SharedAllowance]]:
+    keys = crew(fd)
+    rows = [each._board.row("key k") for each in keys]
+    made = [
+        SharedAllowance(each, row, limits=Limits(**limits), now_ms=0)
+        for each, row in zip(keys, rows, strict=True)
+    ]
+    return keys, made
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    board = Board.create(WORKERS)
+    yield board.fd
+    os.close(board.fd)
+
+
+def test_requests_are_counted_together(fd: int):
+    keys, (one, two, three) = allowances(fd, requests_per_minute=5)
+    assert [each.ask(0, 0) for each in (one, two, three, one, two)] == [None] * 5
+    over = three.ask(0, 0)
+    assert over is not None
+    assert (over.limit, over.wait_ms) == ("requests", 12_000)
+    assert b"x-ratelimit-remaining-requests: 0\r\n" in three.lines()
+    for each in keys:
+        each.tick({}, 12_000)
+    assert three.ask(0, 12_000) is None
+    assert one.ask(0, 12_000) is not None
+
+
+def test_what_is_given_back_is_given_back_to_all(fd: int):
+    _, (one, two, _) = allowances(fd, tokens_per_minute=100)
+    assert one.ask(90, 0) is None
+    assert two.ask(50, 0) is not None
+    one.charge(-60)
+    assert two.ask(50, 0) is None
+
+
+def test_concurrency_is_counted_together_and_a_refusal_takes_nothing(fd: int):
+    _, (one, two, three) = allowances(fd, concurrency=2, requests_per_minute=100)
+    assert one.ask(0, 0) is None
+    assert two.ask(0, 0) is None
+    over = three.ask(0, 0)
+    assert over is not None
+    assert over.limit == "concurrency"
+    assert three.in_flight == 0
+    one.in_flight -= 1
+    assert three.ask(0, 0) is None
+    assert b"remaining-requests: 97" in three.lines()
+
+
+def test_one_that_was_just_started_knows_what_the_others_used(fd: int):
+    _, (one, _, _) = allowances(fd, requests_per_minute=5)
+    assert [one.ask(0, 0) for _ in range(5)] == [None] * 5
+    late = crew(fd)[2]
+    newcomer = SharedAllowance(late, late._board.row("key k"), limits=Limits(requests_per_minute=5), now_ms=0)
+    assert newcomer.ask(0, 100) is not None
+
+
+@given(st.lists(st.tuples(st.integers(0, WORKERS - 1), st.integers(0, 700)), min_size=50, max_size=300))
+def test_the_rate_is_the_limit_and_a_minutes_worth_at_most(asks: list[tuple[int, int]]):
+    board = Board.create(WORKERS)
+    keys, made = allowances(board.fd, requests_per_minute=60)
+    now_ms = taken = 0
+    next_tick_ms = TICK_MS
+    for worker, pause_ms in asks:
+        now_ms += pause_ms
+        while next_tick_ms <= now_ms:
+            for each in keys:
+                each.tick({}, next_tick_ms)
+            next_tick_ms += TICK_MS
+        taken += made[worker].ask(0, now_ms) is None
+        assert taken <= 60 + now_ms / 1000 + 1
+    os.close(board.fd)
+
+
+def test_work_at_the_limit_goes_on_at_the_limit(fd: int):
+    keys, made = allowances(fd, requests_per_minute=600)
+    taken = 0
+    for now_ms in range(0, 120_000, 20):  # five times the limit, at all workers in turn
+        if now_ms % TICK_MS == 0:
+            for each in keys:
+                each.tick({}, now_ms)
+        taken += made[now_ms // 20 % WORKERS].ask(0, now_ms) is None
+    assert taken == pytest.approx(600 + 1200, rel=0.02)
+
+
+def test_a_key_that_is_not_used_any_more_costs_nothing(fd: int):
+    (one, *_), (allowance, *_) = allowances(fd, requests_per_minute=60)
+    assert allowance.ask(0, 0) is None
+    allowance.in_flight -= 1
+    assert allowance in one.active
+    one.tick({}, 5_000)
+    assert not one.active
+
+
+def test_budgets_are_held_by_their_sum(fd: int):
+    one, two, _ = crew(fd)
+    limits = Limits(monthly_tokens=100)
+    record = cast("KeyRecord", SimpleNamespace(id="k", hash="00", name="k", limits=limits, revoked_s=None,
+                                             expires_s=None))  # fmt: skip
+    first, second = Caller(record, 0), Caller(record, 0)
+    one.take_over(first, {"k": 60}, 0)
+    two.take_over(second, {}, 0)
+    assert two.spent(second, {"k": 30}) == (90, 0)
+    first.reserved = 5
+    one.tick({"k": 70}, 500)
+    assert two.spent(second, {"k": 30}) == (100, 5)
