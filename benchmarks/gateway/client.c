@@ -128,6 +128,9 @@ static int counted(int64_t at_ns) {
     return window_from_ns && at_ns >= window_from_ns && (!window_to_ns || at_ns < window_to_ns);
 }
 
+/* Has the shape of a real key, so that a gateway that asks for keys reads what it would read. Also in processes.py. */
+#define API_KEY "fh-benchmarkbenchmarkbenchmarkbenchmark2345"
+
 /* ---- requests ----------------------------------------------------------------------------------------------- */
 
 static void write_request(struct conn *conn) {
@@ -139,7 +142,7 @@ static void write_request(struct conn *conn) {
         "\"max_tokens\":512,\"temperature\":0.7,\"stream\":%s}", ask.prompt, tag, ask.stream ? "true" : "false");
     conn->request_bytes = (size_t)snprintf(conn->request, sizeof conn->request,
         "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%ld\r\nAccept: application/json\r\n"
-        "Content-Type: application/json\r\nAuthorization: Bearer bench-key\r\nUser-Agent: bench-client/1\r\n"
+        "Content-Type: application/json\r\nAuthorization: Bearer " API_KEY "\r\nUser-Agent: bench-client/1\r\n"
         "Content-Length: %d\r\n\r\n%s", ask.port, body_bytes, body);
 }
 

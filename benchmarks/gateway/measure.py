@@ -78,6 +78,7 @@ class Bench:
     may_install: bool
     turn_s: float
     mock: Running
+    features: tuple[str, ...] = ()  # what our gateway runs with
     gateways: list[Running] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
@@ -102,9 +103,10 @@ def setting(bench: Bench, name: str, engines: list[int]) -> peers.Setting:
     return peers.Setting(
         port=port,
         engines=engines,
-        folder=bench.folder / f"{name}-{port}",
+        folder=bench.folder / f"{name.replace(' ', '')}-{port}",
         venv=bench.venv,
         may_install=bench.may_install,
+        features=peers.STAGES.get(name, bench.features),
     )
 
 

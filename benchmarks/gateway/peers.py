@@ -5,6 +5,7 @@ access log, so that they do the same work. A peer that cannot be had here is ski
 no tuning beyond that: a peer stands with the settings its own manual recommends for a streaming proxy.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build import BIN, CannotMeasureError
-from processes import Running, free_port, need_tool, spawn, stop, wait_ready
+from processes import API_KEY, Running, free_port, need_tool, spawn, stop, wait_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL_LIMIT_S = 300
@@ -66,6 +67,7 @@ class Setting:
     folder: Path
     venv: Path
     may_install: bool
+    features: tuple[str, ...] = ()  # of FEATURES, for our own gateway
 
 
 @dataclass(kw_only=True, slots=True)
@@ -152,6 +154,38 @@ def freehold_python() -> str:
     return str(own) if own.exists() else sys.executable
 
 
+def metering(folder: Path) -> dict[str, object]:
+    """Write every request into a spool. Nobody drains it: that is another process's work, on another core."""
+    spool = folder / "spool"
+    spool.mkdir(mode=0o700)
+    return {"spool_path": str(spool), "spool_max_bytes": 2 << 30}
+
+
+def keys(folder: Path) -> dict[str, object]:
+    """Ask for a key that has every kind of limit, none of which is ever reached."""
+    digest = hashlib.blake2b(API_KEY.encode(), digest_size=32, person=b"freehold-key-v1").hexdigest()
+    named = ("requests_per_minute", "tokens_per_minute", "concurrency", "monthly_tokens")
+    record = {"id": "bench", "name": "bench", "hash": digest, "created_s": 1}
+    record["limits"] = dict.fromkeys(named, 10**12)
+    path = folder / "keys.json"
+    path.write_text(json.dumps({"version": 1, "keys": [record]}))
+    path.chmod(0o600)
+    return {"keys_path": str(path), "budgets_path": str(folder / "budgets.json")}
+
+
+def access_log(folder: Path) -> dict[str, object]:
+    """Write one line per request."""
+    return {"access_log": {"path": str(folder / "access.log")}}
+
+
+FEATURES: dict[str, Callable[[Path], dict[str, object]]] = {
+    "metering": metering,
+    "keys": keys,
+    "access log": access_log,
+}
+"""What can be switched on beyond routing, pooling, failover, admission and metrics, which are always on."""
+
+
 def freehold(setting: Setting) -> Launch:
     """Give this repository's gateway, without a controller: it reads its listening address and endpoints from a file."""
     if not (ROOT / "freehold" / "gateway" / "run.py").exists():
@@ -160,7 +194,9 @@ def freehold(setting: Setting) -> Launch:
     models = [{"name": "m", "engine": "external", "endpoints": urls(setting.engines), "slots": 4096}]
     config = setting.folder / "gateway.json"
     # more room than the default 512 requests, since a thousand idle streams are measured; all else as delivered
-    settings = {"queue_max_requests": 4096, "log_level": "warning"}
+    settings: dict[str, object] = {"queue_max_requests": 4096, "log_level": "warning"}
+    for name in setting.features:
+        settings |= FEATURES[name](setting.folder)
     listen = f"127.0.0.1:{setting.port}"
     config.write_text(json.dumps({"listen": listen, "models": models, "settings": settings}))
     command = [freehold_python(), "-m", "freehold.gateway.run", "--standalone", str(config)]
@@ -176,10 +212,19 @@ PEERS: dict[str, Callable[[Setting], Launch]] = {
 }
 
 
+STAGES = {
+    "freehold plain": (),
+    "+ metering": ("metering",),
+    "+ keys, limits": ("metering", "keys"),
+    "+ access log": ("metering", "keys", "access log"),
+}
+"""Our gateway with one part after another switched on."""
+
+
 def start(name: str, setting: Setting, core: int) -> Running:
-    """Start a peer and wait for a completion through it; raises CannotMeasureError with the reason."""
+    """Start a peer or a stage and wait for a completion through it; raises CannotMeasureError with the reason."""
     setting.folder.mkdir(parents=True, exist_ok=True)
-    launch = PEERS[name](setting)
+    launch = freehold(setting) if name in STAGES else PEERS[name](setting)
     log = setting.folder / "log"
     process = spawn(launch.command, log=log, core=core, env=launch.env)
     try:

@@ -20,6 +20,7 @@ from typing import IO, Any, Self
 from build import BIN, CannotMeasureError
 
 STOP_GRACE_S = 5.0
+API_KEY = "fh-benchmarkbenchmarkbenchmarkbenchmark2345"  # also in client.c
 SKMEM = re.compile(r"skmem:\(r(\d+),rb\d+,t\d+,tb\d+,f\d+,w(\d+)")
 SS_PID = re.compile(r"pid=(\d+)")
 
@@ -130,7 +131,8 @@ def ask(port: int, path: str, body: dict[str, Any] | None = None) -> tuple[int, 
         if body is None:
             connection.request("GET", path)
         else:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {API_KEY}"}
+            connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:

@@ -3,6 +3,8 @@
     python benchmarks/gateway/run.py              all of it, about five minutes
     python benchmarks/gateway/run.py --quick      fewer and shorter turns, two and a half minutes, coarse
     python benchmarks/gateway/run.py --only load  one part: load, memory, slow, failures
+    python benchmarks/gateway/run.py --bars full  our gateway with ledger, keys and limits, and access log
+    python benchmarks/gateway/run.py --only parts what each of these costs, switched on one after another
 
 Needs Linux, two cores, gcc and taskset. nginx and vllm-router are compared with when they can be had; vllm-router
 is installed into .venv-bench from requirements/bench.txt on first use. Prints a table and a verdict per bar, and
@@ -33,7 +35,9 @@ from build import BIN, CannotMeasureError, build
 from processes import Cores, start_mock, stop
 
 RESULTS = peers.ROOT / "benchmarks" / "results"
+SHM = Path("/dev/shm")
 PARTS = ("load", "memory", "slow", "failures")
+STAGES = "parts"  # asked for by name only
 SCALE = ("tcp-relay", "nginx", "vllm-router")
 FAILOVER = ("nginx", "vllm-router", "freehold")
 
@@ -45,7 +49,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 rounds of 0.8 s turns instead of 5 of 1.2 s")
     parser.add_argument("--rounds", type=int, help="rounds per load shape that has a bar (the others: half)")
     parser.add_argument("--turn-s", type=float, help="counted seconds per turn")
-    parser.add_argument("--only", choices=PARTS, action="append", help="one part (may be given again)")
+    parser.add_argument(
+        "--only", choices=(*PARTS, STAGES), action="append", help="one part (may be given again)"
+    )
     parser.add_argument(
         "--peers", default=",".join(peers.PEERS), help="comma-separated (default: %(default)s)"
     )
@@ -169,6 +175,26 @@ def run_failures(bench: measure.Bench, results: dict[str, Any]) -> None:
     )
 
 
+def run_stages(bench: measure.Bench, rounds: int) -> dict[str, Any]:
+    """What each part adds, per round over the stage before it: all stages are up at once and take turns."""
+    for running in bench.gateways:
+        stop(running.process)
+    bench.gateways.clear()
+    measure.start_gateways(bench, list(peers.STAGES))
+    found: dict[str, Any] = {}
+    for shape in measure.SHAPES[:2]:
+        say(f"parts: {shape.name}, {2 * rounds} rounds")
+        turns, before = measure.rotation(bench, shape, 2 * rounds), None
+        for name, mine in turns.items():
+            cpu = [turn.cpu_us for turn in mine]
+            steps = [
+                a - b for a, b in zip(cpu, before or cpu, strict=True) if a is not None and b is not None
+            ]
+            found.setdefault(name, {})[shape.name] = {"cpu_us": middle(cpu), "added_us": middle([*steps])}
+            before = cpu
+    return found
+
+
 def run_parts(bench: measure.Bench, options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
     if "memory" in options.only:
@@ -179,6 +205,8 @@ def run_parts(bench: measure.Bench, options: argparse.Namespace) -> dict[str, An
         run_slow(bench, results, options.rounds)
     if "failures" in options.only:
         run_failures(bench, results)
+    if STAGES in options.only:
+        results["stages"] = run_stages(bench, options.rounds)
     return results
 
 
@@ -232,6 +260,12 @@ def print_rest(results: dict[str, Any]) -> None:
         keys = [key for key, value in next(iter(found.values())).items() if not isinstance(value, list)]
         rows = [[peer, *(number(row[key]) for key in keys)] for peer, row in found.items()]
         table(part.replace("_", " "), ["", *keys], rows)
+    for shape in dict.fromkeys(shape for row in results.get("stages", {}).values() for shape in row):
+        rows = [
+            [name, span(row[shape]["cpu_us"]), span(row[shape]["added_us"])]
+            for name, row in results["stages"].items()
+        ]
+        table(f"parts: {shape}", ["", "CPU us", "added by this part"], rows)
     if results.get("one_of_four"):
         rows = [
             [peer, *(str(mode["served"]) for mode in row.values())]
@@ -270,9 +304,11 @@ def measure_all(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         may_install=not options.no_install,
         turn_s=options.turn_s,
         mock=start_mock(folder, cores.load),
+        features=tuple(peers.FEATURES) if options.bars == "full" else (),
     )
     try:
-        measure.start_gateways(bench, options.peers.split(","))
+        if options.only != [STAGES]:
+            measure.start_gateways(bench, options.peers.split(","))
         for name, reason in bench.skipped.items():
             say(f"skipped {name}: {reason}")
         return {"skipped": bench.skipped, **run_parts(bench, options), "failed": bench.failed}
@@ -297,7 +333,9 @@ def report(options: argparse.Namespace) -> int:
     build()
     check_cores(options)
     before = machine()
-    with alone(), tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
+    # In memory, since a gateway's spool is.
+    memory = SHM if SHM.is_dir() else None
+    with alone(), tempfile.TemporaryDirectory(prefix="freehold-bench-", dir=memory) as folder:
         results = measure_all(options, Path(folder))
     found = bars.verdicts(results, options.bars)
     show(results, found)

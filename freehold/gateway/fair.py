@@ -266,6 +266,11 @@ class Turns(Generic[Owner]):
                 total += sum(min(o.waiting_tokens, max(0.0, (own - o.counter) * o.weight)) for o in others)
         return total
 
+    def is_behind(self, flow: Flow[Owner]) -> bool:
+        """Return whether some caller that waits at the same priority has had more than this one."""
+        rank = self._ranks.get(flow.priority)
+        return rank is not None and any(other.counter > flow.counter for other in rank.flows)
+
     def heaviest(self) -> Flow[Owner] | None:
         """Return the flow that is to give way when there is no room: of the last priority, the one that waits most."""
         if not self._ranks:

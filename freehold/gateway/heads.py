@@ -29,6 +29,8 @@ _REASONS = {
 # What a header name is made of. Source: RFC 9110 5.6.2, `token`.
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+_PRINTABLE = bytes(range(32, 127))
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
@@ -110,7 +112,8 @@ class _Fields:
         if not colon or not name or name.translate(None, _TOKEN):
             raise BadFramingError("bad header line in an engine's answer")
         name, value = name.lower(), value.strip(b" \t")
-        if name in _PASSED:
+        # With a control character in it, a strict client would refuse the whole answer for a line it can do without.
+        if name in _PASSED and not value.translate(None, _PRINTABLE):
             self.passed.append(b"%b: %b\r\n" % (name, value))
         if name == b"transfer-encoding":
             self._take_coding(value)

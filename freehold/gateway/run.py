@@ -8,7 +8,6 @@ of the few guards: an exception that nobody expected is logged and counted here,
 import argparse
 import asyncio
 import gc
-import resource
 import signal
 import socket
 import sys
@@ -19,12 +18,13 @@ from typing import Any
 import msgspec
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
+from freehold.gateway import files
 from freehold.gateway.accept import Acceptor
 from freehold.gateway.crew import Crew
 from freehold.gateway.http_in import ClientConnection
 from freehold.gateway.http_in_keys import KeyedConnection
 from freehold.gateway.listener import BACKLOG, listen
-from freehold.gateway.service import CONNECTIONS_MAX, Gateway
+from freehold.gateway.service import Gateway
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire import LINE_BYTES_MAX, Drain, Drained, Endpoints, Retune, Start, Stats, downs, line
 from freehold.telemetry import logs
@@ -99,6 +99,7 @@ class Child:
             server = Acceptor(
                 lambda: kind(self.gateway), self.gateway, crew=self.gateway.crew, listener=self.listener
             )
+        self._allow_connections()
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_YOUNG)
@@ -109,6 +110,14 @@ class Child:
         whole = await self.gateway.drain()
         self.gateway.access.close()
         return whole
+
+    def _allow_connections(self) -> None:
+        """Take as many clients as descriptors allow, and say so where that is fewer than it should be."""
+        limit = files.raise_limit()
+        self.gateway.connections_max = clients = files.connections_for(limit)
+        if clients < files.CONNECTIONS_MAX:
+            doing = f"clients beyond that many are refused; a limit (ulimit -n) of {files.WANTED} is enough"
+            self.gateway.log.warning("few_descriptors", limit=limit, connections_max=clients, doing=doing)
 
     async def obey(self, reader: asyncio.StreamReader) -> None:
         """Do what the parent says; when it is gone, serve on where that makes sense."""
@@ -192,15 +201,6 @@ def _guarded(child: Child, work: Coroutine[Any, Any, None]) -> asyncio.Task[None
     return asyncio.get_running_loop().create_task(guard())
 
 
-def _raise_file_limit() -> None:
-    """Allow as many descriptors as the system lets us: two per client under way, and some."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * CONNECTIONS_MAX + 1024
-    limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-    if soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the gateway process and return its exit code."""
     parser = argparse.ArgumentParser(
@@ -212,7 +212,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--link-fd", type=int, help="descriptor of the socket pair to the parent")
     parser.add_argument("--standalone", type=Path, help="JSON file: run alone in front of fixed endpoints")
     args = parser.parse_args(argv)
-    _raise_file_limit()
     if args.standalone is not None:
         work = run_standalone(msgspec.json.decode(args.standalone.read_bytes(), type=Standalone))
     elif args.listen_fd is not None and args.link_fd is not None:

@@ -19,6 +19,7 @@ from freehold.gateway.callers import Callers
 from freehold.gateway.crew import Crew
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.fallbacks import Fallbacks
+from freehold.gateway.files import CONNECTIONS_MAX
 from freehold.gateway.http_in import ClientConnection, model_id_of
 from freehold.gateway.kept import Keeping
 from freehold.gateway.meters import Meters
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from freehold.telemetry.logs import Logger
 
 _TICK_S = 0.5  # One coarse timer for every time limit of every connection: limits are seconds, half of one is exact enough.
-CONNECTIONS_MAX = 20000
-"""Client connections at once. Source: our own bound; twice the 10,000 idle connections that the design asks for."""
 
 
 class Gateway:
@@ -66,6 +65,7 @@ class Gateway:
         self.fallbacks = Fallbacks(settings, self.meters) if settings.fallbacks else None
         """Endpoints of others; None: there are none."""
         self.connections: set[ClientConnection] = set()
+        self.connections_max = CONNECTIONS_MAX
         self.draining = False
         self.has_parent = True
         self.listening = ""
@@ -165,7 +165,7 @@ class Gateway:
     def admit_connection(self, connection: ClientConnection) -> bool:
         """Count a new connection and return whether there is room for it."""
         self.connections.add(connection)
-        return len(self.connections) <= CONNECTIONS_MAX
+        return len(self.connections) <= self.connections_max
 
     def begin(self, client: ClientConnection, request: Request) -> Exchange | None:
         """Answer a request here, or return the exchange that will."""

@@ -133,7 +133,12 @@ class Client:
         return answer
 
     def read_chunk(self) -> bytes:
-        size = int(self.read_until(b"\r\n")[:-2], 16)
+        """Return one chunk's data; nothing is the end, and whatever trailers it has are read."""
+        size = int(self.read_until(b"\r\n").partition(b";")[0], 16)
+        if not size:
+            while self.read_until(b"\r\n") != b"\r\n":
+                pass
+            return b""
         data = self.read_exactly(size + 2)
         assert data.endswith(b"\r\n")
         return data[:-2]

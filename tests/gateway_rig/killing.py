@@ -15,6 +15,7 @@ from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.spool import make_folder, segments
 from gateway_rig.client import Client, CutError, ask
 from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engines, chunk, delta, event, whole
+from gateway_rig.keys import Keys
 from gateway_rig.process import Gateway, model
 
 CLIENTS = 8
@@ -47,6 +48,16 @@ class Seen:
     begun: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where gateways run that are killed: their folder, the spool that they share, their engines and keys."""
+
+    folder: Path
+    spool: Path
+    engines: Engines
+    keys: Keys
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What came of some runs."""
@@ -61,14 +72,14 @@ class Verdict:
     torn_bytes: int
 
 
-def _load(gateway: Gateway, seen: Seen, stop: threading.Event, name: str) -> None:
+def _load(gateway: Gateway, seen: Seen, stop: threading.Event, *, name: str, bearer: str) -> None:
     """Send one request after another until the gateway is gone."""
     number = 0
     with contextlib.suppress(OSError), gateway.client() as client:
         while not stop.is_set():
             number += 1
             seen.begun += 1
-            client.send(ask("m", stream=bool(number % 2), extra=f"X-Request-Id: {name}-{number}\r\n"))
+            client.send(ask("m", stream=bool(number % 2), extra=f"{bearer}X-Request-Id: {name}-{number}\r\n"))
             try:
                 _read(client, seen, f"{name}-{number}", stream=bool(number % 2))
             except CutError:
@@ -86,15 +97,19 @@ def _read(client: Client, seen: Seen, name: str, *, stream: bool) -> None:
         seen.ended.append(name)
 
 
-def _run(folder: Path, spool: Path, engines: Engines, *, number: int, seen: Seen, alive_s: float) -> None:
-    engine = engines.new()
+def _run(place: Place, *, number: int, seen: Seen, alive_s: float) -> None:
+    engine = place.engines.new()
     engine.answer = answer
-    home = folder / str(number)
+    home = place.folder / str(number)
     home.mkdir()
-    gateway = Gateway(home, [model("m", engine)], spool_path=str(spool))
+    gateway = Gateway(home, [model("m", engine)], spool_path=str(place.spool), **place.keys.settings)
     stop = threading.Event()
     threads = [
-        threading.Thread(target=_load, args=(gateway, seen, stop, f"{number}-{index}"))
+        threading.Thread(
+            target=_load,
+            args=(gateway, seen, stop),
+            kwargs={"name": f"{number}-{index}", "bearer": place.keys.bearer("caller")},
+        )
         for index in range(CLIENTS)
     ]
     for thread in threads:
@@ -109,15 +124,17 @@ def _run(folder: Path, spool: Path, engines: Engines, *, number: int, seen: Seen
 
 
 def kill_many(folder: Path, *, runs: int, seed: int = 1) -> Verdict:
-    """Kill a gateway `runs` times, each at another moment, while one drainer goes on draining."""
+    """Kill a gateway `runs` times, each at another moment, while one drainer goes on; keys have limits."""
     spool = folder / "spool"
     make_folder(spool)
-    dice, seen, engines = random.Random(seed), Seen(), Engines()
+    dice, seen, engines, keys = random.Random(seed), Seen(), Engines(), Keys(folder)
+    keys.add("caller", requests_per_minute=10**9, tokens_per_minute=10**9, concurrency=10**6)
+    place = Place(folder=folder, spool=spool, engines=engines, keys=keys)
     drainer = Drainer(spool, folder / JOURNAL_NAME, every_s=0.05)
     drainer.start()
     try:
         for number in range(runs):
-            _run(folder, spool, engines, number=number, seen=seen, alive_s=dice.uniform(0.02, 0.25))
+            _run(place, number=number, seen=seen, alive_s=dice.uniform(0.02, 0.25))
     finally:
         engines.stop()
         drained = drainer.stop(20)

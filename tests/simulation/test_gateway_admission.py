@@ -289,6 +289,24 @@ def test_modest_callers_beside_a_greedy_one_do_not_notice(seed: int) -> None:
     assert len(in_time) >= 0.95 * len(modest)
 
 
+def test_nor_where_an_answer_takes_longer_than_an_overload_lets_others_wait() -> None:
+    """Four slots that come free together, 1.1 s apart: who is next has to wait for them, however modest."""
+    modest: list[Asked] = []
+    for seed in range(6):
+        rng = random.Random(seed)
+        world = World(slots=(4,), s_per_token=0.0347)
+        capacity_per_s = world.tokens_per_s / 32
+        world.stream("greedy", 3 * capacity_per_s, 60, rng)
+        for caller in ("a", "b", "c"):
+            world.stream(caller, 0.2 * capacity_per_s, 60, rng)
+        world.run()
+        modest += [asked for asked in world.all if asked.caller != "greedy"]
+    in_time = [
+        asked for asked in modest if asked.started_s is not None and asked.started_s - asked.at_s <= 1.7
+    ]
+    assert len(in_time) >= 0.95 * len(modest)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_weights_are_honoured_while_all_want_more(seed: int) -> None:
     rng = random.Random(seed)
@@ -312,14 +330,14 @@ def test_who_reserves_much_and_uses_little_is_charged_what_he_used() -> None:
     assert jain([float(served["careful"]), float(served["generous"])]) >= 0.95
 
 
-def test_a_caller_that_was_idle_has_saved_up_a_second_and_no_more() -> None:
+def test_a_caller_that_was_idle_has_saved_up_two_seconds_and_no_more() -> None:
     world = World(slots=(2,))
     for at in range(800):
         world.ask(caller="always", at_s=at * 0.05)
         world.ask(caller="late", at_s=20 + at * 0.05)
     world.run(40)
     served = world.served_tokens(since_s=20)
-    assert abs(served["late"] - served["always"]) <= 1.5 * world.tokens_per_s
+    assert abs(served["late"] - served["always"]) <= 2.5 * world.tokens_per_s
 
 
 def test_a_newcomer_does_not_wait_for_what_others_have_reserved() -> None:

@@ -1,0 +1,1 @@
+"""The measurements of benchmarks/hold.py, one file each."""
