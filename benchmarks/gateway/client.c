@@ -256,10 +256,14 @@ static void on_payload(struct conn *conn, const char *bytes, size_t count, int64
         conn->first_ns = now;
         if (counted(now)) note(&firsts, &first_count, &first_room, now - conn->started_ns);
     }
-    if (conn->event_bytes + count > EVENT_BYTES) {
-        complain("event too long", (long)count);
-        conn->bad = 1;
-        return;
+    /* One chunk may hold many events: what does not fit at once is taken in parts. */
+    for (size_t room; count > (room = EVENT_BYTES - conn->event_bytes); bytes += room, count -= room) {
+        if (!room) {
+            complain("event too long", (long)count);
+            conn->bad = 1;
+            return;
+        }
+        on_payload(conn, bytes, room, now);
     }
     memcpy(conn->event + conn->event_bytes, bytes, count);
     conn->event_bytes += count;

@@ -167,21 +167,34 @@ class StreamMeter(Passing):
         if not self._held and _is_unremarkable(payload):
             self.events += payload.count(b"\n\n")
             return payload
-        data, passed_bytes, at = self._held + payload, self._passed_bytes, 0
+        data = self._held + payload
+        at = data.rfind(b"\n\n") + 2
+        if at > 1 and b"\r\n\r\n" not in data and _is_unremarkable(data[:at]):
+            self.events += data.count(b"\n\n", 0, at)
+            return data[self._passed_bytes : at] + self._hold(data[at:], 0)
+        return self._pass_singly(data)
+
+    def _pass_singly(self, data: bytes) -> bytes:
+        passed_bytes, at = self._passed_bytes, 0
         out: list[bytes] = []
         for border in _BORDER.finditer(data):
             event = data[at : border.end()]
             if self._event(event) or passed_bytes or not self.hides:
                 out.append(event[passed_bytes:])
             at, passed_bytes = border.end(), 0
-        rest = data[at:]
+        out.append(self._hold(data[at:], passed_bytes))
+        return b"".join(out)
+
+    def _hold(self, rest: bytes, passed_bytes: int) -> bytes:
+        """Keep the beginning of an event until the rest of it comes, and return what of it may go on now."""
+        out = b""
         if not (self.hides or self.kept) or len(rest) > _HELD_BYTES_MAX:
-            out.append(rest[passed_bytes:])
+            out = rest[passed_bytes:]
             if len(rest) > _HELD_BYTES_MAX:
                 rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]
             passed_bytes = len(rest)
         self._held, self._passed_bytes = rest, passed_bytes
-        return b"".join(out)
+        return out
 
     def _flush(self) -> bytes:
         """Return what is left of a stream that ended without its last blank line."""
