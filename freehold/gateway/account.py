@@ -28,18 +28,19 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
         gateway.access.refused(request, exchange, status=status, code=exchange.code)
         return
     first_s = now_s if exchange.first_s is None and last_bytes and request.stream else exchange.first_s
+    # In the order of the fields: eleven keywords take as long as half of the rest of this.
     ending = Ending(
-        model=exchange.model.entry.name,
-        endpoint="" if exchange.target is None else exchange.target.id,
-        status=status,
-        complete=complete,
-        meter=exchange.passing,
-        usage=exchange.usage,
-        events=0 if exchange.assembler is None else exchange.assembler.events,
-        bytes=exchange.answer_bytes + last_bytes,
-        ttft_s=None if first_s is None else first_s - exchange.started_s,
-        took_s=now_s - exchange.started_s,
-        retries=exchange.attempts - 1,
+        exchange.model.entry.name,
+        "" if exchange.target is None else exchange.target.id,
+        status,
+        complete,
+        exchange.passing,
+        exchange.usage,
+        0 if exchange.assembler is None else exchange.assembler.events,
+        exchange.answer_bytes + last_bytes,
+        None if first_s is None else first_s - exchange.started_s,
+        now_s - exchange.started_s,
+        exchange.attempts - 1,
     )
     heard = hear(ending, request.path)
     if exchange.away is not None:

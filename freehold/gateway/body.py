@@ -11,6 +11,8 @@ import msgspec
 
 from freehold.gateway.refuse import Refusal, invalid
 
+_TOKENS_MOST = 10**12  # More is no limit but a number; it keeps sums in reach of plain integers.
+
 
 class Asked(msgspec.Struct):
     """The fields of a body that the gateway acts on; all others are skipped without being built."""
@@ -20,18 +22,20 @@ class Asked(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
+    n: Any = None
     stream_options: msgspec.Raw = msgspec.Raw(b"")
 
     @property
     def answer_tokens(self) -> int:
-        """Return the most tokens that the answer may have; 0: the body does not say so in a way that can be read.
+        """Return the most tokens that all answers may have; 0: the body does not say so in a way that can be read.
 
         What an engine makes of another type is the engine's to say.
         """
-        limit = self.max_tokens
-        if limit is None:
-            limit = self.max_completion_tokens or self.max_output_tokens
-        return limit if isinstance(limit, int) and limit > 0 else 0
+        limit = self.max_completion_tokens or self.max_tokens or self.max_output_tokens
+        if not isinstance(limit, int) or limit <= 0:
+            return 0
+        limit, n = min(limit, _TOKENS_MOST), self.n
+        return limit * min(n, _TOKENS_MOST) if isinstance(n, int) and n > 1 else limit
 
 
 _DECODER = msgspec.json.Decoder(Asked)

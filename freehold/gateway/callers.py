@@ -21,7 +21,7 @@ from freehold.gateway.budget_file import BudgetFile
 from freehold.gateway.caller import Caller, Grant
 from freehold.gateway.key_store import KeyStore
 from freehold.gateway.key_watch import KeyWatch
-from freehold.gateway.keys import KeyRecord, KeysFile, hash_of, why_refused
+from freehold.gateway.keys import KeyRecord, KeysFile, why_refused
 from freehold.gateway.limits import Over
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.settings import Settings
@@ -99,8 +99,7 @@ class Callers:
 
     def identify(self, request: "Request") -> Refusal | None:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
-        key = request.key
-        digest = hash_of(key) if key else b""
+        digest = request.key_digest
         # Found by a digest that nobody can choose, and compared in constant time: neither step tells of a key.
         caller = self._by_hash.get(digest)
         if caller is not None and compare_digest(caller.hash, digest) and self._wall_s < caller.ends_s:
@@ -110,7 +109,7 @@ class Callers:
             return None
         if request.url.partition(b"?")[0] in self._open:
             return None
-        return refuse.unauthorized(_why(key, caller, self._wall_s))
+        return refuse.unauthorized(_why(request.key, caller, self._wall_s))
 
     def admit(self, request: "Request", model: str) -> Refusal | None:
         """Give a request its place and its tokens, or return what is in the way; a refusal takes nothing."""
@@ -120,7 +119,9 @@ class Callers:
             return refuse.not_allowed(model)
         if not caller.limited:
             return None
-        tokens = tokens_asked(request.body, request.path) if caller.counts_tokens else 0
+        tokens = 0
+        if caller.counts_tokens:
+            tokens = tokens_asked(len(request.body), request.path, request.max_tokens)
         limits = caller.record.limits
         budget = limits.monthly_tokens
         month = None if budget is None else self._budgets.spending.month

@@ -217,8 +217,9 @@ class Away:
 
 def _most_picousd(price: Price, request: Request) -> int:
     """Return what a request may cost, by its size and the longest answer that it asks for."""
-    prompt = prompt_tokens(len(request.body))
-    return price.of(prompt, tokens_asked(request.body, request.path) - prompt)
+    body_bytes = len(request.body)
+    prompt = prompt_tokens(body_bytes)
+    return price.of(prompt, tokens_asked(body_bytes, request.path, request.max_tokens) - prompt)
 
 
 def _target(settings: FallbackSettings, target_id: str) -> Target:

@@ -7,11 +7,13 @@ Anthropic's `x-api-key: KEY`. A connection without keys knows nothing of this fi
 from typing import TYPE_CHECKING
 
 from freehold.gateway.http_in import ClientConnection
+from freehold.gateway.keys import hash_of
 from freehold.gateway.refuse import Refusal
-from freehold.gateway.request import IGNORED, Request, take_header
+from freehold.gateway.request import IGNORED, KNOWN, Request, take_header
 
 if TYPE_CHECKING:
     from freehold.gateway.callers import Callers
+    from freehold.gateway.service import Gateway
 
 
 class KeyedRequest(Request):
@@ -28,7 +30,12 @@ class KeyedRequest(Request):
 class KeyedConnection(ClientConnection):
     """One client of a gateway with keys."""
 
-    __slots__ = ()
+    __slots__ = ("_digest", "_key", "_shown")
+
+    def __init__(self, gateway: "Gateway") -> None:
+        super().__init__(gateway)
+        # What was last shown here, and what it came to: pooled clients show the same with each request.
+        self._shown = self._key = self._digest = b""
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -41,13 +48,25 @@ class KeyedConnection(ClientConnection):
         if request is None or request.method:
             return
         request.header_count += 1
-        if name not in IGNORED:
+        if name in _MEANINGLESS:
+            return
+        read = _CREDENTIALS.get(name)
+        if read is None:
             take_header(request, name, value)
-            name = name.lower()
-        if name in _CREDENTIALS:
-            key = _CREDENTIALS[name](value)
+            read = None if name in KNOWN else _BY_LOWER_NAME.get(name.lower())
+        if read is not None:
+            shown = name + value
+            if shown != self._shown:
+                self._shown, self._key = shown, read(value)
+                self._digest = hash_of(self._key) if self._key else b""
+            self._credential(request)
+
+    def _credential(self, request: Request) -> None:
+        if request.key is None:
+            request.key, request.key_digest = self._key, self._digest
+        elif request.key != self._key:
             # Of two that differ one is a mistake, and nobody can say which: neither is used.
-            request.key = key if request.key is None or request.key == key else b""
+            request.key = request.key_digest = b""
 
 
 def _bearer(value: bytes) -> bytes:
@@ -64,3 +83,4 @@ def _plain(value: bytes) -> bytes:
 
 _BY_LOWER_NAME = {b"authorization": _bearer, b"x-api-key": _plain}
 _CREDENTIALS = _BY_LOWER_NAME | {name.title(): read for name, read in _BY_LOWER_NAME.items()}
+_MEANINGLESS = IGNORED - _CREDENTIALS.keys()

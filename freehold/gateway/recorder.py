@@ -27,8 +27,8 @@ _NO_USAGE = Usage()
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How one request ended, as its exchange knows it; times in seconds."""
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """How one request ended, as its exchange knows it; times in seconds. Made by position: one is made for each."""
 
     model: str
     endpoint: str

@@ -70,6 +70,8 @@ class Request:
     refusal: Refusal | None = None
     key: bytes | None = None
     """The API key that was presented; empty: something that is no key, or two; None: nothing."""
+    key_digest = b""
+    """`keys.hash_of` that key; empty: there is none that could be used."""
     caller: Caller | None = None
     """Whose request it is; None: nobody was asked."""
     grant: Grant | None = None
@@ -219,6 +221,8 @@ _BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
 }
 # Names as clients write them, so that most need no lower().
 _BY_NAME = _BY_LOWER_NAME | {name.title(): take for name, take in _BY_LOWER_NAME.items()}
+KNOWN = frozenset(_BY_NAME)
+"""Names, as clients write them, of fields that mean something."""
 IGNORED = frozenset(
     spelt
     for name in (b"accept", b"accept-encoding", b"authorization", b"connection", b"content-type",

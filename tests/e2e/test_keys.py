@@ -73,7 +73,7 @@ def test_a_running_stack_follows_the_command(box: Box):
 
 def test_keys_and_budgets_outlive_gateway_and_stack(box: Box):
     box.fake_config(more=KEYS)
-    key = box.run("key", "create", "anna", "--monthly-tokens", "10", "--json").said["key"]
+    key = box.run("key", "create", "anna", "--monthly-tokens", "1", "--json").said["key"]
     with box.foreground() as stack:
         assert chat(client(stack, key))
         with pytest.raises(RateLimitError):

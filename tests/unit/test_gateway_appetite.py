@@ -7,14 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.gateway.appetite import ANSWER_TOKENS, tokens_asked
+from freehold.gateway.body import read_body
+from freehold.gateway.refuse import Refusal
 
 CHAT = "/v1/chat/completions"
 
 
 def asked(path: str = CHAT, **body: object) -> int:
     """Return the answer's part alone."""
-    data = json.dumps(body).encode()
-    return tokens_asked(data, path) - -(-len(data) // 4)
+    data = json.dumps({"model": "m", **body}).encode()
+    read = read_body(data)
+    assert not isinstance(read, Refusal)
+    return tokens_asked(len(data), path, read.answer_tokens) - -(-len(data) // 4)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,6 @@ def test_embeddings_have_no_answer():
     assert asked("/v1/embeddings", input="x", max_tokens=9) == asked("/v1/rerank", query="x") == 0
 
 
-@given(st.binary(max_size=300))
-def test_any_body_has_a_size(body: bytes):
-    assert tokens_asked(body, CHAT) >= -(-len(body) // 4)
+@given(st.integers(0, 10**9), st.integers(0, 10**12))
+def test_any_body_has_a_size(body_bytes: int, max_tokens: int):
+    assert tokens_asked(body_bytes, CHAT, max_tokens) >= -(-body_bytes // 4) + max_tokens
