@@ -146,6 +146,20 @@ def test_an_output_that_does_not_parse_is_told_and_held_against_nobody(
         assert gateway.metric("freehold_gateway_ejections_total") == 0
 
 
+def test_a_500_that_is_the_callers_own_mistake_ejects_nobody(engines: Engines, tmp_path: Path) -> None:
+    one, two = engines.new(), engines.new()
+    one.answer = two.answer = says(
+        500, "image input is not supported - hint: you may need to provide the mmproj"
+    )
+    with running(tmp_path, [model("m", one, two, engine="llama-cpp")]) as gateway, gateway.client() as client:
+        for _ in range(12):
+            answer = client.ask(ask("m", stream=True))
+            assert (answer.status, answer.error["code"]) == (400, "not_supported_by_engine")
+        assert gateway.metric("freehold_gateway_ejections_total") == 0
+        assert gateway.metric("freehold_gateway_retries_total") == 0
+    assert len(one.calls) + len(two.calls) == 12
+
+
 def test_one_that_fails_every_other_time_is_ejected_and_its_clients_see_nothing(
     engines: Engines, tmp_path: Path
 ) -> None:
