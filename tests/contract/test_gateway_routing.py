@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from freehold.testing.fake_engine import start_fake_engine
-from gateway_rig.client import CHAT, Client, ask, post
+from gateway_rig.client import CHAT, Client, ask, get, post
 from gateway_rig.engines import Call, Engine, Engines, healthy, whole
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
@@ -125,6 +125,8 @@ def test_a_500_goes_to_another_engine(engines: Engines, tmp_path: Path) -> None:
         for _ in range(20):
             assert client.ask(ask("m")).status == 200
         assert gateway.metric("freehold_gateway_ejections_total", reason="status") == 1
+        health = client.ask(get("/health")).json
+        assert (health["status"], health["models"]["m"]["ejected"]) == ("degraded", 1)
         assert len(bad.calls) < 10
 
 
