@@ -188,6 +188,7 @@ class Exchange(Setbacks):
         elif self._resumed_at_bytes:
             self._join(head)
         else:
+            self.wants_payload = False  # an attempt before may have wanted it
             self.passing, head = meter_for(head, self.request, write=self.client.write, on_last=self._on_last)
             self._pending = self._client_head(head)
             self.on_body = self._splice
