@@ -235,8 +235,7 @@ class Exchange(Setbacks):
         if self._pending:
             data = self._pending + data
             self._pending = b""
-            if self.request.stream:
-                self._first_byte()
+            self._first_byte()
         elif self._resumed_at_bytes and not self._began:
             self._first_byte()
         self.passing.last = data
@@ -244,11 +243,11 @@ class Exchange(Setbacks):
 
     def _first_byte(self) -> None:
         assert self.target is not None
-        now_s = self.gateway.now_s()
-        if self.first_s is None:
+        now_s, streamed = self.gateway.now_s(), self.request.stream or self.assembler is not None
+        if streamed and self.first_s is None:
             self.first_s = now_s
         self._began = True
-        self.target.gate.first_byte(now_s - self._heard_s)
+        self.target.gate.first_byte(now_s - self._heard_s, streamed=streamed)
 
     def _collect(self, data: bytes) -> None:
         self._heard = True
