@@ -109,6 +109,8 @@ class Exchange(Setbacks):
         self._began = False
         if not self._resumed_at_bytes:
             self.first_s = self.passing = None
+        elif isinstance(self.passing, StreamMeter):
+            self.passing.begin_again()
         target = target or self.model.admission.enter_again(self, self._heard_s)
         if target is not None:
             self._attempt(target)

@@ -170,8 +170,10 @@ class Rest:
     __slots__ = (
         "_finished",
         "_head",
+        "_heard",
         "_held",
         "_owed",
+        "_owed_first",
         "_role",
         "_silent",
         "_tokens",
@@ -180,6 +182,7 @@ class Rest:
     )
 
     def __init__(self, heard: Heard, *, owed: str, tokens: int, silent: bool) -> None:
+        self._heard, self._owed_first = heard, owed
         self._head = heard.head
         self._role = heard.role
         self._finished = heard.finished
@@ -194,6 +197,10 @@ class Rest:
 
     def __repr__(self) -> str:
         return f"<Rest after {self._tokens} tokens>"
+
+    def anew(self) -> "Rest":
+        """Return the same for yet another engine, where of this one's answer nothing has gone to the client."""
+        return Rest(self._heard, owed=self._owed_first, tokens=self._tokens, silent=self._silent)
 
     def feed(self, payload: bytes) -> bytes:
         """Return what the client gets for bytes of the new stream, cut anywhere; only whole events."""

@@ -1,5 +1,6 @@
 """Streams whose engine dies: another replica goes on with them and the client sees one answer, or an honest error."""
 
+import asyncio
 import json
 import re
 import threading
@@ -255,6 +256,35 @@ async def ends(call: Call) -> None:
 
 async def no_stream(call: Call) -> None:
     call.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+
+
+def dies_after(*parts: bytes) -> Callable[[Call], Awaitable[None]]:
+    """Return an engine that says so much, lets it be read, and is gone."""
+
+    async def answer(call: Call) -> None:
+        call.send(STREAM_HEAD + b"".join(map(chunk, parts)))
+        await asyncio.sleep(0.05)  # what a reset throws away must have been read before
+        call.reset()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "second",
+    [dies_after(delta("\n\n")), dies_after(delta("two")[:40]), ends],
+    ids=["blanks only", "part of an event", "nothing"],
+)
+def test_a_second_engine_that_dies_before_it_was_heard_leaves_no_trace(
+    second: Callable[[Call], Awaitable[None]], engines: Engines, tmp_path: Path
+) -> None:
+    three = [engines.new() for _ in range(3)]
+    answer = in_turn(dies_after(delta("one"), delta("\n\n")), second, goes_on("\n\n", "two"))
+    for engine in three:
+        engine.answer = answer
+    with running(tmp_path, [two(three)]) as gateway, gateway.client() as client:
+        said = client.ask(post(body())).body
+        assert text_of(events(said)) == "one\n\ntwo"
+        assert said.count(b": x-freehold-resumed tokens=2\n\n") == 1
 
 
 @pytest.mark.parametrize("then", [refuses, ends, no_stream])
