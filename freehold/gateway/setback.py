@@ -67,9 +67,9 @@ class Setbacks(Attempting):
             if self.target is not None:
                 self._failed(self.target, "lost")
             self._broken(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not self._fresh and frame is None and self.attempts < ATTEMPTS_MAX:
+        elif connection.served and not self._fresh and frame is None:
             # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on
-            # this request takes no other pooled one, so that it meets that only once.
+            # this request takes no other pooled one, so that it meets that only once, beyond its attempts if need be.
             self._fresh = True
             self._attempt_again(self.target)
         else:

@@ -88,3 +88,25 @@ def test_what_follows_a_500_is_framed_and_counted_as_ever(
     )
     for row in waiting_records(spool):
         assert (row.status, row.outcome, row.prompt_tokens, row.completion_tokens) == (200, "complete", 5, 2)
+
+
+def test_a_stale_connection_on_the_last_attempt_is_no_failure(engines: Engines, tmp_path: Path) -> None:
+    dead, cloud = [engines.new(), engines.new()], engines.new()
+
+    async def resets(call: Call) -> None:
+        call.reset()
+
+    async def answers_once(call: Call) -> None:
+        if call.number == 0:
+            call.send(whole(ANSWER))
+        else:
+            call.reset()
+
+    cloud.answer = answers_once
+    for engine in dead:
+        engine.answer = resets
+    price = dict.fromkeys(("input_picousd", "cached_picousd", "output_picousd"), 1)
+    there = {"name": "cloud", "url": f"{cloud.url}/v1", "price": price, "budget_picousd_per_day": 10**12}
+    with running(tmp_path, [model("m", *dead)], fallbacks=[there]) as gateway, gateway.client() as client:
+        assert [client.ask(post(CHAT_BODY)).status for _ in range(3)] == [200] * 3
+        assert gateway.metric("freehold_gateway_fallback_skipped_total", reason="shut") == 0
