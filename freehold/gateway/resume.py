@@ -60,8 +60,10 @@ def plan(path: str, body: bytes, *, heard: Heard, how: Continues) -> Plan | str:
     if isinstance(begun, str):
         return begun
     left = _less(begun, len(texts))
-    over = left is not None and left <= 0
-    rest = Rest(heard, owed=owed, tokens=len(texts), silent=over or heard.finished)
+    silent = heard.finished or (left is not None and left <= 0)
+    if silent:
+        _least(begun)
+    rest = Rest(heard, owed=owed, tokens=len(texts), silent=silent)
     try:
         return Plan(body=msgspec.json.encode(begun), rest=rest)
     except RecursionError:  # read as deep as that, but not written
@@ -149,6 +151,14 @@ def _less(request: Json, tokens: int) -> int | None:
     if isinstance(least, int):
         request["min_tokens"] = max(0, least - tokens)
     return left
+
+
+def _least(request: Json) -> None:
+    """Ask for no more than the end and the usage: one token, which nobody will see."""
+    given = [key for key in _LIMITS if request.get(key) is not None]
+    request |= dict.fromkeys(given or _LIMITS[:1], 1)
+    if "min_tokens" in request:
+        request["min_tokens"] = 0
 
 
 def _without_blanks(texts: list[str]) -> tuple[list[str], str]:
