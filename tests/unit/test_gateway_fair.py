@@ -37,7 +37,7 @@ def test_a_dear_request_lets_others_have_several_cheap_ones() -> None:
 
 def test_a_start_without_a_wait_is_charged_by_weight() -> None:
     turns: Turns[str] = Turns()
-    for caller, weight, cost_tokens in (("heavy", 3.0, 150), ("light", 1.0, 60)):
+    for caller, weight, cost_tokens in (("light", 1.0, 60), ("heavy", 3.0, 150)):
         turns.charge(turns.flow(caller, weight, 0), cost_tokens)
     for caller, weight in (("light", 1.0), ("heavy", 3.0)):
         flow = turns.flow(caller, weight, 0)
