@@ -1,8 +1,9 @@
 """One request under way: choose a target, send, pass the answer on; retry before the first byte, explain a cut after it.
 
 The exchange owns every decision about one request and holds the two connections together: a client that reads slowly
-pauses the engine, a client that leaves ends the engine's work, an engine that dies before its first byte is replaced
-by another, one that dies later ends the stream with an error in band. It never parses what it passes on.
+pauses the engine, a client that leaves ends the engine's work, an engine that dies or stalls before its first byte is
+replaced by another, and so is one that does in the middle of a stream of text; where that cannot be, the stream ends with
+an error in band. It never parses what it passes on.
 """
 
 import asyncio
