@@ -227,8 +227,9 @@ class Admission:
         now_s = self._now_s()
         self._turn_away(self.line.expire(now_s))
         for exchange in [each for each, until_s in self._again.items() if until_s <= now_s]:
-            del self._again[exchange]
-            exchange.no_other_target()
+            if exchange in self._again:  # the end of one may have started another
+                del self._again[exchange]
+                exchange.no_other_target()
         self.pump()
         self._look_soon()
 

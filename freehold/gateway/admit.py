@@ -239,6 +239,12 @@ class Line(Generic[Owner]):
 
     # How things are
 
+    def tidy(self, now_s: float) -> None:
+        """Forget what is over: an overload after which nobody comes, callers that are gone; to be called now and then."""
+        self.turns.tidy()
+        if not self.waiting:
+            self._overload.fade(now_s)
+
     @property
     def overloaded(self) -> bool:
         """Return whether more comes than goes, so that waits are kept short."""

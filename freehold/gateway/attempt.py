@@ -56,8 +56,14 @@ class Attempting(Applicant):
         return bool(untried) and self.attempts < ATTEMPTS_MAX
 
     def _may_move(self, target: Target) -> bool:
-        """Return whether the request may be sent to another target, and count that on the budget."""
-        return self._has_other(target) and self.gateway.budget.spend(self.gateway.now_s())
+        """Return whether the request may be sent to another target, and count that on the budget.
+
+        A begun answer costs no budget: a replica takes all its streams with it at once, each would be lost work, and
+        they wait for room beside the queue; only attempts bound them.
+        """
+        if not self._has_other(target):
+            return False
+        return bool(self._resumed_at_bytes) or self.gateway.budget.spend(self.gateway.now_s())
 
     def _may_move_busy(self, head: AnswerHead, target: Target) -> bool:
         """Take note of a 429, 502, 503 or 504 and return the same."""

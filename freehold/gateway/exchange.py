@@ -1,8 +1,9 @@
 """One request under way: choose a target, send, pass the answer on; retry before the first byte, explain a cut after it.
 
 The exchange owns every decision about one request and holds the two connections together: a client that reads slowly
-pauses the engine, a client that leaves ends the engine's work, an engine that dies before its first byte is replaced
-by another, one that dies later ends the stream with an error in band. It never parses what it passes on.
+pauses the engine, a client that leaves ends the engine's work, an engine that dies or stalls before its first byte is
+replaced by another, and so is one that does in the middle of a stream of text; where that cannot be, the stream ends with
+an error in band. It never parses what it passes on.
 """
 
 import asyncio
@@ -109,6 +110,8 @@ class Exchange(Setbacks):
         self._began = False
         if not self._resumed_at_bytes:
             self.first_s = self.passing = None
+        elif isinstance(self.passing, StreamMeter):
+            self.passing.begin_again()
         target = target or self.model.admission.enter_again(self, self._heard_s)
         if target is not None:
             self._attempt(target)
@@ -188,6 +191,7 @@ class Exchange(Setbacks):
         elif self._resumed_at_bytes:
             self._join(head)
         else:
+            self.wants_payload = False  # an attempt before may have wanted it
             self.passing, head = meter_for(head, self.request, write=self.client.write, on_last=self._on_last)
             self._pending = self._client_head(head)
             self.on_body = self._splice
@@ -234,8 +238,7 @@ class Exchange(Setbacks):
         if self._pending:
             data = self._pending + data
             self._pending = b""
-            if self.request.stream:
-                self._first_byte()
+            self._first_byte()
         elif self._resumed_at_bytes and not self._began:
             self._first_byte()
         self.passing.last = data
@@ -243,11 +246,11 @@ class Exchange(Setbacks):
 
     def _first_byte(self) -> None:
         assert self.target is not None
-        now_s = self.gateway.now_s()
-        if self.first_s is None:
+        now_s, streamed = self.gateway.now_s(), self.request.stream or self.assembler is not None
+        if streamed and self.first_s is None:
             self.first_s = now_s
         self._began = True
-        self.target.gate.first_byte(now_s - self._heard_s)
+        self.target.gate.first_byte(now_s - self._heard_s, streamed=streamed)
 
     def _collect(self, data: bytes) -> None:
         self._heard = True

@@ -156,7 +156,8 @@ class Gate:
     def leave(self, cost_tokens: int, *, began: bool, whole_s: float | None = None) -> None:
         """Count the same request out.
 
-        `began`: `first_byte` was called for it; `whole_s`: seconds after which its answer came whole, if it did.
+        `began`: `first_byte` was called for it; `whole_s`: seconds after which its answer came whole in one read, if it
+        did, for then nobody told of its first byte.
         """
         if whole_s is not None:
             self._learn(whole_s, streamed=False)
@@ -167,10 +168,10 @@ class Gate:
     def retire(self) -> None:
         """Take notice that the target takes no more; what is under way goes on."""
 
-    def first_byte(self, seconds: float) -> None:
-        """Learn from the first byte of a streamed answer, `seconds` after its request was sent."""
+    def first_byte(self, seconds: float, *, streamed: bool = True) -> None:
+        """Learn from the first byte of an answer's body, `seconds` after its request was sent."""
         self._awaited -= 1
-        self._learn(seconds, streamed=True)
+        self._learn(seconds, streamed=streamed)
 
     def _learn(self, seconds: float, *, streamed: bool) -> None:
         self._seen += 1

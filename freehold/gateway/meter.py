@@ -120,6 +120,12 @@ class StreamMeter(Passing):
         self._held, self._passed_bytes = b"", 0
         self._silent += 1  # the comment that says so
 
+    def begin_again(self) -> None:
+        """Take what comes from now on as yet another engine's: the one before said nothing that was passed on."""
+        if self._rest is not None:
+            self._rest = self._rest.anew()
+        self._held, self._passed_bytes = b"", 0
+
     def fast(self, frame: Frame) -> Passing | None:
         """Return this meter where the next read may take the short way: on a border of chunks and of events."""
         return self if self.chunked and frame.at_border and not self._held and self._rest is None else None

@@ -114,8 +114,7 @@ class Overload:
 
     def came(self, cost_tokens: int, now_s: float, tokens_per_s: float) -> None:
         """Count one request that found a queue, or no room; `tokens_per_s` is what goes, 0: unknown."""
-        if self.on and now_s - self._last_s > self.OVER_S:
-            self._begin_again()
+        self.fade(now_s)
         if self._since_s is None:
             self._since_s = now_s
         self._last_s = now_s
@@ -125,6 +124,11 @@ class Overload:
         if self._came >= self.CAME_MIN and passed_s >= self.WINDOW_S:
             self._look(grows=self._came_tokens > self.RATIO * tokens_per_s * passed_s > 0)
             self._came, self._came_tokens, self._since_s = 0, 0, now_s
+
+    def fade(self, now_s: float) -> None:
+        """End an overload in which nobody had to wait any more for long enough."""
+        if self.on and now_s - self._last_s > self.OVER_S:
+            self._begin_again()
 
     def empty(self) -> None:
         """Note that nothing waits: it was no overload; but in one, where few may wait, that is chance."""

@@ -67,8 +67,10 @@ def plan(path: str, body: bytes, *, heard: Heard, how: Continues) -> Plan | str:
         return begun
     tokens = _tokens(texts, request)
     left = _less(begun, tokens)
-    over = left is not None and left <= 0
-    rest = Rest(heard, owed=owed, tokens=tokens, silent=over or heard.finished)
+    silent = heard.finished or (left is not None and left <= 0)
+    if silent:
+        _least(begun)
+    rest = Rest(heard, owed=owed, tokens=tokens, silent=silent)
     try:
         return Plan(body=msgspec.json.encode(begun), rest=rest)
     except RecursionError:  # read as deep as that, but not written
@@ -180,6 +182,14 @@ def _tokens(texts: list[str], request: Json) -> int:
     return sum(len(_WORD.findall(text)) or 1 for text in texts)
 
 
+def _least(request: Json) -> None:
+    """Ask for no more than the end and the usage: one token, which nobody will see."""
+    given = [key for key in _LIMITS if request.get(key) is not None]
+    request |= dict.fromkeys(given or _LIMITS[:1], 1)
+    if "min_tokens" in request:
+        request["min_tokens"] = 0
+
+
 def _without_blanks(texts: list[str]) -> tuple[list[str], str]:
     """Return the texts up to the last that is not blank, and the blanks after it."""
     kept = list(texts)
@@ -199,8 +209,10 @@ class Rest:
     __slots__ = (
         "_finished",
         "_head",
+        "_heard",
         "_held",
         "_owed",
+        "_owed_first",
         "_role",
         "_silent",
         "_tokens",
@@ -209,6 +221,7 @@ class Rest:
     )
 
     def __init__(self, heard: Heard, *, owed: str, tokens: int, silent: bool) -> None:
+        self._heard, self._owed_first = heard, owed
         self._head = heard.head
         self._role = heard.role
         self._finished = heard.finished
@@ -223,6 +236,10 @@ class Rest:
 
     def __repr__(self) -> str:
         return f"<Rest after {self._tokens} tokens>"
+
+    def anew(self) -> "Rest":
+        """Return the same for yet another engine, where of this one's answer nothing has gone to the client."""
+        return Rest(self._heard, owed=self._owed_first, tokens=self._tokens, silent=self._silent)
 
     def feed(self, payload: bytes) -> bytes:
         """Return what the client gets for bytes of the new stream, cut anywhere; only whole events."""

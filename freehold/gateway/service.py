@@ -260,6 +260,6 @@ class Gateway:
         for connection in list(self.connections):
             connection.check(now_s)
         for model in self.directory.models.values():
-            model.admission.line.turns.tidy()
+            model.admission.line.tidy(now_s)
         if self.crew is not None:
             self.crew.tick(self)

@@ -14,6 +14,7 @@ from freehold.gateway.eject import Failure
 from freehold.gateway.frame import Frame, UntilCloseFrame
 from freehold.gateway.meter import StreamMeter
 from freehold.gateway.refuse import Refusal
+from freehold.gateway.resume import Plan
 from freehold.gateway.targets import Target
 from freehold.gateway.upstream import Passing, UpstreamConnection
 
@@ -66,9 +67,9 @@ class Setbacks(Attempting):
             if self.target is not None:
                 self._failed(self.target, "lost")
             self._broken(frame, "The engine failed.", reason="engine_lost")
-        elif connection.served and not self._fresh and frame is None and self.attempts < ATTEMPTS_MAX:
+        elif connection.served and not self._fresh and frame is None:
             # A pooled connection that the engine closed at the same moment: no sign of a sick replica. From here on
-            # this request takes no other pooled one, so that it meets that only once.
+            # this request takes no other pooled one, so that it meets that only once, beyond its attempts if need be.
             self._fresh = True
             self._attempt_again(self.target)
         else:
@@ -141,10 +142,11 @@ class Setbacks(Attempting):
         if end is not None:
             self._end_here(meter, end)
             return True
-        plan = resume.plan(request.path, request.body, heard=heard, how=how)
-        spent = self.attempts >= ATTEMPTS_MAX or not self.gateway.budget.spend(self.gateway.now_s())
-        if isinstance(plan, str) or spent:
-            self._tell_resume("not_resumed", reason, plan if isinstance(plan, str) else "too_many_attempts")
+        plan: Plan | str = "too_many_attempts"
+        if self.attempts < ATTEMPTS_MAX:
+            plan = resume.plan(request.path, request.body, heard=heard, how=how)
+        if isinstance(plan, str):
+            self._tell_resume("not_resumed", reason, plan)
             if not self._resumed_at_bytes:
                 self.model.meters.resumed("not_possible")
             return False

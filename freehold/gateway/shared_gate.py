@@ -49,10 +49,10 @@ class SharedGate(Gate):
         super().leave(cost_tokens, began=began, whole_s=whole_s)
         self._tell(-1, -cost_tokens, awaited=-(not began))
 
-    def first_byte(self, seconds: float) -> None:
-        """Learn from the first byte of a streamed answer, `seconds` after its request was sent."""
+    def first_byte(self, seconds: float, *, streamed: bool = True) -> None:
+        """Learn from the first byte of an answer's body, `seconds` after its request was sent."""
         self._row.add(_AWAITED, -1)
-        super().first_byte(seconds)
+        super().first_byte(seconds, streamed=streamed)
 
     def retire(self) -> None:
         """Let the row go when what is under way has ended."""

@@ -214,6 +214,54 @@ def test_a_retry_waits_for_room_on_another_replica(engines: Engines, tmp_path: P
         assert gateway.metric("freehold_gateway_retries_total") == 1
 
 
+def named(name: str) -> bytes:
+    return post({"model": "m", "messages": [], "user": name})
+
+
+@contextlib.contextmanager
+def retrying(engines: Engines, folder: Path) -> Iterator[tuple[Gateway, Held, Client]]:
+    """Give a request that waits for room at a replica that is held, since the other one died under it."""
+    good, bad = engines.new(), engines.new()
+    held, dying = Held(good), Held(bad)
+
+    async def dies(call: Call) -> None:
+        await dying.go_on.wait()
+        call.reset()
+
+    bad.answer = dies
+    with running(folder, [model("m", good, bad, slots=1)]) as gateway, gateway.client() as first:
+        first.send(named("first"))
+        wait_until(lambda: good.calls or bad.calls)
+        with gateway.client() as second:
+            second.send(named("second"))
+            wait_until(lambda: good.calls and bad.calls)
+            retried, kept = (second, first) if bad.calls[0].json["user"] == "second" else (first, second)
+            with gateway.client() as queued:
+                queued.send(named("queued"))
+                wait_until(lambda: waiting(gateway) == 1)
+                dying.release()
+                wait_until(lambda: gateway.metric("freehold_gateway_retries_total") == 1)
+                yield gateway, held, retried
+                assert [client.read_answer().status for client in (kept, queued)] == [200, 200]
+        assert gateway.metric("freehold_gateway_in_flight") == 0
+
+
+def test_a_retry_goes_before_what_waits_in_the_queue(engines: Engines, tmp_path: Path) -> None:
+    with retrying(engines, tmp_path) as (_, held, client):
+        held.release()
+        assert client.read_answer().status == 200
+        assert [call.json["user"] == "queued" for call in held.engine.calls[1:]] in ([False, True], [False])
+
+
+def test_a_retry_whose_client_left_is_not_started(engines: Engines, tmp_path: Path) -> None:
+    with retrying(engines, tmp_path) as (gateway, held, client):
+        client.leave()
+        wait_until(lambda: gateway.metric("freehold_gateway_requests_total", code="499") == 1)
+        held.release()
+        wait_until(lambda: gateway.metric("freehold_gateway_in_flight") == 0)
+        assert [call.json["user"] == "queued" for call in held.engine.calls] == [False, True]
+
+
 def test_while_a_healthy_replica_is_full_a_suspected_one_is_not_asked(
     engines: Engines, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Streams whose engine dies: another replica goes on with them and the client sees one answer, or an honest error."""
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
@@ -158,6 +159,37 @@ def test_twenty_streams_of_a_killed_process(tmp_path: Path) -> None:
         assert gateway.metric("freehold_gateway_resumed_total", outcome="whole") >= 5
 
 
+def test_a_hundred_and_fifty_streams_that_die_at_once(engines: Engines, tmp_path: Path) -> None:
+    three, many, left = [engines.new() for _ in range(3)], 150, [150]
+    death = asyncio.Event()
+
+    async def answer(call: Call) -> None:
+        left[0] -= 1
+        if left[0] < 0:  # the second that is asked dies before it is heard
+            await (ends if left[0] >= -many else goes_on(" two"))(call)
+            return
+        call.send(STREAM_HEAD + chunk(delta("one")))
+        await death.wait()
+        call.reset()
+
+    for engine in three:
+        engine.answer = answer
+    with running(tmp_path, [two(three, slots=many)]) as gateway, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(gateway.client()) for _ in range(many)]
+        for client in clients:
+            client.send(post(body()))
+        heads = [client.read_head().status for client in clients]
+        assert heads == [200] * many
+        begun = [client.read_chunk() for client in clients]
+        three[0].do(death.set)
+        texts = [
+            text_of(events(first + b"".join(iter(client.read_chunk, b""))))
+            for first, client in zip(begun, clients, strict=True)
+        ]
+        assert texts == ["one two"] * many
+        assert gateway.metric("freehold_gateway_resumed_total", outcome="whole") == many
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -256,6 +288,35 @@ async def ends(call: Call) -> None:
 
 async def no_stream(call: Call) -> None:
     call.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
+
+
+def dies_after(*parts: bytes) -> Callable[[Call], Awaitable[None]]:
+    """Return an engine that says so much, lets it be read, and is gone."""
+
+    async def answer(call: Call) -> None:
+        call.send(STREAM_HEAD + b"".join(map(chunk, parts)))
+        await asyncio.sleep(0.05)  # what a reset throws away must have been read before
+        call.reset()
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "second",
+    [dies_after(delta("\n\n")), dies_after(delta("two")[:40]), ends],
+    ids=["blanks only", "part of an event", "nothing"],
+)
+def test_a_second_engine_that_dies_before_it_was_heard_leaves_no_trace(
+    second: Callable[[Call], Awaitable[None]], engines: Engines, tmp_path: Path
+) -> None:
+    three = [engines.new() for _ in range(3)]
+    answer = in_turn(dies_after(delta("one"), delta("\n\n")), second, goes_on("\n\n", "two"))
+    for engine in three:
+        engine.answer = answer
+    with running(tmp_path, [two(three)]) as gateway, gateway.client() as client:
+        said = client.ask(post(body())).body
+        assert text_of(events(said)) == "one\n\ntwo"
+        assert said.count(b": x-freehold-resumed tokens=2\n\n") == 1
 
 
 @pytest.mark.parametrize("then", [refuses, ends, no_stream])

@@ -196,6 +196,28 @@ def test_an_engine_that_came_back_is_found_by_a_trial(engines: Engines, tmp_path
         assert gateway.metric("freehold_gateway_endpoint_ejected") == 0
 
 
+def test_a_trial_that_says_nothing_of_the_engine_is_not_the_last(engines: Engines, tmp_path: Path) -> None:
+    gone, well = two(engines)
+    gone.close()
+    with running(tmp_path, [model("m", gone, well)]) as gateway, gateway.client() as client:
+        for _ in range(4):
+            assert client.ask(ask("m")).status == 200
+
+        async def busy(call: Call) -> None:
+            gone.answer = healthy
+            call.send(whole({"error": {"message": "busy"}}, status=429))
+
+        gone.answer = busy
+        gone.open()
+
+        def asked() -> bool:
+            assert client.ask(ask("m")).status == 200
+            return len(gone.calls) > 1
+
+        wait_until(asked, what="another trial")
+        wait_until(lambda: gateway.metric("freehold_gateway_endpoint_ejected") == 0, what="it to be back")
+
+
 def frozen(gateway: Gateway, client: Client) -> float:
     """Return the longest of ten answers, seconds."""
     longest_s = 0.0

@@ -29,6 +29,8 @@ _SUBJECTS = (
 )
 _TASKS = ("Write two sentences about {}.", "List three facts about {}, one per line.", "Write Python code about {}.",
           "Explain {} to a child.")  # fmt: skip
+PROMPT = _TASKS[0].format(_SUBJECTS[0])
+"""One of what they ask."""
 
 
 def config(box: Box, source: Path, *, streams: int) -> Path:

@@ -1,4 +1,7 @@
-"""A replica of the real model is killed under twenty streams: twenty whole answers, in the words of an undisturbed run."""
+"""One of two replicas of the real model is killed, each under some ten streams: twenty whole answers, most to the letter.
+
+How long the streams are silent depends on the machine; `benchmarks/resume.py` holds that to a bound.
+"""
 
 import asyncio
 from pathlib import Path

@@ -35,6 +35,16 @@ def test_a_dear_request_lets_others_have_several_cheap_ones() -> None:
     assert "".join(started(turns)[0] for _ in range(6)) == "dcccdc"
 
 
+def test_a_start_without_a_wait_is_charged_by_weight() -> None:
+    turns: Turns[str] = Turns()
+    for caller, weight, cost_tokens in (("light", 1.0, 60), ("heavy", 3.0, 150)):
+        turns.charge(turns.flow(caller, weight, 0), cost_tokens)
+    for caller, weight in (("light", 1.0), ("heavy", 3.0)):
+        flow = turns.flow(caller, weight, 0)
+        turns.put(Claim(caller, flow, cost_tokens=1, arrived_s=0.0, deadline_s=9.0))
+    assert started(turns) == "heavy"
+
+
 def test_a_priority_outside_the_range_counts_as_the_nearest() -> None:
     turns: Turns[str] = Turns()
     assert put(turns, "a", priority=1000).flow is put(turns, "a", priority=PRIORITY_LAST).flow

@@ -178,6 +178,25 @@ def test_text_that_vllm_holds_back_for_a_stop_string_is_cut_within_words(stop: s
     )
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_tokens": 900, "min_tokens": 5}, {"n_predict": -1}])
+def test_where_only_usage_is_missing_one_token_is_asked_for(limits: Json) -> None:
+    body = asked(CHAT, stream_options={"include_usage": True}, **limits)
+    said = heard([delta("done."), delta("", "stop")])
+    assert resume.ending(CHAT, body, heard=said, hides_usage=False) is None
+    plan = resume.plan(CHAT, body, heard=said, how=Continues.FINAL_MESSAGE)
+    assert isinstance(plan, resume.Plan)
+    then = json.loads(plan.body)
+    assert then.get("min_tokens", 0) == 0
+    assert {then[key] for key in (limits.keys() - {"min_tokens"}) or {"max_tokens"}} == {1}
+
+
+def test_blanks_that_are_not_made_again_are_owed_no_longer() -> None:
+    plan = resume.plan(CHAT, asked(CHAT), heard=heard([delta("a"), delta("\n\n")]), how=Continues.VLLM)
+    assert isinstance(plan, resume.Plan)
+    said = plan.rest.feed(delta("\n b") + delta("\n") + delta("c", "stop") + DONE)
+    assert text_of(parsed(said)) == " b\nc"
+
+
 def test_an_answer_that_the_caller_began_is_one_text_with_what_was_said() -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "He"}]
     begun = heard([delta("llo")])
