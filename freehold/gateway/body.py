@@ -40,7 +40,8 @@ class Asked(msgspec.Struct):
 
 _DECODER = msgspec.json.Decoder(Asked)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_TRUE = msgspec.Raw(b"true")
+_OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
 
 
 def read_body(data: bytes) -> Asked | Refusal:
@@ -103,14 +104,15 @@ def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
         at = data.index(b"{") + 1
         return b'%b"stream_options":{"include_usage":true},%b' % (data[:at], data[at:])
     try:
-        told = msgspec.json.decode(options)
-        if not isinstance(told, dict | None) or (told or {}).get("include_usage"):
+        told = _OPTIONS_DECODER.decode(options) or {}
+        # The other values stay bytes: what JSON can say and Python cannot, 1e999, is no reason not to meter.
+        if msgspec.json.decode(told.get("include_usage", _NULL)):
             return None
         # Usage with every chunk hangs on `include_usage`: without that, the caller had not got it.
-        kept = {name: value for name, value in (told or {}).items() if name != "continuous_usage_stats"}
-        options = msgspec.Raw(msgspec.json.encode(kept | {"include_usage": True}))
+        told.pop("continuous_usage_stats", None)
+        options = msgspec.Raw(msgspec.json.encode(told | {"include_usage": _TRUE}))
         return rewrite(data, {"stream_options": options})
-    except RecursionError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -215,13 +215,14 @@ class Gateway:
         if refused := self._why_not(model, request, elsewhere=leaves):
             return refused
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
-        if self.callers is not None and (refused := self.callers.admit(request, model.entry.name)):
-            return refused  # asked last: what is refused for another reason costs no caller anything
         if request.stream:
             request.resumable = model.continues is not None
             meter.ask_usage(request, asked.stream_options)
-        kind = OutwardExchange if leaves else Exchange
-        return kind(self, client, model=model, request=request)
+        exchange = (OutwardExchange if leaves else Exchange)(self, client, model=model, request=request)
+        # Asked last: what is refused for another reason costs no caller anything, and from here on the exchange
+        # is who gives back what the request is given.
+        refused = None if self.callers is None else self.callers.admit(request, model.entry.name)
+        return refused or exchange
 
     def _why_not(self, model: Model, request: Request, *, elsewhere: bool) -> Refusal | None:
         """Return why a model cannot be asked this now, whoever asks, or None; `elsewhere`: others may answer as well."""

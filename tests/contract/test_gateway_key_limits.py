@@ -182,6 +182,16 @@ def test_a_request_refused_for_another_reason_costs_nothing(client: Client, keys
     assert client.ask(ask(extra=line)).header("x-ratelimit-remaining-requests") == "1"
 
 
+@pytest.mark.parametrize("options", [b'{"x":1e999}', b"1e999", b'{"include_usage":1e999}', b"[[]]"])
+def test_odd_options_of_a_stream_take_no_place_for_good(
+    client: Client, keys: Keys, engine: Engine, options: bytes
+):
+    body = b'{"model":"m","messages":[],"stream":true,"stream_options":%b}' % options
+    for _ in range(3):
+        assert client.ask(post(body, extra=keys.bearer("streamer"))).status == 200
+    assert [call.body.count(options[:-1]) for call in engine.calls] == [1] * 3
+
+
 def test_an_answer_that_fails_gives_its_tokens_back(client: Client, keys: Keys, engine: Engine):
     async def fail(call: Call) -> None:
         call.send(whole({"error": {"message": "no"}}, status=400))
