@@ -24,7 +24,7 @@ from freehold.gateway.meters import ModelMeters
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Model
+from freehold.gateway.targets import Model, Target
 from freehold.gateway.upstream import UpstreamConnection
 from freehold.gateway.usage import Usage
 from freehold.telemetry.logs import get_logger
@@ -140,7 +140,25 @@ class Overflow:
         return None
 
 
-class OutwardExchange(Exchange):
+class AwayExchange(Exchange):
+    """One request under way that may be at a fallback, and what its fate says of that fallback."""
+
+    def _answered(self, target: Target) -> None:
+        if self.away is not None and not self.away.free:
+            self.away.fallback.succeeded(self.gateway.now_s())
+        super()._answered(target)
+
+    def _engine_gone(self, message: str, *, code: str) -> None:
+        if code == "timeout":
+            self._given_up()
+        super()._engine_gone(message, code=code)
+
+    def _given_up(self) -> None:
+        if self.away is not None and self._head is None:
+            self.away.fallback.silent(since_s=self._heard_s, now_s=self.gateway.now_s())
+
+
+class OutwardExchange(AwayExchange):
     """One request under way that may be answered elsewhere."""
 
     _refusal: Refusal | None = None
@@ -201,6 +219,12 @@ class OutwardExchange(Exchange):
         if self.away is not None:
             self.away.fallback.failed(self.gateway.now_s())
         super()._engine_too_slow()
+
+    def client_left(self) -> None:
+        """End the work for it: nobody listens any more."""
+        if not self.done:
+            self._given_up()
+        super().client_left()
 
     def _suspect_silence(self) -> None:
         if self.away is None:

@@ -15,7 +15,7 @@ from freehold.ledger.drainer import waiting_records
 from freehold.ledger.record import Basis, Outcome, Record
 from freehold.ledger.spool import make_folder
 from gateway_rig.client import Answer, Client, ask, get, post
-from gateway_rig.engines import Call, Engine, Engines, healthy, whole
+from gateway_rig.engines import STREAM_HEAD, Call, Engine, Engines, chunk, delta, healthy, whole
 from gateway_rig.keys import Keys
 from gateway_rig.killing import answer as with_usage
 from gateway_rig.process import Gateway, model, running
@@ -171,6 +171,62 @@ def test_a_fallback_that_fails_is_left_alone_for_a_while(gateway: Gateway, cloud
     assert [asked(gateway, ask()).status for _ in range(3)] == [503] * 3
     assert len(cloud.calls) == 1
     assert gateway.metric("freehold_gateway_fallback_skipped_total", fallback="cloud", reason="shut") == 2
+
+
+async def hung(call: Call) -> None:
+    await call.gone.wait()
+
+
+async def begins_and_hangs(call: Call) -> None:
+    call.send(STREAM_HEAD + chunk(delta("a")))
+    await call.gone.wait()
+
+
+HUNG = {
+    "no word within the deadline": (hung, "x-freehold-timeout: 1.1\r\n", {}),
+    "no word within the first byte's time": (hung, "", {"first_byte_s": 0.5}),
+    "silent in the middle": (begins_and_hangs, "", {"between_bytes_s": 0.5}),
+}
+
+
+@pytest.mark.parametrize("how", HUNG)
+def test_a_fallback_that_hangs_is_left_alone(tmp_path: Path, cloud: Engine, how: str):
+    cloud.answer, header, times = HUNG[how]
+    with running(tmp_path, [no_replica()], fallbacks=[fallback(cloud)], **times) as gateway:
+        assert asked(gateway, ask(stream=True, extra=header)).header(HEADER) == "cloud"
+        assert asked(gateway, ask()).status == 503
+        assert gateway.metric("freehold_gateway_fallback_skipped_total", reason="shut") == 1
+    assert len(cloud.calls) == 1
+
+
+def test_a_short_deadline_says_nothing_of_a_fallback(gateway: Gateway, cloud: Engine):
+    cloud.answer = hung
+    assert asked(gateway, ask(extra="x-freehold-timeout: 0.2\r\n")).status == 504
+    cloud.answer = with_usage
+    assert asked(gateway, ask()).status == 200
+
+
+NOT_PATIENT = "import freehold.gateway.fallback as fallback; fallback._SILENT_S = 0.0"
+
+
+@pytest.mark.parametrize("reason", ["no_replica", "shadow"])
+def test_a_fallback_that_is_left_without_a_word_is_left_alone(
+    tmp_path: Path, cloud: Engine, engine: Engine, reason: str
+):
+    cloud.answer = hung
+    shadow = reason == "shadow"
+    only = [fallback(cloud, when=[], shadow=1) if shadow else fallback(cloud)]
+    models = [model("m", engine) if shadow else no_replica()]
+    header = "x-freehold-timeout: 0.2\r\n" if shadow else ""
+    with running(tmp_path, models, patch=NOT_PATIENT, fallbacks=only) as gateway:
+        with gateway.client() as client:
+            client.send(ask(extra=header))
+            wait_until(lambda: len(cloud.calls) == 1, timeout_s=5, what="a request there")
+            client.leave()
+        wait_until(cloud.calls[0].gone.is_set, timeout_s=5, what="its end")
+        asked(gateway, ask())
+        assert gateway.metric("freehold_gateway_fallback_skipped_total", reason="shut") == 1
+    assert len(cloud.calls) == 1
 
 
 def test_a_fallback_that_is_gone_costs_nothing(tmp_path: Path, engines: Engines, spool: Path):
