@@ -292,6 +292,9 @@ class OutwardExchange(AwayExchange):
     def _go_home(self) -> None:
         self.model, self.away, self.target, self.attempts = self.home, None, None, 0
         self._heard_s = self._begun_s = now_s = self.gateway.now_s()
+        # Nothing that came from there belongs to the answer from here, as with any attempt after another.
+        self._head = self.assembler = self.passing = self.first_s = None
+        self._kept, self._pending, self._began, self.wants_payload = (), b"", False, False
         self.gateway.budget.earn()
         if not self.home.targets:
             self.turn_away(refuse.not_ready(self.home.entry.name))

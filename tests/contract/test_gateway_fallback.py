@@ -365,6 +365,29 @@ def test_a_share_goes_there_and_comes_home_where_that_fails(tmp_path: Path, engi
         assert gateway.metric("freehold_gateway_fallback_in_flight") == 0
 
 
+async def dies_after_its_head(call: Call) -> None:
+    call.send(STREAM_HEAD)
+    await asyncio.sleep(0.1)  # in a read of its own
+    call.reset()
+
+
+async def slow_to_begin(call: Call) -> None:
+    await asyncio.sleep(1.5)
+    await healthy(call)
+
+
+def test_half_an_answer_there_is_forgotten_at_home(tmp_path: Path, engine: Engine, cloud: Engine):
+    cloud.answer, engine.answer = dies_after_its_head, slow_to_begin
+    canary = [fallback(cloud, when=[], share=1)]
+    times = {"first_byte_s": 30.0, "between_bytes_s": 0.5}
+    with running(tmp_path, [model("m", engine)], fallbacks=canary, **times) as gateway:
+        answer = asked(gateway, ask(stream=True))
+        assert (answer.status, answer.header(HEADER)) == (200, None)
+        assert answer.body.endswith(b"data: [DONE]\n\n")
+        assert not gateway.logged("endpoint_ejected")
+        assert gateway.metric("freehold_gateway_in_flight") == 0
+
+
 def test_a_copy_is_paid_for_and_its_answer_thrown_away(
     tmp_path: Path, engine: Engine, cloud: Engine, spool: Path
 ):
