@@ -3,7 +3,6 @@
 import pytest
 from msgspec.structs import replace
 
-from freehold.gateway.bill import Bill, is_spent
 from freehold.gateway.fallback import HOPELESS_S, Asked, Away, Due, Fallback, Reason, reason_for
 from freehold.gateway.price import Price, price_from
 from freehold.gateway.recorder import Ending, Heard
@@ -203,13 +202,3 @@ def test_who_says_nothing_to_anybody_is_left_alone() -> None:
     assert there.shut_until_s == 0
     there.silent(since_s=100.6, now_s=101.6)
     assert there.shut_until_s == 102.6
-
-
-def test_a_bill_takes_its_reservation_back() -> None:
-    month: dict[str, int] = {"k": 7}
-    bill = Bill(month, "k", reserved_picousd=1_000_000)
-    assert is_spent(month, "k", 1)
-    bill.settle(999_999)
-    assert not is_spent(month, "k", 1)
-    assert month == {"k": 7, "usd:k": 999_999}
-    assert not is_spent(month, "other", 1)
