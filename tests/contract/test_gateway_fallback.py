@@ -501,6 +501,16 @@ def test_a_key_has_a_monthly_budget_in_dollars(tmp_path: Path, engine: Engine, c
         assert status("away") == 429
 
 
+def test_an_unknown_cost_is_charged_to_the_key_as_it_was_reserved(tmp_path: Path, cloud: Engine):
+    cloud.answer = healthy  # without usage; 512 tokens at 0.6 millionths each may have been made
+    keys = Keys(tmp_path)
+    keys.add("thrifty", monthly_microusd=300)
+    with running(tmp_path, [no_replica()], fallbacks=[fallback(cloud)], **keys.settings) as gateway:
+        assert asked(gateway, ask(extra=keys.bearer("thrifty"))).status == 200
+        refused = asked(gateway, ask(extra=keys.bearer("thrifty")))
+        assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_a_fallback_is_spoken_to_in_tls_and_only_if_it_is_who_it_says(
     tmp_path: Path, cloud: Engine, engines: Engines, monkeypatch: pytest.MonkeyPatch
