@@ -50,10 +50,13 @@ class Fallbacks:
         if self._file is not None:
             self._file.start()
 
-    def stop(self) -> None:
-        """End the copies under way and save once more."""
+    def end_copies(self) -> None:
+        """End the copies under way: nobody waits for their answers."""
         for each in list(self.copies):
             each.client_left()
+
+    def stop(self) -> None:
+        """Save once more; waits a second for that and no longer."""
         if self._file is not None:
             self._file.stop()
 
