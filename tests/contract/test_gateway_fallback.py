@@ -504,6 +504,21 @@ def test_a_key_has_a_monthly_budget_in_dollars(tmp_path: Path, engine: Engine, c
         assert status("away") == 429
 
 
+@pytest.mark.parametrize("loopback", [True, False])
+def test_what_was_spent_is_told_to_who_shows_a_key_and_on_this_machine(
+    tmp_path: Path, cloud: Engine, *, loopback: bool
+):
+    keys = Keys(tmp_path)
+    keys.add("anna")
+    settings = {"fallbacks": [fallback(cloud)], "metrics_open": loopback, **keys.settings}
+    with running(tmp_path, [no_replica()], **settings) as gateway:
+        told = {"in_flight": 0, "spent_usd": "0", "budget_usd": "1"}
+        shown = asked(gateway, get("/health", extra=keys.bearer("anna")))
+        assert shown.json["fallback"]["cloud"] == told
+        anybody = asked(gateway, get("/health"))
+        assert anybody.json["fallback"]["cloud"] == (told if loopback else {"in_flight": 0})
+
+
 def test_an_unknown_cost_is_charged_to_the_key_as_it_was_reserved(tmp_path: Path, cloud: Engine):
     cloud.answer = healthy  # without usage; 512 tokens at 0.6 millionths each may have been made
     keys = Keys(tmp_path)
