@@ -1,62 +1,33 @@
 """Requests that others answer: when they are asked, what the caller sees, what it cost, and that nothing is masked."""
 
 import asyncio
-import json
 import shutil
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from freehold.ledger.drainer import waiting_records
 from freehold.ledger.record import Basis, Outcome, Record
 from freehold.ledger.spool import make_folder
-from gateway_rig.client import Answer, Client, ask, get, post
-from gateway_rig.engines import STREAM_HEAD, Call, Engine, Engines, chunk, delta, healthy, whole
+from gateway_rig.client import Client, ask, get, post
+from gateway_rig.engines import Call, Engine, Engines, healthy, whole
+from gateway_rig.fallbacks import COST, HEADER, PRICE, asked, fallback, no_replica
 from gateway_rig.keys import Keys
-from gateway_rig.killing import USAGE_EVENT
 from gateway_rig.killing import answer as with_usage
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
-HEADER = "x-freehold-fallback"
 NEVER = f"{HEADER}: never\r\n"
-PRICE = {"input_picousd": 150_000, "cached_picousd": 75_000, "output_picousd": 600_000}
-COST = "0.000001650000"  # 3 tokens of prompt and 2 of answer, see gateway_rig.killing.USAGE
-PLENTY = 10**12
-
-
-@pytest.fixture(scope="module")
-def the_cloud(engines: Engines) -> Engine:
-    return engines.new()
-
-
-@pytest.fixture
-def cloud(the_cloud: Engine) -> Engine:
-    the_cloud.do(the_cloud.hang_up)
-    the_cloud.reset()
-    the_cloud.answer = with_usage
-    return the_cloud
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Path:
     make_folder(tmp_path / "spool")
     return tmp_path / "spool"
-
-
-def fallback(engine: Engine, name: str = "cloud", **more: Any) -> dict[str, Any]:
-    settings = {"name": name, "url": f"{engine.url}/v1", "price": PRICE, "budget_picousd_per_day": PLENTY}
-    return settings | {"upstream_model": "big", "api_key": "sk-there"} | more
-
-
-def no_replica(name: str = "m") -> dict[str, Any]:
-    return {"name": name, "endpoints": []}
 
 
 @pytest.fixture
@@ -69,11 +40,6 @@ def gateway(tmp_path: Path, cloud: Engine, spool: Path) -> Iterator[Gateway]:
 def one(spool: Path) -> Record:
     (record,) = waiting_records(spool)
     return record
-
-
-def asked(gateway: Gateway, data: bytes) -> Answer:
-    with gateway.client() as client:
-        return client.ask(data)
 
 
 def counted(gateway: Gateway, **labels: str) -> float:
@@ -174,62 +140,6 @@ def test_a_fallback_that_fails_is_left_alone_for_a_while(gateway: Gateway, cloud
     assert [asked(gateway, ask()).status for _ in range(3)] == [503] * 3
     assert len(cloud.calls) == 1
     assert gateway.metric("freehold_gateway_fallback_skipped_total", fallback="cloud", reason="shut") == 2
-
-
-async def hung(call: Call) -> None:
-    await call.gone.wait()
-
-
-async def begins_and_hangs(call: Call) -> None:
-    call.send(STREAM_HEAD + chunk(delta("a")))
-    await call.gone.wait()
-
-
-HUNG = {
-    "no word within the deadline": (hung, "x-freehold-timeout: 1.1\r\n", {}),
-    "no word within the first byte's time": (hung, "", {"first_byte_s": 0.5}),
-    "silent in the middle": (begins_and_hangs, "", {"between_bytes_s": 0.5}),
-}
-
-
-@pytest.mark.parametrize("how", HUNG)
-def test_a_fallback_that_hangs_is_left_alone(tmp_path: Path, cloud: Engine, how: str):
-    cloud.answer, header, times = HUNG[how]
-    with running(tmp_path, [no_replica()], fallbacks=[fallback(cloud)], **times) as gateway:
-        assert asked(gateway, ask(stream=True, extra=header)).header(HEADER) == "cloud"
-        assert asked(gateway, ask()).status == 503
-        assert gateway.metric("freehold_gateway_fallback_skipped_total", reason="shut") == 1
-    assert len(cloud.calls) == 1
-
-
-def test_a_short_deadline_says_nothing_of_a_fallback(gateway: Gateway, cloud: Engine):
-    cloud.answer = hung
-    assert asked(gateway, ask(extra="x-freehold-timeout: 0.2\r\n")).status == 504
-    cloud.answer = with_usage
-    assert asked(gateway, ask()).status == 200
-
-
-NOT_PATIENT = "import freehold.gateway.fallback as fallback; fallback._SILENT_S = 0.0"
-
-
-@pytest.mark.parametrize("reason", ["no_replica", "shadow"])
-def test_a_fallback_that_is_left_without_a_word_is_left_alone(
-    tmp_path: Path, cloud: Engine, engine: Engine, reason: str
-):
-    cloud.answer = hung
-    shadow = reason == "shadow"
-    only = [fallback(cloud, when=[], shadow=1) if shadow else fallback(cloud)]
-    models = [model("m", engine) if shadow else no_replica()]
-    header = "x-freehold-timeout: 0.2\r\n" if shadow else ""
-    with running(tmp_path, models, patch=NOT_PATIENT, fallbacks=only) as gateway:
-        with gateway.client() as client:
-            client.send(ask(extra=header))
-            wait_until(lambda: len(cloud.calls) == 1, timeout_s=5, what="a request there")
-            client.leave()
-        wait_until(cloud.calls[0].gone.is_set, timeout_s=5, what="its end")
-        asked(gateway, ask())
-        assert gateway.metric("freehold_gateway_fallback_skipped_total", reason="shut") == 1
-    assert len(cloud.calls) == 1
 
 
 def test_a_fallback_that_is_gone_costs_nothing(tmp_path: Path, engines: Engines, spool: Path):
@@ -368,29 +278,6 @@ def test_a_share_goes_there_and_comes_home_where_that_fails(tmp_path: Path, engi
         assert gateway.metric("freehold_gateway_fallback_in_flight") == 0
 
 
-async def dies_after_its_head(call: Call) -> None:
-    call.send(STREAM_HEAD)
-    await asyncio.sleep(0.1)  # in a read of its own
-    call.reset()
-
-
-async def slow_to_begin(call: Call) -> None:
-    await asyncio.sleep(1.5)
-    await healthy(call)
-
-
-def test_half_an_answer_there_is_forgotten_at_home(tmp_path: Path, engine: Engine, cloud: Engine):
-    cloud.answer, engine.answer = dies_after_its_head, slow_to_begin
-    canary = [fallback(cloud, when=[], share=1)]
-    times = {"first_byte_s": 30.0, "between_bytes_s": 0.5}
-    with running(tmp_path, [model("m", engine)], fallbacks=canary, **times) as gateway:
-        answer = asked(gateway, ask(stream=True))
-        assert (answer.status, answer.header(HEADER)) == (200, None)
-        assert answer.body.endswith(b"data: [DONE]\n\n")
-        assert not gateway.logged("endpoint_ejected")
-        assert gateway.metric("freehold_gateway_in_flight") == 0
-
-
 def test_a_copy_is_paid_for_and_its_answer_thrown_away(
     tmp_path: Path, engine: Engine, cloud: Engine, spool: Path
 ):
@@ -502,78 +389,6 @@ def test_a_key_has_a_monthly_budget_in_dollars(tmp_path: Path, engine: Engine, c
         assert [status("free", "unpriced") for _ in range(3)] == [200] * 3
     with running(tmp_path, models, **settings, **keys.settings) as gateway:
         assert status("away") == 429
-
-
-@pytest.mark.parametrize("loopback", [True, False])
-def test_what_was_spent_is_told_to_who_shows_a_key_and_on_this_machine(
-    tmp_path: Path, cloud: Engine, *, loopback: bool
-):
-    keys = Keys(tmp_path)
-    keys.add("anna")
-    settings = {"fallbacks": [fallback(cloud)], "metrics_open": loopback, **keys.settings}
-    with running(tmp_path, [no_replica()], **settings) as gateway:
-        told = {"in_flight": 0, "spent_usd": "0", "budget_usd": "1"}
-        shown = asked(gateway, get("/health", extra=keys.bearer("anna")))
-        assert shown.json["fallback"]["cloud"] == told
-        anybody = asked(gateway, get("/health"))
-        assert anybody.json["fallback"]["cloud"] == (told if loopback else {"in_flight": 0})
-
-
-def test_an_unknown_cost_is_charged_to_the_key_as_it_was_reserved(tmp_path: Path, cloud: Engine):
-    cloud.answer = healthy  # without usage; 512 tokens at 0.6 millionths each may have been made
-    keys = Keys(tmp_path)
-    keys.add("thrifty", monthly_microusd=300)
-    with running(tmp_path, [no_replica()], fallbacks=[fallback(cloud)], **keys.settings) as gateway:
-        assert asked(gateway, ask(extra=keys.bearer("thrifty"))).status == 200
-        refused = asked(gateway, ask(extra=keys.bearer("thrifty")))
-        assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
-
-
-SLOW_DISK = """
-import time
-import freehold.gateway.budget_file as file
-at_once = file.replace_file
-def replace_file(*args):
-    time.sleep(0.7)
-    at_once(*args)
-file.replace_file = replace_file
-"""
-
-
-def test_the_end_waits_for_no_disk_and_what_settles_meanwhile_is_saved(tmp_path: Path, cloud: Engine):
-    """A stream that is finished during the drain never halts, and its real cost is what the next gateway begins with."""
-    go_on = asyncio.Event()
-
-    async def stream(call: Call) -> None:
-        call.send(STREAM_HEAD)
-        while not go_on.is_set():
-            call.send(chunk(delta("a")))
-            await asyncio.sleep(0.02)
-        call.send(chunk(USAGE_EVENT) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
-
-    cloud.answer = stream
-    keys = Keys(tmp_path)
-    keys.add("anna", monthly_microusd=10**6)
-    spent = tmp_path / "spent.json"
-    settings = {"fallbacks": [fallback(cloud)], "fallback_spent_path": str(spent), **keys.settings}
-    with (
-        running(tmp_path, [no_replica()], patch=SLOW_DISK, **settings) as gateway,
-        gateway.client() as client,
-    ):
-        client.send(ask(stream=True, extra=keys.bearer("anna")))
-        client.read_head()
-        gateway.terminate()
-        longest_s, last_s = 0.0, time.monotonic()
-        for _ in range(100):
-            client.read_chunk()
-            now_s = time.monotonic()
-            longest_s, last_s = max(longest_s, now_s - last_s), now_s
-        cloud.do(go_on.set)
-        gateway.process.wait(10)
-    assert longest_s < 0.5
-    for path in (spent, Path(keys.settings["budgets_path"])):
-        (period,) = json.loads(path.read_text())["months"].values()
-        assert list(period.values()) == [1_650_000], path.name
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
