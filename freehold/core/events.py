@@ -40,6 +40,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Only READY endpoints get traffic."""
     slots: int = 0
     """Requests that the engine works on at once; 0 is unknown."""
+    kv_tokens: int = 0
+    """Tokens that its KV cache holds at once, all requests together; 0 is unknown."""
     incarnation: int = 0
     """Counts the starts of the process behind this id, so that a restart is seen as a new address book entry."""
     upstream_model: str = ""

@@ -164,6 +164,8 @@ class Engine:
     """None: its own counter of generated tokens moves with each token."""
     slots: Callable[[Mapping[str, int | str | bool | float]], int]
     """Requests it works on at once under these options; 0 is unknown."""
+    kv_tokens: Callable[[Mapping[str, int | str | bool | float]], int] | None = None
+    """Tokens that its KV cache holds at once; None, or 0: not known but by slots times context."""
     max_context_tokens: Callable[[Mapping[str, int | str | bool | float]], int]
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]

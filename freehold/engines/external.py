@@ -40,6 +40,14 @@ _OPTIONS = (
         help="requests that each endpoint works on at once; 0 is unknown",
     ),
     Option(
+        name="kv_tokens",
+        type="int",
+        default=0,
+        minimum=0,
+        maximum=10**9,
+        help="tokens that each endpoint's KV cache holds at once, all requests together; 0 is unknown",
+    ),
+    Option(
         name="max_context_tokens",
         type="int",
         default=0,
@@ -57,6 +65,10 @@ def _ready(model: str) -> HttpCheck:
 
 def _slots(options: Mapping[str, int | str | bool | float]) -> int:
     return int(options.get("slots", 0))
+
+
+def _kv_tokens(options: Mapping[str, int | str | bool | float]) -> int:
+    return int(options.get("kv_tokens", 0))
 
 
 def _max_context_tokens(options: Mapping[str, int | str | bool | float]) -> int:
@@ -103,6 +115,7 @@ ENGINE = Engine(
     metrics_path=None,
     metrics=(),
     slots=_slots,
+    kv_tokens=_kv_tokens,
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,
     translate_error=_translate_error,

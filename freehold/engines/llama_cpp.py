@@ -366,6 +366,16 @@ def _refused(message: str) -> Callable[[Mapping[str, object]], ApiError]:
     return lambda _fields: error
 
 
+def _wrong_type(fields: Mapping[str, object]) -> ApiError:
+    said = str(fields.get("message")).partition("] ")[2] or "it cannot be read"
+    return ApiError(
+        status=400,
+        message=f"A field of the request has the wrong type: {said}.",
+        type="invalid_request_error",
+        code="invalid_type",
+    )
+
+
 def _loading(_fields: Mapping[str, object]) -> ApiError:
     return ApiError(
         status=503, message="The model is still loading.", type="service_unavailable", code="model_loading"
@@ -398,6 +408,10 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
             "These weights do not say how to pool embeddings. Set `pooling: mean` (or cls, last) in engine_options."
         ),
     ),
+    ("", "image input is not supported", _refused("This model takes no images.")),
+    ("", "audio input is not supported", _refused("This model takes no audio.")),
+    ("", "video input is not supported", _refused("This model takes no video.")),
+    ("", "[json.exception.type_error.", _wrong_type),
     ("unavailable_error", "Loading model", _loading),
 )
 """Source: the bodies that the real server answered (tests/unit/test_engines_llama_cpp.py holds them)."""

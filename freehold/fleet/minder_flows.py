@@ -130,6 +130,8 @@ class Log:
             chunk = chunk[written:]
 
     def _rotate_for(self, size_bytes: int) -> None:
+        if self._fd >= 0 and not self._is_here():
+            self._shut()  # somebody removed or moved it: what comes now is looked for under the old name
         if self._fd < 0:
             os.makedirs(os.path.dirname(self._path) or ".", mode=0o700, exist_ok=True)
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -138,6 +140,13 @@ class Log:
             os.replace(self._path, self._path + ".1")
             self._shut()
             self._rotate_for(size_bytes)
+
+    def _is_here(self) -> bool:
+        try:
+            here = os.stat(self._path)  # noqa: PTH116 - the path is text here, and asked for with each write
+            return here.st_ino == os.fstat(self._fd).st_ino
+        except FileNotFoundError:
+            return False
 
     def _shut(self) -> None:
         if self._fd >= 0:

@@ -77,6 +77,7 @@ def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
         engine=plan.engine.name,
         state=replica.state,
         slots=plan.engine.slots(plan.options),
+        kv_tokens=plan.engine.kv_tokens(plan.options) if plan.engine.kv_tokens else 0,
         incarnation=replica.incarnation,
         upstream_model=plan.upstream_model,
         api_key=plan.api_key,

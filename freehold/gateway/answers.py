@@ -83,6 +83,7 @@ def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
             name: {
                 "ready": count,
                 "wanted": wanted[name],
+                "ejected": _ejected(gateway.directory.models[name]),
                 "in_flight": gateway.directory.models[name].admission.totals()[0],
                 "queue": _queue(gateway.directory.models[name]),
             }
@@ -99,6 +100,10 @@ def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
         # What is paid is nobody else's business: /health asks nobody for a key.
         body["fallback"] = gateway.fallbacks.health(spent=caller is not None or gateway.settings.metrics_open)
     return ready(gateway)[0], msgspec.json.encode(body), JSON
+
+
+def _ejected(model: Model) -> int:
+    return sum(bool(target.standing.until_s) for target in model.targets)
 
 
 def _workers(gateway: "Gateway") -> dict[str, int]:
@@ -127,7 +132,8 @@ def _status(gateway: "Gateway") -> str:
         for model in gateway.directory.models.values()
     ):
         return "starting" if gateway.directory.snapshot.generation < 0 or not counts else "unavailable"
-    trouble = gateway.callers is not None and gateway.callers.trouble
+    trouble = gateway.callers is not None and bool(gateway.callers.trouble)
+    trouble = trouble or any(map(_ejected, gateway.directory.models.values()))
     return "ok" if all(counts.values()) and not trouble else "degraded"
 
 

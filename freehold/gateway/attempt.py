@@ -71,8 +71,10 @@ class Attempting(Applicant):
 
     def _may_move_broken(self, body: bytes, target: Target) -> bool:
         """Take note of a 500, whose body says whose fault it is, and return the same."""
-        blames_model = target.engine.blames_model
-        if blames_model is not None and blames_model(body):
+        engine = target.engine
+        error = engine.translate_error(500, body)
+        callers_fault = error is not None and error.status < 500
+        if callers_fault or (engine.blames_model is not None and engine.blames_model(body)):
             self._answered(target)
             return False
         self._failed(target, "status")

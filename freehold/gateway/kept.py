@@ -67,7 +67,8 @@ class Heard:
         """What each event has beside its choices: id, model, time."""
         self.role = False
         self.texts: list[str] = []
-        """The text, one item for each event that had some: about one a token."""
+        """The text, one item for each event: about one a token. An empty one is a token of which no character is whole
+        yet, or whose text is held back."""
         self.finished = False
         """The reason why it ended was told; at most usage and the end are missing."""
         self.usage_told = False
@@ -126,15 +127,18 @@ class Heard:
         if not isinstance(delta, dict):
             self.why_not = "not_only_text"
             return
-        text = choice.get("text") or delta.get("content")
+        text = delta.get("content") if choice.get("text") is None else choice["text"]
         more = [key for key in choice.keys() - _CHOICE if choice[key]]
         no_text = text is not None and not isinstance(text, str)
         if more or no_text or choice.get("logprobs") or any(delta[key] for key in delta.keys() - _DELTA):
             self.why_not = "not_only_text"
-        self.role = self.role or "role" in delta
-        self.finished = self.finished or choice.get("finish_reason") is not None
-        if text and not no_text:
+        if no_text:
+            text = None
+        ends = choice.get("finish_reason") is not None
+        if text or (text == "" and "role" not in delta and not ends):
             self.texts.append(text)
+        self.role = self.role or "role" in delta
+        self.finished = self.finished or ends
 
 
 HEAD_KEYS = ("id", "object", "created", "model", "system_fingerprint")

@@ -7,6 +7,7 @@ with what follows. Where more than text would have to be carried over (tools, fo
 nothing is continued.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ _MEAN_MORE = frozenset(
 )  # fmt: skip
 """Keys with which an answer, or the state behind it, is more than its text. Source: OpenAI API reference; the servers'
 own documents: vLLM (sampling and structured output parameters), SGLang, llama.cpp."""
+
+_MARKS = r"!-/:-@\[-`{-~\u2010-\u205e"
+_WORD = re.compile(rf"[{_MARKS}]?[^\s{_MARKS}]+(?:['\u2019_][^\s{_MARKS}]+)*|[{_MARKS}]+")
+"""What no token is more than one of. Source: the patterns with which byte-pair tokenizers (GPT-2 to o200k, Llama 3)
+split a text before anything else: a mark goes with the word behind it, never with the one before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +58,17 @@ def plan(path: str, body: bytes, *, heard: Heard, how: Continues) -> Plan | str:
     request = read_json(body)
     if request is None or heard.why_not:
         return heard.why_not or "no_json"
-    why_not = _why_not(request)
+    why_not = _why_not(request) or ("stop" if how is Continues.VLLM and _holds_text_back(request) else "")
     if why_not:
         return why_not
     texts, owed = _without_blanks(heard.texts)
     begun = _begin(path, request, "".join(texts), how)
     if isinstance(begun, str):
         return begun
-    left = _less(begun, len(texts))
+    tokens = _tokens(texts, request)
+    left = _less(begun, tokens)
     over = left is not None and left <= 0
-    rest = Rest(heard, owed=owed, tokens=len(texts), silent=over or heard.finished)
+    rest = Rest(heard, owed=owed, tokens=tokens, silent=over or heard.finished)
     try:
         return Plan(body=msgspec.json.encode(begun), rest=rest)
     except RecursionError:  # read as deep as that, but not written
@@ -81,7 +88,7 @@ def ending(path: str, body: bytes, *, heard: Heard, hides_usage: bool) -> bytes 
     told = heard.usage_told or hides_usage
     if isinstance(options, dict) and options.get("include_usage") and not told:
         return None
-    left = _less(dict(request), len(heard.texts))
+    left = _less(dict(request), _tokens(heard.texts, request))
     if heard.finished:
         return b"data: [DONE]\n\n"
     if left is None or left > 0:
@@ -151,6 +158,28 @@ def _less(request: Json, tokens: int) -> int | None:
     return left
 
 
+def _holds_text_back(request: Json) -> bool:
+    """Return whether vLLM sends text cut anywhere, so that no engine would go on with the rest of a word as it did.
+
+    It holds back as many characters as its longest stop string has, less one. Source: vLLM 0.32.0, measured.
+    """
+    stop = request.get("stop")
+    return any(
+        isinstance(each, str) and len(each) > 1 for each in (stop if isinstance(stop, list) else [stop])
+    )
+
+
+def _tokens(texts: list[str], request: Json) -> int:
+    """Return about how many tokens made these texts; hardly ever more than did.
+
+    vLLM sends an event for a token that ends inside a character, and joins tokens that it had no time to send one by
+    one. With `stop` it holds text back, and sends it cut anywhere. Source: vLLM 0.32.0, measured.
+    """
+    if request.get("stop"):
+        return sum(map(bool, texts))
+    return sum(len(_WORD.findall(text)) or 1 for text in texts)
+
+
 def _without_blanks(texts: list[str]) -> tuple[list[str], str]:
     """Return the texts up to the last that is not blank, and the blanks after it."""
     kept = list(texts)
@@ -190,7 +219,7 @@ class Rest:
         """The text is complete: only the end and the usage are wanted."""
         self._held = b""
         self._told = False
-        self.tokens_before = len(heard.texts)
+        self.tokens_before = sum(map(bool, heard.texts))
 
     def __repr__(self) -> str:
         return f"<Rest after {self._tokens} tokens>"

@@ -54,6 +54,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...]
     engine: str = "external"
     slots: int = 0
+    kv_tokens: int = 0
     stall_s: float = 0.0
     affinity: bool = True
     resume: str = "auto"
@@ -70,7 +71,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
         )
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
-                     slots=self.slots)
+                     slots=self.slots, kv_tokens=self.kv_tokens)
             for i, url in enumerate(self.endpoints)
         ]  # fmt: skip
 

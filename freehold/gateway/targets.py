@@ -51,7 +51,7 @@ class Target:
         self.port = parts.port or (443 if self.tls else 80)
         self.authority = parts.netloc
         self.prefix = parts.path.rstrip("/")
-        self.gate = self._gate(endpoint.slots * context_tokens, board)
+        self.gate = self._gate(endpoint.kv_tokens or endpoint.slots * context_tokens, board)
         """Who may be here at once."""
         self.standing = Standing()
         """Whether it answers."""

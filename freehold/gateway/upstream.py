@@ -32,6 +32,10 @@ _INTERIM_MAX = (
 _forget: Callable[[bytes], object] = deque[bytes](maxlen=0).append  # the cheapest call that does nothing
 
 
+class EngineGaveUpError(Exception):
+    """The engine says inside its answer that it failed; what comes after that is no part of the answer."""
+
+
 class Passing:
     """What of an answer has gone to the client as it came; shared by the connection and its exchange."""
 
@@ -243,6 +247,9 @@ class UpstreamConnection(asyncio.Protocol):
         except BadFramingError as exc:
             self._distrust(str(exc))
             return
+        except EngineGaveUpError as exc:
+            self._lose("engine_gave_up", str(exc))
+            return
         if self.exchange is exchange:
             if frame.done:
                 self._finish(exchange, trusted=used == len(data))
@@ -264,10 +271,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _distrust(self, why: str) -> None:
         """Give the connection up: its bytes break the protocol."""
+        self._lose("engine_broke_protocol", why)
+
+    def _lose(self, event: str, why: str) -> None:
         exchange, frame = self.exchange, self.frame
         self.abort()
         if exchange is not None:
-            exchange.gateway.log.warning("engine_broke_protocol", endpoint=self.target.id, why=why)
+            exchange.gateway.log.warning(event, endpoint=self.target.id, why=why)
             exchange.on_lost(self, frame, in_order=False)
 
 

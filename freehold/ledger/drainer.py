@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.clock import wall_s
-from freehold.core.errors import FreeholdError
+from freehold.core.errors import FreeholdError, Temporary
 from freehold.ledger.journal import Journal
 from freehold.ledger.reconcile import EngineReading
 from freehold.ledger.record import HEAD_BYTES, PAYLOAD_BYTES_MAX, Record, read_frames
@@ -142,6 +142,11 @@ class Drainer:
 
     def round(self) -> None:
         """Move what is there now; raises Temporary or Permanent where the ledger file cannot take it."""
+        if self._journal is not None and not self._journal.is_here():
+            # What was in it is gone with it; what comes now must not go the same way.
+            self._journal.close()
+            self._journal = None
+            raise Temporary(f"{self._journal_path} was removed or moved", hint="it is made again")
         if self._journal is None:
             self._journal = Journal(self._journal_path)
         found = segments(self._folder)

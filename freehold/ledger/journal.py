@@ -81,6 +81,7 @@ class Journal:
                 self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
                 self._prepare()
             self._check_version()
+        self._inode = path.stat().st_ino
 
     def _prepare(self) -> None:
         self.path.chmod(0o600)
@@ -100,6 +101,13 @@ class Journal:
                 f"{self.path} is a ledger of version {version}, this Freehold knows version {_VERSION}",
                 hint="use the Freehold that wrote it, or move the file away",
             )
+
+    def is_here(self) -> bool:
+        """Return whether the open file is still the one with its name; False: somebody removed or moved it."""
+        try:
+            return self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
 
     def add(self, records: Collection[Record], readings: Iterable[EngineReading] = ()) -> int:
         """Add records and readings in one transaction, durably, and return how many records were new."""

@@ -62,6 +62,8 @@ class FileTarget:
 
     def open(self, incoming_bytes: int) -> int:
         """Return the descriptor to append `incoming_bytes` to; raises OSError. May block as long as the disk does."""
+        if self._fd >= 0 and not self._is_here():
+            self.close()  # somebody removed or moved it: what comes now is looked for under the old name
         if self._fd < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -70,6 +72,12 @@ class FileTarget:
             self._rotate()
             return self.open(0)
         return self._fd
+
+    def _is_here(self) -> bool:
+        try:
+            return self._path.stat().st_ino == os.fstat(self._fd).st_ino
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Close the file; a later `open` opens it again."""

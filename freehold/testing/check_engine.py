@@ -212,7 +212,7 @@ def _check_options_matter(engine: Engine) -> Iterator[str]:
 def _outcome(engine: Engine, options: Mapping[str, _Value]) -> object:
     command = engine.command(_placed(options)) if engine.command is not None else None
     said = (command.argv, tuple(sorted(command.env.items()))) if command is not None else None
-    return said, engine.slots(options), engine.max_context_tokens(options)
+    return said, *(value for _, value in _room(engine, options))
 
 
 def _check_ready(engine: Engine) -> Iterator[str]:
@@ -257,12 +257,17 @@ def _check_unfinished(engine: Engine) -> Iterator[str]:
             yield f"unfinished tokens of {body[:20]!r} are {tokens!r}"
 
 
+def _room(engine: Engine, options: Mapping[str, _Value]) -> tuple[tuple[str, int], ...]:
+    return (
+        ("slots", engine.slots(options)),
+        ("kv_tokens", engine.kv_tokens(options) if engine.kv_tokens is not None else 0),
+        ("max_context_tokens", engine.max_context_tokens(options)),
+    )
+
+
 def _check_sizes(engine: Engine) -> Iterator[str]:
     for when, options in _placements(engine):
-        for name, size in (
-            ("slots", engine.slots(options)),
-            ("max_context_tokens", engine.max_context_tokens(options)),
-        ):
+        for name, size in _room(engine, options):
             if type(size) is not int or size < 0:
                 yield f"{when} {name} gives {size!r}"
 

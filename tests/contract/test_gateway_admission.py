@@ -40,7 +40,11 @@ class Held:
 
 @pytest.fixture(scope="module")
 def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    models = [model("m", the_engine, slots=SLOTS), model("cpp", the_engine, engine="llama-cpp", slots=SLOTS)]
+    models = [
+        model("m", the_engine, slots=SLOTS),
+        model("cpp", the_engine, engine="llama-cpp", slots=SLOTS),
+        model("kv", the_engine, slots=8, kv_tokens=1000),
+    ]
     with running(
         tmp_path_factory.mktemp("queue"), models, queue_max_requests=6, queue_max_wait_s=30
     ) as gateway:
@@ -364,3 +368,21 @@ def test_in_an_overload_the_engine_stays_full_the_rest_is_refused_and_soon_all_i
     ((status, took_s),) = asyncio.run(steady(gateway.port, 1, 1))
     assert status == 200
     assert took_s < 0.5
+
+
+def test_an_engine_is_given_no_more_than_its_kv_cache_holds(gateway: Gateway, engine: Engine) -> None:
+    held = Held(engine)
+    with clients(gateway, 4) as asking:
+        for number, client in enumerate(asking):
+            client.send(post({"model": "kv", "messages": [], "max_tokens": 400}))
+            wait_until(partial(has_come, gateway, "kv", number + 1))
+        # Two answers of 400 tokens fit into 1,000; a third would not, although six slots are free.
+        assert len(engine.calls) == 2
+        assert waiting(gateway, "kv") == 2
+        held.release()
+        assert [client.read_answer().status for client in asking] == [200] * 4
+
+
+def test_a_request_for_more_than_the_kv_cache_holds_goes_alone(gateway: Gateway, engine: Engine) -> None:
+    with gateway.client() as client:
+        assert client.ask(post({"model": "kv", "messages": [], "max_tokens": 5000})).status == 200

@@ -316,4 +316,10 @@ def test_health_tells_people_what_readyz_tells_machines(client: Client) -> None:
     assert health.status == client.ask(get("/readyz")).status == 200
     assert health.json["status"] == "ok"
     queue = {"waiting": 0, "tokens": 0, "limit": 8, "overloaded": False}
-    assert health.json["models"]["m"] == {"ready": 1, "wanted": 1, "in_flight": 0, "queue": queue}
+    assert health.json["models"]["m"] == {
+        "ready": 1,
+        "wanted": 1,
+        "ejected": 0,
+        "in_flight": 0,
+        "queue": queue,
+    }

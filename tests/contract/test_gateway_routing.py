@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from freehold.testing.fake_engine import start_fake_engine
-from gateway_rig.client import CHAT, Client, ask, post
+from gateway_rig.client import CHAT, Client, ask, get, post
 from gateway_rig.engines import Call, Engine, Engines, healthy, whole
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
@@ -125,6 +125,8 @@ def test_a_500_goes_to_another_engine(engines: Engines, tmp_path: Path) -> None:
         for _ in range(20):
             assert client.ask(ask("m")).status == 200
         assert gateway.metric("freehold_gateway_ejections_total", reason="status") == 1
+        health = client.ask(get("/health")).json
+        assert (health["status"], health["models"]["m"]["ejected"]) == ("degraded", 1)
         assert len(bad.calls) < 10
 
 
@@ -144,6 +146,20 @@ def test_an_output_that_does_not_parse_is_told_and_held_against_nobody(
             assert client.ask(ask("m")).status == 500
         assert sum(len(engine.calls) for engine in pair) == 20
         assert gateway.metric("freehold_gateway_ejections_total") == 0
+
+
+def test_a_500_that_is_the_callers_own_mistake_ejects_nobody(engines: Engines, tmp_path: Path) -> None:
+    one, two = engines.new(), engines.new()
+    one.answer = two.answer = says(
+        500, "image input is not supported - hint: you may need to provide the mmproj"
+    )
+    with running(tmp_path, [model("m", one, two, engine="llama-cpp")]) as gateway, gateway.client() as client:
+        for _ in range(12):
+            answer = client.ask(ask("m", stream=True))
+            assert (answer.status, answer.error["code"]) == (400, "not_supported_by_engine")
+        assert gateway.metric("freehold_gateway_ejections_total") == 0
+        assert gateway.metric("freehold_gateway_retries_total") == 0
+    assert len(one.calls) + len(two.calls) == 12
 
 
 def test_one_that_fails_every_other_time_is_ejected_and_its_clients_see_nothing(

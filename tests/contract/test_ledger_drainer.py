@@ -83,6 +83,35 @@ Drainer(Path(sys.argv[1]), Path(sys.argv[2])).round()
 """
 
 
+def rows_if_made(path: Path) -> list[int]:
+    with contextlib.suppress(sqlite3.OperationalError):
+        return rows(path) if path.exists() else []
+    return []
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_file_that_is_taken_away_is_made_again(spool: Path, path: Path, *, moved: bool) -> None:
+    writer, drainer = SpoolWriter(spool), Drainer(spool, path, every_s=0.02)
+    drainer.start()
+    try:
+        writer.append(record(1))
+        wait_until(lambda: rows_if_made(path) == [1])
+        for name in path.parent.glob(f"{path.name}*"):
+            if moved:
+                name.rename(name.with_name(f"old-{name.name}"))
+            else:
+                name.unlink()
+        writer.append(record(2))
+        wait_until(lambda: rows_if_made(path) == [2])
+        assert spool_state(spool).drain.errors_total >= 1, (
+            "whoever looks at the metrics sees that something was amiss"
+        )
+    finally:
+        writer.close()
+        drainer.stop(5)
+    assert rows(path) == [2]
+
+
 def test_a_death_between_the_commit_and_the_forgetting_counts_nothing_twice(spool: Path, path: Path) -> None:
     write(spool, 1, 101).close()
     died = subprocess.run([sys.executable, "-c", DIES_AFTER_THE_COMMIT, spool, path], check=False, timeout=30)

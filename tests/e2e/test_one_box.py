@@ -236,7 +236,7 @@ def test_health(raw: httpx2.Client) -> None:
     health = raw.get("/health").json()
     assert (health["status"], health["control_plane"]) == ("ok", "connected")
     queue = {"waiting": 0, "tokens": 0, "limit": 8, "overloaded": False}
-    assert health["models"][MODEL] == {"ready": 2, "wanted": 2, "in_flight": 0, "queue": queue}
+    assert health["models"][MODEL] == {"ready": 2, "wanted": 2, "ejected": 0, "in_flight": 0, "queue": queue}
 
 
 def test_a_client_that_leaves_a_stream_frees_the_engine(stack: Stack, raw: httpx2.Client) -> None:

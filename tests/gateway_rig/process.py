@@ -103,5 +103,8 @@ def running(
     gateway.stop()
 
 
-def model(name: str, *engines: Engine, engine: str = "external", slots: int = 0) -> dict[str, Any]:
-    return {"name": name, "endpoints": [e.url for e in engines], "engine": engine, "slots": slots}
+def model(
+    name: str, *engines: Engine, engine: str = "external", slots: int = 0, kv_tokens: int = 0
+) -> dict[str, Any]:
+    urls = [e.url for e in engines]
+    return {"name": name, "endpoints": urls, "engine": engine, "slots": slots, "kv_tokens": kv_tokens}

@@ -92,6 +92,8 @@ def test_a_too_long_request_without_numbers_keeps_its_words() -> None:
         (501, "This server does not support reranking. Start it with `--reranking`", "not_supported_error", (400, "not_supported_by_engine"), "pooling: rank"),
         (400, "Pooling type 'none' is not OAI compatible. Please use a different pooling type", "invalid_request_error", (400, "not_supported_by_engine"), "pooling: mean"),
         (500, "input (601 tokens) is too large to process. increase the physical batch size (current batch size: 512)", "server_error", (400, "context_length_exceeded"), "n_ubatch"),
+        (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", "server_error", (400, "not_supported_by_engine"), "takes no images"),
+        (500, "[json.exception.type_error.302] type must be string, but is number", "server_error", (400, "invalid_type"), "type must be string, but is number"),
         (503, "Loading model", "unavailable_error", (503, "model_loading"), "loading"),
     ],
 )  # fmt: skip

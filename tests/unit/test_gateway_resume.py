@@ -146,6 +146,38 @@ def test_only_what_is_left_of_the_limit_is_asked_for(key: str) -> None:
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 
 
+VLLM_EVENT = (
+    b'data: {"id":"chatcmpl-9","object":"chat.completion.chunk","created":1795495666,"model":"m","choices":[{"index":0,'
+    b'"delta":{%b},"logprobs":null,"finish_reason":null,"token_ids":null}]}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("texts", "more", "tokens"),
+    [
+        (["", "", "🦄", "", " ž", "lu", "", "ť", "ou"], {}, 9),  # one event a token, some within a character
+        ([" that can be either electric or diesel", "."], {}, 8),  # tokens that it joined
+        (["2. Bicy", "[1,", "Output: `", "t(fib", " it's", " my_list", "__"], {}, 13),  # at least
+        (["a b"], {"stop": "\n"}, 1),
+    ],
+)
+def test_what_vllm_sends_is_counted_in_tokens(texts: list[str], more: Json, tokens: int) -> None:
+    said = [VLLM_EVENT % b'"role":"assistant","content":""']
+    said += [VLLM_EVENT % b'"content":%b' % msgspec.json.encode(text) for text in texts]
+    plan = resume.plan(CHAT, asked(CHAT, max_tokens=80, **more), heard=heard(said), how=Continues.VLLM)
+    assert isinstance(plan, resume.Plan)
+    assert json.loads(plan.body)["max_tokens"] == 80 - tokens
+
+
+@pytest.mark.parametrize("stop", ["zebra", ["\n", "zebra"]])
+def test_text_that_vllm_holds_back_for_a_stop_string_is_cut_within_words(stop: str | list[str]) -> None:
+    said = heard([delta(" he qui")])
+    assert resume.plan(CHAT, asked(CHAT, stop=stop), heard=said, how=Continues.VLLM) == "stop"
+    assert isinstance(
+        resume.plan(CHAT, asked(CHAT, stop=stop), heard=said, how=Continues.FINAL_MESSAGE), resume.Plan
+    )
+
+
 def test_an_answer_that_the_caller_began_is_one_text_with_what_was_said() -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "He"}]
     begun = heard([delta("llo")])
