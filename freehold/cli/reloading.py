@@ -23,7 +23,8 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
 from freehold.fleet.run import Fleet
-from freehold.spec.changes import Change, How, compare
+from freehold.spec.changes import RESTART_HINT, Change, How, compare
+from freehold.spec.explain import dotted
 from freehold.spec.problems import Problem, nearest_hint
 from freehold.spec.shapes import EXTERNAL
 from freehold.telemetry.logs import get_logger
@@ -133,8 +134,9 @@ class Reloader:
         except UserMistakes as exc:
             return list(exc.problems)
         found = compare(old.spec, config.spec, config.where)
-        if found.problems:
-            return list(found.problems)
+        problems = [*found.problems, *_other_fallback_keys(old, config)]
+        if problems:
+            return problems
         rekeyed = [
             Change(how=How.ROLL, what=f"models.{name}.api_key", old="one key", new="another")
             for name, key in config.api_keys.items()
@@ -229,6 +231,21 @@ class Reloader:
             return None
         why = "; ".join(f"{status.id} cannot be started: {status.reason}" for status in looping)
         return {"error": why, "hint": next((s.hint for s in looping if s.hint), "")}
+
+
+def _other_fallback_keys(old: Config, new: Config) -> list[Problem]:
+    """Return a problem for each fallback whose key changed: the gateway goes by the one that it began with."""
+    changed = [
+        ("fallback", index, "api_key_file")
+        for index, each in enumerate(new.spec.fallback)
+        if old.fallback_keys.get(each.name, "") != new.fallback_keys.get(each.name, "")
+        and each in old.spec.fallback  # another entry is refused as a whole
+    ]
+    message = "{}: another key cannot be taken over while the stack runs"
+    return [
+        Problem(where=new.where(path), message=message.format(dotted(path)), hint=RESTART_HINT)
+        for path in changed
+    ]
 
 
 def _managed(config: Config) -> set[str]:

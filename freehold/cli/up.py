@@ -109,12 +109,20 @@ def _foreground(config: Config, state: StateDir, weights: dict[str, Path], watch
     make_folder(spool)
     prepared = Prepared(config=config, state=state, listener=listener, url=url, weights=weights, spool=spool)
     log = logs.configure(state.logs / "controller.log")
+    warn_of_disk(spool, state.path)
     try:
         asyncio.run(_run(prepared, watcher))
     finally:
         watcher.close()
         log.close()
     return 1 if watcher.outcome is Outcome.HOPELESS else 0
+
+
+def warn_of_disk(spool: Path, state_path: Path) -> None:
+    """Say in the log that requests will wait for a disk, where the spool is on one."""
+    if spool.is_relative_to(state_path):
+        doing = "each request waits for the disk of the state folder; a writable /dev/shm is better"
+        logs.get_logger("ledger").warning("spool_not_in_memory", spool=str(spool), doing=doing)
 
 
 async def _run(prepared: Prepared, watcher: Watcher) -> None:

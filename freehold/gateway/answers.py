@@ -72,7 +72,6 @@ def ready(gateway: "Gateway", caller: Caller | None = None) -> Answer:
 
 def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     """Return the same verdict with what it rests on: replicas and queue per model, snapshot, requests under way."""
-    del caller
     snapshot = gateway.directory.snapshot
     wanted = {
         name: sum(r.model == name for r in snapshot.replicas or snapshot.endpoints)
@@ -98,7 +97,8 @@ def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     if gateway.callers is not None:
         body["keys"] = {"active": gateway.callers.active, "trouble": gateway.callers.trouble or None}
     if gateway.fallbacks is not None:
-        body["fallback"] = gateway.fallbacks.health()
+        # What is paid is nobody else's business: /health asks nobody for a key.
+        body["fallback"] = gateway.fallbacks.health(spent=caller is not None or gateway.settings.metrics_open)
     return ready(gateway)[0], msgspec.json.encode(body), JSON
 
 

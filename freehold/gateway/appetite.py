@@ -17,6 +17,6 @@ def prompt_tokens(body_bytes: int) -> int:
 
 
 def tokens_asked(body_bytes: int, path: str, max_tokens: int) -> int:
-    """Return the tokens that a request may take; `max_tokens` 0: it names no limit for its answer."""
+    """Return the tokens that a request may take; `max_tokens` for all its answers, 0: one answer, without a limit."""
     prompt = prompt_tokens(body_bytes)
     return prompt if path in _ANSWERS_NOTHING else prompt + (max_tokens or ANSWER_TOKENS)

@@ -4,11 +4,13 @@ Only the fields that decide where a request goes are decoded; everything else, p
 passed on as it came. Pure.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from freehold.gateway.appetite import ANSWER_TOKENS
 from freehold.gateway.refuse import Refusal, invalid
 
 _TOKENS_MOST = 10**12  # More is no limit but a number; it keeps sums in reach of plain integers.
@@ -22,25 +24,57 @@ class Asked(msgspec.Struct):
     max_tokens: Any = None
     max_completion_tokens: Any = None
     max_output_tokens: Any = None
+    n_predict: Any = None
     n: Any = None
+    best_of: Any = None
+    prompt: msgspec.Raw = msgspec.Raw(b"")
     stream_options: msgspec.Raw = msgspec.Raw(b"")
 
     @property
     def answer_tokens(self) -> int:
-        """Return the most tokens that all answers may have; 0: the body does not say so in a way that can be read.
+        """Return the most tokens that all answers may have together; 0: one answer, without a limit.
 
-        What an engine makes of another type is the engine's to say.
+        Which of several limits holds, and what becomes of other types, is the engine's to say: it is the most here.
         """
-        limit = self.max_completion_tokens or self.max_tokens or self.max_output_tokens
-        if not isinstance(limit, int) or limit <= 0:
-            return 0
-        limit, n = min(limit, _TOKENS_MOST), self.n
-        return limit * min(n, _TOKENS_MOST) if isinstance(n, int) and n > 1 else limit
+        limit = self.max_tokens
+        more = self.max_completion_tokens or self.max_output_tokens or self.n_predict
+        if more or type(limit) is not int or not 0 <= limit <= _TOKENS_MOST:
+            limits = (limit, self.max_completion_tokens, self.max_output_tokens, self.n_predict)
+            limit = max(map(_number, limits))
+        if self.n is None and self.best_of is None and not self.prompt:
+            return limit
+        answers = max(1, _number(self.n), _number(self.best_of)) * _prompts(self.prompt)
+        return (limit or ANSWER_TOKENS) * answers if answers > 1 else limit
+
+
+def _number(value: Any) -> int:
+    """Return what a value says as a number, rounded up; 0: nothing, and the most where nobody can tell."""
+    if value is None:
+        return 0
+    try:
+        number = math.inf if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    # Not a number is not below the most either.
+    return max(0, math.ceil(number)) if number < _TOKENS_MOST else _TOKENS_MOST
+
+
+def _prompts(prompt: msgspec.Raw) -> int:
+    """Return how many prompts a `prompt` is: one text, one list of tokens, or a list of either."""
+    if not prompt or memoryview(prompt)[0] != _BRACKET:
+        return 1
+    data = bytes(prompt)[1:].lstrip()
+    if data[:1].isdigit() and b"[" not in data and b"{" not in data:
+        return 1  # tokens, or tokens and texts, which llama.cpp takes for one prompt
+    return len(_LIST_DECODER.decode(prompt)) or 1
 
 
 _DECODER = msgspec.json.Decoder(Asked)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_TRUE = msgspec.Raw(b"true")
+_BRACKET = ord("[")
+_LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+_OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
 
 
 def read_body(data: bytes) -> Asked | Refusal:
@@ -103,14 +137,15 @@ def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
         at = data.index(b"{") + 1
         return b'%b"stream_options":{"include_usage":true},%b' % (data[:at], data[at:])
     try:
-        told = msgspec.json.decode(options)
-        if not isinstance(told, dict | None) or (told or {}).get("include_usage"):
+        told = _OPTIONS_DECODER.decode(options) or {}
+        # The other values stay bytes: what JSON can say and Python cannot, 1e999, is no reason not to meter.
+        if msgspec.json.decode(told.get("include_usage", _NULL)):
             return None
         # Usage with every chunk hangs on `include_usage`: without that, the caller had not got it.
-        kept = {name: value for name, value in (told or {}).items() if name != "continuous_usage_stats"}
-        options = msgspec.Raw(msgspec.json.encode(kept | {"include_usage": True}))
+        told.pop("continuous_usage_stats", None)
+        options = msgspec.Raw(msgspec.json.encode(told | {"include_usage": _TRUE}))
         return rewrite(data, {"stream_options": options})
-    except RecursionError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -27,6 +27,7 @@ class Caller:
         "models",
         "record",
         "reserved",
+        "reserved_picousd",
         "timeout_s",
     )
 
@@ -35,6 +36,8 @@ class Caller:
         """For ledger and logs; never a metric's label."""
         self.reserved = 0
         """Tokens reserved by requests that are under way."""
+        self.reserved_picousd = 0
+        """The same of their costs."""
         self.allowance = Allowance(record.limits, now_ms)
         self._take(record)
 
@@ -109,7 +112,10 @@ class Grant:
         self._caller.allowance.in_flight -= 1
         if not asked:
             self._caller.allowance.give_back_request()
-            if self.bill is not None:
+        if self.bill is not None:
+            if asked:
+                self.bill.end()
+            else:
                 self.bill.settle(0)
         if not asked or (self._reserved and status >= 400 and status != 499 and not answer_bytes):
             self.settle(0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from freehold.core.clock import wall_s
 from freehold.gateway import refuse
 from freehold.gateway.appetite import prompt_tokens, tokens_asked
-from freehold.gateway.bill import Bill, is_spent
+from freehold.gateway.bill import Bill, over_usd
 from freehold.gateway.board import Board
 from freehold.gateway.budget_file import BudgetFile
 from freehold.gateway.caller import Caller, Grant
@@ -26,7 +26,7 @@ from freehold.gateway.limits import Over
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.settings import Settings
 from freehold.gateway.shared_limits import SharedKeys
-from freehold.gateway.spending import Month
+from freehold.gateway.spending import Month, usd_place
 from freehold.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class Callers:
         budget = limits.monthly_tokens
         month = None if budget is None else self._budgets.spending.month
         over = None if month is None or budget is None else self._over_budget(caller, budget, month)
-        if limits.monthly_microusd is not None and self._is_out_of_usd(caller, limits.monthly_microusd):
-            over = Over("usd")
+        if limits.monthly_microusd is not None and (over is None or over.limit == "reserved"):
+            over = self._over_usd(caller, limits.monthly_microusd) or over
         over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
         if over is None:
             request.grant = Grant(caller, tokens, month)
@@ -136,14 +136,16 @@ class Callers:
         request.limit_lines = caller.allowance.lines()
         return None if over is None else refuse.over_limit(over, caller.record.limits, tokens=tokens)
 
-    def _is_out_of_usd(self, caller: Caller, budget_microusd: int) -> bool:
+    def _over_usd(self, caller: Caller, budget_microusd: int) -> Over | None:
+        charged_picousd = self._budgets.spending.month.get(usd_place(caller.id), 0)
         # Each worker holds its part of the budget, so that together they keep to the whole.
-        return is_spent(self._budgets.spending.month, caller.id, budget_microusd // self._workers)
+        own_microusd = budget_microusd // self._workers
+        return over_usd(charged_picousd, caller.reserved_picousd, budget_microusd=own_microusd)
 
     def _bill(self, caller: Caller, request: "Request", model: str, tokens: int) -> Bill:
         price, prompt = self.prices.get(model), prompt_tokens(len(request.body))
         reserved_picousd = 0 if price is None else price.of(prompt, tokens - prompt)
-        return Bill(self._budgets.spending.month, caller.id, reserved_picousd=reserved_picousd)
+        return Bill(caller, self._budgets.spending.month, reserved_picousd=reserved_picousd)
 
     # News of the keys file
 

@@ -6,6 +6,7 @@ hope. It neither sends anything nor picks requests; that is `outward`.
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Literal, NamedTuple
 
 from freehold.core.events import Endpoint, ReplicaState
@@ -30,6 +31,7 @@ Skip = Literal["budget", "concurrency", "shut"]
 _SHUT_FIRST_S, HOPELESS_S = 1.0, 60.0
 """How long it is left alone after a failure, doubling with each that follows. Source: our own choice, as RETRY_AFTER_S_MAX:
 while a provider is down as well, a refusal must not wait for it."""
+_SILENT_S = 1.0  # Who waited less says nothing of an endpoint. Source: our own choice, as for a replica's (`attempt`).
 
 _REASONS: dict[str | None, Reason] = {
     "engine_overloaded": "queue_full",
@@ -86,6 +88,7 @@ class Fallback:
     """One endpoint of somebody else's as the data plane sees it."""
 
     __slots__ = (
+        "_answered_s",
         "_failures",
         "_told",
         "day",
@@ -111,6 +114,7 @@ class Fallback:
         """All costs that became known since the start."""
         self.shut_until_s = 0.0
         """Until when it is left alone, since it failed, on the loop's clock."""
+        self._answered_s = -inf
         self._failures = 0
         self._told = False
 
@@ -160,13 +164,20 @@ class Fallback:
 
     def failed(self, now_s: float, *, wait_s: float | None = None) -> None:
         """Leave it alone for a while: it did not answer, or asked for `wait_s`, or will answer the next one no better."""
+        if wait_s is None and self.shut_until_s > now_s:
+            return  # what was there when it failed says nothing new
         self._failures += 1
         own_s = min(HOPELESS_S, _SHUT_FIRST_S * 2 ** min(self._failures - 1, 10))
         self.shut_until_s = now_s + (own_s if wait_s is None else min(HOPELESS_S, wait_s))
 
-    def succeeded(self) -> None:
+    def silent(self, *, since_s: float, now_s: float) -> None:
+        """Take notice that a request asked since then was given up without a word; one that answers others is slow."""
+        if now_s - since_s >= _SILENT_S and self._answered_s <= since_s:
+            self.failed(now_s)
+
+    def succeeded(self, now_s: float) -> None:
         """Forget what failed: an answer came."""
-        self._failures, self.shut_until_s = 0, 0.0
+        self._failures, self.shut_until_s, self._answered_s = 0, 0.0, now_s
 
 
 class Away:
@@ -205,8 +216,6 @@ class Away:
         self._settle(Outcome.FAILED, None)
 
     def _settle(self, outcome: Outcome, cost_picousd: int | None) -> None:
-        if outcome is not Outcome.FAILED:
-            self.fallback.succeeded()
         if cost_picousd is None and self.free:
             cost_picousd = 0
         if cost_picousd is not None:

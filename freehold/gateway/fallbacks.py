@@ -50,10 +50,13 @@ class Fallbacks:
         if self._file is not None:
             self._file.start()
 
-    def stop(self) -> None:
-        """End the copies under way and save once more."""
+    def end_copies(self) -> None:
+        """End the copies under way: nobody waits for their answers."""
         for each in list(self.copies):
             each.client_left()
+
+    def stop(self) -> None:
+        """Save once more; waits a second for that and no longer."""
         if self._file is not None:
             self._file.stop()
 
@@ -98,14 +101,18 @@ class Fallbacks:
 
     # For people
 
-    def health(self) -> dict[str, Any]:
-        """Return what `/health` says of each: never an address or a key."""
+    def health(self, *, spent: bool) -> dict[str, Any]:
+        """Return what `/health` says of each: never an address or a key; and what it has `spent`, if that may be told."""
         return {
-            each.name: {
-                "in_flight": each.target.in_flight,
-                "spent_usd": str(usd(each.spent_picousd)),
-                "budget_usd": str(usd(each.settings.budget_picousd_per_day)),
-            }
+            each.name: {"in_flight": each.target.in_flight}
+            | (
+                {
+                    "spent_usd": str(usd(each.spent_picousd)),
+                    "budget_usd": str(usd(each.settings.budget_picousd_per_day)),
+                }
+                if spent
+                else {}
+            )
             for each in self.all
         } | ({"trouble": self._file.trouble} if self._file is not None and self._file.trouble else {})
 

@@ -60,7 +60,7 @@ class Bucket:
 class Over:
     """Which limit a request would break, and when it would not."""
 
-    limit: Literal["requests", "tokens", "size", "concurrency", "reserved", "budget", "usd"]
+    limit: Literal["requests", "tokens", "size", "concurrency", "reserved", "budget", "usd_reserved", "usd"]
     """`size`: more tokens than a minute ever has; `reserved`: only requests under way stand in the budget's way."""
     wait_ms: int | None = None
     """Milliseconds until there is room; None: nobody knows, or never."""

@@ -24,7 +24,7 @@ from freehold.gateway.meters import ModelMeters
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Model
+from freehold.gateway.targets import Model, Target
 from freehold.gateway.upstream import UpstreamConnection
 from freehold.gateway.usage import Usage
 from freehold.telemetry.logs import get_logger
@@ -140,7 +140,25 @@ class Overflow:
         return None
 
 
-class OutwardExchange(Exchange):
+class AwayExchange(Exchange):
+    """One request under way that may be at a fallback, and what its fate says of that fallback."""
+
+    def _answered(self, target: Target) -> None:
+        if self.away is not None and not self.away.free:
+            self.away.fallback.succeeded(self.gateway.now_s())
+        super()._answered(target)
+
+    def _engine_gone(self, message: str, *, code: str) -> None:
+        if code == "timeout":
+            self._given_up()
+        super()._engine_gone(message, code=code)
+
+    def _given_up(self) -> None:
+        if self.away is not None and self._head is None:
+            self.away.fallback.silent(since_s=self._heard_s, now_s=self.gateway.now_s())
+
+
+class OutwardExchange(AwayExchange):
     """One request under way that may be answered elsewhere."""
 
     _refusal: Refusal | None = None
@@ -201,6 +219,12 @@ class OutwardExchange(Exchange):
         if self.away is not None:
             self.away.fallback.failed(self.gateway.now_s())
         super()._engine_too_slow()
+
+    def client_left(self) -> None:
+        """End the work for it: nobody listens any more."""
+        if not self.done:
+            self._given_up()
+        super().client_left()
 
     def _suspect_silence(self) -> None:
         if self.away is None:
@@ -268,6 +292,9 @@ class OutwardExchange(Exchange):
     def _go_home(self) -> None:
         self.model, self.away, self.target, self.attempts = self.home, None, None, 0
         self._heard_s = self._begun_s = now_s = self.gateway.now_s()
+        # Nothing that came from there belongs to the answer from here, as with any attempt after another.
+        self._head = self.assembler = self.passing = self.first_s = None
+        self._kept, self._pending, self._began, self.wants_payload = (), b"", False, False
         self.gateway.budget.earn()
         if not self.home.targets:
             self.turn_away(refuse.not_ready(self.home.entry.name))

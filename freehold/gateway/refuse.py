@@ -113,6 +113,7 @@ _OVER = {
     "concurrency": "This API key may have {l.concurrency} requests under way at once.",
     "reserved": "The rest of this API key's {l.monthly_tokens} tokens a month is reserved by requests under way.",
     "budget": "This API key has used its {l.monthly_tokens} tokens of this month.",
+    "usd_reserved": "The rest of this API key's {usd} USD a month is reserved by requests under way.",
     "usd": "This API key has used its {usd} USD of this month.",
 }
 

@@ -138,7 +138,7 @@ class Gateway:
         """Finish what is under way within the grace and return whether all of it was finished."""
         self.draining = True
         if self.fallbacks is not None:
-            self.fallbacks.stop()
+            self.fallbacks.end_copies()
         for connection in list(self.connections):
             connection.drain()
         started_s = self.now_s()
@@ -150,9 +150,14 @@ class Gateway:
         # What is written still has to leave the process: what is left of the grace, and a second at least.
         left_s = self.settings.drain_grace_s - (self.now_s() - started_s)
         await self._until(lambda: not self.connections, max(1.0, left_s))
-        if self.callers is not None:
-            self.callers.stop()
-        return whole and not self.connections
+        whole = whole and not self.connections
+        await self._save()
+        return whole
+
+    async def _save(self) -> None:
+        """Save what was spent, now that all has settled; a disk gets a second, which is not the loop's."""
+        savers = [each.stop for each in (self.callers, self.fallbacks) if each is not None]
+        await asyncio.gather(*map(asyncio.to_thread, savers))
 
     async def _until(self, condition: Callable[[], bool], limit_s: float) -> None:
         # A level looked at during shutdown only, so that no request pays for an event.
@@ -215,13 +220,14 @@ class Gateway:
         if refused := self._why_not(model, request, elsewhere=leaves):
             return refused
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
-        if self.callers is not None and (refused := self.callers.admit(request, model.entry.name)):
-            return refused  # asked last: what is refused for another reason costs no caller anything
         if request.stream:
             request.resumable = model.continues is not None
             meter.ask_usage(request, asked.stream_options)
-        kind = OutwardExchange if leaves else Exchange
-        return kind(self, client, model=model, request=request)
+        exchange = (OutwardExchange if leaves else Exchange)(self, client, model=model, request=request)
+        # Asked last: what is refused for another reason costs no caller anything, and from here on the exchange
+        # is who gives back what the request is given.
+        refused = None if self.callers is None else self.callers.admit(request, model.entry.name)
+        return refused or exchange
 
     def _why_not(self, model: Model, request: Request, *, elsewhere: bool) -> Refusal | None:
         """Return why a model cannot be asked this now, whoever asks, or None; `elsewhere`: others may answer as well."""

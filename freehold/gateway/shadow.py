@@ -8,10 +8,9 @@ import copy
 from typing import TYPE_CHECKING, Any, cast
 
 from freehold.gateway.eject import Failure
-from freehold.gateway.exchange import Exchange
 from freehold.gateway.fallback import Away
 from freehold.gateway.heads import AnswerHead
-from freehold.gateway.outward import Way, note_error
+from freehold.gateway.outward import AwayExchange, Way, note_error
 from freehold.gateway.request import Request
 from freehold.gateway.upstream import UpstreamConnection
 
@@ -49,7 +48,7 @@ class _Nobody:
 _NOBODY = cast("ClientConnection", _Nobody())
 
 
-class Shadow(Exchange):
+class Shadow(AwayExchange):
     """One copy under way."""
 
     def __init__(self, gateway: "Gateway", original: Request, *, way: Way, away: Away) -> None:

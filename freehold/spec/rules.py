@@ -5,6 +5,7 @@ what exactly a source means, is for the rooms above.
 """
 
 from collections.abc import Collection, Iterator
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from freehold.spec import later, shapes
@@ -13,6 +14,7 @@ from freehold.spec.places import Mistake, Path, Tree
 from freehold.spec.problems import nearest_hint
 from freehold.spec.shapes import EXTERNAL
 
+_ALL = 1 + 1e-9  # 0.7 + 0.2 + 0.1 is a little more than 1, as floats go.
 _MANAGED_NEEDS = ("source", "sha256")
 _MANAGED_HAS_NO = ("endpoints", "upstream_model", "api_key_env", "api_key_file")
 _EXTERNAL_HAS_NO = ("source", "sha256", "replicas")
@@ -53,6 +55,29 @@ def _fallbacks(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mis
         yield from _two_keys(tree, path, fallback)
         yield from _reachable(tree, path, fallback)
         yield from _known_models(tree, path, fallback, known)
+    yield from _shares(tree, listed if isinstance(listed, list) else [], known)
+
+
+def _shares(tree: Tree, listed: list[object], known: Collection[str]) -> Iterator[Mistake]:
+    """Find the first fallback whose share, with those before it, is more than all requests of a model."""
+    taken = dict.fromkeys(known, 0.0)
+    for index, fallback in enumerate(listed):
+        share = fallback.get("share") if isinstance(fallback, dict) else None
+        if not isinstance(fallback, dict) or not _is_share(share):
+            continue
+        models = fallback.get("models") or known
+        named = {name for name in models if isinstance(name, str)} if isinstance(models, list) else ()
+        for name in sorted(named):
+            taken[name] = taken.get(name, 0.0) + share
+            if taken[name] > _ALL:
+                path: Path = ("fallback", index, "share")
+                message = f"{dotted(path)}: {taken[name]:g} of the requests of {name} would go to fallbacks"
+                yield Mistake(tree.value_place(path), message, "lower the shares to 1 together")
+                return
+
+
+def _is_share(share: object) -> TypeGuard[float]:
+    return isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
 
 
 def _reachable(tree: Tree, path: Path, fallback: dict[str, object]) -> Iterator[Mistake]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway_rig.engines import Engine, Engines
+from gateway_rig.killing import answer as with_usage
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +28,18 @@ def engine(the_engine: Engine) -> Engine:
     the_engine.do(the_engine.hang_up)
     the_engine.reset()
     return the_engine
+
+
+@pytest.fixture(scope="module")
+def the_cloud(engines: Engines) -> Engine:
+    """Give the engine that stands behind a module's fallbacks; tests take `cloud`."""
+    return engines.new()
+
+
+@pytest.fixture
+def cloud(the_cloud: Engine) -> Engine:
+    """Give the same engine as if it were new; its answers tell their usage."""
+    the_cloud.do(the_cloud.hang_up)
+    the_cloud.reset()
+    the_cloud.answer = with_usage
+    return the_cloud

@@ -7,53 +7,27 @@ import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from freehold.ledger.drainer import waiting_records
 from freehold.ledger.record import Basis, Outcome, Record
 from freehold.ledger.spool import make_folder
-from gateway_rig.client import Answer, Client, ask, get, post
+from gateway_rig.client import Client, ask, get, post
 from gateway_rig.engines import Call, Engine, Engines, healthy, whole
+from gateway_rig.fallbacks import COST, HEADER, PRICE, asked, fallback, no_replica
 from gateway_rig.keys import Keys
 from gateway_rig.killing import answer as with_usage
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
-HEADER = "x-freehold-fallback"
 NEVER = f"{HEADER}: never\r\n"
-PRICE = {"input_picousd": 150_000, "cached_picousd": 75_000, "output_picousd": 600_000}
-COST = "0.000001650000"  # 3 tokens of prompt and 2 of answer, see gateway_rig.killing.USAGE
-PLENTY = 10**12
-
-
-@pytest.fixture(scope="module")
-def the_cloud(engines: Engines) -> Engine:
-    return engines.new()
-
-
-@pytest.fixture
-def cloud(the_cloud: Engine) -> Engine:
-    the_cloud.do(the_cloud.hang_up)
-    the_cloud.reset()
-    the_cloud.answer = with_usage
-    return the_cloud
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Path:
     make_folder(tmp_path / "spool")
     return tmp_path / "spool"
-
-
-def fallback(engine: Engine, name: str = "cloud", **more: Any) -> dict[str, Any]:
-    settings = {"name": name, "url": f"{engine.url}/v1", "price": PRICE, "budget_picousd_per_day": PLENTY}
-    return settings | {"upstream_model": "big", "api_key": "sk-there"} | more
-
-
-def no_replica(name: str = "m") -> dict[str, Any]:
-    return {"name": name, "endpoints": []}
 
 
 @pytest.fixture
@@ -66,11 +40,6 @@ def gateway(tmp_path: Path, cloud: Engine, spool: Path) -> Iterator[Gateway]:
 def one(spool: Path) -> Record:
     (record,) = waiting_records(spool)
     return record
-
-
-def asked(gateway: Gateway, data: bytes) -> Answer:
-    with gateway.client() as client:
-        return client.ask(data)
 
 
 def counted(gateway: Gateway, **labels: str) -> float:

@@ -12,6 +12,7 @@ from openai import AuthenticationError, OpenAI, PermissionDeniedError, RateLimit
 from gateway_rig.client import Answer, Client, ask, post
 from gateway_rig.engines import STREAM_HEAD, Call, Engine, Engines, chunk, delta, whole
 from gateway_rig.keys import Keys
+from gateway_rig.killing import answer as with_usage
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
@@ -182,6 +183,16 @@ def test_a_request_refused_for_another_reason_costs_nothing(client: Client, keys
     assert client.ask(ask(extra=line)).header("x-ratelimit-remaining-requests") == "1"
 
 
+@pytest.mark.parametrize("options", [b'{"x":1e999}', b"1e999", b'{"include_usage":1e999}', b"[[]]"])
+def test_odd_options_of_a_stream_take_no_place_for_good(
+    client: Client, keys: Keys, engine: Engine, options: bytes
+):
+    body = b'{"model":"m","messages":[],"stream":true,"stream_options":%b}' % options
+    for _ in range(3):
+        assert client.ask(post(body, extra=keys.bearer("streamer"))).status == 200
+    assert [call.body.count(options[:-1]) for call in engine.calls] == [1] * 3
+
+
 def test_an_answer_that_fails_gives_its_tokens_back(client: Client, keys: Keys, engine: Engine):
     async def fail(call: Call) -> None:
         call.send(whole({"error": {"message": "no"}}, status=400))
@@ -252,6 +263,35 @@ def test_a_budget_held_by_requests_under_way_may_come_back(
         assert other.read_answer().status == 400
     engine.reset()
     assert client.ask(small(keys, "holder")).status == 200
+
+
+def test_dollars_held_by_requests_under_way_may_come_back(engine: Engine, tmp_path: Path):
+    keys = Keys(tmp_path)
+    keys.add("anna", monthly_microusd=5)
+    go_on = asyncio.Event()
+
+    async def answer_later(call: Call) -> None:
+        await go_on.wait()
+        await with_usage(call)
+
+    engine.answer = answer_later
+    prices = {"m": {"input_picousd": 0, "cached_picousd": 0, "output_picousd": 1_000_000}}
+    with (
+        running(tmp_path, [model("m", engine)], prices=prices, **keys.settings) as gateway,
+        gateway.client() as client,
+        gateway.client() as other,
+    ):
+        other.send(small(keys, "anna", tokens=200))  # it reserves 200 millionths, and costs 2
+        wait_until(lambda: engine.calls, timeout_s=5, what="a request there")
+        refused = client.ask(small(keys, "anna"))
+        assert limited(refused).endswith("0.00 USD a month is reserved by requests under way.")
+        assert (refused.header("retry-after"), refused.header("x-should-retry")) == ("1", None)
+        engine.do(go_on.set)
+        assert other.read_answer().status == 200
+        assert [client.ask(small(keys, "anna", tokens=2)).status for _ in range(2)] == [200] * 2
+        spent = client.ask(small(keys, "anna"))
+        assert limited(spent, "insufficient_quota").startswith("This API key has used its")
+        assert spent.header("x-should-retry") == "false"
 
 
 @pytest.mark.parametrize("how", ["terminated", "killed"])

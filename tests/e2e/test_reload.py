@@ -173,6 +173,29 @@ def test_a_bad_file_changes_nothing_and_every_mistake_is_told(box: Box) -> None:
         assert stack.end() == 0
 
 
+def test_another_key_of_a_fallback_is_refused(box: Box) -> None:
+    key = box.home / "key"
+    key.write_text("sk-one\n")
+    key.chmod(0o600)
+    price = "{input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 1}"
+    there = f'  - {{name: cloud, url: "https://h.example/v1", api_key_file: {key}, price: {price}}}\n'
+    path = config(box, fake(), more=f"fallback:\n{there}")
+    with box.foreground() as stack:
+        key.write_text("sk-two\n")
+        ran = reload(box)
+        assert ran.code == 2
+        (problem,) = ran.said["problems"]
+        assert problem["where"].startswith(f"{path}:10:")
+        assert (
+            problem["message"]
+            == "fallback[0].api_key_file: another key cannot be taken over while the stack runs"
+        )
+        assert "sk-" not in str(ran)
+        key.write_text("sk-one\n")
+        assert reload(box).code == 0
+        assert stack.end() == 0
+
+
 def test_a_dry_run_tells_and_does_nothing(box: Box) -> None:
     config(box, fake())
     with box.foreground() as stack:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.body import Asked, as_stream, read_body, rewrite, with_model
+from freehold.gateway.body import Asked, as_stream, asking_usage, read_body, rewrite, with_model
 from freehold.gateway.refuse import Refusal
 
 JSON = st.recursive(
@@ -89,3 +89,31 @@ def test_a_rewritten_body_keeps_every_other_value(model: str, rest: dict[str, ob
 def test_a_rewritten_body_keeps_the_bytes_of_numbers_and_text() -> None:
     body = b'{"model":"a","t":0.10000000000000000555,"s":"\\u00e9","n":1234567890123456789012,"e":1e400}'
     assert with_model(body, "b") == body.replace(b'"a"', b'"b"')
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("{}", '{"include_usage":true}'),
+        ("null", '{"include_usage":true}'),
+        ('{"include_usage":false}', '{"include_usage":true}'),
+        ('{"include_usage": null, "continuous_usage_stats":true}', '{"include_usage":true}'),
+        ('{"x":1e999, "y": 12345678901234567890123}', '{"x":1e999,"y":12345678901234567890123,"include_usage":true}'),
+        ('{"include_usage":true}', None),
+        ('{"include_usage":"yes"}', None),
+        ('{"include_usage":1e999}', None),
+        ("[]", None),
+        ("1e999", None),
+        ('"text"', None),
+        ('{"x":' * 3000 + "1" + "}" * 3000, None),
+    ],
+)  # fmt: skip
+def test_usage_is_asked_for_whatever_else_stands_beside_it(options: str, told: str | None) -> None:
+    body = f'{{"model":"m","stream_options":{options},"z":1e999}}'.encode()
+    read = read_body(body)
+    if isinstance(read, Refusal):
+        assert options.startswith('{"x":{')  # nested too deeply for anybody
+        return
+    asking = asking_usage(body, read.stream_options)
+    expected = None if told is None else f'{{"model":"m","stream_options":{told},"z":1e999}}'.encode()
+    assert asking == expected

@@ -80,6 +80,14 @@ def test_what_the_meter_said_stands_also_when_the_answer_failed():
     assert month["k"] == 40
 
 
+@pytest.mark.parametrize(("answer_tokens", "charged"), [(0, 10), (7, 17), (290, 300), (5000, 300)])
+def test_an_estimate_never_charges_more_than_was_reserved(answer_tokens: int, charged: int):
+    one, month = caller(tokens_per_minute=1000), {}
+    grant = granted(one, 300, month)
+    grant.learn(None, answer_tokens, 40)
+    assert (month["k"], left(one)) == (charged, 1000 - charged)
+
+
 def test_a_request_settles_in_the_month_that_it_began_in():
     one, november, december = caller(monthly_tokens=1000), {"k": 0}, {"k": 7}
     grant = granted(one, 300, november)

@@ -1,8 +1,8 @@
 """Whether a request may go to an endpoint of others, what it costs there, and that a budget is a bound."""
 
 import pytest
+from msgspec.structs import replace
 
-from freehold.gateway.bill import Bill, is_spent
 from freehold.gateway.fallback import HOPELESS_S, Asked, Away, Due, Fallback, Reason, reason_for
 from freehold.gateway.price import Price, price_from
 from freehold.gateway.recorder import Ending, Heard
@@ -26,7 +26,7 @@ ENDED = Ending(
 
 def a_request(body: bytes = b'{"model":"m","max_tokens":5, "x":"12345"}') -> Request:
     request = Request()
-    request.path, request.body = "/v1/chat/completions", body
+    request.path, request.body, request.max_tokens = "/v1/chat/completions", body, 5
     return request
 
 
@@ -159,27 +159,46 @@ def test_places_are_bounded_and_copies_leave_half_of_them_free() -> None:
 
 
 def test_after_failures_it_is_left_alone_for_longer_each_time_and_an_answer_ends_that() -> None:
-    there = fallback()
+    there, now_s = fallback(), 100.0
     waits = []
     for _ in range(9):
-        there.failed(100.0)
-        waits.append(there.shut_until_s - 100.0)
+        for _ in range(3):  # those that were there when it failed say nothing new
+            there.failed(now_s)
+        waits.append(there.shut_until_s - now_s)
+        now_s = there.shut_until_s
     assert waits == [1, 2, 4, 8, 16, 32, HOPELESS_S, HOPELESS_S, HOPELESS_S]
-    assert enter(there, now_s=101.0) == "shut"
-    there.failed(100.0, wait_s=3.0)
-    away = enter(there, now_s=103.0)
-    assert isinstance(away, Away)
-    away.settle(ENDED, Heard(Usage(1, 0, 0), None, 0))
+    there.failed(now_s)
+    assert enter(there, now_s=now_s + 1) == "shut"
+    there.failed(now_s, wait_s=3.0)
+    assert isinstance(enter(there, now_s=now_s + 3), Away)
+    there.succeeded(now_s)
     assert there.shut_until_s == 0
-    there.failed(100.0)
-    assert there.shut_until_s == 101.0
+    there.failed(now_s)
+    assert there.shut_until_s == now_s + 1
 
 
-def test_a_bill_takes_its_reservation_back() -> None:
-    month: dict[str, int] = {"k": 7}
-    bill = Bill(month, "k", reserved_picousd=1_000_000)
-    assert is_spent(month, "k", 1)
-    bill.settle(999_999)
-    assert not is_spent(month, "k", 1)
-    assert month == {"k": 7, "usd:k": 999_999}
-    assert not is_spent(month, "other", 1)
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_how_a_stay_ends_says_nothing_of_the_next(outcome: Outcome) -> None:
+    there = fallback()
+    away = stay(there)
+    there.failed(0.0)
+    endings = {
+        Outcome.COMPLETE: ENDED,
+        Outcome.ABANDONED: replace(ENDED, complete=False, status=499),
+        Outcome.CUT: replace(ENDED, complete=False, status=502),
+        Outcome.FAILED: replace(ENDED, complete=False, status=504, bytes=0),
+    }
+    assert endings[outcome].outcome() is outcome
+    away.settle(endings[outcome], Heard(None, None, 0))
+    assert there.shut_until_s == 1.0
+
+
+def test_who_says_nothing_to_anybody_is_left_alone() -> None:
+    there = fallback()
+    there.silent(since_s=100.0, now_s=100.9)
+    assert there.shut_until_s == 0
+    there.succeeded(100.5)
+    there.silent(since_s=100.0, now_s=102.0)  # it is slow: it answered another one meanwhile
+    assert there.shut_until_s == 0
+    there.silent(since_s=100.6, now_s=101.6)
+    assert there.shut_until_s == 102.6

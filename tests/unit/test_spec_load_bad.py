@@ -38,6 +38,12 @@ FALLBACK = (
     GOOD + 'fallback: [{name: f, url: "https://h/v1", price: {input_usd_per_million_tokens: 1, '
     "output_usd_per_million_tokens: 2}%s}]\n"
 )
+FALLBACKS = (
+    GOOD + "fallback:\n" + "".join(
+        f'- {{name: f{n}, url: "https://h{n}/v1", %s, price: {{input_usd_per_million_tokens: 1, '
+        "output_usd_per_million_tokens: 2}}\n" for n in range(2)
+    )
+)  # fmt: skip
 
 # fmt: off
 SYNTAX = {
@@ -189,6 +195,16 @@ GATEWAY = {
     "a fallback that is never asked": (FALLBACK % ", when: []", ["fallback[0] is never asked (list a reason in when, or set share or shadow)"]),
     "a fallback at a wrong time": (FALLBACK % ", when: [busy]", ["fallback[0].when[0] must be queue_full or no_replica, not 'busy'"]),
     "more than all": (FALLBACK % ", share: 1.5", ["fallback[0].share must be between 0 and 1, not 1.5"]),
+    "more than all together": (
+        FALLBACKS % ("share: 0.5", "share: 0.8"), ["f:5:43: fallback[1].share: 1.3 of the requests of a would go to fallbacks (lower the shares to 1 together)"]),
+    "more copies than requests are no mistake, shares of other models neither": (
+        FALLBACKS % ("shadow: 1, share: 0.5", "shadow: 1, models: [b], share: 0.8"), ["fallback[1].models[0]: there is no model 'b' in this file"]),
+    "shares for the same model, one by its name": (
+        FALLBACKS % ("share: 0.5", "models: [a], share: 0.6"), ["fallback[1].share: 1.1 of the requests of a would go to fallbacks"]),
+    "shares of models that are no names": (
+        FALLBACKS % ("models: [[a]], share: 1", "models: a, share: 1"), ["fallback[0].models[0] must be text", "fallback[1].models must be a list"]),
+    "all of them is not too much": (FALLBACKS % ("share: 0.9", "share: 0.1, when: [no]"), ["fallback[1].when[0] must be queue_full or no_replica"]),
+    "shares that are none": (FALLBACKS % ("share: x", "share: 2"), ["fallback[0].share must be a number", "fallback[1].share must be between 0 and 1"]),
     "a share in words": (FALLBACK % ", shadow: half", ["fallback[0].shadow must be a number, not 'half'"]),
     "a price too exact": (FALLBACK % ", budget_usd_per_day: 0.0000001", ["fallback[0].budget_usd_per_day must have at most 6 decimal places"]),
     "two keys of a fallback": (FALLBACK % ", api_key_env: A, api_key_file: b", ["fallback[0] has two keys (write api_key_env or api_key_file)"]),
