@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,11 +16,9 @@ import pytest
 from freehold.testing.fake_engine import FakeEngine, start_fake_engine
 from gateway_rig.client import CHAT, Client, post
 from gateway_rig.engines import STREAM_HEAD, Call, Engine, Engines, chunk, delta, event
-from gateway_rig.process import Gateway, model, running
+from gateway_rig.process import Gateway, running
+from gateway_rig.resuming import TEXT, TOKENS, body, dies, events, goes_on, in_turn, text_of, two, whole
 from waiting import wait_until
-
-TEXT = "/v1/completions"
-TOKENS = 16
 
 
 @pytest.fixture
@@ -30,37 +27,10 @@ def pair() -> Iterator[list[FakeEngine]]:
         yield [one, other]
 
 
-def two(engines: Any, *, engine: str = "llama-cpp", **more: Any) -> dict[str, Any]:
-    return model("m", *engines, engine=engine) | more
-
-
 @pytest.fixture
 def gateway(pair: list[FakeEngine], tmp_path: Path) -> Iterator[Gateway]:
     with running(tmp_path, [two(pair)], between_bytes_s=1.0, queue_max_wait_s=2.0) as process:
         yield process
-
-
-def body(path: str = CHAT, **more: Any) -> dict[str, Any]:
-    said = {"prompt": "hi"} if path == TEXT else {"messages": [{"role": "user", "content": "hi"}]}
-    return {"model": "m", "stream": True, **said, **more}
-
-
-def events(answer: bytes) -> list[dict[str, Any]]:
-    """Return the JSON events of a stream that is well formed and has its end."""
-    assert answer.endswith(b"data: [DONE]\n\n"), answer[-300:]
-    blocks = answer.removesuffix(b"data: [DONE]\n\n").split(b"\n\n")
-    assert blocks.pop() == b""
-    assert all(re.match(rb"data: \{|: ", block) for block in blocks), answer
-    return [json.loads(block[5:]) for block in blocks if block.startswith(b"data:")]
-
-
-def text_of(parts: list[dict[str, Any]]) -> str:
-    choices = [choice for part in parts for choice in part["choices"]]
-    return "".join(c["text"] if "text" in c else c["delta"].get("content") or "" for c in choices)
-
-
-def whole(first: int = 0, end: int = TOKENS) -> str:
-    return "".join(f" w{index}" for index in range(first, end))
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
@@ -221,30 +191,6 @@ def test_where_it_is_off_or_unknown_nothing_is_continued(
         for engine in pair:
             engine.set(fault="close_stream", fault_count=1)
         assert b'"code":"engine_failed"' in client.ask(post(body())).body
-
-
-async def dies(call: Call) -> None:
-    """Begin an answer, and be gone in the middle of an event."""
-    first = delta("one ")
-    call.send(STREAM_HEAD + chunk(first) + chunk(delta("two \n")[:40]))
-    call.end()
-
-
-def goes_on(*texts: str) -> Callable[[Call], Awaitable[None]]:
-    async def answer(call: Call) -> None:
-        parts = [*map(delta, texts), delta("", "stop"), b"data: [DONE]\n\n"]
-        call.send(STREAM_HEAD + b"".join(map(chunk, parts)) + b"0\r\n\r\n")
-
-    return answer
-
-
-def in_turn(*answers: Callable[[Call], Awaitable[None]]) -> Callable[[Call], Awaitable[None]]:
-    left = list(answers)
-
-    async def answer(call: Call) -> None:
-        await left.pop(0)(call)
-
-    return answer
 
 
 @pytest.fixture
@@ -439,90 +385,6 @@ def test_a_plain_answer_put_together_from_a_stream_begins_anew(made: tuple[Gatew
         said = client.ask(post(body(stream=False))).json
     assert said["choices"][0]["message"]["content"] == "fine"
     assert all(len(call.json["messages"]) == 1 for engine in pair for call in engine.calls)
-
-
-def test_vllm_is_told_to_continue(engines: Engines, tmp_path: Path) -> None:
-    pair = [engines.new(), engines.new()]
-    answer = in_turn(dies, goes_on(" two"))
-    for engine in pair:
-        engine.answer = answer
-    with (
-        running(tmp_path, [two(pair, engine="external", resume="vllm")]) as gateway,
-        gateway.client() as client,
-    ):
-        assert text_of(events(client.ask(post(body())).body)) == "one two"
-    asked = next(call.json for engine in pair for call in engine.calls if len(call.json["messages"]) == 2)
-    assert (asked["continue_final_message"], asked["add_generation_prompt"]) == (True, False)
-
-
-VLLM_EVENT = (
-    '{"id":"chatcmpl-8a","object":"chat.completion.chunk","created":1795495788,"model":"m","choices":[{"index":0,'
-    '"delta":%s,"logprobs":null,"finish_reason":null,"token_ids":null}]}'
-)
-VLLM_ENGINE_DEAD = (
-    b'data: {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", '
-    b'"type": "InternalServerError", "param": null, "code": 500}}\n\n'
-)
-"""What vLLM 0.32.0 sends when its EngineCore is killed; its API server lives on for a while, and ends the stream well."""
-
-
-def vllm_says(*deltas: str, dead: bytes = VLLM_ENGINE_DEAD) -> Callable[[Call], Awaitable[None]]:
-    said = [b"data: %b\n\n" % (VLLM_EVENT % each).encode() for each in deltas]
-
-    async def answer(call: Call) -> None:
-        call.send(STREAM_HEAD + b"".join(map(chunk, said)))
-        await asyncio.sleep(0.05)  # so that this is with the client
-        call.send(b"".join(map(chunk, [dead, b"data: [DONE]\n\n"])) + b"0\r\n\r\n")
-
-    return answer
-
-
-@pytest.mark.parametrize("texts", [[], ["one"], ["one", " two"]])
-def test_an_engine_that_says_that_it_is_dead_is_dead(
-    texts: list[str], engines: Engines, tmp_path: Path
-) -> None:
-    pair = [engines.new(), engines.new()]
-    said = ['{"role":"assistant","content":""}'] * bool(texts)
-    answer = in_turn(vllm_says(*said, *(f'{{"content":"{text}"}}' for text in texts)), goes_on(" end"))
-    for engine in pair:
-        engine.answer = answer
-    with (
-        running(tmp_path, [two(pair, engine="external", resume="vllm")]) as gateway,
-        gateway.client() as client,
-    ):
-        assert text_of(events(client.ask(post(body())).body)) == "".join(texts) + " end"
-        assert gateway.metric("freehold_gateway_ejections_total", reason="lost") == 1
-
-
-def test_where_nobody_can_go_on_a_dead_engine_is_an_error_and_no_end(
-    engines: Engines, tmp_path: Path
-) -> None:
-    pair = [engines.new(), engines.new()]
-    for engine in pair:
-        engine.answer = vllm_says('{"role":"assistant","content":""}', '{"content":"{"}')
-    with (
-        running(tmp_path, [two(pair, engine="external", resume="vllm")]) as gateway,
-        gateway.client() as client,
-    ):
-        said = client.ask(post(body(response_format={"type": "json_object"}))).body
-        assert b'"code":"engine_failed"' in said
-        assert b"[DONE]" not in said
-        assert gateway.metric("freehold_gateway_cut_streams_total", reason="engine_lost") == 1
-
-
-def test_what_is_wrong_with_the_request_alone_ends_as_the_engine_says(
-    engines: Engines, tmp_path: Path
-) -> None:
-    pair = [engines.new(), engines.new()]
-    error = VLLM_ENGINE_DEAD.replace(b"InternalServerError", b"BadRequestError").replace(b"500", b"400")
-    for engine in pair:
-        engine.answer = vllm_says('{"role":"assistant","content":""}', '{"content":"{"}', dead=error)
-    with (
-        running(tmp_path, [two(pair, engine="external", resume="vllm")]) as gateway,
-        gateway.client() as client,
-    ):
-        assert error in client.ask(post(body())).body
-        assert sum(len(engine.calls) for engine in pair) == 1
 
 
 def test_after_an_error_in_band_a_pooled_connection_is_as_good_as_ever(
