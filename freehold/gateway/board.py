@@ -28,6 +28,7 @@ PUBLISHED_BYTES_MAX = 1024 * 1024
 """Longest published text. Source: our own bound; metrics of 64 models in all their series take some 300 kB."""
 
 _CELL_BYTES = 8  # One int64.
+_MOST = 2**63 - 1  # What a cell holds.
 _PLACE = 1 + VALUES
 _HEAD = 8  # The cells before a column's table; the next five are among them.
 _PID, _CONNECTIONS, _TURN, _LENGTHS = 0, 1, 2, 3
@@ -245,12 +246,15 @@ class Row:
         return int(self.own[self.at + 1 + what])
 
     def put(self, what: int, value: int) -> None:
-        """Set this worker's number."""
-        self.own[self.at + 1 + what] = value
+        """Set this worker's number; one that is too large for a cell stands there as the largest."""
+        try:
+            self.own[self.at + 1 + what] = value
+        except ValueError:
+            self.own[self.at + 1 + what] = _MOST if value > 0 else -_MOST
 
     def add(self, what: int, by: int) -> None:
-        """Change this worker's number."""
-        self.own[self.at + 1 + what] += by
+        """Change this worker's number, at most to the largest that a cell holds."""
+        self.put(what, self.own[self.at + 1 + what] + by)
 
     def others(self, what: int) -> int:
         """Return the sum of the other workers' numbers."""

@@ -13,7 +13,9 @@ import msgspec
 from freehold.gateway.appetite import ANSWER_TOKENS
 from freehold.gateway.refuse import Refusal, invalid
 
-_TOKENS_MOST = 10**12  # More is no limit but a number; it keeps sums in reach of plain integers.
+# More is no limit but a number, of one answer or of all; a worker's 20,000 connections times 64 workers times this is
+# less than 2^63, so that sums fit the board's numbers.
+_TOKENS_MOST = 10**12
 
 
 class Asked(msgspec.Struct):
@@ -44,7 +46,7 @@ class Asked(msgspec.Struct):
         if self.n is None and self.best_of is None and not self.prompt:
             return limit
         answers = max(1, _number(self.n), _number(self.best_of)) * _prompts(self.prompt)
-        return (limit or ANSWER_TOKENS) * answers if answers > 1 else limit
+        return min(_TOKENS_MOST, (limit or ANSWER_TOKENS) * answers) if answers > 1 else limit
 
 
 def _number(value: Any) -> int:

@@ -5,8 +5,9 @@ or is refused for want of room is its model's `admission`; this file does not ho
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -258,14 +259,27 @@ class Gateway:
         if date_s != self._date_s:
             self._date_s = date_s
             self.date_line = f"date: {formatdate(date_s, usegmt=True)}\r\n".encode()
-        self.keeping.turn()
-        if self.callers is not None:
-            self.callers.tick()
-        if self.fallbacks is not None:
-            self.fallbacks.tick(now_s)
+        self._go_through(self._upkeep(now_s))
+
+    def _upkeep(self, now_s: float) -> Iterator[Callable[[], object]]:
+        """Give what is to be done now and then: time limits first, since somebody waits for them."""
         for connection in list(self.connections):
-            connection.check(now_s)
-        for model in self.directory.models.values():
-            model.admission.line.tidy(now_s)
+            yield partial(connection.check, now_s)
+        if self.callers is not None:
+            yield self.callers.tick
+        if self.fallbacks is not None:
+            yield partial(self.fallbacks.tick, now_s)
+        for model in list(self.directory.models.values()):
+            yield partial(model.admission.line.tidy, now_s)
         if self.crew is not None:
-            self.crew.tick(self)
+            yield partial(self.crew.tick, self)
+        yield self.keeping.turn
+
+    def _go_through(self, work: Iterator[Callable[[], object]]) -> None:
+        """Do one thing after the other; one that fails ends in the guard (`run`), and the rest is done after it."""
+        try:
+            for each in work:
+                each()
+        except Exception:
+            asyncio.get_running_loop().call_soon(self._go_through, work)
+            raise

@@ -1,8 +1,8 @@
 """The room at one target when several workers send there: as `limit.Gate`, but counted over all of them on the board.
 
 A worker looks at the sum, then adds itself to it; another may do the same in between. So a target may have up to one
-request per other worker more than its limit, never further, and by as many requests more tokens than its budget. What
-is learned from first bytes is each worker's own opinion. It does not decide which worker goes next; `turn` does.
+request per other worker more than its limit, never further, and by as many requests more tokens than its budget. A
+cost beyond _COST_MOST is seen by the others as that. What is learned from first bytes is each worker's own opinion. It does not decide which worker goes next; `turn` does.
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from freehold.gateway.board import Row
 
 _IN_FLIGHT, _TOKENS, _AWAITED = 0, 1, 2
+_COST_MOST = 2 * 10**12
+"""Most tokens of one request on the board. Source: twice what a body can ask for (`body`); 64 workers' 20,000 requests of
+that are less than 2^63, so that what is added can always be taken back."""
 
 
 class SharedGate(Gate):
@@ -61,6 +64,8 @@ class SharedGate(Gate):
     def _tell(self, requests: int, tokens: int, *, awaited: int) -> None:
         # As three times `Row.add`; calls less, since every request passes here twice.
         own, at = self._row.own, self._row.at + 1
+        if not -_COST_MOST <= tokens <= _COST_MOST:
+            tokens = _COST_MOST * requests
         own[at + _IN_FLIGHT] += requests
         own[at + _TOKENS] += tokens
         if awaited:

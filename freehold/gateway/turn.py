@@ -70,10 +70,9 @@ class Turn:
         row.put(_WAITING, waiting)
 
     def _join(self) -> None:
-        """Begin to wait where the others are: neither credit nor debt is kept from the last time."""
+        """Begin to wait where the others are, or at nought where nobody waits: no credit and no debt is kept."""
         times = [numbers[_TIME] for _, numbers in self._row.each() if numbers[_WAITING]]
-        if times:
-            self._row.put(_TIME, min(times))
+        self._row.put(_TIME, min(times, default=0))
         self._marked = self._row.others(_STARTS)
         self._row.put(_WEIGHT, round(self._weight * _FINE))
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway import board
+from freehold.gateway.links import GatewayLinks
 from freehold.gateway.listener import listen
 from freehold.ledger.record import read_frames
 from freehold.ledger.spool import segments
-from gateway_rig.client import Client, CutError, ask, get
+from gateway_rig.client import Client, CutError, ask, get, post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, chunk, delta, healthy
 from gateway_rig.keys import Keys
 from gateway_rig.workers import Workers, working
@@ -288,3 +290,56 @@ def test_each_writes_its_own_spool(engine: Engine, tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_refused_also_to_another_gateway_of_ours(two: Workers) -> None:
     with pytest.raises(OSError, match="in use"):
         listen("127.0.0.1", two.port)
+
+
+class Describing(Workers):
+    """Workers that know the model's context, so that a request's cost is bounded by it."""
+
+    def tell(self, links: GatewayLinks, engine: Engine, slots: int) -> None:
+        entry = ModelEntry(name="m", engine="external", created_s=7, max_context_tokens=4096)
+        endpoint = Endpoint(id="m-0", model="m", url=engine.url, engine="external", state=ReplicaState.READY,
+                            slots=slots)  # fmt: skip
+        links.send(Snapshot(generation=1, models=(entry,), endpoints=(endpoint,)))
+
+
+def huge(extra: str = "", **counts: int) -> bytes:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 10**12, **counts}
+    return post(body, extra=extra)
+
+
+def test_a_request_of_any_size_takes_a_place_and_gives_it_back(engine: Engine, tmp_path: Path) -> None:
+    with working(tmp_path, engine, slots=2) as workers, clients(workers, 6) as asking:
+        for client in asking:
+            assert client.ask(huge(n=10**12)).status == 200
+        wait_until(lambda: workers.health()["models"]["m"]["in_flight"] == 0)
+        assert [client.ask(ask("m")).status for client in asking] == [200] * 6
+
+
+def test_a_request_of_any_size_keeps_nobody_elses_time_limits_waiting(engine: Engine, tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def silent(call: Call) -> None:
+        await go_on.wait()
+        await healthy(call)
+
+    engine.answer = silent
+    keys = Keys(tmp_path)
+    keys.add("budgeted", monthly_tokens=10**15)
+    keys.add("other")
+    workers = Describing(tmp_path, engine, slots=8, workers=2, **keys.settings)
+    try:
+        with clients(workers, 8) as asking:
+            # More than there are workers: at one of them a key comes for the second time.
+            for client in asking[:4]:
+                client.send(huge(best_of=10**12, extra=keys.bearer("budgeted")))
+            wait_until(lambda: len(engine.calls) >= 2)
+            started_s = time.monotonic()
+            for client in asking[4:]:
+                client.send(ask("m", extra=keys.bearer("other") + "x-freehold-timeout: 1\r\n"))
+            assert [client.read_answer().status for client in asking[4:]] == [504] * 4
+            assert time.monotonic() - started_s < 3
+            engine.do(go_on.set)
+            assert [client.read_answer().status for client in asking[:4]] == [200] * 4
+        assert not workers.logged("bug")
+    finally:
+        workers.close()

@@ -80,6 +80,19 @@ def test_a_full_column_costs_the_others_sight_and_nothing_else(
     assert sum(two.row(str(number)).others(1) for number in range(4)) == 20
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_number_that_is_too_large_is_the_largest(parent: Board, sign: int):
+    one, two, _ = seats(parent)
+    row = one.row("a")
+    row.put(0, sign * 10**30)
+    row.add(1, sign * (2**63 - 10))
+    row.add(1, sign * 100)
+    row.put(2, 7)
+    assert [row.get(what) for what in range(3)] == [sign * (2**63 - 1)] * 2 + [7]
+    assert two.row("a").others(0) == sign * (2**63 - 1)
+    assert two.row("a").total(2) == 7
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(-5, 5), st.booleans()), max_size=60)
 )

@@ -55,6 +55,16 @@ def test_with_unknown_slots_one_more_may_come_when_nobody_anywhere_waits_for_a_f
     assert not two.has_room(1)
 
 
+def test_a_cost_beyond_all_bounds_takes_its_place_and_gives_it_back(fd: int):
+    one, two, _ = gates(fd, slots=2)
+    huge = 10**24
+    assert one.enter(huge)
+    assert one.present() == two.present() == 1
+    one.leave(huge, began=False)
+    assert one.present() == two.present() == 0
+    assert [two.enter(1) for _ in range(3)] == [True, True, False]
+
+
 @given(st.lists(st.tuples(st.integers(0, WORKERS - 1), st.sampled_from(["look", "enter", "leave"]))))
 def test_the_bound_when_looking_and_entering_are_apart(steps: list[tuple[int, str]]):
     board = Board.create(WORKERS)

@@ -107,6 +107,19 @@ def test_who_comes_back_has_neither_credit_nor_debt(pair: tuple[Worker, Worker])
     assert one.served["a"] - before == pytest.approx(50, abs=5)
 
 
+def test_turns_begin_anew_when_nobody_waits_any_more(pair: tuple[Worker, Worker]):
+    """So that virtual time, a whole number with an end, is spent by one crowd and not by all that ever came."""
+    one, two = pair
+    one.turn.tell(1, 0, COST)
+    for _ in range(20):
+        one.turn.started(10**18)
+    one.turn.tell(0, 0, 0)
+    two.wait("b", 4)
+    one.wait("a", 4)
+    served = run(pair, 100)
+    assert served["a"] == pytest.approx(50, abs=5)
+
+
 def test_one_that_does_not_take_its_turn_is_passed_over_until_it_starts(pair: tuple[Worker, Worker]):
     one, two = pair
     one.wait("a", 2)
