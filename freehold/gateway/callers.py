@@ -48,7 +48,6 @@ class Callers:
         self._log = get_logger("gateway.callers")
         self._by_id: dict[str, Caller] = {}
         self._by_hash: dict[bytes, Caller] = {}
-        self._workers = settings.workers
         self.prices = settings.prices
         """By model, for budgets in dollars."""
         self._open = _OPEN | ({b"/metrics"} if settings.metrics_open else set())
@@ -133,14 +132,17 @@ class Callers:
             request.grant = Grant(caller, tokens, month)
             if limits.monthly_microusd is not None:
                 request.grant.bill = self._bill(caller, request, model, tokens)
+            if self._shared is not None and (month is not None or request.grant.bill is not None):
+                self._shared.tell(caller, self._budgets.spending.month)
         request.limit_lines = caller.allowance.lines()
         return None if over is None else refuse.over_limit(over, caller.record.limits, tokens=tokens)
 
     def _over_usd(self, caller: Caller, budget_microusd: int) -> Over | None:
-        charged_picousd = self._budgets.spending.month.get(usd_place(caller.id), 0)
-        # Each worker holds its part of the budget, so that together they keep to the whole.
-        own_microusd = budget_microusd // self._workers
-        return over_usd(charged_picousd, caller.reserved_picousd, budget_microusd=own_microusd)
+        month, reserved_picousd = self._budgets.spending.month, caller.reserved_picousd
+        charged_picousd = month.get(usd_place(caller.id), 0)
+        if self._shared is not None:
+            charged_picousd, reserved_picousd = self._shared.spent_picousd(caller, month)
+        return over_usd(charged_picousd, reserved_picousd, budget_microusd=budget_microusd)
 
     def _bill(self, caller: Caller, request: "Request", model: str, tokens: int) -> Bill:
         price, prompt = self.prices.get(model), prompt_tokens(len(request.body))

@@ -4,20 +4,24 @@ What was used fades at the limit's rate, shared out among the workers by what ea
 a key costs nothing, and one that was just started sees at once what the others hold. Between two looks (half a second)
 a worker may take what another has not let fade yet for used, and two may take the last place at the same moment: over
 any minute a key gets at most one request per other worker beyond its limit, and what it used through a worker that died
-is forgotten. Budgets of a month are kept in parts, one per worker, and held by their sum.
+is forgotten. Budgets of a month are kept in parts, one per worker, and held by their sum; dollars stand on the board in
+millionths, each part rounded up.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from freehold.gateway.bill import PICOUSD_PER_MICROUSD
 from freehold.gateway.limits import MINUTE_MS, Allowance, Bucket, Over, duration
+from freehold.gateway.spending import usd_place
 
 if TYPE_CHECKING:
     from freehold.gateway.board import Board, Row
     from freehold.gateway.caller import Caller
     from freehold.gateway.keys import Limits
 
-_IN_FLIGHT, _REQUESTS, _TOKENS, _MONTH, _RESERVED = range(5)
+_IN_FLIGHT, _REQUESTS, _TOKENS, _MONTH, _RESERVED, _USD, _USD_RESERVED = range(7)
+_NOTHING = (0, 0, 0, 0)  # What is said of a key that has spent nothing and reserves nothing.
 
 
 class SharedBucket(Bucket):
@@ -127,6 +131,7 @@ class SharedKeys:
         self.active: dict[SharedAllowance, None] = {}
         """Of whom something was used here and has not faded yet."""
         self._budgeted: dict[str, Caller] = {}
+        self._told: dict[str, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<SharedKeys {len(self.active)} active, {len(self._budgeted)} with a budget>"
@@ -139,14 +144,23 @@ class SharedKeys:
 
     def forget(self, caller: "Caller") -> None:
         """Give up a caller whose key is gone."""
-        self._budgeted.pop(caller.id, None)
-        self._row(caller).release()
+        row = self._row(caller)
+        if self._budgeted.pop(caller.id, None) is not None:
+            del self._told[caller.id]
+            for what in (_MONTH, _RESERVED, _USD, _USD_RESERVED):
+                row.put(what, 0)
+        row.release()
 
     def spent(self, caller: "Caller", month: Mapping[str, int]) -> tuple[int, int]:
-        """Return what a key has spent this month, and how much of it is only reserved, all workers' together."""
-        self.tell(caller, month)
+        """Return the tokens that a key has spent, and how many of them are only reserved, all workers' together."""
         row = self._row(caller)
-        return row.total(_MONTH), row.total(_RESERVED)
+        return month.get(caller.id, 0) + row.others(_MONTH), caller.reserved + row.others(_RESERVED)
+
+    def spent_picousd(self, caller: "Caller", month: Mapping[str, int]) -> tuple[int, int]:
+        """Return the same of its dollars: what others charged is rounded up, what they reserved down."""
+        row = self._row(caller)
+        charged = month.get(usd_place(caller.id), 0) + row.others(_USD) * PICOUSD_PER_MICROUSD
+        return charged, caller.reserved_picousd + row.others(_USD_RESERVED) * PICOUSD_PER_MICROUSD
 
     def tick(self, month: Mapping[str, int], now_ms: int) -> None:
         """Say how things are, for the keys that have something to say; to be called twice a second."""
@@ -157,13 +171,17 @@ class SharedKeys:
             self.tell(caller, month)
 
     def tell(self, caller: "Caller", month: Mapping[str, int]) -> None:
-        """Say what a caller has spent here."""
-        spent = month.get(caller.id, 0)
-        if spent or caller.id in self._budgeted:
-            self._budgeted[caller.id] = caller
-            row = self._row(caller)
-            row.put(_MONTH, spent)
-            row.put(_RESERVED, caller.reserved)
+        """Say what a caller has spent here, where that is news: before anything else is let in, and twice a second."""
+        picousd = month.get(usd_place(caller.id), 0)
+        spent = (month.get(caller.id, 0), caller.reserved, picousd, caller.reserved_picousd)
+        if spent == self._told.get(caller.id, _NOTHING):
+            return
+        self._budgeted[caller.id], self._told[caller.id] = caller, spent
+        row = self._row(caller)
+        row.put(_MONTH, spent[0])
+        row.put(_RESERVED, spent[1])
+        row.put(_USD, -(-picousd // PICOUSD_PER_MICROUSD))
+        row.put(_USD_RESERVED, caller.reserved_picousd // PICOUSD_PER_MICROUSD)
 
     @staticmethod
     def _row(caller: "Caller") -> "Row":

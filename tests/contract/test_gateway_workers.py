@@ -16,11 +16,15 @@ from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway import board
 from freehold.gateway.links import GatewayLinks
 from freehold.gateway.listener import listen
+from freehold.gateway.price import Price
+from freehold.gateway.spending import Spending
+from freehold.ledger.money import PICOUSD_PER_USD
 from freehold.ledger.record import read_frames
 from freehold.ledger.spool import segments
 from gateway_rig.client import Client, CutError, ask, get, post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, chunk, delta, healthy
 from gateway_rig.keys import Keys
+from gateway_rig.killing import answer as with_usage
 from gateway_rig.workers import Workers, working
 from waiting import wait_until
 
@@ -274,6 +278,43 @@ def test_a_budget_holds_over_all_workers_and_is_kept_as_one(engine: Engine, tmp_
         again = [client.ask(ask("m", extra=keys.bearer("poor"))).status for client in asking]
     assert 200 not in again, (spent, again)
     assert list(tmp_path.glob("budgets*.json"))
+
+
+def test_a_worker_knows_at_once_what_another_has_let_in(engine: Engine, tmp_path: Path) -> None:
+    held = Held(engine)
+    keys = Keys(tmp_path)
+    for name in "abcdef":
+        keys.add(name, monthly_tokens=100)
+    with (
+        working(tmp_path, engine, slots=16, **keys.settings) as workers,
+        clients(workers, 6) as streaming,
+        clients(workers, 6) as asking,
+    ):
+        for name, first, second in zip("abcdef", streaming, asking, strict=True):
+            first.send(ask("m", stream=True, extra=keys.bearer(name)))
+            first.read_head()
+            second.send(ask("m", stream=True, extra=keys.bearer(name)))
+        assert [client.read_head().status for client in asking] == [429] * 6
+        held.release()
+        assert [end_of(client) for client in streaming] == ["whole"] * 6
+
+
+def test_a_budget_in_dollars_is_one_budget_also_after_a_restart(engine: Engine, tmp_path: Path) -> None:
+    engine.answer = with_usage  # two tokens of answer, so a dollar a request
+    dollar = Price(input_picousd=0, cached_picousd=0, output_picousd=PICOUSD_PER_USD // 2)
+    keys = Keys(tmp_path)
+    keys.add("saver", monthly_microusd=100 * 10**6)
+    spent = Spending()
+    spent.enter(time.time())
+    spent.month["usd:id-saver"] = 80 * PICOUSD_PER_USD
+    (tmp_path / "budgets.json").write_bytes(spent.saved())
+    request = huge(extra=keys.bearer("saver"), max_tokens=2)
+    settings = {**keys.settings, "prices": {"m": dollar}}
+    answers = []
+    for _ in range(2):
+        with working(tmp_path, engine, workers=3, **settings) as workers, clients(workers, 6) as asking:
+            answers += [client.ask(request).status for client in asking * 2]
+    assert answers == [200] * 20 + [429] * 4
 
 
 def test_each_writes_its_own_spool(engine: Engine, tmp_path: Path) -> None:

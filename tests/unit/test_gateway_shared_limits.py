@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from freehold.gateway.board import Board
 from freehold.gateway.caller import Caller
 from freehold.gateway.keys import KeyRecord, Limits
 from freehold.gateway.shared_limits import SharedAllowance, SharedKeys
+from freehold.ledger.money import PICOUSD_PER_USD
 
 WORKERS = 3
 TICK_MS = 500
@@ -118,15 +118,50 @@ def test_a_key_that_is_not_used_any_more_costs_nothing(fd: int):
     assert not one.active
 
 
+def callers(keys: list[SharedKeys], months: list[dict[str, int]], **limits: int) -> list[Caller]:
+    record = KeyRecord(id="k", name="k", hash="00" * 32, created_s=0, limits=Limits(**limits))
+    made = [Caller(record, 0) for _ in keys]
+    for each, caller, month in zip(keys, made, months, strict=True):
+        each.take_over(caller, month, 0)
+    return made
+
+
 def test_budgets_are_held_by_their_sum(fd: int):
-    one, two, _ = crew(fd)
-    limits = Limits(monthly_tokens=100)
-    record = cast("KeyRecord", SimpleNamespace(id="k", hash="00", name="k", limits=limits, revoked_s=None,
-                                             expires_s=None))  # fmt: skip
-    first, second = Caller(record, 0), Caller(record, 0)
-    one.take_over(first, {"k": 60}, 0)
-    two.take_over(second, {}, 0)
+    keys = one, two, _ = crew(fd)
+    first, second, _ = callers(keys, [{"k": 60}, {}, {}], monthly_tokens=100)
     assert two.spent(second, {"k": 30}) == (90, 0)
     first.reserved = 5
     one.tick({"k": 70}, 500)
     assert two.spent(second, {"k": 30}) == (100, 5)
+
+
+def test_budgets_in_dollars_are_held_by_their_sum_which_is_rounded_up(fd: int):
+    keys = one, two, three = crew(fd)
+    months = [{"usd:k": 80 * PICOUSD_PER_USD}, {}, {"usd:k": 1}]
+    first, second, third = callers(keys, months, monthly_microusd=100 * 10**6)
+    assert two.spent_picousd(second, {"usd:k": 7}) == (80 * PICOUSD_PER_USD + 10**6 + 7, 0)
+    first.reserved_picousd = 10**6 + 1
+    one.tick(months[0], 500)
+    assert three.spent_picousd(third, months[2]) == (80 * PICOUSD_PER_USD + 1, 10**6)
+    one.tick({}, 1000)  # another month
+    assert three.spent_picousd(third, {})[0] == 0
+
+
+def test_a_sum_that_is_too_large_is_spent_all_the_same(fd: int):
+    keys = one, two, _ = crew(fd)
+    _, second, _ = callers(
+        keys, [{"k": 10**24, "usd:k": 10**40}, {}, {}], monthly_tokens=1, monthly_microusd=1
+    )
+    assert two.spent(second, {})[0] > 10**18
+    assert two.spent_picousd(second, {})[0] > 10**24
+    one.tick({}, 500)
+    assert two.spent(second, {}) == two.spent_picousd(second, {}) == (0, 0)
+
+
+def test_a_key_that_is_gone_leaves_nothing_on_the_board(fd: int):
+    keys = one, two, _ = crew(fd)
+    first, second, _ = callers(keys, [{"k": 5, "usd:k": 10**6}, {}, {}], monthly_tokens=9, monthly_microusd=9)
+    one.forget(first)
+    assert two.spent(second, {}) == two.spent_picousd(second, {}) == (0, 0)
+    one._board.look()
+    assert not one._board._rows
