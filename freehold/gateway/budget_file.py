@@ -1,4 +1,4 @@
-"""What keys have spent of their monthly budgets, kept on disk beside the loop, so that a restart forgets no month.
+"""What keys and fallbacks have spent of their budgets, kept on disk beside the loop, so that a restart forgets nothing.
 
 Saved about once a second where something changed: a kill -9 forgets at most what was spent since. It is a counter and
 no ledger: nobody can read from it who asked what.
@@ -29,11 +29,12 @@ def part_path(path: Path, worker: int) -> Path:
     return path.with_stem(f"{path.stem}-{worker}") if worker else path
 
 
-def gather(path: Path) -> None:
+def gather(path: Path) -> bool:
     """Put the parts of all workers of an earlier run together into the first; while no worker runs.
 
-    A part that cannot be read or moved is left for the next time.
+    Returns False where a part could not be read or moved: it is left for the next time.
     """
+    left = False
     for part in sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")):
         try:
             whole = Spending(path.read_bytes() if path.exists() else b"")
@@ -41,7 +42,28 @@ def gather(path: Path) -> None:
             replace_file(path, whole.saved())
             part.unlink()
         except (OSError, msgspec.DecodeError) as exc:
-            get_logger("gateway.budgets").error("budgets_not_gathered", part=part.name, reason=str(exc))
+            _failed(part, exc)
+            left = True
+    return not left
+
+
+def spread(path: Path, workers: int) -> None:
+    """Put the parts of an earlier run together, then give each worker an equal one; while no worker runs.
+
+    For budgets that are held in equal parts. Where it fails half-way, too much counts as spent rather than too little.
+    """
+    if not gather(path) or workers == 1 or not path.exists():
+        return
+    try:
+        parts = Spending(path.read_bytes()).parts(workers)
+        for worker in reversed(range(workers)):
+            replace_file(part_path(path, worker), parts[worker].saved())
+    except (OSError, msgspec.DecodeError) as exc:
+        _failed(path, exc)
+
+
+def _failed(part: Path, exc: Exception) -> None:
+    get_logger("gateway.budgets").error("budgets_not_gathered", part=part.name, reason=str(exc))
 
 
 class BudgetFile:

@@ -15,7 +15,7 @@ import msgspec
 
 from freehold.core.events import GatewayStats, Snapshot
 from freehold.gateway.board import Board
-from freehold.gateway.budget_file import gather, part_path
+from freehold.gateway.budget_file import gather, part_path, spread
 from freehold.gateway.link import SILENT_S, GatewayLink
 from freehold.gateway.settings import Settings
 
@@ -43,6 +43,8 @@ class GatewayLinks:
         self._log_dir = log_dir
         if settings.budgets_path:
             gather(Path(settings.budgets_path))
+        if settings.fallback_spent_path:
+            spread(Path(settings.fallback_spent_path), settings.workers)
         self._links = [
             GatewayLink(
                 self._settings(settings, index),

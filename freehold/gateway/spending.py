@@ -65,6 +65,14 @@ class Spending:
                 mine[key_id] = mine.get(key_id, 0) + tokens
         self._months = dict(sorted(self._months.items())[-_MONTHS_KEPT:])
 
+    def parts(self, count: int) -> list["Spending"]:
+        """Return the same in so many equal parts, which together are the whole."""
+        parts = [Spending() for _ in range(count)]
+        for number, part in enumerate(parts):
+            for name, month in self.months.items():
+                part.months[name] = {key: (spent + number) // count for key, spent in month.items()}
+        return parts
+
     def saved(self) -> bytes:
         """Return what to keep on disk."""
         return msgspec.json.encode(SpendingFile(months=self._months))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
@@ -17,12 +18,14 @@ from freehold.gateway import board
 from freehold.gateway.links import GatewayLinks
 from freehold.gateway.listener import listen
 from freehold.gateway.price import Price
+from freehold.gateway.settings import FallbackSettings
 from freehold.gateway.spending import Spending
 from freehold.ledger.money import PICOUSD_PER_USD
 from freehold.ledger.record import read_frames
 from freehold.ledger.spool import segments
 from gateway_rig.client import Client, CutError, ask, get, post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, chunk, delta, healthy
+from gateway_rig.fallbacks import fallback
 from gateway_rig.keys import Keys
 from gateway_rig.killing import answer as with_usage
 from gateway_rig.workers import Workers, working
@@ -315,6 +318,22 @@ def test_a_budget_in_dollars_is_one_budget_also_after_a_restart(engine: Engine, 
         with working(tmp_path, engine, workers=3, **settings) as workers, clients(workers, 6) as asking:
             answers += [client.ask(request).status for client in asking * 2]
     assert answers == [200] * 20 + [429] * 4
+
+
+def test_what_fallbacks_have_cost_is_kept_however_many_workers_follow(engine: Engine, tmp_path: Path) -> None:
+    engine.answer = with_usage  # two tokens of answer, so a dollar a request
+    dollar = {"input_picousd": 0, "cached_picousd": 0, "output_picousd": PICOUSD_PER_USD // 2}
+    cloud = fallback(engine, share=1.0, price=dollar, budget_picousd_per_day=10**15)
+    settings = {
+        "fallbacks": (msgspec.convert(cloud, FallbackSettings),),
+        "fallback_spent_path": str(tmp_path / "fallback.json"),
+    }
+    for workers_now, spent in ((3, 6), (1, 12), (2, 18)):
+        with working(tmp_path, engine, workers=workers_now, **settings) as workers:
+            with clients(workers, 6) as asking:
+                assert [client.ask(huge(max_tokens=2)).status for client in asking] == [200] * 6
+                wait_until(lambda spent=spent: workers.metric("freehold_gateway_fallback_spent_usd") == spent)
+            workers.stop()
 
 
 def test_each_writes_its_own_spool(engine: Engine, tmp_path: Path) -> None:
