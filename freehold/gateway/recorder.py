@@ -1,8 +1,8 @@
 """The gateway's pen: turns the end of each request into one ledger record and appends it to the spool.
 
 A record is written before the last bytes of its answer leave, with one write to tmpfs, so that whatever a client has
-is in the ledger although the process is killed a moment later. Nothing waits: a spool that is full costs a record, and
-`/health` and `/metrics` say so. Draining is the controller's business; what is told of it here is read from the files
+is in the ledger although the process is killed a moment later. Nothing waits: a spool that is full costs a record, one that
+somebody removed is written again, and `/health` and `/metrics` say so. Draining is the controller's business; what is told of it here is read from the files
 beside the spool, only when somebody asks.
 """
 
@@ -19,6 +19,7 @@ from freehold.gateway.usage import Usage
 from freehold.ledger.drainer import SpoolState, spool_state
 from freehold.ledger.record import Basis, Outcome, Record
 from freehold.ledger.spool import SpoolWriter
+from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics, Reading
 
 BEHIND_S = 30.0
@@ -62,6 +63,8 @@ class Recorder:
         self._folder = folder
         self._seq = 0
         self._told_dropped = 0
+        self._told_lost = ""
+        self._log = get_logger("gateway.ledger")
 
     def __repr__(self) -> str:
         return f"<Recorder {self._spool!r}>"
@@ -88,6 +91,17 @@ class Recorder:
         if self._spool.append(record):
             self._told_dropped = dropped
 
+    def tick(self) -> None:
+        """Find out whether somebody removed the spool, and say so; to be called now and then. One look at a file in use."""
+        spool = self._spool
+        if spool.look():
+            doing = "what the gateway still held is written again; other files that were not drained are lost"
+            self._log.error("spool_removed", doing=doing, removed=spool.removed_total)
+        elif spool.lost and spool.lost != self._told_lost:
+            doing = "records are kept in memory, until this process ends, and the folder is tried again"
+            self._log.error("spool_removed", doing=doing, removed=spool.removed_total, reason=spool.lost)
+        self._told_lost = spool.lost
+
     def health(self) -> dict[str, Any]:
         """Return what `/health` says of the ledger."""
         state = spool_state(self._folder)
@@ -96,12 +110,15 @@ class Recorder:
             "spool_bytes": state.waiting_bytes,
             "lag_s": round(state.lag_s, 1),
             "dropped": self._spool.dropped_total,
-            "error": self._spool.last_error or state.drain.last_error,
+            "removed": self._spool.removed_total,
+            "error": self._spool.lost or self._spool.last_error or state.drain.last_error,
         }
 
     def _status(self, state: SpoolState) -> str:
         if self._spool.dropped_total > self._told_dropped:
             return "dropping"
+        if self._spool.lost:
+            return "removed"
         return "behind" if state.lag_s > BEHIND_S or state.drain.last_error else "ok"
 
     def watch(self, metrics: Metrics) -> None:
@@ -114,6 +131,7 @@ class Recorder:
         counters: dict[str, Reading] = {
             "freehold_ledger_records_total": lambda: {(): spool.records_total},
             "freehold_ledger_dropped_total": lambda: {(): spool.dropped_total},
+            "freehold_ledger_spool_removed_total": lambda: {(): spool.removed_total},
             "freehold_ledger_drain_errors_total": lambda: {(): spool_state(folder).drain.errors_total},
         }
         for name, reading in gauges.items():

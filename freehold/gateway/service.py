@@ -152,6 +152,8 @@ class Gateway:
         left_s = self.settings.drain_grace_s - (self.now_s() - started_s)
         await self._until(lambda: not self.connections, max(1.0, left_s))
         whole = whole and not self.connections
+        if self.recorder is not None:
+            self.recorder.tick()
         await self._save()
         return whole
 
@@ -265,6 +267,8 @@ class Gateway:
         """Give what is to be done now and then: time limits first, since somebody waits for them."""
         for connection in list(self.connections):
             yield partial(connection.check, now_s)
+        if self.recorder is not None:
+            yield self.recorder.tick
         if self.callers is not None:
             yield self.callers.tick
         if self.fallbacks is not None:

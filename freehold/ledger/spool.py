@@ -3,7 +3,9 @@
 Appending is one `os.write` to tmpfs, so nobody waits for a disk. A process writes its own files (`<run>.<number>.spool`),
 each locked (flock) for as long as its writer lives, so that whoever drains them knows whether more can come, however
 the writer died. The size of all files together is bounded; a record that finds no room is dropped and counted, and the
-next record says how many were. Draining, and whether it falls behind, is `drainer`'s business.
+next record says how many were. What somebody removes under a living writer, as systemd-logind removes an ordinary user's
+files in /dev/shm at the last logout (RemoveIPC, logind.conf(5)), it writes again from the file that it still holds.
+Draining, and whether it falls behind, is `drainer`'s business.
 """
 
 import contextlib
@@ -93,9 +95,8 @@ def _may_be_ours(path: Path) -> bool:
 def make_folder(folder: Path) -> None:
     """Make a spool folder that only we can enter; raise Permanent where that cannot be."""
     try:
-        folder.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for each in (folder, folder.parent):
+        for each in (folder.parent, folder):
+            each.mkdir(mode=0o700, exist_ok=True, parents=True)
             if not _may_be_ours(each):
                 raise Permanent(f"{each} belongs to somebody else", hint="remove it, or ask its owner to")
             each.chmod(0o700)
@@ -116,7 +117,7 @@ def remove_folder(folder: Path) -> None:
 def segments(folder: Path) -> list[Segment]:
     """Return the spool files, those of one process in the order of writing."""
     found = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for name in os.listdir(folder):  # noqa: PTH208 - ten times as quick as iterdir, and gateways call it
             match = _NAME.fullmatch(name)
             if match:
@@ -134,7 +135,11 @@ class SpoolWriter:
         self.folder = folder
         self.dropped_total = 0
         self.records_total = 0
+        self.removed_total = 0
+        """How often its file was removed under it."""
         self.last_error = ""
+        self.lost = ""
+        """Why its file, which was removed, cannot be written again now; empty: it need not be."""
         self._max_bytes = max_bytes
         self._segment_bytes = min(segment_bytes, max_bytes)
         self._fd = -1
@@ -148,12 +153,31 @@ class SpoolWriter:
     def append(self, record: Record) -> bool:
         """Write one record; returns False when it was dropped, and counted, instead."""
         data = frame(record)
-        if self._size_bytes + len(data) > self._segment_bytes or self._fd < 0:
-            self._next_segment(len(data))
-        if self._fd < 0:
+        full = self._size_bytes + len(data) > self._segment_bytes or self._fd < 0
+        if full and not self._next_segment(len(data)):
             self.dropped_total += 1
             return False
         return self._write(data)
+
+    def look(self) -> bool:
+        """Write the file again if somebody removed it, and return whether that was done; to be called now and then.
+
+        Whoever drains it reads again what was drained before: a record's identity sees to it that it counts once.
+        """
+        if self._fd < 0 or os.fstat(self._fd).st_nlink:
+            return False
+        self.removed_total += not self.lost
+        try:
+            # Made and looked at first: where everybody may write, somebody else may have put another in its place.
+            make_folder(self.folder)
+            self._begin(os.pread(self._fd, self._size_bytes, 0))
+        except Permanent:
+            self.lost = "its folder was removed and cannot be made again"
+        except OSError as exc:
+            self.lost = f"it was removed and cannot be written again: {exc.strerror}"
+        else:
+            self.lost = ""
+        return not self.lost
 
     def close(self) -> None:
         """Let go of the file: from now on nothing more can come."""
@@ -189,30 +213,58 @@ class SpoolWriter:
     def _fail(self, exc: OSError) -> None:
         self.last_error = exc.strerror or str(exc)
 
-    def _next_segment(self, record_bytes: int) -> None:
-        """Begin another file, if there is room for it; else close up, and try again a little later."""
+    def _next_segment(self, record_bytes: int) -> bool:
+        """Begin another file, if there is room for it; else close up, try again a little later, and return False."""
         now_s = monotonic_s()
         if now_s < self._again_s:
-            return
-        self.close()
+            return False
         self._again_s = now_s + _AGAIN_S
-        used_bytes = sum(segment.size_bytes() for segment in segments(self.folder))
-        if used_bytes + max(record_bytes, min(self._segment_bytes, self._max_bytes // 4)) > self._max_bytes:
-            self._fail(OSError(errno.ENOSPC, f"the spool holds {used_bytes} bytes that were not drained"))
-            return
+        self.look()  # a full file that has no name any more must not be let go
+        if self.lost:
+            return False
+        self.close()
         try:
-            self._open()
+            self._find_room(record_bytes)
+            self._begin_in_folder()
         except OSError as exc:
             self._fail(exc)
-        else:
-            self._again_s = 0.0
+            return False
+        self._again_s = 0.0
+        return True
 
-    def _open(self) -> None:
+    def _find_room(self, record_bytes: int) -> None:
+        used_bytes = sum(segment.size_bytes() for segment in segments(self.folder))
+        if used_bytes + max(record_bytes, min(self._segment_bytes, self._max_bytes // 4)) > self._max_bytes:
+            raise OSError(errno.ENOSPC, f"the spool holds {used_bytes} bytes that were not drained")
+
+    def _begin_in_folder(self) -> None:
+        try:
+            self._begin()
+        except FileNotFoundError:
+            with contextlib.suppress(Permanent):  # then the next line says why
+                make_folder(self.folder)
+            self._begin()
+
+    def _begin(self, data: bytes = b"") -> None:
+        """Go on in another file, which begins with `data`; raises OSError, and then the old one is in use still."""
         self._number += 1
         path = self.folder / f"{self.run:016x}.{self._number:06d}.spool"
         fresh = path.with_suffix(".new")
-        fd = os.open(fresh, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # It gets its name when it is locked: a drainer never sees a file without a writer that will yet have one.
-        fresh.rename(path)
-        self._fd, self._size_bytes = fd, 0
+        fd = os.open(fresh, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _write_whole(fd, data)
+            # It gets its name when it is locked: a drainer never sees a file without a writer that will yet have one.
+            fresh.rename(path)
+        except OSError:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
+        self.close()
+        self._fd, self._size_bytes = fd, len(data)
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    if data and os.write(fd, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

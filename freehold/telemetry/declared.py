@@ -298,6 +298,11 @@ DECLARED: tuple[Declared, ...] = (
         help="Requests that could not be written down: the spool was full or failed.",
     ),
     Declared(
+        name="freehold_ledger_spool_removed_total",
+        kind="counter",
+        help="Times that somebody removed a spool file in use; what it held is written again where that can be.",
+    ),
+    Declared(
         name="freehold_ledger_spool_bytes",
         kind="gauge",
         help="Bytes of records that are not in the ledger file yet.",

@@ -1,5 +1,6 @@
 """Every request that went to an engine stands in the ledger once, with what the engine said or what was delivered."""
 
+import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -325,6 +326,53 @@ def test_a_full_spool_costs_records_and_no_time(tmp_path: Path, engine: Engine) 
         assert "not drained" in told["ledger"]["error"]
         assert statistics.median(late) < 3 * statistics.median(early) + 0.002
         assert sum(each.path.stat().st_size for each in segments(spool)) <= 20_000
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["on its end", "on its tick"])
+def test_a_spool_that_is_removed_is_written_again(tmp_path: Path, engine: Engine, *, at_once: bool) -> None:
+    spool = tmp_path / "freehold-1" / "spool"
+    make_folder(spool)
+    engine.reset()
+    engine.answer = as_vllm
+    with (
+        running(tmp_path, [model("m", engine)], spool_path=str(spool)) as gateway,
+        gateway.client() as client,
+    ):
+        for _ in range(3):
+            assert client.ask(ask("m")).status == 200
+        shutil.rmtree(spool.parent)
+        assert client.ask(ask("m")).status == 200
+        if at_once:
+            gateway.stop()
+        else:
+            wait_until(lambda: waiting_records(spool), what="the spool to be there again")
+            assert client.ask(ask("m")).status == 200
+            told = client.ask(get("/health")).json["ledger"]
+            assert (told["status"], told["removed"], told["dropped"]) == ("ok", 1, 0)
+            assert gateway.metric("freehold_ledger_spool_removed_total") == 1
+        assert [row["removed"] for row in gateway.logged("spool_removed")] == [1]
+        assert [record.seq for record in waiting_records(spool)] == [1, 2, 3, 4] + [5] * (not at_once)
+
+
+def test_a_removed_spool_that_cannot_be_made_again_is_told(tmp_path: Path, engine: Engine) -> None:
+    spool = tmp_path / "freehold-1" / "spool"
+    make_folder(spool)
+    engine.reset()
+    engine.answer = as_vllm
+    with (
+        running(tmp_path, [model("m", engine)], spool_path=str(spool)) as gateway,
+        gateway.client() as client,
+    ):
+        assert client.ask(ask("m")).status == 200
+        shutil.rmtree(spool.parent)
+        spool.parent.write_text("in the way")
+        wait_until(lambda: client.ask(get("/health")).json["ledger"]["status"] == "removed")
+        assert client.ask(ask("m")).status == 200
+        assert "cannot be made" in client.ask(get("/health")).json["ledger"]["error"]
+        assert len(gateway.logged("spool_removed")) == 1
+        spool.parent.unlink()
+        wait_until(lambda: client.ask(get("/health")).json["ledger"]["status"] == "ok")
+        assert [record.seq for record in waiting_records(spool)] == [1, 2]
 
 
 @pytest.mark.timeout(120)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -67,6 +68,23 @@ def test_what_is_in_the_file_is_forgotten_by_the_spool(spool: Path, path: Path) 
     drainer.round()
     assert rows(path) == list(range(1, 1002))
     assert segments(spool) == []
+
+
+def test_a_spool_that_is_removed_counts_once_whatever_of_it_was_drained(spool: Path, path: Path) -> None:
+    writer, drainer = write(spool, 1, 101), Drainer(spool, path)
+    drainer.round()
+    writer.append(record(101, run=writer.run))
+    shutil.rmtree(spool)
+    drainer.round()
+    assert spool_state(spool).waiting_bytes == 0
+    assert writer.look()
+    assert spool_state(spool).waiting_bytes > 0
+    drainer.round()
+    assert rows(path) == list(range(1, 102))
+    writer.append(record(102, run=writer.run))
+    drainer.round()
+    assert rows(path) == list(range(1, 103))
+    assert spool_state(spool).waiting_bytes == 0
 
 
 DIES_AFTER_THE_COMMIT = """

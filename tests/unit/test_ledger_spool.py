@@ -1,6 +1,7 @@
 """The spool: bounded, counted, on tmpfs where there is one, and its files tell whether their writer lives."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -55,11 +56,96 @@ def test_a_full_spool_drops_and_counts_and_takes_again_when_there_is_room(
     assert writer.append(record(22))
 
 
-def test_a_folder_that_is_gone_costs_records_and_not_requests(tmp_path: Path) -> None:
-    writer = SpoolWriter(tmp_path / "never made")
+def test_a_folder_that_cannot_be_made_costs_records_and_not_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(spool, "monotonic_s", lambda: now_s)
+    (tmp_path / "file").write_text("")
+    writer = SpoolWriter(tmp_path / "file" / "spool")
     assert not writer.append(record(1))
     assert writer.dropped_total == 1
-    assert writer.last_error == "No such file or directory"
+    assert writer.last_error == "Not a directory"
+    (tmp_path / "file").unlink()
+    now_s = 2.0
+    assert writer.append(record(2)), "it is made as soon as it can be"
+    assert writer.last_error == ""
+
+
+def seqs(folder: Path) -> list[int]:
+    return [each.seq for each in waiting_records(folder)]
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "all"])
+def test_what_was_written_is_written_again_when_somebody_removes_it(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "freehold-1" / "stack"
+    make_folder(folder)
+    writer = SpoolWriter(folder)
+    assert all(writer.append(record(seq)) for seq in range(1, 4))
+    assert not writer.look()
+    if what == "file":
+        segments(folder)[0].path.unlink()
+    else:
+        shutil.rmtree(folder if what == "folder" else folder.parent)
+    assert writer.append(record(4)), "nobody has looked yet"
+    assert seqs(folder) == []
+    assert writer.look()
+    assert not writer.look()
+    assert writer.append(record(5))
+    assert seqs(folder) == [1, 2, 3, 4, 5]
+    assert [each.has_writer() for each in segments(folder)] == [True]
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert (writer.removed_total, writer.dropped_total, writer.lost) == (1, 0, "")
+
+
+def test_a_removed_file_that_is_full_is_not_let_go(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    make_folder(folder)
+    writer = SpoolWriter(folder, segment_bytes=3 * SIZE)
+    for seq in (1, 2, 3):
+        writer.append(record(seq))
+    shutil.rmtree(folder)
+    assert writer.append(record(4))
+    assert seqs(folder) == [1, 2, 3, 4]
+    assert writer.removed_total == 1
+
+
+def test_a_removed_file_is_kept_until_it_can_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(spool, "monotonic_s", lambda: now_s)
+    folder = tmp_path / "spool"
+    make_folder(folder)
+    writer = SpoolWriter(folder, segment_bytes=3 * SIZE)
+    writer.append(record(1))
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    writer.look()
+    assert writer.lost
+    assert [writer.append(record(seq)) for seq in range(2, 6)] == [True, True, False, False]
+    assert writer.removed_total == 1
+    assert writer.dropped_total == 2
+    folder.unlink()
+    now_s = 2.0
+    writer.look()
+    assert not writer.lost
+    assert writer.append(record(6))
+    assert seqs(folder) == [1, 2, 3, 6]
+
+
+def test_what_another_put_in_the_folders_place_is_not_written_to(tmp_path: Path) -> None:
+    folder, theirs = tmp_path / "freehold-1" / "stack", tmp_path / "theirs"
+    make_folder(folder)
+    theirs.mkdir()
+    writer = SpoolWriter(folder)
+    writer.append(record(1))
+    shutil.rmtree(folder.parent)
+    folder.parent.symlink_to(theirs)
+    writer.look()
+    assert writer.lost
+    assert str(tmp_path) not in writer.lost, "everybody may read /health"
+    assert not segments(folder)
 
 
 def test_the_folder_is_ours_alone(tmp_path: Path) -> None:
