@@ -317,3 +317,36 @@ def test_a_real_model_is_replaced_while_it_answers(box: Box, weights_path: Path)
         assert len(stack.replicas()) == 1
         assert stack.end() == 0
     box.assert_nothing_left()
+
+
+TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "stays", "whole"),
+    [({}, True, True), (TOOLS, True, False), ({}, False, False)],
+    ids=["plain text", "tools", "a model that is gone"],
+)
+def test_a_stream_that_outlasts_its_replicas_grace(
+    box: Box, asked_for: dict[str, Any], *, stays: bool, whole: bool
+) -> None:
+    """It goes on at the replica that has taken over, where it can be continued and there is one; else it ends in band."""
+    others = fake("other")
+
+    def write(*models: str) -> None:
+        config(box, others, *models, more="gateway: {drain_grace: 500ms, queue: {max_wait: 1s}}\n")
+
+    write(fake(tokens_per_s=20))
+    with box.foreground() as stack:
+        stream = Streaming(stack.url, "fake", **{"max_tokens": 100, **asked_for})
+        stream.lives()
+        write(*([fake(tokens_per_s=20, slots=5)] if stays else []))
+        assert reload(box).code == 0
+        if whole:
+            assert stream.whole() == "".join(f" w{index}" for index in range(100))
+        else:
+            wait_until(lambda: stream.error, what="the stream's end")
+            assert not stream.done.is_set()
+        stream._thread.join(30)
+        assert stack.end() == 0
+    box.assert_nothing_left()
