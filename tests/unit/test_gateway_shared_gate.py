@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from freehold.gateway import body, shared_gate
 from freehold.gateway.board import Board
+from freehold.gateway.estimate import Estimate
+from freehold.gateway.files import CONNECTIONS_MAX
 from freehold.gateway.shared_gate import SharedGate
 
 WORKERS = 3
@@ -63,6 +66,13 @@ def test_a_cost_beyond_all_bounds_takes_its_place_and_gives_it_back(fd: int):
     one.leave(huge, began=False)
     assert one.present() == two.present() == 0
     assert [two.enter(1) for _ in range(3)] == [True, True, False]
+
+
+def test_as_many_of_the_largest_requests_as_there_can_be_fit_the_board():
+    largest = Estimate().cost_tokens(2**30, body._TOKENS_MOST)
+    assert largest < shared_gate._COST_MOST
+    workers_most = 64  # of `gateway.workers`
+    assert shared_gate._COST_MOST * CONNECTIONS_MAX * workers_most < 2**63
 
 
 @given(st.lists(st.tuples(st.integers(0, WORKERS - 1), st.sampled_from(["look", "enter", "leave"]))))
