@@ -9,12 +9,12 @@ import pytest
 _PATHS = [str(Path(__file__).parents[2] / "benchmarks" / part) for part in ("", "gateway")]
 sys.path[:0] = _PATHS  # first, since `build` may be installed, too
 
-from holding import dead, freeze  # noqa: E402 -- after the path
+import hold  # noqa: E402 -- after the path
+from holding import dead, freeze, refuse  # noqa: E402 -- after the path
 from holding.asking import CHAT, Asked  # noqa: E402 -- the same
 from stack import Bar, CannotMeasureError  # noqa: E402 -- the same
 
-for path in _PATHS:
-    sys.path.remove(path)
+sys.path[:] = [path for path in sys.path if path not in _PATHS]
 
 REFUSED = [
     Asked(at_s=0.03 * number, took_s=0.002, status=503, headers={"retry-after": "1"}) for number in range(120)
@@ -77,3 +77,63 @@ def test_a_stream_is_read_as_its_caller_reads_it() -> None:
     one.take(b"data: [DONE]")
     assert one.ended
     assert not one.whole
+
+
+def refused(**changes: float) -> dict[str, Any]:
+    """Return what the load client says of a turn."""
+    counts = {"started": 100, "refused": 100, "window_requests": 80, "window_s": 2.0, "cpu_sched_ns": 4e6}
+    return counts | {"wait_us_p50": 110.0, "wait_us_p99": 190.0} | changes
+
+
+def test_what_a_refusal_costs_is_measured_where_everything_is_refused() -> None:
+    fine = refuse.summary([refused(), refused(), refused(cpu_sched_ns=9e9)])
+    assert fine == {"cpu_us": 50.0, "per_s": 40.0, "p50_us": 110.0, "p99_us": 190.0}
+    assert not missed(refuse.bars("503", fine, fine))
+    for odd in (
+        {"refused": 99},
+        {"started": 0, "refused": 0, "window_requests": 0},
+    ):
+        with pytest.raises(CannotMeasureError):
+            refuse.summary([refused(), refused(**odd)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"cpu_us": 1001.0}, "CPU time of a refusal, 503"),
+        ({"p50_us": 5001.0}, "p50 in a flood, 503"),
+        ({"p99_us": 50001.0}, "p99 in a flood, 503"),
+    ],
+)
+def test_a_refusal_has_bars(changes: dict[str, float], name: str) -> None:
+    fine = refuse.summary([refused()])
+    assert missed(refuse.bars("503", fine, fine | changes)) == {name}
+
+
+def fine_part() -> list[Bar]:
+    return [Bar(name="a", value=1, limit=2)]
+
+
+def bad_part() -> list[Bar]:
+    return [*fine_part(), Bar(name="b", value=3, limit=2)]
+
+
+def blind_part() -> list[Bar]:
+    raise CannotMeasureError("no such thing here")
+
+
+@pytest.mark.parametrize(
+    ("parts", "code"),
+    [
+        ([fine_part, fine_part], 0),
+        ([fine_part, blind_part], 1),
+        ([blind_part, bad_part, fine_part], 3),
+        ([bad_part, blind_part], 3),
+    ],
+)
+def test_a_part_that_misses_outweighs_one_that_could_not_be_measured(
+    parts: list[Any], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "PARTS", {f"part-{number}": part for number, part in enumerate(parts)})
+    monkeypatch.setattr(sys, "argv", ["hold.py"])
+    assert hold.main() == code
