@@ -58,6 +58,11 @@ class Caller:
     """Refused: how long the queue kept it, as the refusal says."""
 
     @property
+    def was_to_have_one(self) -> bool:
+        """Whether its time to a first token counts: it got one, or left because it did not."""
+        return self.ttft_s is not None or self.fate == "left"
+
+    @property
     def good(self) -> bool:
         """Whether it was served as one should be."""
         return self.fate == "whole" and self.ttft_s is not None and self.ttft_s <= SLO_TTFT_S
@@ -89,8 +94,9 @@ class Turn:
         return self.count("left") / max(1, len(self.callers) - self.count("refused"))
 
     def ttft_s(self, share: float) -> float:
-        """Time to first token of those who got one."""
-        return quantile([c.ttft_s for c in self.callers if c.ttft_s is not None], share)
+        """Time to first token of those who got one or left before it; for these it is all of their patience."""
+        waited_s = [PATIENCE_S if c.ttft_s is None else c.ttft_s for c in self.callers if c.was_to_have_one]
+        return quantile(waited_s, share)
 
     def refusal_s(self, share: float) -> float:
         """Time to a refusal beyond the wait in the queue."""

@@ -81,7 +81,7 @@ class Bench:
     features: tuple[str, ...] = ()  # what our gateway runs with
     gateways: list[Running] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # which gateway, and what was wrong
     tag: int = 0
 
 
@@ -139,7 +139,7 @@ def each(
         try:
             found[gateway.name] = what(gateway)
         except CannotMeasureError as exc:
-            bench.failed.append(str(exc))
+            bench.failed.append((gateway.name, str(exc)))
     return found
 
 
@@ -162,14 +162,14 @@ def cpu_ns(report: dict[str, Any]) -> int:
     return sched if abs(sched - ticks) <= CPU_GAP_SHARE * ticks + CPU_GAP_NS else ticks
 
 
-def must_be_whole(name: str, shape: Shape, report: dict[str, Any]) -> None:
+def must_be_whole(shape: Shape, report: dict[str, Any]) -> None:
     if report["whole"] != report["started"] or report["unfinished"]:
         wrong = {
             key: report[key]
             for key in ("truncated", "inband", "refused", "broken", "unfinished")
             if report[key]
         }
-        raise CannotMeasureError(f"{name}, {shape.name}: answers were wrong: {wrong} {report['first_error']}")
+        raise CannotMeasureError(f"{shape.name}: answers were wrong: {wrong} {report['first_error']}")
 
 
 def lagged(shape: Shape, per_s: float) -> bool:
@@ -182,7 +182,7 @@ def take_turn(bench: Bench, gateway: Running, shape: Shape) -> Turn:
     report = run_client(
         "load", bench.cores.load, port=gateway.port, cpu=cpu, **arguments(shape, bench.turn_s)
     )
-    must_be_whole(gateway.name, shape, report)
+    must_be_whole(shape, report)
     done = report["window_requests"] if shape.unit == "request" else report["window_chunks"]
     return Turn(
         cpu_us=cpu_ns(report) / done / 1000
@@ -214,7 +214,7 @@ def turn_or_nothing(bench: Bench, gateway: Running, shape: Shape) -> Turn:
         # one more try where a neighbour spoilt it
         return take_turn(bench, gateway, shape) if turn.cpu_us is None else turn
     except CannotMeasureError as exc:
-        bench.failed.append(str(exc))
+        bench.failed.append((gateway.name, str(exc)))
         return Turn(cpu_us=None, wait_us_p50=None, wait_us_p99=None, per_s=0.0)
 
 
@@ -228,7 +228,7 @@ def idle_streams(bench: Bench, gateway: Running, count: int) -> dict[str, float]
     hold = {"port": gateway.port, "conns": count, "stream": 1, "prompt": "bench:chunks=1;hold=1"}
     with Held(bench.cores.load, **hold) as held:
         if held.ready != count:
-            raise CannotMeasureError(f"{gateway.name}: only {held.ready} of {count} streams started")
+            raise CannotMeasureError(f"only {held.ready} of {count} streams started")
         grown = rss_bytes(pids) - before
     return {"streams": count, "rss_kib_per_stream": grown / 1024 / count}
 
@@ -272,7 +272,7 @@ def others(bench: Bench, gateway: Running) -> dict[str, list[float]]:
     for _ in range(AB_WINDOWS):
         asked = {**arguments(shape, AB_WINDOW_S), "warm_ms": 50}
         report = run_client("load", bench.cores.load, port=gateway.port, **asked)
-        must_be_whole(gateway.name, shape, report)
+        must_be_whole(shape, report)
         windows["p50"].append(report["wait_us_p50"])
         windows["p99"].append(report["wait_us_p99"])
     return windows
@@ -352,16 +352,26 @@ def aborts(bench: Bench, gateway: Running, count: int) -> dict[str, Any]:
     }
 
 
-def cut_streams(bench: Bench, gateway: Running, count: int) -> dict[str, Any]:
-    """Streams whose engine dies after five chunks: what does the client see?"""
+def cut_streams(bench: Bench, name: str, count: int) -> dict[str, Any]:
+    """Streams whose engine dies after five chunks, with another engine there: what does the client see?
+
+    Each engine cuts each stream that it begins and none that it goes on with, so all that come whole were continued.
+    """
     prompt = "bench:chunks=50;cut=5;delay_ms=2"
-    report = run_client(
-        "load", bench.cores.load, port=gateway.port, conns=4, count=count, stream=1, chunks=50, prompt=prompt
-    )
-    return {
-        key: report[key]
-        for key in ("started", "whole", "inband", "truncated", "refused", "broken", "unfinished")
-    }
+    asked = {"conns": 4, "count": count, "stream": 1, "chunks": 50, "prompt": prompt}
+    mocks = [start_mock(bench.folder, bench.cores.load) for _ in range(2)]
+    try:
+        with one_gateway(bench, name, [mock.port for mock in mocks]) as gateway:
+            report = run_client("load", bench.cores.load, port=gateway.port, **asked)
+        said = [stats(mock) for mock in mocks]
+    finally:
+        for mock in mocks:
+            stop(mock.process)
+    found = {"cut": sum(one["cuts"] for one in said), "continued": sum(one["continued"] for one in said)}
+    if found["cut"] < count:
+        raise CannotMeasureError(f"of {count} streams only {found['cut']} were cut")
+    words = ("started", "whole", "inband", "truncated", "refused", "broken", "unfinished")
+    return found | {word: report[word] for word in words}
 
 
 def one_of_four(bench: Bench, name: str, count: int) -> dict[str, Any]:
@@ -381,5 +391,5 @@ def one_of_four_in(bench: Bench, name: str, mode: str, count: int) -> dict[str, 
         for mock in mocks:
             stop(mock.process)
     if not met:
-        raise CannotMeasureError(f"{name}: no request met the engine that fails by {mode}")
+        raise CannotMeasureError(f"no request met the engine that fails by {mode}")
     return {"requests": count, "served": report["whole"], "met": met, "first_error": report["first_error"]}

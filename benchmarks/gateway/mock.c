@@ -12,8 +12,9 @@
  *   spread=1    each stream has its own phase; else all streams send in step, as continuous batching does
  *   batch=N     chunks per write (default 1)
  *   hold=1      after the last chunk: silence, until the client leaves
- *   cut=N       closes the connection after N chunks, as a dying engine would
+ *   cut=N       closes the connection after N chunks, as a dying engine would; a stream that goes on from there is not cut
  *   tag=N       names the stream in the abort list
+ * A stream whose last message is the assistant's goes on with it: its numbers begin behind the last one in that text.
  * Deliberately no chunked request bodies, no pipelining beyond what happens to be in the buffer, no TLS.
  */
 #include "wire.h"
@@ -27,7 +28,7 @@
 enum mode { MODE_OK, MODE_CLOSE, MODE_503, MODE_EXIT };
 
 struct ask {
-    long bytes, chunks, delay_ms, spread, batch, hold, cut, tag;
+    long bytes, chunks, delay_ms, spread, batch, hold, cut, tag, from;
     int stream, usage;
 };
 
@@ -49,7 +50,7 @@ static enum mode mode = MODE_OK;
 static struct conn *graveyard;
 static struct conn **heap;
 static int heap_count, heap_room;
-static long requests, failed, streams, aborts, tagged, open_conns;
+static long requests, failed, streams, cuts, continued, aborts, tagged, open_conns;
 static uint64_t sent_bytes;
 static struct { long tag; int64_t at_ns; } abort_list[ABORTS_KEPT];
 
@@ -205,8 +206,9 @@ static size_t ending(char *to, const struct conn *conn) {
     char event[EVENT_ROOM];
     size_t at = frame(to, FINISH, sizeof FINISH - 1);
     if (conn->ask.usage) {
-        int count = sprintf(event, EVENT_HEAD "],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":%ld,"
-                            "\"total_tokens\":%ld}}\n\n", conn->ask.chunks, conn->ask.chunks + 9);
+        int count = sprintf(event, EVENT_HEAD "],\"usage\":{\"prompt_tokens\":%ld,\"completion_tokens\":%ld,"
+                            "\"total_tokens\":%ld}}\n\n", conn->ask.from + 9, conn->ask.chunks - conn->ask.from,
+                            conn->ask.chunks + 9);
         at += frame(to + at, event, (size_t)count);
     }
     at += frame(to + at, "data: [DONE]\n\n", 14);
@@ -231,14 +233,16 @@ static int64_t first_due(const struct conn *conn) {
 static void emit(struct conn *conn) {
     static char room[EVENT_ROOM * (BATCH_MAX + 3)];
     size_t at = 0;
-    long last = conn->ask.cut > 0 && conn->ask.cut < conn->ask.chunks ? conn->ask.cut : conn->ask.chunks;
+    long cut = conn->ask.cut > conn->ask.from ? conn->ask.cut : 0;
+    long last = cut && cut < conn->ask.chunks ? cut : conn->ask.chunks;
     for (long i = 0; i < conn->ask.batch && conn->sent_chunks < last; i++) at += numbered(room + at, conn->sent_chunks++);
     if (conn->sent_chunks < last) {
         put(conn, room, at);
         if (conn->fd >= 0 && !conn->blocked) schedule(conn, next_due(conn));
         return;
     }
-    if (conn->ask.cut > 0) {
+    if (cut) {
+        cuts++;
         conn->answering = 0;
         conn->closing = 1;
     } else if (!conn->ask.hold) {
@@ -294,8 +298,9 @@ static void answer_completion(struct conn *conn) {
 static void answer_stats(struct conn *conn) {
     long kept = tagged < ABORTS_KEPT ? tagged : ABORTS_KEPT;
     char *body = need(malloc((size_t)kept * 48 + 512));
-    int at = sprintf(body, "{\"requests\":%ld,\"failed\":%ld,\"streams\":%ld,\"aborts\":%ld,\"open\":%ld,\"sent_bytes\":%llu,\"abort_list\":[",
-                     requests, failed, streams, aborts, open_conns, (unsigned long long)sent_bytes);
+    int at = sprintf(body, "{\"requests\":%ld,\"failed\":%ld,\"streams\":%ld,\"cuts\":%ld,\"continued\":%ld,"
+                     "\"aborts\":%ld,\"open\":%ld,\"sent_bytes\":%llu,\"abort_list\":[",
+                     requests, failed, streams, cuts, continued, aborts, open_conns, (unsigned long long)sent_bytes);
     for (long i = 0; i < kept; i++)
         at += sprintf(body + at, "%s[%ld,%lld]", i ? "," : "", abort_list[i].tag, (long long)abort_list[i].at_ns);
     at += sprintf(body + at, "]}");
@@ -324,6 +329,16 @@ static int flag(const char *body, size_t count, const char *quoted_name) {
     return !strncmp(at, "true", 4);
 }
 
+/* How many chunks of its own text a stream is to go on from: one more than the last number in a final assistant message. */
+static long said(const char *body, const char *end) {
+    static const char role[] = "\"role\":\"assistant\",\"content\":\"";
+    const char *at = memmem(body, (size_t)(end - body), role, sizeof role - 1), *last = NULL;
+    if (!at) return 0;
+    for (at += sizeof role - 1; at < end && *at != '"'; at++)
+        if (*at == 'w') last = at + 1;
+    return last ? strtol(last, NULL, 10) + 1 : 0;
+}
+
 static struct ask understand(const char *body, size_t count) {
     const char *at = memmem(body, count, "bench:", 6), *end = body + count;
     at = at ? at + 6 : end;
@@ -333,7 +348,7 @@ static struct ask understand(const char *body, size_t count) {
         .bytes = parameter(at, stop, "bytes", 1024), .chunks = parameter(at, stop, "chunks", 100),
         .delay_ms = parameter(at, stop, "delay_ms", 0), .spread = parameter(at, stop, "spread", 0),
         .batch = parameter(at, stop, "batch", 1), .hold = parameter(at, stop, "hold", 0),
-        .cut = parameter(at, stop, "cut", 0), .tag = parameter(at, stop, "tag", -1),
+        .cut = parameter(at, stop, "cut", 0), .tag = parameter(at, stop, "tag", -1), .from = said(stop, end),
         .stream = flag(body, count, "\"stream\""), .usage = flag(body, count, "\"include_usage\""),
     };
     if (ask.batch < 1) ask.batch = 1;
@@ -359,7 +374,8 @@ static void complete(struct conn *conn, const char *body, size_t count) {
         return;
     }
     streams++;
-    conn->sent_chunks = 0;
+    continued += conn->ask.from > 0;
+    conn->sent_chunks = conn->ask.from;
     conn->answering = 1;
     put(conn, STREAM_HEAD, sizeof STREAM_HEAD - 1);
     if (conn->fd >= 0 && !conn->blocked) schedule(conn, first_due(conn));

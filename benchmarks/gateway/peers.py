@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build import BIN, CannotMeasureError
-from processes import API_KEY, Running, free_port, need_tool, spawn, stop, wait_ready
+from processes import API_KEY, Running, free_port, need_tool, pinned, spawn, stop, wait_ready
 
 ROOT = Path(__file__).resolve().parents[2]
-INSTALL_LIMIT_S = 300
+INSTALL_LIMIT_S, INSIDE_LIMIT_S = 300, 60
 
 NGINX = """
 daemon off;
@@ -67,7 +67,7 @@ class Setting:
     folder: Path
     venv: Path
     may_install: bool
-    features: tuple[str, ...] = ()  # of FEATURES, for our own gateway
+    features: tuple[str, ...] = ()  # of FEATURES and IN_MODEL, for our own gateway
 
 
 @dataclass(kw_only=True, slots=True)
@@ -154,6 +154,11 @@ def freehold_python() -> str:
     return str(own) if own.exists() else sys.executable
 
 
+def freehold_env() -> dict[str, str]:
+    """Give what makes Python import this checkout's package."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
 def metering(folder: Path) -> dict[str, object]:
     """Write every request into a spool. Nobody drains it: that is another process's work, on another core."""
     spool = folder / "spool"
@@ -184,6 +189,9 @@ FEATURES: dict[str, Callable[[Path], dict[str, object]]] = {
     "access log": access_log,
 }
 """What can be switched on beyond routing, pooling, failover, admission and metrics, which are always on."""
+IN_MODEL: dict[str, dict[str, str]] = {"continuation": {"resume": "final-message"}}
+"""What can be switched on under a model. As delivered, streams of llama-cpp are continued and those of `external` servers,
+as the mock is one, are not."""
 
 
 def freehold(setting: Setting) -> Launch:
@@ -191,17 +199,18 @@ def freehold(setting: Setting) -> Launch:
     if not (ROOT / "freehold" / "gateway" / "run.py").exists():
         raise CannotMeasureError("freehold/gateway/run.py is not there")
     # The engine's slots are told, since what is measured is the gateway and not how it finds them out.
-    models = [{"name": "m", "engine": "external", "endpoints": urls(setting.engines), "slots": 4096}]
+    model: dict[str, object] = {"name": "m", "engine": "external", "endpoints": urls(setting.engines)}
+    model["slots"] = 4096
     config = setting.folder / "gateway.json"
     # more room than the default 512 requests, since a thousand idle streams are measured; all else as delivered
     settings: dict[str, object] = {"queue_max_requests": 4096, "log_level": "warning"}
     for name in setting.features:
-        settings |= FEATURES[name](setting.folder)
+        settings |= FEATURES[name](setting.folder) if name in FEATURES else {}
+        model |= IN_MODEL.get(name, {})
     listen = f"127.0.0.1:{setting.port}"
-    config.write_text(json.dumps({"listen": listen, "models": models, "settings": settings}))
+    config.write_text(json.dumps({"listen": listen, "models": [model], "settings": settings}))
     command = [freehold_python(), "-m", "freehold.gateway.run", "--standalone", str(config)]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return Launch(command=command, env={"PYTHONPATH": path})
+    return Launch(command=command, env=freehold_env())
 
 
 PEERS: dict[str, Callable[[Setting], Launch]] = {
@@ -211,14 +220,28 @@ PEERS: dict[str, Callable[[Setting], Launch]] = {
     "freehold": freehold,
 }
 
-
+EVERYTHING = (*FEATURES, *IN_MODEL)
 STAGES = {
     "freehold plain": (),
     "+ metering": ("metering",),
     "+ keys, limits": ("metering", "keys"),
     "+ access log": ("metering", "keys", "access log"),
+    "+ continuation": EVERYTHING,
 }
 """Our gateway with one part after another switched on."""
+
+
+def inside(core: int) -> dict[str, float]:
+    """Measure our gateway's own code with inside.py; microseconds by what was measured."""
+    command = pinned(core, [freehold_python(), str(Path(__file__).with_name("inside.py"))])
+    env = {**os.environ, **freehold_env()}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=env, timeout=INSIDE_LIMIT_S, check=False
+    )
+    if done.returncode:
+        raise CannotMeasureError(f"inside.py: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def start(name: str, setting: Setting, core: int) -> Running:

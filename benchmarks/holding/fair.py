@@ -57,10 +57,12 @@ async def both(running: Stack, keys: dict[str, str]) -> list[Bar]:
     show(second)
     modest = [caller for name, one in first.items() if name != "greedy" for caller in one.callers]
     good = 100 * sum(caller.good for caller in modest) / len(modest)
+    failed = sum(one.count("failed") for turns in (first, second) for one in turns.values())
     tokens = [float(one.count("whole") * TOKENS) for one in second.values()]
     return [
         Bar(name="modest requests within the SLO, at 0.2x", value=good, limit=95, at_least=True, unit=" %"),
         Bar(name="Jain index of served tokens, at 0.5x", value=jain(tokens), limit=0.95, at_least=True),
+        Bar(name="failed, of all four", value=failed, limit=0),
     ]
 
 

@@ -51,15 +51,26 @@ def two_fakes(*, options: str = "", more: str = "", gateway: str = "") -> Iterat
             yield running
 
 
-def fake_state(url: str) -> dict[str, Any] | None:
-    """What a fake engine says of itself; None: it does not answer."""
+def _control(url: str, body: bytes | None) -> dict[str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{url}/_fake", body, timeout=2) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def counts(url: str) -> dict[str, Any]:
+    """What a fake engine counted; raises OSError where it does not answer."""
+    found: dict[str, Any] = _control(url, None)["counts"]
+    return found
+
+
+def change(url: str, **settings: object) -> bool:
+    """Change a fake engine's settings while it runs, and say whether it took them."""
     try:
-        with opener.open(f"{url}/_fake", timeout=2) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
-    except (urllib.error.URLError, OSError):
-        return None
+        _control(url, json.dumps(settings).encode())
+    except OSError:
+        return False
+    return True
 
 
 def answers_health(url: str) -> bool:

@@ -129,10 +129,10 @@ def _key(name: str, key: str, limits: dict[str, int]) -> dict[str, object]:
     return {"id": name, "name": name, "hash": digest, "created_s": 1, "limits": limits}
 
 
-def write_keys(folder: Path) -> None:
-    """Make the load client's key, whose limits are never reached, and one that may ask once a second."""
+def write_keys(folder: Path, **limits: int) -> None:
+    """Make the load client's key, whose limits are never reached but for those given, and one that may ask once a second."""
     names = ("requests_per_minute", "tokens_per_minute", "concurrency", "monthly_tokens")
-    found = [_key("bench", API_KEY, dict.fromkeys(names, 10**12))]
+    found = [_key("bench", API_KEY, dict.fromkeys(names, 10**12) | limits)]
     found.append(_key("few", FEW_KEY, {"requests_per_minute": FEW_PER_MINUTE}))
     path = folder / "keys.json"
     path.write_text(json.dumps({"version": 1, "keys": found}))
@@ -140,8 +140,8 @@ def write_keys(folder: Path) -> None:
 
 
 @contextmanager
-def ground(shim: Shim | None = None, folder: Path | None = None) -> Iterator[Ground]:
-    """Run a stack in front of a mock engine."""
+def ground(shim: Shim | None = None, folder: Path | None = None, *, config: str = CONFIG) -> Iterator[Ground]:
+    """Run a stack in front of a mock engine; `config` has a place for the engine's port."""
     build()
     with tempfile.TemporaryDirectory() as made:
         home = folder or Path(made)
@@ -149,7 +149,7 @@ def ground(shim: Shim | None = None, folder: Path | None = None) -> Iterator[Gro
         mock = start_mock(home, LOAD_CORE)
         try:
             env = None if shim is None else shim.env
-            with stack(home, CONFIG.format(port=mock.port), env=env, core=STACK_CORE) as running:
+            with stack(home, config.format(port=mock.port), env=env, core=STACK_CORE) as running:
                 yield Ground(stack=running, mock=mock, port=running.port)
         finally:
             stop(mock.process)

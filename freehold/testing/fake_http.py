@@ -69,6 +69,8 @@ class Counts(msgspec.Struct, kw_only=True):
     """Of those, completions made to the end, whether or not the client was still there."""
     aborted: int = 0
     """Of those, left by their client before the end."""
+    while_loading: dict[str, int] = msgspec.field(default_factory=dict)
+    """Completions that came, and were refused, while it was loading, by path: probes that ask for one are among them."""
     in_flight: int = 0
     in_flight_max: int = 0
     running: int = 0

@@ -104,6 +104,8 @@ class FakeServer:
     async def _complete(self, connection: Connection, request: Request, path: str) -> None:
         remember(self.counts, request)
         if self._loading():
+            early = self.counts.while_loading
+            early[path] = early.get(path, 0) + 1
             self._refuse(connection, 503, "Loading model", kind="unavailable_error")
             return
         job = self._read(connection, request, path)

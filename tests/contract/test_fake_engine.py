@@ -404,6 +404,17 @@ def test_it_can_take_its_time_to_get_ready() -> None:
         assert get(engine, "/health")[0] == 200
 
 
+def test_it_counts_what_comes_while_it_loads_by_path() -> None:
+    with start_fake_engine(start_s=600.0) as engine:
+        for _ in range(150):  # more than it remembers
+            raw(engine, CHAT)
+        raw(engine, {"model": "fake", "prompt": "hi"}, "/v1/completions")
+        assert engine.stats()["while_loading"] == {"/v1/chat/completions": 150, "/v1/completions": 1}
+        engine.set(start_s=0.0)
+        raw(engine, CHAT)
+        assert engine.stats()["while_loading"]["/v1/chat/completions"] == 150
+
+
 def test_health_can_be_slow(engine: FakeEngine) -> None:
     engine.set(health_delay_s=0.3)
     started_s = time.monotonic()
