@@ -147,9 +147,9 @@ class QueueSpec(_Section):
     """Requests of one model that may be under way or waiting at once, 1 to 65536; one more is answered 503. Default
     512: what Ollama queues by default (OLLAMA_MAX_QUEUE), and at one second each all that a client would wait for."""
     max_tokens: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
-    """Tokens (prompts as estimated, and the answers' `max_tokens`) of one model's requests that may wait at once, 1 to
-    1000000000; past it a request is answered 503. Default 1000000: ten minutes of work at 1500 tokens/s, far more than
-    anybody waits, so that the wait is what counts."""
+    """Tokens (prompts as estimated, and the answers' `max_tokens`) of one model's requests that may wait at once beside the
+    largest of them, 1 to 1000000000; past it a request is answered 503. Default 1000000: ten minutes of work at 1500
+    tokens/s, far more than anybody waits, so that the wait is what counts."""
     max_wait: Annotated[float, Duration(least="100ms", most="10m")] = duration("20s")
     """How long a request may wait for an engine to have room, 100ms to 10m; what would have to wait longer is answered
     503 at once. Default 20s: long enough for a burst, and for a replica that is started again."""

@@ -168,7 +168,7 @@ class World:
         assert line.tokens == sum(asked.cost_tokens for asked in waiting)
         assert line.under_way == sum(gate.in_flight for gate in self.gates)
         assert line.waiting + line.under_way <= max(bounds.max_requests, line.under_way)
-        assert line.tokens <= bounds.max_tokens or line.waiting == 1
+        assert line.tokens - max((asked.cost_tokens for asked in waiting), default=0) <= bounds.max_tokens
         for gate, slots in zip(self.gates, self.slots, strict=True):
             assert gate.in_flight <= gate.limit <= slots
             assert gate.tokens <= (self.budget_tokens or inf) or gate.in_flight == 1
@@ -249,12 +249,46 @@ def test_refusal_is_exact_when_the_queue_is_full(count: int, slots: int, max_req
     assert sum(world.served_tokens().values()) == 32 * min(count, max_requests)
 
 
-def test_a_full_queue_of_tokens_takes_one_request_of_any_size() -> None:
+def test_one_request_of_any_size_may_wait_beside_what_the_bound_on_tokens_holds() -> None:
     world = World(bounds=Bounds(max_tokens=100, max_wait_s=600), slots=(1,))
-    for cost_tokens in (10, 5000, 10):
+    for cost_tokens in (10, 5000, 90, 10, 1, 5000):
         world.ask(caller="", at_s=0.0, cost_tokens=cost_tokens)
     world.run()
-    assert reasons(world) == {"queue_full": 1}
+    assert reasons(world) == {"queue_full": 2}
+
+
+TOKENS_MAX = 1000
+
+
+@given(
+    greedy=st.lists(
+        st.tuples(st.floats(0, 5), st.one_of(st.integers(1, 40), st.integers(1, 3 * TOKENS_MAX))),
+        min_size=1, max_size=60,
+    ),
+    modest=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 50)), min_size=1, max_size=10),
+    slots=st.integers(1, 3),
+)  # fmt: skip
+def test_no_modest_caller_is_refused_for_the_tokens_of_another(
+    greedy: list[tuple[float, int]], modest: list[tuple[float, int]], slots: int
+) -> None:
+    """What the modest one has waiting is never more than half of the bound, whatever the other one sends."""
+    bounds = Bounds(max_tokens=TOKENS_MAX, max_requests=1000, max_wait_s=1e6, overload_wait_s=1e6)
+    world = World(bounds=bounds, slots=(slots,))
+    for caller, asked in (("greedy", greedy), ("modest", modest)):
+        for at_s, cost_tokens in asked:
+            world.ask(caller=caller, at_s=at_s, cost_tokens=cost_tokens)
+    world.run()
+    for each in world.all:
+        assert each.caller == "greedy" or each.started_s is not None, each.turned
+
+
+def test_who_sends_giants_again_and_again_keeps_nobody_out() -> None:
+    world = World(slots=(1,), bounds=Bounds(max_wait_s=600))
+    for at in range(100):
+        world.ask(caller="greedy", at_s=at * 0.1, cost_tokens=1_000_000, really_tokens=200)
+    modest = [world.ask(caller="modest", at_s=0.5 + at, cost_tokens=8) for at in range(9)]
+    world.run()
+    assert [asked.turned for asked in modest] == [None] * 9
 
 
 # Fairness
