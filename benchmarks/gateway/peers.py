@@ -193,8 +193,7 @@ def freehold(setting: Setting) -> Launch:
     # The engine's slots are told, since what is measured is the gateway and not how it finds them out.
     models = [{"name": "m", "engine": "external", "endpoints": urls(setting.engines), "slots": 4096}]
     config = setting.folder / "gateway.json"
-    # more room than the default 512 requests, since a thousand idle streams are measured; all else as delivered
-    settings: dict[str, object] = {"queue_max_requests": 4096, "log_level": "warning"}
+    settings: dict[str, object] = {"log_level": "warning"}
     for name in setting.features:
         settings |= FEATURES[name](setting.folder)
     listen = f"127.0.0.1:{setting.port}"

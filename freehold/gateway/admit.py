@@ -52,7 +52,7 @@ class Bounds:
     """What may be here at most."""
 
     max_requests: int = 512
-    """Requests of the model under way and waiting."""
+    """Requests of the model that wait."""
     max_tokens: int = 1_000_000
     """Cost of what waits beside the largest request that does, tokens."""
     max_wait_s: float = 20.0
@@ -100,7 +100,7 @@ class Line(Generic[Owner]):
     # What starts at once
 
     def begin(self, flow: Flow[Owner], cost_tokens: int) -> None:
-        """Count a start that did not have to wait; only while nobody waits and `max_requests` leaves room."""
+        """Count a start that did not have to wait; only while nobody waits."""
         self.under_way += 1
         self.turns.charge(flow, cost_tokens)
 
@@ -152,10 +152,10 @@ class Line(Generic[Owner]):
 
     def _is_full(self, cost_tokens: int, sizes: list[int], tokens: int) -> bool:
         """Return whether one more of that cost is too much beside some that wait, of these costs (sorted) and their sum."""
-        if self.under_way + len(sizes) >= self.bounds.max_requests:
-            return True
-        largest = max(cost_tokens, sizes[-1]) if sizes else cost_tokens
-        return tokens + cost_tokens - largest > self.bounds.max_tokens
+        if not sizes:
+            return False
+        over = tokens + cost_tokens - max(cost_tokens, sizes[-1]) > self.bounds.max_tokens
+        return over or len(sizes) >= self.bounds.max_requests
 
     def _who_give_way(self, claim: Claim[Owner]) -> list[Claim[Owner]]:
         """Return the claims whose places a new one takes: of later priorities, or of callers that keep as much as it has.
@@ -181,7 +181,7 @@ class Line(Generic[Owner]):
 
     def _who_may_give_way(self, claim: Claim[Owner]) -> Iterator[tuple[Flow[Owner], float]]:
         """Yield the flows that may have to give way to a claim, with the tokens that each keeps in any case."""
-        flow, smallest_tokens = claim.flow, self._sizes[0] if self._sizes else 0
+        flow, smallest_tokens = claim.flow, self._sizes[0]
         share = (flow.waiting_tokens + claim.cost_tokens) / flow.weight
         for other in self.turns.heaviest_first():
             least_tokens = share * other.weight if other.priority == flow.priority else 0.0

@@ -144,8 +144,9 @@ class QueueSpec(_Section):
     """How much may wait for an engine, and how long."""
 
     max_requests: int = Field(default=512, ge=1, le=65536)
-    """Requests of one model that may be under way or waiting at once, 1 to 65536; one more is answered 503. Default
-    512: what Ollama queues by default (OLLAMA_MAX_QUEUE), and at one second each all that a client would wait for."""
+    """Requests of one model that may wait at once, 1 to 65536; one more is answered 503. Those that engines work on are not
+    counted. Default 512: what Ollama queues by default (OLLAMA_MAX_QUEUE), and at one second each all that a client would
+    wait for."""
     max_tokens: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
     """Tokens (prompts as estimated, and the answers' `max_tokens`) of one model's requests that may wait at once beside the
     largest of them, 1 to 1000000000; past it a request is answered 503. Default 1000000: ten minutes of work at 1500
@@ -229,7 +230,7 @@ class GatewaySpec(_Section):
     """How much may wait for an engine, and how long."""
     max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")
     """Largest request body, 1KiB to 1GiB; a larger one is answered 413. Default 16MiB: four million tokens at four
-    bytes each, or several pictures, and 512 of them still fit in 8 GiB."""
+    bytes each, or several pictures, and 512 of them that wait still fit in 8 GiB."""
     timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec)
     """How long the gateway waits for whom."""
     drain_grace: Annotated[float, Duration(least="0s", most="24h")] = duration("30s")

@@ -23,12 +23,16 @@ LATE_S = LIMIT_S + 2 * TICK_S + 1.0
 @pytest.fixture(scope="module")
 def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Give a gateway with short limits everywhere."""
-    models = [model("m", the_engine), model("cpp", the_engine, engine="llama-cpp")]
+    models = [
+        model("m", the_engine),
+        model("cpp", the_engine, engine="llama-cpp"),
+        model("full", the_engine, slots=2),
+    ]
     short = dict.fromkeys(
         ("header_s", "body_s", "idle_s", "connect_s", "first_byte_s", "between_bytes_s", "client_stall_s"),
         LIMIT_S,
     )
-    with running(tmp_path_factory.mktemp("limits"), models, queue_max_requests=3, **short) as gateway:
+    with running(tmp_path_factory.mktemp("limits"), models, queue_max_requests=1, **short) as gateway:
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
         assert gateway.metric("freehold_gateway_in_flight") == 0
@@ -226,10 +230,10 @@ def test_requests_past_the_bound_are_refused_and_the_others_are_not(gateway: Gat
     engine.answer = answer
     clients = [gateway.client() for _ in range(3)]
     for client in clients:
-        client.send(ask("m"))
-    wait_until(lambda: len(engine.calls) == 3)
+        client.send(ask("full"))
+    wait_until(lambda: gateway.metric("freehold_gateway_queue_requests", model="full") == 1)
     with gateway.client() as other:
-        refused = other.ask(ask("m"))
+        refused = other.ask(ask("full"))
         assert (refused.status, refused.error["code"], refused.header("retry-after")) == (
             503,
             "engine_overloaded",
@@ -241,7 +245,7 @@ def test_requests_past_the_bound_are_refused_and_the_others_are_not(gateway: Gat
         assert client.read_answer().json == ANSWER
         client.close()
     with gateway.client() as other:
-        assert other.ask(ask("m")).json == ANSWER
+        assert other.ask(ask("full")).json == ANSWER
 
 
 def test_connections_past_the_bound_are_told_so_and_closed(engine: Engine, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class World:
         weight = self.weights.get(asked.caller, 1.0)
         asked.flow = flow = self.line.turns.flow(asked.caller, weight, asked.priority)
         gate = next((g for g in self.gates if g.has_room(asked.cost_tokens)), None)
-        if gate and not self.line.waiting and self.line.under_way < self.bounds.max_requests:
+        if gate and not self.line.waiting:
             self.line.begin(flow, asked.cost_tokens)
             self.work(asked, gate)
             return
@@ -167,7 +167,7 @@ class World:
         assert line.waiting == len(waiting)
         assert line.tokens == sum(asked.cost_tokens for asked in waiting)
         assert line.under_way == sum(gate.in_flight for gate in self.gates)
-        assert line.waiting + line.under_way <= max(bounds.max_requests, line.under_way)
+        assert line.waiting <= bounds.max_requests
         assert line.tokens - max((asked.cost_tokens for asked in waiting), default=0) <= bounds.max_tokens
         for gate, slots in zip(self.gates, self.slots, strict=True):
             assert gate.in_flight <= gate.limit <= slots
@@ -245,8 +245,8 @@ def test_refusal_is_exact_when_the_queue_is_full(count: int, slots: int, max_req
     for _ in range(count):
         world.ask(caller="", at_s=1.0)
     world.run()
-    assert reasons(world)["queue_full"] == max(0, count - max_requests)
-    assert sum(world.served_tokens().values()) == 32 * min(count, max_requests)
+    assert reasons(world)["queue_full"] == max(0, count - slots - max_requests)
+    assert sum(world.served_tokens().values()) == 32 * min(count, slots + max_requests)
 
 
 def test_one_request_of_any_size_may_wait_beside_what_the_bound_on_tokens_holds() -> None:
@@ -392,7 +392,7 @@ def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
     modest = world.ask(caller="modest", at_s=0.1)
     world.run()
     assert modest.started_s is not None
-    assert reasons(world) == {"queue_full": 10, "pushed_out": 1}
+    assert reasons(world) == {"queue_full": 9, "pushed_out": 1}
 
 
 def test_long_prompts_do_not_starve_short_ones_of_the_same_caller() -> None:
@@ -427,7 +427,7 @@ def test_the_last_priority_is_never_starved(lasts: list[int]) -> None:
 
 
 def test_a_higher_priority_goes_first_and_takes_the_place_of_a_lower_one() -> None:
-    world = World(slots=(1,), bounds=Bounds(max_requests=6, max_wait_s=600))
+    world = World(slots=(1,), bounds=Bounds(max_requests=5, max_wait_s=600))
     for _ in range(6):
         world.ask(caller="batch", at_s=0.0, priority=10)
     urgent = world.ask(caller="urgent", at_s=0.1, priority=-5)

@@ -47,9 +47,10 @@ def test_as_many_give_way_as_it_takes_and_none_where_all_were_too_few() -> None:
     assert line.waiting == 3
 
 
-def test_requests_are_bounded_exactly() -> None:
-    line: Line[str] = Line(Bounds(max_requests=3))
-    line.begin(line.turns.flow("a", 1.0, 0), 10)
+def test_requests_that_wait_are_bounded_exactly_and_those_under_way_take_no_place() -> None:
+    line: Line[str] = Line(Bounds(max_requests=2))
+    for _ in range(5):
+        line.begin(line.turns.flow("a", 1.0, 0), 10)
     assert [offer(line, "a") for _ in range(3)] == [[], [], [("a", "queue_full")]]
 
 
