@@ -231,6 +231,10 @@ class GatewaySpec(_Section):
     max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")
     """Largest request body, 1KiB to 1GiB; a larger one is answered 413. Default 16MiB: four million tokens at four
     bytes each, or several pictures, and 512 of them that wait still fit in 8 GiB."""
+    upload_memory: Annotated[int, Size(least="64KiB", most="1TiB")] = size("256MiB")
+    """Memory for request bodies above 64 KiB that are still coming in, all together, 64KiB to 1TiB; more of them wait, as
+    long as `queue.max_wait`. Of one API key half of it. Default 256MiB: sixteen of the largest at once, on the smallest
+    machine that serves a model."""
     timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec)
     """How long the gateway waits for whom."""
     drain_grace: Annotated[float, Duration(least="0s", most="24h")] = duration("30s")
