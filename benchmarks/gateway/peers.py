@@ -202,8 +202,7 @@ def freehold(setting: Setting) -> Launch:
     model: dict[str, object] = {"name": "m", "engine": "external", "endpoints": urls(setting.engines)}
     model["slots"] = 4096
     config = setting.folder / "gateway.json"
-    # more room than the default 512 requests, since a thousand idle streams are measured; all else as delivered
-    settings: dict[str, object] = {"queue_max_requests": 4096, "log_level": "warning"}
+    settings: dict[str, object] = {"log_level": "warning"}
     for name in setting.features:
         settings |= FEATURES[name](setting.folder) if name in FEATURES else {}
         model |= IN_MODEL.get(name, {})

@@ -40,7 +40,7 @@ gateway:
   listen: 127.0.0.1:0
   auth: keys
   keys_file: keys.json
-  queue: {{max_requests: 4096, max_wait: 2s, overload_wait: 2s}}
+  queue: {{max_wait: 2s, overload_wait: 2s}}
   timeouts: {{header: 10m, idle: 10m}}
 """
 """The limits on silence are raised, since idle connections are measured: as delivered, one is closed after 10 s where it

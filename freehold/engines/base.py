@@ -95,6 +95,35 @@ class Unfinished:
     """From the body at `path` to the tokens generated so far by unfinished requests; None: it cannot be read."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What a server can take, by its own word; 0 is unknown."""
+
+    slots: int = 0
+    """Requests it works on at once."""
+    kv_tokens: int = 0
+    """Tokens that its KV cache holds at once, all requests together."""
+    max_context_tokens: int = 0
+    """Longest prompt plus answer of one request, tokens."""
+
+    def filled(self, other: "Capacity") -> "Capacity":
+        """Return this with what is unknown taken from another."""
+        return Capacity(
+            slots=self.slots or other.slots,
+            kv_tokens=self.kv_tokens or other.kv_tokens,
+            max_context_tokens=self.max_context_tokens or other.max_context_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tells:
+    """A page on which servers of some kind tell what they can take."""
+
+    path: str
+    read: Callable[[bytes, str], Capacity]
+    """From the page's body and the model's upstream name; total: what it does not say is unknown."""
+
+
 class ExitKind(StrEnum):
     """Why an engine process ended, as far as its exit code and last lines tell."""
 
@@ -168,6 +197,8 @@ class Engine:
     """Tokens that its KV cache holds at once; None, or 0: not known but by slots times context."""
     max_context_tokens: Callable[[Mapping[str, int | str | bool | float]], int]
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
+    tells: tuple[Tells, ...] = ()
+    """Where a server that somebody else started may tell its capacity; what the user's options say goes before it."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
     """From the exit code (negative: minus the signal) and the last log lines."""
     continues: Continues | None = None

@@ -1,19 +1,22 @@
 """An endpoint that somebody else runs: any server that speaks the OpenAI API over HTTP.
 
-Freehold neither starts nor stops it and reads no counters of it; it only asks whether a completion succeeds and
-translates the words with which the common servers refuse a request that is too long.
+Freehold neither starts nor stops it and reads no counters of it; it only asks whether a completion succeeds, reads what
+the common servers tell of their capacity, and translates the words with which they refuse a request that is too long.
 """
 
+import json
 import re
 from collections.abc import Mapping
 
 from freehold.engines.base import (
     ApiError,
+    Capacity,
     Engine,
     ExitCause,
     ExitKind,
     HttpCheck,
     Option,
+    Tells,
     context_error,
     error_fields,
 )
@@ -37,7 +40,7 @@ _OPTIONS = (
         default=0,
         minimum=0,
         maximum=100_000,
-        help="requests that each endpoint works on at once; 0 is unknown",
+        help="requests that each endpoint works on at once; 0: what the server tells",
     ),
     Option(
         name="kv_tokens",
@@ -45,7 +48,7 @@ _OPTIONS = (
         default=0,
         minimum=0,
         maximum=10**9,
-        help="tokens that each endpoint's KV cache holds at once, all requests together; 0 is unknown",
+        help="tokens that each endpoint's KV cache holds at once, all requests together; 0: what the server tells",
     ),
     Option(
         name="max_context_tokens",
@@ -53,7 +56,7 @@ _OPTIONS = (
         default=0,
         minimum=0,
         maximum=100_000_000,
-        help="longest prompt plus answer of one request, tokens; 0 is unknown",
+        help="longest prompt plus answer of one request, tokens; 0: what the server tells",
     ),
 )
 
@@ -73,6 +76,54 @@ def _kv_tokens(options: Mapping[str, int | str | bool | float]) -> int:
 
 def _max_context_tokens(options: Mapping[str, int | str | bool | float]) -> int:
     return int(options.get("max_context_tokens", 0))
+
+
+# What servers tell of themselves. Most do not have all of these pages, and a page of another kind says nothing here.
+
+_TOLD_MOST = 10**9
+"""A larger number is no capacity. Source: the same bound as `kv_tokens` has in freehold.yaml."""
+_CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
+_LABEL = re.compile(r'\b(block_size|num_gpu_blocks)="(\d{1,12})"')
+
+
+def _number(value: object) -> int:
+    return value if type(value) is int and 0 < value <= _TOLD_MOST else 0
+
+
+def _object(body: bytes) -> dict[str, object]:
+    try:
+        decoded = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def _llama_cpp_props(body: bytes, _model: str) -> Capacity:
+    """Read llama.cpp's `GET /props`: slots, and the context that each has. Source: llama.cpp, tools/server/README.md."""
+    props = _object(body)
+    settings = props.get("default_generation_settings")
+    n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else None
+    return Capacity(slots=_number(props.get("total_slots")), max_context_tokens=_number(n_ctx))
+
+
+def _vllm_metrics(body: bytes, _model: str) -> Capacity:
+    """Read vLLM's KV cache from `vllm:cache_config_info`; several engines behind one address are added up.
+
+    Source: vLLM, CacheConfig.metrics_info, which its gauge `cache_config_info` has as labels. How many requests it runs at once is told nowhere.
+    """
+    tokens = 0
+    for labels in _CACHE_CONFIG.findall(body.decode("utf-8", "replace")):
+        found = {name: int(value) for name, value in _LABEL.findall(labels)}
+        tokens += found.get("block_size", 0) * found.get("num_gpu_blocks", 0)
+    return Capacity(kv_tokens=_number(tokens))
+
+
+def _models(body: bytes, model: str) -> Capacity:
+    """Read `max_model_len` of one model in `GET /v1/models`. Source: vLLM and SGLang, ModelCard."""
+    rows = _object(body).get("data")
+    known = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    lengths = [_number(row.get("max_model_len")) for row in known if row.get("id") == model]
+    return Capacity(max_context_tokens=max(lengths, default=0))
 
 
 def _explain_exit(exit_code: int, _lines: tuple[str, ...]) -> ExitCause:
@@ -117,6 +168,11 @@ ENGINE = Engine(
     slots=_slots,
     kv_tokens=_kv_tokens,
     max_context_tokens=_max_context_tokens,
+    tells=(
+        Tells(path="/v1/models", read=_models),
+        Tells(path="/props", read=_llama_cpp_props),
+        Tells(path="/metrics", read=_vllm_metrics),
+    ),
     explain_exit=_explain_exit,
     translate_error=_translate_error,
 )

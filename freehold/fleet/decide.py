@@ -87,7 +87,9 @@ def _external_due_s(view: FleetView, replica: Replica) -> float:
 
 def _external_order(view: FleetView, replica: Replica) -> Action:
     if not view.ends(replica):
-        return Ask(id=replica.id, incarnation=replica.incarnation)
+        # One that comes back may be another server than it was.
+        look = replica.capacity is None or replica.state is not State.READY
+        return Ask(id=replica.id, incarnation=replica.incarnation, look=look)
     if replica.state is State.READY:
         return Cordon(id=replica.id, incarnation=replica.incarnation, reason="stopping")
     return Settle(id=replica.id, incarnation=replica.incarnation)

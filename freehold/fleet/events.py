@@ -6,7 +6,7 @@ found out or how an order is carried out.
 
 from dataclasses import dataclass
 
-from freehold.engines.base import ExitCause
+from freehold.engines.base import Capacity, ExitCause
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 
 # --- facts from the world ---------------------------------------------------------------------------------------
@@ -45,6 +45,9 @@ class Exited(About):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered(About):
     """The readiness question was answered as hoped."""
+
+    capacity: Capacity | None = None
+    """What the server told of itself; None: it was not asked, or did not answer that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,9 @@ class Launch(About):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask(About):
     """Put the readiness question."""
+
+    look: bool = False
+    """Ask an external server for its capacity as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

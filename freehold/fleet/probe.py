@@ -1,7 +1,8 @@
 """Ask engines over HTTP: is it ready (a real completion), what do its counters say, is an external one there.
 
 It owns the HTTP client and maps its failures to words; it keeps no state and decides nothing. An external endpoint
-is only ever asked for its list of models: it may charge by the token, and a probe must not cost anything. A
+is only ever asked for pages (its models, and once what it can take): it may charge by the token, and a probe must not
+cost anything. A
 connection serves one question: engines close idle ones, and a stale connection would look like a sick engine.
 """
 
@@ -13,7 +14,7 @@ from typing import Protocol
 import httpx2
 import msgspec
 
-from freehold.engines.base import HttpCheck, Metric
+from freehold.engines.base import Capacity, HttpCheck, Metric
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 
 _ANSWER_BYTES = 64 * 1024
@@ -55,6 +56,10 @@ class Prober(Protocol):
 
     async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
         """Return its counters."""
+        ...
+
+    async def capacity(self, plan: ReplicaPlan, url: str) -> Capacity | None:
+        """Return what a server tells of its capacity; None: it did not answer in time."""
         ...
 
     async def close(self) -> None:
@@ -101,6 +106,19 @@ class HttpProber:
                 return await self._measure(plan, url)
         except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, OSError):
             return Reading()
+
+    async def capacity(self, plan: ReplicaPlan, url: str) -> Capacity | None:
+        """Return what the pages tell on which such servers tell their capacity; one that is not there says nothing."""
+        # These pages stand at the server's root, also where its address has the `/v1` of the paths that clients use.
+        root, told = url.rstrip("/").removesuffix("/v1"), Capacity()
+        try:
+            async with asyncio.timeout(self._settings.scrape_timeout_s):
+                for tells in plan.engine.tells:
+                    body = await self._body(plan, root, tells.path)
+                    told = told.filled(tells.read(body or b"", plan.name_upstream))
+        except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, OSError):
+            return None
+        return told
 
     async def _measure(self, plan: ReplicaPlan, url: str) -> Reading:
         unfinished, page = plan.engine.unfinished, await self._page(plan, url)

@@ -6,6 +6,7 @@ Pure. It adds nothing: what is not known stays None, and a key is in an endpoint
 from collections.abc import Mapping, Sequence
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, ReplicaStatus, Snapshot
+from freehold.engines.base import Capacity
 from freehold.fleet.plan import ReplicaPlan
 from freehold.fleet.state import FleetView, Replica, tokens_per_s
 
@@ -32,7 +33,7 @@ def build_snapshot(
     )
     return Snapshot(
         generation=generation,
-        models=tuple(_models(_served(plans, wanted), round(wall_offset_s + view.born_s)).values()),
+        models=tuple(_models(_served(plans, wanted), view, round(wall_offset_s + view.born_s)).values()),
         endpoints=tuple(_endpoint(plan, replica) for plan, replica in known if _has_endpoint(replica)),
         replicas=tuple(_status(plan, replica, wall_offset_s) for plan, replica in known),
     )
@@ -46,12 +47,13 @@ def _served(plans: Sequence[ReplicaPlan], wanted: Sequence[ReplicaPlan] | None) 
     return [*wanted, *(plan for plan in plans if plan.model in names)]
 
 
-def _models(plans: Sequence[ReplicaPlan], created_s: int) -> Mapping[str, ModelEntry]:
+def _models(plans: Sequence[ReplicaPlan], view: FleetView, created_s: int) -> Mapping[str, ModelEntry]:
     """Return each model once, in the user's order; the replica with the shortest known context sets the limit."""
     models: dict[str, ModelEntry] = {}
+    told = {replica.id: replica.capacity for replica in view.replicas}
     for plan in plans:
         known = models.get(plan.model)
-        tokens = plan.engine.max_context_tokens(plan.options)
+        tokens = _capacity(plan, told.get(plan.id)).max_context_tokens
         limits = [limit for limit in (tokens, known.max_context_tokens if known else 0) if limit]
         models[plan.model] = ModelEntry(
             name=plan.model,
@@ -69,15 +71,27 @@ def _has_endpoint(replica: Replica) -> bool:
     return bool(replica.url) and (not replica.managed or replica.state in _SHOWN)
 
 
+def _capacity(plan: ReplicaPlan, told: Capacity | None) -> Capacity:
+    """Return what a replica can take: as the user says, else as it told itself."""
+    engine, options = plan.engine, plan.options
+    said = Capacity(
+        slots=engine.slots(options),
+        kv_tokens=engine.kv_tokens(options) if engine.kv_tokens else 0,
+        max_context_tokens=engine.max_context_tokens(options),
+    )
+    return said.filled(told or Capacity())
+
+
 def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
+    capacity = _capacity(plan, replica.capacity)
     return Endpoint(
         id=plan.id,
         model=plan.model,
         url=replica.url,
         engine=plan.engine.name,
         state=replica.state,
-        slots=plan.engine.slots(plan.options),
-        kv_tokens=plan.engine.kv_tokens(plan.options) if plan.engine.kv_tokens else 0,
+        slots=capacity.slots,
+        kv_tokens=capacity.kv_tokens,
         incarnation=replica.incarnation,
         upstream_model=plan.upstream_model,
         api_key=plan.api_key,

@@ -374,7 +374,10 @@ class Fleet:
         mistake = Answer(ok=False, reason="could not be asked: a mistake of ours, see the log")
         answer = await self._total(self._world.prober.ask(self._by_id[order.id], url), mistake)
         if answer.ok:
-            self._post(Answered(id=order.id, incarnation=order.incarnation))
+            plan, capacity = self._by_id[order.id], None
+            if order.look:
+                capacity = await self._total(self._world.prober.capacity(plan, url), None)
+            self._post(Answered(id=order.id, incarnation=order.incarnation, capacity=capacity))
         else:
             self._post(
                 Unanswered(id=order.id, incarnation=order.incarnation, reason=answer.reason, hint=answer.hint)

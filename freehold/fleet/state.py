@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import singledispatch
 
 from freehold.core.events import ReplicaState
-from freehold.engines.base import ExitCause, ExitKind
+from freehold.engines.base import Capacity, ExitCause, ExitKind
 from freehold.fleet.events import (
     Abandon,
     About,
@@ -123,6 +123,8 @@ class Replica:
     """When a replica in BACKOFF starts again; None: not decided yet."""
     trouble: Trouble = field(default_factory=Trouble)
     meter: Meter = field(default_factory=Meter)
+    capacity: Capacity | None = None
+    """What an external server told of itself; None: it has not yet."""
     reason: str = ""
     hint: str = ""
 
@@ -385,8 +387,14 @@ def _failed(
 
 
 @_change.register
-def _(_event: Answered, replica: Replica, settings: FleetSettings, now_s: float) -> Replica:
-    heard = replace(replica, asking=False, misses=0, ask_due_s=now_s + settings.external_poll_s)
+def _(event: Answered, replica: Replica, settings: FleetSettings, now_s: float) -> Replica:
+    heard = replace(
+        replica,
+        asking=False,
+        misses=0,
+        ask_due_s=now_s + settings.external_poll_s,
+        capacity=event.capacity or replica.capacity,
+    )
     if not replica.managed:
         taken = replica.state in {State.PENDING, State.STARTING, State.BACKOFF, State.READY}
         return _to(replace(heard, reason="", hint=""), State.READY, now_s) if taken else heard

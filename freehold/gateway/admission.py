@@ -112,7 +112,7 @@ class Admission:
         line, request = self.line, exchange.request
         exchange.cost_tokens = cost = self.estimate.cost_tokens(len(request.body), request.max_tokens)
         exchange.flow = flow = line.turns.flow(exchange.caller, exchange.weight, exchange.priority)
-        if not line.waiting and line.under_way < line.bounds.max_requests:
+        if not line.waiting:
             target = self.model.take(exchange, now_s)
             if target is not None:
                 line.begin(flow, cost)

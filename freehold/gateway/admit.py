@@ -2,13 +2,16 @@
 
 A request starts at once where there is room. Else it waits, if it can be expected to start in time and the queue has
 room for it; what cannot is turned away at once, with the time after which it is worth to come again. Three bounds hold
-always: requests, tokens and time. In an overload (`pace.Overload`) the time is short, so that what is started is
+always: requests, tokens and time. The largest request that waits is left out of the bound on tokens: whatever its size
+it may wait, and nobody else is refused for it. In an overload (`pace.Overload`) the time is short, so that what is started is
 answered while somebody still waits for it; in a burst it is long, so that all of it is served. Order is `fair`'s
 business, room is `limit`'s. Nothing here knows sockets, tasks or clocks: the caller says what time it is, and is told
 which requests to start and which to refuse.
 """
 
+from bisect import bisect_left, insort
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import takewhile
@@ -49,9 +52,9 @@ class Bounds:
     """What may be here at most."""
 
     max_requests: int = 512
-    """Requests of the model under way and waiting."""
+    """Requests of the model that wait."""
     max_tokens: int = 1_000_000
-    """Cost of what waits, tokens; one request alone may always wait."""
+    """Cost of what waits beside the largest request that does, tokens."""
     max_wait_s: float = 20.0
     overload_wait_s: float = 1.0
     """Longest wait while more comes than goes, seconds."""
@@ -69,8 +72,8 @@ class Turned(Generic[Owner]):
 class Line(Generic[Owner]):
     """One model's queue."""
 
-    __slots__ = ("_arrivals", "_due", "_ended", "_overload", "_pace", "_serial", "bounds", "places", "tokens", "turns",
-                 "under_way", "waiting")  # fmt: skip
+    __slots__ = ("_arrivals", "_due", "_ended", "_overload", "_pace", "_serial", "_sizes", "bounds", "places", "tokens",
+                 "turns", "under_way", "waiting")  # fmt: skip
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -85,6 +88,8 @@ class Line(Generic[Owner]):
         self._pace = Pace()
         self._overload = Overload()
         self._arrivals: OrderedDict[Claim[Owner], None] = OrderedDict()
+        self._sizes: list[int] = []
+        """Costs of what waits, the largest last."""
         self._due: list[tuple[float, int, Claim[Owner]]] = []
         self._serial = 0
         self._ended = 0
@@ -95,7 +100,7 @@ class Line(Generic[Owner]):
     # What starts at once
 
     def begin(self, flow: Flow[Owner], cost_tokens: int) -> None:
-        """Count a start that did not have to wait; only while nobody waits and `max_requests` leaves room."""
+        """Count a start that did not have to wait; only while nobody waits."""
         self.under_way += 1
         self.turns.charge(flow, cost_tokens)
 
@@ -128,12 +133,12 @@ class Line(Generic[Owner]):
         reason = self._hopeless(claim, now_s)
         if reason is not None:
             return [self._turned(claim, reason)]
-        gone: list[Turned[Owner]] = []
-        if self._is_full(claim):
-            victim = self._who_gives_way(claim)
-            if victim is None:
+        victims: list[Claim[Owner]] = []
+        if self._is_full(claim.cost_tokens, self._sizes, self.tokens):
+            victims = self._who_give_way(claim)
+            if not victims:
                 return [self._turned(claim, "queue_full")]
-            gone.append(self._turn(victim, "pushed_out"))
+        gone = [self._turn(victim, "pushed_out") for victim in victims]
         self._put(claim, now_s)
         return gone
 
@@ -145,28 +150,45 @@ class Line(Generic[Owner]):
             return "deadline_too_close"
         return None
 
-    def _is_full(self, claim: Claim[Owner], without: Claim[Owner] | None = None) -> bool:
-        gone, gone_tokens = (1, without.cost_tokens) if without else (0, 0)
-        if self.under_way + self.waiting - gone >= self.bounds.max_requests:
-            return True
-        tokens = self.tokens - gone_tokens + claim.cost_tokens
-        return tokens > self.bounds.max_tokens and self.waiting > gone
+    def _is_full(self, cost_tokens: int, sizes: list[int], tokens: int) -> bool:
+        """Return whether one more of that cost is too much beside some that wait, of these costs (sorted) and their sum."""
+        if not sizes:
+            return False
+        over = tokens + cost_tokens - max(cost_tokens, sizes[-1]) > self.bounds.max_tokens
+        return over or len(sizes) >= self.bounds.max_requests
 
-    def _who_gives_way(self, claim: Claim[Owner]) -> Claim[Owner] | None:
-        """Return the claim whose place a new one takes, if it may: of a later priority, or of a caller that has more.
+    def _who_give_way(self, claim: Claim[Owner]) -> list[Claim[Owner]]:
+        """Return the claims whose places a new one takes: of later priorities, or of callers that keep as much as it has.
 
-        Source of the rule for equals: longest queue drop (Suter et al., "Buffer management schemes for supporting TCP in
-        gigabit routers with per-flow queueing", IEEE JSAC 17:6, 1999).
+        Empty: all that may be taken is not enough. Source of the rule for equals: longest queue drop (Suter et al., "Buffer
+        management schemes for supporting TCP in gigabit routers with per-flow queueing", IEEE JSAC 17:6, 1999). So a caller
+        that waits with less than half of the bound is not refused for the tokens of one other caller of its weight.
         """
-        flow, heaviest = claim.flow, self.turns.heaviest()
-        if heaviest is None or heaviest is flow or heaviest.priority < flow.priority:
-            return None
-        victim = heaviest.newest()
-        if heaviest.priority == flow.priority:
-            left = (heaviest.waiting_tokens - victim.cost_tokens) / heaviest.weight
-            if (flow.waiting_tokens + claim.cost_tokens) / flow.weight > left:
-                return None
-        return None if self._is_full(claim, without=victim) else victim
+        sizes, tokens = self._sizes.copy(), self.tokens
+        victims: list[Claim[Owner]] = []
+        for other, least_tokens in self._who_may_give_way(claim):
+            left_tokens = other.waiting_tokens
+            for victim in other.newest_first():
+                if left_tokens - victim.cost_tokens < least_tokens:
+                    continue
+                left_tokens -= victim.cost_tokens
+                tokens -= victim.cost_tokens
+                del sizes[bisect_left(sizes, victim.cost_tokens)]
+                victims.append(victim)
+                if not self._is_full(claim.cost_tokens, sizes, tokens):
+                    return victims
+        return []
+
+    def _who_may_give_way(self, claim: Claim[Owner]) -> Iterator[tuple[Flow[Owner], float]]:
+        """Yield the flows that may have to give way to a claim, with the tokens that each keeps in any case."""
+        flow, smallest_tokens = claim.flow, self._sizes[0]
+        share = (flow.waiting_tokens + claim.cost_tokens) / flow.weight
+        for other in self.turns.heaviest_first():
+            least_tokens = share * other.weight if other.priority == flow.priority else 0.0
+            spare_tokens = other.waiting_tokens - least_tokens
+            if other is flow or other.priority < flow.priority or spare_tokens < smallest_tokens:
+                return  # whoever comes after it has less, or goes first
+            yield other, least_tokens
 
     def _put(self, claim: Claim[Owner], now_s: float) -> None:
         if not self.waiting:
@@ -175,6 +197,7 @@ class Line(Generic[Owner]):
         self._arrivals[claim] = None
         self.waiting += 1
         self.tokens += claim.cost_tokens
+        insort(self._sizes, claim.cost_tokens)
         if claim.deadline_s < inf:
             self._note_deadline(claim)
 
@@ -206,6 +229,7 @@ class Line(Generic[Owner]):
         del self._arrivals[claim]
         self.waiting -= 1
         self.tokens -= claim.cost_tokens
+        del self._sizes[bisect_left(self._sizes, claim.cost_tokens)]
         if not self.waiting:
             self._pace.empty()
             self._overload.empty()

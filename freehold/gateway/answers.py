@@ -6,6 +6,7 @@ has a ready replica and no drain is on; `/health` is the same question with the 
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 JSON = "application/json"
 Answer = tuple[int, bytes, str]
 """Status, body, content type."""
+
+
+def model_id_of(path: str) -> str:
+    """Return the model id in `/v1/models/<id>`, percent-decoded once."""
+    return unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")
 
 
 def models_for(gateway: "Gateway", caller: Caller | None) -> list[str]:

@@ -105,10 +105,11 @@ class Flow(Generic[Owner]):
         lane = short if short.claims and (not long.claims or short.served <= long.served) else long
         return next(iter(lane.claims))
 
-    def newest(self) -> Claim[Owner]:
-        """Return the claim that came last, of the long ones where there are any."""
+    def newest_first(self) -> Iterator[Claim[Owner]]:
+        """Yield what waits in the order in which it is to give way: who came last first, long ones before short ones."""
         short, long = self.lanes
-        return next(reversed((long if long.claims else short).claims))
+        yield from reversed(long.claims)
+        yield from reversed(short.claims)
 
     def put(self, claim: Claim[Owner]) -> None:
         """Let a claim wait at the end of its lane."""
@@ -271,11 +272,10 @@ class Turns(Generic[Owner]):
         rank = self._ranks.get(flow.priority)
         return rank is not None and any(other.counter > flow.counter for other in rank.flows)
 
-    def heaviest(self) -> Flow[Owner] | None:
-        """Return the flow that is to give way when there is no room: of the last priority, the one that waits most."""
-        if not self._ranks:
-            return None
-        return max(self._ranks[max(self._ranks)].flows, key=_share)
+    def heaviest_first(self) -> Iterator[Flow[Owner]]:
+        """Yield the flows in the order in which they are to give way: of the last priority, who waits with most first."""
+        for priority in sorted(self._ranks, reverse=True):
+            yield from sorted(self._ranks[priority].flows, key=_share, reverse=True)
 
     def tidy(self) -> None:
         """Forget callers of whom nothing is here, where that changes nobody's turn; to be called now and then."""

@@ -8,14 +8,13 @@ requests are answered in order; bytes that come while an answer is under way wai
 import asyncio
 import socket
 import struct
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
-from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from freehold.gateway import heads, refuse
+from freehold.gateway.arrival import Arrival
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import IGNORED, Request, take_header, unnamed
@@ -43,41 +42,19 @@ _QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; nobody's SDK pipeline
 _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Arrival):
     """One client."""
 
-    __slots__ = (
-        "_deadline_s",
-        "_head_bytes",
-        "_idle",
-        "_incoming",
-        "_parser",
-        "_queue",
-        "_reading",
-        "_turning",
-        "_waiting",
-        "_write_paused",
-        "closing",
-        "exchange",
-        "gateway",
-        "transport",
-        "write",
-    )  # fmt: skip
+    __slots__ = ("_idle", "_parser", "_turning", "_waiting", "_write_paused", "exchange")
 
     def __init__(self, gateway: "Gateway") -> None:
-        self.gateway = gateway
+        super().__init__(gateway)
         self.exchange: Exchange | None = None
-        self.closing = False
         self._parser = httptools.HttpRequestParser(self)
-        self._incoming: Request | None = None
-        self._queue: deque[Request] = deque()
         self._waiting = b""
-        self._head_bytes = 0
-        self._reading = True
         self._idle = True
         self._write_paused = False
         self._turning = False
-        self._deadline_s = gateway.now_s() + gateway.settings.header_s
 
     def __repr__(self) -> str:
         doing = (
@@ -112,6 +89,7 @@ class ClientConnection(asyncio.Protocol):
         self.closing = True
         self.gateway.connections.discard(self)
         self._queue.clear()
+        self._drop_incoming()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_left()
@@ -136,7 +114,8 @@ class ClientConnection(asyncio.Protocol):
         """Parse, or keep for later while an answer is under way."""
         if self.closing:
             return
-        if self.exchange is None and not self._queue and not self._write_paused:
+        busy = self.exchange is not None or self._queue or self._write_paused
+        if not busy and (self._upload is None or self._upload.comes):
             self._feed(data)
             return
         self._waiting += data
@@ -192,28 +171,13 @@ class ClientConnection(asyncio.Protocol):
             request.refusal = self._too_large()
         request.name()
         self._deadline_s = self.gateway.tick_s + self.gateway.settings.body_s
-        if request.expect and not self._queue:
-            self._encourage(request)
-
-    def on_body(self, data: bytes) -> None:
-        """Take a piece of the body, within the limit."""
-        request = self._incoming
-        if request is None or request.refusal is not None:
-            return
-        self._head_bytes = 0
-        request.body_bytes += len(data)
-        if request.body_bytes > self.gateway.settings.max_body_bytes:
-            request.pieces = None
-            request.refusal = self._too_large()
-        elif request.pieces is None:
-            request.pieces = [data]
-        else:
-            request.pieces.append(data)
 
     def on_message_complete(self) -> None:
         """Queue the request; it is answered when those before it are."""
         request, self._incoming = self._incoming, None
         self._head_bytes = 0
+        if self._upload is not None:
+            self._give_back()
         if request is not None and len(self._queue) <= _QUEUED_REQUESTS_MAX:
             request.complete()
             self._queue.append(request)
@@ -240,13 +204,9 @@ class ClientConnection(asyncio.Protocol):
     def _after_feed(self, broken: Refusal | None) -> None:
         broken = broken or self._past_bounds()
         if broken is not None:
-            # Requests that came whole before the broken one are answered first; it is refused in its turn.
-            # The rest of its body is not read as anything: the connection closes after the answer.
-            culprit = self._culprit()
-            culprit.refusal = replace(broken, close=True)
-            self._incoming = None
-            self._queue.append(culprit)
-            self._stop_reading()
+            self._refuse_incoming(broken)
+        elif not (self._queue or self._waiting) and self._may_come():
+            return  # more of it is awaited, by the time limit that it has
         self._next()
 
     def _past_bounds(self) -> Refusal | None:
@@ -258,11 +218,6 @@ class ClientConnection(asyncio.Protocol):
         if len(self._queue) > _QUEUED_REQUESTS_MAX:
             return refuse.malformed("Too many pipelined requests.")
         return None
-
-    def _culprit(self) -> Request:
-        """Return the request that is coming in, if its head has come, or a stand-in."""
-        incoming = self._incoming
-        return incoming if incoming is not None and incoming.method else unnamed()
 
     def _after_upgrade(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 as if no upgrade had been offered (RFC 9110 7.8: a server may ignore it).
@@ -279,26 +234,6 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._queue.append(request)
         self._waiting = rest + self._waiting
-
-    def _stop_reading(self) -> None:
-        if self._reading and not self.closing:
-            self._reading = False
-            self.transport.pause_reading()
-
-    def _start_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self.transport.resume_reading()
-
-    def _encourage(self, request: Request) -> None:
-        """Ask for the body of a request whose client waits for that (RFC 9110 10.1.1)."""
-        request.expect = False
-        if request.refusal is None and request.http11:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _too_large(self) -> Refusal:
-        limit = self.gateway.settings.max_body_bytes
-        return refuse.invalid(f"The body is larger than {limit} bytes.", status=413, code="request_too_large")
 
     # One request after another
 
@@ -330,6 +265,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _await_next(self) -> bool:
         """Go on with what has come meanwhile, or wait, with the time limit of what is awaited."""
+        if not self._may_come():
+            return bool(self._queue)
         waiting, self._waiting = self._waiting, b""
         self._start_reading()
         incoming = self._incoming
@@ -341,8 +278,6 @@ class ClientConnection(asyncio.Protocol):
         self._deadline_s = self.gateway.tick_s + (times.body_s if head_came else times.header_s)
         if waiting:
             self.data_received(waiting)
-        elif incoming is not None and incoming.expect and head_came:
-            self._encourage(incoming)
         return bool(waiting)
 
     def _dispatch(self, request: Request) -> None:
@@ -430,6 +365,7 @@ class ClientConnection(asyncio.Protocol):
         self.exchange = None
         if not self.closing:
             self.closing = True
+            self._drop_incoming()
             self._deadline_s = self.gateway.now_s() + self.gateway.settings.client_stall_s
             self.transport.close()
 
@@ -440,6 +376,7 @@ class ClientConnection(asyncio.Protocol):
         """
         if not self.closing:
             self.closing = True
+            self._drop_incoming()
             self._deadline_s = self.gateway.now_s() + _LINGER_S
             self._start_reading()
             self.transport.write_eof()
@@ -464,7 +401,7 @@ class ClientConnection(asyncio.Protocol):
         elif self._idle:
             self.close()
         else:
-            self.refuse(refuse.timeout("The request did not come in time.", status=408), self._culprit())
+            self.refuse(self._too_late(), self._culprit())
 
     def drain(self) -> None:
         """Close if nothing is under way; otherwise after the answer."""
@@ -475,8 +412,3 @@ class ClientConnection(asyncio.Protocol):
     def busy(self) -> bool:
         """Return whether a request is under way here, be it that it is still coming in."""
         return not self._idle and not self.closing
-
-
-def model_id_of(path: str) -> str:
-    """Return the model id in `/v1/models/<id>`, percent-decoded once."""
-    return unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")

@@ -70,6 +70,8 @@ class Meters:
                 (t.id,): float(t.standing.until_s > 0) for t in gateway.directory.targets()
             },
             "freehold_gateway_connections": lambda: {(): len(gateway.connections)},
+            "freehold_gateway_upload_bytes": lambda: {(): gateway.intake.held_bytes},
+            "freehold_gateway_uploads_waiting": lambda: {(): gateway.intake.waiting},
             "freehold_gateway_upstream_connections": partial(_upstream, gateway),
             "freehold_gateway_snapshot_generation": lambda: {(): gateway.directory.snapshot.generation},
             "freehold_gateway_snapshot_age_seconds": lambda: {(): gateway.snapshot_age_s()},

@@ -40,7 +40,8 @@ class Request:
     body_bytes = 0
     length_bytes = 0
     """Content-Length; 0 where there is none."""
-    pieces: list[bytes] | None = None
+    gathered: bytearray | None = None
+    """The body as far as it has come, where it comes in several pieces."""
     stream = False
     max_tokens = 0
     """The most tokens that the answer may have; 0: the body does not say."""
@@ -93,9 +94,9 @@ class Request:
 
     def complete(self) -> None:
         """Put the body together, once all of it has come."""
-        if self.pieces is not None:
-            self.body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-            self.pieces = None
+        if self.gathered is not None:
+            self.body = bytes(self.gathered)
+            self.gathered = None
 
     def framing(self) -> bytes:
         """Return the header line that says how this request's body is framed, or nothing for no body."""

@@ -21,7 +21,8 @@ from freehold.gateway.crew import Crew
 from freehold.gateway.exchange import Exchange
 from freehold.gateway.fallbacks import Fallbacks
 from freehold.gateway.files import CONNECTIONS_MAX
-from freehold.gateway.http_in import ClientConnection, model_id_of
+from freehold.gateway.http_in import ClientConnection
+from freehold.gateway.intake import Intake
 from freehold.gateway.kept import Keeping
 from freehold.gateway.meters import Meters
 from freehold.gateway.outward import OutwardExchange, may_leave
@@ -30,6 +31,7 @@ from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import ENGINE_PATHS, Request
 from freehold.gateway.route import RetryBudget
 from freehold.gateway.settings import Settings
+from freehold.gateway.shared_admission import part_of
 from freehold.gateway.targets import Directory, Model
 from freehold.telemetry.logs import get_logger
 
@@ -65,6 +67,8 @@ class Gateway:
         """Who may ask; None: everybody."""
         self.fallbacks = Fallbacks(settings, self.meters) if settings.fallbacks else None
         """Endpoints of others; None: there are none."""
+        self.intake = Intake(upload_room_bytes(settings))
+        """Room for large bodies that are still coming in."""
         self.connections: set[ClientConnection] = set()
         self.connections_max = CONNECTIONS_MAX
         self.draining = False
@@ -107,6 +111,7 @@ class Gateway:
         """Go on by other bounds, from the next request on: those that are here keep the time limits they came with."""
         self.settings = settings
         self.directory.retune(settings)
+        self.intake.resize(upload_room_bytes(settings))
         if self.callers is not None:
             self.callers.prices = settings.prices
         self.access.change(settings.access_log)
@@ -205,7 +210,7 @@ class Gateway:
             return refuse.wrong_method(method.decode("ascii"), "GET, HEAD")
         if local is not None:
             return local(self, request.caller)
-        return answers.one_model(self, model_id_of(path), request.caller)
+        return answers.one_model(self, answers.model_id_of(path), request.caller)
 
     def _exchange_for(self, client: ClientConnection, request: Request) -> Exchange | Refusal:
         if request.method != b"POST":
@@ -287,3 +292,8 @@ class Gateway:
         except Exception:
             asyncio.get_running_loop().call_soon(self._go_through, work)
             raise
+
+
+def upload_room_bytes(settings: Settings) -> int:
+    """Return this process's part of the room for bodies."""
+    return part_of(settings.upload_memory_bytes, index=settings.worker, workers=settings.workers)

@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_max_wait_s: float = 20.0
     queue_overload_wait_s: float = 1.0
     max_body_bytes: int = 16 * 1024 * 1024
+    upload_memory_bytes: int = 256 * 1024 * 1024
     header_s: float = 10.0
     body_s: float = 60.0
     idle_s: float = 75.0
@@ -102,6 +103,7 @@ def settings_from(
         queue_max_wait_s=spec.queue.max_wait,
         queue_overload_wait_s=spec.queue.overload_wait,
         max_body_bytes=spec.max_body,
+        upload_memory_bytes=spec.upload_memory,
         header_s=times.header,
         body_s=times.body,
         idle_s=times.idle,

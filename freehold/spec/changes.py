@@ -17,6 +17,7 @@ LIVE = (
     ("gateway", "queue"),
     ("gateway", "timeouts"),
     ("gateway", "max_body"),
+    ("gateway", "upload_memory"),
     ("gateway", "drain_grace"),
     ("gateway", "access_log"),
     ("fleet", "ready_timeout"),

@@ -144,12 +144,13 @@ class QueueSpec(_Section):
     """How much may wait for an engine, and how long."""
 
     max_requests: int = Field(default=512, ge=1, le=65536)
-    """Requests of one model that may be under way or waiting at once, 1 to 65536; one more is answered 503. Default
-    512: what Ollama queues by default (OLLAMA_MAX_QUEUE), and at one second each all that a client would wait for."""
+    """Requests of one model that may wait at once, 1 to 65536; one more is answered 503. Those that engines work on are not
+    counted. Default 512: what Ollama queues by default (OLLAMA_MAX_QUEUE), and at one second each all that a client would
+    wait for."""
     max_tokens: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
-    """Tokens (prompts as estimated, and the answers' `max_tokens`) of one model's requests that may wait at once, 1 to
-    1000000000; past it a request is answered 503. Default 1000000: ten minutes of work at 1500 tokens/s, far more than
-    anybody waits, so that the wait is what counts."""
+    """Tokens (prompts as estimated, and the answers' `max_tokens`) of one model's requests that may wait at once beside the
+    largest of them, 1 to 1000000000; past it a request is answered 503. Default 1000000: ten minutes of work at 1500
+    tokens/s, far more than anybody waits, so that the wait is what counts."""
     max_wait: Annotated[float, Duration(least="100ms", most="10m")] = duration("20s")
     """How long a request may wait for an engine to have room, 100ms to 10m; what would have to wait longer is answered
     503 at once. Default 20s: long enough for a burst, and for a replica that is started again."""
@@ -229,7 +230,11 @@ class GatewaySpec(_Section):
     """How much may wait for an engine, and how long."""
     max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")
     """Largest request body, 1KiB to 1GiB; a larger one is answered 413. Default 16MiB: four million tokens at four
-    bytes each, or several pictures, and 512 of them still fit in 8 GiB."""
+    bytes each, or several pictures, and 512 of them that wait still fit in 8 GiB."""
+    upload_memory: Annotated[int, Size(least="64KiB", most="1TiB")] = size("256MiB")
+    """Memory for request bodies above 64 KiB that are still coming in, all together, 64KiB to 1TiB; more of them wait, as
+    long as `queue.max_wait`. Of one API key half of it. Default 256MiB: sixteen of the largest at once, on the smallest
+    machine that serves a model."""
     timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec)
     """How long the gateway waits for whom."""
     drain_grace: Annotated[float, Duration(least="0s", most="24h")] = duration("30s")

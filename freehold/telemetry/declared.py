@@ -198,6 +198,16 @@ DECLARED: tuple[Declared, ...] = (
     ),
     Declared(name="freehold_gateway_connections", kind="gauge", help="Client connections open now."),
     Declared(
+        name="freehold_gateway_upload_bytes",
+        kind="gauge",
+        help="Memory held for large request bodies that are coming in.",
+    ),
+    Declared(
+        name="freehold_gateway_uploads_waiting",
+        kind="gauge",
+        help="Large request bodies that wait for such memory.",
+    ),
+    Declared(
         name="freehold_gateway_upstream_connections",
         kind="gauge",
         help="Connections to an endpoint open now, idle ones included.",

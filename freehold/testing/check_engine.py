@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from freehold.engines.base import (
     ApiError,
+    Capacity,
     Engine,
     ExitCause,
     ExitKind,
@@ -257,6 +258,15 @@ def _check_unfinished(engine: Engine) -> Iterator[str]:
             yield f"unfinished tokens of {body[:20]!r} are {tokens!r}"
 
 
+def _check_tells(engine: Engine) -> Iterator[str]:
+    for tells in engine.tells:
+        if engine.managed or not tells.path.startswith("/"):
+            yield f"tells: {tells.path!r} is no path, or the engine is managed and told its capacity"
+        for body in (b"", b"{}", b"[1]", b'{"data": [3, {"id": "m"}]}', b"a{b} 1\n", b"\xff", b"[" * 5000):
+            if tells.read(body, "m") != Capacity():
+                yield f"what {tells.path} tells by {body[:20]!r} is not unknown"
+
+
 def _room(engine: Engine, options: Mapping[str, _Value]) -> tuple[tuple[str, int], ...]:
     return (
         ("slots", engine.slots(options)),
@@ -304,6 +314,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_ready,
     _check_metrics,
     _check_unfinished,
+    _check_tells,
     _check_sizes,
     _check_exits,
     _check_errors,

@@ -16,7 +16,8 @@ import httpx2
 import pytest
 import xllamacpp
 
-from freehold.engines.base import ExitCause, ExitKind, Placement
+from freehold.engines import external
+from freehold.engines.base import Capacity, ExitCause, ExitKind, Placement
 from freehold.engines.llama_cpp import ENGINE
 from freehold.testing.check_running_engine import Child, start_child
 from waiting import wait_until
@@ -176,11 +177,13 @@ def test_options_show_on_the_running_server(weights_path: Path, free_port: int) 
     }
     with start_child(ENGINE, placed(weights_path, free_port, options)) as child:
         child.wait_ready()
-        props = child.client.get("/props").json()
+        props = (told := child.client.get("/props")).json()
         slots = child.client.get("/slots").json()
         tasks = len(list(Path(f"/proc/{child.process.pid}/task").iterdir()))
         log = "\n".join(child.log_lines)
     assert props["total_slots"] == len(slots) == 3 == ENGINE.slots(options)
+    (page,) = [each for each in external.ENGINE.tells if each.path == "/props"]
+    assert page.read(told.content, "m") == Capacity(slots=3, max_context_tokens=512)
     assert {slot["n_ctx"] for slot in slots} == {512} == {ENGINE.max_context_tokens(options)}
     assert props["default_generation_settings"]["params"]["seed"] == 77
     assert props["model_alias"] == "smollm2-135m"

@@ -44,9 +44,10 @@ def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
         model("m", the_engine, slots=SLOTS),
         model("cpp", the_engine, engine="llama-cpp", slots=SLOTS),
         model("kv", the_engine, slots=8, kv_tokens=1000),
+        model("wide", the_engine, slots=8),
     ]
     with running(
-        tmp_path_factory.mktemp("queue"), models, queue_max_requests=6, queue_max_wait_s=30
+        tmp_path_factory.mktemp("queue"), models, queue_max_requests=4, queue_max_wait_s=30
     ) as gateway:
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
@@ -111,6 +112,18 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(gateway: Gatew
         for client in asking:
             assert client.read_answer().json == ANSWER
     assert gateway.metric("freehold_gateway_queue_refused_total", reason="queue_full") == before + 50
+
+
+def test_what_is_under_way_takes_no_place_in_the_queue(gateway: Gateway, engine: Engine) -> None:
+    held = Held(engine)
+    with clients(gateway, 13) as asking:
+        for client in asking[:12]:
+            client.send(ask("wide"))
+        wait_until(lambda: len(engine.calls) == 8)
+        wait_until(partial(has_come, gateway, "wide", 12))
+        assert asking[12].ask(ask("wide")).status == 503
+        held.release()
+        assert [client.read_answer().status for client in asking[:12]] == [200] * 12
 
 
 @pytest.mark.parametrize("way", ["leave", "close"])

@@ -17,7 +17,7 @@ from waiting import wait_until
 def patient(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Give a gateway with the limits as they ship."""
     models = [model("m", the_engine)]
-    with running(tmp_path_factory.mktemp("patient"), models, queue_max_requests=10_000) as gateway:
+    with running(tmp_path_factory.mktemp("patient"), models) as gateway:
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
 

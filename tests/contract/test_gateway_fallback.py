@@ -199,7 +199,7 @@ def test_a_full_queue_overflows_and_only_then(tmp_path: Path, engine: Engine, cl
     only_full = [fallback(cloud, when=["queue_full"])]
     models = [model("m", engine, slots=1), no_replica("none")]
     with (
-        running(tmp_path, models, fallbacks=only_full, queue_max_requests=2) as gateway,
+        running(tmp_path, models, fallbacks=only_full, queue_max_requests=1) as gateway,
         gateway.client() as first,
         gateway.client() as second,
     ):

@@ -28,11 +28,11 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 def gateway(
     the_engine: Engine, engines: Engines, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
-    models = [model("m", the_engine), model("other", engines.new())]
+    models = [model("m", the_engine), model("full", the_engine, slots=2), model("other", engines.new())]
     for name, limits in LIMITS.items():
         keys.add(name, **limits)
     folder = tmp_path_factory.mktemp("gateway")
-    with running(folder, models, queue_max_requests=3, **keys.settings) as gateway:
+    with running(folder, models, queue_max_requests=1, **keys.settings) as gateway:
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
         assert gateway.metric("freehold_gateway_in_flight") == 0
@@ -216,10 +216,10 @@ def test_full_capacity_is_nobodys_own_limit(gateway: Gateway, client: Client, ke
     engine.answer = wait
     others = [gateway.client() for _ in range(3)]
     for other in others:
-        other.send(ask(extra=keys.bearer("crowd")))
-    wait_until(lambda: len(engine.calls) == 3)
+        other.send(ask("full", extra=keys.bearer("crowd")))
+    wait_until(lambda: gateway.metric("freehold_gateway_queue_requests", model="full") == 1)
     for _ in range(5):
-        assert client.ask(ask(extra=keys.bearer("crowd"))).status == 503
+        assert client.ask(ask("full", extra=keys.bearer("crowd"))).status == 503
     engine.do(go_on.set)
     assert [other.read_answer().status for other in others] == [200] * 3
     for other in others:

@@ -18,7 +18,7 @@ from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
 LIMIT = 1000
-QUEUE = 6
+QUEUE = 5
 
 
 class Held:
@@ -129,7 +129,7 @@ def test_who_is_turned_away_from_a_full_queue_has_used_nothing(
     with gateway.client() as busy:
         busy.send(asking(keys, "plain"))
         wait_until(lambda: len(engine.calls) == 1)
-        crowd = [gateway.client() for _ in range(QUEUE - 1)]
+        crowd = [gateway.client() for _ in range(QUEUE)]
         for number, each in enumerate(crowd):
             each.send(asking(keys, "turned", tokens=100))
             wait_until(partial(waiting, gateway, number + 1))

@@ -107,30 +107,30 @@ def asked(stack: Stack, model: str, text: str = "hi") -> int:
 
 
 def test_a_stream_survives_every_change(box: Box) -> None:
-    config(box, fake())
+    config(box, fake(slots=1))
     with box.foreground() as stack, streaming(stack) as stream:
         gateway_pid = box.status()["gateway"]["pid"]
-        config(box, fake(), more="gateway: {max_body: 1KiB, queue: {max_requests: 1}}\n")
+        config(box, fake(slots=1), more="gateway: {max_body: 1KiB, queue: {max_wait: 100ms}}\n")
         ran = reload(box)
         assert ran.code == 0, ran
         assert [(c["how"], c["what"], c["old"], c["new"]) for c in ran.said["changes"]] == [
-            ("live", "gateway.queue.max_requests", 512, 1),
+            ("live", "gateway.queue.max_wait", "20s", "100ms"),
             ("live", "gateway.max_body", "16MiB", "1KiB"),
         ]
         assert asked(stack, "fake") == 503
         assert asked(stack, "fake", "x" * 1024) == 413
         stream.lives()
-        config(box, fake(), fake("other"))
+        config(box, fake(slots=1), fake("other"))
         assert reload(box).code == 0
         assert states(box) == {"fake-0": "ready", "other-0": "ready"}
         assert asked(stack, "other") == 200
         stream.lives()
-        config(box, fake(replicas=2))
+        config(box, fake(replicas=2, slots=1))
         assert reload(box).code == 0
         assert states(box) == {"fake-0": "ready", "fake-1": "ready"}
         assert asked(stack, "other") == 404
         stream.lives()
-        config(box, fake(replicas=1))
+        config(box, fake(replicas=1, slots=1))
         assert reload(box, "--no-wait").code == 0
         stream.lives()
         config(box, fake(replicas=1, slots=2))

@@ -1,1 +1,1 @@
-"""What the gateway's contract tests stand on: the real gateway process, engines made of bytes, and a client of bytes."""
+"""What the gateway's contract tests and simulations stand on: the real process, engines and a client of bytes, a queue on virtual time."""

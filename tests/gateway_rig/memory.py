@@ -221,7 +221,7 @@ class MemoryClient:
         """What the connection keeps of requests that are not answered yet."""
         connection = self.connection
         queued = [*connection._queue, *filter(None, [connection._incoming])]
-        bodies = sum(len(r.body) + sum(map(len, r.pieces or ())) + len(r.url) for r in queued)
+        bodies = sum(len(r.gathered or r.body) + len(r.url) for r in queued)
         return bodies + len(connection._waiting)
 
     @property

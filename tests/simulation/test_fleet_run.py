@@ -17,6 +17,7 @@ import pytest
 from freehold.core.errors import Temporary
 from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot
+from freehold.engines.base import Capacity
 from freehold.fleet.launch_process import EngineExited, EngineStarted, Launch, Report
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import Answer, Reading
@@ -113,6 +114,9 @@ class Dice:
         return Reading(
             tokens_total=self.rng.choice([None, 1.0, 2.0, 3.0]), running=self.rng.choice([0.0, 1.0])
         )
+
+    async def capacity(self, plan: ReplicaPlan, url: str) -> Capacity | None:
+        raise AssertionError("only external servers are asked")
 
     async def close(self) -> None:
         return

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from freehold.engines.base import Capacity
 from freehold.engines.external import ENGINE
 
 LONG = "This model's maximum context length is 2048 tokens. However, you requested 2054 tokens (1030 in the messages)."
@@ -61,3 +62,35 @@ def test_sizes_are_what_the_user_says() -> None:
     assert (ENGINE.slots({}), ENGINE.max_context_tokens({})) == (0, 0)
     assert ENGINE.slots({"slots": 32}) == 32
     assert ENGINE.max_context_tokens({"max_context_tokens": 40960}) == 40960
+
+
+def told(path: str, body: object, model: str = "m") -> Capacity:
+    (tells,) = [each for each in ENGINE.tells if each.path == path]
+    return tells.read(body if isinstance(body, bytes) else json.dumps(body).encode(), model)
+
+
+def test_llama_cpp_tells_its_slots_and_the_context_of_each() -> None:
+    props = {"default_generation_settings": {"id": 0, "n_ctx": 2048, "params": {}}, "total_slots": 4}
+    assert told("/props", props) == Capacity(slots=4, max_context_tokens=2048)
+    assert told("/props", {"total_slots": "4", "default_generation_settings": {"n_ctx": -1}}) == Capacity()
+    assert told("/props", {"total_slots": True, "default_generation_settings": 3}) == Capacity()
+
+
+VLLM = b"""# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
+# TYPE vllm:cache_config_info gauge
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_cpu_blocks="None",num_gpu_blocks="1000",sliding_window="None"} 1.0
+vllm:num_requests_running{engine="0",model_name="m"} 0.0
+"""
+
+
+def test_vllm_tells_the_tokens_of_its_kv_cache() -> None:
+    assert told("/metrics", VLLM) == Capacity(kv_tokens=16_000)
+    second = VLLM.splitlines()[2].replace(b'engine="0"', b'engine="1"')
+    assert told("/metrics", VLLM + second + b"\n") == Capacity(kv_tokens=32_000)
+    assert told("/metrics", VLLM.replace(b'"1000"', b'"None"')) == Capacity()
+
+
+def test_a_list_of_models_tells_the_context_of_the_one_that_is_asked_for() -> None:
+    rows = [{"id": "other", "max_model_len": 9}, {"id": "m", "max_model_len": 8192}, {"id": "m"}]
+    assert told("/v1/models", {"data": rows}) == Capacity(max_context_tokens=8192)
+    assert told("/v1/models", {"data": rows}, "none") == Capacity()

@@ -6,6 +6,7 @@ import msgspec
 from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot
 from freehold.engines import all_engines
+from freehold.engines.base import Capacity
 from freehold.fleet.events import Answered, Ask, Event, Launch, Started
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.publish import build_snapshot
@@ -75,3 +76,20 @@ def test_the_shortest_known_context_is_the_models() -> None:
     view = replace(first_view(plans, SETTINGS, 0.0))
     (model,) = build_snapshot(view, plans, generation=1, wall_offset_s=0.0).models
     assert model.max_context_tokens == 4096
+
+
+def test_what_the_user_says_goes_before_what_a_server_told() -> None:
+    told = Capacity(slots=4, kv_tokens=16_000, max_context_tokens=2048)
+    for options, slots in (({}, 4), ({"slots": 7}, 7)):
+        plan = replace(OUTSIDE, options=options)
+        view = first_view([plan], SETTINGS, 100.0)
+        for event in (
+            Ask(id=plan.id, incarnation=0, look=True),
+            Answered(id=plan.id, incarnation=0, capacity=told),
+            Ask(id=plan.id, incarnation=0),
+            Answered(id=plan.id, incarnation=0),
+        ):
+            view = apply(view, event, 101.0)
+        seen = build_snapshot(view, [plan], generation=1, wall_offset_s=0.0)
+        assert (seen.endpoints[0].slots, seen.endpoints[0].kv_tokens) == (slots, 16_000)
+        assert seen.models[0].max_context_tokens == 2048

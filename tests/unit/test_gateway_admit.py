@@ -21,22 +21,42 @@ def told(gone: list[Turned[str]]) -> list[tuple[str, str]]:
     return [(each.claim.owner, each.reason) for each in gone]
 
 
-def test_tokens_that_wait_are_bounded_exactly() -> None:
+def test_tokens_that_wait_beside_the_largest_claim_are_bounded_exactly() -> None:
     line: Line[str] = Line(Bounds(max_tokens=100))
-    assert [offer(line, "a", cost_tokens=cost) for cost in (50, 50)] == [[], []]
+    assert [offer(line, "a", cost_tokens=cost) for cost in (70, 50, 50)] == [[], [], []]
     assert offer(line, "a", cost_tokens=1) == [("a", "queue_full")]
-    assert line.tokens == 100
+    assert line.tokens == 170
+    assert offer(line, "a", cost_tokens=71) == [("a", "queue_full")]
 
 
-def test_requests_are_bounded_exactly() -> None:
-    line: Line[str] = Line(Bounds(max_requests=3))
-    line.begin(line.turns.flow("a", 1.0, 0), 10)
+def test_a_giant_that_waits_takes_nobody_elses_place() -> None:
+    line: Line[str] = Line(Bounds())
+    line.begin(line.turns.flow("greedy", 1.0, 0), 500)
+    assert offer(line, "greedy", cost_tokens=1_000_000) == []
+    assert offer(line, "modest", cost_tokens=8) == []
+    assert offer(line, "greedy", cost_tokens=1_000_000) == [("greedy", "queue_full")]
+    assert offer(line, "modest", cost_tokens=8) == []
+
+
+def test_as_many_give_way_as_it_takes_and_none_where_all_were_too_few() -> None:
+    line: Line[str] = Line(Bounds(max_tokens=100))
+    assert [offer(line, "greedy", cost_tokens=cost) for cost in (500, 60, 20, 20)] == [[]] * 4
+    assert offer(line, "modest", cost_tokens=30) == [("greedy", "pushed_out")] * 2
+    assert [claim.cost_tokens for claim in line.turns.flow("greedy", 1.0, 0).newest_first()] == [60, 500]
+    assert offer(line, "third", cost_tokens=400) == [("third", "queue_full")]
+    assert line.waiting == 3
+
+
+def test_requests_that_wait_are_bounded_exactly_and_those_under_way_take_no_place() -> None:
+    line: Line[str] = Line(Bounds(max_requests=2))
+    for _ in range(5):
+        line.begin(line.turns.flow("a", 1.0, 0), 10)
     assert [offer(line, "a") for _ in range(3)] == [[], [], [("a", "queue_full")]]
 
 
 @pytest.mark.parametrize("without", ["requests", "tokens"])
 def test_only_who_has_less_in_a_full_queue_is_given_a_place(without: str) -> None:
-    bounds = Bounds(max_requests=5) if without == "requests" else Bounds(max_tokens=50)
+    bounds = Bounds(max_requests=5) if without == "requests" else Bounds(max_tokens=40)
     line: Line[str] = Line(bounds)
     assert [offer(line, caller) for caller in "aaabb"] == [[]] * 5
     assert offer(line, "b") == [("b", "queue_full")]  # with it he would have more than the other one without

@@ -89,6 +89,7 @@ def test_the_order_of_models_means_nothing() -> None:
         ("gateway: {timeouts: {total: 3s}}", "gateway.timeouts.total"),
         ("gateway: {access_log: {enabled: false}}", "gateway.access_log.enabled"),
         ("gateway: {max_body: 1MiB}", "gateway.max_body"),
+        ("gateway: {upload_memory: 1MiB}", "gateway.upload_memory"),
         ("gateway: {drain_grace: 1s}", "gateway.drain_grace"),
         ("fleet: {stop_grace: 1s}", "fleet.stop_grace"),
         ("fleet: {ready_timeout: 1s}", "fleet.ready_timeout"),

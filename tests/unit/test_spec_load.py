@@ -58,6 +58,7 @@ def test_the_smallest_file_gets_every_default():
                 "overload_wait": "1s",
             },
             "max_body": "16MiB",
+            "upload_memory": "256MiB",
             "timeouts": {
                 "header": "10s",
                 "body": "1m",
