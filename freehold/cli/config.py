@@ -15,13 +15,13 @@ import platformdirs
 
 from freehold.cli.place import BUILT_IN, stack_name
 from freehold.cli.say import UserMistakes
+from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, check_options
 from freehold.spec.example import example_text
 from freehold.spec.explain import dotted
 from freehold.spec.load import Loaded, load_file, load_text
 from freehold.spec.model import FallbackSpec, ModelSpec, Spec
-from freehold.spec.problems import Problem
 
 _SECRET_BYTES_MAX = 16 * 1024  # A key file holds one line; more is some other file.
 

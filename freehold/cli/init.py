@@ -11,9 +11,9 @@ import click
 from freehold.cli.place import json_option
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
+from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.spec.example import EXAMPLE_NAME, SCHEMA_NAME, example_text
-from freehold.spec.problems import Problem
 from freehold.spec.schema import schema_text
 
 

@@ -22,8 +22,8 @@ from freehold.cli.place import (
 )
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
+from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.state_dir import StateDir
-from freehold.spec.problems import Problem, nearest_hint
 
 _LOOK_AGAIN_S = 0.2  # As quick as an eye; a log line more or less costs nothing.
 ACCESS = "access"

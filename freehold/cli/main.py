@@ -16,7 +16,7 @@ import click
 from freehold import __version__
 from freehold.cli.say import show_failure, show_problems, wants_json
 from freehold.core.errors import FreeholdError
-from freehold.spec.problems import nearest_hint
+from freehold.core.problems import nearest_hint
 
 
 @dataclass(frozen=True, slots=True)

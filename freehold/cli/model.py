@@ -15,7 +15,7 @@ from freehold.cli.config import load_config
 from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
 from freehold.cli.place import config_option, find_config, json_option
 from freehold.cli.say import UserMistakes, say_json, show_failure
-from freehold.spec.problems import Problem, nearest_hint
+from freehold.core.problems import Problem, nearest_hint
 from freehold.weights.blobs import StoredWeights
 from freehold.weights.source import parse_sha256, parse_source
 from freehold.weights.store import Store, Verdict, store_root

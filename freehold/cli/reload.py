@@ -22,8 +22,8 @@ from freehold.cli.place import (
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent, Temporary
+from freehold.core.problems import Problem
 from freehold.fleet.asking import NotRunning, ask
-from freehold.spec.problems import Problem
 
 
 @click.command("reload")

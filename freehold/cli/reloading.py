@@ -22,10 +22,10 @@ from freehold.cli.say import UserMistakes
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
+from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, Change, How, compare
 from freehold.spec.explain import dotted
-from freehold.spec.problems import Problem, nearest_hint
 from freehold.spec.shapes import EXTERNAL
 from freehold.telemetry.logs import get_logger
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import click
 import msgspec
 
-from freehold.spec.problems import Problem
+from freehold.core.problems import Problem
 
 
 class UserMistakes(click.ClickException):

@@ -19,6 +19,7 @@ import click
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.clock import wall_s
+from freehold.core.problems import Problem, nearest_hint
 from freehold.core.units import Unreadable, parse_duration_s
 from freehold.ledger.drainer import waiting_records
 from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
@@ -26,7 +27,6 @@ from freehold.ledger.money import usd
 from freehold.ledger.reconcile import EngineReading, Gap, reconcile
 from freehold.ledger.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up, tally
 from freehold.ledger.spool import spool_folder
-from freehold.spec.problems import Problem, nearest_hint
 
 _DAY_US = DAY_HOURS * HOUR_US
 _HEADS = {

@@ -1,6 +1,6 @@
 """The world's failures, as three exceptions that say whether to try again.
 
-A user's mistake is no exception but a value (`freehold.spec.problems.Problem`); our own mistake is an assert.
+A user's mistake is no exception but a value (`freehold.core.problems.Problem`); our own mistake is an assert.
 Third-party exceptions are mapped to these once, in the file that owns the client, always `from exc`.
 """
 

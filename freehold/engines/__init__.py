@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from freehold.core.problems import Problem
 from freehold.engines.base import Engine
-from freehold.spec.problems import Problem
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

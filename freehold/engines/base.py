@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from freehold.spec.problems import Problem, nearest_hint
+from freehold.core.problems import Problem, nearest_hint
 
 OptionType = Literal["int", "str", "bool", "float"]
 _PYTHON_TYPES: dict[OptionType, tuple[type, ...]] = {

@@ -15,6 +15,7 @@ from typing import TypeVar
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
+from freehold.core.problems import Problem, nearest_hint
 from freehold.engines.base import ExitCause, ExitKind
 from freehold.fleet import rollout
 from freehold.fleet.decide import NEVER_S, Dice, all_stopped, decide, next_due_s
@@ -55,7 +56,6 @@ from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import Answer, HttpProber, Prober, Reading
 from freehold.fleet.publish import build_snapshot
 from freehold.fleet.state import apply, first_view
-from freehold.spec.problems import Problem, nearest_hint
 from freehold.telemetry.logs import get_logger
 
 _QUEUE_FACTS = 256

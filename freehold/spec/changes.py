@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from freehold.core.problems import Problem
 from freehold.spec.explain import dotted
 from freehold.spec.model import ModelSpec, Spec
-from freehold.spec.problems import Problem
 
 LIVE = (
     ("gateway", "queue"),

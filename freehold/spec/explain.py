@@ -10,11 +10,11 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from freehold.core.places import Mistake, Path, Tree
+from freehold.core.problems import nearest_hint
 from freehold.spec import later
 from freehold.spec.fields import MISTAKE
 from freehold.spec.model import ModelSpec, Spec
-from freehold.spec.places import Mistake, Path, Tree
-from freehold.spec.problems import nearest_hint
 
 _MESSAGES = {
     "string_type": "must be text",

@@ -16,11 +16,11 @@ from functools import cache
 
 from pydantic import BaseModel
 
+from freehold.core.places import Mistake, Place, Tree
+from freehold.core.problems import nearest_hint
 from freehold.spec import later
 from freehold.spec.fields import Quantity
 from freehold.spec.model import Spec
-from freehold.spec.places import Mistake, Place, Tree
-from freehold.spec.problems import nearest_hint
 
 PREFIX = "FREEHOLD_"
 LEVEL = "__"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from freehold.core.places import Mistake, Place, Tree, read_tree, text_place
+from freehold.core.problems import Problem
 from freehold.spec.explain import explain
 from freehold.spec.layers import from_environment, from_flags, lay_over
 from freehold.spec.model import Spec
-from freehold.spec.places import Mistake, Place, Tree, read_tree, text_place
-from freehold.spec.problems import Problem
 from freehold.spec.rules import check_rules
 
 MAX_FILE_BYTES = 1024 * 1024

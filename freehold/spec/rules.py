@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator
 from typing import TypeGuard
 from urllib.parse import urlsplit
 
+from freehold.core.places import Mistake, Path, Tree
+from freehold.core.problems import nearest_hint
 from freehold.spec import later, shapes
 from freehold.spec.explain import dotted
-from freehold.spec.places import Mistake, Path, Tree
-from freehold.spec.problems import nearest_hint
 from freehold.spec.shapes import EXTERNAL
 
 _ALL = 1 + 1e-9  # 0.7 + 0.2 + 0.1 is a little more than 1, as floats go.

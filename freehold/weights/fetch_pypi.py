@@ -19,7 +19,7 @@ from stat import S_ISREG
 from tempfile import mkdtemp
 
 from freehold.core.errors import FreeholdError, Permanent, Temporary
-from freehold.spec.problems import nearest_hint
+from freehold.core.problems import nearest_hint
 from freehold.weights.source import PypiSource
 from freehold.weights.transfer import FREE_SPACE, DiskFull, Fetched, Job, Reporter, Stage, pour
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from freehold.spec.problems import Problem, nearest_hint
+from freehold.core.problems import Problem, nearest_hint
 from freehold.spec.shapes import is_loopback
 
 LONGEST_NAME_BYTES = 200

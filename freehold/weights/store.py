@@ -16,7 +16,7 @@ import filelock
 import platformdirs
 
 from freehold.core.errors import Permanent
-from freehold.spec.problems import Problem
+from freehold.core.problems import Problem
 from freehold.weights.blobs import Blobs, StoredWeights, freeze
 from freehold.weights.retry import Backoff
 from freehold.weights.source import (

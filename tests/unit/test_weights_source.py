@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freehold.spec.problems import Problem
+from freehold.core.problems import Problem
 from freehold.weights.source import (
     LONGEST_NAME_BYTES,
     FileSource,
