@@ -59,10 +59,10 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.self
 	@touch $@
 
 lock: install-dev
-	@for name in run hub dev bench; do \
+	@for name in run hub aic dev bench; do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
-	    requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	    $$( [ $$name = run ] || echo -c requirements/run.txt) requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
 
 clean:

@@ -1,0 +1,263 @@
+"""What a fact is: a value with its source, its date and how it was verified. One type per kind of fact.
+
+Decimal units throughout: GB = 1e9 bytes, GB/s, dense TFLOPS, W, USD. A value that is not known is None, never 0.
+Nothing here reads files or doubts a value: see `load` and `physics`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+
+from freehold.core.spread import Spread
+
+
+class Verified(StrEnum):
+    """How a fact was checked, best first."""
+
+    RAN = "ran"  # produced by running a tool
+    READ = "read"  # read in the named source
+    SECONDARY = "secondary"  # read in a page that quotes the source
+    MEMORY = "memory"  # from memory: check before it is relied on
+    USER = "user"  # told by the user: an overlay file or a flag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """What every fact carries."""
+
+    source: str
+    as_of: date
+    verified: Verified
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu(Fact):
+    """One accelerator model. Rates are the vendor's peaks, dense."""
+
+    id: str
+    vendor: str
+    memory_gb: float
+    mem_bw_gb_s: float
+    bf16_dense_tflops: float
+    fp8_dense_tflops: float | None
+    fp4_dense_tflops: float | None
+    tdp_w: float
+    scale_up_gb_s_per_dir: float
+    """To another GPU of the same node, one direction: NVLink, xGMI, or PCIe."""
+    idle_w: float | None = None
+    consumer: bool = False
+    """A consumer card: the driver's licence restricts data-centre use, no ECC on HBM, no NVLink."""
+    price_new_usd: Spread | None = None
+    price: Fact | None = None
+    """Where and when the price comes from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts(Fact):
+    """A model's architecture, as far as memory and speed depend on it."""
+
+    id: str
+    hf: str
+    attention: str
+    """mha, gqa, mla or gqa+swa."""
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+    params_total_b: float
+    params_active_b: float
+    kv_bytes_per_token_bf16: int
+    """Per sequence, the whole model, before sharding."""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """What only some have: experts, experts_per_token, shared_experts, kv_lora_rank, qk_rope_head_dim, sliding_window, …"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link(Fact):
+    """An interconnect: what it carries one way, and how long a message takes."""
+
+    id: str
+    kind: str
+    """network, pcie, nvlink or xgmi."""
+    raw_gbit_s: float
+    effective_gb_s_per_dir: float
+    latency_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage(Fact):
+    """A class of storage, by sequential read."""
+
+    id: str
+    seq_read_gb_s: float
+
+
+class RentalKind(StrEnum):
+    """How a GPU is rented."""
+
+    ON_DEMAND = "on-demand"
+    RESERVED = "reserved"
+    MARKETPLACE = "marketplace"
+    SPOT = "spot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RentalPrice(Fact):
+    """What a provider asks for one GPU for one hour."""
+
+    provider: str
+    gpu: str
+    usd_per_gpu_hour: float
+    kind: RentalKind
+    term_months: int = 0
+    """Reserved: for how long; else 0."""
+    terms: str = ""
+    """The kind in the source's own words (`on-demand 8x`, `marketplace median`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiPrice(Fact):
+    """A cloud API's list price, USD per million tokens, standard tier."""
+
+    provider: str
+    model: str
+    input_usd_per_m: float
+    output_usd_per_m: float
+    cached_input_usd_per_m: float | None
+    open_weights: bool | None
+    """Whether the model's weights can be had, so that the same model could be owned."""
+    same_as: str = ""
+    """The catalog id of the open model behind it, where it is known."""
+    two_sources_agree: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerPrice(Fact):
+    """Electricity in a region."""
+
+    region: str
+    usd_per_kwh: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pue(Fact):
+    """Facility power over IT power, for a kind of facility."""
+
+    id: str
+    pue: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colocation(Fact):
+    """Space in somebody's data centre, per contracted kW and month."""
+
+    id: str
+    usd_per_kw_month: Spread
+    power_included: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRate(Fact):
+    """How often a cause ends work, per GPU and year."""
+
+    cause: str
+    group: str
+    rate_per_gpu_year: float
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node(Fact):
+    """A published figure on a whole server; which ones are set depends on the row."""
+
+    id: str
+    gpus: int | None = None
+    price_usd: Spread | None = None
+    nameplate_kw: float | None = None
+    max_measured_kw: float | None = None
+    usd_per_gb: Spread | None = None
+    fraction: Spread | None = None
+    """Of TDP, or of the price: the id says which."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedTco(Fact):
+    """What others say owning or renting one GPU for an hour costs: anchors to compare with."""
+
+    gpu: str
+    own_hyperscaler_usd_h: float | None = None
+    own_neocloud_usd_h: float | None = None
+    rent_usd_h: float | None = None
+    all_in_it_kw_per_gpu: float | None = None
+    all_in_utility_kw_per_gpu: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration(Fact):
+    """The roofline's constants for one engine and family: a fitted vector, not physics (they are not separately identifiable)."""
+
+    id: str
+    engine: str
+    family: str
+    """dense or moe."""
+    hbm_efficiency: float
+    flops_efficiency: float
+    fixed_ms_per_step: float
+    allreduce_us: float
+    per_sequence_us: float
+    error_mean_abs: float
+    """Mean absolute relative error of output tokens/s on rows that the fit did not see."""
+    fit_rows: int = 0
+    heldout_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRatio(Fact):
+    """How two engines compare on matched measured pairs: throughput of the first over the second."""
+
+    id: str
+    median: float
+    iqr: tuple[float, float]
+    matched_pairs: int
+    share_ge_1_3: float | None = None
+    by_group: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A fact that is physically implausible, out of line with its kind, or too old: named, used with a wider range or left out."""
+
+    where: str
+    """File:line:column of the value."""
+    message: str
+    dropped: bool
+    """True: not used at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """All the facts, by id where they have one. Every row has a source and a date."""
+
+    today: date
+    """What ages are counted from."""
+    gpus: Mapping[str, Gpu]
+    models: Mapping[str, ModelFacts]
+    links: Mapping[str, Link]
+    storage: Mapping[str, Storage]
+    rentals: tuple[RentalPrice, ...]
+    apis: tuple[ApiPrice, ...]
+    electricity: tuple[PowerPrice, ...]
+    pue: Mapping[str, Pue]
+    colocation: Mapping[str, Colocation]
+    failures: tuple[FailureRate, ...]
+    nodes: Mapping[str, Node]
+    published_tco: tuple[PublishedTco, ...]
+    calibrations: Mapping[str, Calibration]
+    engine_ratios: Mapping[str, EngineRatio]
+    doubts: tuple[Doubt, ...] = ()

@@ -1,0 +1,55 @@
+"""A quantity that is not known exactly: low, middle and high, as everything that is bought or predicted is.
+
+`low` and `high` hold the value nine times in ten (5th and 95th percentile), `mid` is as likely too small as too large.
+Nothing here draws numbers or adds spreads: sums of spreads are drawn in freehold/cost, since lows rarely come together.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Low (5 %), middle (50 %) and high (95 %) of one quantity, in the unit of the field that holds it."""
+
+    low: float
+    mid: float
+    high: float
+
+    def __post_init__(self) -> None:
+        assert self.low <= self.mid <= self.high, self
+        assert math.isfinite(self.low), self
+
+    @classmethod
+    def exactly(cls, value: float) -> "Spread":
+        """Return a value that is known: no width."""
+        return cls(value, value, value)
+
+    @classmethod
+    def between(cls, low: float, high: float) -> "Spread":
+        """Return the spread of two bounds; the middle is geometric where both are positive, as prices and speeds vary."""
+        return cls(low, math.sqrt(low * high) if low > 0 else (low + high) / 2, high)
+
+    @classmethod
+    def within(cls, mid: float, part: float) -> "Spread":
+        """Return `mid` give or take a part of it: divided and multiplied by 1 + `part`."""
+        return cls(mid / (1 + part), mid, mid * (1 + part))
+
+    def times(self, factor: float) -> "Spread":
+        """Return it scaled by a known factor of at least 0."""
+        return Spread(self.low * factor, self.mid * factor, self.high * factor)
+
+    def widened(self, factor: float) -> "Spread":
+        """Return it with both arms stretched by `factor` (at least 1), relative to the middle; never below 0 if it was not.
+
+        An exact value stays exact: what was told for certain does not become uncertain by arithmetic.
+        """
+        if self.low >= 0 < self.mid and self.low > 0:
+            return Spread(
+                self.mid * (self.low / self.mid) ** factor,
+                self.mid,
+                self.mid * (self.high / self.mid) ** factor,
+            )
+        return Spread(
+            self.mid - (self.mid - self.low) * factor, self.mid, self.mid + (self.high - self.mid) * factor
+        )

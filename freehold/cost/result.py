@@ -1,0 +1,157 @@
+"""What a plan says: options with ranges, break-evens, rules of thumb beside the team's numbers, one verdict.
+
+These are the shapes of `freehold plan --json`; the published schema is made from them. Money is USD. Nothing is
+rounded here: that is for whoever shows it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["api", "rent", "buy"]
+Word = Literal["stay", "rent", "buy", "change-api", "undecided"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Percentiles over the draws."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way to serve the traffic, priced."""
+
+    id: str
+    kind: Kind
+    provider: str
+    gpu: str
+    """Catalog id; empty for an API."""
+    count: int
+    """GPUs; 0 for an API."""
+    model: str
+    """What answers: the API's model, or the open model that is run."""
+    engine: str
+    quant: str
+    replicas: int
+    usd_per_month: Range
+    usd_per_million_tokens: Range
+    lines: dict[str, Range]
+    """By cost line (the file's name), USD per month; they add up to the total in every draw."""
+    utilisation: float | None
+    """Served over capacity at SLO; None for an API."""
+    capital_usd: Range | None
+    incomplete: tuple[str, ...]
+    """What has no price: then the total is a least one, and the option cannot win."""
+    terms: str = ""
+    """`on-demand`, `reserved 12 months`, `colocation`, …"""
+    paid_today: bool = False
+    sources: tuple[str, ...] = ()
+    """`what: source (date, how verified)`."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakEven:
+    """Where one option becomes cheaper than another."""
+
+    option: str
+    """Id of the rented or bought one."""
+    against: str
+    """Id of the alternative."""
+    tokens_per_month: Range | None
+    """None: at no traffic that the option can carry."""
+    utilisation: Range | None
+    """Of the option's capacity at SLO; values above 1 mean that it would have to serve more than it can."""
+    payback_month: Range | None
+    """Bought: the month in which its sum has fallen below the alternative's; None: not within its life."""
+    chance_cheaper: float
+    """Share of the draws in which the option is cheaper at the traffic as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Influence:
+    """How much the answer moves with one input from its low to its high, everything else at its middle."""
+
+    name: str
+    low_value: float
+    high_value: float
+    unit: str
+    usd_per_month_at_low: float
+    usd_per_month_at_high: float
+    asked: bool
+    """Whether the user said this value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A rule of thumb of the field beside what the team's numbers say."""
+
+    claim: str
+    verdict: Literal["holds", "does not hold", "depends", "unknown"]
+    computed: str
+    """What was computed from the team's own numbers, in a sentence with its figures."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Something that would change the verdict."""
+
+    what: str
+    """In words: `a rental below 1.70 USD per GPU-hour`."""
+    to: str
+    """What the verdict would then be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The one answer."""
+
+    word: Word
+    option: str
+    """Id of the option that is advised; empty: undecided."""
+    confidence: float
+    """Share of the draws in which it is the cheapest of all complete options."""
+    confidence_word: Literal["high", "medium", "low"]
+    headline: str
+    text: str
+    would_change_it: tuple[Change, ...]
+    ask_first: tuple[str, ...]
+    """The inputs that matter most and that nobody has said yet: rental quote and staffing first."""
+    next_command: str
+    doubts: tuple[str, ...] = ()
+    """Stale, secondary or implausible facts that the verdict rests on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """Cost over traffic for one option, at middle values: for plots."""
+
+    option: str
+    tokens_per_month: tuple[float, ...]
+    usd_per_month: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanResult:
+    """A whole plan."""
+
+    version: int
+    today: str
+    summary: dict[str, str | float | int]
+    """The asked traffic, model and SLO, for the head of a report."""
+    options: tuple[Option, ...]
+    """Cheapest first; the incomplete ones last."""
+    break_even: tuple[BreakEven, ...]
+    tornado: tuple[Influence, ...]
+    """Of the difference between the best owned or rented option and the API; most influential first."""
+    sensitivity: tuple[Curve, ...]
+    """Monthly cost of the best rented and bought options over the rental price and over staffing."""
+    curves: tuple[Curve, ...]
+    rules: tuple[Rule, ...]
+    verdict: Verdict
+    assumptions: tuple[dict[str, str | float | bool], ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
