@@ -1,0 +1,219 @@
+"""What was read of a node at one moment: plain values, so that a recording is a list of them and a replay is the same code.
+
+A part that nobody asked for is None; a value that could not be read is a Reading with the state that says why. Nothing
+here judges: that is for probes.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class State(StrEnum):
+    """How reading one value went."""
+
+    OK = "ok"
+    UNSUPPORTED = "unsupported"  # this card, driver or kernel has no such reading
+    TRANSIENT = "transient"  # may work the next time
+    LOST = "lost"  # the device is gone
+    RESET_REQUIRED = "reset_required"
+    MISMATCH = "mismatch"  # user library and kernel module disagree
+    ABSENT = "absent"  # no such device, library or file
+    DENIED = "denied"  # not allowed to read it
+    HUNG = "hung"  # no answer within the deadline
+    UNKNOWN = "unknown"  # another error; `detail` has it
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One value and how reading it went. `value` is None in every state but OK."""
+
+    state: State = State.OK
+    value: float | int | str | None = None
+    detail: str = ""
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One GPU's readings, by the names of `freehold/health/readers/gpu_readings.py` (unit last)."""
+
+    index: int
+    uuid: str = ""
+    """Empty: it could not be read."""
+    serial: str = ""
+    pci: str = ""
+    """`00000000:00:06.0`."""
+    name: str = ""
+    readings: dict[str, Reading] = {}
+
+
+class Gpus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All the GPUs, and the driver."""
+
+    source: str = "nvml"
+    """`nvml`, `dcgm` or `recording`."""
+    state: State = State.OK
+    """Of the library as a whole: ABSENT without a driver, MISMATCH, HUNG."""
+    detail: str = ""
+    driver: dict[str, Reading] = {}
+    """`driver_version`, `cuda_version`, `nvml_version`, `module_version` (running), `disk_version` (on disk)."""
+    gpus: tuple[Gpu, ...] = ()
+    pci_addresses: tuple[str, ...] = ()
+    """NVIDIA display and 3D controllers on the PCI bus, whether or not the driver sees them."""
+
+
+class KernelLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One record of the kernel log, continuation lines folded in."""
+
+    at_s: float
+    """Unix seconds."""
+    text: str
+    facility: int = 0
+    level: int = 6
+    sequence: int = 0
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came in the kernel log since the view before."""
+
+    state: State = State.OK
+    detail: str = ""
+    lines: tuple[KernelLine, ...] = ()
+    lost: int = 0
+    """Records that the kernel overwrote before they were read."""
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One watched volume since the view before."""
+
+    path: str
+    device: str = ""
+    file_system: str = ""
+    reads_s: tuple[float, ...] = ()
+    """How long each O_DIRECT probe read took; one that had not ended counts with the time that it had waited."""
+    timeouts: int = 0
+    """Of those: not ended within the deadline."""
+    errors: tuple[str, ...] = ()
+    """errno names of reads that failed."""
+    device_ticks_s: Reading = Reading(state=State.UNKNOWN)
+    """Seconds of reading that the device itself counted, per read, since the view before."""
+    pressure_full_s: Reading = Reading(state=State.UNKNOWN)
+    """PSI io full, seconds stalled since the view before."""
+    throttled_s: Reading = Reading(state=State.UNKNOWN)
+    """Waited for a cgroup's limit since the view before, where the kernel says so."""
+    total_bytes: Reading = Reading(state=State.UNKNOWN)
+    free_bytes: Reading = Reading(state=State.UNKNOWN)
+    free_inodes: Reading = Reading(state=State.UNKNOWN)
+    smart: dict[str, Reading] = {}
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The UDP mesh to one peer since the view before."""
+
+    name: str
+    sent: int = 0
+    lost_out: int = 0
+    """Sent and never received there."""
+    lost_back: int = 0
+    """Received there and whose echo never came."""
+    lost_unknown: int = 0
+    """Lost, direction not known."""
+    longest_gap: int = 0
+    """Most in a row without an echo."""
+    refused: int = 0
+    """ECONNREFUSED: the host is up, the agent is not."""
+    unreachable: int = 0
+    """EHOSTUNREACH or a failed neighbour."""
+    rtt_s: tuple[float, ...] = ()
+    """At most 200 of them."""
+    silent_s: float = 0.0
+    """Since its last echo."""
+    control: State = State.UNKNOWN
+    """Whether the host answered otherwise (TCP to the agent's control port, neighbour table): OK, LOST (unreachable), UNKNOWN."""
+    reported: dict[str, int] = {}
+    """What that peer says it lost to each of its own peers, for majority."""
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One network interface."""
+
+    name: str
+    operstate: str = ""
+    carrier: Reading = Reading(state=State.UNKNOWN)
+    carrier_changes: Reading = Reading(state=State.UNKNOWN)
+    speed_mbit_s: Reading = Reading(state=State.UNKNOWN)
+    counters: dict[str, int] = {}
+    """Of /sys/class/net/X/statistics."""
+
+
+class RdmaPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One RDMA port."""
+
+    device: str
+    port: int
+    state: str = ""
+    physical_state: str = ""
+    counters: dict[str, int] = {}
+    denied: tuple[str, ...] = ()
+    """Counters that could not be read; not asked again for a while."""
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The network as this node sees it."""
+
+    peers: tuple[Peer, ...] = ()
+    interfaces: tuple[Interface, ...] = ()
+    rdma: tuple[RdmaPort, ...] = ()
+    tcp_retransmitted: Reading = Reading(state=State.UNKNOWN)
+    tcp_sent: Reading = Reading(state=State.UNKNOWN)
+
+
+class EngineView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One replica's engine."""
+
+    replica: str
+    engine: str
+    pid: int = 0
+    state: State = State.OK
+    """Of asking its metrics: HUNG past the deadline, ABSENT refused, UNKNOWN."""
+    tokens_total: Reading = Reading(state=State.UNKNOWN)
+    """Whatever moves while it works: generated or prompt tokens, iterations, decode calls."""
+    running: Reading = Reading(state=State.UNKNOWN)
+    """Requests that it works on."""
+    gateway_running: int | None = None
+    """Requests that the gateway has under way there; None: no gateway to ask."""
+    gateway_progress: int | None = None
+    """Bytes or events that the gateway got from it, ever."""
+    canary: Reading = Reading(state=State.UNKNOWN)
+    """Seconds that the last tiny completion took, asked only when idle."""
+    process_state: str = ""
+    """R, S, D, T, Z of /proc/PID/stat."""
+    cpu_s: Reading = Reading(state=State.UNKNOWN)
+    """CPU seconds of the process group, ever."""
+    exit_text: str = ""
+    """How it ended, in `engines.*.explain_exit`'s words; empty: it runs."""
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Memory, clock, hung processes, kernel counters."""
+
+    memory: dict[str, Reading] = {}
+    """`total_bytes`, `available_bytes`, `swap_used_bytes`, `pressure_full_s`, `oom_kills`."""
+    clock: dict[str, Reading] = {}
+    """`wall_minus_monotonic_s`, `synchronised` (0, 1), `estimated_error_s`."""
+    blocked: dict[str, str] = {}
+    """Processes in state D: `pid name` → wchan."""
+    edac: dict[str, int] = {}
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that was read of a node at one moment."""
+
+    at_s: float
+    """Unix seconds."""
+    monotonic_s: float
+    node: str = ""
+    gpus: Gpus | None = None
+    kernel: Kernel | None = None
+    volumes: tuple[Volume, ...] | None = None
+    network: Network | None = None
+    engines: tuple[EngineView, ...] | None = None
+    host: Host | None = None
