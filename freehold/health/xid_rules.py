@@ -22,6 +22,7 @@ BURST_XID_13_S = 15.0
 _XID_13 = 13  # NVIDIA's Xid catalogue: GR_EXCEPTION
 _XID_74 = 74
 """NVIDIA's Xid catalogue: NVLINK_ERROR."""
+_THERMAL_START, _THERMAL_END = 10004, 10005  # NVIDIA Fabric Manager User Guide, other notable SXids
 _REGISTERS = 7
 """Of an XID 74 line (NVIDIA's WORKFLOW_NVLINK_ERR)."""
 
@@ -247,6 +248,8 @@ def judge_switch(events: Sequence[KernelEvent], *, off_bus_s: Sequence[float] = 
         return _switch(own, Verdict.UNHEALTHY, "switch_fatal", Action.REBOOT)
     if fatal:
         return _switch(fatal, Verdict.HEALTHY, "switch_witness", Action.NONE)
+    if events[-1].number != _THERMAL_END and any(event.number == _THERMAL_START for event in events):
+        return _switch(list(events), Verdict.DEGRADED, "switch_thermal", Action.CHECK_FACILITY)
     return _switch(list(events), Verdict.HEALTHY, "switch_non_fatal", Action.NONE)
 
 
@@ -255,6 +258,7 @@ def _switch(events: list[KernelEvent], verdict: Verdict, reason: str, action: Ac
     leads = {
         "switch_fatal": "fatal: links of this switch are down until it is reset",
         "switch_witness": "at the other end of a GPU that fell off the bus",
+        "switch_thermal": "the switch is too warm and may slow its links: look at cooling",
         "switch_non_fatal": "not fatal",
     }
     return Judged(

@@ -210,6 +210,15 @@ def test_a_switch_is_a_witness_of_a_lost_gpu_and_else_the_cause() -> None:
     assert noted["link:nvswitch1"].verdict is Verdict.HEALTHY
 
 
+def test_a_warm_switch_is_the_facility_s_until_it_cools() -> None:
+    def said(number: int, ago_s: float) -> KernelLine:
+        return told(f"nvidia-nvswitch1: SXid (PCI:0000:06:00.0): {number}, Thermal event", ago_s=ago_s)
+
+    warm = look(said(10004, 50))["link:nvswitch1"]
+    assert (warm.verdict, warm.action) == (Verdict.DEGRADED, Action.CHECK_FACILITY)
+    assert look(said(10004, 50), said(10005, 20))["link:nvswitch1"].verdict is Verdict.HEALTHY
+
+
 def test_evidence_names_the_line_and_its_time() -> None:
     found = look(xid_line(48, ago_s=30))["gpu:GPU-a"]
     (evidence,) = found.evidence

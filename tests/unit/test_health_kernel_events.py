@@ -77,6 +77,7 @@ OTHERS = [
     ("nvidia-nvswitch1: SXid (PCI:0000:06:00.0): 20034, Fatal, Link 30 LTSSM Fault Up", Kind.SXID, "0000:06:00", {"severity": "fatal", "link": "30", "switch": "1", "what": "Link 30 LTSSM Fault Up"}),
     ("nvidia-nvswitch0: SXid (PCI:0000:c3:00.0): 20009, Non-fatal, Link 28 RX Short Error Rate", Kind.SXID, "0000:c3:00", {"severity": "non-fatal", "link": "28"}),
     ("nvidia-nvswitch3: SXid (PCI:0000:c5:00.0): 10003, Fatal, SOE error", Kind.SXID, "0000:c5:00", {"severity": "fatal", "what": "SOE error"}),
+    ("nvidia-nvswitch3: SXid (PCI:0000:c5:00.0): 24007, sourcetrack timeout", Kind.SXID, "0000:c5:00", {"severity": "fatal"}),
     ("NVRM: GPU 0000:91:00.0: GPU has fallen off the bus.", Kind.OFF_BUS, "0000:91:00", {}),
     ("NVRM: GPU at 0000:91:00.0: GPU has fallen off the bus.", Kind.OFF_BUS, "0000:91:00", {}),
     ("NVRM: The NVIDIA GPU 0000:b3:00.0 (PCI ID: 10de:26b5) installed in this system has fallen off the bus and is not responding to commands.", Kind.OFF_BUS, "0000:b3:00", {}),
@@ -205,6 +206,12 @@ def test_two_gpus_fall_off_the_bus_one_after_the_other():
 def test_two_lines_of_one_kill_are_one_event():
     texts = [text for text, kind, *_ in OTHERS if kind is Kind.OOM_KILL]
     assert [event.fields["name"] for event in read_events(lines(*texts))] == ["python3"]
+
+
+def test_the_lines_that_follow_an_sxid_are_no_events() -> None:
+    start = "nvidia-nvswitch0: SXid (PCI:0000:a9:00.0): 24007, "
+    more = lines(start + "Severity 5 Engine instance 44", start + "Data {0x0, 0x1}", start[:-7] + "31, what?")
+    assert read_events(more) == []
 
 
 def test_user_space_is_never_believed():

@@ -47,6 +47,7 @@ _REASONS = {
     "unknown_xid": "an XID that no catalogue explains: watch",
     "switch_fatal": "an NVSwitch link failed: reboot to reset the fabric",
     "switch_witness": "an NVSwitch saw a GPU leave: look at that GPU",
+    "switch_thermal": "an NVSwitch is too warm: look at cooling",
     "switch_non_fatal": "an NVSwitch corrected or noted something: nothing to do",
     "not_read": "the kernel's log was not read: say why and give the right to (dmesg_restrict, CAP_SYSLOG)",
     "records_lost": "the kernel overwrote records before they were read: wait",

@@ -193,9 +193,7 @@ def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[Judged]:
 
     def say(reason: str, name: str, *, action: Action, normal: str, bad: bool = False) -> Judged:
         value = f"{newest[name]:g}"
-        seen = Evidence(
-            what=name.replace("_", " "), value=value, source="SMART", at_s=at_s, baseline=baseline
-        )
+        seen = Evidence(what=name.replace("_", " "), value=value, source="SMART", at_s=at_s, baseline=normal)
         return Judged(
             verdict=Verdict.UNHEALTHY if bad else Verdict.DEGRADED,
             reason=reason,
