@@ -1,7 +1,7 @@
 """Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that people have.
 
 Those forms: `dmesg` (also -T, -e, -x, -r, --time-format iso), `journalctl -k` (short, short-precise, short-iso, short-full,
-short-monotonic, short-unix), rsyslog's kern.log, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
+short-monotonic, short-unix), rsyslog's kern.log, `talosctl dmesg`, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
 a file, knows the time of day, or says what a line means. A text cannot prove who wrote a line (`logger -t kernel`): what
 comes from /dev/kmsg can.
 """
@@ -95,6 +95,10 @@ _FULL = re.compile(
 )
 _SHORT = re.compile(
     r"(?P<month>[A-Z][a-z]{2}) +(?P<day>\d{1,2}) (?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,9})?) (?P<text>.*)",
+    re.DOTALL,
+)
+_TALOS = re.compile(
+    r"(?:\S+: )?(\w+): (\w+): \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:?\d\d)\]: (.*)",
     re.DOTALL,
 )
 _MINUTE = re.compile(r"\[([A-Z][a-z]{2}) ?(\d{1,2}) (\d\d:\d\d)\] (.*)", re.DOTALL)
@@ -210,6 +214,16 @@ def _iso(_page: _Page, line: str) -> KernelLine | None:
     return None if match is None or at_s is None else _written(at_s, match[3])
 
 
+def _talos(_page: _Page, line: str) -> KernelLine | None:
+    """Read `talosctl dmesg`: `NODE: kern: warning: [DATE]: text`."""
+    match = _TALOS.fullmatch(line)
+    at_s = _iso_s(match[3], match[4]) if match else None
+    if match is None or at_s is None:
+        return None
+    facility, level = _priority(match[1], {"warning": "warn", "error": "err"}.get(match[2], match[2]), None)
+    return KernelLine(at_s=at_s, text=match[5], facility=facility, level=level)
+
+
 def _full(_page: _Page, line: str) -> KernelLine | None:
     match = _FULL.fullmatch(line)
     at_s = _iso_s(match[1], None) if match else None
@@ -283,4 +297,5 @@ _FORMS: tuple[Callable[[_Page, str], KernelLine | None], ...] = (
     _full,
     _kmsg,
     _unix,
+    _talos,
 )
