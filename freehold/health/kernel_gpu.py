@@ -41,7 +41,7 @@ _FAULT = re.compile(
     r"MMU Fault: ENGINE (\S+) .*?faulted @ (\S+?)\.? .*?type (FAULT_\w+)(?: ACCESS_TYPE_(\w+))?"
 )
 _CAUSED = re.compile(r"caused by previous Xid (\d+)")
-_NVLINK = re.compile(r"link (\d+)\(((?:0x[0-9a-fA-F]+(?:, )?){7})\)")
+_NVLINK = re.compile(r"link (\d+)\(((?:0x[0-9a-fA-F]{1,8}, ){6}0x[0-9a-fA-F]{1,8})\)")
 _NVLINK5 = re.compile(
     r", ([A-Z][A-Z0-9_]{2,40})\s+(Nonfatal|Fatal)\s+XC ?(\d)\s+i ?(\d)\s+Link (-?\d+) [(\[]((?:0x[0-9a-fA-F]+ ?)+)[)\]]"
 )

@@ -174,6 +174,9 @@ def test_nvlink_registers_and_severity() -> None:
     assert first(regs("0x600010"))[1:] == ("link_xid", Action.RESET_GPU)
     assert first(regs("0x10", 4000), regs("0x10"))[2] is Action.INSPECT_HARDWARE
     assert first(regs("0x10", 4000, 5), regs("0x10"))[2] is Action.RESET_GPU
+    assert first(regs("0x1000000000"))[1] == "link_xid"  # no register: not read as one
+    spoilt = "NVLink: fatal error detected on link 3(0x10x0, 0x0, 0x0, 0x0, 0x0, 0x0)"
+    assert first(xid_line(74, spoilt))[1] == "link_xid"
     mild = xid_line(145, "RLW_CTRL Nonfatal XC0 i0 Link 04 (0x4 0x0)")
     assert first(mild) == (Verdict.DEGRADED, "nvlink_non_fatal", Action.WATCH)
     bad = xid_line(149, "NETIR_LINK_EVT Fatal XC0 i0 Link 04 (0x4 0x0)")
@@ -285,3 +288,26 @@ def test_every_number_is_judged_once_and_again(number: int) -> None:
 @given(st.lists(st.tuples(st.integers(0, 200), st.text(max_size=60), st.floats(0, 90_000)), max_size=6))
 def test_no_lines_raise(found: list[tuple[int, str, float]]) -> None:
     look(*(xid_line(number, rest, ago_s=ago_s) for number, rest, ago_s in found))
+
+
+PIECES = (
+    "NVRM: Xid (PCI:0000:9b:00): 74, NVLink: fatal error detected on link 3(0x10, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0)",
+    "NVRM: Xid (PCI:0000:9b:00): 149, NETIR_LINK_EVT Fatal XC0 i0 Link 04 (0x4 0x0)",
+    "NVRM: Xid (PCI:0000:9b:00): 154, GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)",
+    "NVRM: Xid (PCI:0000:9b:00): 13, Graphics SM Warp Exception on (GPC 1, TPC 1, SM 0): Illegal",
+    "nvidia-nvswitch1: SXid (PCI:0000:06:00.0): 20034, Fatal, Link 30 LTSSM Fault Up",
+)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> str:
+    text = draw(st.sampled_from(PIECES))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.text("0x,() 9f", max_size=3)) + text[at + draw(st.integers(0, 4)) :]
+    return text
+
+
+@given(st.lists(spoilt(), min_size=1, max_size=6))
+def test_no_spoilt_line_raises(texts: list[str]) -> None:
+    look(*(told(text, ago_s=400.0 * index) for index, text in enumerate(texts)))
