@@ -4,6 +4,7 @@ A reading that is not OK takes no part: it is no number, and never 0. Nothing he
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from freehold.health.view import Reading
 
@@ -28,10 +29,7 @@ def growth(points: Iterable[tuple[float, float | None]]) -> tuple[float, float] 
     if len(seen) < 2 or seen[-1][0] <= seen[0][0]:
         return None
     counts = [count for _, count in seen]
-    steps = (
-        later - earlier if later >= earlier else later
-        for earlier, later in zip(counts, counts[1:], strict=False)
-    )
+    steps = (later - earlier if later >= earlier else later for earlier, later in pairwise(counts))
     return sum(steps), seen[-1][0] - seen[0][0]
 
 

@@ -10,7 +10,7 @@ deadline, judges nothing, and never writes while it measures. End of standard in
 What it cannot see: a cache below the file system (a RAID controller, the host of a virtual machine) may answer some reads.
 """
 # pathlib and contextlib cost a megabyte, for as long as the child lives.
-# ruff: noqa: PTH105, PTH108, PTH116, PTH123, SIM105
+# ruff: noqa: PTH105, PTH108, PTH116, PTH123
 
 import errno
 import mmap

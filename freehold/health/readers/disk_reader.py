@@ -110,7 +110,9 @@ class DiskReader:
         self._path = path
         self._options = options or DiskOptions()
         self._child: DiskProcess | None = None
-        self._stuck: list[tuple[DiskProcess, float]] = []
+        self._stuck: list[DiskProcess] = []
+        self._given_up_s: float | None = None
+        self._unanswered_s: float | None = None
         self._start_s = 0.0
         self._heard_s = 0.0
         self._why = ""
@@ -128,7 +130,7 @@ class DiskReader:
     def pids(self) -> tuple[int, ...]:
         """Return the child processes that are alive, those abandoned included."""
         self._reap()
-        alive = [child for child, _ in self._stuck] + ([self._child] if self._child else [])
+        alive = [*self._stuck, *([self._child] if self._child else [])]
         return tuple(child.pid for child in alive)
 
     def read(self) -> Volume:
@@ -143,14 +145,14 @@ class DiskReader:
         """End the child; one that is stuck is left behind."""
         if self._child is not None:
             self._child.abandon()
-            self._stuck.append((self._child, clock.monotonic_s()))
+            self._stuck.append(self._child)
             self._child = None
         if self._smart is not None:
             self._smart.close()
         self._reap()
 
     def _reap(self) -> None:
-        self._stuck = [(child, since_s) for child, since_s in self._stuck if not child.gone()]
+        self._stuck = [child for child in self._stuck if not child.gone()]
 
     def _start(self, now_s: float) -> None:
         if self._child is not None or len(self._stuck) >= STUCK_MOST or now_s < self._start_s:
@@ -175,12 +177,12 @@ class DiskReader:
             self._take(child, spoke=bool(reads_s or errors), now_s=now_s)
             self._give_up(child, alive=alive, now_s=now_s)
         self._usual.add(reads_s)
-        late_s = max((now_s - since_s for _, since_s in self._stuck), default=0.0)
-        state, detail = self._state(late_s, reading=bool(reads_s or errors))
+        late_s = self._late(now_s, ended=bool(reads_s or errors))
+        state, detail = self._state(now_s)
         return Volume(
             path=self._path,
-            reads_s=tuple(reads_s) + ((late_s,) if late_s else ()),
-            timeouts=int(bool(late_s)),
+            reads_s=(*reads_s, *late_s),
+            timeouts=len(late_s),
             errors=tuple(errors),
             state=state,
             detail=detail,
@@ -224,23 +226,32 @@ class DiskReader:
         if now_s - since_s < limit_s:
             return
         child.abandon()
-        self._stuck.append((child, since_s))
-        self._child, self._start_s = None, now_s
+        self._stuck.append(child)
+        self._child, self._start_s, self._given_up_s = None, now_s, since_s
 
-    def _state(self, late_s: float, *, reading: bool) -> tuple[State, str]:
-        stuck = ", ".join(str(child.pid) for child, _ in self._stuck)
-        if late_s:
-            return State.HUNG, f"no answer for {late_s:.1f} s (process {stuck})"
+    def _late(self, now_s: float, *, ended: bool) -> tuple[float, ...]:
+        """Return the read that was given up just now with what it has waited; until a read ends nothing is well again."""
+        fresh = self._given_up_s is not None
+        if fresh:
+            self._unanswered_s = (
+                self._given_up_s if self._unanswered_s is None or ended else self._unanswered_s
+            )
+        elif ended:
+            self._unanswered_s = None
+        waited_s = (now_s - self._given_up_s,) if self._given_up_s is not None else ()
+        self._given_up_s = None
+        return waited_s
+
+    def _state(self, now_s: float) -> tuple[State, str]:
+        if self._unanswered_s is not None:
+            stuck = ", ".join(str(child.pid) for child in self._stuck)
+            of = f" (process {stuck} cannot be ended)" if stuck else ""
+            return State.HUNG, f"no answer for {now_s - self._unanswered_s:.1f} s{of}"
         if self._why:
             return _REFUSED.get(self._why.split(" ")[0], State.UNKNOWN), self._why
         if self._mount is not None and self._mount.in_memory:
             return State.UNSUPPORTED, f"{self._mount.file_system} is memory, not a disk"
-        if reading or (self._child is not None and self._child.heard.began_s is not None):
-            return State.OK, ""
-        return State.OK if self._usual_known() else State.TRANSIENT, "" if self._usual_known() else "starting"
-
-    def _usual_known(self) -> bool:
-        return self._usual.reading().state is State.OK
+        return (State.OK, "") if self._place else (State.TRANSIENT, "starting")
 
     def _counted(self, now_s: float, volume: Volume) -> Volume:
         """Return it with what the kernel counted."""
