@@ -71,6 +71,8 @@ _OPENINGS = (
 _FOLD_WITHIN_S = 2.0  # our own choice: the driver prints one record's lines at once
 _FOLD_LINES = 6
 """Lines of the longest record, with one to spare."""
+_READ_MOST = 4096
+"""Characters of a line that are read: four times the kernel's longest record, so that a hostile file costs no time."""
 _SAME_KILL_S = 5.0
 """The kernel tells one kill in two lines; our own choice for how far apart they may be."""
 
@@ -98,7 +100,7 @@ def read_event(line: KernelLine) -> KernelEvent | None:
     """Return what one line tells (already folded), or None; never for a line that the kernel did not write."""
     if line.facility:
         return None
-    seen = _seen(line.text)
+    seen = _seen(line.text[:_READ_MOST])
     if seen is None:
         return None
     return KernelEvent(
