@@ -103,7 +103,7 @@ def signs(case: Case, table: Table) -> list[Seen]:
     ]
     found.extend(_idle_gpu(table, found, case))
     found.extend(_stays(table, found, case))
-    return sorted(set(_without_doubt(found)), key=Seen.order)
+    return sorted(set(_victims(table, _without_doubt(found))), key=Seen.order)
 
 
 def _renamed(case: Case) -> Iterable[Past]:
@@ -116,6 +116,21 @@ def _without_doubt(found: list[Seen]) -> list[Seen]:
     """Leave out that counters did not move where something moved them."""
     moved = any(item.sign.tier in {Tier.MEMORY, Tier.BUS} and item.sign.name != "stays_with_gpu" for item in found)
     return [item for item in found if not (moved and item.sign.name == "counters_clean")]
+
+
+_VICTIM = frozenset({"log_exception", "engine_crashed", "engine_killed", "engine_frozen", "engine_ended"})
+"""Ways in which an engine suffers from anything else. Source: our own choice: they say that it ended, not why."""
+_CAUSE = 1.5
+"""What a sign must weigh, nats, to have been the cause of that. Source: our own choice."""
+
+
+def _victims(table: Table, found: list[Seen]) -> list[Seen]:
+    """Make an engine's end or standstill weigh nothing where something in the machine explains it."""
+    causes = [item for item in found if item.sign.name not in _VICTIM and item.sign.tier is not Tier.APP]
+    if not any(max(item.sign.weights.values(), default=0.0) >= _CAUSE for item in causes if item.sign.action is not Action.NONE):
+        return found
+    ended = table.signs["engine_ended"]
+    return [replace(item, sign=ended) if item.sign.name in _VICTIM else item for item in found]
 
 
 def _idle_gpu(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
@@ -134,9 +149,14 @@ def _stays(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
         same = [p for p in case.past if p.subject == case.subject(item.component) and p.signature == signature(item)]
         reboots = sum(p.action == Action.REBOOT for p in same)
         today = sum(0 <= start_s - p.at_s <= DAY_S for p in same)
+        resets = sum(p.action in {Action.RESET_GPU, Action.REBOOT} for p in same)
         if item.component.startswith("gpu:") and (reboots >= REBOOTS or today >= FATAL_A_DAY) and _may_escalate(item):
             value = f"{signature(item)}: {len(same)} times before, {reboots} reboots"
             yield see(table, "stays_with_gpu", component=item.component, value=value, source="history", at_s=start_s)
+            return
+        if item.component.startswith("gpu:") and resets and _may_escalate(item):
+            value = f"{signature(item)}: {resets} resets or reboots before"
+            yield see(table, "returns_after_reset", component=item.component, value=value, source="history", at_s=start_s)
             return
 
 
@@ -186,14 +206,22 @@ def _verdict(case: Case, seen: list[Seen], best: Score) -> Diagnosis:
         component=_component(primary, support),
         confidence=confidence,
         action=action,
-        evidence=tuple(map(_evidence, support)),
-        evidence_against=(*map(_evidence, speaks_against(seen, best.hypothesis)), *_disagreement(seen)),
+        evidence=_all(support),
+        evidence_against=(*_all(speaks_against(seen, best.hypothesis)), *_disagreement(seen)),
         what_would_change_it=_changes([primary]),
         summary=f"{primary.sign.what}: {best.hypothesis} ({confidence:.0%})",
         incident=case.incident,
         signature=signature(primary),
         caution=CAUTION if action in TAKES_OUT else "",
     )
+
+
+_PHYSICAL = ("gpu:", "disk:", "link:", "peer:", "pci:", "nvswitch", "memory", "cpu", "driver")
+_OWN = {
+    Hypothesis.SOFTWARE: ("engine:", "gpu:", "process:"),
+    Hypothesis.CONFIGURATION: ("engine:", "gpu:", "disk:", "driver", "process:", "memory", "clock"),
+}
+"""Components that a hypothesis is about, before others that only show it. Source: our own choice."""
 
 
 def _primary(support: Sequence[Seen], hypothesis: Hypothesis) -> Seen:
@@ -203,7 +231,8 @@ def _primary(support: Sequence[Seen], hypothesis: Hypothesis) -> Seen:
         direct = item.sign.direct is None
         context = item.sign.action is Action.NONE or item.sign.tier is Tier.CONFIG and hypothesis is not Hypothesis.CONFIGURATION
         time = item.at_s or float("inf")
-        return (context, direct, _TIERS[item.sign.tier], time, -item.sign.weights[hypothesis], item.order())
+        near = not item.component.startswith(_OWN.get(hypothesis, _PHYSICAL))
+        return (context, direct, near, _TIERS[item.sign.tier], time, -item.sign.weights[hypothesis], item.order())
 
     return min(support, key=order)
 
@@ -264,8 +293,8 @@ def _undetermined(case: Case, seen: list[Seen], symptoms: list[Seen], scores: Se
         component=primary.component,
         confidence=round(nearest.confidence, 3) if nearest else 0.0,
         action=action,
-        evidence=tuple(map(_evidence, support or symptoms)),
-        evidence_against=(*(_evidence(item) for item in seen if item not in (support or symptoms)), *_disagreement(seen)),
+        evidence=_all(support or symptoms),
+        evidence_against=(*_all([item for item in seen if item not in (support or symptoms)]), *_disagreement(seen)),
         what_would_change_it=_changes([primary, *support[:1]]),
         summary=f"{primary.sign.what}: the cause is not certain{words}",
         incident=case.incident,
@@ -280,7 +309,7 @@ def _nothing(case: Case, seen: list[Seen]) -> Diagnosis:
         component="",
         confidence=0.0,
         action=Action.NONE,
-        evidence=tuple(map(_evidence, seen)),
+        evidence=_all(seen),
         evidence_against=(),
         what_would_change_it="any kernel event, finding or counter that a rule knows",
         summary="nothing here points to a fault",
@@ -293,10 +322,22 @@ def _changes(items: Sequence[Seen]) -> str:
     return "; ".join(dict.fromkeys(item.sign.changes for item in items))
 
 
-def _evidence(item: Seen) -> Evidence:
+_EVIDENCE_MOST = 30
+"""Entries of evidence that are told. Source: our own choice: what a person reads."""
+
+
+def _all(items: Sequence[Seen]) -> tuple[Evidence, ...]:
+    """Return evidence, one entry per sign and component however often it was seen, strongest first as they come."""
+    groups: dict[tuple[str, str, int | None], list[Seen]] = {}
+    for item in items:
+        groups.setdefault((item.sign.name, item.component, item.number), []).append(item)
+    return tuple(_evidence(min(group, key=lambda i: i.at_s), len(group)) for group in list(groups.values())[:_EVIDENCE_MOST])
+
+
+def _evidence(item: Seen, times: int) -> Evidence:
     what = f"{item.sign.what} ({item.component})" if item.component else item.sign.what
     return Evidence(
-        what=what, value=item.value or "seen", source=f"{item.source}; rule: {item.sign.source}",
+        what=what, value=(item.value or "seen") + (f" ({times} times)" if times > 1 else ""), source=f"{item.source}; rule: {item.sign.source}",
         at_s=item.at_s, baseline=item.baseline,
     )  # fmt: skip
 

@@ -42,6 +42,10 @@ _GAP_S = 1.0
 """A step of the clock that is a jump, seconds. Source: our own choice; NTP slews up to 0.128 s."""
 _MEMORY_SHORT = 0.03
 """Share of memory left that is short. Source: our own choice."""
+_POWER = r"^power(_w|_usage\w*|_draw\w*|$)"
+_OVER_IDLE = 2.0
+"""A GPU that takes less than this times its idle power does nothing. Source: measured on an H100: 77 W idle, 124 W with a hung
+kernel, 696 W under load."""
 _CLEAN = re.compile(r"remap|replay|(ecc|dram|sram).*(err|unc|corr|dbe|sbe|total)")
 
 
@@ -164,7 +168,9 @@ def _gpu(values: _Values, component: str) -> Iterator[Seen]:
     util = values.after(component, r"^util|utili[sz]ation")
     power, limit = _power(values, component)
     if util is not None and util >= _BUSY and power is not None and limit and power < _POWERLESS * limit:
-        yield values.seen("hung_kernel", component, r"^power(_w|_usage|_draw|$)", f"utilisation {util:g} %, {power:g} of {limit:g} W")
+        yield values.seen("hung_kernel", component, _POWER, f"utilisation {util:g} %, {power:g} of {limit:g} W")
+    elif util is not None and util >= _BUSY and power is not None and not limit and _no_more_than_idle(values, component):
+        yield values.seen("hung_kernel", component, _POWER, f"utilisation {util:g} %, {power:g} W, hardly more than idle")
     if util is not None and util > 50 and (found := values.find(component, r"pcie.*gen")) and found[1] and found[2] < found[1]:
         yield values.seen("pcie_gen", component, r"pcie.*gen")
     default = values.after(component, r"default.*limit|limit.*default")
@@ -173,9 +179,17 @@ def _gpu(values: _Values, component: str) -> Iterator[Seen]:
 
 
 def _power(values: _Values, component: str) -> tuple[float | None, float | None]:
-    power = values.after(component, r"^power(_w|_usage\w*|_draw\w*|$)")
+    power = values.after(component, _POWER)
     limit = values.after(component, r"^(?!.*default).*(power.*limit|limit.*power)")
     return (None if power is None else _watts(power)), (None if limit is None else _watts(limit))
+
+
+def _no_more_than_idle(values: _Values, component: str) -> bool:
+    """Return whether a busy GPU draws hardly more than before, when it was idle."""
+    util, power = values.find(component, r"^util|utili[sz]ation"), values.find(component, _POWER)
+    if util is None or power is None or util[1] is None or power[1] is None:
+        return False
+    return util[1] <= _IDLE and power[2] < _OVER_IDLE * power[1]
 
 
 def _watts(value: float) -> float:

@@ -25,7 +25,7 @@ _LOG: _Rules = (
     (r"NET/IB.{0,60}error|ibv_\w+ failed|No route to host|Network is unreachable|transport retry", "log_network"),
     (r"[Ww]atchdog caught collective|collective operation timeout|NCCL.{0,40}(timed out|timeout)|ncclRemoteError", "log_collective"),
     (r"No space left on device|ENOSPC|Errno 28", "log_disk_full"),
-    (r"Input/output error|\bEIO\b|Errno 5\b", "log_storage"),
+    (r"Input/output error|\bEIO\b|Errno 5\b|Read-only file system", "log_storage"),
     (r"Segmentation fault|core dumped|SIGSEGV|SIGABRT|GGML_ASSERT|terminate called", "engine_crashed"),
 )  # fmt: skip
 _LAST_RESORT: _Rules = (
@@ -91,6 +91,7 @@ _CONTEXT: _Rules = (
     (r"\b(crac|chiller|cooling|coolant|inlet|air.?flow|ambient|water)\b.{0,60}(fail|fault|high|lost|alarm|hot|above|low|stop)", "facility_word"),
     (r"\bfans?\b.{0,40}(all|every|fail|fault|stop|alarm)", "facility_word"),
     (r"fabric.?manager.{0,60}(not|dead|fail|stop|inactive|mismatch|exited|down|differ|old|older)", "fabric_manager"),
+    (r"\b(leak\w*|memory.{0,40}(grows|growing|climbs|rises) (steadily|slowly|over|without))", "memory_leak"),
     (r"(symptom|fault|it|error).{0,30}only under load", "only_under_load"),
 )  # fmt: skip
 
