@@ -8,16 +8,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from freehold.core.findings import Action
 from freehold.core.problems import Problem
 from freehold.health import incident_parts as parts
 from freehold.health.diagnose import Case, Diagnosis, diagnose
 from freehold.health.history import since
 from freehold.health.incident_read import Data, Reader, as_map
-from freehold.health.incident_stamps import kernel_lines
 from freehold.health.incident_views import from_views
 from freehold.health.incidents import Change, Event, group
 from freehold.health.kernel_events import KernelEvent, Kind, pci_key, read_events
+from freehold.health.readers.kernel_text import parse_log_file
 from freehold.health.signs_engines import Around, EngineEnd
 from freehold.health.signs_events import Past
 from freehold.health.view import KernelLine
@@ -86,11 +88,12 @@ def _is_view(value: object) -> bool:
     return isinstance(value, dict) and "monotonic_s" in value
 
 
-def read_kernel_log(text: str, *, node: str = "") -> Told:
+def read_kernel_log(text: str, name: str = "kernel log") -> Told:
     """Return the cases that kernel lines alone tell."""
-    lines = kernel_lines(text.splitlines(), at_s=0.0)
-    events = kernel_events(lines)
-    return Told(cases=tuple(Case(incident=incident) for incident in group(events, node=node)))
+    reader = Reader(name)
+    events = kernel_events(_lines(reader, text, name, 0.0))
+    cases = tuple(Case(incident=incident) for incident in group(events))
+    return Told(cases=cases, ignored=tuple(reader.ignored))
 
 
 def kernel_events(lines: Sequence[KernelLine]) -> list[Event]:
@@ -180,26 +183,43 @@ def _read_gpus(reader: Reader, top: Data, part: _Parts) -> None:
 
 def _read_kernel(reader: Reader, top: Data, part: _Parts) -> None:
     for key in _KERNEL:
+        texts: list[str] = []
         for where, entry in reader.items(top.get(key), f"$.{key}"):
-            data = as_map(entry)
-            if data is not None:
-                at_s = reader.time(data, where, "at_s", "at", "time", "timestamp")
-                facility = int(reader.number(data, where, "facility") or 0)
-                texts = reader.lines(data.get("text") or data.get("message") or data.get("line"), where)
-                found = kernel_lines(texts, at_s=part.at_s if at_s is None else at_s, facility=facility)
-                lines = found if at_s is None else [KernelLine(at_s=at_s, text=one.text, facility=one.facility) for one in found]
-                part.events.extend(kernel_events(lines))
-        texts = [entry for _, entry in reader.items(top.get(key), f"$.{key}") if isinstance(entry, str)]
-        lines = kernel_lines(_with_driver([line for text in texts for line in text.splitlines()]), at_s=part.at_s)
-        part.events.extend(kernel_events(lines))
-        for where, entry in reader.items(top.get(key), f"$.{key}"):
-            if not isinstance(entry, str) and as_map(entry) is None:
+            if isinstance(entry, str):
+                texts.append(entry)
+            elif (data := as_map(entry)) is not None:
+                part.events.extend(kernel_events(_dated_line(reader, data, where, part.at_s)))
+            else:
                 reader.problem(where, f"must be a line of text, not {entry!r:.60}")
+        part.events.extend(kernel_events(_lines(reader, "\n".join(texts), f"$.{key}", part.at_s)))
 
 
-def _with_driver(texts: Iterable[str]) -> list[str]:
-    """Give lines that begin with `Xid (` the driver's name, which people cut off."""
-    return [re.sub(r"^Xid \(", "NVRM: Xid (", text) for text in texts]
+def _dated_line(reader: Reader, data: Data, path: str, at_s: float) -> list[KernelLine]:
+    """Return a line that stands with its time as an object."""
+    when = reader.time(data, path, "at_s", "at", "time", "timestamp")
+    facility = int(reader.number(data, path, "facility") or 0)
+    texts = reader.lines(data.get("text") or data.get("message") or data.get("line"), path)
+    lines = _lines(reader, "\n".join(texts), path, at_s)
+    moved = {} if when is None else {"at_s": when}
+    return [msgspec.structs.replace(line, facility=line.facility or facility, **moved) for line in lines]
+
+
+_BOOT_MOST = 1e8
+"""Times below this are seconds since boot. Source: 1e8 seconds are three years of uptime; as Unix time it is 1973."""
+
+
+def _lines(reader: Reader, text: str, path: str, at_s: float) -> list[KernelLine]:
+    """Return pasted lines; times since boot are moved so that the last one is at `at_s`."""
+    named = re.sub(r"^((?:\[[^\]]*\] ?)?)Xid \(", r"\1NVRM: Xid (", text, flags=re.MULTILINE)  # people cut the driver's name off
+    lines, bad = parse_log_file(named, name=path, now_s=at_s or _SOME_YEAR_S)
+    reader.ignored.extend(problem.where for problem in bad)
+    since_boot = [line.at_s for line in lines if line.at_s < _BOOT_MOST]
+    shift = at_s - max(since_boot) if since_boot and at_s else 0.0
+    return [msgspec.structs.replace(line, at_s=line.at_s + shift) if line.at_s < _BOOT_MOST else line for line in lines]
+
+
+_SOME_YEAR_S = 1.8e9
+"""Of dates without a year only the differences matter, so any year will do. Source: our own choice."""
 
 
 def _read_events(reader: Reader, top: Data, part: _Parts) -> None:
@@ -207,7 +227,7 @@ def _read_events(reader: Reader, top: Data, part: _Parts) -> None:
         for where, entry in reader.items(top.get(key), f"$.{key}"):
             data = as_map(entry) or {"xid": entry}
             if isinstance(entry, str) and not entry.strip().isdigit():
-                part.events.extend(kernel_events(kernel_lines(_with_driver([entry]), at_s=part.at_s)))
+                part.events.extend(kernel_events(_lines(reader, entry, where, part.at_s)))
                 continue
             number = reader.number(data, where, "xid", "number", "code")
             when = reader.time(data, where, "at", "at_s", "time")

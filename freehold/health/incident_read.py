@@ -8,9 +8,9 @@ not known is told and left out.
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from freehold.core.problems import Problem, nearest_hint
-from freehold.health.incident_stamps import iso_s
 from freehold.health.signs_changes import number
 
 _SLIP = 0.8
@@ -120,6 +120,15 @@ class Reader:
 def as_map(value: object) -> Data | None:
     """Return a map with text keys; None: it is none."""
     return {str(key): entry for key, entry in value.items()} if isinstance(value, Mapping) else None
+
+
+def iso_s(text: str) -> float | None:
+    """Return Unix seconds of an ISO 8601 time; without a zone it is UTC. None: it is no time."""
+    try:
+        when = datetime.fromisoformat(text.strip().replace(",", ".").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
 def moment(value: object) -> float | None:
