@@ -41,6 +41,7 @@ class Scored:
 
     @property
     def right(self) -> bool:
+        """Return whether the label was said."""
         return self.said == self.label
 
     @property
@@ -56,7 +57,8 @@ class Scored:
 
 def incidents(path: Path) -> list[dict[str, Any]]:
     tree = read_tree(path.read_text("utf-8"), path.name)
-    assert not tree.mistakes and isinstance(tree.data, dict), tree.mistakes
+    assert not tree.mistakes, tree.mistakes
+    assert isinstance(tree.data, dict), path
     return list(tree.data["incidents"])
 
 
@@ -78,7 +80,9 @@ def report(name: str, scored: list[Scored]) -> bool:
     print(f"  right                {sum(s.right for s in scored) / len(scored):6.1%}")
     print(f"  right or undetermined{fine:6.1%}   (bar {RIGHT_MIN:.0%})")
     print(f"  wrong hardware       {len(hardware) / len(scored):6.1%}   (bar {WRONG_HARDWARE_MAX:.0%})")
-    print(f"  undetermined though the cause is known {len(undetermined) / max(1, len(faults)):.1%}   (bar {UNDETERMINED_MAX:.0%})")
+    print(
+        f"  undetermined though the cause is known {len(undetermined) / max(1, len(faults)):.1%}   (bar {UNDETERMINED_MAX:.0%})"
+    )
     for s in [*wrong, *missed]:
         print(f"  WRONG {s.id}: said {s.said}, is {s.label}: {s.diagnosis.summary if s.diagnosis else ''}")
     for s in undetermined:
@@ -93,7 +97,17 @@ def report(name: str, scored: list[Scored]) -> bool:
 
 
 def matrix(scored: list[Scored]) -> None:
-    words = ["hardware", "software", "driver", "facility", "network", "storage", "configuration", "undetermined", NONE]
+    words = [
+        "hardware",
+        "software",
+        "driver",
+        "facility",
+        "network",
+        "storage",
+        "configuration",
+        "undetermined",
+        NONE,
+    ]
     count = Counter((s.label, s.said) for s in scored)
     print("\nis \\ said".ljust(16) + "".join(word[:6].rjust(8) for word in words))
     for label in words:
@@ -101,7 +115,9 @@ def matrix(scored: list[Scored]) -> None:
 
 
 def false_cordons(path: Path) -> int:
-    lines = [line for line in path.read_text("utf-8").splitlines() if line.strip() and not line.startswith("# ")]
+    lines = [
+        line for line in path.read_text("utf-8").splitlines() if line.strip() and not line.startswith("# ")
+    ]
     dice = random.Random(SEED)
     starts = [(0, len(lines))] + [(dice.randrange(len(lines)), dice.randint(1, 60)) for _ in range(WINDOWS)]
     bad = 0
@@ -115,11 +131,18 @@ def false_cordons(path: Path) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--all", action="store_true", help="print every incident")
     parser.add_argument("--folder", type=Path, default=CORPUS / "incidents")
     args = parser.parse_args(argv)
-    tuned = [score(e) for path in sorted(args.folder.glob("*.yaml")) if path.stem != "held_out" for e in incidents(path)]
+    tuned = [
+        score(e)
+        for path in sorted(args.folder.glob("*.yaml"))
+        if path.stem != "held_out"
+        for e in incidents(path)
+    ]
     held = args.folder / "held_out.yaml"
     held_out = [score(entry) for entry in incidents(held)] if held.exists() else []
     ok = report("tuning part", tuned)
@@ -128,7 +151,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.all:
         for s in tuned + held_out:
             d = s.diagnosis
-            print(f"{'ok ' if s.right else 'NOT'} {s.id:32} {s.label:14} {s.said:14} {d.confidence if d else 0:5.2f} {d.action if d else '':18} {d.component if d else ''}")
+            print(
+                f"{'ok ' if s.right else 'NOT'} {s.id:32} {s.label:14} {s.said:14} {d.confidence if d else 0:5.2f} {d.action if d else '':18} {d.component if d else ''}"
+            )
     benign = CORPUS / "kernel_benign.txt"
     if benign.exists():
         ok = false_cordons(benign) == 0 and ok

@@ -20,6 +20,7 @@ from freehold.core.problems import Problem
 from freehold.health.diagnose import Diagnosis
 from freehold.health.history import Keeper
 from freehold.health.incident_file import Told, diagnose_all, foremost, read_incident, read_kernel_log
+from freehold.health.incident_schema import schema_text
 
 BYTES_MOST = 64_000_000
 """Largest file that is read. Source: our own choice: a day of kernel log, or an hour of views."""
@@ -39,13 +40,19 @@ BYTES_MOST = 64_000_000
     type=click.Path(path_type=Path),
     help="What was diagnosed before (JSON lines), so that repetitions are found.",
 )
+@click.option("--schema", is_flag=True, help="Print the JSON schema of an incident file, and read nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def diagnose(file: Path | None, kernel_log: Path | None, history: Path | None, *, as_json: bool) -> int:
+def diagnose(
+    file: Path | None, kernel_log: Path | None, history: Path | None, *, schema: bool, as_json: bool
+) -> int:
     """Say what caused an incident: hypothesis, confidence, action, evidence for and against.
 
     FILE is an incident file (docs/health-diagnosis.md describes it) or what `freehold health record` wrote; - is standard input.
     Exit code: 0 nothing points to a fault, 3 a problem is diagnosed, 2 the file is wrong.
     """
+    if schema:
+        click.echo(schema_text(), nl=False)
+        return 0
     if (file is None) == (kernel_log is None):
         raise click.UsageError("name one file: an incident file, or a kernel log with --kernel-log")
     told = _kernel(kernel_log) if kernel_log else _incident(file or Path())
@@ -67,7 +74,9 @@ def _read(path: Path) -> str:
     except OSError as exc:
         raise Permanent(f"cannot read {path}: {exc.strerror or exc}") from exc
     if len(data) > BYTES_MOST:
-        raise Permanent(f"{path} is larger than {BYTES_MOST // 1_000_000} MB", hint="cut it to the time of the incident")
+        raise Permanent(
+            f"{path} is larger than {BYTES_MOST // 1_000_000} MB", hint="cut it to the time of the incident"
+        )
     return data.decode("utf-8", "replace")
 
 
@@ -79,9 +88,15 @@ def _bytes(path: Path) -> bytes:
 def _kernel(path: Path) -> Told:
     text = _read(path)
     told = read_kernel_log(text, str(path))
-    if text.strip() and not told.cases and len(told.ignored) >= len([line for line in text.splitlines() if line.strip()]):
+    if (
+        text.strip()
+        and not told.cases
+        and len(told.ignored) >= len([line for line in text.splitlines() if line.strip()])
+    ):
         hint = "lines of dmesg, journalctl -k, kern.log or /dev/kmsg"
-        return Told(problems=(Problem(where=f"{path}:1:1", message="there is no kernel line in it", hint=hint),))
+        return Told(
+            problems=(Problem(where=f"{path}:1:1", message="there is no kernel line in it", hint=hint),)
+        )
     return told
 
 
@@ -90,7 +105,9 @@ def _incident(path: Path) -> Told:
     if path.suffix in {".yaml", ".yml"}:
         tree = read_tree(text, str(path))
         if tree.mistakes:
-            wrong = (Problem(where=str(m.place), message=m.message, hint=m.hint) for m in sorted(tree.mistakes))
+            wrong = (
+                Problem(where=str(m.place), message=m.message, hint=m.hint) for m in sorted(tree.mistakes)
+            )
             return Told(problems=tuple(wrong))
         return read_incident(tree.data, str(path))
     return _json(text, str(path))
@@ -111,10 +128,18 @@ def _json(text: str, name: str) -> Told:
     if len(lines) > 1:
         return read_incident(lines, name)
     where = f"{name}:{first.lineno}:{first.colno}"
-    return Told(problems=(Problem(where=where, message=f"this is not JSON: {first.msg}", hint="see docs/health-diagnosis.md"),))
+    return Told(
+        problems=(
+            Problem(
+                where=where, message=f"this is not JSON: {first.msg}", hint="see docs/health-diagnosis.md"
+            ),
+        )
+    )
 
 
-def verdict_json(main: Diagnosis | None, diagnoses: Sequence[Diagnosis], ignored: Sequence[str]) -> dict[str, object]:
+def verdict_json(
+    main: Diagnosis | None, diagnoses: Sequence[Diagnosis], ignored: Sequence[str]
+) -> dict[str, object]:
     """Return what `--json` prints: the foremost diagnosis at the top, every incident below it."""
     top = _one(main) if main else _EMPTY
     return {**top, "incidents": [_one(diagnosis) for diagnosis in diagnoses], "ignored": list(ignored)}
@@ -170,10 +195,7 @@ def _evidence(entry: Evidence) -> dict[str, object]:
 
 def verdict_text(main: Diagnosis | None, diagnoses: Sequence[Diagnosis], ignored: Sequence[str]) -> str:
     """Return what a person reads."""
-    if main is None or not main.problem:
-        lines = ["nothing here points to a fault"]
-    else:
-        lines = _lines(main)
+    lines = _lines(main) if main is not None and main.problem else ["nothing here points to a fault"]
     others = [diagnosis for diagnosis in diagnoses if diagnosis is not main and diagnosis.problem]
     lines += [f"also: {diagnosis.summary}" for diagnosis in others]
     lines += [f"left out, not understood: {path}" for path in ignored]

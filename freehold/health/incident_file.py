@@ -4,7 +4,6 @@ The format is documented in docs/health-diagnosis.md and docs/incident.schema.js
 with its path, all at once. Nothing here judges and nothing here reads the disk.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,31 +12,54 @@ import msgspec
 from freehold.core.findings import Action
 from freehold.core.problems import Problem
 from freehold.health import incident_parts as parts
-from freehold.health.diagnose import Case, Diagnosis, diagnose
+from freehold.health.cases import Case
+from freehold.health.diagnose import Diagnosis, diagnose
 from freehold.health.history import since
+from freehold.health.incident_around import around as around_of
+from freehold.health.incident_around import boundaries, earlier
+from freehold.health.incident_counters import changes, component_of
+from freehold.health.incident_kernel import kernel_events, pasted_lines
 from freehold.health.incident_read import Data, Reader, as_map
 from freehold.health.incident_views import from_views
 from freehold.health.incidents import Change, Event, group
-from freehold.health.kernel_events import KernelEvent, Kind, pci_key, read_events
-from freehold.health.readers.kernel_text import parse_log_file
+from freehold.health.kernel_events import pci_key
 from freehold.health.signs_engines import Around, EngineEnd
 from freehold.health.signs_events import Past
 from freehold.health.view import KernelLine
 
 _KERNEL = ("kernel", "kernel_log", "kernel_lines", "kmsg", "dmesg", "log", "lines", "logs", "journal")
-_COUNTERS = ("counters", "nvml", "readings", "metrics", "changes", "dcgm", "storage", "network", "rdma", "host")
+_COUNTERS = (
+    "counters",
+    "nvml",
+    "readings",
+    "metrics",
+    "changes",
+    "dcgm",
+    "storage",
+    "network",
+    "rdma",
+    "host",
+)
 _FINDINGS = ("findings", "probes", "checks")
 _ENGINES = ("engines", "engine", "replicas", "replica")
 _CONTEXT = ("context", "around", "notes", "note")
 _TIMES = ("at", "at_s", "time", "timestamp", "when")
 _EVENTS = ("events", "xids")
-_H100 = ("before", "during", "after", "process_exit", "process_stderr_tail", "exit_code", "log_tail", "signal")
+_H100 = (
+    "before",
+    "during",
+    "after",
+    "process_exit",
+    "process_stderr_tail",
+    "exit_code",
+    "log_tail",
+    "signal",
+)
 KEYS = (
     "version", "node", "host_name", "hostname", "id", "title", "description", "about", "source", "label", "expected", "verdict", "truth", "gpus",
     "history", "past", "previous", "views", *_KERNEL, *_COUNTERS, *_FINDINGS, *_ENGINES, *_CONTEXT, *_TIMES, *_EVENTS, *_H100,
 )  # fmt: skip
 """Every key of the top level, aliases too."""
-_SILENT = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +101,15 @@ def read_incident(data: object, name: str) -> Told:
     top = {**top, **inner} if inner is not None else top
     reader.unknown(top, "$", (*KEYS, "incident"))
     if not set(top) & set(KEYS):
-        reader.problem("$", "none of the keys of an incident is here", "at least one of kernel, counters, findings, engines")
+        reader.problem(
+            "$",
+            "none of the keys of an incident is here",
+            "at least one of kernel, counters, findings, engines",
+        )
     cases = _cases(reader, top)
-    return Told(cases=() if reader.problems else cases, problems=tuple(reader.problems), ignored=tuple(reader.ignored))
+    return Told(
+        cases=() if reader.problems else cases, problems=tuple(reader.problems), ignored=tuple(reader.ignored)
+    )
 
 
 def _is_view(value: object) -> bool:
@@ -91,59 +119,41 @@ def _is_view(value: object) -> bool:
 def read_kernel_log(text: str, name: str = "kernel log") -> Told:
     """Return the cases that kernel lines alone tell."""
     reader = Reader(name)
-    events = kernel_events(_lines(reader, text, name, 0.0))
+    events = kernel_events(pasted_lines(reader, text, path=name, at_s=0.0))
     cases = tuple(Case(incident=incident) for incident in group(events))
     return Told(cases=cases, ignored=tuple(reader.ignored))
 
 
-def kernel_events(lines: Sequence[KernelLine]) -> list[Event]:
-    """Return what kernel lines tell, as events of an incident; lines that tell nothing bad are none."""
-    return [_event(event) for event in read_events(list(lines)) if event.kind not in _SILENT]
-
-
-def _event(event: KernelEvent) -> Event:
-    return Event(
-        at_s=event.at_s,
-        kind=str(event.kind),
-        component=_component(event),
-        number=event.number,
-        text=event.text,
-        fields=event.fields,
-    )
-
-
-def _component(event: KernelEvent) -> str:
-    kind = str(event.kind)
-    if kind in {"xid", "recovery_action", "off_bus", "gpu_init_failed"}:
-        return f"gpu:{event.device}"
-    if kind.startswith(("disk", "file_system", "read_only")):
-        return f"disk:{event.device}"
-    if kind.startswith("nic"):
-        return f"link:{event.device}"
-    if kind in {"oom_kill", "hung_task", "crash"}:
-        return f"process:{event.fields.get('name', '')}"
-    names = {"sxid": "nvswitch", "api_mismatch": "driver", "lockup": "cpu", "kernel_bug": "kernel"}
-    return f"pci:{event.device}" if kind.startswith("aer") else names.get(kind, "memory")
-
-
 def _cases(reader: Reader, top: Data) -> tuple[Case, ...]:
-    part = _Parts(node=reader.text(top, "$", "node", "hostname", "host_name"), at_s=reader.time(top, "$", *_TIMES) or 0.0)
+    part = _Parts(
+        node=reader.text(top, "$", "node", "hostname", "host_name"),
+        at_s=reader.time(top, "$", *_TIMES) or 0.0,
+    )
     _read_gpus(reader, top, part)
     _read_kernel(reader, top, part)
     _read_events(reader, top, part)
     for key in _COUNTERS:
-        part.changes.extend(parts.changes(reader, top.get(key), f"$.{key}") if top.get(key) is not None else [])
+        part.changes.extend(changes(reader, top.get(key), f"$.{key}") if top.get(key) is not None else [])
     _read_before_after(reader, top, part)
     found = _first(reader, top, _FINDINGS)
     findings = parts.findings(reader, found[1], found[0]) if found else []
     _read_engines(reader, top, part)
     _read_views(reader, top, part)
     around = _read_context(reader, top, part)
-    part.changes = [replace(change, component=part.names.get(change.component, change.component)) for change in part.changes]
+    part.changes = [
+        replace(change, component=part.names.get(change.component, change.component))
+        for change in part.changes
+    ]
     events = [event for event in part.events if event.at_s > _boundary(part, event.component)]
     incidents = group(events, node=part.node, changes=part.changes)
-    if not incidents and (findings or part.engines or around != Around()) and not (part.boundaries and part.events):
+    if (
+        not incidents
+        and (findings or part.engines or around != Around())
+        and not (part.boundaries and part.events)
+    ):
         incidents = group([Event(at_s=part.at_s, kind="told")], node=part.node, changes=part.changes)
+    named = [replace(one, subject=part.names.get(one.subject, one.subject)) for one in part.past]
+    past = tuple(since(named, boundaries=part.boundaries))
     last = incidents[-1:]
     return tuple(
         Case(
@@ -151,7 +161,7 @@ def _cases(reader: Reader, top: Data) -> tuple[Case, ...]:
             findings=tuple(findings) if incident in last else (),
             engines=tuple(part.engines) if incident in last else (),
             around=around,
-            past=tuple(since(part.past, boundaries=part.boundaries)),
+            past=past,
         )
         for incident in incidents
     )
@@ -176,9 +186,14 @@ def _read_gpus(reader: Reader, top: Data, part: _Parts) -> None:
         for key in ("index", "gpu", "id", "uuid", "serial"):
             if reader.text(gpu, where, key):
                 part.names[f"gpu:{reader.text(gpu, where, key)}"] = component
-        readings = {key: value for key, value in gpu.items() if key not in {"pci", "pci_bus_id", "bus_id", "index", "gpu", "id", "uuid", "serial", "name", "model"}}
+        readings = {
+            key: value
+            for key, value in gpu.items()
+            if key
+            not in {"pci", "pci_bus_id", "bus_id", "index", "gpu", "id", "uuid", "serial", "name", "model"}
+        }
         if readings:
-            part.changes.extend(parts.changes(reader, {component: readings}, where))
+            part.changes.extend(changes(reader, {component: readings}, where))
 
 
 def _read_kernel(reader: Reader, top: Data, part: _Parts) -> None:
@@ -191,7 +206,9 @@ def _read_kernel(reader: Reader, top: Data, part: _Parts) -> None:
                 part.events.extend(kernel_events(_dated_line(reader, data, where, part.at_s)))
             else:
                 reader.problem(where, f"must be a line of text, not {entry!r:.60}")
-        part.events.extend(kernel_events(_lines(reader, "\n".join(texts), f"$.{key}", part.at_s)))
+        part.events.extend(
+            kernel_events(pasted_lines(reader, "\n".join(texts), path=f"$.{key}", at_s=part.at_s))
+        )
 
 
 def _dated_line(reader: Reader, data: Data, path: str, at_s: float) -> list[KernelLine]:
@@ -199,27 +216,9 @@ def _dated_line(reader: Reader, data: Data, path: str, at_s: float) -> list[Kern
     when = reader.time(data, path, "at_s", "at", "time", "timestamp")
     facility = int(reader.number(data, path, "facility") or 0)
     texts = reader.lines(data.get("text") or data.get("message") or data.get("line"), path)
-    lines = _lines(reader, "\n".join(texts), path, at_s)
+    lines = pasted_lines(reader, "\n".join(texts), path=path, at_s=at_s)
     moved = {} if when is None else {"at_s": when}
     return [msgspec.structs.replace(line, facility=line.facility or facility, **moved) for line in lines]
-
-
-_BOOT_MOST = 1e8
-"""Times below this are seconds since boot. Source: 1e8 seconds are three years of uptime; as Unix time it is 1973."""
-
-
-def _lines(reader: Reader, text: str, path: str, at_s: float) -> list[KernelLine]:
-    """Return pasted lines; times since boot are moved so that the last one is at `at_s`."""
-    named = re.sub(r"^((?:\[[^\]]*\] ?)?)Xid \(", r"\1NVRM: Xid (", text, flags=re.MULTILINE)  # people cut the driver's name off
-    lines, bad = parse_log_file(named, name=path, now_s=at_s or _SOME_YEAR_S)
-    reader.ignored.extend(problem.where for problem in bad)
-    since_boot = [line.at_s for line in lines if line.at_s < _BOOT_MOST]
-    shift = at_s - max(since_boot) if since_boot and at_s else 0.0
-    return [msgspec.structs.replace(line, at_s=line.at_s + shift) if line.at_s < _BOOT_MOST else line for line in lines]
-
-
-_SOME_YEAR_S = 1.8e9
-"""Of dates without a year only the differences matter, so any year will do. Source: our own choice."""
 
 
 def _read_events(reader: Reader, top: Data, part: _Parts) -> None:
@@ -227,7 +226,7 @@ def _read_events(reader: Reader, top: Data, part: _Parts) -> None:
         for where, entry in reader.items(top.get(key), f"$.{key}"):
             data = as_map(entry) or {"xid": entry}
             if isinstance(entry, str) and not entry.strip().isdigit():
-                part.events.extend(kernel_events(_lines(reader, entry, where, part.at_s)))
+                part.events.extend(kernel_events(pasted_lines(reader, entry, path=where, at_s=part.at_s)))
                 continue
             number = reader.number(data, where, "xid", "number", "code")
             when = reader.time(data, where, "at", "at_s", "time")
@@ -235,7 +234,15 @@ def _read_events(reader: Reader, top: Data, part: _Parts) -> None:
             fields = {name: str(data[name]) for name in ("pid", "name", "gpc", "tpc") if name in data}
             if number is not None:
                 at_s = part.at_s if when is None else when
-                part.events.append(Event(at_s=at_s, kind="xid", component=parts.component_of(f"gpu:{gpu}"), number=int(number), fields=fields))
+                part.events.append(
+                    Event(
+                        at_s=at_s,
+                        kind="xid",
+                        component=component_of(f"gpu:{gpu}"),
+                        number=int(number),
+                        fields=fields,
+                    )
+                )
 
 
 def _read_before_after(reader: Reader, top: Data, part: _Parts) -> None:
@@ -245,7 +252,7 @@ def _read_before_after(reader: Reader, top: Data, part: _Parts) -> None:
     first, now = _flat(before), _flat(last)
     for name, value in now.items():
         pair = {"before": first.get(name), "after": value}
-        part.changes.extend(parts.changes(reader, {"gpu:0": {name: pair}}, "$.during" if during else "$.after"))
+        part.changes.extend(changes(reader, {"gpu:0": {name: pair}}, "$.during" if during else "$.after"))
 
 
 def _flat(value: object) -> dict[str, object]:
@@ -262,7 +269,9 @@ def _read_engines(reader: Reader, top: Data, part: _Parts) -> None:
             ends, moved = parts.engines(reader, value, f"$.{key}")
             part.engines.extend(ends)
             part.changes.extend(moved)
-    if any(top.get(key) is not None for key in ("process_exit", "exit_code", "process_stderr_tail", "log_tail")):
+    if any(
+        top.get(key) is not None for key in ("process_exit", "exit_code", "process_stderr_tail", "log_tail")
+    ):
         engine = top.get("engine") if isinstance(top.get("engine"), str) else ""
         alone = {"replica": "0", "engine": engine, "exit_code": top.get("process_exit", top.get("exit_code")), "signal": top.get("signal"),
                  "log_tail": top.get("process_stderr_tail", top.get("log_tail"))}  # fmt: skip
@@ -287,13 +296,20 @@ def _read_context(reader: Reader, top: Data, part: _Parts) -> Around:
     end_s = max((event.at_s for event in part.events), default=part.at_s)
     at_s = part.at_s or end_s
     for path, value in found:
-        around = parts.around(reader, value, path, at_s)
+        around = around_of(reader, value, path=path, at_s=at_s)
         data = as_map(value) or {}
-        part.boundaries.update(parts.boundaries(reader, data, path))
+        part.boundaries.update(boundaries(reader, data, path))
         past = past or ((f"{path}.history", data["history"]) if data.get("history") is not None else None)
         if isinstance(data.get("expected_gpus"), int) and isinstance(data.get("gpus"), int):
-            part.changes.append(Change(component="gpu:", name="gpu_count", before=float(str(data["expected_gpus"])), after=float(str(data["gpus"]))))
-    part.past.extend(parts.history(reader, past[1], past[0], at_s) if past else [])
+            part.changes.append(
+                Change(
+                    component="gpu:",
+                    name="gpu_count",
+                    before=float(str(data["expected_gpus"])),
+                    after=float(str(data["gpus"])),
+                )
+            )
+    part.past.extend(earlier(reader, past[1], path=past[0], at_s=at_s) if past else [])
     return around
 
 
@@ -304,7 +320,9 @@ def diagnose_all(cases: Sequence[Case]) -> list[Diagnosis]:
     for case in cases:
         diagnosis = diagnose(replace(case, past=(*case.past, *before)))
         done.append(diagnosis)
-        before.extend(as_past(diagnosis))
+        before.extend(
+            replace(one, action=Action.NONE) for one in as_past(diagnosis)
+        )  # nobody says that it was done
     return done
 
 
@@ -317,14 +335,31 @@ def as_past(diagnosis: Diagnosis) -> list[Past]:
         at_s=incident.start_s, subject=diagnosis.component, signature=diagnosis.signature, action=action,
         hypothesis=str(diagnosis.hypothesis), node=incident.node,
     )  # fmt: skip
-    xids = {(event.component, event.number, _place(event)): event for event in incident.events if event.kind == "xid"}
+    xids = {
+        (event.component, event.number, _place(event)): event
+        for event in incident.events
+        if event.kind == "xid"
+    }
     others = [
-        Past(at_s=event.at_s, subject=component, signature=f"xid {number}", place=place, action=Action.NONE, node=incident.node)
+        Past(
+            at_s=event.at_s,
+            subject=component,
+            signature=f"xid {number}",
+            place=place,
+            action=Action.NONE,
+            node=incident.node,
+        )
         for (component, number, place), event in sorted(xids.items(), key=str)
         if (component, f"xid {number}") != (main.subject, main.signature) or place
     ]
-    first = next((one for one in others if (one.subject, one.signature) == (main.subject, main.signature)), None)
-    return [replace(main, place=first.place), *(o for o in others if o is not first)] if first else [main, *others]
+    first = next(
+        (one for one in others if (one.subject, one.signature) == (main.subject, main.signature)), None
+    )
+    return (
+        [replace(main, place=first.place), *(o for o in others if o is not first)]
+        if first
+        else [main, *others]
+    )
 
 
 def _place(event: Event) -> str:
@@ -338,4 +373,7 @@ def foremost(diagnoses: Sequence[Diagnosis]) -> Diagnosis | None:
     """Return the one that matters most: a known cause before an unknown one, then the gravest action, then the latest."""
     if not diagnoses:
         return None
-    return max(diagnoses, key=lambda d: (d.problem, d.hypothesis != "undetermined", _RANK[d.action], d.incident.end_s))
+    return max(
+        diagnoses,
+        key=lambda d: (d.problem, d.hypothesis != "undetermined", _RANK[d.action], d.incident.end_s),
+    )

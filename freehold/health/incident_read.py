@@ -67,7 +67,9 @@ class Reader:
             return None
         when = moment(found[1])
         if when is None:
-            self.problem(found[0], f"must be a time, not {found[1]!r:.60}", "Unix seconds, or 2026-11-27T10:00:00Z")
+            self.problem(
+                found[0], f"must be a time, not {found[1]!r:.60}", "Unix seconds, or 2026-11-27T10:00:00Z"
+            )
         return when
 
     def flag(self, data: Data, path: str, *names: str) -> bool | None:
@@ -84,7 +86,9 @@ class Reader:
             return
         entries = value if isinstance(value, list | tuple) else [value]
         if len(entries) > _ITEMS_MOST:
-            self.problem(path, f"has {len(entries)} entries; {_ITEMS_MOST} are read at most", "cut it to the incident")
+            self.problem(
+                path, f"has {len(entries)} entries; {_ITEMS_MOST} are read at most", "cut it to the incident"
+            )
         for index, entry in enumerate(entries[:_ITEMS_MOST]):
             yield f"{path}[{index}]", entry
 
@@ -125,7 +129,7 @@ def as_map(value: object) -> Data | None:
 def iso_s(text: str) -> float | None:
     """Return Unix seconds of an ISO 8601 time; without a zone it is UTC. None: it is no time."""
     try:
-        when = datetime.fromisoformat(text.strip().replace(",", ".").replace("Z", "+00:00"))
+        when = datetime.fromisoformat(text.strip().replace(",", "."))
     except ValueError:
         return None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

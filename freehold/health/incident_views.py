@@ -59,12 +59,20 @@ def _changes(first: View, last: View, views: Sequence[View]) -> Iterator[Change]
 
 
 def _value(reading: Reading | None) -> Number:
-    if reading is None or reading.state in {State.UNSUPPORTED, State.UNKNOWN, State.TRANSIENT, State.DENIED, State.ABSENT}:
+    if reading is None or reading.state in {
+        State.UNSUPPORTED,
+        State.UNKNOWN,
+        State.TRANSIENT,
+        State.DENIED,
+        State.ABSENT,
+    }:
         return None
     return reading.value if reading.state is State.OK else str(reading.state)
 
 
-def _pairs(component: str, before: dict[str, Reading], after: dict[str, Reading], source: str) -> Iterator[Change]:
+def _pairs(
+    component: str, before: dict[str, Reading], after: dict[str, Reading], source: str
+) -> Iterator[Change]:
     for name, reading in after.items():
         if (value := _value(reading)) is not None:
             old = _value(before.get(name))
@@ -81,7 +89,13 @@ def _gpus(first: Gpus | None, last: Gpus | None) -> Iterator[Change]:
         before = old[gpu.index].readings if gpu.index in old else {}
         yield from _pairs(f"gpu:{gpu.index}", before, gpu.readings, last.source)
     if first and first.gpus and len(last.gpus) < len(first.gpus):
-        yield Change(component="gpu:", name="gpu_count", before=len(first.gpus), after=len(last.gpus), source=last.source)
+        yield Change(
+            component="gpu:",
+            name="gpu_count",
+            before=len(first.gpus),
+            after=len(last.gpus),
+            source=last.source,
+        )
 
 
 def _volume(before: Volume | None, after: Volume, views: Sequence[View]) -> Iterator[Change]:
@@ -100,7 +114,9 @@ def _volume(before: Volume | None, after: Volume, views: Sequence[View]) -> Iter
         "device_ticks_s": "device_ticks_s", "pressure_full_s": "pressure_full_s", "throttled_s": "throttled_s",
         "total_bytes": "total_bytes", "free_bytes": "free_bytes", "free_inodes": "free_inodes",
     }  # fmt: skip
-    yield from _pairs(component, {k: getattr(old, k) for k in named}, {k: getattr(after, k) for k in named}, "kernel")
+    yield from _pairs(
+        component, {k: getattr(old, k) for k in named}, {k: getattr(after, k) for k in named}, "kernel"
+    )
     yield from _pairs(component, old.smart, after.smart, "smart")
 
 
@@ -115,18 +131,35 @@ def _network(first: Network | None, last: Network | None, views: Sequence[View])
         same = [p for view in views if view.network for p in view.network.peers if p.name == peer.name]
         lost = sum(p.lost_out + p.lost_back + p.lost_unknown for p in same)
         yield Change(component=f"peer:{peer.name}", name="lost", before=0.0, after=float(lost), source="mesh")
-        yield Change(component=f"peer:{peer.name}", name="sent", before=0.0, after=float(sum(p.sent for p in same)), source="mesh")
+        yield Change(
+            component=f"peer:{peer.name}",
+            name="sent",
+            before=0.0,
+            after=float(sum(p.sent for p in same)),
+            source="mesh",
+        )
     old = first or last
     links = {link.name: link for link in old.interfaces}
     for link in last.interfaces:
         was = links.get(link.name, link)
         readings = ("carrier", "carrier_changes", "speed_mbit_s")
-        yield from _pairs(f"link:{link.name}", {k: getattr(was, k) for k in readings}, {k: getattr(link, k) for k in readings}, "sysfs")
+        yield from _pairs(
+            f"link:{link.name}",
+            {k: getattr(was, k) for k in readings},
+            {k: getattr(link, k) for k in readings},
+            "sysfs",
+        )
     ports = {(port.device, port.port): port for port in old.rdma}
     for port in last.rdma:
         before = ports.get((port.device, port.port), port).counters
         for name, count in port.counters.items():
-            yield Change(component=f"link:{port.device}", name=name, before=before.get(name), after=count, source="sysfs")
+            yield Change(
+                component=f"link:{port.device}",
+                name=name,
+                before=before.get(name),
+                after=count,
+                source="sysfs",
+            )
 
 
 def _host(first: Host | None, last: Host | None) -> Iterator[Change]:

@@ -81,7 +81,11 @@ def group(
     """Return the incidents of one node, oldest first; `changes` go to each. No event at all but changes: one incident."""
     ordered = sorted(set(map(_Key, events)))
     if not ordered:
-        return [Incident(node=node, start_s=0.0, end_s=0.0, events=(), changes=tuple(changes))] if changes else []
+        return (
+            [Incident(node=node, start_s=0.0, end_s=0.0, events=(), changes=tuple(changes))]
+            if changes
+            else []
+        )
     cuts = [0, *(i for i, key in enumerate(ordered) if i and key.at_s - ordered[i - 1].at_s > silence_s)]
     parts = [ordered[a:b] for a, b in zip(cuts, [*cuts[1:], len(ordered)], strict=True)]
     return [_incident([key.event for key in part], node, tuple(changes)) for part in parts]
@@ -133,7 +137,10 @@ def _followers(events: Sequence[Event]) -> list[Event]:
         event
         for event in events
         if event.kind == "xid"
-        and ((event.number == _PREEMPTED and leads) or (event.number in _AFTER_MEMORY and event.component in dead))
+        and (
+            (event.number == _PREEMPTED and leads)
+            or (event.number in _AFTER_MEMORY and event.component in dead)
+        )
     ]
 
 

@@ -175,8 +175,12 @@ def _signs(table: Evidence, change: Change) -> Iterator[Seen]:
 
 
 def _state(text: str) -> str | None:
-    word = re.sub(r"[^a-z_]", "", text.lower().replace(" ", "_").replace("nvmlerror_", "").replace("err!_", ""))
-    return _STATES.get(word) or next((sign for key, sign in _STATES.items() if len(key) > 4 and key in word), None)
+    word = re.sub(
+        r"[^a-z_]", "", text.lower().replace(" ", "_").replace("nvmlerror_", "").replace("err!_", "")
+    )
+    return _STATES.get(word) or next(
+        (sign for key, sign in _STATES.items() if len(key) > 4 and key in word), None
+    )
 
 
 def _others(change: Change) -> Iterator[tuple[float | None, float]]:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-
 from freehold.catalog.load_evidence import Evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
@@ -26,7 +25,10 @@ _KINDS = {
     ExitKind.KILLED: "engine_killed",
 }
 _STATES = (
-    (r"\b(hung|hang\w*|froze\w*|stall\w*|stuck|unresponsive|no.?progress|not.?progress\w*)\b", "engine_frozen"),
+    (
+        r"\b(hung|hang\w*|froze\w*|stall\w*|stuck|unresponsive|no.?progress|not.?progress\w*)\b",
+        "engine_frozen",
+    ),
     (r"^T$|^(process )?stopped \(|sigstop", "engine_stopped"),
     (r"\b(crash\w*|dead|died|aborted)\b", "engine_crashed"),
     (r"^D$|d.?state|uninterruptible", "task_blocked"),
@@ -91,8 +93,8 @@ def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
             add(name, engine.state, "engine state")
     if engine.exit_code is not None:
         cause = explain(engine.engine, engine.exit_code, engine.log_tail)
-        if name := _exit_sign(cause, engine):
-            add(name, cause.summary, "engine exit")
+        if exit_sign := _exit_sign(cause, engine):
+            add(exit_sign, cause.summary, "engine exit")
     better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
     return better or list(found.values())
 
@@ -108,15 +110,23 @@ def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause
     known = all_engines().get(engine)
     if known is not None and known.managed:
         return known.explain_exit(exit_code, log_tail)
-    return explain_code(exit_code) or ExitCause(kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}")
+    return explain_code(exit_code) or ExitCause(
+        kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}"
+    )
 
 
 def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
     """Return what findings say; heat found on several GPUs is the room's, on one beside cool ones the GPU's."""
     hot = {f.component for f in findings if _rule(f) == "thermal"}
-    cool = {f.component for f in findings if f.verdict is Verdict.HEALTHY and re.search("temp|therm", f.probe)} - hot
+    cool = {
+        f.component for f in findings if f.verdict is Verdict.HEALTHY and re.search("temp|therm", f.probe)
+    } - hot
     found = [sign for finding in findings for sign in _finding(table, finding, hot, cool)]
-    clean = [f for f in findings if f.verdict is Verdict.HEALTHY and re.search("gpu_(memory|pcie)|ecc|remap", f.probe)]
+    clean = [
+        f
+        for f in findings
+        if f.verdict is Verdict.HEALTHY and re.search("gpu_(memory|pcie)|ecc|remap", f.probe)
+    ]
     if clean and not found:
         found.append(_told(table, "counters_clean", clean[0]))
     return found
@@ -152,22 +162,33 @@ def _around(table: Evidence, around: Around) -> Iterator[Seen]:
     def seen(name: str, value: str) -> Seen:
         return see(table, name, value=value, source="context")
 
-    for what, ago_s in sorted(around.changed.items()):
-        if 0 <= ago_s <= CHANGED_S:
-            name = f"{what}_changed_recently"
-            yield seen(name if name in table.signs else "changed_recently", f"{what} changed {ago_s / 3600:.1f} h before")
+    yield from _changed(table, around)
     for what in around.drift:
-        yield seen("driver_drift" if re.search("driver|cuda|nvidia", what, re.IGNORECASE) else "lock_drift", what)
-    if around.same_on:
-        yield seen("same_on_other_nodes", ", ".join(around.same_on))
-    if around.operator:
-        yield seen("operator_acted", around.operator)
-    if around.follows_workload:
-        yield seen("follows_workload", "the fault moved with the program")
-    if around.stays_with_gpu:
-        yield seen("stays_with_gpu", "the fault stayed with the GPU")
+        yield seen(
+            "driver_drift" if re.search("driver|cuda|nvidia", what, re.IGNORECASE) else "lock_drift", what
+        )
+    for name, words in (
+        ("same_on_other_nodes", ", ".join(around.same_on)),
+        ("operator_acted", around.operator),
+    ):
+        if words:
+            yield seen(name, words)
+    for name, said in (
+        ("follows_workload", around.follows_workload),
+        ("stays_with_gpu", around.stays_with_gpu),
+    ):
+        if said:
+            yield seen(name, "by experiment")
     for text in around.words:
         for name, words in context_signs(text):
             yield seen(name, words)
 
 
+def _changed(table: Evidence, around: Around) -> Iterator[Seen]:
+    for what, ago_s in sorted(around.changed.items()):
+        if 0 <= ago_s <= CHANGED_S:
+            name = f"{what}_changed_recently"
+            value = f"{what} changed {ago_s / 3600:.1f} h before"
+            yield see(
+                table, name if name in table.signs else "changed_recently", value=value, source="context"
+            )

@@ -20,9 +20,30 @@ _MANY_CORRECTED = 20
 """Corrected errors in one incident that are worth a word. Source: our own choice, above a boot's handful."""
 _REPEATED_APP = frozenset({13, 31})
 """Source: NVSentinel, WORKFLOW_XID_13 and WORKFLOW_XID_31."""
-_MONITORS = ("nvidia-smi", "dcgm", "nv-hostengine", "gpud", "nvidia-persist", "freehold", "node_exporter", "nvtop")
+_MONITORS = (
+    "nvidia-smi",
+    "dcgm",
+    "nv-hostengine",
+    "gpud",
+    "nvidia-persist",
+    "freehold",
+    "node_exporter",
+    "nvtop",
+)
 """Process names that only look. Source: gpud's fixture of XID 119; names of the usual exporters."""
-_ENGINES = ("vllm", "python", "pt_main", "llama", "sglang", "trtllm", "triton", "ray", "xllamacpp", "ollama", "tgi")
+_ENGINES = (
+    "vllm",
+    "python",
+    "pt_main",
+    "llama",
+    "sglang",
+    "trtllm",
+    "triton",
+    "ray",
+    "xllamacpp",
+    "ollama",
+    "tgi",
+)
 """Process names of inference engines, by their first letters. Source: their programs; Python runs most of them."""
 _IO_TASKS = ("jbd2", "xfs", "kworker", "flush", "nfs", "dm-", "md", "btrfs", "ext4", "nvme")
 """Kernel threads that wait for disks. Source: thread names of the block layer and file systems."""
@@ -129,16 +150,25 @@ def _several(table: Evidence, found: Sequence[Seen]) -> Iterator[Seen]:
     lost = {item.component: item for item in found if item.sign.name == "gpu_lost"}
     if len(lost) > 1:
         first = lost[min(lost)]
-        yield see(table, "several_lost", component="gpu:", value=f"{len(lost)} GPUs", source=first.source, at_s=first.at_s)
+        yield see(
+            table,
+            "several_lost",
+            component="gpu:",
+            value=f"{len(lost)} GPUs",
+            source=first.source,
+            at_s=first.at_s,
+        )
 
 
-def _recovery(table: Evidence, events: Iterable[Event]) -> Iterator[Seen]:
+def _recovery(table: Evidence, events: Sequence[Event]) -> Iterator[Seen]:
     """Yield the recovery action that each GPU's driver asked for last; one that was taken back is none."""
     last = {event.component: event for event in events if event.kind == "recovery_action"}
+    led = {event.component for event in events if event.kind == "xid"}
     for event in last.values():
         if event.number:
             words = event.fields.get("to_words") or event.text[:200]
-            yield replace(_seen(table, "recovery_action", event), value=words, number=event.number)
+            name = "recovery_follows" if event.component in led else "recovery_action"
+            yield replace(_seen(table, name, event), value=words, number=event.number)
 
 
 def _rates(table: Evidence, events: Iterable[Event]) -> Iterator[Seen]:
@@ -165,9 +195,15 @@ def _repeated(table: Evidence, number: int, lines: list[Event], before: list[Pas
     subjects = {event.component for event in lines} | {one.subject for one in before}
     times = occurrences(lines) + len(before)
     if len(subjects) > 1:
-        yield replace(_seen(table, "app_repeats_elsewhere", last), value=f"XID {number} on {len(subjects)} GPUs", number=None)
+        yield replace(
+            _seen(table, "app_repeats_elsewhere", last),
+            value=f"XID {number} on {len(subjects)} GPUs",
+            number=None,
+        )
     elif times > 1:
-        name = "app_repeats_same_place" if number == 13 and _one_place(lines, before) else "app_repeats_same_gpu"
+        name = (
+            "app_repeats_same_place" if number == 13 and _one_place(lines, before) else "app_repeats_same_gpu"
+        )
         yield replace(_seen(table, name, last), value=f"XID {number}, {times} times", number=None)
 
 
@@ -186,7 +222,7 @@ def _places(lines: list[Event]) -> list[set[str]]:
         if event.at_s - last_s > BURST_S:
             bursts.append(set())
         last_s = event.at_s
-        bursts[-1].add(", ".join(f"{key} {event.fields[key]}" for key in ("gpc", "tpc") if key in event.fields))
+        bursts[-1].add(
+            ", ".join(f"{key} {event.fields[key]}" for key in ("gpc", "tpc") if key in event.fields)
+        )
     return bursts
-
-

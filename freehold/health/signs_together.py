@@ -14,10 +14,9 @@ from freehold.health.incidents import Change
 from freehold.health.signs_changes import number, plain
 from freehold.health.weigh import Seen, see
 
-_HOT_BITS = 0x20 | 0x40
-_BRAKE_BIT = 0x80
-_SLOWDOWN_BIT = 0x08
-"""Reasons for reduced clocks. Source: nvmlClocksEventReason* of nvidia-ml-py."""
+_HOT_BITS = 0x20 | 0x40  # nvmlClocksEventReasonSwThermalSlowdown, nvmlClocksThrottleReasonHwThermalSlowdown
+_BRAKE_BIT = 0x80  # nvmlClocksThrottleReasonHwPowerBrakeSlowdown
+_SLOWDOWN_BIT = 0x08  # nvmlClocksThrottleReasonHwSlowdown
 _SLOWDOWN_C = -2.0
 """Thermal margin below which the hardware slows down, degrees. Source: NVSentinel ADR-042: H100, L40S, GB200."""
 _HOTTER_C, _HOT_C = 15.0, 85.0
@@ -74,7 +73,7 @@ class _Values:
         found = self.find(component, words)
         return found[2] > (found[1] or 0.0) if found else None
 
-    def seen(self, sign: str, component: str, words: str, value: str = "") -> Seen:
+    def seen(self, sign: str, component: str, *, words: str, value: str = "") -> Seen:
         """Return a sign with the reading that decided it as its value."""
         found = self.find(component, words)
         if found is None:
@@ -99,7 +98,9 @@ def with_siblings(changes: Sequence[Change]) -> list[Change]:
     ]
 
 
-def _others(change: Change, all_of_name: list[Change]) -> tuple[tuple[float | str | None, float | str | None], ...]:
+def _others(
+    change: Change, all_of_name: list[Change]
+) -> tuple[tuple[float | str | None, float | str | None], ...]:
     return tuple((o.before, o.after) for o in all_of_name if o.component != change.component)
 
 
@@ -132,18 +133,25 @@ def _values(table: Evidence, changes: Sequence[Change]) -> _Values:
 
 
 def _heat(values: _Values, changes: Sequence[Change]) -> Iterator[Seen]:
-    hot = [change for change in changes if change.component.startswith("gpu:") and _is_hot(change, change.before, change.after)]
+    hot = [
+        change
+        for change in changes
+        if change.component.startswith("gpu:") and _is_hot(change, change.before, change.after)
+    ]
     for change in hot:
         others = [_is_hot(change, before, after) for before, after in change.siblings]
         sign = "thermal_alone" if not others else "thermal_all" if all(others) else "thermal_one"
-        yield values.seen(sign, change.component, f"^{plain(change.name)}$")
+        yield values.seen(sign, change.component, words=f"^{plain(change.name)}$")
 
 
 def _is_hot(change: Change, before: float | str | None, after: float | str | None) -> bool:
     name, now, then = plain(change.name), number(after), number(before)
     if now is None:
         return False
-    if re.search(r"(event|throttle)_reasons$|throttle_bits|clocks?_(event|throttle)", name) and "counter" not in name:
+    if (
+        re.search(r"(event|throttle)_reasons$|throttle_bits|clocks?_(event|throttle)", name)
+        and "counter" not in name
+    ):
         return bool(int(now) & _HOT_BITS)
     if re.search(r"thermal.*(slow|viol|throttl|time|ns|us)|(slow|throttl).*therm", name):
         return now > (then or 0.0)
@@ -160,22 +168,41 @@ def _gpu(values: _Values, component: str) -> Iterator[Seen]:
     bits = int(max(values.after(component, reasons) or 0.0, 0.0))
     brake = r"power_brake|hw_brake"
     if bits & _BRAKE_BIT:
-        yield values.seen("power_brake", component, reasons)
+        yield values.seen("power_brake", component, words=reasons)
     elif values.rises(component, brake):
-        yield values.seen("power_brake", component, brake)
+        yield values.seen("power_brake", component, words=brake)
     elif bits & _SLOWDOWN_BIT and not bits & _HOT_BITS:
-        yield values.seen("hw_slowdown", component, reasons)
+        yield values.seen("hw_slowdown", component, words=reasons)
     util = values.after(component, r"^util|utili[sz]ation")
     power, limit = _power(values, component)
     if util is not None and util >= _BUSY and power is not None and limit and power < _POWERLESS * limit:
-        yield values.seen("hung_kernel", component, _POWER, f"utilisation {util:g} %, {power:g} of {limit:g} W")
-    elif util is not None and util >= _BUSY and power is not None and not limit and _no_more_than_idle(values, component):
-        yield values.seen("hung_kernel", component, _POWER, f"utilisation {util:g} %, {power:g} W, hardly more than idle")
-    if util is not None and util > 50 and (found := values.find(component, r"pcie.*gen")) and found[1] and found[2] < found[1]:
-        yield values.seen("pcie_gen", component, r"pcie.*gen")
+        yield values.seen(
+            "hung_kernel", component, words=_POWER, value=f"utilisation {util:g} %, {power:g} of {limit:g} W"
+        )
+    elif (
+        util is not None
+        and util >= _BUSY
+        and power is not None
+        and not limit
+        and _no_more_than_idle(values, component)
+    ):
+        yield values.seen(
+            "hung_kernel",
+            component,
+            words=_POWER,
+            value=f"utilisation {util:g} %, {power:g} W, hardly more than idle",
+        )
+    if (
+        util is not None
+        and util > 50
+        and (found := values.find(component, r"pcie.*gen"))
+        and found[1]
+        and found[2] < found[1]
+    ):
+        yield values.seen("pcie_gen", component, words=r"pcie.*gen")
     default = values.after(component, r"default.*limit|limit.*default")
     if limit and default and limit < _watts(default):
-        yield values.seen("power_capped", component, r"(enforced|management)?_?power.*limit|limit")
+        yield values.seen("power_capped", component, words=r"(enforced|management)?_?power.*limit|limit")
 
 
 def _power(values: _Values, component: str) -> tuple[float | None, float | None]:
@@ -204,16 +231,27 @@ def _disk(values: _Values, component: str) -> Iterator[Seen]:
     found = values.find(component, rf"^(?!.*({device}|{throttled}|pressure|psi)).*({latency})")
     slow = _slow(*found) if found else None
     if values.rises(component, throttled):
-        yield values.seen("storage_throttled", component, throttled)
+        yield values.seen("storage_throttled", component, words=throttled)
     elif slow and found:
-        yield values.seen(_witnesses(values, component, _seconds(found[0], found[2])), component, f"^{found[0]}$")
+        yield values.seen(
+            _witnesses(values, component, _seconds(found[0], found[2])), component, words=f"^{found[0]}$"
+        )
     elif slow is None and (ticks := values.find(component, device)) and _slow(*ticks):
-        yield values.seen("storage_slow_device", component, device)
-    total, free = values.after(component, r"total_bytes|size_bytes"), values.after(component, r"free_bytes|avail")
+        yield values.seen("storage_slow_device", component, words=device)
+    total, free = (
+        values.after(component, r"total_bytes|size_bytes"),
+        values.after(component, r"free_bytes|avail"),
+    )
     used = values.after(component, r"used_(pct|percent)|use_percent")
     inodes = values.after(component, r"free_inodes")
-    if (free == 0 or inodes == 0) or (total and free is not None and free < _FULL * total) or (used or 0.0) >= 99:
-        yield values.seen("disk_full", component, r"free_bytes|avail|used_(pct|percent)|use_percent|free_inodes")
+    if (
+        (free == 0 or inodes == 0)
+        or (total and free is not None and free < _FULL * total)
+        or (used or 0.0) >= 99
+    ):
+        yield values.seen(
+            "disk_full", component, words=r"free_bytes|avail|used_(pct|percent)|use_percent|free_inodes"
+        )
 
 
 def _slow(name: str, before: float | None, after: float) -> bool:
@@ -222,7 +260,13 @@ def _slow(name: str, before: float | None, after: float) -> bool:
 
 
 def _seconds(name: str, value: float) -> float:
-    scale = 1e-3 if re.search(r"_ms|msec|milli|await", name) else 1e-6 if re.search(r"_us|usec|micro", name) else 1.0
+    scale = (
+        1e-3
+        if re.search(r"_ms|msec|milli|await", name)
+        else 1e-6
+        if re.search(r"_us|usec|micro", name)
+        else 1.0
+    )
     return value * scale
 
 
@@ -243,22 +287,25 @@ def _engine(values: _Values, component: str) -> Iterator[Seen]:
     if progress and running and progress[1] is not None and progress[2] <= progress[1]:
         busy = values.rises(component, r"prompt|prefill|cpu_s")
         if not busy:
-            yield values.seen("engine_frozen", component, r"token|iteration|decode|progress")
+            yield values.seen("engine_frozen", component, words=r"token|iteration|decode|progress")
 
 
 def _host_or_network(values: _Values, component: str) -> Iterator[Seen]:
     yield from _loss(values, component)
     sent, again = values.find(component, r"tcp_sent|out_segs"), values.find(component, r"retrans")
     if sent and again and again[2] - (again[1] or 0) > _RETRANSMITTED * max(1.0, sent[2] - (sent[1] or 0)):
-        yield values.seen("retransmits", component, r"retrans")
+        yield values.seen("retransmits", component, words=r"retrans")
     clock = values.find(component, r"wall_minus_monotonic")
     if clock and clock[1] is not None and abs(clock[2] - clock[1]) > _GAP_S:
-        yield values.seen("clock_wrong", component, r"wall_minus_monotonic")
+        yield values.seen("clock_wrong", component, words=r"wall_minus_monotonic")
     if values.after(component, r"synchroni[sz]ed$") == 0:
-        yield values.seen("clock_wrong", component, r"synchroni[sz]ed$")
-    total, left = values.after(component, r"^(mem\w*_)?total_bytes"), values.after(component, r"available_bytes")
+        yield values.seen("clock_wrong", component, words=r"synchroni[sz]ed$")
+    total, left = (
+        values.after(component, r"^(mem\w*_)?total_bytes"),
+        values.after(component, r"available_bytes"),
+    )
     if total and left is not None and left < _MEMORY_SHORT * total:
-        yield values.seen("memory_short", component, r"available_bytes")
+        yield values.seen("memory_short", component, words=r"available_bytes")
 
 
 def _loss(values: _Values, component: str) -> Iterator[Seen]:
@@ -276,9 +323,9 @@ def _loss(values: _Values, component: str) -> Iterator[Seen]:
         share = rise / probes if probes else (1.0 if rise >= _LOST_LEAST else 0.0)
         share = share if rise >= _LOST_LEAST else 0.0
     if share >= 0.99 and (probes or re.search(r"pct|percent|ratio|share", name)):
-        yield values.seen("peer_unreachable", component, loss)
+        yield values.seen("peer_unreachable", component, words=loss)
     elif share >= _LOSS_SHARE:
-        yield values.seen("packet_loss", component, loss)
+        yield values.seen("packet_loss", component, words=loss)
 
 
 def _clean(values: _Values, found: Sequence[Seen]) -> Iterator[Seen]:
@@ -288,4 +335,9 @@ def _clean(values: _Values, found: Sequence[Seen]) -> Iterator[Seen]:
         counters = [name for name in readings if _CLEAN.search(name) and "mode" not in name]
         moved = [name for name in counters if readings[name][1] > (readings[name][0] or 0.0)]
         if component.startswith("gpu:") and counters and not moved and component not in troubled:
-            yield values.seen("counters_clean", component, f"^{counters[0]}$", f"{len(counters)} counters did not move")
+            yield values.seen(
+                "counters_clean",
+                component,
+                words=f"^{counters[0]}$",
+                value=f"{len(counters)} counters did not move",
+            )

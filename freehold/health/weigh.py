@@ -19,6 +19,10 @@ CEILING = 0.99
 """No sum of rules is a certainty. Source: our own choice."""
 
 
+RECOVERY = frozenset({"recovery_action", "recovery_follows"})
+"""Signs whose number is a recovery action and no XID. Source: catalog/data/evidence.yaml."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """A sign that was seen: where, with what value."""
@@ -57,7 +61,9 @@ class Score:
 
 def weigh(seen: Iterable[Seen]) -> list[Score]:
     """Return every hypothesis that anything supports, surest first; equal ones in the order of the words' table."""
-    signs = {item.sign.name: item.sign for item in seen}.values()  # a sign counts once, however often it was seen
+    signs = {
+        item.sign.name: item.sign for item in seen
+    }.values()  # a sign counts once, however often it was seen
     support = {h: _sum(signs, h, positive=True) for h in Hypothesis}
     against = {h: _sum(signs, h, positive=False) for h in Hypothesis}
     scores = [_score(h, support, against) for h in Hypothesis if support[h] > 0]
@@ -69,7 +75,9 @@ def _sum(signs: Iterable[Sign], hypothesis: Hypothesis, *, positive: bool) -> fl
     return math.fsum(abs(weight) for weight in weights if (weight > 0) == positive)
 
 
-def _score(hypothesis: Hypothesis, support: dict[Hypothesis, float], against: dict[Hypothesis, float]) -> Score:
+def _score(
+    hypothesis: Hypothesis, support: dict[Hypothesis, float], against: dict[Hypothesis, float]
+) -> Score:
     rival = max(NOT_KNOWN, *(support[other] for other in support if other != hypothesis))
     odds = support[hypothesis] - against[hypothesis] - rival
     return Score(

@@ -29,7 +29,10 @@ _LOG: _Rules = (
     (r"Segmentation fault|core dumped|SIGSEGV|SIGABRT|GGML_ASSERT|terminate called", "engine_crashed"),
 )  # fmt: skip
 _LAST_RESORT: _Rules = (
-    (r"Traceback \(most recent|unspecified launch failure|\w*(Error|Exception)\b: |[Pp]anic", "log_exception"),
+    (
+        r"Traceback \(most recent|unspecified launch failure|\w*(Error|Exception)\b: |[Pp]anic",
+        "log_exception",
+    ),
 )
 
 # (which probe, what it says, the sign). Source: the reasons of freehold/health/probes, and the words of gpud's and NVSentinel's checks.
@@ -91,6 +94,8 @@ _CONTEXT: _Rules = (
     (r"\b(crac|chiller|cooling|coolant|inlet|air.?flow|ambient|water)\b.{0,60}(fail|fault|high|lost|alarm|hot|above|low|stop)", "facility_word"),
     (r"\bfans?\b.{0,40}(all|every|fail|fault|stop|alarm)", "facility_word"),
     (r"fabric.?manager.{0,60}(not|dead|fail|stop|inactive|mismatch|exited|down|differ|old|older)", "fabric_manager"),
+    (r"driver.{0,40}(upgrad|updat|chang(?!ed_at)|install|roll)\w*", "driver_changed_recently"),
+    (r"(engine|vllm|sglang|llama|image|cuda graph)\w*.{0,40}(upgrad|updat|chang(?!ed_at)|roll|deploy)\w*", "engine_changed_recently"),
     (r"\b(leak\w*|memory.{0,40}(grows|growing|climbs|rises) (steadily|slowly|over|without))", "memory_leak"),
     (r"(symptom|fault|it|error).{0,30}only under load", "only_under_load"),
 )  # fmt: skip
