@@ -4,12 +4,13 @@ The format is documented in docs/health-diagnosis.md and docs/incident.schema.js
 with its path, all at once. Nothing here judges and nothing here reads the disk.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from freehold.core.findings import Action
+from freehold.core.findings import Action, Finding, Verdict
 from freehold.core.problems import Problem
 from freehold.health import incident_parts as parts
 from freehold.health.cases import Case
@@ -23,6 +24,7 @@ from freehold.health.incident_read import Data, Reader, as_map
 from freehold.health.incident_views import from_views
 from freehold.health.incidents import Change, Event, group
 from freehold.health.kernel_events import pci_key
+from freehold.health.signs_changes import number, plain
 from freehold.health.signs_engines import Around, EngineEnd
 from freehold.health.signs_events import Past
 from freehold.health.view import KernelLine
@@ -137,6 +139,7 @@ def _cases(reader: Reader, top: Data) -> tuple[Case, ...]:
     _read_before_after(reader, top, part)
     found = _first(reader, top, _FINDINGS)
     findings = parts.findings(reader, found[1], found[0]) if found else []
+    part.events.extend(_told_xids(part, findings))
     _read_engines(reader, top, part)
     _read_views(reader, top, part)
     around = _read_context(reader, top, part)
@@ -165,6 +168,42 @@ def _cases(reader: Reader, top: Data) -> tuple[Case, ...]:
         )
         for incident in incidents
     )
+
+
+_XID_WORD = re.compile(r"\bxid\D{0,3}(\d{1,3})\b", re.IGNORECASE)
+
+
+def _told_xids(part: _Parts, findings: Sequence[Finding]) -> list[Event]:
+    """Return XIDs that only findings or a last-XID gauge tell, not the kernel's log, as events."""
+    known = {event.number for event in part.events if event.kind == "xid"}
+    told = [
+        Event(
+            at_s=one.at_s or part.at_s,
+            kind="xid",
+            component=one.component,
+            number=int(match[1]),
+            text=one.message,
+            source=one.probe,
+        )
+        for one in findings
+        if one.verdict not in _WELL
+        and one.probe != "gpu_xid"
+        and (match := _XID_WORD.search(f"{one.reason} {one.message}"))
+    ]
+    gauges = [
+        Event(at_s=part.at_s, kind="xid", component=one.component, number=int(value), source=one.source)
+        for one in part.changes
+        if plain(one.name) in {"xid", "xid_error", "xid_errors"}
+        and (value := number(one.after))
+        and 0 < value < _XID_MOST
+        and value != number(one.before)
+    ]
+    return [event for event in (*told, *gauges) if event.number not in known]
+
+
+_XID_MOST = 1000
+"""XIDs are below this. Source: NVIDIA's catalogue ends at 173."""
+_WELL = frozenset({Verdict.HEALTHY, Verdict.NOT_APPLICABLE, Verdict.UNKNOWN})
 
 
 def _boundary(part: _Parts, component: str) -> float:

@@ -23,12 +23,10 @@ _OUTLIER = 10.0
 """Times the other GPUs' most that makes an outlier. Source: our own choice on DCGM issue 313, which compares with siblings."""
 _REMAPPED_MANY = 512.0
 """Uncorrectable remapped rows that want a look whatever else. Source: DCGM, AzNHC."""
-_SLOWDOWN_C = -2.0
-"""Thermal margin below which the hardware slows down, degrees. Source: NVSentinel ADR-042: H100, L40S, GB200."""
-_RESIDUE_BYTES = 2e9
-"""GPU memory in use without an engine that is a process left over. Source: GCM says 15 MiB; the driver of an H100 takes 0.5 GB by itself."""
 _CARRIER_MOST = 2.0
 """Changes of carrier that are no flapping. Source: NVSentinel."""
+_USED_MOST = 100.0
+"""NVMe endurance used, per cent, at which the disk is past its life. Source: GCM: above 100 is critical."""
 _SPARE_LEAST = 10.0
 """NVMe spare, per cent. Source: the usual threshold in the SMART log."""
 
@@ -81,7 +79,11 @@ def plain(name: str) -> str:
     """Return a reading's name as the rules know it: lower case, words joined by `_`, no vendor's prefix."""
     word = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     word = re.sub(r"[^a-z0-9]+", "_", word.lower()).strip("_")
-    return re.sub(r"^(dcgm_(fi|exp)_(dev_|prof_)?|nvml_(fi_dev_|device_get_)?|gpu_|nvidia_)", "", word)
+    return re.sub(
+        r"^(dcgm_(fi|exp)_(dev_|prof_)?|nvml_(fi_dev_|device_get_)?|nvidia_smi_)?(nvidia_)?(gpu_(?!max_))?",
+        "",
+        word,
+    )
 
 
 def _positive(read: _Read) -> bool:
@@ -89,6 +91,12 @@ def _positive(read: _Read) -> bool:
 
 
 def _rises(read: _Read) -> bool:
+    """A count that nobody read before may be years old: it says nothing."""
+    return read.before is not None and read.rise > 0
+
+
+def _there(read: _Read) -> bool:
+    """For counts that begin with the driver: what is there is recent even when nobody read it before."""
     return read.rise > 0
 
 
@@ -101,7 +109,7 @@ def _falsy(read: _Read) -> bool:
 
 
 def _replays(read: _Read) -> bool:
-    return read.rise > _REPLAYS_MOST
+    return read.before is not None and read.rise > _REPLAYS_MOST
 
 
 def _outlier(read: _Read) -> bool:
@@ -114,7 +122,11 @@ def _many_remapped(read: _Read) -> bool:
 
 
 def _flaps(read: _Read) -> bool:
-    return read.rise > _CARRIER_MOST
+    return read.before is not None and read.rise > _CARRIER_MOST
+
+
+def _used_up(read: _Read) -> bool:
+    return read.after >= _USED_MOST
 
 
 def _worn(read: _Read) -> bool:
@@ -127,22 +139,28 @@ _RULES: tuple[tuple[str, _Rule, str], ...] = (
     (r"remap.*(fail)", _positive, "row_remap_failure"),
     (r"remap.*pend|pending.*remap|retired.*pend", _positive, "row_remap_pending"),
     (r"remap.*_none$", _positive, "row_remap_pending"),
-    (r"remap.*unc|retired.*(dbe|double)", _many_remapped, "ecc_uncorrected"),
+    (r"remap.*unc|unc\w*_remap|retired.*(dbe|double|unc)", _many_remapped, "ecc_uncorrected"),
     (r"remap|retired", _positive, ""),
-    (r"sram.*thresh|thresh.*sram", _positive, "sram_threshold"),
+    (r"sra?m.*thresh|thresh.*sra?m|sram_exceed", _positive, "sram_threshold"),
     (r"ecc_(mode|enabled|current)|ecc$", _falsy, "ecc_off"),
-    (r"(ecc|sram|dram|memory_error).*(unc|dbe|double)|(unc\w*|dbe).*(ecc|error)", _rises, "ecc_uncorrected"),
+    (r"pcie.*(_fatal|non_fatal|uncorr)", _rises, "aer_uncorrectable"),
+    (r"pcie.*corr", _rises, ""),
+    (r"agg.*(unc|dbe)|(unc|dbe).*agg", _rises, "ecc_uncorrected"),
+    (r"(ecc|sram|dram|memory_error).*(unc|dbe|double)|(unc\w*|dbe).*(ecc|error)", _there, "ecc_uncorrected"),
     (r"(ecc|sram|dram).*(corr|sbe|single)|corrected.*(ecc|error)", _outlier, "ecc_corrected_outlier"),
-    (r"replay", _replays, "pcie_replay"),
-    (r"pcie.*width|link_width", _falls, "pcie_width"),
-    (r"violation|throttle.*(power_cap|sw_power)|sw_power|power_violation", _rises, ""),
-    (r"nvlink.*(err|crc|replay|recovery|inactive|down)", _rises, "nvlink_counters"),
+    (r"nvlink.*(err|crc|replay|recover|inactive|down)", _rises, "nvlink_counters"),
     (r"nvlink.*(state|up|active)", _falls, "nvlink_counters"),
+    (r"replay", _replays, "pcie_replay"),
+    (r"(width|gen)_max|max_.*(width|gen)", _rises, ""),
+    (r"pcie.*width|link_width", _falls, "pcie_width"),
+    (r"violation|throttle.*(power_cap|sw_power)|sw_power|power_cap|power_violation", _rises, ""),
+    (r"(memory|fb)_total", _falls, "memory_fatal"),
     (r"(^|_)(count|gpus|gpu_count|present|devices)$", _falls, "gpu_missing"),
     (r"oom", _rises, "oom_kill"),
-    (r"(edac.*)?\bue(_count)?$|ue_noinfo", _rises, "cpu_error"),
+    (r"(^|_)ue(_count)?$|ue_noinfo", _rises, "cpu_error"),
     (r"media_errors|critical_warning", _rises, "disk_wear"),
-    (r"available_spare$", _worn, "disk_wear"),
+    (r"available_spare(_pct|_percent)?$", _worn, "disk_wear"),
+    (r"percentage_used", _used_up, "disk_wear"),
     (r"(io|read|write|disk)_errors?$|eio", _rises, "disk_error"),
     (r"(read_|io_|probe_)?time_?outs$", _rises, "storage_hung"),
     (r"carrier_changes", _flaps, "link_down"),
@@ -206,6 +224,8 @@ def _named(seen: Seen, value: str) -> Seen:
 def _rdma(table: Evidence, change: Change, read: _Read) -> Iterator[Seen]:
     """Yield what an RDMA counter says: limits are per second, so one that rose without a known time must rise by a minute's."""
     limit = rdma_counters()[plain(change.name)]
+    if read.before is None:
+        return
     sign = "rdma_ack_timeout" if "ack_timeout" in limit.name else "rdma_warn"
     if limit.fatal_per_s is not None and read.rise > limit.fatal_per_s * 60:
         yield _seen(table, "rdma_fatal" if sign == "rdma_warn" else sign, change)

@@ -41,6 +41,15 @@ _GAP_S = 1.0
 """A step of the clock that is a jump, seconds. Source: our own choice; NTP slews up to 0.128 s."""
 _MEMORY_SHORT = 0.03
 """Share of memory left that is short. Source: our own choice."""
+_REASONS = r"(event|throttle)_reasons$|throttle_bits|clocks?_(event|throttle)"
+_BRAKE = r"power_brake|hw_brake"
+_LIMIT = r"^(?!.*(def|max|min)).*(power.*limit|limit.*power)"
+_DEFAULT_LIMIT = r"(power|mgmt).*(default.*limit|limit.*def)"
+_WIDTH = r"^(?!max).*width(?!_max)$"
+_GEN = r"^(?!.*max).*pcie.*gen$"
+_LOADED = 50.0
+"""Utilisation above which a link must run at full speed, per cent. Source: our own choice."""
+_UTIL = r"^util(?!.*mem)"
 _POWER = r"^power(_w|_usage\w*|_draw\w*|$)"
 _OVER_IDLE = 2.0
 """A GPU that takes less than this times its idle power does nothing. Source: measured on an H100: 77 W idle, 124 W with a hung
@@ -164,56 +173,61 @@ def _is_hot(change: Change, before: float | str | None, after: float | str | Non
 
 
 def _gpu(values: _Values, component: str) -> Iterator[Seen]:
-    reasons = r"(event|throttle)_reasons$|throttle_bits|clocks?_(event|throttle)"
-    bits = int(max(values.after(component, reasons) or 0.0, 0.0))
-    brake = r"power_brake|hw_brake"
-    if bits & _BRAKE_BIT:
-        yield values.seen("power_brake", component, words=reasons)
-    elif values.rises(component, brake):
-        yield values.seen("power_brake", component, words=brake)
-    elif bits & _SLOWDOWN_BIT and not bits & _HOT_BITS:
-        yield values.seen("hw_slowdown", component, words=reasons)
-    util = values.after(component, r"^util|utili[sz]ation")
-    power, limit = _power(values, component)
-    if util is not None and util >= _BUSY and power is not None and limit and power < _POWERLESS * limit:
-        yield values.seen(
-            "hung_kernel", component, words=_POWER, value=f"utilisation {util:g} %, {power:g} of {limit:g} W"
-        )
-    elif (
-        util is not None
-        and util >= _BUSY
-        and power is not None
-        and not limit
-        and _no_more_than_idle(values, component)
-    ):
-        yield values.seen(
-            "hung_kernel",
-            component,
-            words=_POWER,
-            value=f"utilisation {util:g} %, {power:g} W, hardly more than idle",
-        )
-    if (
-        util is not None
-        and util > 50
-        and (found := values.find(component, r"pcie.*gen"))
-        and found[1]
-        and found[2] < found[1]
-    ):
-        yield values.seen("pcie_gen", component, words=r"pcie.*gen")
-    default = values.after(component, r"default.*limit|limit.*default")
+    yield from _slowed(values, component)
+    yield from _busy_without_power(values, component)
+    yield from _link(values, component)
+    limit, default = _power(values, component)[1], values.after(component, _DEFAULT_LIMIT)
     if limit and default and limit < _watts(default):
-        yield values.seen("power_capped", component, words=r"(enforced|management)?_?power.*limit|limit")
+        yield values.seen("power_capped", component, words=_LIMIT)
+
+
+def _slowed(values: _Values, component: str) -> Iterator[Seen]:
+    bits = int(max(values.after(component, _REASONS) or 0.0, 0.0))
+    if bits & _BRAKE_BIT:
+        yield values.seen("power_brake", component, words=_REASONS)
+    elif values.rises(component, _BRAKE):
+        yield values.seen("power_brake", component, words=_BRAKE)
+    elif bits & _SLOWDOWN_BIT and not bits & _HOT_BITS:
+        yield values.seen("hw_slowdown", component, words=_REASONS)
+
+
+def _busy_without_power(values: _Values, component: str) -> Iterator[Seen]:
+    util = _percent(values, component)
+    power, limit = _power(values, component)
+    if util is None or util < _BUSY or power is None:
+        return
+    if limit and power < _POWERLESS * limit:
+        value = f"utilisation {util:g} %, {power:g} of {limit:g} W"
+        yield values.seen("hung_kernel", component, words=_POWER, value=value)
+    elif not limit and _no_more_than_idle(values, component):
+        value = f"utilisation {util:g} %, {power:g} W, hardly more than idle"
+        yield values.seen("hung_kernel", component, words=_POWER, value=value)
+
+
+def _link(values: _Values, component: str) -> Iterator[Seen]:
+    width, full = values.after(component, _WIDTH), values.after(component, r"width_max|max_.*width")
+    if width and full and width < full:
+        yield values.seen("pcie_width", component, words=_WIDTH)
+    util, found = _percent(values, component), values.find(component, _GEN)
+    best = values.after(component, r"gen_max|max_.*gen") or (found[1] if found else None)
+    if util and util > _LOADED and found and best and found[2] < best:
+        yield values.seen("pcie_gen", component, words=_GEN)
 
 
 def _power(values: _Values, component: str) -> tuple[float | None, float | None]:
     power = values.after(component, _POWER)
-    limit = values.after(component, r"^(?!.*default).*(power.*limit|limit.*power)")
+    limit = values.after(component, _LIMIT)
     return (None if power is None else _watts(power)), (None if limit is None else _watts(limit))
+
+
+def _percent(values: _Values, component: str) -> float | None:
+    found = values.find(component, _UTIL)
+    return None if found is None else found[2] * 100 if "ratio" in found[0] else found[2]
 
 
 def _no_more_than_idle(values: _Values, component: str) -> bool:
     """Return whether a busy GPU draws hardly more than before, when it was idle."""
-    util, power = values.find(component, r"^util|utili[sz]ation"), values.find(component, _POWER)
+    util, power = values.find(component, _UTIL), values.find(component, _POWER)
     if util is None or power is None or util[1] is None or power[1] is None:
         return False
     return util[1] <= _IDLE and power[2] < _OVER_IDLE * power[1]
