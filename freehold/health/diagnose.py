@@ -20,6 +20,8 @@ from freehold.health.weigh import FLOOR, Score, Seen, speaks_against, speaks_for
 
 _DISPUTED = 0.95
 """What confidence is multiplied with where sources contradict each other. Source: our own choice."""
+_TIE = 0.03
+"""Hypotheses so near to each other in confidence are named together. Source: our own choice."""
 _TIERS = {tier: index for index, tier in enumerate(Tier)}
 
 
@@ -137,7 +139,8 @@ def _undetermined(case: Case, seen: list[Seen], symptoms: list[Seen], scores: Se
         symptoms, key=lambda item: (_TIERS[item.sign.tier], item.at_s or float("inf"), item.order())
     )
     action = unknown_cause(case, seen, primary=primary, nearest=nearest.hypothesis if nearest else None)
-    words = f", nearest is {nearest.hypothesis}" if nearest else ""
+    near = [score.hypothesis for score in scores if nearest and nearest.confidence - score.confidence < _TIE]
+    words = f", nearest is {' or '.join(near)}" if near else ""
     return Diagnosis(
         hypothesis=Hypothesis.UNDETERMINED,
         component=primary.component,

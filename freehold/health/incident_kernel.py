@@ -54,9 +54,7 @@ _BOOT_MOST = 1e8
 
 def pasted_lines(reader: Reader, text: str, *, path: str, at_s: float) -> list[KernelLine]:
     """Return pasted lines; times since boot are moved so that the last one is at `at_s`."""
-    named = re.sub(
-        r"^((?:\[[^\]]*\] ?)?)Xid \(", r"\1NVRM: Xid (", text, flags=re.MULTILINE
-    )  # people cut the driver's name off
+    named = _tidied(text)
     lines, bad = parse_log_file(named, name=path, now_s=at_s or _SOME_YEAR_S)
     reader.ignored.extend(problem.where for problem in bad)
     since_boot = [line.at_s for line in lines if line.at_s < _BOOT_MOST]
@@ -65,6 +63,18 @@ def pasted_lines(reader: Reader, text: str, *, path: str, at_s: float) -> list[K
         msgspec.structs.replace(line, at_s=line.at_s + shift) if line.at_s < _BOOT_MOST else line
         for line in lines
     ]
+
+
+def _tidied(text: str) -> str:
+    """Mend what people and syslog do to lines: a record's lines joined or indented, `kernel:` without a time, the name cut off."""
+    one_line = re.sub(r"(?:#012|\n[ \t]+)(?=NVRM:)", "\n", text)
+    joined = re.sub(
+        r"\n(?:\[ *\d+\.\d+\] )?NVRM:[ \t]+(?=(?:has the version|the version|kernel module|have the same)\b)",
+        " ",
+        one_line,
+    )
+    bare = re.sub(r"^kernel: ", "", joined, flags=re.MULTILINE)
+    return re.sub(r"^((?:\[[^\]]*\] ?)?)Xid \(", r"\1NVRM: Xid (", bare, flags=re.MULTILINE)
 
 
 _SOME_YEAR_S = 1.8e9

@@ -77,7 +77,7 @@ _FINDINGS: tuple[tuple[str, str, str], ...] = (
     ("gpu|nvml|dcgm|nvlink", r"nvlink", "nvlink_counters"),
     ("gpu_power|power", r"limit|capped|below.{0,20}default", "power_capped"),
     ("gpu_present|present|count", r"missing|absent|count|fewer|not seen|mismatch", "gpu_missing"),
-    ("gpu|nvml|driver", r"\bhung\b|hang|no answer|not answer|unresponsive|timed? ?out", "nvml_hung"),
+    ("gpu|nvml|driver|dcgm", r"\bhung\b|hang|no answer|not answer|unresponsive|timed? ?out", "nvml_hung"),
     ("driver", r"not loaded|absent|no driver", "driver_missing"),
     ("driver", r"drift|lock|on.?disk|pending|differ", "driver_drift"),
     ("fabric", r".", "fabric_manager"),
