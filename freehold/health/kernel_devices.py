@@ -11,9 +11,15 @@ import re
 from freehold.health.kernel_words import Kind, Seen, pci_key
 
 _IO_ERROR = re.compile(
-    r"(?:(?:blk_update_request|print_req_error|end_request): )?(?:(?:I/O|critical (medium|target)) error), "
+    r"(?:(?:blk_update_request|print_req_error|end_request): )?"
+    r"(I/O|critical medium|critical target|timeout|recoverable transport|protection|device offline) error, "
     r"dev ([\w!-]+), sector (\d+)(?: op 0x[0-9a-f]+:\((\w+)\))?"
 )
+_NVME_STATUS = re.compile(
+    r"(nvme\d+(?:c\d+)?n\d+): (.{1,40}?)\(0x[0-9a-f]+\) @ LBA \d+, .*\(sct 0x([23]) / sc 0x([0-9a-f]+)\)"
+)
+_MEDIA_STATUS = "2"  # NVMe base specification, status code type 2h: media and data integrity errors; 3h: path
+_ATA_UNCORRECTABLE = re.compile(r"(ata\d+(?:\.\d+)?): error: \{ [^}]*\bUNC\b")
 _BUFFER = re.compile(r"Buffer I/O error on dev(?:ice)? ([\w!-]+), logical block (\d+)")
 _SENSE = re.compile(r"sd \S+: \[(\w+)\].* Sense Key : (Medium|Hardware) Error")
 _ATA = re.compile(r"(ata\d+(?:\.\d+)?): failed command: (\S.*)")
@@ -25,6 +31,11 @@ _NVME_GONE = re.compile(
     r"nvme (nvme\d+): (Disabling device after reset failure|Removing after probe failure|Device not ready; aborting reset)"
 )
 _NO_PATH = re.compile(r"(?:block|nvme) (nvme\w+): no available path - failing I/O")
+_INACCESSIBLE = re.compile(
+    r"(nvidia|nvme|mlx5_core) ([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): "
+    r"Unable to change power state from D3cold to D0, device inaccessible"
+)
+_LOST = {"nvidia": Kind.OFF_BUS, "nvme": Kind.DISK_GONE, "mlx5_core": Kind.NIC_FAILED}
 _RAID = re.compile(r"md/\w+:\w+: Disk failure on (\w+), disabling device")
 _DEVICE = r"([\w!-]+)"
 _READ_ONLY = (
@@ -46,7 +57,9 @@ _OPTIONAL_OPERATIONS = frozenset({"DISCARD", "WRITE_ZEROES", "SECURE_ERASE", "WR
 _MLX5 = re.compile(r"mlx5_core ([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])(?: \w+)?: (.*)", re.DOTALL)
 _MLX5_FAILED = re.compile(
     r"timeout\. Will cause a leak of a command resource|device's health compromised|unrecoverable hardware error"
+    r"|Fatal error \d+ detected"
 )
+_MLX5_ERROR = re.compile(r"synd 0x(?!0+:)[0-9a-f]+: .*|Port module event\[error\]: .*")
 _MLX5_HEALTH = re.compile(r"Health issue observed, (.*?), severity\((\d)\)")
 _SEVERITY_CRITICAL = (
     2  # mlx5 health.c: 0 emergency, 1 alert, 2 critical, 3 error, 4 warning, 5 notice, 6 info
@@ -61,10 +74,15 @@ def disk_error(text: str) -> Seen | None:
     """Read a failed read or write of a block device; a refused optional command and an empty drive are none."""
     if match := _IO_ERROR.match(text):
         word, device, sector, operation = match.groups()
-        if _NORMAL_DEVICE.fullmatch(device) or (word == "target" and operation in _OPTIONAL_OPERATIONS):
+        if _NORMAL_DEVICE.fullmatch(device) or (
+            word == "critical target" and operation in _OPTIONAL_OPERATIONS
+        ):
             return None
         return Seen(
-            Kind.DISK_ERROR, device, None, _present(sector=sector, operation=operation, what=word or "I/O")
+            Kind.DISK_ERROR,
+            device,
+            None,
+            _present(sector=sector, operation=operation, what=word.removeprefix("critical ")),
         )
     if match := _BUFFER.match(text):
         return (
@@ -79,19 +97,32 @@ def disk_command(text: str) -> Seen | None:
     """Read a failed SCSI or ATA command that names the medium or the hardware."""
     if match := _SENSE.match(text):
         return Seen(Kind.DISK_ERROR, match[1], None, {"what": match[2].lower()})
+    if match := _ATA_UNCORRECTABLE.match(text):
+        return Seen(Kind.DISK_ERROR, match[1], None, {"what": "medium"})
     if match := _ATA.match(text):
         return Seen(Kind.DISK_ERROR, match[1], None, {"what": "ata", "operation": match[2]})
     return None
 
 
 def nvme(text: str) -> Seen | None:
-    """Read an NVMe command that timed out, or a controller that is down or given up."""
+    """Read an NVMe command that timed out or met a bad medium or path, or a controller that is down or given up."""
+    if match := _NVME_STATUS.match(text):
+        what = "medium" if match[3] == _MEDIA_STATUS else "path"
+        return Seen(
+            Kind.DISK_ERROR, match[1], None, {"what": what, "operation": match[2], "status": match[4]}
+        )
     if match := _NVME_TIMEOUT.match(text):
         return Seen(Kind.DISK_TIMEOUT, match[1], None, {"queue": match[2], "then": match[3]})
     if match := _NVME_DOWN.match(text):
         return Seen(Kind.DISK_TIMEOUT, match[1], None, {"then": "reset controller", "status": match[2]})
     match = _NVME_GONE.match(text) or _NO_PATH.match(text)
     return Seen(Kind.DISK_GONE, match[1]) if match else None
+
+
+def inaccessible(text: str) -> Seen | None:
+    """Read that a GPU, disk or network card no longer answers on the bus when it is to wake."""
+    match = _INACCESSIBLE.match(text)
+    return Seen(_LOST[match[1]], pci_key(match[2]), None, {"by": "power state"}) if match else None
 
 
 def raid(text: str) -> Seen | None:
@@ -119,6 +150,8 @@ def mlx5(text: str) -> Seen | None:
     device, rest = pci_key(match[1]), match[2]
     if failed := _MLX5_FAILED.search(rest):
         return Seen(Kind.NIC_FAILED, device, None, {"what": failed[0]})
+    if error := _MLX5_ERROR.search(rest):
+        return Seen(Kind.NIC_ERROR, device, None, {"what": error[0]})
     health = _MLX5_HEALTH.search(rest)
     if not health or int(health[2]) > _SEVERITY_ERROR:
         return None

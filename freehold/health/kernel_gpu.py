@@ -2,12 +2,13 @@
 
 Every pattern is anchored at the line's start, so that a text that somebody else put into a line (a USB product name, a
 process name) is never taken for the driver's. Formats: the driver's open source (nv.c, osinit.c), NVIDIA's Xid
-catalogue, lines in NVSentinel's and gpud's tests. Nothing here knows what a number means (see the catalog).
+catalogue, lines in NVSentinel's and gpud's tests. What an XID means is not for here (see the catalog).
 """
 
 import re
 from collections.abc import Iterator
 
+from freehold.catalog.load_xids import sxids
 from freehold.health.kernel_words import Kind, Seen, pci_key
 
 _ADDRESS = r"(?:PCI:)?([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(?:\.[0-7])?)"
@@ -40,7 +41,7 @@ _FAULT = re.compile(
     r"MMU Fault: ENGINE (\S+) .*?faulted @ (\S+?)\.? .*?type (FAULT_\w+)(?: ACCESS_TYPE_(\w+))?"
 )
 _CAUSED = re.compile(r"caused by previous Xid (\d+)")
-_NVLINK = re.compile(r"link (\d+)\(((?:0x[0-9a-fA-F]+(?:, )?){7})\)")
+_NVLINK = re.compile(r"link (\d+)\(((?:0x[0-9a-fA-F]{1,8}, ){6}0x[0-9a-fA-F]{1,8})\)")
 _NVLINK5 = re.compile(
     r", ([A-Z][A-Z0-9_]{2,40})\s+(Nonfatal|Fatal)\s+XC ?(\d)\s+i ?(\d)\s+Link (-?\d+) [(\[]((?:0x[0-9a-fA-F]+ ?)+)[)\]]"
 )
@@ -103,15 +104,23 @@ def _named(names: tuple[str, ...], match: re.Match[str]) -> Iterator[tuple[str, 
 
 
 def sxid(text: str) -> Seen | None:
-    """Read an SXid. The lines `Severity …` and `Data …` that follow one only add registers: they are no event."""
+    """Read an SXid; without the word Fatal or Non-fatal, one that the catalog knows by its number.
+
+    The lines `Severity …` and `Data …` that follow one only add registers: they are no event.
+    """
     match = _SXID.match(text)
-    severity = _SXID_SEVERITY.match(match[4]) if match else None
-    if not match or not severity:
+    if not match or match[4].startswith(("Severity ", "Data ")):
         return None
-    fields = {"switch": match[1], "severity": severity[1].lower(), "what": severity[2].strip()}
-    if link := re.match(r"Link (\d+)", severity[2]):
+    number, severity = int(match[3]), _SXID_SEVERITY.match(match[4])
+    known = sxids().get(number)
+    if severity is None and known is None:
+        return None
+    word = severity[1].lower() if severity else "non-fatal" if known and known.fatal is False else "fatal"
+    what = (severity[2] if severity else match[4]).strip()
+    fields = {"switch": match[1], "severity": word, "what": what}
+    if link := re.match(r"Link (\d+)", what):
         fields["link"] = link[1]
-    return Seen(Kind.SXID, pci_key(match[2]), int(match[3]), fields)
+    return Seen(Kind.SXID, pci_key(match[2]), number, fields)
 
 
 def off_bus(text: str) -> Seen | None:

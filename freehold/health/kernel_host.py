@@ -26,6 +26,8 @@ _MCE = re.compile(
     r"mce: \[Hardware Error\]: CPU (\d+): Machine Check(?: Exception)?: [0-9a-f]+ Bank (\d+): ([0-9a-f]{8,16})"
 )
 _MCE_UNCORRECTED = 1 << 61  # Intel SDM volume 3B, 15.3.2.2 (IA32_MCi_STATUS.UC); AMD's bit is the same
+_MCE_AMD = re.compile(r"(?:mce: )?\[Hardware Error\]: (Uncorrected|Deferred|Corrected)\b")
+_POISON = re.compile(r"mce: Uncorrected hardware memory error|Memory failure: 0x[0-9a-f]+: recovery action")
 _EDAC = re.compile(r"EDAC (?:\S+ )?MC(\d+): (?:\d+ )?(CE|UE) ")
 _HUNG = re.compile(r"INFO: task (.+):(\d+) blocked (?:in I/O wait )?for more than (\d+) seconds")
 _SOFT_LOCKUP = re.compile(
@@ -79,6 +81,12 @@ def memory(text: str) -> Seen | None:
     if match := _MCE.match(text):
         bad = bool(int(match[3], 16) & _MCE_UNCORRECTED)
         return Seen(_memory_kind(bad=bad), f"cpu{match[1]}", None, {"bank": match[2], "by": "mce"})
+    if match := _MCE_AMD.match(text):
+        return Seen(
+            _memory_kind(bad=match[1] != "Corrected"), "", None, {"by": "mce", "severity": match[1].lower()}
+        )
+    if _POISON.match(text):
+        return Seen(Kind.MEMORY_UNCORRECTED, "", None, {"by": "poison"})
     if match := _EDAC.match(text):
         return Seen(_memory_kind(bad=match[2] == "UE"), f"mc{match[1]}", None, {"by": "edac"})
     return None

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from freehold.catalog.load_xids import xid
+from freehold.catalog.xid_facts import XidClass
+
 
 class Kind(StrEnum):
     """What a line tells. A kind says what was seen, not how bad it is: see `KernelEvent.is_trouble`."""
@@ -51,6 +54,8 @@ class Kind(StrEnum):
 
 INFORMATIVE = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED, Kind.AER_CORRECTED, Kind.MEMORY_CORRECTED})
 """Kinds that are no trouble by themselves: corrected errors count only as a rate."""
+HARMLESS = frozenset({XidClass.SYMPATHETIC, XidClass.INFORMATION, XidClass.DISPLAY})
+"""XIDs that are never a cause for themselves."""
 
 
 class KernelEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,9 +80,16 @@ class KernelEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def is_trouble(self) -> bool:
-        """Return whether it can mean that something is wrong; a verdict taken back and a corrected error cannot."""
+        """Return whether it can mean that something is wrong.
+
+        A verdict taken back, a corrected error, a switch's non-fatal note and an XID that is never a cause cannot.
+        """
+        if self.kind is Kind.XID and self.number is not None:
+            return xid(self.number).kind not in HARMLESS
         if self.kind is Kind.RECOVERY_ACTION:
             return self.number != 0
+        if self.kind is Kind.SXID:
+            return self.fields.get("severity") != "non-fatal"
         return self.kind not in INFORMATIVE
 
 

@@ -88,6 +88,8 @@ def test_a_number_of_no_catalogue_is_never_acted_on_alone():
 def test_small_tables():
     assert load_xids.sxids()[20034].fatal
     assert load_xids.sxids()[22013].fatal is False
+    assert load_xids.sxids()[22012].fatal is None
+    assert len(load_xids.sxids()) == 93
     assert [bit.bit for bit in load_xids.throttle_bits()] == [1 << n for n in range(11)]
     assert next(bit.name for bit in load_xids.throttle_bits() if not bit.normal) == "hw_slowdown"
     assert load_xids.recovery_actions()[2].action is Action.REBOOT

@@ -31,6 +31,8 @@ FORMS = [
     (f"Fri 2025-02-14 05:03:41 UTC gpu-1 kernel: {XID}", AT_S),
     (f"1739509421.250000 gpu-1 kernel: {XID}", AT_S + 0.25),
     (f"[  123.456789] gpu-1 kernel: {XID}", 123.456789),
+    (f"10.0.0.7: kern: warning: [2025-02-14T05:03:41.250000000Z]: {XID}", AT_S + 0.25),
+    (f"kern: err: [2025-02-14T05:03:41Z]: {XID}", AT_S),
     (f"3,379,123456789,-;{XID}", 123.456789),
     (f"3,379,123456789,-,caller=T12;{XID}", 123.456789),
     (XID, 0.0),
@@ -50,6 +52,7 @@ def test_every_form_gives_the_same_line(line: str, at_s: float) -> None:
     "line",
     [
         f"user  :notice: [  123.456789] {XID}",
+        f"10.0.0.7: user: warning: [2025-02-14T05:03:41.25Z]: {XID}",
         f"<12>[  123.456789] {XID}",
         f"12,379,123456789,-;{XID}",
         f"Feb 14 05:03:41 gpu-1 root[77]: {XID}",

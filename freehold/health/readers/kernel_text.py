@@ -1,7 +1,7 @@
 """Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that people have.
 
 Those forms: `dmesg` (also -T, -e, -x, -r, --time-format iso), `journalctl -k` (short, short-precise, short-iso, short-full,
-short-monotonic, short-unix), rsyslog's kern.log, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
+short-monotonic, short-unix), rsyslog's kern.log, `talosctl dmesg`, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
 a file, knows the time of day, or says what a line means. A text cannot prove who wrote a line (`logger -t kernel`): what
 comes from /dev/kmsg can.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from freehold.core.problems import Problem
-from freehold.health.kernel_events import read_event
+from freehold.health.kernel_events import is_telling
 from freehold.health.view import KernelLine
 
 PROBLEMS_MOST = 20
@@ -97,6 +97,10 @@ _SHORT = re.compile(
     r"(?P<month>[A-Z][a-z]{2}) +(?P<day>\d{1,2}) (?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,9})?) (?P<text>.*)",
     re.DOTALL,
 )
+_TALOS = re.compile(
+    r"(?:\S+: )?(\w+): (\w+): \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:?\d\d)\]: (.*)",
+    re.DOTALL,
+)
 _MINUTE = re.compile(r"\[([A-Z][a-z]{2}) ?(\d{1,2}) (\d\d:\d\d)\] (.*)", re.DOTALL)
 _DELTA = re.compile(r"\[ *([+-]\d{1,10}\.\d{1,9})\](?: (.*)|$)", re.DOTALL)
 _UNIX = re.compile(r"(?P<unix>\d{9,11}\.\d{1,9}) (?P<text>.*)", re.DOTALL)
@@ -151,7 +155,7 @@ def _add(page: _Page, line: str, number: int) -> bool:
             page.lines.append(msgspec.structs.replace(found, sequence=number))
             return True
     bare = KernelLine(at_s=page.last_s, text=line, sequence=number)
-    if read_event(bare) is None and not line.startswith("NVRM: "):
+    if not is_telling(bare):
         return False
     page.lines.append(bare)
     return True
@@ -208,6 +212,16 @@ def _iso(_page: _Page, line: str) -> KernelLine | None:
     match = _ISO.fullmatch(line)
     at_s = _iso_s(match[1], match[2]) if match else None
     return None if match is None or at_s is None else _written(at_s, match[3])
+
+
+def _talos(_page: _Page, line: str) -> KernelLine | None:
+    """Read `talosctl dmesg`: `NODE: kern: warning: [DATE]: text`."""
+    match = _TALOS.fullmatch(line)
+    at_s = _iso_s(match[3], match[4]) if match else None
+    if match is None or at_s is None:
+        return None
+    facility, level = _priority(match[1], {"warning": "warn", "error": "err"}.get(match[2], match[2]), None)
+    return KernelLine(at_s=at_s, text=match[5], facility=facility, level=level)
 
 
 def _full(_page: _Page, line: str) -> KernelLine | None:
@@ -283,4 +297,5 @@ _FORMS: tuple[Callable[[_Page, str], KernelLine | None], ...] = (
     _full,
     _kmsg,
     _unix,
+    _talos,
 )
