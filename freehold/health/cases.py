@@ -62,8 +62,10 @@ def signs(case: Case, table: Table) -> list[Seen]:
 
 
 def _renamed(case: Case) -> Iterable[Past]:
-    """Yield the past by the names that the incident uses."""
+    """Return the past by the names that the incident uses."""
     components = {name: component for component, name in case.names}
+    if not components:
+        return case.past
     return (replace(one, subject=components.get(one.subject, one.subject)) for one in case.past)
 
 
@@ -114,38 +116,37 @@ def _idle_gpu(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
 
 
 def _stays(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
-    """Yield that a fault stays with its GPU: twice rebooted for it, or five times within a day."""
-    start_s = case.incident.start_s
-    for item in found:
-        same = [
-            p
-            for p in case.past
-            if p.subject == case.subject(item.component) and p.signature == signature(item)
-        ]
-        reboots = sum(p.action == Action.REBOOT for p in same)
-        today = sum(0 <= start_s - p.at_s <= DAY_S for p in same)
-        resets = sum(p.action in {Action.RESET_GPU, Action.REBOOT} for p in same)
-        if (
-            item.component.startswith("gpu:")
-            and (reboots >= REBOOTS or today >= FATAL_A_DAY)
-            and _may_escalate(item)
-        ):
-            value = f"{signature(item)}: {len(same)} times before, {reboots} reboots"
-            yield see(
-                table, "stays_with_gpu", component=item.component, value=value, source="history", at_s=start_s
-            )
-            return
-        if item.component.startswith("gpu:") and resets and _may_escalate(item):
-            value = f"{signature(item)}: {resets} resets or reboots before"
+    """Yield that a fault stays with its GPU: twice rebooted for it, or five times within a day; or that it is back after a reset."""
+    own = {
+        (item.component, signature(item)): item
+        for item in found
+        if item.component.startswith("gpu:") and _may_escalate(item)
+    }
+    for (component, fault), item in sorted(own.items(), key=lambda pair: pair[0]):
+        same = [p for p in case.past if p.signature == fault and p.subject == case.subject(component)]
+        name = _again(same, case.incident.start_s)
+        if name:
+            reboots = sum(p.action == Action.REBOOT for p in same)
+            value = f"{fault}: {len(same)} times before, {reboots} reboots"
             yield see(
                 table,
-                "returns_after_reset",
+                name,
                 component=item.component,
                 value=value,
                 source="history",
-                at_s=start_s,
+                at_s=case.incident.start_s,
             )
             return
+
+
+def _again(same: list[Past], start_s: float) -> str:
+    tried = [p.action for p in same]
+    if (
+        tried.count(Action.REBOOT) >= REBOOTS
+        or sum(0 <= start_s - p.at_s <= DAY_S for p in same) >= FATAL_A_DAY
+    ):
+        return "stays_with_gpu"
+    return "returns_after_reset" if {Action.RESET_GPU, Action.REBOOT} & set(tried) else ""
 
 
 def _may_escalate(item: Seen) -> bool:

@@ -79,7 +79,7 @@ def _decide(symptoms: Sequence[Seen], scores: Sequence[Score]) -> Score | None:
 def _verdict(case: Case, seen: list[Seen], best: Score) -> Diagnosis:
     support = speaks_for(seen, best.hypothesis)
     primary = _primary(support, best.hypothesis)
-    action = known_cause(case, seen, support, primary=primary, hypothesis=best.hypothesis)
+    action = known_cause(case, seen, support=support, primary=primary, hypothesis=best.hypothesis)
     doubt = disagreement([primary])
     confidence = round(best.confidence * (_DISPUTED if doubt else 1.0), 3)
     return Diagnosis(

@@ -46,7 +46,7 @@ CAUTION = "Takes capacity away: one automatic cordon at a time, a verified spare
 
 
 def known_cause(
-    case: Case, seen: Sequence[Seen], support: Sequence[Seen], *, primary: Seen, hypothesis: Hypothesis
+    case: Case, seen: Sequence[Seen], *, support: Sequence[Seen], primary: Seen, hypothesis: Hypothesis
 ) -> Action:
     """Return the step where the cause is known: `support` is what speaks for it, `primary` what it began with."""
     if (asked := asked_for(seen)) is not None:

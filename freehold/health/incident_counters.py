@@ -57,31 +57,38 @@ def changes(reader: Reader, value: object, path: str) -> list[Change]:
         found.extend(
             _record(reader, entry, where)
             if _has_name(entry)
-            else _from_map(reader, entry, where, _component(entry, ""))
+            else _from_map(reader, entry, where, _of_list("", entry))
         )
     return found
 
 
+_NAMES = ("name", "counter", "field", "metric", "key", "signal")
+_BEFORE = ("before", "from", "old", "baseline", "max", "expected")
+_AFTER = ("during", "after", "to", "new", "value", "now")
+
+
 def _has_name(entry: Data) -> bool:
-    return any(isinstance(entry.get(key), str) for key in ("name", "counter", "field", "metric"))
+    """Return whether this is one counter, and not a thing with several."""
+    named = any(isinstance(entry.get(key), str) for key in _NAMES)
+    return named and any(key in entry for key in (*_BEFORE, *_AFTER, "siblings"))
 
 
 def _record(reader: Reader, entry: Data, path: str) -> Iterator[Change]:
-    name = reader.text(entry, path, "name", "counter", "field", "metric")
+    name = reader.text(entry, path, *_NAMES)
     unit = reader.text(entry, path, "unit")
     full = f"{name}_{unit}" if unit in {"ms", "us", "s"} and not name.endswith(f"_{unit}") else name
     yield _change(reader, entry, path, component=_component(entry, full), name=full)
 
 
 def _change(reader: Reader, entry: Data, path: str, *, component: str, name: str) -> Change:
-    before = reader.pick(entry, path, ("before", "from", "old", "baseline", "max", "expected"))
-    after = reader.pick(entry, path, ("during", "after", "to", "new", "value", "now"))
+    before, after = reader.pick(entry, path, _BEFORE), reader.pick(entry, path, _AFTER)
     others = reader.pick(entry, path, ("siblings", "others", "peers"))
+    now = _value(reader, *after) if after else None
     return Change(
         component=component,
-        name=name,
+        name=_with_unit(name, now),
         before=_value(reader, *before) if before else None,
-        after=_value(reader, *after) if after else None,
+        after=now,
         siblings=tuple(_siblings(reader, *others)) if others else (),
         source=reader.text(entry, path, "source") or "incident file",
     )
@@ -134,44 +141,103 @@ def by_name(name: str) -> str:
     return next((component for words, component in _BY_NAME if re.search(words, plain(name))), "host")
 
 
+def _with_unit(name: str, value: Number) -> str:
+    """Return the name with the unit that stands with its value: `82 ms` makes it `…_ms`."""
+    unit = re.search(r"\d\s*(ms|us|µs)$", value) if isinstance(value, str) else None
+    word = {"µs": "us"}.get(unit[1], unit[1]) if unit else ""
+    return f"{name}_{word}" if word and not re.search(r"_(ms|us|s)$", name) else name
+
+
+_LABELS = frozenset(
+    {
+        "gpu",
+        "component",
+        "index",
+        "uuid",
+        "serial",
+        "pci",
+        "replica",
+        "at",
+        "at_s",
+        "device",
+        "path",
+        "name",
+        "interface",
+        "model",
+    }
+)
+_INNER = frozenset(
+    {
+        "readings",
+        "counters",
+        "nvml_fields",
+        "metrics",
+        "peers",
+        "interfaces",
+        "ports",
+        "gpus",
+        "rdma",
+        "volumes",
+    }
+)
+
+
 def _from_map(reader: Reader, data: Data, path: str, component: str) -> Iterator[Change]:
+    before, after = (as_map(next((data[k] for k in keys if k in data), None)) for keys in (_BEFORE, _AFTER))
+    if before is not None or after is not None:
+        yield from _two_maps(reader, before or {}, after or {}, path=path, component=component)
+        return
     for key, value in data.items():
-        where, inner = f"{path}.{key}", as_map(value)
-        if (
-            key in {"gpu", "component", "index", "uuid", "serial", "pci", "replica", "at", "at_s"}
-            and inner is None
-        ):
-            continue
-        if inner is not None and _is_pair(inner):
-            yield _change(reader, inner, where, component=component or by_name(key), name=key)
-        elif inner is not None:
-            yield from _from_map(
-                reader,
-                inner,
-                where,
-                component if key in {"readings", "counters", "nvml_fields"} else component_of(key),
-            )
-        elif (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(not isinstance(one, dict | list) for one in value)
-        ):
-            before, after = (_value(reader, where, one) for one in value)
-            yield Change(
-                component=component or by_name(key),
-                name=key,
-                before=before,
-                after=after,
-                source="incident file",
-            )
+        if key not in _LABELS or isinstance(value, dict | list):
+            yield from _entry(reader, key, value, path=f"{path}.{key}", component=component)
+
+
+def _two_maps(reader: Reader, before: Data, after: Data, *, path: str, component: str) -> Iterator[Change]:
+    """Yield the changes of two snapshots; each may hold further maps, by GPU for example."""
+    for key, value in after.items():
+        old, now = as_map(before.get(key)), as_map(value)
+        if now is not None and not _is_pair(now):
+            inner = component if key in _INNER else component_of(key)
+            yield from _two_maps(reader, old or {}, now, path=f"{path}.{key}", component=inner)
         else:
-            yield Change(
-                component=component or by_name(key),
-                name=key,
-                before=None,
-                after=_value(reader, where, value),
-                source="incident file",
+            pair = {"before": before.get(key), "after": value}
+            yield _change(reader, pair, f"{path}.{key}", component=component or by_name(key), name=key)
+
+
+def _entry(reader: Reader, key: str, value: object, *, path: str, component: str) -> Iterator[Change]:
+    inner, own = as_map(value), component or by_name(key)
+    if inner is not None and _is_pair(inner) and not any(as_map(inner.get(k)) for k in (*_BEFORE, *_AFTER)):
+        yield _change(reader, inner, path, component=own, name=key)
+    elif inner is not None:
+        yield from _from_map(reader, inner, path, component if key in _INNER else component_of(key))
+    elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        for where, entry in reader.maps(value, path):
+            found = (
+                _record(reader, entry, where)
+                if _has_name(entry)
+                else _from_map(reader, entry, where, _of_list(key, entry))
             )
+            yield from found
+    elif isinstance(value, list) and len(value) == 2 and not any(isinstance(one, list) for one in value):
+        yield _change(reader, {"before": value[0], "after": value[1]}, path, component=own, name=key)
+    elif isinstance(value, list) and not all(isinstance(one, int | float) for one in value):
+        reader.ignored.append(path)
+    else:
+        yield _change(reader, {"after": value}, path, component=own, name=key)
+
+
+def _of_list(key: str, entry: Data) -> str:
+    """Return what an entry of a list such as `peers` or `interfaces` is about."""
+    kind = {
+        "peers": "peer",
+        "interfaces": "link",
+        "ports": "link",
+        "rdma": "link",
+        "gpus": "gpu",
+        "volumes": "disk",
+    }.get(key)
+    name = entry.get("name", entry.get("device", entry.get("index", entry.get("path"))))
+    return f"{kind}:{name}" if kind and isinstance(name, str | int) else _component(entry, "")
 
 
 def _is_pair(data: Data) -> bool:

@@ -26,7 +26,7 @@ from freehold.health.incidents import Change, Event, group
 from freehold.health.kernel_events import pci_key
 from freehold.health.signs_changes import number, plain
 from freehold.health.signs_engines import Around, EngineEnd
-from freehold.health.signs_events import Past
+from freehold.health.signs_events import DAY_S, Past
 from freehold.health.view import KernelLine
 
 _KERNEL = ("kernel", "kernel_log", "kernel_lines", "kmsg", "dmesg", "log", "lines", "logs", "journal")
@@ -241,7 +241,9 @@ def _read_kernel(reader: Reader, top: Data, part: _Parts) -> None:
         for where, entry in reader.items(top.get(key), f"$.{key}"):
             if isinstance(entry, str):
                 texts.append(entry)
-            elif (data := as_map(entry)) is not None:
+            elif (data := as_map(entry)) is not None and "lines" in data:
+                texts.extend(reader.lines(data["lines"], f"{where}.lines"))
+            elif data is not None:
                 part.events.extend(kernel_events(_dated_line(reader, data, where, part.at_s)))
             else:
                 reader.problem(where, f"must be a line of text, not {entry!r:.60}")
@@ -352,11 +354,17 @@ def _read_context(reader: Reader, top: Data, part: _Parts) -> Around:
     return around
 
 
+_BEFORE_MOST = 500
+"""Earlier faults of the same file that an incident is compared with. Source: our own choice: a day of incidents."""
+
+
 def diagnose_all(cases: Sequence[Case]) -> list[Diagnosis]:
     """Return a diagnosis per case, each knowing those before it as history."""
     done: list[Diagnosis] = []
     before: list[Past] = []
     for case in cases:
+        start_s = case.incident.start_s
+        before = [one for one in before if start_s - one.at_s <= DAY_S][-_BEFORE_MOST:]
         diagnosis = diagnose(replace(case, past=(*case.past, *before)))
         done.append(diagnosis)
         before.extend(

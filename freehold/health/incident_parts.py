@@ -13,7 +13,7 @@ from freehold.health.incidents import Change
 from freehold.health.signs_engines import EngineEnd
 
 _ENGINE_KEYS = (
-    "replica", "name", "id", "engine", "exit_code", "exit", "code", "exit_status", "returncode", "signal", "log_tail", "log",
+    "replica", "name", "id", "engine", "type", "kind", "gateway_running", "started", "pid_state", "exit_code", "exit", "code", "exit_status", "returncode", "signal", "log_tail", "log",
     "stderr", "logs", "tail", "last_lines", "stderr_tail", "state", "status", "at", "pid", "model", "tokens_before", "tokens_after",
     "running", "exit_text", "health", "progress", "requests_running", "process_state", "restarts", "gpu", "uptime_s", "started_at",
 )  # fmt: skip
@@ -42,7 +42,8 @@ _VERDICTS = {
 def findings(reader: Reader, value: object, path: str) -> list[Finding]:
     """Return findings; a verdict that is not given is a bad one, since nobody writes down what is well."""
     found: list[Finding] = []
-    for where, entry in reader.maps(value, path):
+    told = [_spoken(one) if isinstance(one, str) else one for _, one in reader.items(value, path)]
+    for where, entry in reader.maps(told, path):
         reader.unknown(entry, where, _FINDING_KEYS)
         word = reader.text(entry, where, "verdict", "status", "state", "health", "severity").lower()
         verdict = _VERDICTS.get(word) or (Verdict(word) if word in set(Verdict) else None)
@@ -69,6 +70,12 @@ def findings(reader: Reader, value: object, path: str) -> list[Finding]:
     return found
 
 
+def _spoken(text: str) -> dict[str, str]:
+    """Return a finding that stands as a sentence: what comes before a colon is its probe."""
+    probe, _, message = text.partition(":")
+    return {"probe": probe.strip() if message else text, "message": message.strip() or text}
+
+
 def engines(reader: Reader, value: object, path: str) -> tuple[list[EngineEnd], list[Change]]:
     """Return engines' ends and their counters of progress, from a list or a map by replica."""
     data = as_map(value)
@@ -89,7 +96,7 @@ def _engine(reader: Reader, entry: Data, path: str, index: int) -> EngineEnd:
     )
     return EngineEnd(
         replica=reader.text(entry, path, "replica", "name", "id") or str(index),
-        engine=reader.text(entry, path, "engine"),
+        engine=reader.text(entry, path, "engine", "type", "kind"),
         exit_code=_exit_code(reader, entry, path),
         log_tail=tuple(reader.lines(log[1], log[0])) if log else (),
         state=reader.text(entry, path, "process_state", "state", "status", "health", "progress"),
@@ -98,6 +105,8 @@ def _engine(reader: Reader, entry: Data, path: str, index: int) -> EngineEnd:
 
 
 def _exit_code(reader: Reader, entry: Data, path: str) -> int | None:
+    if (ended := as_map(entry.get("exit"))) is not None:
+        return _exit_code(reader, ended, f"{path}.exit")
     signal = entry.get("signal")
     if isinstance(signal, str) and signal.upper() in _SIGNALS:
         return -_SIGNALS[signal.upper()]
@@ -111,7 +120,7 @@ def _exit_code(reader: Reader, entry: Data, path: str) -> int | None:
 def _progress(reader: Reader, entry: Data, path: str, replica: str) -> Iterator[Change]:
     component = f"engine:{replica}"
     before, after = reader.number(entry, path, "tokens_before"), reader.number(entry, path, "tokens_after")
-    running = reader.number(entry, path, "running", "requests_running")
+    running = reader.number(entry, path, "running", "requests_running", "gateway_running")
     if after is not None:
         yield Change(
             component=component, name="tokens_total", before=before, after=after, source="engine metrics"

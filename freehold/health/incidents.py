@@ -5,7 +5,6 @@ change of versions. A change is a counter before and after, with the other GPUs 
 one are set aside and kept. Nothing here says what an incident means: see `signs` and `diagnose`.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -148,8 +147,3 @@ def occurrences(events: Iterable[Event], *, burst_s: float = BURST_S) -> int:
     """Return how often something happened: events closer together than `burst_s` count once."""
     times = sorted(event.at_s for event in events)
     return sum(1 for i, at_s in enumerate(times) if i == 0 or at_s - times[i - 1] > burst_s)
-
-
-def by_number(events: Iterable[Event]) -> Counter[int]:
-    """Return how many lines each XID has."""
-    return Counter(event.number for event in events if event.kind == "xid" and event.number is not None)

@@ -16,8 +16,8 @@ DAY_S = 86_400.0
 """How far back the same fault counts as a repetition, seconds. Source: NVSentinel, RepeatedXIDErrorOnSameGPU: 24 h."""
 _FEW_PLACES = 2
 """On at most this many units a fault is the unit's. Source: our own choice: a bad program fails on many at once."""
-_MANY_CORRECTED = 20
-"""Corrected errors in one incident that are worth a word. Source: our own choice, above a boot's handful."""
+_MANY_CORRECTED = 100
+"""Corrected errors of one device in one incident that are worth a word. Source: our own choice, above what sound nodes' logs hold."""
 _REPEATED_APP = frozenset({13, 31})
 """Source: NVSentinel, WORKFLOW_XID_13 and WORKFLOW_XID_31."""
 _MONITORS = (
@@ -104,8 +104,8 @@ def _signs(table: Evidence, event: Event) -> Iterator[Seen]:
     elif event.kind == "sxid":
         if event.fields.get("severity") == "fatal":
             yield _seen(table, "switch_fatal", event)
-    elif event.kind == "recovery_action":
-        return  # only the last one counts: see `_recovery`
+    elif event.kind == "recovery_action" or event.kind in _RATES:
+        return  # only the last one counts, or how many there are: see `_recovery` and `_rates`
     elif event.kind == "hung_task":
         yield _seen(table, _hung_task(event), event)
     elif event.kind in table.signs:
@@ -172,10 +172,13 @@ def _recovery(table: Evidence, events: Sequence[Event]) -> Iterator[Seen]:
 
 
 def _rates(table: Evidence, events: Iterable[Event]) -> Iterator[Seen]:
-    for kind, sign in _RATES.items():
-        some = [event for event in events if event.kind == kind]
+    of_device: dict[tuple[str, str], list[Event]] = {}
+    for event in events:
+        if event.kind in _RATES:
+            of_device.setdefault((event.kind, event.component), []).append(event)
+    for (kind, _), some in of_device.items():
         if len(some) >= _MANY_CORRECTED:
-            yield replace(_seen(table, sign, some[0]), value=f"{len(some)} lines")
+            yield replace(_seen(table, _RATES[kind], some[0]), value=f"{len(some)} lines")
 
 
 def _repeats(table: Evidence, incident: Incident, past: Sequence[Past]) -> Iterator[Seen]:
