@@ -113,7 +113,7 @@ def tell_space(folder: str, tell: Teller) -> None:
     tell.say("space", room.f_blocks * size, room.f_bavail * size, room.f_files, room.f_favail)
 
 
-def read_once(fd: int, page: mmap.mmap, size_bytes: int, tell: Teller) -> None:
+def read_once(fd: int, page: mmap.mmap, *, size_bytes: int, tell: Teller) -> None:
     """Read one block at a random place and say how long it took."""
     place = int.from_bytes(os.urandom(4), "little") % (size_bytes // BLOCK_BYTES) * BLOCK_BYTES
     began_s = monotonic_s()
@@ -146,7 +146,7 @@ def run(folder: str, probe: str, *, size_bytes: int, interval_s: float, tell: Te
     due_s, space_s = monotonic_s(), monotonic_s() + SPACE_EVERY_S
     while wait(due_s):
         if fd is not None:
-            read_once(fd, page, size_bytes, tell)
+            read_once(fd, page, size_bytes=size_bytes, tell=tell)
         now_s = monotonic_s()
         due_s = max(due_s + interval_s, now_s)
         if now_s >= space_s:

@@ -16,7 +16,8 @@ from pathlib import Path
 import freehold
 from freehold.core import clock
 
-START = "from freehold.health.readers.disk_child import main; main()"
+CHILD = "freehold.health.readers.disk_child"
+START = f"from {CHILD} import main; main()"
 PACKAGE_ROOT = Path(freehold.__file__).resolve().parents[1]
 READ_BYTES = 65_536
 """Per look at the child's lines: a pipe's capacity on Linux (pipe(7))."""
