@@ -7,6 +7,7 @@ NVML, and takes no XID from here (the exporter keeps only the last one).
 """
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -108,15 +109,16 @@ def _value(value: float, scale: float) -> Reading:
     blank = _blank(value)
     if blank is not None:
         return Reading(state=blank, detail=f"blank value {value:g}")
-    whole = int(value) if value == value and value.is_integer() else value  # noqa: PLR0124 -- NaN is no integer
-    return measured(whole, scale)
+    return measured(int(value) if float(value).is_integer() else value, scale)
 
 
 def _blank(value: float) -> State | None:
-    """Return what a blank means; a float has lost the integers' last digits, so those are all unsupported."""
+    """Return what a blank means, or None of a value; a float may have lost the integers' last digits, then it is unsupported."""
     if BLANK_DOUBLE <= value < BLANK_DOUBLE + len(_FP64):
         return _FP64[int(value - BLANK_DOUBLE)]
-    return State.UNSUPPORTED if value >= min(BLANKS_INT) else None
+    if value < min(BLANKS_INT):
+        return None
+    return BLANKS_INT.get(int(value), State.UNSUPPORTED) if math.isfinite(value) else State.UNSUPPORTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
