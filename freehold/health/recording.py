@@ -39,6 +39,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _HEAD = msgspec.json.Decoder(Head)
 _VIEW = msgspec.json.Decoder(View, strict=False)
 _ENCODE = msgspec.json.Encoder()
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on bytes that are no JSON of ours; the last on one nested thousands deep."""
 
 
 class Recorder:
@@ -146,7 +148,7 @@ def _backwards(where: str) -> Problem:
 def _head(line: bytes, where: str) -> Head | Problem:
     try:
         head = _HEAD.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except _UNREADABLE as exc:
         return Problem(where=f"{where}:1", message=f"this is no recording: {exc}", hint=_HOW)
     if head.format != FORMAT:
         return Problem(where=f"{where}:1", message="the first line is no recording's head", hint=_HOW)
@@ -164,7 +166,7 @@ _HOW = "`freehold health record` writes one"
 def _view(line: bytes, where: str) -> View | Problem:
     try:
         return _VIEW.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except _UNREADABLE as exc:
         torn = "" if line.endswith(b"\n") else "the last line is not whole: "
         return Problem(where=where, message=f"{torn}{exc}", hint="the other lines were read")
 

@@ -18,7 +18,7 @@ from freehold.health.recording import ScriptedReader, load_recording
 from freehold.health.view import Gpu, Gpus, Reading, State, View
 from freehold.testing.healthy_node import DATA
 from nvml_shim import H100, Scenario, build, uuid
-from waiting import until
+from waiting import until, wait_until
 
 DEADLINES = Deadlines(call_s=0.6, init_s=5.0, sweep_s=20.0)
 SLACK_S = 1.5
@@ -354,6 +354,62 @@ def test_of_processes_that_do_not_die_there_are_at_most_two(scenario: Scenario, 
         killed.append(pid)
 
     reading(work, options(tmp_path, kill=no_kill))
+
+
+FREEZER = Path("/sys/fs/cgroup/freezer")
+
+
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    """Give a cgroup whose processes do not run and, frozen, do not even die of SIGKILL: state D, as in a wedged driver."""
+    group = FREEZER / f"freehold-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as exc:
+        pytest.skip(f"no version 1 freezer cgroup here: {exc}")
+    yield group
+    (group / "freezer.state").write_text("THAWED")
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), what="the cgroup to empty")
+    group.rmdir()
+
+
+def freeze(group: Path, pid: int) -> None:
+    (group / "cgroup.procs").write_text(str(pid))
+    (group / "freezer.state").write_text("FROZEN")
+    wait_until(lambda: (group / "freezer.state").read_text().strip() == "FROZEN")
+
+
+def state_letter(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_process_that_survives_sigkill_is_never_waited_for(
+    scenario: Scenario, tmp_path: Path, freezer: Path
+) -> None:
+    """For real: the child in state D with a SIGKILL pending, one replacement, that one hung as well, then both let go."""
+
+    async def work(reader: NvmlReader) -> None:
+        await reader.read()
+        (first,) = reader.pids
+        freeze(freezer, first)
+        hung = await reader.read()
+        assert (hung.state, state_letter(first)) == (State.HUNG, "D")
+        replaced = await reader.read()
+        assert replaced.state is State.OK
+        assert len(reader.pids) == 2
+        (second,) = set(reader.pids) - {first}
+        freeze(freezer, second)
+        assert (await reader.read()).state is State.HUNG
+        begin_s = clock.monotonic_s()
+        refused = await reader.read()
+        assert clock.monotonic_s() - begin_s < DEADLINES.call_s, "no third child, and no waiting"
+        assert f"{first}, {second}" in refused.detail
+        assert {state_letter(pid) for pid in reader.pids} == {"D"}
+        (freezer / "freezer.state").write_text("THAWED")
+        await until(lambda: not reader.pids, what="the killed processes to die")
+        assert (await reader.read()).state is State.OK
+
+    reading(work, options(tmp_path))
 
 
 def test_a_dead_child_is_told_and_replaced(scenario: Scenario, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ ONE_FAULT: list[tuple[str, Change, int, tuple[Verdict, str, Action]]] = [
     ("gpu_throttle", {**OLD, "throttle_bits": 0x48}, 0, (D, "hw_thermal", Action.INSPECT_HARDWARE)),
     ("gpu_throttle", {**OLD, "throttle_bits": 4}, 0, (H, "ok", Action.NONE)),
     ("gpu_throttle", {"throttle_bits": 8}, 0, (D, "hw_slowdown", Action.INSPECT_HARDWARE)),
-    ("gpu_throttle", {"throttle_bits": 12}, 25, (H, "ok", Action.NONE)),
+    ("gpu_throttle", {"throttle_bits": 8}, 25, (H, "ok", Action.NONE)),
     ("gpu_throttle", {"throttle_bits": 0, "sm_clock_mhz": 700}, 0, (D, "slow_clock", Action.WATCH)),
     ("gpu_throttle", {"throttle_bits": 2, "sm_clock_mhz": 700}, 0, (H, "ok", Action.NONE)),
     ("gpu_memory", {"ecc_volatile_uncorrected": 1}, 29, (U, "uncorrectable_ecc", Action.RESET_GPU)),

@@ -1,8 +1,11 @@
 """The driver's files under a root of our own, the exporter's text in old and new words, error codes, and recordings."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from freehold.core.problems import Problem
 from freehold.health.readers.dcgm_reader import gpus_of
@@ -198,6 +201,49 @@ def test_every_line_that_cannot_be_read_is_told_with_its_number(tmp_path: Path) 
     assert "older than the one before" in told[2]
     assert "not whole" in told[3]
     assert [view.at_s for view in replay(path)] == [0.0, 2.0, 1.0]
+
+
+@given(
+    st.lists(
+        st.binary(max_size=60) | st.sampled_from([b'{"at_s":1,"monotonic_s":1}', b"[" * 9000]), max_size=6
+    )
+)
+def test_any_bytes_are_read_or_told(lines: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "r.jsonl"
+        path.write_bytes(b'{"format": "freehold-recording", "version": 1}\n' + b"\n".join(lines))
+        found: list[Problem] = []
+        views = list(replay(path, found.append))
+    whole = b"\n".join(lines).split(b"\n")
+    assert len(views) + len(found) >= sum(1 for line in whole if line.strip())
+
+
+def test_a_view_of_a_later_freehold_nested_too_deep_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    record(path, VIEWS[:1])
+    deep = b'{"at_s":1,"monotonic_s":1,"later":' + b"[" * 5000 + b"]" * 5000 + b"}\n"
+    path.write_bytes(path.read_bytes() + deep)
+    (problem,) = problems_of(path)
+    assert "recursion" in problem
+
+
+EXPOSITION = 'DCGM_FI_DEV_GPU_TEMP{gpu="0",UUID="GPU-1",a="x\\"y"} 50 123\n'
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(EXPOSITION)), st.sampled_from(list('{}"=,\\ \n#0e+-x\x00é'))), max_size=6
+    )
+)
+def test_any_damage_to_the_exporters_text_is_unknown_or_read(changes: list[tuple[int, str]]) -> None:
+    text = list(EXPOSITION)
+    for place, letter in changes:
+        text.insert(place, letter)
+    assert gpus_of("".join(text)).state in (State.OK, State.UNKNOWN)
+
+
+def test_a_line_that_the_parser_runs_over_is_unknown() -> None:
+    assert gpus_of('DCGM_FI_DEV_GPU_TEMP{gpu="0",').state is State.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.gpu_window import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
 from freehold.health.view import Gpu, View
 
-POWER_CAP, APPLICATION_CLOCKS, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 4, 2, 8, 0x20, 0x40, 0x80
-"""nvmlClocksEventReason* of nvidia-ml-py, the same values as nvmlClocksThrottleReason*."""
+GPU_IDLE, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 1, 8, 0x20, 0x40, 0x80
+"""nvmlClocksEventReason* of nvidia-ml-py, the same values as nvmlClocksThrottleReason*; power cap (4), locked clocks (2) are normal."""
 TIME_SHARE = 0.01
 """Of the window by the driver's own counters. DCGM warns on any increase; 1 % leaves out the moment of a single spike. Our own choice."""
 TIME_SHARE_BAD = 0.5
@@ -141,7 +141,7 @@ def _is_slow(gpu: Gpu) -> bool:
     bits, busy = number(gpu, "throttle_bits"), number(gpu, "utilisation_percent")
     if clock is None or not most or bits is None or busy is None:
         return False
-    explained = int(bits) & (POWER_CAP | APPLICATION_CLOCKS)
+    explained = int(bits) & ~GPU_IDLE
     return not explained and busy >= LOADED_PERCENT and clock < most * SLOW_CLOCK_SHARE
 
 

@@ -49,7 +49,7 @@ def gpus_of(text: str) -> Gpus:
     """Return the GPUs of an exporter's text; a text without any DCGM field is UNKNOWN, not a node without GPUs."""
     try:
         samples = [sample for sample in _samples(text) if sample.labels.get("gpu", "").isdigit()]
-    except ValueError as exc:
+    except (ValueError, IndexError) as exc:  # the parser runs over the end of some lines
         return _failed(State.UNKNOWN, f"the DCGM exporter's text cannot be read: {exc}")
     if not samples:
         return _failed(State.UNKNOWN, "the DCGM exporter shows no GPU")
