@@ -59,29 +59,12 @@ _FILE = click.Path(path_type=Path)
 @click.option("--markdown", type=_FILE, help="Write a report in Markdown; - prints it.")
 @click.option("--no-input", is_flag=True, help="Ask nothing.")
 @json_option
-def command(
-    *,
-    usage: tuple[Path, ...],
-    usage_format: str,
-    model_config: Path | None,
-    prices: tuple[Path, ...],
-    draws: int,
-    seed: int,
-    html: Path | None,
-    markdown: Path | None,
-    no_input: bool,
-    as_json: bool,
-    **flags: Any,
-) -> None:
+def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json: bool, **flags: Any) -> None:
     """Say whether to stay on the API, to rent or to buy, and what: from your own traffic, with ranges."""
     reader = Reader()
-    ask = replace(
-        read_plan_flags(flags, reader),
-        usage=usage,
-        usage_format=usage_format,
-        prices=prices,
-        model_config=model_config,
-    )
+    draws, seed = flags.pop("draws"), flags.pop("seed")
+    files = {name: flags.pop(name) for name in ("usage", "usage_format", "prices", "model_config")}
+    ask = replace(read_plan_flags(flags, reader), **files)
     if not (no_input or as_json or reader.problems) and sys.stdin.isatty() and sys.stdout.isatty():
         ask = _ask_first(ask)
     result = _worked_out(ask, reader, draws=draws, seed=seed, as_json=as_json)
@@ -97,7 +80,7 @@ def command(
         from freehold.cost.report.schema import to_jsonable  # noqa: PLC0415 - only here
 
         say_json(to_jsonable(result))
-    elif markdown is None or str(markdown) != "-":
+    elif str(markdown) != "-":
         from freehold.cost.report.terminal import show  # noqa: PLC0415 - rich takes its time to import
 
         show(result)
