@@ -266,13 +266,30 @@ def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
 
 def _where(each: BreakEven) -> str:
     if each.tokens_per_month is None:
-        return "cheaper at no traffic that it can carry."
-    full = f", {percent_range(each.utilisation)} of its capacity" if each.utilisation else ""
-    return f"cheaper above {tokens_range(each.tokens_per_month)} tokens a month{full}."
+        return f"cheaper {break_even_tokens(each)}."
+    full = f", {break_even_use(each)} of its capacity" if each.utilisation else ""
+    return f"cheaper {break_even_tokens(each)} tokens a month{full}."
 
 
 def _payback(each: BreakEven) -> str:
-    return f" Pays back in month {month_range(each.payback_month)}." if each.payback_month else ""
+    return f" Pays back in month {payback(each)}." if each.payback_month else ""
+
+
+def break_even_tokens(each: BreakEven) -> str:
+    """Return from which tokens a month on it is cheaper: `above 2.2B (1.9B-2.6B)`."""
+    if each.tokens_per_month is None:
+        return "at no traffic that it can carry"
+    return f"above {tokens_range(each.tokens_per_month)}"
+
+
+def break_even_use(each: BreakEven) -> str:
+    """Return the utilisation at which it is cheaper; `n/a` where there is none."""
+    return percent_range(each.utilisation) if each.utilisation else "n/a"
+
+
+def payback(each: BreakEven) -> str:
+    """Return the month in which a bought option has paid back; `n/a`: it does not, or nothing was bought."""
+    return month_range(each.payback_month) if each.payback_month else "n/a"
 
 
 def influence_values(each: Influence) -> str:

@@ -17,7 +17,7 @@ from freehold.cost.report import outline
 from freehold.cost.report.bars import Bar, bars
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.rounding import DASH, TIMES, bound
-from freehold.cost.result import PlanResult
+from freehold.cost.result import Option, PlanResult
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
 _RULES_MOST = 14
@@ -27,6 +27,10 @@ _COMPUTED_MOST = 230
 """Characters of a rule's figures: three lines in its column."""
 _TORNADO_MOST = 6
 """Inputs shown; the seventh moves nothing much."""
+_OPTION_HEADS = ("option", "USD a month", "USD per M tokens", "used")
+_NAME_LEAST = 24
+"""Columns that an option's name needs beside its numbers; with less, each option is a block of lines."""
+_NAME_MOST = 120
 _WORD_STYLES = {"holds": "green", "does not hold": "red", "depends": "yellow", "unknown": "dim"}
 
 
@@ -122,17 +126,39 @@ def _head(result: PlanResult, _: Console) -> RenderableType:
     return Group(*parts, points(notes)) if notes else Group(*parts)
 
 
-def _options(result: PlanResult, _: Console) -> RenderableType:
-    table = columns((("option", False), ("USD a month", True), ("USD per M tokens", True), ("used", True)))
-    for option in outline.shortlist(result):
-        mark = " (today's)" if option.paid_today else ""
-        style = "bold" if option.id == result.verdict.option else ""
-        cells = (outline.month_cost(option), outline.million_cost(option), outline.use(option))
-        table.add_row(Text(outline.option_name(option) + mark), *map(Text, cells), style=style)
+def _options(result: PlanResult, console: Console) -> RenderableType:
+    shown = outline.shortlist(result)
+    rows = [
+        (_name(each), outline.month_cost(each), outline.million_cost(each), outline.use(each))
+        for each in shown
+    ]
+    styles = ["bold" if each.id == result.verdict.option else "" for each in shown]
+    numbers = sum(max(map(len, column)) + 2 for column in list(zip(_OPTION_HEADS, *rows, strict=True))[1:])
+    fits = console.width - numbers >= _NAME_LEAST
     rest = (outline.incomplete_text(result), outline.left_out(result), *outline.no_options_of(result))
-    below = [Text(text, style="dim") for text in rest if text]
     title = heading("Options", "middle (10th-90th percentile); used: served over capacity within the SLO")
-    return Group(title, table, *below) if table.row_count else Group(title, *below)
+    body = [(_option_table if fits else _option_blocks)(rows, styles)] if rows else []
+    return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
+
+
+def _name(option: Option) -> str:
+    return cut(outline.option_name(option), _NAME_MOST) + (" (today's)" if option.paid_today else "")
+
+
+def _option_table(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:
+    table = columns([(title, index > 0) for index, title in enumerate(_OPTION_HEADS)])
+    for row, style in zip(rows, styles, strict=True):
+        table.add_row(*map(Text, row), style=style)
+    return table
+
+
+def _option_blocks(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:
+    """Return two lines or more per option, for a terminal too narrow for a table."""
+    parts: list[RenderableType] = []
+    for (name, *cells), style in zip(rows, styles, strict=True):
+        told = "; ".join(f"{title} {cell}" for title, cell in zip(_OPTION_HEADS[1:], cells, strict=True))
+        parts += [Text(name, style=style), Padding(Text(told), (0, 0, 0, 4))]
+    return Group(*parts)
 
 
 def _break_evens(result: PlanResult, _: Console) -> RenderableType | None:
@@ -207,7 +233,11 @@ def _verdict(result: PlanResult, _: Console) -> RenderableType:
     )
     rows = [("confidence", outline.confidence_text(verdict))]
     rows += [("changes it", outline.change_text(change)) for change in verdict.would_change_it]
-    body = [Text(clean(verdict.headline), style="bold"), Text(clean(verdict.text)), pairs(rows)]
+    body: list[RenderableType] = [
+        Text(clean(verdict.headline), style="bold"),
+        Text(clean(verdict.text)),
+        pairs(rows),
+    ]
     return Group(Line(characters="─", style="dim"), answer, Padding(Group(*body), (0, 0, 0, 2)))
 
 
