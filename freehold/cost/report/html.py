@@ -111,7 +111,7 @@ def _assumption(row: Mapping[str, str | float | bool]) -> Mapping[str, str]:
         _cell(value) for key, value in row.items() if key not in known and value not in ("", None)
     )
     return {
-        "name": outline.words_of(str(row.get("name", ""))),
+        "name": outline.named(str(row.get("name", ""))),
         "value": value[0] if len(set(value)) == 1 else " / ".join(value),
         "who": "you" if row.get("asked") else "catalog or default",
         "source": clean(str(row.get("source", ""))) + (f" ({rest})" if rest else ""),

@@ -48,6 +48,8 @@ _UNITS = {
     "kw": "kW",
     "fte": "full-time engineers",
     "gpu": "GPU",
+    "gpus": "GPUs",
+    "ram": "RAM",
     "ttft": "time to first token",
     "itl": "inter-token latency",
     "slo": "SLO",
@@ -86,9 +88,16 @@ def words_of(name: str) -> str:
 
 def topic(name: str) -> str:
     """Return what an input's name is about, without its unit: `power_usd_per_kwh` is `power`; for beside a unit."""
-    words = clean(name).split("_")
-    ends = [index for index, word in enumerate(words) if index and word in _UNIT_WORDS]
-    return words_of("_".join(words[: ends[0]] if ends else words))
+    return named(name).partition(", ")[0]
+
+
+def named(name: str) -> str:
+    """Return an input's name in words, its unit behind a comma: `power_usd_per_kwh` is `power, USD per kWh`."""
+    words = clean(name).replace(",", " ").split("_")
+    ends = [index for index, word in enumerate(words) if index and word in _UNIT_WORDS] or [len(words)]
+    return ", ".join(
+        filter(None, (words_of("_".join(words[: ends[0]])), words_of("_".join(words[ends[0] :]))))
+    )
 
 
 def option_name(option: Option) -> str:
@@ -222,11 +231,11 @@ def _value(key: str, value: str | float) -> str:
 
 
 def _assumed(result: PlanResult) -> list[Head]:
-    said = [words_of(str(row.get("name", ""))) for row in result.assumptions if row.get("asked")]
+    said = [named(str(row.get("name", ""))) for row in result.assumptions if row.get("asked")]
     total = len(result.assumptions)
     if not total:
         return []
-    told = f"; you said {', '.join(said)}" if said else ""
+    told = f"; you said {'; '.join(said)}" if said else ""
     return [
         Head(
             label="assumed", text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{told}"

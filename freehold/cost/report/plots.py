@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import (
     influence_values,
+    named,
     names_by_id,
     option_name,
     shortlist,
@@ -29,9 +30,10 @@ from freehold.cost.report.rounding import amount, tokens
 from freehold.cost.report.svg import inlined
 from freehold.cost.result import Curve, Influence, Option, PlanResult
 
-_WIDTH_IN = 5.2
-_HEIGHT_IN = 3.7
-"""A plot's size at 72 points an inch: 374 x 266, so that it is not shrunk on a phone of 390 px. Source: our own choice."""
+_WIDTH_IN = 5.0
+_HEIGHT_IN = 2.6
+_LEGEND_ROW_IN = 0.2
+"""A plot's size at 72 points an inch: 360 wide, so that it is not shrunk on a phone of 390 px. Source: our own choice."""
 _POINTS = 10.0
 """Size of the letters; the same in the page when it is not scaled."""
 _TORNADO_MOST = 8
@@ -51,6 +53,7 @@ _VARIABLES: Mapping[str, str] = {
     _PAPER: "var(--paper, #ffffff)",
     **{stand_in: f"var(--s{index}, {_FALLBACKS[index]})" for index, stand_in in enumerate(_SERIES)},
 }
+_BACKED = {"facecolor": _PAPER, "edgecolor": "none", "pad": 0.5}
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -86,19 +89,21 @@ def _break_even(result: PlanResult) -> Plot | None:
     curves = _usable(result.curves)
     if not curves:
         return None
-    names = names_by_id(result)
+    names, colours = names_by_id(result), _colours(result)
     now = result.summary.get("tokens_per_month")
 
     def draw(axes: Axes) -> None:
-        for index, curve in enumerate(curves):
-            _line(axes, curve, index=index, name=names.get(curve.option, clean(curve.option)))
+        for curve in curves:
+            _line(axes, curve, index=colours[curve.option], name=names.get(curve.option, clean(curve.option)))
         axes.set_xscale("log")
         axes.set_yscale("log")
         if isinstance(now, int | float) and now > 0:
             axes.axvline(
-                float(now), color=_MUTED, linewidth=1, linestyle=":", label=f"now: {tokens(float(now))}"
+                float(now), color=_INK, linewidth=1.4, linestyle=":", label=f"now: {tokens(float(now))}"
             )
         axes.xaxis.set_major_formatter(lambda value, _: tokens(value))
+        axes.yaxis.set_major_formatter(_money)
+        axes.minorticks_off()
         _dress(axes, x="tokens a month", y="USD a month")
 
     plot = Plot(
@@ -121,12 +126,12 @@ def _sensitivities(result: PlanResult) -> list[Plot | None]:
 
 
 def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot:
-    names = names_by_id(result)
-    axis = words_of(over)
+    names, colours = names_by_id(result), _colours(result)
+    axis = named(over)
 
     def draw(axes: Axes) -> None:
-        for index, curve in enumerate(curves):
-            _line(axes, curve, index=index, name=names.get(curve.option, clean(curve.option)))
+        for curve in curves:
+            _line(axes, curve, index=colours[curve.option], name=names.get(curve.option, clean(curve.option)))
         for index, option in enumerate(each for each in result.options if each.paid_today):
             label = f"{cut(option_name(option), _NAME_MOST)} (today's)"
             axes.axhline(
@@ -137,6 +142,7 @@ def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot
                 label=label if not index else "",
             )
         axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(_money)
         _dress(axes, x=axis, y="USD a month")
 
     slug = re.sub(r"[^a-z0-9]+", "-", over.lower())
@@ -149,6 +155,10 @@ def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot
     return _drawn(plot, draw)
 
 
+def _money(value: float, _: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 or not value else f"{value:.4g}"
+
+
 def _usable(curves: Iterable[Curve], most: int = _CURVES_MOST) -> list[Curve]:
     """Return the curves that have two finite points or more, at most `most`."""
     found = [curve for curve in curves if len(_points(curve)) > 1]
@@ -158,6 +168,12 @@ def _usable(curves: Iterable[Curve], most: int = _CURVES_MOST) -> list[Curve]:
 def _points(curve: Curve) -> list[tuple[float, float]]:
     both = zip(curve.tokens_per_month, curve.usd_per_month, strict=False)
     return [(x, y) for x, y in both if math.isfinite(x) and math.isfinite(y)]
+
+
+def _colours(result: PlanResult) -> Mapping[str, int]:
+    """Return a colour per option, the same in every plot."""
+    ids = dict.fromkeys(curve.option for curve in (*result.curves, *result.sensitivity))
+    return {option: index % len(_SERIES) for index, option in enumerate(ids)}
 
 
 def _line(axes: Axes, curve: Curve, *, index: int, name: str) -> None:
@@ -217,6 +233,8 @@ def _stack(result: PlanResult) -> Plot | None:
             axes.text(left[row], row, f" {amount(left[row])}", color=_INK, fontsize=_POINTS - 1, va="center")
             axes.text(0, row - 0.36, name, color=_INK, fontsize=_POINTS - 1, va="bottom", ha="left")
         axes.set_yticks([])
+        axes.margins(x=0.12)
+        axes.xaxis.set_major_formatter(_money)
         axes.set_ylim(len(options) - 0.5, -0.85)
         _dress(axes, x="USD a month, middle of each line", y="", legend_columns=4)
 
@@ -285,9 +303,19 @@ def _tornado(result: PlanResult) -> Plot | None:
             axes.barh(row, max(ends) - min(ends), left=min(ends), height=0.45, color=_SERIES[0])
         low, _ = axes.get_xlim()
         for row, each in enumerate(shown):
-            axes.text(low, row - 0.27, _label(each), color=_INK, fontsize=_POINTS - 1, va="bottom", ha="left")
-        axes.axvline(0, color=_INK, linewidth=1)
+            axes.text(
+                low,
+                row - 0.27,
+                _label(each),
+                color=_INK,
+                fontsize=_POINTS - 1,
+                va="bottom",
+                ha="left",
+                bbox=_BACKED,
+            )
+        axes.axvline(0, color=_INK, linewidth=1, zorder=1.5)
         axes.set_yticks([])
+        axes.xaxis.set_major_formatter(_money)
         axes.set_ylim(len(shown) - 0.5, -0.95)
         _dress(axes, x="USD a month, best owned or rented minus API", y="")
 
@@ -302,7 +330,7 @@ def _tornado(result: PlanResult) -> Plot | None:
             rows=tuple(_influence_row(each) for each in shown),
         ),
     )
-    return _drawn(plot, draw, height_in=1.2 + 0.44 * len(shown))
+    return _drawn(plot, draw, height_in=0.2 + 0.42 * len(shown))
 
 
 def _label(each: Influence) -> str:
@@ -324,18 +352,35 @@ def _dress(axes: Axes, *, x: str, y: str, legend_columns: int = 1) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom" or bool(y and side == "left"))
         spine.set_color(_MUTED)
+    _make_room(axes, axis_named=bool(y), legend_columns=legend_columns)
+
+
+def _make_room(axes: Axes, *, axis_named: bool, legend_columns: int) -> None:
+    """Set margins in inches, so that all plots have the same letters, and add the legend."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)
     handles, labels = axes.get_legend_handles_labels()
+    legend_in = _LEGEND_ROW_IN * math.ceil(len(handles) / legend_columns)
+    inside_in = figure.get_figheight()
+    height_in = inside_in + 0.62 + legend_in
+    figure.set_figheight(height_in)
+    left = (0.78 if axis_named else 0.08) / _WIDTH_IN
+    figure.subplots_adjust(
+        left=left, right=1 - 0.2 / _WIDTH_IN, top=1 - 0.1 / height_in, bottom=(0.52 + legend_in) / height_in
+    )
     if handles:
-        axes.legend(
+        figure.legend(
             handles,
             labels,
-            loc="upper left",
-            bbox_to_anchor=(0.0, -0.17),
+            loc="lower left",
+            bbox_to_anchor=(0.0, 0.0),
             ncols=legend_columns,
             frameon=False,
             labelcolor=_INK,
             borderaxespad=0.0,
-            handlelength=2.6,
+            borderpad=0.1,
+            labelspacing=0.3,
+            handlelength=2.4,
             columnspacing=1.0,
         )
 
@@ -356,18 +401,11 @@ def _drawn(plot: Plot, draw: Callable[[Axes], None], *, height_in: float = _HEIG
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
         written = io.StringIO()
-        figure.savefig(
-            written,
-            format="svg",
-            bbox_inches="tight",
-            pad_inches=0.04,
-            transparent=True,
-            metadata=_NO_METADATA,
-        )
+        figure.savefig(written, format="svg", transparent=True, metadata=_NO_METADATA)
     label = f"{plot.title}. {plot.alt}"
     return replace(plot, svg=inlined(written.getvalue(), name=plot.name, alt=label, colours=_VARIABLES))
 
 
 def _influence_row(each: Influence) -> tuple[str, ...]:
     ends = (amount(each.usd_per_month_at_low), amount(each.usd_per_month_at_high))
-    return (words_of(each.name), influence_values(each), *ends, "yes" if each.asked else "no")
+    return (topic(each.name), influence_values(each), *ends, "yes" if each.asked else "no")
