@@ -135,5 +135,5 @@ class Fleet:
     network: str
     """Catalog id of the least link that is enough, and the notes say for what."""
     host_ram_gb: float
-    """Of all nodes together."""
+    """Of each node."""
     reasons: tuple[Reason, ...] = ()
