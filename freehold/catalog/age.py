@@ -109,18 +109,26 @@ def priced(fact: Fact, value: float | Spread, today: date) -> Spread:
     """Return a price of `fact` as it may be today: at least as wide as its verification asks for, and wider with age.
 
     The middle stays. A range that is already wider than a second-hand source's stays as it is until it ages, and so
-    does a `Default`, whose range says all that is not known. Nothing below or at 0 is widened: 0 is nobody's guess.
+    does a `Default`, whose range says all that is not known. A price of 0 stays 0, and so does a bound of 0.
     """
     spread = value if isinstance(value, Spread) else Spread.exactly(value)
-    if spread.mid <= 0:
-        return spread
     least = 0.0 if isinstance(fact, Default) else UNCERTAIN[fact.verified]
     wandered = _wandered(age_days(fact.as_of, today), volatility_per_year(fact))
-    low = spread.low
-    if low > 0:
-        low = spread.mid * math.exp(-math.hypot(max(math.log(spread.mid / low), least), wandered))
-    high = spread.mid * math.exp(math.hypot(max(math.log(spread.high / spread.mid), least), wandered))
-    return Spread(min(low, spread.mid), spread.mid, max(high, spread.mid))
+    if spread.mid <= 0 or least == wandered == 0:
+        return spread
+    below = _width(spread.mid / spread.low, least, wandered) if spread.low > 0 else math.inf
+    above = _width(spread.high / spread.mid, least, wandered)
+    return Spread(
+        min(spread.low, spread.mid * math.exp(-below)),
+        spread.mid,
+        max(spread.high, spread.mid * math.exp(above)),
+    )
+
+
+def _width(ratio: float, least: float, wandered: float) -> float:
+    """Return the logarithm by which a bound is away from the middle: independent causes add as squares."""
+    told = max(math.log(ratio), least)
+    return math.hypot(told, wandered) if wandered else told
 
 
 def doubtful(fact: Fact, today: date) -> str:

@@ -148,14 +148,30 @@ def _merged(base: Entry, entry: Entry) -> Entry:
     )
 
 
+def admitted(base: Iterable[Entry], added: Iterable[Entry]) -> tuple[list[Entry], list[Problem]]:
+    """Return the added rows that may be laid over `base`, and a problem per row that is new where none may be."""
+    known: dict[str, list[str]] = {}
+    for entry in base:
+        known.setdefault(entry.section.name, []).append(str(entry.values[entry.section.key[0]]))
+    welcome, problems = [], []
+    for entry in added:
+        field, names = entry.section.key[0], known.get(entry.section.name, [])
+        name = str(entry.values[field])
+        if entry.section.closed and name not in names:
+            message = f"{entry.section.name}: there is no {name!r}"
+            problems.append(
+                Problem(where=entry.place(field), message=message, hint=nearest_hint(name, names))
+            )
+        else:
+            welcome.append(entry)
+    return welcome, problems
+
+
 def missing(entry: Entry) -> list[Problem]:
-    """Return a problem per field that the entry must have and has not; for one that may not be added, that."""
+    """Return a problem per field that the entry must have and has not."""
     section = entry.section
-    if section.closed and entry.under is None and entry.values.get("verified") is Verified.USER:
-        return [Problem(where=entry.place(section.key[0]), message=f"{section.name}: cannot be added to")]
-    lacking = [
-        name for name, each in fields_of(section.kind).items() if each.required and name not in entry.values
-    ]
+    there = {*entry.values, *entry.places}  # a field that was written wrong is a problem already
+    lacking = [name for name, each in fields_of(section.kind).items() if each.required and name not in there]
     return [
         Problem(where=entry.where, message=f"{section.name}: {entry.values[section.key[0]]!r} has no {name}")
         for name in lacking

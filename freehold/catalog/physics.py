@@ -113,7 +113,7 @@ def oddities(_fact: Fact) -> Iterator[Odd]:
 def _outside(field: str, value: float, bounds: tuple[float, float], what: str) -> Iterator[Odd]:
     low, high = bounds
     if not low <= value <= high:
-        yield Odd(field=field, message=f"{value:g} {what} is outside {low:g} to {high:g}")
+        yield Odd(field=field, message=f"{value:.3g} {what} is outside {low:g} to {high:g}")
 
 
 @oddities.register
