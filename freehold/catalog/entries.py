@@ -95,16 +95,23 @@ def _known(kind: type[Fact]) -> Mapping[str, Field]:
 
 
 def _signed(values: dict[str, object], row: Row, told: date) -> dict[str, object]:
-    """Return a user's values with source, date and verification: of the price, of the row, or of both."""
+    """Return a user's values with source, date and verification: of the row, and of a GPU's price.
+
+    In a row that only tells a GPU's price, `source`, `as_of` and `verified` are the price's.
+    """
     line = row.where.rpartition(":")[0]
     own = {"source": line, "as_of": told, "verified": Verified.USER}
     if SECTIONS[row.section].kind is not Gpu:
         return own | values
-    result: dict[str, object] = dict(values)
+    says_more = any(
+        name not in {"id", "note", *PRICE_FIELDS} and not name.startswith("price_") for name in values
+    )
     if "price_new_usd" in values:
-        result = {f"price_{name}": value for name, value in own.items()} | result
-    says_more = any(name not in {"id", "note"} and not name.startswith("price_") for name in values)
-    return own | result if says_more else result
+        signed = (
+            own if says_more else own | {name: values.pop(name) for name in PRICE_FIELDS if name in values}
+        )
+        values = {f"price_{name}": value for name, value in signed.items()} | values
+    return own | values if says_more else values
 
 
 def _doubles(entries: Iterable[Entry]) -> list[Problem]:

@@ -146,3 +146,12 @@ def test_a_doubtful_fact_says_why(days: int, verified: Verified, words: str) -> 
 def test_a_plain_fact_counts_as_a_price_of_hardware() -> None:
     fact = Fact(source="s", as_of=date(2025, 1, 1), verified=Verified.READ)
     assert priced(fact, 100, TODAY).high == pytest.approx(100 * age_factor(fact.as_of, TODAY))
+
+
+def test_a_price_on_which_databases_disagree_is_wider_and_says_so(catalog: Catalog) -> None:
+    together = next(each for each in catalog.apis if each.model == "Llama-3.3-70B-Instruct-Turbo")
+    assert priced(together, 0.88, TODAY).high == pytest.approx(1.04, rel=0.01)
+    assert doubtful(together, TODAY) == "as of 2026-11-23, two databases disagree"
+    told = dataclasses.replace(together, verified=Verified.USER)
+    assert priced(told, 0.88, TODAY) == Spread.exactly(0.88)
+    assert doubtful(told, TODAY) == ""

@@ -78,6 +78,18 @@ def test_a_price_alone_leaves_the_card_as_the_vendor_says(tmp_path: Path) -> Non
     assert (gpu.memory_gb, gpu.verified) == (80, Verified.READ)
 
 
+def test_a_price_may_be_signed_as_any_row_is(tmp_path: Path) -> None:
+    text = "gpus:\n  - {id: h100-sxm, price_new_usd: 26000, source: quote 7, as_of: 2026-11-01}\n"
+    gpu = good(tmp_path, text).gpus["h100-sxm"]
+    assert gpu.price is not None
+    assert (gpu.price.source, gpu.price.as_of, gpu.price.verified) == (
+        "quote 7",
+        date(2026, 11, 1),
+        Verified.USER,
+    )
+    assert (gpu.as_of, gpu.verified) == (date(2026, 4, 3), Verified.READ)
+
+
 def test_a_specification_alone_leaves_the_price(tmp_path: Path) -> None:
     gpu = good(tmp_path, "gpus:\n  - {id: h100-sxm, tdp_w: 500}\n").gpus["h100-sxm"]
     assert (gpu.tdp_w, gpu.verified) == (500, Verified.USER)
@@ -189,6 +201,14 @@ def test_every_mistake_is_named_at_once_with_its_place(tmp_path: Path) -> None:
         ("models:\n  - {id: llama-3.1-8b, extra: {experts: many}}", "extra experts: 'many' is no number"),
         ("gpus:\n  - {id: l4, consumer: maybe}", "consumer 'maybe' is not true or false"),
         ("gpus:\n  - {id: l4, price: 2}", "unknown field 'price'"),
+        (
+            "gpus:\n  - {id: l4, price_new_usd: [1.0e-200, 1.0e-190]}",
+            "price_new_usd 1e-200 is out of all bounds",
+        ),
+        (
+            "gpus:\n  - {id: l4, price_new_usd: [1.0e+200, 1.0e+300]}",
+            "price_new_usd 1e+200 is out of all bounds",
+        ),
         ("engine_ratios:\n  - {id: trtllm-over-vllm, iqr: 1}", "iqr is not two numbers"),
     ],
 )

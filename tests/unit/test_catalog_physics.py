@@ -108,6 +108,29 @@ def test_a_plausible_card_is_taken_without_a_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "numbers",
+    [
+        (24, 936, 71, 350, ", consumer: true"),  # RTX 3090
+        (10, 760, 59.5, 320, ", consumer: true"),  # RTX 3080
+        (16, 900, 112, 300, ""),  # V100
+        (128, 3670, 1835, 900, ""),  # Gaudi 3
+        (432, 19600, 5000, 1800, ""),  # an HBM4 part as announced
+    ],
+)
+def test_real_cards_of_other_kinds_pass(tmp_path: Path, numbers: tuple[object, ...]) -> None:
+    assert not doubts(tmp_path, CARD % numbers)
+
+
+def test_a_second_file_may_correct_the_first(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    paths[0].write_text(CARD % (24, 900, 112, 300, ""))
+    paths[1].write_text("gpus:\n  - {id: mine, memory_gb: 48, mem_bw_gb_s: 1800}\n")
+    catalog = load_catalog(today=TODAY, overlays=paths).catalog
+    assert catalog is not None
+    assert catalog.gpus["mine"].memory_gb == 48
+
+
+@pytest.mark.parametrize(
     ("text", "words", "dropped"),
     [
         (
