@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from freehold.catalog.facts import Catalog, RentalKind, Verified
 from freehold.catalog.load import MAX_FILE_BYTES, LoadedCatalog, load_catalog
+from freehold.catalog.rows import DATA
 from freehold.catalog.sections import SECTIONS
 from freehold.core.spread import Spread
 
@@ -50,6 +51,36 @@ def test_a_known_offer_is_replaced_whatever_its_terms(tmp_path: Path) -> None:
     catalog = good(tmp_path, text)
     (mine,) = [each for each in catalog.rentals if each.provider == "lambda" and each.gpu == "h100-sxm"]
     assert (mine.usd_per_gpu_hour, mine.source, mine.as_of) == (3.2, "my contract", date(2026, 11, 1))
+    assert (mine.terms, mine.note) == (
+        "",
+        "H100 any form factor",
+    )  # of the newest row, not of the ones by count
+
+
+def test_of_several_rows_the_newest_is_laid_over(tmp_path: Path) -> None:
+    (tmp_path / "gpus.yaml").write_text((DATA / "gpus.yaml").read_text())
+    row = "  - {provider: a, gpu: l4, usd_per_gpu_hour: 1, kind: spot, source: s, as_of: %s, verified: read, note: %s}\n"
+    days = ("2026-01-01", "2026-03-01", "2026-02-01")
+    (tmp_path / "rentals.yaml").write_text("rentals:\n" + "".join(row % (day, f"of {day}") for day in days))
+    (tmp_path / "mine").write_text("rentals:\n  - {provider: a, gpu: l4, usd_per_gpu_hour: 2, kind: spot}\n")
+    catalog = load_catalog(today=TODAY, overlays=[tmp_path / "mine"], shipped_folder=tmp_path).catalog
+    assert catalog is not None
+    assert [(each.usd_per_gpu_hour, each.note) for each in catalog.rentals] == [(2.0, "of 2026-03-01")]
+
+
+def test_the_example_of_the_documentation_loads(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "prices.md").read_text()
+    catalog = good(tmp_path, page.partition("```yaml\n")[2].partition("```")[0])
+    assert catalog.rentals[-1].term_months == 12
+    assert catalog.defaults["colo_usd_per_kw_month"].value.high == 220
+    assert all(f"`{name}`" in page for name in SECTIONS)
+
+
+def test_offers_of_one_file_do_not_replace_each_other(tmp_path: Path) -> None:
+    row = "  - {provider: lambda, gpu: h100-sxm, usd_per_gpu_hour: %s, terms: %s}\n"
+    catalog = good(tmp_path, "rentals:\n" + row % (3.2, "8x") + row % (3.6, "1x"))
+    mine = [each for each in catalog.rentals if each.provider == "lambda" and each.gpu == "h100-sxm"]
+    assert [(each.usd_per_gpu_hour, each.terms) for each in mine] == [(3.2, "8x"), (3.6, "1x")]
 
 
 def test_another_kind_of_the_same_provider_stays(tmp_path: Path) -> None:
