@@ -68,10 +68,16 @@ class Page:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
 
-    def open(self, path: Path, *, width: int, height: int = 900, dark: bool = False, media: str = "screen") -> None:
+    def open(
+        self, path: Path, *, width: int, height: int = 900, dark: bool = False, media: str = "screen"
+    ) -> None:
         self.complaints, self.asked, self.seen = [], [], []
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
@@ -121,8 +127,18 @@ def chromium(profile: Path) -> Iterator[Page]:
     from_us, to_them = os.pipe()
     to_us, from_them = os.pipe()
     # The pipe's ends are file descriptors 3 and 4 of Chromium; a shell puts them there.
-    start = ("sh", "-c", f'exec "$@" 3<&{from_us} 4>&{from_them}', "sh", CHROMIUM, f"--user-data-dir={profile}", *FLAGS)
-    child = subprocess.Popen(start, pass_fds=(from_us, from_them), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    start = (
+        "sh",
+        "-c",
+        f'exec "$@" 3<&{from_us} 4>&{from_them}',
+        "sh",
+        CHROMIUM,
+        f"--user-data-dir={profile}",
+        *FLAGS,
+    )
+    child = subprocess.Popen(
+        start, pass_fds=(from_us, from_them), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     os.close(from_us)
     os.close(from_them)
     try:
