@@ -19,6 +19,7 @@ EARLIEST_S = 1_420_070_400
 """2015-01-01T00:00Z in Unix seconds. Source: our own bound: no LLM API is older; an earlier time is a misread unit."""
 _MS_FROM = 10**11  # Unix seconds reach it in the year 5138, Unix milliseconds did in 1973.
 _US_FROM = 10**14  # The same for milliseconds and microseconds.
+_DATE_DIGITS = 9  # More than a date without dashes has.
 _NUMBER_CHARS = 40  # Longer texts are no number of ours; int() itself refuses from 4,300 digits.
 _NAME_CHARS = 120  # Most of a model's name that is kept.
 
@@ -93,14 +94,13 @@ def moment_s(record: Record, names: Iterable[str]) -> float:
 
 def _iso_s(text: str, name: str) -> float:
     try:
+        # Thirteen digits are a date, any letter and a time to Python, and milliseconds to everybody else.
+        if text[:_DATE_DIGITS].isdecimal():
+            return _unix_s(float(text), name)
         found = datetime.fromisoformat(text)
         # A zone that moves the first or last day of the calendar leaves it: OverflowError.
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        pass
-    try:
-        return _unix_s(_number(text, name), name)
-    except Unusable:
         raise Unusable(f"{name} is no time that can be read") from None
 
 
