@@ -32,7 +32,11 @@ OVERFLOW = """
   const out = [...document.body.querySelectorAll('*')].filter(
     each => each.getBoundingClientRect().right > width + 1 && !scrolls(each.parentElement) && each.checkVisibility()
   );
+  const squeezed = [...document.querySelectorAll('p, li, td, tbody th, dd, caption, h1, h2, h3, summary')].filter(
+    each => each.textContent.trim().length > 12 && each.checkVisibility() && each.getBoundingClientRect().width < 60
+  );
   return {
+    squeezed: squeezed.slice(0, 5).map(each => each.tagName + ': ' + each.textContent.trim().slice(0, 60)),
     width, wanted: document.documentElement.scrollWidth,
     beyond: out.slice(0, 5).map(each => each.tagName + ': ' + each.textContent.slice(0, 60)),
   };
@@ -68,13 +72,19 @@ class Page:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
 
-    def open(self, path: Path, *, width: int, height: int = 900, dark: bool = False, media: str = "screen") -> None:
+    def open(
+        self, path: Path, *, width: int, height: int = 900, dark: bool = False, media: str = "screen"
+    ) -> None:
         self.complaints, self.asked, self.seen = [], [], []
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=path.as_uri())
         while "Page.loadEventFired" not in self.seen:
             self._next()
@@ -121,8 +131,18 @@ def chromium(profile: Path) -> Iterator[Page]:
     from_us, to_them = os.pipe()
     to_us, from_them = os.pipe()
     # The pipe's ends are file descriptors 3 and 4 of Chromium; a shell puts them there.
-    start = ("sh", "-c", f'exec "$@" 3<&{from_us} 4>&{from_them}', "sh", CHROMIUM, f"--user-data-dir={profile}", *FLAGS)
-    child = subprocess.Popen(start, pass_fds=(from_us, from_them), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    start = (
+        "sh",
+        "-c",
+        f'exec "$@" 3<&{from_us} 4>&{from_them}',
+        "sh",
+        CHROMIUM,
+        f"--user-data-dir={profile}",
+        *FLAGS,
+    )
+    child = subprocess.Popen(
+        start, pass_fds=(from_us, from_them), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     os.close(from_us)
     os.close(from_them)
     try:

@@ -57,6 +57,7 @@ _UNITS = {
     "p95": "p95",
     "api": "API",
 }
+_ASSUMED_KEYS = frozenset(("name", "low", "mid", "high", "asked", "source"))
 _UNIT_WORDS = frozenset(
     ("usd", "per", "fte", "ratio", "fraction", "months", "days", "hours", "kw", "w", "s", "ms", "gb")
 )
@@ -77,6 +78,17 @@ class Weak:
 
     text: str
     why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumed:
+    """One uncertain input as a row: what a plan's row does not say is empty."""
+
+    name: str
+    value: str
+    """Low / middle / high, or one value."""
+    who: str
+    source: str
 
 
 def words_of(name: str) -> str:
@@ -241,6 +253,23 @@ def _assumed(result: PlanResult) -> list[Head]:
             label="assumed", text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{told}"
         )
     ]
+
+
+def assumption(row: Mapping[str, str | float | bool]) -> Assumed:
+    """Return an assumption in words; keys that this does not know are added to the source."""
+    value = [_cell(row[key]) for key in ("low", "mid", "high") if key in row]
+    rest = ", ".join(_cell(value) for key, value in row.items() if key not in _ASSUMED_KEYS and value != "")
+    source = clean(str(row.get("source", "")))
+    return Assumed(
+        name=named(str(row.get("name", ""))),
+        value=value[0] if len(set(value)) == 1 else " / ".join(value),
+        who="you" if row.get("asked") else "catalog or default",
+        source=" ".join(filter(None, (source, f"({rest})" if rest else ""))),
+    )
+
+
+def _cell(value: str | float) -> str:
+    return clean(value) if isinstance(value, str) else plain_number(float(value))
 
 
 def verdict_answer(verdict: Verdict) -> str:

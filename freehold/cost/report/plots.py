@@ -30,10 +30,10 @@ from freehold.cost.report.rounding import amount, tokens
 from freehold.cost.report.svg import inlined
 from freehold.cost.result import Curve, Influence, Option, PlanResult
 
-_WIDTH_IN = 5.0
-_HEIGHT_IN = 2.6
+_WIDTH_IN = 4.6
+_HEIGHT_IN = 2.4
 _LEGEND_ROW_IN = 0.2
-"""A plot's size at 72 points an inch: 360 wide, so that it is not shrunk on a phone of 390 px. Source: our own choice."""
+"""A plot's size at 72 points an inch: 331 wide, so that it is not shrunk on a phone of 390 px. Source: our own choice."""
 _POINTS = 10.0
 """Size of the letters; the same in the page when it is not scaled."""
 _TORNADO_MOST = 8
@@ -136,8 +136,8 @@ def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot
             label = f"{cut(option_name(option), _NAME_MOST)} (today's)"
             axes.axhline(
                 option.usd_per_month.p50,
-                color=_MUTED,
-                linewidth=1,
+                color=_INK,
+                linewidth=1.4,
                 linestyle=":",
                 label=label if not index else "",
             )
@@ -236,7 +236,7 @@ def _stack(result: PlanResult) -> Plot | None:
         axes.margins(x=0.12)
         axes.xaxis.set_major_formatter(_money)
         axes.set_ylim(len(options) - 0.5, -0.85)
-        _dress(axes, x="USD a month, middle of each line", y="", legend_columns=4)
+        _dress(axes, x="USD a month, middle of each line", y="", legend_columns=3)
 
     plot = Plot(
         name="stack",
@@ -248,7 +248,10 @@ def _stack(result: PlanResult) -> Plot | None:
         ),
         table=Table(
             head=("option", *(words_of(line) for line in lines)),
-            rows=tuple((name, *map(amount, row)) for name, row in zip(names, parts, strict=True)),
+            rows=tuple(
+                (name, *(amount(part) if part else "" for part in row))
+                for name, row in zip(names, parts, strict=True)
+            ),
         ),
     )
     return _drawn(plot, draw)
