@@ -57,6 +57,8 @@ _UNITS = {
     "p95": "p95",
     "api": "API",
 }
+_BARE = frozenset(("ratio", "fraction"))
+"""Units that say nothing beside a number."""
 _ASSUMED_KEYS = frozenset(("name", "low", "mid", "high", "asked", "source"))
 _UNIT_WORDS = frozenset(
     ("usd", "per", "fte", "ratio", "fraction", "months", "days", "hours", "kw", "w", "s", "ms", "gb")
@@ -332,7 +334,7 @@ def payback(each: BreakEven) -> str:
 
 def influence_values(each: Influence) -> str:
     """Return an input's range with its unit: `0.1-0.5 FTE`."""
-    unit = clean(each.unit)
+    unit = "" if each.unit in _BARE else words_of(each.unit)
     return f"{plain_number(each.low_value)}{DASH}{plain_number(each.high_value)}{' ' if unit else ''}{unit}"
 
 

@@ -86,8 +86,8 @@ def plots(result: PlanResult) -> tuple[Plot, ...]:
 
 
 def _break_even(result: PlanResult) -> Plot | None:
-    curves = _usable(result.curves)
-    if not curves:
+    curves = [curve for curve in _usable(result.curves) if all(x > 0 and y > 0 for x, y in _points(curve))]
+    if not curves:  # what is 0 has no place on a logarithmic axis
         return None
     names, colours = names_by_id(result), _colours(result)
     now = result.summary.get("tokens_per_month")

@@ -79,12 +79,16 @@ def print_command(command: str, console: Console) -> None:
         console.print(Text(_ascii(text) if console.options.ascii_only else text), soft_wrap=True)
 
 
+Row = tuple[str, str]
+"""A label and its text."""
+
+
 def heading(text: str, note: str = "") -> Text:
     """Return a section's title with a dim remark behind it."""
     return Text.assemble((text, "bold"), ("  " + note if note else "", "dim"))
 
 
-def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+def pairs(rows: Iterable[Row]) -> Table:
     """Return labels and texts in two columns; texts wrap beside their label."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
