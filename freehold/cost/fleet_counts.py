@@ -1,0 +1,70 @@
+"""How many GPUs and nodes a fleet comes to in each draw: a GPU that turns out slower than hoped needs more company.
+
+The performance of a kind of GPU is one draw for all its options. A fleet that turns out faster than planned is not
+sent back: it stays as planned. What anything costs is not known here.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from freehold.cost.draw import Sampler, Vector
+from freehold.sizing.answer import Fleet
+
+ROUNDING = 1e-4
+"""A replica more is not bought for less than this part of one. Source: above single precision's error, below any margin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Whole numbers, one per draw. `gpus` and `nodes` include the spare ones."""
+
+    replicas: Vector
+    gpus: Vector
+    spare_gpus: Vector
+    nodes: Vector
+    serving_nodes: Vector
+
+    @property
+    def spare_part(self) -> Vector:
+        """Return the spare GPUs' part of all, 0 to below 1."""
+        return self.spare_gpus / self.gpus
+
+
+def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: bool = False) -> Counts:
+    """Return the counts at `scale` times the traffic that the fleet was sized for.
+
+    `cold_spare` adds a node if the fleet has no spare: where nothing else answers while a node is repaired.
+    """
+    ask = fleet.sized.ask
+    replicas = replicas_of(fleet, draws, scale=scale)
+    unit, node = _unit(fleet), max(-(-fleet.gpus // fleet.nodes), ask.gpus_per_node)
+    spare_gpus = fleet.spare_replicas * ask.gpus
+    gpus = np.ceil((replicas * ask.gpus + spare_gpus) / unit) * unit
+    cold = cold_spare and fleet.spare_replicas == 0
+    cold_gpus = -(-fleet.gpus // fleet.nodes) if cold else 0
+    nodes = np.ceil(gpus / node)
+    if scale >= 1:
+        gpus, nodes = np.maximum(gpus, fleet.gpus), np.maximum(nodes, fleet.nodes)
+    return Counts(
+        replicas=replicas,
+        gpus=gpus + cold_gpus,
+        spare_gpus=np.array([spare_gpus + cold_gpus], dtype=np.float32),
+        nodes=nodes + cold,
+        serving_nodes=nodes,
+    )
+
+
+def replicas_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
+    """Return the serving replicas: those planned, or as many as the peak takes at the performance drawn."""
+    capacity = draws.take(f"{fleet.sized.ask.gpu.id}:tokens_per_s", fleet.capacity_tokens_per_s)
+    each = capacity / fleet.replicas
+    needed = np.ceil(fleet.peak_tokens_per_s * scale / each - ROUNDING)
+    return np.maximum(needed, max(1, math.ceil(fleet.replicas * scale - ROUNDING)))
+
+
+def _unit(fleet: Fleet) -> int:
+    """Return in which steps GPUs are added: replicas, or whole nodes where the fleet was rounded up to them."""
+    exact = (fleet.replicas + fleet.spare_replicas) * fleet.sized.ask.gpus
+    return fleet.sized.ask.gpus if exact == fleet.gpus else max(1, fleet.gpus // fleet.nodes)
