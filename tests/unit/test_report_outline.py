@@ -11,6 +11,7 @@ from plan_samples import (
     API_ID,
     BUY_ID,
     RENT_ID,
+    around,
     crowded,
     lacking,
     never,
@@ -46,7 +47,7 @@ def test_an_incomplete_option_is_never_in_the_table_but_is_told():
     found = replace(base, options=(cheap, *base.options))
     assert "cheap" not in ids(outline.shortlist(found))
     assert (
-        "rent 1 \N{MULTIPLICATION SIGN} h100-sxm, cheap, on-demand (no price for gpu_rental)"
+        "rent 1 \N{MULTIPLICATION SIGN} h100-sxm, cheap, on-demand (lacking: gpu_rental)"
         in outline.incomplete_text(found)
     )
     assert outline.month_cost(cheap).startswith("at least ")
@@ -59,7 +60,7 @@ def test_many_incomplete_ones_are_counted():
 
 
 def test_a_kind_without_a_price_is_said():
-    assert outline.no_options_of(no_rentals()) == ("No rental has a price: this kind is not compared.",)
+    assert outline.no_options_of(no_rentals()) == ("No rental can win: none has all its prices and lasts.",)
     assert len(outline.no_options_of(only_incomplete())) == 3
     assert outline.no_options_of(plan()) == ()
 
@@ -101,7 +102,9 @@ def test_break_evens_against_todays_api_come_first():
 def test_a_break_even_that_never_comes_says_so():
     each = never().break_even[0]
     text = outline.break_even_text(each, {RENT_ID: "R", API_ID: "A"})
-    assert text == "R against A: cheaper at no traffic that it can carry. Cheaper today in 4% of the draws."
+    assert (
+        text == "R against A: no break-even at a traffic that it can carry. Cheaper today in 4% of the draws."
+    )
 
 
 def test_a_break_even_has_tokens_use_and_payback():
@@ -162,3 +165,48 @@ def test_cutting_ends_at_a_word():
     assert cut("one two three", 20) == "one two three"
     assert cut("one two three four", 12) == "one two…"
     assert len(cut("x" * 50, 12)) == 12
+
+
+def test_what_is_only_listed_is_counted_and_takes_no_place():
+    base = plan()
+    spot = replace(owned("rent", "spot", 100.0), id="spot", can_win=False, warnings=("can be taken back",))
+    found = replace(base, options=(spot, *base.options))
+    assert "spot" not in ids(outline.shortlist(found))
+    assert outline.shortlist(found) == outline.shortlist(base)
+    assert "1 are only listed and cannot win" in outline.left_out(found)
+    assert len(outline.no_options_of(replace(base, options=(spot,)))) == 3
+
+
+def test_warnings_are_footnotes_told_once():
+    first = replace(owned("rent", "a", 1.0), warnings=("slow", "far\n away"))
+    second = replace(owned("rent", "b", 1.0), warnings=("far away",))
+    third = owned("rent", "c", 1.0)
+    notes = outline.footnotes((first, second, third))
+    assert notes == ("slow", "far away")
+    assert [outline.marks(each, notes) for each in (first, second, third)] == [" [1][2]", " [2]", ""]
+
+
+def test_a_break_even_beyond_the_capacity_says_what_it_would_take():
+    each = replace(plan().break_even[1], tokens_per_month=None, utilisation=around(1.6), payback_month=None)
+    text = outline.break_even_text(each, {})
+    assert "no break-even at a traffic that it can carry, which would be 160% (136%" in text
+
+
+def test_empty_and_zero_entries_of_the_summary_are_not_shown():
+    found = outline.head(
+        replace(
+            plan(),
+            summary={
+                "model": "",
+                "tokens_per_month": 0.0,
+                "growth_per_month": 0.0,
+                "draws": 100000,
+                "seed": 1,
+            },
+        )
+    )
+    assert [(line.label, line.text) for line in found[:2]] == [
+        ("traffic", "0 tokens a month"),
+        ("draws", "100,000, seed 1"),
+    ]
+    assert len(found) == 3

@@ -42,8 +42,9 @@ def test_a_number_that_must_be_one_is_refused_if_it_is_none():
         to_jsonable(replace(plan(), verdict=verdict))
 
 
-def test_numbers_of_numpy_become_json():
-    verdict = replace(plan().verdict, confidence=np.float64(0.5))
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_numbers_of_numpy_become_json(kind: type[np.floating]):
+    verdict = replace(plan().verdict, confidence=kind(0.5))
     assert json.dumps(to_jsonable(replace(plan(), verdict=verdict))["verdict"]["confidence"]) == "0.5"
 
 

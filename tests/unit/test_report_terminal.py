@@ -60,7 +60,7 @@ def test_the_verdict_stands_last_with_its_command():
     after = "\n".join(lines[answer:])
     assert "93% of the draws" in after
     assert plan().verdict.headline in after
-    assert "traffic above 1.31B tokens a month: rent" in after
+    assert "traffic above 1.31B tokens a month: then rent" in after
 
 
 def test_the_sections_come_in_their_order():

@@ -82,6 +82,7 @@ def _option(option: Option, result: PlanResult) -> Mapping[str, object]:
         "use": outline.use(option),
         "today": option.paid_today,
         "advised": option.id == result.verdict.option,
+        "listed": not option.can_win and not option.incomplete,
         "lacks": ", ".join(map(clean, option.incomplete)),
         "warnings": [clean(text) for text in option.warnings],
     }

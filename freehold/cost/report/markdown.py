@@ -70,8 +70,11 @@ def _head(result: PlanResult) -> str:
 
 
 def _options(result: PlanResult) -> str:
-    rows = [_option_row(option, result) for option in outline.shortlist(result)]
-    rest = (outline.incomplete_text(result), outline.left_out(result), *outline.no_options_of(result))
+    shown = outline.shortlist(result)
+    notes = outline.footnotes(shown)
+    rows = [_option_row(option, result, notes) for option in shown]
+    rest = [f"[{number}] {text}" for number, text in enumerate(notes, start=1)]
+    rest += [outline.left_out(result), outline.incomplete_text(result), *outline.no_options_of(result)]
     heads = ("option", "USD a month", "USD per million tokens", "capacity used")
     parts = (
         "## Options",
@@ -81,7 +84,7 @@ def _options(result: PlanResult) -> str:
     return "\n\n".join((*(parts if rows else parts[:1]), *(escaped(text) for text in rest if text)))
 
 
-def _option_row(option: Option, result: PlanResult) -> tuple[str, ...]:
+def _option_row(option: Option, result: PlanResult, notes: Sequence[str]) -> tuple[str, ...]:
     marks = [
         word
         for word, holds in (
@@ -90,7 +93,11 @@ def _option_row(option: Option, result: PlanResult) -> tuple[str, ...]:
         )
         if holds
     ]
-    name = outline.option_name(option) + (f" [{', '.join(marks)}]" if marks else "")
+    name = (
+        outline.option_name(option)
+        + (f" ({', '.join(marks)})" if marks else "")
+        + outline.marks(option, notes)
+    )
     return (name, outline.month_cost(option), outline.million_cost(option), outline.use(option))
 
 

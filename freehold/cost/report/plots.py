@@ -30,16 +30,15 @@ from freehold.cost.report.rounding import amount, tokens
 from freehold.cost.report.svg import inlined
 from freehold.cost.result import Curve, Influence, Option, PlanResult
 
+# All of these are our own choice. A plot is 331 points wide, so that it is not shrunk on a phone of 390 px; its letters
+# are then those of the page. What is counted is what can still be told apart: of cost lines the rest is `other`.
 _WIDTH_IN = 4.6
 _HEIGHT_IN = 2.4
 _LEGEND_ROW_IN = 0.2
-"""A plot's size at 72 points an inch: 331 wide, so that it is not shrunk on a phone of 390 px. Source: our own choice."""
 _POINTS = 10.0
-"""Size of the letters; the same in the page when it is not scaled."""
 _TORNADO_MOST = 8
 _CURVES_MOST = 5
 _LINES_MOST = 7
-"""Cost lines told apart in the stack; the rest is `other`. More colours cannot be told apart."""
 _NAME_MOST = 40
 _INK, _MUTED, _GRID, _PAPER = "#010203", "#010204", "#010205", "#010206"
 """Stand-ins that are replaced by the page's colours: nobody else writes these."""

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from dataclasses import fields, is_dataclass
+from numbers import Integral
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -46,7 +47,9 @@ def _plain(value: Any, *, holed: bool = False) -> Any:
         return {key: _plain(each, holed=holed) for key, each in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(each, holed=holed) for each in value]
-    return _number(value, holed=holed) if isinstance(value, float) else value
+    if value is None or isinstance(value, str | bool):
+        return value
+    return int(value) if isinstance(value, Integral) else _number(float(value), holed=holed)
 
 
 def _number(value: float, *, holed: bool) -> float | None:

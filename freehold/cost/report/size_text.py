@@ -16,7 +16,7 @@ from freehold.cost.report.terminal import Row, heading, pairs, points, print_par
 from freehold.sizing.answer import Fleet, Reason, Sized
 
 
-def show_sized(sized: Sized, fleet: Fleet | None, console: Console) -> None:
+def show_sized(sized: Sized, fleet: Fleet | None = None, console: Console | None = None) -> None:
     """Print what one replica holds and does, and, if a traffic was told, the fleet that carries it."""
     parts: list[RenderableType] = [heading("Size", _asked(sized)), _answer(sized), pairs(_memory(sized))]
     if sized.fits and sized.concurrency:
@@ -29,7 +29,7 @@ def show_sized(sized: Sized, fleet: Fleet | None, console: Console) -> None:
             heading("Fleet", f"{rounding.tokens(fleet.peak_tokens_per_s)} tokens/s at the peak"),
         ]
         parts += [pairs(_fleet(fleet)), *_reasons(fleet.reasons)]
-    print_parts(parts, console)
+    print_parts(parts, console or Console())
 
 
 def _asked(sized: Sized) -> str:
