@@ -97,9 +97,7 @@ class Assumed:
 
 def words_of(name: str) -> str:
     """Return a name with underscores as words: `power_usd_per_kwh` is `power USD per kWh`."""
-    return " ".join(
-        _UNITS.get(word, word) for word in clean(name).replace("_", " ").replace("-", " ").split()
-    )
+    return " ".join(_UNITS.get(word, word) for word in clean(name).replace("_", " ").split())
 
 
 def topic(name: str) -> str:
