@@ -50,10 +50,26 @@ def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: b
     return Counts(
         replicas=replicas,
         gpus=gpus + cold_gpus,
-        spare_gpus=np.array([spare_gpus + cold_gpus], dtype=np.float32),
+        spare_gpus=_one(spare_gpus + cold_gpus),
         nodes=nodes + cold,
         serving_nodes=nodes,
     )
+
+
+def counts_as_they_stand(fleet: Fleet) -> Counts:
+    """Return the counts of machines that are there already, whatever they turn out to do."""
+    nodes, spare = _one(fleet.nodes), _one(fleet.spare_replicas * fleet.sized.ask.gpus)
+    return Counts(
+        replicas=_one(fleet.replicas),
+        gpus=_one(fleet.gpus),
+        spare_gpus=spare,
+        nodes=nodes,
+        serving_nodes=nodes,
+    )
+
+
+def _one(count: int) -> Vector:
+    return np.array([count], dtype=np.float32)
 
 
 def replicas_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
