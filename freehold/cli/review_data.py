@@ -4,10 +4,10 @@ It only reads: the ledger file, what still lies in the spool, and the files that
 never nought. It judges nothing: that is `freehold/cost`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from freehold.cli.review_files import Incident, Watts, down_h, read_incidents, read_watts
+from freehold.cli.review_files import Incident, Watts, down_node_hours, read_incidents, read_watts
 from freehold.cli.usage import read_books
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
@@ -20,6 +20,7 @@ from freehold.ledger.journal import Span
 from freehold.ledger.rollup import Tally
 from freehold.sizing.traffic import Traffic
 
+_MOST = 0.95  # Of the hours: a part that is missing beyond this is worth a sentence.
 _US = 1_000_000  # Microseconds in a second.
 
 
@@ -53,9 +54,14 @@ class MeasuredPeriod:
     """None: nobody measured."""
     incidents: tuple[Incident, ...] | None = None
     """Of the period; None: nobody kept a list."""
-    down_h: float | None = None
-    """Hours in at least one incident."""
+    down_node_hours: float | None = None
+    """Hours that nodes were out by these incidents, summed over the nodes; None: nobody kept a list."""
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def days(self) -> float:
+        """Return how long the period is."""
+        return self.hours / 24
 
     @property
     def hours(self) -> float:
@@ -84,7 +90,7 @@ def measured_period(
     return MeasuredPeriod(
         since_s=began_s,
         until_s=until_s,
-        traffic=traffic_of(gathered, "Freehold's own ledger") if gathered.total.tokens else None,
+        traffic=_traffic(gathered, watts, (until_s - began_s) / HOUR_S),
         requests=sum(tally.requests for tally in tallies),
         failed=sum(tally.failed for tally in tallies),
         interrupted=sum(tally.interrupted for tally in tallies),
@@ -92,7 +98,7 @@ def measured_period(
         tokens_by_endpoint=_by_endpoint(tallies),
         watts=watts,
         incidents=incidents,
-        down_h=None if incidents is None else down_h(incidents, began_s, until_s),
+        down_node_hours=None if incidents is None else down_node_hours(incidents, began_s, until_s),
         problems=tuple(problems),
     )
 
@@ -124,6 +130,21 @@ def _gathered(tallies: list[Tally], began_s: float, until_s: float) -> Gathered:
     gathered.first_s, gathered.last_s = began_s, until_s
     gathered.end_file()
     return gathered
+
+
+def _traffic(gathered: Gathered, watts: Watts | None, hours: float) -> Traffic | None:
+    """Return the period's traffic; what was assumed of the watts stands with what was assumed of the tokens."""
+    if not gathered.total.tokens:
+        return None
+    traffic = traffic_of(gathered, "Freehold's own ledger")
+    if watts is None:
+        return traffic
+    said = [*watts.notes]
+    if watts.covered_h < _MOST * hours:
+        said.append(
+            f"Watts were measured for {watts.covered_h:,.0f} of {hours:,.0f} hours: the rest is assumed to be like them."
+        )
+    return replace(traffic, assumed=(*traffic.assumed, *said))
 
 
 def _by_endpoint(tallies: list[Tally]) -> tuple[tuple[str, int], ...]:

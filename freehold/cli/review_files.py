@@ -2,7 +2,7 @@
 
 Watts come as CSV (`time,watts`; columns such as node and gpu tell series apart) or as what Prometheus answers to `query_range`
 (source: prometheus.io, HTTP API, "Range queries": `data.resultType` matrix, samples `[unix seconds, "value"]`). Incidents
-come as a JSON list of `{"start", "end", "what"}`. Nothing is estimated: time without samples is not covered.
+come as a JSON list of `{"start", "end", "what", "node"}`, the node if there are several. Nothing is estimated: time without samples is not covered.
 """
 
 import contextlib
@@ -60,6 +60,8 @@ class Incident:
     start_s: float
     end_s: float
     what: str
+    node: str = ""
+    """Which node was out; those that do not say are taken for one."""
 
 
 def read_watts(path: Path, since_s: float, until_s: float) -> Watts | Problem:
@@ -105,9 +107,12 @@ def read_incidents(path: Path, until_s: float) -> tuple[list[Incident], list[Pro
     return sorted(incidents, key=lambda each: each.start_s), problems[:_PROBLEMS_MOST]
 
 
-def down_h(incidents: Iterable[Incident], since_s: float, until_s: float) -> float:
-    """Return how many hours of that time lie in at least one incident."""
-    return Spans((each.start_s, each.end_s) for each in incidents).within(since_s, until_s).total_s() / HOUR_S
+def down_node_hours(incidents: Iterable[Incident], since_s: float, until_s: float) -> float:
+    """Return how many hours of that time nodes were out, summed over the nodes; on one node overlaps count once."""
+    by_node: dict[str, Spans] = defaultdict(Spans)
+    for each in incidents:
+        by_node[each.node].add(each.start_s, each.end_s)
+    return sum(spans.within(since_s, until_s).total_s() for spans in by_node.values()) / HOUR_S
 
 
 def _incident(value: Any, until_s: float) -> Incident:
@@ -121,7 +126,10 @@ def _incident(value: Any, until_s: float) -> Incident:
     what = value.get("what")
     if type(what) is not str or not what.strip():
         raise Unusable("does not say what it was")
-    return Incident(start_s=start_s, end_s=end_s, what=what.strip())
+    node = value.get("node", "")
+    if type(node) is not str:
+        raise Unusable("has a node that is no name")
+    return Incident(start_s=start_s, end_s=end_s, what=what.strip(), node=node)
 
 
 def _samples(path: Path) -> tuple[Samples, int]:

@@ -62,7 +62,7 @@ def test_nothing_recorded_is_unknown_and_no_nought(state: Path):
     assert found.traffic is None
     assert found.watts is None
     assert found.incidents is None
-    assert found.down_h is None
+    assert found.down_node_hours is None
     assert found.problems == ()
 
 
@@ -121,10 +121,12 @@ def test_watts_and_incidents_stand_beside_it(state: Path, tmp_path: Path):
     found = review(state, MeasuredFiles(watts=watts, incidents=incidents))
     assert found.problems == ()
     assert found.watts is not None
-    assert (found.watts.mean_w, found.watts.covered_h) == (650, 24)
+    assert (found.watts.mean_w, found.watts.covered_h, found.days) == (650, 24, 1)
+    assert found.traffic is not None
+    assert "Watts" not in " ".join(found.traffic.assumed)
     assert found.incidents is not None
     assert [each.what for each in found.incidents] == ["reaches in"]
-    assert found.down_h == 0.5
+    assert found.down_node_hours == 0.5
 
 
 def test_all_problems_come_at_once(state: Path, tmp_path: Path):
@@ -135,3 +137,15 @@ def test_all_problems_come_at_once(state: Path, tmp_path: Path):
     assert [problem.where for problem in found.problems] == [str(state), str(tmp_path / "none"), f"{bad}[0]"]
     assert found.traffic is None
     assert found.incidents is None
+
+
+def test_watts_of_a_part_of_the_time_are_said(state: Path, tmp_path: Path):
+    write(state, record(1, OCT_1_S - 100), record(2, OCT_1_S + 600))
+    watts = tmp_path / "watts.csv"
+    watts.write_text("time,watts\n" + "".join(f"{OCT_1_S + at},650\n" for at in range(0, 43_200, 240)))
+    found = review(state, MeasuredFiles(watts=watts))
+    assert found.traffic is not None
+    assert (
+        found.traffic.assumed[-1]
+        == "Watts were measured for 12 of 24 hours: the rest is assumed to be like them."
+    )

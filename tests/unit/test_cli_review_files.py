@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from freehold.cli.review_files import Incident, Watts, down_h, read_incidents, read_watts
+from freehold.cli.review_files import Incident, Watts, down_node_hours, read_incidents, read_watts
 from freehold.core.problems import Problem
 
 START_S = 1_790_812_800.0  # 2026-10-01T00:00Z
@@ -113,7 +113,13 @@ def test_incidents_are_read_and_their_time_is_united(write: Write):
     assert problems == []
     assert [each.what for each in found] == ["card lost", "disk", "still on"]
     assert found[2] == Incident(start_s=START_S + 7000, end_s=END_S, what="still on")
-    assert down_h(found, START_S, END_S) == pytest.approx((3600 + 200) / 3600)
+    assert down_node_hours(found, START_S, END_S) == pytest.approx((3600 + 200) / 3600)
+
+
+def test_nodes_that_are_out_at_once_are_added():
+    both = [Incident(start_s=START_S + at, end_s=START_S + at + 3600, what="x", node=node)
+            for at, node in ((0, "a"), (0, "a"), (1800, "a"), (0, "b"), (7200, "b"))]  # fmt: skip
+    assert down_node_hours(both, START_S, END_S) == pytest.approx(1.5 + 1)
 
 
 def test_all_that_is_wrong_with_incidents_is_said_at_once(write: Write):
@@ -122,11 +128,12 @@ def test_all_that_is_wrong_with_incidents_is_said_at_once(write: Write):
         {"start": "x"},
         {"start": 1.79e9, "end": 1.78e9, "what": "x"},
         {"start": 1.79e9, "end": 1.791e9, "what": " "},
+        {"start": 1.79e9, "end": 1.791e9, "what": "x", "node": 3},
     ]
     path = write(json.dumps(listed))
     _, problems = read_incidents(path, END_S)
-    assert [problem.where for problem in problems] == [f"{path}[{index}]" for index in range(4)]
-    assert [problem.message.split()[0] for problem in problems] == ["is", "start", "ends", "does"]
+    assert [problem.where for problem in problems] == [f"{path}[{index}]" for index in range(5)]
+    assert [problem.message.split()[0] for problem in problems] == ["is", "start", "ends", "does", "has"]
     assert "no list of incidents" in read_incidents(write("{}"), END_S)[1][0].message
     assert "no JSON" in read_incidents(write("[1,"), END_S)[1][0].message
 
