@@ -3,7 +3,7 @@
 Names that the catalog does not know are problems, all of them at once. Nothing is priced here.
 """
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import date
 
 from freehold.catalog import look
@@ -16,7 +16,8 @@ from freehold.core.spread import Spread
 from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
 from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
 from freehold.sizing.answer import Fleet, Slo
-from freehold.sizing.choose import candidates
+from freehold.sizing.choose import Among, candidates
+from freehold.sizing.fleet import Plan
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.traffic import Traffic
 
@@ -99,15 +100,14 @@ def _spread_out(catalog: Catalog) -> list[ApiPrice]:
 def _fleets(
     ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, gpus: tuple[str, ...]
 ) -> list[Fleet]:
-    found = candidates(
-        shape,
-        replace(traffic, peak_over_mean=traffic.peak_over_mean),
-        Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s),
-        catalog,
+    slo = Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s)
+    among = Among(
         gpus=gpus,
-        quants=ask.quants or None,
-        engines=(ask.engine,) if ask.engine else None,
-        spares=ask.spares or 0,
+        quants=ask.quants,  # type: ignore[arg-type] # checked against QUANTS
+        engines=(ask.engine,) if ask.engine else (),  # type: ignore[arg-type] # checked against ENGINES
+    )
+    found = candidates(
+        shape, traffic, plan=Plan(slo=slo, spares=ask.spares or 0), catalog=catalog, among=among
     )
     return list(found)
 

@@ -87,5 +87,5 @@ class PlanInputs:
     seed: int = 1
     fallback_api: bool = True
     """Whether an API answers while owned hardware is down; else spares are needed."""
-    quotes: dict[str, float] = field(default_factory=dict)
+    quotes: dict[str, Spread] = field(default_factory=dict)
     """What the user was quoted, by what: `rental_usd_per_gpu_hour`, `node_usd`."""

@@ -30,16 +30,15 @@ from freehold.cost.report.rounding import amount, tokens
 from freehold.cost.report.svg import inlined
 from freehold.cost.result import Curve, Influence, Option, PlanResult
 
-_WIDTH_IN = 5.0
-_HEIGHT_IN = 2.6
+# All of these are our own choice. A plot is 331 points wide, so that it is not shrunk on a phone of 390 px; its letters
+# are then those of the page. What is counted is what can still be told apart: of cost lines the rest is `other`.
+_WIDTH_IN = 4.6
+_HEIGHT_IN = 2.4
 _LEGEND_ROW_IN = 0.2
-"""A plot's size at 72 points an inch: 360 wide, so that it is not shrunk on a phone of 390 px. Source: our own choice."""
 _POINTS = 10.0
-"""Size of the letters; the same in the page when it is not scaled."""
 _TORNADO_MOST = 8
 _CURVES_MOST = 5
 _LINES_MOST = 7
-"""Cost lines told apart in the stack; the rest is `other`. More colours cannot be told apart."""
 _NAME_MOST = 40
 _INK, _MUTED, _GRID, _PAPER = "#010203", "#010204", "#010205", "#010206"
 """Stand-ins that are replaced by the page's colours: nobody else writes these."""
@@ -86,8 +85,8 @@ def plots(result: PlanResult) -> tuple[Plot, ...]:
 
 
 def _break_even(result: PlanResult) -> Plot | None:
-    curves = _usable(result.curves)
-    if not curves:
+    curves = [curve for curve in _usable(result.curves) if all(x > 0 and y > 0 for x, y in _points(curve))]
+    if not curves:  # what is 0 has no place on a logarithmic axis
         return None
     names, colours = names_by_id(result), _colours(result)
     now = result.summary.get("tokens_per_month")
@@ -136,8 +135,8 @@ def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot
             label = f"{cut(option_name(option), _NAME_MOST)} (today's)"
             axes.axhline(
                 option.usd_per_month.p50,
-                color=_MUTED,
-                linewidth=1,
+                color=_INK,
+                linewidth=1.4,
                 linestyle=":",
                 label=label if not index else "",
             )
@@ -236,7 +235,7 @@ def _stack(result: PlanResult) -> Plot | None:
         axes.margins(x=0.12)
         axes.xaxis.set_major_formatter(_money)
         axes.set_ylim(len(options) - 0.5, -0.85)
-        _dress(axes, x="USD a month, middle of each line", y="", legend_columns=4)
+        _dress(axes, x="USD a month, middle of each line", y="", legend_columns=3)
 
     plot = Plot(
         name="stack",
@@ -248,7 +247,10 @@ def _stack(result: PlanResult) -> Plot | None:
         ),
         table=Table(
             head=("option", *(words_of(line) for line in lines)),
-            rows=tuple((name, *map(amount, row)) for name, row in zip(names, parts, strict=True)),
+            rows=tuple(
+                (name, *(amount(part) if part else "" for part in row))
+                for name, row in zip(names, parts, strict=True)
+            ),
         ),
     )
     return _drawn(plot, draw)

@@ -20,17 +20,15 @@ from freehold.cost.report.rounding import DASH, TIMES, bound
 from freehold.cost.result import Option, PlanResult
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
+# All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.
 _RULES_MOST = 14
-"""Rows of rules; our own choice, so that the whole stays within some 110 lines."""
 _NOTES_MOST = 5
 _COMPUTED_MOST = 230
-"""Characters of a rule's figures: three lines in its column."""
 _TORNADO_MOST = 6
-"""Inputs shown; the seventh moves nothing much."""
-_OPTION_HEADS = ("option", "USD a month", "USD per M tokens", "used")
+_NAME_MOST = 120
 _NAME_LEAST = 24
 """Columns that an option's name needs beside its numbers; with less, each option is a block of lines."""
-_NAME_MOST = 120
+_OPTION_HEADS = ("option", "USD a month", "USD per M tokens", "used")
 _WORD_STYLES = {"holds": "green", "does not hold": "red", "depends": "yellow", "unknown": "dim"}
 
 
@@ -56,8 +54,9 @@ def _ascii(text: str) -> str:
     return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
-def show(result: PlanResult, console: Console) -> None:
-    """Print a plan: some 60 to 110 lines. Needs 60 columns or more to read well."""
+def show(result: PlanResult, console: Console | None = None) -> None:
+    """Print a plan to a console (standard output): some 60 to 110 lines. Needs 60 columns or more to read well."""
+    console = console or Console()
     parts: list[RenderableType] = []
     for section in _SECTIONS:
         found = section(result, console)
@@ -79,12 +78,16 @@ def print_command(command: str, console: Console) -> None:
         console.print(Text(_ascii(text) if console.options.ascii_only else text), soft_wrap=True)
 
 
+Row = tuple[str, str]
+"""A label and its text."""
+
+
 def heading(text: str, note: str = "") -> Text:
     """Return a section's title with a dim remark behind it."""
     return Text.assemble((text, "bold"), ("  " + note if note else "", "dim"))
 
 
-def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+def pairs(rows: Iterable[Row]) -> Table:
     """Return labels and texts in two columns; texts wrap beside their label."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
@@ -128,21 +131,24 @@ def _head(result: PlanResult, _: Console) -> RenderableType:
 
 def _options(result: PlanResult, console: Console) -> RenderableType:
     shown = outline.shortlist(result)
+    notes = outline.footnotes(shown)
     rows = [
-        (_name(each), outline.month_cost(each), outline.million_cost(each), outline.use(each))
+        (_name(each, notes), outline.month_cost(each), outline.million_cost(each), outline.use(each))
         for each in shown
     ]
     styles = ["bold" if each.id == result.verdict.option else "" for each in shown]
     numbers = sum(max(map(len, column)) + 2 for column in list(zip(_OPTION_HEADS, *rows, strict=True))[1:])
     fits = console.width - numbers >= _NAME_LEAST
-    rest = (outline.incomplete_text(result), outline.left_out(result), *outline.no_options_of(result))
+    rest = [f"[{number}] {text}" for number, text in enumerate(notes, start=1)]
+    rest += [outline.left_out(result), outline.incomplete_text(result), *outline.no_options_of(result)]
     title = heading("Options", "middle (10th-90th percentile); used: served over capacity within the SLO")
     body = [(_option_table if fits else _option_blocks)(rows, styles)] if rows else []
     return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
 
 
-def _name(option: Option) -> str:
-    return cut(outline.option_name(option), _NAME_MOST) + (" (today's)" if option.paid_today else "")
+def _name(option: Option, notes: Sequence[str]) -> str:
+    today = " (today's)" if option.paid_today else ""
+    return cut(outline.option_name(option), _NAME_MOST) + today + outline.marks(option, notes)
 
 
 def _option_table(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:

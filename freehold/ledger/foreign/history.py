@@ -58,7 +58,8 @@ def traffic_of(gathered: Gathered, source: str) -> Traffic:
 
 def overlap_h(gathered: Gathered) -> float:
     """Return for how many hours both days and hours were given, which counts them twice."""
-    return sum(gathered.coarse.within(*span).total_s() for span in gathered.fine.united()) / HOUR_S
+    either = Spans([*gathered.fine.united(), *gathered.coarse.united()])
+    return (gathered.fine.total_s() + gathered.coarse.total_s() - either.total_s()) / HOUR_S
 
 
 def _covered(gathered: Gathered) -> tuple[Spans, list[Span]]:
