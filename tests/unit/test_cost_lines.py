@@ -195,7 +195,7 @@ def test_a_gpu_that_turns_out_slower_gets_company_and_a_faster_one_is_kept():
     counted: Callable[[str], float] = lambda end: float(  # noqa: E731
         replace(case, draws=Middle(ends={"h100-sxm:tokens_per_s": end})).counts.gpus[0]  # type: ignore[dict-item]
     )
-    assert (counted("low"), counted("mid"), counted("high")) == (12, 8, 8)
+    assert (counted("low"), counted("mid"), counted("high")) == (16, 8, 8)
 
 
 def test_all_options_of_a_gpu_share_its_performance():
