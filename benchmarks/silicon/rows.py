@@ -14,7 +14,7 @@ from pathlib import Path
 from freehold.catalog.facts import Catalog
 from freehold.sizing.answer import Engine, Quant, SizeAsk
 from freehold.sizing.from_catalog import shape_of
-from freehold.sizing.roofline import flops_per_s
+from freehold.sizing.memory import visible_bytes, weights_bytes
 from freehold.sizing.shape import ModelShape
 
 PACKAGE = "aiconfigurator_core"
@@ -57,6 +57,8 @@ class Row:
     output_tokens_per_s: float
     ttft_s: float
     itl_s: float
+    sweep: bool
+    """Whether it is of the public nightly sweep, which sends ten prompts per client, all clients starting together."""
     aside: str
     """Why it is set aside; empty: it counts."""
 
@@ -75,7 +77,9 @@ def read_rows(path: Path, catalog: Catalog) -> tuple[list[Row], Counter[str]]:
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     left_out = Counter(_no_words_for(line) for line in lines if _no_words_for(line))
-    rows = [_row(line, catalog) for line in lines if not _no_words_for(line)]
+    said = [_row(line, catalog) for line in lines if not _no_words_for(line)]
+    rows = [row for row in said if _names_enough(row.ask)]
+    left_out["fewer GPUs named than the weights need"] = len(said) - len(rows)
     impossible = {row.group for row in rows if _work_part(row) > FASTEST_PART}
     return [_set_aside(row, impossible) for row in rows], left_out
 
@@ -90,6 +94,10 @@ def _no_words_for(line: dict[str, str]) -> str:
     if int(line["attention_dp_size"] or 1) > 1 or int(line["tp_size"]) > 8:
         return "data-parallel attention or more than eight ranks"
     return ""
+
+
+def _names_enough(ask: SizeAsk) -> bool:
+    return weights_bytes(ask.shape, ask.quant) < ask.gpus * visible_bytes(ask.gpu)
 
 
 def _model_of(line: dict[str, str]) -> str | None:
@@ -123,6 +131,7 @@ def _row(line: dict[str, str], catalog: Catalog) -> Row:
         output_tokens_per_s=concurrency * ask.output_tokens / (ttft + (ask.output_tokens - 1) * itl),
         ttft_s=ttft,
         itl_s=itl,
+        sweep=sweep,
         aside=_why_aside(source, concurrency, slots),
     )
 
@@ -160,7 +169,7 @@ def _peak(ask: SizeAsk) -> float:
         "fp4": ask.gpu.fp4_dense_tflops,
         "mxfp4": ask.gpu.fp4_dense_tflops,
     }
-    return (peaks.get(ask.quant) or ask.gpu.bf16_dense_tflops) * 1e12 or flops_per_s(ask.gpu, ask.quant)
+    return (peaks.get(ask.quant) or ask.gpu.bf16_dense_tflops) * 1e12
 
 
 def _set_aside(row: Row, impossible: set[tuple[str, str, str, str]]) -> Row:

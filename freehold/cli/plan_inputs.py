@@ -31,7 +31,7 @@ def plan_inputs(
     """Return everything that a plan needs, or None where problems are in the reader."""
     gpus = _gpus(ask, catalog, reader)
     apis = _apis(ask, traffic, shape, catalog=catalog, reader=reader)
-    own, rent = _assumptions(ask, catalog, reader)
+    own, rent = assumptions(ask, catalog, reader)
     if reader.problems or own is None or rent is None:
         return None
     fleets = _fleets(ask, traffic, shape, catalog=catalog, gpus=gpus)
@@ -71,11 +71,7 @@ def _apis(
     ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, reader: Reader
 ) -> tuple[ApiPrice, ...]:
     """Return the API in use, those that serve the same model, those that were named, and a few others."""
-    request = Request(
-        input_tokens=round(traffic.input_tokens_per_request),
-        output_tokens=round(traffic.output_tokens_per_request),
-        cached_tokens=round(traffic.input_tokens_per_request * traffic.cached_share),
-    )
+    request = request_of(traffic)
     names = [("--api", ask.api)] * bool(ask.api) + [("--compare", name) for name in ask.compare]
     named = [look.api(catalog, name, request=request, where=flag) for flag, name in names]
     reader.problems += [each for each in named if isinstance(each, Problem)]
@@ -85,6 +81,15 @@ def _apis(
         found += _spread_out(catalog)
     once = {api_id(each): each for each in reversed(found)}
     return tuple(dict.fromkeys(once[api_id(each)] for each in found))
+
+
+def request_of(traffic: Traffic) -> Request:
+    """Return the mean request, whose size decides what some APIs ask."""
+    return Request(
+        input_tokens=round(traffic.input_tokens_per_request),
+        output_tokens=round(traffic.output_tokens_per_request),
+        cached_tokens=round(traffic.input_tokens_per_request * traffic.cached_share),
+    )
 
 
 def _spread_out(catalog: Catalog) -> list[ApiPrice]:
@@ -121,9 +126,10 @@ def _quotes(ask: PlanAsk) -> dict[str, Spread]:
     return quotes
 
 
-def _assumptions(
+def assumptions(
     ask: PlanAsk, catalog: Catalog, reader: Reader
 ) -> tuple[OwnAssumptions | None, RentAssumptions | None]:
+    """Return what flags and the catalog say of owning and renting; None where problems are in the reader."""
     own_names = [field.name for field in fields(OwnAssumptions)]
     rent_names = [field.name for field in fields(RentAssumptions)]
     known = {*own_names, *(f"rent_{name}" for name in rent_names)}

@@ -1,7 +1,7 @@
-"""Which deployments of a model are worth pricing: on each GPU those that no other one beats on GPUs, bits and capacity.
+"""Which deployments of a model are worth pricing: on each GPU those that no other one beats on GPUs, bits and efficiency.
 
 Prices are not known here, so nothing is ranked: a fleet is dropped only where another on the same GPU has no more GPUs, no
-fewer bits per weight and no less capacity.
+fewer bits per weight and carries no less per GPU.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -103,11 +103,12 @@ def _undominated(fleets: Iterable[Fleet]) -> list[Fleet]:
 
 
 def _beats(one: Fleet, other: Fleet) -> bool:
-    """Return whether nothing speaks for the other; of two alike, the one with fewer GPUs per replica stays."""
+    """Return whether nothing speaks for the other."""
     mine, its = _merits(one), _merits(other)
     return all(a >= b for a, b in zip(mine, its, strict=True)) and mine != its
 
 
-def _merits(each: Fleet) -> tuple[float, float, float, float]:
+def _merits(each: Fleet) -> tuple[float, float, float]:
     ask = each.sized.ask
-    return (-each.gpus, BITS[ask.quant], each.capacity_tokens_per_s.mid, -ask.gpus)
+    per_gpu = each.capacity_tokens_per_s.mid / (each.replicas * ask.gpus)
+    return (-each.gpus, BITS[ask.quant], per_gpu)

@@ -23,6 +23,33 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "heads": ("num_attention_heads", "n_head", "n_heads"),
     "vocab": ("vocab_size",),
 }
+# Whole numbers of 0 or more wherever they stand; anything else in one of these is a mistake.
+_WHOLE = (
+    *(
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "vocab_size",
+        "head_dim",
+        "num_key_value_heads",
+    ),
+    *(
+        "intermediate_size",
+        "intermediate_size_mlp",
+        "moe_intermediate_size",
+        "shared_expert_intermediate_size",
+    ),
+    *("n_routed_experts", "num_local_experts", "num_experts", "n_shared_experts", "num_experts_per_tok"),
+    *("first_k_dense_replace", "decoder_sparse_step", "interleave_moe_layer_step", "max_position_embeddings"),
+    *("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "index_head_dim"),
+    *(
+        "index_n_heads",
+        "sliding_window",
+        "sliding_window_pattern",
+        "max_window_layers",
+        "attention_chunk_size",
+    ),
+)
 # Feed-forward of two matrices (up, down); every other known type has a gate as third. Source: transformers' modeling files.
 _UNGATED = frozenset(
     {"gpt2", "gpt_neox", "opt", "bloom", "falcon", "mpt", "phi", "starcoder2", "gpt_bigcode", "gptj"}
@@ -77,20 +104,16 @@ def _number(text: Config, *names: str) -> int:
 
 
 def _missing(text: Config, where: str) -> tuple[Problem, ...]:
-    problems = []
-    for names in _NAMES.values():
-        if not _number(text, *names):
-            said = next((text[name] for name in names if name in text), None)
-            message = (
-                f"{names[0]} is missing"
-                if said is None
-                else f"{names[0]} must be a whole number above 0, not {said!r}"
-            )
-            problems.append(
-                Problem(
-                    where=where, message=message, hint="this must be a model's config.json from Hugging Face"
-                )
-            )
+    hint = "this must be a model's config.json from Hugging Face"
+    problems = [
+        Problem(where=where, message=f"{names[0]} is missing", hint=hint)
+        for names in _NAMES.values()
+        if not _number(text, *names) and not _is_wrong(text.get(names[0]))
+    ]
+    for name in _WHOLE:
+        if _is_wrong(text.get(name)):
+            message = f"{name} must be a whole number of at least 0, not {text[name]!r}"
+            problems.append(Problem(where=where, message=message, hint=hint))
     heads, hidden = _number(text, *_NAMES["heads"]), _number(text, *_NAMES["hidden"])
     if heads and hidden % heads and not _number(text, "head_dim") and not text.get("kv_lora_rank"):
         message = (
@@ -102,6 +125,10 @@ def _missing(text: Config, where: str) -> tuple[Problem, ...]:
         message = f"{experts} experts, but how many a token uses is missing or more than that"
         problems.append(Problem(where=where, message=message, hint="num_experts_per_tok says it"))
     return tuple(problems)
+
+
+def _is_wrong(value: object) -> bool:
+    return value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0)
 
 
 def _unknown(text: Config, where: str) -> tuple[Problem, ...]:

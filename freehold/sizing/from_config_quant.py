@@ -17,7 +17,7 @@ _PLAIN: Mapping[str, str] = {
 
 def read_quant(said: object, where: str) -> str | Problem:
     """Return fp8, fp4, mxfp4, int8, int4, gguf, or empty for 16 bit; a Problem for a method that is not known."""
-    if not isinstance(said, Mapping):
+    if not isinstance(said, Mapping) or not said:
         return ""
     method = str(said.get("quant_method", "")).lower()
     found = _PLAIN.get(method) or _by_bits(method, said)
@@ -43,9 +43,12 @@ def _whole(bits: object) -> str:
 
 def _compressed(said: Mapping[str, Any]) -> str:
     """Return it for compressed-tensors, whose groups each say their number format; the first group is what counts."""
-    for group in (said.get("config_groups") or {}).values():
-        weights = group.get("weights") or {}
-        if weights.get("type") == "float":
-            return {8: "fp8", 4: "fp4"}.get(int(weights.get("num_bits") or 0), "")
-        return _whole(weights.get("num_bits"))
-    return ""
+    groups = said.get("config_groups")
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = first.get("weights") if isinstance(first, Mapping) else None
+    if not isinstance(weights, Mapping):
+        return ""
+    bits = weights.get("num_bits")
+    if weights.get("type") == "float":
+        return {8: "fp8", 4: "fp4"}.get(bits, "") if isinstance(bits, int) else ""
+    return _whole(bits)

@@ -4,7 +4,7 @@ Formulas and their sources: docs/decisions/0010 and the docstrings. It does not 
 engine's flags: an engine that is told to use less has less.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ BIG_GPU_BYTES = 70 * GIB
 BATCHED_TOKENS_BIG = 16384
 BATCHED_TOKENS_SMALL = 8192
 # The larger defaults of vLLM's two entry points (offline; the server's are 8192 and 2048): room is better left than missing.
+BATCHED_TOKENS_LEAST = 2048
+"""What an engine is told where a model hardly fits. Source: vLLM's smallest default; prompts still pass in chunks of it."""
 ACTIVATION_WIDTHS_HIDDEN = 4
 """Activations alive at the peak of a layer besides its feed-forward part, in hidden widths: residual, normed input, output
 and the copy that torch makes. Together with gate, up and their product this gives 1.9 GB for 8B at 16,384 tokens, within the
@@ -153,21 +155,31 @@ class Room:
 
 
 def room(shape: ModelShape, gpu: Gpu, *, quant: Quant, split: tuple[int, int], utilisation: float) -> Room:
-    """Return how one GPU's memory is used; `split` is (tensor parallel, pipeline parallel), `utilisation` 0 to 1."""
+    """Return how one GPU's memory is used; `split` is (tensor parallel, pipeline parallel), `utilisation` 0 to 1.
+
+    Where weights and the usual batch of tokens leave nothing, the engine is taken to be told the least batch.
+    """
     tensor, pipeline = split
     seen = visible_bytes(gpu)
-    return Room(
+    usual = Room(
         budget=seen * utilisation,
         weights=weights_bytes(shape, quant) / (tensor * pipeline),
-        activations=activation_bytes(shape, seen, tensor_parallel=tensor),
+        activations=activation_bytes(shape, batched_tokens(seen), tensor_parallel=tensor),
         non_torch=NON_TORCH_BYTES_TP if tensor * pipeline > 1 else NON_TORCH_BYTES,
         graphs=max(0.0, GRAPH_BYTES - seen * (1 - utilisation)),
     )
+    if usual.kv > usual.activations:
+        return usual
+    return replace(usual, activations=activation_bytes(shape, BATCHED_TOKENS_LEAST, tensor_parallel=tensor))
 
 
-def activation_bytes(shape: ModelShape, seen_bytes: float, *, tensor_parallel: int) -> float:
-    """Return the peak of activations in an engine's dry run: the largest batch of tokens in one layer, or the logits."""
-    tokens = BATCHED_TOKENS_BIG if seen_bytes >= BIG_GPU_BYTES else BATCHED_TOKENS_SMALL
+def batched_tokens(seen_bytes: float) -> int:
+    """Return how many tokens an engine calculates at once at most on a GPU of this size."""
+    return BATCHED_TOKENS_BIG if seen_bytes >= BIG_GPU_BYTES else BATCHED_TOKENS_SMALL
+
+
+def activation_bytes(shape: ModelShape, tokens: int, *, tensor_parallel: int) -> float:
+    """Return the peak of activations in an engine's dry run: a batch of tokens in one layer, or the logits."""
     widths = 3 * feed_forward_width(shape) / tensor_parallel + ACTIVATION_WIDTHS_HIDDEN * shape.hidden
     logits = (
         LOGITS_SEQUENCES * shape.vocab * (2 + 4 + 4)

@@ -13,6 +13,9 @@ from freehold.sizing.roofline import Setting, Step, decode_step, prefill_s
 
 TAIL = 0.05
 """What may be later than the 95th percentile."""
+SERVER_S = 0.025
+"""Of a first token, what is neither queue nor GPU: HTTP, tokenising, handing over, detokenising. Source: what measured times
+to first token of up to 8 sequences leave over, on the vLLM and TensorRT-LLM rows of silicon_sample.csv (20 to 60 ms)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ def pace(setting: Setting, concurrency: Number, *, load: Load) -> Pace:
     share = concurrency * prompt / (output * itl)
     slowness = prompt / (2 * np.maximum(1 - share, 1e-9))  # mean wait of those who wait, M/D/1
     ahead = (concurrency - 1) * prompt
-    own = prompt + 1.5 * step.total_s  # half a step is under way, and the prompt ends with one
+    own = SERVER_S + prompt + 1.5 * step.total_s  # half a step is under way, and the prompt ends with one
     return Pace(
         step=step,
         prompt_s=prompt,

@@ -16,6 +16,8 @@ REBUILD_TARGET_S = 1800.0
 LOADER_GB_S = (1.12, 2.13)
 """What one GPU's loader reaches with many threads, GB/s, low and high; the stock loader with one thread 0.33. Source: the
 storage catalog's rows of the Run:ai/NVIDIA streamer benchmark (2025-09)."""
+DISK_YIELD = 0.8
+"""Of a disk's sequential rate, what a loader may get instead. Why: weights are several files, read by several threads."""
 PCIE_GB_S = 25.0
 """Into one GPU, GB/s. Source: links catalog, PCIe 4 x16, the slower of what the cards have."""
 HOST_BASE_GB = 32.0
@@ -55,7 +57,9 @@ def stage(storage: Mapping[str, Storage], weights_bytes: float, *, gpus: int) ->
 def _load_s(weights_bytes: float, gpus: int, storage_gb_s: float) -> Spread:
     """Return bytes over the least of disk, bus and loader, the loader being what is least known."""
     gigabytes = weights_bytes / 1e9
-    fast, slow = (min(storage_gb_s, gpus * PCIE_GB_S, gpus * loader) for loader in reversed(LOADER_GB_S))
+    slow_loader, fast_loader = (gpus * loader for loader in LOADER_GB_S)
+    fast = min(storage_gb_s, gpus * PCIE_GB_S, fast_loader)
+    slow = min(storage_gb_s * DISK_YIELD, gpus * PCIE_GB_S, slow_loader)
     return Spread.between(gigabytes / fast, gigabytes / slow)
 
 

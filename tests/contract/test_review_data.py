@@ -70,7 +70,7 @@ def test_ledger_and_spool_are_one_history(state: Path):
     write(
         state,
         record(1, OCT_1_S - 100),
-        record(2, OCT_1_S + 1800),
+        record(2, OCT_1_S + 2.5 * HOUR_S),
         record(3, OCT_1_S + 5 * HOUR_S, endpoint="cloud"),
     )
     writer = SpoolWriter(spool_folder(state))

@@ -166,7 +166,7 @@ def test_bad_rows_are_counted_and_the_first_hundred_kept():
     assert [row.reason for row in found.bad_rows] == [f"fault {number}" for number in range(100)]
     assert found.bad_rows[0].where == "1"
     assert found.rows_total == 252
-    assert "1 rows were left out: they failed." in said(found)
+    assert "1 row was left out: they failed." in said(found)
 
 
 def test_the_future_and_repetitions_are_bad():
@@ -192,3 +192,15 @@ def test_days_and_hours_over_the_same_time_are_seen():
     )
     assert overlap_h(both) == 5
     assert overlap_h(gather(bucket(0, 24, 240), bucket(24, 1, 10))) == 0
+
+
+def test_a_day_that_is_not_over_makes_no_peak():
+    now = Window(now_s=START_S + 36 * HOUR_S)
+    found = traffic_of(gather(bucket(0, 24, 240), bucket(24, 24, 600), window=now), "x")
+    assert found.input_tokens_per_month == pytest.approx(840 * 730 / 36)
+    assert found.peak_over_mean == DIURNAL_PEAK
+
+
+def test_rows_that_are_left_out_show_that_the_log_was_written():
+    found = gather(request(0), LeftOut("they failed", START_S + 10 * HOUR_S))
+    assert traffic_of(found, "x").input_tokens_per_month == pytest.approx(100 * 730 / 10)

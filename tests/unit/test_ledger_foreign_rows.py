@@ -154,3 +154,9 @@ def test_a_cut_document_gives_what_it_holds(read: Reader):
     _, rows = read(json.dumps(values)[:-7])
     assert [row for _, row in rows[:-1]] == values[:-1]
     assert rows[-1] == (49, "no JSON from here to the end of the file")
+
+
+def test_pages_whose_head_lies_across_what_is_read_at_once(read: Reader):
+    pages = [{"n": "x" * (number % 7), "data": [{"a": number}]} for number in range(20_000)]
+    _, rows = read(json.dumps(pages))
+    assert [row for _, row in rows] == [{"a": number} for number in range(20_000)]

@@ -164,7 +164,8 @@ def test_cleaning_takes_what_a_terminal_or_a_page_would_obey():
 def test_cutting_ends_at_a_word():
     assert cut("one two three", 20) == "one two three"
     assert cut("one two three four", 12) == "one two…"
-    assert len(cut("x" * 50, 12)) == 12
+    assert cut("One, two three. Four five six", 20) == "One, two three. …"
+    assert len(cut("x" * 50, 12)) == 11
 
 
 def test_what_is_only_listed_is_counted_and_takes_no_place():

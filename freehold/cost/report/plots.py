@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import (
@@ -155,6 +156,9 @@ def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot
 
 
 def _money(value: float, _: float) -> str:
+    """Return an amount for an axis, short enough to stand beside others: `5,000`, `10k`, `1.5M`, `0.1`."""
+    if abs(value) >= 1e4:
+        return tokens(value)
     return f"{value:,.0f}" if abs(value) >= 10 or not value else f"{value:.4g}"
 
 
@@ -229,13 +233,21 @@ def _stack(result: PlanResult) -> Plot | None:
             )
             left = [a + b for a, b in zip(left, widths, strict=True)]
         for row, name in enumerate(names):
-            axes.text(left[row], row, f" {amount(left[row])}", color=_INK, fontsize=_POINTS - 1, va="center")
+            axes.text(
+                left[row],
+                row,
+                f" {amount(options[row].usd_per_month.p50)}",
+                color=_INK,
+                fontsize=_POINTS - 1,
+                va="center",
+            )
             axes.text(0, row - 0.36, name, color=_INK, fontsize=_POINTS - 1, va="bottom", ha="left")
         axes.set_yticks([])
-        axes.margins(x=0.12)
+        axes.set_xlim(right=1.2 * max(left) or 1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(_money)
         axes.set_ylim(len(options) - 0.5, -0.85)
-        _dress(axes, x="USD a month, middle of each line", y="", legend_columns=3)
+        _dress(axes, x="USD a month: middle of each line, and of the sum", y="", legend_columns=3)
 
     plot = Plot(
         name="stack",
@@ -317,6 +329,7 @@ def _tornado(result: PlanResult) -> Plot | None:
             )
         axes.axvline(0, color=_INK, linewidth=1, zorder=1.5)
         axes.set_yticks([])
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(_money)
         axes.set_ylim(len(shown) - 0.5, -0.95)
         _dress(axes, x="USD a month, best owned or rented minus API", y="")
@@ -366,7 +379,7 @@ def _make_room(axes: Axes, *, axis_named: bool, legend_columns: int) -> None:
     inside_in = figure.get_figheight()
     height_in = inside_in + 0.62 + legend_in
     figure.set_figheight(height_in)
-    left = (0.78 if axis_named else 0.08) / _WIDTH_IN
+    left = (0.72 if axis_named else 0.22) / _WIDTH_IN
     figure.subplots_adjust(
         left=left, right=1 - 0.2 / _WIDTH_IN, top=1 - 0.1 / height_in, bottom=(0.52 + legend_in) / height_in
     )

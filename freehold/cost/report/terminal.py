@@ -21,9 +21,10 @@ from freehold.cost.result import Option, PlanResult
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
 # All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.
-_RULES_MOST = 14
+_RULES_MOST = 18
 _NOTES_MOST = 5
-_COMPUTED_MOST = 230
+_COMPUTED_MOST, _HOLDING_MOST = 160, 105
+_TWO_LINES = 192
 _TORNADO_MOST = 6
 _NAME_MOST = 120
 _NAME_LEAST = 24
@@ -122,7 +123,7 @@ def columns(heads: Sequence[tuple[str, bool]]) -> Table:
 
 def _head(result: PlanResult, _: Console) -> RenderableType:
     rows = [(line.label, line.text) for line in outline.head(result)]
-    notes = [clean(note) for note in result.notes]
+    notes = [cut(clean(note), _TWO_LINES) for note in result.notes]
     if len(notes) > _NOTES_MOST:
         notes = [*notes[:_NOTES_MOST], f"and {len(notes) - _NOTES_MOST} more, in --html and --json"]
     parts: list[RenderableType] = [heading("Plan", result.today), pairs(rows)]
@@ -181,12 +182,15 @@ def _rules(result: PlanResult, _: Console) -> RenderableType | None:
     table.expand = True
     for rule in result.rules[:_RULES_MOST]:
         word = Text(rule.verdict, style=_WORD_STYLES[rule.verdict])
-        table.add_row(Text(cut(clean(rule.claim), 90)), word, Text(cut(clean(rule.computed), _COMPUTED_MOST)))
+        most = _HOLDING_MOST if rule.verdict in {"holds", "unknown"} else _COMPUTED_MOST
+        table.add_row(Text(cut(clean(rule.claim), 60)), word, Text(cut(clean(rule.computed), most)))
     more = len(result.rules) - _RULES_MOST
     rest: list[RenderableType] = (
         [Text(f"{more} more rules in --html and --json", style="dim")] if more > 0 else []
     )
-    return Group(heading("Rules of thumb beside your numbers"), table, *rest)
+    return Group(
+        heading("Rules of thumb beside your numbers", "in full in --html and --markdown"), table, *rest
+    )
 
 
 def _tornado(result: PlanResult, console: Console) -> RenderableType | None:
@@ -216,7 +220,9 @@ def _bar(bar: Bar) -> Text:
 
 def _sources(result: PlanResult, _: Console) -> RenderableType | None:
     weak, more = outline.weak_sources(result)
-    texts = [cut(f"{each.text}: {each.why}" if each.why != "in doubt" else each.text, 240) for each in weak]
+    texts = [
+        cut(f"{each.text}: {each.why}" if each.why != "in doubt" else each.text, _TWO_LINES) for each in weak
+    ]
     if more:
         texts.append(f"and {more} more, in --html")
     return Group(heading("Check before you rely on it"), points(texts)) if texts else None

@@ -175,7 +175,10 @@ def _on_time(covered: Spans, silences: list[Span]) -> list[str]:
 
 
 def _on_rows(gathered: Gathered) -> list[str]:
-    said = [f"{count:,} rows were left out: {reason}." for reason, count in gathered.left_out.most_common()]
+    said = [
+        f"{count:,} {'row was' if count == 1 else 'rows were'} left out: {reason}."
+        for reason, count in gathered.left_out.most_common()
+    ]
     total = gathered.total.requests
     if gathered.uncached_requests:
         part = (
