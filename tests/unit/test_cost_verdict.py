@@ -64,6 +64,8 @@ def test_a_cheaper_api_is_a_change_and_another_model_is_told():
     _, other = asked(200e6, apis=(*SONNET, luna))
     assert other.word == "change-api"
     assert "another model than llama-3.1-8b" in other.headline
+    assert "another model" not in other.text
+    assert "Test its answers" in other.text
 
 
 def test_rivals_of_one_kind_do_not_make_it_undecided():
@@ -136,11 +138,14 @@ def test_old_prices_are_wider():
 
 def test_it_asks_first_for_rental_quote_and_staff_then_for_what_matters():
     _, found = asked(3e9)
-    assert [each.rsplit(maxsplit=1)[-1] for each in found.ask_first] == ["--rental", "--staff"]
+    assert [each.rsplit(maxsplit=1)[-1] for each in found.ask_first] == [
+        "--rental-usd-per-gpu-hour",
+        "--staff-fte",
+    ]
     own = replace(samples.own(), staff_fte=replace(samples.own().staff_fte, asked=True))
     _, told = asked(3e9, own=own, quotes={"rental_usd_per_gpu_hour": EXACT(2.0)})
     assert len(told.ask_first) == 2
-    assert not any("--rental" in each or each.endswith("--staff") for each in told.ask_first)
+    assert not any("--rental" in each or each.endswith("--staff-fte") for each in told.ask_first)
 
 
 def test_a_quote_is_an_option_of_its_own():
@@ -157,6 +162,17 @@ def test_the_next_command_can_be_pasted():
         assert all(flag.startswith("--") for flag in flags)
         assert len(flags) == len(set(flags)) == len(words[3::2])
         assert not any(value.startswith("--") for value in words[3::2])
+
+
+def test_the_next_plan_keeps_what_was_said():
+    own = replace(samples.own(), staff_fte=samples.assumed("staff_fte", 0.3))
+    _, found = asked(200e6, own=own, quotes={"rental_usd_per_gpu_hour": EXACT(1.23)})
+    words = shlex.split(found.next_command)
+    said = dict(zip(words[2::2], words[3::2], strict=True))
+    assert said["--rental-usd-per-gpu-hour"] == "1.23"
+    assert said["--staff-fte"] == "0.3"
+    assert said["--api"] == "anthropic/sonnet"
+    assert "renting 1 x h100-sxm at your quote" in found.headline
 
 
 def test_the_text_adds_to_the_headline():
