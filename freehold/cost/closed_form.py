@@ -61,14 +61,6 @@ def payback_months(capital_usd: float, *, monthly_usd: float, alternative_usd: f
     return capital_usd / saved if saved > 0 else float("inf")
 
 
-def all_reduce_ms(payload_bytes: float, *, layers: int, gb_s: float, latency_us: float) -> float:
-    """Return what tensor parallelism across two nodes adds to a step, ms: two all-reduces a layer over a ring.
-
-    Source: Megatron-LM (arXiv 1909.08053); on two members the ring moves the payload once.
-    """
-    return 2 * layers * (payload_bytes / (gb_s * 1e9) + latency_us / 1e6) * 1000
-
-
 def load_s(weights_bytes: float, gb_s: float) -> float:
     """Return the seconds in which so much is read at a rate."""
     return weights_bytes / (gb_s * 1e9)

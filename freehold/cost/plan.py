@@ -122,6 +122,7 @@ def _option(ranked: Ranked, lines: dict[str, Range], tokens: float) -> Option:
         paid_today=offer.paid_today,
         sources=offer.sources,
         warnings=offer.warnings,
+        can_win=ranked.may_win,
     )
 
 

@@ -6,14 +6,15 @@ Judged from the fleet that the plan would run and from the catalog; money is in 
 from collections.abc import Callable
 
 from freehold.cost.capex import HOURS_PER_YEAR
-from freehold.cost.closed_form import all_reduce_ms, load_s, node_loss_probability
+from freehold.cost.closed_form import load_s, node_loss_probability
 from freehold.cost.lines.colocation import contracted_kw
-from freehold.cost.lines.egress import BYTES_PER_OUTPUT_TOKEN
 from freehold.cost.lines.electricity import it_kw
 from freehold.cost.percentiles import range_of
 from freehold.cost.result import Rule
 from freehold.cost.rules_money import GUIDE_KW, NODE_GPUS, unknown
 from freehold.cost.standing import Standing
+from freehold.sizing.links import SLOWER_PART, balancer_mbit_s, tensor_crossing
+from freehold.sizing.staging import load_over_s
 
 TRT_LEAST = 1.3
 """Source: guides ("TensorRT-LLM is 30 to 50 % faster")."""
@@ -24,13 +25,7 @@ NVME_GB_S = 6.5
 SAVED_S = 0.2
 HOUR_S = 3600.0
 """Source: guides ("rebuild in under an hour")."""
-# 10 GbE. Source: raw x 0.9415, TCP's payload at MTU 1500; latency: a share of a kernel round trip.
-TEN_GBE_GB_S = 1.17
-TEN_GBE_LATENCY_US = 40.0
-ACTIVATION_BYTES = 2
-"""Of one activation between GPUs: 16 bit, as engines exchange them."""
-SLOWER_PART = 0.25
-"""Of a step: how much longer it may get by crossing nodes. Our own choice: then the second node still gives more than half."""
+TEN_GBE, ONE_GBE = "10gbe", "1gbe"
 PUBLISHED_FAILURES = 419
 """Source: Llama 3 paper (arXiv 2407.21783), table 5: unexpected interruptions of 16,384 GPUs in 54 days."""
 PAPER = "Llama 3 paper (arXiv 2407.21783), table 5; training, so an upper bound for inference"
@@ -98,29 +93,24 @@ def trt_fragile(standing: Standing) -> Rule:
 def slow_network(standing: Standing) -> Rule:
     """Judge "1 or 10 GbE is not enough, 100 or 200G is needed": of tensor parallel across nodes it is true."""
     claim = "1/10 GbE is not enough between nodes"
-    if not standing.inputs.fleets:
-        return unknown(claim, "The plan has no fleet.")
+    link = standing.inputs.catalog.links.get(TEN_GBE)
+    if not standing.inputs.fleets or link is None:
+        return unknown(claim, "The plan has no fleet, or the catalog no 10 GbE.")
     fleet = standing.inputs.fleets[0]
-    sized, shape = fleet.sized, fleet.sized.ask.shape
-    payload = sized.concurrency * shape.hidden * ACTIVATION_BYTES
-    extra = all_reduce_ms(payload, layers=shape.layers, gb_s=TEN_GBE_GB_S, latency_us=TEN_GBE_LATENCY_US)
+    sized = fleet.sized
+    extra = tensor_crossing(sized.ask.shape, link, ranks=2, sequences=sized.concurrency).decode_ms
     inside = sized.ask.gpus <= sized.ask.gpus_per_node
     slows = extra > SLOWER_PART * sized.itl_ms.mid
     return Rule(
         claim=claim,
         verdict="does not hold" if inside else "holds" if slows else "depends",
         computed=(
-            f"{'A replica stays inside a node' if inside else 'A replica crosses nodes'}; its answers are "
-            f"{balancer_mbit_s(sized.output_tokens_per_s.mid):,.1f} Mbit/s. Tensor parallel over two nodes on 10 GbE would add "
-            f"{extra:,.1f} ms to a step of {sized.itl_ms.mid:,.1f} ms."
+            f"{'A replica stays inside a node' if inside else 'A replica crosses nodes'}; the answers of all are "
+            f"{balancer_mbit_s(sized.output_tokens_per_s.mid * fleet.replicas):,.1f} Mbit/s. Tensor parallel over two nodes on "
+            f"10 GbE would add {extra:,.1f} ms to a step of {sized.itl_ms.mid:,.1f} ms."
         ),
-        source="two all-reduces a layer over a ring; 16 Mbit/s per 10,000 output tokens/s",
+        source=f"two all-reduces a layer over a ring; {link.source}",
     )
-
-
-def balancer_mbit_s(output_tokens_per_s: float) -> float:
-    """Return what streamed answers take of a link, Mbit/s."""
-    return output_tokens_per_s * BYTES_PER_OUTPUT_TOKEN * 8 / 1e6
 
 
 def nvme(standing: Standing) -> Rule:
@@ -151,8 +141,10 @@ def rebuild(standing: Standing) -> Rule:
     claim = "A node is rebuilt in under an hour"
     if not standing.inputs.fleets:
         return unknown(claim, "The plan has no fleet.")
-    fleet = standing.inputs.fleets[0]
-    remote = load_s(fleet.sized.weights_bytes, TEN_GBE_GB_S / 10)
+    fleet, link = standing.inputs.fleets[0], standing.inputs.catalog.links.get(ONE_GBE)
+    if link is None:
+        return unknown(claim, "The catalog has no 1 GbE.")
+    remote = load_over_s(fleet.sized.weights_bytes, link)
     worst = max(fleet.load_time_s.high, remote)
     return Rule(
         claim=claim,

@@ -26,6 +26,15 @@ UNDECIDED_BELOW = 0.6
 MEDIUM_FROM = 0.7
 HIGH_FROM = 0.9
 WORDS = ("low", "medium", "high")
+FLAGS = {
+    "staff_usd_per_year": "--staff-usd-per-year",
+    "power_usd_per_kwh": "--power",
+    "colo_usd_per_kw_month": "--colo",
+    "pue_ratio": "--pue",
+    "life_months": "--life",
+    "gpu_usd": "--node",
+}
+"""The flags of `freehold plan` for inputs; the others are told by `--set NAME=VALUE`."""
 DOUBTED_INFLUENCES = 5
 """Of the most influential inputs: whose facts are doubted aloud. Our own choice: a list that is read to its end."""
 
@@ -219,9 +228,9 @@ def ask_first(standing: Standing, tornado: Sequence[Influence]) -> tuple[str, ..
     told, found = told_names(standing.inputs), []
     if standing.inputs.fleets and RENTAL_QUOTE not in told:
         fleet = standing.inputs.fleets[0]
-        found.append(f"a rental quote for {fleet.gpus} x {fleet.sized.ask.gpu.id}: --rental-usd-per-gpu-hour")
+        found.append(f"a rental quote for {fleet.gpus} x {fleet.sized.ask.gpu.id}: --rental")
     if standing.inputs.fleets and not any(name.endswith("staff_fte") for name in told):
-        found.append("how many engineers would run it, on-call included: --staff-fte")
+        found.append("how many engineers would run it, on-call included: --staff")
     named_already = ("staff_fte", RENTAL_QUOTE, "api_price_ratio", "tokens_per_s")
     others = [each for each in tornado if not each.asked and not each.name.endswith(named_already)]
     found += [f"{each.name.replace('_', ' ')}: {flag_of(each.name)}" for each in others]
@@ -229,8 +238,8 @@ def ask_first(standing: Standing, tornado: Sequence[Influence]) -> tuple[str, ..
 
 
 def flag_of(name: str) -> str:
-    """Return the flag that says an input."""
-    return "--" + name.replace("_", "-")
+    """Return how `freehold plan` is told an input."""
+    return FLAGS.get(name, f"--set {name}")
 
 
 def next_command(offer: Offer | None, standing: Standing) -> str:
@@ -254,12 +263,13 @@ def next_command(offer: Offer | None, standing: Standing) -> str:
 def _plan_again(standing: Standing) -> str:
     inputs, told = standing.inputs, told_names(standing.inputs)
     words = ["freehold", "plan", "--tokens-per-month", f"{inputs.traffic.tokens_per_month:.0f}"]
+    words += ["--api", inputs.paid_today] if inputs.paid_today else []
     if inputs.fleets:
         ask = inputs.fleets[0].sized.ask
         words += ["--model", ask.shape.name]
         market = standing.market(ask.gpu.id)
         if market and RENTAL_QUOTE not in told:
-            words += [flag_of(RENTAL_QUOTE), f"{market.mid:.2f}"]
+            words += ["--rental", f"{market.mid:.2f}"]
         if not any(name.endswith("staff_fte") for name in told):
-            words += ["--staff-fte", f"{inputs.rent.staff_fte.value.mid:g}"]
+            words += ["--staff", f"{inputs.own.staff_fte.value.mid:g}"]
     return shlex.join(words)
