@@ -7,6 +7,7 @@ import pytest
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import why_weak
+from freehold.cost.result import Change
 from plan_samples import (
     API_ID,
     BUY_ID,
@@ -211,3 +212,26 @@ def test_empty_and_zero_entries_of_the_summary_are_not_shown():
         ("draws", "100,000, seed 1"),
     ]
     assert len(found) == 3
+
+
+def test_options_that_differ_only_in_what_runs_on_them_take_one_place():
+    base = plan()
+    rented = next(option for option in base.options if option.id == RENT_ID)
+    twin = replace(rented, id="twin", engine="sglang")
+    found = replace(base, options=(rented, twin, *(o for o in base.options if o.id != RENT_ID)))
+    assert "twin" not in ids(outline.shortlist(found))
+    advised = replace(found, verdict=replace(base.verdict, option="twin"))
+    assert "twin" in ids(outline.shortlist(advised))
+
+
+def test_a_change_that_changes_nothing_leads_nowhere():
+    verdict = plan("stay").verdict
+    assert (
+        outline.change_text(Change(what="nothing that was tried", to="stay"), verdict)
+        == "nothing that was tried"
+    )
+    assert (
+        outline.change_text(Change(what="a quote", to="change-api"), verdict)
+        == "a quote: then change the API"
+    )
+    assert outline.change_text(Change(what="a price", to="a verdict"), verdict) == "a price: then a verdict"

@@ -244,7 +244,7 @@ def _verdict(result: PlanResult, _: Console) -> RenderableType:
         style="bold green" if verdict.word != "undecided" else "bold yellow",
     )
     rows = [("confidence", outline.confidence_text(verdict))]
-    rows += [("changes it", outline.change_text(change)) for change in verdict.would_change_it]
+    rows += [("changes it", outline.change_text(change, verdict)) for change in verdict.would_change_it]
     body: list[RenderableType] = [
         Text(clean(verdict.headline), style="bold"),
         Text(clean(verdict.text)),
