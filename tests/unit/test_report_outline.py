@@ -143,6 +143,22 @@ def test_weak_sources_are_cut_and_counted():
     assert more == 6  # four doubts, and two sources of the options
 
 
+def test_what_a_doubt_tells_no_source_repeats():
+    base = plan()
+    doubt = "host power: as of 2026-11-02, from memory, not looked up"
+    weak, _ = outline.weak_sources(replace(base, verdict=replace(base.verdict, doubts=(doubt,))))
+    assert [each.text for each in weak if each.text.startswith("host power")] == [doubt]
+
+
+def test_confidence_says_what_it_rests_on():
+    verdict = plan().verdict
+    assert (
+        outline.confidence_text(verdict)
+        == "high: cheapest in 93% of the draws, but facts that it rests on are in doubt"
+    )
+    assert outline.confidence_text(replace(verdict, doubts=())) == "high: cheapest in 93% of the draws"
+
+
 def test_names_of_inputs():
     assert outline.named("power_usd_per_kwh") == "power, USD per kWh"
     assert outline.topic("staff_fte") == "staff"

@@ -320,7 +320,8 @@ def verdict_answer(verdict: Verdict) -> str:
 
 def confidence_text(verdict: Verdict) -> str:
     """Return how sure the verdict is: `medium: cheapest in 71% of the draws`."""
-    return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws"
+    doubts = ", but facts that it rests on are in doubt" if verdict.doubts else ""
+    return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
 
 
 def change_text(change: Change, verdict: Verdict) -> str:
@@ -382,10 +383,11 @@ def influence_values(each: Influence) -> str:
 def weak_sources(result: PlanResult, most: int = 8) -> tuple[tuple[Weak, ...], int]:
     """Return the doubtful facts that the verdict and the short table rest on, at most `most`, and how many more."""
     doubts = [Weak(text=clean(text), why="in doubt") for text in result.verdict.doubts]
+    doubted = {each.text.partition(": ")[0] for each in doubts}
     found = doubts + [
         Weak(text=text, why=why)
         for text in _sources(shortlist(result))
-        if (why := why_weak(text, result.today)) and not any(text == each.text for each in doubts)
+        if (why := why_weak(text, result.today)) and text.partition(": ")[0] not in doubted
     ]
     return tuple(found[:most]), max(0, len(found) - most)
 
