@@ -23,7 +23,8 @@ _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#
 # All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.
 _RULES_MOST = 18
 _NOTES_MOST = 5
-_COMPUTED_MOST, _HOLDING_MOST = 160, 105
+_COMPUTED_MOST = 160
+_HOLDING_MOST = 105
 _TWO_LINES = 192
 _TORNADO_MOST = 6
 _NAME_MOST = 120
@@ -244,7 +245,7 @@ def _verdict(result: PlanResult, _: Console) -> RenderableType:
         style="bold green" if verdict.word != "undecided" else "bold yellow",
     )
     rows = [("confidence", outline.confidence_text(verdict))]
-    rows += [("changes it", outline.change_text(change)) for change in verdict.would_change_it]
+    rows += [("changes it", outline.change_text(change, verdict)) for change in verdict.would_change_it]
     body: list[RenderableType] = [
         Text(clean(verdict.headline), style="bold"),
         Text(clean(verdict.text)),
