@@ -110,6 +110,15 @@ def test_tensor_parallel_pays_for_its_all_reduces_and_pipelines_for_reading_weig
     assert float(decode_step(slow, 8.0, length=500.0).link_s) > float(staged.link_s)
 
 
+def test_stages_that_are_not_pipelined_read_every_sequence_in_turn():
+    piped = setting("llama-3.3-70b", pipeline_parallel=4)
+    in_turn = replace(piped, pipelined=False)
+    steps = [decode_step(each, 64.0, length=2000.0) for each in (piped, in_turn)]
+    cache = 64 * 2000 * 327_680
+    reads = cache * 3 / 4 / (3.35e12 * piped.calibration.hbm_efficiency)
+    assert float(steps[1].memory_s) - float(steps[0].memory_s) == pytest.approx(reads, rel=0.02)
+
+
 LOADS = st.tuples(st.floats(1, 20_000), st.floats(1, 4_000))
 MODELS = st.sampled_from(["llama-3.1-8b", "llama-3.3-70b", "gpt-oss-120b", "deepseek-v3", "qwen2.5-0.5b"])
 RANKS = st.sampled_from([1, 2, 4, 8])
