@@ -149,10 +149,15 @@ def test_an_slo_that_nobody_can_meet():
     assert found.fits
     assert (found.concurrency, found.output_tokens_per_s.mid) == (0, 0.0)
     assert "misses the SLO with a single sequence" in found.why_not
-    first = at_slo(
-        ask("llama-3.3-70b", quant="fp8", input_tokens=8000), Slo(ttft_s=0.2, itl_s=1), catalog().calibrations
+
+
+def test_the_first_token_bounds_it_too():
+    asked = ask("llama-3.1-8b", input_tokens=8000, output_tokens=100)
+    patient, hurried, never = (
+        at_slo(asked, Slo(ttft_s=ttft, itl_s=10), catalog().calibrations) for ttft in (100, 1, 0.1)
     )
-    assert first.concurrency == 0
+    assert patient.concurrency > hurried.concurrency > 0 == never.concurrency
+    assert "0.10 asked" in never.why_not
 
 
 def test_mixed_words_of_a_bound():
