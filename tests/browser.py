@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,15 @@ FLAGS = (
     "--remote-debugging-pipe",
     "about:blank",
 )
+AS_3_AND_4 = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for number, end in enumerate(ends, start=3):
+    os.dup2(end, number)
+    os.close(end)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium reads its debugging pipe from file descriptor 3 and writes to 4; a test's own have other numbers."""
 OVERFLOW = """
 (() => {
   const width = document.documentElement.clientWidth;
@@ -32,7 +42,11 @@ OVERFLOW = """
   const out = [...document.body.querySelectorAll('*')].filter(
     each => each.getBoundingClientRect().right > width + 1 && !scrolls(each.parentElement) && each.checkVisibility()
   );
+  const squeezed = [...document.querySelectorAll('p, li, td, tbody th, dd, caption, h1, h2, h3, summary')].filter(
+    each => each.textContent.trim().length > 12 && each.checkVisibility() && each.getBoundingClientRect().width < 60
+  );
   return {
+    squeezed: squeezed.slice(0, 5).map(each => each.tagName + ': ' + each.textContent.trim().slice(0, 60)),
     width, wanted: document.documentElement.scrollWidth,
     beyond: out.slice(0, 5).map(each => each.tagName + ': ' + each.textContent.slice(0, 60)),
   };
@@ -80,7 +94,7 @@ class Page:
             mobile=width < 600,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=path.as_uri())
         while "Page.loadEventFired" not in self.seen:
             self._next()
@@ -126,18 +140,17 @@ def chromium(profile: Path) -> Iterator[Page]:
     assert CHROMIUM
     from_us, to_them = os.pipe()
     to_us, from_them = os.pipe()
-    # The pipe's ends are file descriptors 3 and 4 of Chromium; a shell puts them there.
     start = (
-        "sh",
+        sys.executable,
         "-c",
-        f'exec "$@" 3<&{from_us} 4>&{from_them}',
-        "sh",
+        AS_3_AND_4,
+        str(from_us),
+        str(from_them),
         CHROMIUM,
         f"--user-data-dir={profile}",
-        *FLAGS,
     )
     child = subprocess.Popen(
-        start, pass_fds=(from_us, from_them), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        (*start, *FLAGS), pass_fds=(from_us, from_them), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     os.close(from_us)
     os.close(from_them)

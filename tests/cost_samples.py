@@ -4,7 +4,17 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from freehold.catalog.facts import ApiPrice, Catalog, Colocation, Fact, Gpu, RentalKind, RentalPrice, Verified
+from freehold.catalog.facts import (
+    ApiPrice,
+    Catalog,
+    Colocation,
+    Fact,
+    Gpu,
+    Link,
+    RentalKind,
+    RentalPrice,
+    Verified,
+)
 from freehold.core.spread import Spread
 from freehold.cost.case import ApiOffer, Case, Offer, Setting
 from freehold.cost.draw import Middle, Sampler
@@ -207,12 +217,27 @@ def rental(usd: float = 2.69, provider: str = "runpod", **changes: Any) -> Renta
     return RentalPrice(**{**row, **changes})
 
 
+LINKS = {
+    name: Link(
+        id=name,
+        kind="network",
+        raw_gbit_s=gb_s * 8,
+        effective_gb_s_per_dir=gb_s,
+        latency_us=latency_us,
+        source="payload of TCP",
+        as_of=FRESH,
+        verified=Verified.RAN,
+    )
+    for name, gb_s, latency_us in (("1gbe", 0.117, 50.0), ("10gbe", 1.17, 40.0))
+}
+
+
 def catalog(**changes: Any) -> Catalog:
     row: dict[str, Any] = {
         "today": TODAY,
         "gpus": {},
         "models": {},
-        "links": {},
+        "links": LINKS,
         "storage": {},
         "rentals": (),
         "apis": (),

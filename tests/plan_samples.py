@@ -334,13 +334,29 @@ def plan(word: Word = "stay") -> PlanResult:
 
 
 def crowded() -> PlanResult:
-    """Return a plan with 60 options."""
+    """Return a plan with 60 options, 17 wordy rules, and more notes, warnings and doubts than anybody reads."""
     more = [owned("rent", f"provider-{index:02d}", 2500.0 + 40 * index) for index in range(40)]
     more += [
         owned("buy", "on-premises", 12000.0 + 100 * index, gpu=f"card-{index}", count=8)
         for index in range(10)
     ]
-    return replace(plan(), options=(*options(), *more)[:60])
+    warned = [replace(option, warnings=("a marketplace: hosts differ in reliability",)) for option in more]
+    base = plan()
+    wordy = (
+        "A number of 1,234 USD a month (1,000-1,500) beside another of 65%, and then what follows from both. "
+        * 4
+    )
+    return replace(
+        base,
+        options=(*options(), *warned)[:60],
+        rules=tuple(
+            Rule(claim=f"Claim number {index}", verdict="holds", computed=wordy, source="")
+            for index in range(17)
+        ),
+        notes=tuple(f"Note number {index} on what was assumed." for index in range(12)),
+        tornado=base.tornado * 4,
+        verdict=replace(base.verdict, doubts=tuple(f"doubt number {index}: {wordy}" for index in range(12))),
+    )
 
 
 def long_names() -> PlanResult:

@@ -57,6 +57,8 @@ UNCERTAIN = {
 }
 """The least width of a price by how it was verified, as such a logarithm. Source: of two databases of API prices 139 of 151
 rows agree; second-hand ones that did not were 18 % (Together) to 60 % (a Lambda H100 at 2.49, its page 3.99) off."""
+DISAGREEING = 0.17
+"""The least width of an API price on which two databases disagree. Source: ln(1.04 / 0.88), Llama-3.3-70B at Together."""
 
 _AGELESS = (Gpu, ModelFacts, Link, Storage, Pue, FailureRate, Calibration, EngineRatio, Figure, PriceDatabase)
 _MEMORY_NAMES = ("host_ram_usd_per_gb", "ddr5-rdimm")
@@ -109,25 +111,45 @@ def priced(fact: Fact, value: float | Spread, today: date) -> Spread:
     """Return a price of `fact` as it may be today: at least as wide as its verification asks for, and wider with age.
 
     The middle stays. A range that is already wider than a second-hand source's stays as it is until it ages, and so
-    does a `Default`, whose range says all that is not known. Nothing below or at 0 is widened: 0 is nobody's guess.
+    does a `Default`, whose range says all that is not known. A price of 0 stays 0, and so does a bound of 0.
     """
     spread = value if isinstance(value, Spread) else Spread.exactly(value)
-    if spread.mid <= 0:
-        return spread
-    least = 0.0 if isinstance(fact, Default) else UNCERTAIN[fact.verified]
+    least = _least(fact)
     wandered = _wandered(age_days(fact.as_of, today), volatility_per_year(fact))
-    low = spread.low
-    if low > 0:
-        low = spread.mid * math.exp(-math.hypot(max(math.log(spread.mid / low), least), wandered))
-    high = spread.mid * math.exp(math.hypot(max(math.log(spread.high / spread.mid), least), wandered))
-    return Spread(min(low, spread.mid), spread.mid, max(high, spread.mid))
+    if spread.mid <= 0 or least == wandered == 0:
+        return spread
+    below = _width(spread.mid / spread.low, least, wandered) if spread.low > 0 else math.inf
+    above = _width(spread.high / spread.mid, least, wandered)
+    return Spread(
+        min(spread.low, spread.mid * math.exp(-below)),
+        spread.mid,
+        max(spread.high, spread.mid * math.exp(above)),
+    )
+
+
+def _least(fact: Fact) -> float:
+    if isinstance(fact, Default):
+        return 0.0
+    return max(UNCERTAIN[fact.verified], DISAGREEING if _disputed(fact) else 0.0)
+
+
+def _disputed(fact: Fact) -> bool:
+    return (
+        isinstance(fact, ApiPrice) and fact.two_sources_agree is False and fact.verified is not Verified.USER
+    )
+
+
+def _width(ratio: float, least: float, wandered: float) -> float:
+    """Return the logarithm by which a bound is away from the middle: independent causes add as squares."""
+    told = max(math.log(ratio), least)
+    return math.hypot(told, wandered) if wandered else told
 
 
 def doubtful(fact: Fact, today: date) -> str:
     """Return why a fact should be checked before it is relied on, or "": `as of 2026-05-18, 193 days old, quoted second-hand`."""
     days = age_days(fact.as_of, today)
     stale = days > FRESH_DAYS and volatility_per_year(fact) > 0
-    told = _TOLD.get(fact.verified, "")
+    told = "two databases disagree" if _disputed(fact) else _TOLD.get(fact.verified, "")
     if not stale and not told:
         return ""
     return ", ".join(filter(None, (f"as of {fact.as_of}", f"{days} days old" if stale else "", told)))

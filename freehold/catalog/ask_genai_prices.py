@@ -60,7 +60,10 @@ class PricedRequest:
 
 
 def price_usd(provider: str, model: str, *, request: Request, at: datetime) -> PricedRequest | None:
-    """Return what one request at that moment (with its time zone) costs; None for what the database does not know."""
+    """Return what one request at that moment (with its time zone) costs; None for what the database does not know.
+
+    An empty provider is the one whose models are called so: `gpt-…` is OpenAI's, not Azure's.
+    """
     assert at.tzinfo is not None, "a price needs a moment, not a wall clock"
     found = _calculate(provider, model, request, at)
     if found is None:
@@ -79,6 +82,7 @@ def price_usd(provider: str, model: str, *, request: Request, at: datetime) -> P
 def api_price(provider: str, model: str, *, request: Request, today: date) -> ApiPrice | None:
     """Return USD per million tokens as requests of that size pay them, averaged over the day; None if unknown.
 
+    The database also takes longer names for a model's (dates, some suffixes): then the note says which was taken.
     All prices are those of `request`'s tier; a distribution of sizes around it is for the caller to split. Batch and
     priority tiers are not asked. `as_of` is never after `today`.
     """
@@ -107,9 +111,15 @@ def api_price(provider: str, model: str, *, request: Request, today: date) -> Ap
         source=source,
         as_of=min(as_of, today),
         verified=Verified.RAN,
-        note=f"at {uncached.input_tokens} input tokens a request"
-        + (", the mean over the hours of a day" if len(prices) > 1 else ""),
+        note=_note(model, plain[0].model.id, uncached, by_hour=len(prices) > 1),
     )
+
+
+def _note(asked: str, found: str, request: Request, *, by_hour: bool) -> str:
+    parts = [f"at {request.input_tokens} input tokens a request"]
+    parts += ["the mean over the hours of a day"] if by_hour else []
+    parts += [f"{asked!r} was taken for {found!r}"] if asked.lower() != found.lower() else []
+    return ", ".join(parts)
 
 
 def _over_the_day(provider: str, model: str, request: Request, today: date) -> Iterator["PriceCalculation"]:
@@ -136,7 +146,7 @@ def _calculate(provider: str, model: str, request: Request, at: datetime) -> "Pr
         output_tokens=request.output_tokens,
     )
     try:
-        return calc_price(usage, model, provider_id=provider, genai_request_timestamp=at)
+        return calc_price(usage, model, provider_id=provider or None, genai_request_timestamp=at)
     except LookupError:
         return None
 

@@ -95,16 +95,23 @@ def _known(kind: type[Fact]) -> Mapping[str, Field]:
 
 
 def _signed(values: dict[str, object], row: Row, told: date) -> dict[str, object]:
-    """Return a user's values with source, date and verification: of the price, of the row, or of both."""
+    """Return a user's values with source, date and verification: of the row, and of a GPU's price.
+
+    In a row that only tells a GPU's price, `source`, `as_of` and `verified` are the price's.
+    """
     line = row.where.rpartition(":")[0]
     own = {"source": line, "as_of": told, "verified": Verified.USER}
     if SECTIONS[row.section].kind is not Gpu:
         return own | values
-    result: dict[str, object] = dict(values)
+    says_more = any(
+        name not in {"id", "note", *PRICE_FIELDS} and not name.startswith("price_") for name in values
+    )
     if "price_new_usd" in values:
-        result = {f"price_{name}": value for name, value in own.items()} | result
-    says_more = any(name not in {"id", "note"} and not name.startswith("price_") for name in values)
-    return own | result if says_more else result
+        signed = (
+            own if says_more else own | {name: values.pop(name) for name in PRICE_FIELDS if name in values}
+        )
+        values = {f"price_{name}": value for name, value in signed.items()} | values
+    return own | values if says_more else values
 
 
 def _doubles(entries: Iterable[Entry]) -> list[Problem]:
@@ -148,14 +155,30 @@ def _merged(base: Entry, entry: Entry) -> Entry:
     )
 
 
+def admitted(base: Iterable[Entry], added: Iterable[Entry]) -> tuple[list[Entry], list[Problem]]:
+    """Return the added rows that may be laid over `base`, and a problem per row that is new where none may be."""
+    known: dict[str, list[str]] = {}
+    for entry in base:
+        known.setdefault(entry.section.name, []).append(str(entry.values[entry.section.key[0]]))
+    welcome, problems = [], []
+    for entry in added:
+        field, names = entry.section.key[0], known.get(entry.section.name, [])
+        name = str(entry.values[field])
+        if entry.section.closed and name not in names:
+            message = f"{entry.section.name}: there is no {name!r}"
+            problems.append(
+                Problem(where=entry.place(field), message=message, hint=nearest_hint(name, names))
+            )
+        else:
+            welcome.append(entry)
+    return welcome, problems
+
+
 def missing(entry: Entry) -> list[Problem]:
-    """Return a problem per field that the entry must have and has not; for one that may not be added, that."""
+    """Return a problem per field that the entry must have and has not."""
     section = entry.section
-    if section.closed and entry.under is None and entry.values.get("verified") is Verified.USER:
-        return [Problem(where=entry.place(section.key[0]), message=f"{section.name}: cannot be added to")]
-    lacking = [
-        name for name, each in fields_of(section.kind).items() if each.required and name not in entry.values
-    ]
+    there = {*entry.values, *entry.places}  # a field that was written wrong is a problem already
+    lacking = [name for name, each in fields_of(section.kind).items() if each.required and name not in there]
     return [
         Problem(where=entry.where, message=f"{section.name}: {entry.values[section.key[0]]!r} has no {name}")
         for name in lacking

@@ -17,6 +17,9 @@ from freehold.catalog.facts import Fact
 from freehold.core.problems import nearest_hint
 from freehold.core.spread import Spread
 
+SMALLEST, LARGEST = 1e-12, 1e15
+"""Bounds of any number but 0: our own, far outside of every unit in use, so that products and ratios stay finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
@@ -101,7 +104,11 @@ def _number(value: object) -> object:
         return Wrong("is too large")
     if not math.isfinite(number):
         return Wrong(f"{value!r} is no finite number")
-    return number if number >= 0 else Wrong(f"{value!r} is below 0")
+    if number < 0:
+        return Wrong(f"{value!r} is below 0")
+    return (
+        number if number == 0 or SMALLEST <= number <= LARGEST else Wrong(f"{value!r} is out of all bounds")
+    )
 
 
 def _count(value: object) -> object:

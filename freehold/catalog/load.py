@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from freehold.catalog.entries import Entry, build, lay_over, missing, read_rows
+from freehold.catalog.entries import Entry, admitted, build, lay_over, missing, read_rows
 from freehold.catalog.facts import Catalog, Doubt, Fact, Gpu
 from freehold.catalog.physics import Odd, contradictions, oddities, out_of_line
 from freehold.catalog.rows import DATA, parse, shipped
@@ -50,13 +50,26 @@ def load_catalog(*, today: date, overlays: Sequence[Path] = (), shipped_folder: 
     problems = [*problems, *wrong]
     for path in overlays:
         added, wrong = _read_file(path, today)
-        problems += wrong
-        entries = lay_over(entries, added)
+        welcome, unwelcome = admitted(entries, added)
+        problems += [*wrong, *unwelcome]
+        entries = lay_over(entries, welcome)
     problems += [problem for entry in entries for problem in missing(entry)]
     problems += _unknown_references(entries)
     if problems:
-        return LoadedCatalog(catalog=None, problems=tuple(dict.fromkeys(problems)))
+        return LoadedCatalog(catalog=None, problems=_in_order(problems))
     return LoadedCatalog(catalog=_catalog(entries, today), problems=())
+
+
+def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return each problem once, file by file and line by line."""
+    once = list(dict.fromkeys(problems))
+    files = list(dict.fromkeys(_split(each)[0] for each in once))
+    return tuple(sorted(once, key=lambda each: (files.index(_split(each)[0]), _split(each)[1:])))
+
+
+def _split(problem: Problem) -> tuple[str, int, int]:
+    name, line, column = [*problem.where.rsplit(":", 2), "", ""][:3]
+    return (name, int(line), int(column)) if line.isdigit() and column.isdigit() else (problem.where, 0, 0)
 
 
 def _read_file(path: Path, today: date) -> tuple[list[Entry], list[Problem]]:

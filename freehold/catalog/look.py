@@ -117,7 +117,7 @@ def api(
         return Problem(where=where, message=f"{name!r} is served by several", hint=f"name one: {offered}")
     if rows:
         return _at_size(rows[0], request, catalog.today)
-    provider, _, rest = name.partition("/")
+    provider, _, rest = name.partition("/") if "/" in name else ("", "", name)
     asked = request or Request(input_tokens=1000, output_tokens=250)
     found = ask_genai_prices.api_price(provider, rest, request=asked, today=catalog.today) if rest else None
     return found or _unknown_api(catalog, name, where)
@@ -125,10 +125,8 @@ def api(
 
 def _names(row: ApiPrice) -> set[str]:
     full = f"{row.provider}/{row.model}"
-    return {
-        each.lower()
-        for each in (full, row.model, row.model.rpartition("/")[2], f"{row.provider}/{row.ask_as}")
-    }
+    asked = f"{row.provider}/{row.ask_as or row.model}"
+    return {each.lower() for each in (full, row.model, row.model.rpartition("/")[2], asked)}
 
 
 def _at_size(row: ApiPrice, request: Request | None, today: date) -> ApiPrice:

@@ -64,14 +64,17 @@ STACK_GB_S_PER_GB = 51.2
 """Most bandwidth per GB of memory. Source: JEDEC JESD238 HBM3, 819 GB/s per stack, smallest stack sold 16 GB."""
 HBM4_GB_S_PER_GB = 80.0
 """The same from 280 GB on, where HBM4 begins: 2.8 TB/s for a stack of 36 GB (JESD270-4 and faster announced bins)."""
-GDDR_GB_S_PER_GB = 64.0
-"""The same for GDDR7: 32 Gbit/s x 32 pins for a chip of 2 GB (JEDEC JESD239)."""
+SMALL_GB_S_PER_GB = 96.0
+"""The same for consumer cards and up to 24 GB. Source: GDDR6X, 24 Gbit/s x 32 pins for a chip of 1 GB; HBM2 in stacks of 4 GB
+(V100, MI50) is below it."""
 FLOPS_PER_BYTE = (90.0, 500.0)
-"""Dense bf16 FLOPS per byte/s of memory. Source: the shipped GPUs span 117 (RTX 5090) to 419 (L40S)."""
-TFLOPS_PER_W = (0.2, 5.0)
-"""Dense bf16 TFLOPS per watt of TDP. Source: the shipped GPUs span 0.37 (RTX 4090) to 2.3 (B200)."""
+"""Dense bf16 FLOPS per byte/s of memory. Source: the shipped data-centre GPUs span 153 (A100) to 419 (L40S)."""
+CONSUMER_FLOPS_PER_BYTE = (40.0, 500.0)
+"""The same for consumer cards. Source: RTX 3090 76, RTX 5090 117, RTX 4090 164."""
+TFLOPS_PER_W = (0.1, 5.0)
+"""Dense bf16 TFLOPS per watt of TDP. Source: RTX 3090 0.2; the shipped GPUs span 0.37 (RTX 4090) to 2.3 (B200)."""
 TDP_W = (25.0, 3000.0)
-"""Source: A2 40 W … rack parts of 2026 announced below 2.5 kW."""
+"""Source: from A2 with 40 W to the rack parts of 2026, announced below 2.5 kW."""
 PRECISION_GAIN = {
     "fp8_dense_tflops": ("bf16_dense_tflops", 2.1),
     "fp4_dense_tflops": ("fp8_dense_tflops", 3.1),
@@ -113,7 +116,7 @@ def oddities(_fact: Fact) -> Iterator[Odd]:
 def _outside(field: str, value: float, bounds: tuple[float, float], what: str) -> Iterator[Odd]:
     low, high = bounds
     if not low <= value <= high:
-        yield Odd(field=field, message=f"{value:g} {what} is outside {low:g} to {high:g}")
+        yield Odd(field=field, message=f"{value:.3g} {what} is outside {low:g} to {high:g}")
 
 
 @oddities.register
@@ -127,7 +130,8 @@ def _gpu(gpu: Gpu) -> Iterator[Odd]:
     yield from _bandwidth(gpu)
     yield from _precisions(gpu)
     ratio = gpu.bf16_dense_tflops * 1e3 / gpu.mem_bw_gb_s
-    yield from _outside("bf16_dense_tflops", ratio, FLOPS_PER_BYTE, "dense bf16 FLOPS per byte/s of memory")
+    bounds = CONSUMER_FLOPS_PER_BYTE if gpu.consumer else FLOPS_PER_BYTE
+    yield from _outside("bf16_dense_tflops", ratio, bounds, "dense bf16 FLOPS per byte/s of memory")
     yield from _outside(
         "bf16_dense_tflops", gpu.bf16_dense_tflops / gpu.tdp_w, TFLOPS_PER_W, "TFLOPS per watt"
     )
@@ -135,9 +139,9 @@ def _gpu(gpu: Gpu) -> Iterator[Odd]:
 
 
 def _bandwidth(gpu: Gpu) -> Iterator[Odd]:
-    most = (
-        GDDR_GB_S_PER_GB if gpu.consumer else STACK_GB_S_PER_GB if gpu.memory_gb < 280 else HBM4_GB_S_PER_GB
-    )
+    most = STACK_GB_S_PER_GB if gpu.memory_gb < 280 else HBM4_GB_S_PER_GB
+    if gpu.consumer or gpu.memory_gb <= 24:
+        most = SMALL_GB_S_PER_GB
     if gpu.mem_bw_gb_s > most * gpu.memory_gb:
         message = (
             f"{gpu.mem_bw_gb_s:g} GB/s is more than memory of {gpu.memory_gb:g} GB can give ({most:g} per GB)"
@@ -264,8 +268,8 @@ def _default(default: Default) -> Iterator[Odd]:
 
 
 def contradictions(gpu: Gpu, shipped: Gpu) -> Iterator[Odd]:
-    """Yield where a user's specification of a known GPU cannot be that GPU's; a shipped one from memory may be corrected."""
-    for field in _SPECS if shipped.verified is not Verified.MEMORY else ():
+    """Yield where a user's specification of a known GPU cannot be that GPU's; what was from memory or a user's may be corrected."""
+    for field in () if shipped.verified in {Verified.MEMORY, Verified.USER} else _SPECS:
         told, known = getattr(gpu, field), getattr(shipped, field)
         if told and known and not 1 - CONTRADICTION <= told / known <= 1 + CONTRADICTION:
             message = f"{told:g} is not {gpu.id}'s, which has {known:g}; give another card an id of its own"

@@ -43,8 +43,8 @@ class Row:
         return self.places.get(field, self.where)
 
 
-class _Copied(msgspec.Struct):
-    """A file in the parsed copy."""
+class Copied(msgspec.Struct, frozen=True):
+    """What one file of the parsed copy says, and of which bytes it says so."""
 
     sha256: str
     rows: list[Row]
@@ -100,12 +100,12 @@ def _row(tree: Tree, section: str, index: int, values: dict[str, object]) -> Row
 
 def shipped(folder: Path = DATA) -> tuple[list[Row], list[Problem]]:
     """Return the rows of the shipped files in `folder`, and their mistakes, of which there should be none."""
-    copied = _copy(folder)
+    known_files = copies(folder)
     rows: list[Row] = []
     problems: list[Problem] = []
     for path in sorted(folder.glob("*.yaml")):
         content = path.read_bytes()
-        known = copied.get(path.name)
+        known = known_files.get(path.name)
         if known and known.sha256 == sha256(content).hexdigest():
             rows += known.rows
         else:
@@ -115,26 +115,27 @@ def shipped(folder: Path = DATA) -> tuple[list[Row], list[Problem]]:
     return rows, problems
 
 
-def _copy(folder: Path) -> Mapping[str, _Copied]:
+def copies(folder: Path = DATA) -> Mapping[str, Copied]:
+    """Return the parsed copy by file name; empty where it is missing or broken."""
     try:
-        return msgspec.json.decode((folder / PARSED).read_bytes(), type=dict[str, _Copied])
+        return msgspec.json.decode((folder / PARSED).read_bytes(), type=dict[str, Copied])
     except (OSError, msgspec.DecodeError):
         return {}
 
 
-def parsed_copy(folder: Path = DATA) -> bytes:
-    """Return what `parsed.json` should hold for the YAML files in `folder`."""
-    copied = {}
-    for path in sorted(folder.glob("*.yaml")):
-        content = path.read_bytes()
-        rows, _ = parse(content.decode(), f"{SHIPPED_NAME}/{path.name}")
-        copied[path.name] = _Copied(sha256=sha256(content).hexdigest(), rows=[_bare(row) for row in rows])
-    return msgspec.json.format(msgspec.json.encode(copied), indent=1) + b"\n"
+def copied(path: Path) -> Copied:
+    """Return what the copy should hold for one YAML file."""
+    content = path.read_bytes()
+    rows, _ = parse(content.decode(), f"{SHIPPED_NAME}/{path.name}")
+    bare = [Row(section=row.section, values=row.values, where=row.where, places=row.places) for row in rows]
+    return Copied(sha256=sha256(content).hexdigest(), rows=bare)
 
 
-def _bare(row: Row) -> Row:
-    return Row(section=row.section, values=row.values, where=row.where, places=row.places)
+def write_copy(folder: Path = DATA) -> None:
+    """Write the parsed copy of the YAML files in `folder` anew."""
+    content = {path.name: copied(path) for path in sorted(folder.glob("*.yaml"))}
+    (folder / PARSED).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
 
 
 if __name__ == "__main__":
-    (DATA / PARSED).write_bytes(parsed_copy())
+    write_copy()

@@ -71,11 +71,11 @@ def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json
     if html is not None:
         from freehold.cost.report.html import to_html  # noqa: PLC0415 - plots take their time to import
 
-        _write(html, to_html(result))
+        write_report(html, to_html(result))
     if markdown is not None:
         from freehold.cost.report.markdown import to_markdown  # noqa: PLC0415 - seldom wanted
 
-        _write(markdown, to_markdown(result))
+        write_report(markdown, to_markdown(result))
     if as_json:
         from freehold.cost.report.schema import to_jsonable  # noqa: PLC0415 - only here
 
@@ -134,7 +134,8 @@ def _worked_out(ask: PlanAsk, reader: Reader, *, draws: int, seed: int, as_json:
     return plan(replace(inputs, draws=draws, seed=seed))
 
 
-def _write(path: Path, text: str) -> None:
+def write_report(path: Path, text: str) -> None:
+    """Write a report to a file, or print it for `-`; raises Permanent where the file cannot be written."""
     if str(path) == "-":
         click.echo(text)
         return

@@ -45,19 +45,19 @@ NEED = (
 )
 PRICES = (
     (
-        "--rental",
+        "--rental-usd-per-gpu-hour",
         "USD",
         "Your rental quote, USD per GPU-hour, for the GPUs of --gpu; a range 2.10..2.60 is fine.",
     ),
-    ("--node", "USD", "Your quote for a whole 8-GPU server, USD."),
-    ("--staff", "FTE", "People for the fleet, on-call included, as full-time equivalents."),
+    ("--node-usd", "USD", "Your quote for a whole 8-GPU server, USD."),
+    ("--staff-fte", "FTE", "People for the fleet, on-call included, as full-time equivalents."),
     ("--staff-usd-per-year", "USD", "What one of them costs a year."),
     ("--region", "CODE", "Whose electricity price holds, for example US, US-CA, EU [default: US]."),
-    ("--power", "USD", "Electricity, USD per kWh."),
-    ("--colo", "USD", "Colocation, USD per kW and month."),
+    ("--power-usd-per-kwh", "USD", "Electricity, USD per kWh."),
+    ("--colo-usd-per-kw-month", "USD", "Colocation, USD per kW and month."),
     ("--pue", "RATIO", "Facility power over IT power."),
     ("--site", "|".join(SITES), "Where bought machines stand [default: colocation]."),
-    ("--life", "MONTHS", "Over how many months bought machines are written off [default: 36]."),
+    ("--life-months", "MONTHS", "Over how many months bought machines are written off [default: 36]."),
     (
         "--set",
         "NAME=VALUE",
@@ -142,16 +142,16 @@ _READERS: tuple[tuple[str, str, Callable[[str, str], Any]], ...] = (
     ("--slo-ttft-p95", "slo_ttft_s", read_seconds),
     ("--slo-itl", "slo_itl_s", read_seconds),
     ("--spares", "spares", read_number),
-    ("--rental", "rental", read_range),
-    ("--node", "node", read_range),
+    ("--rental-usd-per-gpu-hour", "rental", read_range),
+    ("--node-usd", "node", read_range),
 )
 _ASSUMED = (
-    ("--staff", "staff_fte"),
+    ("--staff-fte", "staff_fte"),
     ("--staff-usd-per-year", "staff_usd_per_year"),
-    ("--power", "power_usd_per_kwh"),
-    ("--colo", "colo_usd_per_kw_month"),
+    ("--power-usd-per-kwh", "power_usd_per_kwh"),
+    ("--colo-usd-per-kw-month", "colo_usd_per_kw_month"),
     ("--pue", "pue_ratio"),
-    ("--life", "life_months"),
+    ("--life-months", "life_months"),
 )
 
 

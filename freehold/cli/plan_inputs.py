@@ -3,7 +3,7 @@
 Names that the catalog does not know are problems, all of them at once. Nothing is priced here.
 """
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import date
 
 from freehold.catalog import look
@@ -16,7 +16,8 @@ from freehold.core.spread import Spread
 from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
 from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
 from freehold.sizing.answer import Fleet, Slo
-from freehold.sizing.choose import candidates
+from freehold.sizing.choose import Among, candidates
+from freehold.sizing.fleet import Plan
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.traffic import Traffic
 
@@ -30,7 +31,7 @@ def plan_inputs(
     """Return everything that a plan needs, or None where problems are in the reader."""
     gpus = _gpus(ask, catalog, reader)
     apis = _apis(ask, traffic, shape, catalog=catalog, reader=reader)
-    own, rent = _assumptions(ask, catalog, reader)
+    own, rent = assumptions(ask, catalog, reader)
     if reader.problems or own is None or rent is None:
         return None
     fleets = _fleets(ask, traffic, shape, catalog=catalog, gpus=gpus)
@@ -70,11 +71,7 @@ def _apis(
     ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, reader: Reader
 ) -> tuple[ApiPrice, ...]:
     """Return the API in use, those that serve the same model, those that were named, and a few others."""
-    request = Request(
-        input_tokens=round(traffic.input_tokens_per_request),
-        output_tokens=round(traffic.output_tokens_per_request),
-        cached_tokens=round(traffic.input_tokens_per_request * traffic.cached_share),
-    )
+    request = request_of(traffic)
     names = [("--api", ask.api)] * bool(ask.api) + [("--compare", name) for name in ask.compare]
     named = [look.api(catalog, name, request=request, where=flag) for flag, name in names]
     reader.problems += [each for each in named if isinstance(each, Problem)]
@@ -84,6 +81,15 @@ def _apis(
         found += _spread_out(catalog)
     once = {api_id(each): each for each in reversed(found)}
     return tuple(dict.fromkeys(once[api_id(each)] for each in found))
+
+
+def request_of(traffic: Traffic) -> Request:
+    """Return the mean request, whose size decides what some APIs ask."""
+    return Request(
+        input_tokens=round(traffic.input_tokens_per_request),
+        output_tokens=round(traffic.output_tokens_per_request),
+        cached_tokens=round(traffic.input_tokens_per_request * traffic.cached_share),
+    )
 
 
 def _spread_out(catalog: Catalog) -> list[ApiPrice]:
@@ -99,15 +105,14 @@ def _spread_out(catalog: Catalog) -> list[ApiPrice]:
 def _fleets(
     ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, gpus: tuple[str, ...]
 ) -> list[Fleet]:
-    found = candidates(
-        shape,
-        replace(traffic, peak_over_mean=traffic.peak_over_mean),
-        Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s),
-        catalog,
+    slo = Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s)
+    among = Among(
         gpus=gpus,
-        quants=ask.quants or None,
-        engines=(ask.engine,) if ask.engine else None,
-        spares=ask.spares or 0,
+        quants=ask.quants,  # type: ignore[arg-type] # checked against QUANTS
+        engines=(ask.engine,) if ask.engine else (),  # type: ignore[arg-type] # checked against ENGINES
+    )
+    found = candidates(
+        shape, traffic, plan=Plan(slo=slo, spares=ask.spares or 0), catalog=catalog, among=among
     )
     return list(found)
 
@@ -121,9 +126,10 @@ def _quotes(ask: PlanAsk) -> dict[str, Spread]:
     return quotes
 
 
-def _assumptions(
+def assumptions(
     ask: PlanAsk, catalog: Catalog, reader: Reader
 ) -> tuple[OwnAssumptions | None, RentAssumptions | None]:
+    """Return what flags and the catalog say of owning and renting; None where problems are in the reader."""
     own_names = [field.name for field in fields(OwnAssumptions)]
     rent_names = [field.name for field in fields(RentAssumptions)]
     known = {*own_names, *(f"rent_{name}" for name in rent_names)}

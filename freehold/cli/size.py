@@ -20,7 +20,7 @@ from freehold.cli.shapes import find_shape
 from freehold.core.clock import wall_s
 from freehold.core.problems import nearest_hint
 from freehold.sizing.answer import Fleet, SizeAsk, Sized, Slo
-from freehold.sizing.fleet import fleet
+from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.replica import at_slo, size
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.traffic import Traffic
@@ -93,7 +93,8 @@ def command(*, config: Path | None, prices: tuple[Path, ...], as_json: bool, **f
     )
     needed = None
     if asked.traffic is not None and sized.fits:
-        needed = fleet(asked.ask, asked.traffic, asked.slo, loaded.catalog, spares=asked.spares)
+        plan = Plan(slo=asked.slo, spares=asked.spares)
+        needed = fleet(asked.ask, asked.traffic, plan=plan, catalog=loaded.catalog)
     if as_json:
         say_json(as_plain(sized, needed))
         return

@@ -86,7 +86,7 @@ def residual(case: Case) -> Vector:
 
 def serving(case: Case, usd: Vector) -> Vector:
     """Return the part of the serving machines; the rest stands in the line `spares`."""
-    return usd * (1 - case.counts.spare_part)
+    return np.asarray(usd * (1 - case.counts.spare_part))
 
 
 def annuity_part(case: Case) -> Vector:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from freehold.catalog.facts import ApiPrice, Colocation
 from freehold.core.spread import Spread
 from freehold.cost.draw import Sampler, Vector
-from freehold.cost.fleet_counts import Counts, counts_of
+from freehold.cost.fleet_counts import Counts, counts_as_they_stand, counts_of
 from freehold.cost.inputs import Assumption, OwnAssumptions, RentAssumptions
 from freehold.cost.result import Kind
 from freehold.sizing.answer import Fleet
@@ -50,6 +50,8 @@ class Setting:
     """A quote for a whole server with its GPUs, memory and disks."""
     measured_it_w: Spread | None = None
     """Mean draw of all machines, measured; None: worked out from their ratings."""
+    machines_stand: bool = False
+    """The machines are those that stand there, however fast they turn out: a review's. Else a slow GPU gets company."""
     missed_fraction: float | None = None
     """Of the period's tokens that machines that were down did not serve, measured; None: from failure rates."""
 
@@ -129,6 +131,8 @@ class Case:
     @property
     def counts(self) -> Counts:
         """Return how many GPUs and nodes that is."""
+        if self.setting.machines_stand:
+            return self.draws.keep(("counts", id(self.offer.fleet)), lambda: counts_as_they_stand(self.fleet))
         cold = self.kind == "buy" and self.setting.fallback is None
         key = ("counts", id(self.offer.fleet), cold, self.fleet_scale)
         return self.draws.keep(

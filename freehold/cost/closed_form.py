@@ -59,3 +59,8 @@ def payback_months(capital_usd: float, *, monthly_usd: float, alternative_usd: f
     """Return the months until what was paid at the start is saved; inf: never. Undiscounted, no residual value."""
     saved = alternative_usd - monthly_usd
     return capital_usd / saved if saved > 0 else float("inf")
+
+
+def load_s(weights_bytes: float, gb_s: float) -> float:
+    """Return the seconds in which so much is read at a rate."""
+    return weights_bytes / (gb_s * 1e9)

@@ -11,6 +11,7 @@ import numpy as np
 
 from freehold.cost.draw import Sampler, Vector
 from freehold.sizing.answer import Fleet
+from freehold.sizing.fleet import round_gpus
 
 ROUNDING = 1e-4
 """A replica more is not bought for less than this part of one. Source: above single precision's error, below any margin."""
@@ -37,23 +38,53 @@ def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: b
 
     `cold_spare` adds a node if the fleet has no spare: where nothing else answers while a node is repaired.
     """
+    if fleet.replicas == 0:
+        return counts_as_they_stand(fleet)  # what does not run is not grown either; its option is incomplete
     ask = fleet.sized.ask
     replicas = replicas_of(fleet, draws, scale=scale)
-    unit, node = _unit(fleet), max(-(-fleet.gpus // fleet.nodes), ask.gpus_per_node)
     spare_gpus = fleet.spare_replicas * ask.gpus
-    gpus = np.ceil((replicas * ask.gpus + spare_gpus) / unit) * unit
-    cold = cold_spare and fleet.spare_replicas == 0
-    cold_gpus = -(-fleet.gpus // fleet.nodes) if cold else 0
-    nodes = np.ceil(gpus / node)
+    gpus, nodes = _to_be_had(replicas * ask.gpus + spare_gpus, fleet)
     if scale >= 1:
         gpus, nodes = np.maximum(gpus, fleet.gpus), np.maximum(nodes, fleet.nodes)
+    cold = cold_spare and fleet.spare_replicas == 0
+    cold_gpus = -(-fleet.gpus // fleet.nodes) if cold else 0
     return Counts(
         replicas=replicas,
         gpus=gpus + cold_gpus,
-        spare_gpus=np.array([spare_gpus + cold_gpus], dtype=np.float32),
+        spare_gpus=_one(spare_gpus + cold_gpus),
         nodes=nodes + cold,
         serving_nodes=nodes,
     )
+
+
+def _to_be_had(needed: Vector, fleet: Fleet) -> tuple[Vector, Vector]:
+    """Return the GPUs that one can buy or rent that are at least so many, and their nodes."""
+    ask, least = fleet.sized.ask, int(needed.min())
+    table = np.array(
+        [
+            round_gpus(count, gpu=ask.gpu, per_node=ask.gpus_per_node)
+            for count in range(least, int(needed.max()) + 1)
+        ],
+        dtype=np.float32,
+    )
+    chosen = table[needed.astype(np.int64) - least]
+    return chosen[:, 0], chosen[:, 1]
+
+
+def counts_as_they_stand(fleet: Fleet) -> Counts:
+    """Return the counts of machines that are there already, whatever they turn out to do."""
+    nodes, spare = _one(fleet.nodes), _one(fleet.spare_replicas * fleet.sized.ask.gpus)
+    return Counts(
+        replicas=_one(fleet.replicas),
+        gpus=_one(fleet.gpus),
+        spare_gpus=spare,
+        nodes=nodes,
+        serving_nodes=nodes,
+    )
+
+
+def _one(count: int) -> Vector:
+    return np.array([count], dtype=np.float32)
 
 
 def replicas_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
@@ -62,9 +93,3 @@ def replicas_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
     each = capacity / fleet.replicas
     needed = np.ceil(fleet.peak_tokens_per_s * scale / each - ROUNDING)
     return np.maximum(needed, max(1, math.ceil(fleet.replicas * scale - ROUNDING)))
-
-
-def _unit(fleet: Fleet) -> int:
-    """Return in which steps GPUs are added: replicas, or whole nodes where the fleet was rounded up to them."""
-    exact = (fleet.replicas + fleet.spare_replicas) * fleet.sized.ask.gpus
-    return fleet.sized.ask.gpus if exact == fleet.gpus else max(1, fleet.gpus // fleet.nodes)

@@ -20,6 +20,7 @@ class Assumption:
     name: str
     """As flags and the tornado call it, unit last: `price_usd_per_kwh`."""
     value: Spread
+    """As the fact has it: a plan widens what the user did not say for age and origin, so nobody does before."""
     fact: Fact
     asked: bool = False
     """True: the user said it; false: the catalog or a default did."""
@@ -87,5 +88,5 @@ class PlanInputs:
     seed: int = 1
     fallback_api: bool = True
     """Whether an API answers while owned hardware is down; else spares are needed."""
-    quotes: dict[str, float] = field(default_factory=dict)
-    """What the user was quoted, by what: `rental_usd_per_gpu_hour`, `node_usd`."""
+    quotes: dict[str, Spread] = field(default_factory=dict)
+    """What the user was quoted, by what: `rental_usd_per_gpu_hour` (for one GPU: `rental_usd_per_gpu_hour:h100-sxm`), `node_usd`."""

@@ -32,7 +32,7 @@ def setting_of(inputs: PlanInputs) -> Setting:
         rent=inputs.rent,
         site=inputs.own_site,
         fallback=api_offer(fallback, inputs.today) if fallback else None,
-        node_usd=Spread.exactly(quote) if quote is not None else None,
+        node_usd=quote,
     )
 
 
@@ -124,9 +124,7 @@ def _rented(fleet: Fleet, inputs: PlanInputs) -> Iterator[Offer]:
     quote = inputs.quotes.get(f"{RENTAL_QUOTE}:{gpu}", inputs.quotes.get(RENTAL_QUOTE))
     prices = [price for price in inputs.rentals if price.gpu == gpu]
     if quote is not None:
-        yield _machine_offer(
-            "rent", "quote", fleet, terms="quote", rental_usd_per_gpu_hour=Spread.exactly(quote)
-        )
+        yield _machine_offer("rent", "quote", fleet, terms="quote", rental_usd_per_gpu_hour=quote)
     for price in prices:
         yield _rental(price, fleet, inputs)
     if quote is None and not prices:

@@ -51,6 +51,8 @@ class Option:
     sources: tuple[str, ...] = ()
     """`what: source (date, how verified)`."""
     warnings: tuple[str, ...] = ()
+    can_win: bool = True
+    """False: listed only, as a spot machine or a consumer card is (the warnings say why), or incomplete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,8 +112,18 @@ def assumptions_of(inputs: PlanInputs) -> tuple[Assumption, ...]:
 def with_ages(inputs: PlanInputs) -> PlanInputs:
     """Return the inputs with every price that the user did not say as wide as its age and origin ask for."""
     own = {part.name: _aged(getattr(inputs.own, part.name), inputs.today) for part in fields(inputs.own)}
-    rent = {part.name: _aged(getattr(inputs.rent, part.name), inputs.today) for part in fields(inputs.rent)}
+    rent = {
+        part.name: _alike(_aged(getattr(inputs.rent, part.name), inputs.today), own.get(part.name))
+        for part in fields(inputs.rent)
+    }
     return replace(inputs, own=OwnAssumptions(**own), rent=RentAssumptions(**rent))
+
+
+def _alike(rented: Assumption, owned: Assumption | None) -> Assumption:
+    """Return the assumption of renting; where it says what the one of owning says, it is that one, with its draws."""
+    if owned and (rented.value, rented.fact) == (owned.value, owned.fact):
+        return owned
+    return rented
 
 
 def _aged(assumption: Assumption, today: date) -> Assumption:

@@ -77,7 +77,7 @@ def test_openai_buckets_of_an_hour():
     assert found.cached_share == pytest.approx(400 / 1800)
     assert found.batch_share == pytest.approx(550 / 2000)
     assert found.input_tokens_per_request == pytest.approx(180)
-    assert any("1 rows were left out: they are no text completions" in text for text in found.assumed)
+    assert any("1 row was left out: no text completions" in text for text in found.assumed)
     assert any("there are more" in text for text in found.assumed)
 
 
@@ -127,8 +127,8 @@ def test_litellm_csv():
         ("litellm.csv:15", "4 cells where the header has 14: the last line is cut off"),
     ]
     assert found.rows_total == 13
-    for reason in ("LiteLLM answered them from its own cache", "they failed", "they generate no text"):
-        assert any(f"1 rows were left out: {reason}" in text for text in found.assumed)
+    for reason in ("answered from LiteLLM's own cache", "failed", "no text is generated"):
+        assert any(f"1 row was left out: {reason}" in text for text in found.assumed)
     # from 00:10:00.123 to 02:10 are two hours
     assert found.input_tokens_per_month == pytest.approx(1700 * 730 / 2, rel=1e-4)
     assert found.paid_usd_per_month == pytest.approx(0.006 * 730 / 2, rel=1e-4)
@@ -150,8 +150,8 @@ def test_the_access_log_of_freehold():
     found = traffic("access_log.jsonl")
     assert sums(found) == (2, 200, 0, 100)
     assert bad(found) == [("access_log.jsonl:4", "it was answered, and its tokens are not known")]
-    assert any("2 rows were left out: no model answered them" in text for text in found.assumed)
-    assert any("1 rows were left out: they generate no text" in text for text in found.assumed)
+    assert any("2 rows were left out: no model answered" in text for text in found.assumed)
+    assert any("1 row was left out: no text is generated" in text for text in found.assumed)
     assert found.by_model == (("smol", 300.0),)
 
 

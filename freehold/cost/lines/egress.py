@@ -3,9 +3,10 @@
 from freehold.cost.case import Case
 from freehold.cost.draw import Vector
 from freehold.cost.line import Line
+from freehold.sizing.links import MBIT_PER_TOKEN_S
 
-BYTES_PER_OUTPUT_TOKEN = 200
-"""Source: a streamed chunk of the OpenAI protocol carries about one token; 16 Mbit/s per 10,000 tokens/s."""
+BYTES_PER_OUTPUT_TOKEN = MBIT_PER_TOKEN_S * 1e6 / 8
+"""Source: what sizing gives a balancer's link; 200 bytes, a streamed chunk of about one token."""
 
 
 def price(case: Case) -> Vector:

@@ -22,9 +22,12 @@ def _is_hidden(char: str) -> bool:
 
 
 def cut(text: str, most: int) -> str:
-    """Return the text, or its beginning up to a word's end with `…` where it is longer than `most` characters."""
+    """Return the text, or its beginning up to a sentence's or word's end with `…` where it is longer than `most`."""
     if len(text) <= most:
         return text
-    head = text[: most - 1]
+    head = text[: most - 2]
+    sentence = max(head.rfind(mark) for mark in (". ", "; "))
+    if sentence > most // 2:
+        return f"{head[: sentence + 1]} …"
     words = head.rsplit(" ", maxsplit=1)[0]
     return (words if len(words) > most // 2 else head).rstrip(" ,;:.(") + "…"

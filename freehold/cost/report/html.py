@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean
 from freehold.cost.report.plots import plots
-from freehold.cost.report.rounding import chance, plain_number
+from freehold.cost.report.rounding import chance
 from freehold.cost.result import BreakEven, Option, PlanResult
 
 _URL = re.compile(r"https?://[^\s<>\"')\]]+")
@@ -66,7 +66,7 @@ def _content(result: PlanResult) -> Mapping[str, object]:
         "break_evens": _break_evens(result),
         "plots": [(plot, Markup(plot.svg)) for plot in plots(result)],  # noqa: S704  escaped by matplotlib
         "rules": result.rules,
-        "assumptions": [_assumption(row) for row in result.assumptions],
+        "assumptions": [outline.assumption(row) for row in result.assumptions],
         "weak": weak,
         "more_weak": more_weak,
         "sources": outline.all_sources(result),
@@ -82,6 +82,7 @@ def _option(option: Option, result: PlanResult) -> Mapping[str, object]:
         "use": outline.use(option),
         "today": option.paid_today,
         "advised": option.id == result.verdict.option,
+        "listed": not option.can_win and not option.incomplete,
         "lacks": ", ".join(map(clean, option.incomplete)),
         "warnings": [clean(text) for text in option.warnings],
     }
@@ -101,22 +102,3 @@ def _break_even(each: BreakEven, names: Mapping[str, str]) -> Mapping[str, str]:
         "month": outline.payback(each),
         "chance": chance(each.chance_cheaper),
     }
-
-
-def _assumption(row: Mapping[str, str | float | bool]) -> Mapping[str, str]:
-    """Return an assumption's cells; what a row does not say is empty."""
-    value = [_cell(row[key]) for key in ("low", "mid", "high") if key in row]
-    known = {"name", "low", "mid", "high", "asked", "source"}
-    rest = ", ".join(
-        _cell(value) for key, value in row.items() if key not in known and value not in ("", None)
-    )
-    return {
-        "name": outline.named(str(row.get("name", ""))),
-        "value": value[0] if len(set(value)) == 1 else " / ".join(value),
-        "who": "you" if row.get("asked") else "catalog or default",
-        "source": clean(str(row.get("source", ""))) + (f" ({rest})" if rest else ""),
-    }
-
-
-def _cell(value: str | float) -> str:
-    return plain_number(float(value)) if isinstance(value, int | float) else clean(value)

@@ -4,7 +4,7 @@ It chooses and words; it computes nothing, and escapes nothing: that is each wri
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -57,6 +57,11 @@ _UNITS = {
     "p95": "p95",
     "api": "API",
 }
+_USUAL = frozenset(("list price", "list prices"))
+"""Terms of an API that go without saying."""
+_BARE = frozenset(("ratio", "fraction"))
+"""Units that say nothing beside a number."""
+_ASSUMED_KEYS = frozenset(("name", "low", "mid", "high", "asked", "source"))
 _UNIT_WORDS = frozenset(
     ("usd", "per", "fte", "ratio", "fraction", "months", "days", "hours", "kw", "w", "s", "ms", "gb")
 )
@@ -79,11 +84,20 @@ class Weak:
     why: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumed:
+    """One uncertain input as a row: what a plan's row does not say is empty."""
+
+    name: str
+    value: str
+    """Low / middle / high, or one value."""
+    who: str
+    source: str
+
+
 def words_of(name: str) -> str:
     """Return a name with underscores as words: `power_usd_per_kwh` is `power USD per kWh`."""
-    return " ".join(
-        _UNITS.get(word, word) for word in clean(name).replace("_", " ").replace("-", " ").split()
-    )
+    return " ".join(_UNITS.get(word, word) for word in clean(name).replace("_", " ").split())
 
 
 def topic(name: str) -> str:
@@ -104,7 +118,8 @@ def option_name(option: Option) -> str:
     """Return an option in words: `rent 2 x h100-sxm, runpod, on-demand` or `API openai gpt-5.4`."""
     who = clean(option.provider)
     if option.kind == "api":
-        return _joined(f"API {who} {clean(option.model)}".replace("  ", " "), clean(option.terms))
+        terms = "" if option.terms in _USUAL else clean(option.terms)
+        return _joined(f"API {who} {clean(option.model)}".replace("  ", " "), terms)
     what = f"{KIND_WORDS[option.kind]} {option.count} {TIMES} {clean(option.gpu)}"
     return _joined(what, who, clean(option.terms))
 
@@ -141,32 +156,57 @@ def use(option: Option) -> str:
     return "n/a" if option.utilisation is None else percent(option.utilisation)
 
 
+def contenders(result: PlanResult) -> tuple[Option, ...]:
+    """Return the options that can be the verdict: complete, and not only listed."""
+    return tuple(option for option in result.options if option.can_win and not option.incomplete)
+
+
 def shortlist(result: PlanResult, per_kind: int = PER_KIND) -> tuple[Option, ...]:
-    """Return the complete options worth a row, in the plan's order: the best of each kind, today's and the advised."""
-    complete = [option for option in result.options if not option.incomplete]
-    kept = {option.id for kind in _KINDS for option in [o for o in complete if o.kind == kind][:per_kind]}
-    return tuple(o for o in complete if o.id in kept or o.paid_today or o.id == result.verdict.option)
+    """Return the options worth a row, in the plan's order: the best of each kind that can win, today's, the advised."""
+    able = contenders(result)
+    kept = {option.id for kind in _KINDS for option in [o for o in able if o.kind == kind][:per_kind]}
+    always = {option.id for option in result.options if option.paid_today and not option.incomplete}
+    return tuple(o for o in result.options if o.id in kept | always | {result.verdict.option})
 
 
 def left_out(result: PlanResult) -> str:
     """Return a sentence on the complete options without a row; empty: there are none."""
-    count = sum(not option.incomplete for option in result.options) - len(shortlist(result))
-    return (
-        f"{count} more complete option{'' if count == 1 else 's'} cost more than the best of their kind."
-        if count > 0
+    shown = {option.id for option in shortlist(result)}
+    rest = [option for option in result.options if not option.incomplete and option.id not in shown]
+    listed = sum(not option.can_win for option in rest)
+    dearer = (
+        f"{len(rest) - listed} more can win but cost more than the best of their kind"
+        if len(rest) > listed
         else ""
     )
+    only = (
+        f"{listed} are only listed and cannot win (such as spot machines and consumer cards)"
+        if listed
+        else ""
+    )
+    return f"{'; '.join(filter(None, (dearer, only)))}." if rest else ""
+
+
+def footnotes(options: Sequence[Option]) -> tuple[str, ...]:
+    """Return the distinct warnings of these options, in order: a row refers to them by their number from 1."""
+    return tuple(dict.fromkeys(clean(text) for option in options for text in option.warnings))
+
+
+def marks(option: Option, notes: Sequence[str]) -> str:
+    """Return the numbers of an option's warnings in `notes`: ` [1][3]`; empty: it has none."""
+    numbers = [notes.index(text) + 1 for text in dict.fromkeys(map(clean, option.warnings))]
+    return " " + "".join(f"[{number}]" for number in numbers) if numbers else ""
 
 
 def no_options_of(result: PlanResult) -> tuple[str, ...]:
-    """Return a sentence for each kind of which there is no complete option."""
+    """Return a sentence for each kind of which no option can win."""
     words = {
-        "api": "No API has a price",
-        "rent": "No rental has a price",
-        "buy": "Nothing to buy has a price",
+        "api": "No API can win: none has all its prices.",
+        "rent": "No rental can win: none has all its prices and lasts.",
+        "buy": "Nothing to buy can win: nothing has all its prices.",
     }
-    have = {option.kind for option in result.options if not option.incomplete}
-    return tuple(f"{words[kind]}: this kind is not compared." for kind in _KINDS if kind not in have)
+    have = {option.kind for option in contenders(result)}
+    return tuple(words[kind] for kind in _KINDS if kind not in have)
 
 
 def incomplete_text(result: PlanResult, most: int = 3) -> str:
@@ -175,8 +215,7 @@ def incomplete_text(result: PlanResult, most: int = 3) -> str:
     if not lacking:
         return ""
     shown = [
-        f"{option_name(o)} (no price for {cut(', '.join(map(clean, o.incomplete)), 80)})"
-        for o in lacking[:most]
+        f"{option_name(o)} (lacking: {cut(', '.join(map(clean, o.incomplete)), 80)})" for o in lacking[:most]
     ]
     more = f"; and {len(lacking) - most} more" if len(lacking) > most else ""
     return f"{len(lacking)} incomplete, so they cannot win: {'; '.join(shown)}{more}."
@@ -184,27 +223,36 @@ def incomplete_text(result: PlanResult, most: int = 3) -> str:
 
 def head(result: PlanResult) -> tuple[Head, ...]:
     """Return the head: traffic, model, SLO, whatever else was asked, and what was assumed."""
-    rest = dict(result.summary)
-    lines = [*_traffic(rest), *_model(rest), *_slo(rest)]
+    rest = {
+        key: value
+        for key, value in result.summary.items()
+        if value not in ("", 0) or key == "tokens_per_month"
+    }
+    lines = [*_traffic(rest), *_model(rest), *_slo(rest), *_draws(rest)]
     lines += [Head(label=words_of(key), text=_value(key, value)) for key, value in rest.items()]
     return (*lines, *_assumed(result))
 
 
 def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
-    total = rest.pop("tokens_per_month", None)
-    parts = [] if total is None else [f"{tokens(float(total))} tokens a month"]
-    for key, word in (
-        ("input_tokens_per_month", "input"),
-        ("output_tokens_per_month", "output"),
-    ):
-        if key in rest:
-            parts.append(f"{tokens(float(rest.pop(key)))} {word}")
-    for key, text in (("cached_share", "of input cached"), ("batch_share", "can wait a day")):
-        if key in rest and (part := float(rest.pop(key))):
-            parts.append(f"{percent(part)} {text}")
+    words = {
+        "tokens_per_month": "{} tokens a month",
+        "input_tokens_per_month": "{} input",
+        "output_tokens_per_month": "{} output",
+        "cached_share": "{} of input cached",
+        "batch_share": "{} can wait a day",
+    }
+    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
     if "peak_over_mean" in rest:
-        parts.append(f"busiest hour {plain_number(float(rest.pop('peak_over_mean')))} {TIMES} the mean")
+        parts.append(f"busiest hour {_value('', rest.pop('peak_over_mean'))} {TIMES} the mean")
+    if "traffic_source" in rest:
+        parts.append(f"from {_value('', rest.pop('traffic_source'))}")
     return [Head(label="traffic", text=", ".join(parts))] if parts else []
+
+
+def _draws(rest: dict[str, str | float | int]) -> list[Head]:
+    parts = [f"{_value('', rest.pop('draws'))}"] if "draws" in rest else []
+    parts += [f"seed {_value('', rest.pop('seed'))}"] if "seed" in rest else []
+    return [Head(label="draws", text=", ".join(parts))] if parts else []
 
 
 def _model(rest: dict[str, str | float | int]) -> list[Head]:
@@ -216,14 +264,14 @@ def _slo(rest: dict[str, str | float | int]) -> list[Head]:
         "slo_ttft_s": "first token within {} for 95 of 100 requests",
         "slo_itl_s": "then {} a token on average",
     }
-    parts = [text.format(seconds(float(rest.pop(key)))) for key, text in words.items() if key in rest]
+    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
     return [Head(label="SLO", text=", ".join(parts))] if parts else []
 
 
 def _value(key: str, value: str | float) -> str:
     if isinstance(value, str):
         return clean(value)
-    if key.endswith(("_share", "_fraction")):
+    if key.endswith(("_share", "_fraction", "growth_per_month")):
         return percent(value)
     if "tokens" in key:
         return tokens(value)
@@ -243,20 +291,37 @@ def _assumed(result: PlanResult) -> list[Head]:
     ]
 
 
+def assumption(row: Mapping[str, str | float | bool]) -> Assumed:
+    """Return an assumption in words; keys that this does not know are added to the source."""
+    value = [_cell(row[key]) for key in ("low", "mid", "high") if key in row]
+    rest = ", ".join(_cell(value) for key, value in row.items() if key not in _ASSUMED_KEYS and value != "")
+    source = clean(str(row.get("source", "")))
+    return Assumed(
+        name=named(str(row.get("name", ""))),
+        value=value[0] if len(set(value)) == 1 else " / ".join(value),
+        who="you" if row.get("asked") else "catalog or default",
+        source=" ".join(filter(None, (source, f"({rest})" if rest else ""))),
+    )
+
+
+def _cell(value: str | float) -> str:
+    return clean(value) if isinstance(value, str) else plain_number(float(value))
+
+
 def verdict_answer(verdict: Verdict) -> str:
     """Return the verdict's word, said: `Stay on the API`."""
     return ANSWERS[verdict.word]
 
 
 def confidence_text(verdict: Verdict) -> str:
-    """Return how sure the verdict is: `medium: the cheapest complete option in 71% of the draws`."""
-    return f"{verdict.confidence_word}: the cheapest complete option in {chance(verdict.confidence)} of the draws"
+    """Return how sure the verdict is: `medium: cheapest in 71% of the draws`."""
+    return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws"
 
 
 def change_text(change: Change) -> str:
-    """Return what would change the verdict, and to what: `a rental below 1.70 USD per GPU-hour: rent`."""
+    """Return what would change the verdict, and to what: `a rental below 1.70 USD per GPU-hour: then rent`."""
     to = ANSWERS.get(change.to, clean(change.to))
-    return f"{clean(change.what)}: {to[:1].lower()}{to[1:]}"
+    return f"{clean(change.what)}: then {to[:1].lower()}{to[1:]}"
 
 
 def chosen_break_evens(result: PlanResult, most: int = 4) -> tuple[BreakEven, ...]:
@@ -270,24 +335,24 @@ def chosen_break_evens(result: PlanResult, most: int = 4) -> tuple[BreakEven, ..
 def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
     """Return one break-even as sentences with its figures."""
     option, against = names.get(each.option, clean(each.option)), names.get(each.against, clean(each.against))
-    return f"{option} against {against}: {_where(each)}{_payback(each)} Cheaper today in {chance(each.chance_cheaper)} of the draws."
+    month = f" Pays back in month {payback(each)}." if each.payback_month else ""
+    return f"{option} against {against}: {_where(each)}{month} Cheaper today in {chance(each.chance_cheaper)} of the draws."
 
 
 def _where(each: BreakEven) -> str:
+    tokens_text, use_text = break_even_tokens(each), break_even_use(each)
     if each.tokens_per_month is None:
-        return f"cheaper {break_even_tokens(each)}."
-    full = f", {break_even_use(each)} of its capacity" if each.utilisation else ""
-    return f"cheaper {break_even_tokens(each)} tokens a month{full}."
-
-
-def _payback(each: BreakEven) -> str:
-    return f" Pays back in month {payback(each)}." if each.payback_month else ""
+        need = f", which would be {use_text} of its capacity" if each.utilisation else ""
+        return f"{tokens_text}{need}."
+    return (
+        f"cheaper {tokens_text} tokens a month{f', {use_text} of its capacity' if each.utilisation else ''}."
+    )
 
 
 def break_even_tokens(each: BreakEven) -> str:
-    """Return from which tokens a month on it is cheaper: `above 2.2B (1.9B-2.6B)`."""
+    """Return from which tokens a month on it is cheaper: `above 2.2B (1.9B-2.6B)`; or that there is no such traffic."""
     if each.tokens_per_month is None:
-        return "at no traffic that it can carry"
+        return "no break-even at a traffic that it can carry"
     return f"above {tokens_range(each.tokens_per_month)}"
 
 
@@ -303,7 +368,7 @@ def payback(each: BreakEven) -> str:
 
 def influence_values(each: Influence) -> str:
     """Return an input's range with its unit: `0.1-0.5 FTE`."""
-    unit = clean(each.unit)
+    unit = "" if each.unit in _BARE else words_of(each.unit)
     return f"{plain_number(each.low_value)}{DASH}{plain_number(each.high_value)}{' ' if unit else ''}{unit}"
 
 

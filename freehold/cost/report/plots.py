@@ -15,6 +15,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import (
@@ -30,16 +31,15 @@ from freehold.cost.report.rounding import amount, tokens
 from freehold.cost.report.svg import inlined
 from freehold.cost.result import Curve, Influence, Option, PlanResult
 
-_WIDTH_IN = 5.0
-_HEIGHT_IN = 2.6
+# All of these are our own choice. A plot is 331 points wide, so that it is not shrunk on a phone of 390 px; its letters
+# are then those of the page. What is counted is what can still be told apart: of cost lines the rest is `other`.
+_WIDTH_IN = 4.6
+_HEIGHT_IN = 2.4
 _LEGEND_ROW_IN = 0.2
-"""A plot's size at 72 points an inch: 360 wide, so that it is not shrunk on a phone of 390 px. Source: our own choice."""
 _POINTS = 10.0
-"""Size of the letters; the same in the page when it is not scaled."""
 _TORNADO_MOST = 8
 _CURVES_MOST = 5
 _LINES_MOST = 7
-"""Cost lines told apart in the stack; the rest is `other`. More colours cannot be told apart."""
 _NAME_MOST = 40
 _INK, _MUTED, _GRID, _PAPER = "#010203", "#010204", "#010205", "#010206"
 """Stand-ins that are replaced by the page's colours: nobody else writes these."""
@@ -86,8 +86,8 @@ def plots(result: PlanResult) -> tuple[Plot, ...]:
 
 
 def _break_even(result: PlanResult) -> Plot | None:
-    curves = _usable(result.curves)
-    if not curves:
+    curves = [curve for curve in _usable(result.curves) if all(x > 0 and y > 0 for x, y in _points(curve))]
+    if not curves:  # what is 0 has no place on a logarithmic axis
         return None
     names, colours = names_by_id(result), _colours(result)
     now = result.summary.get("tokens_per_month")
@@ -136,8 +136,8 @@ def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot
             label = f"{cut(option_name(option), _NAME_MOST)} (today's)"
             axes.axhline(
                 option.usd_per_month.p50,
-                color=_MUTED,
-                linewidth=1,
+                color=_INK,
+                linewidth=1.4,
                 linestyle=":",
                 label=label if not index else "",
             )
@@ -156,6 +156,9 @@ def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot
 
 
 def _money(value: float, _: float) -> str:
+    """Return an amount for an axis, short enough to stand beside others: `5,000`, `10k`, `1.5M`, `0.1`."""
+    if abs(value) >= 1e4:
+        return tokens(value)
     return f"{value:,.0f}" if abs(value) >= 10 or not value else f"{value:.4g}"
 
 
@@ -230,13 +233,21 @@ def _stack(result: PlanResult) -> Plot | None:
             )
             left = [a + b for a, b in zip(left, widths, strict=True)]
         for row, name in enumerate(names):
-            axes.text(left[row], row, f" {amount(left[row])}", color=_INK, fontsize=_POINTS - 1, va="center")
+            axes.text(
+                left[row],
+                row,
+                f" {amount(options[row].usd_per_month.p50)}",
+                color=_INK,
+                fontsize=_POINTS - 1,
+                va="center",
+            )
             axes.text(0, row - 0.36, name, color=_INK, fontsize=_POINTS - 1, va="bottom", ha="left")
         axes.set_yticks([])
-        axes.margins(x=0.12)
+        axes.set_xlim(right=1.2 * max(left) or 1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(_money)
         axes.set_ylim(len(options) - 0.5, -0.85)
-        _dress(axes, x="USD a month, middle of each line", y="", legend_columns=4)
+        _dress(axes, x="USD a month: middle of each line, and of the sum", y="", legend_columns=3)
 
     plot = Plot(
         name="stack",
@@ -248,7 +259,10 @@ def _stack(result: PlanResult) -> Plot | None:
         ),
         table=Table(
             head=("option", *(words_of(line) for line in lines)),
-            rows=tuple((name, *map(amount, row)) for name, row in zip(names, parts, strict=True)),
+            rows=tuple(
+                (name, *(amount(part) if part else "" for part in row))
+                for name, row in zip(names, parts, strict=True)
+            ),
         ),
     )
     return _drawn(plot, draw)
@@ -315,6 +329,7 @@ def _tornado(result: PlanResult) -> Plot | None:
             )
         axes.axvline(0, color=_INK, linewidth=1, zorder=1.5)
         axes.set_yticks([])
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(_money)
         axes.set_ylim(len(shown) - 0.5, -0.95)
         _dress(axes, x="USD a month, best owned or rented minus API", y="")
@@ -364,7 +379,7 @@ def _make_room(axes: Axes, *, axis_named: bool, legend_columns: int) -> None:
     inside_in = figure.get_figheight()
     height_in = inside_in + 0.62 + legend_in
     figure.set_figheight(height_in)
-    left = (0.78 if axis_named else 0.08) / _WIDTH_IN
+    left = (0.72 if axis_named else 0.22) / _WIDTH_IN
     figure.subplots_adjust(
         left=left, right=1 - 0.2 / _WIDTH_IN, top=1 - 0.1 / height_in, bottom=(0.52 + legend_in) / height_in
     )

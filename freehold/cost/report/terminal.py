@@ -20,17 +20,16 @@ from freehold.cost.report.rounding import DASH, TIMES, bound
 from freehold.cost.result import Option, PlanResult
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
-_RULES_MOST = 14
-"""Rows of rules; our own choice, so that the whole stays within some 110 lines."""
+# All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.
+_RULES_MOST = 18
 _NOTES_MOST = 5
-_COMPUTED_MOST = 230
-"""Characters of a rule's figures: three lines in its column."""
+_COMPUTED_MOST, _HOLDING_MOST = 160, 105
+_TWO_LINES = 192
 _TORNADO_MOST = 6
-"""Inputs shown; the seventh moves nothing much."""
-_OPTION_HEADS = ("option", "USD a month", "USD per M tokens", "used")
+_NAME_MOST = 120
 _NAME_LEAST = 24
 """Columns that an option's name needs beside its numbers; with less, each option is a block of lines."""
-_NAME_MOST = 120
+_OPTION_HEADS = ("option", "USD a month", "USD per M tokens", "used")
 _WORD_STYLES = {"holds": "green", "does not hold": "red", "depends": "yellow", "unknown": "dim"}
 
 
@@ -56,8 +55,9 @@ def _ascii(text: str) -> str:
     return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
-def show(result: PlanResult, console: Console) -> None:
-    """Print a plan: some 60 to 110 lines. Needs 60 columns or more to read well."""
+def show(result: PlanResult, console: Console | None = None) -> None:
+    """Print a plan to a console (standard output): some 60 to 110 lines. Needs 60 columns or more to read well."""
+    console = console or Console()
     parts: list[RenderableType] = []
     for section in _SECTIONS:
         found = section(result, console)
@@ -79,12 +79,16 @@ def print_command(command: str, console: Console) -> None:
         console.print(Text(_ascii(text) if console.options.ascii_only else text), soft_wrap=True)
 
 
+Row = tuple[str, str]
+"""A label and its text."""
+
+
 def heading(text: str, note: str = "") -> Text:
     """Return a section's title with a dim remark behind it."""
     return Text.assemble((text, "bold"), ("  " + note if note else "", "dim"))
 
 
-def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+def pairs(rows: Iterable[Row]) -> Table:
     """Return labels and texts in two columns; texts wrap beside their label."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
@@ -119,7 +123,7 @@ def columns(heads: Sequence[tuple[str, bool]]) -> Table:
 
 def _head(result: PlanResult, _: Console) -> RenderableType:
     rows = [(line.label, line.text) for line in outline.head(result)]
-    notes = [clean(note) for note in result.notes]
+    notes = [cut(clean(note), _TWO_LINES) for note in result.notes]
     if len(notes) > _NOTES_MOST:
         notes = [*notes[:_NOTES_MOST], f"and {len(notes) - _NOTES_MOST} more, in --html and --json"]
     parts: list[RenderableType] = [heading("Plan", result.today), pairs(rows)]
@@ -128,21 +132,24 @@ def _head(result: PlanResult, _: Console) -> RenderableType:
 
 def _options(result: PlanResult, console: Console) -> RenderableType:
     shown = outline.shortlist(result)
+    notes = outline.footnotes(shown)
     rows = [
-        (_name(each), outline.month_cost(each), outline.million_cost(each), outline.use(each))
+        (_name(each, notes), outline.month_cost(each), outline.million_cost(each), outline.use(each))
         for each in shown
     ]
     styles = ["bold" if each.id == result.verdict.option else "" for each in shown]
     numbers = sum(max(map(len, column)) + 2 for column in list(zip(_OPTION_HEADS, *rows, strict=True))[1:])
     fits = console.width - numbers >= _NAME_LEAST
-    rest = (outline.incomplete_text(result), outline.left_out(result), *outline.no_options_of(result))
+    rest = [f"[{number}] {text}" for number, text in enumerate(notes, start=1)]
+    rest += [outline.left_out(result), outline.incomplete_text(result), *outline.no_options_of(result)]
     title = heading("Options", "middle (10th-90th percentile); used: served over capacity within the SLO")
     body = [(_option_table if fits else _option_blocks)(rows, styles)] if rows else []
     return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
 
 
-def _name(option: Option) -> str:
-    return cut(outline.option_name(option), _NAME_MOST) + (" (today's)" if option.paid_today else "")
+def _name(option: Option, notes: Sequence[str]) -> str:
+    today = " (today's)" if option.paid_today else ""
+    return cut(outline.option_name(option), _NAME_MOST) + today + outline.marks(option, notes)
 
 
 def _option_table(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:
@@ -175,12 +182,15 @@ def _rules(result: PlanResult, _: Console) -> RenderableType | None:
     table.expand = True
     for rule in result.rules[:_RULES_MOST]:
         word = Text(rule.verdict, style=_WORD_STYLES[rule.verdict])
-        table.add_row(Text(cut(clean(rule.claim), 90)), word, Text(cut(clean(rule.computed), _COMPUTED_MOST)))
+        most = _HOLDING_MOST if rule.verdict in {"holds", "unknown"} else _COMPUTED_MOST
+        table.add_row(Text(cut(clean(rule.claim), 60)), word, Text(cut(clean(rule.computed), most)))
     more = len(result.rules) - _RULES_MOST
     rest: list[RenderableType] = (
         [Text(f"{more} more rules in --html and --json", style="dim")] if more > 0 else []
     )
-    return Group(heading("Rules of thumb beside your numbers"), table, *rest)
+    return Group(
+        heading("Rules of thumb beside your numbers", "in full in --html and --markdown"), table, *rest
+    )
 
 
 def _tornado(result: PlanResult, console: Console) -> RenderableType | None:
@@ -210,7 +220,9 @@ def _bar(bar: Bar) -> Text:
 
 def _sources(result: PlanResult, _: Console) -> RenderableType | None:
     weak, more = outline.weak_sources(result)
-    texts = [cut(f"{each.text}: {each.why}" if each.why != "in doubt" else each.text, 240) for each in weak]
+    texts = [
+        cut(f"{each.text}: {each.why}" if each.why != "in doubt" else each.text, _TWO_LINES) for each in weak
+    ]
     if more:
         texts.append(f"and {more} more, in --html")
     return Group(heading("Check before you rely on it"), points(texts)) if texts else None

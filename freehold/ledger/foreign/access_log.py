@@ -43,11 +43,11 @@ def _own(record: Record) -> Item:
     """Return what a line of Freehold's own access log says."""
     at_s = moment_s(record, ("at",))
     if str(record.get("path")).startswith(_NO_TEXT):
-        return LeftOut("they generate no text", at_s)
+        return LeftOut("no text is generated", at_s)
     if "completion_tokens" not in record and "prompt_tokens" not in record:
         if record.get("end") == "complete" and record.get("attempts"):
             raise Unusable("it was answered, and its tokens are not known")
-        return LeftOut("no model answered them", at_s)
+        return LeftOut("no model answered", at_s)
     return Use(
         at_s, at_s, 1, count(record, "prompt_tokens"), None, count(record, "completion_tokens"),
         name_of(record.get("model")), None, _text(record.get("id")),
@@ -66,7 +66,7 @@ def _generic(record: Record) -> Item:
     identity = _text(layer.get("id")) or _text(record.get("request_id")) or _text(record.get("id"))
     tokens = _prompt_form(usage) if "prompt_tokens" in usage else _input_form(usage)
     if not tokens[0] and not tokens[2]:
-        return LeftOut("they have no tokens", at_s)
+        return LeftOut("no tokens", at_s)
     usd = money(record.get("cost_usd", record.get("spend")), "cost")
     return Use(at_s, at_s, 1, *tokens, model, usd, identity, "custom_id" in record)
 

@@ -3,7 +3,6 @@
 CSV brings everything as text, JSON brings types; both are read alike. Nothing is rounded, clamped or guessed.
 """
 
-import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +18,8 @@ EARLIEST_S = 1_420_070_400
 """2015-01-01T00:00Z in Unix seconds. Source: our own bound: no LLM API is older; an earlier time is a misread unit."""
 _MS_FROM = 10**11  # Unix seconds reach it in the year 5138, Unix milliseconds did in 1973.
 _US_FROM = 10**14  # The same for milliseconds and microseconds.
+_LARGEST = 1e300  # Beyond every amount; infinity and what is no number compare as outside.
+_DATE_DIGITS = 9  # More than a date without dashes has.
 _NUMBER_CHARS = 40  # Longer texts are no number of ours; int() itself refuses from 4,300 digits.
 _NAME_CHARS = 120  # Most of a model's name that is kept.
 
@@ -49,15 +50,21 @@ def money(value: Any, name: str) -> float | None:
     """Return US dollars of at least 0, or None where there is no value."""
     if value is None or value == "":
         return None
-    if type(value) is str:
-        value = _number(value, name)
-    if type(value) not in {int, float} or not math.isfinite(value):
-        raise Unusable(f"{name} is no amount")
-    if value < 0:
+    found = number(value, name)
+    if found < 0:
         raise Unusable(f"{name} is negative")
-    if value > USD_MAX:
+    if found > USD_MAX:
         raise Unusable(f"{name} is implausibly large")
-    return float(value)
+    return found
+
+
+def number(value: Any, name: str) -> float:
+    """Return a finite number, written or typed."""
+    found = _number(value, name) if type(value) is str else value
+    # Compared before it is converted: an integer of a thousand digits is no float.
+    if type(found) not in {int, float} or not -_LARGEST < found < _LARGEST:
+        raise Unusable(f"{name} is no number")
+    return float(found)
 
 
 def _number(text: str, name: str) -> int | float:
@@ -93,14 +100,13 @@ def moment_s(record: Record, names: Iterable[str]) -> float:
 
 def _iso_s(text: str, name: str) -> float:
     try:
+        # Thirteen digits are a date, any letter and a time to Python, and milliseconds to everybody else.
+        if text[:_DATE_DIGITS].isdecimal():
+            return _unix_s(float(text), name)
         found = datetime.fromisoformat(text)
         # A zone that moves the first or last day of the calendar leaves it: OverflowError.
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        pass
-    try:
-        return _unix_s(_number(text, name), name)
-    except Unusable:
         raise Unusable(f"{name} is no time that can be read") from None
 
 

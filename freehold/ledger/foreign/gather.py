@@ -160,7 +160,7 @@ class Gathered:
 
     def _cover(self, use: Use) -> None:
         spans = self.coarse if use.end_s - use.start_s > HOUR_S else self.fine
-        spans.add(use.start_s, min(use.end_s, self.window.now_s))
+        spans.add(use.start_s, use.end_s)
 
     def _count(self, use: Use) -> None:
         self.total.add(use)

@@ -58,7 +58,8 @@ def traffic_of(gathered: Gathered, source: str) -> Traffic:
 
 def overlap_h(gathered: Gathered) -> float:
     """Return for how many hours both days and hours were given, which counts them twice."""
-    return sum(gathered.coarse.within(*span).total_s() for span in gathered.fine.united()) / HOUR_S
+    either = Spans([*gathered.fine.united(), *gathered.coarse.united()])
+    return (gathered.fine.total_s() + gathered.coarse.total_s() - either.total_s()) / HOUR_S
 
 
 def _covered(gathered: Gathered) -> tuple[Spans, list[Span]]:
@@ -174,7 +175,10 @@ def _on_time(covered: Spans, silences: list[Span]) -> list[str]:
 
 
 def _on_rows(gathered: Gathered) -> list[str]:
-    said = [f"{count:,} rows were left out: {reason}." for reason, count in gathered.left_out.most_common()]
+    said = [
+        f"{count:,} {'row was' if count == 1 else 'rows were'} left out: {reason}."
+        for reason, count in gathered.left_out.most_common()
+    ]
     total = gathered.total.requests
     if gathered.uncached_requests:
         part = (

@@ -62,7 +62,7 @@ def _read(record: Record) -> Iterable[Item]:
     input_tokens, output_tokens = count(record, "prompt_tokens"), count(record, "completion_tokens")
     usd = money(record["spend"] if "spend" in record else record.get("response_cost"), "spend")
     if not input_tokens and not output_tokens:
-        return [LeftOut("they have no tokens", start_s)]
+        return [LeftOut("no tokens", start_s)]
     cached = cached_within(_cached(record), input_tokens)
     identity = record.get("request_id") or record.get("id") or ""
     model = name_of(record.get("model")) or name_of(record.get("model_group"))
@@ -90,11 +90,11 @@ def _call(record: Record) -> str:
 def _left_out(record: Record) -> str:
     hit = record.get("cache_hit")
     if hit is True or hit in ("True", "true"):
-        return "LiteLLM answered them from its own cache"
+        return "answered from LiteLLM's own cache"
     status = record.get("status")
     if status is not None and status == "failure":
-        return "they failed"
-    return "they generate no text" if _is_no_text(_call(record)) else ""
+        return "failed"
+    return "no text is generated" if _is_no_text(_call(record)) else ""
 
 
 @lru_cache(maxsize=64)  # a file has a handful of call types, and each row has one

@@ -72,7 +72,7 @@ def _result(result: Record, start_s: float, end_s: float) -> Item:
             amount.get("value"), amount.get("currency"), _identity(result, start_s), (start_s, end_s)
         )
     if kind != _COMPLETIONS:
-        return LeftOut("they are no text completions", start_s)
+        return LeftOut("no text completions", start_s)
     return _used(result, start_s, end_s)
 
 

@@ -68,24 +68,27 @@ class Rows:
         first = next(lines, "")
         mark = delimiter(first)
         self.columns = [cell.strip() for cell in next(csv.reader([first], delimiter=mark), [])]
-        reader = csv.reader(_holding(lines, held), delimiter=mark)
+        reader = csv.reader(_holding(lines, held), delimiter=mark, strict=True)
         width = len(self.columns)
         while (cells := _next_cells(reader)) is not None:
             if len(cells) == width:
                 yield self._lines.number, dict(zip(self.columns, cells, strict=True))
-            elif cells or len(held) > 1:
+            elif len(held) > 1 or not held[0].isspace():
                 yield from self._mend(held, mark)
             held.clear()
 
     def _mend(self, held: list[str], mark: str) -> Iterator[Row]:
-        """Read the lines that a row with a wrong number of cells was made of one by one: a quote was not closed."""
+        """Read the lines that a broken row was made of one by one: a quote that is not closed swallows whole rows."""
         first = self._lines.number - len(held) + 1
         for number, line in enumerate(held, first):
             last = number == self._lines.number and not self._lines.ends_with_newline
-            yield number, self._one_line(line, mark, last=last)
+            if not line.isspace():
+                yield number, self._one_line(line, mark, last=last)
 
     def _one_line(self, line: str, mark: str, *, last: bool) -> Record | Unusable:
-        cells = _next_cells(csv.reader([line], delimiter=mark)) or []
+        cells = _next_cells(csv.reader([line], delimiter=mark, strict=True))
+        if not cells:
+            return Unusable("its quotes do not match")
         width = len(self.columns)
         if len(cells) > width and not any(cells[width:]):
             del cells[width:]
@@ -110,13 +113,15 @@ class Rows:
 
     def _json(self) -> Iterator[Row]:
         document = _Document(self._lines)
-        while document.find_value():
-            for _, record in self._expand(0, document.value()):
-                yield self._index, record
-                self._index += 1
+        more = True
+        while more:
+            more = document.find_value()
             if document.junk:
                 yield self._index, Unusable("text that is no JSON")
                 document.junk = False
+            for _, record in self._expand(0, document.value()) if more else ():
+                yield self._index, record
+                self._index += 1
         self.has_more = self.has_more or document.has_more
 
     def _expand(self, number: int, record: Record | Unusable) -> Iterator[Row]:
@@ -222,15 +227,18 @@ class _Document:
             except (ValueError, RecursionError):
                 wanted *= 2
                 if self._ended or wanted > LINE_CHARS_MAX:
-                    self._skip_broken()
-                    return Unusable("no JSON: cut off" if self._ended else "no JSON")
+                    return Unusable(
+                        "no JSON" if self._skip_broken() else "no JSON from here to the end of the file"
+                    )
                 self._fill(wanted)
             else:
                 return value if type(value) is dict else Unusable("no JSON object")
 
-    def _skip_broken(self) -> None:
+    def _skip_broken(self) -> bool:
+        """Go to where the next record may begin, and return whether there is such a place in what is held."""
         found = _NEXT.search(self._text, self._at + 1)
         self._at = found.end() if found else len(self._text)
+        return found is not None
 
     def _fill(self, wanted: int) -> None:
         """Hold at least so many characters behind this place, if there are as many."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 HOUR_S = 3600
 """Source: 60 * 60."""
-_COMPACT_AT = 20_000  # Stretches that are held before they are united: rows come in any order.
+_COMPACT_AT = 20_000  # Stretches that are held before they are united (then twice what is left): rows come in any order.
 
 Span = tuple[float, float]
 """From the first up to and without the second."""
@@ -16,6 +16,7 @@ class Spans:
 
     def __init__(self, spans: Iterable[Span] = ()) -> None:
         self._spans: list[Span] = []
+        self._compact_at = _COMPACT_AT
         for span in spans:
             self.add(*span)
 
@@ -31,8 +32,8 @@ class Spans:
             spans[-1] = (spans[-1][0], max(spans[-1][1], end_s))
             return
         spans.append((start_s, end_s))
-        if len(spans) > _COMPACT_AT:
-            self._spans = _united(spans)
+        if len(spans) > self._compact_at:
+            self._compact_at = max(_COMPACT_AT, 2 * len(self.united()))
 
     def united(self) -> list[Span]:
         """Return the stretches in order; none of them touch."""
