@@ -115,6 +115,10 @@ def as_plain(sized: Sized, needed: Fleet | None) -> dict[str, Any]:
         **{name: value for name, value in asdict(sized).items() if name != "ask"},
         "notes": list(sized.notes),
     }
+    if (
+        not sized.concurrency
+    ):  # it does not fit, or misses the SLO alone: there is no speed, and none is not 0
+        found |= dict.fromkeys(("output_tokens_per_s", "ttft_ms", "itl_ms"))
     if needed is not None:
         found["fleet"] = {name: value for name, value in asdict(needed).items() if name != "sized"}
     return found
