@@ -128,7 +128,7 @@ def _worked_out(ask: PlanAsk, reader: Reader, *, draws: int, seed: int, as_json:
         if not isinstance(shape, ModelShape):
             reader.problems += shape
         elif traffic is not None:
-            inputs = plan_inputs(ask, traffic, shape, catalog=loaded.catalog, reader=reader)
+            inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
     if inputs is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)
     return plan(replace(inputs, draws=draws, seed=seed))

@@ -26,7 +26,7 @@ _COMPARED = 3
 
 
 def plan_inputs(
-    ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, reader: Reader
+    ask: PlanAsk, traffic: Traffic, *, shape: ModelShape, catalog: Catalog, reader: Reader
 ) -> PlanInputs | None:
     """Return everything that a plan needs, or None where problems are in the reader."""
     gpus = _gpus(ask, catalog, reader)

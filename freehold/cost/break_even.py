@@ -42,10 +42,10 @@ def _where(mine: Priced, other: Priced) -> tuple[Range | None, Range | None]:
     if other.case.kind == "api":
         found = against_api(mine, other)
         return _known(found.tokens), _known(found.utilisation)
-    used = utilisation_against_rental(mine, other)
-    utilisation = _known(used)
+    tokens = utilisation_against_rental(mine, other) * capacity_tokens(other)
+    utilisation = _known(tokens / capacity_tokens(mine))
     possible = utilisation is not None and utilisation.p50 <= 1
-    return (range_of(used * capacity_tokens(mine)) if possible else None), utilisation
+    return (range_of(tokens) if possible else None), utilisation
 
 
 def capacity_tokens(mine: Priced) -> Vector:

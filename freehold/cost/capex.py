@@ -44,7 +44,7 @@ def capex_of(case: Case) -> Capex:
 
 def _capex(case: Case) -> Capex:
     own, counts = case.setting.own, case.counts
-    network = counts.nodes * case.take(own.network_usd_per_node)
+    network = counts.full_nodes * case.take(own.network_usd_per_node)
     if case.setting.node_usd is not None:
         nothing = np.zeros(1, dtype=np.float32)
         quoted = counts.nodes * case.draws.take("node_usd", case.setting.node_usd)

@@ -107,7 +107,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """An offer in a setting, under draws."""
+    """An offer in a setting, under draws. What draws keep for lines is of one setting: another one needs other draws."""
 
     setting: Setting
     offer: Offer
@@ -116,6 +116,9 @@ class Case:
     """Of the setting's traffic: what is served."""
     fleet_scale: float = 1.0
     """Of the setting's traffic: what the fleet is sized for. It differs from the other where a fleet stays as it is."""
+
+    def __post_init__(self) -> None:
+        assert self.draws.keep("setting", lambda: self.setting) is self.setting
 
     @property
     def kind(self) -> Kind:

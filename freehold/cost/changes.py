@@ -87,7 +87,7 @@ def _moves(standing: Standing, leader: Ranked) -> Iterator[Move]:
         now, gpu = bought.offer.gpu_usd.mid, bought.offer.gpu
         what = f"a price of {gpu} as bought"
         yield Move(offer=bought.offer, name=bought.offer.price_name, now=now, what=what, unit="USD per GPU")
-    if api:
+    if api and standing.setting.traffic.tokens_per_month > 0:
         yield _api_price(standing, api)
 
 

@@ -59,10 +59,7 @@ class Draws:
 
     def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
         """Return what was made for this key before, or make it."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        found: Kept = self._kept[key]
-        return found
+        return kept(self._kept, key, make)
 
     def _normal(self, name: str) -> Vector:
         if name not in self._normals:
@@ -77,15 +74,24 @@ class Middle:
 
     ends: Mapping[str, End] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
+    _kept: dict[object, Any] = field(default_factory=dict, compare=False)
 
     def take(self, name: str, spread: Spread) -> Vector:
         """Return one value."""
         held = self.values.get(name)
         return np.array([held if held is not None else getattr(spread, self.ends.get(name, "mid"))])
 
-    def keep(self, key: object, make: Callable[[], Kept]) -> Kept:  # noqa: ARG002 -- nothing is dear enough to keep
-        """Make it anew."""
-        return make()
+    def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
+        """Return what was made for this key before, or make it."""
+        return kept(self._kept, key, make)
+
+
+def kept(store: dict[object, Any], key: object, make: Callable[[], Kept]) -> Kept:
+    """Return what is in the store under the key, or make it and put it there."""
+    if key not in store:
+        store[key] = make()
+    found: Kept = store[key]
+    return found
 
 
 def shaped(normal: Vector, spread: Spread) -> Vector:

@@ -13,6 +13,8 @@ from freehold.cost.draw import Sampler, Vector
 from freehold.sizing.answer import Fleet
 from freehold.sizing.fleet import round_gpus
 
+LEAST_NODE = 0.2
+"""Of a full node: the host and cabling of one with a single card. Source: our estimate, 0.4 kW of a full host's 2."""
 ROUNDING = 1e-4
 """A replica more is not bought for less than this part of one. Source: above single precision's error, below any margin."""
 
@@ -26,6 +28,8 @@ class Counts:
     spare_gpus: Vector
     nodes: Vector
     serving_nodes: Vector
+    full_nodes: Vector
+    """Nodes, one with fewer GPUs than fit counting for less: what is known per node is known of full ones."""
 
     @property
     def spare_part(self) -> Vector:
@@ -54,6 +58,7 @@ def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: b
         spare_gpus=_one(spare_gpus + cold_gpus),
         nodes=nodes + cold,
         serving_nodes=nodes,
+        full_nodes=_full(gpus + cold_gpus, nodes + cold, fleet),
     )
 
 
@@ -73,14 +78,19 @@ def _to_be_had(needed: Vector, fleet: Fleet) -> tuple[Vector, Vector]:
 
 def counts_as_they_stand(fleet: Fleet) -> Counts:
     """Return the counts of machines that are there already, whatever they turn out to do."""
-    nodes, spare = _one(fleet.nodes), _one(fleet.spare_replicas * fleet.sized.ask.gpus)
+    nodes, gpus = _one(fleet.nodes), _one(fleet.gpus)
     return Counts(
         replicas=_one(fleet.replicas),
-        gpus=_one(fleet.gpus),
-        spare_gpus=spare,
+        gpus=gpus,
+        spare_gpus=_one(fleet.spare_replicas * fleet.sized.ask.gpus),
         nodes=nodes,
         serving_nodes=nodes,
+        full_nodes=_full(gpus, nodes, fleet),
     )
+
+
+def _full(gpus: Vector, nodes: Vector, fleet: Fleet) -> Vector:
+    return np.maximum(gpus / fleet.sized.ask.gpus_per_node, nodes * LEAST_NODE)
 
 
 def _one(count: int) -> Vector:

@@ -19,15 +19,16 @@ class Watcher:
     """A sampler of middle values that remembers what it was asked for."""
 
     seen: dict[str, Spread] = field(default_factory=dict)
+    _middle: Middle = field(default_factory=Middle)
 
     def take(self, name: str, spread: Spread) -> Vector:
         """Return the middle value, and remember the input."""
         self.seen.setdefault(name, spread)
-        return Middle().take(name, spread)
+        return self._middle.take(name, spread)
 
     def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
-        """Make it anew."""
-        return Middle().keep(key, make)
+        """Return what was made for this key before, or make it."""
+        return self._middle.keep(key, make)
 
 
 def inputs_of(setting: Setting, *offers: Offer) -> dict[str, Spread]:

@@ -18,6 +18,10 @@ from freehold.sizing.answer import Fleet
 
 RENTAL_QUOTE = "rental_usd_per_gpu_hour"
 """The key of `PlanInputs.quotes` for a rental; `:GPU` after it says for which GPU."""
+ANOTHER_MODEL = "another model than"
+"""How the warning of an API of another model begins."""
+QUOTED = "quote"
+"""The provider of a rental that the user was quoted."""
 NODE_QUOTE = "node_usd"
 """The key of `PlanInputs.quotes` for a whole server."""
 
@@ -110,7 +114,7 @@ def _api(api: ApiPrice, inputs: PlanInputs) -> Offer:
 def _api_warnings(api: ApiPrice, inputs: PlanInputs) -> Iterator[str]:
     model = asked_model(inputs)
     if model and not is_same_model(api, model) and api_id(api) != inputs.paid_today:
-        yield f"another model than {model}: its answers must be tested first"
+        yield f"{ANOTHER_MODEL} {model}: its answers must be tested first"
     if inputs.traffic.batch_share and api.provider not in BATCH_READ:
         yield f"half price for batches is assumed; it was not read on {api.provider}'s price list"
     if inputs.traffic.cached_share and api.cached_input_usd_per_m is None:
@@ -124,7 +128,7 @@ def _rented(fleet: Fleet, inputs: PlanInputs) -> Iterator[Offer]:
     quote = inputs.quotes.get(f"{RENTAL_QUOTE}:{gpu}", inputs.quotes.get(RENTAL_QUOTE))
     prices = [price for price in inputs.rentals if price.gpu == gpu]
     if quote is not None:
-        yield _machine_offer("rent", "quote", fleet, terms="quote", rental_usd_per_gpu_hour=quote)
+        yield _machine_offer("rent", QUOTED, fleet, terms="quote", rental_usd_per_gpu_hour=quote)
     for price in prices:
         yield _rental(price, fleet, inputs)
     if quote is None and not prices:

@@ -74,6 +74,8 @@ def _market_span(mine: Ranked, standing: Standing) -> dict[str, Spread]:
 
 def _break_evens(standing: Standing) -> Iterator[BreakEven]:
     """Yield the best rental and purchase against the API in use, the cheapest of the same model and, bought, a rental."""
+    if standing.setting.traffic.tokens_per_month <= 0:
+        return  # no token has no price
     rented, bought = standing.best("rent"), standing.best("buy")
     apis = {each.offer.id: each for each in (standing.in_use, standing.same_model) if each}
     if not apis and (cheapest := standing.best("api")):

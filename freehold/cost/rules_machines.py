@@ -34,7 +34,7 @@ PAPER = "Llama 3 paper (arXiv 2407.21783), table 5; training, so an upper bound 
 def node_power(standing: Standing) -> Rule:
     """Judge "an eight-GPU node draws 12 to 15 kW": that is a facility's figure at the nameplate."""
     claim = "An 8-GPU node draws 12-15 kW"
-    bought = standing.best("buy")
+    bought = standing.node
     if bought is None:
         return unknown(claim, "No purchase with all its prices is in the plan.")
     case = bought.priced.case

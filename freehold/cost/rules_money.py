@@ -1,6 +1,6 @@
 """Rules of thumb on money: when to rent, when to buy, what machines, space and energy cost.
 
-All of them are worked out for eight GPUs of the kind that the plan would buy, since guides speak of eight-GPU nodes.
+What guides say of nodes is worked out for eight H100 where the plan has them, else for the machines it would buy.
 Rules on the machines themselves are in rules_machines.
 """
 
@@ -82,9 +82,9 @@ def rent_below(standing: Standing) -> Rule:
 def buy_above(standing: Standing) -> Rule:
     """Judge "buy above 65 % utilisation": a rental price in disguise."""
     claim = "Buy above 65% utilisation"
-    bought, rented = standing.best("buy"), standing.best("rent")
+    bought, rented = standing.same_gpu
     if bought is None or rented is None or rented.offer.rental_usd_per_gpu_hour is None:
-        return unknown(claim, "A purchase or a rental with all its prices is missing.")
+        return unknown(claim, "A purchase and a rental of the same GPU with all their prices are missing.")
     own, hourly = _own_per_gpu_hour(bought.priced), rented.offer.rental_usd_per_gpu_hour.mid
     middle = range_of(own)
     needed = break_even_utilisation(middle.p50, hourly)
@@ -94,7 +94,7 @@ def buy_above(standing: Standing) -> Rule:
         claim=claim,
         verdict=_near(needed),
         computed=(
-            f"Owning costs {middle.p50:,.2f} USD per GPU-hour ({middle.p10:,.2f}-{middle.p90:,.2f}), renting {hourly:,.2f}"
+            f"Owning {bought.offer.gpu} costs {middle.p50:,.2f} USD per GPU-hour ({middle.p10:,.2f}-{middle.p90:,.2f}), renting {hourly:,.2f}"
             f"{_reserved(rented)}: buying needs {_utilisation(needed)}. 65% is right at a rental of "
             f"{rental_for_utilisation(middle.p50, BUY_ABOVE):,.2f}; at 65% buying is cheaper in {wins:.0%} of the draws."
         ),
@@ -147,7 +147,7 @@ def _h100(standing: Standing) -> Spread | None:
 def infrastructure(standing: Standing) -> Rule:
     """Judge "infrastructure adds 40 to 60 % to the GPUs"."""
     claim = "Infrastructure adds 40-60% to the price of the GPUs"
-    bought = standing.best("buy")
+    bought = standing.node
     if bought is None or bought.offer.gpu_usd is None:
         return unknown(claim, "No purchase with all its prices is in the plan.")
     case = bought.priced.case
@@ -171,7 +171,7 @@ def _band(value: float, band: tuple[float, float], *, wide: tuple[float, float])
 def node_price(standing: Standing) -> Rule:
     """Judge "an eight-GPU node costs more than 200,000 USD"."""
     claim = "An 8-GPU node costs more than 200,000 USD"
-    bought = standing.best("buy")
+    bought = standing.node
     if bought is None:
         return unknown(claim, "No purchase with all its prices is in the plan.")
     case = bought.priced.case
@@ -193,7 +193,7 @@ def energy(standing: Standing) -> Rule:
     claim = "12-15 kW at 0.12 USD per kWh cost 1,300-1,600 USD a month"
     low, high = (energy_usd_per_month(kw, GUIDE_USD_PER_KWH) for kw in GUIDE_KW)
     arithmetic = f"12-15 kW at 0.12 USD per kWh are {low:,.0f}-{high:,.0f} USD"
-    bought = standing.best("buy")
+    bought = standing.node
     line = bought.priced.lines.get("electricity") if bought else None
     if bought is None or line is None:
         why = "the rent of the space includes it" if bought else "no purchase is in the plan"
@@ -210,7 +210,7 @@ def energy(standing: Standing) -> Rule:
 def colocation(standing: Standing) -> Rule:
     """Judge "colocation of a node costs 2,500 USD a month"."""
     claim = "Colocation of a node costs 2,500 USD a month"
-    bought = standing.best("buy")
+    bought = standing.node
     space = bought.priced.lines.get("colocation") if bought else None
     if bought is None or space is None:
         return unknown(claim, "The plan has no machines in a colocation.")
@@ -229,7 +229,7 @@ def colocation(standing: Standing) -> Rule:
 def power_over_hardware(standing: Standing) -> Rule:
     """Judge "power costs more than half of the hardware over three years"."""
     claim = "Power costs more than half of the hardware over 3 years"
-    bought = standing.best("buy")
+    bought = standing.node
     line = bought.priced.lines.get("electricity") if bought else None
     if bought is None or line is None:
         return unknown(claim, "No energy of bought machines is in the plan.")
@@ -249,7 +249,7 @@ def power_over_hardware(standing: Standing) -> Rule:
 def straight_line(standing: Standing) -> Rule:
     """Judge "write off over three years": a convention, so what another one would change is told."""
     claim = "Hardware is written off over 3 years in a straight line"
-    bought = standing.best("buy")
+    bought = standing.node
     if bought is None:
         return unknown(claim, "No purchase with all its prices is in the plan.")
     name = standing.setting.own.life_months.name
@@ -268,7 +268,7 @@ def straight_line(standing: Standing) -> Rule:
 def spare(standing: Standing) -> Rule:
     """Judge "keep a cold spare node": it depends on how many nodes share it, and on who answers meanwhile."""
     claim = "Keep a cold spare node"
-    bought, api = standing.best("buy"), standing.yardstick
+    bought, api = standing.node, standing.yardstick
     if bought is None or api is None or api.offer.api is None:
         return unknown(claim, "A purchase, or an API to fall back on, is missing.")
     covered = _with_fallback(standing, bought, spare_node=False)

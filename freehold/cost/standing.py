@@ -17,6 +17,8 @@ from freehold.cost.percentiles import range_of
 from freehold.cost.price import Priced, price
 from freehold.cost.result import Kind, Range
 
+GUIDES_GPU = "h100-sxm"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
@@ -68,6 +70,27 @@ class Standing:
     def machines(self) -> Ranked | None:
         """Return the cheapest of all rented and bought options that may win."""
         return self._first(lambda each: each.offer.kind != "api" and each.may_win)
+
+    @property
+    def node(self) -> Ranked | None:
+        """Return the purchase that what guides say of nodes is held against: of the H100 they mean, else the best."""
+        meant = self._first(
+            lambda each: each.offer.kind == "buy" and each.may_win and each.offer.gpu == GUIDES_GPU
+        )
+        return meant or self.best("buy")
+
+    @property
+    def same_gpu(self) -> tuple[Ranked | None, Ranked | None]:
+        """Return the cheapest purchase and rental of one fleet, of the first that has both; rather not a reservation."""
+        for bought in (each for each in self.options if each.offer.kind == "buy" and each.may_win):
+            rented = [
+                each
+                for each in self.options
+                if each.offer.kind == "rent" and each.may_win and each.offer.fleet is bought.offer.fleet
+            ]
+            if rented:
+                return bought, min(rented, key=lambda each: each.offer.reserved)
+        return None, None
 
     def market(self, gpu: str) -> Spread | None:
         """Return what a GPU-hour is rented for: the least, middle and most of the complete, lasting offers."""

@@ -16,10 +16,11 @@ from freehold.cost.case import Offer
 from freehold.cost.changes import would_change
 from freehold.cost.draw import Vector
 from freehold.cost.inputs import PlanInputs
-from freehold.cost.offers import RENTAL_QUOTE, asked_model, doubts_of, serves
+from freehold.cost.offers import ANOTHER_MODEL, QUOTED, RENTAL_QUOTE, asked_model, doubts_of, serves
 from freehold.cost.percentiles import cheapest_shares
 from freehold.cost.result import Change, Influence, Range, Verdict, Word
 from freehold.cost.standing import Ranked, Standing, assumptions_of, told_names
+from freehold.sizing.answer import Fleet
 
 # How often the advised way must be the cheapest. Our own choice: 3 in 5 is a lean, 7 in 10 a view, 9 in 10 a finding.
 UNDECIDED_BELOW = 0.6
@@ -27,12 +28,14 @@ MEDIUM_FROM = 0.7
 HIGH_FROM = 0.9
 WORDS = ("low", "medium", "high")
 FLAGS = {
+    RENTAL_QUOTE: "--rental-usd-per-gpu-hour",
+    "staff_fte": "--staff-fte",
     "staff_usd_per_year": "--staff-usd-per-year",
-    "power_usd_per_kwh": "--power",
-    "colo_usd_per_kw_month": "--colo",
+    "power_usd_per_kwh": "--power-usd-per-kwh",
+    "colo_usd_per_kw_month": "--colo-usd-per-kw-month",
     "pue_ratio": "--pue",
-    "life_months": "--life",
-    "gpu_usd": "--node",
+    "life_months": "--life-months",
+    "gpu_usd": "--node-usd",
 }
 """The flags of `freehold plan` for inputs; the others are told by `--set NAME=VALUE`."""
 DOUBTED_INFLUENCES = 5
@@ -139,7 +142,9 @@ def named(offer: Offer) -> str:
         return f"{offer.model} of {offer.provider}"
     assert offer.fleet is not None
     many = f"{offer.fleet.gpus} x {offer.gpu}"
-    return f"{many} from {offer.provider}" if offer.kind == "rent" else f"{many}, {offer.provider}"
+    if offer.kind == "buy":
+        return f"{many}, {offer.provider}"
+    return f"{many} at your quote" if offer.provider == QUOTED else f"{many} from {offer.provider}"
 
 
 def _headline(lead: Way, second: Way | None, standing: Standing) -> str:
@@ -192,7 +197,10 @@ def _text(lead: Way, second: Way | None, standing: Standing) -> str:
     lacking = sum(not each.offer.complete for each in standing.options)
     if lacking:
         parts.append(f"{lacking} options lack a price and could not win.")
-    parts += [f"{warning[0].upper()}{warning[1:]}." for warning in lead.best.offer.warnings]
+    if _other_model(lead.best.offer, standing):
+        parts.append("Test its answers before anything else.")
+    warnings = (each for each in lead.best.offer.warnings if not each.startswith(ANOTHER_MODEL))
+    parts += [f"{warning[0].upper()}{warning[1:]}." for warning in warnings]
     return " ".join(parts)
 
 
@@ -226,15 +234,21 @@ def _nothing(standing: Standing, asks: tuple[str, ...]) -> Verdict:
 def ask_first(standing: Standing, tornado: Sequence[Influence]) -> tuple[str, ...]:
     """Return the two inputs that matter most and that nobody said: rental quote and staffing before all others."""
     told, found = told_names(standing.inputs), []
-    if standing.inputs.fleets and RENTAL_QUOTE not in told:
-        fleet = standing.inputs.fleets[0]
-        found.append(f"a rental quote for {fleet.gpus} x {fleet.sized.ask.gpu.id}: --rental")
-    if standing.inputs.fleets and not any(name.endswith("staff_fte") for name in told):
-        found.append("how many engineers would run it, on-call included: --staff")
+    fleet = _meant(standing)
+    if fleet and RENTAL_QUOTE not in told:
+        found.append(f"a rental quote for {fleet.gpus} x {fleet.sized.ask.gpu.id}: {flag_of(RENTAL_QUOTE)}")
+    if fleet and not any(name.endswith("staff_fte") for name in told):
+        found.append(f"how many engineers would run it, on-call included: {flag_of('staff_fte')}")
     named_already = ("staff_fte", RENTAL_QUOTE, "api_price_ratio", "tokens_per_s")
     others = [each for each in tornado if not each.asked and not each.name.endswith(named_already)]
     found += [f"{each.name.replace('_', ' ')}: {flag_of(each.name)}" for each in others]
     return tuple(found[:2])
+
+
+def _meant(standing: Standing) -> Fleet | None:
+    """Return the fleet of the cheapest machines, or the first one where none is complete."""
+    best = standing.machines
+    return best.offer.fleet if best else next(iter(standing.inputs.fleets), None)
 
 
 def flag_of(name: str) -> str:
@@ -261,15 +275,14 @@ def next_command(offer: Offer | None, standing: Standing) -> str:
 
 
 def _plan_again(standing: Standing) -> str:
-    inputs, told = standing.inputs, told_names(standing.inputs)
+    """Return the plan's line with what was said, and what was not at its middle: to be replaced by what is true."""
+    inputs, fleet = standing.inputs, _meant(standing)
     words = ["freehold", "plan", "--tokens-per-month", f"{inputs.traffic.tokens_per_month:.0f}"]
     words += ["--api", inputs.paid_today] if inputs.paid_today else []
-    if inputs.fleets:
-        ask = inputs.fleets[0].sized.ask
-        words += ["--model", ask.shape.name]
-        market = standing.market(ask.gpu.id)
-        if market and RENTAL_QUOTE not in told:
-            words += ["--rental", f"{market.mid:.2f}"]
-        if not any(name.endswith("staff_fte") for name in told):
-            words += ["--staff", f"{inputs.own.staff_fte.value.mid:g}"]
-    return shlex.join(words)
+    if fleet:
+        ask = fleet.sized.ask
+        words += ["--model", ask.shape.name, "--gpu", ask.gpu.id]
+        hourly = inputs.quotes.get(RENTAL_QUOTE) or standing.market(ask.gpu.id)
+        words += [flag_of(RENTAL_QUOTE), f"{hourly.mid:.2f}"] if hourly else []
+        words += [flag_of("staff_fte"), f"{inputs.own.staff_fte.value.mid:g}"]
+    return shlex.join([*words, "--html", "plan.html"])

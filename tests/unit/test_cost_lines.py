@@ -19,6 +19,10 @@ EXACT = Spread.exactly
 LINES = {line.name: line for line in all_lines()}
 
 
+def in_setting(case: Case, **changes: object) -> Case:
+    return replace(case, setting=replace(case.setting, **changes), draws=Middle())  # type: ignore[arg-type]
+
+
 def usd(name: str, case: Case) -> float:
     assert LINES[name].applies(case), name
     return float(LINES[name].price(case)[0])
@@ -89,7 +93,7 @@ def test_the_annuity_of_nearly_free_capital_is_the_straight_line():
 
 def test_a_quote_for_servers_stands_for_gpus_chassis_memory_and_disks():
     case = owned(chassis_usd_per_gpu=5000.0, host_ram_usd_per_gb=30.0, network_usd_per_node=4000.0)
-    quoted = replace(case, setting=replace(case.setting, node_usd=EXACT(300_000.0)))
+    quoted = in_setting(case, node_usd=EXACT(300_000.0))
     assert float(capex_of(quoted).total[0]) == pytest.approx(304_000)
 
 
@@ -124,7 +128,7 @@ def test_no_energy_and_no_pue_where_the_space_includes_power():
 
 def test_measured_watts_replace_the_ratings():
     case = owned(pue_ratio=1.3, power_usd_per_kwh=0.12, gpu_power_fraction=1.0, host_kw=2.0)
-    measured = replace(case, setting=replace(case.setting, measured_it_w=EXACT(4000.0)))
+    measured = in_setting(case, measured_it_w=EXACT(4000.0))
     assert usd("electricity", measured) == pytest.approx(energy_usd_per_month(4.0, 0.12, pue=1.3))
 
 
@@ -166,7 +170,9 @@ def test_downtime_costs_the_missed_tokens_at_the_apis_price():
 def test_with_a_spare_a_failure_lasts_as_long_as_loading():
     fleet = steady(gpus=8, replicas=4, spare_replicas=4)
     case = replace(
-        owned(gpu_failures_per_gpu_year=0.04, repair_days=4.0), offer=samples.bought(fleet, EXACT(30_000.0))
+        owned(gpu_failures_per_gpu_year=0.04, repair_days=4.0),
+        offer=samples.bought(fleet, EXACT(30_000.0)),
+        draws=Middle(),
     )
     assert usd("failures", case) == pytest.approx(40_000 * 4 * 0.04 * 20 / 3600 / 8760)
     assert usd("spares", case) == pytest.approx(4 * 30_000 / 36)
@@ -175,7 +181,7 @@ def test_with_a_spare_a_failure_lasts_as_long_as_loading():
 
 def test_without_an_api_to_fall_back_on_a_cold_node_stands_by():
     case = owned()
-    alone = replace(case, setting=replace(case.setting, fallback=None))
+    alone = in_setting(case, fallback=None)
     assert usd("failures", alone) == 0
     assert usd("spares", alone) == pytest.approx(usd("hardware", case))
     assert float(alone.counts.nodes[0]) == 2
@@ -183,7 +189,7 @@ def test_without_an_api_to_fall_back_on_a_cold_node_stands_by():
 
 def test_measured_downtime_replaces_failure_rates():
     case = owned(gpu_failures_per_gpu_year=0.04, repair_days=4.0)
-    measured = replace(case, setting=replace(case.setting, missed_fraction=0.01))
+    measured = in_setting(case, missed_fraction=0.01)
     assert usd("failures", measured) == pytest.approx(400)
 
 
@@ -199,11 +205,24 @@ def test_a_gpu_that_turns_out_slower_gets_company_and_a_faster_one_is_kept():
 
 
 def test_all_options_of_a_gpu_share_its_performance():
-    draws = Draws(500, 1)
+    draws, setting = Draws(500, 1), samples.setting()
     fleet = samples.fleet(capacity=Spread(30_000, 60_000, 90_000), peak_tokens_per_s=45_000.0)
-    both = [
-        replace(samples.case(offer), draws=draws).counts.gpus
-        for offer in (samples.rented(fleet), samples.bought(fleet))
-    ]
+    offers = (samples.rented(fleet), samples.bought(replace(fleet, storage="another")))
+    both = [samples.case(offer, draws, setting=setting).counts.gpus for offer in offers]
     assert np.array_equal(*both)
     assert len(np.unique(both[0])) > 1
+
+
+def test_draws_serve_one_setting():
+    case = samples.case(samples.bought())
+    with pytest.raises(AssertionError):
+        replace(case, setting=samples.setting())
+
+
+def test_a_box_with_one_card_is_not_a_whole_node():
+    small, full = (
+        samples.case(samples.bought(samples.fleet(gpus=n, replicas=n, capacity=EXACT(6000.0 * n))))
+        for n in (1, 8)
+    )
+    assert float(small.counts.full_nodes[0]) == pytest.approx(0.2)
+    assert float(full.counts.full_nodes[0]) == 1

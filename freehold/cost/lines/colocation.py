@@ -11,7 +11,7 @@ from freehold.cost.line import Line
 def contracted_kw(case: Case) -> Vector:
     """Return kW: every GPU at its TDP and every host at the most that it is thought to draw."""
     gpu_kw = case.fleet.sized.ask.gpu.tdp_w / 1000
-    return case.counts.gpus * gpu_kw + case.counts.nodes * case.setting.own.host_kw.value.high
+    return case.counts.gpus * gpu_kw + case.counts.full_nodes * case.setting.own.host_kw.value.high
 
 
 def price(case: Case) -> Vector:

@@ -19,7 +19,7 @@ def it_kw(case: Case) -> Vector:
     busy_w = gpu.tdp_w * case.take(case.setting.own.gpu_power_fraction)
     idle_w = gpu.idle_w if gpu.idle_w is not None else busy_w
     gpus_w = (counts.gpus - counts.spare_gpus) * busy_w + counts.spare_gpus * idle_w
-    hosts_kw = counts.nodes * case.take(case.setting.own.host_kw)
+    hosts_kw = counts.full_nodes * case.take(case.setting.own.host_kw)
     return np.asarray(gpus_w / 1000 + hosts_kw)
 
 
