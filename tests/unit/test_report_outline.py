@@ -225,7 +225,7 @@ def test_empty_and_zero_entries_of_the_summary_are_not_shown():
     )
     assert [(line.label, line.text) for line in found[:2]] == [
         ("traffic", "0 tokens a month"),
-        ("draws", "100,000, seed 1"),
+        ("plan", "100,000 draws, seed 1"),
     ]
     assert len(found) == 3
 

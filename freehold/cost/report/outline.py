@@ -255,9 +255,9 @@ def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
 
 
 def _draws(rest: dict[str, str | float | int]) -> list[Head]:
-    parts = [f"{_value('', rest.pop('draws'))}"] if "draws" in rest else []
-    parts += [f"seed {_value('', rest.pop('seed'))}"] if "seed" in rest else []
-    return [Head(label="draws", text=", ".join(parts))] if parts else []
+    words = {"draws": "{} draws", "seed": "seed {}", "own_site": "what is bought stands in {}"}
+    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
+    return [Head(label="plan", text=", ".join(parts))] if parts else []
 
 
 def _model(rest: dict[str, str | float | int]) -> list[Head]:
