@@ -70,12 +70,13 @@ _FILE = click.Path(path_type=Path)
 def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json: bool, **flags: Any) -> None:
     """Say whether to stay on the API, to rent or to buy, and what: from your own traffic, with ranges."""
     reader = Reader()
-    draws, seed = flags.pop("draws"), flags.pop("seed")
+    draws, seed, said = flags.pop("draws"), flags.pop("seed"), _said(flags)
     files = {name: flags.pop(name) for name in ("usage", "usage_format", "prices", "model_config")}
     ask = replace(read_plan_flags(flags, reader), **files)
     if not (no_input or as_json or reader.problems) and sys.stdin.isatty() and sys.stdout.isatty():
         ask = _ask_first(ask)
-    result = _worked_out(ask, reader, draws=draws, seed=seed, as_json=as_json)
+    more = {"draws": draws, "seed": seed, "said": said}
+    result = _worked_out(ask, reader, more, as_json=as_json)
     if html is not None:
         from freehold.cost.report.html import to_html  # noqa: PLC0415 - plots take their time to import
 
@@ -92,6 +93,16 @@ def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json
         from freehold.cost.report.terminal import show  # noqa: PLC0415 - rich takes its time to import
 
         show(result)
+
+
+def _said(flags: dict[str, Any]) -> tuple[str, ...]:
+    """Return the flags that were given with their values, to be pasted again."""
+    words: list[str] = []
+    for name, value in flags.items():
+        flag = "--config" if name == "model_config" else f"--{name.replace('_', '-')}"
+        several = value if isinstance(value, tuple) else (value,)
+        words += [word for each in several if each not in (None, "") for word in (flag, str(each))]
+    return tuple(words)
 
 
 def _ask_first(ask: PlanAsk) -> PlanAsk:
@@ -118,7 +129,7 @@ def _prompt(question: str) -> Any:
         click.echo(f"{found.message}: {found.hint}", err=True)
 
 
-def _worked_out(ask: PlanAsk, reader: Reader, *, draws: int, seed: int, as_json: bool) -> Any:
+def _worked_out(ask: PlanAsk, reader: Reader, more: dict[str, Any], *, as_json: bool) -> Any:
     # Imported here, so that `freehold plan --help` need not wait for numpy.
     from freehold.catalog.load import load_catalog  # noqa: PLC0415
     from freehold.cli.plan_inputs import plan_inputs  # noqa: PLC0415
@@ -138,7 +149,7 @@ def _worked_out(ask: PlanAsk, reader: Reader, *, draws: int, seed: int, as_json:
         inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
     if inputs is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)
-    return plan(replace(inputs, draws=draws, seed=seed))
+    return plan(replace(inputs, **more))
 
 
 def write_report(path: Path, text: str) -> None:

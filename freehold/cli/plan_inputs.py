@@ -45,6 +45,7 @@ def plan_inputs(
         )
         return None
     used = {fleet.sized.ask.gpu.id for fleet in fleets}
+    paid_today = api_id(apis[0]) if ask.api and apis else ""
     return PlanInputs(
         traffic=traffic,
         fleets=tuple(fleets),
@@ -54,7 +55,11 @@ def plan_inputs(
         rent=rent,
         catalog=catalog,
         today=catalog.today,
-        paid_today=api_id(apis[0]) if ask.api and apis else "",
+        paid_today=paid_today,
+        only_listed=_only_listed(ask, apis, shape),
+        doubts=_unchosen(ask, shape, paid_today),
+        slo_ttft_s=ask.slo_ttft_s,
+        slo_itl_s=ask.slo_itl_s,
         own_site=ask.site,
         growth_per_month=ask.growth,
         fallback_api=ask.spares is None,
@@ -80,10 +85,26 @@ def _apis(
     reader.problems += [each for each in named if isinstance(each, Problem)]
     found = [each for each in named if isinstance(each, ApiPrice)]
     found += look.same_model_apis(catalog, shape.name) if shape else ()
-    if not ask.compare:
-        found += _spread_out(catalog)
+    found += [] if ask.compare else _spread_out(catalog)
     once = {api_id(each): each for each in reversed(found)}
     return tuple(dict.fromkeys(once[api_id(each)] for each in found))
+
+
+def _only_listed(ask: PlanAsk, apis: tuple[ApiPrice, ...], shape: ModelShape) -> tuple[str, ...]:
+    """Return the APIs that nobody named and that serve another model: shown, so that their price is known."""
+    named = {name.casefold() for name in (ask.api, *ask.compare)}
+    return tuple(
+        api_id(each)
+        for each in apis
+        if each.same_as != shape.name and not {api_id(each).casefold(), each.model.casefold()} & named
+    )
+
+
+def _unchosen(ask: PlanAsk, shape: ModelShape, paid_today: str) -> tuple[str, ...]:
+    if ask.model or ask.model_config:
+        return ()
+    instead = f" can stand for {paid_today}" if paid_today else " will do"
+    return (f"nobody chose the model: whether {shape.name}{instead} must be tested (--model)",)
 
 
 def request_of(traffic: Traffic) -> Request:

@@ -105,6 +105,7 @@ def _api(api: ApiPrice, inputs: PlanInputs) -> Offer:
         model=api.model,
         terms="list price",
         paid_today=api_id(api) == inputs.paid_today,
+        eligible=api_id(api) not in inputs.only_listed,
         sources=(cited(what, api),),
         warnings=tuple(_api_warnings(api, inputs)),
         doubts=doubts_of(what, [api], inputs.today),

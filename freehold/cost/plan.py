@@ -130,7 +130,7 @@ def _option(ranked: Ranked, lines: dict[str, Range], tokens: float) -> Option:
 
 def _summary(standing: Standing) -> dict[str, str | float | int]:
     inputs, traffic = standing.inputs, standing.setting.traffic
-    return {
+    found: dict[str, str | float | int] = {
         "model": asked_model(inputs),
         "tokens_per_month": traffic.tokens_per_month,
         "input_tokens_per_month": traffic.input_tokens_per_month,
@@ -145,6 +145,8 @@ def _summary(standing: Standing) -> dict[str, str | float | int]:
         "draws": inputs.draws,
         "seed": inputs.seed,
     }
+    slo = {"slo_ttft_s": inputs.slo_ttft_s, "slo_itl_s": inputs.slo_itl_s}
+    return found | {name: value for name, value in slo.items() if value is not None}
 
 
 def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:

@@ -69,13 +69,13 @@ def verdict_of(standing: Standing, tornado: Sequence[Influence]) -> Verdict:
         word=lead.word if decided else "undecided",
         option=lead.best.offer.id if decided else "",
         confidence=lead.share,
-        confidence_word=_sureness(lead.share, doubted=bool(prices)),  # type: ignore[arg-type]
+        confidence_word=_sureness(lead.share, doubted=bool(prices or standing.inputs.doubts)),  # type: ignore[arg-type]
         headline=_headline(lead, second, standing) if decided else _torn(lead, second),
         text=_text(lead, second, standing),
         would_change_it=would_change(standing, lead.best, lambda offer: word_of(offer, standing.inputs)),
         ask_first=asks,
         next_command=next_command(lead.best.offer if decided else None, standing),
-        doubts=(*prices, *_assumed_doubts(standing, tornado)),
+        doubts=(*standing.inputs.doubts, *prices, *_assumed_doubts(standing, tornado)),
     )
 
 
@@ -277,12 +277,17 @@ def next_command(offer: Offer | None, standing: Standing) -> str:
 def _plan_again(standing: Standing) -> str:
     """Return the plan's line with what was said, and what was not at its middle: to be replaced by what is true."""
     inputs, fleet = standing.inputs, _meant(standing)
-    words = ["freehold", "plan", "--tokens-per-month", f"{inputs.traffic.tokens_per_month:.0f}"]
-    words += ["--api", inputs.paid_today] if inputs.paid_today else []
+    said = list(inputs.said) or ["--tokens-per-month", f"{inputs.traffic.tokens_per_month:.0f}"]
+    missing = {"--api": inputs.paid_today}
     if fleet:
         ask = fleet.sized.ask
-        words += ["--model", ask.shape.name, "--gpu", ask.gpu.id]
         hourly = inputs.quotes.get(RENTAL_QUOTE) or standing.market(ask.gpu.id)
-        words += [flag_of(RENTAL_QUOTE), f"{hourly.mid:.2f}"] if hourly else []
-        words += [flag_of("staff_fte"), f"{inputs.own.staff_fte.value.mid:g}"]
+        missing |= {
+            "--model": ask.shape.name,
+            "--gpu": ask.gpu.id,
+            flag_of(RENTAL_QUOTE): f"{hourly.mid:.2f}" if hourly else "",
+            flag_of("staff_fte"): f"{inputs.own.staff_fte.value.mid:g}",
+        }
+    words = ["freehold", "plan", *said]
+    words += [word for flag, value in missing.items() if value and flag not in said for word in (flag, value)]
     return shlex.join([*words, "--html", "plan.html"])

@@ -119,11 +119,27 @@ def test_every_mistake_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert places == ["/prices.yaml:2:27", "/prices.yaml:3:1"]
 
 
-def test_reports_are_written(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    html, markdown = tmp_path / "p.html", tmp_path / "p.md"
-    argv = [*QUICK, "--tokens-per-month", "900M", "--html", str(html), "--markdown", str(markdown)]
-    assert main(argv) == 0
-    assert html.read_text().lower().startswith("<!doctype html>")
-    assert "| option" in markdown.read_text()
-    assert main([*argv[:-1], str(tmp_path)]) == 1
-    assert "cannot write" in capsys.readouterr().out
+def test_the_next_command_says_again_what_was_said(capsys: pytest.CaptureFixture[str]):
+    found = said(
+        capsys, *QUICK, "--tokens-per-month", "20M", "--peak", "3", "--api", "groq/llama-3.1-8b-instant"
+    )
+    line = found["verdict"]["next_command"]
+    for words in ("--tokens-per-month 20M", "--peak 3", "--gpu h100-sxm,l40s", "--staff-fte"):
+        assert words in line
+
+
+def test_an_api_that_nobody_named_cannot_win(capsys: pytest.CaptureFixture[str]):
+    found = said(capsys, *QUICK, "--tokens-per-month", "900M", "--model", "qwen3-32b")
+    luna = next(each for each in found["options"] if each["model"] == "gpt-6-luna")
+    assert luna["can_win"] is False
+    named = said(
+        capsys, *QUICK, "--tokens-per-month", "900M", "--model", "qwen3-32b", "--compare", "openai/gpt-6-luna"
+    )
+    assert next(each for each in named["options"] if each["model"] == "gpt-6-luna")["can_win"] is True
+
+
+def test_a_model_that_nobody_chose_is_a_doubt(capsys: pytest.CaptureFixture[str]):
+    asked = (*QUICK, "--tokens-per-month", "900M", "--api", "openai/gpt-6.1-terra")
+    assert any("nobody chose the model" in doubt for doubt in said(capsys, *asked)["verdict"]["doubts"])
+    chosen = said(capsys, *asked, "--model", "llama-3.1-8b")["verdict"]["doubts"]
+    assert not any("nobody chose" in doubt for doubt in chosen)
