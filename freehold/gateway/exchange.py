@@ -295,13 +295,16 @@ class Exchange(Setbacks):
     # What the client's connection and the wheel call
 
     def client_left(self) -> None:
-        """End the engine's work: nobody listens any more."""
-        if not self.done:
+        """End the engine's work: nobody listens any more. Who has the last event has all, and left nothing."""
+        if self.done:
+            return
+        whole = self._noted and self._head is not None  # only the framing's end had not gone out
+        if not whole:
             self.gateway.meters.client_left(self.model.entry.name)
             if self._connection is not None:
                 self._suspect_silence()
-            self._stop_engine()
-            self._finish(499)
+        self._stop_engine()
+        self._finish(self._head.status if whole and self._head else 499)
 
     def pause(self) -> None:
         """Stop reading from the engine: the client is full."""
