@@ -286,11 +286,28 @@ def _print_fit(rows: Sequence[Row]) -> None:
         if (engine, family) == HALVED:  # halves of the same groups say too little of the next group
             mean = float(np.mean(_left_out_errors([*mine, *others])))
         vector = replace(vector, id=f"{engine}-{family}", error_mean_abs=mean, heldout_rows=len(others))
-        print(f"  - id: {vector.id}\n    engine: {engine}\n    family: {family}")
-        print("\n".join(f"    {name}: {getattr(vector, name):.4g}" for name in FIELDS))
-        print(
-            f"    error_mean_abs: {mean:.3f}\n    fit_rows: {vector.fit_rows}\n    heldout_rows: {len(others)}"
-        )
+        print(_as_yaml(vector, sorted({"/".join(row.group[1:]) for row in others})))
+
+
+def _as_yaml(vector: Calibration, held_out: Sequence[str]) -> str:
+    """Return a row of freehold/catalog/data/calibrations.yaml."""
+    fitted = "; ".join("/".join(group) for group in FITTED[(vector.engine, vector.family)])
+    halved = ", every second row" if (vector.engine, vector.family) == HALVED else ""
+    error = "leaving one group out" if halved else f"on {'; '.join(held_out)}"
+    lines = [
+        f"  - id: {vector.id}",
+        f"    engine: {vector.engine}",
+        f"    family: {vector.family}",
+        *(f"    {name}: {getattr(vector, name):.4g}" for name in FIELDS),
+        f"    error_mean_abs: {vector.error_mean_abs:.3f}",
+        f"    fit_rows: {vector.fit_rows}",
+        f"    heldout_rows: {vector.heldout_rows}",
+        '    source: "aiconfigurator-core 0.12.0 silicon_sample.csv, fitted by benchmarks/sizing.py --fit"',
+        f"    as_of: {TODAY}",
+        "    verified: ran",
+        f'    note: "fitted on {fitted}{halved}; error {error}"',
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from freehold.cost.result import (
     Word,
 )
 
-HOSTILE = '<script>alert(1)</script>|[red]x[/red]\x1b[31m`*_\u202e&"'
+HOSTILE = '$x_{$<script>alert(1)</script>|[red]x[/red]\x1b[31m`*_\u202e&"'
 API_ID = "api-openai-gpt-6-terra"
 RENT_ID = "rent-runpod-h100-sxm-1"
 BUY_ID = "buy-h100-sxm-8"
@@ -361,7 +361,7 @@ def crowded() -> PlanResult:
 
 def long_names() -> PlanResult:
     """Return a plan whose names have no blank to break at and whose sums have nine digits."""
-    long = "a-provider-with-an-exceptionally-long-name-" * 3
+    long = "aproviderwithanexceptionallylongname" * 3
     option = replace(owned("rent", long, 123_456_789.0), id="long", model=long, terms=long)
     base = plan()
     return replace(

@@ -14,7 +14,15 @@ import click
 
 from freehold.cli.numbers import Reader, read_range
 from freehold.cli.place import json_option
-from freehold.cli.plan_flags import NEED, PRICES, TRAFFIC, PlanAsk, number_options, read_plan_flags
+from freehold.cli.plan_flags import (
+    DEFAULT_MODEL,
+    NEED,
+    PRICES,
+    TRAFFIC,
+    PlanAsk,
+    number_options,
+    read_plan_flags,
+)
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
@@ -124,11 +132,10 @@ def _worked_out(ask: PlanAsk, reader: Reader, *, draws: int, seed: int, as_json:
     traffic = find_traffic(ask, reader)
     inputs = None
     if loaded.catalog is not None:
-        shape = find_shape(ask.model, ask.model_config, loaded.catalog)
-        if not isinstance(shape, ModelShape):
-            reader.problems += shape
-        elif traffic is not None:
-            inputs = plan_inputs(ask, traffic, shape, catalog=loaded.catalog, reader=reader)
+        found = find_shape(ask.model or DEFAULT_MODEL, ask.model_config, loaded.catalog)
+        shape = found if isinstance(found, ModelShape) else None
+        reader.problems += () if isinstance(found, ModelShape) else found
+        inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
     if inputs is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)
     return plan(replace(inputs, draws=draws, seed=seed))

@@ -80,7 +80,8 @@ class PlanAsk:
     batch_share: float | None = None
     peak: float | None = None
     growth: float = 0.0
-    model: str = DEFAULT_MODEL
+    model: str = ""
+    """Empty: nobody chose one."""
     slo_ttft_s: float = 2.0
     """Source: our own choice: what people wait for a chat's first word."""
     slo_itl_s: float = 0.05

@@ -26,13 +26,16 @@ _COMPARED = 3
 
 
 def plan_inputs(
-    ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, reader: Reader
+    ask: PlanAsk, traffic: Traffic | None, *, shape: ModelShape | None, catalog: Catalog, reader: Reader
 ) -> PlanInputs | None:
-    """Return everything that a plan needs, or None where problems are in the reader."""
+    """Return everything that a plan needs, or None where problems are in the reader.
+
+    Without a traffic or a shape only names are checked, so that all problems come at once.
+    """
     gpus = _gpus(ask, catalog, reader)
     apis = _apis(ask, traffic, shape, catalog=catalog, reader=reader)
     own, rent = assumptions(ask, catalog, reader)
-    if reader.problems or own is None or rent is None:
+    if reader.problems or traffic is None or shape is None or own is None or rent is None:
         return None
     fleets = _fleets(ask, traffic, shape, catalog=catalog, gpus=gpus)
     if not fleets:
@@ -68,15 +71,15 @@ def _gpus(ask: PlanAsk, catalog: Catalog, reader: Reader) -> tuple[str, ...]:
 
 
 def _apis(
-    ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, reader: Reader
+    ask: PlanAsk, traffic: Traffic | None, shape: ModelShape | None, *, catalog: Catalog, reader: Reader
 ) -> tuple[ApiPrice, ...]:
     """Return the API in use, those that serve the same model, those that were named, and a few others."""
-    request = request_of(traffic)
+    request = request_of(traffic) if traffic else None
     names = [("--api", ask.api)] * bool(ask.api) + [("--compare", name) for name in ask.compare]
     named = [look.api(catalog, name, request=request, where=flag) for flag, name in names]
     reader.problems += [each for each in named if isinstance(each, Problem)]
     found = [each for each in named if isinstance(each, ApiPrice)]
-    found += look.same_model_apis(catalog, shape.name)
+    found += look.same_model_apis(catalog, shape.name) if shape else ()
     if not ask.compare:
         found += _spread_out(catalog)
     once = {api_id(each): each for each in reversed(found)}

@@ -21,6 +21,8 @@ def find_traffic(ask: PlanAsk, reader: Reader) -> Traffic | None:
     if ask.usage:
         return _from_files(ask, reader)
     if ask.tokens_per_month is None:
+        if any(problem.where == "--tokens-per-month" for problem in reader.problems):
+            return None
         hint = "say --tokens-per-month 900M, or give --usage FILE: an export of OpenAI's usage, LiteLLM's logs, or your ledger"
         reader.wrong("--tokens-per-month", "nobody said how many tokens", hint)
         return None

@@ -17,7 +17,7 @@ from freehold.catalog.facts import ApiPrice, Catalog, Gpu
 from freehold.catalog.load import load_catalog
 from freehold.cli.numbers import Reader, read_count, read_number
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.plan_flags import NEED, PRICES, PlanAsk, number_options, read_plan_flags
+from freehold.cli.plan_flags import DEFAULT_MODEL, NEED, PRICES, PlanAsk, number_options, read_plan_flags
 from freehold.cli.plan_inputs import assumptions, request_of
 from freehold.cli.review_data import MeasuredFiles, MeasuredPeriod, measured_period
 from freehold.cli.say import UserMistakes, say_json
@@ -192,7 +192,7 @@ def _period(flags: dict[str, Any], now_s: float, reader: Reader) -> MeasuredPeri
 
 def _inputs(asked: _Asked, period: MeasuredPeriod) -> ReviewInputs | None:
     ask, catalog, reader = asked.ask, asked.catalog, asked.reader
-    shape = find_shape(ask.model, asked.model_config, catalog)
+    shape = find_shape(ask.model or DEFAULT_MODEL, asked.model_config, catalog)
     if not isinstance(shape, ModelShape):
         reader.problems += shape
     gpu = _gpu(ask, catalog, reader)

@@ -115,6 +115,10 @@ def as_plain(sized: Sized, needed: Fleet | None) -> dict[str, Any]:
         **{name: value for name, value in asdict(sized).items() if name != "ask"},
         "notes": list(sized.notes),
     }
+    if (
+        not sized.concurrency
+    ):  # it does not fit, or misses the SLO alone: there is no speed, and none is not 0
+        found |= dict.fromkeys(("output_tokens_per_s", "ttft_ms", "itl_ms"))
     if needed is not None:
         found["fleet"] = {name: value for name, value in asdict(needed).items() if name != "sized"}
     return found
@@ -127,10 +131,10 @@ def _read(
     shape = _shape(given, config, catalog, reader)
     gpu = _gpu(given, catalog, reader)
     stored = shape is not None and shape.weights_bytes is not None
-    engine = _word("--engine", given, ENGINES, "llama-cpp" if stored else "vllm", reader)
-    quant = _word("--quant", given, QUANTS, "gguf" if stored else "bf16", reader)
+    engine = _word("--engine", given, ENGINES, default="llama-cpp" if stored else "vllm", reader=reader)
+    quant = _word("--quant", given, QUANTS, default="gguf" if stored else "bf16", reader=reader)
     numbers = {name: reader.take(read, name, given.get(name)) for name, read in _NUMBERS.items()}
-    kv_bits = _word("--kv-bits", given, ("8", "16"), "16", reader)
+    kv_bits = _word("--kv-bits", given, ("8", "16"), default="16", reader=reader)
     if shape is None or gpu is None or reader.problems:
         return None
     ask = SizeAsk(
@@ -189,7 +193,7 @@ def _gpu(given: dict[str, str], catalog: Catalog, reader: Reader) -> Gpu | None:
     return None
 
 
-def _word(flag: str, given: dict[str, str], words: tuple[str, ...], default: str, reader: Reader) -> str:
+def _word(flag: str, given: dict[str, str], words: tuple[str, ...], *, default: str, reader: Reader) -> str:
     word = given.get(flag, default)
     if word not in words:
         reader.wrong(flag, f"{word!r} is not known", nearest_hint(word, words))

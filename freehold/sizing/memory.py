@@ -4,7 +4,7 @@ Formulas and their sources: docs/decisions/0010 and the docstrings. It does not 
 engine's flags: an engine that is told to use less has less.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ GIB = 1024**3
 """Bytes. GPU memory is sold in powers of two under the name of GB: an H100 of "80 GB" has 80 GiB."""
 DRIVER_SHARE = 0.0104
 """Of that, what the driver keeps. Source: own reading on an H100, 85,017,493,504 B free of 80 GiB with nothing running."""
-_INLINE_ECC_SHARE = 1 / 16
 # GDDR6 cards keep ECC bits in the memory itself. Source: nvidia-smi shows 46,068 MiB on an L40S and 23,034 MiB on an L4.
+_INLINE_ECC_SHARE = 1 / 16
 _INLINE_ECC = frozenset({"l40s", "l4"})
 
 EMBEDDING_BITS = 16
@@ -45,11 +45,13 @@ NON_TORCH_BYTES_TP = 2.1 * GIB
 """The same with tensor parallel: NCCL's and custom all-reduce's buffers. Source: the same."""
 BIG_GPU_BYTES = 70 * GIB
 """From here vLLM takes larger batches of tokens. Source: vLLM, arg_utils.py, the default batch by device memory."""
+# The larger defaults of vLLM's two entry points (offline; the server's are 8192 and 2048): room is better left than missing.
 BATCHED_TOKENS_BIG = 16384
 BATCHED_TOKENS_SMALL = 8192
-# The larger defaults of vLLM's two entry points (offline; the server's are 8192 and 2048): room is better left than missing.
 BATCHED_TOKENS_LEAST = 2048
 """What an engine is told where a model hardly fits. Source: vLLM's smallest default; prompts still pass in chunks of it."""
+ACTIVATION_PART_MAX = 0.25
+"""Of what weights leave, for activations, where the usual batch would take more. Why: so far prompts hardly get slower."""
 ACTIVATION_WIDTHS_HIDDEN = 4
 """Activations alive at the peak of a layer besides its feed-forward part, in hidden widths: residual, normed input, output
 and the copy that torch makes. Together with gate, up and their product this gives 1.9 GB for 8B at 16,384 tokens, within the
@@ -157,20 +159,24 @@ class Room:
 def room(shape: ModelShape, gpu: Gpu, *, quant: Quant, split: tuple[int, int], utilisation: float) -> Room:
     """Return how one GPU's memory is used; `split` is (tensor parallel, pipeline parallel), `utilisation` 0 to 1.
 
-    Where weights and the usual batch of tokens leave nothing, the engine is taken to be told the least batch.
+    Where weights leave little, the engine is taken to be told a smaller batch of tokens: a quarter of what is left, but
+    never less than the least.
     """
     tensor, pipeline = split
     seen = visible_bytes(gpu)
-    usual = Room(
-        budget=seen * utilisation,
-        weights=weights_bytes(shape, quant) / (tensor * pipeline),
-        activations=activation_bytes(shape, batched_tokens(seen), tensor_parallel=tensor),
-        non_torch=NON_TORCH_BYTES_TP if tensor * pipeline > 1 else NON_TORCH_BYTES,
-        graphs=max(0.0, GRAPH_BYTES - seen * (1 - utilisation)),
+    budget, weights = seen * utilisation, weights_bytes(shape, quant) / (tensor * pipeline)
+    non_torch = NON_TORCH_BYTES_TP if tensor * pipeline > 1 else NON_TORCH_BYTES
+    graphs = max(0.0, GRAPH_BYTES - seen * (1 - utilisation))
+    usual = activation_bytes(shape, batched_tokens(seen), tensor_parallel=tensor)
+    least = activation_bytes(shape, BATCHED_TOKENS_LEAST, tensor_parallel=tensor)
+    part = (budget - weights - non_torch - graphs) * ACTIVATION_PART_MAX
+    return Room(
+        budget=budget,
+        weights=weights,
+        activations=min(usual, max(least, part)),
+        non_torch=non_torch,
+        graphs=graphs,
     )
-    if usual.kv > usual.activations:
-        return usual
-    return replace(usual, activations=activation_bytes(shape, BATCHED_TOKENS_LEAST, tensor_parallel=tensor))
 
 
 def batched_tokens(seen_bytes: float) -> int:

@@ -70,6 +70,7 @@ class _Frame:
             tensor_parallel=self.tensor,
             pipeline_parallel=self.pipeline,
             calibration=self.chosen.calibration,
+            pipelined=self.ask.engine != "llama-cpp",
             network_b_s=self.ask.network_gb_s * 1e9,
         )
 

@@ -56,6 +56,8 @@ class Setting:
     tensor_parallel: int
     pipeline_parallel: int
     calibration: Calibration
+    pipelined: bool = True
+    """Whether stages work on different sequences at once; llama.cpp's do so for prompts only."""
     network_b_s: float = 11.5e9
     """Between pipeline stages, one way. Default: 100GbE RoCE of the links catalog; a stage boundary is small anyway."""
 
@@ -114,7 +116,7 @@ def decode_step(setting: Setting, concurrency: Number, *, length: Number) -> Ste
     weights are read in full, and cache and products are spread.
     """
     shape, calibration, tensor = setting.shape, setting.calibration, setting.tensor_parallel
-    group = concurrency / setting.pipeline_parallel
+    group = concurrency / (setting.pipeline_parallel if setting.pipelined else 1)
     bandwidth = setting.gpu.mem_bw_gb_s * 1e9 * calibration.hbm_efficiency
     flops = flops_per_s(setting.gpu, setting.quant) * calibration.flops_efficiency
     share = kv_share_per_gpu(shape, tensor, 1)

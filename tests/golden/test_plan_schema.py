@@ -1,4 +1,4 @@
-"""The published schema of `freehold plan --json`: what it is, and that plans of every kind follow it."""
+"""The published schemas of `freehold plan --json` and `freehold review --json`: what they are, and who follows them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,37 +7,55 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from freehold.cost.report.schema import SCHEMA_NAME, schema, schema_text, to_jsonable
+from freehold.cost.report.schema import SCHEMAS, schema, schema_text, to_jsonable
 from plan_samples import EVERY, plan
+from review_samples import REVIEWS, review
+
+PLAN, REVIEW = "plan.schema.json", "review.schema.json"
+every_file = pytest.mark.parametrize("file", SCHEMAS)
 
 
-def sections() -> Iterator[tuple[str, dict[str, Any]]]:
-    found = schema()
-    yield "PlanResult", found
+def sections(file: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    found = schema(file)
+    yield SCHEMAS[file].__name__, found
     yield from found["$defs"].items()
 
 
-def test_the_published_schema_is_the_schema_of_this_release(golden: Callable[[str, str], None]):
-    golden(f"../../docs/{SCHEMA_NAME}", schema_text())
+@every_file
+def test_the_published_schema_is_the_schema_of_this_release(golden: Callable[[str, str], None], file: str):
+    golden(f"../../docs/{file}", schema_text(file))
 
 
-def test_the_schema_is_a_schema():
-    Draft202012Validator.check_schema(schema())
+@every_file
+def test_the_schema_is_a_schema(file: str):
+    Draft202012Validator.check_schema(schema(file))
+
+
+@pytest.mark.parametrize("name", REVIEWS)
+def test_a_review_follows_it(name: str):
+    text = json.dumps(to_jsonable(REVIEWS[name]()), allow_nan=False)
+    assert list(Draft202012Validator(schema(REVIEW)).iter_errors(json.loads(text))) == []
+
+
+def test_neither_follows_the_others():
+    assert not Draft202012Validator(schema(PLAN)).is_valid(to_jsonable(review()))
+    assert not Draft202012Validator(schema(REVIEW)).is_valid(to_jsonable(plan()))
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_plan_follows_it(name: str):
     text = json.dumps(to_jsonable(EVERY[name]()), allow_nan=False)
-    assert list(Draft202012Validator(schema()).iter_errors(json.loads(text))) == []
+    assert list(Draft202012Validator(schema(PLAN)).iter_errors(json.loads(text))) == []
 
 
-def test_every_key_of_every_record_must_be_there():
-    for name, section in sections():
+@every_file
+def test_every_key_of_every_record_must_be_there(file: str):
+    for name, section in sections(file):
         assert set(section["required"]) == set(section["properties"]), name
 
 
 def test_what_scripts_rely_on_is_there():
-    found = dict(sections())
+    found = dict(sections(PLAN))
     assert {"options", "break_even", "rules", "verdict"} <= set(found["PlanResult"]["required"])
     option = {
         "kind",
@@ -71,8 +89,9 @@ def test_a_plan_that_lacks_something_does_not_follow_it(path: tuple[str | int, .
     for step in path[:-1]:
         holder = holder[step]
     del holder[path[-1]]
-    assert not Draft202012Validator(schema()).is_valid(document)
+    assert not Draft202012Validator(schema(PLAN)).is_valid(document)
 
 
-def test_python_is_not_spoken_in_it():
-    assert "None" not in schema_text()
+@every_file
+def test_python_is_not_spoken_in_it(file: str):
+    assert "None" not in schema_text(file)

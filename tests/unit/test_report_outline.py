@@ -7,6 +7,7 @@ import pytest
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import why_weak
+from freehold.cost.result import Change
 from plan_samples import (
     API_ID,
     BUY_ID,
@@ -142,6 +143,22 @@ def test_weak_sources_are_cut_and_counted():
     assert more == 6  # four doubts, and two sources of the options
 
 
+def test_what_a_doubt_tells_no_source_repeats():
+    base = plan()
+    doubt = "host power: as of 2026-11-02, from memory, not looked up"
+    weak, _ = outline.weak_sources(replace(base, verdict=replace(base.verdict, doubts=(doubt,))))
+    assert [each.text for each in weak if each.text.startswith("host power")] == [doubt]
+
+
+def test_confidence_says_what_it_rests_on():
+    verdict = plan().verdict
+    assert (
+        outline.confidence_text(verdict)
+        == "high: cheapest in 93% of the draws, but facts that it rests on are in doubt"
+    )
+    assert outline.confidence_text(replace(verdict, doubts=())) == "high: cheapest in 93% of the draws"
+
+
 def test_names_of_inputs():
     assert outline.named("power_usd_per_kwh") == "power, USD per kWh"
     assert outline.topic("staff_fte") == "staff"
@@ -208,6 +225,29 @@ def test_empty_and_zero_entries_of_the_summary_are_not_shown():
     )
     assert [(line.label, line.text) for line in found[:2]] == [
         ("traffic", "0 tokens a month"),
-        ("draws", "100,000, seed 1"),
+        ("plan", "100,000 draws, seed 1"),
     ]
     assert len(found) == 3
+
+
+def test_options_that_differ_only_in_what_runs_on_them_take_one_place():
+    base = plan()
+    rented = next(option for option in base.options if option.id == RENT_ID)
+    twin = replace(rented, id="twin", engine="sglang")
+    found = replace(base, options=(rented, twin, *(o for o in base.options if o.id != RENT_ID)))
+    assert "twin" not in ids(outline.shortlist(found))
+    advised = replace(found, verdict=replace(base.verdict, option="twin"))
+    assert "twin" in ids(outline.shortlist(advised))
+
+
+def test_a_change_that_changes_nothing_leads_nowhere():
+    verdict = plan("stay").verdict
+    assert (
+        outline.change_text(Change(what="nothing that was tried", to="stay"), verdict)
+        == "nothing that was tried"
+    )
+    assert (
+        outline.change_text(Change(what="a quote", to="change-api"), verdict)
+        == "a quote: then change the API"
+    )
+    assert outline.change_text(Change(what="a price", to="a verdict"), verdict) == "a price: then a verdict"

@@ -42,9 +42,9 @@ def test_no_line_ends_in_blanks(name: str):
     assert not re.search(r"[ \t]$", shown(EVERY[name]()), re.MULTILINE)
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100])
-def test_a_number_is_never_cut(columns: int):
-    text = " ".join(shown(plan(), columns=columns).split())
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_a_number_stands_on_one_line(columns: int):
+    text = shown(plan(), columns=columns)
     for figure in (
         "2,613 (2,220\N{EN DASH}3,120)",
         "17,210 (14,600\N{EN DASH}20,600)",
@@ -62,6 +62,10 @@ def test_the_verdict_stands_last_with_its_command():
     assert "93% of the draws" in after
     assert plan().verdict.headline in after
     assert "traffic above 1.31B tokens a month: then rent" in after
+
+
+def test_the_command_is_one_line_to_copy_however_narrow_the_terminal():
+    assert shown(plan(), columns=60).splitlines()[-1] == f"  next: {plan().verdict.next_command}"
 
 
 def test_the_sections_come_in_their_order():

@@ -55,7 +55,7 @@ def _content(result: PlanResult) -> Mapping[str, object]:
         "verdict": verdict,
         "answer": outline.verdict_answer(verdict),
         "confidence": outline.confidence_text(verdict),
-        "changes": [outline.change_text(change) for change in verdict.would_change_it],
+        "changes": [outline.change_text(change, verdict) for change in verdict.would_change_it],
         "today": result.today,
         "head": outline.head(result),
         "notes": result.notes,

@@ -50,7 +50,7 @@ def points(texts: Iterable[str]) -> str:
 
 def _verdict(result: PlanResult) -> str:
     verdict = result.verdict
-    changes = points(outline.change_text(change) for change in verdict.would_change_it)
+    changes = points(outline.change_text(change, verdict) for change in verdict.would_change_it)
     asked = points(verdict.ask_first[:2])
     parts = (
         f"# {escaped(outline.verdict_answer(verdict))}",

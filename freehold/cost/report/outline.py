@@ -162,9 +162,14 @@ def contenders(result: PlanResult) -> tuple[Option, ...]:
 
 
 def shortlist(result: PlanResult, per_kind: int = PER_KIND) -> tuple[Option, ...]:
-    """Return the options worth a row, in the plan's order: the best of each kind that can win, today's, the advised."""
-    able = contenders(result)
-    kept = {option.id for kind in _KINDS for option in [o for o in able if o.kind == kind][:per_kind]}
+    """Return the options worth a row, in the plan's order: the best of each kind that can win, today's, the advised.
+
+    Of options that differ only in what runs on them, only the cheapest counts as one of the best.
+    """
+    first: dict[tuple[str, str], Option] = {}
+    for option in contenders(result):
+        first.setdefault((option.kind, option_name(option)), option)
+    kept = {o.id for kind in _KINDS for o in [o for o in first.values() if o.kind == kind][:per_kind]}
     always = {option.id for option in result.options if option.paid_today and not option.incomplete}
     return tuple(o for o in result.options if o.id in kept | always | {result.verdict.option})
 
@@ -250,9 +255,9 @@ def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
 
 
 def _draws(rest: dict[str, str | float | int]) -> list[Head]:
-    parts = [f"{_value('', rest.pop('draws'))}"] if "draws" in rest else []
-    parts += [f"seed {_value('', rest.pop('seed'))}"] if "seed" in rest else []
-    return [Head(label="draws", text=", ".join(parts))] if parts else []
+    words = {"draws": "{} draws", "seed": "seed {}", "own_site": "what is bought stands in {}"}
+    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
+    return [Head(label="plan", text=", ".join(parts))] if parts else []
 
 
 def _model(rest: dict[str, str | float | int]) -> list[Head]:
@@ -315,11 +320,14 @@ def verdict_answer(verdict: Verdict) -> str:
 
 def confidence_text(verdict: Verdict) -> str:
     """Return how sure the verdict is: `medium: cheapest in 71% of the draws`."""
-    return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws"
+    doubts = ", but facts that it rests on are in doubt" if verdict.doubts else ""
+    return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
 
 
-def change_text(change: Change) -> str:
+def change_text(change: Change, verdict: Verdict) -> str:
     """Return what would change the verdict, and to what: `a rental below 1.70 USD per GPU-hour: then rent`."""
+    if change.to == verdict.word:  # nothing that was tried does
+        return clean(change.what)
     to = ANSWERS.get(change.to, clean(change.to))
     return f"{clean(change.what)}: then {to[:1].lower()}{to[1:]}"
 
@@ -375,10 +383,11 @@ def influence_values(each: Influence) -> str:
 def weak_sources(result: PlanResult, most: int = 8) -> tuple[tuple[Weak, ...], int]:
     """Return the doubtful facts that the verdict and the short table rest on, at most `most`, and how many more."""
     doubts = [Weak(text=clean(text), why="in doubt") for text in result.verdict.doubts]
+    doubted = {each.text.partition(": ")[0] for each in doubts}
     found = doubts + [
         Weak(text=text, why=why)
         for text in _sources(shortlist(result))
-        if (why := why_weak(text, result.today)) and not any(text == each.text for each in doubts)
+        if (why := why_weak(text, result.today)) and text.partition(": ")[0] not in doubted
     ]
     return tuple(found[:most]), max(0, len(found) - most)
 

@@ -28,7 +28,10 @@ def significant(value: float, digits: int) -> float:
 
 
 def amount(value: float, digits: int = _MID_DIGITS) -> str:
-    """Return a number for a table: `1,964`, `15.25`, `2.18`, `0.209`; never in powers of ten, `unknown` if not finite."""
+    """Return a number for a table: `1,964`, `15.25`, `2.18`, `0.209`; never in powers of ten, `unknown` if not finite.
+
+    From 100 on it is whole, below it has two decimals or more.
+    """
     if not math.isfinite(value):
         return UNKNOWN
     size = abs(value)

@@ -1,4 +1,4 @@
-"""A plan as JSON and the schema of that JSON (2020-12), made from the types in cost/result; docs/plan.schema.json.
+"""Plans and reviews as JSON and the schemas of that JSON (2020-12), made from the types in cost: docs/*.schema.json.
 
 Numbers are rounded to six digits: more is noise. What has no finite value is null, and only where the schema says so:
 in ranges and curves (a break-even that some draws never reach). A number that is not finite elsewhere is our mistake.
@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from numbers import Integral
 from typing import Any
@@ -17,12 +18,18 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from freehold.cost import result as shapes
+from freehold.cost import result as plan_shapes
+from freehold.cost import review as review_shapes
+from freehold.cost import trend as trend_shapes
 from freehold.cost.report.rounding import significant
 from freehold.cost.result import Curve, PlanResult, Range
+from freehold.cost.review import ReviewResult
 
-SCHEMA_NAME = "plan.schema.json"
-"""The published file in docs/."""
+SCHEMAS: Mapping[str, type[PlanResult] | type[ReviewResult]] = {
+    "plan.schema.json": PlanResult,
+    "review.schema.json": ReviewResult,
+}
+"""The published files in docs/, and what they describe."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """The dialect that pydantic writes (its documentation, "JSON Schema")."""
 _DIGITS = 6
@@ -34,8 +41,8 @@ _NONE = re.compile(r"\bNone\b")
 _HOLE = "null: not finite, such as a break-even that the draws of this percentile never reach."
 
 
-def to_jsonable(result: PlanResult) -> dict[str, Any]:
-    """Return the plan as dicts, lists, texts, numbers, booleans and None, ready for any JSON writer."""
+def to_jsonable(result: PlanResult | ReviewResult) -> dict[str, Any]:
+    """Return a plan or a review as dicts, lists, texts, numbers, booleans and None, ready for any JSON writer."""
     return {field.name: _plain(getattr(result, field.name)) for field in fields(result)}
 
 
@@ -70,19 +77,20 @@ class _Plain(GenerateJsonSchema):
         return False
 
 
-def schema() -> dict[str, Any]:
-    """Return the schema: every key is there always; keys that it does not know may come in later releases."""
-    found: dict[str, Any] = TypeAdapter(PlanResult).json_schema(schema_generator=_Plain, mode="serialization")
+def schema(file: str) -> dict[str, Any]:
+    """Return the schema of that file: every key is there always; keys that it does not know may come in later releases."""
+    kind = SCHEMAS[file]
+    found: dict[str, Any] = TypeAdapter(kind).json_schema(schema_generator=_Plain, mode="serialization")
     told = _described()
-    for name, section in (("PlanResult", found), *found["$defs"].items()):
+    for name, section in ((kind.__name__, found), *found["$defs"].items()):
         section["required"] = list(section["properties"])
         for key, value in section["properties"].items():
             value.pop("default", None)
             if (name, key) in told:
                 value["description"] = told[name, key]
     for holed in _HOLED:
-        _allow_holes(found["$defs"][holed.__name__])
-    return {"$schema": DIALECT, **found, "title": "freehold plan --json"}
+        _allow_holes(found["$defs"].get(holed.__name__, {"properties": {}}))
+    return {"$schema": DIALECT, **found, "title": f"freehold {file.partition('.')[0]} --json"}
 
 
 def _allow_holes(section: dict[str, Any]) -> None:
@@ -94,10 +102,10 @@ def _allow_holes(section: dict[str, Any]) -> None:
 
 
 def _described() -> dict[tuple[str, str], str]:
-    """Return the text under each field of cost/result, by class and field."""
-    tree = ast.parse(inspect.getsource(shapes))
+    """Return the text under each field of the shapes, by class and field."""
+    shapes = (plan_shapes, review_shapes, trend_shapes)
     found = {}
-    for node in tree.body:
+    for node in (node for module in shapes for node in ast.parse(inspect.getsource(module)).body):
         if isinstance(node, ast.ClassDef):
             for field, below in zip(node.body, node.body[1:], strict=False):
                 text = _string(below)
@@ -115,6 +123,6 @@ def _string(node: ast.stmt) -> str:
     return str(node.value.value) if is_text else ""  # type: ignore[attr-defined]
 
 
-def schema_text() -> str:
-    """Return the schema as the text of its published file."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+def schema_text(file: str) -> str:
+    """Return the schema as the text of that published file."""
+    return json.dumps(schema(file), indent=2, ensure_ascii=False) + "\n"

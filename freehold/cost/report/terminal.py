@@ -21,9 +21,15 @@ from freehold.cost.result import Option, PlanResult
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
 # All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.
+# The first two rules, those on when to rent and to buy, are told at length.
 _RULES_MOST = 18
 _NOTES_MOST = 5
-_COMPUTED_MOST, _HOLDING_MOST = 160, 105
+_RULES_FIRST = 2
+_FIRST_MOST = 200
+_COMPUTED_MOST = 104
+_CLAIM_MOST = 56
+_BREAK_EVENS_MOST = 3
+_WEAK_MOST = 6
 _TWO_LINES = 192
 _TORNADO_MOST = 6
 _NAME_MOST = 120
@@ -141,7 +147,7 @@ def _options(result: PlanResult, console: Console) -> RenderableType:
     numbers = sum(max(map(len, column)) + 2 for column in list(zip(_OPTION_HEADS, *rows, strict=True))[1:])
     fits = console.width - numbers >= _NAME_LEAST
     rest = [f"[{number}] {text}" for number, text in enumerate(notes, start=1)]
-    rest += [outline.left_out(result), outline.incomplete_text(result), *outline.no_options_of(result)]
+    rest += [outline.left_out(result), outline.incomplete_text(result, 2), *outline.no_options_of(result)]
     title = heading("Options", "middle (10th-90th percentile); used: served over capacity within the SLO")
     body = [(_option_table if fits else _option_blocks)(rows, styles)] if rows else []
     return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
@@ -170,7 +176,9 @@ def _option_blocks(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> Rend
 
 def _break_evens(result: PlanResult, _: Console) -> RenderableType | None:
     names = outline.names_by_id(result)
-    texts = [outline.break_even_text(each, names) for each in outline.chosen_break_evens(result)]
+    texts = [
+        outline.break_even_text(each, names) for each in outline.chosen_break_evens(result, _BREAK_EVENS_MOST)
+    ]
     return Group(heading("Break-even"), points(texts)) if texts else None
 
 
@@ -178,12 +186,12 @@ def _rules(result: PlanResult, _: Console) -> RenderableType | None:
     if not result.rules:
         return None
     table = columns((("claim", False), ("verdict", True), ("your numbers", False)))
-    table.columns[0].ratio, table.columns[1].justify, table.columns[2].ratio = 3, "left", 6
+    table.columns[0].ratio, table.columns[1].justify, table.columns[2].ratio = 4, "left", 7
     table.expand = True
-    for rule in result.rules[:_RULES_MOST]:
+    for index, rule in enumerate(result.rules[:_RULES_MOST]):
         word = Text(rule.verdict, style=_WORD_STYLES[rule.verdict])
-        most = _HOLDING_MOST if rule.verdict in {"holds", "unknown"} else _COMPUTED_MOST
-        table.add_row(Text(cut(clean(rule.claim), 60)), word, Text(cut(clean(rule.computed), most)))
+        most = _FIRST_MOST if index < _RULES_FIRST else _COMPUTED_MOST
+        table.add_row(Text(cut(clean(rule.claim), _CLAIM_MOST)), word, Text(cut(clean(rule.computed), most)))
     more = len(result.rules) - _RULES_MOST
     rest: list[RenderableType] = (
         [Text(f"{more} more rules in --html and --json", style="dim")] if more > 0 else []
@@ -219,7 +227,7 @@ def _bar(bar: Bar) -> Text:
 
 
 def _sources(result: PlanResult, _: Console) -> RenderableType | None:
-    weak, more = outline.weak_sources(result)
+    weak, more = outline.weak_sources(result, _WEAK_MOST)
     texts = [
         cut(f"{each.text}: {each.why}" if each.why != "in doubt" else each.text, _TWO_LINES) for each in weak
     ]
@@ -244,7 +252,7 @@ def _verdict(result: PlanResult, _: Console) -> RenderableType:
         style="bold green" if verdict.word != "undecided" else "bold yellow",
     )
     rows = [("confidence", outline.confidence_text(verdict))]
-    rows += [("changes it", outline.change_text(change)) for change in verdict.would_change_it]
+    rows += [("changes it", outline.change_text(change, verdict)) for change in verdict.would_change_it]
     body: list[RenderableType] = [
         Text(clean(verdict.headline), style="bold"),
         Text(clean(verdict.text)),
