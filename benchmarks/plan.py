@@ -56,13 +56,13 @@ def main() -> int:
 
 def found_inputs() -> PlanInputs:
     reader = Reader()
-    ask = PlanAsk(tokens_per_month=900e6, api="anthropic/claude-sonnet-5-5")
+    ask = PlanAsk(tokens_per_month=900e6, model="llama-3.1-8b", api="anthropic/claude-sonnet-5-5")
     catalog = load_catalog(today=TODAY).catalog
     assert catalog is not None
     traffic, shape = find_traffic(ask, reader), find_shape(ask.model, None, catalog)
     assert traffic is not None
     assert isinstance(shape, ModelShape)
-    inputs = plan_inputs(ask, traffic, shape, catalog=catalog, reader=reader)
+    inputs = plan_inputs(ask, traffic, shape=shape, catalog=catalog, reader=reader)
     assert inputs is not None, reader.problems
     return replace(inputs, draws=DRAWS)
 

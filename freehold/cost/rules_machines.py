@@ -1,6 +1,6 @@
 """Rules of thumb on machines: what they draw, which engine, which network and disk, how fast they come back, how they fail.
 
-Judged from the fleet that the plan would run and from the catalog; money is in rules_money.
+Judged from the fleet that the plan would run and from the catalog; money is in rules_money, and nothing is measured here.
 """
 
 from collections.abc import Callable

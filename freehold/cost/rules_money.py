@@ -1,7 +1,7 @@
 """Rules of thumb on money: when to rent, when to buy, what machines, space and energy cost.
 
 What guides say of nodes is worked out for eight H100 where the plan has them, else for the machines it would buy.
-Rules on the machines themselves are in rules_machines.
+Rules on the machines themselves are in rules_machines, not here.
 """
 
 from collections.abc import Callable

@@ -72,6 +72,20 @@ def test_no_replica_count_helps_where_a_full_one_costs_more_than_the_api():
     assert break_even(*both(samples.rented(), free, setting)).utilisation is None
 
 
+@pytest.mark.parametrize(("peak_rate", "reached"), [(3000.0, True), (6000.0, False)])
+def test_peaks_bound_what_a_replica_carries(peak_rate: float, reached: bool):  # noqa: FBT001
+    # 2,000 USD at 0.4 USD per million are 5 billion tokens, 32 % of 15.8 billion: with peaks of 2 x the mean a replica
+    # carries half, with 4 x only a quarter
+    fleet = one_gpu(peak_tokens_per_s=peak_rate)
+    traffic = samples.traffic(1500 * 2_628_000)
+    setting = samples.setting(rent=samples.exact_rent(), traffic=traffic)
+    api = samples.called(samples.offered(samples.api(prices=(0.4, 0.4))))
+    found = break_even(*both(samples.rented(fleet, EXACT(2000 / 730)), api, setting))
+    assert (found.tokens_per_month is not None) == reached
+    assert found.utilisation is not None
+    assert found.utilisation.p50 == pytest.approx(5e9 / (6000 * 2_628_000), rel=1e-4)
+
+
 def test_against_a_rental_it_is_the_part_of_the_hours():
     setting = samples.setting(own=samples.exact_own(), rent=samples.exact_rent())
     fleet = samples.fleet(capacity=EXACT(48_000.0))

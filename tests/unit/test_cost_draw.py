@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from freehold.core.spread import Spread
 from freehold.cost.draw import Draws, Middle
 from freehold.cost.percentiles import cheapest_shares, range_of
+from freehold.cost.result import Range
 
 PRICE = Spread(25_000.0, 28_000.0, 40_000.0)
 
@@ -66,6 +67,20 @@ def test_range_is_that_of_percentiles():
     values = np.random.default_rng(1).permutation(np.arange(1001, dtype=np.float32))
     found = range_of(values)
     assert (found.p10, found.p50, found.p90) == (100.0, 500.0, 900.0)
+
+
+@pytest.mark.parametrize("size", [5001, 20_000, 100_000])
+def test_ranges_of_many_draws_are_exactly_those_of_all_in_order(size: int):
+    random = np.random.default_rng(size)
+    for values in (random.lognormal(0, 1, size), random.integers(0, 3, size), random.pareto(1.1, size)):
+        drawn = values.astype(np.float32)
+        found, ordered = range_of(drawn), np.sort(drawn)
+        ranks = [round(part * (size - 1)) for part in (0.1, 0.5, 0.9)]
+        assert [found.p10, found.p50, found.p90] == ordered[ranks].tolist()
+    edges = np.repeat(np.arange(4, dtype=np.float32), (1000, 4000, 4000, 1001))
+    assert range_of(edges) == Range(p10=1.0, p50=2.0, p90=3.0)  # ranks on the very first value of a bin
+    never = np.where(random.random(size) < 0.2, np.inf, 1.0)
+    assert (range_of(never).p50, range_of(never).p90) == (1.0, np.inf)
 
 
 def test_shares_count_draws_and_a_tie_goes_to_the_first():

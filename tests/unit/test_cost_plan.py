@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -90,6 +91,11 @@ def test_the_tornado_finds_every_input_and_puts_the_rental_markets_width_first()
         False,
     )
     assert first.usd_per_month_at_high - first.usd_per_month_at_low == pytest.approx(8 * 730 * 4.5)
+    rented, called = (8 * 730 * 1.5, 40_000)
+    around = rented - called + 4000  # staff, storage and egress at their middle are below that
+    assert rented - called < first.usd_per_month_at_low < around
+    staff = next(each for each in found.tornado if each.name == "rent_staff_fte")
+    assert staff.usd_per_month_at_high - staff.usd_per_month_at_low == pytest.approx(0.18 * 220_000 / 12)
     swings = [abs(each.usd_per_month_at_high - each.usd_per_month_at_low) for each in found.tornado]
     assert swings == sorted(swings, reverse=True)
 
@@ -113,6 +119,10 @@ def test_curves_are_of_traffic_and_sensitivities_of_price_and_staff():
     for curve in found.curves:
         assert curve.over == "tokens_per_month"
         assert list(curve.usd_per_month) == sorted(curve.usd_per_month)
+    for curve in found.curves[2:]:
+        assert (
+            curve.usd_per_month[-1] > 500 * curve.usd_per_month[12]
+        )  # a thousand times today's traffic takes as many machines
     middle = len(found.curves[0].tokens_per_month) // 2
     assert found.curves[0].tokens_per_month[middle] == pytest.approx(10e9)
     assert found.curves[0].usd_per_month[middle] == pytest.approx(40_000)
@@ -155,9 +165,20 @@ def test_a_fleet_that_does_not_fit_is_listed_with_its_reason():
     assert all("141 GB" in each.incomplete[0] for each in machines)
 
 
-def test_shared_assumptions_are_drawn_once_and_asked_ones_are_not_widened():
+def test_shared_assumptions_are_drawn_once():
     found = plan(samples.inputs())
     assert [each["name"] for each in found.assumptions].count("staff_usd_per_year") == 1
+
+
+def test_old_assumptions_are_widened_unless_the_user_said_them():
+    old = replace(samples.FACT, as_of=date(2025, 11, 27))
+    assumed = samples.assumed("chassis_usd_per_gpu", (8000, 10_000, 12_000), old)
+    for asked in (True, False):
+        own = replace(samples.own(), chassis_usd_per_gpu=replace(assumed, asked=asked))
+        row = next(each for each in plan(samples.inputs(own=own)).assumptions if each["name"] == assumed.name)
+        assert (row["high"] == 12_000) == asked
+        assert float(row["high"]) >= 12_000
+        assert row["mid"] == 10_000
 
 
 @pytest.mark.parametrize(
