@@ -4,7 +4,6 @@ Names that the catalog does not know are problems, all of them at once. Nothing 
 """
 
 from dataclasses import fields
-from datetime import date
 
 from freehold.catalog import look
 from freehold.catalog.ask_genai_prices import Request
@@ -164,18 +163,12 @@ def assumptions(
     if isinstance(power, Problem):
         reader.problems.append(power)
         return None, None
-    today = catalog.today
     own = {name: _assumption(name, name, ask, catalog) for name in own_names}
     if "power_usd_per_kwh" not in ask.assumptions:
-        own["power_usd_per_kwh"] = _power(power.usd_per_kwh, power, today)
+        value = Spread.exactly(power.usd_per_kwh)  # its age is the cost model's to add
+        own["power_usd_per_kwh"] = Assumption(name="power_usd_per_kwh", value=value, fact=power)
     rent = {name: _assumption(name, f"rent_{name}", ask, catalog) for name in rent_names}
     return OwnAssumptions(**own), RentAssumptions(**rent)
-
-
-def _power(usd_per_kwh: float, fact: Fact, today: date) -> Assumption:
-    from freehold.catalog.age import priced  # noqa: PLC0415 - read where it is needed
-
-    return Assumption(name="power_usd_per_kwh", value=priced(fact, usd_per_kwh, today), fact=fact)
 
 
 def _assumption(name: str, key: str, ask: PlanAsk, catalog: Catalog) -> Assumption:

@@ -30,7 +30,7 @@ _OPTIONS = (
     ("--gpu", "ID", "A GPU of the catalog, for example h100-sxm."),
     ("--count", "COUNT", "GPUs that one replica is spread over [default: 1]."),
     ("--engine", "NAME", f"{', '.join(ENGINES)} [default: vllm; llama-cpp for a .gguf file]."),
-    ("--quant", "NAME", f"{', '.join(QUANTS)} [default: bf16; gguf for a .gguf file]."),
+    ("--quant", "NAME", fX),
     ("--kv-bits", "8|16", "Bits of a KV cache entry [default: 16]."),
     ("--input-tokens", "COUNT", "Of a mean request [default: 1500]."),
     ("--output-tokens", "COUNT", "Of a mean request [default: 500]."),
@@ -132,7 +132,8 @@ def _read(
     gpu = _gpu(given, catalog, reader)
     stored = shape is not None and shape.weights_bytes is not None
     engine = _word("--engine", given, ENGINES, default="llama-cpp" if stored else "vllm", reader=reader)
-    quant = _word("--quant", given, QUANTS, default="gguf" if stored else "bf16", reader=reader)
+    told = shape.quant if shape is not None else ""
+    quant = _word("--quant", given, QUANTS, default="gguf" if stored else told or "bf16", reader=reader)
     numbers = {name: reader.take(read, name, given.get(name)) for name, read in _NUMBERS.items()}
     kv_bits = _word("--kv-bits", given, ("8", "16"), default="16", reader=reader)
     if shape is None or gpu is None or reader.problems:
