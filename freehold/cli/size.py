@@ -30,7 +30,7 @@ _OPTIONS = (
     ("--gpu", "ID", "A GPU of the catalog, for example h100-sxm."),
     ("--count", "COUNT", "GPUs that one replica is spread over [default: 1]."),
     ("--engine", "NAME", f"{', '.join(ENGINES)} [default: vllm; llama-cpp for a .gguf file]."),
-    ("--quant", "NAME", fX),
+    ("--quant", "NAME", f"{', '.join(QUANTS)} [default: what the checkpoint says, else bf16]."),
     ("--kv-bits", "8|16", "Bits of a KV cache entry [default: 16]."),
     ("--input-tokens", "COUNT", "Of a mean request [default: 1500]."),
     ("--output-tokens", "COUNT", "Of a mean request [default: 500]."),
