@@ -162,11 +162,11 @@ class Exchange(Setbacks):
         self._answered(self.target)
         self._made_bytes = len(data)
         self.usage = whole_usage(data)
-        # Before the last byte leaves: what a client has is in the ledger, whenever this process is killed.
+        # It is in the ledger before it leaves, whenever this process is killed: the outbox sees to that.
+        self._note(200, complete=True, later=True)
         self._finish(200)
         lines = self.request.id_line, self.gateway.date_line, self.request.limit_lines
-        self.client.write(b"%b%b%b%b\r\n%b" % (head.start, *lines, data))
-        self.client.answered()
+        self.client.answered_whole(b"%b%b%b%b\r\n%b" % (head.start, *lines, data))
 
     def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
         """Decide what to do with an answer whose head has come."""
@@ -358,8 +358,10 @@ class Exchange(Setbacks):
         )
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
 
-    def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
-        """Settle what this request came to, once."""
+    def _note(self, status: int, *, complete: bool, last_bytes: int = 0, later: bool = False) -> None:
+        """Settle what this request came to, once; `later`: its answer leaves through the outbox, and is in the ledger by then."""
         if not self._noted:
             self._noted = True
             account.settle(self, status, complete=complete, last_bytes=last_bytes)
+            if self.gateway.recorder is not None and not later:
+                self.gateway.recorder.write()

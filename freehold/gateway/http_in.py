@@ -45,7 +45,7 @@ _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer i
 class ClientConnection(Arrival):
     """One client."""
 
-    __slots__ = ("_idle", "_parser", "_turning", "_waiting", "_write_paused", "exchange")
+    __slots__ = ("_idle", "_parser", "_turning", "_waiting", "_write_paused", "exchange", "unsent")
 
     def __init__(self, gateway: "Gateway") -> None:
         super().__init__(gateway)
@@ -55,6 +55,7 @@ class ClientConnection(Arrival):
         self._idle = True
         self._write_paused = False
         self._turning = False
+        self.unsent = b""
 
     def __repr__(self) -> str:
         doing = (
@@ -87,6 +88,7 @@ class ClientConnection(Arrival):
         """End what this client asked for: nobody listens any more."""
         del exc
         self.closing = True
+        self.unsent = b""
         self.gateway.connections.discard(self)
         self._queue.clear()
         self._drop_incoming()
@@ -104,6 +106,8 @@ class ClientConnection(Arrival):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, in slices, so that every bound holds whatever the kernel hands over at once."""
+        if self.unsent:
+            self.gateway.outbox.empty()  # what this client is given next must not overtake it
         if self._idle and len(data) <= _SLICE_BYTES and not self._write_paused and not self.closing:
             self._feed(data)  # the usual case: a whole request on a connection that waits for one
             return
@@ -127,6 +131,8 @@ class ClientConnection(Arrival):
         self._write_paused = True
         if self.exchange is not None:
             self.exchange.pause()
+        else:
+            self._deadline_s = self.gateway.now_s() + self.gateway.settings.client_stall_s
 
     def resume_writing(self) -> None:
         """Let the engine go on, or the next request."""
@@ -300,6 +306,16 @@ class ClientConnection(Arrival):
         else:
             self._rest()
 
+    def answered_whole(self, answer: bytes) -> None:
+        """Send a whole answer, which others may follow, at the end of this turn, and go on with the next request."""
+        self.unsent, self.exchange = answer, None
+        self.gateway.outbox.add(self)
+        if self._queue or self._waiting or self._incoming or self._write_paused or not self._reading:
+            self.gateway.outbox.empty()
+            self._next()
+        else:
+            self._rest()
+
     def _rest(self) -> None:
         """Wait for a next request."""
         self._idle = True
@@ -363,6 +379,8 @@ class ClientConnection(Arrival):
     def close(self) -> None:
         """Send what is written, then close."""
         self.exchange = None
+        if self.unsent:
+            self.gateway.outbox.empty()
         if not self.closing:
             self.closing = True
             self._drop_incoming()
@@ -383,7 +401,7 @@ class ClientConnection(Arrival):
 
     def abort(self, *, reset: bool = False) -> None:
         """Close at once; what is not sent is lost, and the client sees a cut, with `reset` in any case."""
-        self.exchange = None
+        self.exchange, self.unsent = None, b""
         self.closing = True
         sock = self.transport.get_extra_info("socket")
         if reset and sock is not None:

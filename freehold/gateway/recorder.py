@@ -17,7 +17,7 @@ from freehold.gateway.request import Request
 from freehold.gateway.upstream import Passing
 from freehold.gateway.usage import Usage
 from freehold.ledger.drainer import SpoolState, spool_state
-from freehold.ledger.record import Basis, Outcome, Record
+from freehold.ledger.record import Basis, Outcome, Record, frame
 from freehold.ledger.spool import SpoolWriter
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics, Reading
@@ -62,6 +62,8 @@ class Recorder:
         self._spool = SpoolWriter(folder, max_bytes=max_bytes)
         self._folder = folder
         self._seq = 0
+        self._unwritten: list[bytes] = []
+        """Records that are not in the spool yet."""
         self._told_dropped = 0
         self._told_lost = ""
         self._log = get_logger("gateway.ledger")
@@ -70,12 +72,11 @@ class Recorder:
         return f"<Recorder {self._spool!r}>"
 
     def note(self, request: Request, ending: Ending, heard: "Heard") -> None:
-        """Write one request down, or count that it could not be."""
+        """Take one request's record; `write` must follow before its client can have the end of the answer."""
         self._seq += 1
         outcome = ending.outcome()
         usage = heard.usage or _NO_USAGE
         completion, basis = heard.completion(outcome)
-        dropped = self._spool.dropped_total
         # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
         record = Record(
             self._spool.run, self._seq, int(wall_s() * 1e6),
@@ -86,10 +87,17 @@ class Recorder:
             None if ending.ttft_s is None else int(ending.ttft_s * 1e6), int(ending.took_s * 1e6),
             max(0, ending.retries),
             heard.cost_usd,
-            dropped - self._told_dropped,
+            0 if self._unwritten else self._spool.dropped_total - self._told_dropped,
         )  # fmt: skip
-        if self._spool.append(record):
-            self._told_dropped = dropped
+        self._unwritten.append(frame(record))
+
+    def write(self) -> None:
+        """Write down what was taken, with one write, or count what could not be."""
+        if self._unwritten:
+            frames, self._unwritten = self._unwritten, []
+            dropped = self._spool.dropped_total
+            if self._spool.append_all(frames):
+                self._told_dropped = dropped
 
     def tick(self) -> None:
         """Find out whether somebody removed the spool, and say so; to be called now and then. One look at a file in use."""

@@ -25,6 +25,7 @@ from freehold.gateway.http_in import ClientConnection
 from freehold.gateway.intake import Intake
 from freehold.gateway.kept import Keeping
 from freehold.gateway.meters import Meters
+from freehold.gateway.outbox import Outbox
 from freehold.gateway.outward import OutwardExchange, may_leave
 from freehold.gateway.recorder import Recorder
 from freehold.gateway.refuse import Refusal
@@ -84,6 +85,8 @@ class Gateway:
         if settings.spool_path:
             self.recorder = Recorder(Path(settings.spool_path), max_bytes=settings.spool_max_bytes)
             self.recorder.watch(self.meters.metrics)
+        self.outbox = Outbox(_nothing if self.recorder is None else self.recorder.write)
+        """What leaves at the end of this turn of the loop."""
         self.meters.watch(self)
         if self.callers is not None:
             self.callers.start()
@@ -292,6 +295,10 @@ class Gateway:
         except Exception:
             asyncio.get_running_loop().call_soon(self._go_through, work)
             raise
+
+
+def _nothing() -> None:
+    """Do nothing before anything leaves: there is no ledger."""
 
 
 def upload_room_bytes(settings: Settings) -> int:
