@@ -8,6 +8,7 @@ import secrets
 
 # 64 random bits tell processes apart (a collision among a million processes has odds of 3e-8); the counter does the rest.
 _PREFIX = "req-" + secrets.token_hex(8) + "-"
+_PREFIX_BYTES = _PREFIX.encode()
 _COUNTER = itertools.count(1)
 LENGTH_MAX = 128
 """Longest caller's id that is echoed, characters. Source: our own bound; OpenAI's own ids have 36."""
@@ -16,6 +17,11 @@ LENGTH_MAX = 128
 def new_request_id() -> str:
     """Return an id that no other request has, such as `req-1f00b2c3d4e5f607-1a`."""
     return f"{_PREFIX}{next(_COUNTER):x}"
+
+
+def new_request_id_bytes() -> bytes:
+    """Return the same as bytes."""
+    return b"%b%x" % (_PREFIX_BYTES, next(_COUNTER))
 
 
 def is_request_id(text: str) -> bool:

@@ -109,10 +109,22 @@ class ClientConnection(Arrival):
         if self.unsent:
             self.gateway.outbox.empty()  # what this client is given next must not overtake it
         if self._idle and len(data) <= _SLICE_BYTES and not self._write_paused and not self.closing:
-            self._feed(data)  # the usual case: a whole request on a connection that waits for one
+            # The usual case: a whole request on a connection that waits for one.
+            request = self.gateway.known_heads.find(data)
+            if request is None:
+                self._feed(data)
+            else:
+                self._take_known(request)
             return
         for at in range(0, len(data), _SLICE_BYTES):
             self._take(data[at : at + _SLICE_BYTES])
+
+    def _take_known(self, request: Request) -> None:
+        """Answer a request that came whole behind a head that is known, past the parser, which waits for another one."""
+        self._idle = False
+        if len(request.body) > self.gateway.settings.max_body_bytes and request.refusal is None:
+            request.refusal = self._too_large()
+        self._dispatch(request)
 
     def _take(self, data: bytes) -> None:
         """Parse, or keep for later while an answer is under way."""
@@ -191,7 +203,8 @@ class ClientConnection(Arrival):
     # Parsing
 
     def _feed(self, data: bytes) -> None:
-        if self._idle:
+        first = self._idle
+        if first:
             self._idle = False
             self._deadline_s = self.gateway.tick_s + self.gateway.settings.header_s
         broken: Refusal | None = None
@@ -203,7 +216,10 @@ class ClientConnection(Arrival):
         except httptools.HttpParserError as exc:
             broken = refuse.malformed(f"Malformed HTTP request: {exc}.")
         if broken is None and self._incoming is None and len(self._queue) == 1 and not self._write_paused:
-            self._dispatch(self._queue.popleft())
+            request = self._queue.popleft()
+            if first:
+                self.gateway.known_heads.learn(data, request)
+            self._dispatch(request)
         else:
             self._after_feed(broken)
 

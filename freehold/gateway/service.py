@@ -24,6 +24,7 @@ from freehold.gateway.files import CONNECTIONS_MAX
 from freehold.gateway.http_in import ClientConnection
 from freehold.gateway.intake import Intake
 from freehold.gateway.kept import Keeping
+from freehold.gateway.known_heads import KnownHeads
 from freehold.gateway.meters import Meters
 from freehold.gateway.outbox import Outbox
 from freehold.gateway.outward import OutwardExchange, may_leave
@@ -68,6 +69,7 @@ class Gateway:
         """Who may ask; None: everybody."""
         self.fallbacks = Fallbacks(settings, self.meters) if settings.fallbacks else None
         """Endpoints of others; None: there are none."""
+        self.known_heads = KnownHeads()
         self.intake = Intake(upload_room_bytes(settings))
         """Room for large bodies that are still coming in."""
         self.connections: set[ClientConnection] = set()
