@@ -107,10 +107,19 @@ def render(entry: Entry) -> bytes:
     request_id = entry.request[_ID_AT:-2]
     if b'"' in request_id or b"\\" in request_id:
         request_id = _ENCODER.encode(request_id.decode("ascii", "replace"))[1:-1]
-    at_ms = int((entry.wall_s - whole_s) * 1000)
-    return b'{"at":"%b.%03dZ","id":"%b",%b%b}\n' % (
-        _second(whole_s), at_ms, request_id, what, _figures(entry)
-    )  # fmt: skip
+    at = _second(whole_s), int((entry.wall_s - whole_s) * 1000), request_id, what
+    usage = entry.usage
+    if usage is None or entry.ttft_s is not None or entry.wait_s >= _LEAST_S:
+        return _LINE % (*at, _figures(entry))
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if prompt is None or completion is None or not entry.attempts or not entry.sent_bytes:
+        return _LINE % (*at, _figures(entry))
+    # As most are: the same in one go.
+    return _USUAL_LINE % (*at, prompt, completion, entry.took_s, entry.attempts, entry.sent_bytes)
+
+
+_LINE = b'{"at":"%b.%03dZ","id":"%b",%b%b}\n'
+_USUAL_LINE = b'{"at":"%b.%03dZ","id":"%b",%b,"prompt_tokens":%d,"completion_tokens":%d,"took_s":%.4f,"attempts":%d,"bytes":%d}\n'
 
 
 def _figures(entry: Entry) -> bytes:

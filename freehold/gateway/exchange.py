@@ -166,7 +166,7 @@ class Exchange(Setbacks):
         self._note(200, complete=True, later=True)
         self._finish(200)
         lines = self.request.id_line, self.gateway.date_line, self.request.limit_lines
-        self.client.answered_whole(b"%b%b%b%b\r\n%b" % (head.start, *lines, data))
+        self.client.answered_whole(b"".join((head.start, *lines, b"\r\n", data)))
 
     def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
         """Decide what to do with an answer whose head has come."""
@@ -345,7 +345,8 @@ class Exchange(Setbacks):
         self.done = True
         now_s = self.gateway.now_s()
         unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
-        self._note(status, complete=status < 400 and not unfinished)
+        if not self._noted:
+            self._note(status, complete=status < 400 and not unfinished)
         if self._resumed_at_bytes:
             self.model.meters.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
         self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)

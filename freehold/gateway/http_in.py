@@ -16,6 +16,7 @@ import httptools
 from freehold.gateway import heads, refuse
 from freehold.gateway.arrival import Arrival
 from freehold.gateway.exchange import Exchange
+from freehold.gateway.known_heads import KnownHead
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import IGNORED, Request, take_header, unnamed
 
@@ -45,7 +46,7 @@ _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer i
 class ClientConnection(Arrival):
     """One client."""
 
-    __slots__ = ("_idle", "_parser", "_turning", "_waiting", "_write_paused", "exchange", "unsent")
+    __slots__ = ("_idle", "_known", "_parser", "_turning", "_waiting", "_write_paused", "exchange", "unsent")
 
     def __init__(self, gateway: "Gateway") -> None:
         super().__init__(gateway)
@@ -53,6 +54,8 @@ class ClientConnection(Arrival):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting = b""
         self._idle = True
+        self._known: KnownHead | None = None
+        """The head that was last known here: pooled clients send the same with each request."""
         self._write_paused = False
         self._turning = False
         self.unsent = b""
@@ -110,7 +113,10 @@ class ClientConnection(Arrival):
             self.gateway.outbox.empty()  # what this client is given next must not overtake it
         if self._idle and len(data) <= _SLICE_BYTES and not self._write_paused and not self.closing:
             # The usual case: a whole request on a connection that waits for one.
-            request = self.gateway.known_heads.find(data)
+            request = self._known.request(data) if self._known is not None else None
+            if request is None:
+                self._known = self.gateway.known_heads.find(data)
+                request = self._known.request(data) if self._known is not None else None
             if request is None:
                 self._feed(data)
             else:

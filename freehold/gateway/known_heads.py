@@ -17,14 +17,37 @@ _LENGTH_LOWER = _LENGTH.lower()
 _DIGITS_MAX = 9  # More is more than one read, and more than any body may have.
 
 
-class _Known:
-    """What a head came to."""
+class KnownHead:
+    """A head that came before, in front of the digits of its length and behind them, and what it came to."""
 
-    __slots__ = ("key", "key_digest", "path", "url")
+    __slots__ = ("_before", "_behind", "_key", "_key_digest", "_path", "_url")
 
-    def __init__(self, request: Request) -> None:
-        self.url, self.path = request.url, request.path
-        self.key, self.key_digest = request.key, request.key_digest
+    def __init__(self, before: bytes, behind: bytes, request: Request) -> None:
+        self._before, self._behind = before, behind + b"\r\n\r\n"
+        self._url, self._path = request.url, request.path
+        self._key, self._key_digest = request.key, request.key_digest
+
+    def __repr__(self) -> str:
+        return f"<KnownHead of {self._path}>"
+
+    def request(self, data: bytes) -> Request | None:
+        """Return the request that `data` is, exactly and whole, behind such a head; None: it is not."""
+        if not data.startswith(self._before):
+            return None
+        at = len(self._before)
+        after = data.find(b"\r", at, at + _DIGITS_MAX + 1)
+        if after < 0 or not data.startswith(self._behind, after):
+            return None
+        digits, end = data[at:after], after + len(self._behind)
+        if not digits.isdigit() or end + int(digits) != len(data):
+            return None
+        request = Request()
+        request.method, request.keep_alive = b"POST", True
+        request.url, request.path = self._url, self._path
+        request.key, request.key_digest = self._key, self._key_digest
+        request.id_line = fresh_id_line()
+        request.body = data[end:]
+        return request
 
 
 class KnownHeads:
@@ -33,34 +56,21 @@ class KnownHeads:
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: dict[bytes, _Known] = {}
+        self._known: dict[bytes, KnownHead] = {}
 
     def __repr__(self) -> str:
         return f"<KnownHeads {len(self._known)}>"
 
-    def find(self, data: bytes) -> Request | None:
-        """Return the request that `data` is, exactly and whole; None: the parser has to read it."""
+    def find(self, data: bytes) -> KnownHead | None:
+        """Return the head that `data` seems to begin with; None: it is not known."""
         end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
-        at = data.find(_LENGTH, 0, end) if end > 0 else -1
+        at = data.find(_LENGTH, 0, max(0, end))
         if at < 0:
-            at = data.find(_LENGTH_LOWER, 0, end) if end > 0 else -1
-            if at < 0:
-                return None
+            at = data.find(_LENGTH_LOWER, 0, max(0, end))
+        if at < 0:
+            return None
         at += len(_LENGTH)
-        after = data.find(b"\r\n", at)
-        known = self._known.get(data[:at] + data[after:end])
-        if known is None:
-            return None
-        digits = data[at:after]
-        if not digits.isdigit() or len(digits) > _DIGITS_MAX or end + 4 + int(digits) != len(data):
-            return None
-        request = Request()
-        request.method, request.keep_alive = b"POST", True
-        request.url, request.path = known.url, known.path
-        request.key, request.key_digest = known.key, known.key_digest
-        request.id_line = fresh_id_line()
-        request.body = data[end + 4 :]
-        return request
+        return self._known.get(data[:at] + data[data.find(b"\r", at) : end])
 
     def learn(self, data: bytes, request: Request) -> None:
         """Keep the head of a request that the parser made of `data`, if it came whole in it and means nothing unusual."""
@@ -72,4 +82,5 @@ class KnownHeads:
         at += len(_LENGTH)
         if len(self._known) >= HEADS_MAX:
             self._known.clear()
-        self._known[data[:at] + data[at + len(length) : end]] = _Known(request)
+        before, behind = data[:at], data[at + len(length) : end]
+        self._known[before + behind] = KnownHead(before, behind, request)

@@ -43,7 +43,9 @@ class Bucket:
 
     def take(self, amount: int) -> None:
         """Take `amount` out, below nothing if need be; a negative one is given back, at most to the brim."""
-        self.level = min(self._brim, self.level - amount * MINUTE_MS)
+        self.level -= amount * MINUTE_MS
+        if self.level > self._brim:  # noqa: PLR1730 - as above
+            self.level = self._brim
 
     @property
     def used(self) -> int:

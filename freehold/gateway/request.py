@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from math import inf, isfinite
 
-from freehold.core.ids import is_request_id, new_request_id_bytes
+from freehold.core.ids import is_request_id, request_ids_in
 from freehold.gateway import refuse
 from freehold.gateway.caller import Caller, Grant
 from freehold.gateway.refuse import Refusal
@@ -153,12 +153,9 @@ class Request:
         return None
 
 
-def fresh_id_line() -> bytes:
-    """Return the header line of an id that no other request has."""
-    return b"%b%b\r\n" % (_ID_NAME, new_request_id_bytes())
-
-
 _ID_NAME = b"x-request-id: "
+fresh_id_line = request_ids_in(_ID_NAME, b"\r\n")
+"""Returns the header line of an id that no other request has."""
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 

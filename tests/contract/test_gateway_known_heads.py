@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.gateway import exchange
-from freehold.gateway.known_heads import KnownHeads
-from freehold.gateway.request import Request
+from freehold.gateway.known_heads import KnownHead, KnownHeads
 from gateway_rig.client import ask
 from gateway_rig.engines import ANSWER, STREAM_HEAD, STREAMED, chunk, whole
 from gateway_rig.keys import Keys
@@ -28,7 +27,7 @@ BITS = st.sampled_from(
 class Forgetful(KnownHeads):
     """One that knows nothing, so that the parser reads every request."""
 
-    def find(self, data: bytes) -> Request | None:
+    def find(self, data: bytes) -> KnownHead | None:
         del data
         return None
 

@@ -24,6 +24,12 @@ def parsed(body: bytes, *headers: tuple[bytes, bytes]) -> Request:
     return request
 
 
+def find(known: KnownHeads, data: bytes) -> Request | None:
+    """Return what a connection finds that has met no head yet."""
+    head = known.find(data)
+    return None if head is None else head.request(data)
+
+
 @pytest.fixture
 def known() -> KnownHeads:
     known = KnownHeads()
@@ -33,12 +39,12 @@ def known() -> KnownHeads:
 
 def test_a_known_head_is_known_with_a_body_of_any_length(known: KnownHeads) -> None:
     for body in (b"12345", b"", b"x" * 3000, b"\r\n\r\nContent-Length: 7\r\n"):
-        found = known.find(whole(body))
+        found = find(known, whole(body))
         assert found is not None
         assert (found.body, found.path, found.method) == (body, "/v1/chat/completions", b"POST")
         assert found.keep_alive
         assert found.id_line.startswith(b"x-request-id: req-")
-    assert len({known.find(whole(b"")).id_line for _ in range(3)}) == 3  # type: ignore[union-attr]
+    assert len({find(known, whole(b"")).id_line for _ in range(3)}) == 3  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,10 @@ def test_a_known_head_is_known_with_a_body_of_any_length(known: KnownHeads) -> N
     ],
 )
 def test_anything_else_is_for_the_parser(known: KnownHeads, data: bytes) -> None:
-    assert known.find(data) is None
+    assert find(known, data) is None
+    met = known.find(whole(b"12345"))
+    assert met is not None
+    assert met.request(data) is None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +90,7 @@ def test_anything_else_is_for_the_parser(known: KnownHeads, data: bytes) -> None
 def test_what_means_anything_unusual_is_not_kept(header: tuple[bytes, bytes]) -> None:
     known = KnownHeads()
     known.learn(whole(b"12345"), parsed(b"12345", header))
-    assert known.find(whole(b"12345")) is None
+    assert find(known, whole(b"12345")) is None
 
 
 def test_only_as_many_are_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +104,4 @@ def test_only_as_many_are_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPa
 def test_a_long_head_is_not_kept() -> None:
     known, head = KnownHeads(), HEAD.replace(b"*/*", b"a" * known_heads.HEAD_BYTES_MAX)
     known.learn(whole(b"12345", head), parsed(b"12345"))
-    assert known.find(whole(b"12345", head)) is None
+    assert find(known, whole(b"12345", head)) is None
