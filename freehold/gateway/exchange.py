@@ -151,9 +151,8 @@ class Exchange(Setbacks):
 
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
-        plain = head.status == 200 and head.keep_alive and not head.event_stream and self.assembler is None
-        first = self.request.keep_alive and not self._resumed_at_bytes
-        return plain and first and not self.gateway.draining
+        whole = head.plain and self.assembler is None and not self._resumed_at_bytes
+        return whole and self.request.keep_alive and not self.gateway.draining
 
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
         """Pass on such an answer; its connection is free again."""

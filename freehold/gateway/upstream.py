@@ -135,7 +135,11 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.frame is not None:
             self._body(data, self.frame)
         elif self.exchange is not None:
-            self._head_part(data)
+            end = -1 if self._head else data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
+            if end >= 0:
+                self._read_head(data[:end], data[end + 4 :])
+            else:
+                self._head_part(data)
         else:
             self.abort()
 
