@@ -56,6 +56,7 @@ def signs(case: Case, table: Table) -> list[Seen]:
         *engine_signs(table, case.engines),
         *around_signs(table, case.around),
     ]
+    found.extend(_several(table, found))
     found.extend(_idle_gpu(table, found, case))
     found.extend(_stays(table, found, case))
     return sorted(set(_victims(table, _without_doubt(found))), key=Seen.order)
@@ -123,6 +124,24 @@ def _victims(table: Table, found: list[Seen]) -> list[Seen]:
         return found
     ended = table.signs["engine_ended"]
     return [replace(item, sign=ended) if item.sign.name in _VICTIM else item for item in found]
+
+
+def _several(table: Table, found: list[Seen]) -> Iterable[Seen]:
+    lost = {
+        item.component: item
+        for item in found
+        if item.sign.name == "gpu_lost" and item.component.startswith("gpu:")
+    }
+    if len(lost) > 1:
+        first = lost[min(lost)]
+        yield see(
+            table,
+            "several_lost",
+            component="gpu:",
+            value=f"{len(lost)} GPUs",
+            source=first.source,
+            at_s=first.at_s,
+        )
 
 
 def _idle_gpu(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
