@@ -87,6 +87,13 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     path: str
     device: str = ""
     file_system: str = ""
+    state: State = State.OK
+    """Of reading it: UNSUPPORTED without O_DIRECT or disk, HUNG, DENIED, ABSENT, TRANSIENT while it starts."""
+    detail: str = ""
+    user_space: bool = False
+    """A process or another machine answers its reads (FUSE, NFS), no block device of this node."""
+    rotational: bool | None = None
+    """As the kernel says, which of a virtual disk often says True; None: it says nothing."""
     reads_s: tuple[float, ...] = ()
     """How long each O_DIRECT probe read took; one that had not ended counts with the time that it had waited."""
     timeouts: int = 0
@@ -97,11 +104,22 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds of reading that the device itself counted, per read, since the view before."""
     pressure_full_s: Reading = Reading(state=State.UNKNOWN)
     """PSI io full, seconds stalled since the view before."""
+    pressure_some_s: Reading = Reading(state=State.UNKNOWN)
+    """PSI io some: of all tasks of the node at least one waited; a busy node has no `full`."""
+    device_queue: Reading = Reading(state=State.UNKNOWN)
+    """Requests under way at the device, mean since the view before."""
+    device_in_flight: Reading = Reading(state=State.UNKNOWN)
+    """Requests under way at the device at this moment."""
+    usual_read_s: Reading = Reading(state=State.UNKNOWN)
+    """What a read here usually takes: the lowest median of a minute of reads within a day, at least 30 reads."""
+    limits: tuple[str, ...] = ()
+    """blkio limits of the reader's own cgroup and those above: `read_iops 5 (blkio:/serving, 7:0)`."""
     throttled_s: Reading = Reading(state=State.UNKNOWN)
     """Waited for a cgroup's limit since the view before, where the kernel says so."""
     total_bytes: Reading = Reading(state=State.UNKNOWN)
     free_bytes: Reading = Reading(state=State.UNKNOWN)
     free_inodes: Reading = Reading(state=State.UNKNOWN)
+    total_inodes: Reading = Reading(state=State.UNKNOWN)
     smart: dict[str, Reading] = {}
 
 
@@ -139,6 +157,10 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     operstate: str = ""
     carrier: Reading = Reading(state=State.UNKNOWN)
     carrier_changes: Reading = Reading(state=State.UNKNOWN)
+    carrier_ups: Reading = Reading(state=State.UNKNOWN)
+    """How often it got a carrier since boot: 0 is a port that never had a cable."""
+    wanted_up: bool = True
+    """Switched on by the administrator (IFF_UP)."""
     speed_mbit_s: Reading = Reading(state=State.UNKNOWN)
     counters: dict[str, int] = {}
     """Of /sys/class/net/X/statistics."""
@@ -196,12 +218,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Memory, clock, hung processes, kernel counters."""
 
     memory: dict[str, Reading] = {}
-    """`total_bytes`, `available_bytes`, `swap_used_bytes`, `pressure_full_s`, `oom_kills`."""
+    """`total_bytes`, `available_bytes`, `swap_used_bytes`; since boot: `pressure_some_s`, `pressure_full_s`, `oom_kills`."""
     clock: dict[str, Reading] = {}
-    """`wall_minus_monotonic_s`, `synchronised` (0, 1), `estimated_error_s`."""
+    """`wall_minus_monotonic_s`, `synchronised` (0, 1), `estimated_error_s`, `maximum_error_s`."""
     blocked: dict[str, str] = {}
     """Processes in state D: `pid name` → wchan."""
     edac: dict[str, int] = {}
+    """Since boot, of all memory controllers: `ce_count`, `ue_count`; empty: the kernel has no such counters here."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,0 +1,194 @@
+"""Reads the facts on GPU and fabric faults out of catalog/data, each file once and when first asked for.
+
+Each file holds its source, its date and one table in a block of text, a row a line: a hundred times fewer YAML values
+than a map per number, so that reading all of them takes milliseconds. A row that does not fit is our own mistake and
+an AssertionError with file and row. Nothing here judges, and nothing is taken from the user.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+from freehold.catalog.xid_facts import (
+    NvlinkBits,
+    PcieReplay,
+    RdmaCounter,
+    RecoveryAction,
+    Sxid,
+    ThrottleBit,
+    Xid,
+    XidClass,
+)
+from freehold.core.findings import Action
+from freehold.core.places import read_tree
+
+_FATAL = {"yes": True, "always": True, "no": False, "depends": None}
+_COUNT = re.compile(r"\{(?:\+(\d+))?\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactFile:
+    """One data file: where its facts come from, and its rows."""
+
+    name: str
+    as_of: str
+    """ISO date of the sources."""
+    verified: str
+    sources: MappingProxyType[str, str]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@cache
+def fact_file(name: str) -> FactFile:
+    """Return catalog/data/NAME.yaml, cells stripped, `-` as an empty cell."""
+    tree = read_tree((files("freehold.catalog") / "data" / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml")
+    assert not tree.mistakes, tree.mistakes
+    data = tree.data
+    assert isinstance(data, dict), name
+    rows = tuple(_cells(line) for line in str(data["table"]).splitlines() if line.strip())
+    assert len({len(row) for row in rows}) == 1, f"{name}.yaml: rows of different lengths"
+    return FactFile(
+        name=name,
+        as_of=str(data["as_of"]),
+        verified=str(data["verified"]),
+        sources=MappingProxyType({str(key): str(value) for key, value in data["sources"].items()}),
+        rows=rows,
+    )
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    return tuple("" if cell.strip() == "-" else cell.strip() for cell in line.split("|"))
+
+
+def _numbers(cell: str) -> Iterator[int]:
+    for part in cell.split(","):
+        first, _, last = part.strip().partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def _name(names: str, index: int) -> str:
+    """Return the name of the number at `index` of a row: counted through, or the one in turn."""
+    count = _COUNT.search(names)
+    if count:
+        return _COUNT.sub(str(int(count[1] or 0) + index), names)
+    in_turn = names.split(",")
+    return in_turn[index if len(in_turn) > 1 else 0].strip()
+
+
+@cache
+def xids() -> MappingProxyType[int, Xid]:
+    """Return every known XID by number."""
+    found = {fact.number: fact for row in fact_file("xids").rows for fact in _xids_of(row)}
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def xid(number: int) -> Xid:
+    """Return what is known of an XID; one that no catalogue has is UNKNOWN and never acted on alone."""
+    known = xids().get(number)
+    return known or Xid(
+        number=number,
+        mnemonic="",
+        nvidia="",
+        causes="",
+        gpud="",
+        peers="",
+        kind=XidClass.UNKNOWN,
+        action=Action.NONE,
+        repeated=Action.WATCH,
+        note="in no catalogue that Freehold knows",
+    )
+
+
+def _xids_of(row: tuple[str, ...]) -> Iterator[Xid]:
+    numbers, names, nvidia, causes, gpud, peers, kind, action, repeated, disagreement, note = row
+    for index, number in enumerate(_numbers(numbers)):
+        yield Xid(
+            number=number,
+            mnemonic=_name(names, index),
+            nvidia=nvidia,
+            causes=causes,
+            gpud=gpud,
+            peers=peers,
+            kind=XidClass(kind),
+            action=Action(action),
+            repeated=Action(repeated),
+            disagreement=disagreement,
+            note=note,
+        )
+
+
+@cache
+def sxids() -> MappingProxyType[int, Sxid]:
+    """Return every known SXid by number."""
+    found = {
+        number: Sxid(number=number, name=name, fatal=_FATAL[fatal], note=note)
+        for numbers, name, fatal, note in fact_file("sxids").rows
+        for number in _numbers(numbers)
+    }
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+@cache
+def throttle_bits() -> tuple[ThrottleBit, ...]:
+    """Return the reasons for reduced clocks, lowest bit first."""
+    return tuple(
+        ThrottleBit(
+            bit=int(bit, 16), name=name, hardware=by == "hardware", normal=normal == "yes", meaning=meaning
+        )
+        for bit, name, by, normal, meaning in fact_file("throttle_bits").rows
+    )
+
+
+@cache
+def recovery_actions() -> MappingProxyType[int, RecoveryAction]:
+    """Return the driver's recovery verdicts by code; a code that is not here still means trouble."""
+    return MappingProxyType(
+        {
+            int(code): RecoveryAction(code=int(code), name=name, action=Action(action), note=note)
+            for code, name, action, note in fact_file("recovery_actions").rows
+        }
+    )
+
+
+@cache
+def rdma_counters() -> MappingProxyType[str, RdmaCounter]:
+    """Return the limits of RDMA counters by the counter's name in sysfs."""
+    return MappingProxyType(
+        {
+            name: RdmaCounter(name=name, fatal_per_s=_optional(fatal), warn_per_s=_optional(warn), note=note)
+            for name, fatal, warn, note in fact_file("rdma_counters").rows
+        }
+    )
+
+
+@cache
+def pcie_replays() -> MappingProxyType[int, PcieReplay]:
+    """Return the allowed PCIe replays by link generation."""
+    return MappingProxyType(
+        {
+            int(generation): PcieReplay(generation=int(generation), per_lane_per_minute=float(rate))
+            for generation, rate in fact_file("pcie_replay").rows
+        }
+    )
+
+
+@cache
+def nvlink_bits() -> tuple[NvlinkBits, ...]:
+    """Return what the register bits of an XID 74 line lead to."""
+    return tuple(
+        NvlinkBits(
+            register=int(register),
+            bits=frozenset(_numbers(bits)),
+            times_per_day=int(times),
+            leads_to=leads_to,
+            note=note,
+        )
+        for register, bits, times, leads_to, note in fact_file("nvlink_registers").rows
+    )
+
+
+def _optional(cell: str) -> float | None:
+    return float(cell) if cell else None

@@ -1,0 +1,133 @@
+"""What facts on GPU and fabric faults are: XIDs, SXids, throttle bits, recovery actions, RDMA counters, PCIe replays.
+
+One type per kind of fact. Nothing here reads files (see `load_xids`) or judges a node (see the probes).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from freehold.core.findings import Action
+
+
+class XidClass(StrEnum):
+    """Where a fault lies, before any other evidence is weighed."""
+
+    APP = "app"
+    """The program on the GPU, until the same device has it again."""
+    UNIT = "unit"
+    """A copy, video or optical-flow unit: the program first, the hardware if the same GPU has it again."""
+    AMBIGUOUS = "ambiguous"
+    """Sources point to opposite sides."""
+    DRIVER = "driver"
+    FIRMWARE = "firmware"
+    MEMORY = "memory"
+    """The GPU's own memory, DRAM or SRAM."""
+    BUS = "bus"
+    """PCIe: card, slot, riser or power."""
+    LINK = "link"
+    """NVLink or C2C."""
+    POWER = "power"
+    HARDWARE = "hardware"
+    CONFIGURATION = "configuration"
+    DISPLAY = "display"
+    INFORMATION = "information"
+    SYMPATHETIC = "sympathetic"
+    """Comes with another fault and is never its cause."""
+    VERDICT = "verdict"
+    """Carries the driver's own recovery action."""
+    UNKNOWN = "unknown"
+    """Not in any catalogue, or a legacy number: kept, never acted on alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Xid:
+    """One XID number: what each source says of it, and what Freehold makes of that."""
+
+    number: int
+    mnemonic: str
+    """NVIDIA's name; empty where it has none that is used."""
+    nvidia: str
+    """NVIDIA's bucket, `immediate > investigatory`; empty: none given."""
+    causes: str
+    """Letters of the older cause matrix: H hardware, D driver, A application, M system memory, B bus, T thermal, F framebuffer."""
+    gpud: str
+    peers: str
+    """k, m, I, Z: who calls it an application's (k, m) and who hardware (I, Z); see the file's head."""
+    kind: XidClass
+    action: Action
+    """The first step."""
+    repeated: Action
+    """The step when the same device has it again within a day."""
+    disagreement: str = ""
+    """How sources contradict each other; empty: they do not."""
+    note: str = ""
+
+    @property
+    def disputed(self) -> bool:
+        """Return whether sources contradict each other on it."""
+        return bool(self.disagreement)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sxid:
+    """One SXid number of an NVSwitch."""
+
+    number: int
+    name: str
+    fatal: bool | None
+    """What the catalogue says; the word in the line itself decides first. None: it depends."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThrottleBit:
+    """One reason for reduced clocks."""
+
+    bit: int
+    name: str
+    hardware: bool
+    """The hardware itself slowed down, as against software that obeys a limit."""
+    normal: bool
+    """Expected on a healthy busy or idle card."""
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryAction:
+    """One of the driver's own recovery verdicts."""
+
+    code: int
+    name: str
+    action: Action
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RdmaCounter:
+    """How much of an RDMA counter is too much; a limit of 0 means any increase."""
+
+    name: str
+    fatal_per_s: float | None
+    warn_per_s: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PcieReplay:
+    """How many replays a minute the PCIe specification's error rate allows."""
+
+    generation: int
+    per_lane_per_minute: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NvlinkBits:
+    """Bits of one register of an XID 74 line, and what they lead to."""
+
+    register: int
+    bits: frozenset[int]
+    times_per_day: int
+    """How often the same link must show them."""
+    leads_to: str
+    """`hardware`, `signal_integrity` or `support`."""
+    note: str = ""

@@ -1,0 +1,175 @@
+"""The child process that reads a watched volume: a read that never ends hangs this and no more.
+
+Started by `disk_process` with `python -S -P -c`, so that it imports little and stays small. It keeps one file of
+random bytes on the volume and reads 4 KiB of it with O_DIRECT, at a random place, once per interval. It tells
+its parent, one line each on standard output: `at MAJOR MINOR PATH` where the volume is, `make` it begins to write its file,
+`no WHY` it cannot read without the page cache, `space TOTAL FREE INODES FREE_INODES`, `s SECONDS` a read begins (monotonic
+clock), `r SECONDS` it took so long, `e ERRNO SECONDS` it failed. A line for which the pipe has no room is dropped. It knows no
+deadline, judges nothing, and never writes while it measures. End of standard input ends it.
+
+What it cannot see: a cache below the file system (a RAID controller, the host of a virtual machine) may answer some reads.
+"""
+# pathlib and contextlib cost a megabyte, for as long as the child lives.
+# ruff: noqa: PTH105, PTH108, PTH116, PTH123
+
+import errno
+import mmap
+import os
+import select
+import stat
+import sys
+
+from freehold.core.clock import monotonic_s
+
+BLOCK_BYTES = 4096
+"""What one read reads: the logical block of every disk divides it, and ioping's and fio's customary size."""
+PIECE_BYTES = 1 << 20
+"""Written at once while the file is made; our own choice."""
+SPACE_EVERY_S = 10.0
+"""How often free space is asked for; our own choice: a disk that fills in less is full anyway."""
+NAME = "freehold-disk"
+"""What ps shows (15 characters at most: TASK_COMM_LEN of Linux), so that a stuck reader is known as ours."""
+CANNOT = 3
+"""Exit code where the volume cannot be used at all; our own choice, 1 and 2 are Python's."""
+
+
+class Teller:
+    """Writes lines to the parent; never waits for it, and ends the process when it is gone."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_blocking(fd, False)
+
+    def say(self, *words: object) -> None:
+        """Write one line; drop it where the pipe is full."""
+        try:
+            os.write(self._fd, (" ".join(map(str, words)) + "\n").encode(errors="surrogateescape"))
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            sys.exit(0)
+
+
+def name_of(exc: OSError) -> str:
+    """Return the errno's name, such as `EIO`."""
+    return errno.errorcode.get(exc.errno or 0, "EUNKNOWN")
+
+
+def open_probe(path: str, size_bytes: int, tell: Teller) -> int:
+    """Return a descriptor of the file, opened with O_DIRECT; write it first where it is missing or of another size.
+
+    Raises OSError: EINVAL where the file system has no O_DIRECT, ENOSPC, EACCES and so on.
+    """
+    try:
+        found = os.stat(path, follow_symlinks=False)
+        whole = stat.S_ISREG(found.st_mode) and found.st_size == size_bytes
+    except FileNotFoundError:
+        whole = False
+    if not whole:
+        tell.say("make")
+        _make(path, size_bytes)
+    return os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _make(path: str, size_bytes: int) -> None:
+    # Random and really written: a hole, or an extent that was only reserved, is read without the disk.
+    fresh = f"{path}.{os.getpid()}"
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        _fill(fd, size_bytes)
+        os.replace(fresh, path)
+    except BaseException:
+        os.unlink(fresh)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _fill(fd: int, size_bytes: int) -> None:
+    room = os.fstatvfs(fd)
+    if room.f_bavail * room.f_frsize < 4 * size_bytes:
+        raise OSError(errno.ENOSPC, "less than four times the probe file's size is free")
+    left = size_bytes
+    while left:
+        left -= os.write(fd, os.urandom(min(left, PIECE_BYTES)))
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def tell_place(folder: str, tell: Teller) -> None:
+    """Say where the volume is; on a dead network mount this is what hangs."""
+    real = os.path.realpath(folder)
+    device = os.stat(real).st_dev
+    tell.say("at", os.major(device), os.minor(device), real)
+
+
+def tell_space(folder: str, tell: Teller) -> None:
+    """Say how much is free to a user without privileges."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return
+    size = room.f_frsize
+    tell.say("space", room.f_blocks * size, room.f_bavail * size, room.f_files, room.f_favail)
+
+
+def read_once(fd: int, page: mmap.mmap, *, size_bytes: int, tell: Teller) -> None:
+    """Read one block at a random place and say how long it took."""
+    place = int.from_bytes(os.urandom(4), "little") % (size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+    began_s = monotonic_s()
+    tell.say("s", f"{began_s:.6f}")
+    began_s = monotonic_s()
+    try:
+        os.preadv(fd, [page], place)
+    except OSError as exc:
+        tell.say("e", name_of(exc), f"{monotonic_s() - began_s:.6f}")
+    else:
+        tell.say("r", f"{monotonic_s() - began_s:.6f}")
+
+
+def wait(until_s: float) -> bool:
+    """Return False when the parent is gone, True at the time `until_s` (monotonic)."""
+    ready, _, _ = select.select([0], [], [], max(0.0, until_s - monotonic_s()))
+    return not (ready and not os.read(0, 1))
+
+
+def run(folder: str, probe: str, *, size_bytes: int, interval_s: float, tell: Teller) -> None:
+    """Read until the parent goes; without O_DIRECT, or for a size of 0, say only what space there is."""
+    tell_place(folder, tell)
+    tell_space(folder, tell)
+    fd: int | None = None
+    try:
+        fd = open_probe(probe, size_bytes, tell) if size_bytes else None
+    except OSError as exc:
+        tell.say("no", name_of(exc), exc.strerror or exc)
+    page = mmap.mmap(-1, BLOCK_BYTES)
+    due_s, space_s = monotonic_s(), monotonic_s() + SPACE_EVERY_S
+    while wait(due_s):
+        if fd is not None:
+            read_once(fd, page, size_bytes=size_bytes, tell=tell)
+        now_s = monotonic_s()
+        due_s = max(due_s + interval_s, now_s)
+        if now_s >= space_s:
+            tell_space(folder, tell)
+            space_s = now_s + SPACE_EVERY_S
+
+
+def name_process() -> None:
+    """Give the process its name in ps; without /proc it keeps Python's."""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(NAME)
+    except OSError:
+        pass
+
+
+def main() -> None:
+    """Take `FOLDER PROBE SIZE INTERVAL` from the command line and run."""
+    folder, probe, size, interval = sys.argv[1:5]
+    tell = Teller(1)
+    name_process()
+    try:
+        run(folder, probe, size_bytes=int(size), interval_s=float(interval), tell=tell)
+    except OSError as exc:
+        tell.say("no", name_of(exc), exc.strerror or exc)
+        sys.exit(CANNOT)

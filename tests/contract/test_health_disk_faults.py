@@ -1,0 +1,158 @@
+"""What disk reader and storage_latency say of a real block device that is well, slow, failing, hung or throttled.
+
+Reads come ten times as often as in service, so that thirty of them take seconds; benchmarks/health_disk.py measures at one a second.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from faulty_disk import FaultyDisk, blkio_cgroup, throttled, why_not
+from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.base import Expected
+from freehold.health.probes.storage_latency import PROBE
+from freehold.health.readers.disk_reader import DiskOptions, DiskReader
+from freehold.health.view import State, View, Volume
+from waiting import wait_until
+
+REASON = why_not()
+pytestmark = pytest.mark.skipif(bool(REASON), reason=f"a faulty disk {REASON}")
+DEADLINE_S = 1.5
+LOOK_S = 0.1
+
+
+class Watch:
+    """Looks at a volume again and again, and keeps what it saw."""
+
+    def __init__(self, path: Path) -> None:
+        options = DiskOptions(interval_s=0.1, size_bytes=4 << 20, deadline_s=DEADLINE_S, smart=False)
+        self.reader = DiskReader(str(path), options)
+        self.views: list[View] = []
+        self.longest_s = 0.0
+        self._due_s = 0.0
+
+    def look(self) -> Finding:
+        began_s = time.monotonic()
+        if began_s >= self._due_s:
+            self._due_s = began_s + LOOK_S
+            volume = self.reader.read()
+            self.longest_s = max(self.longest_s, time.monotonic() - began_s)
+            self.views.append(View(at_s=time.time(), monotonic_s=time.monotonic(), volumes=(volume,)))
+        recent = [view for view in self.views if view.monotonic_s > began_s - PROBE.window_s]
+        return PROBE.check(recent, Expected())[0]
+
+    def until(self, wanted: Callable[[Finding], bool], *, timeout_s: float = 20.0) -> Finding:
+        def found() -> Finding | None:
+            finding = self.look()
+            return finding if wanted(finding) else None
+
+        return wait_until(found, timeout_s=timeout_s, what=f"another finding than {self.look()}")
+
+    @property
+    def newest(self) -> Volume:
+        volumes = self.views[-1].volumes
+        assert volumes
+        return volumes[0]
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[[Path], Watch]]:
+    made: list[Watch] = []
+
+    def make(path: Path) -> Watch:
+        made.append(Watch(path))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.reader.close()
+    wait_until(lambda: not any(each.reader.pids for each in made), what="the readers' end")
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_disk_that_is_well_is_never_alarmed(tmp_path: Path, watch: Callable[[Path], Watch]) -> None:
+    with FaultyDisk(tmp_path) as disk:
+        seen = watch(disk.path)
+        seen.until(lambda finding: len(seen.newest.reads_s) > 0)
+        said = set()
+
+        def enough() -> bool:
+            said.add(seen.look().verdict)
+            return (
+                len([read for view in seen.views for volume in view.volumes or () for read in volume.reads_s])
+                > 60
+            )
+
+        wait_until(enough, timeout_s=20, what="sixty reads")
+        assert said == {Verdict.UNKNOWN, Verdict.HEALTHY}
+        assert seen.newest.device == disk.device.removeprefix("/dev/")
+        assert seen.newest.file_system == "ext4"
+        seen.reader.close()
+
+
+def test_reads_of_80_ms_are_the_disks_doing(tmp_path: Path, watch: Callable[[Path], Watch]) -> None:
+    with FaultyDisk(tmp_path, read_delay_ms=80) as disk:
+        seen = watch(disk.path)
+        finding = seen.until(lambda finding: finding.verdict is not Verdict.UNKNOWN)
+        assert (finding.verdict, finding.reason) == (Verdict.DEGRADED, "slow_disk")
+        by_source = {evidence.source: evidence.value for evidence in finding.evidence}
+        assert 80 <= float(by_source["own read"].split()[0]) < 200
+        seen.reader.close()
+
+
+def test_reads_that_fail_are_told_by_their_errno(tmp_path: Path, watch: Callable[[Path], Watch]) -> None:
+    with FaultyDisk(tmp_path) as disk:
+        seen = watch(disk.path)
+        seen.until(lambda _: bool(seen.newest.reads_s))
+        disk.fail(on=True)
+        finding = seen.until(lambda finding: finding.reason == "read_errors", timeout_s=5)
+        assert finding.verdict is Verdict.UNHEALTHY
+        assert finding.action is Action.INSPECT_HARDWARE
+        assert "EIO" in finding.message
+        seen.reader.close()
+
+
+def test_a_hung_disk_is_told_within_the_deadline_and_holds_nobody_up(
+    tmp_path: Path, watch: Callable[[Path], Watch]
+) -> None:
+    with FaultyDisk(tmp_path) as disk:
+        seen = watch(disk.path)
+        seen.until(lambda finding: finding.verdict is Verdict.HEALTHY)
+        (first,) = seen.reader.pids
+        with disk.hung():
+            began_s = time.monotonic()
+            finding = seen.until(
+                lambda finding: finding.verdict is Verdict.UNHEALTHY, timeout_s=DEADLINE_S + 2
+            )
+            assert finding.reason == "hung"
+            assert time.monotonic() - began_s < DEADLINE_S + 1
+            assert seen.newest.state is State.HUNG
+            assert wait_until(lambda: _state(first) in "DZ", what="the child to be stuck")
+            seen.until(lambda _: len(seen.reader.pids) == 2, timeout_s=2 * DEADLINE_S)
+            # Both are stuck now, and no third is started.
+            stuck_s = time.monotonic() + 3 * DEADLINE_S
+            seen.until(lambda _: time.monotonic() > stuck_s)
+            assert first in seen.reader.pids
+            assert len(seen.reader.pids) == 2
+            assert seen.longest_s < 0.5
+        seen.until(lambda finding: finding.verdict is Verdict.HEALTHY)
+        assert first not in seen.reader.pids
+        seen.reader.close()
+
+
+@pytest.mark.skipif(blkio_cgroup() is None, reason="no cgroup here can limit reads (blkio of v1 or io of v2)")
+def test_a_cgroups_limit_is_told_from_a_slow_disk(tmp_path: Path, watch: Callable[[Path], Watch]) -> None:
+    with FaultyDisk(tmp_path) as disk:
+        seen = watch(disk.path)
+        seen.until(lambda finding: finding.verdict is Verdict.HEALTHY)
+        with throttled(disk.device, seen.reader.pids, reads_per_s=6):
+            finding = seen.until(lambda finding: finding.verdict is not Verdict.HEALTHY, timeout_s=30)
+            finding = seen.until(lambda finding: finding.reason == "slow_throttled", timeout_s=15)
+            assert finding.action is Action.FIX_CONFIGURATION
+            assert any("iops" in evidence.value for evidence in finding.evidence)
+        seen.reader.close()

@@ -1,0 +1,181 @@
+"""A block device that is slow, fails or hangs when told to: nbdkit filters behind nbdfuse behind a loop device.
+
+Needs root, /dev/fuse, free loop devices and the Debian packages nbdkit and nbdfuse (libnbd-bin); `why_not` says what is missing. What it
+makes (processes, mounts, loop device) it takes away again, also after a failure; it touches nothing else.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from waiting import wait_until
+
+SIZE_BYTES = 96 << 20
+TOOLS = ("nbdkit", "nbdfuse", "losetup", "mkfs.ext4", "mount", "umount")
+SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def why_not() -> str:
+    """Return what is missing for a faulty disk here; empty: nothing."""
+    if os.geteuid() != 0:
+        return "needs root"
+    missing = [tool for tool in TOOLS if not shutil.which(tool, path=SBIN)]
+    if missing:
+        return f"needs {', '.join(missing)} (Debian: nbdkit libnbd-bin mount e2fsprogs)"
+    if not Path("/dev/fuse").exists() or not Path("/dev/loop-control").exists():
+        return "needs /dev/fuse and loop devices"
+    return ""
+
+
+def run(*argv: str) -> str:
+    """Run a command to its end and return what it said."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True, env={"PATH": SBIN})
+    return done.stdout.strip()
+
+
+def _quietly(*argv: str) -> bool:
+    try:
+        run(*argv)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return False
+    return True
+
+
+class FaultyDisk:
+    """An ext4 volume at `path` on `device`; slow from the start or not, and it fails or hangs while it is told to."""
+
+    def __init__(self, folder: Path, *, read_delay_ms: int = 0) -> None:
+        self._folder = folder
+        self._read_delay_ms = read_delay_ms
+        self._error = folder / "error"
+        self._fuse, self.path = folder / "fuse", folder / "volume"
+        self._server: subprocess.Popen[bytes] | None = None
+        self._mounter: subprocess.Popen[bytes] | None = None
+        self.device = ""
+
+    def __enter__(self) -> Self:
+        try:
+            self._make()
+        except BaseException:
+            self._take_away()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._take_away()
+
+    def _make(self) -> None:
+        for folder in (self._fuse, self.path):
+            folder.mkdir()
+        image, socket = self._folder / "image", self._folder / "socket"
+        with image.open("wb") as file:
+            file.truncate(SIZE_BYTES)
+        run("mkfs.ext4", "-q", "-F", "-m", "0", str(image))
+        self._server = self._serve(image, socket)
+        wait_until(socket.exists, what="nbdkit's socket")
+        uri = f"nbd+unix:///?socket={socket}"
+        self._mounter = subprocess.Popen(
+            ["nbdfuse", str(self._fuse), uri], env={"PATH": SBIN}, start_new_session=True
+        )
+        wait_until((self._fuse / "nbd").exists, what="nbdfuse's mount")
+        self.device = run("losetup", "--find", "--show", "--direct-io=on", str(self._fuse / "nbd"))
+        run("mount", "-o", "noatime", self.device, str(self.path))
+
+    def _serve(self, image: Path, socket: Path) -> "subprocess.Popen[bytes]":
+        delay = ("--filter=delay", f"rdelay={self._read_delay_ms}ms") if self._read_delay_ms else ()
+        return subprocess.Popen(
+            [
+                *("nbdkit", "--foreground", "--unix", str(socket), "--filter=error", *delay[:1]),
+                *("file", str(image), *delay[1:]),
+                *("error-pread-rate=100%", f"error-pread-file={self._error}"),
+            ],
+            env={"PATH": SBIN},
+            start_new_session=True,
+        )
+
+    def fail(self, *, on: bool) -> None:
+        """Let each read fail with EIO, or no more."""
+        if on:
+            self._error.touch()
+        else:
+            self._error.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """Let no read end while this lasts."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send_signal(signal.SIGCONT)
+
+    def _take_away(self) -> None:
+        self.fail(on=False)
+        if self._server is not None:
+            self._server.send_signal(signal.SIGCONT)
+        # A reader that was just killed may hold the volume a moment longer: try again, and at last let go lazily.
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: _quietly("umount", str(self.path)) or not self.path.is_mount(), timeout_s=10)
+        _quietly("umount", "--lazy", str(self.path))
+        if self.device:
+            _quietly("losetup", "--detach", self.device)
+        _quietly("fusermount3", "-u", str(self._fuse)) or _quietly("fusermount3", "-uz", str(self._fuse))
+        for process in (self._mounter, self._server):
+            if process is not None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=5)
+                if process.poll() is None:
+                    process.kill()
+                    process.wait(timeout=5)
+
+
+@contextlib.contextmanager
+def throttled(device: str, pids: tuple[int, ...], *, reads_per_s: int) -> Iterator[Path]:
+    """Let these processes read so often from the device and no more, by a cgroup of their own (v1 blkio or v2 io.max)."""
+    top = blkio_cgroup()
+    assert top is not None
+    numbers = run("lsblk", "--noheadings", "--nodeps", "--output", "MAJ:MIN", device).strip()
+    group = top / f"freehold-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        v1 = group / "blkio.throttle.read_iops_device"
+        if v1.exists():
+            v1.write_text(f"{numbers} {reads_per_s}")
+        else:
+            (group / "io.max").write_text(f"{numbers} riops={reads_per_s}")
+        for pid in pids:
+            (group / "cgroup.procs").write_text(str(pid))
+        yield group
+    finally:
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                (top / "cgroup.procs").write_text(pid)
+        group.rmdir()
+
+
+def blkio_cgroup() -> Path | None:
+    """Return the cgroup that can hold one with a blkio limit; None: there is none, or it may not be written."""
+    for top in (Path("/sys/fs/cgroup/blkio"), Path("/sys/fs/cgroup")):
+        known = (top / "blkio.throttle.read_iops_device").exists() or "io" in _words(
+            top / "cgroup.subtree_control"
+        )
+        if known and os.access(top, os.W_OK):
+            return top
+    return None
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
