@@ -56,6 +56,7 @@ def signs(case: Case, table: Table) -> list[Seen]:
         *engine_signs(table, case.engines),
         *around_signs(table, case.around),
     ]
+    found.extend(_several(table, found))
     found.extend(_idle_gpu(table, found, case))
     found.extend(_stays(table, found, case))
     return sorted(set(_victims(table, _without_doubt(found))), key=Seen.order)
@@ -79,21 +80,68 @@ def _without_doubt(found: list[Seen]) -> list[Seen]:
 
 _VICTIM = frozenset({"log_exception", "engine_crashed", "engine_killed", "engine_frozen", "engine_ended"})
 """Ways in which an engine suffers from anything else. Source: our own choice: they say that it ended, not why."""
-_CAUSE = 1.5
-"""What a sign must weigh, nats, to have been the cause of that. Source: our own choice."""
+_CAUSE = 1.0
+"""What a sign must weigh, nats, to have been the cause of that. Source: our own choice: as much as "we do not know"."""
+
+
+_BROKEN = frozenset(
+    {
+        "memory_fatal",
+        "memory_contained",
+        "memory_remap",
+        "row_remap_failure",
+        "ecc_uncorrected",
+        "log_ecc",
+        "gpu_lost",
+        "nvlink",
+        "switch_fatal",
+    }
+)
+"""Signs of a GPU or link that broke in this incident. Source: the highest tiers of catalog/data/evidence.yaml, as far as they are events."""
+_FOLLOWING = frozenset(
+    {"app_fault", "app_disputed", "app_repeats_elsewhere", "ambiguous", "engine_unit", "engine_pid", "peer_access", "log_illegal_access",
+     "log_collective"}
+)  # fmt: skip
+"""What a broken GPU or link brings to the programs that use it. Source: NVIDIA's catalogue on 13, 31, 43 after memory and link errors."""
+
+
+def _following(table: Table, found: list[Seen]) -> list[Seen]:
+    """Make errors of programs weigh nothing beside a GPU or link that broke: the primary cause is the highest tier."""
+    if not any(item.sign.name in _BROKEN for item in found):
+        return found
+    return [
+        replace(item, sign=table.signs["follows"]) if item.sign.name in _FOLLOWING else item for item in found
+    ]
 
 
 def _victims(table: Table, found: list[Seen]) -> list[Seen]:
-    """Make an engine's end or standstill weigh nothing where something in the machine explains it."""
-    causes = [item for item in found if item.sign.name not in _VICTIM and item.sign.tier is not Tier.APP]
-    if not any(
-        max(item.sign.weights.values(), default=0.0) >= _CAUSE
-        for item in causes
-        if item.sign.action is not Action.NONE
-    ):
+    """Make an engine's end or standstill weigh nothing where anything else was seen that can explain it."""
+    found = _following(table, found)
+    causes = [
+        item.sign for item in found if item.sign.name not in _VICTIM and item.sign.action is not Action.NONE
+    ]
+    if not any(max(sign.weights.values(), default=0.0) >= _CAUSE for sign in causes):
         return found
     ended = table.signs["engine_ended"]
     return [replace(item, sign=ended) if item.sign.name in _VICTIM else item for item in found]
+
+
+def _several(table: Table, found: list[Seen]) -> Iterable[Seen]:
+    lost = {
+        item.component: item
+        for item in found
+        if item.sign.name == "gpu_lost" and item.component.startswith("gpu:")
+    }
+    if len(lost) > 1:
+        first = lost[min(lost)]
+        yield see(
+            table,
+            "several_lost",
+            component="gpu:",
+            value=f"{len(lost)} GPUs",
+            source=first.source,
+            at_s=first.at_s,
+        )
 
 
 def _idle_gpu(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:

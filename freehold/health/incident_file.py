@@ -337,7 +337,8 @@ def _read_context(reader: Reader, top: Data, part: _Parts) -> Around:
     end_s = max((event.at_s for event in part.events), default=part.at_s)
     at_s = part.at_s or end_s
     for path, value in found:
-        around = around_of(reader, value, path=path, at_s=at_s)
+        more = around_of(reader, value, path=path, at_s=at_s)
+        around = replace(around if as_map(value) is None else more, words=(*around.words, *more.words))
         data = as_map(value) or {}
         part.boundaries.update(boundaries(reader, data, path))
         past = past or ((f"{path}.history", data["history"]) if data.get("history") is not None else None)

@@ -64,10 +64,10 @@ def number(value: Number) -> float | None:
 
 
 def _text_number(text: str) -> float | None:
-    word = text.strip().lower()
-    if word in {"true", "yes", "on", "enabled", "active", "up"}:
+    word = re.sub(r"^\d: ?(?=[a-z])", "", text.strip().lower())  # sysfs of RDMA: `4: ACTIVE`
+    if word in {"true", "yes", "on", "enabled", "active", "up", "linkup"}:
         return 1.0
-    if word in {"false", "no", "off", "disabled", "inactive", "none", "down"}:
+    if word in {"false", "no", "off", "disabled", "inactive", "none", "down", "polling", "init"}:
         return 0.0
     if re.fullmatch(r"0x[0-9a-f]{1,15}", word):
         return float(int(word, 16))
@@ -164,7 +164,7 @@ _RULES: tuple[tuple[str, _Rule, str], ...] = (
     (r"(io|read|write|disk)_errors?$|eio", _rises, "disk_error"),
     (r"(read_|io_|probe_)?time_?outs$", _rises, "storage_hung"),
     (r"carrier_changes", _flaps, "link_down"),
-    (r"(^|_)(carrier|operstate|link_up|link_state)$", _falls, "link_down"),
+    (r"(^|_)(carrier|operstate|link_up|(link|port|phys|physical)_state)$|^state$", _falls, "link_down"),
     (r"(speed|link)_(mbit|mbps|gbit|speed).*|speed$|rate$", _falls, "link_slow"),
 )  # fmt: skip
 

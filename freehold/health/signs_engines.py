@@ -96,7 +96,7 @@ def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
         if exit_sign := _exit_sign(cause, engine):
             add(exit_sign, cause.summary, "engine exit")
     better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
-    return better or list(found.values())
+    return better or list(found.values())[:1]
 
 
 def _exit_sign(cause: ExitCause, engine: EngineEnd) -> str | None:
@@ -143,7 +143,13 @@ def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -
         return
     name = _rule(finding)
     if name == "thermal":
-        name = "thermal_one" if cool else "thermal_all" if len(hot) > 1 else "thermal_alone"
+        name = (
+            "thermal_one"
+            if cool and len(hot) == 1
+            else "thermal_all"
+            if len(hot) > 1 and not cool
+            else "thermal_alone"
+        )
     yield _told(table, name or "probe_degraded", finding)
 
 

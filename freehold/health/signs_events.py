@@ -91,7 +91,6 @@ def event_signs(table: Evidence, incident: Incident, past: Sequence[Past] = ()) 
     found = [sign for event in incident.events for sign in _signs(table, event)]
     if any(item.sign.name == "gpu_lost" for item in found):
         found = [item for item in found if item.sign.name != "switch_fatal"]  # the switch only saw the GPU go
-    found.extend(_several(table, found))
     found.extend(_recovery(table, incident.events))
     found.extend(_rates(table, incident.events))
     found.extend(_repeats(table, incident, past))
@@ -144,20 +143,6 @@ def _seen(table: Evidence, name: str, event: Event) -> Seen:
         table, name, component=event.component, value=value, source=event.source, at_s=event.at_s,
         number=event.number if event.kind == "xid" else None, place=place, baseline=event.fields.get("baseline", ""),
     )  # fmt: skip
-
-
-def _several(table: Evidence, found: Sequence[Seen]) -> Iterator[Seen]:
-    lost = {item.component: item for item in found if item.sign.name == "gpu_lost"}
-    if len(lost) > 1:
-        first = lost[min(lost)]
-        yield see(
-            table,
-            "several_lost",
-            component="gpu:",
-            value=f"{len(lost)} GPUs",
-            source=first.source,
-            at_s=first.at_s,
-        )
 
 
 def _recovery(table: Evidence, events: Sequence[Event]) -> Iterator[Seen]:

@@ -149,7 +149,13 @@ def _heat(values: _Values, changes: Sequence[Change]) -> Iterator[Seen]:
     ]
     for change in hot:
         others = [_is_hot(change, before, after) for before, after in change.siblings]
-        sign = "thermal_alone" if not others else "thermal_all" if all(others) else "thermal_one"
+        sign = (
+            "thermal_all"
+            if others and all(others)
+            else "thermal_one"
+            if others and not any(others)
+            else "thermal_alone"
+        )
         yield values.seen(sign, change.component, words=f"^{plain(change.name)}$")
 
 

@@ -76,6 +76,7 @@ _FINDINGS: tuple[tuple[str, str, str], ...] = (
     ("pcie", r"gen|speed|slow", "pcie_gen"),
     ("gpu|nvml|dcgm|nvlink", r"nvlink", "nvlink_counters"),
     ("gpu_power|power", r"limit|capped|below.{0,20}default", "power_capped"),
+    ("gpu|nvml|dcgm|memory|process", r"residue|left.?over|orphan|zombie|no engine (runs|holds)", "gpu_memory_residue"),
     ("gpu_present|present|count", r"missing|absent|count|fewer|not seen|mismatch", "gpu_missing"),
     ("gpu|nvml|driver|dcgm", r"\bhung\b|hang|no answer|not answer|unresponsive|timed? ?out", "nvml_hung"),
     ("driver", r"not loaded|absent|no driver", "driver_missing"),

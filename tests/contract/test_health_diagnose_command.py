@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from freehold.cli.health_diagnose import diagnose
 from freehold.cli.say import UserMistakes
 from freehold.core.places import read_tree
-from freehold.health.incident_file import diagnose_all, foremost, read_incident
+from freehold.health.incident_file import diagnose_all, foremost, read_incident, read_kernel_log
 from freehold.health.incident_schema import IncidentFile, schema_text
 from freehold.health.view import EngineView, Gpu, Gpus, Kernel, KernelLine, Reading, State, View, Volume
 
@@ -245,6 +245,41 @@ def test_the_bars_hold_on_the_corpus() -> None:
         assert sum(good) >= 0.95 * len(chosen)
         assert sum(hardware) <= 0.01 * len(chosen)
         assert sum(dodged) <= 0.15 * len(chosen)
+
+
+VICTIMS: list[tuple[str, list[Any]]] = [
+    ("engines", [{"replica": "zz", "engine": "vllm", "exit_code": 1, "log_tail": ["Traceback (most recent call last):", "RuntimeError: died"]}]),
+    ("engines", [{"replica": "zz", "engine": "llama-cpp", "exit_code": -9}]),
+    ("engines", [{"replica": "zz", "engine": "vllm", "state": "stalled", "tokens_before": 5, "tokens_after": 5, "running": 2}]),
+    ("xids", [45]),
+    ("note", ["all power supplies are fine, inlet 24 C"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("victim", VICTIMS, ids=["exception", "killed", "stalled", "preempted", "note"])
+def test_what_only_suffers_or_says_nothing_changes_no_verdict(victim: tuple[str, list[Any]]) -> None:
+    key, more = victim
+    changed = []
+    for _, entry in corpus():
+        had = entry["file"].get(key) or []
+        if entry["label"] in {"software", "undetermined", "none"} or not isinstance(had, list):
+            continue
+        main = foremost(diagnose_all(read_incident({**entry["file"], key: [*had, *more]}, entry["id"]).cases))
+        said = str(main.hypothesis) if main is not None else "none"
+        if said not in {entry["label"], "undetermined"}:
+            changed.append((entry["id"], said))
+    assert not changed
+
+
+def test_benign_kernel_lines_raise_nothing() -> None:
+    path = CORPUS.parent / "kernel_benign.txt"
+    lines = [
+        line for line in path.read_text("utf-8").splitlines() if line.strip() and not line.startswith("# ")
+    ]
+    for start in range(0, len(lines), 25):
+        for end in (start + 25, start + 150, len(lines)):
+            main = foremost(diagnose_all(read_kernel_log("\n".join(lines[start:end])).cases))
+            assert main is None or not main.problem, (start, end, main.summary)
 
 
 def test_the_report_reads_as_it_did(golden: Callable[[str, str], None], tmp_path: Path) -> None:

@@ -131,6 +131,22 @@ def test_an_engine_that_dies_beside_a_broken_disk_is_its_victim() -> None:
     assert got.hypothesis is Hypothesis.STORAGE
 
 
+def test_a_programs_error_follows_from_memory_that_broke_and_not_from_a_setting() -> None:
+    fault = line(31, bus="17")
+    assert of(kernel=[fault, line(63)]).hypothesis is Hypothesis.HARDWARE
+    assert (
+        of(kernel=[fault], findings=[{"probe": "clock", "message": "unsynchronised"}]).hypothesis
+        is not Hypothesis.HARDWARE
+    )
+
+
+def test_several_gpus_lost_at_once_are_no_broken_card() -> None:
+    lost = [line(79, bus=bus) for bus in ("17", "18", "19")]
+    assert of(kernel=lost[:1]).hypothesis is Hypothesis.HARDWARE
+    assert of(kernel=lost).hypothesis is Hypothesis.UNDETERMINED
+    assert of(kernel=lost, context={"bmc": "PSU 1 failure"}).hypothesis is Hypothesis.FACILITY
+
+
 def test_exit_words_come_from_the_engine_file() -> None:
     engine = {
         "replica": "r0",

@@ -21,10 +21,11 @@ _LIBRARY_FOLDERS = (
     "usr/lib64",
     "usr/lib",
     "usr/local/nvidia/lib64",
-    "usr/local/cuda/compat",
     "run/nvidia/driver/usr/lib/x86_64-linux-gnu",
 )
-"""Where packages, the container toolkit and the GPU operator put the driver's libraries (Debian, Red Hat, Kubernetes)."""
+"""Where packages, the container toolkit and the GPU operator put the driver's libraries (Debian, Red Hat, Kubernetes).
+
+Not cuda/compat: its newer libcuda is meant to differ from the module."""
 _LIBRARIES = ("libnvidia-ml.so.", "libcuda.so.")
 _VENDOR = "0x10de"
 """NVIDIA. Source: the PCI ID repository."""

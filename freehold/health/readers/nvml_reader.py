@@ -31,7 +31,7 @@ from freehold.health.readers.nvml_process import Deadlines, Ended, Hung, NvmlPro
 from freehold.health.view import Gpu, Gpus, Reading, State
 
 ALIVE_MOST = 2
-"""A child that hangs and one replacement. Source: docs/decisions/0011-health.md."""
+"""A child that hangs and one replacement. Source: docs/decisions/0012-health.md."""
 FULL_EVERY = 60
 """Sweeps between two that ask for the constants again: ten minutes at one sweep in 10 s. Our own choice: they cost and do not change."""
 RETRY_S = 30.0
