@@ -8,7 +8,7 @@ share nothing but this one.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -280,6 +280,43 @@ def context_error(message: str, *, param: str | None = None) -> ApiError:
     return ApiError(
         status=400, message=message, type="invalid_request_error", code="context_length_exceeded", param=param
     )
+
+
+def read_metrics(text: str, metrics: Iterable[Metric]) -> dict[str, float]:
+    """Return our names with their values from a page in the Prometheus text format.
+
+    Samples of one name are added up over their labels; of several names of theirs the first that is there counts.
+    """
+    wanted = tuple(metrics)
+    sums = _sums(text, {theirs for metric in wanted for theirs in metric.theirs})
+    found: dict[str, float] = {}
+    for metric in wanted:
+        theirs = next((name for name in metric.theirs if name in sums), None)
+        if theirs is not None:
+            found[metric.name] = sums[theirs] * metric.scale
+    return found
+
+
+def _sums(text: str, names: set[str]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for line in text.splitlines():
+        name = line.partition("{")[0].partition(" ")[0]
+        if name not in names:
+            continue
+        value = _sample(line[len(name) :])
+        if value is not None:
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def _sample(rest: str) -> float | None:
+    """Return the value after a sample's name and labels; None: not a finite number."""
+    words = rest[rest.rfind("}") + 1 :].split()
+    try:
+        value = float(words[0])
+    except (IndexError, ValueError):
+        return None
+    return value if value - value == 0 else None
 
 
 def check_options(

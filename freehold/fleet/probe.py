@@ -7,14 +7,14 @@ connection serves one question: engines close idle ones, and a stale connection 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import httpx2
 import msgspec
 
-from freehold.engines.base import Capacity, HttpCheck, Metric
+from freehold.engines.base import Capacity, HttpCheck, read_metrics
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 
 _ANSWER_BYTES = 64 * 1024
@@ -179,43 +179,6 @@ def _reading(page: Mapping[str, float], unfinished_tokens: float | None) -> Read
         tokens_total=(finished or 0.0) + (unfinished_tokens or 0.0) if known else None,
         running=page.get("running_requests"),
     )
-
-
-def read_metrics(text: str, metrics: Iterable[Metric]) -> dict[str, float]:
-    """Return our names with their values from a page in the Prometheus text format.
-
-    Samples of one name are added up over their labels; of several names of theirs the first that is there counts.
-    """
-    wanted = tuple(metrics)
-    sums = _sums(text, {theirs for metric in wanted for theirs in metric.theirs})
-    found: dict[str, float] = {}
-    for metric in wanted:
-        theirs = next((name for name in metric.theirs if name in sums), None)
-        if theirs is not None:
-            found[metric.name] = sums[theirs] * metric.scale
-    return found
-
-
-def _sums(text: str, names: set[str]) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for line in text.splitlines():
-        name = line.partition("{")[0].partition(" ")[0]
-        if name not in names:
-            continue
-        value = _sample(line[len(name) :])
-        if value is not None:
-            sums[name] = sums.get(name, 0.0) + value
-    return sums
-
-
-def _sample(rest: str) -> float | None:
-    """Return the value after a sample's name and labels; None: not a finite number."""
-    words = rest[rest.rfind("}") + 1 :].split()
-    try:
-        value = float(words[0])
-    except (IndexError, ValueError):
-        return None
-    return value if value - value == 0 else None
 
 
 def _error_words(body: bytes) -> str:

@@ -206,8 +206,15 @@ class EngineView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Bytes or events that the gateway got from it, ever."""
     canary: Reading = Reading(state=State.UNKNOWN)
     """Seconds that the last tiny completion took, asked only when idle."""
+    canary_waits_s: float = 0.0
+    """How long the tiny completion under way has waited; 0: none is under way."""
+    serves: str = "ready"
+    """What the fleet says of the replica, in `core.events.ReplicaState`'s words; only `ready` takes requests."""
+    stall_s: float = 0.0
+    """How long this engine may say nothing, for up to 2048 tokens to work through; 0: nobody knows."""
     process_state: str = ""
-    """R, S, D, T, Z of /proc/PID/stat."""
+    """Of the whole process group: X gone, Z dead and not reaped, T stopped, t held by a debugger, R some thread runs or wants
+    to, D some thread waits for a device, S all sleep; empty: not read."""
     cpu_s: Reading = Reading(state=State.UNKNOWN)
     """CPU seconds of the process group, ever."""
     exit_text: str = ""

@@ -48,6 +48,9 @@ REQUEST_BUCKETS_S = (
 )
 """Source: vLLM's `vllm:e2e_request_latency_seconds` (vllm/v1/metrics/loggers.py), so that dashboards line up."""
 
+PROBE_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Source: our own choice: a probe takes from 20 microseconds (a clock) to some milliseconds (eight GPUs over an hour)."""
+
 MODEL = Label(name="model", at_most=MODELS_MAX)
 """Models come from freehold.yaml, never from a request."""
 PATH = Label(name="path", at_most=16)
@@ -70,7 +73,15 @@ FALLBACK = Label(name="fallback", at_most=16)
 """Names of `fallback:` in freehold.yaml, which has at most 16."""
 OUTCOME = Label(name="outcome", at_most=8)
 """`ledger.record.Outcome` has 4 values."""
-METRIC = Label(name="metric", at_most=64)
+PROBE = Label(name="probe", at_most=64)
+"""One file each in freehold/health/probes, of which there are some twenty, and those of other packages."""
+KIND = Label(name="kind", at_most=16)
+"""Kinds of component: `gpu`, `disk`, `engine`; never which one."""
+HEALTH_REASON = Label(name="reason", at_most=512)
+"""Words from the probes' own lists, some ten each."""
+READER = Label(name="reader", at_most=16)
+"""Readers of the agent, a handful."""
+METRIC = Label(name="metric", at_most=128)
 """Names of this table."""
 VERSION = Label(name="version", at_most=1)
 """One process runs one version."""
@@ -328,6 +339,34 @@ DECLARED: tuple[Declared, ...] = (
         name="freehold_ledger_drain_errors_total",
         kind="counter",
         help="Times that the ledger file could not be written to; the records stay in the spool.",
+        pooled="max",
+    ),
+    Declared(
+        name="freehold_health_verdict",
+        kind="gauge",
+        help="Worst verdict of a probe on a kind of component: 0 not applicable, 1 healthy, 2 unknown, 3 degraded, 4 "
+        "unhealthy.",
+        labels=(PROBE, KIND),
+        pooled="max",
+    ),
+    Declared(
+        name="freehold_health_probe_seconds",
+        kind="histogram",
+        help="How long a probe took to judge what was read.",
+        labels=(PROBE,),
+        buckets=PROBE_BUCKETS_S,
+    ),
+    Declared(
+        name="freehold_health_findings_total",
+        kind="counter",
+        help="Times that another verdict or reason was believed of a component, by the new reason.",
+        labels=(PROBE, HEALTH_REASON),
+    ),
+    Declared(
+        name="freehold_health_reader_state",
+        kind="gauge",
+        help="1 for the state that a reader of this node is in (ok, late, failed, waiting), 0 for the others.",
+        labels=(READER, STATE),
         pooled="max",
     ),
     Declared(

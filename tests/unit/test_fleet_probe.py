@@ -1,5 +1,4 @@
-from freehold.engines.base import Metric
-from freehold.fleet.probe import read_metrics
+from freehold.engines.base import Metric, read_metrics
 
 TOKENS = Metric(name="generated_tokens_total", theirs=("new:tokens_total", "old:tokens_total"))
 RUNNING = Metric(name="running_requests", theirs=("eng:running",))

@@ -1,0 +1,71 @@
+"""The agent's metrics: what is believed, how long probes and reading take. Labels are words from the code, never a name or UUID.
+
+A component's label is its kind (`gpu`, `disk`, `engine`), and its verdict the worst of that kind: which one it is, `freehold
+health` says. Nothing here serves them: they are text that the agent puts beside its snapshot.
+"""
+
+from collections.abc import Iterable
+
+from freehold.core.findings import Finding, Verdict
+from freehold.health.snapshot import ReaderState
+from freehold.telemetry.declared import DECLARED
+from freehold.telemetry.metrics import Metrics
+
+RANKS = {verdict: rank for rank, verdict in enumerate(Verdict)}
+"""0 not applicable, 1 healthy, 2 unknown, 3 degraded, 4 unhealthy: the order of `Verdict`, so that a higher one is worse."""
+_SHOWN = (
+    "freehold_health_",
+    "freehold_bugs_",
+    "freehold_build_",
+    "freehold_metrics_",
+    "freehold_log_dropped_",
+)
+"""How the names of the agent's metrics begin; the rest of the table is other processes'. Source: telemetry/declared.py."""
+READER_STATES = ("ok", "late", "failed", "waiting")
+
+
+def kind_of(component: str) -> str:
+    """Return the kind of a component: `gpu` of `gpu:UUID`."""
+    return component.partition(":")[0]
+
+
+class HealthMeters:
+    """What the runner counts."""
+
+    def __init__(self) -> None:
+        self._metrics = Metrics(tuple(row for row in DECLARED if row.name.startswith(_SHOWN)))
+        self._verdicts = self._metrics.gauge("freehold_health_verdict")
+        self._seconds = self._metrics.histogram("freehold_health_probe_seconds")
+        self._findings = self._metrics.counter("freehold_health_findings_total")
+        self._readers = self._metrics.gauge("freehold_health_reader_state")
+        self._bugs = self._metrics.counter("freehold_bugs_total")
+
+    def bug(self, where: str) -> None:
+        """Count an exception that a guard caught."""
+        self._bugs.add(where)
+
+    def ran(self, probe: str, seconds: float) -> None:
+        """Note how long a probe took."""
+        self._seconds.observe(probe, value=seconds)
+
+    def changed(self, finding: Finding) -> None:
+        """Count a verdict that is believed from now on."""
+        self._findings.add(finding.probe, finding.reason)
+
+    def show(self, findings: Iterable[Finding], readers: Iterable[ReaderState]) -> None:
+        """Take over what is believed now."""
+        worst: dict[tuple[str, str], int] = {}
+        for finding in findings:
+            key = (finding.probe, kind_of(finding.component))
+            worst[key] = max(worst.get(key, 0), RANKS[finding.verdict])
+        for gone in self._verdicts.cells.keys() - worst.keys():
+            self._verdicts.forget(*gone)
+        for key, rank in worst.items():
+            self._verdicts.set(*key, to=rank)
+        for reader in readers:
+            for state in READER_STATES:
+                self._readers.set(reader.name, state, to=float(reader.state == state))
+
+    def text(self) -> bytes:
+        """Return all of them in Prometheus' text format."""
+        return self._metrics.render()[0]
