@@ -26,9 +26,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests")]
 
-from mesh_rig.namespaces import Farm, missing  # noqa: E402
-
 from stack import Bar, quantile  # noqa: E402
+
+from mesh_rig.namespaces import Farm, missing  # noqa: E402
 
 SECONDS = 60.0
 SETTLE_S = 4.0  # a lossless start: all heard each other, before the rule is laid

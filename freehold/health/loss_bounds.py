@@ -42,7 +42,7 @@ def limit(sent: int, chance: float = FALSE_ALARM, background: float = BACKGROUND
     return count
 
 
-def is_over(sent: int, lost: int, sent_late: int, lost_late: int) -> bool:
+def is_over(sent: int, lost: int, *, sent_late: int, lost_late: int) -> bool:
     """Return whether the last `sent_late` lost too few for a loss at the whole window's rate to be going on."""
     expected = lost / sent * sent_late if sent else 0.0
     return poisson_below(lost_late + 1, expected) < ENDED
@@ -55,7 +55,9 @@ def lossy_window(windows: Sequence[LossWindow], *, back: bool) -> LossWindow | N
             continue
         sent, lost = counts(window, back=back)
         later = [counts(other, back=back) for other in windows if other.seconds < window.seconds]
-        if lost >= limit(sent) and not any(is_over(sent, lost, *late) for late in later):
+        if lost >= limit(sent) and not any(
+            is_over(sent, lost, sent_late=late[0], lost_late=late[1]) for late in later
+        ):
             return window
     return None
 

@@ -31,10 +31,10 @@ def test_a_limit_is_the_least_number_within_the_bound(sent: int) -> None:
 
 
 def test_a_loss_that_ended_is_told_from_one_that_goes_on() -> None:
-    assert is_over(3000, 30, 600, 0)  # six expected, none seen
-    assert not is_over(3000, 6, 600, 0)  # one expected
-    assert not is_over(3000, 30, 600, 4)
-    assert not is_over(0, 0, 0, 0)
+    assert is_over(3000, 30, sent_late=600, lost_late=0)  # six expected, none seen
+    assert not is_over(3000, 6, sent_late=600, lost_late=0)  # one expected
+    assert not is_over(3000, 30, sent_late=600, lost_late=4)
+    assert not is_over(0, 0, sent_late=0, lost_late=0)
 
 
 def windows(minute: int, two: int, five: int) -> tuple[LossWindow, ...]:

@@ -21,13 +21,14 @@ from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.problems import Problem
 from freehold.health.readers.mesh_frame import (
     KEY_BYTES_MIN,
-    REPORTS_MAX,
     Frame,
     decode,
     encode,
     is_large,
     node_id,
+    pack_reports,
     report_id,
+    unpack_reports,
 )
 from freehold.health.readers.mesh_host import (
     ask_host,
@@ -60,6 +61,8 @@ ASK_FIRST = 10
 """After so many questions (20 s) a host is asked seldom: it stays silent, and nothing waits for the answer."""
 ASK_SELDOM_S = 15.0
 """How often then."""
+MIND_EVERY_S = 0.5
+"""How often it is looked whether a peer has fallen silent: half of the silence that is waited for."""
 LEARN_EVERY_S = 60.0
 """How often the path's MTU and interface are looked up anew, and a name that did not resolve."""
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
@@ -133,10 +136,11 @@ class Mesh:
     ignored: int = 0
     """Datagrams that were none of this mesh's, ever."""
     _remotes: list[_Remote] = field(default_factory=list)
-    _reports: tuple[tuple[int, int], ...] = ()
+    _reports: bytes = b""
     _senders: dict[socket.AddressFamily, Senders] = field(default_factory=dict)
     _receiver: Receiver | None = None
     _asking: asyncio.Task[None] | None = None
+    _minded_s: float = -MIND_EVERY_S
 
     def __post_init__(self) -> None:
         self._id = node_id(self.settings.node)
@@ -174,7 +178,7 @@ class Mesh:
         now_s = self.clock.monotonic_s()
         peers = tuple(self._peer(remote, now_s) for remote in self._remotes)
         lost = sorted((remote.stream.lost_lately, report_id(remote.id)) for remote in self._remotes)
-        self._reports = tuple((node, count) for count, node in reversed(lost[-REPORTS_MAX:]))
+        self._reports = pack_reports([(node, count) for count, node in reversed(lost)])
         return peers
 
     def close(self) -> None:
@@ -197,7 +201,9 @@ class Mesh:
         for turn, remote in enumerate(self._remotes):
             if remote.address:
                 self._send(remote, turn, now_s)
-        self._ask_about_silence(now_s)
+        if now_s - self._minded_s >= MIND_EVERY_S:
+            self._minded_s = now_s
+            self._ask_about_silence(now_s)
 
     def _take(self, frame: Frame | None, at_s: float, drops: int) -> None:
         remote = self._by_id.get(frame.sender) if frame else None
@@ -262,7 +268,8 @@ class Mesh:
             host = replace(remote.host, interface=remote.interface, link=link)
         else:
             host = replace(NOT_ASKED, interface=remote.interface)
-        reported = {self._names[node]: lost for node, lost in stream.reports if node in self._names}
+        reports = unpack_reports(stream.reports)
+        reported = {self._names[node]: lost for node, lost in reports if node in self._names}
         return stream.sample(remote.settings.name, now_s, host=host, reported=reported)
 
     def _ask_about_silence(self, now_s: float) -> None:

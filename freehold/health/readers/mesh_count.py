@@ -22,6 +22,7 @@ OUTAGE_RUN = 20
 (Freehold's measurement, research on health, D2)."""
 JUMP_MOST = 6_000
 """Ten minutes at 10 a second, the longest window: a stream that jumps by more is counted from there on, which bounds the work."""
+_RECEIPT_MASK = (1 << RECEIPT_BITS) - 1
 WINDOWS_S = (60, 120, 300, 600)
 """60, 300 and 600 s are what the bounds were computed for (research on health, D2); 120 s tells whether a loss went on."""
 BUCKET_S = 5
@@ -93,12 +94,17 @@ class Tally:
         self.run = self._run_large = 0
 
 
-def _decide(tally: Tally, numbers: range, top: int, bits: int) -> None:
-    for number in numbers:
+def _decide(tally: Tally, begin: int, top: int, bits: int) -> int:
+    """Decide what is 16 below the top and not decided yet; return the first number that still is not."""
+    number = begin
+    while number <= top - MARGIN:
+        large = is_large(number)
         if bits >> (top - number) & 1:
-            tally.came(large=is_large(number))
+            tally.came(large=large)
         else:
-            tally.missing(large=is_large(number))
+            tally.missing(large=large)
+        number += 1
+    return number
 
 
 @dataclass(slots=True)
@@ -142,10 +148,8 @@ class Incoming:
         between = (1 << ahead) - 2 if ours else 0
         self.top += ahead
         self.bits = self.bits << ahead | between | 1
-        end = max(self._next, self.top - MARGIN + 1)
-        _decide(self.tally, range(self._next, end), self.top, self.bits)
-        self._next = end
-        self.bits &= (1 << RECEIPT_BITS) - 1
+        self._next = _decide(self.tally, self._next, self.top, self.bits)
+        self.bits &= _RECEIPT_MASK
 
     def _fill(self, number: int, behind: int) -> None:
         if number < self._next:
@@ -189,9 +193,7 @@ class Outgoing:
             return False
         self.top = receipt.top
         self._skip_to(receipt.top - RECEIPT_BITS + 1)
-        end = max(self._next, receipt.top - MARGIN + 1)
-        _decide(self.tally, range(self._next, end), receipt.top, receipt.bits)
-        self._next = end
+        self._next = _decide(self.tally, self._next, receipt.top, receipt.bits)
         return True
 
     def restart(self, receipt: Receipt) -> None:

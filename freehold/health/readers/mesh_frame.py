@@ -12,6 +12,7 @@ duplicate of the network: it can spoil counts, never more. Nothing here knows so
 
 import hmac
 import struct
+from collections.abc import Sequence
 from hashlib import blake2s
 
 import msgspec
@@ -55,6 +56,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """From its arrival at the host to this receipt."""
 
 
+NOTHING_HEARD = Receipt()
+
+
 class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One datagram."""
 
@@ -66,9 +70,9 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sequence: int
     sent_ns: int
     """The sender's own monotonic clock; only that node may compare it."""
-    receipt: Receipt = Receipt()
-    reports: tuple[tuple[int, int], ...] = ()
-    """(first half of a node's id, datagrams lost to it within 60 s)."""
+    receipt: Receipt = NOTHING_HEARD
+    reports: bytes = b""
+    """Of `pack_reports`; read by `unpack_reports` only when somebody asks, since most frames repeat them."""
 
 
 def node_id(name: str) -> int:
@@ -86,25 +90,39 @@ def is_large(sequence: int) -> bool:
     return sequence % LARGE_EVERY == LARGE_EVERY - 1
 
 
+def pack_reports(reports: Sequence[tuple[int, int]]) -> bytes:
+    """Return the bytes of up to 16 pairs: (`report_id` of a node, datagrams lost to it within 60 s)."""
+    return b"".join([_REPORT.pack(node, min(lost, MOST)) for node, lost in reports[:REPORTS_MAX]])
+
+
+def unpack_reports(data: bytes) -> list[tuple[int, int]]:
+    """Return the pairs."""
+    return list(_REPORT.iter_unpack(data))
+
+
 def encode(frame: Frame, key: bytes, *, size: int = 0) -> bytes:
-    """Return the payload, padded with zeros to `size` bytes; never cut. At most 16 reports are taken."""
+    """Return the payload, padded with zeros to `size` bytes; never cut."""
     receipt = frame.receipt
-    reports = frame.reports[:REPORTS_MAX]
-    body = _HEAD.pack(
-        MAGIC,
-        len(reports),
-        frame.sender,
-        frame.receiver,
-        frame.boot,
-        frame.sequence,
-        frame.sent_ns,
-        receipt.boot,
-        receipt.top,
-        receipt.bits.to_bytes(RECEIPT_BITS // 8, "big"),
-        receipt.echo_ns,
-        min(receipt.held_us, _HELD_US_MOST),
-    ) + b"".join([_REPORT.pack(node, min(lost, MOST)) for node, lost in reports])
-    return (body + _tag(body, key)).ljust(size, b"\0")
+    held_us = receipt.held_us
+    body = (
+        _HEAD.pack(
+            MAGIC,
+            len(frame.reports) // _REPORT.size,
+            frame.sender,
+            frame.receiver,
+            frame.boot,
+            frame.sequence,
+            frame.sent_ns,
+            receipt.boot,
+            receipt.top,
+            receipt.bits.to_bytes(16, "big"),
+            receipt.echo_ns,
+            min(_HELD_US_MOST, held_us),
+        )
+        + frame.reports
+    )
+    data = body + _tag(body, key)
+    return data.ljust(size, b"\0") if size else data
 
 
 def decode(data: bytes, key: bytes) -> Frame | None:
@@ -118,15 +136,14 @@ def decode(data: bytes, key: bytes) -> Frame | None:
         data
     )
     came = int.from_bytes(bits, "big")
-    receipt = Receipt(boot=heard, top=top, bits=came, echo_ns=echo_ns, held_us=held_us)
     return Frame(
         sender=sender,
         receiver=receiver,
         boot=boot,
         sequence=sequence,
         sent_ns=sent_ns,
-        receipt=receipt,
-        reports=tuple(_REPORT.iter_unpack(data[_HEAD.size : end])),
+        receipt=Receipt(boot=heard, top=top, bits=came, echo_ns=echo_ns, held_us=held_us),
+        reports=data[_HEAD.size : end],
     )
 
 

@@ -28,14 +28,14 @@ ERRORS_MOST = 64
 """ICMP errors taken in one go; the kernel itself limits them to one a second per host."""
 BUFFER_BYTES = 1 << 20
 """Asked for; the kernel caps it at net.core.rmem_max. The default holds some 400 datagrams, 5 s of 8 peers."""
-DATAGRAM_MOST = 65_536
-"""Largest UDP payload and a bit (RFC 768: a 16-bit length)."""
+DATAGRAM_MOST = 9_216
+"""More than a jumbo frame; the rest of a larger datagram, which is none of ours, is cut off."""
 WAITED_MOST_S = 60.0
 """A kernel stamp older than this says that the wall clock jumped, not that the datagram waited."""
 
+# linux asm-generic/socket.h
 _SO_TIMESTAMPNS = 35
 _SO_RXQ_OVFL = 40
-# linux asm-generic/socket.h, for both.
 _ANCILLARY_BYTES = socket.CMSG_SPACE(16) + socket.CMSG_SPACE(4)
 _STAMP = struct.Struct("@ll")
 _DROPS = struct.Struct("@I")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from freehold.health.readers.mesh_count import OUTAGE_RUN, Incoming, Outgoing, Windows
-from freehold.health.readers.mesh_frame import Frame, Receipt
+from freehold.health.readers.mesh_frame import NOTHING_HEARD, Frame, Receipt
 from freehold.health.view import LossWindow, Peer, State
 
 RTTS_MOST = 200
@@ -43,7 +43,7 @@ class Stream:
     restarts: int = 0
     heard_s: float = 0.0
     """When its last datagram came; 0: never."""
-    reports: tuple[tuple[int, int], ...] = ()
+    reports: bytes = b""
     rtts_s: deque[float] = field(default_factory=lambda: deque(maxlen=RTTS_MOST))
     _boot_before: int = 0
     _echo_ns: int = 0
@@ -75,10 +75,13 @@ class Stream:
     def receipt(self, now_s: float) -> Receipt:
         """Return what to tell the peer of its own stream."""
         if self.back.top < 0:
-            return Receipt()
-        held_us = max(0, int((now_s - self._arrived_s) * 1e6))
+            return NOTHING_HEARD
         return Receipt(
-            boot=self.boot, top=self.back.top, bits=self.back.bits, echo_ns=self._echo_ns, held_us=held_us
+            boot=self.boot,
+            top=self.back.top,
+            bits=self.back.bits,
+            echo_ns=self._echo_ns,
+            held_us=int((now_s - self._arrived_s) * 1e6),
         )
 
     def silent_s(self, now_s: float) -> float:
