@@ -16,6 +16,7 @@ from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, read_metrics
+from freehold.health.agent_wire import EngineTarget
 from freehold.health.readers.plain_http import Got, fetch
 from freehold.health.readers.process_group import ProcessGroup
 from freehold.health.view import EngineView, Reading, State
@@ -25,30 +26,6 @@ IDLE_EVERY_S = 10.0
 _GAUGES = frozenset({"running_requests", "waiting_requests"})
 _NOT_ASKED = Reading(state=State.TRANSIENT, detail="not asked: nothing is under way")
 _NO_COUNTERS = Reading(state=State.UNSUPPORTED, detail="this engine has no counters that we know of")
-
-
-class EngineTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One replica, as whoever runs the fleet knows it."""
-
-    replica: str
-    engine: str
-    model: str = ""
-    """The name that the engine knows its model by."""
-    url: str = ""
-    """Empty: it has no address now."""
-    pid: int = 0
-    """Of the engine's process, which leads its group; 0: there is none, or not on this machine."""
-    state: str = ReplicaState.READY
-    key: str = ""
-    """What the engine wants as Bearer key. Never logged or shown."""
-    running: int | None = None
-    """Requests that the gateway has under way there; None: nobody to ask."""
-    progress: int | None = None
-    """A number that moves when the gateway gets anything from it."""
-    exit_text: str = ""
-    """Why its last process ended; empty while it runs."""
-    stall_s: float = 0.0
-    """How long it may say nothing, as the model's configuration says; 0: as its engine file says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

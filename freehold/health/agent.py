@@ -1,0 +1,150 @@
+"""The agent's process: readers, runner and snapshot of one node, beside the controller and not inside it.
+
+`python -m freehold.health.agent` is started by the controller (`agent_link`), which says on standard input what to watch and
+which engines there are, a JSON line each, and hears a snapshot a line on standard output. With `--settings FILE` it runs by
+itself. What can hang is in children of its own; when it hangs all the same, the controller starts another. It writes the
+snapshot and its metrics into the state folder from a thread, since that disk is one of those it watches. It acts on
+nothing: restarting an engine is the fleet's business. End of standard input ends it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from freehold.health.agent_wire import LINE_BYTES_MOST, ORDERS, Engines, HealthSettings, Order, Watch
+from freehold.health.readers.engines import EnginesReader
+from freehold.health.registry import all_probes
+from freehold.health.run import Runner
+from freehold.health.snapshot import FILE_NAME, METRICS_NAME, HealthSnapshot, encode, replace_file
+from freehold.health.sources import sources_for
+from freehold.telemetry import logs
+
+UNSENT_BYTES_MOST = 1024 * 1024
+"""More than this unread by the controller: snapshots are left out until it reads again. Source: our own bound."""
+END_S = 5.0
+"""How long the end may take before the process goes all the same: a reader's child may hang. Source: our own choice."""
+_log = logs.get_logger("health.agent")
+
+
+class Agent:
+    """One node's agent; `send` takes each snapshot as a line, and must not wait."""
+
+    def __init__(self, settings: HealthSettings, *, with_engines: bool) -> None:
+        self._settings = settings
+        self._engines = EnginesReader() if with_engines else None
+        self._writing: asyncio.Task[None] | None = None
+        self._complaint = ""
+        self.send: asyncio.WriteTransport | None = None
+        self.runner = Runner(
+            sources_for(settings, self._engines),
+            all_probes(),
+            node=settings.name,
+            on_snapshot=self._told,
+        )
+
+    def obey(self, order: Order) -> None:
+        """Take over which engines there are."""
+        if isinstance(order, Engines) and self._engines is not None:
+            self._engines.targets = order.targets
+
+    def _told(self, snapshot: HealthSnapshot) -> None:
+        line = encode(snapshot)
+        if self.send is not None and self.send.get_write_buffer_size() < UNSENT_BYTES_MOST:
+            self.send.write(line + b"\n")
+        if self._settings.state_dir and (self._writing is None or self._writing.done()):
+            metrics = self.runner.meters.text()
+            self._writing = asyncio.get_running_loop().create_task(self._write(line, metrics))
+
+    async def _write(self, line: bytes, metrics: bytes) -> None:
+        """Put both into the state folder; a disk that takes nothing is told once, and one that hangs holds up nobody."""
+        folder = Path(self._settings.state_dir)
+        try:
+            await asyncio.to_thread(replace_file, folder / FILE_NAME, line + b"\n")
+            await asyncio.to_thread(replace_file, folder / METRICS_NAME, metrics)
+        except OSError as exc:
+            if str(exc) != self._complaint:
+                _log.warning("snapshot not written", why=str(exc))
+            self._complaint = str(exc)
+        else:
+            self._complaint = ""
+
+
+async def _lines() -> AsyncIterator[bytes]:
+    """Yield the lines of standard input until its end."""
+    reader = asyncio.StreamReader(limit=LINE_BYTES_MOST)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        yield line
+
+
+async def run_linked() -> None:
+    """Run under a controller until it closes the line or SIGTERM comes."""
+    loop = asyncio.get_running_loop()
+    lines = _lines()
+    first = ORDERS.decode(await anext(lines))
+    assert isinstance(first, Watch), first
+    handle = _log_to(first.settings)
+    agent = Agent(first.settings, with_engines=True)
+    agent.send, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
+
+    async def obey() -> None:
+        async for line in lines:
+            agent.obey(ORDERS.decode(line))
+
+    await _run(agent, asyncio.create_task(obey()))
+    handle.close()
+
+
+async def run_alone(settings: HealthSettings) -> None:
+    """Run without a controller until SIGTERM: no engines, the snapshot in the state folder."""
+    handle = _log_to(settings)
+    await _run(Agent(settings, with_engines=False), asyncio.create_task(asyncio.Event().wait()))
+    handle.close()
+
+
+async def _run(agent: Agent, until: "asyncio.Task[object]") -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, until.cancel)
+    running = asyncio.create_task(agent.runner.run())
+    # What was imported stays for ever: the collector need not look at it again, which costs time and touches memory.
+    gc.collect()
+    gc.freeze()
+    await asyncio.wait({running, until}, return_when=asyncio.FIRST_COMPLETED)
+    running.cancel()
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+        async with asyncio.timeout(END_S):
+            await running
+
+
+def _log_to(settings: HealthSettings) -> logs.LogHandle:
+    return logs.configure(Path(settings.log_path) if settings.log_path else sys.stderr)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the agent and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m freehold.health.agent", description="Freehold's agent on a node."
+    )
+    parser.add_argument("--settings", type=Path, help="JSON file: run alone, by these settings")
+    args = parser.parse_args(argv)
+    if args.settings is None:
+        work = run_linked()
+    else:
+        work = run_alone(msgspec.json.decode(args.settings.read_bytes(), type=HealthSettings))
+    asyncio.run(work)
+    sys.stderr.flush()
+    os._exit(0)  # a thread that waits for a disk must not keep the process
+
+
+if __name__ == "__main__":
+    sys.exit(main())
