@@ -7,7 +7,6 @@ from freehold.spec.fields import LATER
 
 LATER_KEYS = frozenset(
     {
-        ("health",),
         ("observability",),
     }
 )

@@ -319,6 +319,68 @@ class FleetSpec(_Section):
     waits."""
 
 
+class HealthStorageSpec(_Section):
+    """Which disk is watched."""
+
+    path: Annotated[
+        str, Shaped(mistake=shapes.watched_mistake, pattern=shapes.WATCHED_PATTERN, hint="for example auto")
+    ] = Field(default="auto", examples=["auto", "/srv/models"])
+    """A folder on it. `auto`, the default: the weight store's, since engines read weights from there; `off`: none. One
+    read of 4 KiB a second, and a file of 64 MiB beside the weights."""
+
+
+class HealthNetworkSpec(_Section):
+    """Which other nodes packets are exchanged with, to see which way they are lost."""
+
+    peers: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Shaped(
+                    mistake=shapes.peer_mistake,
+                    pattern=shapes.PEER_PATTERN,
+                    hint=f"for example node-2=10.0.0.2:{shapes.MESH_PORT}",
+                ),
+            ],
+            ...,
+        ],
+        Listed(most=32),
+    ] = Field(default=(), examples=[[f"node-2=10.0.0.2:{shapes.MESH_PORT}"]])
+    """The other nodes, 0 to 32, each `NAME=ADDRESS[:PORT]`, NAME as that node calls itself. Ten small datagrams a second
+    to each. Default: none, one node has nobody to lose packets to."""
+    node: Annotated[str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN)] = _text(
+        examples=["node-1"]
+    )
+    """This node's name, as its peers write it. Default: the host's name."""
+    listen: Annotated[
+        str,
+        Shaped(
+            mistake=shapes.listen_mistake, pattern=shapes.LISTEN_PATTERN, hint="for example 10.0.0.1:8742"
+        ),
+    ] = f"0.0.0.0:{shapes.MESH_PORT}"
+    """ADDRESS:PORT (UDP) where peers are heard; nothing listens without peers. Default 0.0.0.0:8742: peers are other
+    machines, and a datagram without the mesh's key is ignored and never answered."""
+    key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["/etc/freehold/mesh.key"]
+    )
+    """A file with the mesh's secret, at least 16 bytes, the same on all nodes; a relative path is beside this file. No
+    default; required with peers."""
+
+
+class HealthSpec(_Section):
+    """What the agent of this node watches."""
+
+    storage: HealthStorageSpec = Field(default_factory=HealthStorageSpec)
+    """Which disk is watched."""
+    network: HealthNetworkSpec = Field(default_factory=HealthNetworkSpec)
+    """Which other nodes packets are exchanged with."""
+    gpu: Annotated[
+        str, Shaped(mistake=shapes.gpu_mistake, pattern=shapes.GPU_PATTERN, hint="for example auto")
+    ] = Field(default="auto", examples=["auto", "http://127.0.0.1:9400/metrics"])
+    """How GPUs are read. `auto`, the default: NVML where there is a GPU; `nvml`: in any case, also where no PCI bus is seen;
+    an http:// address: a DCGM exporter that runs anyway; `off`: not at all."""
+
+
 class Spec(_Section):
     """freehold.yaml: the models to serve and how."""
 
@@ -332,3 +394,5 @@ class Spec(_Section):
     """Endpoints of others to overflow to, 0 to 16, asked in this order. Default: none, so that no prompt leaves the house."""
     fleet: FleetSpec = Field(default_factory=FleetSpec)
     """How replicas are run."""
+    health: HealthSpec = Field(default_factory=HealthSpec)
+    """What the agent of this node watches."""

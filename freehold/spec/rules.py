@@ -34,7 +34,29 @@ def check_rules(tree: Tree, engines: Collection[str]) -> list[Mistake]:
     for index, model in models.items():
         mistakes += _engine(tree, ("models", index), model, engines)
         mistakes += _two_keys(tree, ("models", index), model)
-    return [*mistakes, *_fallbacks(tree, models)]
+    return [*mistakes, *_fallbacks(tree, models), *_mesh(tree)]
+
+
+def _mesh(tree: Tree) -> Iterator[Mistake]:
+    """Find peers with one name, a node that is its own peer, and peers without a key."""
+    health = tree.data.get("health") if isinstance(tree.data, dict) else None
+    network = health.get("network") if isinstance(health, dict) else None
+    listed = network.get("peers") if isinstance(network, dict) else None
+    if not isinstance(network, dict) or not isinstance(listed, list) or not listed:
+        return
+    path: Path = ("health", "network", "peers")
+    if "key_file" not in network:
+        message = "health.network.key_file is missing"
+        yield Mistake(tree.key_place(path), message, "peers are told from strangers by it")
+    taken: set[object] = {network.get("node")}
+    for index, text in enumerate(listed):
+        peer = shapes.parse_peer(text) if isinstance(text, str) else None
+        if peer is not None and peer.name in taken:
+            place = tree.value_place((*path, index))
+            yield Mistake(
+                place, f"{dotted((*path, index))}: the name {peer.name!r} is taken", "names tell nodes apart"
+            )
+        taken.add(peer.name if peer else None)
 
 
 def _fallbacks(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake]:

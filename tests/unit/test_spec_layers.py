@@ -87,7 +87,7 @@ def test_a_good_layer_hides_a_bad_value_below():
             {"FREEHOLD_OBSERVABILITY__PROMETHEUS": "true"},
             "FREEHOLD_OBSERVABILITY__PROMETHEUS: observability.prometheus is not in this release (unset the variable)",
         ),
-        ({"FREEHOLD_HEALTH__GPU": "auto"}, "FREEHOLD_HEALTH__GPU: health.gpu is not in this release"),
+        ({"FREEHOLD_HEALTH__GPU": "rocm"}, "FREEHOLD_HEALTH__GPU: health.gpu must be auto, nvml, off"),
         (
             {"FREEHOLD_MODELS__0__NAME": "x"},
             "FREEHOLD_MODELS__0__NAME: models cannot be set from the environment (write them in freehold.yaml)",

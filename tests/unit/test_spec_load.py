@@ -74,6 +74,11 @@ def test_the_smallest_file_gets_every_default():
         },
         "fallback": [],
         "fleet": {"runtime": "process", "spares": 0, "ready_timeout": "5m", "stop_grace": "10s"},
+        "health": {
+            "storage": {"path": "auto"},
+            "network": {"peers": [], "node": "", "listen": "0.0.0.0:8742", "key_file": ""},
+            "gpu": "auto",
+        },
     }
 
 

@@ -97,7 +97,17 @@ LATER = {
         "f:3:12: fallback[0].name is missing", "f:3:12: fallback[0].price is missing", "f:3:18: fallback[0].url must be an http:// or https:// URL"]),
     "fleet.spares": (GOOD + "fleet: {spares: 1}\n", ["f:3:17: fleet.spares: 1 is not in this release"]),
     "fleet.runtime": (GOOD + "fleet: {runtime: ray}\n", ["f:3:18: fleet.runtime: ray is not in this release"]),
-    "health": (GOOD + "health: {gpu: auto}\n", ["f:3:1: health is not in this release (remove the line)"]),
+    "health.gpu": (GOOD + "health: {gpu: rocm}\n", [
+        "f:3:15: health.gpu must be auto, nvml, off or the address of a DCGM exporter, http://HOST:PORT/metrics"]),
+    "health.gpu with a password": (GOOD + "health: {gpu: 'http://u:p@h:1/metrics'}\n", ["f:3:15: health.gpu must be auto"]),
+    "health.storage": (GOOD + "health: {storage: {path: models}}\n", [
+        "f:3:26: health.storage.path must be auto, off or an absolute path, not 'models' (for example auto)"]),
+    "peers without a key": (GOOD + "health:\n  network:\n    peers: [a=10.0.0.1]\n", [
+        "f:5:5: health.network.key_file is missing (peers are told from strangers by it)"]),
+    "peers": (GOOD + "health: {network: {key_file: k, node: me, peers: [a, a=h, me=h, a=g, 'b=h:99999']}}\n", [
+        "f:3:51: health.network.peers[0] must be NAME=ADDRESS or NAME=ADDRESS:PORT, not 'a' (for example node-2=10.0.0.2:8742)",
+        "f:3:59: health.network.peers[2]: the name 'me' is taken (names tell nodes apart)",
+        "f:3:65: health.network.peers[3]: the name 'a' is taken", "f:3:70: health.network.peers[4] must be NAME=ADDRESS"]),
     "observability": (GOOD + "observability:\n  prometheus: true\n", ["f:3:1: observability is not in this release"]),
     "engine": (managed("replicas: 1").replace("llama-cpp", "vllm"), ["models[0].engine: vllm is not in this release (known: external, llama-cpp)"]),
 }

@@ -1,0 +1,174 @@
+"""What the agent of a node costs: CPU and memory of its process and all its readers' children, as the controller starts it.
+
+`python benchmarks/health_agent.py [--seconds 150] [--engines 2]` starts an agent on this machine as `freehold up` does, lets
+it watch the disk of --volume and some fake engines under steady work, and measures by /proc from 20 s after the start.
+Bars: under 1 % of one core and under 60 MB (PSS: what is shared with other processes counts in part; RSS is shown beside).
+Exit code: 0 within both bars, 3 not, 1 it could not be measured.
+"""
+
+import argparse
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from freehold.health.agent_link import AgentLink
+from freehold.health.agent_wire import EngineTarget, HealthSettings
+from freehold.health.snapshot import HealthSnapshot
+from freehold.testing.fake_engine_adapter import FAKE_ENGINE
+
+CPU_PERCENT_MOST = 1.0
+MEMORY_MB_MOST = 60.0
+WARM_UP_S = 20.0
+"""Imports, the probe file of 64 MiB and the kernel log's past are paid once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    name: str
+    cpu_s: float
+    pss_mb: float
+    rss_mb: float
+
+
+def costs(pid: int) -> dict[int, Cost]:
+    """Return what each process of an agent has cost so far, those that it has waited for included in its own."""
+    found: dict[int, Cost] = {}
+    with suppress(psutil.Error):
+        agent = psutil.Process(pid)
+        for process in [agent, *agent.children(recursive=True)]:
+            with suppress(psutil.Error):
+                times, memory = process.cpu_times(), process.memory_full_info()
+                found[process.pid] = Cost(
+                    name=" ".join(process.cmdline())[:60] if process.pid != pid else "agent",
+                    cpu_s=times.user + times.system + times.children_user + times.children_system,
+                    pss_mb=memory.pss / 1e6,
+                    rss_mb=memory.rss / 1e6,
+                )
+    return found
+
+
+@contextmanager
+def fake_engine() -> Iterator[EngineTarget]:
+    """Give a fake engine with one endless request under way."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "freehold.testing.fake_engine",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    with subprocess.Popen([*command, "--model", "m"], start_new_session=True) as process:
+        try:
+            yield EngineTarget(
+                replica=f"fake-{port}",
+                engine="llama-cpp",
+                model="m",
+                url=f"http://127.0.0.1:{port}",
+                pid=process.pid,
+            )
+        finally:
+            process.kill()
+
+
+async def keep_busy(target: EngineTarget) -> None:
+    """Keep one streamed request under way."""
+    body = json.dumps({"model": "m", "prompt": "hi", "max_tokens": 2000, "stream": True}).encode()
+
+    def ask() -> None:
+        request = urllib.request.Request(f"{target.url}/v1/completions", body)
+        with suppress(OSError), urllib.request.urlopen(request, timeout=60) as answer:
+            answer.read()
+
+    while True:
+        await asyncio.to_thread(ask)
+        await asyncio.sleep(0.2)
+
+
+async def measure(targets: Sequence[EngineTarget], volume: Path, seconds: float) -> dict[str, object]:
+    told: list[HealthSnapshot] = []
+    with tempfile.TemporaryDirectory() as state:
+        settings = HealthSettings(state_dir=state, log_path=f"{state}/health.log", volumes=(str(volume),))
+        link = AgentLink(settings, stderr_path=Path(state) / "stderr", on_snapshot=told.append)
+        link.tell(targets)
+        running = asyncio.create_task(link.run())
+        work = [asyncio.create_task(keep_busy(target)) for target in targets]
+        await asyncio.sleep(WARM_UP_S)
+        assert link.pid is not None, (Path(state) / "stderr").read_text()
+        before, began_s = costs(link.pid), asyncio.get_running_loop().time()
+        most: dict[int, Cost] = {}
+        while (waited_s := asyncio.get_running_loop().time() - began_s) < seconds:
+            await asyncio.sleep(5)
+            most = max(most, costs(link.pid), key=lambda found: sum(c.pss_mb for c in found.values()))
+        after = costs(link.pid)
+        waited_s = asyncio.get_running_loop().time() - began_s
+        for task in work:
+            task.cancel()
+        link.stop()
+        await running
+        log = (Path(state) / "health.log").read_text()
+    return _result(before, after, most, waited_s) | {
+        "snapshots": len(told),
+        "findings": len(told[-1].findings) if told else 0,
+        "verdict": told[-1].verdict if told else "none",
+        "bugs": log.count("mistake of our own"),
+    }
+
+
+def _result(
+    before: dict[int, Cost], after: dict[int, Cost], most: dict[int, Cost], waited_s: float
+) -> dict[str, object]:
+    used = {pid: cost.cpu_s - (before[pid].cpu_s if pid in before else 0.0) for pid, cost in after.items()}
+    rows = [
+        {
+            "process": cost.name,
+            "cpu_percent": round(100 * used[pid] / waited_s, 3),
+            "pss_mb": round(cost.pss_mb, 1),
+            "rss_mb": round(cost.rss_mb, 1),
+        }
+        for pid, cost in after.items()
+    ]
+    return {
+        "seconds": round(waited_s, 1),
+        "cpu_percent": round(100 * sum(used.values()) / waited_s, 3),
+        "pss_mb_most": round(sum(cost.pss_mb for cost in most.values()), 1),
+        "rss_mb_most": round(sum(cost.rss_mb for cost in most.values()), 1),
+        "processes": rows,
+        "load": psutil.getloadavg()[0],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=150.0)
+    parser.add_argument("--engines", type=int, default=2)
+    parser.add_argument("--volume", type=Path, default=Path.cwd())
+    args = parser.parse_args()
+    assert FAKE_ENGINE.metrics_path == "/metrics"
+    with ExitStack() as stack:
+        targets = [stack.enter_context(fake_engine()) for _ in range(args.engines)]
+        result = asyncio.run(measure(targets, args.volume, args.seconds))
+    print(json.dumps(result, indent=1, default=str))
+    if not result["findings"] or result["bugs"]:
+        return 1
+    good = float(str(result["cpu_percent"])) < CPU_PERCENT_MOST
+    good &= float(str(result["pss_mb_most"])) < MEMORY_MB_MOST
+    return 0 if good else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
