@@ -34,6 +34,8 @@ WARM_UP_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
+    """What one process has cost so far."""
+
     name: str
     cpu_s: float
     pss_mb: float

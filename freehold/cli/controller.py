@@ -19,6 +19,8 @@ import msgspec
 from freehold.cli.config import Config, keys_path_for
 from freehold.cli.reloading import Levers, Reloader
 from freehold.cli.report import GatewayStatus, StackStatus, told
+from freehold.cli.watching import NAME as AGENT
+from freehold.cli.watching import NodeWatch
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
@@ -194,6 +196,9 @@ class Controller:
             fleet_settings(prepared),
             on_snapshot=self._on_snapshot,
         )
+        self._watch = NodeWatch(
+            prepared.config, state, fleet=self._fleet, gateway=self._link, on_start=self._keeper.record
+        )
         self._reloader = Reloader(
             prepared,
             self._fleet,
@@ -257,6 +262,7 @@ class Controller:
             self._keeper.start()
             fleet = asyncio.create_task(self._fleet.run())
             gateway = asyncio.create_task(self._link.run())
+            watch = asyncio.create_task(self._watch.run())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({fleet, gateway, stopping}, return_when=asyncio.FIRST_COMPLETED)
             self._stopping.set()
@@ -264,10 +270,12 @@ class Controller:
             await gateway
             # The gateway has ended, so no request runs any more: the engines need no drain of their own.
             self._fleet.request_stop(drained=True)
+            self._watch.stop()
             await fleet
+            await watch
             # Whoever asked for the stop on the control socket hears its end before the socket goes.
             await asyncio.sleep(0)
-            for name in self._link.names:
+            for name in (*self._link.names, AGENT):
                 self._keeper.record(name, None)
             await asyncio.to_thread(self._keeper.close)
         if not await asyncio.to_thread(self._books.stop, _LAST_DRAIN_S):
@@ -330,6 +338,8 @@ class Controller:
         operation = request.get("op")
         if operation == "status":
             yield msgspec.to_builtins(self.status())
+        elif operation == "health":
+            yield {"snapshot": msgspec.to_builtins(self._watch.link.snapshot)}
         elif operation == "stop":
             self.stop()
             if request.get("now"):

@@ -100,6 +100,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[ReplicaStatus, ...] = ()
 
 
+class EndpointLoad(msgspec.Struct, frozen=True):
+    """What the gateway has under way at one endpoint."""
+
+    requests: int
+    bytes: int
+    """Of these requests' answers, brought so far: moves while any of them gets on, and falls when one ends."""
+
+
 class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway tells its parent, about once a second."""
 
@@ -113,5 +121,7 @@ class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     log_dropped_total: int = 0
     settings_generation: int = 0
     """Which configuration its settings come from."""
+    loads: dict[str, EndpointLoad] = {}
+    """By endpoint id; one without requests is left out."""
     ejected: tuple[str, ...] = ()
     """Endpoints that it leaves alone for a while, or gives one request at a time to see whether they are well again."""

@@ -5,6 +5,7 @@ when asking again can give a new answer although nothing has happened. It knows 
 in) and no process; what an exit code means is the engine file's word, carried in the view.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 from freehold.core.events import ReplicaState as State
@@ -27,6 +28,8 @@ from freehold.fleet.state import After, FleetView, Process, Replica
 NEVER_S = float("inf")
 # Doubling stops mattering long before: 0.5 s * 2**30 is 17 years, and floats must not overflow.
 _EXPONENT_MAX = 30
+_STALLED_GRACE_S = 1.0
+"""From SIGTERM to SIGKILL of an engine that hangs, seconds. Source: our own choice: llama.cpp ends in 0.2 s where it still can."""
 
 
 class Dice(Protocol):
@@ -157,6 +160,8 @@ def backoff_s(settings: FleetSettings, failures: int, rng: Dice) -> float:
 def _live_due_s(view: FleetView, replica: Replica, process: Process) -> float:
     if replica.state is State.STOPPING:
         return _reaping_due_s(view, process)
+    if replica.stalled:
+        return -NEVER_S
     if replica.state is State.DRAINING:
         return min(_drained_s(view, replica), _meter_due_s(replica))
     if replica.after is not After.COUNT:
@@ -170,6 +175,11 @@ def _live_due_s(view: FleetView, replica: Replica, process: Process) -> float:
 def _live_order(view: FleetView, replica: Replica, process: Process, now_s: float) -> Action:
     if replica.state in {State.STOPPING, State.CRASH_LOOP}:
         return _reaping_order(replica, process)
+    if replica.stalled:
+        # It takes nothing in, so there is nothing to drain, and a process that is stopped does not hear SIGTERM either.
+        return replace(
+            _terminate(view, replica, blame=f"it hung: {replica.stalled}"), grace_s=_STALLED_GRACE_S
+        )
     if replica.state is State.DRAINING and now_s >= _drained_s(view, replica):
         return _terminate(view, replica)
     if replica.state is State.STARTING:
@@ -189,7 +199,7 @@ def _starting_order(view: FleetView, replica: Replica, process: Process, now_s: 
     return Ask(id=replica.id, incarnation=replica.incarnation)
 
 
-def _terminate(view: FleetView, replica: Replica, *, blame: str = "") -> Action:
+def _terminate(view: FleetView, replica: Replica, *, blame: str = "") -> Terminate:
     grace_s = 0.0 if view.hurry else view.settings.stop_grace_s
     return Terminate(id=replica.id, incarnation=replica.incarnation, grace_s=grace_s, blame=blame)
 

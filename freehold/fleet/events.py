@@ -67,6 +67,13 @@ class Measured(About):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled(About):
+    """Somebody who watches it has seen, for long enough, that it has work and does nothing; `reason` in a few words."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked:
     """Everything is to end."""
 
@@ -183,7 +190,18 @@ class Settle(About):
     """Nothing runs and nothing is to run: STOPPED."""
 
 
-Fact = Started | Ending | Exited | Answered | Unanswered | Measured | StopAsked | RestartAsked | ChangeAsked
+Fact = (
+    Started
+    | Ending
+    | Exited
+    | Answered
+    | Unanswered
+    | Measured
+    | Stalled
+    | StopAsked
+    | RestartAsked
+    | ChangeAsked
+)
 Move = Add | Leave | Forget
 Action = Launch | Ask | Measure | Cordon | Terminate | Kill | Abandon | Schedule | GiveUp | Settle
 Event = Fact | Move | Action

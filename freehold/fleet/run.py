@@ -37,6 +37,7 @@ from freehold.fleet.events import (
     Move,
     RestartAsked,
     Schedule,
+    Stalled,
     Started,
     StopAsked,
     Terminate,
@@ -158,6 +159,19 @@ class Fleet:
         if not self._post(RestartAsked(id=replica_id)):
             return Problem(where="restart", message="too many wishes are waiting", hint="try again")
         return None
+
+    def stalled(self, replica_id: str, *, pid: int, reason: str) -> bool:
+        """Begin to replace the process `pid` of a replica that hangs; False: it is not that one any more, or is ending.
+
+        Whoever calls has watched it for long enough: an engine that is busy must never be named here.
+        """
+        replica = self._view.find(replica_id)
+        if replica is None or replica.process is None or replica.process.pid != pid or replica.stalled:
+            return False
+        if replica.state not in {ReplicaState.READY, ReplicaState.DRAINING}:
+            return False
+        _log.error("engine hangs", replica=replica_id, pid=pid, reason=reason)
+        return self._post(Stalled(id=replica_id, incarnation=replica.incarnation, reason=reason))
 
     def change(self, plans: Sequence[ReplicaPlan], settings: FleetSettings) -> bool:
         """Begin to go over to other replicas, those that serve last (`rollout`); False: too many wishes are waiting.

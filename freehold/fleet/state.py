@@ -34,6 +34,7 @@ from freehold.fleet.events import (
     RestartAsked,
     Schedule,
     Settle,
+    Stalled,
     Started,
     StopAsked,
     Terminate,
@@ -125,6 +126,8 @@ class Replica:
     meter: Meter = field(default_factory=Meter)
     capacity: Capacity | None = None
     """What an external server told of itself; None: it has not yet."""
+    stalled: str = ""
+    """Why its present process is to be ended though it lives; empty: it is not."""
     reason: str = ""
     hint: str = ""
 
@@ -247,6 +250,7 @@ def _(event: Launch, replica: Replica, _settings: FleetSettings, now_s: float) -
         misses=0,
         due_s=None,
         meter=Meter(),
+        stalled="",
         reason="loading",
         hint="",
     )
@@ -436,6 +440,12 @@ def _(event: Measured, replica: Replica, settings: FleetSettings, now_s: float) 
         readings=_readings(replica.meter.readings, event.tokens_total, settings.rate_window_s, now_s),
     )
     return replace(replica, meter=meter)
+
+
+@_change.register
+def _(event: Stalled, replica: Replica, _settings: FleetSettings, _now_s: float) -> Replica:
+    serves = replica.managed and replica.state in {State.READY, State.DRAINING}
+    return replace(replica, stalled=event.reason) if serves and replica.process is not None else replica
 
 
 def _readings(

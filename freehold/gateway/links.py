@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.core.events import GatewayStats, Snapshot
+from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
 from freehold.gateway.board import Board
 from freehold.gateway.budget_file import gather, part_path, spread
 from freehold.gateway.link import SILENT_S, GatewayLink
@@ -161,5 +161,15 @@ def _together(told: list[GatewayStats]) -> GatewayStats:
         draining=any(stats.draining for stats in told),
         log_dropped_total=sum(stats.log_dropped_total for stats in told),
         settings_generation=min(stats.settings_generation for stats in told),
+        loads=_loads(told),
         ejected=tuple(dict.fromkeys(name for stats in told for name in stats.ejected)),
     )
+
+
+def _loads(told: list[GatewayStats]) -> dict[str, EndpointLoad]:
+    found: dict[str, EndpointLoad] = {}
+    for stats in told:
+        for name, load in stats.loads.items():
+            before = found.get(name, EndpointLoad(0, 0))
+            found[name] = EndpointLoad(before.requests + load.requests, before.bytes + load.bytes)
+    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from freehold.core.clock import wall_s
-from freehold.core.events import GatewayStats, Snapshot
+from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
 from freehold.gateway import answers, meter, refuse
 from freehold.gateway.access import AccessLog
 from freehold.gateway.body import read_body
@@ -137,8 +137,21 @@ class Gateway:
             draining=self.draining,
             log_dropped_total=self.log_dropped(),
             settings_generation=self.settings.generation,
+            loads=self._loads(),
             ejected=tuple(target.id for target in self.directory.targets() if target.standing.until_s),
         )
+
+    def _loads(self) -> dict[str, EndpointLoad]:
+        """Return what is under way at each endpoint, and how much of it has come."""
+        requests: dict[str, int] = {}
+        brought: dict[str, int] = {}
+        for connection in self.connections:
+            exchange = connection.exchange
+            if exchange is not None and exchange.target is not None:
+                name = exchange.target.id
+                requests[name] = requests.get(name, 0) + 1
+                brought[name] = brought.get(name, 0) + exchange.answer_bytes
+        return {name: EndpointLoad(count, brought[name]) for name, count in requests.items()}
 
     @property
     def in_flight(self) -> int:

@@ -35,7 +35,9 @@ AGAIN_S_MIN, AGAIN_S_MAX = 1.0, 60.0
 STEADY_S = 300.0
 """An agent that ran this long starts the pause anew. Source: our own choice."""
 END_S = 7.0
-"""How long its end may take: its own limit (`agent.END_S`) and some."""
+"""How long its end may take before it is killed: its own limit (`agent.END_S`) and some."""
+KILLED_S = 2.0
+"""How long a killed one may take: only a wait in the kernel lasts longer. Source: our own choice."""
 _OVERSLEPT_S = 3.0  # A look each second that comes this late was held up here, not there.
 STUCK_MOST = 2
 """Agents that do not die and are left behind, before no other is started. Source: docs/decisions/0011-health.md."""
@@ -110,11 +112,14 @@ class AgentLink:
             return
         await self._start()
         watch = asyncio.create_task(self._watch())
+        listening = asyncio.create_task(self._listen())
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await self._listen()
+            await asyncio.wait({watch, listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            watch.cancel()
             await self._end()
+            for task in (watch, listening, stopping):
+                task.cancel()
 
     async def _start(self) -> None:
         with self._stderr() as stderr:
@@ -162,25 +167,21 @@ class AgentLink:
             await asyncio.sleep(min(1.0, self._silent_s / 4))
         self._log.error("agent_silent", silent_s=self._silent_s, pid=self.pid)
         self._signal(signal.SIGKILL)
-        await asyncio.sleep(END_S)
-        if self._process is not None and self._process.stdout is not None:
-            self._process.stdout.feed_eof()  # it hangs in the kernel: its pipe will not close
 
     async def _end(self) -> None:
-        """Wait for the process whose line has closed; one that lingers is killed, one that does not die is left behind."""
+        """End the process in order, else kill it; one that does not die of that is left behind."""
         process = self._process
         assert process is not None
         if process.stdin is not None:
             process.stdin.close()
-        for number in (None, signal.SIGKILL):
-            if number is not None:
-                self._signal(number)
+        for grace_s in (END_S, KILLED_S):
             try:
-                async with asyncio.timeout(END_S):
+                async with asyncio.timeout(grace_s):
                     await process.wait()
             except TimeoutError:
-                continue
-            return
+                self._signal(signal.SIGKILL)
+            else:
+                return
         self._stuck.append(process)
 
     def _say(self, order: Order) -> None:

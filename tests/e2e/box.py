@@ -65,6 +65,8 @@ class Box:
             MARK: self.mark,
             "FREEHOLD_STATE_DIR": str(self.home / "state"),
             "XDG_STATE_HOME": str(self.home),
+            # The probe file of 64 MiB is for tests of the disk; one that wants it says so.
+            "FREEHOLD_HEALTH__STORAGE__PATH": "off",
             **self.env,
         }
         for name, text in FAKE_PLUGIN.items():

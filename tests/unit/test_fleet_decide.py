@@ -22,6 +22,7 @@ from freehold.fleet.events import (
     RestartAsked,
     Schedule,
     Settle,
+    Stalled,
     Started,
     StopAsked,
     Terminate,
@@ -294,3 +295,40 @@ def test_an_external_endpoint_is_asked_and_never_started() -> None:
     assert story.replica.state is State.READY
     assert kinds(story.orders(StopAsked())) == [Cordon, Settle]
     assert all_stopped(story.view)
+
+
+def test_an_engine_that_hangs_is_ended_at_once_and_started_again_as_after_a_failure() -> None:
+    story = Story()
+    story.become_ready()
+    incarnation = story.replica.incarnation
+    stalled = Stalled(id="m-0", incarnation=incarnation, reason="1 request under way, nothing moves")
+    (order,) = story.orders(stalled)
+    assert order == Terminate(
+        id="m-0", incarnation=incarnation, grace_s=1.0, blame="it hung: 1 request under way, nothing moves"
+    )
+    assert story.replica.state is State.STOPPING
+    story.exit(ExitCause(kind=ExitKind.KILLED, summary="killed"))
+    assert story.replica.state is State.BACKOFF
+    assert story.replica.reason == "it hung: 1 request under way, nothing moves"
+    launches = [order for order in story.wait() if isinstance(order, Launch)]
+    assert [order.incarnation for order in launches] == [incarnation + 1]
+    assert story.replica.stalled == ""
+
+
+def test_a_hang_of_a_process_before_or_of_one_that_does_not_serve_changes_nothing() -> None:
+    story = Story()
+    story.orders()
+    story.start()
+    assert story.orders(Stalled(id="m-0", incarnation=1, reason="x")) == []  # it is loading
+    story.answer()
+    assert story.replica.state is State.READY
+    assert story.orders(Stalled(id="m-0", incarnation=0, reason="x")) == []
+    assert story.replica.stalled == ""
+
+
+def test_an_engine_of_others_is_never_ended_for_hanging() -> None:
+    story = Story(managed=False)
+    story.orders()
+    story.answer()
+    story.orders(Stalled(id="m-0", incarnation=story.replica.incarnation, reason="x"))
+    assert story.replica.stalled == ""

@@ -1,0 +1,157 @@
+"""The controller's agent: what it is told to watch, which engines there are, and what the fleet is told of those that hang.
+
+The agent sees and the fleet acts; this passes words between them. Only an engine that has been stalled for a while, by the same
+process, is named to the fleet; one that is busy never is.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from freehold.cli.config import Config
+from freehold.core.clock import wall_s
+from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snapshot
+from freehold.core.findings import Finding, Verdict
+from freehold.fleet.run import Fleet
+from freehold.fleet.state_dir import StateDir
+from freehold.gateway.links import GatewayLinks
+from freehold.health.agent_link import AgentLink
+from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
+from freehold.health.snapshot import HealthSnapshot
+from freehold.spec.shapes import parse_listen, parse_peer
+from freehold.weights.store import store_root
+
+NAME = "agent"
+"""What it is called in records and logs."""
+LOG_NAME = "health.log"
+TELL_S = 1.0
+"""Between two looks at what the agent should know of the engines. Source: the gateway's own pace of figures."""
+RESTART_S = 30.0
+"""How long an engine must have been stalled before it is replaced. Source: our own choice: the gateway has turned to other
+replicas by then, and a person who stopped it for a moment has let go."""
+_EXITED = frozenset({ReplicaState.BACKOFF, ReplicaState.CRASH_LOOP})
+
+
+def health_settings(
+    config: Config, *, state_path: Path | None = None, log_path: Path | None = None
+) -> HealthSettings:
+    """Return what an agent of this configuration watches; without a state folder it writes no snapshot."""
+    spec = config.spec.health
+    network = spec.network
+    peers = tuple(found for text in network.peers if (found := parse_peer(text)) is not None)
+    listen = parse_listen(network.listen)
+    mesh = None
+    if peers and listen is not None:
+        mesh = MeshOptions(
+            peers=tuple(MeshNode(name=peer.name, host=peer.host, port=peer.port) for peer in peers),
+            key_path=str(config.base_dir / Path(network.key_file).expanduser()),
+            host=listen.host,
+            port=listen.port,
+        )
+    return HealthSettings(
+        node=network.node,
+        state_dir=str(state_path or ""),
+        log_path=str(log_path or ""),
+        volumes=watched_folders(spec.storage.path),
+        gpu=spec.gpu,
+        mesh=mesh,
+    )
+
+
+def watched_folders(path: str) -> tuple[str, ...]:
+    """Return the folders whose disks are watched, by `health.storage.path`."""
+    if path == "off":
+        return ()
+    return (str(store_root(os.environ)) if path == "auto" else path,)
+
+
+def targets(snapshot: Snapshot, loads: Mapping[str, EndpointLoad] | None) -> tuple[EngineTarget, ...]:
+    """Return what an agent must know of each replica; `loads` None: the gateway has not spoken yet."""
+    endpoints = {endpoint.id: endpoint for endpoint in snapshot.endpoints}
+    stall_s = {model.name: model.stall_s for model in snapshot.models}
+    found = []
+    for replica in snapshot.replicas:
+        endpoint = endpoints.get(replica.id)
+        load = None if loads is None else loads.get(replica.id, EndpointLoad(0, 0))
+        found.append(
+            EngineTarget(
+                replica=replica.id,
+                engine=replica.engine,
+                model=(endpoint.upstream_model if endpoint else "") or replica.model,
+                url=endpoint.url if endpoint else "",
+                pid=replica.pid or 0,
+                state=replica.state,
+                key=endpoint.api_key if endpoint else "",
+                running=load.requests if load else None,
+                progress=load.bytes if load else None,
+                exit_text=replica.reason if replica.state in _EXITED else "",
+                stall_s=stall_s.get(replica.model, 0.0),
+            )
+        )
+    return tuple(found)
+
+
+def hanging(
+    snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus], now_s: float
+) -> list[tuple[ReplicaStatus, Finding]]:
+    """Return the replicas whose present process has been stalled for long enough to be replaced."""
+    stalled = {
+        each.finding.component: each
+        for each in snapshot.findings
+        if each.finding.probe == "engine_progress"
+        and each.finding.reason == "stalled"
+        and each.finding.verdict is Verdict.UNHEALTHY
+        and now_s - each.since_s >= RESTART_S
+    }
+    found = []
+    for replica in replicas:
+        believed = stalled.get(f"engine:{replica.id}")
+        started_s = replica.started_wall_s
+        if believed is not None and started_s is not None and believed.since_s > started_s:
+            found.append((replica, believed.finding))
+    return found
+
+
+class NodeWatch:
+    """The agent of one stack's node."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: StateDir,
+        *,
+        fleet: Fleet,
+        gateway: GatewayLinks,
+        on_start: Callable[[str, int], object],
+    ) -> None:
+        self._fleet, self._gateway = fleet, gateway
+        settings = health_settings(config, state_path=state.path, log_path=state.logs / LOG_NAME)
+        self.link = AgentLink(
+            settings,
+            stderr_path=state.logs / "health.stderr.log",
+            on_snapshot=self._heard,
+            on_start=lambda pid: on_start(NAME, pid),
+        )
+
+    async def run(self) -> None:
+        """Keep the agent running and told until `stop`."""
+        telling = asyncio.create_task(self._tell())
+        try:
+            await self.link.run()
+        finally:
+            telling.cancel()
+
+    def stop(self) -> None:
+        """Let the agent end."""
+        self.link.stop()
+
+    async def _tell(self) -> None:
+        while True:
+            stats = self._gateway.stats
+            self.link.tell(targets(self._fleet.snapshot, None if stats is None else stats.loads))
+            await asyncio.sleep(TELL_S)
+
+    def _heard(self, snapshot: HealthSnapshot) -> None:
+        for replica, finding in hanging(snapshot, self._fleet.statuses(), wall_s()):
+            self._fleet.stalled(replica.id, pid=replica.pid or 0, reason=finding.message)

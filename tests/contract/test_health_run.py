@@ -1,0 +1,238 @@
+"""The runner with real sources: one that hangs, fails or comes late costs its own part alone, and a recording replays."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freehold.core.findings import Finding, Verdict
+from freehold.health.base import Expected, Probe
+from freehold.health.readers.disk_reader import DiskOptions, DiskReader
+from freehold.health.readers.process_group import ProcessGroup
+from freehold.health.registry import all_probes
+from freehold.health.run import Runner, Source, World
+from freehold.health.snapshot import HealthSnapshot
+from freehold.health.view import Gpus, Host, State, View
+from freehold.testing.healthy_node import healthy_views
+from waiting import until, wait_until
+
+FAST = World(tick_s=0.05)
+
+
+async def nothing() -> None:
+    """Nothing to close."""
+
+
+def source(part: Any, read: Any, **more: Any) -> Source:
+    return Source(
+        **{
+            "name": part,
+            "part": part,
+            "read": read,
+            "close": nothing,
+            "period_s": 0.05,
+            "deadline_s": 0.2,
+            **more,
+        }
+    )
+
+
+def judge(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+    read = views[-1].host is not None
+    verdict = Verdict.HEALTHY if read else Verdict.UNKNOWN
+    return [Finding(probe="one", component="host", verdict=verdict, reason="ok", message="m")]
+
+
+def judge_gpus(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+    gpus = views[-1].gpus
+    bad = gpus is None or gpus.state is not State.OK
+    verdict = Verdict.UNHEALTHY if bad else Verdict.HEALTHY
+    return [Finding(probe="two", component="driver", verdict=verdict, reason="hung", message="m")]
+
+
+ONE = Probe(
+    name="one", summary="s", reads=("host",), window_s=60, reasons={"ok": ""}, thresholds=(), check=judge
+)
+TWO = replace(ONE, name="two", reads=("gpus",), check=judge_gpus)
+
+
+async def host() -> Host:
+    return Host()
+
+
+def verdicts(snapshot: HealthSnapshot) -> dict[str, Verdict]:
+    return {each.finding.probe: each.finding.verdict for each in snapshot.findings}
+
+
+async def running(runner: Runner, condition: Any, timeout_s: float = 10.0) -> None:
+    task = asyncio.create_task(runner.run())
+    try:
+        await until(condition, timeout_s=timeout_s)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def test_a_source_that_hangs_is_told_and_stops_no_other() -> None:
+    hanging = 0
+
+    async def hang() -> Gpus:
+        nonlocal hanging
+        hanging += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.Event().wait()  # it does not even let itself be cancelled
+        return Gpus()
+
+    async def main() -> HealthSnapshot:
+        late = Gpus(state=State.HUNG)
+        runner = Runner(
+            [source("host", host), source("gpus", hang, late=late)],
+            {"one": ONE, "two": TWO},
+            node="n",
+            world=FAST,
+        )
+        await running(
+            runner,
+            lambda: (
+                verdicts(runner.snapshot) == {"one": Verdict.HEALTHY, "two": Verdict.UNHEALTHY}
+                and {r.name: r.state for r in runner.snapshot.readers} == {"host": "ok", "gpus": "late"}
+            ),
+        )
+        return runner.snapshot
+
+    snapshot = asyncio.run(main())
+    assert snapshot.verdict is Verdict.UNHEALTHY
+    assert hanging == 1  # no second question while the first has no answer
+
+
+def test_a_source_and_a_probe_that_fail_are_counted_and_cost_themselves_alone() -> None:
+    async def fail() -> Gpus:
+        raise RuntimeError("ours")
+
+    def broken(_views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+        raise KeyError("ours")
+
+    async def main() -> Runner:
+        probes = {"one": ONE, "broken": replace(ONE, name="broken", check=broken)}
+        runner = Runner([source("host", host), source("gpus", fail)], probes, node="n", world=FAST)
+        await running(runner, lambda: verdicts(runner.snapshot) == {"one": Verdict.HEALTHY})
+        return runner
+
+    runner = asyncio.run(main())
+    text = runner.meters.text().decode()
+    assert 'freehold_bugs_total{where="health.reader"}' in text
+    assert 'freehold_bugs_total{where="health.probe"}' in text
+    assert {r.name: r.state for r in runner.snapshot.readers} == {"host": "ok", "gpus": "failed"}
+
+
+def test_what_is_not_read_any_more_becomes_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freehold.health.run.PERIOD_S", 0.2)
+    reads = 0
+
+    async def once() -> Host:
+        nonlocal reads
+        reads += 1
+        if reads > 3:
+            await asyncio.Event().wait()
+        return Host()
+
+    async def main() -> Finding:
+        runner = Runner([source("host", once)], {"one": ONE}, node="n", world=FAST)
+        await running(runner, lambda: verdicts(runner.snapshot).get("one") is Verdict.UNKNOWN)
+        return runner.snapshot.findings[0].finding
+
+    assert asyncio.run(main()).reason == "stale"
+
+
+def test_an_interrupted_runner_closes_its_sources_also_behind_one_that_does_not() -> None:
+    closed = []
+
+    async def stuck() -> None:
+        await asyncio.Event().wait()
+
+    async def close() -> None:
+        closed.append(True)
+
+    async def main() -> None:
+        first = source("gpus", host, close=stuck, deadline_s=0.1)
+        runner = Runner([first, source("host", host, close=close)], {"one": ONE}, node="n", world=FAST)
+        await running(runner, lambda: bool(runner.snapshot.findings))
+
+    asyncio.run(main())
+    assert closed == [True]
+
+
+def test_the_healthy_node_is_healthy_through_the_runner() -> None:
+    """All probes on all parts of a healthy node, as the live agent would see them."""
+    views = healthy_views(2)
+
+    async def main() -> HealthSnapshot:
+        parts = ("gpus", "kernel", "volumes", "network", "engines", "host")
+        position = 0
+
+        def reading(part: str) -> Any:
+            async def read() -> Any:
+                return getattr(views[min(position, len(views) - 1)], part)
+
+            return read
+
+        runner = Runner([source(part, reading(part)) for part in parts], all_probes(), node="n", world=FAST)
+        await running(runner, lambda: len(verdicts(runner.snapshot)) == len(all_probes()), timeout_s=30)
+        return runner.snapshot
+
+    snapshot = asyncio.run(main())
+    bad = [b.finding for b in snapshot.findings if b.finding.verdict in (Verdict.UNHEALTHY, Verdict.DEGRADED)]
+    assert not bad, bad
+
+
+def test_a_disk_child_that_is_killed_comes_back_and_the_others_go_on(tmp_path: Path) -> None:
+    reader = DiskReader(str(tmp_path), DiskOptions(size_bytes=1 << 20, interval_s=0.05, smart=False))
+
+    async def volumes() -> Any:
+        return (reader.read(),)
+
+    async def main() -> None:
+        runner = Runner(
+            [source("host", host), source("volumes", volumes)], {"one": ONE}, node="n", world=FAST
+        )
+        task = asyncio.create_task(runner.run())
+        await until(lambda: reader.pids, timeout_s=10)
+        (pid,) = reader.pids
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: reader.pids and reader.pids != (pid,), timeout_s=30)
+        assert verdicts(runner.snapshot) == {"one": Verdict.HEALTHY}
+        task.cancel()
+        await asyncio.wait({task})
+        reader.close()
+
+    asyncio.run(main())
+
+
+def test_a_process_group_is_read_with_its_workers() -> None:
+    code = (
+        "import subprocess, sys, time; "
+        "p = subprocess.Popen([sys.executable, '-c', 'while True: pass']); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
+        try:
+            wait_until(lambda: len(ProcessGroup(process.pid)._found()) > 1, timeout_s=10)
+            group = ProcessGroup(process.pid)
+            before = group.read(threads=True)[1] or 0.0
+            wait_until(
+                lambda: (group.read()[1] or 0.0) > before + 0.05, timeout_s=20, what="the worker's CPU time"
+            )
+            assert group.read(threads=True)[0] in "RS"
+            os.killpg(process.pid, signal.SIGSTOP)
+            wait_until(lambda: group.read()[0] == "T", timeout_s=5, what="state T")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert ProcessGroup(process.pid).read() == ("X", None)

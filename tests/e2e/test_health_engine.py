@@ -1,0 +1,168 @@
+"""Hung engines are found and busy ones are left alone: on a whole stack, with the fake engine's faults and the real model."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from e2e.box import Box, Stack, http
+from freehold.core.findings import Finding
+from freehold.health.snapshot import FILE_NAME, HealthSnapshot, read_file
+from waiting import wait_until
+
+FOUND_S = 15.0
+"""The bar on a hung engine."""
+EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
+pytestmark = pytest.mark.timeout(240)
+
+
+def snapshot(box: Box) -> HealthSnapshot | None:
+    return read_file(Path(box.env["FREEHOLD_STATE_DIR"]))
+
+
+def engine(box: Box, replica: str) -> Finding | None:
+    told = snapshot(box)
+    found = (each.finding for each in (told.findings if told else ()))
+    return next(
+        (f for f in found if f.probe == "engine_progress" and f.component == f"engine:{replica}"), None
+    )
+
+
+def reason(box: Box, replica: str) -> str:
+    finding = engine(box, replica)
+    return finding.reason if finding else ""
+
+
+def until_reason(box: Box, replica: str, *wanted: str, timeout_s: float = 30.0) -> float:
+    """Wait for one of the reasons; return how long it took."""
+    began_s = time.monotonic()
+    what = f"{replica} to be {' or '.join(wanted)}"
+    wait_until(lambda: reason(box, replica) in wanted, timeout_s=timeout_s, what=what)
+    return time.monotonic() - began_s
+
+
+@contextmanager
+def asking(stack: Stack, model: str, **body: Any) -> Iterator[None]:
+    """Keep one request under way, whatever becomes of it, and the next as soon as it has ended."""
+    over = threading.Event()
+    whole = {"model": model, "prompt": "Once upon a time", "max_tokens": 400, "stream": True, **body}
+
+    def ask() -> None:
+        while not over.is_set():
+            with (
+                suppress(httpx2.HTTPError),
+                http(200) as client,
+                client.stream("POST", f"{stack.url}/v1/completions", json=whole) as answer,
+            ):
+                for _ in answer.iter_bytes():
+                    if over.is_set():
+                        return
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def agent_of(stack: Stack) -> psutil.Process:
+    children = psutil.Process(stack.process.pid).children()
+    return next(child for child in children if "freehold.health.agent" in " ".join(child.cmdline()))
+
+
+def test_a_stopped_engine_is_found_within_15_s_and_the_fleet_replaces_it(box: Box) -> None:
+    box.fake_config(replicas=2, answer_tokens=100000, tokens_per_s=20)
+    with box.foreground() as stack, asking(stack, "fake", max_tokens=100000):
+        wait_until(
+            lambda: "progressing" in {reason(box, f"fake-{n}") for n in range(2)}, timeout_s=30, what="work"
+        )
+        replica = next(f"fake-{n}" for n in range(2) if reason(box, f"fake-{n}") == "progressing")
+        pid = {each["id"]: each["pid"] for each in stack.replicas()}[replica]
+        os.kill(pid, signal.SIGSTOP)
+        assert until_reason(box, replica, "stalled") < FOUND_S
+        finding = engine(box, replica)
+        assert finding is not None
+        assert "state T" in finding.message
+        wait_until(
+            lambda: {each["id"]: each["pid"] for each in stack.replicas()}[replica] not in (pid, None),
+            timeout_s=60,
+            what="another process",
+        )
+        until_reason(box, replica, "idle", "progressing")
+        assert stack.end() == 0
+
+
+def test_a_request_that_hangs_inside_the_engine_is_found_within_15_s(box: Box) -> None:
+    box.fake_config(fault="hang_stream", fault_after_tokens=3, answer_tokens=50)
+    with box.foreground() as stack, asking(stack, "fake"):
+        assert (
+            until_reason(box, "fake-0", "stalled") < FOUND_S + 2.0
+        )  # of which the request takes its way there
+        assert stack.end() == 0
+
+
+def test_the_agent_comes_back_and_its_end_and_hang_touch_nobody(box: Box) -> None:
+    box.fake_config()
+    with box.foreground() as stack:
+        until_reason(box, "fake-0", "idle")
+        agent = agent_of(stack)
+        agent.kill()
+        with http() as client:
+            assert client.post(
+                f"{stack.url}/v1/completions", json={"model": "fake", "prompt": "x"}
+            ).is_success
+        wait_until(
+            lambda: (told := snapshot(box)) is not None and told.pid not in (0, agent.pid),
+            timeout_s=30,
+            what="another agent",
+        )
+        agent_of(stack).suspend()  # it hangs: the way down does not wait for it
+        began_s = time.monotonic()
+        assert stack.end() == 0
+        assert time.monotonic() - began_s < 25
+    assert (Path(box.env["FREEHOLD_STATE_DIR"]) / FILE_NAME).exists()
+
+
+def test_an_agent_whose_controller_is_killed_ends(box: Box) -> None:
+    box.fake_config()
+    with box.foreground() as stack:
+        until_reason(box, "fake-0", "idle")
+        agent = agent_of(stack)
+        stack.process.kill()
+        wait_until(lambda: not agent.is_running(), timeout_s=15, what="the agent's end")
+        box.assert_nothing_left()
+
+
+@pytest.mark.real_model
+def test_the_real_model_with_a_long_prompt_is_busy_and_stopped_it_is_stalled(
+    box: Box, weights_path: Path
+) -> None:
+    assert weights_path.exists()
+    example = EXAMPLE.read_text().replace("replicas: 2", "replicas: 1")
+    with box.foreground("--config", str(box.write(example))) as stack:
+        name = stack.replicas()[0]["id"]
+        model = stack.replicas()[0]["model"]
+        until_reason(box, name, "idle")
+        seen: set[str] = set()
+        prompt = " ".join(f"word{number}" for number in range(600))
+        with asking(stack, model, prompt=prompt, max_tokens=64):
+            until_reason(box, name, "busy", "progressing")
+            ends_s = time.monotonic() + 20
+            wait_until(
+                lambda: seen.add(reason(box, name)) or time.monotonic() > ends_s, timeout_s=30, what="20 s"
+            )
+            assert seen <= {"busy", "progressing", "idle"}, seen
+            os.kill(stack.replicas()[0]["pid"], signal.SIGSTOP)
+            assert until_reason(box, name, "stalled") < FOUND_S
+            os.kill(stack.replicas()[0]["pid"], signal.SIGCONT)
+            until_reason(box, name, "busy", "progressing", "idle")
+        assert stack.end() == 0
