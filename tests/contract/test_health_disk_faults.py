@@ -118,6 +118,21 @@ def test_reads_of_80_ms_are_the_disks_doing(tmp_path: Path, watch: Callable[[Pat
 
 
 @with_a_faulty_disk
+def test_a_disk_that_becomes_slow_is_found_and_a_disk_that_is_quick_again_is_well(
+    tmp_path: Path, watch: Callable[[Path], Watch]
+) -> None:
+    with FaultyDisk(tmp_path) as disk:
+        seen = watch(disk.path)
+        seen.until(lambda finding: finding.verdict is Verdict.HEALTHY)
+        disk.slow(on=True)
+        finding = seen.until(lambda finding: finding.verdict is not Verdict.HEALTHY)
+        assert finding.reason == "slow_disk"
+        disk.slow(on=False)
+        seen.until(lambda finding: finding.verdict is Verdict.HEALTHY)
+        seen.reader.close()
+
+
+@with_a_faulty_disk
 def test_reads_that_fail_are_told_by_their_errno(tmp_path: Path, watch: Callable[[Path], Watch]) -> None:
     with FaultyDisk(tmp_path) as disk:
         seen = watch(disk.path)
