@@ -41,7 +41,7 @@ RESTART_S = 10.0
 MAKING_S = 120.0
 """How long writing the probe file may take: 64 MiB at half a MiB per second, our own choice."""
 SILENT_S = 15.0
-"""The child speaks at least every 10 s (`disk_child.SPACE_EVERY_S`); half as much again, our own choice."""
+"""A child that cannot read speaks every 10 s (`disk_child.SPACE_EVERY_S`), half as much again is late. Our own choice."""
 LIMITS_EVERY_S = 10.0
 """How often the cgroup's limits are looked at: they change by hand. Our own choice."""
 MINUTE_READS = 60
@@ -115,6 +115,7 @@ class DiskReader:
         self._unanswered_s: float | None = None
         self._start_s = 0.0
         self._heard_s = 0.0
+        self._reads = False
         self._why = ""
         self._place: tuple[int, int, str] | None = None
         self._space: Space | None = None
@@ -163,7 +164,7 @@ class DiskReader:
         probe = f"{self._path}/{options.file}"
         arguments = [self._path, probe, str(size_bytes), str(options.interval_s)]
         self._child = DiskProcess(arguments, kill=options.kill)
-        self._heard_s, self._start_s = now_s, now_s + RESTART_S
+        self._heard_s, self._start_s, self._reads = now_s, now_s + RESTART_S, False
 
     def _from_child(self, now_s: float) -> Volume:
         """Return the part that the child tells, and give it up where it is over its deadline."""
@@ -194,6 +195,7 @@ class DiskReader:
         heard.errors.clear()
         if spoke or heard.space is not self._space:
             self._heard_s = now_s
+        self._reads = self._reads or spoke
         self._space = heard.space or self._space
         self._why = heard.refused
         if heard.place is not None and heard.place != self._place:
@@ -220,9 +222,8 @@ class DiskReader:
             self._child = None
             return
         limit_s = MAKING_S if heard.making else deadline_s
-        since_s = (
-            heard.began_s if heard.began_s is not None else self._heard_s + max(SILENT_S - deadline_s, 0)
-        )
+        quiet_s = self._options.interval_s if self._reads else SILENT_S
+        since_s = heard.began_s if heard.began_s is not None else self._heard_s + quiet_s
         if now_s - since_s < limit_s:
             return
         child.abandon()
