@@ -10,13 +10,17 @@ OLD_PYTHON := Freehold needs Python 3.11 or newer, and PYTHON=$(PYTHON) is none.
 NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
 
 .DELETE_ON_ERROR:
-.PHONY: help up install install-dev test check bench lock clean
+.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis browser lock clean
 
 help:
 	@echo "make up      install and serve the example model: an OpenAI API on http://127.0.0.1:8000/v1"
 	@echo "make test    all checks: style, types, import contracts, tests"
 	@echo "make check   the checks that run nothing: style, types, import contracts"
 	@echo "make bench   measure the gateway against its peers"
+	@echo "make bench-plan    measure a plan of 64 options with 100,000 draws"
+	@echo "make bench-sizing  hold the roofline against measured rows (CSV=silicon_sample.csv, else it is fetched)"
+	@echo "make bench-diagnosis  score diagnosis on its labelled incidents and on harmless kernel lines"
+	@echo "make browser install Chromium from Debian, for the tests that look at reports"
 	@echo "make lock    pin requirements/*.in anew (UPGRADE=1: to the newest versions)"
 	@echo "make clean   remove everything that make made"
 	@echo "CONFIG=file.yaml, PYTHON=python3.12, VENV=folder change what is used"
@@ -36,6 +40,19 @@ check: install-dev
 
 bench: install-dev
 	@$(BIN)/python benchmarks/gateway/run.py
+
+bench-plan: install-dev
+	@$(BIN)/python benchmarks/plan.py
+
+bench-sizing: install-dev
+	@$(BIN)/python benchmarks/sizing.py
+
+bench-diagnosis: install-dev
+	@$(BIN)/python benchmarks/diagnosis.py
+
+# Needs root and Debian; the tests that want it skip with a reason where it is missing.
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 # Each stamp is newer than what it was made from, so that a second `make up` only compares dates.
 $(VENV)/.python:

@@ -59,7 +59,7 @@ class Queue:
     def __init__(self, *, replicas: int, slots: int, waiting_max: int = 4096) -> None:
         now = asyncio.get_running_loop().time
         self._now_s: Callable[[], float] = now
-        gateway = Gateway(Settings(queue_max_requests=replicas * slots + waiting_max))
+        gateway = Gateway(Settings(queue_max_requests=waiting_max))
         gateway.apply(_snapshot(replicas, slots))
         self.model: Model = gateway.directory.models["m"]
         self.inside: deque[Asking] = deque()

@@ -134,6 +134,12 @@ class ApiPrice(Fact):
     same_as: str = ""
     """The catalog id of the open model behind it, where it is known."""
     two_sources_agree: bool | None = None
+    ask_as: str = ""
+    """What the database of prices calls the model, where that differs."""
+    flat_to_input_tokens: int | None = None
+    """The price holds for one request of up to so many input tokens, and is higher above; None: for any."""
+    by_hour: bool = False
+    """The price depends on the hour of the day; this is the dearest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +148,8 @@ class PowerPrice(Fact):
 
     region: str
     usd_per_kwh: float
-    kind: str
+    kind: str = ""
+    """commercial, industrial, … in the source's words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +189,8 @@ class Node(Fact):
     nameplate_kw: float | None = None
     max_measured_kw: float | None = None
     usd_per_gb: Spread | None = None
+    watts: Spread | None = None
+    """Of one GPU while it serves."""
     fraction: Spread | None = None
     """Of TDP, or of the price: the id says which."""
 
@@ -194,6 +203,7 @@ class PublishedTco(Fact):
     own_hyperscaler_usd_h: float | None = None
     own_neocloud_usd_h: float | None = None
     rent_usd_h: float | None = None
+    rent_3yr_usd_h: float | None = None
     all_in_it_kw_per_gpu: float | None = None
     all_in_utility_kw_per_gpu: float | None = None
 
@@ -230,14 +240,44 @@ class EngineRatio(Fact):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Default(Fact):
+    """What the cost model assumes where nobody said: a range, mostly a judgement."""
+
+    name: str
+    """As in freehold/cost/inputs; what is only for renting begins with `rent_`."""
+    value: Spread
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure(Fact):
+    """A single figure that is quoted or compared with."""
+
+    id: str
+    value: Spread
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceDatabase(Fact):
+    """A package of API prices that can be asked: `as_of` is the day on which that version was published."""
+
+    id: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
-    """A fact that is physically implausible, out of line with its kind, or too old: named, used with a wider range or left out."""
+    """A fact that is physically implausible or out of line with its kind: named, and used or left out.
+
+    Age is no doubt of a row by itself: `age.doubtful` says it of those facts that an answer rests on.
+    """
 
     where: str
     """File:line:column of the value."""
     message: str
     dropped: bool
-    """True: not used at all."""
+    """True: not used at all; where it was to replace a fact, that fact is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,4 +300,7 @@ class Catalog:
     published_tco: tuple[PublishedTco, ...]
     calibrations: Mapping[str, Calibration]
     engine_ratios: Mapping[str, EngineRatio]
+    defaults: Mapping[str, Default] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    price_databases: Mapping[str, PriceDatabase] = field(default_factory=dict)
     doubts: tuple[Doubt, ...] = ()

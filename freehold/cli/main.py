@@ -28,6 +28,8 @@ class Lazy:
 
 
 COMMANDS = {
+    "plan": Lazy("freehold.cli.plan", "Stay on the API, rent or buy: what your traffic costs each way."),
+    "size": Lazy("freehold.cli.size", "Does a model fit a GPU, how fast is it there, what does it need."),
     "init": Lazy("freehold.cli.init", "Write a commented freehold.yaml to start from."),
     "up": Lazy("freehold.cli.up", "Fetch the weights, start the engines and the gateway, and serve."),
     "down": Lazy("freehold.cli.down", "End a running stack: streams finish, then engines stop."),
@@ -36,6 +38,9 @@ COMMANDS = {
     "restart": Lazy("freehold.cli.restart", "Start a model's replicas, or one replica, afresh."),
     "logs": Lazy("freehold.cli.logs", "Show the logs of the engines, the gateway and the controller."),
     "usage": Lazy("freehold.cli.usage", "Show who used what: requests and tokens by model, key, day."),
+    "review": Lazy(
+        "freehold.cli.review", "What the stack's tokens really cost, and whether owning is still worth it."
+    ),
     "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
     "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify."),
 }
@@ -80,7 +85,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="freehold", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Own your LLM inference: serve models on your own machines behind an OpenAI-compatible gateway."""
+    """Own your LLM inference: decide what to own, and serve it behind an OpenAI-compatible gateway."""
 
 
 def main(argv: list[str] | None = None) -> int:

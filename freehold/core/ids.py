@@ -5,6 +5,7 @@ They are no secrets and no ordering is promised; whoever needs either must not l
 
 import itertools
 import secrets
+from collections.abc import Callable
 
 # 64 random bits tell processes apart (a collision among a million processes has odds of 3e-8); the counter does the rest.
 _PREFIX = "req-" + secrets.token_hex(8) + "-"
@@ -13,9 +14,13 @@ LENGTH_MAX = 128
 """Longest caller's id that is echoed, characters. Source: our own bound; OpenAI's own ids have 36."""
 
 
-def new_request_id() -> str:
-    """Return an id that no other request has, such as `req-1f00b2c3d4e5f607-1a`."""
-    return f"{_PREFIX}{next(_COUNTER):x}"
+def request_ids_in(before: bytes, behind: bytes) -> Callable[[], bytes]:
+    """Return what makes an id that no other request has, such as `req-1f00b2c3d4e5f607-1a`, at each call.
+
+    It is made as bytes between these two, which have no `%`: that is cheaper than to put it there.
+    """
+    form = b"%b%b%%x%b" % (before, _PREFIX.encode(), behind)
+    return lambda: form % next(_COUNTER)
 
 
 def is_request_id(text: str) -> bool:

@@ -20,6 +20,7 @@ class Assumption:
     name: str
     """As flags and the tornado call it, unit last: `price_usd_per_kwh`."""
     value: Spread
+    """As the fact has it: a plan widens what the user did not say for age and origin, so nobody does before."""
     fact: Fact
     asked: bool = False
     """True: the user said it; false: the catalog or a default did."""
@@ -87,5 +88,14 @@ class PlanInputs:
     seed: int = 1
     fallback_api: bool = True
     """Whether an API answers while owned hardware is down; else spares are needed."""
-    quotes: dict[str, float] = field(default_factory=dict)
-    """What the user was quoted, by what: `rental_usd_per_gpu_hour`, `node_usd`."""
+    said: tuple[str, ...] = ()
+    """The flags that were given, each with its value, for the next command; empty: they are made from the rest."""
+    only_listed: tuple[str, ...] = ()
+    """`provider/model` of APIs that are shown for comparison and cannot win: models that nobody asked for."""
+    doubts: tuple[str, ...] = ()
+    """What else the verdict rests on without anybody having said it: a model that nobody chose."""
+    slo_ttft_s: float | None = None
+    """For the report's head, as is the next."""
+    slo_itl_s: float | None = None
+    quotes: dict[str, Spread] = field(default_factory=dict)
+    """What the user was quoted, by what: `rental_usd_per_gpu_hour` (for one GPU: `rental_usd_per_gpu_hour:h100-sxm`), `node_usd`."""

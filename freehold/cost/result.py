@@ -51,6 +51,8 @@ class Option:
     sources: tuple[str, ...] = ()
     """`what: source (date, how verified)`."""
     warnings: tuple[str, ...] = ()
+    can_win: bool = True
+    """False: listed only, as a spot machine or a consumer card is (the warnings say why), or incomplete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,9 @@ class Curve:
     option: str
     tokens_per_month: tuple[float, ...]
     usd_per_month: tuple[float, ...]
+    over: str = "tokens_per_month"
+    """What `tokens_per_month` holds: that, or in `sensitivity` the values of the input that is varied, by its name:
+    `rental_usd_per_gpu_hour` or `staff_fte`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

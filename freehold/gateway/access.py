@@ -105,12 +105,22 @@ def render(entry: Entry) -> bytes:
         what = _inside(What(path, entry.status, end, entry.code[:PATH_CHARS_MAX], entry.key))
     whole_s = int(entry.wall_s)
     request_id = entry.request[_ID_AT:-2]
-    if b'"' in request_id or b"\\" in request_id:
+    if _QUOTE in request_id or _BACKSLASH in request_id:
         request_id = _ENCODER.encode(request_id.decode("ascii", "replace"))[1:-1]
-    at_ms = int((entry.wall_s - whole_s) * 1000)
-    return b'{"at":"%b.%03dZ","id":"%b",%b%b}\n' % (
-        _second(whole_s), at_ms, request_id, what, _figures(entry)
-    )  # fmt: skip
+    at_ms, usage = int((entry.wall_s - whole_s) * 1000), entry.usage
+    if usage is not None and entry.ttft_s is None and entry.wait_s < _LEAST_S:
+        prompt, completion, attempts = usage.prompt_tokens, usage.completion_tokens, entry.attempts
+        if prompt is not None and completion is not None and attempts and entry.sent_bytes:
+            # As most are: the same in one go.
+            return _USUAL_LINE % (
+                _second(whole_s), at_ms, request_id, what, prompt, completion, entry.took_s, attempts, entry.sent_bytes
+            )  # fmt: skip
+    return _LINE % (_second(whole_s), at_ms, request_id, what, _figures(entry))
+
+
+_QUOTE, _BACKSLASH = b'"\\'
+_LINE = b'{"at":"%b.%03dZ","id":"%b",%b%b}\n'
+_USUAL_LINE = b'{"at":"%b.%03dZ","id":"%b",%b,"prompt_tokens":%d,"completion_tokens":%d,"took_s":%.4f,"attempts":%d,"bytes":%d}\n'
 
 
 def _figures(entry: Entry) -> bytes:

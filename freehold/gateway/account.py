@@ -7,7 +7,7 @@ that they cannot differ. It decides nothing about the request and never fails it
 from typing import TYPE_CHECKING
 
 from freehold.gateway.bill import Bill
-from freehold.gateway.recorder import Ending, hear
+from freehold.gateway.recorder import Ending, Heard, hear, outcome_of
 from freehold.ledger.money import picousd
 from freehold.ledger.record import Outcome
 
@@ -27,35 +27,43 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
         exchange.waited_s = now_s - exchange.started_s
         gateway.access.refused(request, exchange, status=status, code=exchange.code)
         return
-    first_s = now_s if exchange.first_s is None and last_bytes and request.stream else exchange.first_s
-    # In the order of the fields: eleven keywords take as long as half of the rest of this.
-    ending = Ending(
-        exchange.model.entry.name,
-        "" if exchange.target is None else exchange.target.id,
-        status,
-        complete,
-        exchange.passing,
-        exchange.usage,
-        0 if exchange.assembler is None else exchange.assembler.events,
-        exchange.answer_bytes + last_bytes,
-        None if first_s is None else first_s - exchange.started_s,
-        now_s - exchange.started_s,
-        exchange.attempts - 1,
-    )
-    heard = hear(ending, request.path)
-    if exchange.away is not None:
-        exchange.away.settle(ending, heard)
-    elif exchange.model.price is not None:
-        heard.cost_usd = exchange.model.price.told(heard.usage, nothing=ending.outcome() is Outcome.FAILED)
-    if gateway.recorder is not None:
-        gateway.recorder.note(request, ending, heard)
-    if exchange.away is None or exchange.away.reason != "shadow":  # a copy is nobody's request
-        gateway.access.note(exchange, ending, heard.usage)
-    exchange.model.admission.learn(exchange, heard.usage)
+    assembler, away, model = exchange.assembler, exchange.away, exchange.model
+    events = 0 if assembler is None else assembler.events
+    heard = hear(exchange.passing, exchange.usage, events=events, path=request.path)
+    if away is not None or model.price is not None or gateway.recorder is not None or gateway.access.on:
+        answer_bytes = exchange.answer_bytes + last_bytes
+        outcome = outcome_of(status, answer_bytes, complete=complete)
+        first_s = now_s if exchange.first_s is None and last_bytes and request.stream else exchange.first_s
+        # In the order of the fields: keywords take as long as half of the rest of this.
+        ending = Ending(
+            model.entry.name,
+            "" if exchange.target is None else exchange.target.id,
+            status,
+            outcome,
+            answer_bytes,
+            None if first_s is None else first_s - exchange.started_s,
+            now_s - exchange.started_s,
+            exchange.attempts - 1,
+        )
+        _write_down(exchange, ending, heard)
+    model.admission.learn(exchange, heard.usage)
     if request.grant is not None:
         request.grant.learn(heard.usage, heard.tokens, len(request.body))
         if request.grant.bill is not None:
-            _charge(request.grant.bill, exchange.away, heard.cost_usd)
+            _charge(request.grant.bill, away, heard.cost_usd)
+
+
+def _write_down(exchange: "Exchange", ending: Ending, heard: Heard) -> None:
+    """Tell whoever keeps it: the fallback that was asked, the ledger, the access log."""
+    gateway, away, price = exchange.gateway, exchange.away, exchange.model.price
+    if away is not None:
+        away.settle(ending, heard)
+    elif price is not None:
+        heard.cost_usd = price.told(heard.usage, nothing=ending.outcome is Outcome.FAILED)
+    if gateway.recorder is not None:
+        gateway.recorder.note(exchange.request, ending, heard)
+    if away is None or away.reason != "shadow":  # a copy is nobody's request
+        gateway.access.note(exchange, ending, heard.usage)
 
 
 def _charge(bill: Bill, away: "Away | None", cost_usd: str | None) -> None:

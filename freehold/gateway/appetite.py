@@ -18,5 +18,7 @@ def prompt_tokens(body_bytes: int) -> int:
 
 def tokens_asked(body_bytes: int, path: str, max_tokens: int) -> int:
     """Return the tokens that a request may take; `max_tokens` for all its answers, 0: one answer, without a limit."""
-    prompt = prompt_tokens(body_bytes)
+    prompt = -(
+        -body_bytes // BYTES_PER_TOKEN
+    )  # as above; a call less, since every request of a key passes here
     return prompt if path in _ANSWERS_NOTHING else prompt + (max_tokens or ANSWER_TOKENS)

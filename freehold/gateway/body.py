@@ -40,7 +40,9 @@ class Asked(msgspec.Struct):
         """
         limit = self.max_tokens
         more = self.max_completion_tokens or self.max_output_tokens or self.n_predict
-        if more or type(limit) is not int or not 0 <= limit <= _TOKENS_MOST:
+        if limit is more is None and self.max_completion_tokens is self.max_output_tokens is None:
+            limit = 0
+        elif more or type(limit) is not int or not 0 <= limit <= _TOKENS_MOST:
             limits = (limit, self.max_completion_tokens, self.max_output_tokens, self.n_predict)
             limit = max(map(_number, limits))
         if self.n is None and self.best_of is None and not self.prompt:

@@ -88,7 +88,8 @@ class Grant:
 
     def settle(self, tokens: int) -> None:
         """Charge what was really used, prompt and answer, in place of what was reserved; called again, correct that."""
-        self._free_reserved()
+        if self._reserved:
+            self._free_reserved()
         more, self._charged = tokens - self._charged, tokens
         self._caller.allowance.charge(more)
         if self._month is not None:
@@ -119,7 +120,8 @@ class Grant:
                 self.bill.settle(0)
         if not asked or (self._reserved and status >= 400 and status != 499 and not answer_bytes):
             self.settle(0)
-        self._free_reserved()
+        if self._reserved:
+            self._free_reserved()
 
     def _free_reserved(self) -> None:
         self._caller.reserved -= self._reserved

@@ -39,7 +39,9 @@ class Estimate:
     def learn(self, body_bytes: int, *, prompt_tokens: int, answer_tokens: int) -> None:
         """Correct the estimate by what an engine counted for one request."""
         if prompt_tokens > 0:
-            seen = max(_BYTES_PER_TOKEN_MIN, min(_BYTES_PER_TOKEN_MAX, body_bytes / prompt_tokens))
+            seen = body_bytes / prompt_tokens
+            if not _BYTES_PER_TOKEN_MIN <= seen <= _BYTES_PER_TOKEN_MAX:
+                seen = _BYTES_PER_TOKEN_MIN if seen < _BYTES_PER_TOKEN_MIN else _BYTES_PER_TOKEN_MAX
             self._bytes_per_token += (seen - self._bytes_per_token) * (1 - _KEPT)
         if answer_tokens > 0:
             self._answer_tokens += (answer_tokens - self._answer_tokens) * (1 - _KEPT)

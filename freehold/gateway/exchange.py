@@ -151,9 +151,8 @@ class Exchange(Setbacks):
 
     def takes_whole(self, head: AnswerHead) -> bool:
         """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
-        plain = head.status == 200 and head.keep_alive and not head.event_stream and self.assembler is None
-        first = self.request.keep_alive and not self._resumed_at_bytes
-        return plain and first and not self.gateway.draining
+        whole = head.plain and self.assembler is None and not self._resumed_at_bytes
+        return whole and self.request.keep_alive and not self.gateway.draining
 
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
         """Pass on such an answer; its connection is free again."""
@@ -162,11 +161,11 @@ class Exchange(Setbacks):
         self._answered(self.target)
         self._made_bytes = len(data)
         self.usage = whole_usage(data)
-        # Before the last byte leaves: what a client has is in the ledger, whenever this process is killed.
+        # It is in the ledger before it leaves, whenever this process is killed: the outbox sees to that.
+        self._note(200, complete=True, later=True)
         self._finish(200)
         lines = self.request.id_line, self.gateway.date_line, self.request.limit_lines
-        self.client.write(b"%b%b%b%b\r\n%b" % (head.start, *lines, data))
-        self.client.answered()
+        self.client.answered_whole(b"".join((head.start, *lines, b"\r\n", data)))
 
     def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
         """Decide what to do with an answer whose head has come."""
@@ -295,13 +294,16 @@ class Exchange(Setbacks):
     # What the client's connection and the wheel call
 
     def client_left(self) -> None:
-        """End the engine's work: nobody listens any more."""
-        if not self.done:
+        """End the engine's work: nobody listens any more. Who has the last event has all, and left nothing."""
+        if self.done:
+            return
+        whole = self._noted and self._head is not None  # only the framing's end had not gone out
+        if not whole:
             self.gateway.meters.client_left(self.model.entry.name)
             if self._connection is not None:
                 self._suspect_silence()
-            self._stop_engine()
-            self._finish(499)
+        self._stop_engine()
+        self._finish(self._head.status if whole and self._head else 499)
 
     def pause(self) -> None:
         """Stop reading from the engine: the client is full."""
@@ -345,7 +347,8 @@ class Exchange(Setbacks):
         self.done = True
         now_s = self.gateway.now_s()
         unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
-        self._note(status, complete=status < 400 and not unfinished)
+        if not self._noted:
+            self._note(status, complete=status < 400 and not unfinished)
         if self._resumed_at_bytes:
             self.model.meters.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
         self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)
@@ -358,8 +361,10 @@ class Exchange(Setbacks):
         )
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
 
-    def _note(self, status: int, *, complete: bool, last_bytes: int = 0) -> None:
-        """Settle what this request came to, once."""
+    def _note(self, status: int, *, complete: bool, last_bytes: int = 0, later: bool = False) -> None:
+        """Settle what this request came to, once; `later`: its answer leaves through the outbox, and is in the ledger by then."""
         if not self._noted:
             self._noted = True
             account.settle(self, status, complete=complete, last_bytes=last_bytes)
+            if self.gateway.recorder is not None and not later:
+                self.gateway.recorder.write()

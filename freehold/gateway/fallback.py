@@ -207,7 +207,7 @@ class Away:
     def settle(self, ending: Ending, heard: Heard) -> None:
         """Put the real cost in the reservation's place and into what the ledger hears; unknown, the reservation stays."""
         price = self.fallback.settings.price
-        self._settle(ending.outcome(), price.cost_picousd(heard.usage))
+        self._settle(ending.outcome, price.cost_picousd(heard.usage))
         heard.cost_usd = price.told(heard.usage, nothing=self.free)
 
     def came_to_nothing(self) -> None:

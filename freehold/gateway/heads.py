@@ -42,6 +42,8 @@ class AnswerHead:
     """Content-Length; None: chunked, or until close."""
     keep_alive: bool
     event_stream: bool
+    plain: bool
+    """It is a 200, no stream, and the connection goes on: as most are that come whole."""
     retry_after_s: float | None
     start: bytes
     """The client's head for this answer, up to where per-request lines (id, date, connection) follow."""
@@ -74,13 +76,16 @@ def read_head(raw: bytes) -> AnswerHead:
     for line in lines[1:]:
         fields.take(line)
     passed = status_line(status) + b"".join(fields.passed)
+    keep_alive = b"close" not in fields.connection and (
+        version == b"HTTP/1.1" or b"keep-alive" in fields.connection
+    )
     return AnswerHead(
         status=status,
         chunked=fields.chunked,
         length_bytes=None if fields.chunked else fields.length_bytes,
-        keep_alive=b"close" not in fields.connection
-        and (version == b"HTTP/1.1" or b"keep-alive" in fields.connection),
+        keep_alive=keep_alive,
         event_stream=fields.event_stream,
+        plain=status == 200 and keep_alive and not fields.event_stream,
         retry_after_s=fields.retry_after_s,
         start=passed + fields.framing(),
         start_unchunked=passed + (b"" if fields.chunked else fields.framing()),

@@ -16,6 +16,7 @@ import httptools
 from freehold.gateway import heads, refuse
 from freehold.gateway.arrival import Arrival
 from freehold.gateway.exchange import Exchange
+from freehold.gateway.known_heads import KnownHead
 from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import IGNORED, Request, take_header, unnamed
 
@@ -45,7 +46,7 @@ _WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer i
 class ClientConnection(Arrival):
     """One client."""
 
-    __slots__ = ("_idle", "_parser", "_turning", "_waiting", "_write_paused", "exchange")
+    __slots__ = ("_idle", "_known", "_parser", "_turning", "_waiting", "_write_paused", "exchange", "unsent")
 
     def __init__(self, gateway: "Gateway") -> None:
         super().__init__(gateway)
@@ -53,8 +54,11 @@ class ClientConnection(Arrival):
         self._parser = httptools.HttpRequestParser(self)
         self._waiting = b""
         self._idle = True
+        self._known: KnownHead | None = None
+        """The head that was last known here: pooled clients send the same with each request."""
         self._write_paused = False
         self._turning = False
+        self.unsent = b""
 
     def __repr__(self) -> str:
         doing = (
@@ -87,6 +91,7 @@ class ClientConnection(Arrival):
         """End what this client asked for: nobody listens any more."""
         del exc
         self.closing = True
+        self.unsent = b""
         self.gateway.connections.discard(self)
         self._queue.clear()
         self._drop_incoming()
@@ -104,11 +109,28 @@ class ClientConnection(Arrival):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, in slices, so that every bound holds whatever the kernel hands over at once."""
+        if self.unsent:
+            self.gateway.outbox.empty()  # what this client is given next must not overtake it
         if self._idle and len(data) <= _SLICE_BYTES and not self._write_paused and not self.closing:
-            self._feed(data)  # the usual case: a whole request on a connection that waits for one
+            # The usual case: a whole request on a connection that waits for one.
+            request = self._known.request(data) if self._known is not None else None
+            if request is None:
+                self._known = self.gateway.known_heads.find(data)
+                request = self._known.request(data) if self._known is not None else None
+            if request is None:
+                self._feed(data)
+            else:
+                self._take_known(request)
             return
         for at in range(0, len(data), _SLICE_BYTES):
             self._take(data[at : at + _SLICE_BYTES])
+
+    def _take_known(self, request: Request) -> None:
+        """Answer a request that came whole behind a head that is known, past the parser, which waits for another one."""
+        self._idle = False
+        if len(request.body) > self.gateway.settings.max_body_bytes and request.refusal is None:
+            request.refusal = self._too_large()
+        self._dispatch(request)
 
     def _take(self, data: bytes) -> None:
         """Parse, or keep for later while an answer is under way."""
@@ -127,6 +149,8 @@ class ClientConnection(Arrival):
         self._write_paused = True
         if self.exchange is not None:
             self.exchange.pause()
+        else:
+            self._deadline_s = self.gateway.now_s() + self.gateway.settings.client_stall_s
 
     def resume_writing(self) -> None:
         """Let the engine go on, or the next request."""
@@ -185,7 +209,8 @@ class ClientConnection(Arrival):
     # Parsing
 
     def _feed(self, data: bytes) -> None:
-        if self._idle:
+        first = self._idle
+        if first:
             self._idle = False
             self._deadline_s = self.gateway.tick_s + self.gateway.settings.header_s
         broken: Refusal | None = None
@@ -197,7 +222,10 @@ class ClientConnection(Arrival):
         except httptools.HttpParserError as exc:
             broken = refuse.malformed(f"Malformed HTTP request: {exc}.")
         if broken is None and self._incoming is None and len(self._queue) == 1 and not self._write_paused:
-            self._dispatch(self._queue.popleft())
+            request = self._queue.popleft()
+            if first:
+                self.gateway.known_heads.learn(data, request)
+            self._dispatch(request)
         else:
             self._after_feed(broken)
 
@@ -300,6 +328,16 @@ class ClientConnection(Arrival):
         else:
             self._rest()
 
+    def answered_whole(self, answer: bytes) -> None:
+        """Send a whole answer, which others may follow, at the end of this turn, and go on with the next request."""
+        self.unsent, self.exchange = answer, None
+        self.gateway.outbox.add(self)
+        if self._queue or self._waiting or self._incoming or self._write_paused or not self._reading:
+            self.gateway.outbox.empty()
+            self._next()
+        else:
+            self._rest()
+
     def _rest(self) -> None:
         """Wait for a next request."""
         self._idle = True
@@ -363,6 +401,8 @@ class ClientConnection(Arrival):
     def close(self) -> None:
         """Send what is written, then close."""
         self.exchange = None
+        if self.unsent:
+            self.gateway.outbox.empty()
         if not self.closing:
             self.closing = True
             self._drop_incoming()
@@ -383,7 +423,7 @@ class ClientConnection(Arrival):
 
     def abort(self, *, reset: bool = False) -> None:
         """Close at once; what is not sent is lost, and the client sees a cut, with `reset` in any case."""
-        self.exchange = None
+        self.exchange, self.unsent = None, b""
         self.closing = True
         sock = self.transport.get_extra_info("socket")
         if reset and sock is not None:

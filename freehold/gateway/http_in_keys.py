@@ -37,6 +37,11 @@ class KeyedConnection(ClientConnection):
         # What was last shown here, and what it came to: pooled clients show the same with each request.
         self._shown = self._key = self._digest = b""
 
+    def _take_known(self, request: Request) -> None:
+        assert self.gateway.callers is not None
+        request.refusal = self.gateway.callers.identify(request)
+        super()._take_known(request)
+
     def on_message_begin(self) -> None:
         """Begin a request."""
         assert self.gateway.callers is not None

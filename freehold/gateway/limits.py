@@ -43,7 +43,9 @@ class Bucket:
 
     def take(self, amount: int) -> None:
         """Take `amount` out, below nothing if need be; a negative one is given back, at most to the brim."""
-        self.level = min(self._brim, self.level - amount * MINUTE_MS)
+        self.level -= amount * MINUTE_MS
+        if self.level > self._brim:  # noqa: PLR1730 - as above
+            self.level = self._brim
 
     @property
     def used(self) -> int:
@@ -53,7 +55,8 @@ class Bucket:
     def shown(self) -> tuple[int, bytes]:
         """Return how many whole things are left, and in what time the bucket is full if nothing more is taken."""
         full_in_ms = -((self.level - self._brim) // self.per_minute)
-        return (self.level // MINUTE_MS if self.level > 0 else 0), duration(full_in_ms)
+        left = self.level // MINUTE_MS if self.level > 0 else 0
+        return left, _SHORT[full_in_ms] if full_in_ms < 1000 else duration(full_in_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ somebody removed is written again, and `/health` and `/metrics` say so. Draining
 beside the spool, only when somebody asks.
 """
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from freehold.gateway.request import Request
 from freehold.gateway.upstream import Passing
 from freehold.gateway.usage import Usage
 from freehold.ledger.drainer import SpoolState, spool_state
-from freehold.ledger.record import Basis, Outcome, Record
+from freehold.ledger.record import Basis, Outcome, Record, frame
 from freehold.ledger.spool import SpoolWriter
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics, Reading
@@ -34,25 +35,25 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     model: str
     endpoint: str
     status: int
-    complete: bool
-    meter: Passing | None
-    """What the answer was passed on through; None: it was not passed on as it came."""
-    usage: Usage | None
-    """The usage of an answer that was not passed on as it came; None: unknown."""
-    events: int
-    """Events that were heard of an answer that was put together: about one a token."""
+    outcome: Outcome
     bytes: int
     ttft_s: float | None
     took_s: float
     retries: int
 
-    def outcome(self) -> Outcome:
-        """Return how it ended in one word."""
-        if self.complete:
-            return Outcome.COMPLETE
-        if self.status == _CLIENT_LEFT:
-            return Outcome.ABANDONED
-        return Outcome.CUT if self.bytes else Outcome.FAILED
+
+# Members of an enumeration are looked up slowly, and these are wanted once per request.
+_COMPLETE, _ABANDONED, _CUT, _FAILED = Outcome.COMPLETE, Outcome.ABANDONED, Outcome.CUT, Outcome.FAILED
+_MEASURED, _ESTIMATED, _NONE, _UNKNOWN = Basis.MEASURED, Basis.ESTIMATED, Basis.NONE, Basis.UNKNOWN
+
+
+def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
+    """Return how a request ended in one word."""
+    if complete:
+        return _COMPLETE
+    if status == _CLIENT_LEFT:
+        return _ABANDONED
+    return _CUT if answer_bytes else _FAILED
 
 
 class Recorder:
@@ -62,6 +63,8 @@ class Recorder:
         self._spool = SpoolWriter(folder, max_bytes=max_bytes)
         self._folder = folder
         self._seq = 0
+        self._noted: deque[tuple[Request, Ending, Heard]] = deque()
+        """What is not in the spool yet."""
         self._told_dropped = 0
         self._told_lost = ""
         self._log = get_logger("gateway.ledger")
@@ -70,29 +73,46 @@ class Recorder:
         return f"<Recorder {self._spool!r}>"
 
     def note(self, request: Request, ending: Ending, heard: "Heard") -> None:
-        """Write one request down, or count that it could not be."""
-        self._seq += 1
-        outcome = ending.outcome()
-        usage = heard.usage or _NO_USAGE
-        completion, basis = heard.completion(outcome)
+        """Take what a request came to; `write` must follow before its client can have the end of the answer."""
+        self._noted.append((request, ending, heard))
+
+    def write(self) -> None:
+        """Write down what was taken, with one write, or count what could not be."""
+        if not self._noted:
+            return
+        frames: list[bytes] = []
         dropped = self._spool.dropped_total
-        # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
-        record = Record(
-            self._spool.run, self._seq, int(wall_s() * 1e6),
-            request.request_id, request.key_id, ending.model, request.path, ending.endpoint,
-            ending.status, outcome, basis, request.stream,
-            usage.prompt_tokens, usage.cached_tokens, completion,
-            heard.chunks, ending.bytes,
-            None if ending.ttft_s is None else int(ending.ttft_s * 1e6), int(ending.took_s * 1e6),
-            max(0, ending.retries),
-            heard.cost_usd,
-            dropped - self._told_dropped,
-        )  # fmt: skip
-        if self._spool.append(record):
-            self._told_dropped = dropped
+        try:
+            self._frame(frames, lost=dropped - self._told_dropped)
+        finally:
+            if frames and self._spool.append_all(frames):
+                self._told_dropped = dropped
+
+    def _frame(self, frames: list[bytes], *, lost: int) -> None:
+        """Make records of what was taken, one behind the other; what is left after a failure is made the next time."""
+        noted, run, time_us = self._noted, self._spool.run, int(wall_s() * 1e6)
+        while noted:
+            request, ending, heard = noted.popleft()
+            self._seq += 1
+            usage = heard.usage or _NO_USAGE
+            completion, basis = heard.completion(ending.outcome)
+            # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
+            record = Record(
+                run, self._seq, time_us,
+                request.request_id, request.key_id, ending.model, request.path, ending.endpoint,
+                ending.status, ending.outcome, basis, request.stream,
+                usage.prompt_tokens, usage.cached_tokens, completion,
+                heard.chunks, ending.bytes,
+                None if ending.ttft_s is None else int(ending.ttft_s * 1e6), int(ending.took_s * 1e6),
+                max(0, ending.retries),
+                heard.cost_usd,
+                0 if frames else lost,
+            )  # fmt: skip
+            frames.append(frame(record))
 
     def tick(self) -> None:
         """Find out whether somebody removed the spool, and say so; to be called now and then. One look at a file in use."""
+        self.write()
         spool = self._spool
         if spool.look():
             doing = "what the gateway still held is written again; other files that were not drained are lost"
@@ -153,18 +173,20 @@ class Heard(msgspec.Struct, gc=False):
     def completion(self, outcome: Outcome) -> tuple[int | None, Basis]:
         """Return the answer's tokens and what that number rests on."""
         if self.usage is not None and self.usage.completion_tokens is not None:
-            return self.usage.completion_tokens, Basis.MEASURED
+            return self.usage.completion_tokens, _MEASURED
         if self.tokens is not None:
-            return self.tokens, Basis.ESTIMATED
-        return None, Basis.NONE if outcome is Outcome.FAILED else Basis.UNKNOWN
+            return self.tokens, _ESTIMATED
+        return None, _NONE if outcome is _FAILED else _UNKNOWN
 
 
-def hear(ending: Ending, path: str) -> Heard:
-    """Return what was heard of an answer that was asked for at `path`."""
-    meter = ending.meter
+def hear(meter: Passing | None, usage: Usage | None, *, events: int, path: str) -> Heard:
+    """Return what was heard of an answer that was asked for at `path`.
+
+    `meter`: what it was passed on through; None: it was not passed on as it came, and `usage` is what it used, as far as
+    that is known. `events`: what was heard of one that was put together, about one a token.
+    """
+    if meter is None:
+        return Heard(usage, max(0, events - SILENT_EVENTS.get(path, 0)) if events else None, 0)
     if isinstance(meter, StreamMeter):
         return Heard(meter.end(), meter.tokens, meter.events + meter.chunks)
-    if isinstance(meter, WholeMeter):
-        return Heard(meter.end(), None, 0)
-    tokens = max(0, ending.events - SILENT_EVENTS.get(path, 0)) if ending.events else None
-    return Heard(ending.usage, tokens, 0)
+    return Heard(meter.end() if isinstance(meter, WholeMeter) else None, None, 0)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from math import inf, isfinite
 
-from freehold.core.ids import is_request_id, new_request_id
+from freehold.core.ids import is_request_id, request_ids_in
 from freehold.gateway import refuse
 from freehold.gateway.caller import Caller, Grant
 from freehold.gateway.refuse import Refusal
@@ -68,6 +68,8 @@ class Request:
     """Header lines that go on to the engine (trace context and the like), each with CRLF."""
     id_line = b""
     """The header line of the request's id, for both sides."""
+    named = False
+    """Its client gave it that id."""
     refusal: Refusal | None = None
     key: bytes | None = None
     """The API key that was presented; empty: something that is no key, or two; None: nothing."""
@@ -90,7 +92,22 @@ class Request:
         url = self.url
         self.path = _KNOWN_PATHS.get(url) or url.partition(b"?")[0].decode("ascii", "replace")
         if not self.id_line:
-            self.id_line = b"%b%b\r\n" % (_ID_NAME, new_request_id().encode())
+            self.id_line = fresh_id_line()
+
+    @property
+    def is_usual(self) -> bool:
+        """Return whether its head says nothing beyond method, path, length and key, and others may have the same one."""
+        odd = (
+            self.named
+            or self.codings
+            or self.encoding
+            or self.origin
+            or self.passed
+            or self.expect
+            or self.stays
+        )
+        plain = self.refusal is None and not odd and self.timeout_s == inf
+        return plain and self.method == b"POST" and self.keep_alive and self.url in _KNOWN_PATHS
 
     def complete(self) -> None:
         """Put the body together, once all of it has come."""
@@ -137,6 +154,8 @@ class Request:
 
 
 _ID_NAME = b"x-request-id: "
+fresh_id_line = request_ids_in(_ID_NAME, b"\r\n")
+"""Returns the header line of an id that no other request has."""
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
@@ -170,7 +189,7 @@ def _length(request: Request, value: bytes) -> None:
 
 def _id(request: Request, value: bytes) -> None:
     if is_request_id(value.decode("latin-1")):
-        request.id_line = b"%b%b\r\n" % (_ID_NAME, value)
+        request.id_line, request.named = b"%b%b\r\n" % (_ID_NAME, value), True
 
 
 def _expect(request: Request, value: bytes) -> None:

@@ -24,7 +24,9 @@ from freehold.gateway.files import CONNECTIONS_MAX
 from freehold.gateway.http_in import ClientConnection
 from freehold.gateway.intake import Intake
 from freehold.gateway.kept import Keeping
+from freehold.gateway.known_heads import KnownHeads
 from freehold.gateway.meters import Meters
+from freehold.gateway.outbox import Outbox
 from freehold.gateway.outward import OutwardExchange, may_leave
 from freehold.gateway.recorder import Recorder
 from freehold.gateway.refuse import Refusal
@@ -67,6 +69,7 @@ class Gateway:
         """Who may ask; None: everybody."""
         self.fallbacks = Fallbacks(settings, self.meters) if settings.fallbacks else None
         """Endpoints of others; None: there are none."""
+        self.known_heads = KnownHeads()
         self.intake = Intake(upload_room_bytes(settings))
         """Room for large bodies that are still coming in."""
         self.connections: set[ClientConnection] = set()
@@ -84,6 +87,8 @@ class Gateway:
         if settings.spool_path:
             self.recorder = Recorder(Path(settings.spool_path), max_bytes=settings.spool_max_bytes)
             self.recorder.watch(self.meters.metrics)
+        self.outbox = Outbox(_nothing if self.recorder is None else self.recorder.write)
+        """What leaves at the end of this turn of the loop."""
         self.meters.watch(self)
         if self.callers is not None:
             self.callers.start()
@@ -292,6 +297,10 @@ class Gateway:
         except Exception:
             asyncio.get_running_loop().call_soon(self._go_through, work)
             raise
+
+
+def _nothing() -> None:
+    """Do nothing before anything leaves: there is no ledger."""
 
 
 def upload_room_bytes(settings: Settings) -> int:

@@ -28,6 +28,9 @@ class _Nobody:
     def answered(self) -> None:
         """Drop its end."""
 
+    def answered_whole(self, answer: bytes) -> None:
+        """Drop an answer that came whole."""
+
     def reply(self, *_: Any, **__: Any) -> None:
         """Drop a whole answer."""
 

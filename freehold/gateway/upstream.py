@@ -85,7 +85,11 @@ class UpstreamConnection(asyncio.Protocol):
         "served",
         "target",
         "transport",
+        "unsent",
+        "write",
     )
+
+    write: Callable[[bytes], None]
 
     def __init__(self, target: "Target") -> None:
         self.target = target
@@ -98,6 +102,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._interim = 0
         self._passing: Passing | None = None
         self._reads_on = True
+        self.unsent = b""
 
     def __repr__(self) -> str:
         doing = "closing" if self.closing else "busy" if self.exchange else "idle"
@@ -109,6 +114,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Bound the kernel's buffer, so that a pause is felt by the engine soon."""
         # A cast, since uvloop's transports do not derive from asyncio's.
         self.transport = transport = cast("asyncio.Transport", transport)
+        self.write = transport.write
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
@@ -129,7 +135,11 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.frame is not None:
             self._body(data, self.frame)
         elif self.exchange is not None:
-            self._head_part(data)
+            end = -1 if self._head else data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
+            if end >= 0:
+                self._read_head(data[:end], data[end + 4 :])
+            else:
+                self._head_part(data)
         else:
             self.abort()
 
@@ -139,6 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the exchange, or leave the pool."""
         self.closing = True
+        self.unsent = b""
         self._passing = None
         exchange, self.exchange = self.exchange, None
         if exchange is None:
@@ -155,11 +166,12 @@ class UpstreamConnection(asyncio.Protocol):
     # What an exchange calls
 
     def send(self, exchange: "Exchange", request: bytes) -> None:
-        """Send one request and give its answer to `exchange`."""
+        """Send one request, at the end of this turn, and give its answer to `exchange`."""
         self.exchange = exchange
         self.frame = None
         self._interim = 0
-        self.transport.write(request)
+        self.unsent = request
+        exchange.gateway.outbox.add(self)
 
     def pause(self) -> None:
         """Read no more until `resume`: the client is slower than the engine."""
@@ -177,6 +189,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Drop the connection at once, so that the engine learns that nobody listens any more."""
         self.exchange = None
         self._passing = None
+        self.unsent = b""
         self.closing = True
         self.transport.abort()
 

@@ -53,9 +53,9 @@ class _Counts(msgspec.Struct):
 
     def usage(self) -> Usage:
         details = self.prompt_tokens_details or self.input_tokens_details
-        parts = (self.cache_read_input_tokens, self.cache_creation_input_tokens)
         prompt = self.prompt_tokens
         if prompt is None and self.input_tokens is not None:
+            parts = (self.cache_read_input_tokens, self.cache_creation_input_tokens)
             prompt = self.input_tokens + sum(part or 0 for part in parts)
         completion = self.output_tokens if self.completion_tokens is None else self.completion_tokens
         if completion is None and self.total_tokens == prompt and prompt is not None:

@@ -1,7 +1,7 @@
 """A probe: one question on a node, answered from its views alone. One `PROBE` per file in freehold/health/probes.
 
 A probe is pure: it gets the recent views, newest last, and returns findings; the runner owns loop, jitter, deadlines,
-hysteresis and metrics, the readers own the world. So a recording replays through the same code. The contract kit
+hysteresis and metrics, the readers own the world. Nothing here runs or reads. So a recording replays through the same code. The contract kit
 `freehold.testing.check_probe` runs on every file.
 """
 

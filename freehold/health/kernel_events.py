@@ -13,7 +13,7 @@ from freehold.health import kernel_devices, kernel_gpu, kernel_host
 from freehold.health.kernel_words import TEXT_MOST, KernelEvent, Kind, Seen, pci_key
 from freehold.health.view import KernelLine
 
-__all__ = ["KernelEvent", "Kind", "fold_lines", "pci_key", "read_event", "read_events", "uuids"]
+__all__ = ["KernelEvent", "Kind", "fold_lines", "is_telling", "pci_key", "read_event", "read_events", "uuids"]
 
 _RULES: tuple[tuple[str, Callable[[str], Seen | None]], ...] = (
     ("NVRM: Xid", kernel_gpu.xid),
@@ -116,6 +116,11 @@ def read_event(line: KernelLine) -> KernelEvent | None:
         sequence=line.sequence,
         text=line.text[:TEXT_MOST],
     )
+
+
+def is_telling(line: KernelLine) -> bool:
+    """Return whether the line tells an event or may be a part of one: what a long memory has to keep of a log."""
+    return line.text.startswith("NVRM:") or read_event(line) is not None
 
 
 def _seen(text: str) -> Seen | None:

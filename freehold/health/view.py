@@ -123,31 +123,69 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     smart: dict[str, Reading] = {}
 
 
+class LossWindow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Datagrams between this node and one peer whose fate became known within the last `seconds`, by direction.
+
+    Outages (20 or more in a row) and what nobody could know are in none of these numbers.
+    """
+
+    seconds: float
+    settled_out: int = 0
+    """Ours: came there, or lost."""
+    lost_out: int = 0
+    settled_back: int = 0
+    """The peer's: came here, or lost."""
+    lost_back: int = 0
+    large_out: int = 0
+    """Of `settled_out`: as large as the path's MTU."""
+    large_lost_out: int = 0
+    large_back: int = 0
+    large_lost_back: int = 0
+
+
 class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The UDP mesh to one peer since the view before."""
 
     name: str
     sent: int = 0
     lost_out: int = 0
-    """Sent and never received there."""
+    """Sent and never received there; runs of 20 and more are in `outage` instead."""
     lost_back: int = 0
-    """Received there and whose echo never came."""
+    """Sent by the peer and never received here, likewise."""
     lost_unknown: int = 0
-    """Lost, direction not known."""
+    """Fate not known: the peer restarted, or was silent for longer than what it remembers. Not evidence of loss."""
+    outage: int = 0
+    """Lost in runs of 20 or more, both directions: an outage, not loss."""
     longest_gap: int = 0
-    """Most in a row without an echo."""
+    """Most in a row that were lost, in either direction."""
     refused: int = 0
     """ECONNREFUSED: the host is up, the agent is not."""
     unreachable: int = 0
-    """EHOSTUNREACH or a failed neighbour."""
+    """EHOSTUNREACH, ENETUNREACH or a failed neighbour."""
     rtt_s: tuple[float, ...] = ()
-    """At most 200 of them."""
+    """At most 200 of them, without the time that a datagram waited in either process."""
     silent_s: float = 0.0
-    """Since its last echo."""
+    """Since the last datagram from it, or since the mesh began."""
+    unconfirmed: int = 0
+    """Ours that it had not confirmed when it last spoke; a few are always on their way."""
+    large_run_out: int = 0
+    """Of ours that were as large as the MTU: the last so many in a row did not get there."""
+    large_run_back: int = 0
+    """Of the peer's, likewise."""
+    restarts: int = 0
+    """New starts of the peer's agent that were seen."""
     control: State = State.UNKNOWN
-    """Whether the host answered otherwise (TCP to the agent's control port, neighbour table): OK, LOST (unreachable), UNKNOWN."""
+    """Whether the host answered otherwise (TCP, neighbour table): OK, LOST (unreachable), HUNG (no answer), UNKNOWN.
+
+    Asked only while the peer is silent."""
+    interface: str = ""
+    """Ours, on the way to it."""
+    link: State = State.UNKNOWN
+    """Of that interface: OK, LOST (down or without carrier), UNKNOWN. Asked only while the peer is silent."""
+    windows: tuple[LossWindow, ...] = ()
+    """The last 60, 120, 300 and 600 seconds, ending now."""
     reported: dict[str, int] = {}
-    """What that peer says it lost to each of its own peers, for majority."""
+    """What that peer says it lost to each of its own peers in 60 s, outages included, for majority."""
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -152,12 +152,23 @@ class SpoolWriter:
 
     def append(self, record: Record) -> bool:
         """Write one record; returns False when it was dropped, and counted, instead."""
-        data = frame(record)
+        return self.append_all([frame(record)])
+
+    def append_all(self, frames: list[bytes]) -> bool:
+        """Write some records (as `record.frame` makes them) with one write; returns whether the first is written.
+
+        Where they cannot be written together each is tried alone: what is dropped is no more than has to be.
+        """
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
         full = self._size_bytes + len(data) > self._segment_bytes or self._fd < 0
-        if full and not self._next_segment(len(data)):
-            self.dropped_total += 1
-            return False
-        return self._write(data)
+        if (not full or self._next_segment(len(data))) and self._write(data):
+            self.records_total += len(frames)
+            return True
+        if len(frames) > 1:
+            first, *_ = [self.append_all([each]) for each in frames]
+            return first
+        self.dropped_total += 1
+        return False
 
     def look(self) -> bool:
         """Write the file again if somebody removed it, and return whether that was done; to be called now and then.
@@ -193,10 +204,8 @@ class SpoolWriter:
             written = 0
         if written == len(data):
             self._size_bytes += written
-            self.records_total += 1
             self.last_error = ""
             return True
-        self.dropped_total += 1
         if written:
             self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             self._take_back()

@@ -30,6 +30,8 @@ class SizeAsk:
     memory_utilisation: float = 0.9
     """Of the GPU's memory, what the engine may use. Source: vLLM's default gpu_memory_utilization."""
     gpus_per_node: int = 8
+    network_gb_s: float = 11.5
+    """Between nodes, one way, where a replica spans them. Source: 100GbE RoCE in the links catalog."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class Sized:
     concurrency_max: int
     """Sequences of the asked length that fit at once."""
     concurrency: int
-    """What the figures below are for: the asked one, or what fits if that is less."""
+    """What the figures below are for: the asked one, or what fits if that is less; 0: nothing runs, or not within the SLO."""
     output_tokens_per_s: Spread
     ttft_ms: Spread
     itl_ms: Spread
@@ -82,6 +84,34 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a load test of this deployment gave: it replaces the model's figure where engine, GPUs and quantisation agree."""
+
+    engine: Engine
+    gpu: str
+    """Catalog id."""
+    gpus: int
+    """Of the replica."""
+    quant: Quant
+    output_tokens_per_s: float
+    """Of the replica, within the SLO."""
+    concurrency: int
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """So many requests that start together and end together, without a server in front: an offline job."""
+
+    requests: int
+    prefill_s: float
+    itl_ms: float
+    """Of the decode alone, the prompts being done."""
+    wall_s: float
+    output_tokens_per_s: Spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """How many replicas of one deployment carry a traffic within an SLO."""
 
@@ -105,4 +135,5 @@ class Fleet:
     network: str
     """Catalog id of the least link that is enough, and the notes say for what."""
     host_ram_gb: float
+    """Of each node."""
     reasons: tuple[Reason, ...] = ()

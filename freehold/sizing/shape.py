@@ -42,5 +42,7 @@ class ModelShape:
     """Mean over the stored file, where it says it."""
     family: str = "dense"
     """dense or moe: which calibration holds."""
+    quant: str = ""
+    """How the checkpoint is stored, where it says so (fp8, fp4, mxfp4, int8, int4, gguf); empty: 16 bit."""
     source: str = ""
     """The catalog row, file or URL that this was read from."""

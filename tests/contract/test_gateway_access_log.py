@@ -45,7 +45,7 @@ def test_a_request_is_one_line_with_what_it_took(engine: Engine, tmp_path: Path,
     assert (line["path"], line["status"], line["end"]) == ("/v1/chat/completions", 200, "complete")
     assert (line["model"], line["endpoint"], line["attempts"]) == ("m", "m-0", 1)
     assert line["bytes"] == len(answer.body)
-    assert 0 < line["took_s"] < 10
+    assert 0 <= line["took_s"] < 10  # uvloop's clock counts milliseconds
     assert not {"code", "key", "stream", "ttft_s"} & set(line)
 
 

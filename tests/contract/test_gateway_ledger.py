@@ -252,6 +252,35 @@ def test_a_stream_that_its_client_left(client: Client, engine: Engine, spool: Pa
     assert last(spool).status == 499
 
 
+async def _whole_but_open(call: Call) -> None:
+    call.send(STREAM_HEAD + chunk(delta("a")) + chunk(delta("", "stop")) + chunk(USAGE_EVENT) + chunk(DONE))
+    await call.gone.wait()  # the end of the framing never comes
+
+
+def test_who_leaves_after_the_last_event_has_left_nothing(
+    gateway: Gateway, client: Client, engine: Engine, spool: Path
+) -> None:
+    engine.answer = _whole_but_open
+    before = gateway.metric("freehold_gateway_client_aborts_total", model="m")
+    whole_before = gateway.metric(
+        "freehold_gateway_requests_total", model="m", path="/v1/chat/completions", code="200"
+    )
+    client.send(ask("m", stream=True))
+    client.read_until(b"[DONE]")
+    client.leave()
+    wait_until(
+        lambda: (
+            gateway.metric(
+                "freehold_gateway_requests_total", model="m", path="/v1/chat/completions", code="200"
+            )
+            == whole_before + 1
+        ),
+        what="the request to be counted as whole",
+    )
+    assert last(spool).outcome is Outcome.COMPLETE
+    assert gateway.metric("freehold_gateway_client_aborts_total", model="m") == before
+
+
 def test_an_error_in_band_is_no_whole_answer(client: Client, engine: Engine, spool: Path) -> None:
     engine.answer = _error_in_band
     before = len(waiting_records(spool))

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from freehold.gateway.fallback import HOPELESS_S, Asked, Away, Due, Fallback, Reason, reason_for
 from freehold.gateway.price import Price, price_from
-from freehold.gateway.recorder import Ending, Heard
+from freehold.gateway.recorder import Ending, Heard, outcome_of
 from freehold.gateway.refuse import Refusal, bad_gateway, not_ready, timeout, unavailable
 from freehold.gateway.request import Request
 from freehold.gateway.settings import FallbackSettings
@@ -19,9 +19,15 @@ PRICE = Price(input_picousd=2, cached_picousd=1, output_picousd=10)
 RESERVED = 2 * 11 + 10 * 5
 """What a request may cost: 11 tokens of prompt by its size, 5 of answer as it asks."""
 ENDED = Ending(
-    model="m", endpoint="fallback/f", status=200, complete=True, meter=None, usage=None, events=0, bytes=9,
-    ttft_s=None, took_s=1.0, retries=0,
-)  # fmt: skip
+    model="m",
+    endpoint="fallback/f",
+    status=200,
+    outcome=Outcome.COMPLETE,
+    bytes=9,
+    ttft_s=None,
+    took_s=1.0,
+    retries=0,
+)
 
 
 def a_request(body: bytes = b'{"model":"m","max_tokens":5, "x":"12345"}') -> Request:
@@ -182,15 +188,24 @@ def test_how_a_stay_ends_says_nothing_of_the_next(outcome: Outcome) -> None:
     there = fallback()
     away = stay(there)
     there.failed(0.0)
-    endings = {
-        Outcome.COMPLETE: ENDED,
-        Outcome.ABANDONED: replace(ENDED, complete=False, status=499),
-        Outcome.CUT: replace(ENDED, complete=False, status=502),
-        Outcome.FAILED: replace(ENDED, complete=False, status=504, bytes=0),
-    }
-    assert endings[outcome].outcome() is outcome
-    away.settle(endings[outcome], Heard(None, None, 0))
+    away.settle(replace(ENDED, outcome=outcome), Heard(None, None, 0))
     assert there.shut_until_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("status", "answer_bytes", "complete", "outcome"),
+    [
+        (200, 9, True, Outcome.COMPLETE),
+        (499, 9, False, Outcome.ABANDONED),
+        (499, 0, False, Outcome.ABANDONED),
+        (502, 9, False, Outcome.CUT),
+        (504, 0, False, Outcome.FAILED),
+    ],
+)
+def test_how_a_request_ended_in_one_word(
+    status: int, answer_bytes: int, *, complete: bool, outcome: Outcome
+) -> None:
+    assert outcome_of(status, answer_bytes, complete=complete) is outcome
 
 
 def test_who_says_nothing_to_anybody_is_left_alone() -> None:

@@ -56,6 +56,40 @@ def test_a_full_spool_drops_and_counts_and_takes_again_when_there_is_room(
     assert writer.append(record(22))
 
 
+def test_several_records_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[int] = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: (writes.append(len(data)), write(fd, data))[1])
+    writer = SpoolWriter(tmp_path)
+    assert writer.append_all([frame(record(seq)) for seq in range(1, 6)])
+    assert writes == [5 * SIZE]
+    assert writer.records_total == 5
+    assert seqs(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_of_several_records_those_are_written_that_find_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    # A file system with room for three more: a longer write is cut, as tmpfs cuts it.
+    room = [3 * SIZE + 1]
+
+    def cut(fd: int, data: bytes) -> int:
+        written = write(fd, data[: room[0]])
+        room[0] -= written if written == len(data) else 0
+        return written
+
+    monkeypatch.setattr(os, "write", cut)
+    writer = SpoolWriter(tmp_path)
+    assert writer.append_all([frame(record(seq)) for seq in range(1, 6)])
+    assert seqs(tmp_path) == [1, 2, 3]
+    assert (writer.records_total, writer.dropped_total) == (3, 2)
+    room[0] = 100 * SIZE
+    assert not writer.lost
+    assert writer.append(record(6))
+    assert seqs(tmp_path) == [1, 2, 3, 6]
+
+
 def test_a_folder_that_cannot_be_made_costs_records_and_not_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

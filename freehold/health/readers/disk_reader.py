@@ -35,7 +35,7 @@ PROBE_FILE = ".freehold-disk-probe"
 SIZE_BYTES = 64 << 20
 """64 MiB: large against what a disk's own cache keeps of one file; the low end of the research's 64 to 256 MiB."""
 STUCK_MOST = 2
-"""A child that hangs and one replacement. Source: docs/decisions/0011-health.md."""
+"""A child that hangs and one replacement. Source: docs/decisions/0012-health.md."""
 RESTART_S = 10.0
 """Before a child that ended by itself is started again, doubled each time; our own choice: a start costs 50 ms of CPU."""
 RESTART_MOST_S = 320.0

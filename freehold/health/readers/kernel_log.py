@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
-from freehold.health.kernel_events import read_event
+from freehold.health.kernel_events import is_telling
 from freehold.health.readers.kernel_text import FACILITY_KERNEL, Record, parse_log_file, parse_record
 from freehold.health.view import Kernel, KernelLine, State
 
@@ -134,9 +134,7 @@ def _most_telling(lines: list[KernelLine]) -> list[KernelLine]:
     """Return at most `LINES_MOST` lines in their order: what tells something, then the newest of the rest."""
     if len(lines) <= LINES_MOST:
         return lines
-    telling = [
-        index for index, line in enumerate(lines) if line.text.startswith("NVRM: ") or read_event(line)
-    ]
+    telling = [index for index, line in enumerate(lines) if is_telling(line)]
     taken = set(telling[-LINES_MOST:])
     rest = (index for index in range(len(lines) - 1, -1, -1) if index not in taken)
     taken.update(index for index, _ in zip(rest, range(LINES_MOST - len(taken)), strict=False))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from freehold.core.problems import Problem
-from freehold.health.kernel_events import read_event
+from freehold.health.kernel_events import is_telling
 from freehold.health.view import KernelLine
 
 PROBLEMS_MOST = 20
@@ -155,7 +155,7 @@ def _add(page: _Page, line: str, number: int) -> bool:
             page.lines.append(msgspec.structs.replace(found, sequence=number))
             return True
     bare = KernelLine(at_s=page.last_s, text=line, sequence=number)
-    if read_event(bare) is None and not line.startswith("NVRM: "):
+    if not is_telling(bare):
         return False
     page.lines.append(bare)
     return True

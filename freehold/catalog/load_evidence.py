@@ -1,0 +1,108 @@
+"""Read what each sign says of the cause of an incident: weights, tiers, sources. The facts stand in `data/evidence.yaml`.
+
+Nothing here weighs: see `freehold.health.weigh`. The file is part of the package, so a mistake in it is ours: it raises.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from freehold.core.findings import Action
+from freehold.core.places import read_tree
+
+_FILE = Path(__file__).parent / "data" / "evidence.yaml"
+
+
+class Hypothesis(StrEnum):
+    """What may have caused an incident."""
+
+    HARDWARE = "hardware"
+    SOFTWARE = "software"
+    DRIVER = "driver"
+    FACILITY = "facility"
+    NETWORK = "network"
+    STORAGE = "storage"
+    CONFIGURATION = "configuration"
+    UNDETERMINED = "undetermined"
+
+
+class Tier(StrEnum):
+    """What goes before in the search for the primary cause, first to last."""
+
+    MEMORY = "memory"
+    BUS = "bus"
+    FIRMWARE = "firmware"
+    DRIVER = "driver"
+    LINK = "link"
+    STORAGE = "storage"
+    NETWORK = "network"
+    APP = "app"
+    CONFIG = "config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """One kind of thing that can be seen in an incident, and what it says."""
+
+    name: str
+    what: str
+    """In words, without a value."""
+    tier: Tier
+    weights: Mapping[Hypothesis, float] = field(compare=False)
+    """Log-odds, nats: positive supports, negative speaks against; a hypothesis that is not there: nothing."""
+    action: Action
+    """The first step when this is the primary cause."""
+    source: str
+    changes: str
+    """What would speak against it, if it were seen next."""
+    direct: Hypothesis | None = None
+    """It decides alone, without weighing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The whole table."""
+
+    as_of: str
+    signs: Mapping[str, Sign]
+    classes: Mapping[str, str]
+    """XID class to the name of a sign."""
+    numbers: Mapping[int, str]
+    """XID number to the name of a sign, where its class is too coarse."""
+
+    def of_xid(self, number: int, kind: str) -> Sign | None:
+        """Return the sign that an XID is, from its number and class; None: it says nothing of a cause."""
+        name = self.numbers.get(number) or self.classes.get(kind)
+        return self.signs[name] if name else None
+
+
+@cache
+def load_evidence() -> Evidence:
+    """Return the table. Raises ValueError where the file is not as it must be."""
+    tree = read_tree(_FILE.read_text(encoding="utf-8"), _FILE.name)
+    if tree.mistakes or not isinstance(tree.data, dict):
+        raise ValueError(f"{_FILE.name}: {tree.mistakes}")
+    data: dict[str, Any] = tree.data
+    signs = {row["name"]: _sign(row) for row in data["signs"]}
+    numbers = {int(number): name for number, name in data["numbers"].items()}
+    unknown = {*data["classes"].values(), *numbers.values()} - signs.keys()
+    if unknown or len(signs) != len(data["signs"]):
+        raise ValueError(f"{_FILE.name}: unknown or double signs {sorted(unknown)}")
+    return Evidence(as_of=str(data["as_of"]), signs=signs, classes=data["classes"], numbers=numbers)
+
+
+def _sign(row: dict[str, Any]) -> Sign:
+    direct = row.get("direct")
+    return Sign(
+        name=row["name"],
+        what=row["what"],
+        tier=Tier(row["tier"]),
+        weights={Hypothesis(name): float(weight) for name, weight in row["weights"].items()},
+        action=Action(row["action"]),
+        source=row["source"],
+        changes=row["changes"],
+        direct=Hypothesis(direct) if direct else None,
+    )

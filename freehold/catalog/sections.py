@@ -1,0 +1,83 @@
+"""The sections of a file of facts: which kind of fact each holds and by what its rows are told apart.
+
+Shipped files and users' files have the same sections. Nothing is read or checked here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from freehold.catalog.facts import (
+    ApiPrice,
+    Calibration,
+    Colocation,
+    Default,
+    EngineRatio,
+    Fact,
+    FailureRate,
+    Figure,
+    Gpu,
+    Link,
+    ModelFacts,
+    Node,
+    PowerPrice,
+    PriceDatabase,
+    PublishedTco,
+    Pue,
+    RentalKind,
+    RentalPrice,
+    Storage,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One section: `rows` of `kind`."""
+
+    name: str
+    kind: type[Fact]
+    key: tuple[str, ...]
+    """A later file's row replaces the fields of those rows whose key fields equal the ones that it has."""
+    identity: tuple[str, ...] = ()
+    """What tells two rows of one file apart, where that is more than the key."""
+    fill: Mapping[str, object] = field(default_factory=dict)
+    """What a key field is where a row leaves it out."""
+    by_id: bool = True
+    """The catalog has a mapping by the first key field; else a tuple."""
+    closed: bool = False
+    """Rows may be replaced, not added: an unknown one would have no effect."""
+
+
+_RENTED: Mapping[str, object] = {"kind": RentalKind.ON_DEMAND, "term_months": 0}
+_LIST = (
+    Section(name="gpus", kind=Gpu, key=("id",)),
+    Section(name="models", kind=ModelFacts, key=("id",)),
+    Section(name="links", kind=Link, key=("id",)),
+    Section(name="storage", kind=Storage, key=("id",)),
+    Section(
+        name="rentals",
+        kind=RentalPrice,
+        key=("provider", "gpu", "kind", "term_months"),
+        identity=("provider", "gpu", "kind", "term_months", "terms", "as_of"),
+        fill=_RENTED,
+        by_id=False,
+    ),
+    Section(name="apis", kind=ApiPrice, key=("provider", "model"), by_id=False),
+    Section(name="electricity", kind=PowerPrice, key=("region", "kind"), by_id=False),
+    Section(name="pue", kind=Pue, key=("id",)),
+    Section(name="colocation", kind=Colocation, key=("id",)),
+    Section(name="failures", kind=FailureRate, key=("cause",), by_id=False),
+    Section(name="nodes", kind=Node, key=("id",)),
+    Section(name="published_tco", kind=PublishedTco, key=("gpu",), identity=("gpu", "source"), by_id=False),
+    Section(name="calibrations", kind=Calibration, key=("id",)),
+    Section(name="engine_ratios", kind=EngineRatio, key=("id",)),
+    Section(name="defaults", kind=Default, key=("name",), closed=True),
+    Section(name="figures", kind=Figure, key=("id",)),
+    Section(name="price_databases", kind=PriceDatabase, key=("id",), closed=True),
+)
+SECTIONS: Mapping[str, Section] = {section.name: section for section in _LIST}
+"""By name; a file of facts is a map of these to lists of rows."""
+
+PRICE_FIELDS = ("source", "as_of", "verified")
+"""What a GPU's row says of its price, each with `price_` before it, besides `price_new_usd`."""
+REFERENCES = (("rentals", "gpu", "gpus"), ("apis", "same_as", "models"))
+"""Section, field, and the section whose ids that field must name."""

@@ -1,0 +1,166 @@
+"""`freehold plan`: stay on the API, rent or buy, and what: from the team's own traffic, with ranges and one verdict.
+
+It asks a person for the two inputs that matter most, the rental quote and the staff, where flags do not say them. It
+reads the catalog, the team's files and the clock, and hands everything to freehold/cost, which knows none of them.
+"""
+
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from freehold.cli.numbers import Reader, read_range
+from freehold.cli.place import json_option
+from freehold.cli.plan_flags import (
+    DEFAULT_MODEL,
+    NEED,
+    PRICES,
+    TRAFFIC,
+    PlanAsk,
+    number_options,
+    read_plan_flags,
+)
+from freehold.cli.say import UserMistakes, say_json
+from freehold.core.clock import wall_s
+from freehold.core.errors import Permanent
+from freehold.core.problems import Problem
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("plan")
+@click.option(
+    "--usage",
+    type=_FILE,
+    multiple=True,
+    help="Your usage: OpenAI's export, LiteLLM's spend logs, an access log, or a ledger.sqlite; can be given again.",
+)
+@click.option(
+    "--usage-format", default="", metavar="NAME", help="What the usage files are [default: found out]."
+)
+@number_options(TRAFFIC, NEED)
+@click.option(
+    "--config",
+    "model_config",
+    type=_FILE,
+    help="A Hugging Face config.json or a .gguf, for a model that the catalog lacks.",
+)
+@number_options(PRICES)
+@click.option(
+    "--prices",
+    type=_FILE,
+    multiple=True,
+    help="YAML with your own prices, laid over the catalog; can be given again.",
+)
+@click.option(
+    "--draws",
+    default=100_000,
+    type=click.IntRange(1_000, 1_000_000),
+    help="Draws for the ranges.",
+    show_default=True,
+)
+@click.option("--seed", default=1, help="Of the draws.", show_default=True)
+@click.option("--html", type=_FILE, help="Write a report with plots: one file, for paper and phone.")
+@click.option("--markdown", type=_FILE, help="Write a report in Markdown; - prints it.")
+@click.option("--no-input", is_flag=True, help="Ask nothing.")
+@json_option
+def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json: bool, **flags: Any) -> None:
+    """Say whether to stay on the API, to rent or to buy, and what: from your own traffic, with ranges."""
+    reader = Reader()
+    draws, seed, said = flags.pop("draws"), flags.pop("seed"), _said(flags)
+    files = {name: flags.pop(name) for name in ("usage", "usage_format", "prices", "model_config")}
+    ask = replace(read_plan_flags(flags, reader), **files)
+    if not (no_input or as_json or reader.problems) and sys.stdin.isatty() and sys.stdout.isatty():
+        ask = _ask_first(ask)
+    more = {"draws": draws, "seed": seed, "said": said}
+    result = _worked_out(ask, reader, more, as_json=as_json)
+    if html is not None:
+        from freehold.cost.report.html import to_html  # noqa: PLC0415 - plots take their time to import
+
+        write_report(html, to_html(result))
+    if markdown is not None:
+        from freehold.cost.report.markdown import to_markdown  # noqa: PLC0415 - seldom wanted
+
+        write_report(markdown, to_markdown(result))
+    if as_json:
+        from freehold.cost.report.schema import to_jsonable  # noqa: PLC0415 - only here
+
+        say_json(to_jsonable(result))
+    elif str(markdown) != "-":
+        from freehold.cost.report.terminal import show  # noqa: PLC0415 - rich takes its time to import
+
+        show(result)
+
+
+def _said(flags: dict[str, Any]) -> tuple[str, ...]:
+    """Return the flags that were given with their values, to be pasted again."""
+    words: list[str] = []
+    for name, value in flags.items():
+        flag = "--config" if name == "model_config" else f"--{name.replace('_', '-')}"
+        several = value if isinstance(value, tuple) else (value,)
+        words += [word for each in several if each not in (None, "") for word in (flag, str(each))]
+    return tuple(words)
+
+
+def _ask_first(ask: PlanAsk) -> PlanAsk:
+    """Ask for the rental quote and the staff where flags do not say them; an empty answer means not known."""
+    if ask.rental is None:
+        text = _prompt("Your rental quote, USD per GPU-hour (Enter: the catalog's prices)")
+        if text is not None:
+            ask = replace(ask, rental=text)
+    if "staff_fte" not in ask.assumptions:
+        text = _prompt("People for owned machines, on-call included, full-time equivalents (Enter: assumed)")
+        if text is not None:
+            ask = replace(ask, assumptions=ask.assumptions | {"staff_fte": text})
+    return ask
+
+
+def _prompt(question: str) -> Any:
+    while True:
+        text = click.prompt(question, default="", show_default=False, err=True).strip()
+        if not text:
+            return None
+        found = read_range("the answer", text)
+        if not isinstance(found, Problem):
+            return found
+        click.echo(f"{found.message}: {found.hint}", err=True)
+
+
+def _worked_out(ask: PlanAsk, reader: Reader, more: dict[str, Any], *, as_json: bool) -> Any:
+    # Imported here, so that `freehold plan --help` need not wait for numpy.
+    from freehold.catalog.load import load_catalog  # noqa: PLC0415
+    from freehold.cli.plan_inputs import plan_inputs  # noqa: PLC0415
+    from freehold.cli.plan_traffic import find_traffic  # noqa: PLC0415
+    from freehold.cli.shapes import find_shape  # noqa: PLC0415
+    from freehold.cost.plan import plan  # noqa: PLC0415
+    from freehold.sizing.shape import ModelShape  # noqa: PLC0415
+
+    loaded = load_catalog(today=datetime.fromtimestamp(wall_s(), UTC).date(), overlays=ask.prices)
+    reader.problems += loaded.problems
+    traffic = find_traffic(ask, reader)
+    inputs = None
+    if loaded.catalog is not None:
+        found = find_shape(ask.model or DEFAULT_MODEL, ask.model_config, loaded.catalog)
+        shape = found if isinstance(found, ModelShape) else None
+        reader.problems += () if isinstance(found, ModelShape) else found
+        inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
+    if inputs is None or reader.problems:
+        raise UserMistakes(reader.problems, as_json=as_json)
+    return plan(replace(inputs, **more))
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write a report to a file, or print it for `-`; raises Permanent where the file cannot be written."""
+    if str(path) == "-":
+        click.echo(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise Permanent(
+            f"cannot write {path}: {exc.strerror}", hint="name a file that can be written"
+        ) from exc
+    click.echo(f"wrote {path}", err=True)

@@ -1,0 +1,181 @@
+"""What a plan is worked out from, put together: the traffic, the fleets that carry it, prices and assumptions.
+
+Names that the catalog does not know are problems, all of them at once. Nothing is priced here.
+"""
+
+from dataclasses import fields
+
+from freehold.catalog import look
+from freehold.catalog.ask_genai_prices import Request
+from freehold.catalog.facts import ApiPrice, Catalog, Fact, Gpu, Verified
+from freehold.cli.numbers import Reader
+from freehold.cli.plan_flags import PlanAsk
+from freehold.core.problems import Problem, nearest_hint
+from freehold.core.spread import Spread
+from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
+from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
+from freehold.sizing.answer import Fleet, Slo
+from freehold.sizing.choose import Among, candidates
+from freehold.sizing.fleet import Plan
+from freehold.sizing.shape import ModelShape
+from freehold.sizing.traffic import Traffic
+
+_COMPARED = 3
+"""APIs of other models that are compared where nobody named any, one a price class. Source: our own choice."""
+
+
+def plan_inputs(
+    ask: PlanAsk, traffic: Traffic | None, *, shape: ModelShape | None, catalog: Catalog, reader: Reader
+) -> PlanInputs | None:
+    """Return everything that a plan needs, or None where problems are in the reader.
+
+    Without a traffic or a shape only names are checked, so that all problems come at once.
+    """
+    gpus = _gpus(ask, catalog, reader)
+    apis = _apis(ask, traffic, shape, catalog=catalog, reader=reader)
+    own, rent = assumptions(ask, catalog, reader)
+    if reader.problems or traffic is None or shape is None or own is None or rent is None:
+        return None
+    fleets = _fleets(ask, traffic, shape, catalog=catalog, gpus=gpus)
+    if not fleets:
+        message = f"{shape.name} can be run within the SLO on none of these GPUs: {', '.join(gpus)}"
+        reader.wrong(
+            "--gpu", message, "a looser --slo-itl or --slo-ttft-p95, other --quant, or leave out --gpu"
+        )
+        return None
+    used = {fleet.sized.ask.gpu.id for fleet in fleets}
+    paid_today = api_id(apis[0]) if ask.api and apis else ""
+    return PlanInputs(
+        traffic=traffic,
+        fleets=tuple(fleets),
+        apis=apis,
+        rentals=tuple(offer for gpu in sorted(used) for offer in look.rentals_for(catalog, gpu)),
+        own=own,
+        rent=rent,
+        catalog=catalog,
+        today=catalog.today,
+        paid_today=paid_today,
+        only_listed=_only_listed(ask, apis, shape),
+        doubts=_unchosen(ask, shape, paid_today),
+        slo_ttft_s=ask.slo_ttft_s,
+        slo_itl_s=ask.slo_itl_s,
+        own_site=ask.site,
+        growth_per_month=ask.growth,
+        fallback_api=ask.spares is None,
+        quotes=_quotes(ask),
+    )
+
+
+def _gpus(ask: PlanAsk, catalog: Catalog, reader: Reader) -> tuple[str, ...]:
+    if not ask.gpus:
+        return tuple(catalog.gpus)
+    found = [look.gpu(catalog, name) for name in ask.gpus]
+    reader.problems += [each for each in found if isinstance(each, Problem)]
+    return tuple(each.id for each in found if isinstance(each, Gpu))
+
+
+def _apis(
+    ask: PlanAsk, traffic: Traffic | None, shape: ModelShape | None, *, catalog: Catalog, reader: Reader
+) -> tuple[ApiPrice, ...]:
+    """Return the API in use, those that serve the same model, those that were named, and a few others."""
+    request = request_of(traffic) if traffic else None
+    names = [("--api", ask.api)] * bool(ask.api) + [("--compare", name) for name in ask.compare]
+    named = [look.api(catalog, name, request=request, where=flag) for flag, name in names]
+    reader.problems += [each for each in named if isinstance(each, Problem)]
+    found = [each for each in named if isinstance(each, ApiPrice)]
+    found += look.same_model_apis(catalog, shape.name) if shape else ()
+    found += [] if ask.compare else _spread_out(catalog)
+    once = {api_id(each): each for each in reversed(found)}
+    return tuple(dict.fromkeys(once[api_id(each)] for each in found))
+
+
+def _only_listed(ask: PlanAsk, apis: tuple[ApiPrice, ...], shape: ModelShape) -> tuple[str, ...]:
+    """Return the APIs that nobody named and that serve another model: shown, so that their price is known."""
+    named = {name.casefold() for name in (ask.api, *ask.compare)}
+    return tuple(
+        api_id(each)
+        for each in apis
+        if each.same_as != shape.name and not {api_id(each).casefold(), each.model.casefold()} & named
+    )
+
+
+def _unchosen(ask: PlanAsk, shape: ModelShape, paid_today: str) -> tuple[str, ...]:
+    if ask.model or ask.model_config:
+        return ()
+    instead = f" can stand for {paid_today}" if paid_today else " will do"
+    return (f"nobody chose the model: whether {shape.name}{instead} must be tested (--model)",)
+
+
+def request_of(traffic: Traffic) -> Request:
+    """Return the mean request, whose size decides what some APIs ask."""
+    return Request(
+        input_tokens=round(traffic.input_tokens_per_request),
+        output_tokens=round(traffic.output_tokens_per_request),
+        cached_tokens=round(traffic.input_tokens_per_request * traffic.cached_share),
+    )
+
+
+def _spread_out(catalog: Catalog) -> list[ApiPrice]:
+    """Return a few closed models' APIs, from the cheapest to the dearest."""
+    closed = sorted(
+        (each for each in catalog.apis if each.open_weights is False),
+        key=lambda each: 3 * each.input_usd_per_m + each.output_usd_per_m,
+    )
+    step = max(1, (len(closed) - 1) // (_COMPARED - 1)) if closed else 1
+    return closed[::step][:_COMPARED]
+
+
+def _fleets(
+    ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, gpus: tuple[str, ...]
+) -> list[Fleet]:
+    slo = Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s)
+    among = Among(
+        gpus=gpus,
+        quants=ask.quants,  # type: ignore[arg-type] # checked against QUANTS
+        engines=(ask.engine,) if ask.engine else (),  # type: ignore[arg-type] # checked against ENGINES
+    )
+    found = candidates(
+        shape, traffic, plan=Plan(slo=slo, spares=ask.spares or 0), catalog=catalog, among=among
+    )
+    return list(found)
+
+
+def _quotes(ask: PlanAsk) -> dict[str, Spread]:
+    quotes = {}
+    if ask.rental is not None:
+        quotes[RENTAL_QUOTE] = ask.rental
+    if ask.node is not None:
+        quotes[NODE_QUOTE] = ask.node
+    return quotes
+
+
+def assumptions(
+    ask: PlanAsk, catalog: Catalog, reader: Reader
+) -> tuple[OwnAssumptions | None, RentAssumptions | None]:
+    """Return what flags and the catalog say of owning and renting; None where problems are in the reader."""
+    own_names = [field.name for field in fields(OwnAssumptions)]
+    rent_names = [field.name for field in fields(RentAssumptions)]
+    known = {*own_names, *(f"rent_{name}" for name in rent_names)}
+    for name in ask.assumptions:
+        if name not in known:
+            reader.wrong(f"--set {name}", "there is no such assumption", nearest_hint(name, known))
+    power = look.electricity_for(catalog, ask.region)
+    if isinstance(power, Problem):
+        reader.problems.append(power)
+        return None, None
+    own = {name: _assumption(name, name, ask, catalog) for name in own_names}
+    if "power_usd_per_kwh" not in ask.assumptions:
+        value = Spread.exactly(power.usd_per_kwh)  # its age is the cost model's to add
+        own["power_usd_per_kwh"] = Assumption(name="power_usd_per_kwh", value=value, fact=power)
+    rent = {name: _assumption(name, f"rent_{name}", ask, catalog) for name in rent_names}
+    return OwnAssumptions(**own), RentAssumptions(**rent)
+
+
+def _assumption(name: str, key: str, ask: PlanAsk, catalog: Catalog) -> Assumption:
+    """Return what was said, for renting under its own name or else as for owning, or the catalog's default."""
+    said = ask.assumptions.get(key, ask.assumptions.get(name) if name.startswith("staff_usd") else None)
+    if said is not None:
+        fact = Fact(source=f"flag for {key}", as_of=catalog.today, verified=Verified.USER)
+        return Assumption(name=key, value=said, fact=fact, asked=True)
+    default = look.default(catalog, key if key in catalog.defaults else name)
+    return Assumption(name=key, value=default.value, fact=default)

@@ -1,0 +1,105 @@
+"""How many GPUs and nodes a fleet comes to in each draw: a GPU that turns out slower than hoped needs more company.
+
+The performance of a kind of GPU is one draw for all its options. A fleet that turns out faster than planned is not
+sent back: it stays as planned. What anything costs is not known here.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from freehold.cost.draw import Sampler, Vector
+from freehold.sizing.answer import Fleet
+from freehold.sizing.fleet import round_gpus
+
+LEAST_NODE = 0.2
+"""Of a full node: the host and cabling of one with a single card. Source: our estimate, 0.4 kW of a full host's 2."""
+ROUNDING = 1e-4
+"""A replica more is not bought for less than this part of one. Source: above single precision's error, below any margin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Whole numbers, one per draw. `gpus` and `nodes` include the spare ones."""
+
+    replicas: Vector
+    gpus: Vector
+    spare_gpus: Vector
+    nodes: Vector
+    serving_nodes: Vector
+    full_nodes: Vector
+    """Nodes, one with fewer GPUs than fit counting for less: what is known per node is known of full ones."""
+
+    @property
+    def spare_part(self) -> Vector:
+        """Return the spare GPUs' part of all, 0 to below 1."""
+        return self.spare_gpus / self.gpus
+
+
+def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: bool = False) -> Counts:
+    """Return the counts at `scale` times the traffic that the fleet was sized for.
+
+    `cold_spare` adds a node if the fleet has no spare: where nothing else answers while a node is repaired.
+    """
+    if fleet.replicas == 0:
+        return counts_as_they_stand(fleet)  # what does not run is not grown either; its option is incomplete
+    ask = fleet.sized.ask
+    replicas = replicas_of(fleet, draws, scale=scale)
+    spare_gpus = fleet.spare_replicas * ask.gpus
+    gpus, nodes = _to_be_had(replicas * ask.gpus + spare_gpus, fleet)
+    if scale >= 1:
+        gpus, nodes = np.maximum(gpus, fleet.gpus), np.maximum(nodes, fleet.nodes)
+    cold = cold_spare and fleet.spare_replicas == 0
+    cold_gpus = -(-fleet.gpus // fleet.nodes) if cold else 0
+    return Counts(
+        replicas=replicas,
+        gpus=gpus + cold_gpus,
+        spare_gpus=_one(spare_gpus + cold_gpus),
+        nodes=nodes + cold,
+        serving_nodes=nodes,
+        full_nodes=_full(gpus + cold_gpus, nodes + cold, fleet),
+    )
+
+
+def _to_be_had(needed: Vector, fleet: Fleet) -> tuple[Vector, Vector]:
+    """Return the GPUs that one can buy or rent that are at least so many, and their nodes."""
+    ask, least = fleet.sized.ask, int(needed.min())
+    table = np.array(
+        [
+            round_gpus(count, gpu=ask.gpu, per_node=ask.gpus_per_node)
+            for count in range(least, int(needed.max()) + 1)
+        ],
+        dtype=np.float32,
+    )
+    chosen = table[needed.astype(np.int64) - least]
+    return chosen[:, 0], chosen[:, 1]
+
+
+def counts_as_they_stand(fleet: Fleet) -> Counts:
+    """Return the counts of machines that are there already, whatever they turn out to do."""
+    nodes, gpus = _one(fleet.nodes), _one(fleet.gpus)
+    return Counts(
+        replicas=_one(fleet.replicas),
+        gpus=gpus,
+        spare_gpus=_one(fleet.spare_replicas * fleet.sized.ask.gpus),
+        nodes=nodes,
+        serving_nodes=nodes,
+        full_nodes=_full(gpus, nodes, fleet),
+    )
+
+
+def _full(gpus: Vector, nodes: Vector, fleet: Fleet) -> Vector:
+    return np.maximum(gpus / fleet.sized.ask.gpus_per_node, nodes * LEAST_NODE)
+
+
+def _one(count: int) -> Vector:
+    return np.array([count], dtype=np.float32)
+
+
+def replicas_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
+    """Return the serving replicas: those planned, or as many as the peak takes at the performance drawn."""
+    capacity = draws.take(f"{fleet.sized.ask.gpu.id}:tokens_per_s", fleet.capacity_tokens_per_s)
+    each = capacity / fleet.replicas
+    needed = np.ceil(fleet.peak_tokens_per_s * scale / each - ROUNDING)
+    return np.maximum(needed, max(1, math.ceil(fleet.replicas * scale - ROUNDING)))

@@ -1,0 +1,21 @@
+"""What a cloud API asks for the month's tokens. Falling prices are not foreseen: it is today's list price."""
+
+from freehold.cost.api_price import monthly_usd
+from freehold.cost.case import Case
+from freehold.cost.draw import Vector
+from freehold.cost.line import Line
+
+
+def price(case: Case) -> Vector:
+    """Return USD per month."""
+    assert case.offer.api is not None
+    return monthly_usd(case.offer.api, case.setting.traffic, case.draws) * case.tokens_scale
+
+
+LINE = Line(
+    name="api_tokens",
+    kinds=frozenset({"api"}),
+    price=price,
+    source="providers' price lists: input, cached input and output tokens; half price for what can wait a day",
+    of_offer=True,
+)

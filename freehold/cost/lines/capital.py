@@ -1,0 +1,30 @@
+"""What the money in the machines costs: the annuity less the straight line. Not risk, not inflation.
+
+All machines count, spares included: their money is bound as well.
+"""
+
+import numpy as np
+
+from freehold.cost.capex import annuity_part, capex_of, residual
+from freehold.cost.case import Case
+from freehold.cost.draw import Vector
+from freehold.cost.line import Line
+
+
+def price(case: Case) -> Vector:
+    """Return USD per month; 0 where capital costs nothing."""
+    part = case.draws.keep("capital part", lambda: _part(case))
+    return capex_of(case).total * part
+
+
+def _part(case: Case) -> Vector:
+    straight = (1 - residual(case)) / case.take(case.setting.own.life_months)
+    return np.maximum(annuity_part(case) - straight, 0).astype(np.float32)
+
+
+LINE = Line(
+    name="capital",
+    kinds=frozenset({"buy"}),
+    price=price,
+    source="annuity at the cost of capital, residual value discounted: (C - S/(1+r)^n) r / (1 - (1+r)^-n), less straight line",
+)

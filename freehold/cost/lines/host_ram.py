@@ -1,0 +1,19 @@
+"""The serving nodes' memory, written off like the hardware. Rented machines come with theirs, and it is not here."""
+
+from freehold.cost.capex import capex_of, serving, straight_line
+from freehold.cost.case import Case
+from freehold.cost.draw import Vector
+from freehold.cost.line import Line
+
+
+def price(case: Case) -> Vector:
+    """Return USD per month; 0 where a quote for whole servers includes it."""
+    return serving(case, straight_line(case, capex_of(case).host_ram))
+
+
+LINE = Line(
+    name="host_ram",
+    kinds=frozenset({"buy"}),
+    price=price,
+    source="GB x USD per GB, straight line; in 2026 18 to 25 % of a server's price (Counterpoint/TrendForce spot range)",
+)

@@ -1,0 +1,20 @@
+"""Support contracts and parts for bought machines, a part of their price per year. Not people: see staff."""
+
+from freehold.cost.capex import MONTHS_PER_YEAR, capex_of
+from freehold.cost.case import Case
+from freehold.cost.draw import Vector
+from freehold.cost.line import Line
+
+
+def price(case: Case) -> Vector:
+    """Return USD per month."""
+    yearly = case.take(case.setting.own.maintenance_fraction_per_year)
+    return capex_of(case).total * (yearly / MONTHS_PER_YEAR)
+
+
+LINE = Line(
+    name="maintenance",
+    kinds=frozenset({"buy"}),
+    price=price,
+    source="2 to 8 % of the price a year, as support contracts ask",
+)

@@ -1,0 +1,22 @@
+"""Machines that wait for others to fail, written off like the hardware. Their capital is in the line `capital`.
+
+A plan without an API to fall back on and without a spare replica gets one cold node. It does not draw power.
+"""
+
+from freehold.cost.capex import capex_of, straight_line
+from freehold.cost.case import Case
+from freehold.cost.draw import Vector
+from freehold.cost.line import Line
+
+
+def price(case: Case) -> Vector:
+    """Return USD per month; 0 without spares."""
+    return straight_line(case, capex_of(case).total) * case.counts.spare_part
+
+
+LINE = Line(
+    name="spares",
+    kinds=frozenset({"buy"}),
+    price=price,
+    source="straight line over the spare GPUs' part; with N nodes one spare costs 1/N of the fleet",
+)

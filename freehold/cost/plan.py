@@ -1,0 +1,194 @@
+"""A whole plan: options priced and ranked, break-evens, influences, rules of thumb, one verdict.
+
+Everything is worked out from the inputs and the seed; nothing is read, asked or rounded here.
+"""
+
+from collections.abc import Iterator
+
+from freehold.core.spread import Spread
+from freehold.cost.api_price import listed_usd
+from freehold.cost.break_even import break_even
+from freehold.cost.capex import capex_of
+from freehold.cost.curves import sensitivity, traffic_curves
+from freehold.cost.draw import Vector
+from freehold.cost.influence import tornado
+from freehold.cost.inputs import PlanInputs
+from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model
+from freehold.cost.percentiles import range_of, scaled
+from freehold.cost.result import BreakEven, Influence, Option, PlanResult, Range
+from freehold.cost.rules import rules_of
+from freehold.cost.standing import Ranked, Standing, assumptions_of, standing_of, told_names
+from freehold.cost.verdict import verdict_of
+
+VERSION = 1
+"""Of the shape of a plan's JSON; it grows when a field changes its meaning. Source: our own count."""
+BILL_TOLERANCE = 0.1
+"""How far a bill may be from the price list before it is told. Source: rounding and tiers move a bill by a few percent."""
+
+
+def plan(inputs: PlanInputs) -> PlanResult:
+    """Return the plan for these inputs; the same inputs and seed give the same plan."""
+    standing = standing_of(inputs)
+    influences = influences_of(standing)
+    return PlanResult(
+        version=VERSION,
+        today=inputs.today.isoformat(),
+        summary=_summary(standing),
+        options=tuple(_options(standing)),
+        break_even=tuple(_break_evens(standing)),
+        tornado=influences,
+        sensitivity=sensitivity(standing),
+        curves=traffic_curves(standing),
+        rules=rules_of(standing),
+        verdict=verdict_of(standing, influences),
+        assumptions=tuple(_assumptions(standing)),
+        notes=tuple(_notes(standing)),
+    )
+
+
+def influences_of(standing: Standing) -> tuple[Influence, ...]:
+    """Return the tornado of the best machines against the API, or of an API's cost where there are no machines."""
+    mine = standing.machines or standing.yardstick
+    if mine is None:
+        return ()
+    other = standing.yardstick
+    return tornado(
+        mine.offer,
+        other.offer if other and other is not mine else None,
+        setting=standing.setting,
+        spans=_market_span(mine, standing),
+        told=told_names(standing.inputs),
+    )
+
+
+def _market_span(mine: Ranked, standing: Standing) -> dict[str, Spread]:
+    """Return the range of a rental price that nobody quoted: what others ask for the same GPU."""
+    if mine.offer.kind != "rent" or RENTAL_QUOTE in told_names(standing.inputs):
+        return {}
+    market, own = standing.market(mine.offer.gpu), mine.offer.rental_usd_per_gpu_hour
+    if market is None or own is None:
+        return {}
+    span = Spread(min(market.low, own.low), own.mid, max(market.high, own.high))
+    return {mine.offer.price_name: span}
+
+
+def _break_evens(standing: Standing) -> Iterator[BreakEven]:
+    """Yield the best rental and purchase against the API in use, the cheapest of the same model and, bought, a rental."""
+    if standing.setting.traffic.tokens_per_month <= 0:
+        return  # no token has no price
+    rented, bought = standing.best("rent"), standing.best("buy")
+    apis = {each.offer.id: each for each in (standing.in_use, standing.same_model) if each}
+    if not apis and (cheapest := standing.best("api")):
+        apis[cheapest.offer.id] = cheapest
+    for mine in (rented, bought):
+        for other in (*apis.values(), *([rented] if mine is bought else [])):
+            if mine and other:
+                yield break_even(mine.priced, other.priced, growth_per_month=standing.inputs.growth_per_month)
+
+
+def _options(standing: Standing) -> Iterator[Option]:
+    ranges: dict[int, Range] = {}
+
+    def ranged(values: Vector) -> Range:
+        """Return the range; options of one fleet share most lines, so each is put in order once."""
+        if id(values) not in ranges:
+            ranges[id(values)] = range_of(values)
+        return ranges[id(values)]
+
+    tokens = standing.setting.traffic.tokens_per_month
+    for ranked in standing.options:
+        lines = {name: ranged(values) for name, values in ranked.priced.lines.items()}
+        yield _option(ranked, lines, tokens)
+
+
+def _option(ranked: Ranked, lines: dict[str, Range], tokens: float) -> Option:
+    offer, fleet = ranked.offer, ranked.offer.fleet
+    nothing = Range(p10=0.0, p50=0.0, p90=0.0)
+    return Option(
+        id=offer.id,
+        kind=offer.kind,
+        provider=offer.provider,
+        gpu=offer.gpu,
+        count=fleet.gpus if fleet else 0,
+        model=offer.model,
+        engine=fleet.sized.ask.engine if fleet else "",
+        quant=fleet.sized.ask.quant if fleet else "",
+        replicas=fleet.replicas if fleet else 0,
+        usd_per_month=ranked.usd_per_month,
+        usd_per_million_tokens=scaled(ranked.usd_per_month, 1e6 / tokens) if tokens else nothing,
+        lines=lines,
+        utilisation=fleet.utilisation if fleet else None,
+        capital_usd=range_of(capex_of(ranked.priced.case).total) if offer.kind == "buy" else None,
+        incomplete=offer.incomplete,
+        terms=offer.terms,
+        paid_today=offer.paid_today,
+        sources=offer.sources,
+        warnings=offer.warnings,
+        can_win=ranked.may_win,
+    )
+
+
+def _summary(standing: Standing) -> dict[str, str | float | int]:
+    inputs, traffic = standing.inputs, standing.setting.traffic
+    found: dict[str, str | float | int] = {
+        "model": asked_model(inputs),
+        "tokens_per_month": traffic.tokens_per_month,
+        "input_tokens_per_month": traffic.input_tokens_per_month,
+        "output_tokens_per_month": traffic.output_tokens_per_month,
+        "cached_share": traffic.cached_share,
+        "batch_share": traffic.batch_share,
+        "peak_over_mean": traffic.peak_over_mean,
+        "traffic_source": traffic.source,
+        "paid_today": inputs.paid_today,
+        "own_site": inputs.own_site,
+        "growth_per_month": inputs.growth_per_month,
+        "draws": inputs.draws,
+        "seed": inputs.seed,
+    }
+    slo = {"slo_ttft_s": inputs.slo_ttft_s, "slo_itl_s": inputs.slo_itl_s}
+    return found | {name: value for name, value in slo.items() if value is not None}
+
+
+def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
+    for each in {each.name: each for each in assumptions_of(standing.inputs)}.values():
+        yield {
+            "name": each.name,
+            "low": each.value.low,
+            "mid": each.value.mid,
+            "high": each.value.high,
+            "asked": each.asked,
+            "source": each.fact.source,
+            "as_of": each.fact.as_of.isoformat(),
+            "verified": str(each.fact.verified),
+        }
+
+
+def _notes(standing: Standing) -> Iterator[str]:
+    inputs = standing.inputs
+    yield from inputs.traffic.assumed
+    if not inputs.paid_today:
+        yield "nobody said which API is in use today: any API counts as staying with one"
+    elif standing.in_use is None:
+        yield f"{inputs.paid_today} is said to be in use, but has no price here"
+    yield from _bill(standing)
+    if NODE_QUOTE in inputs.quotes:
+        yield "the quote for a server stands for its GPUs, chassis, memory and disks; the network is added"
+    gpus = sorted({fleet.sized.ask.gpu.id for fleet in inputs.fleets})
+    if RENTAL_QUOTE in inputs.quotes and len(gpus) > 1:
+        yield f"the rental quote is taken for each of {', '.join(gpus)}: say for which one it is"
+    if inputs.own_site != "colocation" and inputs.fleets:
+        yield "on the team's own premises the room and its cooling plant are not priced"
+    yield from (doubt.message for doubt in inputs.catalog.doubts if doubt.dropped)
+
+
+def _bill(standing: Standing) -> Iterator[str]:
+    """Yield a note where the bill is not what the price list comes to: then staying costs what is billed."""
+    paid, used = standing.inputs.traffic.paid_usd_per_month, standing.in_use
+    if paid is None or used is None or used.offer.api is None:
+        return
+    listed = listed_usd(used.offer.api, standing.inputs.traffic)
+    if abs(paid - listed) > BILL_TOLERANCE * listed:
+        yield (
+            f"the usage file says that {paid:,.0f} USD a month were paid, the price list comes to {listed:,.0f}: "
+            "the plan counts with the price list"
+        )

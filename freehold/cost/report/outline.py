@@ -1,0 +1,419 @@
+"""What a report shows of a plan, in which order and words: the choice that terminal, Markdown and HTML share.
+
+It chooses and words; it computes nothing, and escapes nothing: that is each writer's own. What is left out is counted.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from freehold.cost.report.clean import clean, cut
+from freehold.cost.report.rounding import (
+    DASH,
+    TIMES,
+    chance,
+    month_range,
+    percent,
+    percent_range,
+    plain_number,
+    seconds,
+    tokens,
+    tokens_range,
+    usd_range,
+)
+from freehold.cost.result import BreakEven, Change, Influence, Kind, Option, PlanResult, Verdict
+
+PER_KIND = 3
+"""Options of each kind in a short table. Source: our own choice; the fourth best decides nothing."""
+STALE_DAYS = 90
+"""Age past which a fact is named. Source: docs/decisions/0010-decide.md."""
+_DATED = re.compile(r"\((\d{4}-\d\d-\d\d)[,)](?:\s*([a-z]+)\))?")
+_WEAK = {"secondary": "quoted second-hand", "memory": "from memory"}
+_KINDS: tuple[Kind, ...] = ("api", "rent", "buy")
+KIND_WORDS: Mapping[Kind, str] = {"api": "API", "rent": "rent", "buy": "buy"}
+ANSWERS: Mapping[str, str] = {
+    "stay": "Stay on the API",
+    "change-api": "Change the API",
+    "rent": "Rent",
+    "buy": "Buy",
+    "undecided": "Undecided",
+}
+"""The verdict's word, said."""
+_UNITS = {
+    "usd": "USD",
+    "kwh": "kWh",
+    "gb": "GB",
+    "tb": "TB",
+    "kw": "kW",
+    "fte": "full-time engineers",
+    "gpu": "GPU",
+    "gpus": "GPUs",
+    "ram": "RAM",
+    "ttft": "time to first token",
+    "itl": "inter-token latency",
+    "slo": "SLO",
+    "pue": "PUE",
+    "p95": "p95",
+    "api": "API",
+}
+_USUAL = frozenset(("list price", "list prices"))
+"""Terms of an API that go without saying."""
+_BARE = frozenset(("ratio", "fraction"))
+"""Units that say nothing beside a number."""
+_ASSUMED_KEYS = frozenset(("name", "low", "mid", "high", "asked", "source"))
+_UNIT_WORDS = frozenset(
+    ("usd", "per", "fte", "ratio", "fraction", "months", "days", "hours", "kw", "w", "s", "ms", "gb")
+)
+"""Where the unit of an input's name begins; names end with their unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """One line of a report's head."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weak:
+    """A source to check before it is relied on, and why."""
+
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumed:
+    """One uncertain input as a row: what a plan's row does not say is empty."""
+
+    name: str
+    value: str
+    """Low / middle / high, or one value."""
+    who: str
+    source: str
+
+
+def words_of(name: str) -> str:
+    """Return a name with underscores as words: `power_usd_per_kwh` is `power USD per kWh`."""
+    return " ".join(_UNITS.get(word, word) for word in clean(name).replace("_", " ").split())
+
+
+def topic(name: str) -> str:
+    """Return what an input's name is about, without its unit: `power_usd_per_kwh` is `power`; for beside a unit."""
+    return named(name).partition(", ")[0]
+
+
+def named(name: str) -> str:
+    """Return an input's name in words, its unit behind a comma: `power_usd_per_kwh` is `power, USD per kWh`."""
+    words = clean(name).replace(",", " ").split("_")
+    ends = [index for index, word in enumerate(words) if index and word in _UNIT_WORDS] or [len(words)]
+    return ", ".join(
+        filter(None, (words_of("_".join(words[: ends[0]])), words_of("_".join(words[ends[0] :]))))
+    )
+
+
+def option_name(option: Option) -> str:
+    """Return an option in words: `rent 2 x h100-sxm, runpod, on-demand` or `API openai gpt-5.4`."""
+    who = clean(option.provider)
+    if option.kind == "api":
+        terms = "" if option.terms in _USUAL else clean(option.terms)
+        return _joined(f"API {who} {clean(option.model)}".replace("  ", " "), terms)
+    what = f"{KIND_WORDS[option.kind]} {option.count} {TIMES} {clean(option.gpu)}"
+    return _joined(what, who, clean(option.terms))
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(dict.fromkeys(part for part in parts if part))
+
+
+def names_by_id(result: PlanResult) -> Mapping[str, str]:
+    """Return the options' names by id; an id without option is shown as itself by whoever asks."""
+    return {option.id: option_name(option) for option in result.options}
+
+
+def runs(option: Option) -> str:
+    """Return what runs on a rented or bought option: `llama-3.1-8b on vllm, fp8, 2 replicas`; empty for an API."""
+    if option.kind == "api":
+        return ""
+    replicas = f"{option.replicas} replica{'' if option.replicas == 1 else 's'}"
+    return _joined(f"{clean(option.model)} on {clean(option.engine)}", clean(option.quant), replicas)
+
+
+def month_cost(option: Option) -> str:
+    """Return what it costs in a month; of an incomplete option, that it is a least figure."""
+    return ("at least " if option.incomplete else "") + usd_range(option.usd_per_month)
+
+
+def million_cost(option: Option) -> str:
+    """Return what a million tokens cost; of an incomplete option, that it is a least figure."""
+    return ("at least " if option.incomplete else "") + usd_range(option.usd_per_million_tokens)
+
+
+def use(option: Option) -> str:
+    """Return the part of its capacity that is used; `n/a` for an API."""
+    return "n/a" if option.utilisation is None else percent(option.utilisation)
+
+
+def contenders(result: PlanResult) -> tuple[Option, ...]:
+    """Return the options that can be the verdict: complete, and not only listed."""
+    return tuple(option for option in result.options if option.can_win and not option.incomplete)
+
+
+def shortlist(result: PlanResult, per_kind: int = PER_KIND) -> tuple[Option, ...]:
+    """Return the options worth a row, in the plan's order: the best of each kind that can win, today's, the advised.
+
+    Of options that differ only in what runs on them, only the cheapest counts as one of the best.
+    """
+    first: dict[tuple[str, str], Option] = {}
+    for option in contenders(result):
+        first.setdefault((option.kind, option_name(option)), option)
+    kept = {o.id for kind in _KINDS for o in [o for o in first.values() if o.kind == kind][:per_kind]}
+    always = {option.id for option in result.options if option.paid_today and not option.incomplete}
+    return tuple(o for o in result.options if o.id in kept | always | {result.verdict.option})
+
+
+def left_out(result: PlanResult) -> str:
+    """Return a sentence on the complete options without a row; empty: there are none."""
+    shown = {option.id for option in shortlist(result)}
+    rest = [option for option in result.options if not option.incomplete and option.id not in shown]
+    listed = sum(not option.can_win for option in rest)
+    dearer = (
+        f"{len(rest) - listed} more can win but cost more than the best of their kind"
+        if len(rest) > listed
+        else ""
+    )
+    only = (
+        f"{listed} are only listed and cannot win (such as spot machines and consumer cards)"
+        if listed
+        else ""
+    )
+    return f"{'; '.join(filter(None, (dearer, only)))}." if rest else ""
+
+
+def footnotes(options: Sequence[Option]) -> tuple[str, ...]:
+    """Return the distinct warnings of these options, in order: a row refers to them by their number from 1."""
+    return tuple(dict.fromkeys(clean(text) for option in options for text in option.warnings))
+
+
+def marks(option: Option, notes: Sequence[str]) -> str:
+    """Return the numbers of an option's warnings in `notes`: ` [1][3]`; empty: it has none."""
+    numbers = [notes.index(text) + 1 for text in dict.fromkeys(map(clean, option.warnings))]
+    return " " + "".join(f"[{number}]" for number in numbers) if numbers else ""
+
+
+def no_options_of(result: PlanResult) -> tuple[str, ...]:
+    """Return a sentence for each kind of which no option can win."""
+    words = {
+        "api": "No API can win: none has all its prices.",
+        "rent": "No rental can win: none has all its prices and lasts.",
+        "buy": "Nothing to buy can win: nothing has all its prices.",
+    }
+    have = {option.kind for option in contenders(result)}
+    return tuple(words[kind] for kind in _KINDS if kind not in have)
+
+
+def incomplete_text(result: PlanResult, most: int = 3) -> str:
+    """Return one sentence on the options that lack a price; empty: none does."""
+    lacking = [option for option in result.options if option.incomplete]
+    if not lacking:
+        return ""
+    shown = [
+        f"{option_name(o)} (lacking: {cut(', '.join(map(clean, o.incomplete)), 80)})" for o in lacking[:most]
+    ]
+    more = f"; and {len(lacking) - most} more" if len(lacking) > most else ""
+    return f"{len(lacking)} incomplete, so they cannot win: {'; '.join(shown)}{more}."
+
+
+def head(result: PlanResult) -> tuple[Head, ...]:
+    """Return the head: traffic, model, SLO, whatever else was asked, and what was assumed."""
+    rest = {
+        key: value
+        for key, value in result.summary.items()
+        if value not in ("", 0) or key == "tokens_per_month"
+    }
+    lines = [*_traffic(rest), *_model(rest), *_slo(rest), *_draws(rest)]
+    lines += [Head(label=words_of(key), text=_value(key, value)) for key, value in rest.items()]
+    return (*lines, *_assumed(result))
+
+
+def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
+    words = {
+        "tokens_per_month": "{} tokens a month",
+        "input_tokens_per_month": "{} input",
+        "output_tokens_per_month": "{} output",
+        "cached_share": "{} of input cached",
+        "batch_share": "{} can wait a day",
+    }
+    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
+    if "peak_over_mean" in rest:
+        parts.append(f"busiest hour {_value('', rest.pop('peak_over_mean'))} {TIMES} the mean")
+    if "traffic_source" in rest:
+        parts.append(f"from {_value('', rest.pop('traffic_source'))}")
+    return [Head(label="traffic", text=", ".join(parts))] if parts else []
+
+
+def _draws(rest: dict[str, str | float | int]) -> list[Head]:
+    words = {"draws": "{} draws", "seed": "seed {}", "own_site": "what is bought stands in {}"}
+    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
+    return [Head(label="plan", text=", ".join(parts))] if parts else []
+
+
+def _model(rest: dict[str, str | float | int]) -> list[Head]:
+    return [Head(label="model", text=clean(str(rest.pop("model"))))] if "model" in rest else []
+
+
+def _slo(rest: dict[str, str | float | int]) -> list[Head]:
+    words = {
+        "slo_ttft_s": "first token within {} for 95 of 100 requests",
+        "slo_itl_s": "then {} a token on average",
+    }
+    parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
+    return [Head(label="SLO", text=", ".join(parts))] if parts else []
+
+
+def _value(key: str, value: str | float) -> str:
+    if isinstance(value, str):
+        return clean(value)
+    if key.endswith(("_share", "_fraction", "growth_per_month")):
+        return percent(value)
+    if "tokens" in key:
+        return tokens(value)
+    return seconds(value) if key.endswith("_s") else plain_number(value)
+
+
+def _assumed(result: PlanResult) -> list[Head]:
+    said = [named(str(row.get("name", ""))) for row in result.assumptions if row.get("asked")]
+    total = len(result.assumptions)
+    if not total:
+        return []
+    told = f"; you said {'; '.join(said)}" if said else ""
+    return [
+        Head(
+            label="assumed", text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{told}"
+        )
+    ]
+
+
+def assumption(row: Mapping[str, str | float | bool]) -> Assumed:
+    """Return an assumption in words; keys that this does not know are added to the source."""
+    value = [_cell(row[key]) for key in ("low", "mid", "high") if key in row]
+    rest = ", ".join(_cell(value) for key, value in row.items() if key not in _ASSUMED_KEYS and value != "")
+    source = clean(str(row.get("source", "")))
+    return Assumed(
+        name=named(str(row.get("name", ""))),
+        value=value[0] if len(set(value)) == 1 else " / ".join(value),
+        who="you" if row.get("asked") else "catalog or default",
+        source=" ".join(filter(None, (source, f"({rest})" if rest else ""))),
+    )
+
+
+def _cell(value: str | float) -> str:
+    return clean(value) if isinstance(value, str) else plain_number(float(value))
+
+
+def verdict_answer(verdict: Verdict) -> str:
+    """Return the verdict's word, said: `Stay on the API`."""
+    return ANSWERS[verdict.word]
+
+
+def confidence_text(verdict: Verdict) -> str:
+    """Return how sure the verdict is: `medium: cheapest in 71% of the draws`."""
+    doubts = ", but facts that it rests on are in doubt" if verdict.doubts else ""
+    return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
+
+
+def change_text(change: Change, verdict: Verdict) -> str:
+    """Return what would change the verdict, and to what: `a rental below 1.70 USD per GPU-hour: then rent`."""
+    if change.to == verdict.word:  # nothing that was tried does
+        return clean(change.what)
+    to = ANSWERS.get(change.to, clean(change.to))
+    return f"{clean(change.what)}: then {to[:1].lower()}{to[1:]}"
+
+
+def chosen_break_evens(result: PlanResult, most: int = 4) -> tuple[BreakEven, ...]:
+    """Return the break-evens that matter: of options in the short table, against today's API first."""
+    shown = {option.id for option in shortlist(result, 1)}
+    today = {option.id for option in result.options if option.paid_today}
+    known = [each for each in result.break_even if each.option in shown] or list(result.break_even)
+    return tuple(sorted(known, key=lambda each: each.against not in today)[:most])
+
+
+def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
+    """Return one break-even as sentences with its figures."""
+    option, against = names.get(each.option, clean(each.option)), names.get(each.against, clean(each.against))
+    month = f" Pays back in month {payback(each)}." if each.payback_month else ""
+    return f"{option} against {against}: {_where(each)}{month} Cheaper today in {chance(each.chance_cheaper)} of the draws."
+
+
+def _where(each: BreakEven) -> str:
+    tokens_text, use_text = break_even_tokens(each), break_even_use(each)
+    if each.tokens_per_month is None:
+        need = f", which would be {use_text} of its capacity" if each.utilisation else ""
+        return f"{tokens_text}{need}."
+    return (
+        f"cheaper {tokens_text} tokens a month{f', {use_text} of its capacity' if each.utilisation else ''}."
+    )
+
+
+def break_even_tokens(each: BreakEven) -> str:
+    """Return from which tokens a month on it is cheaper: `above 2.2B (1.9B-2.6B)`; or that there is no such traffic."""
+    if each.tokens_per_month is None:
+        return "no break-even at a traffic that it can carry"
+    return f"above {tokens_range(each.tokens_per_month)}"
+
+
+def break_even_use(each: BreakEven) -> str:
+    """Return the utilisation at which it is cheaper; `n/a` where there is none."""
+    return percent_range(each.utilisation) if each.utilisation else "n/a"
+
+
+def payback(each: BreakEven) -> str:
+    """Return the month in which a bought option has paid back; `n/a`: it does not, or nothing was bought."""
+    return month_range(each.payback_month) if each.payback_month else "n/a"
+
+
+def influence_values(each: Influence) -> str:
+    """Return an input's range with its unit: `0.1-0.5 FTE`."""
+    unit = "" if each.unit in _BARE else words_of(each.unit)
+    return f"{plain_number(each.low_value)}{DASH}{plain_number(each.high_value)}{' ' if unit else ''}{unit}"
+
+
+def weak_sources(result: PlanResult, most: int = 8) -> tuple[tuple[Weak, ...], int]:
+    """Return the doubtful facts that the verdict and the short table rest on, at most `most`, and how many more."""
+    doubts = [Weak(text=clean(text), why="in doubt") for text in result.verdict.doubts]
+    doubted = {each.text.partition(": ")[0] for each in doubts}
+    found = doubts + [
+        Weak(text=text, why=why)
+        for text in _sources(shortlist(result))
+        if (why := why_weak(text, result.today)) and text.partition(": ")[0] not in doubted
+    ]
+    return tuple(found[:most]), max(0, len(found) - most)
+
+
+def _sources(options: Iterable[Option]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(clean(text) for option in options for text in option.sources))
+
+
+def all_sources(result: PlanResult) -> tuple[str, ...]:
+    """Return every source of every option, once each, in order."""
+    return _sources(result.options)
+
+
+def why_weak(source: str, today: str) -> str:
+    """Return why a `what: source (date, how verified)` needs a check: its age or how it was verified; empty: it does not."""
+    dated = list(_DATED.finditer(source))
+    if not dated:
+        return ""
+    found = dated[-1]  # the last one: a source's own text may hold brackets
+    reasons = [_WEAK[found[2]]] if found[2] in _WEAK else []
+    days = _days(found[1], today)
+    return ", ".join([*reasons, *([f"{days} days old"] if days > STALE_DAYS else [])])
+
+
+def _days(then: str, today: str) -> int:
+    try:
+        return (date.fromisoformat(today) - date.fromisoformat(then)).days
+    except ValueError:  # such as 2026-02-31 in a user's overlay
+        return 0

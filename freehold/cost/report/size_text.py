@@ -1,0 +1,108 @@
+"""What `freehold size` says in a terminal: does it fit, what it holds, how fast it is, what it needs around it.
+
+Each figure comes with its unit and its range. What does not fit says why, and no speed is shown for it.
+"""
+
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from freehold.core.spread import Spread
+from freehold.cost.report import rounding
+from freehold.cost.report.clean import clean
+from freehold.cost.report.rounding import DASH, TIMES, bytes_text, plain_number
+from freehold.cost.report.terminal import Row, heading, pairs, points, print_parts
+from freehold.sizing.answer import Fleet, Reason, Sized
+
+
+def show_sized(sized: Sized, fleet: Fleet | None = None, console: Console | None = None) -> None:
+    """Print what one replica holds and does, and, if a traffic was told, the fleet that carries it."""
+    parts: list[RenderableType] = [heading("Size", _asked(sized)), _answer(sized), pairs(_memory(sized))]
+    if sized.fits and sized.concurrency:
+        parts += [Text(), heading("Speed of one replica", _at(sized)), pairs(_speed(sized))]
+    if sized.notes:
+        parts += [Text(), points(map(clean, sized.notes))]
+    if fleet is not None:
+        parts += [
+            Text(),
+            heading("Fleet", f"{rounding.tokens(fleet.peak_tokens_per_s)} tokens/s at the peak"),
+        ]
+        parts += [pairs(_fleet(fleet)), *_reasons(fleet.reasons)]
+    print_parts(parts, console or Console())
+
+
+def _asked(sized: Sized) -> str:
+    ask = sized.ask
+    return (
+        f"{clean(ask.shape.name)}, {ask.quant}, on {ask.gpus} {TIMES} {clean(ask.gpu.id)} with {ask.engine}"
+    )
+
+
+def _answer(sized: Sized) -> Text:
+    if sized.fits and sized.concurrency:
+        return Text("It fits.", style="bold green")
+    if sized.fits:
+        why = f": {clean(sized.why_not)}" if sized.why_not else "."
+        return Text(f"It fits, but serves no sequence as asked{why}", style="bold yellow")
+    return Text(f"It does not fit: {clean(sized.why_not)}", style="bold red")
+
+
+def _memory(sized: Sized) -> Iterable[Row]:
+    yield (
+        "weights",
+        f"{bytes_text(sized.weights_bytes)}, {bytes_text(sized.weights_bytes_per_gpu)} on each GPU",
+    )
+    split = f"tensor parallel {sized.tensor_parallel}, pipeline parallel {sized.pipeline_parallel}"
+    yield "split", f"{split}; {plain_number(sized.ask.gpu.memory_gb)} GB of memory on each GPU"
+    yield "KV cache", f"{sized.kv_bytes_per_token:,} bytes a token, at {sized.ask.kv_bits} bit"
+    if sized.fits:
+        yield "", f"room for {rounding.tokens(sized.kv_cache_tokens)} tokens"
+        yield "sequences at once", f"at most {sized.concurrency_max:,} of {_length(sized)} tokens"
+
+
+def _length(sized: Sized) -> str:
+    return f"{sized.ask.input_tokens:,.0f} + {sized.ask.output_tokens:,.0f}"
+
+
+def _at(sized: Sized) -> str:
+    asked = sized.ask.concurrency
+    less = f" (asked: {asked:,})" if asked != sized.concurrency else ""
+    return f"at {sized.concurrency:,} sequences at once{less} of {_length(sized)} tokens; middle (5th-95th percentile)"
+
+
+def _speed(sized: Sized) -> Iterable[Row]:
+    yield "output", f"{rounding.spread(sized.output_tokens_per_s)} tokens/s"
+    yield "first token", _milliseconds(sized.ttft_ms)
+    yield "between tokens", _milliseconds(sized.itl_ms)
+    yield "limited by", clean(sized.bound_by)
+    yield "calibration", clean(sized.calibration)
+
+
+def _milliseconds(found: Spread) -> str:
+    """Return a time with its range, each end in the unit that suits it."""
+    low, mid, high = (rounding.seconds(value / 1000) for value in (found.low, found.mid, found.high))
+    return mid if low == high else f"{mid} ({low}{DASH}{high})"
+
+
+def _fleet(fleet: Fleet) -> Iterable[Row]:
+    spare = f", {fleet.spare_replicas} of them spare" if fleet.spare_replicas else ", no spare"
+    yield "replicas", f"{fleet.replicas + fleet.spare_replicas}{spare}"
+    yield "GPUs", f"{fleet.gpus} in {fleet.nodes} node{'' if fleet.nodes == 1 else 's'}"
+    yield (
+        "capacity",
+        f"{rounding.spread(fleet.capacity_tokens_per_s)} tokens/s within the SLO, input and output",
+    )
+    yield "used", f"{rounding.percent(fleet.utilisation)} of it in the mean hour"
+    yield "engine", fleet.sized.ask.engine
+    yield (
+        "storage",
+        f"{clean(fleet.storage)} or faster: weights are loaded in {_milliseconds(fleet.load_time_s.times(1000))}",
+    )
+    yield "network", f"{clean(fleet.network)} or faster"
+    yield "host RAM", f"{plain_number(fleet.host_ram_gb)} GB in all"
+
+
+def _reasons(reasons: Iterable[Reason]) -> list[RenderableType]:
+    texts = [clean(f"{each.text} ({each.source})" if each.source else each.text) for each in reasons]
+    return [Text(), heading("Why"), points(texts)] if texts else []

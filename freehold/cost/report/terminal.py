@@ -1,0 +1,273 @@
+"""A plan in a terminal: from the asked traffic to the verdict, which stands last because that is where one looks.
+
+It fits 80 columns and a pipe: what is long is wrapped inside its column, never cut through a number. Texts are
+printed as they are and never read as markup. The whole plan is not here: that is in the HTML and the JSON.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.rule import Rule as Line
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from freehold.cost.report import outline
+from freehold.cost.report.bars import Bar, bars
+from freehold.cost.report.clean import clean, cut
+from freehold.cost.report.rounding import DASH, TIMES, bound
+from freehold.cost.result import Option, PlanResult
+
+_ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
+# All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.
+# The first two rules, those on when to rent and to buy, are told at length.
+_RULES_MOST = 18
+_NOTES_MOST = 5
+_RULES_FIRST = 2
+_FIRST_MOST = 200
+_COMPUTED_MOST = 104
+_CLAIM_MOST = 56
+_BREAK_EVENS_MOST = 3
+_WEAK_MOST = 6
+_TWO_LINES = 192
+_TORNADO_MOST = 6
+_NAME_MOST = 120
+_NAME_LEAST = 24
+"""Columns that an option's name needs beside its numbers; with less, each option is a block of lines."""
+_OPTION_HEADS = ("option", "USD a month", "USD per M tokens", "used")
+_WORD_STYLES = {"holds": "green", "does not hold": "red", "depends": "yellow", "unknown": "dim"}
+
+
+class _Tidy:
+    """Renders as its content does, without blanks at the ends of lines, and in ASCII where the output takes no more."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in Segment.split_lines(console.render(self.inner, options)):
+            kept = list(line)
+            while kept and not kept[-1].text.strip():
+                kept.pop()
+            if kept:
+                kept[-1] = Segment(kept[-1].text.rstrip(), kept[-1].style)
+            for segment in kept:
+                yield Segment(_ascii(segment.text), segment.style) if options.ascii_only else segment
+            yield Segment.line()
+
+
+def _ascii(text: str) -> str:
+    return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
+
+
+def show(result: PlanResult, console: Console | None = None) -> None:
+    """Print a plan to a console (standard output): some 60 to 110 lines. Needs 60 columns or more to read well."""
+    console = console or Console()
+    parts: list[RenderableType] = []
+    for section in _SECTIONS:
+        found = section(result, console)
+        if found is not None:
+            parts += [found, Text()]
+    print_parts(parts[:-1], console)
+    print_command(result.verdict.next_command, console)
+
+
+def print_parts(parts: Iterable[RenderableType], console: Console) -> None:
+    """Print what was made, in ASCII where the output cannot take more."""
+    console.print(_Tidy(Group(*parts)), end="")
+
+
+def print_command(command: str, console: Console) -> None:
+    """Print a command to copy, on one line whatever the width; nothing if it is empty."""
+    if command:
+        text = f"  next: {clean(command)}"
+        console.print(Text(_ascii(text) if console.options.ascii_only else text), soft_wrap=True)
+
+
+Row = tuple[str, str]
+"""A label and its text."""
+
+
+def heading(text: str, note: str = "") -> Text:
+    """Return a section's title with a dim remark behind it."""
+    return Text.assemble((text, "bold"), ("  " + note if note else "", "dim"))
+
+
+def pairs(rows: Iterable[Row]) -> Table:
+    """Return labels and texts in two columns; texts wrap beside their label."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        table.add_row(Text(cut(label, 22)), Text(text))
+    return table
+
+
+def points(texts: Iterable[str], mark: str = "•") -> Table:
+    """Return sentences with a hanging mark."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for text in texts:
+        table.add_row(Text(mark), Text(text))
+    return table
+
+
+def columns(heads: Sequence[tuple[str, bool]]) -> Table:
+    """Return an empty table whose columns are (title, whether it holds numbers, which are never wrapped)."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for title, is_number in heads:
+        table.add_column(
+            Text(title, style="dim"),
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+            overflow="fold",
+        )
+    return table
+
+
+def _head(result: PlanResult, _: Console) -> RenderableType:
+    rows = [(line.label, line.text) for line in outline.head(result)]
+    notes = [cut(clean(note), _TWO_LINES) for note in result.notes]
+    if len(notes) > _NOTES_MOST:
+        notes = [*notes[:_NOTES_MOST], f"and {len(notes) - _NOTES_MOST} more, in --html and --json"]
+    parts: list[RenderableType] = [heading("Plan", result.today), pairs(rows)]
+    return Group(*parts, points(notes)) if notes else Group(*parts)
+
+
+def _options(result: PlanResult, console: Console) -> RenderableType:
+    shown = outline.shortlist(result)
+    notes = outline.footnotes(shown)
+    rows = [
+        (_name(each, notes), outline.month_cost(each), outline.million_cost(each), outline.use(each))
+        for each in shown
+    ]
+    styles = ["bold" if each.id == result.verdict.option else "" for each in shown]
+    numbers = sum(max(map(len, column)) + 2 for column in list(zip(_OPTION_HEADS, *rows, strict=True))[1:])
+    fits = console.width - numbers >= _NAME_LEAST
+    rest = [f"[{number}] {text}" for number, text in enumerate(notes, start=1)]
+    rest += [outline.left_out(result), outline.incomplete_text(result, 2), *outline.no_options_of(result)]
+    title = heading("Options", "middle (10th-90th percentile); used: served over capacity within the SLO")
+    body = [(_option_table if fits else _option_blocks)(rows, styles)] if rows else []
+    return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
+
+
+def _name(option: Option, notes: Sequence[str]) -> str:
+    today = " (today's)" if option.paid_today else ""
+    return cut(outline.option_name(option), _NAME_MOST) + today + outline.marks(option, notes)
+
+
+def _option_table(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:
+    table = columns([(title, index > 0) for index, title in enumerate(_OPTION_HEADS)])
+    for row, style in zip(rows, styles, strict=True):
+        table.add_row(*map(Text, row), style=style)
+    return table
+
+
+def _option_blocks(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:
+    """Return two lines or more per option, for a terminal too narrow for a table."""
+    parts: list[RenderableType] = []
+    for (name, *cells), style in zip(rows, styles, strict=True):
+        told = "; ".join(f"{title} {cell}" for title, cell in zip(_OPTION_HEADS[1:], cells, strict=True))
+        parts += [Text(name, style=style), Padding(Text(told), (0, 0, 0, 4))]
+    return Group(*parts)
+
+
+def _break_evens(result: PlanResult, _: Console) -> RenderableType | None:
+    names = outline.names_by_id(result)
+    texts = [
+        outline.break_even_text(each, names) for each in outline.chosen_break_evens(result, _BREAK_EVENS_MOST)
+    ]
+    return Group(heading("Break-even"), points(texts)) if texts else None
+
+
+def _rules(result: PlanResult, _: Console) -> RenderableType | None:
+    if not result.rules:
+        return None
+    table = columns((("claim", False), ("verdict", True), ("your numbers", False)))
+    table.columns[0].ratio, table.columns[1].justify, table.columns[2].ratio = 4, "left", 7
+    table.expand = True
+    for index, rule in enumerate(result.rules[:_RULES_MOST]):
+        word = Text(rule.verdict, style=_WORD_STYLES[rule.verdict])
+        most = _FIRST_MOST if index < _RULES_FIRST else _COMPUTED_MOST
+        table.add_row(Text(cut(clean(rule.claim), _CLAIM_MOST)), word, Text(cut(clean(rule.computed), most)))
+    more = len(result.rules) - _RULES_MOST
+    rest: list[RenderableType] = (
+        [Text(f"{more} more rules in --html and --json", style="dim")] if more > 0 else []
+    )
+    return Group(
+        heading("Rules of thumb beside your numbers", "in full in --html and --markdown"), table, *rest
+    )
+
+
+def _tornado(result: PlanResult, console: Console) -> RenderableType | None:
+    shown = result.tornado[:_TORNADO_MOST]
+    if not shown:
+        return None
+    table = columns((("input, from low to high", False), ("", True), ("USD a month", True)))
+    width = 30 if console.width >= 100 else 16
+    for each, bar in zip(
+        shown, bars([(e.usd_per_month_at_low, e.usd_per_month_at_high) for e in shown], width), strict=True
+    ):
+        label = (
+            f"{outline.topic(each.name)}{' (yours)' if each.asked else ''}: {outline.influence_values(each)}"
+        )
+        ends = f"{bound(each.usd_per_month_at_low)} to {bound(each.usd_per_month_at_high)}"
+        table.add_row(Text(label), _bar(bar), Text(ends))
+    note = "best owned or rented minus API; below 0 it is cheaper than the API"
+    return Group(heading("What moves the answer most", note), table)
+
+
+def _bar(bar: Bar) -> Text:
+    text = Text(" " * bar.before + "█" * bar.length + " " * bar.after, style="cyan")
+    if bar.zero is not None:
+        text = Text.assemble(text[: bar.zero], ("┃", "bold"), text[bar.zero + 1 :])
+    return text
+
+
+def _sources(result: PlanResult, _: Console) -> RenderableType | None:
+    weak, more = outline.weak_sources(result, _WEAK_MOST)
+    texts = [
+        cut(f"{each.text}: {each.why}" if each.why != "in doubt" else each.text, _TWO_LINES) for each in weak
+    ]
+    if more:
+        texts.append(f"and {more} more, in --html")
+    return Group(heading("Check before you rely on it"), points(texts)) if texts else None
+
+
+def _ask_first(result: PlanResult, _: Console) -> RenderableType | None:
+    asked = [clean(text) for text in result.verdict.ask_first[:2]]
+    return (
+        Group(heading("Tell us first", "these two move the answer most"), points(asked, "?"))
+        if asked
+        else None
+    )
+
+
+def _verdict(result: PlanResult, _: Console) -> RenderableType:
+    verdict = result.verdict
+    answer = Text(
+        outline.verdict_answer(verdict).upper(),
+        style="bold green" if verdict.word != "undecided" else "bold yellow",
+    )
+    rows = [("confidence", outline.confidence_text(verdict))]
+    rows += [("changes it", outline.change_text(change, verdict)) for change in verdict.would_change_it]
+    body: list[RenderableType] = [
+        Text(clean(verdict.headline), style="bold"),
+        Text(clean(verdict.text)),
+        pairs(rows),
+    ]
+    return Group(Line(characters="─", style="dim"), answer, Padding(Group(*body), (0, 0, 0, 2)))
+
+
+_SECTIONS: tuple[Callable[[PlanResult, Console], RenderableType | None], ...] = (
+    _head,
+    _options,
+    _break_evens,
+    _rules,
+    _tornado,
+    _sources,
+    _ask_first,
+    _verdict,
+)

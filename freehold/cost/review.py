@@ -1,0 +1,284 @@
+"""A measured month put back into the cost model: what a million tokens really cost, and whether owning is still worth it.
+
+The lines are those of a plan; traffic, watts and downtime are measured where they were. What was not measured is
+estimated as a plan would, with its range, and told as estimated: never zero. Money that is already in bought machines
+does not come back by going back to an API, so what they cost to run is compared too. Nothing is read here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Literal
+
+import numpy as np
+
+from freehold.catalog.facts import ApiPrice
+from freehold.core.spread import Spread
+from freehold.cost.break_even import capacity_tokens
+from freehold.cost.case import Offer, Setting
+from freehold.cost.draw import Draws, Vector
+from freehold.cost.inputs import OwnAssumptions, RentAssumptions
+from freehold.cost.lines.electricity import it_kw
+from freehold.cost.offers import api_offer
+from freehold.cost.percentiles import range_of, scaled, share
+from freehold.cost.price import Priced, price
+from freehold.cost.result import Range
+from freehold.cost.trend import Period, Trend, periods_of, trend_of
+from freehold.sizing.answer import Fleet
+from freehold.sizing.traffic import HOURS_PER_MONTH, Traffic
+
+Word = Literal["keep", "run-out", "go-back", "unclear"]
+LIKELY = 0.6
+"""Share of draws from which one way is called cheaper. Our own choice, the same as a plan's verdict has."""
+VERSION = 1
+"""Of the shape of a review's JSON. Source: our own count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewInputs:
+    """A measured period of one fleet."""
+
+    days: float
+    """How long it was, above 0."""
+    traffic: Traffic
+    """Measured, as month sums: the period's tokens x 730 h / its hours; `hours` is what the trend is made of."""
+    fleet: Fleet
+    """As it stands; its capacity measured or sized."""
+    kind: Literal["rent", "buy"]
+    rental_usd_per_gpu_hour: float | None = None
+    """What is paid for a rented GPU; None: nobody said."""
+    gpu_usd: float | None = None
+    """What was paid for one bought GPU; None: nobody said."""
+    node_usd: float | None = None
+    """What was paid for a whole server with GPUs, memory and disks; it stands for `gpu_usd`."""
+    own: OwnAssumptions
+    rent: RentAssumptions
+    own_site: str = "colocation"
+    mean_w: float | None = None
+    """Of all machines together, over the period; None: not measured."""
+    down_node_hours: float | None = None
+    """Hours that nodes were out, summed over the nodes; None: not measured. 0 is a measured 0."""
+    incidents: int | None = None
+    api: ApiPrice | None = None
+    """What going back would mean."""
+    today: date
+    draws: int = 20_000
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewResult:
+    """What the period says. Money is USD; these are the shapes of `freehold review --json`."""
+
+    version: int
+    today: str
+    days: float
+    usd_per_month: Range
+    running_usd_per_month: Range
+    """Without what was paid for machines at the start."""
+    usd_per_million_tokens: Range | None
+    """Really paid, by tokens served; None: none were served."""
+    lines: dict[str, Range]
+    tokens_per_month: float
+    capacity_tokens_per_month: Range
+    utilisation: Range
+    """Served over capacity at SLO."""
+    api: str
+    """`provider/model` of the alternative; empty: none."""
+    api_usd_per_month: Range | None
+    break_even_tokens_per_month: Range | None
+    """Traffic at which these machines cost what the API would; None: no API, or at no traffic."""
+    position: Literal["above", "below", "unknown"]
+    """Of the traffic to the break-even."""
+    chance_api_cheaper: float | None
+    trend: Trend
+    word: Word
+    headline: str
+    text: str
+    estimated: tuple[str, ...]
+    """What was not measured, and what stands for it."""
+    incomplete: tuple[str, ...]
+    """What has no price: then the costs are least figures, and no verdict is given."""
+
+
+def review(inputs: ReviewInputs) -> ReviewResult:
+    """Return the review of the period; the same inputs and seed give the same review."""
+    draws, setting = Draws(inputs.draws, inputs.seed), _setting(inputs)
+    mine = price(_machines(inputs), setting, draws=draws)
+    api = price(_back(inputs, setting), setting, draws=draws) if setting.fallback else None
+    total, tokens = range_of(mine.total), inputs.traffic.tokens_per_month
+    capacity = capacity_tokens(mine)
+    even = break_even_as_it_stands(mine, api) if api else None
+    word = _word(mine, api)
+    return ReviewResult(
+        version=VERSION,
+        today=inputs.today.isoformat(),
+        days=inputs.days,
+        usd_per_month=total,
+        running_usd_per_month=range_of(mine.running),
+        usd_per_million_tokens=scaled(total, 1e6 / tokens) if tokens > 0 else None,
+        lines={name: range_of(values) for name, values in mine.lines.items()},
+        tokens_per_month=tokens,
+        capacity_tokens_per_month=range_of(capacity),
+        utilisation=range_of(tokens / capacity),
+        api=f"{inputs.api.provider}/{inputs.api.model}" if inputs.api else "",
+        api_usd_per_month=range_of(api.total) if api else None,
+        break_even_tokens_per_month=_finite(even),
+        position=_position(even, tokens),
+        chance_api_cheaper=share(np.asarray(api.total < mine.total)) if api else None,
+        trend=trend_of(_periods(inputs, mine, api)),
+        word=word,
+        headline=_headline(word, mine, api),
+        text=_text(mine, api, inputs),
+        estimated=tuple(_estimated(inputs, mine)),
+        incomplete=mine.offer.incomplete,
+    )
+
+
+def break_even_as_it_stands(mine: Priced, api: Priced) -> Vector:
+    """Return the traffic at which these machines, none more and none less, cost what the API would; inf: at none."""
+    tokens = mine.case.tokens_per_month
+    idle = price(mine.offer, mine.case.setting, draws=mine.case.draws, tokens_scale=0).total
+    if tokens <= 0:
+        return np.full(1, np.inf)
+    saved = np.asarray((api.total - (mine.total - idle)) / tokens)
+    return np.asarray(np.where(saved > 0, idle / np.where(saved > 0, saved, 1), np.inf))
+
+
+def _setting(inputs: ReviewInputs) -> Setting:
+    hours, nodes = inputs.days * 24, max(inputs.fleet.nodes, 1)
+    down, watts = inputs.down_node_hours, inputs.mean_w
+    return Setting(
+        traffic=inputs.traffic,
+        own=inputs.own,
+        rent=inputs.rent,
+        site=inputs.own_site,
+        fallback=api_offer(inputs.api, inputs.today) if inputs.api else None,
+        node_usd=Spread.exactly(inputs.node_usd) if inputs.node_usd is not None else None,
+        measured_it_w=Spread.exactly(watts) if watts is not None and watts > 0 else None,
+        missed_fraction=min(1.0, down / (hours * nodes)) if down is not None else None,
+        machines_stand=True,
+    )
+
+
+def _machines(inputs: ReviewInputs) -> Offer:
+    hourly, paid = inputs.rental_usd_per_gpu_hour, inputs.gpu_usd
+    rented = inputs.kind == "rent"
+    known = hourly is not None if rented else paid is not None or inputs.node_usd is not None
+    gpu = inputs.fleet.sized.ask.gpu.id
+    return Offer(
+        id=f"{inputs.kind}-{gpu}-{inputs.fleet.gpus}",
+        kind=inputs.kind,
+        provider=inputs.own_site if not rented else "",
+        fleet=inputs.fleet,
+        rental_usd_per_gpu_hour=Spread.exactly(hourly) if hourly is not None else None,
+        gpu_usd=Spread.exactly(paid) if paid is not None else None,
+        model=inputs.fleet.sized.ask.shape.name,
+        incomplete=() if known else (f"what is paid for {gpu}",),
+    )
+
+
+def _back(inputs: ReviewInputs, setting: Setting) -> Offer:
+    assert inputs.api is not None
+    return Offer(
+        id=f"api-{inputs.api.provider}-{inputs.api.model}",
+        kind="api",
+        provider=inputs.api.provider,
+        api=setting.fallback,
+        model=inputs.api.model,
+    )
+
+
+def _finite(values: Vector | None) -> Range | None:
+    found = range_of(values) if values is not None else None
+    return found if found and np.isfinite(found.p50) else None
+
+
+def _position(even: Vector | None, tokens: float) -> Literal["above", "below", "unknown"]:
+    if even is None:
+        return "unknown"
+    return "above" if tokens > range_of(even).p50 else "below"
+
+
+def _word(mine: Priced, api: Priced | None) -> Word:
+    """Return the verdict: machines that are bought are kept running while that alone is cheaper than the API."""
+    if api is None or not mine.offer.complete:
+        return "unclear"
+    if share(np.asarray(api.total < mine.running)) >= LIKELY:
+        return "go-back"
+    dearer = share(np.asarray(api.total < mine.total))
+    if dearer >= LIKELY:
+        return "run-out" if mine.offer.kind == "buy" else "go-back"
+    return "keep" if dearer <= 1 - LIKELY else "unclear"
+
+
+def _headline(word: Word, mine: Priced, api: Priced | None) -> str:
+    machines, month = mine.offer.model, range_of(mine.total).p50
+    if api is None:
+        return f"{machines} on own machines cost {month:,.0f} USD a month; without an API's price nothing is compared."
+    back = f"{api.offer.model} of {api.offer.provider}"
+    other = range_of(api.total).p50
+    says = {
+        "keep": f"Keep it: {month:,.0f} USD a month against {other:,.0f} for {back}.",
+        "go-back": f"Going back to {back} is cheaper: {other:,.0f} USD a month against {_avoidable(mine):,.0f}.",
+        "run-out": (
+            f"{back} is cheaper at {other:,.0f} USD a month against {month:,.0f}, but running what is paid for costs "
+            f"{_avoidable(mine):,.0f}: use it up, do not replace it."
+        ),
+        "unclear": f"Neither is clearly cheaper: {month:,.0f} USD a month, {other:,.0f} for {back}.",
+    }
+    if not mine.offer.complete:
+        return f"Without {', '.join(mine.offer.incomplete)} nothing can be compared: at least {month:,.0f} USD a month."
+    return says[word]
+
+
+def _avoidable(mine: Priced) -> float:
+    return range_of(mine.running).p50
+
+
+def _text(mine: Priced, api: Priced | None, inputs: ReviewInputs) -> str:
+    tokens = inputs.traffic.tokens_per_month
+    used = range_of(tokens / capacity_tokens(mine))
+    parts = [
+        f"{tokens:,.0f} tokens a month were served, {used.p50:.1%} of what the machines carry within the SLO."
+    ]
+    if tokens <= 0:
+        parts.append("A price per million tokens needs tokens.")
+    if api:
+        even = _finite(break_even_as_it_stands(mine, api))
+        where = f"at {even.p50:,.0f} tokens a month" if even else "at no traffic"
+        parts.append(f"These machines cost what the API would {where}.")
+    if inputs.incidents is not None:
+        parts.append(f"{inputs.incidents} incidents were recorded in {inputs.days:g} days.")
+    return " ".join(parts)
+
+
+def _estimated(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
+    if inputs.kind == "buy" and mine.case.setting.measured_it_w is None:
+        kw = range_of(it_kw(mine.case))
+        yield f"watts were not measured: {kw.p50:,.1f} kW ({kw.p10:,.1f}-{kw.p90:,.1f}) are estimated from the ratings"
+    if inputs.kind == "buy" and inputs.down_node_hours is None:
+        yield "downtime was not measured: missed tokens are estimated from failure rates"
+    if mine.case.fleet.capacity_tokens_per_s.low != mine.case.fleet.capacity_tokens_per_s.high:
+        yield "the capacity is a range, so the utilisation is one too"
+    yield from inputs.traffic.assumed
+
+
+def _periods(inputs: ReviewInputs, mine: Priced, api: Priced | None) -> list[Period]:
+    tokens = mine.case.tokens_per_month
+    return periods_of(
+        inputs.traffic.hours,
+        usd_per_month=range_of(mine.total).p50,
+        capacity_tokens_per_month=range_of(capacity_tokens(mine)).p50,
+        api_usd_per_m=range_of(api.total).p50 / tokens * 1e6 if api and tokens > 0 else None,
+    )
+
+
+def measured_month(traffic: Traffic, days: float) -> Traffic:
+    """Return a period's token sums as a month's: for who has sums of `days` days. Shares and shapes stay."""
+    scale = HOURS_PER_MONTH / (days * 24)
+    return replace(
+        traffic,
+        input_tokens_per_month=traffic.input_tokens_per_month * scale,
+        output_tokens_per_month=traffic.output_tokens_per_month * scale,
+    )

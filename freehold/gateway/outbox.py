@@ -1,0 +1,60 @@
+"""What leaves at the end of a turn of the loop: requests to engines, and answers that came whole, one behind the other.
+
+A busy loop reads from many connections in one turn. Were each of them written to at once, the kernel would wake its peer
+every time, and the processor would change between our code and the kernel's with each; so all that one turn has to send
+is sent together when all that it has read is dealt with. The records of these answers are one write to the spool, which is
+done before the first of them leaves. Nothing waits for a clock here, and alone it waits for nothing. Streams do not pass
+here: a chunk is written where it is read.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+
+class Sender(Protocol):
+    """A connection with something to send."""
+
+    unsent: bytes
+    """What leaves at the end of the turn; empty: it has left, or shall not leave any more."""
+    write: Callable[[bytes], None]
+
+
+class Outbox:
+    """What one gateway sends at the end of this turn. `first` is done before anything leaves."""
+
+    __slots__ = ("_first", "_loop", "_senders")
+
+    def __init__(self, first: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._first = first
+        self._senders: list[Sender] = []
+
+    def __repr__(self) -> str:
+        return f"<Outbox of {len(self._senders)} senders>"
+
+    def add(self, sender: Sender) -> None:
+        """Send what `sender` has unsent at the end of this turn."""
+        if not self._senders:
+            self._loop.call_soon(self.empty)
+        self._senders.append(sender)
+
+    def empty(self) -> None:
+        """Send everything now."""
+        senders, self._senders = self._senders, []
+        try:
+            self._first()
+        finally:
+            self._send(iter(senders))
+
+    def _send(self, senders: Iterator[Sender]) -> None:
+        """Send one after the other; one that fails ends in the guard (`run`), and the rest is sent after it."""
+        try:
+            for sender in senders:
+                data = sender.unsent
+                if data:
+                    sender.unsent = b""
+                    sender.write(data)
+        except Exception:
+            self._loop.call_soon(self._send, senders)
+            raise

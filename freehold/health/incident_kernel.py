@@ -1,0 +1,81 @@
+"""Kernel lines as events of an incident: pasted text with times of any kind, and what the lines name as components.
+
+Reading a line is `kernel_events`' business, its time `readers.kernel_text`'s; a line that tells nothing bad is no event. Nothing here
+judges.
+"""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from freehold.health.incident_read import Reader
+from freehold.health.incidents import Event
+from freehold.health.kernel_events import KernelEvent, Kind, read_events
+from freehold.health.readers.kernel_text import parse_log_file
+from freehold.health.view import KernelLine
+
+_SILENT = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED})
+
+
+def kernel_events(lines: Sequence[KernelLine]) -> list[Event]:
+    """Return what kernel lines tell, as events of an incident; lines that tell nothing bad are none."""
+    return [_event(event) for event in read_events(list(lines)) if event.kind not in _SILENT]
+
+
+def _event(event: KernelEvent) -> Event:
+    return Event(
+        at_s=event.at_s,
+        kind=str(event.kind),
+        component=_component(event),
+        number=event.number,
+        text=event.text,
+        fields=event.fields,
+    )
+
+
+def _component(event: KernelEvent) -> str:
+    kind = str(event.kind)
+    if kind in {"xid", "recovery_action", "off_bus", "gpu_init_failed"}:
+        return f"gpu:{event.device}"
+    if kind.startswith(("disk", "file_system", "read_only")):
+        return f"disk:{event.device}"
+    if kind.startswith("nic"):
+        return f"link:{event.device}"
+    if kind in {"oom_kill", "hung_task", "crash"}:
+        return f"process:{event.fields.get('name', '')}"
+    names = {"sxid": "nvswitch", "api_mismatch": "driver", "lockup": "cpu", "kernel_bug": "kernel"}
+    return f"pci:{event.device}" if kind.startswith("aer") else names.get(kind, "memory")
+
+
+_BOOT_MOST = 1e8
+"""Times below this are seconds since boot. Source: 1e8 seconds are three years of uptime; as Unix time it is 1973."""
+
+
+def pasted_lines(reader: Reader, text: str, *, path: str, at_s: float) -> list[KernelLine]:
+    """Return pasted lines; times since boot are moved so that the last one is at `at_s`."""
+    named = _tidied(text)
+    lines, bad = parse_log_file(named, name=path, now_s=at_s or _SOME_YEAR_S)
+    reader.ignored.extend(problem.where for problem in bad)
+    since_boot = [line.at_s for line in lines if line.at_s < _BOOT_MOST]
+    shift = at_s - max(since_boot) if since_boot and at_s else 0.0
+    return [
+        msgspec.structs.replace(line, at_s=line.at_s + shift) if line.at_s < _BOOT_MOST else line
+        for line in lines
+    ]
+
+
+def _tidied(text: str) -> str:
+    """Mend what people and syslog do to lines: a record's lines joined or indented, `kernel:` without a time, the name cut off."""
+    one_line = re.sub(r"(?:#012|\n[ \t]+)(?=NVRM:)", "\n", text)
+    joined = re.sub(
+        r"\n(?:\[ *\d+\.\d+\] )?NVRM:[ \t]+(?=(?:has the version|the version|kernel module|have the same)\b)",
+        " ",
+        one_line,
+    )
+    bare = re.sub(r"^kernel: ", "", joined, flags=re.MULTILINE)
+    return re.sub(r"^((?:\[[^\]]*\] ?)?)Xid \(", r"\1NVRM: Xid (", bare, flags=re.MULTILINE)
+
+
+_SOME_YEAR_S = 1.8e9
+"""Of dates without a year only the differences matter, so any year will do. Source: our own choice."""

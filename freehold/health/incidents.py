@@ -1,0 +1,149 @@
+"""What happened on a node, cut into incidents: everything until three minutes without an event.
+
+An event is one thing with a time: a kernel line that means something, a finding, an engine's end, an operator's hand, a
+change of versions. A change is a counter before and after, with the other GPUs as control. Events that only follow another
+one are set aside and kept. Nothing here says what an incident means: see `signs` and `diagnose`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+SILENCE_S = 180.0
+"""An incident ends with this much silence, seconds. Source: NVIDIA Fleet Intelligence, "XID Bursts"; NVSentinel the same."""
+BURST_S = 15.0
+"""Lines of one XID within this many seconds are one occurrence. Source: NVSentinel, XIDErrorSoloNoBurst: 15 s for XID 13."""
+MEMORY_FATAL = 48
+"""The XID next to which 43, 94 and 95 only follow. Source: NVIDIA Xid catalogue, WORKFLOW_XID_48."""
+_AFTER_MEMORY = frozenset({43, 94, 95})
+"""Source: NVIDIA Xid catalogue: 94 and 95 are sympathetic to 48; 43 is the process that lost its channel."""
+_PREEMPTED = 45
+"""Source: NVIDIA Xid catalogue: channels of a process that ends; alone it stays, with others it follows them."""
+_CARRIER = 154
+"""Source: NVIDIA Xid catalogue: 154 carries the recovery action of the error before it."""
+_LEADERS = frozenset({"xid", "sxid", "gpu_lost", "off_bus"})
+
+Number = float | str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened."""
+
+    at_s: float
+    """Unix seconds, or seconds of any one clock within one incident."""
+    kind: str
+    """`xid`, a sign's name, `operator`, `recovery`."""
+    component: str = ""
+    number: int | None = None
+    """Of an XID, SXid or recovery action."""
+    text: str = ""
+    source: str = "kernel log"
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    def order(self) -> tuple[float, str, str, int, str]:
+        """Return what events are sorted by: time, and for simultaneous ones anything but the order they came in."""
+        return (self.at_s, self.kind, self.component, self.number or 0, self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One reading before and after an incident, from the ring buffer or an incident file."""
+
+    component: str
+    name: str
+    """As the source calls it: `ecc_uncorrected_volatile`, `DCGM_FI_DEV_ROW_REMAP_FAILURE`."""
+    before: Number
+    """None: not known."""
+    after: Number
+    siblings: tuple[tuple[Number, Number], ...] = ()
+    """Before and after on the node's other GPUs."""
+    source: str = "nvml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """What belongs together on one node."""
+
+    node: str
+    start_s: float
+    end_s: float
+    events: tuple[Event, ...]
+    """In order of time, without those that only follow."""
+    followers: tuple[Event, ...] = ()
+    """Sympathetic events: seen, told, never a cause."""
+    changes: tuple[Change, ...] = ()
+
+
+def group(
+    events: Iterable[Event], *, node: str = "", changes: Sequence[Change] = (), silence_s: float = SILENCE_S
+) -> list[Incident]:
+    """Return the incidents of one node, oldest first; `changes` go to each. No event at all but changes: one incident."""
+    ordered = sorted(set(map(_Key, events)))
+    if not ordered:
+        return (
+            [Incident(node=node, start_s=0.0, end_s=0.0, events=(), changes=tuple(changes))]
+            if changes
+            else []
+        )
+    cuts = [0, *(i for i, key in enumerate(ordered) if i and key.at_s - ordered[i - 1].at_s > silence_s)]
+    parts = [ordered[a:b] for a, b in zip(cuts, [*cuts[1:], len(ordered)], strict=True)]
+    return [_incident([key.event for key in part], node, tuple(changes)) for part in parts]
+
+
+class _Key:
+    """An event that compares by its order, so that equal ones fall together."""
+
+    __slots__ = ("event", "key")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.key = (*event.order(), tuple(sorted(event.fields.items())))
+
+    @property
+    def at_s(self) -> float:
+        return self.event.at_s
+
+    def __lt__(self, other: "_Key") -> bool:
+        return self.key < other.key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _incident(events: list[Event], node: str, changes: tuple[Change, ...]) -> Incident:
+    follow = _followers(events)
+    return Incident(
+        node=node,
+        start_s=events[0].at_s,
+        end_s=events[-1].at_s,
+        events=tuple(event for event in events if event not in follow),
+        followers=tuple(follow),
+        changes=changes,
+    )
+
+
+def _followers(events: Sequence[Event]) -> list[Event]:
+    """Return the events that only follow another: 45 with any other fault; 43, 94 and 95 next to 48 of the same GPU.
+
+    154 stays: it names no cause, and `signs` reads its recovery action.
+    """
+    leads = [e for e in events if e.kind in _LEADERS and e.number not in {_PREEMPTED, _CARRIER}]
+    dead = {e.component for e in leads if e.number == MEMORY_FATAL}
+    return [
+        event
+        for event in events
+        if event.kind == "xid"
+        and (
+            (event.number == _PREEMPTED and leads)
+            or (event.number in _AFTER_MEMORY and event.component in dead)
+        )
+    ]
+
+
+def occurrences(events: Iterable[Event], *, burst_s: float = BURST_S) -> int:
+    """Return how often something happened: events closer together than `burst_s` count once."""
+    times = sorted(event.at_s for event in events)
+    return sum(1 for i, at_s in enumerate(times) if i == 0 or at_s - times[i - 1] > burst_s)

@@ -1,0 +1,102 @@
+"""Are a GPU's NVLinks up, and free of errors?
+
+How many links a card uses depends on the board: a card without bridges has none up and is not broken. So a link counts as down when
+it was up before in the window, or when the node's other GPUs have more. It decodes no XID 74 registers: diagnosis does.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.gpu_window import REASONS, Fault, SeenGpu, judge_gpus, number
+from freehold.health.view import View
+
+ERRORS_LEAST = 1.0
+"""Replays or recoveries within the window. Source: DCGM's health watch warns on any."""
+CRC_PER_S = 100.0
+"""CRC errors a second. Source: DCGM's health watch."""
+NEEDS = (
+    "nvlink_up",
+    "nvlink_replay_errors",
+    "nvlink_recovery_errors",
+    "nvlink_crc_errors",
+    "nvlink_link_recoveries",
+    "nvlink_failed_recoveries",
+)
+
+
+def _down(gpu: SeenGpu) -> Iterable[Fault]:
+    up = gpu.value("nvlink_up")
+    others = [value for other in gpu.siblings if (value := number(other, "nvlink_up")) is not None]
+    usual = max([*gpu.values("nvlink_up"), *others], default=0.0)
+    if up is None or up >= usual:
+        return
+    yield Fault(
+        verdict=Verdict.UNHEALTHY,
+        reason="link_down",
+        message=f"{up:g} NVLinks are up where {usual:g} were or the other GPUs have; down: {gpu.said('nvlink_down')}.",
+        action=Action.INSPECT_HARDWARE,
+        evidence=(gpu.evidence("nvlink_up", baseline=f"{usual:g}"), gpu.evidence("nvlink_down")),
+    )
+
+
+def _errors(gpu: SeenGpu) -> Iterable[Fault]:
+    for name, verdict in (
+        ("nvlink_failed_recoveries", Verdict.UNHEALTHY),
+        ("nvlink_recovery_errors", Verdict.DEGRADED),
+        ("nvlink_replay_errors", Verdict.DEGRADED),
+        ("nvlink_link_recoveries", Verdict.DEGRADED),
+    ):
+        rise = gpu.rise(name)
+        if rise is not None and rise.amount >= ERRORS_LEAST:
+            yield _fault(gpu, name, verdict, f"+{rise.amount:g} in {rise.seconds:.0f} s")
+
+
+def _crc(gpu: SeenGpu) -> Iterable[Fault]:
+    rise = gpu.rise("nvlink_crc_errors")
+    if rise is not None and rise.per_s >= CRC_PER_S:
+        yield _fault(gpu, "nvlink_crc_errors", Verdict.DEGRADED, f"{rise.per_s:.0f} a second")
+
+
+def _fault(gpu: SeenGpu, name: str, verdict: Verdict, shown: str) -> Fault:
+    reason = name.removeprefix("nvlink_")
+    return Fault(
+        verdict=verdict,
+        reason=reason,
+        message=f"NVLink {reason.replace('_', ' ')}: {shown}.",
+        action=Action.CHECK_CABLE if verdict is Verdict.DEGRADED else Action.INSPECT_HARDWARE,
+        evidence=(gpu.evidence(name, value=shown, baseline="+0"),),
+    )
+
+
+def _faults(gpu: SeenGpu) -> Iterable[Fault]:
+    yield from _down(gpu)
+    yield from _errors(gpu)
+    yield from _crc(gpu)
+
+
+def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
+    """Return one finding per GPU."""
+    return judge_gpus("gpu_nvlink", views, expected=expected, needs=NEEDS, faults=_faults)
+
+
+PROBE = Probe(
+    name="gpu_nvlink",
+    summary="Whether each GPU's NVLinks are up and free of errors.",
+    reads=("gpus",),
+    window_s=3600.0,
+    reasons={
+        **REASONS,
+        "link_down": "An NVLink is down that was up, or that the other GPUs have. Drain the node, reset its GPUs, then inspect card and bridge.",
+        "failed_recoveries": "A link could not recover. Drain the node and inspect card, bridge or switch.",
+        "recovery_errors": "A link had to recover. Watch it; reseat bridge or cable if it repeats.",
+        "replay_errors": "A link repeated packets. Watch it; reseat bridge or cable if it repeats.",
+        "link_recoveries": "A link went down and recovered. Watch it; reseat bridge or cable if it repeats.",
+        "crc_errors": "A link has very many CRC errors. Reseat bridge or cable.",
+    },
+    thresholds=(
+        Threshold(name="errors_least", value=ERRORS_LEAST, source="DCGM: any replay or recovery warns"),
+        Threshold(name="crc_per_s", value=CRC_PER_S, source="DCGM: 100 CRC errors a second"),
+    ),
+    check=check,
+)

@@ -1,0 +1,27 @@
+"""The probes that Freehold has: the folder is the registry, one file per probe, its `PROBE` named as the file.
+
+It imports them and runs none.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+
+from freehold.health import probes
+from freehold.health.base import Probe
+
+
+def all_probes() -> Mapping[str, Probe]:
+    """Return every probe by name, sorted by it."""
+    return _found()
+
+
+@cache
+def _found() -> Mapping[str, Probe]:
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(probes.__path__) if not module.name.startswith("_")
+    )
+    modules = {name: importlib.import_module(f"{probes.__name__}.{name}") for name in names}
+    return MappingProxyType({name: module.PROBE for name, module in modules.items()})

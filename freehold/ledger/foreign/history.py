@@ -1,0 +1,213 @@
+"""A history as a month's traffic: sums scaled by the time it covers, its peak, and what had to be assumed. Pure.
+
+A month has 730 hours. What a history does not cover is neither busy nor quiet: it is left out of the time that the sums
+are divided by, and said. Hours without a row inside a log are quiet, up to LOST_S. It does not look for a trend.
+"""
+
+import itertools
+import math
+from datetime import UTC, datetime
+
+from freehold.ledger.foreign.gather import Gathered, Sums
+from freehold.ledger.foreign.spans import HOUR_S, Span, Spans
+from freehold.sizing.traffic import HOURS_PER_MONTH, Hour, Traffic
+
+LOST_S = 14 * 24 * 3600.0
+"""A log without a row for longer than this was not being written. Source: our own choice: longer than the longest public
+holidays; one row with a wrong year would else stretch a month over ten years."""
+SILENT_S = 24 * 3600.0
+"""A silence that is worth a sentence. Source: our own choice: a day."""
+DIURNAL_PEAK = 2.5
+"""Busiest hour over the day's mean where only days are known. Source: the middle of the 2 to 3 that diurnal load is said to
+have; from memory, no measurement."""
+PEAK_RANK = 0.99
+"""Source: freehold.sizing.traffic.Traffic.peak_over_mean: the 99th percentile hour."""
+WEEK_H = 168.0
+"""Source: 7 * 24; a shorter history has not seen every kind of hour."""
+_WHOLE_S = (
+    HOUR_S - 1.0
+)  # Of an hour that counts as whole: the last row of a minute's bucket ends on the second.
+
+
+def traffic_of(gathered: Gathered, source: str) -> Traffic:
+    """Return the month's traffic; there must be tokens in it. `source` says what it was read from, for the report."""
+    covered, silences = _covered(gathered)
+    covered_h = max(covered.total_s() / HOUR_S, 1.0)
+    scale = HOURS_PER_MONTH / covered_h
+    total = gathered.total
+    requests = max(total.requests, 1)
+    peak, on_peak = _peak(gathered, covered, covered_h)
+    return Traffic(
+        input_tokens_per_month=total.input_tokens * scale,
+        output_tokens_per_month=total.output_tokens * scale,
+        cached_share=total.cached_tokens / total.input_tokens if total.input_tokens else 0.0,
+        input_tokens_per_request=total.input_tokens / requests,
+        output_tokens_per_request=total.output_tokens / requests,
+        peak_over_mean=peak,
+        batch_share=gathered.batch_tokens / total.tokens,
+        hours=_hours(gathered, covered),
+        source=source,
+        by_model=tuple((name, float(tokens)) for name, tokens in gathered.models.most_common()),
+        bad_rows=tuple(gathered.bad_rows),
+        bad_rows_total=gathered.bad_rows_total,
+        rows_total=gathered.rows_total,
+        paid_usd_per_month=_paid_usd_per_month(gathered, scale),
+        assumed=(*_on_time(covered, silences), on_peak, *_on_rows(gathered)),
+    )
+
+
+def overlap_h(gathered: Gathered) -> float:
+    """Return for how many hours both days and hours were given, which counts them twice."""
+    either = Spans([*gathered.fine.united(), *gathered.coarse.united()])
+    return (gathered.fine.total_s() + gathered.coarse.total_s() - either.total_s()) / HOUR_S
+
+
+def _covered(gathered: Gathered) -> tuple[Spans, list[Span]]:
+    """Return the time that the history is about, and the silences in it that count as quiet."""
+    silent = _silences(gathered)
+    logged = gathered.logged.without(span for span in silent if span[1] - span[0] > LOST_S)
+    window = gathered.window
+    spans = [*logged.united(), *gathered.fine.united(), *gathered.coarse.united()]
+    covered = Spans(spans).within(window.since_s, min(window.until_s, window.now_s))
+    return covered, [span for span in silent if SILENT_S < span[1] - span[0] <= LOST_S]
+
+
+def _silences(gathered: Gathered) -> list[Span]:
+    """Return the whole hours inside the logs in which no row lies, as stretches."""
+    hours = sorted(gathered.active)
+    pairs = itertools.pairwise(hours)
+    between = [((one + 1.0) * HOUR_S, float(other) * HOUR_S) for one, other in pairs if other > one + 1]
+    return [piece for span in between for piece in gathered.logged.within(*span).united()]
+
+
+def _peak(gathered: Gathered, covered: Spans, covered_h: float) -> tuple[float, str]:
+    """Return the peak over the mean, and the sentence on where it comes from."""
+    mean = gathered.total.tokens / covered_h
+    if gathered.coarse_tokens * 2 > gathered.total.tokens:
+        days = _percentile(_by_day(gathered, covered), PEAK_RANK) / (24 * mean)
+        peak = DIURNAL_PEAK * max(1.0, days)
+        return peak, (
+            f"Only whole days are known, so the shape of a day is assumed: its busiest hour has {DIURNAL_PEAK:g} times "
+            f"the day's mean (2 to 3 is usual), which with the busiest days makes {peak:.1f}."
+        )
+    whole = [gathered.hours[hour].tokens if hour in gathered.hours else 0
+             for hour, part_s in covered.by_hour() if part_s >= _WHOLE_S]  # fmt: skip
+    if len(whole) < 2:
+        return DIURNAL_PEAK, (
+            f"The history has fewer than two whole hours: the busiest hour is assumed to have {DIURNAL_PEAK:g} "
+            "times the mean (2 to 3 is usual)."
+        )
+    peak = max(1.0, _percentile(whole, PEAK_RANK) / mean)
+    return peak, f"The peak is the 99th percentile of {len(whole)} whole hours: {peak:.1f} times the mean."
+
+
+def _by_day(gathered: Gathered, covered: Spans) -> list[float]:
+    """Return the tokens of each whole day that is covered."""
+    seconds: dict[int, float] = {}
+    tokens: dict[int, float] = {}
+    for hour, part_s in covered.by_hour():
+        seconds[hour // 24] = seconds.get(hour // 24, 0.0) + part_s
+        sums = gathered.hours.get(hour)
+        tokens[hour // 24] = tokens.get(hour // 24, 0.0) + (sums.tokens if sums else 0)
+    return [tokens[day] for day, held_s in seconds.items() if held_s >= 24 * _WHOLE_S]
+
+
+def _percentile(values: list[int] | list[float], rank: float) -> float:
+    """Return a percentile, between two values in proportion (numpy's default); 0 where there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return 0.0
+    at = rank * (len(ordered) - 1)
+    below = math.floor(at)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
+
+
+def _hours(gathered: Gathered, covered: Spans) -> tuple[Hour, ...]:
+    """Return every hour that is covered or has a row, quiet ones with noughts."""
+    numbers = {hour for hour, _ in covered.by_hour()} | gathered.hours.keys()
+    return tuple(_hour(number, gathered.hours.get(number) or Sums()) for number in sorted(numbers))
+
+
+def _hour(number: int, sums: Sums) -> Hour:
+    return Hour(
+        hour=number,
+        requests=sums.requests,
+        input_tokens=sums.input_tokens,
+        cached_tokens=sums.cached_tokens,
+        output_tokens=sums.output_tokens,
+    )
+
+
+def _paid_usd_per_month(gathered: Gathered, scale: float) -> float | None:
+    """Return what was paid in a month: by the bills if there are any, else by the rows; None: nothing says it."""
+    invoiced_h = gathered.invoiced.total_s() / HOUR_S
+    if invoiced_h:
+        return gathered.invoiced_usd * HOURS_PER_MONTH / invoiced_h
+    return gathered.usd * scale if gathered.priced_requests else None
+
+
+def _on_time(covered: Spans, silences: list[Span]) -> list[str]:
+    said = []
+    covered_h = covered.total_s() / HOUR_S
+    if covered_h < 1:
+        said.append(
+            "The history covers less than an hour and is counted as one whole: a month may well be busier."
+        )
+    elif covered_h < WEEK_H:
+        said.append(
+            f"The history covers {covered_h:.1f} hours, less than a week: a month is assumed to be like them."
+        )
+    holes = covered.holes()
+    if holes:
+        longest = max(holes, key=_length_s)
+        said.append(
+            f"{_times(len(holes))} the history is missing in between, the longest for {_length_s(longest) / HOUR_S:.0f} "
+            f"hours from {_date(longest[0])}: the missing time is assumed to be like the rest."
+        )
+    if silences:
+        longest = max(silences, key=_length_s)
+        said.append(
+            f"{_times(len(silences))} there is no row for more than a day, the longest for "
+            f"{_length_s(longest) / HOUR_S:.0f} hours from {_date(longest[0])}: counted as hours without traffic."
+        )
+    return said
+
+
+def _on_rows(gathered: Gathered) -> list[str]:
+    said = [
+        f"{count:,} {'row was' if count == 1 else 'rows were'} left out: {reason}."
+        for reason, count in gathered.left_out.most_common()
+    ]
+    total = gathered.total.requests
+    if gathered.uncached_requests:
+        part = (
+            ""
+            if gathered.uncached_requests >= total
+            else f" of {gathered.uncached_requests:,} of {total:,} requests"
+        )
+        said.append(
+            f"How many input tokens{part} a cache held is not known: none is assumed, which makes an API look dear."
+        )
+    if gathered.priced_requests and gathered.priced_requests < total and not gathered.invoiced.united():
+        unpriced = total - gathered.priced_requests
+        said.append(
+            f"What {unpriced:,} of {total:,} requests cost is not known: more was paid than is shown."
+        )
+    if gathered.seen.forgot:
+        said.append(
+            "The files are so long that rows that come twice were looked for only within some million rows."
+        )
+    return [*said, *dict.fromkeys(gathered.notes)]
+
+
+def _times(count: int) -> str:
+    return "Once" if count == 1 else f"{count:,} times"
+
+
+def _length_s(span: Span) -> float:
+    return span[1] - span[0]
+
+
+def _date(at_s: float) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,114 @@
+"""Which deployments of a model are worth pricing: on each GPU those that no other one beats on GPUs, bits and efficiency.
+
+Prices are not known here, so nothing is ranked: a fleet is dropped only where another on the same GPU has no more GPUs, no
+fewer bits per weight and carries no less per GPU.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from freehold.catalog.facts import Catalog, Gpu
+from freehold.sizing.advise import Advice, Need, recommend
+from freehold.sizing.answer import Engine, Fleet, Quant, SizeAsk
+from freehold.sizing.fleet import Plan, fleet
+from freehold.sizing.memory import BITS, visible_bytes, weights_bytes
+from freehold.sizing.shape import ModelShape
+from freehold.sizing.split import why_not_at_all
+from freehold.sizing.traffic import Traffic
+
+REPLICA_GPUS = (1, 2, 4, 8, 16)
+"""How many GPUs a replica is tried on: tensor parallel within a node, then two nodes. Source: engines' documentation."""
+PER_GPU = 4
+"""Deployments that are kept per GPU at most. Why: a plan of 17 GPUs stays readable and quick."""
+HEADROOM = 1.02
+"""Weights times this must be below what all GPUs see, or the size is not looked at any further. Why: a cheap first sieve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Among:
+    """What is tried; empty: all GPUs, the usual quantisations of the GPU, the engine that is recommended."""
+
+    gpus: Sequence[str] = ()
+    quants: Sequence[Quant] = ()
+    engines: Sequence[Engine] = ()
+
+
+def candidates(
+    shape: ModelShape, traffic: Traffic, *, plan: Plan, catalog: Catalog, among: Among
+) -> list[Fleet]:
+    """Return fleets that carry the traffic within the SLO, several per GPU where they differ; fewest GPUs first per GPU.
+
+    A GPU on which the model cannot run within the SLO is left out; GPU ids that the catalog lacks are ignored (the caller
+    checks them).
+    """
+    ids = among.gpus or tuple(catalog.gpus)
+    found: list[Fleet] = []
+    for gpu in (catalog.gpus[name] for name in ids if name in catalog.gpus):
+        fleets = [
+            _with_advice(fleet(ask, traffic, plan=plan, catalog=catalog), advice)
+            for quant in among.quants or usual_quants(shape, gpu)
+            for advice in (
+                recommend(Need(shape=shape, gpu=gpu, quant=quant), plan.measured, catalog.engine_ratios),
+            )
+            for ask in _asks(shape, traffic, gpu=gpu, quant=quant, engines=among.engines or (advice.engine,))
+        ]
+        found += _undominated(each for each in fleets if each.replicas)[:PER_GPU]
+    return found
+
+
+def _with_advice(found: Fleet, advice: Advice) -> Fleet:
+    if found.sized.ask.engine != advice.engine:
+        return found
+    return replace(found, reasons=(*advice.reasons, *advice.against, *found.reasons))
+
+
+def _asks(
+    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, engines: Sequence[Engine]
+) -> Iterator[SizeAsk]:
+    for gpus in _counts(shape, gpu, quant):
+        for engine in engines:
+            ask = SizeAsk(
+                shape=shape,
+                gpu=gpu,
+                gpus=gpus,
+                engine=engine,
+                quant=quant,
+                input_tokens=max(traffic.input_tokens_per_request, 1.0),
+                output_tokens=max(traffic.output_tokens_per_request, 1.0),
+                concurrency=1,
+            )
+            if not why_not_at_all(ask):
+                yield ask
+
+
+def usual_quants(shape: ModelShape, gpu: Gpu) -> tuple[Quant, ...]:
+    """Return how this model is usually loaded on this GPU: as stored where the file says so, else 16 bit and a smaller one."""
+    if shape.quant == "gguf" or shape.weights_bytes is not None:
+        return ("gguf",)
+    if shape.quant in BITS:
+        stored: Quant = shape.quant
+        return (stored,)
+    return ("bf16", "fp8") if gpu.fp8_dense_tflops else ("bf16", "int4")
+
+
+def _counts(shape: ModelShape, gpu: Gpu, quant: Quant) -> list[int]:
+    """Return on how many GPUs weights leave any room at all: the least such number and the next two."""
+    seen, weights = visible_bytes(gpu), weights_bytes(shape, quant)
+    return [count for count in REPLICA_GPUS if count * seen > weights * HEADROOM][:3]
+
+
+def _undominated(fleets: Iterable[Fleet]) -> list[Fleet]:
+    listed = sorted(fleets, key=lambda each: (each.gpus, -each.capacity_tokens_per_s.mid))
+    return [each for each in listed if not any(_beats(other, each) for other in listed if other is not each)]
+
+
+def _beats(one: Fleet, other: Fleet) -> bool:
+    """Return whether nothing speaks for the other."""
+    mine, its = _merits(one), _merits(other)
+    return all(a >= b for a, b in zip(mine, its, strict=True)) and mine != its
+
+
+def _merits(each: Fleet) -> tuple[float, float, float]:
+    ask = each.sized.ask
+    per_gpu = each.capacity_tokens_per_s.mid / (each.replicas * ask.gpus)
+    return (-each.gpus, BITS[ask.quant], per_gpu)

@@ -1,0 +1,145 @@
+"""`freehold plan`: what it takes and prints, quick, with few draws. What it says is tested in the rooms and in e2e."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freehold.cli.main import main
+from freehold.cli.numbers import Reader
+from freehold.cli.plan_flags import PlanAsk, read_plan_flags
+from freehold.cli.plan_traffic import find_traffic
+from freehold.core.spread import Spread
+
+QUICK = ("plan", "--gpu", "h100-sxm,l40s", "--draws", "1000", "--json")
+
+
+def said(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> Any:
+    assert main(list(argv)) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def read(**flags: Any) -> tuple[PlanAsk, Reader]:
+    reader = Reader()
+    return read_plan_flags(flags, reader), reader
+
+
+def test_the_contract(capsys: pytest.CaptureFixture[str]):
+    found = said(capsys, *QUICK, "--tokens-per-month", "900M", "--api", "openai/gpt-6.1-terra")
+    assert found.keys() >= {"options", "break_even", "rules", "verdict"}
+    for option in found["options"]:
+        assert option.keys() >= {"kind", "provider", "gpu", "count", "lines", "incomplete"}
+        assert (
+            option["usd_per_month"]["p10"] <= option["usd_per_month"]["p50"] <= option["usd_per_month"]["p90"]
+        )
+        assert option["usd_per_million_tokens"].keys() == {"p10", "p50", "p90"}
+    assert {option["kind"] for option in found["options"]} == {"api", "rent", "buy"}
+    assert {option["gpu"] for option in found["options"]} == {"", "h100-sxm", "l40s"}
+    assert all(rule.keys() >= {"claim", "verdict", "computed"} for rule in found["rules"])
+    assert found["verdict"]["word"] in {"stay", "rent", "buy", "change-api", "undecided"}
+
+
+def test_little_traffic_stays_on_the_api(capsys: pytest.CaptureFixture[str]):
+    verdict = said(capsys, *QUICK, "--tokens-per-month", "20M", "--api", "groq/llama-3.1-8b-instant")[
+        "verdict"
+    ]
+    assert verdict["word"] == "stay"
+
+
+def test_much_traffic_on_a_dear_api_leaves_it(capsys: pytest.CaptureFixture[str]):
+    found = said(
+        capsys,
+        *QUICK,
+        "--tokens-per-month",
+        "40B",
+        "--api",
+        "anthropic/claude-opus-5-5",
+        "--model",
+        "qwen3-32b",
+    )
+    assert found["verdict"]["word"] in {"rent", "buy"}
+
+
+def test_a_dearer_quote_never_makes_renting_cheaper(capsys: pytest.CaptureFixture[str]):
+    def quoted(usd: str) -> float:
+        found = said(capsys, *QUICK, "--tokens-per-month", "9B", "--rental-usd-per-gpu-hour", usd)
+        quotes = [each for each in found["options"] if each["kind"] == "rent" and each["provider"] == "quote"]
+        return min(each["usd_per_month"]["p50"] for each in quotes)
+
+    assert quoted("1.00") < quoted("2.00") < quoted("3.00..5.00")
+
+
+def test_flags_are_read():
+    ask, reader = read(
+        tokens_per_month="900M", input_output="1:3", peak="4", growth="2%", staff_fte="0.1..0.3", gpu="l4, l40s",
+        quant="fp8", set=("residual_fraction=10%",), spares="1", slo_itl="40ms",
+    )  # fmt: skip
+    assert reader.problems == []
+    assert (ask.tokens_per_month, ask.input_share, ask.peak, ask.growth) == (9e8, 0.25, 4, 0.02)
+    assert ask.assumptions["staff_fte"].low == 0.1
+    assert ask.assumptions["residual_fraction"] == Spread.exactly(0.1)
+    assert (ask.gpus, ask.quants, ask.spares, ask.slo_itl_s) == (("l4", "l40s"), ("fp8",), 1, 0.04)
+
+
+def test_the_mix_follows_the_sizes_and_may_not_be_said_twice():
+    ask, _ = read(input_tokens="900", output_tokens="100")
+    assert ask.input_share == 0.9
+    _, reader = read(input_tokens="900", output_tokens="100", input_output="3:1")
+    assert [problem.where for problem in reader.problems] == ["--input-output"]
+    for ratio in ("3", "0:0", "a:b"):
+        assert read(input_output=ratio)[1].problems
+
+
+def test_what_nobody_said_of_the_traffic_is_said():
+    traffic = find_traffic(read(tokens_per_month="100M")[0], Reader())
+    assert traffic is not None
+    assert traffic.input_tokens_per_month == 75e6
+    assert (traffic.input_tokens_per_request, traffic.output_tokens_per_request) == (1500, 500)
+    assert len(traffic.assumed) == 3
+    told = find_traffic(
+        read(tokens_per_month="100M", input_tokens="10", output_tokens="10", peak="2", cached_share="0%")[0],
+        Reader(),
+    )
+    assert told is not None
+    assert told.assumed == ()
+
+
+def test_every_mistake_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("gpus:\n  - {id: h100-sxm, tdp_w: hot}\nrental: []\n")
+    found = said(
+        capsys, *QUICK, "--peak", "x", "--set", "foo=1", "--region", "XX", "--api", "nobody/x", "--model", "lama",
+        "--usage", str(tmp_path / "none.csv"), code=2,
+    )  # fmt: skip
+    where = {problem["where"] for problem in found["problems"]}
+    assert where == {"--peak", "--set foo", "--region", "--api", "--model", str(tmp_path / "none.csv")}
+    found = said(capsys, *QUICK, "--prices", str(prices), "--tokens-per-month", "5", code=2)
+    places = [problem["where"].removeprefix(str(tmp_path)) for problem in found["problems"]]
+    assert places == ["/prices.yaml:2:27", "/prices.yaml:3:1"]
+
+
+def test_the_next_command_says_again_what_was_said(capsys: pytest.CaptureFixture[str]):
+    found = said(
+        capsys, *QUICK, "--tokens-per-month", "20M", "--peak", "3", "--api", "groq/llama-3.1-8b-instant"
+    )
+    line = found["verdict"]["next_command"]
+    for words in ("--tokens-per-month 20M", "--peak 3", "--gpu h100-sxm,l40s", "--staff-fte"):
+        assert words in line
+
+
+def test_an_api_that_nobody_named_cannot_win(capsys: pytest.CaptureFixture[str]):
+    found = said(capsys, *QUICK, "--tokens-per-month", "900M", "--model", "qwen3-32b")
+    luna = next(each for each in found["options"] if each["model"] == "gpt-6-luna")
+    assert luna["can_win"] is False
+    named = said(
+        capsys, *QUICK, "--tokens-per-month", "900M", "--model", "qwen3-32b", "--compare", "openai/gpt-6-luna"
+    )
+    assert next(each for each in named["options"] if each["model"] == "gpt-6-luna")["can_win"] is True
+
+
+def test_a_model_that_nobody_chose_is_a_doubt(capsys: pytest.CaptureFixture[str]):
+    asked = (*QUICK, "--tokens-per-month", "900M", "--api", "openai/gpt-6.1-terra")
+    assert any("nobody chose the model" in doubt for doubt in said(capsys, *asked)["verdict"]["doubts"])
+    chosen = said(capsys, *asked, "--model", "llama-3.1-8b")["verdict"]["doubts"]
+    assert not any("nobody chose" in doubt for doubt in chosen)

@@ -1,0 +1,196 @@
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+import cost_samples as samples
+from freehold.catalog.facts import RentalKind
+from freehold.core.spread import Spread
+from freehold.cost.influence import unit_of
+from freehold.cost.plan import plan
+
+EXACT = Spread.exactly
+
+
+def test_every_api_rental_and_purchase_is_an_option_once_and_the_cheapest_first():
+    fleets = (samples.fleet(), samples.fleet(gpus=16, replicas=16))
+    rentals = (
+        samples.rental(),
+        samples.rental(3.49, "lambda"),
+        samples.rental(2.2, kind=RentalKind.RESERVED, term_months=12),
+    )
+    found = plan(samples.inputs(fleets=fleets, rentals=rentals))
+    assert [sum(each.kind == kind for each in found.options) for kind in ("api", "rent", "buy")] == [2, 6, 2]
+    assert len({each.id for each in found.options}) == len(found.options)
+    costs = [each.usd_per_month.p50 for each in found.options]
+    assert costs == sorted(costs)
+    assert [each.id for each in found.options if each.paid_today] == ["api-anthropic-sonnet"]
+    assert any(each.terms == "reserved 12 months" for each in found.options)
+    assert all(each.sources for each in found.options)
+
+
+def test_two_fleets_of_one_gpu_and_count_have_ids_that_tell_them_apart():
+    other = samples.fleet()
+    other = replace(other, sized=replace(other.sized, ask=replace(other.sized.ask, engine="sglang")))
+    found = plan(samples.inputs(fleets=(samples.fleet(), other), rentals=(samples.rental(),)))
+    assert {each.id for each in found.options if each.kind == "rent"} == {
+        "rent-runpod-h100-sxm-8",
+        "rent-runpod-h100-sxm-8-sglang-fp8",
+    }
+
+
+def test_a_plan_says_what_its_lines_and_tokens_come_to():
+    found = plan(samples.inputs(rentals=(samples.rental(),)))
+    bought = next(each for each in found.options if each.kind == "buy")
+    assert set(bought.lines) == {
+        "capital",
+        "colocation",
+        "egress",
+        "electricity",
+        "failures",
+        "hardware",
+        "host_ram",
+        "insurance",
+        "maintenance",
+        "network",
+        "spares",
+        "staff",
+        "storage",
+    }
+    assert bought.usd_per_million_tokens.p50 == pytest.approx(bought.usd_per_month.p50 / 10_000)
+    assert bought.capital_usd is not None
+    assert bought.capital_usd.p50 > 224_000
+    assert next(each for each in found.options if each.kind == "api").capital_usd is None
+
+
+def test_break_evens_are_against_the_api_in_use_the_same_model_and_a_rental():
+    found = plan(samples.inputs(rentals=(samples.rental(),)))
+    pairs = {(each.option, each.against) for each in found.break_even}
+    rented, bought = "rent-runpod-h100-sxm-8", "buy-colocation-h100-sxm-8"
+    apis = ("api-anthropic-sonnet", "api-groq-llama-8b-instant")
+    assert pairs == {(mine, api) for mine in (rented, bought) for api in apis} | {(bought, rented)}
+    assert {each.option for each in found.break_even if each.payback_month} == {bought}
+
+
+def test_the_tornado_finds_every_input_and_puts_the_rental_markets_width_first():
+    found = plan(samples.inputs(rentals=(samples.rental(1.5), samples.rental(6.0, "dear"))))
+    names = [each.name for each in found.tornado]
+    assert names[0] == "rental_usd_per_gpu_hour"
+    assert set(names) == {
+        "rental_usd_per_gpu_hour",
+        "rent_staff_fte",
+        "staff_usd_per_year",
+        "storage_usd_per_tb_month",
+        "egress_usd_per_gb",
+    }
+    first = found.tornado[0]
+    assert (first.low_value, first.high_value, first.unit, first.asked) == (
+        1.5,
+        6.0,
+        "USD per gpu hour",
+        False,
+    )
+    assert first.usd_per_month_at_high - first.usd_per_month_at_low == pytest.approx(8 * 730 * 4.5)
+    rented, called = (8 * 730 * 1.5, 40_000)
+    around = rented - called + 4000  # staff, storage and egress at their middle are below that
+    assert rented - called < first.usd_per_month_at_low < around
+    staff = next(each for each in found.tornado if each.name == "rent_staff_fte")
+    assert staff.usd_per_month_at_high - staff.usd_per_month_at_low == pytest.approx(0.18 * 220_000 / 12)
+    swings = [abs(each.usd_per_month_at_high - each.usd_per_month_at_low) for each in found.tornado]
+    assert swings == sorted(swings, reverse=True)
+
+
+def test_a_quote_is_told_and_moves_the_tornado_no_more():
+    inputs = samples.inputs(quotes={"rental_usd_per_gpu_hour": EXACT(1.5)})
+    found = plan(inputs)
+    assert "rental_usd_per_gpu_hour" not in {each.name for each in found.tornado}
+    node = plan(samples.inputs(quotes={"node_usd": EXACT(200_000.0)}))
+    assert any("quote for a server" in note for note in node.notes)
+
+
+def test_curves_are_of_traffic_and_sensitivities_of_price_and_staff():
+    found = plan(samples.inputs(rentals=(samples.rental(),)))
+    assert [each.option for each in found.curves] == [
+        "api-anthropic-sonnet",
+        "api-groq-llama-8b-instant",
+        "rent-runpod-h100-sxm-8",
+        "buy-colocation-h100-sxm-8",
+    ]
+    for curve in found.curves:
+        assert curve.over == "tokens_per_month"
+        assert list(curve.usd_per_month) == sorted(curve.usd_per_month)
+    for curve in found.curves[2:]:
+        assert (
+            curve.usd_per_month[-1] > 500 * curve.usd_per_month[12]
+        )  # a thousand times today's traffic takes as many machines
+    middle = len(found.curves[0].tokens_per_month) // 2
+    assert found.curves[0].tokens_per_month[middle] == pytest.approx(10e9)
+    assert found.curves[0].usd_per_month[middle] == pytest.approx(40_000)
+    varied = {(each.option.split("-")[0], each.over): each for each in found.sensitivity}
+    assert set(varied) == {
+        (kind, over) for kind in ("rent", "buy") for over in ("rental_usd_per_gpu_hour", "staff_fte")
+    }
+    rented = varied["rent", "rental_usd_per_gpu_hour"]
+    rise = rented.usd_per_month[-1] - rented.usd_per_month[0]
+    assert rise == pytest.approx(8 * 730 * (rented.tokens_per_month[-1] - rented.tokens_per_month[0]))
+    assert len(set(varied["buy", "rental_usd_per_gpu_hour"].usd_per_month)) == 1
+
+
+def test_notes_tell_what_the_plan_cannot_know():
+    traffic = samples.traffic(paid_usd_per_month=20_000.0)
+    found = plan(samples.inputs(traffic=traffic, paid_today="", own_site="on-premises"))
+    assert any("nobody said which API" in note for note in found.notes)
+    assert any("not priced" in note for note in found.notes)
+    billed = plan(samples.inputs(traffic=traffic))
+    assert any("20,000" in note and "40,000" in note for note in billed.notes)
+    assert not any("20,000" in note for note in plan(samples.inputs(traffic=samples.traffic())).notes)
+
+
+def test_without_anything_to_compare_there_is_still_a_plan():
+    found = plan(samples.inputs(fleets=(), apis=(), rentals=()))
+    assert found.options == ()
+    assert found.verdict.word == "undecided"
+    assert (found.break_even, found.tornado, found.curves) == ((), (), ())
+    lonely = plan(samples.inputs(fleets=(), rentals=()))
+    assert lonely.verdict.word == "change-api"
+    empty = plan(samples.inputs(traffic=samples.traffic(0.0)))
+    assert empty.verdict.word == "stay"
+
+
+def test_a_fleet_that_does_not_fit_is_listed_with_its_reason():
+    unfit = samples.fleet(fits=False, why_not="weights are 141 GB", capacity=EXACT(0.0), replicas=1)
+    found = plan(samples.inputs(fleets=(replace(unfit, replicas=0),), rentals=(samples.rental(),)))
+    machines = [each for each in found.options if each.kind != "api"]
+    assert machines
+    assert all("141 GB" in each.incomplete[0] for each in machines)
+
+
+def test_shared_assumptions_are_drawn_once():
+    found = plan(samples.inputs())
+    assert [each["name"] for each in found.assumptions].count("staff_usd_per_year") == 1
+
+
+def test_old_assumptions_are_widened_unless_the_user_said_them():
+    old = replace(samples.FACT, as_of=date(2025, 11, 27))
+    assumed = samples.assumed("chassis_usd_per_gpu", (8000, 10_000, 12_000), old)
+    for asked in (True, False):
+        own = replace(samples.own(), chassis_usd_per_gpu=replace(assumed, asked=asked))
+        row = next(each for each in plan(samples.inputs(own=own)).assumptions if each["name"] == assumed.name)
+        assert (row["high"] == 12_000) == asked
+        assert float(row["high"]) >= 12_000
+        assert row["mid"] == 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("power_usd_per_kwh", "USD per kwh"),
+        ("pue_ratio", "ratio"),
+        ("rent_staff_fte", "fte"),
+        ("maintenance_fraction_per_year", "fraction per year"),
+        ("runpod on-demand h100-sxm:rental_usd_per_gpu_hour", "USD per gpu hour"),
+        ("h100-sxm:tokens_per_s", "tokens per s"),
+    ],
+)
+def test_units_are_read_off_names(name: str, unit: str):
+    assert unit_of(name) == unit

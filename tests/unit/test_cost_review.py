@@ -1,0 +1,177 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import cost_samples as samples
+from freehold.core.spread import Spread
+from freehold.cost.review import ReviewInputs, measured_month, review
+from freehold.cost.trend import periods_of, trend_of
+from freehold.sizing.traffic import Hour
+
+EXACT = Spread.exactly
+MONTH_S = 2_628_000
+
+
+def hours(*weeks: int, spread: int = 168) -> tuple[Hour, ...]:
+    """One hour of traffic per `spread`, with so many tokens each."""
+    return (
+        *tuple(
+            Hour(
+                hour=500000 + index * spread,
+                requests=1,
+                input_tokens=tokens,
+                cached_tokens=0,
+                output_tokens=0,
+            )
+            for index, tokens in enumerate(weeks)
+        ),
+        Hour(
+            hour=500000 + len(weeks) * spread - 1,
+            requests=0,
+            input_tokens=0,
+            cached_tokens=0,
+            output_tokens=0,
+        ),
+    )
+
+
+def measured(**changes: Any) -> ReviewInputs:
+    row: dict[str, Any] = {
+        "days": 30.0,
+        "traffic": samples.traffic(10e9),
+        "fleet": samples.fleet(capacity=EXACT(48_000.0)),
+        "kind": "buy",
+        "gpu_usd": 28_000.0,
+        "own": samples.own(),
+        "rent": samples.rent(),
+        "mean_w": 6000.0,
+        "down_node_hours": 7.2,
+        "incidents": 2,
+        "api": samples.api(),
+        "today": samples.TODAY,
+        "draws": 2000,
+    }
+    return ReviewInputs(**{**row, **changes})
+
+
+def test_what_a_million_tokens_really_cost():
+    found = review(measured(kind="rent", rental_usd_per_gpu_hour=2.5, rent=samples.exact_rent()))
+    assert found.usd_per_month.p50 == pytest.approx(8 * 730 * 2.5)
+    assert found.usd_per_million_tokens is not None
+    assert found.usd_per_million_tokens.p50 == pytest.approx(8 * 730 * 2.5 / 10_000)
+    assert found.utilisation.p50 == pytest.approx(10e9 / (48_000 * MONTH_S))
+    assert found.break_even_tokens_per_month is not None
+    assert found.break_even_tokens_per_month.p50 == pytest.approx(8 * 730 * 2.5 / 4 * 1e6)
+    assert (found.position, found.word) == ("above", "keep")
+
+
+def test_measured_watts_and_downtime_are_used():
+    own = samples.exact_own(power_usd_per_kwh=0.1, pue_ratio=1.5, gpu_power_fraction=1.0, host_kw=2.0)
+    found = review(measured(own=own))
+    assert found.lines["electricity"].p50 == pytest.approx(6 * 1.5 * 730 * 0.1, rel=1e-5)
+    assert found.lines["failures"].p50 == pytest.approx(40_000 * 7.2 / 720, rel=1e-5)
+    assert found.estimated == ()
+    two = review(measured(own=own, fleet=samples.fleet(gpus=16, replicas=16, capacity=EXACT(96_000.0))))
+    assert two.lines["failures"].p50 == pytest.approx(40_000 * 7.2 / 1440, rel=1e-5)
+
+
+@pytest.mark.parametrize("watts", [None, 0.0])
+def test_unknown_watts_are_estimated_and_told_never_zero(watts: float | None):
+    found = review(measured(mean_w=watts, down_node_hours=None))
+    energy = found.lines["electricity"]
+    assert 0 < energy.p10 < energy.p50 < energy.p90
+    assert any("watts were not measured" in each for each in found.estimated)
+    assert any("downtime was not measured" in each for each in found.estimated)
+    assert found.lines["failures"].p50 > 0
+
+
+def test_a_measured_zero_of_downtime_is_zero():
+    assert review(measured(down_node_hours=0.0)).lines["failures"].p90 == 0
+
+
+def test_the_machines_are_those_that_stand_there():
+    slow = samples.fleet(capacity=Spread(1000, 48_000, 60_000), peak_tokens_per_s=40_000.0)
+    found = review(measured(fleet=slow, own=samples.exact_own()))
+    assert found.lines["hardware"].p10 == found.lines["hardware"].p90 == pytest.approx(8 * 28_000 / 36)
+    assert any("capacity is a range" in each for each in found.estimated)
+    alone = review(measured(api=None))
+    assert alone.lines["spares"].p90 == 0
+
+
+def test_going_back_is_printed_when_the_api_is_cheaper():
+    rented = review(measured(kind="rent", rental_usd_per_gpu_hour=2.5, traffic=samples.traffic(100e6)))
+    assert (rented.word, rented.position) == ("go-back", "below")
+    assert "Going back to sonnet of anthropic is cheaper" in rented.headline
+    assert rented.chance_api_cheaper == 1.0
+    bought = review(measured(traffic=samples.traffic(100e6)))
+    assert bought.word == "go-back"
+
+
+def test_bought_machines_are_used_up_while_running_them_is_cheaper():
+    found = review(measured(traffic=samples.traffic(3e9)))
+    assert found.api_usd_per_month is not None
+    assert found.running_usd_per_month.p50 < found.api_usd_per_month.p50 < found.usd_per_month.p50
+    assert found.word == "run-out"
+    assert "do not replace" in found.headline
+
+
+def test_without_a_price_there_is_no_verdict():
+    for changes in ({"gpu_usd": None}, {"kind": "rent"}):
+        found = review(measured(**changes))
+        assert found.word == "unclear"
+        assert found.incomplete
+        assert "at least" in found.headline
+    alone = review(measured(api=None))
+    assert (alone.word, alone.position, alone.api_usd_per_month) == ("unclear", "unknown", None)
+    quoted = review(measured(gpu_usd=None, node_usd=300_000.0))
+    assert quoted.incomplete == ()
+
+
+def test_no_tokens_have_no_price():
+    found = review(measured(traffic=samples.traffic(0.0)))
+    assert found.usd_per_million_tokens is None
+    assert found.word == "go-back"
+    assert found.utilisation.p50 == 0
+
+
+def test_a_period_becomes_a_month():
+    week = measured_month(samples.traffic(1e9), 7)
+    assert week.tokens_per_month == pytest.approx(1e9 * 730 / 168)
+    assert week.cached_share == samples.traffic().cached_share
+
+
+def test_weeks_have_their_price_and_their_use():
+    found = review(
+        measured(
+            kind="rent",
+            rental_usd_per_gpu_hour=2.5,
+            rent=samples.exact_rent(),
+            traffic=replace(samples.traffic(10e9), hours=hours(500_000_000, 1_000_000_000, 2_000_000_000)),
+        )
+    )
+    assert found.trend.direction == "rising"
+    assert found.trend.change == pytest.approx(3.0)
+    first = found.trend.periods[0]
+    assert first.hours == 168
+    assert first.usd_per_million_tokens == pytest.approx(8 * 168 * 2.5 / 500)
+    assert first.utilisation == pytest.approx(500e6 / (48_000 * 168 * 3600))
+    assert [each.api_cheaper for each in found.trend.periods] == [True, False, False]
+
+
+def test_days_where_there_are_few_weeks_and_cut_periods_are_left_out():
+    rows = hours(10, 10, 0, 10, 10, 10, spread=24)
+    periods = periods_of(rows[:-1], usd_per_month=730.0, capacity_tokens_per_month=7300.0, api_usd_per_m=None)
+    assert [each.tokens for each in periods] == [10, 10, 0, 10, 10]
+    assert periods[2].usd_per_million_tokens is None
+    assert periods[0].usd_per_million_tokens == pytest.approx(24 / 10 * 1e6)
+    assert periods[0].api_cheaper is None
+    assert trend_of(periods).direction == "flat"
+    assert trend_of(periods[:2]).direction == "unknown"
+    falling = periods_of(hours(9, 6, 3), usd_per_month=1.0, capacity_tokens_per_month=1.0, api_usd_per_m=1.0)
+    assert trend_of(falling).direction == "falling"
+    assert periods_of((), usd_per_month=1.0, capacity_tokens_per_month=1.0, api_usd_per_m=1.0) == []
+
+
+def test_the_seed_decides_it():
+    assert review(measured()) == review(measured())

@@ -1,0 +1,262 @@
+import re
+import shlex
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+
+import cost_samples as samples
+from freehold.catalog.facts import RentalKind, Verified
+from freehold.core.spread import Spread
+from freehold.cost.draw import Middle
+from freehold.cost.percentiles import cheapest_shares
+from freehold.cost.plan import influences_of, plan
+from freehold.cost.price import middle_usd
+from freehold.cost.result import Change, Verdict
+from freehold.cost.standing import Standing, standing_of
+from freehold.cost.verdict import _sureness, verdict_of
+
+EXACT = Spread.exactly
+SONNET = (samples.api(),)
+GROQ = samples.api("llama-8b-instant", prices=(0.05, 0.08), provider="groq", same_as="llama-3.1-8b")
+
+
+def fleet_for(tokens: float) -> Any:
+    """A fleet that carries the traffic at 2.5 times its mean, on replicas of 6,000 tokens/s."""
+    peak = tokens / 2_628_000 * 2.5
+    count = max(1, -(-int(peak) // 5000))
+    gpus = next((size for size in (1, 2, 4, 8) if size >= count), -(-count // 8) * 8)
+    return samples.fleet(gpus=gpus, replicas=count, capacity=EXACT(6000.0 * count), peak_tokens_per_s=peak)
+
+
+def asked(tokens: float, **changes: Any) -> tuple[Standing, Verdict]:
+    row: dict[str, Any] = {"apis": SONNET, "traffic": samples.traffic(tokens), "fleets": (fleet_for(tokens),)}
+    standing = standing_of(samples.inputs(**{**row, **changes}))
+    return standing, verdict_of(standing, influences_of(standing))
+
+
+def test_few_tokens_stay_on_the_api():
+    _, found = asked(200e6)
+    assert (found.word, found.option, found.confidence_word) == ("stay", "api-anthropic-sonnet", "high")
+    assert found.confidence == 1.0
+    assert "800 USD" in found.headline
+
+
+def test_many_tokens_buy_and_where_buying_is_dear_they_rent():
+    dear = samples.gpu(price_new_usd=EXACT(90_000.0))
+    _, bought = asked(10e9, rentals=(samples.rental(5.0),))
+    assert bought.word == "buy"
+    assert "instead of 40,000 USD" in bought.headline
+    fleet = replace(
+        fleet_for(10e9),
+        sized=replace(fleet_for(10e9).sized, ask=replace(fleet_for(10e9).sized.ask, gpu=dear)),
+    )
+    _, rented = asked(10e9, fleets=(fleet,))
+    assert (rented.word, rented.option) == ("rent", "rent-runpod-h100-sxm-2")
+
+
+def test_a_cheaper_api_is_a_change_and_another_model_is_told():
+    _, same = asked(200e6, apis=(*SONNET, GROQ))
+    assert same.word == "change-api"
+    assert "another model" not in same.headline + same.text
+    luna = samples.api("luna", prices=(0.1, 0.5), provider="openai")
+    _, other = asked(200e6, apis=(*SONNET, luna))
+    assert other.word == "change-api"
+    assert "another model than llama-3.1-8b" in other.headline
+    assert "another model" not in other.text
+    assert "Test its answers" in other.text
+
+
+def test_rivals_of_one_kind_do_not_make_it_undecided():
+    alike = tuple(samples.rental(1.5, f"provider-{number}") for number in range(5))
+    doubted = tuple(replace(each, verified=Verified.SECONDARY) for each in alike)
+    standing, found = asked(3e9, rentals=doubted)
+    assert max(cheapest_shares([each.priced.total for each in standing.options])) < 0.5
+    assert found.word == "rent"
+    assert found.confidence > 0.9
+
+
+def test_two_ways_that_cost_alike_are_undecided():
+    tokens = 950e6
+    _, found = asked(tokens, rentals=(samples.rental(2.69),))
+    assert found.word == "undecided"
+    assert found.option == ""
+    assert 0.4 < found.confidence < 0.6
+    assert found.confidence_word == "low"
+    assert found.headline.startswith("Undecided: ")
+    assert found.would_change_it
+
+
+def test_nothing_to_compare_is_undecided_and_says_so():
+    _, found = asked(
+        1e9, apis=(), rentals=(), fleets=(samples.fleet(samples.gpu(price_new_usd=None)),), paid_today=""
+    )
+    assert (found.word, found.confidence, found.option) == ("undecided", 0.0, "")
+    assert "h100-sxm as bought" in found.text
+    assert found.would_change_it[0].what
+
+
+@pytest.mark.parametrize("kind", ["spot", "consumer"])
+def test_what_is_only_listed_never_wins(kind: str):
+    fleet = fleet_for(3e9)
+    rentals = [samples.rental(9.0)]
+    if kind == "spot":
+        rentals.append(samples.rental(0.01, "crusoe", kind=RentalKind.SPOT))
+    else:
+        card = samples.gpu(id="rtx-4090", consumer=True, price_new_usd=EXACT(10.0))
+        cheap = samples.fleet(card, gpus=1, replicas=1)
+        rentals.append(samples.rental(0.01, gpu="rtx-4090"))
+    fleets = (fleet,) if kind == "spot" else (fleet, cheap)
+    standing, found = asked(3e9, fleets=fleets, rentals=tuple(rentals), own=samples.own())
+    assert standing.options[0].offer.warnings
+    assert not standing.options[0].may_win
+    assert found.option not in {each.offer.id for each in standing.options if each.offer.warnings}
+
+
+def test_old_prices_are_doubted_and_lower_the_word():
+    fresh_word = asked(3e9, rentals=(samples.rental(1.5),))[1]
+    old = samples.rental(1.5, as_of=date(2026, 3, 1))
+    found = asked(3e9, rentals=(old,))[1]
+    assert fresh_word.confidence_word == "high"
+    assert found.confidence_word in {"medium", "low"}
+    assert [_sureness(share, doubted=True) for share in (0.95, 0.8, 0.65)] == ["medium", "low", "low"]
+    assert [_sureness(share, doubted=False) for share in (0.95, 0.8, 0.65)] == ["high", "medium", "low"]
+    assert not any("per GPU-hour" in doubt for doubt in fresh_word.doubts)
+    assert any("runpod" in doubt and "days old" in doubt for doubt in found.doubts)
+
+
+def test_old_prices_are_wider():
+    widths = []
+    for day in (samples.FRESH, date(2026, 3, 1)):
+        standing, _ = asked(3e9, rentals=(samples.rental(2.0, as_of=day),), rent=samples.exact_rent())
+        cost = standing.options[0].usd_per_month
+        widths.append((cost.p90 - cost.p10) / cost.p50)
+    assert widths[0] == pytest.approx(0, abs=1e-6)
+    assert widths[1] > 0.3
+
+
+def test_it_asks_first_for_rental_quote_and_staff_then_for_what_matters():
+    _, found = asked(3e9)
+    assert [each.rsplit(maxsplit=1)[-1] for each in found.ask_first] == [
+        "--rental-usd-per-gpu-hour",
+        "--staff-fte",
+    ]
+    own = replace(samples.own(), staff_fte=replace(samples.own().staff_fte, asked=True))
+    _, told = asked(3e9, own=own, quotes={"rental_usd_per_gpu_hour": EXACT(2.0)})
+    assert len(told.ask_first) == 2
+    assert not any("--rental" in each or each.endswith("--staff-fte") for each in told.ask_first)
+
+
+def test_a_quote_is_an_option_of_its_own():
+    standing, _ = asked(3e9, quotes={"rental_usd_per_gpu_hour:h100-sxm": EXACT(1.5)})
+    quoted = next(each for each in standing.options if each.offer.provider == "quote")
+    assert float(quoted.priced.lines["rental"][0]) == pytest.approx(730 * 1.5 * quoted.offer.fleet.gpus)  # type: ignore[union-attr]
+
+
+def test_the_next_command_can_be_pasted():
+    for tokens, start in ((200e6, ["freehold", "plan"]), (3e9, ["freehold", "size"])):
+        words = shlex.split(asked(tokens)[1].next_command)
+        assert words[:2] == start
+        flags = words[2::2]
+        assert all(flag.startswith("--") for flag in flags)
+        assert len(flags) == len(set(flags)) == len(words[3::2])
+        assert not any(value.startswith("--") for value in words[3::2])
+
+
+def test_the_next_plan_keeps_what_was_said():
+    own = replace(samples.own(), staff_fte=samples.assumed("staff_fte", 0.3))
+    _, found = asked(200e6, own=own, quotes={"rental_usd_per_gpu_hour": EXACT(1.23)})
+    words = shlex.split(found.next_command)
+    said = dict(zip(words[2::2], words[3::2], strict=True))
+    assert said["--rental-usd-per-gpu-hour"] == "1.23"
+    assert said["--staff-fte"] == "0.3"
+    assert said["--api"] == "anthropic/sonnet"
+    assert "renting 1 x h100-sxm at your quote" in found.headline
+
+
+def test_the_text_adds_to_the_headline():
+    for tokens in (200e6, 3e9, 10e9):
+        _, found = asked(tokens)
+        sentences = re.split(r"(?<=[.]) ", found.headline)
+        assert not any(sentence in found.text for sentence in sentences)
+        assert len(found.headline) < 160
+
+
+# ---- what would change it -----------------------------------------------------------------------------------------
+
+
+def thresholds(changes: tuple[Change, ...]) -> dict[str, tuple[float, str]]:
+    found = {}
+    for change in changes:
+        match = re.match(r"(.*?) (above|below) ([0-9,.]+)", change.what)
+        if match:
+            found[match[1]] = (float(match[3].replace(",", "")), change.to)
+    return found
+
+
+def test_thresholds_are_where_the_costs_meet():
+    standing, found = asked(3e9, rentals=(samples.rental(2.69),))
+    assert found.word == "rent"
+    known = thresholds(found.would_change_it)
+    price, word = known["a rental price of h100-sxm"]
+    rented, api = standing.best("rent"), standing.in_use
+    bought = standing.best("buy")
+    assert rented
+    assert api
+    assert bought
+    rivals = {"buy": bought, "stay": api}
+    rival = middle_usd(rivals[word].offer, standing.setting)
+    held = {rented.offer.price_name: price}
+    assert middle_usd(rented.offer, standing.setting, held=Middle(values=held)) == pytest.approx(
+        rival, rel=0.005
+    )
+    fte, to = known["staffing for the rented machines"]
+    name = standing.setting.rent.staff_fte.name
+    cost = middle_usd(rented.offer, standing.setting, held=Middle(values={name: fte}))
+    assert cost == pytest.approx(
+        middle_usd(rivals[to].offer, standing.setting), rel=0.03
+    )  # shown in hundredths
+
+
+@pytest.mark.parametrize(("tokens", "side"), [(200e6, "above"), (3e9, "below")])
+def test_beyond_the_traffic_that_is_named_the_verdict_is_the_other(tokens: float, side: str):
+    changes = {"rent": exact_rent_inputs()}
+    _, found = asked(tokens, **changes)
+    threshold, to = thresholds(found.would_change_it)["traffic"]
+    assert f"traffic {side}" in " ".join(change.what for change in found.would_change_it)
+    beyond = threshold * (1.02 if side == "above" else 0.98)
+    assert asked(threshold * (0.98 if side == "above" else 1.02), **changes)[1].word == found.word
+    assert asked(beyond, **changes)[1].word == to
+
+
+def exact_rent_inputs() -> Any:
+    return samples.exact_rent(rent_staff_fte=0.1, staff_usd_per_year=220_000.0)
+
+
+def test_a_rental_price_below_which_renting_wins():
+    changes = {"rent": samples.exact_rent(), "own": samples.own(), "apis": (samples.api(prices=(0.5, 2.0)),)}
+    _, found = asked(1e9, rentals=(samples.rental(2.69),), **changes)
+    assert found.word == "stay"
+    price, to = thresholds(found.would_change_it)["a rental price of h100-sxm"]
+    assert to == "rent"
+    assert asked(1e9, rentals=(samples.rental(price * 0.99),), **changes)[1].word == "rent"
+    assert asked(1e9, rentals=(samples.rental(price * 1.01),), **changes)[1].word == "stay"
+
+
+def test_where_nothing_reasonable_changes_it_what_was_tried_is_told():
+    _, found = asked(1e6, apis=(GROQ,), paid_today="groq/llama-8b-instant")
+    assert len(found.would_change_it) == 1
+    told = found.would_change_it[0]
+    assert told.to == "stay"
+    assert all(word in told.what for word in ("tried", "rental price", "traffic up to", "engineers"))
+
+
+def test_incomplete_options_are_told():
+    bare = samples.gpu(id="h100-nvl", price_new_usd=None, price=None)
+    result = plan(samples.inputs(fleets=(samples.fleet(), samples.fleet(bare))))
+    lacking = [each for each in result.options if each.incomplete]
+    assert [each.incomplete for each in lacking] == [("rental of h100-nvl",), ("h100-nvl as bought",)] or [
+        each.incomplete for each in lacking
+    ] == [("h100-nvl as bought",), ("rental of h100-nvl",)]
+    assert "2 options lack a price" in result.verdict.text

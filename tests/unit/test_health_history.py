@@ -1,0 +1,64 @@
+"""What was diagnosed before: kept in a file that may be cut anywhere, ended by an operator's hand."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from freehold.health.history import KEEP_S, MOST, Keeper, kept, read_past, since, write_past
+from freehold.health.signs_events import Past
+
+
+def past(at_s: float, subject: str = "gpu:0", signature: str = "xid 119", action: str = "reboot") -> Past:
+    return Past(at_s=at_s, subject=subject, signature=signature, action=action)
+
+
+PASTS = st.lists(
+    st.builds(past, st.integers(0, 10**9).map(float), st.text(alphabet='ag:0é\n"\\', max_size=8)), max_size=5
+)
+
+
+@given(PASTS, st.integers(0, 10_000))
+def test_a_torn_file_loses_only_the_torn_line(pasts: list[Past], cut: int) -> None:
+    lines = [write_past([one]) for one in pasts]
+    text = "".join(lines)
+    torn = text[: min(cut, len(text))]
+    whole = 0
+    while whole < len(lines) and len("".join(lines[: whole + 1])) <= len(torn) + 1:
+        whole += 1
+    assert read_past(torn) == sorted(pasts[:whole], key=lambda one: one.at_s)
+
+
+@given(st.text(alphabet='{}[]":,0a\n\r\x00é\ud800', max_size=80))
+def test_any_text_is_read(text: str) -> None:
+    read_past(text)
+
+
+def test_a_keeper_goes_on_after_a_torn_line(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "state" / "history.jsonl")
+    assert keeper.load() == []
+    keeper.add([past(1)], now_s=1)
+    with keeper.path.open("ab") as file:
+        file.write(b'{"at_s": 2.0, "subj')
+    keeper.add([past(3)], now_s=3)
+    assert [one.at_s for one in Keeper(keeper.path).load()] == [1, 3]
+
+
+def test_a_file_that_grew_is_cut_to_what_counts(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "history.jsonl")
+    keeper.path.write_text(write_past([past(float(i)) for i in range(MOST)]))
+    keeper.add([past(KEEP_S + 10)], now_s=KEEP_S + 10)
+    left = keeper.load()
+    assert len(left) <= MOST
+    assert left[-1].at_s == KEEP_S + 10
+    assert left[0].at_s >= 10
+
+
+def test_old_entries_are_not_kept() -> None:
+    assert [one.at_s for one in kept([past(0), past(KEEP_S + 5)], now_s=KEEP_S + 6)] == [KEEP_S + 5]
+
+
+def test_set_healthy_ends_what_was_before_for_that_subject_only() -> None:
+    pasts = [past(1), past(1, subject="gpu:1"), past(9)]
+    assert since(pasts, boundaries={"gpu:0": 5}) == [pasts[1], pasts[2]]
+    assert since(pasts, boundaries={"": 5}) == [pasts[2]]

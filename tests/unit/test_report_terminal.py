@@ -1,0 +1,143 @@
+"""A plan in a terminal: its length, its width, its order, and that no text from outside is obeyed."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from freehold.cost.report.bars import bars
+from freehold.cost.report.terminal import show
+from freehold.cost.result import PlanResult
+from plan_samples import EVERY, HOSTILE, hostile, plan
+
+COMMAND = re.compile(r"^  next: .*$", re.MULTILINE)
+
+
+def shown(result: PlanResult, *, columns: int = 100, colour: bool = False, encoding: str = "utf-8") -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+    console = Console(
+        file=file, width=columns, force_terminal=colour, color_system="truecolor" if colour else None
+    )
+    show(result, console)
+    file.flush()
+    return file.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+@pytest.mark.parametrize("name", EVERY)
+def test_no_line_is_wider_than_the_terminal_but_the_command_to_copy(name: str, columns: int):
+    text = COMMAND.sub("", shown(EVERY[name](), columns=columns))
+    assert max(map(len, text.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_it_is_at_most_110_lines_long(name: str):
+    most = 130 if name == "crowded" else 110  # more rules, notes and doubts than there are
+    assert 10 < len(shown(EVERY[name]()).splitlines()) <= most
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_line_ends_in_blanks(name: str):
+    assert not re.search(r"[ \t]$", shown(EVERY[name]()), re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_a_number_stands_on_one_line(columns: int):
+    text = shown(plan(), columns=columns)
+    for figure in (
+        "2,613 (2,220\N{EN DASH}3,120)",
+        "17,210 (14,600\N{EN DASH}20,600)",
+        "2.90 (2.47\N{EN DASH}3.47)",
+    ):
+        assert figure in text
+
+
+def test_the_verdict_stands_last_with_its_command():
+    lines = shown(plan()).splitlines()
+    answer = lines.index("STAY ON THE API")
+    assert answer > lines.index("Tell us first  these two move the answer most") > 0
+    assert lines[-1] == f"  next: {plan().verdict.next_command}"
+    after = "\n".join(lines[answer:])
+    assert "93% of the draws" in after
+    assert plan().verdict.headline in after
+    assert "traffic above 1.31B tokens a month: then rent" in after
+
+
+def test_the_command_is_one_line_to_copy_however_narrow_the_terminal():
+    assert shown(plan(), columns=60).splitlines()[-1] == f"  next: {plan().verdict.next_command}"
+
+
+def test_the_sections_come_in_their_order():
+    text = shown(plan())
+    titles = (
+        "Plan",
+        "Options",
+        "Break-even",
+        "Rules of thumb",
+        "What moves",
+        "Check before",
+        "Tell us first",
+        "STAY",
+    )
+    places = [text.index(f"\n{title}" if index else title) for index, title in enumerate(titles)]
+    assert places == sorted(places)
+
+
+def test_only_the_two_first_questions_are_asked():
+    text = shown(plan())
+    assert "--rental-usd-per-gpu-hour: what" in text
+    assert "--staff-fte: how" in text
+    assert "? --power-usd-per-kwh" not in text
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("stay", "STAY ON THE API"),
+        ("rent", "RENT"),
+        ("buy", "BUY"),
+        ("change-api", "CHANGE THE API"),
+        ("undecided", "UNDECIDED"),
+    ],
+)
+def test_each_answer_is_said(word: str, said: str):
+    assert f"\n{said}\n" in shown(EVERY[word]())
+
+
+def test_markup_is_shown_and_not_obeyed():
+    text = shown(hostile(), columns=160)
+    assert "<script>alert(1)</script>|[red]x[/red]" in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_in_colour_only_our_own_codes_are_sent():
+    text = shown(hostile(), columns=160, colour=True)
+    assert "\x1b[1m" in text
+    assert "\x1b[31m`" not in text
+    assert "[red]x[/red]" in re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert HOSTILE not in text
+
+
+def test_where_only_ascii_can_be_written_it_is():
+    text = shown(plan(), encoding="ascii")
+    assert "2,613 (2,220-3,120)" in text
+    assert "rent 1 x h100-sxm" in text
+    assert "##" in text
+
+
+def test_bars_share_a_scale_and_mark_its_zero():
+    low, high, point = bars([(-10, 0), (30, 0), (10, 10)], 8)
+    assert (low.before, low.length, low.after, low.zero) == (0, 2, 6, 2)
+    assert (high.before, high.length, high.after) == (2, 6, 0)
+    assert (point.before, point.length) == (4, 1)
+
+
+def test_a_scale_without_zero_marks_none_and_no_number_has_no_bar():
+    first, second = bars([(5, 10), (float("nan"), 1)], 10)
+    assert first.zero is None
+    assert (first.before, first.length) == (0, 10)
+    assert (second.length, second.after) == (0, 10)
+    assert bars([], 10) == ()
+    assert bars([(float("inf"), 0)], 10)[0].after == 10
