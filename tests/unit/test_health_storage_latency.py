@@ -154,6 +154,12 @@ def test_two_long_reads_are_hiccups_and_three_are_not() -> None:
     assert (finding.verdict, finding.reason) == (Verdict.DEGRADED, "slow_at_times")
 
 
+def test_long_reads_while_others_load_the_device_are_no_sign_below_a_second() -> None:
+    loaded = {"device_queue": Reading(value=8.0)}
+    assert look(*QUICK, *[volume(0.5, **loaded)] * 4).verdict is Verdict.HEALTHY  # type: ignore[arg-type]
+    assert look(*QUICK, *[volume(1.2, **loaded)] * 3).reason == "slow_at_times"  # type: ignore[arg-type]
+
+
 def test_one_failed_read_degrades_and_three_condemn() -> None:
     failed = volume(errors=("EIO",))
     assert look(*QUICK, failed).reason == "read_error"
