@@ -97,7 +97,7 @@ def test_a_long_queue_is_load_and_not_a_sick_disk() -> None:
     finding = look(*slow(ticks_s=0.079, stalled_s=0.08, device_queue=Reading(value=32.0)))
     assert (finding.verdict, finding.reason, finding.action) == (
         Verdict.DEGRADED,
-        "slow_disk_busy",
+        "slow_busy",
         Action.WATCH,
     )
 

@@ -62,7 +62,7 @@ _DISK = _Cause(
     bad_action=Action.INSPECT_HARDWARE,
 )
 _BUSY = _Cause(
-    reason="slow_disk_busy",
+    reason="slow_busy",
     words="the device has a long queue: much is asked of it",
     action=Action.WATCH,
     bad_action=Action.WATCH,
