@@ -69,6 +69,8 @@ MIND_EVERY_S = 0.5
 LEARN_EVERY_S = 60.0
 """How often the path's MTU and interface are looked up anew, and a name that did not resolve."""
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+ANOTHERS = {*UNREACHABLE, errno.ECONNREFUSED, errno.EMSGSIZE}
+"""What ICMP says of a datagram; the kernel tells it at the next one, whoever that is for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,8 +266,13 @@ class Mesh:
             self._send_again(remote, port, frame, error)
 
     def _send_again(self, remote: _Remote, port: int, frame: Frame, error: int) -> None:
-        """Send once more: the error may have been an earlier datagram's, or this one was too large for the link."""
+        """Send once more where the error may have been an earlier datagram's, or this one was too large for the link.
+
+        Any other error, a filter's EPERM or a full queue's ENOBUFS, is this datagram's own loss and stays one.
+        """
         self._take_returned()
+        if error not in ANOTHERS:
+            return
         if error == errno.EMSGSIZE:
             remote.learned_s = None
         assert remote.senders
