@@ -17,20 +17,28 @@ from typing import Self
 from waiting import wait_until
 
 SIZE_BYTES = 96 << 20
+QUICK, SLOW = "10G", "690K"
+"""Bits a second of nbdkit's rate filter. With its small bucket SLOW makes a read of 4 KiB take some 80 ms (measured)."""
 TOOLS = ("nbdkit", "nbdfuse", "losetup", "mkfs.ext4", "mount", "umount")
 SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 def why_not() -> str:
     """Return what is missing for a faulty disk here; empty: nothing."""
-    if os.geteuid() != 0:
-        return "needs root"
+    if not may_mount():
+        return "needs root with the right to mount (CAP_SYS_ADMIN)"
     missing = [tool for tool in TOOLS if not shutil.which(tool, path=SBIN)]
     if missing:
         return f"needs {', '.join(missing)} (Debian: nbdkit libnbd-bin mount e2fsprogs)"
     if not Path("/dev/fuse").exists() or not Path("/dev/loop-control").exists():
         return "needs /dev/fuse and loop devices"
     return ""
+
+
+def may_mount() -> bool:
+    """Return whether this process has CAP_SYS_ADMIN, which root in a container has not."""
+    status = dict(line.partition(":")[::2] for line in Path("/proc/self/status").read_text().splitlines())
+    return bool(int(status["CapEff"], 16) & 1 << 21)  # CAP_SYS_ADMIN is 21 (linux/capability.h)
 
 
 def run(*argv: str) -> str:
@@ -48,12 +56,12 @@ def _quietly(*argv: str) -> bool:
 
 
 class FaultyDisk:
-    """An ext4 volume at `path` on `device`; slow from the start or not, and it fails or hangs while it is told to."""
+    """An ext4 volume at `path` on `device`; its reads are delayed from the start, or it is slow, fails or hangs when told to."""
 
     def __init__(self, folder: Path, *, read_delay_ms: int = 0) -> None:
         self._folder = folder
         self._read_delay_ms = read_delay_ms
-        self._error = folder / "error"
+        self._error, self._rate = folder / "error", folder / "rate"
         self._fuse, self.path = folder / "fuse", folder / "volume"
         self._server: subprocess.Popen[bytes] | None = None
         self._mounter: subprocess.Popen[bytes] | None = None
@@ -83,23 +91,34 @@ class FaultyDisk:
         wait_until(socket.exists, what="nbdkit's socket")
         uri = f"nbd+unix:///?socket={socket}"
         self._mounter = subprocess.Popen(
-            ["nbdfuse", str(self._fuse), uri], env={"PATH": SBIN}, start_new_session=True
+            ["nbdfuse", str(self._fuse), uri],
+            stderr=subprocess.DEVNULL,
+            env={"PATH": SBIN},
+            start_new_session=True,
         )
         wait_until((self._fuse / "nbd").exists, what="nbdfuse's mount")
         self.device = run("losetup", "--find", "--show", "--direct-io=on", str(self._fuse / "nbd"))
         run("mount", "-o", "noatime", self.device, str(self.path))
 
     def _serve(self, image: Path, socket: Path) -> "subprocess.Popen[bytes]":
+        self.slow(on=False)
         delay = ("--filter=delay", f"rdelay={self._read_delay_ms}ms") if self._read_delay_ms else ()
         return subprocess.Popen(
             [
-                *("nbdkit", "--foreground", "--unix", str(socket), "--filter=error", *delay[:1]),
+                *("nbdkit", "--foreground", "--unix", str(socket), "--filter=error", "--filter=rate"),
+                *delay[:1],
                 *("file", str(image), *delay[1:]),
                 *("error-pread-rate=100%", f"error-pread-file={self._error}"),
+                *(f"rate={QUICK}", f"rate-file={self._rate}", "burstiness=0.01"),
             ],
+            stderr=subprocess.DEVNULL,
             env={"PATH": SBIN},
             start_new_session=True,
         )
+
+    def slow(self, *, on: bool) -> None:
+        """Let each read and write of 4 KiB take some 80 ms, or no more."""
+        self._rate.write_text(SLOW if on else QUICK)
 
     def fail(self, *, on: bool) -> None:
         """Let each read fail with EIO, or no more."""
@@ -120,6 +139,7 @@ class FaultyDisk:
 
     def _take_away(self) -> None:
         self.fail(on=False)
+        self.slow(on=False)
         if self._server is not None:
             self._server.send_signal(signal.SIGCONT)
         # A reader that was just killed may hold the volume a moment longer: try again, and at last let go lazily.

@@ -25,6 +25,8 @@ REASONS = {
 _MISSING = Reading(state=State.UNSUPPORTED, detail="not asked")
 _SKIPPED = (State.OK, State.UNSUPPORTED)
 """States that do not hide a fault: it was read, or there is nothing to read."""
+STALE_S = 60.0
+"""How old GPU readings may be and still speak for now: some sweeps' time. Our own choice, as for the kernel's log."""
 WHOLE_NODE_LEAST = 2
 """Fewest GPUs of which `all of them` says anything of the node. By the meaning of the word."""
 
@@ -132,9 +134,19 @@ def number(gpu: Gpu, name: str) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
+def newest_gpus(views: Sequence[View]) -> View:
+    """Return the newest view with GPUs, or the newest of all where that is too old to say anything of now.
+
+    Parts are read at paces of their own, so a view may lack them although they are well.
+    """
+    last = views[-1]
+    found = next((view for view in reversed(views) if view.gpus is not None), last)
+    return found if 0 <= last.monotonic_s - found.monotonic_s <= STALE_S else last
+
+
 def seen_gpus(views: Sequence[View]) -> list[SeenGpu]:
     """Return the newest view's GPUs with their past in the window; after a reboot the past begins anew."""
-    newest = views[-1]
+    newest = newest_gpus(views)
     if newest.gpus is None:
         return []
     past = [view for view in _since_boot(views) if view.gpus is not None]
@@ -182,7 +194,7 @@ def judge_gpus(
     """
     seen = seen_gpus(views)
     if not seen:
-        return [no_gpus(probe, views[-1], expected)]
+        return [no_gpus(probe, newest_gpus(views), expected)]
     found = {gpu.component: list(faults(gpu)) for gpu in seen}
     return [finding_of(probe, gpu, faults=found[gpu.component], needs=needs) for gpu in seen]
 

@@ -3,21 +3,29 @@
 A reading that is not OK takes no part: it is no number, and never 0. Nothing here judges.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from freehold.health.view import Reading
+from freehold.health.view import Reading, State
+
+_NOTHING_HIDDEN = (State.OK, State.UNSUPPORTED, State.ABSENT)
 
 
 def number(reading: Reading | None) -> float | None:
-    """Return the number in a reading; None: there is none."""
+    """Return the finite number in a reading; None: there is none."""
     value = reading.value if reading is not None else None
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def named(readings: Mapping[str, Reading], name: str) -> float | None:
     """Return the number of that name; None: there is none."""
     return number(readings.get(name))
+
+
+def failed(readings: Mapping[str, Reading], names: Iterable[str]) -> list[str]:
+    """Return those names whose value may be there and bad, and could not be read; what does not exist hides nothing."""
+    return [name for name in names if name in readings and readings[name].state not in _NOTHING_HIDDEN]
 
 
 def growth(points: Iterable[tuple[float, float | None]]) -> tuple[float, float] | None:

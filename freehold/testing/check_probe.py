@@ -47,8 +47,10 @@ POKES: tuple[float | str, ...] = (
     math.nan,
 )
 """What a reading is set to, to see whether the probe judges by it, and that nothing breaks."""
-SOURCE_LETTERS_LEAST = 10
-"""A source is at least some words. Our own bound."""
+SOURCE_LETTERS_LEAST = 5
+"""A source is at least a name. Our own bound."""
+LONG_S = 600.0
+"""Readings so old say nothing of now. Our own choice: ten times what any probe may count as fresh."""
 IMPURE = frozenset(
     {
         *(
@@ -206,7 +208,10 @@ def _empties(probe: Probe, views: Sequence[View]) -> Iterator[tuple[str, list[Vi
     yield "many empty views", [View(at_s=float(n), monotonic_s=float(n)) for n in range(50)]
     gone = [msgspec.structs.replace(view, **dict.fromkeys(probe.reads)) for view in views]
     yield f"without {', '.join(probe.reads)}", gone
-    yield f"{', '.join(probe.reads)} gone in the newest view", [*views[:-1], gone[-1]]
+    last = msgspec.structs.replace(
+        gone[-1], at_s=views[-1].at_s + LONG_S, monotonic_s=views[-1].monotonic_s + LONG_S
+    )
+    yield f"{', '.join(probe.reads)} gone for ten minutes", [*views, last]
 
 
 def _check_failed(probe: Probe, views: Sequence[View]) -> Iterator[str]:
@@ -272,6 +277,8 @@ def _check_odd(probe: Probe, views: Sequence[View]) -> Iterator[str]:
     booted = [*views, msgspec.structs.replace(views[-1], monotonic_s=1.0, at_s=views[-1].at_s + 60)]
     yield from _findings(probe, booted, "a reboot")[0]
     yield from _findings(probe, views[-1:], "one view")[0]
+    partly = [*views, msgspec.structs.replace(views[-1], **dict.fromkeys(probe.reads[:1]))]
+    yield from _findings(probe, partly, f"a newest view without {', '.join(probe.reads[:1])}")[0]
     expected = Expected(gpus=9, driver_version="1.2", rdma_ports=("mlx5_9/1",), link_mbit_s={"eth9": 400_000})
     yield from _findings(probe, views, "other things expected", expected)[0]
 

@@ -106,7 +106,13 @@ def _view(number: int, gpus: tuple[Gpu, ...]) -> View:
 
 
 def _volume() -> Volume:
-    smart = {"critical_warning": 0, "percentage_used": 3, "available_spare": 100, "media_errors": 0}
+    smart = {
+        "critical_warning": 0,
+        "media_errors": 0,
+        "percentage_used_pct": 3,
+        "available_spare_pct": 100,
+        "available_spare_threshold_pct": 10,
+    }
     return Volume(
         path="/models",
         device="nvme0n1",
@@ -117,9 +123,9 @@ def _volume() -> Volume:
         throttled_s=Reading(value=0.0),
         total_bytes=Reading(value=2_000_000_000_000),
         free_bytes=Reading(value=1_200_000_000_000),
+        total_inodes=Reading(value=120_000_000),
         free_inodes=Reading(value=100_000_000),
-        smart={name: Reading(value=value) for name, value in smart.items()}
-        | {"available_spare_threshold": Reading(value=10)},
+        smart={name: Reading(value=value) for name, value in smart.items()},
     )
 
 
@@ -180,7 +186,12 @@ def _host() -> Host:
         "oom_kills": 0,
     }
     # 1,795,391,000 = at_s less monotonic_s: a clock that nobody set.
-    clock = {"wall_minus_monotonic_s": 1_795_391_000.0, "synchronised": 1, "estimated_error_s": 0.0005}
+    clock = {
+        "wall_minus_monotonic_s": 1_795_391_000.0,
+        "synchronised": 1,
+        "estimated_error_s": 0.0005,
+        "maximum_error_s": 0.02,
+    }
     return Host(
         memory={name: Reading(value=value) for name, value in memory.items()},
         clock={name: Reading(value=value) for name, value in clock.items()},

@@ -89,12 +89,8 @@ class Node:
         rule = f"meta l4proto udp {match} numgen random mod 1000 < {permille} counter drop"
         if permille >= 1000:
             rule = f"meta l4proto udp {match} counter drop"
-        self.run(
-            "nft",
-            "-f",
-            "-",
-            text=f"table inet lossy {{ chain c_{hook} {{ type filter hook {hook} priority 0; {rule}; }} }}\n",
-        )
+        chain = f"type filter hook {hook} priority 0; {rule};"
+        self.run("nft", "-f", "-", text=f"table inet lossy {{\nchain c_{hook} {{\n{chain}\n}}\n}}\n")
 
     def heal(self) -> None:
         self.run("nft", "flush", "ruleset")
@@ -175,6 +171,10 @@ class Farm:
                     stdout=out,
                     env={**os.environ, "PYTHONPATH": str(ROOT)},
                 )
+
+    def wire_down(self, name: str) -> None:
+        """Take the far end of a node's wire down, as a pulled cable does: it has no carrier."""
+        ip("-n", self.bridge, "link", "set", f"p{name}", "down")
 
     def stop(self) -> None:
         """End the programs."""

@@ -145,6 +145,23 @@ def test_an_unknown_speed_is_no_number(tmp_path: Path) -> None:
     )
 
 
+def test_a_driver_that_refuses_to_tell_the_speed_of_a_link_that_is_up_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interface(tmp_path, "eth0", speed="", carrier="1\n")
+    interface(tmp_path, "eth1", speed="", carrier="0\n")
+    plain = Path.read_text
+
+    def refuse(self: Path, encoding: str | None = None, errors: str | None = None) -> str:
+        if self.name == "speed":
+            raise OSError(22, "Invalid argument")
+        return plain(self, encoding=encoding, errors=errors)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    states = [each.speed_mbit_s.state for each in read_interfaces(tmp_path)]
+    assert states == [State.UNSUPPORTED, State.TRANSIENT]
+
+
 def test_tcp_counts_are_found_by_their_names(tmp_path: Path) -> None:
     assert read_tcp(tmp_path)[0].state is State.UNSUPPORTED
     write(tmp_path / "proc/net/snmp", "Ip: A\nIp: 1\nTcp: InSegs OutSegs RetransSegs\nTcp: 5 1000 7\n")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import msgspec
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
@@ -32,7 +33,7 @@ def card(
         carrier=reading(carrier),
         carrier_ups=reading(ups),
         carrier_changes=reading(changes),
-        speed_mbit_s=reading(speed),
+        speed_mbit_s=Reading(state=State.UNSUPPORTED) if speed is None else Reading(value=speed),
         wanted_up=wanted,
         counters={"rx_packets": 0, "tx_packets": 0, **counters},
     )
@@ -75,6 +76,14 @@ def test_a_virtual_card_without_a_speed_is_not_compared() -> None:
 def test_no_link(interface: Interface, expected: Expected, verdict: Verdict, reason: str) -> None:
     finding = link(interface, expected=expected)
     assert (finding.verdict, finding.reason) == (verdict, reason)
+
+
+@pytest.mark.parametrize("state", [State.HUNG, State.DENIED, State.TRANSIENT, State.UNKNOWN])
+def test_a_link_of_which_something_could_not_be_read_is_not_called_healthy(state: State) -> None:
+    unread = msgspec.structs.replace(card(), speed_mbit_s=Reading(state=state, detail="why"))
+    finding = link(unread)
+    assert (finding.verdict, finding.reason) == (Verdict.UNKNOWN, "cannot_read")
+    assert "speed (why)" in finding.message
 
 
 def test_a_link_that_comes_and_goes_is_told_although_it_is_up_now() -> None:

@@ -244,7 +244,10 @@ def bare(gpus: Gpus) -> list[View]:
     return [View(at_s=1.0, monotonic_s=1.0, gpus=gpus)]
 
 
-@pytest.mark.parametrize("probe", [name for name, probe in all_probes().items() if probe.reads == ("gpus",)])
+@pytest.mark.parametrize(
+    "probe",
+    [name for name, probe in all_probes().items() if "gpus" in probe.reads and "kernel" not in probe.reads],
+)
 def test_a_node_without_gpus_is_not_applicable_unless_some_are_expected(probe: str) -> None:
     (nothing,) = all_probes()[probe].check(bare(NO_GPUS), Expected())
     assert (nothing.verdict, nothing.reason) == (NA, "no_gpu")
@@ -256,6 +259,16 @@ def test_a_node_without_gpus_is_not_applicable_unless_some_are_expected(probe: s
     for state in (State.HUNG, State.DENIED, State.UNKNOWN):
         (unread,) = all_probes()[probe].check(bare(Gpus(state=state, detail="x")), Expected())
         assert unread.verdict is N
+
+
+def test_a_view_without_gpus_is_no_news_for_a_while() -> None:
+    """Parts are read at paces of their own: the newest view may have others alone."""
+    last = NODE[-1]
+    for later_s, verdict in ((2.0, H), (59.0, H), (61.0, N)):
+        bare_view = View(at_s=last.at_s + later_s, monotonic_s=last.monotonic_s + later_s, node=last.node)
+        for probe in ("gpu_memory", "driver", "gpu_present", "gpu_power"):
+            findings = all_probes()[probe].check([*NODE, bare_view], Expected())
+            assert {finding.verdict for finding in findings} == {verdict}, (probe, later_s)
 
 
 def test_a_hung_library_is_unknown_with_the_call() -> None:

@@ -97,7 +97,7 @@ def test_a_long_queue_is_load_and_not_a_sick_disk() -> None:
     finding = look(*slow(ticks_s=0.079, stalled_s=0.08, device_queue=Reading(value=32.0)))
     assert (finding.verdict, finding.reason, finding.action) == (
         Verdict.DEGRADED,
-        "slow_disk_busy",
+        "slow_busy",
         Action.WATCH,
     )
 
@@ -152,6 +152,12 @@ def test_two_long_reads_are_hiccups_and_three_are_not() -> None:
     assert look(*QUICK, volume(0.5), volume(0.5)).verdict is Verdict.HEALTHY
     finding = look(*QUICK, volume(0.5), volume(0.5), volume(0.5))
     assert (finding.verdict, finding.reason) == (Verdict.DEGRADED, "slow_at_times")
+
+
+def test_long_reads_while_others_load_the_device_are_no_sign_below_a_second() -> None:
+    loaded = {"device_queue": Reading(value=8.0)}
+    assert look(*QUICK, *[volume(0.5, **loaded)] * 4).verdict is Verdict.HEALTHY  # type: ignore[arg-type]
+    assert look(*QUICK, *[volume(1.2, **loaded)] * 3).reason == "slow_at_times"  # type: ignore[arg-type]
 
 
 def test_one_failed_read_degrades_and_three_condemn() -> None:

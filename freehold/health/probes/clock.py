@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.series import named
+from freehold.health.series import failed, named
 from freehold.health.view import View
 
 JUMP_S = 1.0
@@ -17,6 +17,7 @@ JUMP_S = 1.0
 ERROR_MOST_S = 16.0
 """The kernel's own limit (NTP_PHASE_LIMIT), where it calls itself unsynchronised; awesome-prometheus-alerts asks for it too."""
 
+_JUDGED = ("wall_minus_monotonic_s", "estimated_error_s", "maximum_error_s")
 _REASONS = {
     "right": "the clock is synchronised and did not jump",
     "not_read": "the host was not read: look at the agent",
@@ -74,6 +75,8 @@ def _judge(views: Sequence[View]) -> tuple[Verdict, str, str]:
             "uncertain",
             f"the time service itself expects an error of {estimated_s:.1f} s",
         )
+    if bad := failed(host.clock, _JUDGED):
+        return Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}"
     return Verdict.HEALTHY, "right", "the clock is kept right and did not jump"
 
 

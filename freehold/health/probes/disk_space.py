@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.units import format_duration
 from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.series import number
+from freehold.health.series import failed, number
 from freehold.health.view import State, View, Volume
 
 WARN_SHARE = 0.10
@@ -31,6 +31,7 @@ FULL_WITHIN_S = 4 * 3600.0
 RATE_WINDOW_LEAST_S = 300.0
 """Of less no rate is made; our own choice."""
 
+_INODES = ("total_inodes", "free_inodes")
 _REASONS = {
     "enough": "there is room",
     "not_read": "nobody read the volumes: look at the agent",
@@ -110,6 +111,9 @@ def _bytes(path: str, total: float, free: float) -> tuple[Verdict, str, str]:
 
 def _inodes(volume: Volume) -> tuple[Verdict, str, str]:
     total, free = number(volume.total_inodes), number(volume.free_inodes)
+    bad = failed({"total_inodes": volume.total_inodes, "free_inodes": volume.free_inodes}, _INODES)
+    if bad:
+        return Verdict.UNKNOWN, "cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}"
     if not total or free is None:
         return Verdict.NOT_APPLICABLE, "enough", ""
     message = f"{volume.path}: {free:.0f} of {total:.0f} inodes are free"

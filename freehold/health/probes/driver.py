@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.gpu_window import REASONS
+from freehold.health.gpu_window import REASONS, newest_gpus
 from freehold.health.view import Gpus, Reading, State, View
 
 _PLACES = {
@@ -109,7 +109,7 @@ def _read_all(view: View, gpus: Gpus) -> Finding | None:
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding on the driver."""
-    view = views[-1]
+    view = newest_gpus(views)
     gpus = view.gpus
     if gpus is None:
         return [_said(view, Verdict.UNKNOWN, "not_read", "The driver was not read.")]

@@ -103,7 +103,7 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
 PROBE = Probe(
     name="gpu_power",
     summary="Whether each GPU tells its power, may draw its default, and draws what its load says.",
-    reads=("gpus",),
+    reads=("gpus", "engines"),
     window_s=60.0,
     reasons={
         **REASONS,

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.gpu_window import REASONS, Fault, SeenGpu, finding_of, no_gpus, seen_gpus
+from freehold.health.gpu_window import REASONS, Fault, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
 from freehold.health.view import Gpu, Gpus, State, View
 
 RECOVERY: Mapping[int, tuple[str, Action]] = {
@@ -92,7 +92,7 @@ def _most_before(views: Sequence[View]) -> int:
 
 def _count_fault(views: Sequence[View], gpus: Gpus, expected: Expected) -> Fault | None:
     seen, on_bus = _seen(gpus), len(gpus.pci_addresses)
-    evidence = _counts(views[-1], gpus, expected)
+    evidence = _counts(newest_gpus(views), gpus, expected)
     if expected.gpus is not None and seen < expected.gpus:
         message = f"{seen} of {expected.gpus} GPUs are there; {on_bus} are on the PCI bus."
         return _bad("missing", message, evidence)
@@ -134,7 +134,7 @@ def _counts(view: View, gpus: Gpus, expected: Expected) -> tuple[Evidence, ...]:
 
 def _count(views: Sequence[View], expected: Expected) -> Finding:
     """Return the finding on the number of GPUs; what the library could not say is UNKNOWN."""
-    view = views[-1]
+    view = newest_gpus(views)
     gpus = view.gpus
     if gpus is None or gpus.state not in (State.OK, State.ABSENT):
         return _silent(view, gpus)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.series import growth, named
+from freehold.health.series import failed, growth, named
 from freehold.health.view import Host, View
 
 LOW_SHARE = 0.10
@@ -22,6 +22,7 @@ STALLED_BAD_SHARE = 0.60
 STALLED_LEAST_S = 20.0
 """PSI over less time says little: systemd-oomd waits 30 s, our views may be 10 s apart. Our own choice."""
 
+_JUDGED = ("total_bytes", "available_bytes", "pressure_full_s", "oom_kills")
 _REASONS = {
     "enough": "there is memory left and nobody waits for it",
     "not_read": "the host was not read: look at the agent",
@@ -64,6 +65,8 @@ def _judge(views: Sequence[View]) -> _Judged:
         return max(found, key=lambda judged: list(Verdict).index(judged[0]))
     if named(host.memory, "available_bytes") is None:
         return Verdict.UNKNOWN, "cannot_read", "how much memory is available could not be read", Action.NONE
+    if bad := failed(host.memory, _JUDGED):
+        return Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}", Action.NONE
     return Verdict.HEALTHY, "enough", _share(host), Action.NONE
 
 

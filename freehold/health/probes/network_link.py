@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.series import growth, number
+from freehold.health.series import failed, growth, number
 from freehold.health.view import Interface, View
 
 CHANGES_MOST = 2
@@ -28,7 +28,7 @@ _REASONS = {
     "not_read": "the network was not read: look at the agent",
     "no_interfaces": "no interface with hardware behind it was found",
     "not_used": "the port is switched off or never had a cable",
-    "cannot_read": "the kernel does not say whether it has a link",
+    "cannot_read": "the kernel does not say whether it has a link, how fast it is, or how often it went",
     "missing": "an interface that should be here is not: look for the card",
     "link_down": "the link is down: look at cable, transceiver and switch port",
     "link_flapping": "the link comes and goes: replace cable or transceiver",
@@ -90,9 +90,17 @@ def _interface(views: Sequence[View], link: Interface, expected: Expected) -> Fi
     judged = _without_link(link, named=link.name in expected.link_mbit_s)
     if judged is None:
         found = [*_flapping(link, past), *_slow(link, past, expected), *_losing(link, past)]
-        up = _Judged(Verdict.HEALTHY, "up", f"{link.name} is up{_speed(link)}")
-        judged = max(found, key=lambda each: list(Verdict).index(each.verdict), default=up)
+        judged = max(found, key=lambda each: list(Verdict).index(each.verdict), default=_quiet(link))
     return _say(views, f"link:{link.name}", judged, tuple(_evidence(views, link)))
+
+
+def _quiet(link: Interface) -> _Judged:
+    """Return what an interface is that nothing speaks against: healthy only if all could be read that the kernel has."""
+    rows = {"carrier": link.carrier, "carrier changes": link.carrier_changes, "speed": link.speed_mbit_s}
+    unread = [f"{name} ({rows[name].detail or rows[name].state})" for name in failed(rows, rows)]
+    if unread:
+        return _Judged(Verdict.UNKNOWN, "cannot_read", f"{link.name}: {', '.join(unread)} could not be read")
+    return _Judged(Verdict.HEALTHY, "up", f"{link.name} is up{_speed(link)}")
 
 
 def _speed(link: Interface) -> str:

@@ -15,7 +15,8 @@ from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judged import BLIND_S, SILENCE_S, Judged, how_often, incidents, unread, worst_judged
 from freehold.health.kernel_events import KernelEvent, Kind, read_events
-from freehold.health.view import State, View, Volume
+from freehold.health.series import failed, number
+from freehold.health.view import View, Volume
 
 WINDOW_S = 86_400.0
 """As for the GPU's lines: what comes twice in a day is not chance."""
@@ -53,6 +54,7 @@ _REASONS = {
     "smart_worn": "rated wear is passed: plan a swap",
     "smart_wearing": "most of the rated wear is used: plan a swap",
     "not_read": "the kernel's log was not read: say why and give the right to",
+    "smart_not_read": "SMART is there and could not be read: give smartctl the right to, or look at why the disk is silent",
     "records_lost": "the kernel overwrote records before they were read: wait",
     "no_volumes": "which volumes matter was not read",
 }
@@ -86,7 +88,8 @@ def _watched(
         found = [judge_disk(events), *_smart(_series(views, volume.path), views[-1].at_s)]
         worst = worst_judged(found)
         assert worst is not None  # `found` is never empty
-        yield volume.path, _nothing(views) if worst.verdict is Verdict.HEALTHY else worst
+        quiet = worst.verdict is Verdict.HEALTHY
+        yield volume.path, _unread_smart(volume) or _nothing(views) if quiet else worst
 
 
 def same_disk(event_device: str, volume_device: str) -> bool:
@@ -231,11 +234,18 @@ def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[Judged]:
 
 
 def _numbers(volume: Volume) -> Mapping[str, float]:
-    return {
-        name: float(reading.value)
-        for name, reading in volume.smart.items()
-        if reading.state is State.OK and isinstance(reading.value, int | float)
-    }
+    read = ((name, number(reading)) for name, reading in volume.smart.items())
+    return {name: value for name, value in read if value is not None}
+
+
+def _unread_smart(volume: Volume) -> Judged | None:
+    """Return why a silent disk is not called healthy: it has SMART, and that could not be read."""
+    bad = failed(volume.smart, volume.smart)
+    if not bad:
+        return None
+    reading = volume.smart[bad[0]]
+    message = f"SMART could not be read: {reading.state} {reading.detail}".rstrip()
+    return Judged(verdict=Verdict.UNKNOWN, reason="smart_not_read", message=message)
 
 
 def _nothing(views: Sequence[View]) -> Judged:

@@ -23,8 +23,8 @@ from freehold.core.clock import monotonic_s
 
 BLOCK_BYTES = 4096
 """What one read reads: the logical block of every disk divides it, and ioping's and fio's customary size."""
-PIECE_BYTES = 1 << 20
-"""Written at once while the file is made; our own choice."""
+PIECE_BYTES = 64 << 10
+"""Written at once while the file is made: below what malloc would keep afterwards. Our own choice."""
 SPACE_EVERY_S = 10.0
 """How often free space is asked for; our own choice: a disk that fills in less is full anyway."""
 NAME = "freehold-disk"

@@ -37,11 +37,15 @@ SIZE_BYTES = 64 << 20
 STUCK_MOST = 2
 """A child that hangs and one replacement. Source: docs/decisions/0012-health.md."""
 RESTART_S = 10.0
-"""Between two starts of a child that ends by itself; our own choice: a start costs 20 ms of CPU."""
+"""Before a child that ended by itself is started again, doubled each time; our own choice: a start costs 50 ms of CPU."""
+RESTART_MOST_S = 320.0
+"""Where the doubling ends. Our own choice."""
+REFUSED_S = 600.0
+"""How old a child that may not read (no right, no room) grows before a new one tries: that changes by hand. Our own choice."""
 MAKING_S = 120.0
 """How long writing the probe file may take: 64 MiB at half a MiB per second, our own choice."""
 SILENT_S = 15.0
-"""The child speaks at least every 10 s (`disk_child.SPACE_EVERY_S`); half as much again, our own choice."""
+"""A child that cannot read speaks every 10 s (`disk_child.SPACE_EVERY_S`), half as much again is late. Our own choice."""
 LIMITS_EVERY_S = 10.0
 """How often the cgroup's limits are looked at: they change by hand. Our own choice."""
 MINUTE_READS = 60
@@ -114,7 +118,10 @@ class DiskReader:
         self._given_up_s: float | None = None
         self._unanswered_s: float | None = None
         self._start_s = 0.0
+        self._pause_s = RESTART_S
+        self._born_s = 0.0
         self._heard_s = 0.0
+        self._reads = False
         self._why = ""
         self._place: tuple[int, int, str] | None = None
         self._space: Space | None = None
@@ -163,7 +170,7 @@ class DiskReader:
         probe = f"{self._path}/{options.file}"
         arguments = [self._path, probe, str(size_bytes), str(options.interval_s)]
         self._child = DiskProcess(arguments, kill=options.kill)
-        self._heard_s, self._start_s = now_s, now_s + RESTART_S
+        self._heard_s, self._born_s, self._reads = now_s, now_s, False
 
     def _from_child(self, now_s: float) -> Volume:
         """Return the part that the child tells, and give it up where it is over its deadline."""
@@ -194,6 +201,8 @@ class DiskReader:
         heard.errors.clear()
         if spoke or heard.space is not self._space:
             self._heard_s = now_s
+        if spoke:
+            self._reads, self._pause_s = True, RESTART_S
         self._space = heard.space or self._space
         self._why = heard.refused
         if heard.place is not None and heard.place != self._place:
@@ -217,17 +226,19 @@ class DiskReader:
         if not alive:
             self._why = self._why or f"the disk reading process ended (code {child.code})"
             child.abandon()
-            self._child = None
+            self._child, self._start_s = None, now_s + self._pause_s
+            self._pause_s = min(2 * self._pause_s, RESTART_MOST_S)
             return
         limit_s = MAKING_S if heard.making else deadline_s
-        since_s = (
-            heard.began_s if heard.began_s is not None else self._heard_s + max(SILENT_S - deadline_s, 0)
-        )
-        if now_s - since_s < limit_s:
+        quiet_s = self._options.interval_s if self._reads else SILENT_S
+        since_s = heard.began_s if heard.began_s is not None else self._heard_s + quiet_s
+        if now_s - since_s >= limit_s:
+            self._given_up_s = since_s
+        elif not (heard.refused and now_s - self._born_s >= REFUSED_S):
             return
         child.abandon()
         self._stuck.append(child)
-        self._child, self._start_s, self._given_up_s = None, now_s, since_s
+        self._child, self._start_s = None, now_s
 
     def _late(self, now_s: float, *, ended: bool) -> tuple[float, ...]:
         """Return the read that was given up just now with what it has waited; until a read ends nothing is well again."""

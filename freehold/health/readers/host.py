@@ -22,7 +22,7 @@ OURS = "freehold-"
 """Readers of ours that hang in a disk's or driver's stead: their own probes tell of them."""
 STA_UNSYNC = 0x0040
 """adjtimex(2), linux/timex.h: the clock is not synchronised."""
-_KIB = 1024
+_KIB = 1024  # /proc/meminfo counts in KiB and calls them kB (proc_meminfo(5))
 
 
 class _Timex(ctypes.Structure):

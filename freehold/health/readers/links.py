@@ -62,16 +62,18 @@ def _interface(folder: Path) -> Interface:
         carrier=_number(folder / "carrier"),
         carrier_changes=_number(folder / "carrier_changes"),
         carrier_ups=_number(folder / "carrier_up_count"),
-        speed_mbit_s=_speed(folder / "speed"),
+        speed_mbit_s=_speed(folder),
         wanted_up=bool(int(flags, 16) & IFF_UP) if flags else True,
         counters={name: int(text) for name, text in counters.items() if text.isdigit()},
     )
 
 
-def _speed(path: Path) -> Reading:
-    found = _number(path)
-    # -1 is the kernel's word for a speed that is not known (virtual cards, link down).
-    if found.state is State.OK and isinstance(found.value, int) and found.value <= 0:
+def _speed(folder: Path) -> Reading:
+    found = _number(folder / "speed")
+    # -1 is the kernel's word for a speed that is not known (virtual cards, link down); EINVAL with a link up is a driver
+    # that has no such call.
+    unknown = isinstance(found.value, int) and found.value <= 0
+    if unknown or (found.state is State.TRANSIENT and _text(folder / "carrier") == "1"):
         return Reading(state=State.UNSUPPORTED, detail="the driver does not know")
     return found
 

@@ -199,7 +199,7 @@ class Child:
 def main(folder: str, progress_fd: int) -> None:
     """Serve until the input ends. `folder` holds pynvml: without `site` it is not found otherwise."""
     sys.path.append(folder)
-    import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 -- its folder is known only now
+    import pynvml  # noqa: PLC0415 -- its folder is known only now
 
     progress = mmap.mmap(progress_fd, PROGRESS.size)
     os.close(progress_fd)
