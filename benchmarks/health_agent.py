@@ -32,6 +32,9 @@ WARM_UP_S = 20.0
 """Imports, the probe file of 64 MiB and the kernel log's past are paid once."""
 
 
+LOOK_S = 5.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one process has cost so far."""
@@ -114,7 +117,7 @@ async def measure(targets: Sequence[EngineTarget], volume: Path, seconds: float)
         before, began_s = costs(link.pid), asyncio.get_running_loop().time()
         most: dict[int, Cost] = {}
         while (waited_s := asyncio.get_running_loop().time() - began_s) < seconds:
-            await asyncio.sleep(5)
+            await asyncio.sleep(LOOK_S)
             most = max(most, costs(link.pid), key=lambda found: sum(c.pss_mb for c in found.values()))
         after = costs(link.pid)
         waited_s = asyncio.get_running_loop().time() - began_s

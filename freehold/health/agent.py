@@ -22,7 +22,7 @@ import msgspec
 from freehold.health.agent_wire import LINE_BYTES_MOST, ORDERS, Engines, HealthSettings, Order, Watch
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.registry import all_probes
-from freehold.health.run import Runner
+from freehold.health.run import Runner, Setup
 from freehold.health.snapshot import FILE_NAME, METRICS_NAME, HealthSnapshot, encode, replace_file
 from freehold.health.sources import sources_for
 from freehold.telemetry import logs
@@ -46,8 +46,7 @@ class Agent:
         self.runner = Runner(
             sources_for(settings, self._engines),
             all_probes(),
-            node=settings.name,
-            on_snapshot=self._told,
+            Setup(node=settings.name, on_snapshot=self._told),
         )
 
     def obey(self, order: Order) -> None:

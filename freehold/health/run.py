@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -60,11 +60,17 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """What a runner has besides its sources; a test brings its own."""
+class Setup:
+    """What a runner has besides its sources and probes."""
 
+    node: str
+    expected: Expected = field(default_factory=Expected)
+    on_snapshot: Callable[[HealthSnapshot], None] = lambda _snapshot: None
+    """Told every 10 s, and at once when another verdict or reason is believed; must not wait."""
+    on_view: Callable[[View], None] = lambda _view: None
+    """Told each view; must not wait."""
     clock: Clock = SYSTEM_CLOCK
-    rng: Dice = random.Random()  # noqa: S311, RUF009 (no secret; chance for pauses alone)
+    rng: Dice = field(default_factory=random.Random)
     tick_s: float = TICK_S
 
 
@@ -83,23 +89,10 @@ class _Probing:
 class Runner:
     """Keeps looking at one node; all methods are for the event loop's own thread."""
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        probes: Mapping[str, Probe],
-        *,
-        node: str,
-        expected: Expected | None = None,
-        on_snapshot: Callable[[HealthSnapshot], None] = lambda _snapshot: None,
-        on_view: Callable[[View], None] = lambda _view: None,
-        world: World | None = None,
-    ) -> None:
-        """`on_snapshot` is told every 10 s, and at once when another verdict or reason is believed; it must not wait."""
+    def __init__(self, sources: Sequence[Source], probes: Mapping[str, Probe], setup: Setup) -> None:
         self.meters = HealthMeters()
         self._sources = tuple(sources)
-        self._world = world or World()
-        self._node, self._expected = node, expected or Expected()
-        self._on_snapshot, self._on_view = on_snapshot, on_view
+        self._setup = setup
         periods = {source.part: source.period_s for source in sources}
         self._probing = [
             _Probing(probe, max(PERIOD_S, periods[probe.reads[0]]))
@@ -110,7 +103,7 @@ class Runner:
         self._parts: dict[Part, Any] = {}
         self._states = {source.name: ReaderState(name=source.name, state="waiting") for source in sources}
         self._held: dict[Key, Held] = {}
-        self._started_s = self._world.clock.wall_s()
+        self._started_s = self._setup.clock.wall_s()
         self._told_s = float("-inf")
 
     @property
@@ -118,8 +111,8 @@ class Runner:
         """Return what is believed now."""
         found = [Believed(finding=held.believed, since_s=held.since_s) for held in self._held.values()]
         return HealthSnapshot(
-            at_s=self._world.clock.wall_s(),
-            node=self._node,
+            at_s=self._setup.clock.wall_s(),
+            node=self._setup.node,
             pid=os.getpid(),
             started_s=self._started_s,
             findings=sorted_findings(found),
@@ -131,7 +124,7 @@ class Runner:
         readers = [asyncio.create_task(self._read_on(source)) for source in self._sources]
         try:
             while True:
-                await asyncio.sleep(self._pause_s(self._world.tick_s))
+                await asyncio.sleep(self._pause_s(self._setup.tick_s))
                 self.tick()
         finally:
             for reader in readers:
@@ -142,13 +135,13 @@ class Runner:
 
     def tick(self) -> None:
         """Put together what came since the last time, and let probes look at it."""
-        now_s = self._world.clock.monotonic_s()
+        now_s = self._setup.clock.monotonic_s()
         view = self._view(now_s)
         changed = False
         for probing in self._probing:
             if view is not None and self._is_due(probing, view, now_s):
                 changed |= self._look(probing, now_s)
-            elif now_s - max(probing.ran_s, probing.again_s) > probing.period_s + 2 * self._world.tick_s:
+            elif now_s - max(probing.ran_s, probing.again_s) > probing.period_s + 2 * self._setup.tick_s:
                 changed |= self._miss(probing, now_s)
         if changed or now_s - self._told_s >= PERIOD_S:
             self._tell(now_s)
@@ -161,7 +154,7 @@ class Runner:
             await asyncio.sleep(self._pause_s(source.period_s))
 
     async def _read(self, source: Source) -> None:
-        clock = self._world.clock
+        clock = self._setup.clock
         began_s = clock.monotonic_s()
         reading = asyncio.ensure_future(source.read())
         try:
@@ -186,7 +179,7 @@ class Runner:
             self._parts[source.part] = source.late
             return
         self._states[source.name] = ReaderState(
-            name=source.name, state="ok", read_s=self._world.clock.wall_s(), took_s=took_s
+            name=source.name, state="ok", read_s=self._setup.clock.wall_s(), took_s=took_s
         )
 
     def _note_late(self, source: Source, waited_s: float) -> None:
@@ -214,9 +207,9 @@ class Runner:
         parts, self._parts = self._parts, {}
         if all(part is None for part in parts.values()):
             return None
-        view = View(at_s=self._world.clock.wall_s(), monotonic_s=now_s, node=self._node, **parts)
+        view = View(at_s=self._setup.clock.wall_s(), monotonic_s=now_s, node=self._setup.node, **parts)
         view = self._kept.add(view)
-        self._on_view(view)
+        self._setup.on_view(view)
         return view
 
     def _is_due(self, probing: _Probing, view: View, now_s: float) -> bool:
@@ -228,15 +221,15 @@ class Runner:
         if main is None or now_s < probing.again_s:
             return False
         quiet = isinstance(main, Kernel) and not main.lines and not main.lost
-        return not quiet or now_s - probing.ran_s >= PERIOD_S - self._world.tick_s / 2
+        return not quiet or now_s - probing.ran_s >= PERIOD_S - self._setup.tick_s / 2
 
     def _look(self, probing: _Probing, now_s: float) -> bool:
         """Run a probe and settle what it says; return whether something else is believed now."""
-        probe, clock = probing.probe, self._world.clock
+        probe, clock = probing.probe, self._setup.clock
         began_s = clock.monotonic_s()
         views = self._kept.window(probe.reads, probe.window_s)
         try:
-            looks = probe.check(views, self._expected)
+            looks = probe.check(views, self._setup.expected)
         except Exception:  # noqa: BLE001 (guard: a probe's mistake costs its own findings alone)
             self.meters.bug("health.probe")
             _log.exception("mistake of our own", what="probe", probe=probe.name)
@@ -253,7 +246,7 @@ class Runner:
 
     def _settle(self, probe: Probe, looks: Iterable[Finding]) -> bool:
         before = {key: _word(held) for key, held in self._held.items()}
-        self._held = settle_all(self._held, looks, probe, self._world.clock.wall_s())
+        self._held = settle_all(self._held, looks, probe=probe, now_s=self._setup.clock.wall_s())
         after = {key: _word(held) for key, held in self._held.items()}
         for key in [key for key, word in after.items() if before.get(key) != word]:
             self._note_change(self._held[key].believed)
@@ -275,13 +268,13 @@ class Runner:
         snapshot = self.snapshot
         self.meters.show((each.finding for each in snapshot.findings), snapshot.readers)
         try:
-            self._on_snapshot(snapshot)
+            self._setup.on_snapshot(snapshot)
         except Exception:  # noqa: BLE001 (guard: whoever is told wrong does not stop the looking)
             self.meters.bug("health.on_snapshot")
             _log.exception("mistake of our own", what="on_snapshot")
 
     def _pause_s(self, seconds: float) -> float:
-        return seconds * (1 + JITTER * (2 * self._world.rng.random() - 1))
+        return seconds * (1 + JITTER * (2 * self._setup.rng.random() - 1))
 
 
 def _word(held: Held) -> tuple[str, str]:

@@ -41,7 +41,7 @@ class Held:
     """Looks in a row in which it was not mentioned."""
 
 
-def settle(held: Held | None, look: Finding, probe: Probe, now_s: float) -> Held:
+def settle(held: Held | None, look: Finding, *, probe: Probe, now_s: float) -> Held:
     """Return what is believed after one more look."""
     if held is None:
         return _first(look, probe, now_s)
@@ -62,7 +62,7 @@ def settle(held: Held | None, look: Finding, probe: Probe, now_s: float) -> Held
 
 
 def settle_all(
-    held: Mapping[Key, Held], looks: Iterable[Finding], probe: Probe, now_s: float
+    held: Mapping[Key, Held], looks: Iterable[Finding], *, probe: Probe, now_s: float
 ) -> dict[Key, Held]:
     """Return what is believed of every component after one run of `probe`; those of other probes stay as they are."""
     fresh = dict(held)
@@ -70,7 +70,7 @@ def settle_all(
     for look in looks:
         key = (probe.name, look.component)
         seen.add(key)
-        fresh[key] = settle(held.get(key), look, probe, now_s)
+        fresh[key] = settle(held.get(key), look, probe=probe, now_s=now_s)
     for key, was in held.items():
         if key[0] == probe.name and key not in seen:
             _miss(fresh, key, was, now_s)

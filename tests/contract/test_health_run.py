@@ -17,13 +17,13 @@ from freehold.health.base import Expected, Probe
 from freehold.health.readers.disk_reader import DiskOptions, DiskReader
 from freehold.health.readers.process_group import ProcessGroup
 from freehold.health.registry import all_probes
-from freehold.health.run import Runner, Source, World
+from freehold.health.run import Runner, Setup, Source
 from freehold.health.snapshot import HealthSnapshot
 from freehold.health.view import Gpus, Host, State, View
 from freehold.testing.healthy_node import healthy_views
 from waiting import until, wait_until
 
-FAST = World(tick_s=0.05)
+FAST = Setup(node="n", tick_s=0.05)
 
 
 async def nothing() -> None:
@@ -95,10 +95,7 @@ def test_a_source_that_hangs_is_told_and_stops_no_other() -> None:
     async def main() -> HealthSnapshot:
         late = Gpus(state=State.HUNG)
         runner = Runner(
-            [source("host", host), source("gpus", hang, late=late)],
-            {"one": ONE, "two": TWO},
-            node="n",
-            world=FAST,
+            [source("host", host), source("gpus", hang, late=late)], {"one": ONE, "two": TWO}, FAST
         )
         await running(
             runner,
@@ -123,7 +120,7 @@ def test_a_source_and_a_probe_that_fail_are_counted_and_cost_themselves_alone() 
 
     async def main() -> Runner:
         probes = {"one": ONE, "broken": replace(ONE, name="broken", check=broken)}
-        runner = Runner([source("host", host), source("gpus", fail)], probes, node="n", world=FAST)
+        runner = Runner([source("host", host), source("gpus", fail)], probes, FAST)
         await running(runner, lambda: verdicts(runner.snapshot) == {"one": Verdict.HEALTHY})
         return runner
 
@@ -146,7 +143,7 @@ def test_what_is_not_read_any_more_becomes_stale(monkeypatch: pytest.MonkeyPatch
         return Host()
 
     async def main() -> Finding:
-        runner = Runner([source("host", once)], {"one": ONE}, node="n", world=FAST)
+        runner = Runner([source("host", once)], {"one": ONE}, FAST)
         await running(runner, lambda: verdicts(runner.snapshot).get("one") is Verdict.UNKNOWN)
         return runner.snapshot.findings[0].finding
 
@@ -164,7 +161,7 @@ def test_an_interrupted_runner_closes_its_sources_also_behind_one_that_does_not(
 
     async def main() -> None:
         first = source("gpus", host, close=stuck, deadline_s=0.1)
-        runner = Runner([first, source("host", host, close=close)], {"one": ONE}, node="n", world=FAST)
+        runner = Runner([first, source("host", host, close=close)], {"one": ONE}, FAST)
         await running(runner, lambda: bool(runner.snapshot.findings))
 
     asyncio.run(main())
@@ -185,7 +182,7 @@ def test_the_healthy_node_is_healthy_through_the_runner() -> None:
 
             return read
 
-        runner = Runner([source(part, reading(part)) for part in parts], all_probes(), node="n", world=FAST)
+        runner = Runner([source(part, reading(part)) for part in parts], all_probes(), FAST)
         await running(runner, lambda: len(verdicts(runner.snapshot)) == len(all_probes()), timeout_s=30)
         return runner.snapshot
 
@@ -201,9 +198,7 @@ def test_a_disk_child_that_is_killed_comes_back_and_the_others_go_on(tmp_path: P
         return (reader.read(),)
 
     async def main() -> None:
-        runner = Runner(
-            [source("host", host), source("volumes", volumes)], {"one": ONE}, node="n", world=FAST
-        )
+        runner = Runner([source("host", host), source("volumes", volumes)], {"one": ONE}, FAST)
         task = asyncio.create_task(runner.run())
         await until(lambda: reader.pids, timeout_s=10)
         (pid,) = reader.pids

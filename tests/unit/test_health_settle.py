@@ -42,7 +42,7 @@ def look(verdict: Verdict, component: str = "c") -> Finding:
 def after(letters: str, by: Probe) -> Held:
     held: Held | None = None
     for second, letter in enumerate(letters):
-        held = settle(held, look(LETTERS[letter]), by, float(second))
+        held = settle(held, look(LETTERS[letter]), probe=by, now_s=float(second))
     assert held is not None
     return held
 
@@ -108,14 +108,14 @@ def test_since_is_when_the_verdict_became_this_one() -> None:
 
 def test_the_same_verdict_for_another_reason_is_told_at_once() -> None:
     other = Finding(probe="p", component="c", verdict=B, reason="other", message="m")
-    assert settle(after("bbb", probe()), other, probe(), 9.0).believed.reason == "other"
+    assert settle(after("bbb", probe()), other, probe=probe(), now_s=9.0).believed.reason == "other"
 
 
 def test_what_nobody_mentions_becomes_stale_and_then_is_forgotten() -> None:
     by = probe(confirm=1)
-    held = settle_all({}, [look(B, "a"), look(H, "b")], by, 0.0)
+    held = settle_all({}, [look(B, "a"), look(H, "b")], probe=by, now_s=0.0)
     for second in range(1, FORGET_LOOKS + 1):
-        held = settle_all(held, [look(H, "b")], by, float(second))
+        held = settle_all(held, [look(H, "b")], probe=by, now_s=float(second))
         found = held.get(("p", "a"))
         if second < STALE_LOOKS:
             assert found is not None
@@ -128,7 +128,7 @@ def test_what_nobody_mentions_becomes_stale_and_then_is_forgotten() -> None:
 
 
 def test_other_probes_components_stay() -> None:
-    held = settle_all({("q", "c"): after("h", probe())}, [look(H)], probe(), 0.0)
+    held = settle_all({("q", "c"): after("h", probe())}, [look(H)], probe=probe(), now_s=0.0)
     assert set(held) == {("q", "c"), ("p", "c")}
     assert held["q", "c"].missed == 0
 
@@ -142,7 +142,7 @@ def test_bad_is_never_believed_of_what_was_never_bad_nor_well_of_what_was_not_cl
     row = better = 0
     for letter in letters:
         before = held.believed.verdict if held else U
-        held = settle(held, look(LETTERS[letter]), by, 0.0)
+        held = settle(held, look(LETTERS[letter]), probe=by, now_s=0.0)
         row = row + 1 if letter in "db" else 0
         better = better + 1 if letter in "hn" else better if letter == "u" else 0
         now = held.believed.verdict
