@@ -197,12 +197,16 @@ def measure_cost(folder: Path, peers: int) -> dict[str, float]:
         last = {name: node.last() for name, node in farm.nodes.items()}
     finally:
         farm.close()
-    shares = [
-        100 * (last[name]["cpu_s"] - first[name]["cpu_s"]) / (last[name]["at_s"] - first[name]["at_s"])
-        for name in names
-    ]
+    shares, kernel = (
+        [
+            100 * (last[name][what] - first[name][what]) / (last[name]["at_s"] - first[name]["at_s"])
+            for name in names
+        ]
+        for what in ("cpu_s", "kernel_s")
+    )
     rss = [look["rss_bytes"] / 1e6 for look in last.values()]
     print(f"  CPU of {len(names)} nodes, % of a core: {[round(share, 3) for share in sorted(shares)]}")
+    print(f"  of that in the kernel: {[round(share, 3) for share in sorted(kernel)]}")
     return {"cpu": quantile(shares, 0.5), "rss_mb": max(rss)}
 
 

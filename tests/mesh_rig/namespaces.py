@@ -172,6 +172,10 @@ class Farm:
                     env={**os.environ, "PYTHONPATH": str(ROOT)},
                 )
 
+    def wire_down(self, name: str) -> None:
+        """Take the far end of a node's wire down, as a pulled cable does: it has no carrier."""
+        ip("-n", self.bridge, "link", "set", f"p{name}", "down")
+
     def stop(self) -> None:
         """End the programs."""
         for node in self.nodes.values():

@@ -274,3 +274,9 @@ def test_windows_keep_no_more_snapshots_than_they_need() -> None:
     for second in range(5000):
         windows.take(float(second), Tally(), Tally())
     assert len(windows._kept) <= 600 / 5 + 2
+
+
+def test_a_receipt_made_with_an_older_time_than_the_arrival_has_waited_nothing() -> None:
+    a, b = Side(1), Side(2)
+    b.take(a.frame(1.0), 1.002)
+    assert b.stream.receipt(1.001).held_us == 0

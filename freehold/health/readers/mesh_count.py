@@ -9,7 +9,7 @@ Per peer this keeps integers, a set of 128 bits and 121 snapshots for the window
 no I/O and knows no clock: `now_s` is any clock that does not go back.
 """
 
-from collections import deque
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from freehold.health.readers.mesh_frame import RECEIPT_BITS, Receipt, is_large
@@ -211,36 +211,32 @@ class Outgoing:
 class Windows:
     """Counts of the last minutes, from snapshots every 5 s of what was counted ever."""
 
-    _kept: deque[tuple[float, tuple[int, ...]]] = field(default_factory=deque)
+    _times_s: list[float] = field(default_factory=list)
+    _kept: list[tuple[int, ...]] = field(default_factory=list)
 
     def take(self, now_s: float, out: Tally, back: Tally) -> tuple[LossWindow, ...]:
         """Return a window per length of `WINDOWS_S`; shorter than that while the mesh is young."""
         counts = (*_counts(out), *_counts(back))
-        if not self._kept or now_s - self._kept[-1][0] >= BUCKET_S:
-            self._kept.append((now_s, counts))
-        while len(self._kept) > 1 and self._kept[1][0] <= now_s - WINDOWS_S[-1]:
-            self._kept.popleft()
+        if not self._kept or now_s - self._times_s[-1] >= BUCKET_S:
+            self._times_s.append(now_s)
+            self._kept.append(counts)
+            old = bisect_right(self._times_s, now_s - WINDOWS_S[-1]) - 1
+            del self._times_s[: max(0, old)], self._kept[: max(0, old)]
         return tuple(self._window(seconds, now_s, counts) for seconds in WINDOWS_S)
 
     def _window(self, seconds: int, now_s: float, counts: tuple[int, ...]) -> LossWindow:
-        base = self._kept[0][1]
-        for at_s, kept in reversed(self._kept):
-            if at_s <= now_s - seconds:
-                base = kept
-                break
-        out_settled, out_lost, out_large, out_large_lost, *back = (
-            now - then for now, then in zip(counts, base, strict=True)
-        )
+        base = self._kept[max(0, bisect_right(self._times_s, now_s - seconds) - 1)]
+        new = [now - then for now, then in zip(counts, base, strict=True)]
         return LossWindow(
             seconds=seconds,
-            settled_out=out_settled,
-            lost_out=out_lost,
-            large_out=out_large,
-            large_lost_out=out_large_lost,
-            settled_back=back[0],
-            lost_back=back[1],
-            large_back=back[2],
-            large_lost_back=back[3],
+            settled_out=new[0],
+            lost_out=new[1],
+            large_out=new[2],
+            large_lost_out=new[3],
+            settled_back=new[4],
+            lost_back=new[5],
+            large_back=new[6],
+            large_lost_back=new[7],
         )
 
 

@@ -81,7 +81,7 @@ class Stream:
             top=self.back.top,
             bits=self.back.bits,
             echo_ns=self._echo_ns,
-            held_us=int((now_s - self._arrived_s) * 1e6),
+            held_us=max(0, int((now_s - self._arrived_s) * 1e6)),
         )
 
     def silent_s(self, now_s: float) -> float:
