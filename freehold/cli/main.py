@@ -34,6 +34,10 @@ COMMANDS = {
     "up": Lazy("freehold.cli.up", "Fetch the weights, start the engines and the gateway, and serve."),
     "down": Lazy("freehold.cli.down", "End a running stack: streams finish, then engines stop."),
     "status": Lazy("freehold.cli.status", "Show the gateway and every replica: state, uptime, tokens/s."),
+    "health": Lazy("freehold.cli.health", "Show what is known of this node, worst first, and what to do."),
+    "doctor": Lazy(
+        "freehold.cli.doctor", "Say whether this machine is ready to serve, and how to make it so."
+    ),
     "reload": Lazy("freehold.cli.reload", "Read freehold.yaml again and go over to it; no stream is cut."),
     "restart": Lazy("freehold.cli.restart", "Start a model's replicas, or one replica, afresh."),
     "logs": Lazy("freehold.cli.logs", "Show the logs of the engines, the gateway and the controller."),

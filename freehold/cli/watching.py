@@ -5,11 +5,13 @@ process, is named to the fleet; one that is busy never is.
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from freehold.cli.config import Config
+from freehold.cli.report import StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.findings import Finding, Verdict
@@ -18,13 +20,22 @@ from freehold.fleet.state_dir import StateDir
 from freehold.gateway.links import GatewayLinks
 from freehold.health.agent_link import AgentLink
 from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
+from freehold.health.readers.disk_reader import DiskOptions
+from freehold.health.readers.engines import EnginesReader
+from freehold.health.run import Source
 from freehold.health.snapshot import HealthSnapshot
+from freehold.health.sources import sources_for
 from freehold.spec.shapes import parse_listen, parse_peer
 from freehold.weights.store import store_root
 
 NAME = "agent"
 """What it is called in records and logs."""
 LOG_NAME = "health.log"
+LOOK_FILE = ".freehold-disk-look"
+LOOK_BYTES = 4 << 20
+"""4 MiB: written in a moment, and still more than one block. Source: our own choice."""
+LOOK_READ_S = 0.05
+"""Between two reads of a short look, so that some forty are made. Source: our own choice."""
 TELL_S = 1.0
 """Between two looks at what the agent should know of the engines. Source: the gateway's own pace of figures."""
 RESTART_S = 30.0
@@ -63,7 +74,38 @@ def watched_folders(path: str) -> tuple[str, ...]:
     """Return the folders whose disks are watched, by `health.storage.path`."""
     if path == "off":
         return ()
-    return (str(store_root(os.environ)) if path == "auto" else path,)
+    if path != "auto":
+        return (path,)
+    store = store_root(os.environ)
+    return (str(store),) if store.is_dir() else ()  # without weights there is nothing to read from a disk
+
+
+@contextlib.contextmanager
+def looking_sources(settings: HealthSettings, engines: EnginesReader | None = None) -> Iterator[list[Source]]:
+    """Give the sources of a look that lasts seconds: disks are read more often, from a small file that is removed again."""
+    options = DiskOptions(file=LOOK_FILE, size_bytes=LOOK_BYTES, interval_s=LOOK_READ_S)
+    try:
+        yield sources_for(settings, engines, options)
+    finally:
+        for folder in settings.volumes:
+            with contextlib.suppress(OSError):
+                (Path(folder) / LOOK_FILE).unlink()
+
+
+def targets_from_status(status: StackStatus | None) -> tuple[EngineTarget, ...]:
+    """Return the engines of a running stack as its status tells of them; empty: none runs."""
+    return tuple(
+        EngineTarget(
+            replica=replica.id,
+            engine=replica.engine,
+            model=replica.model,
+            url=replica.url,
+            pid=replica.pid or 0,
+            state=replica.state,
+            exit_text=replica.reason if replica.state in _EXITED else "",
+        )
+        for replica in (status.replicas if status else ())
+    )
 
 
 def targets(snapshot: Snapshot, loads: Mapping[str, EndpointLoad] | None) -> tuple[EngineTarget, ...]:

@@ -91,6 +91,8 @@ class Runner:
 
     def __init__(self, sources: Sequence[Source], probes: Mapping[str, Probe], setup: Setup) -> None:
         self.meters = HealthMeters()
+        self.views_total = 0
+        """Views that were put together."""
         self._sources = tuple(sources)
         self._setup = setup
         periods = {source.part: source.period_s for source in sources}
@@ -209,6 +211,7 @@ class Runner:
             return None
         view = View(at_s=self._setup.clock.wall_s(), monotonic_s=now_s, node=self._setup.node, **parts)
         view = self._kept.add(view)
+        self.views_total += 1
         self._setup.on_view(view)
         return view
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.health.agent_wire import HealthSettings
-from freehold.health.readers.disk_reader import DiskReader
+from freehold.health.readers.disk_reader import DiskOptions, DiskReader
 from freehold.health.readers.driver_files import nvidia_pci_addresses
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.readers.host import HostReader
@@ -30,12 +30,17 @@ GPUS_DEADLINE_S = 120.0
 _T = TypeVar("_T")
 
 
-def sources_for(settings: HealthSettings, engines: EnginesReader | None = None) -> list[Source]:
-    """Return every source of this node's views; `engines` None: nobody says which engines there are."""
+def sources_for(
+    settings: HealthSettings, engines: EnginesReader | None = None, disk: DiskOptions | None = None
+) -> list[Source]:
+    """Return every source of this node's views; `engines` None: nobody says which engines there are.
+
+    `disk` says how disks are read where it is not as the agent does.
+    """
     sources = [
         _kernel(KernelLog(lookback_s=KERNEL_LOOKBACK_S)),
         Source(name="host", part="host", read=_now(HostReader().read), close=_nothing),
-        _volumes([DiskReader(path) for path in settings.volumes]),
+        _volumes([DiskReader(path, disk) for path in settings.volumes]),
         _network(settings),
     ]
     if settings.gpu != "off":

@@ -1,0 +1,108 @@
+"""`freehold doctor`: is this machine ready to serve what freehold.yaml asks for? Every check with how to make it good.
+
+It starts nothing and changes nothing, but for a small file on the disk that it measures, which it removes. Exit codes: 0 ready,
+perhaps with warnings; 3 something stands in the way.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from freehold.cli.config import Config, load_config
+from freehold.cli.doctor_checks import Check, Found, machine_checks, stack_checks
+from freehold.cli.health import asked
+from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.say import UserMistakes, say_json, styled
+from freehold.cli.watching import health_settings, looking_sources
+from freehold.core.findings import Finding, Verdict
+from freehold.health.look import look_once
+from freehold.health.registry import all_probes
+from freehold.health.snapshot import HealthSnapshot
+
+_COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
+_OF_VERDICT = {
+    Verdict.HEALTHY: Found.GOOD,
+    Verdict.UNKNOWN: Found.UNKNOWN,
+    Verdict.DEGRADED: Found.WARNING,
+    Verdict.UNHEALTHY: Found.PROBLEM,
+}
+
+
+@click.command("doctor")
+@config_option
+@state_dir_option
+@json_option
+def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) -> int:
+    """Say whether this machine is ready to serve, and how to make it so.
+
+    Looks at the configuration, engines, memory, disk, ports, limits, clock, network and GPUs. Exit code: 0 ready, 3 a problem.
+    """
+    config_path = find_config(config_flag)
+    state_path = state_dir_for(state_dir, config_path)
+    config, checks = _configuration(config_path)
+    checks += machine_checks()
+    if config is not None:
+        checks += stack_checks(config, state_path)
+    checks += _node(config, state_path, quiet=as_json)
+    ready = all(check.found is not Found.PROBLEM for check in checks)
+    if as_json:
+        say_json({"ready": ready, "checks": msgspec.to_builtins(checks)})
+    else:
+        _show(checks, ready=ready)
+    return 0 if ready else 3
+
+
+def _configuration(path: Path | None) -> tuple[Config | None, list[Check]]:
+    """Return the configuration where it is right, and what is to be said of it."""
+    try:
+        config = load_config(path, overrides={}, as_json=True)
+    except UserMistakes as exc:
+        return None, [
+            Check(name="configuration", found=Found.PROBLEM, said=f"{p.where}: {p.message}", fix=p.hint)
+            for p in exc.problems
+        ]
+    return config, [Check(name="configuration", found=Found.GOOD, said=f"{config.name} is right")]
+
+
+def _node(config: Config | None, state_path: Path, *, quiet: bool) -> list[Check]:
+    """Return what the probes say of this node: the agent's word where one runs, else one look."""
+    snapshot = asked(state_path)
+    if snapshot is None and config is not None:
+        settings = health_settings(config)
+        if not quiet:
+            click.echo("Looking at disks, network and GPUs, which takes some seconds.", err=True)
+        with looking_sources(settings) as sources:
+            snapshot = asyncio.run(look_once(sources, all_probes(), node=settings.name))
+    return list(_checks_of(snapshot)) if snapshot is not None else []
+
+
+def _checks_of(snapshot: HealthSnapshot) -> Iterator[Check]:
+    for each in snapshot.findings:
+        finding = each.finding
+        if finding.verdict is not Verdict.NOT_APPLICABLE:
+            whole = ":" not in finding.component or finding.component.partition(":")[2] in finding.message
+            said = finding.message if whole else f"{finding.component}: {finding.message}"
+            found = _OF_VERDICT[finding.verdict]
+            fix = "" if found is Found.GOOD else _fix(finding)
+            yield Check(name=finding.probe, found=found, said=said, fix=fix)
+
+
+def _fix(finding: Finding) -> str:
+    probe = all_probes().get(finding.probe)
+    return probe.reasons.get(finding.reason, "") if probe is not None else ""
+
+
+def _show(checks: list[Check], *, ready: bool) -> None:
+    order = list(Found)
+    width = max(len(check.name) for check in checks)
+    for check in sorted(checks, key=lambda check: -order.index(check.found)):
+        word = styled(check.found.ljust(8), colour=_COLOURS[check.found])
+        click.echo(f"{word}  {check.name.ljust(width)}  {check.said}")
+        if check.fix and check.found is not Found.GOOD:
+            click.echo(f"{' ' * 10}{' ' * width}  do: {check.fix}")
+    problems = sum(check.found is Found.PROBLEM for check in checks)
+    what = "ready to serve" if ready else f"not ready: {problems} of {len(checks)} checks found a problem"
+    click.echo(styled(what, bold=True, colour="green" if ready else "red"))

@@ -1,0 +1,56 @@
+"""Findings for people: a line each, worst first, and below a bad one what to do. No line is cut."""
+
+from collections.abc import Sequence
+
+from freehold.cli.say import duration_text, styled
+from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.registry import all_probes
+from freehold.health.snapshot import Believed, HealthSnapshot
+
+_COLOURS = {
+    Verdict.HEALTHY: "green",
+    Verdict.DEGRADED: "yellow",
+    Verdict.UNHEALTHY: "red",
+    Verdict.UNKNOWN: "magenta",
+}
+_BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
+
+
+def lines_of(snapshot: HealthSnapshot) -> list[str]:
+    """Return the table's lines; what there is none of here is one line at the end."""
+    here = [each for each in snapshot.findings if each.finding.verdict is not Verdict.NOT_APPLICABLE]
+    widths = [max((len(_cells(each)[at]) for each in here), default=0) for at in range(3)]
+    lines = [line for each in here for line in _lines(each, widths, snapshot)]
+    absent = sorted(
+        {each.finding.probe for each in snapshot.findings} - {each.finding.probe for each in here}
+    )
+    return [*lines, styled(f"not applicable: {', '.join(absent)}", dim=True)] if absent else lines
+
+
+def one_line(finding: Finding) -> str:
+    """Return a finding in one line."""
+    verdict = styled(finding.verdict, colour=_COLOURS.get(finding.verdict))
+    return f"{verdict}  {finding.probe}  {finding.component}: {finding.message} ({finding.reason})"
+
+
+def _cells(each: Believed) -> tuple[str, str, str]:
+    return each.finding.verdict, each.finding.probe, each.finding.component
+
+
+def _lines(each: Believed, widths: Sequence[int], snapshot: HealthSnapshot) -> list[str]:
+    finding = each.finding
+    verdict, probe, component = (cell.ljust(width) for cell, width in zip(_cells(each), widths, strict=True))
+    shown = styled(verdict, colour=_COLOURS.get(finding.verdict), bold=finding.verdict in _BAD)
+    lines = [f"{shown}  {probe}  {component}  {finding.message}".rstrip()]
+    if finding.verdict in _BAD:
+        since = f" for {duration_text(max(0.0, snapshot.at_s - each.since_s))}" if snapshot.pid else ""
+        lines.append(f"    {finding.reason}{since}: {_advice(finding)}")
+    return lines
+
+
+def _advice(finding: Finding) -> str:
+    """Return what to do: the action's word, and what the probe says of the reason."""
+    probe = all_probes().get(finding.probe)
+    meaning = probe.reasons.get(finding.reason, "") if probe else ""
+    action = "" if finding.action is Action.NONE else finding.action.replace("_", " ")
+    return "; ".join(filter(None, (action, meaning)))

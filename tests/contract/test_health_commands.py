@@ -1,0 +1,146 @@
+"""`freehold health` and `freehold doctor` as a script sees them, without a stack: one look, a record, its replay, a diagnosis."""
+
+import json
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from freehold.cli.main import cli
+from freehold.core.findings import Verdict
+from freehold.health.recording import load_recording, record
+from freehold.testing.healthy_node import DATA, healthy_views
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FREEHOLD_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("FREEHOLD_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, standalone_mode=False)
+
+
+def said(result: Result) -> dict[str, object]:
+    answer = json.loads(result.stdout.splitlines()[-1])
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_one_look_leaves_nothing_behind(place: Path) -> None:
+    folder = place / "cache" / "weights"
+    folder.mkdir(parents=True)
+    result = run("health", "--json")
+    assert result.return_value in (0, 3), result.output  # this machine may well have something
+    answer = said(result)
+    assert answer["pid"] == 0
+    probes = {each["finding"]["probe"] for each in answer["findings"]}  # type: ignore[union-attr]
+    assert {
+        "storage_latency",
+        "disk_space",
+        "memory_pressure",
+        "clock",
+        "network_link",
+        "gpu_present",
+    } <= probes
+    assert "engine_progress" not in probes  # nobody knows of any engine
+    assert not list(folder.iterdir())
+
+
+def test_a_record_is_what_is_replayed(place: Path) -> None:
+    result = run("health", "record", "here.jsonl", "--for", "5s", "--json")
+    assert result.return_value == 0, result.output
+    assert int(str(said(result)["views"])) >= 1
+    replayed = run("health", "replay", "here.jsonl", "--json")
+    assert replayed.return_value in (0, 3), replayed.output
+    assert said(replayed)["findings"]
+    again = run("health", "record", "here.jsonl", "--for", "5s")
+    assert "is there already" in str(again.exception)
+
+
+def test_the_recorded_card_replays_as_healthy_and_a_kernel_that_hangs_on_does_not(tmp_path: Path) -> None:
+    healthy = run("health", "replay", str(DATA / "h100_healthy_full_load.jsonl"))
+    assert healthy.return_value == 0, healthy.output
+    # It was recorded for some seconds only: here it hangs for minutes.
+    view = load_recording(DATA / "h100_hung_kernel.jsonl").views[-2]
+    views = [
+        msgspec.structs.replace(view, at_s=view.at_s + n, monotonic_s=view.monotonic_s + n)
+        for n in range(0, 200, 10)
+    ]
+    record(tmp_path / "hung.jsonl", views)
+    hung = run("health", "replay", str(tmp_path / "hung.jsonl"), "--json")
+    assert hung.return_value == 3, hung.output
+    assert said(hung)["problem_seen"] is True
+
+
+def test_a_replay_of_a_whole_node(tmp_path: Path) -> None:
+    path = tmp_path / "node.jsonl"
+    record(path, healthy_views(2))
+    result = run("health", "replay", str(path), "--json")
+    assert result.return_value == 0, result.output
+    assert said(result)["verdict"] == Verdict.HEALTHY
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("health", "record", "x", "--for", "soon"),
+        ("health", "replay", "nowhere.jsonl"),
+        ("health", "diagnose"),
+    ],
+)
+def test_mistakes_are_the_users(place: Path, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert getattr(result.exception, "exit_code", None) == 2, result.output
+
+
+def test_the_doctor_finds_this_machine_ready_or_says_what_is_missing(place: Path) -> None:
+    result = run("doctor", "--json")
+    answer = said(result)
+    checks = {each["name"]: each for each in answer["checks"]}  # type: ignore[union-attr]
+    assert checks["configuration"]["found"] == "good"
+    assert checks["weights"]["found"] == "warning"
+    assert "freehold up fetches them" in checks["weights"]["fix"]
+    assert {
+        "python",
+        "cores",
+        "memory",
+        "port",
+        "spool",
+        "state_folder",
+        "open_files",
+        "engine",
+        "clock",
+    } <= set(checks)
+    problems = [check for check in checks.values() if check["found"] == "problem"]
+    assert answer["ready"] is not bool(problems)
+    assert result.return_value == (3 if problems else 0)
+    assert all(check.get("fix") for check in problems)
+
+
+def test_the_doctor_names_a_wrong_configuration_and_a_taken_port(place: Path, free_port: int) -> None:
+    (place / "freehold.yaml").write_text("version: 1\nmodels: []\n")
+    result = run("doctor", "--json")
+    assert result.return_value == 3
+    found = said(result)["checks"]
+    assert "f" in found[0]["said"]  # type: ignore[index]
+    assert found[0]["found"] == "problem"  # type: ignore[index]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port))
+        taken.listen()
+        (place / "freehold.yaml").write_text(
+            "version: 1\nmodels:\n  - {name: a, engine: external, endpoints: ['http://127.0.0.1:1']}\n"
+            f"gateway: {{listen: '127.0.0.1:{free_port}'}}\nhealth: {{storage: {{path: 'off'}}}}\n"
+        )
+        result = run("doctor", "--json")
+    checks = {each["name"]: each for each in said(result)["checks"]}  # type: ignore[union-attr]
+    assert checks["port"]["found"] == "problem"
+    assert "ss -ltnp" in checks["port"]["fix"]
+    assert result.return_value == 3

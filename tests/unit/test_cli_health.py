@@ -1,0 +1,140 @@
+"""What people and scripts get of a snapshot: order, words, exit codes; and what an agent is told to watch."""
+
+from pathlib import Path
+
+import pytest
+
+from freehold.cli.health import exit_code
+from freehold.cli.health_table import lines_of
+from freehold.cli.watching import RESTART_S, hanging, targets
+from freehold.core.events import (
+    Endpoint,
+    EndpointLoad,
+    ModelEntry,
+    ReplicaState,
+    ReplicaStatus,
+    Snapshot,
+)
+from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.snapshot import (
+    Believed,
+    HealthSnapshot,
+    decode,
+    encode,
+    read_file,
+    replace_file,
+    sorted_findings,
+)
+
+
+def believed(
+    verdict: Verdict, component: str = "engine:m-0", *, reason: str = "stalled", since_s: float = 90.0
+) -> Believed:
+    finding = Finding(
+        probe="engine_progress", component=component, verdict=verdict, reason=reason, message=f"it is {reason}",
+        action=Action.RESTART_ENGINE,
+    )  # fmt: skip
+    return Believed(finding=finding, since_s=since_s)
+
+
+def snapshot(*found: Believed) -> HealthSnapshot:
+    return HealthSnapshot(at_s=100.0, node="n", pid=1, findings=sorted_findings(list(found)))
+
+
+def test_worst_comes_first_and_bad_ones_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = lines_of(
+        snapshot(
+            believed(Verdict.HEALTHY, reason="idle"),
+            believed(Verdict.UNHEALTHY, "engine:m-1"),
+            believed(Verdict.NOT_APPLICABLE, "engine", reason="no_engine"),
+        )
+    )
+    assert lines[0] == "unhealthy  engine_progress  engine:m-1  it is stalled"
+    assert lines[1].startswith("    stalled for 10 s: restart engine; requests are under way, nothing moves")
+    assert lines[2] == "healthy    engine_progress  engine:m-0  it is idle"
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [
+        ([], 1),
+        ([Verdict.HEALTHY], 0),
+        ([Verdict.HEALTHY, Verdict.UNKNOWN], 0),
+        ([Verdict.UNKNOWN, Verdict.NOT_APPLICABLE], 1),
+        ([Verdict.HEALTHY, Verdict.DEGRADED], 3),
+        ([Verdict.UNHEALTHY], 3),
+    ],
+)
+def test_exit_codes(verdicts: list[Verdict], code: int) -> None:
+    told = snapshot(*(believed(verdict, f"engine:{n}") for n, verdict in enumerate(verdicts)))
+    assert exit_code(told, stale=False) == code
+    assert exit_code(told, stale=True) == 1
+
+
+def test_a_snapshot_survives_its_file(tmp_path: Path) -> None:
+    told = snapshot(believed(Verdict.UNHEALTHY))
+    replace_file(tmp_path / "health.json", encode(told) + b"\n")
+    assert read_file(tmp_path) == told
+    assert decode(b"{") is None
+    assert read_file(tmp_path / "nowhere") is None
+    assert not told.is_stale(120.0)
+    assert told.is_stale(131.0)
+    assert told.is_stale(0.0)  # from the future: a clock was set
+
+
+def replica(state: ReplicaState = ReplicaState.READY, **more: object) -> ReplicaStatus:
+    return ReplicaStatus(
+        **{
+            "id": "m-0",
+            "model": "m",
+            "engine": "llama-cpp",
+            "state": state,
+            "pid": 7,
+            "started_wall_s": 10.0,
+            **more,
+        }  # type: ignore[arg-type]
+    )
+
+
+def test_what_the_agent_is_told_of_a_replica() -> None:
+    endpoint = Endpoint(
+        id="m-0",
+        model="m",
+        url="http://127.0.0.1:1",
+        engine="llama-cpp",
+        state=ReplicaState.READY,
+        upstream_model="u",
+    )
+    seen = Snapshot(
+        generation=1,
+        models=(ModelEntry(name="m", engine="llama-cpp", created_s=0, stall_s=30.0),),
+        endpoints=(endpoint,),
+        replicas=(replica(), replica(ReplicaState.BACKOFF, id="m-1", pid=None, reason="it crashed")),
+    )
+    first, second = targets(seen, {"m-0": EndpointLoad(2, 500)})
+    assert (first.model, first.url, first.pid, first.running, first.progress, first.stall_s) == (
+        "u", "http://127.0.0.1:1", 7, 2, 500, 30.0,
+    )  # fmt: skip
+    assert (second.pid, second.url, second.exit_text, second.running) == (0, "", "it crashed", 0)
+    assert targets(seen, None)[0].running is None
+
+
+@pytest.mark.parametrize(
+    ("found", "started_s", "named"),
+    [
+        (believed(Verdict.UNHEALTHY, since_s=100 - RESTART_S), 10.0, True),
+        (believed(Verdict.UNHEALTHY, since_s=101 - RESTART_S), 10.0, False),  # not for long enough
+        (believed(Verdict.UNHEALTHY, since_s=50.0), 60.0, False),  # that was the process before
+        (believed(Verdict.HEALTHY, reason="busy", since_s=10.0), 10.0, False),
+        (believed(Verdict.DEGRADED, reason="no_progress", since_s=10.0), 5.0, False),
+        (believed(Verdict.UNHEALTHY, "engine:m-9", since_s=50.0), 10.0, False),
+    ],
+)
+def test_only_an_engine_that_has_long_been_stalled_is_named_to_the_fleet(
+    found: Believed,
+    started_s: float,
+    named: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
+    assert bool(hanging(snapshot(found), [replica(started_wall_s=started_s)], 100.0)) is named
