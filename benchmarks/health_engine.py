@@ -56,10 +56,12 @@ class Stack:
 
     @property
     def pid(self) -> int:
+        """Return the engine's process id; 0: it has none."""
         status = running_status(self.home / "state")
         return int((status.replicas[0].pid if status else 0) or 0)
 
     def reason(self) -> str:
+        """Return what its agent says of the engine now."""
         told = read_file(self.home / "state")
         found = (each.finding for each in (told.findings if told else ()))
         return next((f.reason for f in found if f.probe == "engine_progress"), "")
@@ -74,6 +76,7 @@ class Stack:
         return None
 
     def ask(self, prompt: str, tokens: int) -> None:
+        """Put one request and read its answer to the end, or until all is over."""
         body = {"model": "smollm2-135m", "prompt": prompt, "max_tokens": tokens, "stream": True, "cache_prompt": False,
                 "stream_options": {"include_usage": True}}  # fmt: skip
         request = urllib.request.Request(

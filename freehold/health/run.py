@@ -152,8 +152,11 @@ class Runner:
 
     async def _read_on(self, source: Source) -> None:
         while True:
+            began_s = self._setup.clock.monotonic_s()
             await self._read(source)
-            await asyncio.sleep(self._pause_s(source.period_s))
+            took_s = self._setup.clock.monotonic_s() - began_s
+            # From start to start, so that slow answers do not make for rare looks; and never without a pause.
+            await asyncio.sleep(max(self._pause_s(source.period_s) - took_s, source.period_s / 10))
 
     async def _read(self, source: Source) -> None:
         clock = self._setup.clock

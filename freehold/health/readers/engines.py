@@ -24,6 +24,8 @@ from freehold.health.view import EngineView, Reading, State
 IDLE_EVERY_S = 10.0
 """Between two questions for the counters of an engine that has nothing to do. Source: our own choice."""
 _GAUGES = frozenset({"running_requests", "waiting_requests"})
+_DEAF = frozenset("TtXZ")
+"""States of a process group in which nobody answers. Source: proc(5)."""
 _NOT_ASKED = Reading(state=State.TRANSIENT, detail="not asked: nothing is under way")
 _NO_COUNTERS = Reading(state=State.UNSUPPORTED, detail="this engine has no counters that we know of")
 
@@ -114,10 +116,18 @@ class EnginesReader:
             serves=target.state,
             stall_s=target.stall_s or engine.stall_s,
         )
-        asks = bool(target.url) and target.state == ReplicaState.READY
-        view = await self._counted(view, target, engine, known) if asks else view
         if known.group is not None:
             view = _with_process(view, known.group, threads=not known.idle)
+        serves = bool(target.url) and target.state == ReplicaState.READY
+        asks = serves and view.process_state not in _DEAF
+        if asks:
+            view = await self._counted(view, target, engine, known)
+        elif serves:
+            known.idle = False
+            deaf = Reading(
+                state=State.HUNG, detail=f"not asked: its process is in state {view.process_state}"
+            )
+            view = msgspec.structs.replace(view, tokens_total=deaf, running=deaf, state=State.HUNG)
         if asks and engine.managed:
             self._sing(target, engine, known)
         return self._with_canary(view, known.canary)
