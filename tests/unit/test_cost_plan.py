@@ -123,8 +123,8 @@ def test_curves_are_of_traffic_and_sensitivities_of_price_and_staff():
         assert (
             curve.usd_per_month[-1] > 500 * curve.usd_per_month[12]
         )  # a thousand times today's traffic takes as many machines
-    middle = len(found.curves[0].tokens_per_month) // 2
-    assert found.curves[0].tokens_per_month[middle] == pytest.approx(10e9)
+    middle = len(found.curves[0].x) // 2
+    assert found.curves[0].x[middle] == pytest.approx(10e9)
     assert found.curves[0].usd_per_month[middle] == pytest.approx(40_000)
     varied = {(each.option.split("-")[0], each.over): each for each in found.sensitivity}
     assert set(varied) == {
@@ -132,7 +132,7 @@ def test_curves_are_of_traffic_and_sensitivities_of_price_and_staff():
     }
     rented = varied["rent", "rental_usd_per_gpu_hour"]
     rise = rented.usd_per_month[-1] - rented.usd_per_month[0]
-    assert rise == pytest.approx(8 * 730 * (rented.tokens_per_month[-1] - rented.tokens_per_month[0]))
+    assert rise == pytest.approx(8 * 730 * (rented.x[-1] - rented.x[0]))
     assert len(set(varied["buy", "rental_usd_per_gpu_hour"].usd_per_month)) == 1
 
 
