@@ -79,7 +79,9 @@ def test_a_cached_prefix_and_a_smaller_cache_entry_reach_it():
     assert opinion("llama-3.1-8b", **on_trt, kv_bits=8).output_tokens_per_s > 1.03 * wide
 
 
-def test_it_asks_nobody_and_says_nothing(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+def test_it_asks_nobody_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
     def refuse(*_: object) -> None:
         pytest.fail("it asked the network")
 
@@ -88,6 +90,7 @@ def test_it_asks_nobody_and_says_nothing(monkeypatch: pytest.MonkeyPatch, capfd:
     for name in sorted(_MODELS):
         second_opinion(size(ask(name, "b200-sxm", gpus=8), catalog().calibrations))
     assert capfd.readouterr() == ("", "")
+    assert caplog.records == []  # without a handler a warning goes to the terminal
     assert logging.root.manager.disable == 0
 
 
