@@ -16,11 +16,19 @@ BACKGROUND = 1e-4
 FALSE_ALARM = 1e-4
 """Chance that a healthy network reaches the limit within one window (research on health, D2)."""
 CORROBORATION = 1e-2
-"""The same for a second witness to an alarm that already met the first bound; our own choice."""
+"""The same for what others lose besides, next to an alarm that met the first bound; our own choice."""
 ENDED = 1e-2
 """Chance below which "none of late" means that a loss is over; our own choice."""
+NODE_ODDS = 10.0
+"""Odds, before any witness, that a lossy way is its node's fault and not that of this one path: cable, port and NIC serve all
+paths of a node, and a fault of one path alone needs a fabric with several. Our own choice."""
+UNDECIDED = 0.1
+"""Odds below which it is the path: between this and 1 nobody is named yet; our own choice."""
 JUDGED_S = (60, 300, 600)
 """Windows that are judged: 1 %, 0.5 % and 0.1 % of loss are found in them (research on health, D2)."""
+
+_LOG_MOST = 500.0
+"""Where odds stop growing: e to the 500th is still a float."""
 
 
 def poisson_below(count: int, mean: float) -> float:
@@ -46,6 +54,23 @@ def is_over(sent: int, lost: int, *, sent_late: int, lost_late: int) -> bool:
     """Return whether the last `sent_late` lost too few for a loss at the whole window's rate to be going on."""
     expected = lost / sent * sent_late if sent else 0.0
     return poisson_below(lost_late + 1, expected) < ENDED
+
+
+def odds_of_node(own: int, other: int, sent: int) -> float:
+    """Return the odds that two witnesses, who lost `own` and `other` of `sent` each to a node, see the node and not a path.
+
+    The node: both lose at one rate, best guessed as their mean. The path: the first loses at its own, the other has the
+    background.
+    """
+    background = max(sent, 1) * BACKGROUND
+    mean = max((own + other) / 2, background)
+    node = _log_chance(own, mean) + _log_chance(other, mean)
+    path = _log_chance(own, max(own, background)) + _log_chance(other, background)
+    return NODE_ODDS * math.exp(min(node - path, _LOG_MOST))
+
+
+def _log_chance(count: int, mean: float) -> float:
+    return count * math.log(mean) - mean - math.lgamma(count + 1)
 
 
 def lossy_window(windows: Sequence[LossWindow], *, back: bool) -> LossWindow | None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from freehold.health.loss_bounds import is_over, limit, lossy_window, poisson_below
+from freehold.health.loss_bounds import UNDECIDED, is_over, limit, lossy_window, odds_of_node, poisson_below
 from freehold.health.view import LossWindow
 
 
@@ -58,3 +58,18 @@ def test_a_longer_window_finds_slow_loss_but_not_one_that_is_over() -> None:
     assert slow
     assert slow.seconds == 300
     assert lossy_window(windows(0, 0, 30), back=False) is None
+
+
+@pytest.mark.parametrize(("own", "other"), [(6, 6), (6, 2), (8, 1), (12, 2), (30, 15), (5000, 4000)])
+def test_a_second_witness_who_loses_alike_makes_it_the_node(own: int, other: int) -> None:
+    assert odds_of_node(own, other, 1200) >= 1
+
+
+@pytest.mark.parametrize(("own", "other"), [(12, 0), (30, 1), (30, 2), (300, 5)])
+def test_one_who_loses_much_less_makes_it_the_path(own: int, other: int) -> None:
+    assert odds_of_node(own, other, 1200) < UNDECIDED
+
+
+def test_few_losses_leave_it_open() -> None:
+    assert UNDECIDED <= odds_of_node(6, 0, 1200) < 1
+    assert odds_of_node(0, 0, 1200) == pytest.approx(10)

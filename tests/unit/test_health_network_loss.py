@@ -36,7 +36,7 @@ def fault(finding: Finding) -> str:
 
 
 SILENT: dict[str, Any] = {"silent_s": 3.0, "sent": 10}
-LOSSY = {"lost_out": 6}
+LOSSY = {"lost_out": 12}
 
 
 def test_nothing_lost_is_healthy() -> None:
@@ -110,21 +110,24 @@ def test_a_peer_that_hears_nothing_of_us_is_cut_one_way() -> None:
 
 
 def test_a_node_that_others_lose_too_is_named_and_one_that_they_do_not_is_not() -> None:
-    both = found(view(peer("b", reported={"a": 0, "c": 5}), peer("c", lost=LOSSY)))["peer:c"]
+    both = found(view(peer("b", reported={"a": 0, "c": 9}), peer("c", lost=LOSSY)))["peer:c"]
     assert fault(both) == "c"
     assert "it is c" in both.message
-    by_itself = found(view(peer("b"), peer("c", lost=LOSSY, reported={"a": 6, "b": 7})))["peer:c"]
+    by_itself = found(view(peer("b"), peer("c", lost=LOSSY, reported={"a": 12, "b": 7})))["peer:c"]
     assert fault(by_itself) == "c"
     alone = found(view(peer("b"), peer("c", lost=LOSSY)))["peer:c"]
     assert fault(alone) == NOBODY
     assert "path between" in alone.message
+    few = found(view(peer("b"), peer("c", lost={"lost_out": 4})))["peer:c"]
+    assert fault(few) == NOBODY
+    assert "not known yet" in few.message
     two = found(view(peer("c", lost=LOSSY)))
     assert fault(two["peer:c"]) == NOBODY
     assert two["network"].verdict is Verdict.HEALTHY
 
 
 def test_who_loses_all_while_they_do_not_lose_each_other_is_at_fault_itself() -> None:
-    findings = found(view(peer("b", lost=LOSSY), peer("c", lost={"lost_back": 2})))
+    findings = found(view(peer("b", lost=LOSSY), peer("c", lost={"lost_back": 4})))
     assert findings["network"].reason == "own_loss"
     assert fault(findings["network"]) == "a"
     assert {findings["peer:b"].reason, findings["peer:c"].reason} == {"not_judged"}

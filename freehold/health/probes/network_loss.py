@@ -15,9 +15,12 @@ from freehold.health.loss_bounds import (
     BACKGROUND,
     CORROBORATION,
     FALSE_ALARM,
+    NODE_ODDS,
+    UNDECIDED,
     counts,
     limit,
     lossy_window,
+    odds_of_node,
     small_counts,
 )
 from freehold.health.view import LossWindow, Peer, State, View
@@ -243,7 +246,10 @@ def _loses(name: str, look: _Look) -> bool:
     kind, peer = look.kinds[name], look.peers[name]
     if kind.reason in _LOSING:
         return True
-    return kind.verdict is not Verdict.UNHEALTHY and _lost_in_a_minute(peer) >= _second_limit(peer)
+    lost = [_lost_in_a_minute(other) for other in look.peers.values()]
+    here = _lost_in_a_minute(peer)
+    odds = odds_of_node(max(lost), here, _settled_in_a_minute(peer))
+    return kind.verdict is not Verdict.UNHEALTHY and here > 0 and odds >= 1
 
 
 def _lost_in_a_minute(peer: Peer) -> int:
@@ -271,15 +277,30 @@ def _others_lose(look: _Look) -> bool:
 
 
 def _witnesses(name: str, look: _Look) -> tuple[list[str], list[str]]:
-    """Return who else loses that peer (or whom it says it loses), and who does not."""
+    """Return who else loses that peer (or whom it says it loses), and who does not; who is in neither cannot tell yet."""
     losing: list[str] = []
     fine: list[str] = []
     for other in look.peers.values():
         if other.name == name or other.silent_s >= SILENT_S or name not in other.reported:
             continue
         seen = max(other.reported[name], look.peers[name].reported.get(other.name, 0))
-        (losing if seen >= _second_limit(other) else fine).append(other.name)
+        odds = _odds(name, seen, look)
+        if seen and odds >= 1:
+            losing.append(other.name)
+        elif odds < UNDECIDED:
+            fine.append(other.name)
     return losing, fine
+
+
+def _odds(name: str, seen: int, look: _Look) -> float:
+    """Return the odds that it is that node, given what another says that it lost to it within a minute."""
+    peer, sent = look.peers[name], _settled_in_a_minute(look.peers[name])
+    if look.kinds[name].verdict is Verdict.DEGRADED:
+        return odds_of_node(_lost_in_a_minute(peer), seen, sent)
+    if peer.silent_s < SILENT_S:
+        return 1.0 if seen >= limit(sent) else 0.0
+    # An outage: the other has one as well or has none, but its report may be some seconds old.
+    return 1.0 if seen >= CUT else 0.0 if peer.silent_s > RECENT_S else 0.5
 
 
 # ---- findings ----------------------------------------------------------------------------------------------------
@@ -298,6 +319,8 @@ def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
         more, action = f"lost by {', '.join(losing)} as well: it is {name}", kind.action
     elif fine:
         more, action = f"not lost by {', '.join(fine)}: the path between, not the node", Action.WATCH
+    elif len(look.peers) > 1:
+        more, action = "whether it is the node or the path is not known yet", Action.WATCH
     else:
         more, action = "there is no third node to ask", kind.action
     told = _Kind(
@@ -396,7 +419,12 @@ PROBE = Probe(
         Threshold(
             name="corroboration_chance",
             value=CORROBORATION,
-            source="our own choice: a second witness to an alarm that met the first bound",
+            source="our own choice: what others lose besides, next to an alarm that met the first bound",
+        ),
+        Threshold(
+            name="node_odds",
+            value=NODE_ODDS,
+            source="our own choice: cable, port and NIC serve all paths of a node",
         ),
         Threshold(name="silent_s", value=SILENT_S, source="research on health, D2: a run of 20 is an outage"),
         Threshold(name="cut_datagrams", value=CUT, source="research on health, D2: a run of 20 is an outage"),
