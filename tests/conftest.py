@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from hypothesis.internal.charmap import charmap
+from hypothesis import find, settings
+from hypothesis.strategies import text
 
 from freehold.weights.store import Store, store_root
 
@@ -23,9 +23,9 @@ settings.load_profile("house")
 
 
 def pytest_collection_finish() -> None:
-    # Hypothesis makes its table of all characters once, which takes seconds on a busy machine: here, and not inside
+    # Hypothesis makes its tables of all characters once, which takes seconds on a busy machine: here, and not inside
     # the first unit test that wants a text.
-    charmap()
+    find(text(), bool)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -172,13 +172,13 @@ def tornado() -> tuple[Influence, ...]:
 def curves() -> tuple[Curve, ...]:
     traffic = tuple(1e8 * 10 ** (step / 10) for step in range(26))
     return (
-        Curve(option=API_ID, tokens_per_month=traffic, usd_per_month=tuple(2e-6 * each for each in traffic)),
+        Curve(option=API_ID, x=traffic, usd_per_month=tuple(2e-6 * each for each in traffic)),
         Curve(
             option=RENT_ID,
-            tokens_per_month=traffic,
+            x=traffic,
             usd_per_month=tuple(700 + 1913 * (1 + each // 2.6e10) for each in traffic),
         ),
-        Curve(option=BUY_ID, tokens_per_month=traffic, usd_per_month=tuple(17210.0 for _ in traffic)),
+        Curve(option=BUY_ID, x=traffic, usd_per_month=tuple(17210.0 for _ in traffic)),
     )
 
 
@@ -188,25 +188,25 @@ def sensitivity() -> tuple[Curve, ...]:
     return (
         Curve(
             option=RENT_ID,
-            tokens_per_month=prices,
+            x=prices,
             usd_per_month=tuple(700 + 730 * each for each in prices),
             over="rental_usd_per_gpu_hour",
         ),
         Curve(
             option=BUY_ID,
-            tokens_per_month=prices,
+            x=prices,
             usd_per_month=tuple(17210.0 for _ in prices),
             over="rental_usd_per_gpu_hour",
         ),
         Curve(
             option=RENT_ID,
-            tokens_per_month=staff,
+            x=staff,
             usd_per_month=tuple(1964 + 18333 * each for each in staff),
             over="staff_fte",
         ),
         Curve(
             option=BUY_ID,
-            tokens_per_month=staff,
+            x=staff,
             usd_per_month=tuple(15100 + 18333 * each for each in staff),
             over="staff_fte",
         ),

@@ -61,7 +61,7 @@ PRICES = (
     (
         "--set",
         "NAME=VALUE",
-        "Any other assumption by the name that the report gives it; can be given again.",
+        "Any other assumption by its name in --json (a wrong one lists them); can be given again.",
     ),
 )
 _RATIO = re.compile(r"([0-9]+(?:\.[0-9]+)?):([0-9]+(?:\.[0-9]+)?)")

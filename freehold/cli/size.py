@@ -16,10 +16,11 @@ from freehold.cli.numbers import Reader, read_count, read_number, read_seconds, 
 from freehold.cli.place import json_option
 from freehold.cli.plan_flags import ENGINES, QUANTS
 from freehold.cli.say import UserMistakes, say_json
+from freehold.cli.second_opinion import second_opinion
 from freehold.cli.shapes import find_shape
 from freehold.core.clock import wall_s
 from freehold.core.problems import nearest_hint
-from freehold.sizing.answer import Fleet, SizeAsk, Sized, Slo
+from freehold.sizing.answer import Fleet, SecondOpinion, SizeAsk, Sized, Slo
 from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.replica import at_slo, size
 from freehold.sizing.shape import ModelShape
@@ -74,8 +75,16 @@ def _size_options(command: Any) -> Any:
     type=click.Path(path_type=Path),
     help="YAML with your own GPUs, models or links; can be given again.",
 )
+@click.option(
+    "--second-opinion",
+    "ask_second",
+    is_flag=True,
+    help="Print AIConfigurator's figure beside ours (needs requirements/aic.txt).",
+)
 @json_option
-def command(*, config: Path | None, prices: tuple[Path, ...], as_json: bool, **flags: str | None) -> None:
+def command(
+    *, config: Path | None, prices: tuple[Path, ...], ask_second: bool, as_json: bool, **flags: str | None
+) -> None:
     """Say whether a model fits some GPUs, how fast it is there, and what a traffic needs."""
     loaded = load_catalog(today=datetime.fromtimestamp(wall_s(), UTC).date(), overlays=prices)
     reader = Reader()
@@ -95,16 +104,20 @@ def command(*, config: Path | None, prices: tuple[Path, ...], as_json: bool, **f
     if asked.traffic is not None and sized.fits:
         plan = Plan(slo=asked.slo, spares=asked.spares)
         needed = fleet(asked.ask, asked.traffic, plan=plan, catalog=loaded.catalog)
+    second = second_opinion(sized) if ask_second else ""
     if as_json:
-        say_json(as_plain(sized, needed))
+        say_json(as_plain(sized, needed, second=second))
         return
     from freehold.cost.report.size_text import show_sized  # noqa: PLC0415 - rich takes its time to import
 
-    show_sized(sized, needed)
+    show_sized(sized, needed, second=second)
 
 
-def as_plain(sized: Sized, needed: Fleet | None) -> dict[str, Any]:
-    """Return the published JSON of `freehold size`: times in ms, rates in tokens/s of the whole replica."""
+def as_plain(sized: Sized, needed: Fleet | None, *, second: SecondOpinion | str = "") -> dict[str, Any]:
+    """Return the published JSON of `freehold size`: times in ms, rates in tokens/s of the whole replica.
+
+    `second_opinion` is there only if it was asked for: its figures, or `why_not`.
+    """
     ask = sized.ask
     found = {
         "model": ask.shape.name,
@@ -121,6 +134,8 @@ def as_plain(sized: Sized, needed: Fleet | None) -> dict[str, Any]:
         found |= dict.fromkeys(("output_tokens_per_s", "ttft_ms", "itl_ms"))
     if needed is not None:
         found["fleet"] = {name: value for name, value in asdict(needed).items() if name != "sized"}
+    if second:
+        found["second_opinion"] = {"why_not": second} if isinstance(second, str) else asdict(second)
     return found
 
 

@@ -52,7 +52,7 @@ def _over_traffic(offer: Offer, standing: Standing, scales: list[float]) -> Curv
     tokens = standing.setting.traffic.tokens_per_month
     return Curve(
         option=offer.id,
-        tokens_per_month=tuple(tokens * scale for scale in scales),
+        x=tuple(tokens * scale for scale in scales),
         usd_per_month=tuple(
             middle_usd(offer, standing.setting, tokens_scale=scale, fleet_scale=scale) for scale in scales
         ),
@@ -85,7 +85,7 @@ def _varied(ranked: Ranked, standing: Standing, *, over: str, span: Spread, name
     values = [float(value) for value in np.linspace(span.low, span.high, VARIED_POINTS)]
     return Curve(
         option=ranked.offer.id,
-        tokens_per_month=tuple(values),
+        x=tuple(values),
         usd_per_month=tuple(
             middle_usd(ranked.offer, standing.setting, held=Middle(values={name: value})) for value in values
         ),

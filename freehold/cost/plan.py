@@ -16,6 +16,7 @@ from freehold.cost.inputs import PlanInputs
 from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model
 from freehold.cost.percentiles import range_of, scaled
 from freehold.cost.result import BreakEven, Influence, Option, PlanResult, Range
+from freehold.cost.rows_told import rows_left_out
 from freehold.cost.rules import rules_of
 from freehold.cost.standing import Ranked, Standing, assumptions_of, standing_of, told_names
 from freehold.cost.verdict import verdict_of
@@ -165,6 +166,7 @@ def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
 
 def _notes(standing: Standing) -> Iterator[str]:
     inputs = standing.inputs
+    yield from rows_left_out(inputs.traffic)
     yield from inputs.traffic.assumed
     if not inputs.paid_today:
         yield "nobody said which API is in use today: any API counts as staying with one"

@@ -130,13 +130,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """Cost over traffic for one option, at middle values: for plots."""
+    """Cost of one option over one quantity, at middle values: for plots."""
 
     option: str
-    tokens_per_month: tuple[float, ...]
+    x: tuple[float, ...]
+    """Values of what `over` names, ascending."""
     usd_per_month: tuple[float, ...]
+    """One for each of `x`."""
     over: str = "tokens_per_month"
-    """What `tokens_per_month` holds: that, or in `sensitivity` the values of the input that is varied, by its name:
+    """What `x` holds: the traffic in `curves`; in `sensitivity` the input that is varied, by its name:
     `rental_usd_per_gpu_hour` or `staff_fte`."""
 
 

@@ -23,6 +23,7 @@ from freehold.cost.offers import api_offer
 from freehold.cost.percentiles import range_of, scaled, share
 from freehold.cost.price import Priced, price
 from freehold.cost.result import Range
+from freehold.cost.rows_told import rows_left_out
 from freehold.cost.trend import Period, Trend, periods_of, trend_of
 from freehold.sizing.answer import Fleet
 from freehold.sizing.traffic import HOURS_PER_MONTH, Traffic
@@ -261,6 +262,7 @@ def _estimated(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
         yield "downtime was not measured: missed tokens are estimated from failure rates"
     if mine.case.fleet.capacity_tokens_per_s.low != mine.case.fleet.capacity_tokens_per_s.high:
         yield "the capacity is a range, so the utilisation is one too"
+    yield from rows_left_out(inputs.traffic)
     yield from inputs.traffic.assumed
 
 

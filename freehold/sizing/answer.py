@@ -66,6 +66,20 @@ class Sized:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecondOpinion:
+    """What another program says of the same replica at the same load. It has no ranges."""
+
+    output_tokens_per_s: float
+    """Of the whole replica."""
+    ttft_ms: float
+    itl_ms: float
+    version: str
+    """Which program, and which engine's tables it used."""
+    note: str = ""
+    """What it took the question to be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
     """What must hold for tokens to count."""
 

@@ -8,6 +8,7 @@ from freehold.catalog.facts import RentalKind
 from freehold.core.spread import Spread
 from freehold.cost.influence import unit_of
 from freehold.cost.plan import plan
+from freehold.sizing.traffic import BadRow
 
 EXACT = Spread.exactly
 
@@ -123,8 +124,8 @@ def test_curves_are_of_traffic_and_sensitivities_of_price_and_staff():
         assert (
             curve.usd_per_month[-1] > 500 * curve.usd_per_month[12]
         )  # a thousand times today's traffic takes as many machines
-    middle = len(found.curves[0].tokens_per_month) // 2
-    assert found.curves[0].tokens_per_month[middle] == pytest.approx(10e9)
+    middle = len(found.curves[0].x) // 2
+    assert found.curves[0].x[middle] == pytest.approx(10e9)
     assert found.curves[0].usd_per_month[middle] == pytest.approx(40_000)
     varied = {(each.option.split("-")[0], each.over): each for each in found.sensitivity}
     assert set(varied) == {
@@ -132,7 +133,7 @@ def test_curves_are_of_traffic_and_sensitivities_of_price_and_staff():
     }
     rented = varied["rent", "rental_usd_per_gpu_hour"]
     rise = rented.usd_per_month[-1] - rented.usd_per_month[0]
-    assert rise == pytest.approx(8 * 730 * (rented.tokens_per_month[-1] - rented.tokens_per_month[0]))
+    assert rise == pytest.approx(8 * 730 * (rented.x[-1] - rented.x[0]))
     assert len(set(varied["buy", "rental_usd_per_gpu_hour"].usd_per_month)) == 1
 
 
@@ -144,6 +145,18 @@ def test_notes_tell_what_the_plan_cannot_know():
     billed = plan(samples.inputs(traffic=traffic))
     assert any("20,000" in note and "40,000" in note for note in billed.notes)
     assert not any("20,000" in note for note in plan(samples.inputs(traffic=samples.traffic())).notes)
+
+
+def test_rows_that_were_left_out_are_counted_and_shown():
+    bad = tuple(BadRow(where=f"usage.csv:{line}", reason="no number") for line in range(2, 102))
+    traffic = samples.traffic(bad_rows=bad, bad_rows_total=1234, rows_total=5000)
+    assert plan(samples.inputs(traffic=traffic)).notes[0] == (
+        "1,234 of 5,000 rows could not be used: usage.csv:2 (no number), usage.csv:3 (no number), "
+        "usage.csv:4 (no number), usage.csv:5 (no number), usage.csv:6 (no number), 1,229 more"
+    )
+    one = samples.traffic(bad_rows=bad[:1], bad_rows_total=1, rows_total=2)
+    assert plan(samples.inputs(traffic=one)).notes[0].endswith("not be used: usage.csv:2 (no number)")
+    assert not any("could not be used" in note for note in plan(samples.inputs()).notes)
 
 
 def test_without_anything_to_compare_there_is_still_a_plan():

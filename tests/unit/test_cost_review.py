@@ -7,7 +7,7 @@ import cost_samples as samples
 from freehold.core.spread import Spread
 from freehold.cost.review import ReviewInputs, measured_month, review
 from freehold.cost.trend import periods_of, trend_of
-from freehold.sizing.traffic import Hour
+from freehold.sizing.traffic import BadRow, Hour
 
 EXACT = Spread.exactly
 MONTH_S = 2_628_000
@@ -175,3 +175,11 @@ def test_days_where_there_are_few_weeks_and_cut_periods_are_left_out():
 
 def test_the_seed_decides_it():
     assert review(measured()) == review(measured())
+
+
+def test_rows_of_the_ledger_that_were_left_out_are_told():
+    bad = (BadRow(where="ledger.sqlite:7", reason="no tokens"),)
+    told = review(measured(traffic=samples.traffic(10e9, bad_rows=bad, bad_rows_total=1, rows_total=9)))
+    sentence = "1 of 9 rows could not be used: ledger.sqlite:7 (no tokens)"
+    assert sentence in told.estimated
+    assert sentence not in review(measured()).estimated

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from freehold.catalog.facts import Gpu, Verified
 from freehold.core.spread import Spread
-from freehold.cost.report.size_text import show_sized
-from freehold.sizing.answer import Fleet, Reason, SizeAsk, Sized
+from freehold.cost.report.size_text import compared, show_sized
+from freehold.sizing.answer import Fleet, Reason, SecondOpinion, SizeAsk, Sized
 from freehold.sizing.shape import ModelShape
 from plan_samples import HOSTILE
 
@@ -87,9 +87,11 @@ FLEET = Fleet(
 )
 
 
-def shown(sized: Sized, fleet: Fleet | None = None, *, columns: int = 100) -> str:
+def shown(
+    sized: Sized, fleet: Fleet | None = None, *, second: SecondOpinion | str = "", columns: int = 100
+) -> str:
     console = Console(file=io.StringIO(), width=columns)
-    show_sized(sized, fleet, console)
+    show_sized(sized, fleet, second=second, console=console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -156,3 +158,32 @@ def test_markup_in_names_is_shown():
     text = shown(replace(SIZED, notes=(HOSTILE,), why_not=HOSTILE, fits=False), columns=160)
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
+
+
+def test_a_second_opinion_stands_beside_ours():
+    second = SecondOpinion(
+        output_tokens_per_s=5500, ttft_ms=210, itl_ms=10.4, version="aiconfigurator-core 0.12.0", note="as X"
+    )
+    text = " ".join(shown(SIZED, second=second).split())
+    for part in ("Second opinion aiconfigurator-core 0.12.0", "5,500 tokens/s", "210 ms", "10.4 ms", "as X"):
+        assert part in text
+    assert "1.07 \N{MULTIPLICATION SIGN} our middle: the two agree, it is within our range" in text
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (4100, "0.80 \N{MULTIPLICATION SIGN} our middle: the two agree"),
+        (4099, "the two disagree, it is slower"),
+        (6333, "the two agree"),
+        (6334, "1.24 \N{MULTIPLICATION SIGN} our middle: the two disagree, it is faster"),
+    ],
+)
+def test_what_lies_outside_our_range_disagrees(rate: float, said: str):
+    second = SecondOpinion(output_tokens_per_s=rate, ttft_ms=1, itl_ms=1, version="x")
+    assert said in compared(second, SIZED.output_tokens_per_s)
+
+
+def test_no_second_opinion_says_why():
+    assert "None: it is not installed" in shown(SIZED, second="it is not installed")
+    assert "Second opinion" not in shown(SIZED)

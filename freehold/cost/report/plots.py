@@ -169,7 +169,7 @@ def _usable(curves: Iterable[Curve], most: int = _CURVES_MOST) -> list[Curve]:
 
 
 def _points(curve: Curve) -> list[tuple[float, float]]:
-    both = zip(curve.tokens_per_month, curve.usd_per_month, strict=False)
+    both = zip(curve.x, curve.usd_per_month, strict=False)
     return [(x, y) for x, y in both if math.isfinite(x) and math.isfinite(y)]
 
 

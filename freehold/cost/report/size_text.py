@@ -13,14 +13,25 @@ from freehold.cost.report import rounding
 from freehold.cost.report.clean import clean
 from freehold.cost.report.rounding import DASH, TIMES, bytes_text, plain_number
 from freehold.cost.report.terminal import Row, heading, pairs, points, print_parts
-from freehold.sizing.answer import Fleet, Reason, Sized
+from freehold.sizing.answer import Fleet, Reason, SecondOpinion, Sized
 
 
-def show_sized(sized: Sized, fleet: Fleet | None = None, console: Console | None = None) -> None:
-    """Print what one replica holds and does, and, if a traffic was told, the fleet that carries it."""
+def show_sized(
+    sized: Sized,
+    fleet: Fleet | None = None,
+    *,
+    second: SecondOpinion | str = "",
+    console: Console | None = None,
+) -> None:
+    """Print what one replica holds and does, and, if a traffic was told, the fleet that carries it.
+
+    `second` is another program's opinion of the speed, or why there is none; empty: nobody asked.
+    """
     parts: list[RenderableType] = [heading("Size", _asked(sized)), _answer(sized), pairs(_memory(sized))]
     if sized.fits and sized.concurrency:
         parts += [Text(), heading("Speed of one replica", _at(sized)), pairs(_speed(sized))]
+    if second:
+        parts += [Text(), *_second(second, sized.output_tokens_per_s)]
     if sized.notes:
         parts += [Text(), points(map(clean, sized.notes))]
     if fleet is not None:
@@ -77,6 +88,29 @@ def _speed(sized: Sized) -> Iterable[Row]:
     yield "between tokens", _milliseconds(sized.itl_ms)
     yield "limited by", clean(sized.bound_by)
     yield "calibration", clean(sized.calibration)
+
+
+def _second(second: SecondOpinion | str, ours: Spread) -> list[RenderableType]:
+    if isinstance(second, str):
+        return [heading("Second opinion"), Text(f"None: {clean(second)}")]
+    rows = [
+        ("output", f"{rounding.amount(second.output_tokens_per_s)} tokens/s"),
+        ("beside ours", compared(second, ours)),
+        ("first token", rounding.seconds(second.ttft_ms / 1000)),
+        ("between tokens", rounding.seconds(second.itl_ms / 1000)),
+        ("asked", clean(second.note)),
+    ]
+    return [heading("Second opinion", clean(second.version)), pairs(rows)]
+
+
+def compared(second: SecondOpinion, ours: Spread) -> str:
+    """Return its rate over our middle one, and in plain words whether it lies in our range."""
+    ratio = f"{second.output_tokens_per_s / ours.mid:.2f} {TIMES} our middle"
+    if second.output_tokens_per_s > ours.high:
+        return f"{ratio}: the two disagree, it is faster than our whole range; measure before you count on either"
+    if second.output_tokens_per_s < ours.low:
+        return f"{ratio}: the two disagree, it is slower than our whole range; measure before you count on either"
+    return f"{ratio}: the two agree, it is within our range"
 
 
 def _milliseconds(found: Spread) -> str:
