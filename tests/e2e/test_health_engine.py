@@ -20,6 +20,8 @@ from waiting import wait_until
 
 FOUND_S = 15.0
 """The bar on a hung engine."""
+SHORT = "gateway: {drain_grace: 1s}\n"
+"""Requests that hang are not waited for at the end."""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 pytestmark = pytest.mark.timeout(240)
 
@@ -80,7 +82,7 @@ def agent_of(stack: Stack) -> psutil.Process:
 
 
 def test_a_stopped_engine_is_found_within_15_s_and_the_fleet_replaces_it(box: Box) -> None:
-    box.fake_config(replicas=2, answer_tokens=100000, tokens_per_s=20)
+    box.fake_config(replicas=2, answer_tokens=100000, tokens_per_s=20, more=SHORT)
     with box.foreground() as stack, asking(stack, "fake", max_tokens=100000):
         wait_until(
             lambda: "progressing" in {reason(box, f"fake-{n}") for n in range(2)}, timeout_s=30, what="work"
@@ -102,7 +104,7 @@ def test_a_stopped_engine_is_found_within_15_s_and_the_fleet_replaces_it(box: Bo
 
 
 def test_a_request_that_hangs_inside_the_engine_is_found_within_15_s(box: Box) -> None:
-    box.fake_config(fault="hang_stream", fault_after_tokens=3, answer_tokens=50)
+    box.fake_config(fault="hang_stream", fault_after_tokens=3, answer_tokens=50, more=SHORT)
     with box.foreground() as stack, asking(stack, "fake"):
         assert (
             until_reason(box, "fake-0", "stalled") < FOUND_S + 2.0
@@ -132,13 +134,18 @@ def test_the_agent_comes_back_and_its_end_and_hang_touch_nobody(box: Box) -> Non
     assert (Path(box.env["FREEHOLD_STATE_DIR"]) / FILE_NAME).exists()
 
 
-def test_an_agent_whose_controller_is_killed_ends(box: Box) -> None:
+def test_an_agent_whose_controller_is_killed_ends_with_its_readers(box: Box) -> None:
     box.fake_config()
+    box.env["FREEHOLD_HEALTH__STORAGE__PATH"] = str(box.home)
     with box.foreground() as stack:
         until_reason(box, "fake-0", "idle")
         agent = agent_of(stack)
+        readers = wait_until(agent.children, what="the disk's reader")
         stack.process.kill()
-        wait_until(lambda: not agent.is_running(), timeout_s=15, what="the agent's end")
+        for process in (agent, *readers):
+            wait_until(
+                lambda process=process: not process.is_running(), timeout_s=15, what=f"the end of {process}"
+            )
         box.assert_nothing_left()
 
 
