@@ -8,7 +8,7 @@ here: a chunk is written where it is read.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -40,21 +40,20 @@ class Outbox:
         self._senders.append(sender)
 
     def empty(self) -> None:
-        """Send everything now."""
+        """Send everything now. What fails is told the loop's guard (`run`): the rest leaves, and who calls this goes on."""
         senders, self._senders = self._senders, []
         try:
             self._first()
-        finally:
-            self._send(iter(senders))
-
-    def _send(self, senders: Iterator[Sender]) -> None:
-        """Send one after the other; one that fails ends in the guard (`run`), and the rest is sent after it."""
-        try:
-            for sender in senders:
-                data = sender.unsent
-                if data:
-                    sender.unsent = b""
+        except Exception as exc:  # noqa: BLE001 (guard: whoever calls this is another client, or a drain)
+            self._tell(exc)
+        for sender in senders:
+            data = sender.unsent
+            if data:
+                sender.unsent = b""
+                try:
                     sender.write(data)
-        except Exception:
-            self._loop.call_soon(self._send, senders)
-            raise
+                except Exception as exc:  # noqa: BLE001 (guard: as above)
+                    self._tell(exc)
+
+    def _tell(self, exc: Exception) -> None:
+        self._loop.call_exception_handler({"message": "the outbox failed", "exception": exc})
