@@ -8,7 +8,7 @@ here: a chunk is written where it is read.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 
@@ -40,20 +40,23 @@ class Outbox:
         self._senders.append(sender)
 
     def empty(self) -> None:
-        """Send everything now. What fails is told the loop's guard (`run`): the rest leaves, and who calls this goes on."""
+        """Send everything now."""
         senders, self._senders = self._senders, []
         try:
             self._first()
-        except Exception as exc:  # noqa: BLE001 (guard: whoever calls this is another client, or a drain)
-            self._tell(exc)
-        for sender in senders:
-            data = sender.unsent
-            if data:
-                sender.unsent = b""
-                try:
-                    sender.write(data)
-                except Exception as exc:  # noqa: BLE001 (guard: as above)
-                    self._tell(exc)
+        finally:
+            self._send(iter(senders))
 
-    def _tell(self, exc: Exception) -> None:
-        self._loop.call_exception_handler({"message": "the outbox failed", "exception": exc})
+    def _send(self, senders: Iterator[Sender]) -> None:
+        """Send one after the other; one that fails ends in the guard (`run`), and the rest is sent after it."""
+        try:
+            for sender in senders:
+                data = sender.unsent
+                if data:
+                    sender.unsent = b""
+                    sender.write(data)
+        except Exception:
+            # Whoever lets go what is unsent before that happens lets go this first.
+            self._senders[:0] = senders
+            self._loop.call_soon(self.empty)
+            raise
