@@ -118,7 +118,7 @@ def _over(what: Vector, by: Vector) -> Vector:
 def utilisation_against_rental(mine: Priced, rent: Priced) -> Vector:
     """Return the part of the hours from which owning is cheaper than a rental that is off the rest of the time."""
     hourly = rent.lines["rental"]
-    return np.asarray(np.maximum(mine.total - (rent.total - hourly), 0) / hourly)
+    return _over(np.maximum(mine.total - (rent.total - hourly), 0), hourly)
 
 
 def payback(mine: Priced, other: Priced, *, growth_per_month: float = 0.0) -> Vector:

@@ -37,17 +37,19 @@ class Counts:
         return self.spare_gpus / self.gpus
 
 
-def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: bool = False) -> Counts:
+def counts_of(
+    fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: bool = False, bought: bool = False
+) -> Counts:
     """Return the counts at `scale` times the traffic that the fleet was sized for.
 
-    `cold_spare` adds a node if the fleet has no spare: where nothing else answers while a node is repaired.
+    `cold_spare` adds a node if the fleet has no spare. What is `bought` comes in the boards or racks that are sold.
     """
     if fleet.replicas == 0:
         return counts_as_they_stand(fleet)  # what does not run is not grown either; its option is incomplete
     ask = fleet.sized.ask
     replicas = replicas_of(fleet, draws, scale=scale)
     spare_gpus = fleet.spare_replicas * ask.gpus
-    gpus, nodes = _to_be_had(replicas * ask.gpus + spare_gpus, fleet)
+    gpus, nodes = _to_be_had(replicas * ask.gpus + spare_gpus, fleet, bought=bought)
     if scale >= 1:
         gpus, nodes = np.maximum(gpus, fleet.gpus), np.maximum(nodes, fleet.nodes)
     cold = cold_spare and fleet.spare_replicas == 0
@@ -62,12 +64,12 @@ def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: b
     )
 
 
-def _to_be_had(needed: Vector, fleet: Fleet) -> tuple[Vector, Vector]:
+def _to_be_had(needed: Vector, fleet: Fleet, *, bought: bool) -> tuple[Vector, Vector]:
     """Return the GPUs that one can buy or rent that are at least so many, and their nodes."""
     ask, least = fleet.sized.ask, int(needed.min())
     table = np.array(
         [
-            round_gpus(count, gpu=ask.gpu, per_node=ask.gpus_per_node)
+            round_gpus(count, gpu=ask.gpu, per_node=ask.gpus_per_node, bought=bought)
             for count in range(least, int(needed.max()) + 1)
         ],
         dtype=np.float32,

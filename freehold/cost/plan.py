@@ -13,7 +13,7 @@ from freehold.cost.curves import sensitivity, traffic_curves
 from freehold.cost.draw import Vector
 from freehold.cost.influence import tornado
 from freehold.cost.inputs import PlanInputs
-from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model
+from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model, paid_utilisation
 from freehold.cost.percentiles import range_of, scaled
 from freehold.cost.result import BreakEven, Influence, Option, PlanResult, Range
 from freehold.cost.rows_told import rows_left_out
@@ -118,7 +118,7 @@ def _option(ranked: Ranked, lines: dict[str, Range], tokens: float) -> Option:
         usd_per_month=ranked.usd_per_month,
         usd_per_million_tokens=scaled(ranked.usd_per_month, 1e6 / tokens) if tokens else nothing,
         lines=lines,
-        utilisation=fleet.utilisation if fleet else None,
+        utilisation=paid_utilisation(fleet) if fleet else None,
         capital_usd=range_of(capex_of(ranked.priced.case).total) if offer.kind == "buy" else None,
         incomplete=offer.incomplete,
         terms=offer.terms,

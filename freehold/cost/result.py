@@ -41,7 +41,7 @@ class Option:
     lines: dict[str, Range]
     """By cost line (the file's name), USD per month; they add up to the total in every draw."""
     utilisation: float | None
-    """Served over capacity at SLO; None for an API."""
+    """Served over what all GPUs that are paid for would carry within the SLO, idle and spare ones too; None for an API."""
     capital_usd: Range | None
     incomplete: tuple[str, ...]
     """What has no price: then the total is a least one, and the option cannot win."""

@@ -268,7 +268,7 @@ def straight_line(standing: Standing) -> Rule:
 def spare(standing: Standing) -> Rule:
     """Judge "keep a cold spare node": it depends on how many nodes share it, and on who answers meanwhile."""
     claim = "Keep a cold spare node"
-    bought, api = standing.node, standing.yardstick
+    bought, api = standing.best("buy"), standing.yardstick
     if bought is None or api is None or api.offer.api is None:
         return unknown(claim, "A purchase, or an API to fall back on, is missing.")
     covered = _with_fallback(standing, bought, spare_node=False)
@@ -279,7 +279,7 @@ def spare(standing: Standing) -> Rule:
         claim=claim,
         verdict="holds" if extra < missed else "does not hold",
         computed=(
-            f"A spare node for {bought.priced.case.fleet.nodes} would cost {extra:,.0f} USD a month; answers of "
+            f"A spare node for {bought.priced.case.fleet.nodes} of {bought.offer.gpu} would cost {extra:,.0f} USD a month; answers of "
             f"{api.offer.model} while a node is down cost {missed:,.0f}."
         ),
         source="failures per GPU-year x days to repair; a spare shared by N nodes costs each 1/N",
@@ -289,7 +289,8 @@ def spare(standing: Standing) -> Rule:
 def _with_fallback(standing: Standing, bought: Ranked, *, spare_node: bool) -> Priced:
     assert standing.yardstick is not None
     fallback = None if spare_node else standing.yardstick.offer.api
-    return price(bought.offer, replace(standing.setting, fallback=fallback), draws=Middle())
+    setting = replace(standing.setting, fallback=fallback, spare_node=spare_node)
+    return price(bought.offer, setting, draws=Middle())
 
 
 MONEY_RULES: tuple[Callable[[Standing], Rule], ...] = (

@@ -16,6 +16,7 @@ from freehold.cost.offers import RENTAL_QUOTE, asked_model, is_told, offers_of, 
 from freehold.cost.percentiles import range_of
 from freehold.cost.price import Priced, price
 from freehold.cost.result import Kind, Range
+from freehold.sizing.answer import Sized
 
 GUIDES_GPU = "h100-sxm"
 
@@ -86,7 +87,7 @@ class Standing:
             rented = [
                 each
                 for each in self.options
-                if each.offer.kind == "rent" and each.may_win and each.offer.fleet is bought.offer.fleet
+                if each.offer.kind == "rent" and each.may_win and _sized(each) is _sized(bought)
             ]
             if rented:
                 return bought, min(rented, key=lambda each: each.offer.reserved)
@@ -104,6 +105,11 @@ class Standing:
 
     def _first(self, holds: Callable[[Ranked], bool]) -> Ranked | None:
         return next((each for each in self.options if holds(each)), None)
+
+
+def _sized(ranked: Ranked) -> Sized | None:
+    """Return the replica that it runs: machines that are rented and bought differ in how many come together."""
+    return ranked.offer.fleet.sized if ranked.offer.fleet else None
 
 
 def standing_of(inputs: PlanInputs) -> Standing:

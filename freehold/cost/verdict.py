@@ -16,7 +16,15 @@ from freehold.cost.case import Offer
 from freehold.cost.changes import would_change
 from freehold.cost.draw import Vector
 from freehold.cost.inputs import PlanInputs
-from freehold.cost.offers import ANOTHER_MODEL, QUOTED, RENTAL_QUOTE, asked_model, doubts_of, serves
+from freehold.cost.offers import (
+    ANOTHER_MODEL,
+    QUOTED,
+    RENTAL_QUOTE,
+    asked_model,
+    doubts_of,
+    paid_utilisation,
+    serves,
+)
 from freehold.cost.percentiles import cheapest_shares
 from freehold.cost.result import Change, Influence, Range, Verdict, Word
 from freehold.cost.standing import Ranked, Standing, assumptions_of, told_names
@@ -193,7 +201,7 @@ def _text(lead: Way, second: Way | None, standing: Standing) -> str:
     else:
         parts.append("No other way of serving has all its prices.")
     if lead.best.offer.fleet:
-        parts.append(f"Its machines would be {lead.best.offer.fleet.utilisation:.0%} used over the clock.")
+        parts.append(_used(lead.best.offer.fleet))
     lacking = sum(not each.offer.complete for each in standing.options)
     if lacking:
         parts.append(f"{lacking} options lack a price and could not win.")
@@ -202,6 +210,19 @@ def _text(lead: Way, second: Way | None, standing: Standing) -> str:
     warnings = (each for each in lead.best.offer.warnings if not each.startswith(ANOTHER_MODEL))
     parts += [f"{warning[0].upper()}{warning[1:]}." for warning in warnings]
     return " ".join(parts)
+
+
+def _used(fleet: Fleet) -> str:
+    """Return how full the machines are, of all that is paid for, and how many GPUs do nothing."""
+    text = f"All that is paid for would be {paid_utilisation(fleet):.0%} used over the clock"
+    idle = fleet.gpus - fleet.replicas * fleet.sized.ask.gpus
+    if idle <= 0:
+        return f"{text}."
+    spare = min(idle, fleet.spare_replicas * fleet.sized.ask.gpus)
+    kinds = [f"{spare} are spare"] * (spare > 0) + [
+        f"{idle - spare} are idle, since they come in such numbers"
+    ] * (idle > spare)
+    return f"{text}: of {fleet.gpus} GPUs {' and '.join(kinds)}."
 
 
 def _nothing(standing: Standing, asks: tuple[str, ...]) -> Verdict:

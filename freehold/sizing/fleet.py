@@ -126,11 +126,15 @@ def _stand(sized: Sized, traffic: Traffic, *, replicas: int, spares: int, catalo
     )
 
 
-def round_gpus(needed: int, *, gpu: Gpu, per_node: int) -> tuple[int, int]:
+def round_gpus(needed: int, *, gpu: Gpu, per_node: int, bought: bool = False) -> tuple[int, int]:
     """Return how many GPUs one can have that are at least so many, and in how many nodes.
 
-    Up to a node 1, 2, 4 or 8; beyond, whole boards of eight where GPUs come on boards, else pairs of cards.
+    Up to a node 1, 2, 4 or 8; beyond, whole boards of eight where GPUs come on boards, else pairs of cards. What is
+    `bought` comes in whole boards or racks of `gpu.sold_in`, however few of it are needed.
     """
+    if bought and gpu.sold_in > 1:
+        whole = math.ceil(needed / gpu.sold_in) * gpu.sold_in
+        return whole, math.ceil(whole / per_node)
     if needed <= per_node:
         return next((count for count in NODE_COUNTS if needed <= count <= per_node), per_node), 1
     step = per_node if gpu.scale_up_gb_s_per_dir >= BOARD_GB_S else min(2, per_node)

@@ -179,12 +179,26 @@ def test_with_a_spare_a_failure_lasts_as_long_as_loading():
     assert usd("hardware", case) == pytest.approx(4 * 30_000 / 36)
 
 
-def test_without_an_api_to_fall_back_on_a_cold_node_stands_by():
+def test_no_spare_is_added_that_nobody_asked_for():
     case = owned()
     alone = in_setting(case, fallback=None)
     assert usd("failures", alone) == 0
+    assert usd("spares", alone) == 0
+    assert float(alone.counts.nodes[0]) == 1
+
+
+def test_what_if_a_cold_node_stood_by():
+    case = owned()
+    alone = in_setting(case, fallback=None, spare_node=True)
     assert usd("spares", alone) == pytest.approx(usd("hardware", case))
     assert float(alone.counts.nodes[0]) == 2
+
+
+def test_gpus_of_a_board_that_no_replica_stands_on_idle():
+    fleet = steady(gpus=8, replicas=3)
+    one = replace(fleet, sized=replace(fleet.sized, ask=replace(fleet.sized.ask, gpus=1)))
+    case = replace(owned(gpu_power_fraction=0.5), offer=samples.bought(one, EXACT(30_000.0)))
+    assert float(it_kw(case)[0]) == pytest.approx((3 * 350 + 5 * 80) / 1000)
 
 
 def test_measured_downtime_replaces_failure_rates():

@@ -421,7 +421,7 @@ def test_failures_of_a_node():
 def test_a_spare_costs_one_nth():
     for nodes in (1, 10):
         priced = node(nodes=nodes)
-        setting = replace(priced.case.setting, fallback=None)
+        setting = replace(priced.case.setting, fallback=None, spare_node=True)
         spared = price(priced.offer, setting, draws=Middle())
         assert float(spared.lines["spares"][0] / spared.lines["hardware"][0]) == pytest.approx(1 / nodes)
     assert rule(standing(), "Keep a cold spare").verdict == "does not hold"
