@@ -66,11 +66,14 @@ class BreakEven:
     tokens_per_month: Range | None
     """None: at no traffic that the option can carry."""
     utilisation: Range | None
-    """Of the option's capacity at SLO; values above 1 mean that it would have to serve more than it can."""
+    """At that traffic, of what the `gpus` that it takes carry within the SLO; None: it would have to serve more than it can."""
     payback_month: Range | None
     """Bought: the month in which its sum has fallen below the alternative's; None: not within its life."""
     chance_cheaper: float
     """Share of the draws in which the option is cheaper at the traffic as it is."""
+    gpus: int | None = None
+    """That would carry the traffic of the break-even, as they can be rented or bought: fewer than the option's where that
+    traffic is less than today's. None: there is no break-even."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

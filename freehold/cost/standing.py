@@ -15,10 +15,9 @@ from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAss
 from freehold.cost.offers import RENTAL_QUOTE, asked_model, is_told, offers_of, serves, setting_of
 from freehold.cost.percentiles import range_of
 from freehold.cost.price import Priced, price
+from freehold.cost.reference import reference_node
 from freehold.cost.result import Kind, Range
 from freehold.sizing.answer import Sized
-
-GUIDES_GPU = "h100-sxm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +46,8 @@ class Standing:
     setting: Setting
     draws: Draws
     options: tuple[Ranked, ...]
+    node: Priced | None = None
+    """The node that guides speak of, eight H100 as bought: the same in every plan. None: the catalog has no such card."""
 
     def best(self, kind: Kind) -> Ranked | None:
         """Return the cheapest of a kind that may win."""
@@ -71,14 +72,6 @@ class Standing:
     def machines(self) -> Ranked | None:
         """Return the cheapest of all rented and bought options that may win."""
         return self._first(lambda each: each.offer.kind != "api" and each.may_win)
-
-    @property
-    def node(self) -> Ranked | None:
-        """Return the purchase that what guides say of nodes is held against: of the H100 they mean, else the best."""
-        meant = self._first(
-            lambda each: each.offer.kind == "buy" and each.may_win and each.offer.gpu == GUIDES_GPU
-        )
-        return meant or self.best("buy")
 
     @property
     def same_gpu(self) -> tuple[Ranked | None, Ranked | None]:
@@ -118,7 +111,13 @@ def standing_of(inputs: PlanInputs) -> Standing:
     setting = setting_of(widened)
     ranked = [_ranked(price(offer, setting, draws=draws)) for offer in offers_of(widened)]
     ranked.sort(key=lambda each: (not each.offer.complete, each.usd_per_month.p50))
-    return Standing(inputs=widened, setting=setting, draws=draws, options=tuple(ranked))
+    return Standing(
+        inputs=widened,
+        setting=setting,
+        draws=draws,
+        options=tuple(ranked),
+        node=reference_node(widened, setting),
+    )
 
 
 def _ranked(priced: Priced) -> Ranked:

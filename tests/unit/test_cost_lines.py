@@ -149,6 +149,22 @@ def test_staff_of_each_way():
     assert usd("staff", rented(rent_staff_fte=0.1, staff_usd_per_year=240_000.0)) == pytest.approx(2000)
 
 
+@pytest.mark.parametrize(("nodes", "times"), [(1, 1.0), (2, 1.25), (10, 3.25)])
+def test_people_that_nobody_said_grow_with_the_nodes_and_those_that_were_said_do_not(
+    nodes: int, times: float
+):
+    fleet = samples.fleet(gpus=8 * nodes, replicas=8 * nodes, capacity=EXACT(48_000.0 * nodes))
+    for make, before in ((samples.bought, owned), (samples.rented, rented)):
+        names = {"staff_fte": 0.2} if before is owned else {"rent_staff_fte": 0.2}
+        case = replace(before(**names, staff_usd_per_year=240_000.0), offer=make(fleet), draws=Middle())
+        assert usd("staff", case) == pytest.approx(4000 * times)
+        own, rent = (
+            replace(each, staff_fte=replace(each.staff_fte, asked=True))
+            for each in (case.setting.own, case.setting.rent)
+        )
+        assert usd("staff", in_setting(case, own=own, rent=rent)) == pytest.approx(4000)
+
+
 def test_disks_hold_the_weights_twice():
     assert usd("storage", owned(storage_usd_per_tb=100.0, life_months=40.0)) == pytest.approx(1.92 * 100 / 40)
     assert usd("storage", rented(storage_usd_per_tb_month=80.0)) == pytest.approx(2 * 8.03e9 / 1e12 * 80)
