@@ -19,6 +19,7 @@ from freehold.cost.fleet_counts import ROUNDING
 from freehold.cost.percentiles import range_of, share
 from freehold.cost.price import Priced, price
 from freehold.cost.result import BreakEven, Range
+from freehold.sizing.answer import Fleet
 from freehold.sizing.fleet import round_gpus
 
 
@@ -131,12 +132,19 @@ def cost_of_replicas(mine: Priced) -> tuple[Vector, Vector, Vector]:
     case, boards = mine.case, 2 * first_board(mine)
     small = boards > 2 and case.fleet.replicas < boards
     idle = _idle(mine, fleet_scale=case.fleet_scale)
-    grown = _idle(mine, fleet_scale=boards / case.fleet.replicas) if small else idle
+    grown = _idle(mine, fleet_scale=_scale_to(case.fleet, boards)) if small else idle
     one, now = _idle(mine, fleet_scale=0).total, grown.case.counts.replicas
     alone = one - idle.lines.get("staff", np.zeros(1, dtype=np.float32))
     each = np.where(now > 1, (grown.total - one) / np.where(now > 1, now - 1, 1), alone)
     marginal = (mine.total - idle.total) / case.tokens_per_month
     return one - each, each, marginal
+
+
+def _scale_to(fleet: Fleet, replicas: int) -> float:
+    """Return how many times today's traffic so many replicas are planned for."""
+    each = fleet.capacity_tokens_per_s.mid / fleet.replicas
+    peak = fleet.peak_tokens_per_s
+    return max(1.0, replicas * each / peak) if peak > 0 else replicas / fleet.replicas
 
 
 def _idle(mine: Priced, *, fleet_scale: float) -> Priced:

@@ -125,10 +125,12 @@ class Verdict:
     text: str
     would_change_it: tuple[Change, ...]
     ask_first: tuple[str, ...]
-    """The inputs that matter most and that nobody has said yet: rental quote and staffing first."""
+    """The inputs that nobody has said yet and that can change the verdict: rental quote and staffing first; empty: none can."""
     next_command: str
     doubts: tuple[str, ...] = ()
-    """Stale, secondary or implausible facts that the verdict rests on."""
+    """Stale, secondary or implausible facts that the verdict rests on, and whether another model will do."""
+    confidence_reason: str = ""
+    """Why the confidence word is what it is, in a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,3 +167,9 @@ class PlanResult:
     verdict: Verdict
     assumptions: tuple[dict[str, str | float | bool], ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+    tornado_option: str = ""
+    """Id of the option whose cost the tornado is of; empty: there is none."""
+    tornado_against: str = ""
+    """Id of the API that is taken off: the one in use, else of the same model, else the cheapest; empty: nothing is."""
+    curves_at: str = "middle inputs"
+    """What curves are worked out at; options and rules are the middle of the draws, which skewed inputs put elsewhere."""
