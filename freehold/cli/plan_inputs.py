@@ -172,8 +172,13 @@ def assumptions(
 
 
 def _assumption(name: str, key: str, ask: PlanAsk, catalog: Catalog) -> Assumption:
-    """Return what was said, for renting under its own name or else as for owning, or the catalog's default."""
-    said = ask.assumptions.get(key, ask.assumptions.get(name) if name.startswith("staff_usd") else None)
+    """Return what was said, for renting under its own name or else what was said of people, or the catalog's default.
+
+    People that were said are those of the fleet, rented or bought: one input, with one name.
+    """
+    said = ask.assumptions.get(key)
+    if said is None and name.startswith("staff_") and name in ask.assumptions:
+        said, key = ask.assumptions[name], name
     if said is not None:
         fact = Fact(source=f"flag for {key}", as_of=catalog.today, verified=Verified.USER)
         return Assumption(name=key, value=said, fact=fact, asked=True)
