@@ -56,9 +56,18 @@ def test_much_traffic_on_a_dear_api_leaves_it(capsys: pytest.CaptureFixture[str]
         "--api",
         "anthropic/claude-opus-5-5",
         "--model",
-        "qwen3-32b",
+        "qwen2.5-0.5b",  # which no API serves
     )
     assert found["verdict"]["word"] in {"rent", "buy"}
+
+
+def test_what_a_model_costs_as_an_api_is_compared(capsys: pytest.CaptureFixture[str]):
+    found = said(
+        capsys, *QUICK[:1], "--gpu", "h200-sxm", *QUICK[3:], "--tokens-per-month", "4B", "--model", "deepseek-v3"
+    )  # fmt: skip
+    served = {each["model"] for each in found["options"] if each["kind"] == "api" and each["can_win"]}
+    assert "deepseek-chat" in served
+    assert {each["quant"] for each in found["options"] if each["kind"] == "buy"} == {"fp8"}
 
 
 def test_a_dearer_quote_never_makes_renting_cheaper(capsys: pytest.CaptureFixture[str]):

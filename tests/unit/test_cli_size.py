@@ -63,6 +63,13 @@ def test_what_does_not_fit_has_no_speed_and_says_what_would(capsys: pytest.Captu
     assert "would fit" in found["why_not"]
 
 
+def test_a_model_is_sized_as_its_checkpoint_is_stored(capsys: pytest.CaptureFixture[str]):
+    found = said(
+        capsys, "size", "--model", "deepseek-v3", "--gpu", "h200-sxm", "--count", "8", "--json"
+    )  # fmt: skip
+    assert (found["quant"], found["fits"]) == ("fp8", True)
+
+
 def test_a_traffic_gets_a_fleet(capsys: pytest.CaptureFixture[str]):
     one = said(capsys, *H100, "--tokens-per-month", "20B")["fleet"]
     four = said(capsys, *H100, "--tokens-per-month", "80B")["fleet"]
