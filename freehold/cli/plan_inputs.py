@@ -10,6 +10,7 @@ from freehold.catalog.ask_genai_prices import Request
 from freehold.catalog.facts import ApiPrice, Catalog, Fact, Gpu, Verified
 from freehold.cli.numbers import Reader
 from freehold.cli.plan_flags import PlanAsk
+from freehold.cli.plan_quotes import FORM, RENTAL_FLAG
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.spread import Spread
 from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
@@ -34,6 +35,7 @@ def plan_inputs(
     gpus = _gpus(ask, catalog, reader)
     apis = _apis(ask, traffic, shape, catalog=catalog, reader=reader)
     own, rent = assumptions(ask, catalog, reader)
+    quotes = _quotes(ask, gpus=gpus, catalog=catalog, reader=reader)
     if reader.problems or traffic is None or shape is None or own is None or rent is None:
         return None
     fleets = _fleets(ask, traffic, shape, catalog=catalog, gpus=gpus)
@@ -62,7 +64,7 @@ def plan_inputs(
         own_site=ask.site,
         growth_per_month=ask.growth,
         fallback_api=ask.spares is None,
-        quotes=_quotes(ask),
+        quotes=quotes,
     )
 
 
@@ -140,13 +142,40 @@ def _fleets(
     return list(found)
 
 
-def _quotes(ask: PlanAsk) -> dict[str, Spread]:
-    quotes = {}
-    if ask.rental is not None:
-        quotes[RENTAL_QUOTE] = ask.rental
+def _quotes(ask: PlanAsk, *, gpus: tuple[str, ...], catalog: Catalog, reader: Reader) -> dict[str, Spread]:
+    """Return the quotes by the keys of cost.inputs; a price always says what it is for."""
+    named = tuple(dict.fromkeys(gpus)) if ask.gpus else ()
+    found: dict[str, Spread] = {}
+    for said, usd in ask.rentals.items():
+        gpu = _quoted_gpu(said, named, catalog, reader)
+        if gpu:
+            found[f"{RENTAL_QUOTE}:{gpu}"] = usd
     if ask.node is not None:
-        quotes[NODE_QUOTE] = ask.node
-    return quotes
+        found[NODE_QUOTE] = ask.node
+        if len(named) != 1:
+            hint = "name the one GPU that it holds: --gpu h100-sxm"
+            reader.wrong("--node-usd", "a server is quoted, and not with which GPU", hint)
+    return found
+
+
+def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: Reader) -> str:
+    """Return the GPU that a quote is for; empty: a problem is in the reader."""
+    if not said:
+        if len(named) == 1:
+            return named[0]
+        message = "a GPU-hour is quoted, and not of which GPU"
+        reader.wrong(RENTAL_FLAG, message, f"name one with --gpu, or say {FORM}")
+        return ""
+    found = look.gpu(catalog, said, where=RENTAL_FLAG)
+    if isinstance(found, Problem):
+        reader.problems.append(found)
+        return ""
+    if named and found.id not in named:
+        reader.wrong(
+            RENTAL_FLAG, f"{found.id} is quoted and is not among --gpu", f"--gpu {','.join(named)},{found.id}"
+        )
+        return ""
+    return found.id
 
 
 def assumptions(

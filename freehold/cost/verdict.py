@@ -281,11 +281,12 @@ def _plan_again(standing: Standing) -> str:
     missing = {"--api": inputs.paid_today}
     if fleet:
         ask = fleet.sized.ask
-        hourly = inputs.quotes.get(RENTAL_QUOTE) or standing.market(ask.gpu.id)
+        quoted = inputs.quotes.get(f"{RENTAL_QUOTE}:{ask.gpu.id}", inputs.quotes.get(RENTAL_QUOTE))
+        hourly = quoted or standing.market(ask.gpu.id)
         missing |= {
             "--model": ask.shape.name,
             "--gpu": ask.gpu.id,
-            flag_of(RENTAL_QUOTE): f"{hourly.mid:.2f}" if hourly else "",
+            flag_of(RENTAL_QUOTE): f"{ask.gpu.id}={hourly.mid:.2f}" if hourly else "",
             flag_of("staff_fte"): f"{inputs.own.staff_fte.value.mid:g}",
         }
     words = ["freehold", "plan", *said]

@@ -191,7 +191,7 @@ def _bits_fewer(ask: SizeAsk, quant: Quant) -> bool:
 
 
 def _holds(ask: SizeAsk) -> bool:
-    return _sequences_of(ask) >= 1
+    return not why_not_at_all(ask) and _sequences_of(ask) >= 1
 
 
 def _sequences_of(ask: SizeAsk) -> float:

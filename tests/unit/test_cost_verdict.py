@@ -169,7 +169,7 @@ def test_the_next_plan_keeps_what_was_said():
     _, found = asked(200e6, own=own, quotes={"rental_usd_per_gpu_hour": EXACT(1.23)})
     words = shlex.split(found.next_command)
     said = dict(zip(words[2::2], words[3::2], strict=True))
-    assert said["--rental-usd-per-gpu-hour"] == "1.23"
+    assert said["--rental-usd-per-gpu-hour"] == "h100-sxm=1.23"
     assert said["--staff-fte"] == "0.3"
     assert said["--api"] == "anthropic/sonnet"
     assert "renting 1 x h100-sxm at your quote" in found.headline
