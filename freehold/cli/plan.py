@@ -17,11 +17,11 @@ from freehold.cli.numbers import Reader
 from freehold.cli.place import json_option
 from freehold.cli.plan_bounds import assumption_bounds, range_within
 from freehold.cli.plan_flags import (
-    DEFAULT_MODEL,
     NEED,
     PRICES,
     TRAFFIC,
     PlanAsk,
+    chosen_model,
     number_options,
     read_plan_flags,
 )
@@ -162,7 +162,7 @@ def _worked_out(ask: PlanAsk, reader: Reader, more: dict[str, Any], *, as_json: 
     traffic = find_traffic(ask, reader)
     inputs = None
     if loaded.catalog is not None:
-        found = find_shape(ask.model or DEFAULT_MODEL, ask.model_config, loaded.catalog)
+        found = find_shape(chosen_model(ask), ask.model_config, loaded.catalog)
         shape = found if isinstance(found, ModelShape) else None
         reader.problems += () if isinstance(found, ModelShape) else found
         inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)

@@ -119,6 +119,11 @@ class PlanAsk:
     model_config: Path | None = None
 
 
+def chosen_model(ask: PlanAsk) -> str:
+    """Return the model that was said; where neither it nor a file of its shape was, the default one."""
+    return ask.model or ("" if ask.model_config else DEFAULT_MODEL)
+
+
 def number_options(*groups: tuple[tuple[str, str, str], ...]) -> Callable[[Any], Any]:
     """Return a decorator that adds the flags of these tables, in their order."""
 

@@ -27,7 +27,7 @@ from freehold.cli.plan_bounds import (
     at_most,
     number_within,
 )
-from freehold.cli.plan_flags import DEFAULT_MODEL, NEED, PRICES, PlanAsk, number_options, read_plan_flags
+from freehold.cli.plan_flags import NEED, PRICES, PlanAsk, chosen_model, number_options, read_plan_flags
 from freehold.cli.plan_inputs import assumptions, request_of
 from freehold.cli.review_data import MeasuredFiles, MeasuredPeriod, measured_period
 from freehold.cli.say import UserMistakes, say_json
@@ -202,7 +202,9 @@ def _period(flags: dict[str, Any], now_s: float, reader: Reader) -> MeasuredPeri
 
 def _inputs(asked: _Asked, period: MeasuredPeriod) -> ReviewInputs | None:
     ask, catalog, reader = asked.ask, asked.catalog, asked.reader
-    shape = find_shape(ask.model or DEFAULT_MODEL, asked.model_config, catalog)
+    shape = find_shape(
+        chosen_model(replace(ask, model_config=asked.model_config)), asked.model_config, catalog
+    )
     if not isinstance(shape, ModelShape):
         reader.problems += shape
     gpu = _gpu(ask, catalog, reader)

@@ -208,7 +208,7 @@ def _shape(given: dict[str, str], config: Path | None, catalog: Catalog, reader:
     if not model and config is None:
         reader.wrong("--model", "is missing", "an id of the catalog, a .gguf file, or --config config.json")
         return None
-    found = find_shape(model or (config.stem if config else ""), config, catalog)
+    found = find_shape(model, config, catalog)
     if isinstance(found, ModelShape):
         return found
     reader.problems += found

@@ -261,7 +261,6 @@ def next_command(offer: Offer | None, standing: Standing) -> str:
     if offer and offer.fleet:
         ask = offer.fleet.sized.ask
         words = {
-            "--model": ask.shape.name,
             "--gpu": ask.gpu.id,
             "--count": f"{ask.gpus}",
             "--engine": ask.engine,
@@ -270,8 +269,17 @@ def next_command(offer: Offer | None, standing: Standing) -> str:
             "--output-tokens": f"{ask.output_tokens:.0f}",
             "--concurrency": f"{offer.fleet.sized.concurrency}",
         }
-        return shlex.join(["freehold", "size", *(word for pair in words.items() for word in pair)])
+        model = _said_again(standing.inputs.said, "--model", "--config", "--prices")
+        if "--model" not in model and "--config" not in model:
+            model += ["--model", ask.shape.name]
+        return shlex.join(["freehold", "size", *model, *(word for pair in words.items() for word in pair)])
     return _plan_again(standing)
+
+
+def _said_again(said: Sequence[str], *flags: str) -> list[str]:
+    """Return those of the said flags with their values: a model may be known by its file only."""
+    pairs = zip(said[::2], said[1::2], strict=False)
+    return [word for flag, value in pairs if flag in flags for word in (flag, value)]
 
 
 def _plan_again(standing: Standing) -> str:
@@ -284,7 +292,7 @@ def _plan_again(standing: Standing) -> str:
         quoted = inputs.quotes.get(f"{RENTAL_QUOTE}:{ask.gpu.id}", inputs.quotes.get(RENTAL_QUOTE))
         hourly = quoted or standing.market(ask.gpu.id)
         missing |= {
-            "--model": ask.shape.name,
+            "--model": "" if "--config" in said else ask.shape.name,
             "--gpu": ask.gpu.id,
             flag_of(RENTAL_QUOTE): f"{ask.gpu.id}={hourly.mid:.2f}" if hourly else "",
             flag_of("staff_fte"): f"{inputs.own.staff_fte.value.mid:g}",
