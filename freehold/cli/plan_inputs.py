@@ -3,6 +3,7 @@
 Names that the catalog does not know are problems, all of them at once. Nothing is priced here.
 """
 
+from collections.abc import Iterator
 from dataclasses import fields
 
 from freehold.catalog import look
@@ -15,8 +16,8 @@ from freehold.core.problems import Problem, nearest_hint
 from freehold.core.spread import Spread
 from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
 from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
-from freehold.sizing.answer import Fleet, Slo
-from freehold.sizing.choose import Among, candidates
+from freehold.sizing.answer import Slo
+from freehold.sizing.choose import Among, candidates, why_none
 from freehold.sizing.fleet import Plan
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.traffic import Traffic
@@ -38,13 +39,12 @@ def plan_inputs(
     quotes = _quotes(ask, gpus=gpus, catalog=catalog, reader=reader)
     if reader.problems or traffic is None or shape is None or own is None or rent is None:
         return None
-    fleets = _fleets(ask, traffic, shape, catalog=catalog, gpus=gpus)
-    if not fleets:
-        message = f"{shape.name} can be run within the SLO on none of these GPUs: {', '.join(gpus)}"
-        reader.wrong(
-            "--gpu", message, "a looser --slo-itl or --slo-ttft-p95, other --quant, or leave out --gpu"
-        )
-        return None
+    sizing, among = (
+        Plan(slo=Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s), spares=ask.spares or 0),
+        _among(ask, gpus),
+    )
+    fleets = candidates(shape, traffic, plan=sizing, catalog=catalog, among=among)
+    reasons = [] if fleets else why_none(shape, traffic, plan=sizing, catalog=catalog, among=among)
     used = {fleet.sized.ask.gpu.id for fleet in fleets}
     paid_today = api_id(apis[0]) if ask.api and apis else ""
     return PlanInputs(
@@ -65,6 +65,8 @@ def plan_inputs(
         growth_per_month=ask.growth,
         fallback_api=ask.spares is None,
         quotes=quotes,
+        model=shape.name,
+        notes=tuple(_no_fleet(shape.name, reasons)),
     )
 
 
@@ -127,19 +129,24 @@ def _spread_out(catalog: Catalog) -> list[ApiPrice]:
     return closed[::step][:_COMPARED]
 
 
-def _fleets(
-    ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, gpus: tuple[str, ...]
-) -> list[Fleet]:
-    slo = Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s)
-    among = Among(
+def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:
+    return Among(
         gpus=gpus,
         quants=ask.quants,  # type: ignore[arg-type] # checked against QUANTS
         engines=(ask.engine,) if ask.engine else (),  # type: ignore[arg-type] # checked against ENGINES
     )
-    found = candidates(
-        shape, traffic, plan=Plan(slo=slo, spares=ask.spares or 0), catalog=catalog, among=among
-    )
-    return list(found)
+
+
+def _no_fleet(model: str, reasons: list[tuple[str, str]]) -> Iterator[str]:
+    """Yield why there is no machine to compare with, the closest one first; nothing where there is one."""
+    if not reasons:
+        return
+    (gpu, why), *others = reasons
+    if not others:
+        yield f"{model} does not run within the SLO on {gpu}: {why}"
+    else:
+        yield f"{model} runs within the SLO on none of {len(reasons)} GPUs; the closest is {gpu}: {why}"
+        yield "; ".join(f"{gpu}: {why}" for gpu, why in others)
 
 
 def _quotes(ask: PlanAsk, *, gpus: tuple[str, ...], catalog: Catalog, reader: Reader) -> dict[str, Spread]:

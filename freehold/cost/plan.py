@@ -166,6 +166,7 @@ def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
 
 def _notes(standing: Standing) -> Iterator[str]:
     inputs = standing.inputs
+    yield from inputs.notes
     yield from rows_left_out(inputs.traffic)
     yield from inputs.traffic.assumed
     if not inputs.paid_today:

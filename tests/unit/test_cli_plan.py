@@ -252,3 +252,34 @@ def test_the_question_for_a_quote_asks_for_which_gpu(monkeypatch: pytest.MonkeyP
     assert asked.rentals == {"": Spread.exactly(0.4)}
     asked = ask_and_answer(monkeypatch, PlanAsk(), "", "0.2")
     assert (asked.rentals, asked.assumptions) == ({}, {"staff_fte": Spread.exactly(0.2)})
+
+
+# Where no machine can do it
+
+
+def test_where_no_gpu_keeps_the_slo_the_api_is_the_answer_and_why_is_said(capsys: pytest.CaptureFixture[str]):
+    asked = (
+        "--tokens-per-month",
+        "900M",
+        "--api",
+        "groq/llama-3.3-70b-versatile",
+        "--model",
+        "llama-3.3-70b",
+    )
+    found = said(capsys, *QUICK, *asked, "--slo-itl", "1ms")
+    assert {option["kind"] for option in found["options"]} == {"api"}
+    assert found["summary"]["model"] == "llama-3.3-70b"
+    assert found["verdict"]["word"] == "stay"
+    assert found["notes"][0].startswith(
+        "llama-3.3-70b runs within the SLO on none of 2 GPUs; the closest is h100-sxm"
+    )
+    assert "misses the SLO" in found["notes"][0]
+    assert found["notes"][1].startswith("l40s: misses the SLO")
+
+
+def test_where_the_model_is_too_large_that_is_the_reason(capsys: pytest.CaptureFixture[str]):
+    asked = ("--tokens-per-month", "900M", "--model", "deepseek-v3", "--draws", "1000", "--json")
+    found = said(capsys, "plan", "--gpu", "l4", *asked)
+    assert "deepseek-v3 does not run within the SLO on l4: does not fit 16 x l4" in found["notes"][0]
+    served = {option["id"] for option in found["options"] if option["can_win"]}
+    assert "api-deepseek-deepseek-chat" in served

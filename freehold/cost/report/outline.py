@@ -210,8 +210,13 @@ def no_options_of(result: PlanResult) -> tuple[str, ...]:
         "rent": "No rental can win: none has all its prices and lasts.",
         "buy": "Nothing to buy can win: nothing has all its prices.",
     }
-    have = {option.kind for option in contenders(result)}
-    return tuple(words[kind] for kind in _KINDS if kind not in have)
+    none = {
+        "api": "There is no API to compare with.",
+        "rent": "There is no machine to rent that could serve this.",
+        "buy": "There is no machine to buy that could serve this.",
+    }
+    have, listed = {option.kind for option in contenders(result)}, {option.kind for option in result.options}
+    return tuple((words if kind in listed else none)[kind] for kind in _KINDS if kind not in have)
 
 
 def incomplete_text(result: PlanResult, most: int = 3) -> str:
