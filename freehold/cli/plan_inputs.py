@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from freehold.catalog import look
-from freehold.catalog.ask_genai_prices import Request
-from freehold.catalog.facts import ApiPrice, Catalog, Fact, Gpu, Verified
+from freehold.catalog.facts import Catalog, Fact, Gpu, Verified
 from freehold.cli.numbers import Reader
+from freehold.cli.plan_apis import apis_of, only_listed, with_api_of_files
 from freehold.cli.plan_flags import PlanAsk
 from freehold.cli.plan_quotes import FORM, RENTAL_FLAG
 from freehold.core.problems import Problem, nearest_hint
@@ -22,8 +22,8 @@ from freehold.sizing.fleet import Plan
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.traffic import Traffic
 
-_COMPARED = 3
-"""APIs of other models that are compared where nobody named any, one a price class. Source: our own choice."""
+_LOST = 0.01
+"""Of a usage file's rows: more that cannot be used are warned of. Our own choice: logs of months have a few broken lines."""
 
 
 def plan_inputs(
@@ -34,7 +34,8 @@ def plan_inputs(
     Without a traffic or a shape only names are checked, so that all problems come at once.
     """
     gpus = _gpus(ask, catalog, reader)
-    apis = _apis(ask, traffic, shape, catalog=catalog, reader=reader)
+    ask, on_api = with_api_of_files(ask, traffic, catalog)
+    apis = apis_of(ask, traffic, shape=shape, catalog=catalog, reader=reader)
     own, rent = assumptions(ask, catalog, reader)
     quotes = _quotes(ask, gpus=gpus, catalog=catalog, reader=reader)
     if reader.problems or traffic is None or shape is None or own is None or rent is None:
@@ -57,8 +58,8 @@ def plan_inputs(
         catalog=catalog,
         today=catalog.today,
         paid_today=paid_today,
-        only_listed=_only_listed(ask, apis, shape),
-        doubts=_unchosen(ask, shape, paid_today),
+        only_listed=only_listed(ask, apis, shape),
+        doubts=(*_unchosen(ask, shape, paid_today), *_mostly_lost(traffic)),
         slo_ttft_s=ask.slo_ttft_s,
         slo_itl_s=ask.slo_itl_s,
         own_site=ask.site,
@@ -66,7 +67,7 @@ def plan_inputs(
         fallback_api=ask.spares is None,
         quotes=quotes,
         model=shape.name,
-        notes=tuple(_no_fleet(shape.name, reasons)),
+        notes=(*_no_fleet(shape.name, reasons), *_lost(traffic), *on_api),
     )
 
 
@@ -78,29 +79,17 @@ def _gpus(ask: PlanAsk, catalog: Catalog, reader: Reader) -> tuple[str, ...]:
     return tuple(each.id for each in found if isinstance(each, Gpu))
 
 
-def _apis(
-    ask: PlanAsk, traffic: Traffic | None, shape: ModelShape | None, *, catalog: Catalog, reader: Reader
-) -> tuple[ApiPrice, ...]:
-    """Return the API in use, those that serve the same model, those that were named, and a few others."""
-    request = request_of(traffic) if traffic else None
-    names = [("--api", ask.api)] * bool(ask.api) + [("--compare", name) for name in ask.compare]
-    named = [look.api(catalog, name, request=request, where=flag) for flag, name in names]
-    reader.problems += [each for each in named if isinstance(each, Problem)]
-    found = [each for each in named if isinstance(each, ApiPrice)]
-    found += look.same_model_apis(catalog, shape.name) if shape else ()
-    found += [] if ask.compare else _spread_out(catalog)
-    once = {api_id(each): each for each in reversed(found)}
-    return tuple(dict.fromkeys(once[api_id(each)] for each in found))
+def _lost(traffic: Traffic) -> Iterator[str]:
+    """Yield a warning where more rows of the usage files could not be used than a file that is whole has."""
+    if traffic.bad_rows_total > _LOST * traffic.rows_total:
+        part = traffic.bad_rows_total / traffic.rows_total
+        yield f"WARNING: {part:.0%} of the usage's rows could not be used: what they say is missing from the traffic"
 
 
-def _only_listed(ask: PlanAsk, apis: tuple[ApiPrice, ...], shape: ModelShape) -> tuple[str, ...]:
-    """Return the APIs that nobody named and that serve another model: shown, so that their price is known."""
-    named = {name.casefold() for name in (ask.api, *ask.compare)}
-    return tuple(
-        api_id(each)
-        for each in apis
-        if each.same_as != shape.name and not {api_id(each).casefold(), each.model.casefold()} & named
-    )
+def _mostly_lost(traffic: Traffic) -> Iterator[str]:
+    """Yield a doubt where what is left of the usage files is less than what was lost."""
+    if traffic.bad_rows_total * 2 > traffic.rows_total:
+        yield f"{traffic.bad_rows_total:,} of {traffic.rows_total:,} rows of the usage could not be used"
 
 
 def _unchosen(ask: PlanAsk, shape: ModelShape, paid_today: str) -> tuple[str, ...]:
@@ -108,25 +97,6 @@ def _unchosen(ask: PlanAsk, shape: ModelShape, paid_today: str) -> tuple[str, ..
         return ()
     instead = f" can stand for {paid_today}" if paid_today else " will do"
     return (f"nobody chose the model: whether {shape.name}{instead} must be tested (--model)",)
-
-
-def request_of(traffic: Traffic) -> Request:
-    """Return the mean request, whose size decides what some APIs ask."""
-    return Request(
-        input_tokens=round(traffic.input_tokens_per_request),
-        output_tokens=round(traffic.output_tokens_per_request),
-        cached_tokens=round(traffic.input_tokens_per_request * traffic.cached_share),
-    )
-
-
-def _spread_out(catalog: Catalog) -> list[ApiPrice]:
-    """Return a few closed models' APIs, from the cheapest to the dearest."""
-    closed = sorted(
-        (each for each in catalog.apis if each.open_weights is False),
-        key=lambda each: 3 * each.input_usd_per_m + each.output_usd_per_m,
-    )
-    step = max(1, (len(closed) - 1) // (_COMPARED - 1)) if closed else 1
-    return closed[::step][:_COMPARED]
 
 
 def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:

@@ -140,6 +140,8 @@ def _summary(standing: Standing) -> dict[str, str | float | int]:
         "batch_share": traffic.batch_share,
         "peak_over_mean": traffic.peak_over_mean,
         "traffic_source": traffic.source,
+        "rows_total": traffic.rows_total,
+        "bad_rows_total": traffic.bad_rows_total,
         "paid_today": inputs.paid_today,
         "own_site": inputs.own_site,
         "growth_per_month": inputs.growth_per_month,

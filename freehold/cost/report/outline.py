@@ -256,6 +256,9 @@ def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
         parts.append(f"busiest hour {_value('', rest.pop('peak_over_mean'))} {TIMES} the mean")
     if "traffic_source" in rest:
         parts.append(f"from {_value('', rest.pop('traffic_source'))}")
+    rest.pop("rows_total", None)  # the source says it
+    if "bad_rows_total" in rest:
+        parts.append(f"of which {rest.pop('bad_rows_total'):,} could not be used")
     return [Head(label="traffic", text=", ".join(parts))] if parts else []
 
 
