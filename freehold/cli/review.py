@@ -5,6 +5,7 @@ to freehold/cost. What nobody measured is estimated and said so; nothing is chan
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +16,20 @@ import click
 from freehold.catalog import look
 from freehold.catalog.facts import ApiPrice, Catalog, Gpu
 from freehold.catalog.load import load_catalog
-from freehold.cli.numbers import Reader, read_count, read_number
+from freehold.cli.numbers import Reader, read_count
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.plan_flags import DEFAULT_MODEL, NEED, PRICES, PlanAsk, number_options, read_plan_flags
-from freehold.cli.plan_inputs import assumptions, request_of
+from freehold.cli.plan_apis import request_of
+from freehold.cli.plan_bounds import (
+    GPU_USD,
+    GPUS_MAX,
+    NODE_USD,
+    RENTAL_USD_PER_GPU_HOUR,
+    TOKENS_PER_MONTH_MAX,
+    at_most,
+    number_within,
+)
+from freehold.cli.plan_flags import NEED, PRICES, PlanAsk, chosen_model, number_options, read_plan_flags
+from freehold.cli.plan_inputs import assumptions
 from freehold.cli.review_data import MeasuredFiles, MeasuredPeriod, measured_period
 from freehold.cli.say import UserMistakes, say_json
 from freehold.cli.shapes import find_shape
@@ -156,13 +167,13 @@ def _reviewed(flags: dict[str, Any], reader: Reader) -> ReviewResult | None:
     return review(inputs) if inputs is not None and not reader.problems else None
 
 
-_NUMBERS = {
-    "count": read_count,
-    "gpus_per_replica": read_count,
-    "capacity_tokens_per_s": read_count,
-    "rented_usd_per_gpu_hour": read_number,
-    "gpu_usd": read_count,
-    "node_usd": read_count,
+_NUMBERS: Mapping[str, Callable[[str, str], float | Problem]] = {
+    "count": at_most(read_count, GPUS_MAX),
+    "gpus_per_replica": at_most(read_count, GPUS_MAX),
+    "capacity_tokens_per_s": at_most(read_count, TOKENS_PER_MONTH_MAX),
+    "rented_usd_per_gpu_hour": number_within(RENTAL_USD_PER_GPU_HOUR),
+    "gpu_usd": number_within(GPU_USD),
+    "node_usd": number_within(NODE_USD),
 }
 _PLAN_NAMES = {name[2:].replace("-", "_") for name, _, _ in (*NEED, *PRICES)}
 
@@ -192,7 +203,9 @@ def _period(flags: dict[str, Any], now_s: float, reader: Reader) -> MeasuredPeri
 
 def _inputs(asked: _Asked, period: MeasuredPeriod) -> ReviewInputs | None:
     ask, catalog, reader = asked.ask, asked.catalog, asked.reader
-    shape = find_shape(ask.model or DEFAULT_MODEL, asked.model_config, catalog)
+    shape = find_shape(
+        chosen_model(replace(ask, model_config=asked.model_config)), asked.model_config, catalog
+    )
     if not isinstance(shape, ModelShape):
         reader.problems += shape
     gpu = _gpu(ask, catalog, reader)

@@ -147,6 +147,8 @@ def _summary(standing: Standing) -> dict[str, str | float | int]:
         "batch_share": traffic.batch_share,
         "peak_over_mean": traffic.peak_over_mean,
         "traffic_source": traffic.source,
+        "rows_total": traffic.rows_total,
+        "bad_rows_total": traffic.bad_rows_total,
         "paid_today": inputs.paid_today,
         "own_site": inputs.own_site,
         "growth_per_month": inputs.growth_per_month,
@@ -173,6 +175,7 @@ def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
 
 def _notes(standing: Standing) -> Iterator[str]:
     inputs = standing.inputs
+    yield from inputs.notes
     yield from rows_left_out(inputs.traffic)
     yield from inputs.traffic.assumed
     if not inputs.paid_today:

@@ -165,7 +165,7 @@ def test_an_api_of_ones_own_is_replaced_alone(tmp_path: Path) -> None:
     prices = {each.model: each.input_usd_per_m for each in catalog.apis if each.provider == "openai"}
     assert prices["gpt-5"] == 1.0
     assert prices["gpt-5.4"] == 2.5
-    assert len(catalog.apis) == 25
+    assert len(catalog.apis) == 51
     assert said(tmp_path, "apis:\n  - {provider: openai, input_usd_per_m: 1.0}\n") == [
         "p0.yaml:2:5: apis: a row has no model"
     ]
@@ -230,6 +230,10 @@ def test_every_mistake_is_named_at_once_with_its_place(tmp_path: Path) -> None:
         ("links:\n  - {id: [1], raw_gbit_s: 2}", "p0.yaml:2:10: links: id [1] is no text"),
         ("models:\n  - {id: llama-3.1-8b, layers: 2.5}", "layers 2.5 is no whole number"),
         ("models:\n  - {id: llama-3.1-8b, extra: {experts: many}}", "extra experts: 'many' is no number"),
+        (
+            "models:\n  - {id: llama-3.1-8b, native_quant: q4}",
+            "p0.yaml:2:38: models: native_quant 'q4' is none of bf16, fp8",
+        ),
         ("gpus:\n  - {id: l4, consumer: maybe}", "consumer 'maybe' is not true or false"),
         ("gpus:\n  - {id: l4, price: 2}", "unknown field 'price'"),
         (

@@ -61,7 +61,14 @@ def test_many_incomplete_ones_are_counted():
 
 
 def test_a_kind_without_a_price_is_said():
-    assert outline.no_options_of(no_rentals()) == ("No rental can win: none has all its prices and lasts.",)
+    assert outline.no_options_of(no_rentals()) == ("There is no machine to rent that could serve this.",)
+    base = plan()
+    unpriced = [
+        replace(each, incomplete=("rental",)) if each.kind == "rent" else each for each in base.options
+    ]
+    assert outline.no_options_of(replace(base, options=tuple(unpriced))) == (
+        "No rental can win: none has all its prices and lasts.",
+    )
     assert len(outline.no_options_of(only_incomplete())) == 3
     assert outline.no_options_of(plan()) == ()
 

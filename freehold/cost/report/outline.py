@@ -210,8 +210,13 @@ def no_options_of(result: PlanResult) -> tuple[str, ...]:
         "rent": "No rental can win: none has all its prices and lasts.",
         "buy": "Nothing to buy can win: nothing has all its prices.",
     }
-    have = {option.kind for option in contenders(result)}
-    return tuple(words[kind] for kind in _KINDS if kind not in have)
+    none = {
+        "api": "There is no API to compare with.",
+        "rent": "There is no machine to rent that could serve this.",
+        "buy": "There is no machine to buy that could serve this.",
+    }
+    have, listed = {option.kind for option in contenders(result)}, {option.kind for option in result.options}
+    return tuple((words if kind in listed else none)[kind] for kind in _KINDS if kind not in have)
 
 
 def incomplete_text(result: PlanResult, most: int = 3) -> str:
@@ -251,6 +256,9 @@ def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
         parts.append(f"busiest hour {_value('', rest.pop('peak_over_mean'))} {TIMES} the mean")
     if "traffic_source" in rest:
         parts.append(f"from {_value('', rest.pop('traffic_source'))}")
+    rest.pop("rows_total", None)  # the source says it
+    if "bad_rows_total" in rest:
+        parts.append(f"of which {rest.pop('bad_rows_total'):,} could not be used")
     return [Head(label="traffic", text=", ".join(parts))] if parts else []
 
 
