@@ -141,7 +141,7 @@ def test_everything_needed_is_named():
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.3-70b", "gpt-oss-120b", "deepseek-v3"])
 def test_candidates_carry_the_traffic_and_none_beats_another(name: str):
     found = candidates(model(name), traffic(), plan=Plan(slo=SLO), catalog=catalog(), among=Among())
-    assert len({each.sized.ask.gpu.id for each in found}) >= 8
+    assert len({each.sized.ask.gpu.id for each in found}) >= 7
     for each in found:
         sized = each.sized
         assert each.replicas >= 1
