@@ -28,8 +28,8 @@ FIRST_TOKEN: Mapping[str, tuple[float, float]] = {
     "llama-cpp": (1.0, 3.0),
 }
 """By engine: how much later the first token is than the queue says, and within which factor that is right. Source: measured over
-said on silicon_sample.csv, so wide that benchmarks/sizing.py finds at least 85 % of each family's held-out rows inside; none of llama.cpp,
-which gets the middle one's. SGLang's medians per group are 0.8 to 5, so that its range is hardly a statement."""
+said on silicon_sample.csv, so wide that benchmarks/sizing.py finds at least 85 % of each family's held-out rows inside; none
+of llama.cpp, which gets the middle one's. SGLang's medians per group are 0.8 to 5: its range is hardly a statement."""
 
 
 @dataclass(frozen=True, slots=True)
