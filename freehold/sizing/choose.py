@@ -7,10 +7,11 @@ fewer bits per weight and carries no less per GPU.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from freehold.catalog.facts import Catalog, Gpu
-from freehold.sizing.advise import Advice, Need, recommend
-from freehold.sizing.answer import Engine, Fleet, Quant, SizeAsk
+from freehold.sizing.advise import NO_WISH, Advice, Need, Wish, recommend
+from freehold.sizing.answer import Engine, Fleet, Measured, Quant, SizeAsk
 from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.memory import BITS, visible_bytes, weights_bytes
 from freehold.sizing.replica import size
@@ -33,6 +34,8 @@ class Among:
     gpus: Sequence[str] = ()
     quants: Sequence[Quant] = ()
     engines: Sequence[Engine] = ()
+    wish: Wish = NO_WISH
+    """What the team wants of an engine, for the one that is recommended."""
 
 
 def candidates(
@@ -50,9 +53,20 @@ def candidates(
             _with_advice(fleet(ask, traffic, plan=plan, catalog=catalog), advice)
             for quant in among.quants or usual_quants(shape, gpu)
             for advice in (
-                recommend(Need(shape=shape, gpu=gpu, quant=quant), plan.measured, catalog.engine_ratios),
+                recommend(
+                    Need(shape=shape, gpu=gpu, quant=quant, wish=among.wish),
+                    plan.measured,
+                    catalog.engine_ratios,
+                ),
             )
-            for ask in _asks(shape, traffic, gpu=gpu, quant=quant, engines=among.engines or (advice.engine,))
+            for counts in (_counts(shape, gpu, quant, plan.measured),)
+            for ask in _asks(
+                shape,
+                traffic,
+                gpu=gpu,
+                quant=quant,
+                tries=product(counts, among.engines or (advice.engine,)),
+            )
         ]
         found += _undominated(each for each in fleets if each.replicas)[:PER_GPU]
     return found
@@ -99,13 +113,29 @@ def _with_advice(found: Fleet, advice: Advice) -> Fleet:
 
 
 def _asks(
-    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, engines: Sequence[Engine]
+    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, tries: Iterable[tuple[int, Engine]]
 ) -> Iterator[SizeAsk]:
+<<<<<<< HEAD
     for gpus in _counts(shape, gpu, quant):
         for engine in engines:
             ask = _ask(shape, traffic, gpu=gpu, gpus=gpus, deployed=(engine, quant))
             if not why_not_at_all(ask):
                 yield ask
+=======
+    for gpus, engine in tries:
+        ask = SizeAsk(
+            shape=shape,
+            gpu=gpu,
+            gpus=gpus,
+            engine=engine,
+            quant=quant,
+            input_tokens=max(traffic.input_tokens_per_request, 1.0),
+            output_tokens=max(traffic.output_tokens_per_request, 1.0),
+            concurrency=1,
+        )
+        if not why_not_at_all(ask):
+            yield ask
+>>>>>>> fixsize
 
 
 def _ask(
@@ -133,10 +163,12 @@ def usual_quants(shape: ModelShape, gpu: Gpu) -> tuple[Quant, ...]:
     return ("bf16", "fp8") if gpu.fp8_dense_tflops else ("bf16", "int4")
 
 
-def _counts(shape: ModelShape, gpu: Gpu, quant: Quant) -> list[int]:
-    """Return on how many GPUs weights leave any room at all: the least such number and the next two."""
+def _counts(shape: ModelShape, gpu: Gpu, quant: Quant, measured: Sequence[Measured] = ()) -> list[int]:
+    """Return on how many GPUs weights leave any room at all, the least such number and the next two, and what was tested."""
     seen, weights = visible_bytes(gpu), weights_bytes(shape, quant)
-    return [count for count in REPLICA_GPUS if count * seen > weights * HEADROOM][:3]
+    roomy = [count for count in REPLICA_GPUS if count * seen > weights * HEADROOM][:3]
+    tested = {each.gpus for each in measured if (each.gpu, each.quant) == (gpu.id, quant)}
+    return sorted({*roomy, *tested})
 
 
 def _undominated(fleets: Iterable[Fleet]) -> list[Fleet]:
