@@ -102,7 +102,8 @@ def _closest(
 ) -> list[SizeAsk]:
     """Return the deployments to be explained: the largest that was tried, or the largest of all where none fits."""
     engine = engines or (recommend(Need(shape=shape, gpu=gpu, quant=quant)).engine,)
-    tried = list(_asks(shape, traffic, gpu=gpu, quant=quant, engines=engine))
+    tries = [(gpus, each) for gpus in _counts(shape, gpu, quant) for each in engine]
+    tried = list(_asks(shape, traffic, gpu=gpu, quant=quant, tries=tries))
     return tried[-1:] or [_ask(shape, traffic, gpu=gpu, gpus=REPLICA_GPUS[-1], deployed=(engine[0], quant))]
 
 
@@ -115,27 +116,10 @@ def _with_advice(found: Fleet, advice: Advice) -> Fleet:
 def _asks(
     shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, tries: Iterable[tuple[int, Engine]]
 ) -> Iterator[SizeAsk]:
-<<<<<<< HEAD
-    for gpus in _counts(shape, gpu, quant):
-        for engine in engines:
-            ask = _ask(shape, traffic, gpu=gpu, gpus=gpus, deployed=(engine, quant))
-            if not why_not_at_all(ask):
-                yield ask
-=======
     for gpus, engine in tries:
-        ask = SizeAsk(
-            shape=shape,
-            gpu=gpu,
-            gpus=gpus,
-            engine=engine,
-            quant=quant,
-            input_tokens=max(traffic.input_tokens_per_request, 1.0),
-            output_tokens=max(traffic.output_tokens_per_request, 1.0),
-            concurrency=1,
-        )
+        ask = _ask(shape, traffic, gpu=gpu, gpus=gpus, deployed=(engine, quant))
         if not why_not_at_all(ask):
             yield ask
->>>>>>> fixsize
 
 
 def _ask(
