@@ -5,6 +5,7 @@ sides: what does not hold is not said. What lies too far from today to be reason
 Inputs that move together are not moved together here, and fleets are those of the plan, with more or fewer replicas.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -23,8 +24,8 @@ MOST_TIMES = 10.0
 """Of a price of today: a rise above it is not reasonable. Source: no price of the catalog is that far from its like."""
 MOST_TRAFFIC = 1000.0
 """Of today's traffic. Source: from a pilot to a product is a factor of a thousand."""
-STEPS = 10
-"""Of a way from today's value to the farthest: in each a change is looked for. Our own choice: a factor of two of traffic."""
+STEPS = 14
+"""Of a way from today's value to the farthest: in each a change is looked for. Our own choice: a factor of 1.6 of traffic."""
 HALVINGS = 8
 """Of the step in which it is found. Source: a 256th of a step is less than the three digits that are shown."""
 AROUND = 0.02
@@ -101,8 +102,16 @@ def solved(move: Move, again: Again, word: Word) -> Found:
     )
     if beyond != to or before == to or word_at(move, again, move.now) == to:
         return Found(tried=tried)
-    text = f"{move.what} {side} {move.text(value)} (now {move.today})"
+    text = f"{move.what} {side} {move.text(value)} (now {move.today}{_when(move, again, value)})"
     return Found(tried=text, change=Change(what=text, to=to))
+
+
+def _when(move: Move, again: Again, value: float) -> str:
+    """Return in which month the traffic is there if it grows as was said; empty: it does not, or not to there."""
+    growth = again.standing.inputs.growth_per_month
+    if move.names or growth == 0 or (value > 1) != (growth > 0) or growth <= -1:
+        return ""
+    return f"; in month {math.ceil(math.log(value) / math.log(1 + growth))} at your growth"
 
 
 def word_at(move: Move, again: Again, value: float) -> Word:

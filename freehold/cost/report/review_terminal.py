@@ -11,7 +11,8 @@ from rich.text import Text
 from freehold.cost.report import review_outline as outline
 from freehold.cost.report.clean import clean
 from freehold.cost.report.terminal import columns, heading, pairs, points, print_command, print_parts
-from freehold.cost.review import ReviewResult, Word
+from freehold.cost.review import ReviewResult
+from freehold.cost.review_answer import Word
 
 _STYLES: dict[Word, str] = {
     "keep": "bold green",
@@ -37,7 +38,7 @@ def show(result: ReviewResult, console: Console | None = None) -> None:
             parts += [heading(title), points(map(clean, texts)), Text()]
     print_parts([*parts, *_verdict(result)], console)
     if result.word in {"go-back", "run-out"}:
-        print_command(outline.NEXT, console)
+        print_command(result.next_command or outline.NEXT, console)
 
 
 def _lines(result: ReviewResult) -> RenderableType:
