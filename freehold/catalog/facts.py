@@ -49,6 +49,8 @@ class Gpu(Fact):
     idle_w: float | None = None
     consumer: bool = False
     """A consumer card: the driver's licence restricts data-centre use, no ECC on HBM, no NVLink."""
+    sold_in: int = 1
+    """GPUs of the board or rack that it is sold as: fewer cannot be bought. Clouds rent parts of one."""
     price_new_usd: Spread | None = None
     price: Fact | None = None
     """Where and when the price comes from."""

@@ -3,7 +3,7 @@
 Names that the catalog does not know are problems, all of them at once. Nothing is priced here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 from freehold.catalog import look
@@ -67,7 +67,7 @@ def plan_inputs(
         fallback_api=ask.spares is None,
         quotes=quotes,
         model=shape.name,
-        notes=(*_no_fleet(shape.name, reasons), *_lost(traffic), *on_api),
+        notes=(*_no_fleet(shape.name, reasons), *_lost(traffic), *on_api, *_unused(quotes, gpus)),
     )
 
 
@@ -77,6 +77,13 @@ def _gpus(ask: PlanAsk, catalog: Catalog, reader: Reader) -> tuple[str, ...]:
     found = [look.gpu(catalog, name) for name in ask.gpus]
     reader.problems += [each for each in found if isinstance(each, Problem)]
     return tuple(each.id for each in found if isinstance(each, Gpu))
+
+
+def _unused(quotes: Mapping[str, Spread], gpus: tuple[str, ...]) -> Iterator[str]:
+    """Yield which GPUs are quoted and not looked at."""
+    quoted = {key.partition(":")[2] for key in quotes}
+    for gpu in sorted(quoted - {"", *gpus}):
+        yield f"the quote for {gpu} is not used: it is not among --gpu"
 
 
 def _lost(traffic: Traffic) -> Iterator[str]:
@@ -147,11 +154,6 @@ def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: Rea
     if isinstance(found, Problem):
         reader.problems.append(found)
         return ""
-    if named and found.id not in named:
-        reader.wrong(
-            RENTAL_FLAG, f"{found.id} is quoted and is not among --gpu", f"--gpu {','.join(named)},{found.id}"
-        )
-        return ""
     return found.id
 
 
@@ -178,8 +180,13 @@ def assumptions(
 
 
 def _assumption(name: str, key: str, ask: PlanAsk, catalog: Catalog) -> Assumption:
-    """Return what was said, for renting under its own name or else as for owning, or the catalog's default."""
-    said = ask.assumptions.get(key, ask.assumptions.get(name) if name.startswith("staff_usd") else None)
+    """Return what was said, for renting under its own name or else what was said of people, or the catalog's default.
+
+    People that were said are those of the fleet, rented or bought: one input, with one name.
+    """
+    said = ask.assumptions.get(key)
+    if said is None and name.startswith("staff_") and name in ask.assumptions:
+        said, key = ask.assumptions[name], name
     if said is not None:
         fact = Fact(source=f"flag for {key}", as_of=catalog.today, verified=Verified.USER)
         return Assumption(name=key, value=said, fact=fact, asked=True)

@@ -87,7 +87,7 @@ class PlanInputs:
     draws: int = 100_000
     seed: int = 1
     fallback_api: bool = True
-    """Whether an API answers while owned hardware is down; else spares are needed."""
+    """Whether an API answers while owned hardware is down, and is paid for it; else the fleets' spares do, exactly so many."""
     said: tuple[str, ...] = ()
     """The flags that were given, each with its value, for the next command; empty: they are made from the rest."""
     only_listed: tuple[str, ...] = ()

@@ -71,6 +71,26 @@ def test_gpus_come_in_certain_numbers(gpu: str, needed: int, expected: tuple[int
     assert round_gpus(needed, gpu=catalog().gpus[gpu], per_node=8) == expected
 
 
+@pytest.mark.parametrize(
+    ("gpu", "needed", "expected"),
+    [
+        ("h100-sxm", 1, (8, 1)),
+        ("h200-sxm", 9, (16, 2)),
+        ("b200-sxm", 3, (8, 1)),
+        ("b300-sxm", 8, (8, 1)),
+        ("mi300x", 2, (8, 1)),
+        ("mi325x", 5, (8, 1)),
+        ("mi355x", 17, (24, 3)),
+        ("gb200-nvl72", 3, (72, 9)),
+        ("gb200-nvl72", 73, (144, 18)),
+        ("l40s", 3, (4, 1)),
+        ("h100-pcie", 1, (1, 1)),
+    ],
+)
+def test_what_is_bought_comes_in_whole_boards_and_racks(gpu: str, needed: int, expected: tuple[int, int]):
+    assert round_gpus(needed, gpu=catalog().gpus[gpu], per_node=8, bought=True) == expected
+
+
 def test_spares_are_bought_but_do_not_serve():
     bare, spared = (
         of("llama-3.3-70b", gpus=2, quant="fp8", plan=Plan(slo=SLO, spares=count)) for count in (0, 2)
