@@ -4,7 +4,7 @@ Names that the catalog does not know are problems, all of them at once. Nothing 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from freehold.catalog import look
 from freehold.catalog.facts import Catalog, Fact, Gpu, Verified
@@ -45,8 +45,13 @@ def plan_inputs(
         _among(ask, gpus),
     )
     fleets = candidates(shape, traffic, plan=sizing, catalog=catalog, among=among)
-    reasons = [] if fleets else why_none(shape, traffic, plan=sizing, catalog=catalog, among=among)
     used = {fleet.sized.ask.gpu.id for fleet in fleets}
+    unfit = tuple(gpu for gpu in gpus if gpu not in used) if ask.gpus or not used else ()
+    reasons = (
+        why_none(shape, traffic, plan=sizing, catalog=catalog, among=replace(among, gpus=unfit))
+        if unfit
+        else []
+    )
     paid_today = api_id(apis[0]) if ask.api and apis else ""
     return PlanInputs(
         traffic=traffic,
@@ -67,7 +72,13 @@ def plan_inputs(
         fallback_api=ask.spares is None,
         quotes=quotes,
         model=shape.name,
-        notes=(*_no_fleet(shape.name, reasons), *_lost(traffic), *on_api, *_unused(quotes, gpus)),
+        asked_gpus=gpus if ask.gpus else (),
+        notes=(
+            *_no_fleet(shape.name, reasons, some=bool(fleets)),
+            *_lost(traffic),
+            *on_api,
+            *_unused(quotes, gpus),
+        ),
     )
 
 
@@ -114,12 +125,14 @@ def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:
     )
 
 
-def _no_fleet(model: str, reasons: list[tuple[str, str]]) -> Iterator[str]:
-    """Yield why there is no machine to compare with, the closest one first; nothing where there is one."""
+def _no_fleet(model: str, reasons: list[tuple[str, str]], *, some: bool) -> Iterator[str]:
+    """Yield why these GPUs cannot do it, the closest one first; `some`: others can."""
     if not reasons:
         return
     (gpu, why), *others = reasons
-    if not others:
+    if some:
+        yield from (f"{model} does not run within the SLO on {gpu}: {why}" for gpu, why in reasons)
+    elif not others:
         yield f"{model} does not run within the SLO on {gpu}: {why}"
     else:
         yield f"{model} runs within the SLO on none of {len(reasons)} GPUs; the closest is {gpu}: {why}"

@@ -251,6 +251,13 @@ def test_the_question_for_a_quote_asks_for_which_gpu(monkeypatch: pytest.MonkeyP
     assert asked.rentals == {"": Spread.exactly(0.4)}
     asked = ask_and_answer(monkeypatch, PlanAsk(), "", "0.2")
     assert (asked.rentals, asked.assumptions) == ({}, {"staff_fte": Spread.exactly(0.2)})
+    asked = ask_and_answer(monkeypatch, PlanAsk(), "h100-sxm=2.10..2.60,l4=0.4", "0.2")
+    assert plan._answers(PlanAsk(), asked) == (
+        "--rental-usd-per-gpu-hour",
+        "h100-sxm=2.1..2.6,l4=0.4",
+        "--staff-fte",
+        "0.2",
+    ), "the next command says again what was answered"
 
 
 # Where no machine can do it
@@ -282,3 +289,11 @@ def test_where_the_model_is_too_large_that_is_the_reason(capsys: pytest.CaptureF
     assert "deepseek-v3 does not run within the SLO on l4: does not fit 16 x l4" in found["notes"][0]
     served = {option["id"] for option in found["options"] if option["can_win"]}
     assert "api-deepseek-deepseek-chat" in served
+
+
+def test_a_gpu_that_was_named_and_cannot_do_it_has_its_reason(capsys: pytest.CaptureFixture[str]):
+    asked = ("--tokens-per-month", "900M", "--model", "llama-3.3-70b", "--slo-itl", "12ms")
+    found = said(capsys, *QUICK, *asked)
+    assert {option["gpu"] for option in found["options"]} == {"", "h100-sxm"}
+    assert found["summary"]["asked_gpus"] == "h100-sxm, l40s"
+    assert found["notes"][0].startswith("llama-3.3-70b does not run within the SLO on l40s: misses the SLO")

@@ -258,3 +258,50 @@ def test_a_change_that_changes_nothing_leads_nowhere():
         == "a quote: then change the API"
     )
     assert outline.change_text(Change(what="a price", to="a verdict"), verdict) == "a price: then a verdict"
+
+
+def test_what_was_asked_for_by_name_has_its_row():
+    base = plan()
+    dear = [replace(owned("rent", "runpod", 90_000.0, gpu="l4", count=56), id="dear")]
+    shut = [replace(owned("buy", "colocation", 99_000.0, gpu="l4", count=56), id="never", can_win=False)]
+    gap = [lacking(replace(owned("rent", "nobody", 1.0, gpu="l40"), id="gap"), "rental of l40")]
+    quote = [replace(owned("rent", "quote", 95_000.0, gpu="b200"), id="quote")]
+    options = (*base.options, *dear, *shut, *gap, *quote)
+    found = {each.id for each in outline.shortlist(replace(base, options=options))}
+    assert {"dear", "never", "gap", "quote"} & found == {"quote"}, "nobody asked for the others"
+    asked = replace(base, options=options, summary=base.summary | {"asked_gpus": "l4, l40"})
+    assert {"dear", "never", "gap", "quote"} <= {each.id for each in outline.shortlist(asked)}
+    assert outline.why_listed(dear[0]) == ""
+    assert outline.why_listed(shut[0]) == " (cannot win)"
+    assert (
+        outline.option_name(gap[0]) + outline.why_listed(gap[0])
+        == "rent 1 \N{MULTIPLICATION SIGN} l40, no price known, on-demand (cannot win)"
+    )
+    assert (
+        outline.why_listed(replace(gap[0], provider="colocation"))
+        == " (cannot win: no price of rental of l40)"
+    )
+
+
+def test_a_name_says_nothing_twice():
+    option = replace(owned("buy", "colocation", 1.0), terms="colocation, quoted server")
+    assert outline.option_name(option).endswith("colocation, quoted server")
+    assert outline.option_name(option).count("colocation") == 1
+
+
+def test_options_that_read_alike_lack_their_price_once():
+    base = plan()
+    twice = [
+        replace(lacking(owned("rent", "nobody", 1.0), "rental"), id=f"gap-{index}") for index in range(3)
+    ]
+    text = outline.incomplete_text(replace(base, options=tuple(twice)))
+    assert text.count("lacking") == 1
+    assert text.startswith("3 incomplete")
+
+
+def test_every_report_shows_the_same_break_evens():
+    base = plan()
+    more = replace(base, break_even=base.break_even * 3)
+    assert len(outline.chosen_break_evens(more)) == 4
+    assert outline.more_break_evens(more) == "5 more in --json."
+    assert outline.more_break_evens(replace(base, break_even=base.break_even[:1])) == ""

@@ -96,6 +96,7 @@ def _option_row(option: Option, result: PlanResult, notes: Sequence[str]) -> tup
     name = (
         outline.option_name(option)
         + (f" ({', '.join(marks)})" if marks else "")
+        + outline.why_listed(option)
         + outline.marks(option, notes)
     )
     return (name, outline.month_cost(option), outline.million_cost(option), outline.use(option))
@@ -118,7 +119,8 @@ def _break_evens(result: PlanResult) -> str:
         "pays back in month",
         "cheaper today, share of draws",
     )
-    return f"## Break-even\n\n{table(heads, rows)}" if rows else ""
+    parts = ("## Break-even", table(heads, rows), outline.more_break_evens(result))
+    return "\n\n".join(filter(None, parts)) if rows else ""
 
 
 def _rules(result: PlanResult) -> str:
