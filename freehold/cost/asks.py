@@ -64,7 +64,8 @@ def meant(standing: Standing) -> Fleet | None:
 
 def _machines(standing: Standing, again: Again) -> list[str]:
     """Return the questions on rental and people, where their ends, alone or together, change the verdict."""
-    fleet, told = meant(standing), told_names(standing.inputs)
+    rented, told = standing.best("rent"), told_names(standing.inputs)
+    fleet = rented.offer.fleet if rented else meant(standing)
     if fleet is None:
         return []
     gpu = fleet.sized.ask.gpu.id

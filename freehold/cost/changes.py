@@ -5,6 +5,7 @@ sides: what does not hold is not said. What lies too far from today to be reason
 Inputs that move together are not moved together here, and fleets are those of the plan, with more or fewer replicas.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -101,8 +102,16 @@ def solved(move: Move, again: Again, word: Word) -> Found:
     )
     if beyond != to or before == to or word_at(move, again, move.now) == to:
         return Found(tried=tried)
-    text = f"{move.what} {side} {move.text(value)} (now {move.today})"
+    text = f"{move.what} {side} {move.text(value)} (now {move.today}{_when(move, again, value)})"
     return Found(tried=text, change=Change(what=text, to=to))
+
+
+def _when(move: Move, again: Again, value: float) -> str:
+    """Return in which month the traffic is there if it grows as was said; empty: it does not, or not to there."""
+    growth = again.standing.inputs.growth_per_month
+    if move.names or growth == 0 or (value > 1) != (growth > 0) or growth <= -1:
+        return ""
+    return f"; in month {math.ceil(math.log(value) / math.log(1 + growth))} at your growth"
 
 
 def word_at(move: Move, again: Again, value: float) -> Word:

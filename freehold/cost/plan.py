@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from freehold.core.spread import Spread
 from freehold.cost.api_price import listed_usd
 from freehold.cost.break_even import break_even
-from freehold.cost.capex import capex_of
+from freehold.cost.capex import MONTHS_PER_YEAR, capex_of
 from freehold.cost.curves import sensitivity, traffic_curves
 from freehold.cost.draw import Vector
 from freehold.cost.influence import tornado
 from freehold.cost.inputs import PlanInputs
 from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model, paid_utilisation
 from freehold.cost.percentiles import range_of, scaled
+from freehold.cost.report.rounding import amount, tokens
 from freehold.cost.result import BreakEven, Influence, Option, PlanResult, Range
 from freehold.cost.rows_told import rows_left_out
 from freehold.cost.rules import rules_of
@@ -103,13 +104,13 @@ def _options(standing: Standing) -> Iterator[Option]:
             ranges[id(values)] = range_of(values)
         return ranges[id(values)]
 
-    tokens = standing.setting.traffic.tokens_per_month
+    served = standing.setting.traffic.tokens_per_month
     for ranked in standing.options:
         lines = {name: ranged(values) for name, values in ranked.priced.lines.items()}
-        yield _option(ranked, lines, tokens)
+        yield _option(ranked, lines, served)
 
 
-def _option(ranked: Ranked, lines: dict[str, Range], tokens: float) -> Option:
+def _option(ranked: Ranked, lines: dict[str, Range], served: float) -> Option:
     offer, fleet = ranked.offer, ranked.offer.fleet
     nothing = Range(p10=0.0, p50=0.0, p90=0.0)
     return Option(
@@ -123,7 +124,7 @@ def _option(ranked: Ranked, lines: dict[str, Range], tokens: float) -> Option:
         quant=fleet.sized.ask.quant if fleet else "",
         replicas=fleet.replicas if fleet else 0,
         usd_per_month=ranked.usd_per_month,
-        usd_per_million_tokens=scaled(ranked.usd_per_month, 1e6 / tokens) if tokens else nothing,
+        usd_per_million_tokens=scaled(ranked.usd_per_month, 1e6 / served) if served else nothing,
         lines=lines,
         utilisation=paid_utilisation(fleet) if fleet else None,
         capital_usd=range_of(capex_of(ranked.priced.case).total) if offer.kind == "buy" else None,
@@ -187,6 +188,7 @@ def _notes(standing: Standing) -> Iterator[str]:
     if NODE_QUOTE in inputs.quotes:
         yield "the quote for a server stands for its GPUs, chassis, memory and disks; the network is added"
     yield from _answers_while_down(inputs)
+    yield from _growth(inputs)
     gpus = sorted({fleet.sized.ask.gpu.id for fleet in inputs.fleets})
     if RENTAL_QUOTE in inputs.quotes and len(gpus) > 1:
         yield f"the rental quote is taken for each of {', '.join(gpus)}: say for which one it is"
@@ -195,16 +197,26 @@ def _notes(standing: Standing) -> Iterator[str]:
     yield from (doubt.message for doubt in inputs.catalog.doubts if doubt.dropped)
 
 
+def _growth(inputs: PlanInputs) -> Iterator[str]:
+    """Yield what growth does and what it does not: who reads a month's cost must know which month's."""
+    if inputs.growth_per_month:
+        later = inputs.traffic.tokens_per_month * (1 + inputs.growth_per_month) ** MONTHS_PER_YEAR
+        yield (
+            f"costs, fleets and the verdict are of today's traffic; growth moves only the month in which a purchase has paid for "
+            f"itself: in a year it would be {tokens(later)} tokens a month, so plan that as well (--tokens-per-month)"
+        )
+
+
 def _answers_while_down(inputs: PlanInputs) -> Iterator[str]:
     """Yield what nobody pays for: tokens that machines miss where neither an API nor a spare answers."""
     if inputs.fleets and not (inputs.fallback_api and inputs.apis):
         spares = max(fleet.spare_replicas for fleet in inputs.fleets)
         who = (
-            f"{spares} spare replica{'s' * (spares != 1)} and no API"
+            f"{spares} spare replica{'s' * (spares != 1)} and no API answer"
             if spares
-            else "neither an API nor a spare"
+            else "neither an API nor a spare answers"
         )
-        yield f"{who} answers while a bought machine is down: what is missed then is not priced"
+        yield f"{who} while a bought machine is down: what is missed then is not priced"
 
 
 def _bill(standing: Standing) -> Iterator[str]:
@@ -215,6 +227,6 @@ def _bill(standing: Standing) -> Iterator[str]:
     listed = listed_usd(used.offer.api, standing.inputs.traffic)
     if abs(paid - listed) > BILL_TOLERANCE * listed:
         yield (
-            f"the usage file says that {paid:,.0f} USD a month were paid, the price list comes to {listed:,.0f}: "
+            f"the usage file says that {amount(paid)} USD a month were paid, the price list comes to {amount(listed)}: "
             "the plan counts with the price list"
         )

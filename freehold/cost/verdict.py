@@ -5,6 +5,7 @@ less sure. What is incomplete, a spot machine or a consumer card takes no part. 
 taken as it is: a forecast's own error is not in the confidence.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -77,7 +78,8 @@ def sureness(share: float, *, doubts: Doubts, compared: bool) -> tuple[Level, st
     """Return the word for the confidence and why it is that: the share of draws, doubts, and what was not compared."""
     level = (share >= MEDIUM_FROM) + (share >= HIGH_FROM)
     bounds = {0: f"below {MEDIUM_FROM:.0%}", 1: f"from {MEDIUM_FROM:.0%}", 2: f"from {HIGH_FROM:.0%}"}
-    reasons = [f"cheapest in {chance(share)} of the draws, and {bounds[level]} is {WORDS[level]}"]
+    shown = chance(share) if share > 0.99 else f"{math.floor(share * 100)}%"  # 69.8 % is below 70 %
+    reasons = [f"cheapest in {shown} of the draws, and {bounds[level]} is {WORDS[level]}"]
     if doubts.prices and level:
         level -= 1
         reasons.append(

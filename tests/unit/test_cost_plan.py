@@ -56,6 +56,30 @@ def test_idle_gpus_count_as_paid_for():
     assert "of 8 GPUs 3 are idle" in found.verdict.text
 
 
+def test_growth_says_what_it_moves():
+    quiet, growing = (plan(samples.inputs(growth_per_month=growth, draws=500)) for growth in (0.0, 0.05))
+    assert not any("growth" in note for note in quiet.notes)
+    note = next(note for note in growing.notes if "growth" in note)
+    assert "17.96B tokens a month" in note or "18B tokens a month" in note
+    assert "today's traffic" in note
+
+
+def test_a_tornado_says_what_it_is_of():
+    found = plan(samples.inputs(draws=500))
+    assert found.tornado_option in {each.id for each in found.options if each.kind != "api"}
+    assert found.tornado_against == "api-anthropic-sonnet"
+    assert found.verdict.option in {each.option for each in found.curves}
+
+
+def test_what_nobody_answers_for_is_said():
+    alone = plan(samples.inputs(fallback_api=False, draws=200))
+    assert any(note.startswith("neither an API nor a spare answers") for note in alone.notes)
+    spared = samples.fleet(gpus=16, replicas=8, spare_replicas=8)
+    noted = plan(samples.inputs(fleets=(spared,), fallback_api=False, draws=200)).notes
+    assert any("8 spare replicas and no API answer while" in note for note in noted)
+    assert not any("answer" in note for note in plan(samples.inputs(draws=200)).notes)
+
+
 def test_a_rental_for_nothing_is_a_price():
     free = plan(samples.inputs(quotes={"rental_usd_per_gpu_hour": Spread.exactly(0.0)}, draws=200))
     quoted = next(each for each in free.options if each.provider == "quote")

@@ -309,6 +309,14 @@ def test_beyond_the_traffic_that_is_named_the_verdict_is_the_other(tokens: float
     assert asked(beyond, **changes)[1].word == to
 
 
+def test_a_traffic_that_grows_says_when_it_is_there():
+    _, found = asked(200e6, rent=exact_rent_inputs(), growth_per_month=0.05)
+    named = next(change.what for change in found.would_change_it if "traffic above" in change.what)
+    threshold, _ = thresholds(found.would_change_it)["traffic"]
+    month = int(re.search(r"in month (\d+) at your growth", named)[1])  # type: ignore[index]
+    assert 200e6 * 1.05 ** (month - 1) < threshold <= 200e6 * 1.05**month * 1.01
+
+
 def exact_rent_inputs() -> Any:
     return samples.exact_rent(rent_staff_fte=0.1, staff_usd_per_year=220_000.0)
 

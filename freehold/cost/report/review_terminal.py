@@ -11,7 +11,8 @@ from rich.text import Text
 from freehold.cost.report import review_outline as outline
 from freehold.cost.report.clean import clean
 from freehold.cost.report.terminal import columns, heading, pairs, points, print_command, print_parts
-from freehold.cost.review import ReviewResult, Word
+from freehold.cost.review import ReviewResult
+from freehold.cost.review_answer import Word
 
 _STYLES: dict[Word, str] = {
     "keep": "bold green",
