@@ -305,3 +305,20 @@ def test_every_report_shows_the_same_break_evens():
     assert len(outline.chosen_break_evens(more)) == 4
     assert outline.more_break_evens(more) == "5 more in --json."
     assert outline.more_break_evens(replace(base, break_even=base.break_even[:1])) == ""
+
+
+def test_a_break_even_and_the_tornado_name_what_they_are_of():
+    base = plan()
+    each = replace(base.break_even[0], gpus=2)
+    assert outline.break_even_use(each).endswith("of 2 GPUs")
+    assert outline.break_even_use(replace(each, gpus=1)).endswith("of 1 GPU")
+    named = replace(base, tornado_option=RENT_ID, tornado_against=API_ID)
+    assert outline.tornado_of(named).startswith(
+        "rent 1 \N{MULTIPLICATION SIGN} h100-sxm, runpod, on-demand minus API openai"
+    )
+    assert outline.tornado_of(replace(named, tornado_against="")).startswith("what rent 1")
+
+
+def test_the_reason_of_a_confidence_stands_for_it():
+    verdict = replace(plan().verdict, confidence_reason="cheapest in 63% of the draws, and below 70% is low.")
+    assert outline.confidence_text(verdict) == "high: cheapest in 63% of the draws, and below 70% is low"

@@ -115,7 +115,7 @@ def _break_evens(result: PlanResult) -> str:
         "option",
         "against",
         "cheaper, tokens a month",
-        "of its capacity",
+        "used then",
         "pays back in month",
         "cheaper today, share of draws",
     )
@@ -140,7 +140,7 @@ def _tornado(result: PlanResult) -> str:
         )
 
     heads = ("input", "from low to high", "said by", "USD a month at low", "at high")
-    note = "Best owned or rented option minus the API; below 0 it is cheaper than the API."
+    note = escaped(f"USD a month: {outline.tornado_of(result)}.")
     rows = [row(each) for each in result.tornado[:8]]
     return f"## What moves the answer most\n\n{note}\n\n{table(heads, rows, numbers=2)}" if rows else ""
 

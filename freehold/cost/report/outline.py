@@ -361,6 +361,8 @@ def verdict_answer(verdict: Verdict) -> str:
 
 def confidence_text(verdict: Verdict) -> str:
     """Return how sure the verdict is: `medium: cheapest in 71% of the draws`."""
+    if verdict.confidence_reason:
+        return f"{verdict.confidence_word}: {clean(verdict.confidence_reason).rstrip('.')}"
     doubts = ", but facts that it rests on are in doubt" if verdict.doubts else ""
     return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
 
@@ -395,13 +397,11 @@ def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
 
 
 def _where(each: BreakEven) -> str:
-    tokens_text, use_text = break_even_tokens(each), break_even_use(each)
     if each.tokens_per_month is None:
-        need = f", which would be {use_text} of its capacity" if each.utilisation else ""
-        return f"{tokens_text}{need}."
-    return (
-        f"cheaper {tokens_text} tokens a month{f', {use_text} of its capacity' if each.utilisation else ''}."
-    )
+        need = f", which would be {break_even_use(each)}" if each.utilisation else ""
+        return f"{break_even_tokens(each)}{need}."
+    of = f", {break_even_use(each)}" if each.utilisation else ""
+    return f"cheaper {break_even_tokens(each)} tokens a month{of}."
 
 
 def break_even_tokens(each: BreakEven) -> str:
@@ -412,13 +412,24 @@ def break_even_tokens(each: BreakEven) -> str:
 
 
 def break_even_use(each: BreakEven) -> str:
-    """Return the utilisation at which it is cheaper; `n/a` where there is none."""
-    return percent_range(each.utilisation) if each.utilisation else "n/a"
+    """Return the utilisation at which it is cheaper, and of how many GPUs; `n/a` where there is none."""
+    if not each.utilisation:
+        return "n/a"
+    of = f"{each.gpus:,} GPU{'' if each.gpus == 1 else 's'}" if each.gpus else "its capacity"
+    return f"{percent_range(each.utilisation)} of {of}"
 
 
 def payback(each: BreakEven) -> str:
     """Return the month in which a bought option has paid back; `n/a`: it does not, or nothing was bought."""
     return month_range(each.payback_month) if each.payback_month else "n/a"
+
+
+def tornado_of(result: PlanResult) -> str:
+    """Return what the tornado is of: `rent 1 x h100-sxm, … minus API …; below 0 it is cheaper than that API`."""
+    names = names_by_id(result)
+    mine = names.get(result.tornado_option, "the best owned or rented option")
+    against = names.get(result.tornado_against, "" if result.tornado_option else "the API")
+    return f"{mine} minus {against}; below 0 it is cheaper than that" if against else f"what {mine} costs"
 
 
 def influence_values(each: Influence) -> str:

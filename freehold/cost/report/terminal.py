@@ -215,8 +215,7 @@ def _tornado(result: PlanResult, console: Console) -> RenderableType | None:
         )
         ends = f"{bound(each.usd_per_month_at_low)} to {bound(each.usd_per_month_at_high)}"
         table.add_row(Text(label), _bar(bar), Text(ends))
-    note = "best owned or rented minus API; below 0 it is cheaper than the API"
-    return Group(heading("What moves the answer most", note), table)
+    return Group(heading("What moves the answer most"), Text(outline.tornado_of(result), style="dim"), table)
 
 
 def _bar(bar: Bar) -> Text:
