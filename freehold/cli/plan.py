@@ -25,11 +25,12 @@ from freehold.cli.plan_flags import (
     number_options,
     read_plan_flags,
 )
-from freehold.cli.plan_quotes import FORM, Rentals, read_rentals
+from freehold.cli.plan_quotes import FORM, RENTAL_FLAG, Rentals, read_rentals
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
+from freehold.core.spread import Spread
 
 T = TypeVar("T")
 _FILE = click.Path(path_type=Path)
@@ -78,7 +79,8 @@ def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json
     files = {name: flags.pop(name) for name in ("usage", "usage_format", "prices", "model_config")}
     ask = replace(read_plan_flags(flags, reader), **files)
     if not (no_input or as_json or reader.problems) and sys.stdin.isatty() and sys.stdout.isatty():
-        ask = _ask_first(ask)
+        before, ask = ask, _ask_first(ask)
+        said += _answers(before, ask)
     more = {"draws": draws, "seed": seed, "said": said}
     result = _worked_out(ask, reader, more, as_json=as_json)
     if html is not None:
@@ -123,6 +125,21 @@ def _ask_first(ask: PlanAsk) -> PlanAsk:
         if staff is not None:
             ask = replace(ask, assumptions=ask.assumptions | {"staff_fte": staff})
     return ask
+
+
+def _answers(before: PlanAsk, after: PlanAsk) -> tuple[str, ...]:
+    """Return what was answered as the flags that say it."""
+    words: list[str] = []
+    if after.rentals != before.rentals:
+        quotes = (f"{gpu}={_number(usd)}" if gpu else _number(usd) for gpu, usd in after.rentals.items())
+        words += [RENTAL_FLAG, ",".join(quotes)]
+    if after.assumptions != before.assumptions:
+        words += ["--staff-fte", _number(after.assumptions["staff_fte"])]
+    return tuple(words)
+
+
+def _number(usd: Spread) -> str:
+    return f"{usd.low:g}" if usd.low == usd.high else f"{usd.low:g}..{usd.high:g}"
 
 
 def _rentals(ask: PlanAsk) -> Callable[[str, str], Rentals | Problem]:

@@ -3,8 +3,8 @@
 Names that the catalog does not know are problems, all of them at once. Nothing is priced here.
 """
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 
 from freehold.catalog import look
 from freehold.catalog.facts import Catalog, Fact, Gpu, Verified
@@ -45,8 +45,13 @@ def plan_inputs(
         _among(ask, gpus),
     )
     fleets = candidates(shape, traffic, plan=sizing, catalog=catalog, among=among)
-    reasons = [] if fleets else why_none(shape, traffic, plan=sizing, catalog=catalog, among=among)
     used = {fleet.sized.ask.gpu.id for fleet in fleets}
+    unfit = tuple(gpu for gpu in gpus if gpu not in used) if ask.gpus or not used else ()
+    reasons = (
+        why_none(shape, traffic, plan=sizing, catalog=catalog, among=replace(among, gpus=unfit))
+        if unfit
+        else []
+    )
     paid_today = api_id(apis[0]) if ask.api and apis else ""
     return PlanInputs(
         traffic=traffic,
@@ -67,7 +72,13 @@ def plan_inputs(
         fallback_api=ask.spares is None,
         quotes=quotes,
         model=shape.name,
-        notes=(*_no_fleet(shape.name, reasons), *_lost(traffic), *on_api),
+        asked_gpus=gpus if ask.gpus else (),
+        notes=(
+            *_no_fleet(shape.name, reasons, some=bool(fleets)),
+            *_lost(traffic),
+            *on_api,
+            *_unused(quotes, gpus),
+        ),
     )
 
 
@@ -77,6 +88,13 @@ def _gpus(ask: PlanAsk, catalog: Catalog, reader: Reader) -> tuple[str, ...]:
     found = [look.gpu(catalog, name) for name in ask.gpus]
     reader.problems += [each for each in found if isinstance(each, Problem)]
     return tuple(each.id for each in found if isinstance(each, Gpu))
+
+
+def _unused(quotes: Mapping[str, Spread], gpus: tuple[str, ...]) -> Iterator[str]:
+    """Yield which GPUs are quoted and not looked at."""
+    quoted = {key.partition(":")[2] for key in quotes}
+    for gpu in sorted(quoted - {"", *gpus}):
+        yield f"the quote for {gpu} is not used: it is not among --gpu"
 
 
 def _lost(traffic: Traffic) -> Iterator[str]:
@@ -107,12 +125,14 @@ def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:
     )
 
 
-def _no_fleet(model: str, reasons: list[tuple[str, str]]) -> Iterator[str]:
-    """Yield why there is no machine to compare with, the closest one first; nothing where there is one."""
+def _no_fleet(model: str, reasons: list[tuple[str, str]], *, some: bool) -> Iterator[str]:
+    """Yield why these GPUs cannot do it, the closest one first; `some`: others can."""
     if not reasons:
         return
     (gpu, why), *others = reasons
-    if not others:
+    if some:
+        yield from (f"{model} does not run within the SLO on {gpu}: {why}" for gpu, why in reasons)
+    elif not others:
         yield f"{model} does not run within the SLO on {gpu}: {why}"
     else:
         yield f"{model} runs within the SLO on none of {len(reasons)} GPUs; the closest is {gpu}: {why}"
@@ -146,11 +166,6 @@ def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: Rea
     found = look.gpu(catalog, said, where=RENTAL_FLAG)
     if isinstance(found, Problem):
         reader.problems.append(found)
-        return ""
-    if named and found.id not in named:
-        reader.wrong(
-            RENTAL_FLAG, f"{found.id} is quoted and is not among --gpu", f"--gpu {','.join(named)},{found.id}"
-        )
         return ""
     return found.id
 

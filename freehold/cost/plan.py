@@ -151,6 +151,7 @@ def _summary(standing: Standing) -> dict[str, str | float | int]:
         "rows_total": traffic.rows_total,
         "bad_rows_total": traffic.bad_rows_total,
         "paid_today": inputs.paid_today,
+        "asked_gpus": ", ".join(inputs.asked_gpus),
         "own_site": inputs.own_site,
         "growth_per_month": inputs.growth_per_month,
         "draws": inputs.draws,

@@ -169,8 +169,9 @@ def test_a_quote_says_for_which_gpu_it_is(capsys: pytest.CaptureFixture[str]):
     for flag, quote in (("--rental-usd-per-gpu-hour", "2.10"), ("--node-usd", "310k")):
         assert where(said(capsys, *asked, flag, quote, code=2)) == [flag]
     found = said(capsys, *asked, "--rental-usd-per-gpu-hour", "L40S=0.95,b200-sxm=3,none=4", code=2)
-    assert where(found) == ["--rental-usd-per-gpu-hour"] * 2, "one is not among --gpu, one is no GPU"
-    found = said(capsys, *asked, "--rental-usd-per-gpu-hour", "L40S=0.95")
+    assert where(found) == ["--rental-usd-per-gpu-hour"], "one is no GPU"
+    found = said(capsys, *asked, "--rental-usd-per-gpu-hour", "L40S=0.95,b200-sxm=3")
+    assert "the quote for b200-sxm is not used: it is not among --gpu" in found["notes"]
     quoted = {each["gpu"] for each in found["options"] if each["provider"] == "quote"}
     assert quoted == {"l40s"}, "the other GPU costs what the catalog says"
 
@@ -230,13 +231,11 @@ def test_the_same_thing_said_twice_may_not_differ():
 
 
 def test_the_next_command_can_be_run_again(capsys: pytest.CaptureFixture[str]):
-    found = said(
-        capsys, *QUICK, "--tokens-per-month", "20M", "--api", "groq/llama-3.1-8b-instant"
-    )  # fmt: skip
-    words = shlex.split(found["verdict"]["next_command"])
+    quoted = ("--rental-usd-per-gpu-hour", "h100-sxm=2.10,l40s=0.95")
+    asked = (*QUICK, "--tokens-per-month", "20M", "--api", "groq/llama-3.1-8b-instant", *quoted)
+    words = shlex.split(said(capsys, *asked)["verdict"]["next_command"])
     assert words[:2] == ["freehold", "plan"]
-    again = words[1 : words.index("--html")]
-    said(capsys, *again, "--draws", "1000", "--json")
+    said(capsys, *words[1:], "--draws", "1000", "--json")
 
 
 def ask_and_answer(monkeypatch: pytest.MonkeyPatch, ask: PlanAsk, *answers: str) -> PlanAsk:
@@ -252,6 +251,13 @@ def test_the_question_for_a_quote_asks_for_which_gpu(monkeypatch: pytest.MonkeyP
     assert asked.rentals == {"": Spread.exactly(0.4)}
     asked = ask_and_answer(monkeypatch, PlanAsk(), "", "0.2")
     assert (asked.rentals, asked.assumptions) == ({}, {"staff_fte": Spread.exactly(0.2)})
+    asked = ask_and_answer(monkeypatch, PlanAsk(), "h100-sxm=2.10..2.60,l4=0.4", "0.2")
+    assert plan._answers(PlanAsk(), asked) == (
+        "--rental-usd-per-gpu-hour",
+        "h100-sxm=2.1..2.6,l4=0.4",
+        "--staff-fte",
+        "0.2",
+    ), "the next command says again what was answered"
 
 
 # Where no machine can do it
@@ -283,3 +289,11 @@ def test_where_the_model_is_too_large_that_is_the_reason(capsys: pytest.CaptureF
     assert "deepseek-v3 does not run within the SLO on l4: does not fit 16 x l4" in found["notes"][0]
     served = {option["id"] for option in found["options"] if option["can_win"]}
     assert "api-deepseek-deepseek-chat" in served
+
+
+def test_a_gpu_that_was_named_and_cannot_do_it_has_its_reason(capsys: pytest.CaptureFixture[str]):
+    asked = ("--tokens-per-month", "900M", "--model", "llama-3.3-70b", "--slo-itl", "12ms")
+    found = said(capsys, *QUICK, *asked)
+    assert {option["gpu"] for option in found["options"]} == {"", "h100-sxm"}
+    assert found["summary"]["asked_gpus"] == "h100-sxm, l40s"
+    assert found["notes"][0].startswith("llama-3.3-70b does not run within the SLO on l40s: misses the SLO")

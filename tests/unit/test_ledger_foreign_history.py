@@ -116,7 +116,7 @@ def test_missing_buckets_are_not_quiet_ones():
     with_hole = gather(bucket(0, 1, 100), bucket(2, 1, 100))
     assert traffic_of(with_empty, "x").input_tokens_per_month == pytest.approx(200 * 730 / 3)
     assert traffic_of(with_hole, "x").input_tokens_per_month == pytest.approx(200 * 730 / 2)
-    assert "missing in between, the longest for 1 hours from 2026-10-01 01:00 UTC" in said(with_hole)
+    assert "missing in between, the longest for 1 hour from 2026-10-01 01:00 UTC" in said(with_hole)
     assert "missing" not in said(with_empty)
 
 

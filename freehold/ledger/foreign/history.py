@@ -193,14 +193,14 @@ def _on_time(covered: Spans, silences: list[Span]) -> list[str]:
     if holes:
         longest = max(holes, key=_length_s)
         said.append(
-            f"{_times(len(holes))} the history is missing in between, the longest for {_length_s(longest) / HOUR_S:.0f} "
-            f"hours from {_date(longest[0])}: the missing time is assumed to be like the rest."
+            f"{_times(len(holes))} the history is missing in between, the longest for {_hours_text(longest)} "
+            f"from {_date(longest[0])}: the missing time is assumed to be like the rest."
         )
     if silences:
         longest = max(silences, key=_length_s)
         said.append(
             f"{_times(len(silences))} there is no row for more than a day, the longest for "
-            f"{_length_s(longest) / HOUR_S:.0f} hours from {_date(longest[0])}: counted as hours without traffic."
+            f"{_hours_text(longest)} from {_date(longest[0])}: counted as hours without traffic."
         )
     return said
 
@@ -234,6 +234,13 @@ def _on_rows(gathered: Gathered) -> list[str]:
 
 def _times(count: int) -> str:
     return "Once" if count == 1 else f"{count:,} times"
+
+
+def _hours_text(span: Span) -> str:
+    hours = round(_length_s(span) / HOUR_S)
+    if hours < 1:
+        return "less than an hour"
+    return "1 hour" if hours == 1 else f"{hours:,} hours"
 
 
 def _length_s(span: Span) -> float:

@@ -191,7 +191,8 @@ class _Reading:
             return [_no_tokens(where, gathered)]
         doubled_h = overlap_h(gathered)
         if doubled_h:
-            message = f"usage by days and usage by hours cover the same {doubled_h:,.0f} hours, which would count twice"
+            both = "hour" if round(doubled_h) <= 1 else f"{doubled_h:,.0f} hours"
+            message = f"usage by days and usage by hours cover the same {both}, which would count twice"
             return [Problem(where=where, message=message, hint="give only the finer one")]
         return []
 
