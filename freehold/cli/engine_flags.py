@@ -21,6 +21,8 @@ PREFERS: tuple[str, ...] = tuple(word for word in get_args(Prefer) if word)
 CHURNS: tuple[str, ...] = tuple(word for word in get_args(Churn) if word)
 ENGINES: tuple[str, ...] = get_args(Engine)
 QUANTS: tuple[str, ...] = get_args(Quant)
+ENGINE_FLAGS = ("prefer", "team", "model_churn", "measured")
+"""The flags' names as click passes them."""
 FILE_BYTES_MAX = 1024 * 1024
 """Largest file of load tests that is read. Source: our own bound: some 5,000 tests."""
 NUMBERS: dict[str, tuple[float, bool]] = {

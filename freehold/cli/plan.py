@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, read_engine_flags
 from freehold.cli.numbers import Reader
 from freehold.cli.place import json_option
 from freehold.cli.plan_bounds import assumption_bounds, range_within
@@ -47,6 +48,7 @@ _FILE = click.Path(path_type=Path)
     "--usage-format", default="", metavar="NAME", help="What the usage files are [default: found out]."
 )
 @number_options(TRAFFIC, NEED)
+@engine_options
 @click.option(
     "--config",
     "model_config",
@@ -77,12 +79,13 @@ def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json
     reader = Reader()
     draws, seed, said = flags.pop("draws"), flags.pop("seed"), _said(flags)
     files = {name: flags.pop(name) for name in ("usage", "usage_format", "prices", "model_config")}
+    engine_flags = {name: flags.pop(name) for name in ENGINE_FLAGS}
     ask = replace(read_plan_flags(flags, reader), **files)
     if not (no_input or as_json or reader.problems) and sys.stdin.isatty() and sys.stdout.isatty():
         before, ask = ask, _ask_first(ask)
         said += _answers(before, ask)
     more = {"draws": draws, "seed": seed, "said": said}
-    result = _worked_out(ask, reader, more, as_json=as_json)
+    result = _worked_out(ask, reader, more, engine_flags=engine_flags, as_json=as_json)
     if html is not None:
         from freehold.cost.report.html import to_html  # noqa: PLC0415 - plots take their time to import
 
@@ -165,7 +168,9 @@ def _prompt(question: str, read: Callable[[str, str], T | Problem]) -> T | None:
         click.echo(f"{found.message}: {found.hint}", err=True)
 
 
-def _worked_out(ask: PlanAsk, reader: Reader, more: dict[str, Any], *, as_json: bool) -> Any:
+def _worked_out(
+    ask: PlanAsk, reader: Reader, more: dict[str, Any], *, engine_flags: dict[str, Any], as_json: bool
+) -> Any:
     # Imported here, so that `freehold plan --help` need not wait for numpy.
     from freehold.catalog.load import load_catalog  # noqa: PLC0415
     from freehold.cli.plan_inputs import plan_inputs  # noqa: PLC0415
@@ -181,6 +186,8 @@ def _worked_out(ask: PlanAsk, reader: Reader, more: dict[str, Any], *, as_json: 
     if loaded.catalog is not None:
         found = find_shape(chosen_model(ask), ask.model_config, loaded.catalog)
         shape = found if isinstance(found, ModelShape) else None
+        wish, measured = read_engine_flags(engine_flags, reader, gpus=loaded.catalog.gpus)
+        ask = replace(ask, wish=wish, measured=measured)
         reader.problems += () if isinstance(found, ModelShape) else found
         inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
     if inputs is None or reader.problems:

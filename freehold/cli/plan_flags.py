@@ -30,7 +30,8 @@ from freehold.cli.plan_bounds import (
 from freehold.cli.plan_quotes import Rentals, read_rentals
 from freehold.core.problems import nearest_hint
 from freehold.core.spread import Spread
-from freehold.sizing.answer import Engine, Quant
+from freehold.sizing.advise import NO_WISH, Wish
+from freehold.sizing.answer import Engine, Measured, Quant
 
 ENGINES: tuple[str, ...] = get_args(Engine)
 QUANTS: tuple[str, ...] = get_args(Quant)
@@ -117,6 +118,10 @@ class PlanAsk:
     usage_format: str = ""
     prices: tuple[Path, ...] = ()
     model_config: Path | None = None
+    wish: Wish = NO_WISH
+    """What the team wants of an engine."""
+    measured: tuple[Measured, ...] = ()
+    """Its own load tests."""
 
 
 def chosen_model(ask: PlanAsk) -> str:

@@ -41,7 +41,9 @@ def plan_inputs(
     if reader.problems or traffic is None or shape is None or own is None or rent is None:
         return None
     sizing, among = (
-        Plan(slo=Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s), spares=ask.spares or 0),
+        Plan(
+            slo=Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s), spares=ask.spares or 0, measured=ask.measured
+        ),
         _among(ask, gpus),
     )
     fleets = candidates(shape, traffic, plan=sizing, catalog=catalog, among=among)
@@ -121,6 +123,7 @@ def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:
     return Among(
         gpus=gpus,
         quants=ask.quants,  # type: ignore[arg-type] # checked against QUANTS
+        wish=ask.wish,
         engines=(ask.engine,) if ask.engine else (),  # type: ignore[arg-type] # checked against ENGINES
     )
 

@@ -4,7 +4,7 @@ Everything is worked out from the catalog and the roofline; nothing is measured 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import click
 from freehold.catalog import look
 from freehold.catalog.facts import Catalog, Gpu
 from freehold.catalog.load import load_catalog
+from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, read_engine_flags
 from freehold.cli.numbers import Reader, read_count, read_seconds, read_share
 from freehold.cli.place import json_option
 from freehold.cli.plan_bounds import (
@@ -35,7 +36,8 @@ from freehold.cli.second_opinion import second_opinion
 from freehold.cli.shapes import find_shape
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem, nearest_hint
-from freehold.sizing.answer import Fleet, SecondOpinion, SizeAsk, Sized, Slo
+from freehold.sizing.advise import Advice, Need, recommend
+from freehold.sizing.answer import Fleet, Measured, SecondOpinion, SizeAsk, Sized, Slo
 from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.replica import at_slo, size
 from freehold.sizing.shape import ModelShape
@@ -45,7 +47,7 @@ _OPTIONS = (
     ("--model", "ID", "A model of the catalog, by id or Hugging Face name, or a .gguf file."),
     ("--gpu", "ID", "A GPU of the catalog, for example h100-sxm."),
     ("--count", "COUNT", "GPUs that one replica is spread over [default: 1]."),
-    ("--engine", "NAME", f"{', '.join(ENGINES)} [default: vllm; llama-cpp for a .gguf file]."),
+    ("--engine", "NAME", f"{', '.join(ENGINES)} [default: the one that is advised]."),
     ("--quant", "NAME", f"{', '.join(QUANTS)} [default: what the checkpoint says, else bf16]."),
     ("--kv-bits", "8|16", "Bits of a KV cache entry [default: 16]."),
     ("--input-tokens", "COUNT", "Of a mean request [default: 1500]."),
@@ -69,6 +71,9 @@ class _Asked:
     concurrency_said: bool
     traffic: Traffic | None
     spares: int
+    measured: tuple[Measured, ...] = ()
+    advice: Advice | None = None
+    """Why this engine, where nobody named one."""
 
 
 def _size_options(command: Any) -> Any:
@@ -79,6 +84,7 @@ def _size_options(command: Any) -> Any:
 
 @click.command("size")
 @_size_options
+@engine_options
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -115,9 +121,12 @@ def command(
         if asked.concurrency_said
         else at_slo(asked.ask, asked.slo, calibrations)
     )
+    if asked.advice is not None:
+        why = (reason.text for reason in (*asked.advice.reasons, *asked.advice.against))
+        sized = replace(sized, notes=(*sized.notes, *why))
     needed = None
     if asked.traffic is not None and sized.fits:
-        plan = Plan(slo=asked.slo, spares=asked.spares)
+        plan = Plan(slo=asked.slo, spares=asked.spares, measured=asked.measured)
         needed = fleet(asked.ask, asked.traffic, plan=plan, catalog=loaded.catalog)
     second = second_opinion(sized) if ask_second else ""
     if as_json:
@@ -157,13 +166,20 @@ def as_plain(sized: Sized, needed: Fleet | None, *, second: SecondOpinion | str 
 def _read(
     flags: dict[str, str | None], config: Path | None, catalog: Catalog, reader: Reader
 ) -> _Asked | None:
+    wish, measured = read_engine_flags(
+        {name: flags.pop(name) for name in ENGINE_FLAGS}, reader, gpus=catalog.gpus
+    )
     given = {f"--{name.replace('_', '-')}": value for name, value in flags.items() if value is not None}
     shape = _shape(given, config, catalog, reader)
     gpu = _gpu(given, catalog, reader)
     stored = shape is not None and shape.weights_bytes is not None
-    engine = _word("--engine", given, ENGINES, default="llama-cpp" if stored else "vllm", reader=reader)
     told = shape.quant if shape is not None else ""
     quant = _word("--quant", given, QUANTS, default="gguf" if stored else told or "bf16", reader=reader)
+    advice = None
+    if shape is not None and gpu is not None and "--engine" not in given and quant in QUANTS:
+        need = Need(shape=shape, gpu=gpu, quant=quant, wish=wish)  # type: ignore[arg-type] # checked
+        advice = recommend(need, measured, catalog.engine_ratios)
+    engine = _word("--engine", given, ENGINES, default=advice.engine if advice else "vllm", reader=reader)
     numbers = {name: reader.take(read, name, given.get(name)) for name, read in _NUMBERS.items()}
     kv_bits = _word("--kv-bits", given, ("8", "16"), default="16", reader=reader)
     if shape is None or gpu is None or reader.problems:
@@ -186,6 +202,8 @@ def _read(
         concurrency_said=numbers["--concurrency"] is not None,
         traffic=_traffic(ask, numbers),
         spares=int(numbers["--spares"] or 0),
+        measured=measured,
+        advice=advice,
     )
 
 

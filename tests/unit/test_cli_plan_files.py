@@ -70,6 +70,7 @@ def test_lost_rows_are_counted_warned_of_and_doubted(capsys: pytest.CaptureFixtu
     assert "150 of 200 rows of the usage could not be used" in found["verdict"]["doubts"]
 
 
+@pytest.mark.timeout(30)  # plots, and the font cache of a first run
 def test_lost_rows_are_in_the_reports(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     path = usage(tmp_path, ["gpt-6.1-terra"] * 48, bad=45)
     html, markdown = tmp_path / "x.html", tmp_path / "x.md"

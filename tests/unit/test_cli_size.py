@@ -149,3 +149,35 @@ def test_words_for_people(capsys: pytest.CaptureFixture[str]):
     text = capsys.readouterr().out
     assert "tokens/s" in text
     assert "It fits" in text
+
+
+def test_the_engine_follows_what_the_team_wants(capsys: pytest.CaptureFixture[str]):
+    asked = (
+        "size",
+        "--model",
+        "llama-3.3-70b",
+        "--gpu",
+        "h200-sxm",
+        "--count",
+        "2",
+        "--quant",
+        "fp8",
+        "--json",
+    )
+    plain = said(capsys, *asked)
+    assert plain["engine"] == "vllm"
+    assert plain["notes"]
+    wish = ("--prefer", "throughput", "--team", "tensorrt-llm", "--model-churn", "low")
+    assert said(capsys, *asked, *wish)["engine"] == "tensorrt-llm"
+    assert said(capsys, *asked, *wish, "--engine", "sglang")["engine"] == "sglang"
+    wrong = said(capsys, *asked, "--prefer", "speed", "--team", "vlm", code=2)
+    assert [problem["where"] for problem in wrong["problems"]] == ["--prefer", "--team"]
+
+
+def test_a_load_test_of_ones_own_replaces_the_model(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    path = tmp_path / "tests.json"
+    test = {"engine": "vllm", "gpu": "h100-sxm", "gpus": 1, "quant": "bf16", "concurrency": 40}
+    path.write_text(json.dumps([test | {"output_tokens_per_s": 1000.0}]))
+    found = said(capsys, *H100, "--tokens-per-month", "20B", "--measured", str(path))
+    sized = said(capsys, *H100, "--tokens-per-month", "20B")
+    assert found["fleet"]["replicas"] > sized["fleet"]["replicas"]
