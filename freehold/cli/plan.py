@@ -112,9 +112,7 @@ def _ask_first(ask: PlanAsk) -> PlanAsk:
         if text is not None:
             ask = replace(ask, rental=text)
     if "staff_fte" not in ask.assumptions:
-        text = _prompt(
-            "People for the machines, rented or bought, on-call included, full-time equivalents (Enter: assumed)"
-        )
+        text = _prompt("People for owned machines, on-call included, full-time equivalents (Enter: assumed)")
         if text is not None:
             ask = replace(ask, assumptions=ask.assumptions | {"staff_fte": text})
     return ask

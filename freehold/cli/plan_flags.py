@@ -39,7 +39,7 @@ NEED = (
     ("--gpu", "A,B", "GPUs to look at [default: all of the catalog that can be bought or rented]."),
     ("--quant", "A,B", f"Weights to look at: {', '.join(QUANTS)} [default: what fits the GPU]."),
     ("--engine", "NAME", f"{', '.join(ENGINES)} [default: the one that is advised]."),
-    ("--spares", "COUNT", "Replicas held beyond the peak's need [default: none, an API answers]."),
+    ("--spares", "COUNT", "Replicas held beyond the peak's need [default: 0 with a fallback API, else 1]."),
     ("--api", "PROVIDER/MODEL", "The API that is paid today [default: the API that serves the same model]."),
     ("--compare", "A,B", "More APIs to compare, PROVIDER/MODEL."),
 )
@@ -50,11 +50,7 @@ PRICES = (
         "Your rental quote, USD per GPU-hour, for the GPUs of --gpu; a range 2.10..2.60 is fine.",
     ),
     ("--node-usd", "USD", "Your quote for a whole 8-GPU server, USD."),
-    (
-        "--staff-fte",
-        "FTE",
-        "People for the fleet, rented or bought, on-call included, as full-time equivalents.",
-    ),
+    ("--staff-fte", "FTE", "People for the fleet, on-call included, as full-time equivalents."),
     ("--staff-usd-per-year", "USD", "What one of them costs a year."),
     ("--region", "CODE", "Whose electricity price holds, for example US, US-CA, EU [default: US]."),
     ("--power-usd-per-kwh", "USD", "Electricity, USD per kWh."),
