@@ -214,7 +214,6 @@ def _inputs(asked: _Asked, period: MeasuredPeriod) -> ReviewInputs | None:
         own=own,
         rent=rent,
         own_site=ask.site,
-        ledger=period.ledger,
         mean_w=period.watts.mean_w if period.watts else None,
         down_node_hours=period.down_node_hours,
         incidents=None if period.incidents is None else len(period.incidents),

@@ -98,7 +98,7 @@ def _break_even(each: BreakEven, names: Mapping[str, str]) -> Mapping[str, str]:
         "option": names.get(each.option, clean(each.option)),
         "against": names.get(each.against, clean(each.against)),
         "tokens": outline.break_even_tokens(each),
-        "used": outline.break_even_cell(each),
+        "used": outline.break_even_use(each),
         "month": outline.payback(each),
         "chance": chance(each.chance_cheaper),
     }

@@ -106,7 +106,7 @@ def _break_evens(result: PlanResult) -> str:
 
     def row(each: BreakEven) -> tuple[str, ...]:
         who = (names.get(each.option, each.option), names.get(each.against, each.against))
-        where = (outline.break_even_tokens(each), outline.break_even_cell(each), outline.payback(each))
+        where = (outline.break_even_tokens(each), outline.break_even_use(each), outline.payback(each))
         return (*who, *where, chance(each.chance_cheaper))
 
     rows = [row(each) for each in outline.chosen_break_evens(result)]

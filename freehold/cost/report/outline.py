@@ -320,8 +320,6 @@ def verdict_answer(verdict: Verdict) -> str:
 
 def confidence_text(verdict: Verdict) -> str:
     """Return how sure the verdict is: `medium: cheapest in 71% of the draws`."""
-    if verdict.confidence_reason:
-        return f"{verdict.confidence_word}: {clean(verdict.confidence_reason)}"
     doubts = ", but facts that it rests on are in doubt" if verdict.doubts else ""
     return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
 
@@ -352,15 +350,11 @@ def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
 def _where(each: BreakEven) -> str:
     tokens_text, use_text = break_even_tokens(each), break_even_use(each)
     if each.tokens_per_month is None:
-        need = f", which would be {use_text} of {_whose(each)}" if each.utilisation else ""
+        need = f", which would be {use_text} of its capacity" if each.utilisation else ""
         return f"{tokens_text}{need}."
-    return f"cheaper {tokens_text} tokens a month{f', {use_text} of {_whose(each)}' if each.utilisation else ''}."
-
-
-def _whose(each: BreakEven) -> str:
-    if each.gpus is None:
-        return "its capacity"
-    return f"the capacity of the {each.gpus} GPU{'' if each.gpus == 1 else 's'} that would then serve it"
+    return (
+        f"cheaper {tokens_text} tokens a month{f', {use_text} of its capacity' if each.utilisation else ''}."
+    )
 
 
 def break_even_tokens(each: BreakEven) -> str:
@@ -373,12 +367,6 @@ def break_even_tokens(each: BreakEven) -> str:
 def break_even_use(each: BreakEven) -> str:
     """Return the utilisation at which it is cheaper; `n/a` where there is none."""
     return percent_range(each.utilisation) if each.utilisation else "n/a"
-
-
-def break_even_cell(each: BreakEven) -> str:
-    """Return the same for a table, with the GPUs that it is the capacity of: `12% (6%-19%) of 1 GPU`."""
-    whose = f" of {each.gpus} GPU{'' if each.gpus == 1 else 's'}" if each.gpus and each.utilisation else ""
-    return f"{break_even_use(each)}{whose}"
 
 
 def payback(each: BreakEven) -> str:

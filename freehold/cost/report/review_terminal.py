@@ -38,7 +38,7 @@ def show(result: ReviewResult, console: Console | None = None) -> None:
             parts += [heading(title), points(map(clean, texts)), Text()]
     print_parts([*parts, *_verdict(result)], console)
     if result.word in {"go-back", "run-out"}:
-        print_command(result.next_command or outline.NEXT, console)
+        print_command(outline.NEXT, console)
 
 
 def _lines(result: ReviewResult) -> RenderableType:
