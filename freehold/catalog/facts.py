@@ -56,6 +56,17 @@ class Gpu(Fact):
     """Where and when the price comes from."""
 
 
+class StoredAs(StrEnum):
+    """How a checkpoint's weights are stored, in the words of `--quant`."""
+
+    BF16 = "bf16"
+    FP8 = "fp8"
+    INT8 = "int8"
+    INT4 = "int4"
+    FP4 = "fp4"
+    MXFP4 = "mxfp4"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts(Fact):
     """A model's architecture, as far as memory and speed depend on it."""
@@ -75,6 +86,8 @@ class ModelFacts(Fact):
     params_active_b: float
     kv_bytes_per_token_bf16: int
     """Per sequence, the whole model, before sharding."""
+    native_quant: StoredAs | None = None
+    """How its own checkpoint is stored, as `quantization_config` of its config.json says; None: at 16 bit."""
     extra: Mapping[str, float] = field(default_factory=dict)
     """What only some have: experts, experts_per_token, shared_experts, kv_lora_rank, qk_rope_head_dim, sliding_window, …"""
 

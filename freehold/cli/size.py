@@ -3,6 +3,7 @@
 Everything is worked out from the catalog and the roofline; nothing is measured and nothing runs. `freehold bench` measures.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,16 +11,30 @@ from typing import Any
 
 import click
 
+from freehold.catalog import look
 from freehold.catalog.facts import Catalog, Gpu
 from freehold.catalog.load import load_catalog
-from freehold.cli.numbers import Reader, read_count, read_number, read_seconds, read_share
+from freehold.cli.numbers import Reader, read_count, read_seconds, read_share
 from freehold.cli.place import json_option
+from freehold.cli.plan_bounds import (
+    CONCURRENCY_MAX,
+    GPUS_MAX,
+    ITL_S_MAX,
+    PEAK,
+    REQUEST_TOKENS_MAX,
+    SPARES,
+    TOKENS_PER_MONTH_MAX,
+    TTFT_S_MAX,
+    at_most,
+    number_within,
+    whole_number,
+)
 from freehold.cli.plan_flags import ENGINES, QUANTS
 from freehold.cli.say import UserMistakes, say_json
 from freehold.cli.second_opinion import second_opinion
 from freehold.cli.shapes import find_shape
 from freehold.core.clock import wall_s
-from freehold.core.problems import nearest_hint
+from freehold.core.problems import Problem, nearest_hint
 from freehold.sizing.answer import Fleet, SecondOpinion, SizeAsk, Sized, Slo
 from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.replica import at_slo, size
@@ -174,17 +189,17 @@ def _read(
     )
 
 
-_NUMBERS = {
-    "--count": read_count,
-    "--input-tokens": read_count,
-    "--output-tokens": read_count,
+_NUMBERS: Mapping[str, Callable[[str, str], float | Problem]] = {
+    "--count": at_most(read_count, GPUS_MAX),
+    "--input-tokens": at_most(read_count, REQUEST_TOKENS_MAX),
+    "--output-tokens": at_most(read_count, REQUEST_TOKENS_MAX),
     "--cached-share": read_share,
-    "--concurrency": read_count,
-    "--slo-ttft-p95": read_seconds,
-    "--slo-itl": read_seconds,
-    "--tokens-per-month": read_count,
-    "--peak": read_number,
-    "--spares": read_number,
+    "--concurrency": at_most(read_count, CONCURRENCY_MAX),
+    "--slo-ttft-p95": at_most(read_seconds, TTFT_S_MAX),
+    "--slo-itl": at_most(read_seconds, ITL_S_MAX),
+    "--tokens-per-month": at_most(read_count, TOKENS_PER_MONTH_MAX),
+    "--peak": number_within(PEAK),
+    "--spares": at_most(whole_number, SPARES[1]),
 }
 
 
@@ -193,7 +208,7 @@ def _shape(given: dict[str, str], config: Path | None, catalog: Catalog, reader:
     if not model and config is None:
         reader.wrong("--model", "is missing", "an id of the catalog, a .gguf file, or --config config.json")
         return None
-    found = find_shape(model or (config.stem if config else ""), config, catalog)
+    found = find_shape(model, config, catalog)
     if isinstance(found, ModelShape):
         return found
     reader.problems += found
@@ -201,11 +216,14 @@ def _shape(given: dict[str, str], config: Path | None, catalog: Catalog, reader:
 
 
 def _gpu(given: dict[str, str], catalog: Catalog, reader: Reader) -> Gpu | None:
-    name = given.get("--gpu", "")
-    if name in catalog.gpus:
-        return catalog.gpus[name]
-    message = f"the catalog does not know {name!r}" if name else "is missing"
-    reader.wrong("--gpu", message, nearest_hint(name, catalog.gpus))
+    name = given.get("--gpu", "").strip()
+    if not name:
+        reader.wrong("--gpu", "is missing", nearest_hint("", catalog.gpus))
+        return None
+    found = look.gpu(catalog, name)
+    if isinstance(found, Gpu):
+        return found
+    reader.problems.append(found)
     return None
 
 
@@ -227,5 +245,5 @@ def _traffic(ask: SizeAsk, numbers: dict[str, float | None]) -> Traffic | None:
         cached_share=ask.cached_share,
         input_tokens_per_request=ask.input_tokens,
         output_tokens_per_request=ask.output_tokens,
-        peak_over_mean=max(1.0, numbers["--peak"] or 2.5),
+        peak_over_mean=numbers["--peak"] or 2.5,
     )

@@ -75,8 +75,8 @@ def serves(offer: Offer, model: str) -> bool:
 
 
 def asked_model(inputs: PlanInputs) -> str:
-    """Return the model that would be run; empty without a fleet."""
-    return inputs.fleets[0].sized.ask.shape.name if inputs.fleets else ""
+    """Return the model that would be run; empty where there is neither a fleet nor a name."""
+    return inputs.fleets[0].sized.ask.shape.name if inputs.fleets else inputs.model
 
 
 def cited(what: str, fact: Fact) -> str:

@@ -148,7 +148,10 @@ def _summary(standing: Standing) -> dict[str, str | float | int]:
         "batch_share": traffic.batch_share,
         "peak_over_mean": traffic.peak_over_mean,
         "traffic_source": traffic.source,
+        "rows_total": traffic.rows_total,
+        "bad_rows_total": traffic.bad_rows_total,
         "paid_today": inputs.paid_today,
+        "asked_gpus": ", ".join(inputs.asked_gpus),
         "own_site": inputs.own_site,
         "growth_per_month": inputs.growth_per_month,
         "draws": inputs.draws,
@@ -174,6 +177,7 @@ def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
 
 def _notes(standing: Standing) -> Iterator[str]:
     inputs = standing.inputs
+    yield from inputs.notes
     yield from rows_left_out(inputs.traffic)
     yield from inputs.traffic.assumed
     if not inputs.paid_today:

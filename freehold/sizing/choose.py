@@ -4,6 +4,7 @@ Prices are not known here, so nothing is ranked: a fleet is dropped only where a
 fewer bits per weight and carries no less per GPU.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from freehold.sizing.advise import Advice, Need, recommend
 from freehold.sizing.answer import Engine, Fleet, Quant, SizeAsk
 from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.memory import BITS, visible_bytes, weights_bytes
+from freehold.sizing.replica import size
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.split import why_not_at_all
 from freehold.sizing.traffic import Traffic
@@ -56,6 +58,40 @@ def candidates(
     return found
 
 
+def why_none(
+    shape: ModelShape, traffic: Traffic, *, plan: Plan, catalog: Catalog, among: Among
+) -> list[tuple[str, str]]:
+    """Return per GPU why no deployment of the model carries the traffic within the SLO: of the one that comes closest.
+
+    What fits comes first, the fastest before the slower; meant for when `candidates` finds nothing.
+    """
+    ids = among.gpus or tuple(catalog.gpus)
+    found: list[tuple[float, str, str]] = []
+    for gpu in (catalog.gpus[name] for name in ids if name in catalog.gpus):
+        tried = [
+            (_pace_ms(ask, catalog), gpu.id, fleet(ask, traffic, plan=plan, catalog=catalog).sized.why_not)
+            for quant in among.quants or usual_quants(shape, gpu)
+            for ask in _closest(shape, traffic, gpu=gpu, quant=quant, engines=among.engines)
+        ]
+        found.append(min(tried))
+    return [(gpu_id, why) for _, gpu_id, why in sorted(found)]
+
+
+def _pace_ms(ask: SizeAsk, catalog: Catalog) -> float:
+    """Return the time between two tokens of a single sequence; infinite where it does not fit."""
+    sized = size(ask, catalog.calibrations)
+    return sized.itl_ms.mid if sized.fits else math.inf
+
+
+def _closest(
+    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, engines: Sequence[Engine]
+) -> list[SizeAsk]:
+    """Return the deployments to be explained: the largest that was tried, or the largest of all where none fits."""
+    engine = engines or (recommend(Need(shape=shape, gpu=gpu, quant=quant)).engine,)
+    tried = list(_asks(shape, traffic, gpu=gpu, quant=quant, engines=engine))
+    return tried[-1:] or [_ask(shape, traffic, gpu=gpu, gpus=REPLICA_GPUS[-1], deployed=(engine[0], quant))]
+
+
 def _with_advice(found: Fleet, advice: Advice) -> Fleet:
     if found.sized.ask.engine != advice.engine:
         return found
@@ -67,18 +103,24 @@ def _asks(
 ) -> Iterator[SizeAsk]:
     for gpus in _counts(shape, gpu, quant):
         for engine in engines:
-            ask = SizeAsk(
-                shape=shape,
-                gpu=gpu,
-                gpus=gpus,
-                engine=engine,
-                quant=quant,
-                input_tokens=max(traffic.input_tokens_per_request, 1.0),
-                output_tokens=max(traffic.output_tokens_per_request, 1.0),
-                concurrency=1,
-            )
+            ask = _ask(shape, traffic, gpu=gpu, gpus=gpus, deployed=(engine, quant))
             if not why_not_at_all(ask):
                 yield ask
+
+
+def _ask(
+    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, gpus: int, deployed: tuple[Engine, Quant]
+) -> SizeAsk:
+    return SizeAsk(
+        shape=shape,
+        gpu=gpu,
+        gpus=gpus,
+        engine=deployed[0],
+        quant=deployed[1],
+        input_tokens=max(traffic.input_tokens_per_request, 1.0),
+        output_tokens=max(traffic.output_tokens_per_request, 1.0),
+        concurrency=1,
+    )
 
 
 def usual_quants(shape: ModelShape, gpu: Gpu) -> tuple[Quant, ...]:

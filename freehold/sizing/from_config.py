@@ -106,7 +106,7 @@ def _number(text: Config, *names: str) -> int:
 def _missing(text: Config, where: str) -> tuple[Problem, ...]:
     hint = "this must be a model's config.json from Hugging Face"
     problems = [
-        Problem(where=where, message=f"{names[0]} is missing", hint=hint)
+        Problem(where=where, message=_absent(text, names), hint=hint)
         for names in _NAMES.values()
         if not _number(text, *names) and not _is_wrong(text.get(names[0]))
     ]
@@ -125,6 +125,11 @@ def _missing(text: Config, where: str) -> tuple[Problem, ...]:
         message = f"{experts} experts, but how many a token uses is missing or more than that"
         problems.append(Problem(where=where, message=message, hint="num_experts_per_tok says it"))
     return tuple(problems)
+
+
+def _absent(text: Config, names: Sequence[str]) -> str:
+    zero = next((name for name in names if text.get(name) == 0), "")
+    return f"{zero} is 0, and a model has at least one" if zero else f"{names[0]} is missing"
 
 
 def _is_wrong(value: object) -> bool:

@@ -191,7 +191,7 @@ def _bits_fewer(ask: SizeAsk, quant: Quant) -> bool:
 
 
 def _holds(ask: SizeAsk) -> bool:
-    return _sequences_of(ask) >= 1
+    return not why_not_at_all(ask) and _sequences_of(ask) >= 1
 
 
 def _sequences_of(ask: SizeAsk) -> float:
@@ -216,8 +216,8 @@ def _longest(ask: SizeAsk) -> int:
 def _why_too_slow(one: Pace, slo: Slo) -> str:
     itl, ttft = float(one.itl_s) * 1e3, float(one.ttft_p95_s)
     return (
-        f"misses the SLO with a single sequence: {itl:.1f} ms between tokens ({slo.itl_s * 1e3:.1f} asked), "
-        f"first token after {ttft:.2f} s ({slo.ttft_s:.2f} asked)"
+        f"misses the SLO with a single sequence: {itl:.3g} ms between tokens ({slo.itl_s * 1e3:.3g} asked), "
+        f"first token after {ttft:.3g} s ({slo.ttft_s:.3g} asked)"
     )
 
 

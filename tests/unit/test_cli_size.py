@@ -63,6 +63,46 @@ def test_what_does_not_fit_has_no_speed_and_says_what_would(capsys: pytest.Captu
     assert "would fit" in found["why_not"]
 
 
+def test_a_model_is_sized_as_its_checkpoint_is_stored(capsys: pytest.CaptureFixture[str]):
+    found = said(
+        capsys, "size", "--model", "deepseek-v3", "--gpu", "h200-sxm", "--count", "8", "--json"
+    )  # fmt: skip
+    assert (found["quant"], found["fits"]) == ("fp8", True)
+
+
+def test_more_stages_than_layers_do_not_fit(capsys: pytest.CaptureFixture[str]):
+    found = said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "l4", "--count", "100000", "--json")
+    assert found["fits"] is False
+    assert "12,500 pipeline stages" in found["why_not"]
+    assert "at most 256 GPUs" in found["why_not"]
+    assert said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "l4", "--count", "256", "--json")["fits"]
+
+
+def test_a_gpu_is_found_in_any_case_and_several_are_named(capsys: pytest.CaptureFixture[str]):
+    assert said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "H100-SXM", "--json")["gpu"] == "h100-sxm"
+    (problem,) = said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "H100", "--json", code=2)[
+        "problems"
+    ]
+    assert problem["hint"] == "did you mean 'h100-nvl' or 'h100-pcie' or 'h100-sxm'?"
+
+
+def test_numbers_out_of_bounds(capsys: pytest.CaptureFixture[str]):
+    flags = (
+        "--count",
+        "2M",
+        "--peak",
+        "0.2",
+        "--spares",
+        "1.5",
+        "--tokens-per-month",
+        "9000T",
+        "--slo-itl",
+        "2h",
+    )
+    found = said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "l4", *flags, "--json", code=2)
+    assert sorted(problem["where"] for problem in found["problems"]) == sorted(flags[::2])
+
+
 def test_a_traffic_gets_a_fleet(capsys: pytest.CaptureFixture[str]):
     one = said(capsys, *H100, "--tokens-per-month", "20B")["fleet"]
     four = said(capsys, *H100, "--tokens-per-month", "80B")["fleet"]

@@ -257,3 +257,10 @@ JUNK = st.one_of(
 def test_junk_gives_a_shape_or_problems(changes: dict[str, Any]):
     found = shape_from_config({**DEEPSEEK_V3, **changes}, name="m", where="w")
     assert isinstance(found, ModelShape) or found
+
+
+@pytest.mark.parametrize("key", ["num_attention_heads", "num_hidden_layers", "vocab_size", "hidden_size"])
+def test_a_nought_is_said_to_be_one(key: str):
+    told = shape_from_config({**LLAMA_8B, key: 0}, name="x", where="config.json")
+    assert not isinstance(told, ModelShape)
+    assert [problem.message for problem in told] == [f"{key} is 0, and a model has at least one"]

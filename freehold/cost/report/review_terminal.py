@@ -37,8 +37,7 @@ def show(result: ReviewResult, console: Console | None = None) -> None:
         if texts:
             parts += [heading(title), points(map(clean, texts)), Text()]
     print_parts([*parts, *_verdict(result)], console)
-    if result.word in {"go-back", "run-out"}:
-        print_command(outline.NEXT, console)
+    print_command(result.next_command, console)
 
 
 def _lines(result: ReviewResult) -> RenderableType:
@@ -57,5 +56,7 @@ def _periods(result: ReviewResult) -> RenderableType:
 
 def _verdict(result: ReviewResult) -> list[RenderableType]:
     answer = Text(outline.ANSWERS[result.word].upper(), style=_STYLES[result.word])
-    said = (Text(clean(result.headline), style="bold"), Text(clean(result.text)))
+    said = [Text(clean(result.headline), style="bold"), Text(clean(result.text))]
+    sure = outline.confidence_text(result)
+    said += [Text(f"confidence  {sure}")] if sure else []
     return [Line(characters="─", style="dim"), answer, *(Padding(text, (0, 0, 0, 2)) for text in said)]
