@@ -24,8 +24,8 @@ MOST_TIMES = 10.0
 """Of a price of today: a rise above it is not reasonable. Source: no price of the catalog is that far from its like."""
 MOST_TRAFFIC = 1000.0
 """Of today's traffic. Source: from a pilot to a product is a factor of a thousand."""
-STEPS = 10
-"""Of a way from today's value to the farthest: in each a change is looked for. Our own choice: a factor of two of traffic."""
+STEPS = 14
+"""Of a way from today's value to the farthest: in each a change is looked for. Our own choice: a factor of 1.6 of traffic."""
 HALVINGS = 8
 """Of the step in which it is found. Source: a 256th of a step is less than the three digits that are shown."""
 AROUND = 0.02

@@ -61,17 +61,19 @@ def verdict_of(standing: Standing, tornado: Sequence[Influence]) -> Verdict:
 class Doubts:
     """What the verdict rests on without its being sure, by what it does to the confidence."""
 
-    model: tuple[str, ...]
-    """On whether another model will do."""
-    prices: tuple[str, ...]
-    """On the prices of the advised way and the runner-up: each lowers the word."""
-    assumed: tuple[str, ...]
+    model: tuple[str, ...] = ()
+    """On whether another API's model will do: then the word is medium at most."""
+    asked: tuple[str, ...] = ()
+    """On what was asked: a model that nobody chose, a usage file of which much is missing. They lower the word by one."""
+    prices: tuple[str, ...] = ()
+    """On the prices of the advised way and the runner-up: they lower the word by one."""
+    assumed: tuple[str, ...] = ()
     """On assumptions that nobody said: their ranges are in the draws already."""
 
     @property
     def all(self) -> tuple[str, ...]:
         """Return all of them, those that count most first."""
-        return (*self.model, *self.prices, *self.assumed)
+        return (*self.model, *self.asked, *self.prices, *self.assumed)
 
 
 def sureness(share: float, *, doubts: Doubts, compared: bool) -> tuple[Level, str]:
@@ -80,11 +82,10 @@ def sureness(share: float, *, doubts: Doubts, compared: bool) -> tuple[Level, st
     bounds = {0: f"below {MEDIUM_FROM:.0%}", 1: f"from {MEDIUM_FROM:.0%}", 2: f"from {HIGH_FROM:.0%}"}
     shown = chance(share) if share > 0.99 else f"{math.floor(share * 100)}%"  # 69.8 % is below 70 %
     reasons = [f"cheapest in {shown} of the draws, and {bounds[level]} is {WORDS[level]}"]
-    if doubts.prices and level:
+    lowering = [doubt.partition(":")[0] for doubt in (*doubts.asked[:1], *doubts.prices[:1])]
+    if lowering and level:
         level -= 1
-        reasons.append(
-            f"one lower since a price that it rests on is in doubt ({doubts.prices[0].partition(':')[0]})"
-        )
+        reasons.append(f"one lower, in doubt: {'; '.join(lowering)}")
     if doubts.model and level > 1:
         level = 1
         reasons.append("at most medium until the model's answers are tested")
@@ -98,9 +99,9 @@ def _doubts(lead: Way, second: Way | None, standing: Standing, tornado: Sequence
     """Return the doubts on what the advised way and the runner-up rest on, and on nothing else."""
     offers = [way.best.offer for way in (lead, second) if way]
     stands = _stands_for(lead.best.offer, standing)
-    model = (*standing.inputs.doubts, *((stands,) if stands and not standing.inputs.doubts else ()))
     return Doubts(
-        model=model,
+        model=(stands,) if stands else (),
+        asked=standing.inputs.doubts,
         prices=tuple(dict.fromkeys(doubt for offer in offers for doubt in offer.doubts)),
         assumed=_assumed_doubts(standing, tornado, offers),
     )

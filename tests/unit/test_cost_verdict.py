@@ -119,10 +119,21 @@ def test_old_prices_are_doubted_and_lower_the_word():
     assert fresh_word.confidence_word == "high"
     assert found.confidence_word in {"medium", "low"}
     for doubted, words in ((("x: old",), ["medium", "low", "low"]), ((), ["high", "medium", "low"])):
-        doubts = Doubts(model=(), prices=doubted, assumed=())
-        assert [sureness(share, doubts=doubts, compared=True)[0] for share in (0.95, 0.8, 0.65)] == words
+        for doubts in (Doubts(prices=doubted), Doubts(asked=doubted)):
+            assert [sureness(share, doubts=doubts, compared=True)[0] for share in (0.95, 0.8, 0.65)] == words
     assert not any("per GPU-hour" in doubt for doubt in fresh_word.doubts)
     assert any("runpod" in doubt and "days old" in doubt for doubt in found.doubts)
+
+
+def test_a_word_says_which_bound_and_which_doubt_made_it():
+    level, reason = sureness(0.698, doubts=Doubts(), compared=True)
+    assert (level, reason) == ("low", "cheapest in 69% of the draws, and below 70% is low")
+    level, reason = sureness(
+        0.95, doubts=Doubts(asked=("half the rows are missing: 5 of 10",)), compared=True
+    )
+    assert level == "medium"
+    assert reason.endswith("one lower, in doubt: half the rows are missing")
+    assert sureness(0.95, doubts=Doubts(), compared=False)[0] == "low"
 
 
 def test_old_prices_are_wider():
