@@ -16,7 +16,7 @@ from freehold.ledger.foreign.gather import Gathered, Window
 from freehold.ledger.foreign.history import traffic_of
 from freehold.ledger.foreign.own_ledger import notes_on, uses_of
 from freehold.ledger.foreign.spans import HOUR_S
-from freehold.ledger.journal import JOURNAL_NAME, Span
+from freehold.ledger.journal import Span
 from freehold.ledger.rollup import Tally
 from freehold.sizing.traffic import Traffic
 
@@ -58,8 +58,6 @@ class MeasuredPeriod:
     down_node_hours: float | None = None
     """Hours that nodes were out by these incidents, summed over the nodes; None: nobody kept a list."""
     problems: tuple[Problem, ...] = ()
-    ledger: str = ""
-    """Path of the ledger that it was read from; empty: there is none yet."""
 
     @property
     def days(self) -> float:
@@ -103,7 +101,6 @@ def measured_period(
         incidents=incidents,
         down_node_hours=None if incidents is None else down_node_hours(incidents, began_s, until_s),
         problems=tuple(problems),
-        ledger=str(state_path / JOURNAL_NAME) if (state_path / JOURNAL_NAME).is_file() else "",
     )
 
 

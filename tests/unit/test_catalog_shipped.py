@@ -198,7 +198,11 @@ def test_a_broken_or_missing_copy_costs_only_time(folder: Path, copy: bytes | No
 def test_shipped_files_are_held_to_the_same_checks(folder: Path) -> None:
     text = "pue:\n  - id: a\n    pue: 1.2\n    source: s\n  - id: b\n    peu: 1.2\n    source: s\n    as_of: 2026-01-01\n"
     (folder / "pue.yaml").write_text(text + "    verified: raed\n")
-    said = [str(problem) for problem in load_catalog(today=TODAY, shipped_folder=folder).problems]
+    problems = load_catalog(today=TODAY, shipped_folder=folder).problems
+    said = [
+        str(problem).replace(" (a row that is not known yet must have it: docs/prices.md)", "")
+        for problem in problems
+    ]
     at = f"{rows.SHIPPED_NAME}/pue.yaml"
     assert said == [
         f"{at}:2:5: pue: 'a' has no as_of",
