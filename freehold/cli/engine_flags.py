@@ -7,15 +7,18 @@ list of {engine, gpu, gpus, quant, output_tokens_per_s, concurrency, source}; on
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import msgspec
 
 from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem, nearest_hint
-from freehold.sizing.advise import Churn, Prefer, Wish
-from freehold.sizing.answer import Engine, Measured, Quant
+from freehold.sizing.words import Churn, Engine, Prefer, Quant
+
+if TYPE_CHECKING:  # a command's help need not wait for these
+    from freehold.sizing.advise import Wish
+    from freehold.sizing.answer import Measured
 
 PREFERS: tuple[str, ...] = tuple(word for word in get_args(Prefer) if word)
 CHURNS: tuple[str, ...] = tuple(word for word in get_args(Churn) if word)
@@ -31,6 +34,8 @@ NUMBERS: dict[str, tuple[float, bool]] = {
     "concurrency": (1e6, True),
 }
 """Most that is believed of each, and whether it is a whole number. Source: our own bounds, far beyond a rack's."""
+FIELDS = {"engine", "gpu", "gpus", "quant", "output_tokens_per_s", "concurrency", "source"}
+"""Of one test: the fields of freehold.sizing.answer.Measured."""
 _PROBLEMS_MOST = 20  # Of one file: more help nobody.
 _HINT = "a JSON list of {engine, gpu, gpus, quant, output_tokens_per_s, concurrency, source}"
 
@@ -62,11 +67,14 @@ def engine_options(command: Any) -> Any:
 
 def read_engine_flags(
     flags: dict[str, Any], reader: Reader, *, gpus: Collection[str]
-) -> tuple[Wish, tuple[Measured, ...]]:
+) -> "tuple[Wish, tuple[Measured, ...]]":
     """Return what the flags say; problems are in the reader. `gpus` are the catalog's ids.
 
     `flags` are click's: prefer, team, model_churn and measured, None or empty where nobody said.
     """
+    from freehold.sizing.advise import Wish  # noqa: PLC0415 - see above
+    from freehold.sizing.answer import Measured  # noqa: PLC0415 - see above
+
     prefer = _one_of("--prefer", flags.get("prefer"), PREFERS, reader)
     said = [word.strip() for text in flags.get("team") or () for word in text.split(",") if word.strip()]
     team = tuple(dict.fromkeys(_one_of("--team", word, ENGINES, reader) for word in said))
@@ -88,7 +96,7 @@ def _one_of(flag: str, said: str | None, words: tuple[str, ...], reader: Reader)
     return word
 
 
-def read_measured(path: Path, *, gpus: Collection[str]) -> Sequence[Measured | Problem]:
+def read_measured(path: Path, *, gpus: Collection[str]) -> "Sequence[Measured | Problem]":
     """Return the load tests of a file, or its problems and nothing else, each with `file[index].field`."""
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
@@ -119,7 +127,7 @@ def _wrong(row: object, where: str, gpus: Collection[str]) -> Iterator[Problem]:
             yield Problem(where=f"{where}.{name}", message=message)
     if not isinstance(row.get("source", ""), str):
         yield Problem(where=f"{where}.source", message="must be text")
-    for name in sorted({*row} - {*Measured.__dataclass_fields__}):
+    for name in sorted({*row} - FIELDS):
         yield Problem(where=f"{where}.{name[:60]}", message="is not known", hint=_HINT)
 
 
@@ -133,5 +141,7 @@ def _is_number(value: object, most: float, *, whole: bool) -> bool:
     return 0 < value <= most and math.isfinite(value)
 
 
-def _measured(row: dict[str, Any]) -> Measured:
+def _measured(row: dict[str, Any]) -> "Measured":
+    from freehold.sizing.answer import Measured  # noqa: PLC0415 - see above
+
     return Measured(**{**row, "output_tokens_per_s": float(row["output_tokens_per_s"])})

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -30,8 +30,11 @@ from freehold.cli.plan_bounds import (
 from freehold.cli.plan_quotes import Rentals, read_rentals
 from freehold.core.problems import nearest_hint
 from freehold.core.spread import Spread
-from freehold.sizing.advise import NO_WISH, Wish
-from freehold.sizing.answer import Engine, Measured, Quant
+from freehold.sizing.words import Engine, Quant
+
+if TYPE_CHECKING:  # `freehold plan --help` need not wait for these
+    from freehold.sizing.advise import Wish
+    from freehold.sizing.answer import Measured
 
 ENGINES: tuple[str, ...] = get_args(Engine)
 QUANTS: tuple[str, ...] = get_args(Quant)
@@ -55,7 +58,7 @@ NEED = (
     ("--gpu", "A,B", "GPUs to look at [default: all of the catalog that can be bought or rented]."),
     ("--quant", "A,B", f"Weights to look at: {', '.join(QUANTS)} [default: what fits the GPU]."),
     ("--engine", "NAME", f"{', '.join(ENGINES)} [default: the one that is advised]."),
-    ("--spares", "COUNT", "Replicas held beyond the peak's need [default: 0 with a fallback API, else 1]."),
+    ("--spares", "COUNT", "Replicas held beyond the peak's need [default: none, an API answers]."),
     ("--api", "PROVIDER/MODEL", "The API that is paid today [default: the API that serves the same model]."),
     ("--compare", "A,B", "More APIs to compare, PROVIDER/MODEL."),
 )
@@ -118,9 +121,9 @@ class PlanAsk:
     usage_format: str = ""
     prices: tuple[Path, ...] = ()
     model_config: Path | None = None
-    wish: Wish = NO_WISH
+    wish: "Wish | None" = None
     """What the team wants of an engine."""
-    measured: tuple[Measured, ...] = ()
+    measured: "tuple[Measured, ...]" = ()
     """Its own load tests."""
 
 

@@ -16,6 +16,7 @@ from freehold.core.problems import Problem, nearest_hint
 from freehold.core.spread import Spread
 from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
 from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
+from freehold.sizing.advise import NO_WISH
 from freehold.sizing.answer import Slo
 from freehold.sizing.choose import Among, candidates, why_none
 from freehold.sizing.fleet import Plan
@@ -123,7 +124,7 @@ def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:
     return Among(
         gpus=gpus,
         quants=ask.quants,  # type: ignore[arg-type] # checked against QUANTS
-        wish=ask.wish,
+        wish=ask.wish or NO_WISH,
         engines=(ask.engine,) if ask.engine else (),  # type: ignore[arg-type] # checked against ENGINES
     )
 

@@ -5,20 +5,16 @@ A load test of the user's own (`freehold bench`) overrides all of it. It sizes n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from freehold.catalog.facts import EngineRatio, Gpu
-from freehold.sizing.answer import Engine, Measured, Quant, Reason
+from freehold.sizing.answer import Measured, Reason
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.split import LLAMA_CPP_QUANTS
+from freehold.sizing.words import Churn, Engine, Prefer, Quant
 
 WORTH_PINNING = 1.15
 """Median gain from which TensorRT-LLM is advised to a team that wants throughput. Why: below it, what it costs in pinned
 versions and slower support of new models is not paid back; the median of all measured pairs is 1.108."""
-
-
-Prefer = Literal["", "throughput", "latency", "simplicity"]
-Churn = Literal["", "low", "high"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

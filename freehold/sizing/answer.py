@@ -1,14 +1,11 @@
 """What sizing is asked and what it answers: plain values with units in their names. No formula is here."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from freehold.catalog.facts import Gpu
 from freehold.core.spread import Spread
 from freehold.sizing.shape import ModelShape
-
-Engine = Literal["llama-cpp", "vllm", "tensorrt-llm", "sglang"]
-Quant = Literal["bf16", "fp8", "int8", "int4", "fp4", "mxfp4", "gguf"]
+from freehold.sizing.words import Engine, Quant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

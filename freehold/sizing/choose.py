@@ -11,13 +11,14 @@ from itertools import product
 
 from freehold.catalog.facts import Catalog, Gpu
 from freehold.sizing.advise import NO_WISH, Advice, Need, Wish, recommend
-from freehold.sizing.answer import Engine, Fleet, Measured, Quant, SizeAsk
+from freehold.sizing.answer import Fleet, Measured, SizeAsk
 from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.memory import BITS, visible_bytes, weights_bytes
 from freehold.sizing.replica import size
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.split import why_not_at_all
 from freehold.sizing.traffic import Traffic
+from freehold.sizing.words import Engine, Quant
 
 REPLICA_GPUS = (1, 2, 4, 8, 16)
 """How many GPUs a replica is tried on: tensor parallel within a node, then two nodes. Source: engines' documentation."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from freehold.catalog.facts import Calibration
 from freehold.core.spread import Spread
-from freehold.sizing.answer import Batch, Quant, SizeAsk, Sized, Slo
+from freehold.sizing.answer import Batch, SizeAsk, Sized, Slo
 from freehold.sizing.memory import (
     Number,
     Room,
@@ -24,6 +24,7 @@ from freehold.sizing.pace import Load, Pace, pace
 from freehold.sizing.roofline import Setting
 from freehold.sizing.split import notes_on, split, why_not_at_all
 from freehold.sizing.vector import Chosen, choose_vector
+from freehold.sizing.words import Quant
 
 Calibrations = Mapping[str, Calibration]
 

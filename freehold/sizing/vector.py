@@ -10,9 +10,9 @@ import numpy as np
 
 from freehold.catalog.facts import Calibration, Gpu
 from freehold.core.spread import Spread
-from freehold.sizing.answer import Engine
 from freehold.sizing.memory import Number
 from freehold.sizing.shape import ModelShape
+from freehold.sizing.words import Engine
 
 LEAST_PART: Mapping[str, float] = {"dense": 0.15, "moe": 0.30}
 """The narrowest range that is printed, as a part. Source: research: print 15 % dense, 30 % for mixtures of experts."""
