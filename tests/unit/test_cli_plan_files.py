@@ -55,19 +55,17 @@ def test_an_unknown_model_is_nobodys_api(capsys: pytest.CaptureFixture[str], tmp
     assert said(capsys, "--usage", usage(tmp_path, ["smol"] * 48))["summary"]["paid_today"] == ""
 
 
-def test_lost_rows_are_counted_warned_of_and_doubted(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    def told(bad: int) -> tuple[Any, bool, bool]:
-        found = said(capsys, "--usage", usage(tmp_path, ["gpt-6.1-terra"] * 200, bad))
-        warned = any(note.startswith("WARNING") for note in found["notes"])
-        doubted = any("rows of the usage could not be used" in doubt for doubt in found["verdict"]["doubts"])
-        return found, warned, doubted
-
-    for bad, expected in ((0, (False, False)), (2, (False, False)), (5, (True, False)), (150, (True, True))):
-        found, *flags = told(bad)
-        assert tuple(flags) == expected
-        assert (found["summary"]["rows_total"], found["summary"]["bad_rows_total"]) == (200, bad)
-        assert any(f"{bad} of 200 rows could not be used" in note for note in found["notes"]) is (bad > 0)
-    assert "150 of 200 rows of the usage could not be used" in found["verdict"]["doubts"]
+@pytest.mark.parametrize(
+    ("bad", "warned", "doubted"), [(0, False, False), (2, False, False), (5, True, False), (150, True, True)]
+)
+def test_lost_rows_are_counted_warned_of_and_doubted(
+    *, bad: int, warned: bool, doubted: bool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    found = said(capsys, "--usage", usage(tmp_path, ["gpt-6.1-terra"] * 200, bad))
+    assert (found["summary"]["rows_total"], found["summary"]["bad_rows_total"]) == (200, bad)
+    assert any(f"{bad} of 200 rows could not be used" in note for note in found["notes"]) is (bad > 0)
+    assert any(note.startswith("WARNING") for note in found["notes"]) is warned
+    assert ("150 of 200 rows of the usage could not be used" in found["verdict"]["doubts"]) is doubted
 
 
 @pytest.mark.timeout(30)  # plots, and the font cache of a first run
