@@ -43,12 +43,12 @@ def full(stage: Ground) -> Iterator[None]:
     """Hold the slot with a stream that does not end, and all places of the queue."""
     held: list[socket.socket] = []
     try:
-        for _ in range(QUEUE_MAX):
+        for _ in range(1 + QUEUE_MAX):
             held.append(socket.create_connection(("127.0.0.1", stage.port), timeout=10))
             held[-1].sendall(REQUEST)
-        _wait("the queue to be full", lambda: _waiting(stage) == QUEUE_MAX - 1)
+        _wait("the queue to be full", lambda: _waiting(stage) == QUEUE_MAX)
         yield
-        if _waiting(stage) != QUEUE_MAX - 1:
+        if _waiting(stage) != QUEUE_MAX:
             raise CannotMeasureError("the queue did not stay full")
     finally:
         for each in held:

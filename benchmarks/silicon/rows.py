@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.catalog.facts import Catalog
-from freehold.sizing.answer import Engine, Quant, SizeAsk
+from freehold.sizing.answer import SizeAsk
 from freehold.sizing.from_catalog import shape_of
 from freehold.sizing.memory import visible_bytes, weights_bytes
 from freehold.sizing.shape import ModelShape
+from freehold.sizing.words import Engine, Quant
 
 PACKAGE = "aiconfigurator_core"
 FILE = Path("systems") / "silicon_sample.csv"

@@ -179,8 +179,13 @@ def missing(entry: Entry) -> list[Problem]:
     section = entry.section
     there = {*entry.values, *entry.places}  # a field that was written wrong is a problem already
     lacking = [name for name, each in fields_of(section.kind).items() if each.required and name not in there]
+    told = [str(entry.values[key]) for key in section.key if key in entry.values and key not in section.fill]
+    row, hint = (
+        " ".join(told),
+        "" if entry.under else "a row that is not known yet must have it: docs/prices.md",
+    )
     return [
-        Problem(where=entry.where, message=f"{section.name}: {entry.values[section.key[0]]!r} has no {name}")
+        Problem(where=entry.where, message=f"{section.name}: {row!r} has no {name}", hint=hint)
         for name in lacking
     ]
 

@@ -49,9 +49,22 @@ class Gpu(Fact):
     idle_w: float | None = None
     consumer: bool = False
     """A consumer card: the driver's licence restricts data-centre use, no ECC on HBM, no NVLink."""
+    sold_in: int = 1
+    """GPUs of the board or rack that it is sold as: fewer cannot be bought. Clouds rent parts of one."""
     price_new_usd: Spread | None = None
     price: Fact | None = None
     """Where and when the price comes from."""
+
+
+class StoredAs(StrEnum):
+    """How a checkpoint's weights are stored, in the words of `--quant`."""
+
+    BF16 = "bf16"
+    FP8 = "fp8"
+    INT8 = "int8"
+    INT4 = "int4"
+    FP4 = "fp4"
+    MXFP4 = "mxfp4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,8 @@ class ModelFacts(Fact):
     params_active_b: float
     kv_bytes_per_token_bf16: int
     """Per sequence, the whole model, before sharding."""
+    native_quant: StoredAs | None = None
+    """How its own checkpoint is stored, as `quantization_config` of its config.json says; None: at 16 bit."""
     extra: Mapping[str, float] = field(default_factory=dict)
     """What only some have: experts, experts_per_token, shared_experts, kv_lora_rank, qk_rope_head_dim, sliding_window, …"""
 

@@ -54,9 +54,13 @@ def storage(catalog: Catalog, name: str, *, where: str = "--storage") -> Storage
 
 def _one(rows: Mapping[str, Found], name: str, where: str, what: str) -> Found | Problem:
     found = rows.get(name) or rows.get(name.lower())
-    return found or Problem(
-        where=where, message=f"there is no {what} {name!r}", hint=nearest_hint(name, rows)
-    )
+    return found or Problem(where=where, message=f"there is no {what} {name!r}", hint=_nearest(name, rows))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint: those that begin like this (`H100` is three cards), else the nearest, else all."""
+    begun = sorted(each for each in known if name and each.startswith(name.lower()))
+    return f"did you mean {' or '.join(map(repr, begun))}?" if begun else nearest_hint(name.lower(), known)
 
 
 def rentals_for(catalog: Catalog, gpu_id: str) -> tuple[RentalPrice, ...]:

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from types import FrameType
 
 import click
 
@@ -110,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
 def _lost_output(exc: Exception) -> bool:
     """Return whether this came from printing; from then on stdout is nowhere, so that the interpreter ends quietly."""
     trace = exc.__traceback__
-    while trace is not None and trace.tb_frame.f_code is not click.echo.__code__:
+    while trace is not None and not _prints(trace.tb_frame):
         trace = trace.tb_next
     if trace is None or not isinstance(exc, OSError):
         return False
@@ -119,6 +120,14 @@ def _lost_output(exc: Exception) -> bool:
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
     return True
+
+
+def _prints(frame: FrameType) -> bool:
+    """Return whether this frame writes to the terminal: click's, or rich's, which is not imported to ask."""
+    name = frame.f_globals.get("__name__")
+    return frame.f_code is click.echo.__code__ or (
+        name == "rich.console" and frame.f_code.co_name == "_write_buffer"
+    )
 
 
 def _run(argv: list[str] | None) -> int:

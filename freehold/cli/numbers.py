@@ -15,7 +15,9 @@ from freehold.core.units import Unreadable, parse_count, parse_duration_s
 
 T = TypeVar("T")
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,2})?"
-_RANGE = re.compile(rf"({_NUMBER})(?:(?:\.\.|-)({_NUMBER}))?(%?)")
+_UNITS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6}
+"""Of an amount: a server for 310k, a year of engineers for 1.2M."""
+_RANGE = re.compile(rf"({_NUMBER})([kKM]?)(?:(?:\.\.|-)({_NUMBER})([kKM]?))?(%?)")
 
 
 def read_count(flag: str, text: str) -> float | Problem:
@@ -59,14 +61,14 @@ def read_number(flag: str, text: str) -> float | Problem:
 
 
 def read_range(flag: str, text: str, *, most: float = math.inf) -> Spread | Problem:
-    """Return the spread of `2.10`, `1.80..2.60` or `5%..10%`: one number is known exactly, two are its 5 % and 95 %."""
+    """Return the spread of `2.10`, `1.80..2.60`, `5%..10%` or `290k..310k`: one number is known exactly, two are its 5 % and 95 %."""
     found = _RANGE.fullmatch(text.strip().replace("_", ""))
     if found is None:
-        hint = "a number such as 2.10, a range such as 1.80..2.60, or a per cent such as 30%"
+        hint = "a number such as 2.10 or 310k, a range such as 1.80..2.60, or a per cent such as 30%"
         return Problem(where=flag, message=f"{text!r} is no number or range", hint=hint)
-    scale = 0.01 if found[3] else 1.0
-    low = float(found[1]) * scale
-    high = float(found[2]) * scale if found[2] else low
+    scale = 0.01 if found[5] else 1.0
+    low = float(found[1]) * _UNITS[found[2]] * scale
+    high = float(found[3]) * _UNITS[found[4]] * scale if found[3] else low
     if not math.isfinite(high) or max(low, high) > most:
         hint = f"at most {most:g}" if math.isfinite(most) else "a smaller number"
         return Problem(where=flag, message=f"{text!r} is too large", hint=hint)

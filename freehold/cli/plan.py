@@ -5,29 +5,35 @@ reads the catalog, the team's files and the clock, and hands everything to freeh
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from freehold.cli.numbers import Reader, read_range
+from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, read_engine_flags
+from freehold.cli.numbers import Reader
 from freehold.cli.place import json_option
+from freehold.cli.plan_bounds import assumption_bounds, range_within
 from freehold.cli.plan_flags import (
-    DEFAULT_MODEL,
     NEED,
     PRICES,
     TRAFFIC,
     PlanAsk,
+    chosen_model,
     number_options,
     read_plan_flags,
 )
+from freehold.cli.plan_quotes import FORM, RENTAL_FLAG, Rentals, read_rentals
 from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
+from freehold.core.spread import Spread
 
+T = TypeVar("T")
 _FILE = click.Path(path_type=Path)
 
 
@@ -42,6 +48,7 @@ _FILE = click.Path(path_type=Path)
     "--usage-format", default="", metavar="NAME", help="What the usage files are [default: found out]."
 )
 @number_options(TRAFFIC, NEED)
+@engine_options
 @click.option(
     "--config",
     "model_config",
@@ -72,11 +79,13 @@ def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json
     reader = Reader()
     draws, seed, said = flags.pop("draws"), flags.pop("seed"), _said(flags)
     files = {name: flags.pop(name) for name in ("usage", "usage_format", "prices", "model_config")}
+    engine_flags = {name: flags.pop(name) for name in ENGINE_FLAGS}
     ask = replace(read_plan_flags(flags, reader), **files)
     if not (no_input or as_json or reader.problems) and sys.stdin.isatty() and sys.stdout.isatty():
-        ask = _ask_first(ask)
+        before, ask = ask, _ask_first(ask)
+        said += _answers(before, ask)
     more = {"draws": draws, "seed": seed, "said": said}
-    result = _worked_out(ask, reader, more, as_json=as_json)
+    result = _worked_out(ask, reader, more, engine_flags=engine_flags, as_json=as_json)
     if html is not None:
         from freehold.cost.report.html import to_html  # noqa: PLC0415 - plots take their time to import
 
@@ -107,29 +116,61 @@ def _said(flags: dict[str, Any]) -> tuple[str, ...]:
 
 def _ask_first(ask: PlanAsk) -> PlanAsk:
     """Ask for the rental quote and the staff where flags do not say them; an empty answer means not known."""
-    if ask.rental is None:
-        text = _prompt("Your rental quote, USD per GPU-hour (Enter: the catalog's prices)")
-        if text is not None:
-            ask = replace(ask, rental=text)
+    if not ask.rentals:
+        what = f"of one {ask.gpus[0]}" if len(ask.gpus) == 1 else "and for which GPU, such as h100-sxm=2.10"
+        rentals = _prompt(
+            f"Your rental quote, USD per GPU-hour {what} (Enter: the catalog's prices)", _rentals(ask)
+        )
+        ask = ask if rentals is None else replace(ask, rentals=rentals)
     if "staff_fte" not in ask.assumptions:
-        text = _prompt("People for owned machines, on-call included, full-time equivalents (Enter: assumed)")
-        if text is not None:
-            ask = replace(ask, assumptions=ask.assumptions | {"staff_fte": text})
+        question = "People for owned machines, on-call included, full-time equivalents (Enter: assumed)"
+        staff = _prompt(question, range_within(assumption_bounds("staff_fte")))
+        if staff is not None:
+            ask = replace(ask, assumptions=ask.assumptions | {"staff_fte": staff})
     return ask
 
 
-def _prompt(question: str) -> Any:
+def _answers(before: PlanAsk, after: PlanAsk) -> tuple[str, ...]:
+    """Return what was answered as the flags that say it."""
+    words: list[str] = []
+    if after.rentals != before.rentals:
+        quotes = (f"{gpu}={_number(usd)}" if gpu else _number(usd) for gpu, usd in after.rentals.items())
+        words += [RENTAL_FLAG, ",".join(quotes)]
+    if after.assumptions != before.assumptions:
+        words += ["--staff-fte", _number(after.assumptions["staff_fte"])]
+    return tuple(words)
+
+
+def _number(usd: Spread) -> str:
+    return f"{usd.low:g}" if usd.low == usd.high else f"{usd.low:g}..{usd.high:g}"
+
+
+def _rentals(ask: PlanAsk) -> Callable[[str, str], Rentals | Problem]:
+    """Return a reader of rental quotes that asks for the GPU where none is clear."""
+
+    def read(flag: str, text: str) -> Rentals | Problem:
+        found = read_rentals(flag, text)
+        if isinstance(found, Problem) or "" not in found or len(ask.gpus) == 1:
+            return found
+        return Problem(where=flag, message=f"{text!r} does not say for which GPU", hint=FORM)
+
+    return read
+
+
+def _prompt(question: str, read: Callable[[str, str], T | Problem]) -> T | None:
     while True:
         text = click.prompt(question, default="", show_default=False, err=True).strip()
         if not text:
             return None
-        found = read_range("the answer", text)
+        found = read("the answer", text)
         if not isinstance(found, Problem):
             return found
         click.echo(f"{found.message}: {found.hint}", err=True)
 
 
-def _worked_out(ask: PlanAsk, reader: Reader, more: dict[str, Any], *, as_json: bool) -> Any:
+def _worked_out(
+    ask: PlanAsk, reader: Reader, more: dict[str, Any], *, engine_flags: dict[str, Any], as_json: bool
+) -> Any:
     # Imported here, so that `freehold plan --help` need not wait for numpy.
     from freehold.catalog.load import load_catalog  # noqa: PLC0415
     from freehold.cli.plan_inputs import plan_inputs  # noqa: PLC0415
@@ -143,8 +184,10 @@ def _worked_out(ask: PlanAsk, reader: Reader, more: dict[str, Any], *, as_json: 
     traffic = find_traffic(ask, reader)
     inputs = None
     if loaded.catalog is not None:
-        found = find_shape(ask.model or DEFAULT_MODEL, ask.model_config, loaded.catalog)
+        found = find_shape(chosen_model(ask), ask.model_config, loaded.catalog)
         shape = found if isinstance(found, ModelShape) else None
+        wish, measured = read_engine_flags(engine_flags, reader, gpus=loaded.catalog.gpus)
+        ask = replace(ask, wish=wish, measured=measured)
         reader.problems += () if isinstance(found, ModelShape) else found
         inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
     if inputs is None or reader.problems:

@@ -5,17 +5,36 @@ reads a file.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from freehold.cli.numbers import Reader, read_count, read_number, read_range, read_seconds, read_share
+from freehold.cli.numbers import Reader, read_count, read_seconds, read_share
+from freehold.cli.plan_bounds import (
+    ITL_S_MAX,
+    NODE_USD,
+    PEAK,
+    REQUEST_TOKENS_MAX,
+    SPARES,
+    TOKENS_PER_MONTH_MAX,
+    TTFT_S_MAX,
+    assumption_bounds,
+    at_most,
+    number_within,
+    range_within,
+    whole_number,
+)
+from freehold.cli.plan_quotes import Rentals, read_rentals
 from freehold.core.problems import nearest_hint
 from freehold.core.spread import Spread
-from freehold.sizing.answer import Engine, Quant
+from freehold.sizing.words import Engine, Quant
+
+if TYPE_CHECKING:  # `freehold plan --help` need not wait for these
+    from freehold.sizing.advise import Wish
+    from freehold.sizing.answer import Measured
 
 ENGINES: tuple[str, ...] = get_args(Engine)
 QUANTS: tuple[str, ...] = get_args(Quant)
@@ -39,7 +58,7 @@ NEED = (
     ("--gpu", "A,B", "GPUs to look at [default: all of the catalog that can be bought or rented]."),
     ("--quant", "A,B", f"Weights to look at: {', '.join(QUANTS)} [default: what fits the GPU]."),
     ("--engine", "NAME", f"{', '.join(ENGINES)} [default: the one that is advised]."),
-    ("--spares", "COUNT", "Replicas held beyond the peak's need [default: 0 with a fallback API, else 1]."),
+    ("--spares", "COUNT", "Replicas held beyond the peak's need [default: none, an API answers]."),
     ("--api", "PROVIDER/MODEL", "The API that is paid today [default: the API that serves the same model]."),
     ("--compare", "A,B", "More APIs to compare, PROVIDER/MODEL."),
 )
@@ -47,9 +66,9 @@ PRICES = (
     (
         "--rental-usd-per-gpu-hour",
         "USD",
-        "Your rental quote, USD per GPU-hour, for the GPUs of --gpu; a range 2.10..2.60 is fine.",
+        "Your rental quote for the one GPU of --gpu, or h100-sxm=2.10,l40s=0.95; a range 2.10..2.60 is fine.",
     ),
-    ("--node-usd", "USD", "Your quote for a whole 8-GPU server, USD."),
+    ("--node-usd", "USD", "Your quote for a whole 8-GPU server with the one GPU of --gpu, for example 310k."),
     ("--staff-fte", "FTE", "People for the fleet, on-call included, as full-time equivalents."),
     ("--staff-usd-per-year", "USD", "What one of them costs a year."),
     ("--region", "CODE", "Whose electricity price holds, for example US, US-CA, EU [default: US]."),
@@ -96,12 +115,21 @@ class PlanAsk:
     site: str = SITES[0]
     assumptions: dict[str, Spread] = field(default_factory=dict)
     """By the names of cost.inputs, what flags said."""
-    rental: Spread | None = None
+    rentals: Rentals = field(default_factory=dict)
     node: Spread | None = None
     usage: tuple[Path, ...] = ()
     usage_format: str = ""
     prices: tuple[Path, ...] = ()
     model_config: Path | None = None
+    wish: "Wish | None" = None
+    """What the team wants of an engine."""
+    measured: "tuple[Measured, ...]" = ()
+    """Its own load tests."""
+
+
+def chosen_model(ask: PlanAsk) -> str:
+    """Return the model that was said; where neither it nor a file of its shape was, the default one."""
+    return ask.model or ("" if ask.model_config else DEFAULT_MODEL)
 
 
 def number_options(*groups: tuple[tuple[str, str, str], ...]) -> Callable[[Any], Any]:
@@ -128,23 +156,23 @@ def read_plan_flags(flags: dict[str, Any], reader: Reader) -> PlanAsk:
     found |= _words(given, reader)
     found |= _mix(given.get("--input-output"), found, reader)
     if "spares" in found:
-        found["spares"] = _whole("--spares", found["spares"], reader)
+        found["spares"] = int(found["spares"])
     return PlanAsk(**found)
 
 
 _READERS: tuple[tuple[str, str, Callable[[str, str], Any]], ...] = (
-    ("--tokens-per-month", "tokens_per_month", read_count),
-    ("--input-tokens", "input_tokens", read_count),
-    ("--output-tokens", "output_tokens", read_count),
+    ("--tokens-per-month", "tokens_per_month", at_most(read_count, TOKENS_PER_MONTH_MAX)),
+    ("--input-tokens", "input_tokens", at_most(read_count, REQUEST_TOKENS_MAX)),
+    ("--output-tokens", "output_tokens", at_most(read_count, REQUEST_TOKENS_MAX)),
     ("--cached-share", "cached_share", read_share),
     ("--batch-share", "batch_share", read_share),
-    ("--peak", "peak", read_number),
+    ("--peak", "peak", number_within(PEAK)),
     ("--growth", "growth", read_share),
-    ("--slo-ttft-p95", "slo_ttft_s", read_seconds),
-    ("--slo-itl", "slo_itl_s", read_seconds),
-    ("--spares", "spares", read_number),
-    ("--rental-usd-per-gpu-hour", "rental", read_range),
-    ("--node-usd", "node", read_range),
+    ("--slo-ttft-p95", "slo_ttft_s", at_most(read_seconds, TTFT_S_MAX)),
+    ("--slo-itl", "slo_itl_s", at_most(read_seconds, ITL_S_MAX)),
+    ("--spares", "spares", at_most(whole_number, SPARES[1])),
+    ("--rental-usd-per-gpu-hour", "rentals", read_rentals),
+    ("--node-usd", "node", range_within(NODE_USD)),
 )
 _ASSUMED = (
     ("--staff-fte", "staff_fte"),
@@ -157,19 +185,29 @@ _ASSUMED = (
 
 
 def _assumptions(given: dict[str, Any], reader: Reader) -> dict[str, Spread]:
-    found = {}
-    for flag, name in _ASSUMED:
-        value = reader.take(read_range, flag, given.get(flag))
-        if value is not None:
-            found[name] = value
-    for text in given.get("--set", ()):
-        name, equals, number = text.partition("=")
-        value = reader.take(read_range, f"--set {name}", number) if equals else None
-        if not equals:
-            reader.wrong("--set", f"{text!r} has no =", "for example --set residual_fraction=10%..30%")
+    found: dict[str, Spread] = {}
+    told: dict[str, str] = {}
+    for flag, name, number in _assumed(given, reader):
+        value = reader.take(range_within(assumption_bounds(name)), flag, number)
+        if name in told and value is not None and value != found.get(name, value):
+            reader.wrong(flag, f"{number} contradicts {told[name]}", "say it once")
         elif value is not None:
-            found[name] = value
+            found[name], told[name] = (
+                value,
+                f"{flag} {number}" if flag in dict(_ASSUMED) else f"{flag}={number}",
+            )
     return found
+
+
+def _assumed(given: dict[str, Any], reader: Reader) -> Iterator[tuple[str, str, str]]:
+    """Yield the flag, the assumption's name and the text of each number that was said."""
+    yield from ((flag, name, given[flag]) for flag, name in _ASSUMED if flag in given)
+    for text in given.get("--set", ()):
+        name, equals, number = (part.strip() for part in text.partition("="))
+        if equals:
+            yield f"--set {name}", name, number
+        else:
+            reader.wrong("--set", f"{text!r} has no =", "for example --set residual_fraction=10%..30%")
 
 
 def _words(given: dict[str, Any], reader: Reader) -> dict[str, Any]:
@@ -193,12 +231,6 @@ def _one_of(flag: str, word: str, words: tuple[str, ...], reader: Reader) -> str
     if word not in words:
         reader.wrong(flag, f"{word!r} is not known", nearest_hint(word, words))
     return word
-
-
-def _whole(flag: str, value: float, reader: Reader) -> int:
-    if value != int(value):
-        reader.wrong(flag, "must be a whole number")
-    return int(value)
 
 
 def _mix(text: str | None, found: dict[str, Any], reader: Reader) -> dict[str, Any]:

@@ -3,25 +3,28 @@
 Names that the catalog does not know are problems, all of them at once. Nothing is priced here.
 """
 
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 
 from freehold.catalog import look
-from freehold.catalog.ask_genai_prices import Request
-from freehold.catalog.facts import ApiPrice, Catalog, Fact, Gpu, Verified
+from freehold.catalog.facts import Catalog, Fact, Gpu, Verified
 from freehold.cli.numbers import Reader
+from freehold.cli.plan_apis import apis_of, only_listed, with_api_of_files
 from freehold.cli.plan_flags import PlanAsk
+from freehold.cli.plan_quotes import FORM, RENTAL_FLAG
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.spread import Spread
 from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
 from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
-from freehold.sizing.answer import Fleet, Slo
-from freehold.sizing.choose import Among, candidates
+from freehold.sizing.advise import NO_WISH
+from freehold.sizing.answer import Slo
+from freehold.sizing.choose import Among, candidates, why_none
 from freehold.sizing.fleet import Plan
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.traffic import Traffic
 
-_COMPARED = 3
-"""APIs of other models that are compared where nobody named any, one a price class. Source: our own choice."""
+_LOST = 0.01
+"""Of a usage file's rows: more that cannot be used are warned of. Our own choice: logs of months have a few broken lines."""
 
 
 def plan_inputs(
@@ -32,18 +35,26 @@ def plan_inputs(
     Without a traffic or a shape only names are checked, so that all problems come at once.
     """
     gpus = _gpus(ask, catalog, reader)
-    apis = _apis(ask, traffic, shape, catalog=catalog, reader=reader)
+    ask, on_api = with_api_of_files(ask, traffic, catalog)
+    apis = apis_of(ask, traffic, shape=shape, catalog=catalog, reader=reader)
     own, rent = assumptions(ask, catalog, reader)
+    quotes = _quotes(ask, gpus=gpus, catalog=catalog, reader=reader)
     if reader.problems or traffic is None or shape is None or own is None or rent is None:
         return None
-    fleets = _fleets(ask, traffic, shape, catalog=catalog, gpus=gpus)
-    if not fleets:
-        message = f"{shape.name} can be run within the SLO on none of these GPUs: {', '.join(gpus)}"
-        reader.wrong(
-            "--gpu", message, "a looser --slo-itl or --slo-ttft-p95, other --quant, or leave out --gpu"
-        )
-        return None
+    sizing, among = (
+        Plan(
+            slo=Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s), spares=ask.spares or 0, measured=ask.measured
+        ),
+        _among(ask, gpus),
+    )
+    fleets = candidates(shape, traffic, plan=sizing, catalog=catalog, among=among)
     used = {fleet.sized.ask.gpu.id for fleet in fleets}
+    unfit = tuple(gpu for gpu in gpus if gpu not in used) if ask.gpus or not used else ()
+    reasons = (
+        why_none(shape, traffic, plan=sizing, catalog=catalog, among=replace(among, gpus=unfit))
+        if unfit
+        else []
+    )
     paid_today = api_id(apis[0]) if ask.api and apis else ""
     return PlanInputs(
         traffic=traffic,
@@ -55,14 +66,22 @@ def plan_inputs(
         catalog=catalog,
         today=catalog.today,
         paid_today=paid_today,
-        only_listed=_only_listed(ask, apis, shape),
-        doubts=_unchosen(ask, shape, paid_today),
+        only_listed=only_listed(ask, apis, shape),
+        doubts=(*_unchosen(ask, shape, paid_today), *_mostly_lost(traffic)),
         slo_ttft_s=ask.slo_ttft_s,
         slo_itl_s=ask.slo_itl_s,
         own_site=ask.site,
         growth_per_month=ask.growth,
         fallback_api=ask.spares is None,
-        quotes=_quotes(ask),
+        quotes=quotes,
+        model=shape.name,
+        asked_gpus=gpus if ask.gpus else (),
+        notes=(
+            *_no_fleet(shape.name, reasons, some=bool(fleets)),
+            *_lost(traffic),
+            *on_api,
+            *_unused(quotes, gpus),
+        ),
     )
 
 
@@ -74,29 +93,24 @@ def _gpus(ask: PlanAsk, catalog: Catalog, reader: Reader) -> tuple[str, ...]:
     return tuple(each.id for each in found if isinstance(each, Gpu))
 
 
-def _apis(
-    ask: PlanAsk, traffic: Traffic | None, shape: ModelShape | None, *, catalog: Catalog, reader: Reader
-) -> tuple[ApiPrice, ...]:
-    """Return the API in use, those that serve the same model, those that were named, and a few others."""
-    request = request_of(traffic) if traffic else None
-    names = [("--api", ask.api)] * bool(ask.api) + [("--compare", name) for name in ask.compare]
-    named = [look.api(catalog, name, request=request, where=flag) for flag, name in names]
-    reader.problems += [each for each in named if isinstance(each, Problem)]
-    found = [each for each in named if isinstance(each, ApiPrice)]
-    found += look.same_model_apis(catalog, shape.name) if shape else ()
-    found += [] if ask.compare else _spread_out(catalog)
-    once = {api_id(each): each for each in reversed(found)}
-    return tuple(dict.fromkeys(once[api_id(each)] for each in found))
+def _unused(quotes: Mapping[str, Spread], gpus: tuple[str, ...]) -> Iterator[str]:
+    """Yield which GPUs are quoted and not looked at."""
+    quoted = {key.partition(":")[2] for key in quotes}
+    for gpu in sorted(quoted - {"", *gpus}):
+        yield f"the quote for {gpu} is not used: it is not among --gpu"
 
 
-def _only_listed(ask: PlanAsk, apis: tuple[ApiPrice, ...], shape: ModelShape) -> tuple[str, ...]:
-    """Return the APIs that nobody named and that serve another model: shown, so that their price is known."""
-    named = {name.casefold() for name in (ask.api, *ask.compare)}
-    return tuple(
-        api_id(each)
-        for each in apis
-        if each.same_as != shape.name and not {api_id(each).casefold(), each.model.casefold()} & named
-    )
+def _lost(traffic: Traffic) -> Iterator[str]:
+    """Yield a warning where more rows of the usage files could not be used than a file that is whole has."""
+    if traffic.bad_rows_total > _LOST * traffic.rows_total:
+        part = traffic.bad_rows_total / traffic.rows_total
+        yield f"WARNING: {part:.0%} of the usage's rows could not be used: what they say is missing from the traffic"
+
+
+def _mostly_lost(traffic: Traffic) -> Iterator[str]:
+    """Yield a doubt where what is left of the usage files is less than what was lost."""
+    if traffic.bad_rows_total * 2 > traffic.rows_total:
+        yield f"{traffic.bad_rows_total:,} of {traffic.rows_total:,} rows of the usage could not be used"
 
 
 def _unchosen(ask: PlanAsk, shape: ModelShape, paid_today: str) -> tuple[str, ...]:
@@ -106,47 +120,58 @@ def _unchosen(ask: PlanAsk, shape: ModelShape, paid_today: str) -> tuple[str, ..
     return (f"nobody chose the model: whether {shape.name}{instead} must be tested (--model)",)
 
 
-def request_of(traffic: Traffic) -> Request:
-    """Return the mean request, whose size decides what some APIs ask."""
-    return Request(
-        input_tokens=round(traffic.input_tokens_per_request),
-        output_tokens=round(traffic.output_tokens_per_request),
-        cached_tokens=round(traffic.input_tokens_per_request * traffic.cached_share),
-    )
-
-
-def _spread_out(catalog: Catalog) -> list[ApiPrice]:
-    """Return a few closed models' APIs, from the cheapest to the dearest."""
-    closed = sorted(
-        (each for each in catalog.apis if each.open_weights is False),
-        key=lambda each: 3 * each.input_usd_per_m + each.output_usd_per_m,
-    )
-    step = max(1, (len(closed) - 1) // (_COMPARED - 1)) if closed else 1
-    return closed[::step][:_COMPARED]
-
-
-def _fleets(
-    ask: PlanAsk, traffic: Traffic, shape: ModelShape, *, catalog: Catalog, gpus: tuple[str, ...]
-) -> list[Fleet]:
-    slo = Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s)
-    among = Among(
+def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:
+    return Among(
         gpus=gpus,
         quants=ask.quants,  # type: ignore[arg-type] # checked against QUANTS
+        wish=ask.wish or NO_WISH,
         engines=(ask.engine,) if ask.engine else (),  # type: ignore[arg-type] # checked against ENGINES
     )
-    found = candidates(
-        shape, traffic, plan=Plan(slo=slo, spares=ask.spares or 0), catalog=catalog, among=among
-    )
-    return list(found)
 
 
-def _quotes(ask: PlanAsk) -> dict[str, Spread]:
-    quotes = {}
-    if ask.rental is not None:
-        quotes[RENTAL_QUOTE] = ask.rental
+def _no_fleet(model: str, reasons: list[tuple[str, str]], *, some: bool) -> Iterator[str]:
+    """Yield why these GPUs cannot do it, the closest one first; `some`: others can."""
+    if not reasons:
+        return
+    (gpu, why), *others = reasons
+    if some:
+        yield from (f"{model} does not run within the SLO on {gpu}: {why}" for gpu, why in reasons)
+    elif not others:
+        yield f"{model} does not run within the SLO on {gpu}: {why}"
+    else:
+        yield f"{model} runs within the SLO on none of {len(reasons)} GPUs; the closest is {gpu}: {why}"
+        yield "; ".join(f"{gpu}: {why}" for gpu, why in others)
+
+
+def _quotes(ask: PlanAsk, *, gpus: tuple[str, ...], catalog: Catalog, reader: Reader) -> dict[str, Spread]:
+    """Return the quotes by the keys of cost.inputs; a price always says what it is for."""
+    named = tuple(dict.fromkeys(gpus)) if ask.gpus else ()
+    found: dict[str, Spread] = {}
+    for said, usd in ask.rentals.items():
+        gpu = _quoted_gpu(said, named, catalog, reader)
+        if gpu:
+            found[f"{RENTAL_QUOTE}:{gpu}"] = usd
     if ask.node is not None:
-        quotes[NODE_QUOTE] = ask.node
-    return quotes
+        found[NODE_QUOTE] = ask.node
+        if len(named) != 1:
+            hint = "name the one GPU that it holds: --gpu h100-sxm"
+            reader.wrong("--node-usd", "a server is quoted, and not with which GPU", hint)
+    return found
+
+
+def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: Reader) -> str:
+    """Return the GPU that a quote is for; empty: a problem is in the reader."""
+    if not said:
+        if len(named) == 1:
+            return named[0]
+        message = "a GPU-hour is quoted, and not of which GPU"
+        reader.wrong(RENTAL_FLAG, message, f"name one with --gpu, or say {FORM}")
+        return ""
+    found = look.gpu(catalog, said, where=RENTAL_FLAG)
+    if isinstance(found, Problem):
+        reader.problems.append(found)
+        return ""
+    return found.id
 
 
 def assumptions(
@@ -172,8 +197,13 @@ def assumptions(
 
 
 def _assumption(name: str, key: str, ask: PlanAsk, catalog: Catalog) -> Assumption:
-    """Return what was said, for renting under its own name or else as for owning, or the catalog's default."""
-    said = ask.assumptions.get(key, ask.assumptions.get(name) if name.startswith("staff_usd") else None)
+    """Return what was said, for renting under its own name or else what was said of people, or the catalog's default.
+
+    People that were said are those of the fleet, rented or bought: one input, with one name.
+    """
+    said = ask.assumptions.get(key)
+    if said is None and name.startswith("staff_") and name in ask.assumptions:
+        said, key = ask.assumptions[name], name
     if said is not None:
         fact = Fact(source=f"flag for {key}", as_of=catalog.today, verified=Verified.USER)
         return Assumption(name=key, value=said, fact=fact, asked=True)

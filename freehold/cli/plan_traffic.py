@@ -54,7 +54,7 @@ def _with_flags(found: Traffic, ask: PlanAsk) -> Traffic:
     said = {
         "cached_share": ask.cached_share,
         "batch_share": ask.batch_share,
-        "peak_over_mean": ask.peak if ask.peak is None else max(1.0, ask.peak),
+        "peak_over_mean": ask.peak,
         "input_tokens_per_request": ask.input_tokens,
         "output_tokens_per_request": ask.output_tokens,
     }
@@ -70,7 +70,7 @@ def _from_flags(ask: PlanAsk, tokens: float) -> Traffic:
         cached_share=ask.cached_share or 0.0,
         input_tokens_per_request=input_tokens,
         output_tokens_per_request=output_tokens,
-        peak_over_mean=max(1.0, ask.peak or _PEAK),
+        peak_over_mean=ask.peak or _PEAK,
         batch_share=ask.batch_share or 0.0,
         assumed=tuple(_assumed(ask, input_tokens, output_tokens)),
     )

@@ -5,6 +5,7 @@ to freehold/cost. What nobody measured is estimated and said so; nothing is chan
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +16,20 @@ import click
 from freehold.catalog import look
 from freehold.catalog.facts import ApiPrice, Catalog, Gpu
 from freehold.catalog.load import load_catalog
-from freehold.cli.numbers import Reader, read_count, read_number
+from freehold.cli.numbers import Reader, read_count
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.plan_flags import DEFAULT_MODEL, NEED, PRICES, PlanAsk, number_options, read_plan_flags
-from freehold.cli.plan_inputs import assumptions, request_of
+from freehold.cli.plan_apis import request_of
+from freehold.cli.plan_bounds import (
+    GPU_USD,
+    GPUS_MAX,
+    NODE_USD,
+    RENTAL_USD_PER_GPU_HOUR,
+    TOKENS_PER_MONTH_MAX,
+    at_most,
+    number_within,
+)
+from freehold.cli.plan_flags import NEED, PRICES, PlanAsk, chosen_model, number_options, read_plan_flags
+from freehold.cli.plan_inputs import assumptions
 from freehold.cli.review_data import MeasuredFiles, MeasuredPeriod, measured_period
 from freehold.cli.say import UserMistakes, say_json
 from freehold.cli.shapes import find_shape
@@ -27,6 +38,7 @@ from freehold.core.clock import wall_s
 from freehold.core.problems import Problem
 from freehold.core.spread import Spread
 from freehold.cost.review import ReviewInputs, ReviewResult, review
+from freehold.ledger.journal import JOURNAL_NAME
 from freehold.sizing.answer import Fleet, SizeAsk, Slo
 from freehold.sizing.choose import usual_quants
 from freehold.sizing.fleet import SECONDS_PER_MONTH, Plan, capacity, fleet
@@ -57,6 +69,8 @@ _FLEET = (
     ("--gpu-usd", "USD", "The machines are bought: what one GPU cost."),
     ("--node-usd", "USD", "The machines are bought: what a whole server cost, with GPUs, memory and disks."),
 )
+_PLANNED = tuple(flag for flag in (*_KEPT, *_OWN) if flag not in {"--gpu", "--api"})
+"""Flags that mean the same to `freehold plan`; GPU and API go there as they were found."""
 _FILE = click.Path(path_type=Path)
 
 
@@ -66,7 +80,7 @@ class _Asked:
 
     ask: PlanAsk
     numbers: dict[str, float | None]
-    model_config: Path | None
+    flags: dict[str, Any]
     catalog: Catalog
     reader: Reader
 
@@ -148,7 +162,7 @@ def _reviewed(flags: dict[str, Any], reader: Reader) -> ReviewResult | None:
     asked = _Asked(
         ask=ask,
         numbers=numbers,
-        model_config=flags["model_config"],
+        flags=flags,
         catalog=loaded.catalog,
         reader=reader,
     )
@@ -156,13 +170,13 @@ def _reviewed(flags: dict[str, Any], reader: Reader) -> ReviewResult | None:
     return review(inputs) if inputs is not None and not reader.problems else None
 
 
-_NUMBERS = {
-    "count": read_count,
-    "gpus_per_replica": read_count,
-    "capacity_tokens_per_s": read_count,
-    "rented_usd_per_gpu_hour": read_number,
-    "gpu_usd": read_count,
-    "node_usd": read_count,
+_NUMBERS: Mapping[str, Callable[[str, str], float | Problem]] = {
+    "count": at_most(read_count, GPUS_MAX),
+    "gpus_per_replica": at_most(read_count, GPUS_MAX),
+    "capacity_tokens_per_s": at_most(read_count, TOKENS_PER_MONTH_MAX),
+    "rented_usd_per_gpu_hour": number_within(RENTAL_USD_PER_GPU_HOUR),
+    "gpu_usd": number_within(GPU_USD),
+    "node_usd": number_within(NODE_USD),
 }
 _PLAN_NAMES = {name[2:].replace("-", "_") for name, _, _ in (*NEED, *PRICES)}
 
@@ -176,10 +190,13 @@ def _period(flags: dict[str, Any], now_s: float, reader: Reader) -> MeasuredPeri
             reader.wrong(
                 flag, f"{flags[flag[2:]]!r} is no time", "for example 2026-11-24, 2026-11-24T10:00Z or 30d"
             )
+    if since_us is not None and 0 <= until_us <= since_us:
+        message = f"{flags['until'] or 'now'} is not after --since {flags['since']}"
+        reader.wrong("--until" if flags["until"] else "--since", message, "the earlier time is --since")
     if reader.problems or since_us is None:
         return None
     files = MeasuredFiles(watts=flags["watts"], incidents=flags["incidents"])
-    state_path = state_dir_for(flags["state_dir"], find_config(flags["config_flag"]))
+    state_path = _state_path(flags)
     found = measured_period(state_path, files, since_s=since_us / 1e6, until_s=until_us / 1e6, now_s=now_s)
     reader.problems += found.problems
     if found.traffic is None and not found.problems:
@@ -192,7 +209,8 @@ def _period(flags: dict[str, Any], now_s: float, reader: Reader) -> MeasuredPeri
 
 def _inputs(asked: _Asked, period: MeasuredPeriod) -> ReviewInputs | None:
     ask, catalog, reader = asked.ask, asked.catalog, asked.reader
-    shape = find_shape(ask.model or DEFAULT_MODEL, asked.model_config, catalog)
+    config = asked.flags["model_config"]
+    shape = find_shape(chosen_model(replace(ask, model_config=config)), config, catalog)
     if not isinstance(shape, ModelShape):
         reader.problems += shape
     gpu = _gpu(ask, catalog, reader)
@@ -214,12 +232,35 @@ def _inputs(asked: _Asked, period: MeasuredPeriod) -> ReviewInputs | None:
         own=own,
         rent=rent,
         own_site=ask.site,
+        ledger=_ledger(asked.flags),
+        said=_said_for_plan(asked.flags),
         mean_w=period.watts.mean_w if period.watts else None,
         down_node_hours=period.down_node_hours,
         incidents=None if period.incidents is None else len(period.incidents),
         api=api,
         today=catalog.today,
     )
+
+
+def _state_path(flags: dict[str, Any]) -> Path:
+    return state_dir_for(flags["state_dir"], find_config(flags["config_flag"]))
+
+
+def _ledger(flags: dict[str, Any]) -> str:
+    """Return the ledger's path, for `freehold plan --usage`; empty where all still lies in the spool."""
+    path = _state_path(flags) / JOURNAL_NAME
+    return str(path) if path.is_file() else ""
+
+
+def _said_for_plan(flags: dict[str, Any]) -> tuple[str, ...]:
+    """Return the flags that were given and that `freehold plan` has as well, with their values."""
+    words: list[str] = []
+    for flag in (*_PLANNED, "--model-config", "--prices"):
+        value = flags[flag[2:].replace("-", "_")]
+        name = "--config" if flag == "--model-config" else flag
+        several = value if isinstance(value, tuple) else (value,)
+        words += [word for each in several if each not in (None, "") for word in (name, str(each))]
+    return tuple(words)
 
 
 def _gpu(ask: PlanAsk, catalog: Catalog, reader: Reader) -> Gpu | None:

@@ -21,6 +21,7 @@ from freehold.ledger.rollup import Tally
 from freehold.sizing.traffic import Traffic
 
 _MOST = 0.95  # Of the hours: a part that is missing beyond this is worth a sentence.
+_MINUTES_BELOW_H = 3  # A time that is shorter is told in minutes.
 _US = 1_000_000  # Microseconds in a second.
 
 
@@ -142,9 +143,18 @@ def _traffic(gathered: Gathered, watts: Watts | None, hours: float) -> Traffic |
     said = [*watts.notes]
     if watts.covered_h < _MOST * hours:
         said.append(
-            f"Watts were measured for {watts.covered_h:,.0f} of {hours:,.0f} hours: the rest is assumed to be like them."
+            f"Watts were measured for {_of(watts.covered_h, hours)}: the rest is assumed to be like them."
         )
     return replace(traffic, assumed=(*traffic.assumed, *said))
+
+
+def _of(part_h: float, whole_h: float) -> str:
+    """Return a part of a time: `3 of 720 hours`, `12 of 90 minutes`; never of 0."""
+    if whole_h < _MINUTES_BELOW_H:
+        return f"{max(part_h * 60, 1):,.0f} of {max(whole_h * 60, 1):,.0f} minutes"
+    return (
+        f"{part_h:,.0f} of {whole_h:,.0f} hours" if part_h >= 1 else f"{part_h:.1f} of {whole_h:,.0f} hours"
+    )
 
 
 def _by_endpoint(tallies: list[Tally]) -> tuple[tuple[str, int], ...]:

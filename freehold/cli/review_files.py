@@ -8,7 +8,7 @@ come as a JSON list of `{"start", "end", "what", "node"}`, the node if there are
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from freehold.ledger.foreign.rows import Rows
 from freehold.ledger.foreign.spans import HOUR_S, Spans
 from freehold.ledger.foreign.text import Lines
 from freehold.ledger.foreign.use import Record, Unusable
+from freehold.sizing.traffic import BadRow
 
 HOLD_S = 300.0
 """How long a sample stands for, seconds. Source: Prometheus's look-back delta: 5 minutes."""
@@ -34,6 +35,11 @@ _TIMES = ("time", "timestamp", "at", "Time", "Timestamp")
 _WATTS = ("watts", "power_w", "w", "W", "value", "Value")
 _PROBLEMS_MOST = 100  # Of one file: more help nobody.
 
+_PLACES_SHOWN = 3
+"""Bad samples that are named. Our own choice: a wrong column shows in the first ones."""
+
+Sample = tuple[str, str, Record | Unusable]
+"""Where it stands behind the file's name, its series, and the record with `time` and `watts`."""
 Samples = dict[str, list[tuple[float, float]]]
 """By series: Unix seconds and watts."""
 
@@ -49,7 +55,7 @@ class Watts:
     """Drawn in the time that is covered."""
     series: int
     samples: int
-    bad_samples: int
+    bad_samples: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -72,18 +78,28 @@ def read_watts(path: Path, since_s: float, until_s: float) -> Watts | Problem:
                 where=str(path), message="is too large for a file of watts", hint="ask with a longer step"
             )
         found, bad = _samples(path)
+        watts = _integrate(found, since_s, until_s)
     except OSError as exc:
         return Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}")
     except Unusable as exc:
         return Problem(
             where=str(path), message=str(exc), hint="CSV with time,watts, or the answer to query_range"
         )
-    watts = _integrate(found, bad, since_s, until_s)
+    told = _on_bad(bad, path)
     if watts is None:
-        return Problem(
-            where=str(path), message=f"has no watts of the time that is reviewed ({bad:,} bad samples)"
-        )
-    return watts
+        message = f"has no watts of the time that is reviewed ({len(bad):,} bad samples)"
+        return Problem(where=str(path), message=message, hint="".join(told))
+    return replace(watts, bad_samples=len(bad), notes=(*watts.notes, *told))
+
+
+def _on_bad(bad: list[BadRow], path: Path) -> tuple[str, ...]:
+    """Return a sentence on the samples that could not be read, with the place of the first ones."""
+    if not bad:
+        return ()
+    shown = ", ".join(f"{path}{each.where} ({each.reason})" for each in bad[:_PLACES_SHOWN])
+    more = f", and {len(bad) - _PLACES_SHOWN:,} more" if len(bad) > _PLACES_SHOWN else ""
+    many = "1 sample" if len(bad) == 1 else f"{len(bad):,} samples"
+    return (f"{many} of watts could not be read: {shown}{more}.",)
 
 
 def read_incidents(path: Path, until_s: float) -> tuple[list[Incident], list[Problem]]:
@@ -132,21 +148,21 @@ def _incident(value: Any, until_s: float) -> Incident:
     return Incident(start_s=start_s, end_s=end_s, what=what.strip(), node=node)
 
 
-def _samples(path: Path) -> tuple[Samples, int]:
-    """Return the samples by series, and how many could not be read; raises Unusable for another kind of file."""
+def _samples(path: Path) -> tuple[Samples, list[BadRow]]:
+    """Return the samples by series, and those that could not be read; raises Unusable for another kind of file."""
     with path.open("rb") as file:
         is_json = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
         file.seek(0)
         pairs = _prometheus(file.read()) if is_json else _csv(path)
     found: Samples = defaultdict(list)
-    bad = 0
-    for name, record in pairs:
+    bad: list[BadRow] = []
+    for where, name, record in pairs:
         try:
             if isinstance(record, Unusable):
                 raise record
             sample = (moment_s(record, ("time",)), _watts(record["watts"]))
-        except Unusable:
-            bad += 1
+        except Unusable as exc:
+            bad.append(BadRow(where=where, reason=str(exc)))
         else:
             found[name].append(sample)
     return found, bad
@@ -159,7 +175,7 @@ def _watts(value: Any) -> float:
     return found
 
 
-def _prometheus(data: bytes) -> Iterator[tuple[str, Record | Unusable]]:
+def _prometheus(data: bytes) -> Iterator[Sample]:
     try:
         answer = msgspec.json.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
@@ -170,27 +186,29 @@ def _prometheus(data: bytes) -> Iterator[tuple[str, Record | Unusable]]:
     return _matrix(body["result"])
 
 
-def _matrix(result: list[Any]) -> Iterator[tuple[str, Record | Unusable]]:
-    for series in result:
+def _matrix(result: list[Any]) -> Iterator[Sample]:
+    for at, series in enumerate(result):
         values = series.get("values") if type(series) is dict else None
-        for pair in values if type(values) is list else [None]:
+        for index, pair in enumerate(values if type(values) is list else [None]):
+            where = f"[{at}][{index}]"
             if type(pair) is not list or len(pair) != 2:
-                yield "", Unusable("is no sample")
+                yield where, "", Unusable("it is no sample")
             else:
-                yield str(series.get("metric")), {"time": pair[0], "watts": pair[1]}
+                yield where, str(series.get("metric")), {"time": pair[0], "watts": pair[1]}
 
 
-def _csv(path: Path) -> Iterator[tuple[str, Record | Unusable]]:
+def _csv(path: Path) -> Iterator[Sample]:
     with contextlib.closing(Lines(path)) as lines:
         rows = Rows(lines, "csv")
         time = watts = ""
-        for _, record in rows:
+        for line, record in rows:
             if not time:
                 time, watts = (_column(rows.columns, names) for names in (_TIMES, _WATTS))
             if isinstance(record, Unusable):
-                yield "", record
+                yield f":{line}", "", record
             else:
                 yield (
+                    f":{line}",
                     "\x1f".join(str(record.get(name)) for name in _LABELS),
                     {"time": record[time], "watts": record[watts]},
                 )
@@ -203,7 +221,7 @@ def _column(columns: list[str], names: Iterable[str]) -> str:
     return found
 
 
-def _integrate(found: Samples, bad: int, since_s: float, until_s: float) -> Watts | None:
+def _integrate(found: Samples, since_s: float, until_s: float) -> Watts | None:
     covered = {name: Spans() for name in found}
     joules = 0.0
     for name, samples in found.items():
@@ -225,6 +243,5 @@ def _integrate(found: Samples, bad: int, since_s: float, until_s: float) -> Watt
         energy_kwh=joules / 3.6e6,
         series=len(found),
         samples=sum(len(samples) for samples in found.values()),
-        bad_samples=bad,
         notes=(note,) if short else (),
     )

@@ -3,24 +3,41 @@
 Everything is worked out from the catalog and the roofline; nothing is measured and nothing runs. `freehold bench` measures.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from freehold.catalog import look
 from freehold.catalog.facts import Catalog, Gpu
 from freehold.catalog.load import load_catalog
-from freehold.cli.numbers import Reader, read_count, read_number, read_seconds, read_share
+from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, read_engine_flags
+from freehold.cli.numbers import Reader, read_count, read_seconds, read_share
 from freehold.cli.place import json_option
+from freehold.cli.plan_bounds import (
+    CONCURRENCY_MAX,
+    GPUS_MAX,
+    ITL_S_MAX,
+    PEAK,
+    REQUEST_TOKENS_MAX,
+    SPARES,
+    TOKENS_PER_MONTH_MAX,
+    TTFT_S_MAX,
+    at_most,
+    number_within,
+    whole_number,
+)
 from freehold.cli.plan_flags import ENGINES, QUANTS
 from freehold.cli.say import UserMistakes, say_json
 from freehold.cli.second_opinion import second_opinion
 from freehold.cli.shapes import find_shape
 from freehold.core.clock import wall_s
-from freehold.core.problems import nearest_hint
-from freehold.sizing.answer import Fleet, SecondOpinion, SizeAsk, Sized, Slo
+from freehold.core.problems import Problem, nearest_hint
+from freehold.sizing.advise import Advice, Need, recommend
+from freehold.sizing.answer import Fleet, Measured, SecondOpinion, SizeAsk, Sized, Slo
 from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.replica import at_slo, size
 from freehold.sizing.shape import ModelShape
@@ -30,7 +47,7 @@ _OPTIONS = (
     ("--model", "ID", "A model of the catalog, by id or Hugging Face name, or a .gguf file."),
     ("--gpu", "ID", "A GPU of the catalog, for example h100-sxm."),
     ("--count", "COUNT", "GPUs that one replica is spread over [default: 1]."),
-    ("--engine", "NAME", f"{', '.join(ENGINES)} [default: vllm; llama-cpp for a .gguf file]."),
+    ("--engine", "NAME", f"{', '.join(ENGINES)} [default: the one that is advised]."),
     ("--quant", "NAME", f"{', '.join(QUANTS)} [default: what the checkpoint says, else bf16]."),
     ("--kv-bits", "8|16", "Bits of a KV cache entry [default: 16]."),
     ("--input-tokens", "COUNT", "Of a mean request [default: 1500]."),
@@ -54,6 +71,9 @@ class _Asked:
     concurrency_said: bool
     traffic: Traffic | None
     spares: int
+    measured: tuple[Measured, ...] = ()
+    advice: Advice | None = None
+    """Why this engine, where nobody named one."""
 
 
 def _size_options(command: Any) -> Any:
@@ -64,6 +84,7 @@ def _size_options(command: Any) -> Any:
 
 @click.command("size")
 @_size_options
+@engine_options
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -100,9 +121,12 @@ def command(
         if asked.concurrency_said
         else at_slo(asked.ask, asked.slo, calibrations)
     )
+    if asked.advice is not None:
+        why = (reason.text for reason in (*asked.advice.reasons, *asked.advice.against))
+        sized = replace(sized, notes=(*sized.notes, *why))
     needed = None
     if asked.traffic is not None and sized.fits:
-        plan = Plan(slo=asked.slo, spares=asked.spares)
+        plan = Plan(slo=asked.slo, spares=asked.spares, measured=asked.measured)
         needed = fleet(asked.ask, asked.traffic, plan=plan, catalog=loaded.catalog)
     second = second_opinion(sized) if ask_second else ""
     if as_json:
@@ -142,13 +166,20 @@ def as_plain(sized: Sized, needed: Fleet | None, *, second: SecondOpinion | str 
 def _read(
     flags: dict[str, str | None], config: Path | None, catalog: Catalog, reader: Reader
 ) -> _Asked | None:
+    wish, measured = read_engine_flags(
+        {name: flags.pop(name) for name in ENGINE_FLAGS}, reader, gpus=catalog.gpus
+    )
     given = {f"--{name.replace('_', '-')}": value for name, value in flags.items() if value is not None}
     shape = _shape(given, config, catalog, reader)
     gpu = _gpu(given, catalog, reader)
     stored = shape is not None and shape.weights_bytes is not None
-    engine = _word("--engine", given, ENGINES, default="llama-cpp" if stored else "vllm", reader=reader)
     told = shape.quant if shape is not None else ""
     quant = _word("--quant", given, QUANTS, default="gguf" if stored else told or "bf16", reader=reader)
+    advice = None
+    if shape is not None and gpu is not None and "--engine" not in given and quant in QUANTS:
+        need = Need(shape=shape, gpu=gpu, quant=quant, wish=wish)  # type: ignore[arg-type] # checked
+        advice = recommend(need, measured, catalog.engine_ratios)
+    engine = _word("--engine", given, ENGINES, default=advice.engine if advice else "vllm", reader=reader)
     numbers = {name: reader.take(read, name, given.get(name)) for name, read in _NUMBERS.items()}
     kv_bits = _word("--kv-bits", given, ("8", "16"), default="16", reader=reader)
     if shape is None or gpu is None or reader.problems:
@@ -171,20 +202,22 @@ def _read(
         concurrency_said=numbers["--concurrency"] is not None,
         traffic=_traffic(ask, numbers),
         spares=int(numbers["--spares"] or 0),
+        measured=measured,
+        advice=advice,
     )
 
 
-_NUMBERS = {
-    "--count": read_count,
-    "--input-tokens": read_count,
-    "--output-tokens": read_count,
+_NUMBERS: Mapping[str, Callable[[str, str], float | Problem]] = {
+    "--count": at_most(read_count, GPUS_MAX),
+    "--input-tokens": at_most(read_count, REQUEST_TOKENS_MAX),
+    "--output-tokens": at_most(read_count, REQUEST_TOKENS_MAX),
     "--cached-share": read_share,
-    "--concurrency": read_count,
-    "--slo-ttft-p95": read_seconds,
-    "--slo-itl": read_seconds,
-    "--tokens-per-month": read_count,
-    "--peak": read_number,
-    "--spares": read_number,
+    "--concurrency": at_most(read_count, CONCURRENCY_MAX),
+    "--slo-ttft-p95": at_most(read_seconds, TTFT_S_MAX),
+    "--slo-itl": at_most(read_seconds, ITL_S_MAX),
+    "--tokens-per-month": at_most(read_count, TOKENS_PER_MONTH_MAX),
+    "--peak": number_within(PEAK),
+    "--spares": at_most(whole_number, SPARES[1]),
 }
 
 
@@ -193,7 +226,7 @@ def _shape(given: dict[str, str], config: Path | None, catalog: Catalog, reader:
     if not model and config is None:
         reader.wrong("--model", "is missing", "an id of the catalog, a .gguf file, or --config config.json")
         return None
-    found = find_shape(model or (config.stem if config else ""), config, catalog)
+    found = find_shape(model, config, catalog)
     if isinstance(found, ModelShape):
         return found
     reader.problems += found
@@ -201,11 +234,14 @@ def _shape(given: dict[str, str], config: Path | None, catalog: Catalog, reader:
 
 
 def _gpu(given: dict[str, str], catalog: Catalog, reader: Reader) -> Gpu | None:
-    name = given.get("--gpu", "")
-    if name in catalog.gpus:
-        return catalog.gpus[name]
-    message = f"the catalog does not know {name!r}" if name else "is missing"
-    reader.wrong("--gpu", message, nearest_hint(name, catalog.gpus))
+    name = given.get("--gpu", "").strip()
+    if not name:
+        reader.wrong("--gpu", "is missing", nearest_hint("", catalog.gpus))
+        return None
+    found = look.gpu(catalog, name)
+    if isinstance(found, Gpu):
+        return found
+    reader.problems.append(found)
     return None
 
 
@@ -227,5 +263,5 @@ def _traffic(ask: SizeAsk, numbers: dict[str, float | None]) -> Traffic | None:
         cached_share=ask.cached_share,
         input_tokens_per_request=ask.input_tokens,
         output_tokens_per_request=ask.output_tokens,
-        peak_over_mean=max(1.0, numbers["--peak"] or 2.5),
+        peak_over_mean=numbers["--peak"] or 2.5,
     )

@@ -19,33 +19,49 @@ from freehold.cost.fleet_counts import ROUNDING
 from freehold.cost.percentiles import range_of, share
 from freehold.cost.price import Priced, price
 from freehold.cost.result import BreakEven, Range
+from freehold.sizing.answer import Fleet
+from freehold.sizing.fleet import round_gpus
 
 
 def break_even(mine: Priced, other: Priced, *, growth_per_month: float = 0.0) -> BreakEven:
     """Return where a rented or bought option becomes cheaper than another one, both priced under the same draws."""
-    tokens, utilisation = _where(mine, other)
+    tokens, utilisation, gpus = _where(mine, other)
     month = payback(mine, other, growth_per_month=growth_per_month) if mine.case.kind == "buy" else None
     return BreakEven(
         option=mine.offer.id,
         against=other.offer.id,
         tokens_per_month=tokens,
         utilisation=utilisation,
+        gpus=gpus if utilisation else None,
         payback_month=_known(month),
         chance_cheaper=share(np.asarray(mine.total < other.total)),
     )
 
 
-def _where(mine: Priced, other: Priced) -> tuple[Range | None, Range | None]:
-    """Return tokens a month and utilisation of the break-even."""
+def _where(mine: Priced, other: Priced) -> tuple[Range | None, Range | None, int | None]:
+    """Return tokens a month and utilisation of the break-even, and the GPUs that it is the utilisation of."""
     if other.offer.reserved:
-        return None, None
+        return None, None, None
     if other.case.kind == "api":
         found = against_api(mine, other)
-        return _known(found.tokens), _known(found.utilisation)
+        return _known(found.tokens), _possible(_known(found.utilisation)), _gpus_at(mine, found)
     tokens = utilisation_against_rental(mine, other) * capacity_tokens(other)
-    utilisation = _known(tokens / capacity_tokens(mine))
-    possible = utilisation is not None and utilisation.p50 <= 1
-    return (range_of(tokens) if possible else None), utilisation
+    utilisation = _possible(_known(tokens / capacity_tokens(mine)))
+    return (range_of(tokens) if utilisation else None), utilisation, mine.case.fleet.gpus
+
+
+def _possible(utilisation: Range | None) -> Range | None:
+    """Return it, or None where the middle draw would have to serve more than there is: that is never."""
+    return utilisation if utilisation and utilisation.p50 <= 1 else None
+
+
+def _gpus_at(mine: Priced, found: "Crossing") -> int:
+    """Return the GPUs that would stand there at the break-even, by the middle draw: as they can be rented or bought."""
+    middle, ask = range_of(found.replicas).p50, mine.case.fleet.sized.ask
+    if not math.isfinite(middle):
+        return mine.case.fleet.gpus
+    needed = max(1, round(middle)) * ask.gpus
+    return round_gpus(needed, gpu=ask.gpu, per_node=ask.gpus_per_node, bought=mine.case.kind == "buy")[0]
 
 
 def capacity_tokens(mine: Priced) -> Vector:
@@ -67,11 +83,17 @@ class Crossing:
     tokens: Vector
     """A month; inf: at no traffic."""
     utilisation: Vector
-    """Of the capacity at that traffic, or where there is none, what a replica would have to reach; inf: whatever it did."""
+    """Of the capacity of the replicas that carry that traffic, or where there is none, what a replica would have to reach;
+    inf: whatever it did."""
+    replicas: Vector
+    """That carry that traffic; inf: none do."""
 
 
 def against_api(mine: Priced, api: Priced) -> Crossing:
-    """Return the least traffic at which the fewest replicas that carry it cost less than the API."""
+    """Return the least traffic at which the fewest replicas that carry it cost less than the API.
+
+    Replicas on the first board that has to be bought anyhow cost no more than one.
+    """
     fixed, each_usd, marginal = cost_of_replicas(mine)
     saved = np.asarray(api.total / api.case.tokens_per_month - marginal)
     full = _each_tokens(mine)
@@ -79,9 +101,19 @@ def against_api(mine: Priced, api: Priced) -> Crossing:
     gain = saved * carried - each_usd  # what one more replica brings when it is as full as the peaks allow
     count = np.maximum(np.ceil(_over(fixed, gain)), 1)
     tokens = _over(fixed + count * each_usd, np.where(gain > 0, saved, 0))
+    flat = _over(fixed + each_usd, saved)
+    first = flat <= first_board(mine) * carried
+    count = np.where(first, np.maximum(np.ceil(flat / carried - ROUNDING), 1), count)
+    tokens = np.where(first, flat, tokens)
     served = np.where(np.isfinite(tokens), tokens / np.where(np.isfinite(count), count, 1), np.inf)
     needed = np.where(np.isfinite(served), served, _over(each_usd, saved)) / full
-    return Crossing(tokens=tokens, utilisation=needed)
+    return Crossing(tokens=tokens, utilisation=needed, replicas=np.where(np.isfinite(tokens), count, np.inf))
+
+
+def first_board(mine: Priced) -> int:
+    """Return the replicas that stand on the least that can be had: 1 of what is rented, a board's of what is bought."""
+    ask = mine.case.fleet.sized.ask
+    return max(1, ask.gpu.sold_in // ask.gpus) if mine.case.kind == "buy" else 1
 
 
 def peak_ratio(mine: Priced) -> float:
@@ -94,15 +126,25 @@ def peak_ratio(mine: Priced) -> float:
 def cost_of_replicas(mine: Priced) -> tuple[Vector, Vector, Vector]:
     """Return A and B of A + B k for k idle replicas, USD per month, and USD per token.
 
-    The line goes through the costs of one replica and of today's fleet; people are all in A.
+    The line goes through the costs of one replica and of today's fleet, or of two boards where today's fills less; all
+    people are in A where today's is one replica.
     """
-    case = mine.case
+    case, boards = mine.case, 2 * first_board(mine)
+    small = boards > 2 and case.fleet.replicas < boards
     idle = _idle(mine, fleet_scale=case.fleet_scale)
-    one, now = _idle(mine, fleet_scale=0).total, case.counts.replicas
+    grown = _idle(mine, fleet_scale=_scale_to(case.fleet, boards)) if small else idle
+    one, now = _idle(mine, fleet_scale=0).total, grown.case.counts.replicas
     alone = one - idle.lines.get("staff", np.zeros(1, dtype=np.float32))
-    each = np.where(now > 1, (idle.total - one) / np.where(now > 1, now - 1, 1), alone)
+    each = np.where(now > 1, (grown.total - one) / np.where(now > 1, now - 1, 1), alone)
     marginal = (mine.total - idle.total) / case.tokens_per_month
     return one - each, each, marginal
+
+
+def _scale_to(fleet: Fleet, replicas: int) -> float:
+    """Return how many times today's traffic so many replicas are planned for."""
+    each = fleet.capacity_tokens_per_s.mid / fleet.replicas
+    peak = fleet.peak_tokens_per_s
+    return max(1.0, replicas * each / peak) if peak > 0 else replicas / fleet.replicas
 
 
 def _idle(mine: Priced, *, fleet_scale: float) -> Priced:
@@ -118,7 +160,7 @@ def _over(what: Vector, by: Vector) -> Vector:
 def utilisation_against_rental(mine: Priced, rent: Priced) -> Vector:
     """Return the part of the hours from which owning is cheaper than a rental that is off the rest of the time."""
     hourly = rent.lines["rental"]
-    return np.asarray(np.maximum(mine.total - (rent.total - hourly), 0) / hourly)
+    return _over(np.maximum(mine.total - (rent.total - hourly), 0), hourly)
 
 
 def payback(mine: Priced, other: Priced, *, growth_per_month: float = 0.0) -> Vector:

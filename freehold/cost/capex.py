@@ -73,9 +73,16 @@ def straight_line(case: Case, usd: Vector) -> Vector:
     own = case.setting.own
     part = case.draws.keep(
         ("straight line", own.residual_fraction.name, own.life_months.name),
-        lambda: (1 - residual(case)) / case.take(own.life_months),
+        lambda: (1 - residual(case)) / life(case),
     )
     return usd * part
+
+
+def life(case: Case) -> Vector:
+    """Return the months over which machines are written off, above 0."""
+    months = case.take(case.setting.own.life_months)
+    assert float(months.min()) > 0, "machines that last no time have no cost a month"
+    return months
 
 
 def residual(case: Case) -> Vector:
@@ -93,7 +100,7 @@ def annuity_part(case: Case) -> Vector:
     """Return the monthly annuity over the price, in double precision: differences of powers near 1 need it."""
     own = case.setting.own
     rate = np.asarray(case.take(own.capital_rate_per_year), dtype=np.float64) / MONTHS_PER_YEAR
-    months = np.asarray(case.take(own.life_months), dtype=np.float64)
+    months = np.asarray(life(case), dtype=np.float64)
     left = np.asarray(residual(case), dtype=np.float64)
     fade = np.exp(-months * np.log1p(rate))
     return np.where(rate > 0, (1 - left * fade) * rate / np.where(rate > 0, 1 - fade, 1), (1 - left) / months)

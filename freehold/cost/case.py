@@ -45,7 +45,9 @@ class Setting:
     rent: RentAssumptions
     site: str = "colocation"
     fallback: ApiOffer | None = None
-    """The API that answers while owned hardware is down; None: none does, and a spare is needed."""
+    """The API that answers while owned hardware is down; None: none does, and what is missed has no price."""
+    spare_node: bool = False
+    """Whether a cold node stands beside the fleet: for what if. A plan's spares are its fleets' own."""
     node_usd: Spread | None = None
     """A quote for a whole server with its GPUs, memory and disks."""
     measured_it_w: Spread | None = None
@@ -136,10 +138,11 @@ class Case:
         """Return how many GPUs and nodes that is."""
         if self.setting.machines_stand:
             return self.draws.keep(("counts", id(self.offer.fleet)), lambda: counts_as_they_stand(self.fleet))
-        cold = self.kind == "buy" and self.setting.fallback is None
-        key = ("counts", id(self.offer.fleet), cold, self.fleet_scale)
+        cold, bought = self.kind == "buy" and self.setting.spare_node, self.kind == "buy"
+        key = ("counts", id(self.offer.fleet), cold, bought, self.fleet_scale)
         return self.draws.keep(
-            key, lambda: counts_of(self.fleet, self.draws, scale=self.fleet_scale, cold_spare=cold)
+            key,
+            lambda: counts_of(self.fleet, self.draws, scale=self.fleet_scale, cold_spare=cold, bought=bought),
         )
 
     @property

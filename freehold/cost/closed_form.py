@@ -25,9 +25,10 @@ def break_even_api_usd_per_m(fixed_usd: float, tokens: float) -> float:
 def break_even_utilisation(own_usd_per_gpu_hour: float, rent_usd_per_gpu_hour: float) -> float:
     """Return U*, the part of the hours in use from which owning beats a rental that is turned off when idle.
 
-    Above 1: never at this rental price. It says nothing about a reservation, which is paid for idle or not.
+    Above 1: never at this rental price; inf where renting costs nothing. It says nothing about a reservation, which is
+    paid for idle or not.
     """
-    return own_usd_per_gpu_hour / rent_usd_per_gpu_hour
+    return own_usd_per_gpu_hour / rent_usd_per_gpu_hour if rent_usd_per_gpu_hour > 0 else float("inf")
 
 
 def rental_for_utilisation(own_usd_per_gpu_hour: float, utilisation: float) -> float:

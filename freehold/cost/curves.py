@@ -26,8 +26,11 @@ MOST_FTE = 2.0
 
 
 def traffic_curves(standing: Standing) -> tuple[Curve, ...]:
-    """Return cost over traffic of the API in use, the cheapest of the same model, the best rental and purchase."""
-    shown = (standing.in_use, standing.same_model or standing.best("api"), *_machines(standing))
+    """Return cost over traffic of the APIs in use, of the same model and cheapest, and of the best rental and purchase.
+
+    The advised option is always among them.
+    """
+    shown = (standing.in_use, standing.same_model, standing.best("api"), *_machines(standing))
     offers = {each.offer.id: each.offer for each in shown if each}
     scales = np.logspace(-DECADES, DECADES, POINTS)
     return tuple(

@@ -86,6 +86,24 @@ class Middle:
         return kept(self._kept, key, make)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Draws of which some inputs are held at a value: what if. The other inputs are drawn as ever."""
+
+    draws: Draws
+    values: Mapping[str, float]
+    _kept: dict[object, Any] = field(default_factory=dict, compare=False)
+
+    def take(self, name: str, spread: Spread) -> Vector:
+        """Return the draws of the input, or the one value that it is held at."""
+        held = self.values.get(name)
+        return self.draws.take(name, spread) if held is None else np.array([held], dtype=np.float32)
+
+    def keep(self, key: object, make: Callable[[], Kept]) -> Kept:
+        """Return what was made for this key before, or make it."""
+        return kept(self._kept, key, make)
+
+
 def kept(store: dict[object, Any], key: object, make: Callable[[], Kept]) -> Kept:
     """Return what is in the store under the key, or make it and put it there."""
     if key not in store:

@@ -11,7 +11,7 @@ import numpy as np
 
 from freehold.cost.draw import Sampler, Vector
 from freehold.sizing.answer import Fleet
-from freehold.sizing.fleet import round_gpus
+from freehold.sizing.fleet import gpu_step, round_gpus
 
 LEAST_NODE = 0.2
 """Of a full node: the host and cabling of one with a single card. Source: our estimate, 0.4 kW of a full host's 2."""
@@ -37,17 +37,19 @@ class Counts:
         return self.spare_gpus / self.gpus
 
 
-def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: bool = False) -> Counts:
+def counts_of(
+    fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: bool = False, bought: bool = False
+) -> Counts:
     """Return the counts at `scale` times the traffic that the fleet was sized for.
 
-    `cold_spare` adds a node if the fleet has no spare: where nothing else answers while a node is repaired.
+    `cold_spare` adds a node if the fleet has no spare. What is `bought` comes in the boards or racks that are sold.
     """
     if fleet.replicas == 0:
         return counts_as_they_stand(fleet)  # what does not run is not grown either; its option is incomplete
     ask = fleet.sized.ask
     replicas = replicas_of(fleet, draws, scale=scale)
     spare_gpus = fleet.spare_replicas * ask.gpus
-    gpus, nodes = _to_be_had(replicas * ask.gpus + spare_gpus, fleet)
+    gpus, nodes = _to_be_had(replicas * ask.gpus + spare_gpus, fleet, bought=bought)
     if scale >= 1:
         gpus, nodes = np.maximum(gpus, fleet.gpus), np.maximum(nodes, fleet.nodes)
     cold = cold_spare and fleet.spare_replicas == 0
@@ -62,18 +64,20 @@ def counts_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: b
     )
 
 
-def _to_be_had(needed: Vector, fleet: Fleet) -> tuple[Vector, Vector]:
+def _to_be_had(needed: Vector, fleet: Fleet, *, bought: bool) -> tuple[Vector, Vector]:
     """Return the GPUs that one can buy or rent that are at least so many, and their nodes."""
-    ask, least = fleet.sized.ask, int(needed.min())
-    table = np.array(
-        [
-            round_gpus(count, gpu=ask.gpu, per_node=ask.gpus_per_node)
-            for count in range(least, int(needed.max()) + 1)
-        ],
-        dtype=np.float32,
-    )
-    chosen = table[needed.astype(np.int64) - least]
-    return chosen[:, 0], chosen[:, 1]
+    ask = fleet.sized.ask
+    step = gpu_step(ask.gpu, ask.gpus_per_node, bought=bought)
+    gpus = np.ceil(needed / step) * step
+    if needed.min() <= ask.gpus_per_node:
+        table = [
+            round_gpus(count, gpu=ask.gpu, per_node=ask.gpus_per_node, bought=bought)[0]
+            for count in range(ask.gpus_per_node + 1)
+        ]
+        few = np.array(table)[np.minimum(needed, ask.gpus_per_node).astype(np.int64)]
+        gpus = np.where(needed <= ask.gpus_per_node, few, gpus)
+    nodes = np.ceil(gpus / ask.gpus_per_node)
+    return gpus.astype(np.float32), nodes.astype(np.float32)
 
 
 def counts_as_they_stand(fleet: Fleet) -> Counts:
@@ -102,4 +106,13 @@ def replicas_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
     capacity = draws.take(f"{fleet.sized.ask.gpu.id}:tokens_per_s", fleet.capacity_tokens_per_s)
     each = capacity / fleet.replicas
     needed = np.ceil(fleet.peak_tokens_per_s * scale / each - ROUNDING)
-    return np.maximum(needed, max(1, math.ceil(fleet.replicas * scale - ROUNDING)))
+    return np.maximum(needed, _planned(fleet, scale))
+
+
+def _planned(fleet: Fleet, scale: float) -> int:
+    """Return the replicas that would be planned for the traffic so scaled, at the middle of what one carries."""
+    if scale == 1:
+        return fleet.replicas
+    each = fleet.capacity_tokens_per_s.mid / fleet.replicas
+    planned = max(1, math.ceil(fleet.peak_tokens_per_s * scale / each - ROUNDING))
+    return max(planned, fleet.replicas) if scale > 1 else min(planned, fleet.replicas)

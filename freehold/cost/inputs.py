@@ -87,7 +87,7 @@ class PlanInputs:
     draws: int = 100_000
     seed: int = 1
     fallback_api: bool = True
-    """Whether an API answers while owned hardware is down; else spares are needed."""
+    """Whether an API answers while owned hardware is down, and is paid for it; else the fleets' spares do, exactly so many."""
     said: tuple[str, ...] = ()
     """The flags that were given, each with its value, for the next command; empty: they are made from the rest."""
     only_listed: tuple[str, ...] = ()
@@ -99,3 +99,9 @@ class PlanInputs:
     slo_itl_s: float | None = None
     quotes: dict[str, Spread] = field(default_factory=dict)
     """What the user was quoted, by what: `rental_usd_per_gpu_hour` (for one GPU: `rental_usd_per_gpu_hour:h100-sxm`), `node_usd`."""
+    model: str = ""
+    """The open model that would be run, where there is no fleet of it."""
+    asked_gpus: tuple[str, ...] = ()
+    """GPUs that were named: a report shows what they cost, whatever it is; empty: nobody named any."""
+    notes: tuple[str, ...] = ()
+    """What the report has to say first of what was asked: why no machine can do it."""

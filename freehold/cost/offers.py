@@ -15,6 +15,7 @@ from freehold.cost.api_price import BATCH_READ
 from freehold.cost.case import ApiOffer, Offer, Setting
 from freehold.cost.inputs import PlanInputs
 from freehold.sizing.answer import Fleet
+from freehold.sizing.fleet import round_gpus
 
 RENTAL_QUOTE = "rental_usd_per_gpu_hour"
 """The key of `PlanInputs.quotes` for a rental; `:GPU` after it says for which GPU."""
@@ -46,7 +47,7 @@ def offers_of(inputs: PlanInputs) -> tuple[Offer, ...]:
     found = [
         *(_api(api, inputs) for api in apis),
         *(offer for fleet in inputs.fleets for offer in _rented(fleet, inputs)),
-        *(_bought(fleet, inputs) for fleet in inputs.fleets),
+        *(bought_offer(as_sold(fleet), inputs) for fleet in inputs.fleets),
     ]
     return tuple(_each_once(found))
 
@@ -74,8 +75,8 @@ def serves(offer: Offer, model: str) -> bool:
 
 
 def asked_model(inputs: PlanInputs) -> str:
-    """Return the model that would be run; empty without a fleet."""
-    return inputs.fleets[0].sized.ask.shape.name if inputs.fleets else ""
+    """Return the model that would be run; empty where there is neither a fleet nor a name."""
+    return inputs.fleets[0].sized.ask.shape.name if inputs.fleets else inputs.model
 
 
 def cited(what: str, fact: Fact) -> str:
@@ -159,7 +160,24 @@ def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
     )
 
 
-def _bought(fleet: Fleet, inputs: PlanInputs) -> Offer:
+def as_sold(fleet: Fleet) -> Fleet:
+    """Return the fleet with as many GPUs as one has to buy for it: whole boards and racks."""
+    ask = fleet.sized.ask
+    gpus, nodes = round_gpus(fleet.gpus, gpu=ask.gpu, per_node=ask.gpus_per_node, bought=True)
+    if gpus <= fleet.gpus:
+        return fleet
+    return replace(fleet, gpus=gpus, nodes=max(nodes, fleet.nodes))
+
+
+def paid_utilisation(fleet: Fleet) -> float:
+    """Return what is served, over the clock, of what all GPUs that are paid for would carry: idle ones and spares too."""
+    each = fleet.sized.ask.gpus
+    could = max(fleet.gpus // each, fleet.replicas)
+    return fleet.utilisation * fleet.replicas / could if could else 0.0
+
+
+def bought_offer(fleet: Fleet, inputs: PlanInputs) -> Offer:
+    """Return the purchase of these machines as they are."""
     gpu, quoted = fleet.sized.ask.gpu, NODE_QUOTE in inputs.quotes
     known = gpu.price_new_usd is not None or quoted
     fact = gpu.price or gpu

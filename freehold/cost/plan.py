@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from freehold.core.spread import Spread
 from freehold.cost.api_price import listed_usd
 from freehold.cost.break_even import break_even
-from freehold.cost.capex import capex_of
+from freehold.cost.capex import MONTHS_PER_YEAR, capex_of
 from freehold.cost.curves import sensitivity, traffic_curves
 from freehold.cost.draw import Vector
 from freehold.cost.influence import tornado
 from freehold.cost.inputs import PlanInputs
-from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model
+from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model, paid_utilisation
 from freehold.cost.percentiles import range_of, scaled
+from freehold.cost.report.rounding import amount, tokens
 from freehold.cost.result import BreakEven, Influence, Option, PlanResult, Range
 from freehold.cost.rows_told import rows_left_out
 from freehold.cost.rules import rules_of
@@ -31,6 +32,7 @@ def plan(inputs: PlanInputs) -> PlanResult:
     """Return the plan for these inputs; the same inputs and seed give the same plan."""
     standing = standing_of(inputs)
     influences = influences_of(standing)
+    mine, other = _tornado_of(standing)
     return PlanResult(
         version=VERSION,
         today=inputs.today.isoformat(),
@@ -44,22 +46,29 @@ def plan(inputs: PlanInputs) -> PlanResult:
         verdict=verdict_of(standing, influences),
         assumptions=tuple(_assumptions(standing)),
         notes=tuple(_notes(standing)),
+        tornado_option=mine.offer.id if mine else "",
+        tornado_against=other.offer.id if other else "",
     )
 
 
 def influences_of(standing: Standing) -> tuple[Influence, ...]:
     """Return the tornado of the best machines against the API, or of an API's cost where there are no machines."""
-    mine = standing.machines or standing.yardstick
+    mine, other = _tornado_of(standing)
     if mine is None:
         return ()
-    other = standing.yardstick
     return tornado(
         mine.offer,
-        other.offer if other and other is not mine else None,
+        other.offer if other else None,
         setting=standing.setting,
         spans=_market_span(mine, standing),
         told=told_names(standing.inputs),
     )
+
+
+def _tornado_of(standing: Standing) -> tuple[Ranked | None, Ranked | None]:
+    """Return the option that the tornado is of, and the API that it is held against."""
+    mine, other = standing.machines or standing.yardstick, standing.yardstick
+    return mine, other if other is not mine else None
 
 
 def _market_span(mine: Ranked, standing: Standing) -> dict[str, Spread]:
@@ -74,13 +83,12 @@ def _market_span(mine: Ranked, standing: Standing) -> dict[str, Spread]:
 
 
 def _break_evens(standing: Standing) -> Iterator[BreakEven]:
-    """Yield the best rental and purchase against the API in use, the cheapest of the same model and, bought, a rental."""
+    """Yield the best rental and purchase against the APIs in use, of the same model and cheapest, and, bought, a rental."""
     if standing.setting.traffic.tokens_per_month <= 0:
         return  # no token has no price
     rented, bought = standing.best("rent"), standing.best("buy")
-    apis = {each.offer.id: each for each in (standing.in_use, standing.same_model) if each}
-    if not apis and (cheapest := standing.best("api")):
-        apis[cheapest.offer.id] = cheapest
+    shown = (standing.in_use, standing.same_model, standing.best("api"))
+    apis = {each.offer.id: each for each in shown if each}
     for mine in (rented, bought):
         for other in (*apis.values(), *([rented] if mine is bought else [])):
             if mine and other:
@@ -96,13 +104,13 @@ def _options(standing: Standing) -> Iterator[Option]:
             ranges[id(values)] = range_of(values)
         return ranges[id(values)]
 
-    tokens = standing.setting.traffic.tokens_per_month
+    served = standing.setting.traffic.tokens_per_month
     for ranked in standing.options:
         lines = {name: ranged(values) for name, values in ranked.priced.lines.items()}
-        yield _option(ranked, lines, tokens)
+        yield _option(ranked, lines, served)
 
 
-def _option(ranked: Ranked, lines: dict[str, Range], tokens: float) -> Option:
+def _option(ranked: Ranked, lines: dict[str, Range], served: float) -> Option:
     offer, fleet = ranked.offer, ranked.offer.fleet
     nothing = Range(p10=0.0, p50=0.0, p90=0.0)
     return Option(
@@ -116,9 +124,9 @@ def _option(ranked: Ranked, lines: dict[str, Range], tokens: float) -> Option:
         quant=fleet.sized.ask.quant if fleet else "",
         replicas=fleet.replicas if fleet else 0,
         usd_per_month=ranked.usd_per_month,
-        usd_per_million_tokens=scaled(ranked.usd_per_month, 1e6 / tokens) if tokens else nothing,
+        usd_per_million_tokens=scaled(ranked.usd_per_month, 1e6 / served) if served else nothing,
         lines=lines,
-        utilisation=fleet.utilisation if fleet else None,
+        utilisation=paid_utilisation(fleet) if fleet else None,
         capital_usd=range_of(capex_of(ranked.priced.case).total) if offer.kind == "buy" else None,
         incomplete=offer.incomplete,
         terms=offer.terms,
@@ -140,7 +148,10 @@ def _summary(standing: Standing) -> dict[str, str | float | int]:
         "batch_share": traffic.batch_share,
         "peak_over_mean": traffic.peak_over_mean,
         "traffic_source": traffic.source,
+        "rows_total": traffic.rows_total,
+        "bad_rows_total": traffic.bad_rows_total,
         "paid_today": inputs.paid_today,
+        "asked_gpus": ", ".join(inputs.asked_gpus),
         "own_site": inputs.own_site,
         "growth_per_month": inputs.growth_per_month,
         "draws": inputs.draws,
@@ -166,6 +177,7 @@ def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
 
 def _notes(standing: Standing) -> Iterator[str]:
     inputs = standing.inputs
+    yield from inputs.notes
     yield from rows_left_out(inputs.traffic)
     yield from inputs.traffic.assumed
     if not inputs.paid_today:
@@ -175,12 +187,36 @@ def _notes(standing: Standing) -> Iterator[str]:
     yield from _bill(standing)
     if NODE_QUOTE in inputs.quotes:
         yield "the quote for a server stands for its GPUs, chassis, memory and disks; the network is added"
+    yield from _answers_while_down(inputs)
+    yield from _growth(inputs)
     gpus = sorted({fleet.sized.ask.gpu.id for fleet in inputs.fleets})
     if RENTAL_QUOTE in inputs.quotes and len(gpus) > 1:
         yield f"the rental quote is taken for each of {', '.join(gpus)}: say for which one it is"
     if inputs.own_site != "colocation" and inputs.fleets:
         yield "on the team's own premises the room and its cooling plant are not priced"
     yield from (doubt.message for doubt in inputs.catalog.doubts if doubt.dropped)
+
+
+def _growth(inputs: PlanInputs) -> Iterator[str]:
+    """Yield what growth does and what it does not: who reads a month's cost must know which month's."""
+    if inputs.growth_per_month:
+        later = inputs.traffic.tokens_per_month * (1 + inputs.growth_per_month) ** MONTHS_PER_YEAR
+        yield (
+            f"costs, fleets and the verdict are of today's traffic; growth moves only the month in which a purchase has paid for "
+            f"itself: in a year it would be {tokens(later)} tokens a month, so plan that as well (--tokens-per-month)"
+        )
+
+
+def _answers_while_down(inputs: PlanInputs) -> Iterator[str]:
+    """Yield what nobody pays for: tokens that machines miss where neither an API nor a spare answers."""
+    if inputs.fleets and not (inputs.fallback_api and inputs.apis):
+        spares = max(fleet.spare_replicas for fleet in inputs.fleets)
+        who = (
+            f"{spares} spare replica{'s' * (spares != 1)} and no API answer"
+            if spares
+            else "neither an API nor a spare answers"
+        )
+        yield f"{who} while a bought machine is down: what is missed then is not priced"
 
 
 def _bill(standing: Standing) -> Iterator[str]:
@@ -191,6 +227,6 @@ def _bill(standing: Standing) -> Iterator[str]:
     listed = listed_usd(used.offer.api, standing.inputs.traffic)
     if abs(paid - listed) > BILL_TOLERANCE * listed:
         yield (
-            f"the usage file says that {paid:,.0f} USD a month were paid, the price list comes to {listed:,.0f}: "
+            f"the usage file says that {amount(paid)} USD a month were paid, the price list comes to {amount(listed)}: "
             "the plan counts with the price list"
         )

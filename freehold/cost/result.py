@@ -41,7 +41,7 @@ class Option:
     lines: dict[str, Range]
     """By cost line (the file's name), USD per month; they add up to the total in every draw."""
     utilisation: float | None
-    """Served over capacity at SLO; None for an API."""
+    """Served over what all GPUs that are paid for would carry within the SLO, idle and spare ones too; None for an API."""
     capital_usd: Range | None
     incomplete: tuple[str, ...]
     """What has no price: then the total is a least one, and the option cannot win."""
@@ -66,11 +66,14 @@ class BreakEven:
     tokens_per_month: Range | None
     """None: at no traffic that the option can carry."""
     utilisation: Range | None
-    """Of the option's capacity at SLO; values above 1 mean that it would have to serve more than it can."""
+    """At that traffic, of what the `gpus` that it takes carry within the SLO; None: it would have to serve more than it can."""
     payback_month: Range | None
     """Bought: the month in which its sum has fallen below the alternative's; None: not within its life."""
     chance_cheaper: float
     """Share of the draws in which the option is cheaper at the traffic as it is."""
+    gpus: int | None = None
+    """That would carry the traffic of the break-even, as they can be rented or bought: fewer than the option's where that
+    traffic is less than today's. None: there is no break-even."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +125,12 @@ class Verdict:
     text: str
     would_change_it: tuple[Change, ...]
     ask_first: tuple[str, ...]
-    """The inputs that matter most and that nobody has said yet: rental quote and staffing first."""
+    """The inputs that nobody has said yet and that can change the verdict: rental quote and staffing first; empty: none can."""
     next_command: str
     doubts: tuple[str, ...] = ()
-    """Stale, secondary or implausible facts that the verdict rests on."""
+    """Stale, secondary or implausible facts that the verdict rests on, and whether another model will do."""
+    confidence_reason: str = ""
+    """Why the confidence word is what it is, in a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,3 +167,9 @@ class PlanResult:
     verdict: Verdict
     assumptions: tuple[dict[str, str | float | bool], ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+    tornado_option: str = ""
+    """Id of the option whose cost the tornado is of; empty: there is none."""
+    tornado_against: str = ""
+    """Id of the API that is taken off: the one in use, else of the same model, else the cheapest; empty: nothing is."""
+    curves_at: str = "middle inputs"
+    """What curves are worked out at; options and rules are the middle of the draws, which skewed inputs put elsewhere."""

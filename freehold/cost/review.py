@@ -5,6 +5,7 @@ estimated as a plan would, with its range, and told as estimated: never zero. Mo
 does not come back by going back to an API, so what they cost to run is compared too. Nothing is read here.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -23,14 +24,12 @@ from freehold.cost.offers import api_offer
 from freehold.cost.percentiles import range_of, scaled, share
 from freehold.cost.price import Priced, price
 from freehold.cost.result import Range
+from freehold.cost.review_answer import Measured, Word, answer_of, break_even_as_it_stands, finite
 from freehold.cost.rows_told import rows_left_out
 from freehold.cost.trend import Period, Trend, periods_of, trend_of
 from freehold.sizing.answer import Fleet
 from freehold.sizing.traffic import HOURS_PER_MONTH, Traffic
 
-Word = Literal["keep", "run-out", "go-back", "unclear"]
-LIKELY = 0.6
-"""Share of draws from which one way is called cheaper. Our own choice, the same as a plan's verdict has."""
 VERSION = 1
 """Of the shape of a review's JSON. Source: our own count."""
 
@@ -55,6 +54,10 @@ class ReviewInputs:
     own: OwnAssumptions
     rent: RentAssumptions
     own_site: str = "colocation"
+    ledger: str = ""
+    """Path of the file that the period was read from, for the next command; empty: nobody said."""
+    said: tuple[str, ...] = ()
+    """Flags that `freehold plan` has as well, each with its value, for the next command."""
     mean_w: float | None = None
     """Of all machines together, over the period; None: not measured."""
     down_node_hours: float | None = None
@@ -100,6 +103,13 @@ class ReviewResult:
     """What was not measured, and what stands for it."""
     incomplete: tuple[str, ...]
     """What has no price: then the costs are least figures, and no verdict is given."""
+    confidence: float | None = None
+    """Share of the draws in which the answer holds; None: there is nothing to compare."""
+    confidence_word: Literal["high", "medium", "low"] = "low"
+    confidence_reason: str = ""
+    """Why it is that, in a sentence."""
+    next_command: str = ""
+    """A line to paste: the plan for the measured traffic, with what is known of these machines."""
 
 
 def review(inputs: ReviewInputs) -> ReviewResult:
@@ -110,7 +120,7 @@ def review(inputs: ReviewInputs) -> ReviewResult:
     total, tokens = range_of(mine.total), inputs.traffic.tokens_per_month
     capacity = capacity_tokens(mine)
     even = break_even_as_it_stands(mine, api) if api else None
-    word = _word(mine, api)
+    answer = answer_of(Measured(mine=mine, api=api, days=inputs.days, incidents=inputs.incidents))
     return ReviewResult(
         version=VERSION,
         today=inputs.today.isoformat(),
@@ -122,28 +132,45 @@ def review(inputs: ReviewInputs) -> ReviewResult:
         tokens_per_month=tokens,
         capacity_tokens_per_month=range_of(capacity),
         utilisation=range_of(tokens / capacity),
-        api=f"{inputs.api.provider}/{inputs.api.model}" if inputs.api else "",
+        api=_api_name(inputs),
         api_usd_per_month=range_of(api.total) if api else None,
-        break_even_tokens_per_month=_finite(even),
+        break_even_tokens_per_month=finite(even),
         position=_position(even, tokens),
         chance_api_cheaper=share(np.asarray(api.total < mine.total)) if api else None,
         trend=trend_of(_periods(inputs, mine, api)),
-        word=word,
-        headline=_headline(word, mine, api),
-        text=_text(mine, api, inputs),
+        word=answer.word,
+        headline=answer.headline,
+        text=answer.text,
         estimated=tuple(_estimated(inputs, mine)),
         incomplete=mine.offer.incomplete,
+        confidence=answer.confidence,
+        confidence_word=answer.confidence_word,
+        confidence_reason=answer.confidence_reason,
+        next_command=_next_command(inputs),
     )
 
 
-def break_even_as_it_stands(mine: Priced, api: Priced) -> Vector:
-    """Return the traffic at which these machines, none more and none less, cost what the API would; inf: at none."""
-    tokens = mine.case.tokens_per_month
-    idle = price(mine.offer, mine.case.setting, draws=mine.case.draws, tokens_scale=0).total
-    if tokens <= 0:
-        return np.full(1, np.inf)
-    saved = np.asarray((api.total - (mine.total - idle)) / tokens)
-    return np.asarray(np.where(saved > 0, idle / np.where(saved > 0, saved, 1), np.inf))
+def _next_command(inputs: ReviewInputs) -> str:
+    """Return the plan for what was measured: the ledger's traffic where its path is known, else the month's tokens."""
+    ask = inputs.fleet.sized.ask
+    words = (
+        ["--usage", inputs.ledger]
+        if inputs.ledger
+        else ["--tokens-per-month", f"{inputs.traffic.tokens_per_month:.0f}"]
+    )
+    own = {"--model": ask.shape.name, "--gpu": ask.gpu.id, "--api": _api_name(inputs)}
+    if inputs.kind == "rent" and inputs.rental_usd_per_gpu_hour is not None:
+        own["--rental-usd-per-gpu-hour"] = f"{inputs.rental_usd_per_gpu_hour:g}"
+    if inputs.node_usd is not None:
+        own["--node-usd"] = f"{inputs.node_usd:.0f}"
+    words += [
+        word for flag, value in own.items() if value and flag not in inputs.said for word in (flag, value)
+    ]
+    return shlex.join(["freehold", "plan", *words, *inputs.said])
+
+
+def _api_name(inputs: ReviewInputs) -> str:
+    return f"{inputs.api.provider}/{inputs.api.model}" if inputs.api else ""
 
 
 def _setting(inputs: ReviewInputs) -> Setting:
@@ -190,74 +217,18 @@ def _back(inputs: ReviewInputs, setting: Setting) -> Offer:
     )
 
 
-def _finite(values: Vector | None) -> Range | None:
-    found = range_of(values) if values is not None else None
-    return found if found and np.isfinite(found.p50) else None
-
-
 def _position(even: Vector | None, tokens: float) -> Literal["above", "below", "unknown"]:
     if even is None:
         return "unknown"
     return "above" if tokens > range_of(even).p50 else "below"
 
 
-def _word(mine: Priced, api: Priced | None) -> Word:
-    """Return the verdict: machines that are bought are kept running while that alone is cheaper than the API."""
-    if api is None or not mine.offer.complete:
-        return "unclear"
-    if share(np.asarray(api.total < mine.running)) >= LIKELY:
-        return "go-back"
-    dearer = share(np.asarray(api.total < mine.total))
-    if dearer >= LIKELY:
-        return "run-out" if mine.offer.kind == "buy" else "go-back"
-    return "keep" if dearer <= 1 - LIKELY else "unclear"
-
-
-def _headline(word: Word, mine: Priced, api: Priced | None) -> str:
-    machines, month = mine.offer.model, range_of(mine.total).p50
-    if api is None:
-        return f"{machines} on own machines cost {month:,.0f} USD a month; without an API's price nothing is compared."
-    back = f"{api.offer.model} of {api.offer.provider}"
-    other = range_of(api.total).p50
-    says = {
-        "keep": f"Keep it: {month:,.0f} USD a month against {other:,.0f} for {back}.",
-        "go-back": f"Going back to {back} is cheaper: {other:,.0f} USD a month against {_avoidable(mine):,.0f}.",
-        "run-out": (
-            f"{back} is cheaper at {other:,.0f} USD a month against {month:,.0f}, but running what is paid for costs "
-            f"{_avoidable(mine):,.0f}: use it up, do not replace it."
-        ),
-        "unclear": f"Neither is clearly cheaper: {month:,.0f} USD a month, {other:,.0f} for {back}.",
-    }
-    if not mine.offer.complete:
-        return f"Without {', '.join(mine.offer.incomplete)} nothing can be compared: at least {month:,.0f} USD a month."
-    return says[word]
-
-
-def _avoidable(mine: Priced) -> float:
-    return range_of(mine.running).p50
-
-
-def _text(mine: Priced, api: Priced | None, inputs: ReviewInputs) -> str:
-    tokens = inputs.traffic.tokens_per_month
-    used = range_of(tokens / capacity_tokens(mine))
-    parts = [
-        f"{tokens:,.0f} tokens a month were served, {used.p50:.1%} of what the machines carry within the SLO."
-    ]
-    if tokens <= 0:
-        parts.append("A price per million tokens needs tokens.")
-    if api:
-        even = _finite(break_even_as_it_stands(mine, api))
-        where = f"at {even.p50:,.0f} tokens a month" if even else "at no traffic"
-        parts.append(f"These machines cost what the API would {where}.")
-    if inputs.incidents is not None:
-        parts.append(f"{inputs.incidents} incidents were recorded in {inputs.days:g} days.")
-    return " ".join(parts)
-
-
 def _estimated(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
     if inputs.kind == "buy" and mine.case.setting.measured_it_w is None:
         kw = range_of(it_kw(mine.case))
         yield f"watts were not measured: {kw.p50:,.1f} kW ({kw.p10:,.1f}-{kw.p90:,.1f}) are estimated from the ratings"
+    if inputs.kind == "rent" and inputs.mean_w:
+        yield f"{inputs.mean_w / 1000:,.1f} kW were measured and are not charged: the rent of the machines includes the power"
     if inputs.kind == "buy" and inputs.down_node_hours is None:
         yield "downtime was not measured: missed tokens are estimated from failure rates"
     if mine.case.fleet.capacity_tokens_per_s.low != mine.case.fleet.capacity_tokens_per_s.high:

@@ -10,14 +10,16 @@ from freehold.cost.closed_form import load_s, node_loss_probability
 from freehold.cost.lines.colocation import contracted_kw
 from freehold.cost.lines.electricity import it_kw
 from freehold.cost.percentiles import range_of
+from freehold.cost.reference import NODE_GPUS
 from freehold.cost.result import Rule
-from freehold.cost.rules_money import GUIDE_KW, NODE_GPUS, unknown
+from freehold.cost.rules_money import GUIDE_KW, NO_NODE, unknown
 from freehold.cost.standing import Standing
 from freehold.sizing.links import SLOWER_PART, balancer_mbit_s, tensor_crossing
 from freehold.sizing.staging import load_over_s
 
 TRT_LEAST = 1.3
 """Source: guides ("TensorRT-LLM is 30 to 50 % faster")."""
+NODE_POWER = "dgx-h100-power"
 TRT_RATIO = "trtllm-over-vllm"
 # What the guides' NAS and NVMe read. Source: their difference of 200 ms is a 182 MB file at these two rates.
 NAS_GB_S = 0.8
@@ -34,21 +36,22 @@ PAPER = "Llama 3 paper (arXiv 2407.21783), table 5; training, so an upper bound 
 def node_power(standing: Standing) -> Rule:
     """Judge "an eight-GPU node draws 12 to 15 kW": that is a facility's figure at the nameplate."""
     claim = "An 8-GPU node draws 12-15 kW"
-    bought = standing.node
-    if bought is None:
-        return unknown(claim, "No purchase with all its prices is in the plan.")
-    case = bought.priced.case
-    mean = range_of(it_kw(case) / case.counts.gpus * NODE_GPUS)
-    rated = range_of(contracted_kw(case) / case.counts.gpus * NODE_GPUS).p50
+    node = standing.node
+    if node is None:
+        return unknown(claim, NO_NODE)
+    case = node.case
+    mean, rated = range_of(it_kw(case)), range_of(contracted_kw(case)).p50
+    label = standing.inputs.catalog.nodes.get(NODE_POWER)
+    most = (label.nameplate_kw if label else None) or rated
     pue = case.setting.own.pue_ratio.value
     low, high = GUIDE_KW
-    at_meter = rated * pue.low <= high and rated * pue.high >= low
+    at_meter = most * pue.low <= high and most * pue.high >= low
     return Rule(
         claim=claim,
         verdict="holds" if low <= mean.p50 <= high else "depends" if at_meter else "does not hold",
         computed=(
-            f"Eight {bought.offer.gpu} serving draw {mean.p50:,.1f} kW ({mean.p10:,.1f}-{mean.p90:,.1f}), at most {rated:,.1f}; "
-            f"with a PUE of {pue.low:g}-{pue.high:g} the facility is asked for up to {rated * pue.low:,.1f}-{rated * pue.high:,.1f}."
+            f"Eight {node.offer.gpu} serving draw {mean.p50:,.1f} kW ({mean.p10:,.1f}-{mean.p90:,.1f}), at most {most:,.1f} by the "
+            f"nameplate; with a PUE of {pue.low:g}-{pue.high:g} the facility is asked for up to {most * pue.low:,.1f}-{most * pue.high:,.1f}."
         ),
         source="TDP x measured part of it, plus hosts; DGX H100: 10.2 kW nameplate, 8.4 kW the most measured in training",
     )

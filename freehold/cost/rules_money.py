@@ -1,7 +1,7 @@
 """Rules of thumb on money: when to rent, when to buy, what machines, space and energy cost.
 
-What guides say of nodes is worked out for eight H100 where the plan has them, else for the machines it would buy.
-Rules on the machines themselves are in rules_machines, not here.
+What guides say of nodes is worked out for the node that they mean, eight H100, the same in every plan; what they say of
+renting and buying for the plan's own options, by the middle of their draws, as the options show it. Rules on the machines themselves are in rules_machines, not here.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,10 @@ from freehold.cost.closed_form import (
     energy_usd_per_month,
     rental_for_utilisation,
 )
-from freehold.cost.draw import Middle, Vector
+from freehold.cost.draw import Held, Middle, Vector
 from freehold.cost.percentiles import range_of, share
-from freehold.cost.price import Priced, middle_usd, price
+from freehold.cost.price import Priced, price
+from freehold.cost.report.rounding import amount
 from freehold.cost.result import Rule
 from freehold.cost.standing import Ranked, Standing
 from freehold.sizing.traffic import HOURS_PER_MONTH
@@ -33,8 +34,6 @@ BUY_ABOVE = 0.65
 """Source: the same ("buy above 65 % utilisation")."""
 NEAR = 0.1
 """How far a computed utilisation may be from the rule's for it to hold. Our own choice: the ranges are wider than that."""
-NODE_GPUS = 8
-"""Source: HGX and DGX nodes have eight."""
 GUIDE_YEARS = 3
 """Source: guides write off over three years."""
 LONG_LIFE_MONTHS = 60.0
@@ -49,6 +48,7 @@ GUIDE_COLO_USD = 2500.0
 GUIDE_NODE_USD = 200_000.0
 GUIDE_H100_USD = (25_000.0, 30_000.0)
 GUIDE_ADDED = (0.4, 0.6)
+NO_NODE = "The catalog has no H100 to work it out for."
 
 
 def unknown(claim: str, why: str, source: str = "") -> Rule:
@@ -64,8 +64,7 @@ def rent_below(standing: Standing) -> Rule:
     if api is None or rented is None or tokens <= 0:
         return unknown(claim, "An API or a rental to compare is missing.")
     scale = RENT_BELOW_TOKENS / tokens
-    api_usd = middle_usd(api.offer, standing.setting, tokens_scale=scale)
-    rent_usd = middle_usd(rented.offer, standing.setting, tokens_scale=scale, fleet_scale=scale)
+    api_usd, rent_usd = (_at(standing, each, scale) for each in (api, rented))
     bar = break_even_api_usd_per_m(rent_usd, RENT_BELOW_TOKENS)
     return Rule(
         claim=claim,
@@ -77,6 +76,14 @@ def rent_below(standing: Standing) -> Rule:
         ),
         source="this plan's prices; 200M tokens a month are 76 tokens/s",
     )
+
+
+def _at(standing: Standing, ranked: Ranked, scale: float) -> float:
+    """Return the middle of the draws of a month's cost at so many times the traffic."""
+    priced = price(
+        ranked.offer, standing.setting, draws=standing.draws, tokens_scale=scale, fleet_scale=scale
+    )
+    return range_of(priced.total).p50
 
 
 def buy_above(standing: Standing) -> Rule:
@@ -147,17 +154,17 @@ def _h100(standing: Standing) -> Spread | None:
 def infrastructure(standing: Standing) -> Rule:
     """Judge "infrastructure adds 40 to 60 % to the GPUs"."""
     claim = "Infrastructure adds 40-60% to the price of the GPUs"
-    bought = standing.node
-    if bought is None or bought.offer.gpu_usd is None:
-        return unknown(claim, "No purchase with all its prices is in the plan.")
-    case = bought.priced.case
-    gpus_usd = case.counts.gpus * case.draws.take(bought.offer.price_name, bought.offer.gpu_usd)
+    node = standing.node
+    if node is None or node.offer.gpu_usd is None:
+        return unknown(claim, NO_NODE)
+    case = node.case
+    gpus_usd = case.counts.gpus * case.draws.take(node.offer.price_name, node.offer.gpu_usd)
     added = range_of(capex_of(case).total / gpus_usd - 1)
     low, high = GUIDE_ADDED
     return Rule(
         claim=claim,
         verdict=_band(added.p50, (low, high), wide=(added.p10, added.p90)),
-        computed=f"Here everything but the GPUs adds {added.p50:.0%} ({added.p10:.0%}-{added.p90:.0%}).",
+        computed=f"For eight {node.offer.gpu} everything but the GPUs adds {added.p50:.0%} ({added.p10:.0%}-{added.p90:.0%}).",
         source="chassis, host memory, disks and network over GPUs; quotes 2023-2026 came to +23% to +59%",
     )
 
@@ -171,11 +178,10 @@ def _band(value: float, band: tuple[float, float], *, wide: tuple[float, float])
 def node_price(standing: Standing) -> Rule:
     """Judge "an eight-GPU node costs more than 200,000 USD"."""
     claim = "An 8-GPU node costs more than 200,000 USD"
-    bought = standing.node
-    if bought is None:
-        return unknown(claim, "No purchase with all its prices is in the plan.")
-    case = bought.priced.case
-    usd = range_of(capex_of(case).total / case.counts.gpus * NODE_GPUS)
+    node = standing.node
+    if node is None or not node.offer.complete:
+        return unknown(claim, NO_NODE)
+    usd = range_of(capex_of(node.case).total)
     return Rule(
         claim=claim,
         verdict="holds"
@@ -183,7 +189,7 @@ def node_price(standing: Standing) -> Rule:
         else "depends"
         if usd.p90 > GUIDE_NODE_USD
         else "does not hold",
-        computed=f"Eight {bought.offer.gpu} with all that is around them come to {usd.p50:,.0f} USD ({usd.p10:,.0f}-{usd.p90:,.0f}).",
+        computed=f"Eight {node.offer.gpu} with all that is around them come to {amount(usd.p50)} USD ({amount(usd.p10)}-{amount(usd.p90)}).",
         source="this plan's prices; 8 H100 at 25,000-30,000 with 40-60% more are 280,000-384,000",
     )
 
@@ -193,16 +199,16 @@ def energy(standing: Standing) -> Rule:
     claim = "12-15 kW at 0.12 USD per kWh cost 1,300-1,600 USD a month"
     low, high = (energy_usd_per_month(kw, GUIDE_USD_PER_KWH) for kw in GUIDE_KW)
     arithmetic = f"12-15 kW at 0.12 USD per kWh are {low:,.0f}-{high:,.0f} USD"
-    bought = standing.node
-    line = bought.priced.lines.get("electricity") if bought else None
-    if bought is None or line is None:
-        why = "the rent of the space includes it" if bought else "no purchase is in the plan"
+    node = standing.node
+    line = node.lines.get("electricity") if node else None
+    if node is None or line is None:
+        why = "the rent of the space includes it" if node else "the catalog has no H100"
         return unknown(claim, f"{arithmetic}; of this plan no energy is known: {why}.")
-    usd = range_of(line / bought.priced.case.counts.gpus * NODE_GPUS)
+    usd = range_of(line)
     return Rule(
         claim=claim,
         verdict=_band(usd.p50, GUIDE_ENERGY_USD, wide=(usd.p10, usd.p90)),
-        computed=f"{arithmetic}. Eight {bought.offer.gpu} come to {usd.p50:,.0f} USD a month here ({usd.p10:,.0f}-{usd.p90:,.0f}).",
+        computed=f"{arithmetic}. Eight {node.offer.gpu} come to {usd.p50:,.0f} USD a month here ({usd.p10:,.0f}-{usd.p90:,.0f}).",
         source="kW x 730 h x USD per kWh; PUE counted once",
     )
 
@@ -210,18 +216,16 @@ def energy(standing: Standing) -> Rule:
 def colocation(standing: Standing) -> Rule:
     """Judge "colocation of a node costs 2,500 USD a month"."""
     claim = "Colocation of a node costs 2,500 USD a month"
-    bought = standing.node
-    space = bought.priced.lines.get("colocation") if bought else None
-    if bought is None or space is None:
+    node = standing.node
+    space = node.lines.get("colocation") if node else None
+    if node is None or space is None:
         return unknown(claim, "The plan has no machines in a colocation.")
-    lines = bought.priced.lines
-    both = space + lines.get("electricity", np.zeros(1, dtype=np.float32))
-    usd = range_of(both / bought.priced.case.counts.gpus * NODE_GPUS)
+    usd = range_of(space + node.lines.get("electricity", np.zeros(1, dtype=np.float32)))
     near = (GUIDE_COLO_USD * 0.8, GUIDE_COLO_USD * 1.2)
     return Rule(
         claim=claim,
         verdict=_band(usd.p50, near, wide=(usd.p10, usd.p90)),
-        computed=f"Space and energy of eight {bought.offer.gpu} come to {usd.p50:,.0f} USD a month ({usd.p10:,.0f}-{usd.p90:,.0f}).",
+        computed=f"Space and energy of eight {node.offer.gpu} come to {usd.p50:,.0f} USD a month ({usd.p10:,.0f}-{usd.p90:,.0f}).",
         source="contracted kW x USD per kW, and energy where it is not included; within 20% counts as holding",
     )
 
@@ -229,17 +233,17 @@ def colocation(standing: Standing) -> Rule:
 def power_over_hardware(standing: Standing) -> Rule:
     """Judge "power costs more than half of the hardware over three years"."""
     claim = "Power costs more than half of the hardware over 3 years"
-    bought = standing.node
-    line = bought.priced.lines.get("electricity") if bought else None
-    if bought is None or line is None:
-        return unknown(claim, "No energy of bought machines is in the plan.")
-    part = range_of(line * GUIDE_YEARS * 12 / capex_of(bought.priced.case).total)
-    total = range_of(line / bought.priced.total)
+    node = standing.node
+    line = node.lines.get("electricity") if node else None
+    if node is None or line is None or not node.offer.complete:
+        return unknown(claim, "No energy of bought machines is known here.")
+    part = range_of(line * GUIDE_YEARS * 12 / capex_of(node.case).total)
+    total = range_of(line / node.total)
     return Rule(
         claim=claim,
         verdict="holds" if part.p50 > 0.5 else "depends" if part.p90 > 0.5 else "does not hold",
         computed=(
-            f"Three years of energy are {part.p50:.0%} of the machines' price ({part.p10:.0%}-{part.p90:.0%}), "
+            f"Three years of energy are {part.p50:.0%} of the price of eight {node.offer.gpu} ({part.p10:.0%}-{part.p90:.0%}), "
             f"and {total.p50:.0%} of what owning costs."
         ),
         source="this plan's draws",
@@ -249,26 +253,36 @@ def power_over_hardware(standing: Standing) -> Rule:
 def straight_line(standing: Standing) -> Rule:
     """Judge "write off over three years": a convention, so what another one would change is told."""
     claim = "Hardware is written off over 3 years in a straight line"
-    bought = standing.node
+    bought = standing.best("buy")
     if bought is None:
         return unknown(claim, "No purchase with all its prices is in the plan.")
-    name = standing.setting.own.life_months.name
+    life = standing.setting.own.life_months
     three, five = (
-        middle_usd(bought.offer, standing.setting, held=Middle(values={name: months}))
+        range_of(
+            price(bought.offer, standing.setting, draws=Held(standing.draws, {life.name: months})).total
+        ).p50
         for months in (GUIDE_YEARS * 12.0, LONG_LIFE_MONTHS)
     )
     return Rule(
         claim=claim,
         verdict="depends" if abs(1 - five / three) > MOVES else "holds",
-        computed=f"Over 36 months owning costs {three:,.0f} USD a month, over 60 months {five:,.0f}: {five / three - 1:+.0%}.",
+        computed=(
+            f"Over 36 months {bought.priced.case.fleet.gpus} x {bought.offer.gpu} as bought cost {amount(three)} USD a month, over 60 "
+            f"months {amount(five)}: {five / three - 1:+.0%}. {_as_shown(bought, life.value)}"
+        ),
         source="a convention; SemiAnalysis writes off over four years, clouds over five to six",
     )
+
+
+def _as_shown(bought: Ranked, months: Spread) -> str:
+    span = f"{months.mid:g}" if months.low == months.high else f"{months.low:g} to {months.high:g}"
+    return f"The options show {amount(bought.usd_per_month.p50)}, over {span} months."
 
 
 def spare(standing: Standing) -> Rule:
     """Judge "keep a cold spare node": it depends on how many nodes share it, and on who answers meanwhile."""
     claim = "Keep a cold spare node"
-    bought, api = standing.node, standing.yardstick
+    bought, api = standing.best("buy"), standing.yardstick
     if bought is None or api is None or api.offer.api is None:
         return unknown(claim, "A purchase, or an API to fall back on, is missing.")
     covered = _with_fallback(standing, bought, spare_node=False)
@@ -279,7 +293,7 @@ def spare(standing: Standing) -> Rule:
         claim=claim,
         verdict="holds" if extra < missed else "does not hold",
         computed=(
-            f"A spare node for {bought.priced.case.fleet.nodes} would cost {extra:,.0f} USD a month; answers of "
+            f"A spare node for {bought.priced.case.fleet.nodes} of {bought.offer.gpu} would cost {extra:,.0f} USD a month; answers of "
             f"{api.offer.model} while a node is down cost {missed:,.0f}."
         ),
         source="failures per GPU-year x days to repair; a spare shared by N nodes costs each 1/N",
@@ -289,7 +303,8 @@ def spare(standing: Standing) -> Rule:
 def _with_fallback(standing: Standing, bought: Ranked, *, spare_node: bool) -> Priced:
     assert standing.yardstick is not None
     fallback = None if spare_node else standing.yardstick.offer.api
-    return price(bought.offer, replace(standing.setting, fallback=fallback), draws=Middle())
+    setting = replace(standing.setting, fallback=fallback, spare_node=spare_node)
+    return price(bought.offer, setting, draws=Middle())
 
 
 MONEY_RULES: tuple[Callable[[Standing], Rule], ...] = (

@@ -15,9 +15,9 @@ from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAss
 from freehold.cost.offers import RENTAL_QUOTE, asked_model, is_told, offers_of, serves, setting_of
 from freehold.cost.percentiles import range_of
 from freehold.cost.price import Priced, price
+from freehold.cost.reference import reference_node
 from freehold.cost.result import Kind, Range
-
-GUIDES_GPU = "h100-sxm"
+from freehold.sizing.answer import Sized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class Standing:
     setting: Setting
     draws: Draws
     options: tuple[Ranked, ...]
+    node: Priced | None = None
+    """The node that guides speak of, eight H100 as bought: the same in every plan. None: the catalog has no such card."""
 
     def best(self, kind: Kind) -> Ranked | None:
         """Return the cheapest of a kind that may win."""
@@ -72,21 +74,13 @@ class Standing:
         return self._first(lambda each: each.offer.kind != "api" and each.may_win)
 
     @property
-    def node(self) -> Ranked | None:
-        """Return the purchase that what guides say of nodes is held against: of the H100 they mean, else the best."""
-        meant = self._first(
-            lambda each: each.offer.kind == "buy" and each.may_win and each.offer.gpu == GUIDES_GPU
-        )
-        return meant or self.best("buy")
-
-    @property
     def same_gpu(self) -> tuple[Ranked | None, Ranked | None]:
         """Return the cheapest purchase and rental of one fleet, of the first that has both; rather not a reservation."""
         for bought in (each for each in self.options if each.offer.kind == "buy" and each.may_win):
             rented = [
                 each
                 for each in self.options
-                if each.offer.kind == "rent" and each.may_win and each.offer.fleet is bought.offer.fleet
+                if each.offer.kind == "rent" and each.may_win and _sized(each) is _sized(bought)
             ]
             if rented:
                 return bought, min(rented, key=lambda each: each.offer.reserved)
@@ -106,13 +100,24 @@ class Standing:
         return next((each for each in self.options if holds(each)), None)
 
 
+def _sized(ranked: Ranked) -> Sized | None:
+    """Return the replica that it runs: machines that are rented and bought differ in how many come together."""
+    return ranked.offer.fleet.sized if ranked.offer.fleet else None
+
+
 def standing_of(inputs: PlanInputs) -> Standing:
     """Return the options priced under the plan's draws."""
     widened, draws = with_ages(inputs), Draws(inputs.draws, inputs.seed)
     setting = setting_of(widened)
     ranked = [_ranked(price(offer, setting, draws=draws)) for offer in offers_of(widened)]
     ranked.sort(key=lambda each: (not each.offer.complete, each.usd_per_month.p50))
-    return Standing(inputs=widened, setting=setting, draws=draws, options=tuple(ranked))
+    return Standing(
+        inputs=widened,
+        setting=setting,
+        draws=draws,
+        options=tuple(ranked),
+        node=reference_node(widened, setting),
+    )
 
 
 def _ranked(priced: Priced) -> Ranked:

@@ -5,135 +5,146 @@ less sure. What is incomplete, a spot machine or a consumer card takes no part. 
 taken as it is: a forecast's own error is not in the confidence.
 """
 
-import shlex
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from typing import Literal
 
-import numpy as np
-
+from freehold.cost.asks import ask_first
 from freehold.cost.case import Offer
 from freehold.cost.changes import would_change
-from freehold.cost.draw import Vector
-from freehold.cost.inputs import PlanInputs
-from freehold.cost.offers import ANOTHER_MODEL, QUOTED, RENTAL_QUOTE, asked_model, doubts_of, serves
-from freehold.cost.percentiles import cheapest_shares
+from freehold.cost.influence import inputs_of
+from freehold.cost.next_step import next_command
+from freehold.cost.offers import ANOTHER_MODEL, QUOTED, asked_model, doubts_of, paid_utilisation, serves
+from freehold.cost.report.rounding import amount, bound, chance
 from freehold.cost.result import Change, Influence, Range, Verdict, Word
-from freehold.cost.standing import Ranked, Standing, assumptions_of, told_names
+from freehold.cost.standing import Standing, assumptions_of
+from freehold.cost.ways import UNDECIDED_BELOW, Way, ways_of
 from freehold.sizing.answer import Fleet
 
+Level = Literal["low", "medium", "high"]
 # How often the advised way must be the cheapest. Our own choice: 3 in 5 is a lean, 7 in 10 a view, 9 in 10 a finding.
-UNDECIDED_BELOW = 0.6
 MEDIUM_FROM = 0.7
 HIGH_FROM = 0.9
-WORDS = ("low", "medium", "high")
-FLAGS = {
-    RENTAL_QUOTE: "--rental-usd-per-gpu-hour",
-    "staff_fte": "--staff-fte",
-    "staff_usd_per_year": "--staff-usd-per-year",
-    "power_usd_per_kwh": "--power-usd-per-kwh",
-    "colo_usd_per_kw_month": "--colo-usd-per-kw-month",
-    "pue_ratio": "--pue",
-    "life_months": "--life-months",
-    "gpu_usd": "--node-usd",
-}
-"""The flags of `freehold plan` for inputs; the others are told by `--set NAME=VALUE`."""
+WORDS: tuple[Level, ...] = ("low", "medium", "high")
 DOUBTED_INFLUENCES = 5
 """Of the most influential inputs: whose facts are doubted aloud. Our own choice: a list that is read to its end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """A way of serving: its word, its options cheapest first, and the share of draws in which it is the cheapest."""
-
-    word: Word
-    options: tuple[Ranked, ...]
-    share: float
-
-    @property
-    def best(self) -> Ranked:
-        """Return its cheapest option."""
-        return self.options[0]
 
 
 def verdict_of(standing: Standing, tornado: Sequence[Influence]) -> Verdict:
     """Return the verdict."""
     ways = ways_of(standing)
-    asks = ask_first(standing, tornado)
+    asks = ask_first(standing, tornado, ways)
     if not ways:
         return _nothing(standing, asks)
     lead, second = ways[0], ways[1] if len(ways) > 1 else None
     decided = lead.share >= UNDECIDED_BELOW
-    prices = _price_doubts(lead, second)
+    word: Word = lead.word if decided else "undecided"
+    doubts = _doubts(lead, second, standing, tornado)
+    level, reason = sureness(lead.share, doubts=doubts, compared=bool(standing.best("api")))
     return Verdict(
-        word=lead.word if decided else "undecided",
+        word=word,
         option=lead.best.offer.id if decided else "",
         confidence=lead.share,
-        confidence_word=_sureness(lead.share, doubted=bool(prices or standing.inputs.doubts)),  # type: ignore[arg-type]
+        confidence_word=level,
+        confidence_reason=reason,
         headline=_headline(lead, second, standing) if decided else _torn(lead, second),
-        text=_text(lead, second, standing),
-        would_change_it=would_change(standing, lead.best, lambda offer: word_of(offer, standing.inputs)),
+        text=_text(lead, second, standing, asked=bool(asks)),
+        would_change_it=would_change(standing, lead.best, lead.word),
         ask_first=asks,
-        next_command=next_command(lead.best.offer if decided else None, standing),
-        doubts=(*standing.inputs.doubts, *prices, *_assumed_doubts(standing, tornado)),
+        next_command=next_command(word, lead.best.offer if decided else None, standing),
+        doubts=doubts.all,
     )
 
 
-def ways_of(standing: Standing) -> list[Way]:
-    """Return the ways of serving of which an option may win, the one most often the cheapest first."""
-    groups: dict[Word, list[Ranked]] = {}
-    for each in standing.options:
-        if each.may_win:
-            groups.setdefault(word_of(each.offer, standing.inputs), []).append(each)
-    shares = cheapest_shares([_least(group) for group in groups.values()])
-    ways = [
-        Way(word=word, options=tuple(group), share=share)
-        for (word, group), share in zip(groups.items(), shares, strict=True)
-    ]
-    return sorted(ways, key=lambda way: -way.share)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """What the verdict rests on without its being sure, by what it does to the confidence."""
+
+    model: tuple[str, ...] = ()
+    """On whether another API's model will do: then the word is medium at most."""
+    asked: tuple[str, ...] = ()
+    """On what was asked: a model that nobody chose, a usage file of which much is missing. They lower the word by one."""
+    prices: tuple[str, ...] = ()
+    """On the prices of the advised way and the runner-up: they lower the word by one."""
+    assumed: tuple[str, ...] = ()
+    """On assumptions that nobody said: their ranges are in the draws already."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Return all of them, those that count most first."""
+        return (*self.model, *self.asked, *self.prices, *self.assumed)
 
 
-def _least(group: Sequence[Ranked]) -> Vector:
-    return reduce(lambda least, each: np.minimum(least, each.priced.total), group[1:], group[0].priced.total)
-
-
-def word_of(offer: Offer, inputs: PlanInputs) -> Word:
-    """Return the verdict's word for an option; where nobody said which API is in use, any API is staying with one."""
-    if offer.kind == "api":
-        return "stay" if offer.paid_today or not inputs.paid_today else "change-api"
-    return offer.kind
-
-
-def _sureness(share: float, *, doubted: bool) -> str:
+def sureness(share: float, *, doubts: Doubts, compared: bool) -> tuple[Level, str]:
+    """Return the word for the confidence and why it is that: the share of draws, doubts, and what was not compared."""
     level = (share >= MEDIUM_FROM) + (share >= HIGH_FROM)
-    return WORDS[max(0, level - doubted)]
+    bounds = {0: f"below {MEDIUM_FROM:.0%}", 1: f"from {MEDIUM_FROM:.0%}", 2: f"from {HIGH_FROM:.0%}"}
+    shown = chance(share) if share > 0.99 else f"{math.floor(share * 100)}%"  # 69.8 % is below 70 %
+    reasons = [f"cheapest in {shown} of the draws, and {bounds[level]} is {WORDS[level]}"]
+    lowering = [doubt.partition(":")[0] for doubt in (*doubts.asked[:1], *doubts.prices[:1])]
+    if lowering and level:
+        level -= 1
+        reasons.append(f"one lower, in doubt: {'; '.join(lowering)}")
+    if doubts.model and level > 1:
+        level = 1
+        reasons.append("at most medium until the model's answers are tested")
+    if not compared and level:
+        level = 0
+        reasons.append("low since no API was compared")
+    return WORDS[level], "; ".join(reasons)
 
 
-def _price_doubts(lead: Way, second: Way | None) -> tuple[str, ...]:
-    """Return the doubts on the prices that the verdict rests on: its own and the runner-up's."""
+def _doubts(lead: Way, second: Way | None, standing: Standing, tornado: Sequence[Influence]) -> Doubts:
+    """Return the doubts on what the advised way and the runner-up rest on, and on nothing else."""
     offers = [way.best.offer for way in (lead, second) if way]
-    return tuple(dict.fromkeys(doubt for offer in offers for doubt in offer.doubts))
+    stands = _stands_for(lead.best.offer, standing)
+    return Doubts(
+        model=(stands,) if stands else (),
+        asked=standing.inputs.doubts,
+        prices=tuple(dict.fromkeys(doubt for offer in offers for doubt in offer.doubts)),
+        assumed=_assumed_doubts(standing, tornado, offers),
+    )
 
 
-def _assumed_doubts(standing: Standing, tornado: Sequence[Influence]) -> tuple[str, ...]:
-    """Return the doubts on the assumptions that move the answer most and that the user did not say."""
+def _stands_for(offer: Offer, standing: Standing) -> str:
+    """Return the doubt on another API's model than the one that is paid today, whoever named it; empty: it is the same."""
+    paid = standing.in_use.offer if standing.in_use else None
+    if offer.kind != "api" or paid is None or offer.paid_today or paid.api is None or offer.api is None:
+        return ""
+    same = {paid.model.lower(), paid.api.fact.same_as.lower()} & {
+        offer.model.lower(),
+        offer.api.fact.same_as.lower(),
+    }
+    if same - {""}:
+        return ""
+    return f"whether {offer.model} can stand for {paid.model} must be tested on your prompts"
+
+
+def _assumed_doubts(
+    standing: Standing, tornado: Sequence[Influence], offers: Sequence[Offer]
+) -> tuple[str, ...]:
+    """Return the doubts on the assumptions of these options that move the answer most and that the user did not say."""
+    used = inputs_of(standing.setting, *offers)
     facts = {each.name: each for each in assumptions_of(standing.inputs) if not each.asked}
-    moving = [facts[each.name] for each in tornado[:DOUBTED_INFLUENCES] if each.name in facts]
+    moving = [facts[each.name] for each in tornado if each.name in facts and each.name in used]
     return tuple(
-        doubt for each in moving for doubt in doubts_of(each.name, [each.fact], standing.inputs.today)
+        doubt
+        for each in moving[:DOUBTED_INFLUENCES]
+        for doubt in doubts_of(each.name, [each.fact], standing.inputs.today)
     )
 
 
 def usd(value: float) -> str:
-    """Return an amount as texts have it: whole dollars, below ten with cents."""
-    return f"{value:,.0f} USD" if value >= 10 else f"{value:,.2f} USD"
+    """Return an amount as texts have it: four digits."""
+    return f"{amount(value)} USD"
 
 
 def usd_range(values: Range) -> str:
     """Return a middle amount with its range in brackets, where it has one."""
     if values.p10 == values.p90:
         return usd(values.p50)
-    return f"{usd(values.p50)} ({values.p10:,.0f}-{values.p90:,.0f})"
+    return f"{usd(values.p50)} ({bound(values.p10)}-{bound(values.p90)})"
 
 
 def named(offer: Offer) -> str:
@@ -152,14 +163,15 @@ def _headline(lead: Way, second: Way | None, standing: Standing) -> str:
     verb = {"stay": "Stay on", "change-api": "Change to", "rent": "Rent", "buy": "Buy", "undecided": ""}[
         lead.word
     ]
-    verb = "Use" if lead.word == "stay" and not standing.inputs.paid_today else verb
-    text = f"{verb} {named(offer)}: {cost} a month"
+    verb = "An API is cheapest:" if lead.word == "stay" and not standing.inputs.paid_today else verb
+    text = f"{verb} {named(offer)}{', ' if verb.endswith(':') else ': '}{cost} a month"
     paid = standing.in_use
     rival = paid if paid and paid.offer.id != offer.id else second.best if second else None
     if rival:
         against = "" if rival is paid else f"{_way(rival.offer)} "
         text += f" instead of {usd(rival.usd_per_month.p50)} for {against}{named(rival.offer)}"
-    return f"{text}.{_other_model(offer, standing)}"
+    compared = "" if standing.best("api") else " No API was compared."
+    return f"{text}.{compared}{_other_model(offer, standing)}"
 
 
 def _way(offer: Offer) -> str:
@@ -179,7 +191,7 @@ def _torn(lead: Way, second: Way | None) -> str:
     return f"Undecided: {first} and {other} are within each other's range."
 
 
-def _text(lead: Way, second: Way | None, standing: Standing) -> str:
+def _text(lead: Way, second: Way | None, standing: Standing, *, asked: bool) -> str:
     """Return what the headline does not say: how often, how far apart, how full, what else is to be known."""
     parts = [
         f"It is the cheapest way in {lead.share:.0%} of the draws; it costs {usd_range(lead.best.usd_per_month)}."
@@ -193,15 +205,34 @@ def _text(lead: Way, second: Way | None, standing: Standing) -> str:
     else:
         parts.append("No other way of serving has all its prices.")
     if lead.best.offer.fleet:
-        parts.append(f"Its machines would be {lead.best.offer.fleet.utilisation:.0%} used over the clock.")
+        parts.append(_used(lead.best.offer.fleet))
+    if not standing.best("api"):
+        parts.append(
+            "No API takes part, so whether one is cheaper is not known: name it with --api or --compare."
+        )
     lacking = sum(not each.offer.complete for each in standing.options)
     if lacking:
         parts.append(f"{lacking} options lack a price and could not win.")
-    if _other_model(lead.best.offer, standing):
-        parts.append("Test its answers before anything else.")
+    if _other_model(lead.best.offer, standing) or _stands_for(lead.best.offer, standing):
+        parts.append("Test that model on your prompts before anything else.")
     warnings = (each for each in lead.best.offer.warnings if not each.startswith(ANOTHER_MODEL))
     parts += [f"{warning[0].upper()}{warning[1:]}." for warning in warnings]
+    if not asked:
+        parts.append("Nothing that is still assumed would change it.")
     return " ".join(parts)
+
+
+def _used(fleet: Fleet) -> str:
+    """Return how full the machines are, of all that is paid for, and how many GPUs do nothing."""
+    text = f"All that is paid for would be {paid_utilisation(fleet):.0%} used over the clock"
+    idle = fleet.gpus - fleet.replicas * fleet.sized.ask.gpus
+    if idle <= 0:
+        return f"{text}."
+    spare = min(idle, fleet.spare_replicas * fleet.sized.ask.gpus)
+    kinds = [f"{spare} are spare"] * (spare > 0) + [
+        f"{idle - spare} are idle, since they come in such numbers"
+    ] * (idle > spare)
+    return f"{text}: of {fleet.gpus} GPUs {' and '.join(kinds)}."
 
 
 def _nothing(standing: Standing, asks: tuple[str, ...]) -> Verdict:
@@ -214,6 +245,7 @@ def _nothing(standing: Standing, asks: tuple[str, ...]) -> Verdict:
         option="",
         confidence=0.0,
         confidence_word="low",
+        confidence_reason="no option can be advised",
         headline="Undecided: no option can be advised.",
         text=f"No option is complete and may win; {what}."
         if standing.options
@@ -227,67 +259,5 @@ def _nothing(standing: Standing, asks: tuple[str, ...]) -> Verdict:
             ),
         ),
         ask_first=asks,
-        next_command=next_command(None, standing),
+        next_command=next_command("undecided", None, standing),
     )
-
-
-def ask_first(standing: Standing, tornado: Sequence[Influence]) -> tuple[str, ...]:
-    """Return the two inputs that matter most and that nobody said: rental quote and staffing before all others."""
-    told, found = told_names(standing.inputs), []
-    fleet = _meant(standing)
-    if fleet and RENTAL_QUOTE not in told:
-        found.append(f"a rental quote for {fleet.gpus} x {fleet.sized.ask.gpu.id}: {flag_of(RENTAL_QUOTE)}")
-    if fleet and not any(name.endswith("staff_fte") for name in told):
-        found.append(f"how many engineers would run it, on-call included: {flag_of('staff_fte')}")
-    named_already = ("staff_fte", RENTAL_QUOTE, "api_price_ratio", "tokens_per_s")
-    others = [each for each in tornado if not each.asked and not each.name.endswith(named_already)]
-    found += [f"{each.name.replace('_', ' ')}: {flag_of(each.name)}" for each in others]
-    return tuple(found[:2])
-
-
-def _meant(standing: Standing) -> Fleet | None:
-    """Return the fleet of the cheapest machines, or the first one where none is complete."""
-    best = standing.machines
-    return best.offer.fleet if best else next(iter(standing.inputs.fleets), None)
-
-
-def flag_of(name: str) -> str:
-    """Return how `freehold plan` is told an input."""
-    return FLAGS.get(name, f"--set {name}")
-
-
-def next_command(offer: Offer | None, standing: Standing) -> str:
-    """Return a line to paste: size what is to be rented or bought, else the plan again with what was not said."""
-    if offer and offer.fleet:
-        ask = offer.fleet.sized.ask
-        words = {
-            "--model": ask.shape.name,
-            "--gpu": ask.gpu.id,
-            "--count": f"{ask.gpus}",
-            "--engine": ask.engine,
-            "--quant": ask.quant,
-            "--input-tokens": f"{ask.input_tokens:.0f}",
-            "--output-tokens": f"{ask.output_tokens:.0f}",
-            "--concurrency": f"{offer.fleet.sized.concurrency}",
-        }
-        return shlex.join(["freehold", "size", *(word for pair in words.items() for word in pair)])
-    return _plan_again(standing)
-
-
-def _plan_again(standing: Standing) -> str:
-    """Return the plan's line with what was said, and what was not at its middle: to be replaced by what is true."""
-    inputs, fleet = standing.inputs, _meant(standing)
-    said = list(inputs.said) or ["--tokens-per-month", f"{inputs.traffic.tokens_per_month:.0f}"]
-    missing = {"--api": inputs.paid_today}
-    if fleet:
-        ask = fleet.sized.ask
-        hourly = inputs.quotes.get(RENTAL_QUOTE) or standing.market(ask.gpu.id)
-        missing |= {
-            "--model": ask.shape.name,
-            "--gpu": ask.gpu.id,
-            flag_of(RENTAL_QUOTE): f"{hourly.mid:.2f}" if hourly else "",
-            flag_of("staff_fte"): f"{inputs.own.staff_fte.value.mid:g}",
-        }
-    words = ["freehold", "plan", *said]
-    words += [word for flag, value in missing.items() if value and flag not in said for word in (flag, value)]
-    return shlex.join([*words, "--html", "plan.html"])

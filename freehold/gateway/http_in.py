@@ -102,9 +102,11 @@ class ClientConnection(Arrival):
     def eof_received(self) -> bool:
         """Treat a half-close as leaving: a client that will not read is not told apart from one that will not write.
 
-        Returns False so that the transport closes itself. A half-closed client that still waits for its answer is not
-        served; no SDK does that, and an engine must not work on for nobody.
+        Returns False so that the transport closes itself, once it has sent what it has. A half-closed client that still
+        waits for its answer is not served; no SDK does that, and an engine must not work on for nobody.
         """
+        if self.unsent:
+            self.gateway.outbox.empty()  # it is in the ledger as answered
         return False
 
     def data_received(self, data: bytes) -> None:

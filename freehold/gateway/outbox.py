@@ -56,5 +56,7 @@ class Outbox:
                     sender.unsent = b""
                     sender.write(data)
         except Exception:
-            self._loop.call_soon(self._send, senders)
+            # Whoever lets go what is unsent before that happens lets go this first.
+            self._senders[:0] = senders
+            self._loop.call_soon(self.empty)
             raise

@@ -173,6 +173,10 @@ class Setbacks(Attempting):
 
     def _cut(self, frame: Frame | None, message: str, *, reason: str) -> None:
         """End a stream that can no longer be finished, in a way that no client takes for the end."""
+        if isinstance(self.passing, StreamMeter) and self.passing.ended and self.passing.chunked:
+            # All of it has been passed on, and is in the ledger as whole: only its framing's end has not come.
+            self._end_here(self.passing, b"")
+            return
         self.gateway.meters.cut(self.model.entry.name, reason)
         self.code, at = reason, self.target.id if self.target else ""
         self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)

@@ -79,6 +79,8 @@ class Shadow(AwayExchange):
 
     def _finish(self, status: int) -> None:
         super()._finish(status)
+        if self.gateway.recorder is not None:
+            self.gateway.recorder.write()  # nothing of a copy passes the outbox, which sees to that for others
         assert self.gateway.fallbacks is not None
         self.gateway.fallbacks.copies.discard(self)
 

@@ -134,6 +134,8 @@ class UpstreamConnection(asyncio.Protocol):
             passing.write(data)
         elif self.frame is not None:
             self._body(data, self.frame)
+        elif self.unsent:
+            self._distrust("it answers before it was asked")  # what came was meant for nobody, or for another
         elif self.exchange is not None:
             end = -1 if self._head else data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
             if end >= 0:

@@ -159,12 +159,15 @@ class SpoolWriter:
 
         Where they cannot be written together each is tried alone: what is dropped is no more than has to be.
         """
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        full = self._size_bytes + len(data) > self._segment_bytes or self._fd < 0
-        if (not full or self._next_segment(len(data))) and self._write(data):
+        several = len(frames) > 1
+        data = b"".join(frames) if several else frames[0]
+        fits = self._fd >= 0 and self._size_bytes + len(data) <= self._segment_bytes
+        # A file that is begun is filled first: there may be no room for another.
+        begins = not fits and not (several and self._fd >= 0)
+        if (fits or (begins and self._next_segment(len(data)))) and self._write(data):
             self.records_total += len(frames)
             return True
-        if len(frames) > 1:
+        if several:
             first, *_ = [self.append_all([each]) for each in frames]
             return first
         self.dropped_total += 1

@@ -7,13 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from freehold.catalog.facts import EngineRatio, Gpu
-from freehold.sizing.answer import Engine, Measured, Quant, Reason
+from freehold.sizing.answer import Measured, Reason
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.split import LLAMA_CPP_QUANTS
+from freehold.sizing.words import Churn, Engine, Prefer, Quant
 
 WORTH_PINNING = 1.15
 """Median gain from which TensorRT-LLM is advised to a team that wants throughput. Why: below it, what it costs in pinned
 versions and slower support of new models is not paid back; the median of all measured pairs is 1.108."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a team wants of an engine; empty: nobody said."""
+
+    prefer: Prefer = ""
+    """Which counts first; where nobody said, what asks the least of the team."""
+    team: tuple[Engine, ...] = ()
+    """Engines that somebody there has run before."""
+    model_churn: Churn = ""
+    """Whether new models should run soon after they appear; where nobody said, they should."""
+
+
+NO_WISH = Wish()
+"""Nobody said anything. Source: our own choice, see the fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +41,7 @@ class Need:
     gpu: Gpu | None
     """None: no GPU, the CPU."""
     quant: Quant
-    throughput_first: bool = False
-    """Whether every per cent of throughput counts more than ease."""
-    experts_in_team: bool = False
-    """Whether somebody there has run inference engines before."""
-    models_change_often: bool = True
-    """Whether new models should run soon after they appear."""
+    wish: Wish = NO_WISH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,27 +92,70 @@ def _only_llama_cpp(need: Need) -> Reason | None:
         return Reason(text="without a GPU, llama.cpp is the engine that is built for CPUs")
     if need.quant == "gguf":
         return Reason(text="the weights are a GGUF file, which is llama.cpp's own format")
-    if need.gpu.consumer and need.quant == "int4" and need.quant in LLAMA_CPP_QUANTS:
-        return Reason(
-            text=f"{need.gpu.id} is a consumer card and the weights have 4 bits: llama.cpp has the most formats for that"
-        )
+    if not need.gpu.consumer or need.quant not in LLAMA_CPP_QUANTS:
+        return None
+    card = f"{need.gpu.id} is a consumer card"
+    if need.quant == "int4":
+        return Reason(text=f"{card} and the weights have 4 bits: llama.cpp has the most formats for that")
+    if need.wish.prefer == "simplicity" or set(need.wish.team) == {"llama-cpp"}:
+        return Reason(text=f"{card}, and llama.cpp is one program without a Python stack")
     return None
 
 
 def _server(need: Need, ratios: Mapping[str, EngineRatio]) -> Advice:
     """Return one of the three servers for data-centre cards."""
-    ratio = ratios.get("trtllm-over-vllm")
-    trt_runs = need.gpu is not None and need.gpu.vendor == "nvidia" and not need.gpu.consumer
-    if need.shape.attention == "mla":
-        return Advice(
-            engine="sglang", reasons=(_for_latent(need, ratios),), against=_against_trt(need, ratio)
+    pinned = _pinned(need, ratios)
+    if pinned:
+        return pinned
+    wish, ratio = need.wish, ratios.get("trtllm-over-vllm")
+    against = (*_against_trt(need, ratio), *_missing(need))
+    easy = wish.prefer in {"latency", "simplicity"}
+    if need.shape.attention == "mla" and not easy:
+        return Advice(engine="sglang", reasons=(_for_latent(need, ratios),), against=against)
+    if "sglang" in wish.team and "vllm" not in wish.team and not easy:
+        text = (
+            "somebody in the team has run SGLang before, and no measured pair here speaks for another engine"
         )
-    wanted = need.throughput_first and need.experts_in_team and not need.models_change_often
+        return Advice(engine="sglang", reasons=(Reason(text=text),), against=against)
+    return Advice(engine="vllm", reasons=_for_vllm(need), against=against)
+
+
+def _pinned(need: Need, ratios: Mapping[str, EngineRatio]) -> Advice | None:
+    """Return TensorRT-LLM where the card runs it, the team wants and can, and measured pairs say that it pays."""
+    if not _runs_trt(need) or _lacking(need.wish):
+        return None
+    latent = need.shape.attention == "mla"
+    other, ratio = (
+        ("SGLang", ratios.get("trtllm-over-sglang")) if latent else ("vLLM", ratios.get("trtllm-over-vllm"))
+    )
     gain = _gain(need, ratio)
-    if trt_runs and wanted and gain >= WORTH_PINNING:
-        text = f"TensorRT-LLM is {gain:.2f} times as fast as vLLM on matched pairs like this one, and the team can pin versions"
-        return Advice(engine="tensorrt-llm", reasons=(_cited(text, ratio),), against=())
-    return Advice(engine="vllm", reasons=_for_vllm(need), against=_against_trt(need, ratio))
+    if gain < WORTH_PINNING:
+        return None
+    text = f"TensorRT-LLM is {gain:.2f} times as fast as {other} on matched pairs like this one, and the team can pin versions"
+    return Advice(engine="tensorrt-llm", reasons=(_cited(text, ratio),), against=())
+
+
+def _runs_trt(need: Need) -> bool:
+    return need.gpu is not None and need.gpu.vendor == "nvidia" and not need.gpu.consumer
+
+
+def _lacking(wish: Wish) -> list[str]:
+    """Return what TensorRT-LLM would need of the team and is not given."""
+    conditions = {
+        "throughput first": wish.prefer == "throughput",
+        "somebody who has run it": "tensorrt-llm" in wish.team,
+        "models that seldom change": wish.model_churn == "low",
+    }
+    return [name for name, given in conditions.items() if not given]
+
+
+def _missing(need: Need) -> tuple[Reason, ...]:
+    """Return why TensorRT-LLM is not advised to a team that leans towards it; empty where nothing points there."""
+    lacking = _lacking(need.wish)
+    leaning = need.wish.prefer == "throughput" or "tensorrt-llm" in need.wish.team
+    if not (leaning and lacking and _runs_trt(need)):
+        return ()
+    return (Reason(text=f"TensorRT-LLM would also need {' and '.join(lacking)}"),)
 
 
 def _for_latent(need: Need, ratios: Mapping[str, EngineRatio]) -> Reason:
@@ -112,20 +167,20 @@ def _for_latent(need: Need, ratios: Mapping[str, EngineRatio]) -> Reason:
 
 
 def _for_vllm(need: Need) -> tuple[Reason, ...]:
-    reasons = [
-        Reason(text="vLLM runs the most models and cards, new ones first, and asks the least of the team")
-    ]
-    if need.models_change_often:
-        reasons.append(Reason(text="models change often: vLLM needs no build per model"))
-    if not need.experts_in_team:
-        reasons.append(
-            Reason(text="nobody in the team has run an engine before: vLLM has the most answers to be found")
-        )
-    if need.shape.family == "moe":
-        reasons.append(
-            Reason(text="mixture of experts: measured pairs differ by model, so test before choosing another")
-        )
-    return tuple(reasons)
+    wish = need.wish
+    texts = {
+        "vLLM runs the most models and cards, new ones first, and asks the least of the team": True,
+        "latency first: vLLM's measured first tokens keep to what is calculated more closely than any other engine's": (
+            wish.prefer == "latency"
+        ),
+        "models change often: vLLM needs no build per model": wish.model_churn != "low",
+        "somebody in the team has run vLLM before": "vllm" in wish.team,
+        "nobody in the team is known to have run an engine before: vLLM has the most answers to be found": not wish.team,
+        "mixture of experts: measured pairs differ by model, so test before choosing another": (
+            need.shape.family == "moe"
+        ),
+    }
+    return tuple(Reason(text=text) for text, holds in texts.items() if holds)
 
 
 def _against_trt(need: Need, ratio: EngineRatio | None) -> tuple[Reason, ...]:

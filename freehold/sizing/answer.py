@@ -1,14 +1,11 @@
 """What sizing is asked and what it answers: plain values with units in their names. No formula is here."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from freehold.catalog.facts import Gpu
 from freehold.core.spread import Spread
 from freehold.sizing.shape import ModelShape
-
-Engine = Literal["llama-cpp", "vllm", "tensorrt-llm", "sglang"]
-Quant = Literal["bf16", "fp8", "int8", "int4", "fp4", "mxfp4", "gguf"]
+from freehold.sizing.words import Engine, Quant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +54,7 @@ class Sized:
     """What the figures below are for: the asked one, or what fits if that is less; 0: nothing runs, or not within the SLO."""
     output_tokens_per_s: Spread
     ttft_ms: Spread
+    """Of a request; `high` is its 95th percentile, which is what an SLO is held against."""
     itl_ms: Spread
     bound_by: str
     """memory bandwidth, compute, KV cache or overhead: what limits it here."""

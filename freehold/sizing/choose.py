@@ -4,17 +4,21 @@ Prices are not known here, so nothing is ranked: a fleet is dropped only where a
 fewer bits per weight and carries no less per GPU.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from freehold.catalog.facts import Catalog, Gpu
-from freehold.sizing.advise import Advice, Need, recommend
-from freehold.sizing.answer import Engine, Fleet, Quant, SizeAsk
+from freehold.sizing.advise import NO_WISH, Advice, Need, Wish, recommend
+from freehold.sizing.answer import Fleet, Measured, SizeAsk
 from freehold.sizing.fleet import Plan, fleet
 from freehold.sizing.memory import BITS, visible_bytes, weights_bytes
+from freehold.sizing.replica import size
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.split import why_not_at_all
 from freehold.sizing.traffic import Traffic
+from freehold.sizing.words import Engine, Quant
 
 REPLICA_GPUS = (1, 2, 4, 8, 16)
 """How many GPUs a replica is tried on: tensor parallel within a node, then two nodes. Source: engines' documentation."""
@@ -31,6 +35,8 @@ class Among:
     gpus: Sequence[str] = ()
     quants: Sequence[Quant] = ()
     engines: Sequence[Engine] = ()
+    wish: Wish = NO_WISH
+    """What the team wants of an engine, for the one that is recommended."""
 
 
 def candidates(
@@ -48,12 +54,58 @@ def candidates(
             _with_advice(fleet(ask, traffic, plan=plan, catalog=catalog), advice)
             for quant in among.quants or usual_quants(shape, gpu)
             for advice in (
-                recommend(Need(shape=shape, gpu=gpu, quant=quant), plan.measured, catalog.engine_ratios),
+                recommend(
+                    Need(shape=shape, gpu=gpu, quant=quant, wish=among.wish),
+                    plan.measured,
+                    catalog.engine_ratios,
+                ),
             )
-            for ask in _asks(shape, traffic, gpu=gpu, quant=quant, engines=among.engines or (advice.engine,))
+            for counts in (_counts(shape, gpu, quant, plan.measured),)
+            for ask in _asks(
+                shape,
+                traffic,
+                gpu=gpu,
+                quant=quant,
+                tries=product(counts, among.engines or (advice.engine,)),
+            )
         ]
         found += _undominated(each for each in fleets if each.replicas)[:PER_GPU]
     return found
+
+
+def why_none(
+    shape: ModelShape, traffic: Traffic, *, plan: Plan, catalog: Catalog, among: Among
+) -> list[tuple[str, str]]:
+    """Return per GPU why no deployment of the model carries the traffic within the SLO: of the one that comes closest.
+
+    What fits comes first, the fastest before the slower; meant for when `candidates` finds nothing.
+    """
+    ids = among.gpus or tuple(catalog.gpus)
+    found: list[tuple[float, str, str]] = []
+    for gpu in (catalog.gpus[name] for name in ids if name in catalog.gpus):
+        tried = [
+            (_pace_ms(ask, catalog), gpu.id, fleet(ask, traffic, plan=plan, catalog=catalog).sized.why_not)
+            for quant in among.quants or usual_quants(shape, gpu)
+            for ask in _closest(shape, traffic, gpu=gpu, quant=quant, engines=among.engines)
+        ]
+        found.append(min(tried))
+    return [(gpu_id, why) for _, gpu_id, why in sorted(found)]
+
+
+def _pace_ms(ask: SizeAsk, catalog: Catalog) -> float:
+    """Return the time between two tokens of a single sequence; infinite where it does not fit."""
+    sized = size(ask, catalog.calibrations)
+    return sized.itl_ms.mid if sized.fits else math.inf
+
+
+def _closest(
+    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, engines: Sequence[Engine]
+) -> list[SizeAsk]:
+    """Return the deployments to be explained: the largest that was tried, or the largest of all where none fits."""
+    engine = engines or (recommend(Need(shape=shape, gpu=gpu, quant=quant)).engine,)
+    tries = [(gpus, each) for gpus in _counts(shape, gpu, quant) for each in engine]
+    tried = list(_asks(shape, traffic, gpu=gpu, quant=quant, tries=tries))
+    return tried[-1:] or [_ask(shape, traffic, gpu=gpu, gpus=REPLICA_GPUS[-1], deployed=(engine[0], quant))]
 
 
 def _with_advice(found: Fleet, advice: Advice) -> Fleet:
@@ -63,22 +115,27 @@ def _with_advice(found: Fleet, advice: Advice) -> Fleet:
 
 
 def _asks(
-    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, engines: Sequence[Engine]
+    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, tries: Iterable[tuple[int, Engine]]
 ) -> Iterator[SizeAsk]:
-    for gpus in _counts(shape, gpu, quant):
-        for engine in engines:
-            ask = SizeAsk(
-                shape=shape,
-                gpu=gpu,
-                gpus=gpus,
-                engine=engine,
-                quant=quant,
-                input_tokens=max(traffic.input_tokens_per_request, 1.0),
-                output_tokens=max(traffic.output_tokens_per_request, 1.0),
-                concurrency=1,
-            )
-            if not why_not_at_all(ask):
-                yield ask
+    for gpus, engine in tries:
+        ask = _ask(shape, traffic, gpu=gpu, gpus=gpus, deployed=(engine, quant))
+        if not why_not_at_all(ask):
+            yield ask
+
+
+def _ask(
+    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, gpus: int, deployed: tuple[Engine, Quant]
+) -> SizeAsk:
+    return SizeAsk(
+        shape=shape,
+        gpu=gpu,
+        gpus=gpus,
+        engine=deployed[0],
+        quant=deployed[1],
+        input_tokens=max(traffic.input_tokens_per_request, 1.0),
+        output_tokens=max(traffic.output_tokens_per_request, 1.0),
+        concurrency=1,
+    )
 
 
 def usual_quants(shape: ModelShape, gpu: Gpu) -> tuple[Quant, ...]:
@@ -91,10 +148,12 @@ def usual_quants(shape: ModelShape, gpu: Gpu) -> tuple[Quant, ...]:
     return ("bf16", "fp8") if gpu.fp8_dense_tflops else ("bf16", "int4")
 
 
-def _counts(shape: ModelShape, gpu: Gpu, quant: Quant) -> list[int]:
-    """Return on how many GPUs weights leave any room at all: the least such number and the next two."""
+def _counts(shape: ModelShape, gpu: Gpu, quant: Quant, measured: Sequence[Measured] = ()) -> list[int]:
+    """Return on how many GPUs weights leave any room at all, the least such number and the next two, and what was tested."""
     seen, weights = visible_bytes(gpu), weights_bytes(shape, quant)
-    return [count for count in REPLICA_GPUS if count * seen > weights * HEADROOM][:3]
+    roomy = [count for count in REPLICA_GPUS if count * seen > weights * HEADROOM][:3]
+    tested = {each.gpus for each in measured if (each.gpu, each.quant) == (gpu.id, quant)}
+    return sorted({*roomy, *tested})
 
 
 def _undominated(fleets: Iterable[Fleet]) -> list[Fleet]:

@@ -126,16 +126,24 @@ def _stand(sized: Sized, traffic: Traffic, *, replicas: int, spares: int, catalo
     )
 
 
-def round_gpus(needed: int, *, gpu: Gpu, per_node: int) -> tuple[int, int]:
+def round_gpus(needed: int, *, gpu: Gpu, per_node: int, bought: bool = False) -> tuple[int, int]:
     """Return how many GPUs one can have that are at least so many, and in how many nodes.
 
-    Up to a node 1, 2, 4 or 8; beyond, whole boards of eight where GPUs come on boards, else pairs of cards.
+    Up to a node 1, 2, 4 or 8; beyond, whole boards of eight where GPUs come on boards, else pairs of cards. What is
+    `bought` comes in whole boards or racks of `gpu.sold_in`, however few of it are needed.
     """
-    if needed <= per_node:
+    if needed <= per_node and not (bought and gpu.sold_in > 1):
         return next((count for count in NODE_COUNTS if needed <= count <= per_node), per_node), 1
-    step = per_node if gpu.scale_up_gb_s_per_dir >= BOARD_GB_S else min(2, per_node)
+    step = gpu_step(gpu, per_node, bought=bought)
     gpus = math.ceil(needed / step) * step
     return gpus, math.ceil(gpus / per_node)
+
+
+def gpu_step(gpu: Gpu, per_node: int, *, bought: bool = False) -> int:
+    """Return the GPUs that come together beyond one node, or at all where whole boards are bought."""
+    if bought and gpu.sold_in > 1:
+        return gpu.sold_in
+    return per_node if gpu.scale_up_gb_s_per_dir >= BOARD_GB_S else min(2, per_node)
 
 
 def _network(

@@ -40,7 +40,7 @@ def shape_of(facts: ModelFacts) -> ModelShape:
         experts_per_token=used,
         params_routed_experts=routed,
         family="moe" if experts else "dense",
-        quant="mxfp4" if "weights_gb_native" in extra else "",
+        quant=str(facts.native_quant or ""),
         source=f"catalog: {facts.id} ({facts.source})",
     )
 

@@ -1,8 +1,8 @@
 """A model's shape from its Hugging Face `config.json`: parameters are counted matrix by matrix, nothing is looked up.
 
 Counted totals agree with the published ones to the last digit that is published (tests). Not counted: multi-token-
-prediction layers, vision and audio towers, quantisation scales. A config whose layers differ among themselves (state
-space, linear attention, per-layer sizes) is a Problem, never a wrong number. It reads no file: give it the parsed JSON.
+prediction layers, vision and audio towers, quantisation scales. A config that shows layers
+which differ (state space, linear attention, per-layer sizes), an encoder or absurd sizes is a Problem (`from_config_refused`). It reads no file: give it the parsed JSON.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 from freehold.core.problems import Problem
 from freehold.sizing.from_config_attention import attention_params, count_windowed
 from freehold.sizing.from_config_quant import read_quant
+from freehold.sizing.from_config_refused import refused
 from freehold.sizing.shape import ModelShape
 
 Config = Mapping[str, Any]
@@ -54,20 +55,6 @@ _WHOLE = (
 _UNGATED = frozenset(
     {"gpt2", "gpt_neox", "opt", "bloom", "falcon", "mpt", "phi", "starcoder2", "gpt_bigcode", "gptj"}
 )
-# Keys of layers that differ among themselves: counting them as alike would be wrong.
-_NOT_COUNTED: Mapping[str, str] = {
-    "global_head_dim": "global layers of another head size",
-    "swa_num_key_value_heads": "windowed layers with other heads",
-    "hybrid_override_pattern": "state-space layers",
-    "mamba_num_heads": "state-space layers",
-    "ssm_cfg": "state-space layers",
-    "linear_num_key_heads": "linear-attention layers",
-    "linear_attn_config": "linear-attention layers",
-    "block_configs": "layers of different sizes",
-    "compress_ratios": "attention to compressed tokens",
-    "attention_other_setting": "layers of different heads",
-    "is_encoder_decoder": "an encoder",
-}
 
 
 def shape_from_config(config: Config, *, name: str, where: str) -> ModelShape | tuple[Problem, ...]:
@@ -77,7 +64,7 @@ def shape_from_config(config: Config, *, name: str, where: str) -> ModelShape | 
     one and is what is counted.
     """
     text = _language_model(config)
-    problems = (*_missing(text, where), *_unknown(text, where))
+    problems = (*_missing(text, where), *refused({**config, **text}, where))
     quant = read_quant(config.get("quantization_config") or text.get("quantization_config"), where)
     if isinstance(quant, Problem):
         problems = (*problems, quant)
@@ -106,7 +93,7 @@ def _number(text: Config, *names: str) -> int:
 def _missing(text: Config, where: str) -> tuple[Problem, ...]:
     hint = "this must be a model's config.json from Hugging Face"
     problems = [
-        Problem(where=where, message=f"{names[0]} is missing", hint=hint)
+        Problem(where=where, message=_absent(text, names), hint=hint)
         for names in _NAMES.values()
         if not _number(text, *names) and not _is_wrong(text.get(names[0]))
     ]
@@ -127,26 +114,13 @@ def _missing(text: Config, where: str) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
+def _absent(text: Config, names: Sequence[str]) -> str:
+    zero = next((name for name in names if text.get(name) == 0), "")
+    return f"{zero} is 0, and a model has at least one" if zero else f"{names[0]} is missing"
+
+
 def _is_wrong(value: object) -> bool:
     return value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0)
-
-
-def _unknown(text: Config, where: str) -> tuple[Problem, ...]:
-    found = {reason for key, reason in _NOT_COUNTED.items() if text.get(key)}
-    kinds = set(_strings(text.get("layer_types"))) - {
-        "full_attention",
-        "sliding_attention",
-        "chunked_attention",
-    }
-    found |= {f"layers of the kind {kind}" for kind in kinds}
-    return tuple(
-        Problem(
-            where=where,
-            message=f"cannot be sized from its config: it has {reason}",
-            hint="measure it instead",
-        )
-        for reason in sorted(found)
-    )
 
 
 def _strings(value: object) -> list[str]:

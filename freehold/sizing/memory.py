@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freehold.catalog.facts import Gpu
-from freehold.sizing.answer import Quant
 from freehold.sizing.shape import ModelShape
+from freehold.sizing.words import Quant
 
 Number = float | NDArray[np.float64]
 

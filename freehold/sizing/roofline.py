@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from freehold.catalog.facts import Calibration, Gpu
-from freehold.sizing.answer import Quant
 from freehold.sizing.memory import (
     Number,
     head_bytes,
@@ -26,6 +25,7 @@ from freehold.sizing.memory import (
     weights_bytes,
 )
 from freehold.sizing.shape import ModelShape
+from freehold.sizing.words import Quant
 
 PRECISION_YIELD: Mapping[str, float] = {"bf16": 1.0, "fp8": 0.75, "fp4": 0.5}
 """How much of the peak a precision reaches, relative to bf16's share: what is not matrix product (norms, attention,

@@ -38,6 +38,10 @@ def why_not_at_all(ask: SizeAsk) -> str:
         return f"{ask.engine} does not run {ask.quant}; it runs {', '.join(sorted(runs))}"
     if ask.quant == "gguf" and ask.engine != "llama-cpp":
         return f"{ask.engine} is not the engine for GGUF files; llama-cpp is"
+    tensor, stages = split(ask)
+    if stages > ask.shape.layers:
+        least = f"each of its {stages:,} pipeline stages needs a layer of its own, and {ask.shape.name} has {ask.shape.layers}"
+        return f"{ask.gpus:,} GPUs are too many for one replica: {least}; at most {tensor * ask.shape.layers:,} GPUs"
     asked = ask.input_tokens + ask.output_tokens
     if asked > ask.shape.context:
         return f"{asked:,.0f} tokens do not fit the model's context of {ask.shape.context:,}"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +94,36 @@ def test_heads_are_known_by_then(twins: Twins) -> None:
     for kind, known in zip(twins.kinds, (True, True, True, True, False, False, True, False), strict=True):
         keyless_is_known = kind == twins.kinds[-1] == twins.kinds[0]
         assert (twins.rigs[0].gateway.known_heads.find(kind) is not None) is (known or keyless_is_known)
+
+
+def test_what_is_known_of_a_head_is_not_whether_it_is_taken(twins: Twins) -> None:
+    gateway, asked = twins.rigs[0].gateway, twins.kinds[0]
+    client = twins.rigs[0].client()
+
+    def status() -> bytes:
+        client.wire.written.clear()
+        client.send(asked)
+        return bytes(client.wire.written[9:12])
+
+    def callers_are(**change: float | None) -> None:
+        assert gateway.callers is not None
+        for caller in gateway.callers._by_id.values():
+            caller.change(msgspec.structs.replace(caller.record, **change), 0)
+
+    twins.talk(twins.rigs[0], [asked])
+    assert gateway.known_heads.find(asked) is not None
+    gateway.retune(msgspec.structs.replace(gateway.settings, max_body_bytes=9))
+    assert status() == b"413"
+    gateway.retune(msgspec.structs.replace(gateway.settings, max_body_bytes=9000))
+    if gateway.callers is not None:
+        callers_are(revoked_s=1)
+        assert status() == b"401"
+        callers_are(revoked_s=None, expires_s=1)
+        assert status() == b"401"
+        callers_are(expires_s=None)
+    gateway.draining = True
+    assert status() == b"503"
+    assert client.wire.closed
 
 
 @fuzz(100)

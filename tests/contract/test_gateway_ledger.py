@@ -281,6 +281,24 @@ def test_who_leaves_after_the_last_event_has_left_nothing(
     assert gateway.metric("freehold_gateway_client_aborts_total", model="m") == before
 
 
+async def _whole_but_cut(call: Call) -> None:
+    call.send(STREAM_HEAD + chunk(delta("a")) + chunk(delta("", "stop")) + chunk(DONE))
+    await call.room()
+    call.end()
+
+
+def test_an_engine_that_dies_after_the_last_event_has_said_all(
+    gateway: Gateway, client: Client, engine: Engine, spool: Path
+) -> None:
+    engine.answer = _whole_but_cut
+    before = gateway.metric("freehold_gateway_cut_streams_total", model="m")
+    for _ in range(2):  # the connection goes on
+        body = client.ask(ask("m", stream=True)).body
+        assert body == delta("a") + delta("", "stop") + DONE
+        assert (last(spool).outcome, last(spool).status) == (Outcome.COMPLETE, 200)
+    assert gateway.metric("freehold_gateway_cut_streams_total", model="m") == before
+
+
 def test_an_error_in_band_is_no_whole_answer(client: Client, engine: Engine, spool: Path) -> None:
     engine.answer = _error_in_band
     before = len(waiting_records(spool))

@@ -1,11 +1,14 @@
 """A period is reviewed from a real ledger file and spool, and from the files that people bring; nothing is made up."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from freehold.cli.main import main
 from freehold.cli.review_data import MeasuredFiles, MeasuredPeriod, measured_period
 from freehold.ledger.journal import JOURNAL_NAME, Journal
 from freehold.ledger.record import Basis, Outcome, Record
@@ -149,3 +152,45 @@ def test_watts_of_a_part_of_the_time_are_said(state: Path, tmp_path: Path):
         found.traffic.assumed[-1]
         == "Watts were measured for 12 of 24 hours: the rest is assumed to be like them."
     )
+
+
+# The command
+
+
+def asked(capsys: pytest.CaptureFixture[str], state: Path, *more: str, code: int = 0) -> Any:
+    machines = (
+        "--gpu",
+        "l4",
+        "--gpu-usd",
+        "3k",
+        "--model",
+        "llama-3.1-8b",
+        "--staff-fte",
+        "0.1",
+        "--slo-itl",
+        "100ms",
+    )
+    flags = ("--state-dir", str(state), "--since", "2026-10-01", "--until", "2026-10-09")
+    assert main(["review", *flags, *machines, *more, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_next_command_plans_for_the_ledgers_traffic(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freehold.cli.review.wall_s", lambda: OCT_1_S + 30 * 24 * HOUR_S)
+    write(state, *(record(seq, OCT_1_S + seq * HOUR_S) for seq in range(190)))
+    words = shlex.split(asked(capsys, state)["next_command"])
+    said = dict(zip(words[2::2], words[3::2], strict=True))
+    assert words[:2] == ["freehold", "plan"]
+    assert said["--usage"] == str(state / JOURNAL_NAME)
+    assert (said["--gpu"], said["--model"], said["--staff-fte"]) == ("l4", "llama-3.1-8b", "0.1")
+    assert main([*words[1:], "--draws", "1000", "--json"]) == 0
+
+
+def test_a_period_that_ends_before_it_begins_is_a_problem(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = asked(capsys, state, "--until", "2026-09-01", "--gpu-usd", "3", code=2)
+    assert [problem["where"] for problem in found["problems"]][:1] == ["--until"]
+    assert "2026-09-01 is not after --since 2026-10-01" in found["problems"][0]["message"]

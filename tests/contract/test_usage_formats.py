@@ -221,7 +221,7 @@ def test_a_file_that_is_given_twice_counts_once(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("nothing", b"", "no columns or keys"),
+        ("nothing", b"", "is empty"),
         ("other.csv", b"name,colour\nx,red\n", "it has 'colour', 'name'"),
         ("zip", b"PK\x03\x04rest", "is a ZIP archive"),
         (
@@ -389,3 +389,47 @@ def test_tokens_are_conserved(tmp_path: Path, rows: list[tuple[int, int, int, bo
     assert found.traffic.bad_rows_total == sum(row[3] for row in rows)
     assert found.traffic.rows_total == len(rows)
     assert sum(tokens for _, tokens in found.traffic.by_model) == sum(row[1] + row[2] for row in good)
+
+
+# What is missing from a file
+
+
+def test_a_document_that_is_cut_off_anywhere_says_so(tmp_path: Path):
+    bucket = {"object": "bucket", "start_time": OCT_1_S, "end_time": OCT_1_S + 3600, "results": [
+        {"object": "organization.usage.completions.result", "input_tokens": 10, "output_tokens": 1, "num_model_requests": 1}
+    ]}  # fmt: skip
+    page = {"object": "page", "data": [bucket, bucket | {"start_time": OCT_1_S + 1800}], "next_page": "x]}y"}
+    for value in (page, page["data"]):
+        whole = json.dumps(value)
+        path = tmp_path / "usage.json"
+        path.write_text(whole)
+        found = read_usage(path, now_s=NOW_S)
+        assert found.traffic is not None
+        assert found.traffic.bad_rows_total == 0
+        for end in range(1, len(whole)):
+            path.write_text(whole[:end])
+            found = read_usage(path, now_s=NOW_S)
+            assert found.problems or (found.traffic and found.traffic.bad_rows_total), whole[:end]
+
+
+def test_only_times_without_a_zone_are_said_to_have_none(tmp_path: Path):
+    def told(*times: str) -> bool:
+        path = tmp_path / "log.jsonl"
+        rows = [{"timestamp": time, "prompt_tokens": 5, "completion_tokens": 5} for time in times]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        found = read_usage(path, now_s=NOW_S)
+        assert found.traffic is not None
+        return any("without a zone" in text for text in found.traffic.assumed)
+
+    assert not told(
+        "2026-10-01T00:00:00Z", "2026-10-01T02:00:00+02:00", "2026-10-01 02:00:00.5-0530", "1790812800"
+    )
+    assert told("2026-10-01T00:00:00Z", "2026-10-01T00:30:00")
+    assert told("2026-10-01")
+
+
+def test_gzip_that_is_no_gzip_says_so(tmp_path: Path):
+    path = tmp_path / "usage.json.gz"
+    path.write_bytes(b"\x1f\x8b\x08\x00 nothing of the kind")
+    (problem,) = read_usage(path, now_s=NOW_S).problems
+    assert problem.message.startswith("the gzip data is damaged or cut off")

@@ -88,8 +88,13 @@ def test_rates_and_defaults(catalog: Catalog) -> None:
 
 
 def test_apis_that_serve_the_same_open_model(catalog: Catalog) -> None:
-    assert [each.provider for each in look.same_model_apis(catalog, "gpt-oss-120b")] == ["groq", "together"]
-    assert look.same_model_apis(catalog, "kimi-k2") == ()
+    assert [each.provider for each in look.same_model_apis(catalog, "gpt-oss-120b")] == [
+        "groq",
+        "together",
+        "fireworks",
+        "cerebras",
+    ]
+    assert look.same_model_apis(catalog, "qwen2.5-0.5b") == ()
 
 
 @pytest.mark.parametrize("name", ["openai/gpt-6-luna", "gpt-6-luna", "GPT-6-Luna"])
@@ -102,7 +107,8 @@ def test_a_shipped_api_is_found_without_asking_anybody(catalog: Catalog, name: s
 def test_a_model_that_several_serve_must_be_named_whole(catalog: Catalog) -> None:
     told = look.api(catalog, "gpt-oss-120b")
     assert str(told) == (
-        "--api: 'gpt-oss-120b' is served by several (name one: groq/openai/gpt-oss-120b, together/openai/gpt-oss-120b)"
+        "--api: 'gpt-oss-120b' is served by several (name one: groq/openai/gpt-oss-120b, together/openai/gpt-oss-120b, "
+        "fireworks/gpt-oss-120b, cerebras/gpt-oss-120b)"
     )
     found = look.api(catalog, "groq/openai/gpt-oss-120b")
     assert isinstance(found, ApiPrice)

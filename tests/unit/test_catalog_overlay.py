@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freehold.catalog.facts import Catalog, RentalKind, Verified
+from freehold.catalog.fields import fields_of
 from freehold.catalog.load import MAX_FILE_BYTES, LoadedCatalog, load_catalog
 from freehold.catalog.rows import DATA
 from freehold.catalog.sections import SECTIONS
@@ -130,9 +131,9 @@ def test_a_specification_alone_leaves_the_price(tmp_path: Path) -> None:
 
 def test_a_card_of_ones_own_needs_what_speed_depends_on(tmp_path: Path) -> None:
     assert said(tmp_path, "gpus:\n  - {id: mine, vendor: x, memory_gb: 48, tdp_w: 300}\n") == [
-        "p0.yaml:2:5: gpus: 'mine' has no mem_bw_gb_s",
-        "p0.yaml:2:5: gpus: 'mine' has no bf16_dense_tflops",
-        "p0.yaml:2:5: gpus: 'mine' has no scale_up_gb_s_per_dir",
+        "p0.yaml:2:5: gpus: 'mine' has no mem_bw_gb_s (a row that is not known yet must have it: docs/prices.md)",
+        "p0.yaml:2:5: gpus: 'mine' has no bf16_dense_tflops (a row that is not known yet must have it: docs/prices.md)",
+        "p0.yaml:2:5: gpus: 'mine' has no scale_up_gb_s_per_dir (a row that is not known yet must have it: docs/prices.md)",
     ]
 
 
@@ -165,7 +166,7 @@ def test_an_api_of_ones_own_is_replaced_alone(tmp_path: Path) -> None:
     prices = {each.model: each.input_usd_per_m for each in catalog.apis if each.provider == "openai"}
     assert prices["gpt-5"] == 1.0
     assert prices["gpt-5.4"] == 2.5
-    assert len(catalog.apis) == 25
+    assert len(catalog.apis) == 51
     assert said(tmp_path, "apis:\n  - {provider: openai, input_usd_per_m: 1.0}\n") == [
         "p0.yaml:2:5: apis: a row has no model"
     ]
@@ -197,7 +198,7 @@ def test_every_mistake_is_named_at_once_with_its_place(tmp_path: Path) -> None:
         f"{at}:3:27: rentals: there is no gpu 'h100' in gpus (did you mean 'h100-sxm'?)",
         f"{at}:4:55: rentals: usd_per_gpu_hour 'two' is no number (write a number without its unit)",
         f"{at}:4:66: rentals: kind 'on_demand' is none of on-demand, reserved, marketplace, spot (did you mean 'on-demand'?)",
-        f"{at}:5:5: rentals: 'acme' has no usd_per_gpu_hour",
+        f"{at}:5:5: rentals: 'acme h200-sxm' has no usd_per_gpu_hour (a row that is not known yet must have it: docs/prices.md)",
         f"{at}:5:37: rentals: unknown field 'usd_per_hour' (did you mean 'usd_per_gpu_hour'?)",
         f"{at}:6:5: rentals: a row must be a map of fields (write `- id: …`)",
         f"{at}:7:7: gpus: must be a list of rows (begin each row with `- `)",
@@ -230,6 +231,10 @@ def test_every_mistake_is_named_at_once_with_its_place(tmp_path: Path) -> None:
         ("links:\n  - {id: [1], raw_gbit_s: 2}", "p0.yaml:2:10: links: id [1] is no text"),
         ("models:\n  - {id: llama-3.1-8b, layers: 2.5}", "layers 2.5 is no whole number"),
         ("models:\n  - {id: llama-3.1-8b, extra: {experts: many}}", "extra experts: 'many' is no number"),
+        (
+            "models:\n  - {id: llama-3.1-8b, native_quant: q4}",
+            "p0.yaml:2:38: models: native_quant 'q4' is none of bf16, fp8",
+        ),
         ("gpus:\n  - {id: l4, consumer: maybe}", "consumer 'maybe' is not true or false"),
         ("gpus:\n  - {id: l4, price: 2}", "unknown field 'price'"),
         (
@@ -325,3 +330,13 @@ def yaml_of(value: object) -> str:
         if isinstance(value, bool | None)
         else repr(value)
     )
+
+
+def test_the_documentation_lists_what_a_new_row_must_have() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "prices.md").read_text()
+    for name in ("rentals", "gpus", "apis", "models", "electricity"):
+        section = SECTIONS[name]
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        known = {*section.key, "source", "as_of", "verified"}
+        required = {key for key, field in fields_of(section.kind).items() if field.required} - known
+        assert all(f"`{key}`" in row for key in required), name

@@ -110,13 +110,25 @@ def test_output_to_a_full_disk_is_a_plain_error(
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["init", "--stdout"], ["status", "--json"]])
+SIZE = ["size", "--model", "llama-3.1-8b", "--gpu", "l4"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["init", "--stdout"], ["status", "--json"], SIZE])
 def test_a_reader_who_hangs_up_hears_nothing(arguments: list[str], tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as pipe:  # noqa: PTH123 - of a descriptor
         done = freehold(arguments, tmp_path, stdout=pipe)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_what_rich_cannot_print_is_a_plain_error_too(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = freehold(SIZE, tmp_path, stdout=full)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "freehold: cannot write the output: No space left on device\n",
+    )
 
 
 def test_stdout_that_was_closed_before(tmp_path: Path) -> None:

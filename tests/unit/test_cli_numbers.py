@@ -16,6 +16,8 @@ def test_one_number_is_known_and_two_are_a_range():
     assert read_range("--x", "5%..20%") != found
     assert read_range("--x", "10%") == Spread.exactly(0.1)
     assert read_range("--x", "0..2") == Spread(0, 1, 2)
+    assert read_range("--x", "310k") == Spread.exactly(310_000)
+    assert read_range("--x", "0.9M..1.6M") == Spread(9e5, 1.2e6, 1.6e6)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """`freehold plan`: what it takes and prints, quick, with few draws. What it says is tested in the rooms and in e2e."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from freehold.cli import plan
 from freehold.cli.main import main
 from freehold.cli.numbers import Reader
 from freehold.cli.plan_flags import PlanAsk, read_plan_flags
@@ -56,14 +58,24 @@ def test_much_traffic_on_a_dear_api_leaves_it(capsys: pytest.CaptureFixture[str]
         "--api",
         "anthropic/claude-opus-5-5",
         "--model",
-        "qwen3-32b",
+        "qwen2.5-0.5b",  # which no API serves
     )
     assert found["verdict"]["word"] in {"rent", "buy"}
 
 
+def test_what_a_model_costs_as_an_api_is_compared(capsys: pytest.CaptureFixture[str]):
+    found = said(
+        capsys, *QUICK[:1], "--gpu", "h200-sxm", *QUICK[3:], "--tokens-per-month", "4B", "--model", "deepseek-v3"
+    )  # fmt: skip
+    served = {each["model"] for each in found["options"] if each["kind"] == "api" and each["can_win"]}
+    assert "deepseek-chat" in served
+    assert {each["quant"] for each in found["options"] if each["kind"] == "buy"} == {"fp8"}
+
+
 def test_a_dearer_quote_never_makes_renting_cheaper(capsys: pytest.CaptureFixture[str]):
     def quoted(usd: str) -> float:
-        found = said(capsys, *QUICK, "--tokens-per-month", "9B", "--rental-usd-per-gpu-hour", usd)
+        quote = f"h100-sxm={usd},l40s={usd}"
+        found = said(capsys, *QUICK, "--tokens-per-month", "9B", "--rental-usd-per-gpu-hour", quote)
         quotes = [each for each in found["options"] if each["kind"] == "rent" and each["provider"] == "quote"]
         return min(each["usd_per_month"]["p50"] for each in quotes)
 
@@ -124,7 +136,7 @@ def test_the_next_command_says_again_what_was_said(capsys: pytest.CaptureFixture
         capsys, *QUICK, "--tokens-per-month", "20M", "--peak", "3", "--api", "groq/llama-3.1-8b-instant"
     )
     line = found["verdict"]["next_command"]
-    for words in ("--tokens-per-month 20M", "--peak 3", "--gpu h100-sxm,l40s", "--staff-fte"):
+    for words in ("--tokens-per-month 20M", "--peak 3", "--gpu l40s"):
         assert words in line
 
 
@@ -143,3 +155,145 @@ def test_a_model_that_nobody_chose_is_a_doubt(capsys: pytest.CaptureFixture[str]
     assert any("nobody chose the model" in doubt for doubt in said(capsys, *asked)["verdict"]["doubts"])
     chosen = said(capsys, *asked, "--model", "llama-3.1-8b")["verdict"]["doubts"]
     assert not any("nobody chose" in doubt for doubt in chosen)
+
+
+# Quotes, bounds and contradictions
+
+
+def where(found: Any) -> list[str]:
+    return [problem["where"] for problem in found["problems"]]
+
+
+def test_a_quote_says_for_which_gpu_it_is(capsys: pytest.CaptureFixture[str]):
+    asked = (*QUICK, "--tokens-per-month", "9B")
+    for flag, quote in (("--rental-usd-per-gpu-hour", "2.10"), ("--node-usd", "310k")):
+        assert where(said(capsys, *asked, flag, quote, code=2)) == [flag]
+    found = said(capsys, *asked, "--rental-usd-per-gpu-hour", "L40S=0.95,b200-sxm=3,none=4", code=2)
+    assert where(found) == ["--rental-usd-per-gpu-hour"], "one is no GPU"
+    found = said(capsys, *asked, "--rental-usd-per-gpu-hour", "L40S=0.95,b200-sxm=3")
+    assert "the quote for b200-sxm is not used: it is not among --gpu" in found["notes"]
+    quoted = {each["gpu"] for each in found["options"] if each["provider"] == "quote"}
+    assert quoted == {"l40s"}, "the other GPU costs what the catalog says"
+
+
+def test_a_quote_for_the_one_gpu_that_is_named(capsys: pytest.CaptureFixture[str]):
+    asked = ("plan", "--gpu", "h100-sxm", *QUICK[3:], "--tokens-per-month", "9B")
+    found = said(capsys, *asked, "--rental-usd-per-gpu-hour", "2.10", "--node-usd", "310k")
+    assert {each["gpu"] for each in found["options"] if each["provider"] == "quote"} == {"h100-sxm"}
+
+
+@pytest.mark.parametrize(
+    "text", ["h100-sxm=", "=2", "h100-sxm=2,2", "h100-sxm=2,H100-SXM=3", "h100-sxm=900", ""]
+)
+def test_what_is_no_rental_quote_is_a_problem(text: str):
+    _, reader = read(rental_usd_per_gpu_hour=text)
+    assert [problem.where for problem in reader.problems] == ["--rental-usd-per-gpu-hour"]
+
+
+WRONG = {
+    "tokens_per_month": "10000T",
+    "input_tokens": "1B",
+    "cached_share": "2",
+    "peak": "0.5",
+    "slo_ttft_p95": "2d",
+    "slo_itl": "5m",
+    "spares": "0.5",
+    "node_usd": "310",
+    "staff_fte": "5000",
+    "staff_usd_per_year": "200",
+    "power_usd_per_kwh": "12",
+    "colo_usd_per_kw_month": "0",
+    "pue": "0.9",
+    "life_months": "3",
+}
+
+
+def test_numbers_out_of_bounds_are_problems_and_all_at_once():
+    assigned = (
+        "residual_fraction=3",
+        "capital_rate_per_year=8",
+        "repair_days=5000",
+        "host_ram_usd_per_gb=0..1e9",
+    )
+    _, reader = read(**WRONG, set=assigned)
+    flags = [problem.where.removeprefix("--").replace("-", "_") for problem in reader.problems]
+    assert sorted(flags) == sorted([*WRONG, *(f"set {each.partition('=')[0]}" for each in assigned)])
+
+
+def test_the_same_thing_said_twice_may_not_differ():
+    ask, reader = read(life_months="24", set=("life_months=36",))
+    assert [str(problem) for problem in reader.problems] == [
+        "--set life_months: 36 contradicts --life-months 24 (say it once)"
+    ]
+    assert ask.assumptions["life_months"] == Spread.exactly(24)
+    assert read(set=("repair_days=2", "repair_days=3"))[1].problems
+    assert not read(life_months="24", set=("life_months=24",))[1].problems
+
+
+def test_the_next_command_can_be_run_again(capsys: pytest.CaptureFixture[str]):
+    quoted = ("--rental-usd-per-gpu-hour", "h100-sxm=2.10,l40s=0.95")
+    asked = (*QUICK, "--tokens-per-month", "20M", "--api", "groq/llama-3.1-8b-instant", *quoted)
+    words = shlex.split(said(capsys, *asked)["verdict"]["next_command"])
+    assert words[:2] == ["freehold", "plan"]
+    said(capsys, *words[1:], "--draws", "1000", "--json")
+
+
+def ask_and_answer(monkeypatch: pytest.MonkeyPatch, ask: PlanAsk, *answers: str) -> PlanAsk:
+    given = iter(answers)
+    monkeypatch.setattr("click.prompt", lambda *_args, **_more: next(given))
+    return plan._ask_first(ask)
+
+
+def test_the_question_for_a_quote_asks_for_which_gpu(monkeypatch: pytest.MonkeyPatch):
+    asked = ask_and_answer(monkeypatch, PlanAsk(), "2.10", "h100-sxm=2.10", "")
+    assert asked.rentals == {"h100-sxm": Spread.exactly(2.1)}, "a number alone is asked again"
+    asked = ask_and_answer(monkeypatch, PlanAsk(gpus=("l4",)), "0.4", "")
+    assert asked.rentals == {"": Spread.exactly(0.4)}
+    asked = ask_and_answer(monkeypatch, PlanAsk(), "", "0.2")
+    assert (asked.rentals, asked.assumptions) == ({}, {"staff_fte": Spread.exactly(0.2)})
+    asked = ask_and_answer(monkeypatch, PlanAsk(), "h100-sxm=2.10..2.60,l4=0.4", "0.2")
+    assert plan._answers(PlanAsk(), asked) == (
+        "--rental-usd-per-gpu-hour",
+        "h100-sxm=2.1..2.6,l4=0.4",
+        "--staff-fte",
+        "0.2",
+    ), "the next command says again what was answered"
+
+
+# Where no machine can do it
+
+
+def test_where_no_gpu_keeps_the_slo_the_api_is_the_answer_and_why_is_said(capsys: pytest.CaptureFixture[str]):
+    asked = (
+        "--tokens-per-month",
+        "900M",
+        "--api",
+        "groq/llama-3.3-70b-versatile",
+        "--model",
+        "llama-3.3-70b",
+    )
+    found = said(capsys, *QUICK, *asked, "--slo-itl", "1ms")
+    assert {option["kind"] for option in found["options"]} == {"api"}
+    assert found["summary"]["model"] == "llama-3.3-70b"
+    assert found["verdict"]["word"] == "stay"
+    assert found["notes"][0].startswith(
+        "llama-3.3-70b runs within the SLO on none of 2 GPUs; the closest is h100-sxm"
+    )
+    assert "misses the SLO" in found["notes"][0]
+    assert found["notes"][1].startswith("l40s: misses the SLO")
+
+
+def test_where_the_model_is_too_large_that_is_the_reason(capsys: pytest.CaptureFixture[str]):
+    asked = ("--tokens-per-month", "900M", "--model", "deepseek-v3", "--draws", "1000", "--json")
+    found = said(capsys, "plan", "--gpu", "l4", *asked)
+    assert "deepseek-v3 does not run within the SLO on l4: does not fit 16 x l4" in found["notes"][0]
+    served = {option["id"] for option in found["options"] if option["can_win"]}
+    assert "api-deepseek-deepseek-chat" in served
+
+
+def test_a_gpu_that_was_named_and_cannot_do_it_has_its_reason(capsys: pytest.CaptureFixture[str]):
+    asked = ("--tokens-per-month", "900M", "--model", "llama-3.3-70b", "--slo-itl", "12ms")
+    found = said(capsys, *QUICK, *asked)
+    assert {option["gpu"] for option in found["options"]} == {"", "h100-sxm"}
+    assert found["summary"]["asked_gpus"] == "h100-sxm, l40s"
+    assert found["notes"][0].startswith("llama-3.3-70b does not run within the SLO on l40s: misses the SLO")

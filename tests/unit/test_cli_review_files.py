@@ -79,7 +79,22 @@ def test_prometheus_and_a_series_that_is_short(write: Write):
     found = watts(write(matrix(({"gpu": "0"}, [*whole, (START_S, "NaN")]), ({"gpu": "1"}, half))))
     assert found.mean_w == pytest.approx(300 + 100 * 3840 / 7200, rel=0.01)
     assert found.bad_samples == 1
-    assert found.notes == ("1 of 2 series have no samples for a part of the time and count as off there.",)
+    note, bad = found.notes
+    assert note == "1 of 2 series have no samples for a part of the time and count as off there."
+    assert bad.startswith("1 sample of watts could not be read: ")
+    assert bad.endswith("[0][120] (watts is no number).")
+
+
+def test_bad_samples_are_told_with_their_lines(write: Write):
+    path = write("time,watts\n1790812800,100\nx,1\n1790812860,-5\n1790812920,many\n1790812980\n")
+    (note,) = watts(path).notes
+    assert note == (
+        f"4 samples of watts could not be read: {path}:3 (time is no time that can be read), "
+        f"{path}:4 (watts are implausible), {path}:5 (watts is no number), and 1 more."
+    )
+    none = read_watts(write("time,watts\n1790812800,x\n"), START_S, END_S)
+    assert isinstance(none, Problem)
+    assert none.hint == f"1 sample of watts could not be read: {path}:2 (watts is no number)."
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,46 @@ def test_what_does_not_fit_has_no_speed_and_says_what_would(capsys: pytest.Captu
     assert "would fit" in found["why_not"]
 
 
+def test_a_model_is_sized_as_its_checkpoint_is_stored(capsys: pytest.CaptureFixture[str]):
+    found = said(
+        capsys, "size", "--model", "deepseek-v3", "--gpu", "h200-sxm", "--count", "8", "--json"
+    )  # fmt: skip
+    assert (found["quant"], found["fits"]) == ("fp8", True)
+
+
+def test_more_stages_than_layers_do_not_fit(capsys: pytest.CaptureFixture[str]):
+    found = said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "l4", "--count", "100000", "--json")
+    assert found["fits"] is False
+    assert "12,500 pipeline stages" in found["why_not"]
+    assert "at most 256 GPUs" in found["why_not"]
+    assert said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "l4", "--count", "256", "--json")["fits"]
+
+
+def test_a_gpu_is_found_in_any_case_and_several_are_named(capsys: pytest.CaptureFixture[str]):
+    assert said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "H100-SXM", "--json")["gpu"] == "h100-sxm"
+    (problem,) = said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "H100", "--json", code=2)[
+        "problems"
+    ]
+    assert problem["hint"] == "did you mean 'h100-nvl' or 'h100-pcie' or 'h100-sxm'?"
+
+
+def test_numbers_out_of_bounds(capsys: pytest.CaptureFixture[str]):
+    flags = (
+        "--count",
+        "2M",
+        "--peak",
+        "0.2",
+        "--spares",
+        "1.5",
+        "--tokens-per-month",
+        "9000T",
+        "--slo-itl",
+        "2h",
+    )
+    found = said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "l4", *flags, "--json", code=2)
+    assert sorted(problem["where"] for problem in found["problems"]) == sorted(flags[::2])
+
+
 def test_a_traffic_gets_a_fleet(capsys: pytest.CaptureFixture[str]):
     one = said(capsys, *H100, "--tokens-per-month", "20B")["fleet"]
     four = said(capsys, *H100, "--tokens-per-month", "80B")["fleet"]
@@ -109,3 +149,35 @@ def test_words_for_people(capsys: pytest.CaptureFixture[str]):
     text = capsys.readouterr().out
     assert "tokens/s" in text
     assert "It fits" in text
+
+
+def test_the_engine_follows_what_the_team_wants(capsys: pytest.CaptureFixture[str]):
+    asked = (
+        "size",
+        "--model",
+        "llama-3.3-70b",
+        "--gpu",
+        "h200-sxm",
+        "--count",
+        "2",
+        "--quant",
+        "fp8",
+        "--json",
+    )
+    plain = said(capsys, *asked)
+    assert plain["engine"] == "vllm"
+    assert plain["notes"]
+    wish = ("--prefer", "throughput", "--team", "tensorrt-llm", "--model-churn", "low")
+    assert said(capsys, *asked, *wish)["engine"] == "tensorrt-llm"
+    assert said(capsys, *asked, *wish, "--engine", "sglang")["engine"] == "sglang"
+    wrong = said(capsys, *asked, "--prefer", "speed", "--team", "vlm", code=2)
+    assert [problem["where"] for problem in wrong["problems"]] == ["--prefer", "--team"]
+
+
+def test_a_load_test_of_ones_own_replaces_the_model(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    path = tmp_path / "tests.json"
+    test = {"engine": "vllm", "gpu": "h100-sxm", "gpus": 1, "quant": "bf16", "concurrency": 40}
+    path.write_text(json.dumps([test | {"output_tokens_per_s": 1000.0}]))
+    found = said(capsys, *H100, "--tokens-per-month", "20B", "--measured", str(path))
+    sized = said(capsys, *H100, "--tokens-per-month", "20B")
+    assert found["fleet"]["replicas"] > sized["fleet"]["replicas"]

@@ -65,8 +65,7 @@ def test_no_replica_count_helps_where_a_full_one_costs_more_than_the_api():
     setting = samples.setting()
     api = samples.called(samples.offered(samples.api(prices=(0.05, 0.08))))
     found = break_even(*both(samples.rented(), api, setting))
-    assert found.tokens_per_month is None
-    assert found.utilisation is not None
+    assert (found.tokens_per_month, found.utilisation, found.gpus) == (None, None, None)  # 216 % is never
     assert found.chance_cheaper == 0
     free = samples.called(samples.offered(samples.api(prices=(0.0, 0.0))))
     assert break_even(*both(samples.rented(), free, setting)).utilisation is None
@@ -86,6 +85,35 @@ def test_peaks_bound_what_a_replica_carries(peak_rate: float, reached: bool):  #
     assert found.utilisation.p50 == pytest.approx(5e9 / (6000 * 2_628_000), rel=1e-4)
 
 
+def test_use_at_the_break_even_is_of_the_gpus_that_carry_it():
+    fleet = samples.fleet(gpus=8, replicas=8, capacity=EXACT(48_000.0), peak_tokens_per_s=40_000.0)
+    setting = samples.setting(rent=samples.exact_rent(), traffic=samples.traffic(20e9))
+    api = samples.called(samples.offered(samples.api(prices=(2.0, 2.0))))
+    found = break_even(*both(samples.rented(fleet, EXACT(2.0)), api, setting))
+    assert found.tokens_per_month is not None
+    assert found.utilisation is not None
+    assert found.tokens_per_month.p50 == pytest.approx(1460 / 2.0 * 1e6, rel=1e-4)
+    assert found.gpus == 1
+    assert found.utilisation.p50 == pytest.approx(730e6 / (6000 * 2_628_000), rel=1e-4)
+
+
+@pytest.mark.parametrize(("usd_per_m", "boards"), [(2.0, 1), (0.2, 3)])
+def test_replicas_on_a_board_that_is_bought_anyhow_cost_nothing_more(usd_per_m: float, boards: int):
+    card = samples.gpu(sold_in=8)
+    fleet = samples.fleet(card, gpus=8, replicas=2, capacity=EXACT(12_000.0), peak_tokens_per_s=10_000.0)
+    one = replace(fleet, sized=replace(fleet.sized, ask=replace(fleet.sized.ask, gpus=1)))
+    setting = samples.setting(own=samples.exact_own(), traffic=samples.traffic(4000 * 2_628_000))
+    board_usd = 8 * 50_000 / 36
+    api = samples.called(samples.offered(samples.api(prices=(usd_per_m, usd_per_m))))
+    found = break_even(*both(samples.bought(one, EXACT(50_000.0)), api, setting))
+    carried = 6000 * 2_628_000 / 2.5
+    assert (board_usd / usd_per_m * 1e6 <= 8 * carried) == (boards == 1)
+    assert found.gpus == 8 * boards
+    if boards == 1:
+        assert found.tokens_per_month is not None
+        assert found.tokens_per_month.p50 == pytest.approx(board_usd / usd_per_m * 1e6, rel=1e-4)
+
+
 def test_against_a_rental_it_is_the_part_of_the_hours():
     setting = samples.setting(own=samples.exact_own(), rent=samples.exact_rent())
     fleet = samples.fleet(capacity=EXACT(48_000.0))
@@ -99,9 +127,7 @@ def test_against_a_rental_it_is_the_part_of_the_hours():
     assert found.tokens_per_month.p50 == pytest.approx(0.5 * 48_000 * 2_628_000, rel=1e-5)
     cheap = samples.rented(fleet, EXACT(1.0))
     never = break_even(*both(mine.offer, cheap, setting))
-    assert never.tokens_per_month is None
-    assert never.utilisation is not None
-    assert never.utilisation.p50 == pytest.approx(2.0, rel=1e-5)
+    assert (never.tokens_per_month, never.utilisation) == (None, None)  # twice what it carries is never
     reserved = break_even(*both(mine.offer, replace(rent.offer, reserved=True), setting))
     assert (reserved.tokens_per_month, reserved.utilisation) == (None, None)
 

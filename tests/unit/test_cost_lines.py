@@ -149,6 +149,22 @@ def test_staff_of_each_way():
     assert usd("staff", rented(rent_staff_fte=0.1, staff_usd_per_year=240_000.0)) == pytest.approx(2000)
 
 
+@pytest.mark.parametrize(("nodes", "times"), [(1, 1.0), (2, 1.25), (10, 3.25)])
+def test_people_that_nobody_said_grow_with_the_nodes_and_those_that_were_said_do_not(
+    nodes: int, times: float
+):
+    fleet = samples.fleet(gpus=8 * nodes, replicas=8 * nodes, capacity=EXACT(48_000.0 * nodes))
+    for make, before in ((samples.bought, owned), (samples.rented, rented)):
+        names = {"staff_fte": 0.2} if before is owned else {"rent_staff_fte": 0.2}
+        case = replace(before(**names, staff_usd_per_year=240_000.0), offer=make(fleet), draws=Middle())
+        assert usd("staff", case) == pytest.approx(4000 * times)
+        own, rent = (
+            replace(each, staff_fte=replace(each.staff_fte, asked=True))
+            for each in (case.setting.own, case.setting.rent)
+        )
+        assert usd("staff", in_setting(case, own=own, rent=rent)) == pytest.approx(4000)
+
+
 def test_disks_hold_the_weights_twice():
     assert usd("storage", owned(storage_usd_per_tb=100.0, life_months=40.0)) == pytest.approx(1.92 * 100 / 40)
     assert usd("storage", rented(storage_usd_per_tb_month=80.0)) == pytest.approx(2 * 8.03e9 / 1e12 * 80)
@@ -179,12 +195,26 @@ def test_with_a_spare_a_failure_lasts_as_long_as_loading():
     assert usd("hardware", case) == pytest.approx(4 * 30_000 / 36)
 
 
-def test_without_an_api_to_fall_back_on_a_cold_node_stands_by():
+def test_no_spare_is_added_that_nobody_asked_for():
     case = owned()
     alone = in_setting(case, fallback=None)
     assert usd("failures", alone) == 0
+    assert usd("spares", alone) == 0
+    assert float(alone.counts.nodes[0]) == 1
+
+
+def test_what_if_a_cold_node_stood_by():
+    case = owned()
+    alone = in_setting(case, fallback=None, spare_node=True)
     assert usd("spares", alone) == pytest.approx(usd("hardware", case))
     assert float(alone.counts.nodes[0]) == 2
+
+
+def test_gpus_of_a_board_that_no_replica_stands_on_idle():
+    fleet = steady(gpus=8, replicas=3)
+    one = replace(fleet, sized=replace(fleet.sized, ask=replace(fleet.sized.ask, gpus=1)))
+    case = replace(owned(gpu_power_fraction=0.5), offer=samples.bought(one, EXACT(30_000.0)))
+    assert float(it_kw(case)[0]) == pytest.approx((3 * 350 + 5 * 80) / 1000)
 
 
 def test_measured_downtime_replaces_failure_rates():

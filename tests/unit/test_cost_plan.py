@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import date
 
+import numpy as np
 import pytest
 
 import cost_samples as samples
@@ -28,6 +29,62 @@ def test_every_api_rental_and_purchase_is_an_option_once_and_the_cheapest_first(
     assert [each.id for each in found.options if each.paid_today] == ["api-anthropic-sonnet"]
     assert any(each.terms == "reserved 12 months" for each in found.options)
     assert all(each.sources for each in found.options)
+
+
+def test_boards_are_bought_whole_and_rented_in_parts():
+    card = samples.gpu(sold_in=8)
+    fleet = samples.fleet(card, gpus=2, replicas=2, capacity=Spread.exactly(12_000.0))
+    found = plan(samples.inputs(fleets=(fleet,), own=samples.exact_own(), draws=200))
+    rented = next(each for each in found.options if each.kind == "rent")
+    bought = next(each for each in found.options if each.kind == "buy")
+    assert (rented.count, bought.count, bought.replicas) == (2, 8, 2)
+    assert bought.capital_usd
+    assert bought.capital_usd.p50 == pytest.approx(8 * 28_000, rel=0.03)
+    assert (rented.utilisation, bought.utilisation) == (0.3, pytest.approx(0.3 / 4))
+
+
+def test_idle_gpus_count_as_paid_for():
+    fleet = samples.fleet(gpus=8, replicas=5, capacity=Spread.exactly(30_000.0), utilisation=0.5)
+    one = replace(fleet, sized=replace(fleet.sized, ask=replace(fleet.sized.ask, gpus=1)))
+    found = plan(
+        samples.inputs(fleets=(one,), apis=(samples.api(),), rentals=(samples.rental(0.5),), draws=200)
+    )
+    assert next(each for each in found.options if each.kind == "rent").utilisation == pytest.approx(
+        0.5 * 5 / 8
+    )
+    assert "31% used" in found.verdict.text
+    assert "of 8 GPUs 3 are idle" in found.verdict.text
+
+
+def test_growth_says_what_it_moves():
+    quiet, growing = (plan(samples.inputs(growth_per_month=growth, draws=500)) for growth in (0.0, 0.05))
+    assert not any("growth" in note for note in quiet.notes)
+    note = next(note for note in growing.notes if "growth" in note)
+    assert "17.96B tokens a month" in note or "18B tokens a month" in note
+    assert "today's traffic" in note
+
+
+def test_a_tornado_says_what_it_is_of():
+    found = plan(samples.inputs(draws=500))
+    assert found.tornado_option in {each.id for each in found.options if each.kind != "api"}
+    assert found.tornado_against == "api-anthropic-sonnet"
+    assert found.verdict.option in {each.option for each in found.curves}
+
+
+def test_what_nobody_answers_for_is_said():
+    alone = plan(samples.inputs(fallback_api=False, draws=200))
+    assert any(note.startswith("neither an API nor a spare answers") for note in alone.notes)
+    spared = samples.fleet(gpus=16, replicas=8, spare_replicas=8)
+    noted = plan(samples.inputs(fleets=(spared,), fallback_api=False, draws=200)).notes
+    assert any("8 spare replicas and no API answer while" in note for note in noted)
+    assert not any("answer" in note for note in plan(samples.inputs(draws=200)).notes)
+
+
+def test_a_rental_for_nothing_is_a_price():
+    free = plan(samples.inputs(quotes={"rental_usd_per_gpu_hour": Spread.exactly(0.0)}, draws=200))
+    quoted = next(each for each in free.options if each.provider == "quote")
+    assert quoted.lines["rental"].p50 == 0
+    assert not any(np.isnan(each.utilisation.p50) for each in free.break_even if each.utilisation)
 
 
 def test_two_fleets_of_one_gpu_and_count_have_ids_that_tell_them_apart():

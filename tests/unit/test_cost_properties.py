@@ -14,6 +14,8 @@ from freehold.cost.inputs import OwnAssumptions
 from freehold.cost.plan import plan
 from freehold.cost.price import middle_usd, price
 from freehold.cost.result import PlanResult, Range
+from freehold.cost.standing import standing_of
+from freehold.sizing.fleet import round_gpus
 
 CHEAPER_WHEN_MORE = {"residual_fraction", "life_months"}
 OWN_NAMES = [field.name for field in fields(OwnAssumptions)]
@@ -51,6 +53,29 @@ def test_dearer_prices_and_more_tokens_never_cost_less(low: float, more: float, 
             for scale in (0.1, 1.0, 10.0)
         ]
         assert scaled == sorted(scaled)
+
+
+@given(
+    fewer=st.integers(0, 12),
+    more=st.integers(0, 12),
+    sold_in=st.sampled_from([1, 8, 72]),
+    idle_w=st.sampled_from([80.0, None]),
+)
+def test_more_spares_are_never_cheaper(fewer: int, more: int, sold_in: int, idle_w: float | None):
+    card = samples.gpu(sold_in=sold_in, idle_w=idle_w)
+    costs = []
+    for spares in (fewer, fewer + more):
+        needed = 4 + spares
+        gpus, nodes = round_gpus(needed, gpu=card, per_node=8)
+        fleet = samples.fleet(card, gpus=gpus, replicas=4, spare_replicas=spares, nodes=nodes)
+        one = replace(fleet.sized, ask=replace(fleet.sized.ask, gpus=1))
+        inputs = samples.inputs(fleets=(replace(fleet, sized=one),), fallback_api=False, rentals=())
+        standing = standing_of(replace(inputs, draws=200))
+        bought = next(each for each in standing.options if each.offer.kind == "buy")
+        costs.append(bought.usd_per_month)
+        assert np.all(bought.priced.case.counts.spare_gpus == spares)
+    assert costs[1].p50 >= costs[0].p50 * (1 - 1e-6)
+    assert costs[1].p90 >= costs[0].p90 * (1 - 1e-6)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

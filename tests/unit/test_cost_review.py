@@ -1,3 +1,4 @@
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -106,6 +107,66 @@ def test_going_back_is_printed_when_the_api_is_cheaper():
     assert rented.chance_api_cheaper == 1.0
     bought = review(measured(traffic=samples.traffic(100e6)))
     assert bought.word == "go-back"
+
+
+@pytest.mark.parametrize(
+    ("days", "word", "level"),
+    [
+        (0.015, "unclear", "low"),
+        (6.9, "unclear", "low"),
+        (7.0, "go-back", "medium"),
+        (28.0, "go-back", "high"),
+    ],
+)
+def test_a_few_hours_say_nothing_of_a_month(days: float, word: str, level: str):
+    found = review(
+        measured(days=days, kind="rent", rental_usd_per_gpu_hour=2.5, traffic=samples.traffic(100e6))
+    )
+    assert (found.word, found.confidence_word, found.confidence) == (word, level, 1.0)
+    assert ("days were measured" in found.confidence_reason) == (days < 28)
+    assert ("Too short to say" in found.headline) == (word == "unclear")
+    assert "llama-3.1-8b on 8 x h100-sxm, rented" in found.headline
+
+
+def test_where_draws_are_torn_so_is_the_confidence():
+    found = review(measured(traffic=samples.traffic(4.6e9)))
+    assert found.confidence is not None
+    assert 0.5 <= found.confidence < 0.9
+    assert found.confidence_word in {"low", "medium"}
+    assert review(measured(api=None)).confidence is None
+
+
+def test_a_cheap_month_keeps_its_cents():
+    found = review(measured(kind="rent", rental_usd_per_gpu_hour=2.5, traffic=samples.traffic(250e3)))
+    assert "is cheaper: 1.00 USD a month" in found.headline
+
+
+def test_watts_of_rented_machines_are_not_charged_and_it_says_so():
+    found = review(measured(kind="rent", rental_usd_per_gpu_hour=2.5, mean_w=5200.0))
+    assert "electricity" not in found.lines
+    assert any("5.2 kW were measured and are not charged" in each for each in found.estimated)
+    assert not any("not charged" in each for each in review(measured()).estimated)
+
+
+def test_the_next_command_is_the_plan_for_what_was_measured():
+    found = review(
+        measured(
+            kind="rent",
+            rental_usd_per_gpu_hour=2.5,
+            ledger="state/my ledger.sqlite",
+            said=("--staff-fte", "0.2", "--api", "anthropic/sonnet"),
+        )
+    )
+    words = shlex.split(found.next_command)
+    assert words[:4] == ["freehold", "plan", "--usage", "state/my ledger.sqlite"]
+    said = dict(zip(words[2::2], words[3::2], strict=True))
+    assert said["--model"] == "llama-3.1-8b"
+    assert (said["--gpu"], said["--rental-usd-per-gpu-hour"]) == ("h100-sxm", "2.5")
+    assert words.count("--api") == 1
+    assert said["--staff-fte"] == "0.2"
+    unknown = shlex.split(review(measured(api=None)).next_command)
+    assert unknown[2:4] == ["--tokens-per-month", "10000000000"]
+    assert "--api" not in unknown
 
 
 def test_bought_machines_are_used_up_while_running_them_is_cheaper():

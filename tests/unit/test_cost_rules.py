@@ -63,6 +63,9 @@ def node(**own: object) -> Priced:
     draws = own.pop("draws", Middle())
     fleet = samples.fleet(gpus=8 * count, replicas=8 * count, capacity=EXACT(48_000.0 * count))
     assumed = replace(samples.exact_own(host_kw=4.6, **own), colo_usd_per_kw_month=colo)
+    assumed = replace(
+        assumed, staff_fte=replace(assumed.staff_fte, asked=True)
+    )  # research says it of the whole fleet
     setting = samples.setting(own=assumed, node_usd=usd, measured_it_w=it_w)
     return price(samples.bought(fleet), setting, draws=draws)  # type: ignore[arg-type]
 
@@ -421,7 +424,7 @@ def test_failures_of_a_node():
 def test_a_spare_costs_one_nth():
     for nodes in (1, 10):
         priced = node(nodes=nodes)
-        setting = replace(priced.case.setting, fallback=None)
+        setting = replace(priced.case.setting, fallback=None, spare_node=True)
         spared = price(priced.offer, setting, draws=Middle())
         assert float(spared.lines["spares"][0] / spared.lines["hardware"][0]) == pytest.approx(1 / nodes)
     assert rule(standing(), "Keep a cold spare").verdict == "does not hold"

@@ -9,13 +9,11 @@ import pytest
 import cost_samples as samples
 from freehold.catalog.facts import RentalKind, Verified
 from freehold.core.spread import Spread
-from freehold.cost.draw import Middle
 from freehold.cost.percentiles import cheapest_shares
 from freehold.cost.plan import influences_of, plan
-from freehold.cost.price import middle_usd
 from freehold.cost.result import Change, Verdict
 from freehold.cost.standing import Standing, standing_of
-from freehold.cost.verdict import _sureness, verdict_of
+from freehold.cost.verdict import Doubts, sureness, verdict_of
 
 EXACT = Spread.exactly
 SONNET = (samples.api(),)
@@ -65,7 +63,7 @@ def test_a_cheaper_api_is_a_change_and_another_model_is_told():
     assert other.word == "change-api"
     assert "another model than llama-3.1-8b" in other.headline
     assert "another model" not in other.text
-    assert "Test its answers" in other.text
+    assert "Test that model on your prompts" in other.text
 
 
 def test_rivals_of_one_kind_do_not_make_it_undecided():
@@ -120,10 +118,22 @@ def test_old_prices_are_doubted_and_lower_the_word():
     found = asked(3e9, rentals=(old,))[1]
     assert fresh_word.confidence_word == "high"
     assert found.confidence_word in {"medium", "low"}
-    assert [_sureness(share, doubted=True) for share in (0.95, 0.8, 0.65)] == ["medium", "low", "low"]
-    assert [_sureness(share, doubted=False) for share in (0.95, 0.8, 0.65)] == ["high", "medium", "low"]
+    for doubted, words in ((("x: old",), ["medium", "low", "low"]), ((), ["high", "medium", "low"])):
+        for doubts in (Doubts(prices=doubted), Doubts(asked=doubted)):
+            assert [sureness(share, doubts=doubts, compared=True)[0] for share in (0.95, 0.8, 0.65)] == words
     assert not any("per GPU-hour" in doubt for doubt in fresh_word.doubts)
     assert any("runpod" in doubt and "days old" in doubt for doubt in found.doubts)
+
+
+def test_a_word_says_which_bound_and_which_doubt_made_it():
+    level, reason = sureness(0.698, doubts=Doubts(), compared=True)
+    assert (level, reason) == ("low", "cheapest in 69% of the draws, and below 70% is low")
+    level, reason = sureness(
+        0.95, doubts=Doubts(asked=("half the rows are missing: 5 of 10",)), compared=True
+    )
+    assert level == "medium"
+    assert reason.endswith("one lower, in doubt: half the rows are missing")
+    assert sureness(0.95, doubts=Doubts(), compared=False)[0] == "low"
 
 
 def test_old_prices_are_wider():
@@ -136,16 +146,73 @@ def test_old_prices_are_wider():
     assert widths[1] > 0.3
 
 
-def test_it_asks_first_for_rental_quote_and_staff_then_for_what_matters():
-    _, found = asked(3e9)
+def test_it_asks_first_for_rental_quote_and_staff_where_they_can_change_it():
+    _, found = asked(950e6)
     assert [each.rsplit(maxsplit=1)[-1] for each in found.ask_first] == [
         "--rental-usd-per-gpu-hour",
         "--staff-fte",
     ]
-    own = replace(samples.own(), staff_fte=replace(samples.own().staff_fte, asked=True))
-    _, told = asked(3e9, own=own, quotes={"rental_usd_per_gpu_hour": EXACT(2.0)})
-    assert len(told.ask_first) == 2
+    assert "--gpu h100-sxm --rental" in found.ask_first[0]  # a quote is of one GPU
+    own, rent = (
+        replace(each, staff_fte=replace(each.staff_fte, asked=True))
+        for each in (samples.own(), samples.rent())
+    )
+    _, told = asked(950e6, own=own, rent=rent, quotes={"rental_usd_per_gpu_hour": EXACT(2.0)})
     assert not any("--rental" in each or each.endswith("--staff-fte") for each in told.ask_first)
+
+
+def test_what_cannot_change_the_verdict_is_not_asked_for():
+    for tokens in (1e6, 200e6):
+        _, found = asked(tokens)
+        assert (found.word, found.ask_first) == ("stay", ())
+        assert "Nothing that is still assumed would change it." in found.text
+
+
+def test_people_are_asked_for_where_they_alone_decide():
+    own = samples.own(staff_fte=(0.01, 0.05, 0.3))
+    rent = samples.rent(rent_staff_fte=(0.01, 0.05, 0.3))
+    _, found = asked(1.2e9, own=own, rent=rent, rentals=(samples.rental(2.69),))
+    assert any(each.endswith("--staff-fte") for each in found.ask_first)
+
+
+def test_it_says_that_no_api_was_compared():
+    listed = ("anthropic/sonnet",)
+    _, found = asked(10e9, only_listed=listed, paid_today="", rentals=(samples.rental(5.0),))
+    assert found.word == "buy"
+    assert found.confidence_word == "low"
+    assert "No API was compared" in found.headline
+    assert "no API was compared" in found.confidence_reason
+    assert found.ask_first[0].startswith("an API to compare with: --api")
+    assert "--compare anthropic/sonnet" in found.next_command
+
+
+def test_without_an_api_in_use_nobody_is_told_to_stay():
+    _, found = asked(200e6, paid_today="")
+    assert found.word == "stay"
+    assert found.headline.startswith("An API is cheapest: sonnet of anthropic, 800 USD a month")
+
+
+def test_another_model_than_the_one_paid_is_doubted_even_where_somebody_named_it():
+    luna = samples.api("luna", prices=(0.1, 0.5), provider="openai")
+    _, other = asked(200e6, apis=(*SONNET, luna))
+    assert other.confidence_word == "medium"
+    assert other.doubts[0] == "whether luna can stand for sonnet must be tested on your prompts"
+    assert "until the model's answers are tested" in other.confidence_reason
+    elsewhere = samples.api("sonnet", prices=(0.1, 0.5), provider="bedrock")
+    _, same = asked(200e6, apis=(*SONNET, elsewhere))
+    assert (same.word, same.confidence_word, same.doubts) == ("change-api", "high", ())
+
+
+def test_doubts_are_on_what_the_verdict_rests_on():
+    memory = replace(samples.FACT, verified=Verified.MEMORY)
+    own = replace(
+        samples.own(), residual_fraction=samples.assumed("residual_fraction", (0.05, 0.2, 0.35), memory)
+    )
+    luna = samples.api("luna", prices=(0.1, 0.5), provider="openai")
+    _, between_apis = asked(200e6, apis=(*SONNET, luna), own=own)
+    assert not any("residual" in doubt for doubt in between_apis.doubts)
+    _, bought = asked(10e9, rentals=(samples.rental(5.0),), own=own)
+    assert any("residual" in doubt for doubt in bought.doubts)
 
 
 def test_a_quote_is_an_option_of_its_own():
@@ -154,25 +221,53 @@ def test_a_quote_is_an_option_of_its_own():
     assert float(quoted.priced.lines["rental"][0]) == pytest.approx(730 * 1.5 * quoted.offer.fleet.gpus)  # type: ignore[union-attr]
 
 
+SAID = ("--tokens-per-month", "200M", "--api", "anthropic/sonnet", "--peak", "3")
+
+
+def flags_of(command: str) -> dict[str, str]:
+    words = shlex.split(command)
+    return dict(zip(words[2::2], words[3::2], strict=True))
+
+
 def test_the_next_command_can_be_pasted():
-    for tokens, start in ((200e6, ["freehold", "plan"]), (3e9, ["freehold", "size"])):
-        words = shlex.split(asked(tokens)[1].next_command)
-        assert words[:2] == start
+    luna = samples.api("luna", prices=(0.1, 0.5), provider="openai")
+    cases = (
+        (200e6, {}, "plan"),
+        (950e6, {}, "plan"),
+        (3e9, {}, "size"),
+        (10e9, {"rentals": (samples.rental(5.0),)}, "size"),
+        (200e6, {"apis": (*SONNET, luna)}, "plan"),
+        (200e6, {"said": (*SAID, "--gpu", "h100-sxm")}, "size"),
+    )
+    for tokens, changes, verb in cases:
+        given: Any = {"said": SAID, **changes}
+        found = asked(tokens, **given)[1].next_command
+        words = shlex.split(found)
+        assert words[:2] == ["freehold", verb]
         flags = words[2::2]
         assert all(flag.startswith("--") for flag in flags)
         assert len(flags) == len(set(flags)) == len(words[3::2])
-        assert not any(value.startswith("--") for value in words[3::2])
+        assert not any(value.startswith("--") or not value for value in words[3::2])
+        assert found != shlex.join(["freehold", "plan", *given["said"]])
 
 
-def test_the_next_plan_keeps_what_was_said():
-    own = replace(samples.own(), staff_fte=samples.assumed("staff_fte", 0.3))
+def test_the_next_plan_keeps_what_was_said_and_makes_nothing_up():
+    said = flags_of(asked(200e6, said=SAID)[1].next_command)
+    assert said == {**dict(zip(SAID[::2], SAID[1::2], strict=True)), "--gpu": "h100-sxm"}
+    own = replace(samples.own(), staff_fte=replace(samples.assumed("staff_fte", 0.3), asked=True))
     _, found = asked(200e6, own=own, quotes={"rental_usd_per_gpu_hour": EXACT(1.23)})
-    words = shlex.split(found.next_command)
-    said = dict(zip(words[2::2], words[3::2], strict=True))
+    said = flags_of(found.next_command)
     assert said["--rental-usd-per-gpu-hour"] == "1.23"
+    assert said["--gpu"] == "h100-sxm"
     assert said["--staff-fte"] == "0.3"
     assert said["--api"] == "anthropic/sonnet"
     assert "renting 1 x h100-sxm at your quote" in found.headline
+
+
+def test_after_a_change_of_api_the_plan_is_made_against_the_new_one():
+    luna = samples.api("luna", prices=(0.1, 0.5), provider="openai")
+    said = flags_of(asked(200e6, apis=(*SONNET, luna), said=SAID)[1].next_command)
+    assert (said["--api"], said["--compare"], said["--peak"]) == ("openai/luna", "anthropic/sonnet", "3")
 
 
 def test_the_text_adds_to_the_headline():
@@ -186,48 +281,51 @@ def test_the_text_adds_to_the_headline():
 # ---- what would change it -----------------------------------------------------------------------------------------
 
 
+SCALES = {"M": 1e6, "B": 1e9, "T": 1e12, "": 1.0}
+
+
 def thresholds(changes: tuple[Change, ...]) -> dict[str, tuple[float, str]]:
     found = {}
     for change in changes:
-        match = re.match(r"(.*?) (above|below) ([0-9,.]+)", change.what)
+        match = re.match(r"(.*?),? (?:above|below) ([0-9,.]+)([MBT]?)", change.what)
         if match:
-            found[match[1]] = (float(match[3].replace(",", "")), change.to)
+            found[match[1]] = (float(match[2].replace(",", "")) * SCALES[match[3]], change.to)
     return found
 
 
-def test_thresholds_are_where_the_costs_meet():
-    standing, found = asked(3e9, rentals=(samples.rental(2.69),))
-    assert found.word == "rent"
+@pytest.mark.parametrize("tokens", [1e9, 3e9])
+def test_beyond_what_is_said_of_price_and_people_the_verdict_is_the_other(tokens: float):
+    row: dict[str, Any] = {"rentals": (samples.rental(2.0),), "draws": 8000}
+    _, found = asked(tokens, **row)
     known = thresholds(found.would_change_it)
-    price, word = known["a rental price of h100-sxm"]
-    rented, api = standing.best("rent"), standing.in_use
-    bought = standing.best("buy")
-    assert rented
-    assert api
-    assert bought
-    rivals = {"buy": bought, "stay": api}
-    rival = middle_usd(rivals[word].offer, standing.setting)
-    held = {rented.offer.price_name: price}
-    assert middle_usd(rented.offer, standing.setting, held=Middle(values=held)) == pytest.approx(
-        rival, rel=0.005
-    )
-    fte, to = known["staffing for the rented machines"]
-    name = standing.setting.rent.staff_fte.name
-    cost = middle_usd(rented.offer, standing.setting, held=Middle(values={name: fte}))
-    assert cost == pytest.approx(
-        middle_usd(rivals[to].offer, standing.setting), rel=0.03
-    )  # shown in hundredths
+    assert found.word == "rent"
+    price, to = known["a rental price of h100-sxm"]
+    assert asked(tokens, **{**row, "rentals": (samples.rental(price * 1.03),)})[1].word == to
+    assert asked(tokens, **{**row, "rentals": (samples.rental(price * 0.97),)})[1].word != to
+    fte, to = known["staffing, rented or bought"]
+    for part, holds in ((1.1, True), (0.9, False)):  # shown in hundredths
+        people = replace(samples.assumed("staff_fte", fte * part), asked=True)
+        own, rent = (replace(each, staff_fte=people) for each in (samples.own(), samples.rent()))
+        assert (asked(tokens, **row, own=own, rent=rent)[1].word == to) == holds
 
 
 @pytest.mark.parametrize(("tokens", "side"), [(200e6, "above"), (3e9, "below")])
 def test_beyond_the_traffic_that_is_named_the_verdict_is_the_other(tokens: float, side: str):
     changes = {"rent": exact_rent_inputs()}
     _, found = asked(tokens, **changes)
-    threshold, to = thresholds(found.would_change_it)["traffic"]
-    assert f"traffic {side}" in " ".join(change.what for change in found.would_change_it)
+    named = [change for change in found.would_change_it if f"traffic {side}" in change.what]
+    threshold, to = thresholds(tuple(named))["traffic"]
     beyond = threshold * (1.02 if side == "above" else 0.98)
-    assert asked(threshold * (0.98 if side == "above" else 1.02), **changes)[1].word == found.word
+    assert asked(threshold * (0.98 if side == "above" else 1.02), **changes)[1].word != to
     assert asked(beyond, **changes)[1].word == to
+
+
+def test_a_traffic_that_grows_says_when_it_is_there():
+    _, found = asked(200e6, rent=exact_rent_inputs(), growth_per_month=0.05)
+    named = next(change.what for change in found.would_change_it if "traffic above" in change.what)
+    threshold, _ = thresholds(found.would_change_it)["traffic"]
+    month = int(re.search(r"in month (\d+) at your growth", named)[1])  # type: ignore[index]
+    assert 200e6 * 1.05 ** (month - 1) < threshold <= 200e6 * 1.05**month * 1.01
 
 
 def exact_rent_inputs() -> Any:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from freehold.gateway.outbox import Outbox
 
 
@@ -66,6 +68,21 @@ def test_one_that_fails_keeps_nobody_back() -> None:
         assert [type(each) for each in failures] == [ZeroDivisionError]
 
     assert run(work) == ["a", "c"]
+
+
+def test_who_lets_go_what_is_unsent_lets_go_what_a_failure_left_as_well() -> None:
+    async def work(said: list[str]) -> None:
+        outbox = Outbox(lambda: None)
+        for data in "abcd":
+            outbox.add(Sending(said, data, fails=data == "b"))
+        with pytest.raises(ZeroDivisionError):
+            outbox.empty()
+        outbox.add(Sending(said, "e"))
+        outbox.empty()
+        said.append("the next answer to c")
+        await asyncio.sleep(0)
+
+    assert run(work) == ["a", "c", "d", "e", "the next answer to c"]
 
 
 def test_what_should_come_first_and_fails_keeps_nobody_back() -> None:

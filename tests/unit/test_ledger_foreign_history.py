@@ -116,7 +116,7 @@ def test_missing_buckets_are_not_quiet_ones():
     with_hole = gather(bucket(0, 1, 100), bucket(2, 1, 100))
     assert traffic_of(with_empty, "x").input_tokens_per_month == pytest.approx(200 * 730 / 3)
     assert traffic_of(with_hole, "x").input_tokens_per_month == pytest.approx(200 * 730 / 2)
-    assert "missing in between, the longest for 1 hours from 2026-10-01 01:00 UTC" in said(with_hole)
+    assert "missing in between, the longest for 1 hour from 2026-10-01 01:00 UTC" in said(with_hole)
     assert "missing" not in said(with_empty)
 
 
@@ -204,3 +204,26 @@ def test_a_day_that_is_not_over_makes_no_peak():
 def test_rows_that_are_left_out_show_that_the_log_was_written():
     found = gather(request(0), LeftOut("they failed", START_S + 10 * HOUR_S))
     assert traffic_of(found, "x").input_tokens_per_month == pytest.approx(100 * 730 / 10)
+
+
+def test_an_old_history_is_told():
+    def told(days: float) -> str:
+        return said(
+            gather(
+                *(request(60 * minute) for minute in range(600)), window=Window(now_s=START_S + days * 86400)
+            )
+        )
+
+    assert "days ago" not in told(90)
+    assert "The history ends on 2026-10-01 09:59 UTC, 100 days ago" in told(100)
+
+
+def test_tokens_of_embedding_models_are_told():
+    def told(name: str, tokens: int) -> str:
+        return said(gather(request(0, tokens, model=name), request(HOUR_S, 1000, model="gpt-6-terra")))
+
+    for name in ("text-embedding-3-small", "BAAI/bge-m3", "voyage-4", "rerank-v4"):
+        assert f"50% of the tokens are of models that embed and generate no text ({name})" in told(name, 1000)
+    assert "embed" not in told("text-embedding-3-small", 100)
+    assert "embed" not in told("bigger-gte", 0)
+    assert "embed" not in told("gpt-5", 1000)

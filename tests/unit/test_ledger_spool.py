@@ -90,6 +90,22 @@ def test_of_several_records_those_are_written_that_find_room(
     assert seqs(tmp_path) == [1, 2, 3, 6]
 
 
+def test_of_several_records_those_are_written_that_the_last_file_has_room_for(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, max_bytes=8 * SIZE, segment_bytes=2 * SIZE)
+    assert all(writer.append(record(seq)) for seq in range(1, 8))
+    assert writer.append_all([frame(record(seq)) for seq in (8, 9, 10)])
+    assert seqs(tmp_path) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert (writer.records_total, writer.dropped_total) == (8, 2)
+
+
+def test_several_records_go_on_in_the_next_file(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path, segment_bytes=3 * SIZE)
+    assert writer.append(record(1))
+    assert writer.append_all([frame(record(seq)) for seq in range(2, 8)])
+    assert [each.size_bytes() // SIZE for each in segments(tmp_path)] == [3, 3, 1]
+    assert seqs(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_a_folder_that_cannot_be_made_costs_records_and_not_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,14 @@ def test_many_incomplete_ones_are_counted():
 
 
 def test_a_kind_without_a_price_is_said():
-    assert outline.no_options_of(no_rentals()) == ("No rental can win: none has all its prices and lasts.",)
+    assert outline.no_options_of(no_rentals()) == ("There is no machine to rent that could serve this.",)
+    base = plan()
+    unpriced = [
+        replace(each, incomplete=("rental",)) if each.kind == "rent" else each for each in base.options
+    ]
+    assert outline.no_options_of(replace(base, options=tuple(unpriced))) == (
+        "No rental can win: none has all its prices and lasts.",
+    )
     assert len(outline.no_options_of(only_incomplete())) == 3
     assert outline.no_options_of(plan()) == ()
 
@@ -251,3 +258,67 @@ def test_a_change_that_changes_nothing_leads_nowhere():
         == "a quote: then change the API"
     )
     assert outline.change_text(Change(what="a price", to="a verdict"), verdict) == "a price: then a verdict"
+
+
+def test_what_was_asked_for_by_name_has_its_row():
+    base = plan()
+    dear = [replace(owned("rent", "runpod", 90_000.0, gpu="l4", count=56), id="dear")]
+    shut = [replace(owned("buy", "colocation", 99_000.0, gpu="l4", count=56), id="never", can_win=False)]
+    gap = [lacking(replace(owned("rent", "nobody", 1.0, gpu="l40"), id="gap"), "rental of l40")]
+    quote = [replace(owned("rent", "quote", 95_000.0, gpu="b200"), id="quote")]
+    options = (*base.options, *dear, *shut, *gap, *quote)
+    found = {each.id for each in outline.shortlist(replace(base, options=options))}
+    assert {"dear", "never", "gap", "quote"} & found == {"quote"}, "nobody asked for the others"
+    asked = replace(base, options=options, summary=base.summary | {"asked_gpus": "l4, l40"})
+    assert {"dear", "never", "gap", "quote"} <= {each.id for each in outline.shortlist(asked)}
+    assert outline.why_listed(dear[0]) == ""
+    assert outline.why_listed(shut[0]) == " (cannot win)"
+    assert (
+        outline.option_name(gap[0]) + outline.why_listed(gap[0])
+        == "rent 1 \N{MULTIPLICATION SIGN} l40, no price known, on-demand (cannot win)"
+    )
+    assert (
+        outline.why_listed(replace(gap[0], provider="colocation"))
+        == " (cannot win: no price of rental of l40)"
+    )
+
+
+def test_a_name_says_nothing_twice():
+    option = replace(owned("buy", "colocation", 1.0), terms="colocation, quoted server")
+    assert outline.option_name(option).endswith("colocation, quoted server")
+    assert outline.option_name(option).count("colocation") == 1
+
+
+def test_options_that_read_alike_lack_their_price_once():
+    base = plan()
+    twice = [
+        replace(lacking(owned("rent", "nobody", 1.0), "rental"), id=f"gap-{index}") for index in range(3)
+    ]
+    text = outline.incomplete_text(replace(base, options=tuple(twice)))
+    assert text.count("lacking") == 1
+    assert text.startswith("3 incomplete")
+
+
+def test_every_report_shows_the_same_break_evens():
+    base = plan()
+    more = replace(base, break_even=base.break_even * 3)
+    assert len(outline.chosen_break_evens(more)) == 4
+    assert outline.more_break_evens(more) == "5 more in --json."
+    assert outline.more_break_evens(replace(base, break_even=base.break_even[:1])) == ""
+
+
+def test_a_break_even_and_the_tornado_name_what_they_are_of():
+    base = plan()
+    each = replace(base.break_even[0], gpus=2)
+    assert outline.break_even_use(each).endswith("of 2 GPUs")
+    assert outline.break_even_use(replace(each, gpus=1)).endswith("of 1 GPU")
+    named = replace(base, tornado_option=RENT_ID, tornado_against=API_ID)
+    assert outline.tornado_of(named).startswith(
+        "rent 1 \N{MULTIPLICATION SIGN} h100-sxm, runpod, on-demand minus API openai"
+    )
+    assert outline.tornado_of(replace(named, tornado_against="")).startswith("what rent 1")
+
+
+def test_the_reason_of_a_confidence_stands_for_it():
+    verdict = replace(plan().verdict, confidence_reason="cheapest in 63% of the draws, and below 70% is low.")
+    assert outline.confidence_text(verdict) == "high: cheapest in 63% of the draws, and below 70% is low"

@@ -112,3 +112,20 @@ def test_hostile_texts_are_shown_and_not_obeyed():
     text = shown(hostile(), columns=160)
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
+
+
+def test_confidence_and_next_command_are_shown():
+    sure = replace(
+        review(), confidence=0.9, confidence_word="high", next_command="freehold plan --usage x --gpu l4"
+    )
+    for text in (shown(sure), to_markdown(sure)):
+        assert "high: it holds in 90% of the draws" in text
+        assert "freehold plan --usage x --gpu l4" in text
+    reasoned = replace(sure, confidence_reason="the bounds are far apart.")
+    assert "high: the bounds are far apart" in shown(reasoned)
+    assert "confidence" not in shown(replace(review(), confidence=None))
+
+
+def test_a_line_below_a_cent_is_said_to_be_that():
+    tiny = Range(p10=0.00002, p50=0.0000705, p90=0.0002)
+    assert "failures <0.01" in " ".join(shown(replace(review(), lines={"failures": tiny})).split())

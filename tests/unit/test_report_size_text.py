@@ -187,3 +187,11 @@ def test_what_lies_outside_our_range_disagrees(rate: float, said: str):
 def test_no_second_opinion_says_why():
     assert "None: it is not installed" in shown(SIZED, second="it is not installed")
     assert "Second opinion" not in shown(SIZED)
+
+
+def test_what_does_not_fit_and_what_is_one_are_said_once():
+    unfit = replace(SIZED, fits=False, why_not="does not fit 8 x h200-sxm: 170 GB are needed")
+    assert "It does not fit 8 x h200-sxm: 170 GB are needed" in shown(unfit)
+    assert "at 1 sequence at once" in shown(
+        replace(SIZED, concurrency=1, ask=replace(SIZED.ask, concurrency=1))
+    )

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.sizing.advise import Need, recommend
+from freehold.sizing.advise import Need, Wish, recommend
 from freehold.sizing.answer import Fleet, Measured, Slo
-from freehold.sizing.choose import Among, candidates, usual_quants
+from freehold.sizing.choose import Among, _counts, candidates, usual_quants
 from freehold.sizing.fleet import Plan, capacity, crossing_links, fleet, peak_tokens_per_s, round_gpus
 from freehold.sizing.links import networks
 from freehold.sizing.memory import BITS
@@ -18,6 +18,7 @@ from freehold.sizing.replica import size
 from sizing_box import ask, catalog, model, traffic
 
 SLO = Slo(ttft_s=2.0, itl_s=0.05)
+EAGER = Wish(prefer="throughput", team=("tensorrt-llm",), model_churn="low")
 
 
 def of(
@@ -69,6 +70,26 @@ def test_200_million_tokens_a_month_are_a_hundredth_of_an_h100():
 )
 def test_gpus_come_in_certain_numbers(gpu: str, needed: int, expected: tuple[int, int]):
     assert round_gpus(needed, gpu=catalog().gpus[gpu], per_node=8) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpu", "needed", "expected"),
+    [
+        ("h100-sxm", 1, (8, 1)),
+        ("h200-sxm", 9, (16, 2)),
+        ("b200-sxm", 3, (8, 1)),
+        ("b300-sxm", 8, (8, 1)),
+        ("mi300x", 2, (8, 1)),
+        ("mi325x", 5, (8, 1)),
+        ("mi355x", 17, (24, 3)),
+        ("gb200-nvl72", 3, (72, 9)),
+        ("gb200-nvl72", 73, (144, 18)),
+        ("l40s", 3, (4, 1)),
+        ("h100-pcie", 1, (1, 1)),
+    ],
+)
+def test_what_is_bought_comes_in_whole_boards_and_racks(gpu: str, needed: int, expected: tuple[int, int]):
+    assert round_gpus(needed, gpu=catalog().gpus[gpu], per_node=8, bought=True) == expected
 
 
 def test_spares_are_bought_but_do_not_serve():
@@ -141,7 +162,7 @@ def test_everything_needed_is_named():
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.3-70b", "gpt-oss-120b", "deepseek-v3"])
 def test_candidates_carry_the_traffic_and_none_beats_another(name: str):
     found = candidates(model(name), traffic(), plan=Plan(slo=SLO), catalog=catalog(), among=Among())
-    assert len({each.sized.ask.gpu.id for each in found}) >= 8
+    assert len({each.sized.ask.gpu.id for each in found}) >= 7
     for each in found:
         sized = each.sized
         assert each.replicas >= 1
@@ -198,7 +219,7 @@ def need(name: str = "llama-3.1-8b", gpu: str | None = "h100-sxm", **changes: An
         (need(), "vllm", "most models"),
         (need("deepseek-v3", "h200-sxm", quant="fp8"), "sglang", "latent"),
         (
-            need(gpu="mi300x", throughput_first=True, experts_in_team=True, models_change_often=False),
+            need(gpu="mi300x", wish=EAGER),
             "vllm",
             "vLLM",
         ),
@@ -212,7 +233,7 @@ def test_an_engine_and_why(asked: Need, engine: str, word: str):
 
 
 def test_tensorrt_llm_only_where_measured_pairs_and_the_team_speak_for_it():
-    eager = {"throughput_first": True, "experts_in_team": True, "models_change_often": False, "quant": "fp8"}
+    eager = {"wish": EAGER, "quant": "fp8"}
     ratios = catalog().engine_ratios
     pays = recommend(need("llama-3.3-70b", "h200-sxm", **eager), ratios=ratios)
     assert pays.engine == "tensorrt-llm", "+20 % on this pair"
@@ -221,7 +242,7 @@ def test_tensorrt_llm_only_where_measured_pairs_and_the_team_speak_for_it():
         "-14 % on this pair"
     )
     newcomers = recommend(
-        need("llama-3.3-70b", "h200-sxm", **{**eager, "experts_in_team": False}), ratios=ratios
+        need("llama-3.3-70b", "h200-sxm", **{**eager, "wish": replace(EAGER, team=())}), ratios=ratios
     )
     assert newcomers.engine == "vllm"
     assert "+10.8%" in newcomers.against[0].text
@@ -229,6 +250,74 @@ def test_tensorrt_llm_only_where_measured_pairs_and_the_team_speak_for_it():
     assert newcomers.against[0].source
     amd = recommend(need(gpu="mi300x"), ratios=ratios)
     assert "does not run on amd" in amd.against[0].text
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "word"),
+    [
+        (need("deepseek-v3", "h200-sxm", quant="fp8", wish=Wish(prefer="latency")), "vllm", "latency first"),
+        (need("deepseek-v3", "h200-sxm", quant="fp8", wish=EAGER), "tensorrt-llm", "as fast as SGLang"),
+        (need(wish=Wish(team=("sglang",))), "sglang", "has run SGLang"),
+        (need(wish=Wish(team=("sglang", "vllm"))), "vllm", "has run vLLM"),
+        (need(wish=Wish(team=("sglang",), prefer="simplicity")), "vllm", "asks the least"),
+        (need(gpu="rtx-4090", wish=Wish(prefer="simplicity")), "llama-cpp", "consumer"),
+        (need(gpu="rtx-4090", wish=Wish(team=("llama-cpp",))), "llama-cpp", "consumer"),
+        (need(gpu="rtx-4090", quant="fp8", wish=Wish(prefer="simplicity")), "vllm", "asks the least"),
+        (need(wish=Wish(team=("llama-cpp",))), "vllm", "asks the least"),
+    ],
+)
+def test_what_the_team_wants_changes_the_engine(asked: Need, engine: str, word: str):
+    found = recommend(asked, ratios=catalog().engine_ratios)
+    assert found.engine == engine
+    assert word in " ".join(reason.text for reason in found.reasons)
+
+
+def test_what_tensorrt_llm_would_still_need_is_said():
+    found = recommend(
+        need(wish=Wish(prefer="throughput", model_churn="high")), ratios=catalog().engine_ratios
+    )
+    said = " ".join(reason.text for reason in found.against)
+    assert "somebody who has run it and models that seldom change" in said
+    assert "would also need" not in str(recommend(need(), ratios=catalog().engine_ratios).against)
+
+
+def test_candidates_take_the_wish_and_say_why():
+    found = candidates(
+        model("llama-3.3-70b"),
+        traffic(),
+        plan=Plan(slo=SLO),
+        catalog=catalog(),
+        among=Among(gpus=("h200-sxm",), quants=("fp8",), wish=EAGER),
+    )
+    assert {each.sized.ask.engine for each in found} == {"tensorrt-llm"}
+    assert all("team can pin versions" in each.reasons[0].text for each in found)
+
+
+def test_a_load_test_overrides_the_engine_and_the_figure_of_candidates():
+    test = Measured(
+        engine="sglang",
+        gpu="h100-sxm",
+        gpus=8,
+        quant="fp8",
+        output_tokens_per_s=9000.0,
+        concurrency=64,
+        source="mine",
+    )
+    found = candidates(
+        model("llama-3.1-8b"),
+        traffic(),
+        plan=Plan(slo=SLO, measured=(test,)),
+        catalog=catalog(),
+        among=Among(gpus=("h100-sxm",), quants=("fp8",)),
+    )
+    assert {each.sized.ask.engine for each in found} == {"sglang"}
+    assert all("your load test" in each.reasons[0].text for each in found)
+    assert [each.sized.output_tokens_per_s.mid for each in found if each.sized.ask.gpus == 8] in (
+        [9000.0],
+        [],
+    )
+    tried = _counts(model("llama-3.1-8b"), catalog().gpus["h100-sxm"], "fp8", [test])
+    assert tried == [1, 2, 4, 8], "that of the load test is tried too"
 
 
 def test_your_own_load_test_decides():

@@ -243,6 +243,52 @@ def test_what_cannot_be_counted_is_a_problem_and_not_a_number(key: str):
     assert "linear_attention" in str(problems({**LLAMA_8B, "layer_types": ["linear_attention"]})[0])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "jamba"},
+        {"attn_layer_period": 8},
+        {"model_type": "zamba2"},
+        {"layers_block_type": ["mamba", "hybrid"]},
+        {"hybrid_layer_ids": [6, 12]},
+        {"model_type": "rwkv5"},
+        {"model_type": "recurrent_gemma"},
+        {"block_types": ["recurrent", "recurrent", "attention"]},
+        {"mamba_d_state": 16},
+        {"attn_type_list": [0, 0, 1]},
+        {"layer_types": ["full_attention", "linear_attention"]},
+        {"model_type": "bert"},
+        {"model_type": "xlm-roberta"},
+        {"architectures": ["NewForMaskedLM"]},
+        {"hidden_size": 10**30},
+        {"num_hidden_layers": 10**9},
+        {"vocab_size": 10**10},
+        {"num_attention_heads": 65_536},
+        {"head_dim": 10**6},
+        {"intermediate_size": 10**5000},
+        {"max_position_embeddings": 10**12},
+    ],
+    ids=lambda change: (
+        f"{next(iter(change))}-{str(next(iter(change.values())))[:20]}"
+        if next(iter(change)) != "intermediate_size"
+        else "huge"
+    ),
+)
+def test_other_architectures_and_absurd_sizes_are_refused_by_their_key(change: dict[str, Any]):
+    for config in ({**LLAMA_8B, **change}, {"text_config": {**LLAMA_8B, **change}}):
+        assert any(next(iter(change)) in str(problem) for problem in problems(config))
+
+
+def test_what_only_looks_alike_is_counted():
+    for change in (
+        {"model_type": "bertie"},
+        {"attn_layer_period": None},
+        {"attn_type_list": [1, 1]},
+        {"layers_block_type": ["attention"]},
+    ):
+        assert shape({**LLAMA_8B, **change}).params_total == shape(LLAMA_8B).params_total
+
+
 def test_a_config_of_the_multimodal_kind_is_read_inside():
     assert shape({"text_config": LLAMA_8B, "vision_config": {"hidden_size": 1}}) == shape(LLAMA_8B)
 
@@ -257,3 +303,10 @@ JUNK = st.one_of(
 def test_junk_gives_a_shape_or_problems(changes: dict[str, Any]):
     found = shape_from_config({**DEEPSEEK_V3, **changes}, name="m", where="w")
     assert isinstance(found, ModelShape) or found
+
+
+@pytest.mark.parametrize("key", ["num_attention_heads", "num_hidden_layers", "vocab_size", "hidden_size"])
+def test_a_nought_is_said_to_be_one(key: str):
+    told = shape_from_config({**LLAMA_8B, key: 0}, name="x", where="config.json")
+    assert not isinstance(told, ModelShape)
+    assert [problem.message for problem in told] == [f"{key} is 0, and a model has at least one"]

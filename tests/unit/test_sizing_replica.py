@@ -14,6 +14,7 @@ from freehold.sizing.replica import at_slo, batch, size
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.split import split
 from freehold.sizing.vector import choose_vector
+from freehold.sizing.words import Engine
 from sizing_box import ask, catalog
 
 EASY = Slo(ttft_s=5.0, itl_s=0.2)
@@ -101,8 +102,9 @@ def test_ranges_are_as_wide_as_the_vector_is_wrong():
     dense, mixture = sized("llama-3.1-8b"), sized("qwen3-30b-a3b")
     assert dense.output_tokens_per_s.high / dense.output_tokens_per_s.mid == pytest.approx(1.15, abs=0.02)
     assert mixture.output_tokens_per_s.high / mixture.output_tokens_per_s.mid >= 1.3
-    assert dense.ttft_ms.high == 2 * dense.ttft_ms.mid == 4 * dense.ttft_ms.low
+    assert dense.ttft_ms.high >= 2 * dense.ttft_ms.mid == 4 * dense.ttft_ms.low
     elsewhere = sized("llama-3.1-8b", "mi300x")
+    assert elsewhere.ttft_ms.mid / elsewhere.ttft_ms.low == 3
     assert elsewhere.output_tokens_per_s.high / elsewhere.output_tokens_per_s.mid >= 1.3
     assert any("amd" in note for note in elsewhere.notes)
 
@@ -157,7 +159,25 @@ def test_the_first_token_bounds_it_too():
         at_slo(asked, Slo(ttft_s=ttft, itl_s=10), catalog().calibrations) for ttft in (100, 1, 0.1)
     )
     assert patient.concurrency > hurried.concurrency > 0 == never.concurrency
-    assert "0.10 asked" in never.why_not
+    assert "0.1 asked" in never.why_not
+
+
+@pytest.mark.parametrize("engine", ["vllm", "tensorrt-llm", "sglang"])
+def test_the_first_token_that_is_held_is_the_high_that_is_printed(engine: Engine):
+    asked = ask("llama-3.1-8b", input_tokens=4000, output_tokens=200, engine=engine)
+    found = at_slo(asked, Slo(ttft_s=3, itl_s=10), catalog().calibrations)
+    one_more = size(replace(asked, concurrency=found.concurrency + 1), catalog().calibrations)
+    assert 1 < found.concurrency < found.concurrency_max
+    assert found.ttft_ms.high <= 3000 < one_more.ttft_ms.high
+
+
+def test_callers_in_step_wait_for_part_of_each_others_prompts():
+    """Measured runs of 32 sequences: a first token takes 4.5 to 10 prompts' time; M/D/1 alone says less than 2.5."""
+    asked = ask("llama-3.3-70b", gpus=4, quant="fp8", input_tokens=1000, output_tokens=1000, concurrency=32)
+    few = replace(asked, concurrency=1)
+    lone, many = (size(each, catalog().calibrations).ttft_ms.mid for each in (few, asked))
+    prompt_ms = lone - 50 - 1.5 * size(few, catalog().calibrations).itl_ms.mid
+    assert 3 < (many - lone) / prompt_ms < 10
 
 
 def test_mixed_words_of_a_bound():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.catalog.facts import Calibration
-from freehold.sizing.pace import Load, pace
+from freehold.sizing.pace import SERVER_S, Load, pace
 from freehold.sizing.roofline import (
     Setting,
     decode_step,
@@ -166,7 +166,7 @@ def test_waiting_grows_with_load_and_never_beyond_everybody_elses_prompts():
     assert waits[0] < waits[1] < waits[2]
     assert waits[2] < 100 * float(busy.prompt_s) + 1
     alone = pace(setting(), 1.0, load=load)
-    own = float(alone.prompt_s) + 1.5 * float(alone.step.total_s) + 0.025
+    own = float(alone.prompt_s) + 1.5 * float(alone.step.total_s) + SERVER_S
     assert float(alone.ttft_s) == float(alone.ttft_p95_s) == pytest.approx(own), (
         "nobody else is there to wait for"
     )

@@ -5,7 +5,7 @@ All machines count, spares included: their money is bound as well.
 
 import numpy as np
 
-from freehold.cost.capex import annuity_part, capex_of, residual
+from freehold.cost.capex import annuity_part, capex_of, life, residual
 from freehold.cost.case import Case
 from freehold.cost.draw import Vector
 from freehold.cost.line import Line
@@ -18,7 +18,7 @@ def price(case: Case) -> Vector:
 
 
 def _part(case: Case) -> Vector:
-    straight = (1 - residual(case)) / case.take(case.setting.own.life_months)
+    straight = (1 - residual(case)) / life(case)
     return np.maximum(annuity_part(case) - straight, 0).astype(np.float32)
 
 

@@ -1,6 +1,6 @@
 """Energy for bought machines: mean draw x PUE x hours x price. Never where the rent of the space includes it.
 
-Spare GPUs idle; without a figure for that they count like the others. Cooling is in the PUE, once, and nowhere else.
+GPUs that no serving replica stands on idle, spare ones too; without a figure for that they count like the others. Cooling is in the PUE, once, and nowhere else.
 """
 
 import numpy as np
@@ -18,7 +18,8 @@ def it_kw(case: Case) -> Vector:
     gpu, counts = case.fleet.sized.ask.gpu, case.counts
     busy_w = gpu.tdp_w * case.take(case.setting.own.gpu_power_fraction)
     idle_w = gpu.idle_w if gpu.idle_w is not None else busy_w
-    gpus_w = (counts.gpus - counts.spare_gpus) * busy_w + counts.spare_gpus * idle_w
+    busy = np.minimum(counts.replicas * case.fleet.sized.ask.gpus, counts.gpus - counts.spare_gpus)
+    gpus_w = busy * busy_w + (counts.gpus - busy) * idle_w
     hosts_kw = counts.full_nodes * case.take(case.setting.own.host_kw)
     return np.asarray(gpus_w / 1000 + hosts_kw)
 

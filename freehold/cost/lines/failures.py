@@ -1,7 +1,7 @@
 """What broken machines cost in answers: the tokens that they miss, at the price of the API that answers instead.
 
 A failure takes a node out until it is repaired, or until a spare has loaded the weights. With no API to fall back
-on, missed tokens have no price here: that is what the spare node in the line `spares` is for. Parts are in
+on, missed tokens have no price here: that is what spare replicas are for, and the plan says so. Parts are in
 maintenance.
 """
 

@@ -1,6 +1,6 @@
 """Machines that wait for others to fail, written off like the hardware. Their capital is in the line `capital`.
 
-A plan without an API to fall back on and without a spare replica gets one cold node. It does not draw power.
+There are as many as the fleet says, and none is added: a spare that nobody asked for is not charged.
 """
 
 from freehold.cost.capex import capex_of, straight_line

@@ -1,26 +1,43 @@
 """The people who run it, on-call included: engineers x loaded salary. Not those who build what uses it.
 
+What the user said is of the whole fleet. What nobody said is of one node, and each further node adds a part of that.
 An API needs people as well, but none that the other ways would not need too.
 """
+
+import numpy as np
 
 from freehold.cost.capex import MONTHS_PER_YEAR
 from freehold.cost.case import Case
 from freehold.cost.draw import Vector
 from freehold.cost.line import Line
+from freehold.cost.offers import is_told
+
+NODE_MORE = 0.25
+"""Of the first node's people, what each further node adds. Our own choice: rollouts, on-call and watching are the same work
+for one node and for ten, hardware is not; the default of 0.05 to 0.3 becomes 0.16 to 1.0 engineers for ten nodes."""
+
+
+def people_scale(case: Case) -> Vector:
+    """Return what a default of people is multiplied by for the case's fleet: 1 for one node, and for what was said."""
+    people = (case.setting.own if case.kind == "buy" else case.setting.rent).staff_fte
+    if people.asked or is_told(people.fact):
+        return np.ones(1, dtype=np.float32)
+    return 1 + NODE_MORE * (np.maximum(case.counts.nodes, 1) - 1)
 
 
 def price(case: Case) -> Vector:
     """Return USD per month."""
     people = case.setting.own if case.kind == "buy" else case.setting.rent
-    return case.draws.keep(
+    told = case.draws.keep(
         ("staff", people.staff_fte.name, people.staff_fte.value, people.staff_usd_per_year.value),
         lambda: case.take(people.staff_fte) * case.take(people.staff_usd_per_year) / MONTHS_PER_YEAR,
     )
+    return told * people_scale(case)
 
 
 LINE = Line(
     name="staff",
     kinds=frozenset({"rent", "buy"}),
     price=price,
-    source="full-time equivalents x loaded salary / 12",
+    source="full-time equivalents x loaded salary / 12; a default of one node grows by a quarter of it with each further node",
 )

@@ -64,6 +64,7 @@ def _content(result: PlanResult) -> Mapping[str, object]:
         "gaps": [text for text in (outline.incomplete_text(result), *outline.no_options_of(result)) if text],
         "left_out": outline.left_out(result),
         "break_evens": _break_evens(result),
+        "more_break_evens": outline.more_break_evens(result),
         "plots": [(plot, Markup(plot.svg)) for plot in plots(result)],  # noqa: S704  escaped by matplotlib
         "rules": result.rules,
         "assumptions": [outline.assumption(row) for row in result.assumptions],
@@ -90,7 +91,7 @@ def _option(option: Option, result: PlanResult) -> Mapping[str, object]:
 
 def _break_evens(result: PlanResult) -> list[Mapping[str, str]]:
     names = outline.names_by_id(result)
-    return [_break_even(each, names) for each in outline.chosen_break_evens(result, most=12)]
+    return [_break_even(each, names) for each in outline.chosen_break_evens(result)]
 
 
 def _break_even(each: BreakEven, names: Mapping[str, str]) -> Mapping[str, str]:

@@ -96,6 +96,7 @@ def _option_row(option: Option, result: PlanResult, notes: Sequence[str]) -> tup
     name = (
         outline.option_name(option)
         + (f" ({', '.join(marks)})" if marks else "")
+        + outline.why_listed(option)
         + outline.marks(option, notes)
     )
     return (name, outline.month_cost(option), outline.million_cost(option), outline.use(option))
@@ -114,11 +115,12 @@ def _break_evens(result: PlanResult) -> str:
         "option",
         "against",
         "cheaper, tokens a month",
-        "of its capacity",
+        "used then",
         "pays back in month",
         "cheaper today, share of draws",
     )
-    return f"## Break-even\n\n{table(heads, rows)}" if rows else ""
+    parts = ("## Break-even", table(heads, rows), outline.more_break_evens(result))
+    return "\n\n".join(filter(None, parts)) if rows else ""
 
 
 def _rules(result: PlanResult) -> str:
@@ -138,7 +140,7 @@ def _tornado(result: PlanResult) -> str:
         )
 
     heads = ("input", "from low to high", "said by", "USD a month at low", "at high")
-    note = "Best owned or rented option minus the API; below 0 it is cheaper than the API."
+    note = escaped(f"USD a month: {outline.tornado_of(result)}.")
     rows = [row(each) for each in result.tornado[:8]]
     return f"## What moves the answer most\n\n{note}\n\n{table(heads, rows, numbers=2)}" if rows else ""
 

@@ -4,7 +4,7 @@ It chooses and words; it computes nothing, and escapes nothing: that is each wri
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -24,8 +24,14 @@ from freehold.cost.report.rounding import (
 )
 from freehold.cost.result import BreakEven, Change, Influence, Kind, Option, PlanResult, Verdict
 
+BREAK_EVENS = 4
+"""Break-evens that are shown. Our own choice: rent and buy, against the API in use and the cheapest of the same model."""
 PER_KIND = 3
 """Options of each kind in a short table. Source: our own choice; the fourth best decides nothing."""
+NOBODY = "nobody"
+"""The provider where no rental has a price. Source: cost.offers."""
+QUOTED = "quote"
+"""The provider of what the user was quoted. Source: cost.offers.QUOTED."""
 STALE_DAYS = 90
 """Age past which a fact is named. Source: docs/decisions/0010-decide.md."""
 _DATED = re.compile(r"\((\d{4}-\d\d-\d\d)[,)](?:\s*([a-z]+)\))?")
@@ -121,7 +127,8 @@ def option_name(option: Option) -> str:
         terms = "" if option.terms in _USUAL else clean(option.terms)
         return _joined(f"API {who} {clean(option.model)}".replace("  ", " "), terms)
     what = f"{KIND_WORDS[option.kind]} {option.count} {TIMES} {clean(option.gpu)}"
-    return _joined(what, who, clean(option.terms))
+    who = "no price known" if option.provider == NOBODY else who
+    return _joined(what, *who.split(", "), *clean(option.terms).split(", "))
 
 
 def _joined(*parts: str) -> str:
@@ -164,14 +171,39 @@ def contenders(result: PlanResult) -> tuple[Option, ...]:
 def shortlist(result: PlanResult, per_kind: int = PER_KIND) -> tuple[Option, ...]:
     """Return the options worth a row, in the plan's order: the best of each kind that can win, today's, the advised.
 
-    Of options that differ only in what runs on them, only the cheapest counts as one of the best.
+    Of options that differ only in what runs on them, only the cheapest counts as one of the best. What was asked for by
+    name, GPUs and quotes, has its row whatever it costs and though it cannot win.
     """
     first: dict[tuple[str, str], Option] = {}
     for option in contenders(result):
         first.setdefault((option.kind, option_name(option)), option)
     kept = {o.id for kind in _KINDS for o in [o for o in first.values() if o.kind == kind][:per_kind]}
     always = {option.id for option in result.options if option.paid_today and not option.incomplete}
-    return tuple(o for o in result.options if o.id in kept | always | {result.verdict.option})
+    always |= {result.verdict.option, *_asked_for(result)}
+    return tuple(o for o in result.options if o.id in kept | always)
+
+
+def _asked_for(result: PlanResult) -> Iterator[str]:
+    """Yield the ids of the best rental and purchase of each GPU that was named, and of each quote."""
+    named = str(result.summary.get("asked_gpus", "")).split(", ")
+    for gpu in dict.fromkeys(option.gpu for option in result.options if option.gpu):
+        for kind in ("rent", "buy"):
+            found = [option for option in result.options if (option.gpu, option.kind) == (gpu, kind)]
+            if gpu in named and found:
+                yield max(found, key=_rank).id
+            yield from (option.id for option in [o for o in found if o.provider == QUOTED][:1])
+
+
+def _rank(option: Option) -> tuple[bool, bool]:
+    return option.can_win and not option.incomplete, not option.incomplete
+
+
+def why_listed(option: Option) -> str:
+    """Return why an option with a row cannot win: ` (cannot win: no price of …)`; empty: it can."""
+    if option.incomplete and option.provider != NOBODY:
+        return f" (cannot win: no price of {cut(', '.join(map(clean, option.incomplete)), 60)})"
+    listed = not option.can_win and not option.paid_today
+    return " (cannot win)" if listed or option.incomplete else ""
 
 
 def left_out(result: PlanResult) -> str:
@@ -210,8 +242,13 @@ def no_options_of(result: PlanResult) -> tuple[str, ...]:
         "rent": "No rental can win: none has all its prices and lasts.",
         "buy": "Nothing to buy can win: nothing has all its prices.",
     }
-    have = {option.kind for option in contenders(result)}
-    return tuple(words[kind] for kind in _KINDS if kind not in have)
+    none = {
+        "api": "There is no API to compare with.",
+        "rent": "There is no machine to rent that could serve this.",
+        "buy": "There is no machine to buy that could serve this.",
+    }
+    have, listed = {option.kind for option in contenders(result)}, {option.kind for option in result.options}
+    return tuple((words if kind in listed else none)[kind] for kind in _KINDS if kind not in have)
 
 
 def incomplete_text(result: PlanResult, most: int = 3) -> str:
@@ -219,10 +256,11 @@ def incomplete_text(result: PlanResult, most: int = 3) -> str:
     lacking = [option for option in result.options if option.incomplete]
     if not lacking:
         return ""
-    shown = [
-        f"{option_name(o)} (lacking: {cut(', '.join(map(clean, o.incomplete)), 80)})" for o in lacking[:most]
-    ]
-    more = f"; and {len(lacking) - most} more" if len(lacking) > most else ""
+    named = dict.fromkeys(
+        f"{option_name(o)} (lacking: {cut(', '.join(map(clean, o.incomplete)), 80)})" for o in lacking
+    )
+    shown = list(named)[:most]
+    more = f"; and {len(named) - most} more" if len(named) > most else ""
     return f"{len(lacking)} incomplete, so they cannot win: {'; '.join(shown)}{more}."
 
 
@@ -251,6 +289,9 @@ def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
         parts.append(f"busiest hour {_value('', rest.pop('peak_over_mean'))} {TIMES} the mean")
     if "traffic_source" in rest:
         parts.append(f"from {_value('', rest.pop('traffic_source'))}")
+    rest.pop("rows_total", None)  # the source says it
+    if "bad_rows_total" in rest:
+        parts.append(f"of which {rest.pop('bad_rows_total'):,} could not be used")
     return [Head(label="traffic", text=", ".join(parts))] if parts else []
 
 
@@ -320,6 +361,8 @@ def verdict_answer(verdict: Verdict) -> str:
 
 def confidence_text(verdict: Verdict) -> str:
     """Return how sure the verdict is: `medium: cheapest in 71% of the draws`."""
+    if verdict.confidence_reason:
+        return f"{verdict.confidence_word}: {clean(verdict.confidence_reason).rstrip('.')}"
     doubts = ", but facts that it rests on are in doubt" if verdict.doubts else ""
     return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
 
@@ -332,12 +375,18 @@ def change_text(change: Change, verdict: Verdict) -> str:
     return f"{clean(change.what)}: then {to[:1].lower()}{to[1:]}"
 
 
-def chosen_break_evens(result: PlanResult, most: int = 4) -> tuple[BreakEven, ...]:
-    """Return the break-evens that matter: of options in the short table, against today's API first."""
+def chosen_break_evens(result: PlanResult) -> tuple[BreakEven, ...]:
+    """Return the break-evens that matter, the same in every report: of the best options, against today's API first."""
     shown = {option.id for option in shortlist(result, 1)}
     today = {option.id for option in result.options if option.paid_today}
     known = [each for each in result.break_even if each.option in shown] or list(result.break_even)
-    return tuple(sorted(known, key=lambda each: each.against not in today)[:most])
+    return tuple(sorted(known, key=lambda each: each.against not in today)[:BREAK_EVENS])
+
+
+def more_break_evens(result: PlanResult) -> str:
+    """Return a sentence on the break-evens that are not shown; empty: all are."""
+    more = len(result.break_even) - len(chosen_break_evens(result))
+    return f"{more} more in --json." if more > 0 else ""
 
 
 def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
@@ -348,13 +397,11 @@ def break_even_text(each: BreakEven, names: Mapping[str, str]) -> str:
 
 
 def _where(each: BreakEven) -> str:
-    tokens_text, use_text = break_even_tokens(each), break_even_use(each)
     if each.tokens_per_month is None:
-        need = f", which would be {use_text} of its capacity" if each.utilisation else ""
-        return f"{tokens_text}{need}."
-    return (
-        f"cheaper {tokens_text} tokens a month{f', {use_text} of its capacity' if each.utilisation else ''}."
-    )
+        need = f", which would be {break_even_use(each)}" if each.utilisation else ""
+        return f"{break_even_tokens(each)}{need}."
+    of = f", {break_even_use(each)}" if each.utilisation else ""
+    return f"cheaper {break_even_tokens(each)} tokens a month{of}."
 
 
 def break_even_tokens(each: BreakEven) -> str:
@@ -365,13 +412,24 @@ def break_even_tokens(each: BreakEven) -> str:
 
 
 def break_even_use(each: BreakEven) -> str:
-    """Return the utilisation at which it is cheaper; `n/a` where there is none."""
-    return percent_range(each.utilisation) if each.utilisation else "n/a"
+    """Return the utilisation at which it is cheaper, and of how many GPUs; `n/a` where there is none."""
+    if not each.utilisation:
+        return "n/a"
+    of = f"{each.gpus:,} GPU{'' if each.gpus == 1 else 's'}" if each.gpus else "its capacity"
+    return f"{percent_range(each.utilisation)} of {of}"
 
 
 def payback(each: BreakEven) -> str:
     """Return the month in which a bought option has paid back; `n/a`: it does not, or nothing was bought."""
     return month_range(each.payback_month) if each.payback_month else "n/a"
+
+
+def tornado_of(result: PlanResult) -> str:
+    """Return what the tornado is of: `rent 1 x h100-sxm, … minus API …; below 0 it is cheaper than that API`."""
+    names = names_by_id(result)
+    mine = names.get(result.tornado_option, "the best owned or rented option")
+    against = names.get(result.tornado_against, "" if result.tornado_option else "the API")
+    return f"{mine} minus {against}; below 0 it is cheaper than that" if against else f"what {mine} costs"
 
 
 def influence_values(each: Influence) -> str:

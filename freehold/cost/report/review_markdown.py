@@ -1,7 +1,7 @@
 """A measured month as GitHub Markdown: the same content as in the terminal, the verdict on top. It computes nothing."""
 
 from freehold.cost.report import review_outline as outline
-from freehold.cost.report.markdown import escaped, points, table
+from freehold.cost.report.markdown import code, escaped, points, table
 from freehold.cost.review import ReviewResult
 
 
@@ -11,6 +11,8 @@ def to_markdown(result: ReviewResult) -> str:
         f"# {escaped(outline.ANSWERS[result.word])}",
         f"**{escaped(result.headline)}**",
         escaped(result.text),
+        *([f"Confidence: {escaped(sure)}."] if (sure := outline.confidence_text(result)) else []),
+        f"Next: {code(result.next_command)}" if result.next_command else "",
         "## The month",
         table(("figure", "value"), outline.figures(result)),
         "## What it is made of",

@@ -26,10 +26,10 @@ ANSWERS: Mapping[str, str] = {
     "unclear": "Unclear",
 }
 """The verdict's word, said."""
+CENT_USD = 0.01
+"""Below it an amount a month is noise. Source: the smallest coin."""
 PERIODS_MOST = 8
 """Weeks or days shown; the last ones. Our own choice: two months of weeks, a week of days."""
-NEXT = "freehold plan"
-"""What to run when the answer is to go back: the plan compares what else there is."""
 
 
 def figures(result: ReviewResult) -> tuple[tuple[str, str], ...]:
@@ -114,4 +114,17 @@ def _period_row(each: Period) -> tuple[str, ...]:
 def line_rows(lines: Mapping[str, Range]) -> tuple[tuple[str, str], ...]:
     """Return the cost lines, the dearest first: name and USD a month."""
     ranked = sorted(lines.items(), key=lambda pair: -pair[1].p50)
-    return tuple((words_of(name), usd_range(cost)) for name, cost in ranked)
+    return tuple((words_of(name), _small(cost)) for name, cost in ranked)
+
+
+def confidence_text(result: ReviewResult) -> str:
+    """Return how sure the answer is and why; empty: there is nothing to compare."""
+    if result.confidence is None:
+        return ""
+    reason = clean(result.confidence_reason).rstrip(".")
+    return f"{result.confidence_word}: {reason or f'it holds in {chance(result.confidence)} of the draws'}"
+
+
+def _small(cost: Range) -> str:
+    """Return a line's cost; what is below a cent is only said to be that."""
+    return "<0.01" if 0 < cost.p90 < CENT_USD and cost.p10 >= 0 else usd_range(cost)

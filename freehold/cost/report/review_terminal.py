@@ -11,7 +11,8 @@ from rich.text import Text
 from freehold.cost.report import review_outline as outline
 from freehold.cost.report.clean import clean
 from freehold.cost.report.terminal import columns, heading, pairs, points, print_command, print_parts
-from freehold.cost.review import ReviewResult, Word
+from freehold.cost.review import ReviewResult
+from freehold.cost.review_answer import Word
 
 _STYLES: dict[Word, str] = {
     "keep": "bold green",
@@ -36,8 +37,7 @@ def show(result: ReviewResult, console: Console | None = None) -> None:
         if texts:
             parts += [heading(title), points(map(clean, texts)), Text()]
     print_parts([*parts, *_verdict(result)], console)
-    if result.word in {"go-back", "run-out"}:
-        print_command(outline.NEXT, console)
+    print_command(result.next_command, console)
 
 
 def _lines(result: ReviewResult) -> RenderableType:
@@ -56,5 +56,7 @@ def _periods(result: ReviewResult) -> RenderableType:
 
 def _verdict(result: ReviewResult) -> list[RenderableType]:
     answer = Text(outline.ANSWERS[result.word].upper(), style=_STYLES[result.word])
-    said = (Text(clean(result.headline), style="bold"), Text(clean(result.text)))
+    said = [Text(clean(result.headline), style="bold"), Text(clean(result.text))]
+    sure = outline.confidence_text(result)
+    said += [Text(f"confidence  {sure}")] if sure else []
     return [Line(characters="─", style="dim"), answer, *(Padding(text, (0, 0, 0, 2)) for text in said)]

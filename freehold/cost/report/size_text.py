@@ -46,7 +46,7 @@ def show_sized(
 def _asked(sized: Sized) -> str:
     ask = sized.ask
     return (
-        f"{clean(ask.shape.name)}, {ask.quant}, on {ask.gpus} {TIMES} {clean(ask.gpu.id)} with {ask.engine}"
+        f"{clean(ask.shape.name)}, {ask.quant}, on {ask.gpus:,} {TIMES} {clean(ask.gpu.id)} with {ask.engine}"
     )
 
 
@@ -56,7 +56,9 @@ def _answer(sized: Sized) -> Text:
     if sized.fits:
         why = f": {clean(sized.why_not)}" if sized.why_not else "."
         return Text(f"It fits, but serves no sequence as asked{why}", style="bold yellow")
-    return Text(f"It does not fit: {clean(sized.why_not)}", style="bold red")
+    why = clean(sized.why_not).removeprefix("does not fit ")
+    on = "It does not fit " if why != clean(sized.why_not) else "It does not fit: "
+    return Text(f"{on}{why}", style="bold red")
 
 
 def _memory(sized: Sized) -> Iterable[Row]:
@@ -79,7 +81,8 @@ def _length(sized: Sized) -> str:
 def _at(sized: Sized) -> str:
     asked = sized.ask.concurrency
     less = f" (asked: {asked:,})" if asked != sized.concurrency else ""
-    return f"at {sized.concurrency:,} sequences at once{less} of {_length(sized)} tokens; middle (5th-95th percentile)"
+    many = "1 sequence" if sized.concurrency == 1 else f"{sized.concurrency:,} sequences"
+    return f"at {many} at once{less} of {_length(sized)} tokens; middle (5th-95th percentile)"
 
 
 def _speed(sized: Sized) -> Iterable[Row]:

@@ -28,7 +28,6 @@ _RULES_FIRST = 2
 _FIRST_MOST = 200
 _COMPUTED_MOST = 104
 _CLAIM_MOST = 56
-_BREAK_EVENS_MOST = 3
 _WEAK_MOST = 6
 _TWO_LINES = 192
 _TORNADO_MOST = 6
@@ -155,7 +154,8 @@ def _options(result: PlanResult, console: Console) -> RenderableType:
 
 def _name(option: Option, notes: Sequence[str]) -> str:
     today = " (today's)" if option.paid_today else ""
-    return cut(outline.option_name(option), _NAME_MOST) + today + outline.marks(option, notes)
+    name = cut(outline.option_name(option), _NAME_MOST) + today + outline.why_listed(option)
+    return name + outline.marks(option, notes)
 
 
 def _option_table(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RenderableType:
@@ -176,10 +176,10 @@ def _option_blocks(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> Rend
 
 def _break_evens(result: PlanResult, _: Console) -> RenderableType | None:
     names = outline.names_by_id(result)
-    texts = [
-        outline.break_even_text(each, names) for each in outline.chosen_break_evens(result, _BREAK_EVENS_MOST)
-    ]
-    return Group(heading("Break-even"), points(texts)) if texts else None
+    texts = [outline.break_even_text(each, names) for each in outline.chosen_break_evens(result)]
+    more = outline.more_break_evens(result)
+    rest: list[RenderableType] = [Text(more, style="dim")] if more else []
+    return Group(heading("Break-even"), points(texts), *rest) if texts else None
 
 
 def _rules(result: PlanResult, _: Console) -> RenderableType | None:
@@ -215,8 +215,7 @@ def _tornado(result: PlanResult, console: Console) -> RenderableType | None:
         )
         ends = f"{bound(each.usd_per_month_at_low)} to {bound(each.usd_per_month_at_high)}"
         table.add_row(Text(label), _bar(bar), Text(ends))
-    note = "best owned or rented minus API; below 0 it is cheaper than the API"
-    return Group(heading("What moves the answer most", note), table)
+    return Group(heading("What moves the answer most"), Text(outline.tornado_of(result), style="dim"), table)
 
 
 def _bar(bar: Bar) -> Text:

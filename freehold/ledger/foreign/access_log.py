@@ -125,6 +125,6 @@ FORMAT = Format(
     looked_for="a time (at, timestamp, created, …) beside a usage or prompt_tokens and completion_tokens",
     recognises=_recognises,
     read=_read,
-    notes=("Times without a zone are taken for UTC.",),
+    times=_TIMES,
 )
 """Freehold's access log, or another in which each row has a time and tokens."""

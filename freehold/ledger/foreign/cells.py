@@ -3,6 +3,7 @@
 CSV brings everything as text, JSON brings types; both are read alike. Nothing is rounded, clamped or guessed.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +20,7 @@ EARLIEST_S = 1_420_070_400
 _MS_FROM = 10**11  # Unix seconds reach it in the year 5138, Unix milliseconds did in 1973.
 _US_FROM = 10**14  # The same for milliseconds and microseconds.
 _LARGEST = 1e300  # Beyond every amount; infinity and what is no number compare as outside.
+_OFFSET = re.compile(r"[T ].*[+-]\d\d(?::?\d\d)*\Z")  # ISO 8601, behind a time of day: a date ends alike.
 _DATE_DIGITS = 9  # More than a date without dashes has.
 _NUMBER_CHARS = 40  # Longer texts are no number of ours; int() itself refuses from 4,300 digits.
 _NAME_CHARS = 120  # Most of a model's name that is kept.
@@ -108,6 +110,14 @@ def _iso_s(text: str, name: str) -> float:
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         raise Unusable(f"{name} is no time that can be read") from None
+
+
+def lacks_zone(record: Record, names: Iterable[str]) -> bool:
+    """Return whether the first of these fields that is filled is a written time without a zone."""
+    value = next((record[name] for name in names if record.get(name)), None)
+    if type(value) is not str or value[:_DATE_DIGITS].isdecimal() or value[-1:] in {"Z", "z"}:
+        return False
+    return not _OFFSET.search(value)
 
 
 def _unix_s(value: Any, name: str) -> float:

@@ -6,6 +6,7 @@ are divided by, and said. Hours without a row inside a log are quiet, up to LOST
 
 import itertools
 import math
+import re
 from datetime import UTC, datetime
 
 from freehold.ledger.foreign.gather import Gathered, Sums
@@ -22,6 +23,12 @@ DIURNAL_PEAK = 2.5
 have; from memory, no measurement."""
 PEAK_RANK = 0.99
 """Source: freehold.sizing.traffic.Traffic.peak_over_mean: the 99th percentile hour."""
+OLD_DAYS = 90.0
+"""Age of a history that is told. Source: docs/decisions/0010-decide.md, as of prices."""
+EMBEDDED_PART = 0.1
+"""Of the tokens: what embedding models may have without a word. Our own choice: below it no answer changes."""
+_EMBEDS = re.compile(r"embed|rerank|\b(?:bge|e5|gte|minilm|voyage)\b", re.IGNORECASE)
+"""Names of embedding models. Source: those of OpenAI, Google, Cohere, Mistral, BAAI, intfloat, Voyage and sentence-transformers."""
 WEEK_H = 168.0
 """Source: 7 * 24; a shorter history has not seen every kind of hour."""
 _WHOLE_S = (
@@ -52,7 +59,13 @@ def traffic_of(gathered: Gathered, source: str) -> Traffic:
         bad_rows_total=gathered.bad_rows_total,
         rows_total=gathered.rows_total,
         paid_usd_per_month=_paid_usd_per_month(gathered, scale),
-        assumed=(*_on_time(covered, silences), on_peak, *_on_rows(gathered)),
+        assumed=(
+            *_on_age(covered, gathered.window.now_s),
+            *_on_embeddings(gathered),
+            *_on_time(covered, silences),
+            on_peak,
+            *_on_rows(gathered),
+        ),
     )
 
 
@@ -147,6 +160,24 @@ def _paid_usd_per_month(gathered: Gathered, scale: float) -> float | None:
     return gathered.usd * scale if gathered.priced_requests else None
 
 
+def _on_age(covered: Spans, now_s: float) -> list[str]:
+    end_s = covered.united()[-1][1] if covered.united() else now_s
+    days = (now_s - end_s) / (24 * HOUR_S) if math.isfinite(now_s) else 0.0
+    if days <= OLD_DAYS:
+        return []
+    return [f"The history ends on {_date(end_s)}, {days:,.0f} days ago: today's traffic may be another."]
+
+
+def _on_embeddings(gathered: Gathered) -> list[str]:
+    embedding = {name: tokens for name, tokens in gathered.models.items() if _EMBEDS.search(name)}
+    part = sum(embedding.values()) / gathered.total.tokens
+    if part <= EMBEDDED_PART:
+        return []
+    names = ", ".join(sorted(embedding, key=lambda name: -embedding[name])[:3])
+    what = f"{part:.0%} of the tokens are of models that embed and generate no text ({names})"
+    return [f"{what}: a model that generates would not serve them; give the usage without them."]
+
+
 def _on_time(covered: Spans, silences: list[Span]) -> list[str]:
     said = []
     covered_h = covered.total_s() / HOUR_S
@@ -162,14 +193,14 @@ def _on_time(covered: Spans, silences: list[Span]) -> list[str]:
     if holes:
         longest = max(holes, key=_length_s)
         said.append(
-            f"{_times(len(holes))} the history is missing in between, the longest for {_length_s(longest) / HOUR_S:.0f} "
-            f"hours from {_date(longest[0])}: the missing time is assumed to be like the rest."
+            f"{_times(len(holes))} the history is missing in between, the longest for {_hours_text(longest)} "
+            f"from {_date(longest[0])}: the missing time is assumed to be like the rest."
         )
     if silences:
         longest = max(silences, key=_length_s)
         said.append(
             f"{_times(len(silences))} there is no row for more than a day, the longest for "
-            f"{_length_s(longest) / HOUR_S:.0f} hours from {_date(longest[0])}: counted as hours without traffic."
+            f"{_hours_text(longest)} from {_date(longest[0])}: counted as hours without traffic."
         )
     return said
 
@@ -203,6 +234,13 @@ def _on_rows(gathered: Gathered) -> list[str]:
 
 def _times(count: int) -> str:
     return "Once" if count == 1 else f"{count:,} times"
+
+
+def _hours_text(span: Span) -> str:
+    hours = round(_length_s(span) / HOUR_S)
+    if hours < 1:
+        return "less than an hour"
+    return "1 hour" if hours == 1 else f"{hours:,} hours"
 
 
 def _length_s(span: Span) -> float:

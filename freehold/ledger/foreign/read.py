@@ -15,6 +15,7 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem, nearest_hint
 from freehold.ledger.foreign import access_log, litellm, openai_usage, own_ledger
+from freehold.ledger.foreign.cells import lacks_zone
 from freehold.ledger.foreign.gather import Gathered, Window
 from freehold.ledger.foreign.history import overlap_h, traffic_of
 from freehold.ledger.foreign.rows import SNIFF_CHARS, Rows, Shape, shape_of
@@ -110,7 +111,10 @@ class _Reading:
             return Problem(
                 where=str(path), message=f"is {packed}", hint="unpack it first; gzip is read as it is"
             )
-        return self._read_text(path)
+        sample, fault = _sample(path)
+        if not sample.strip():
+            return Problem(where=str(path), message=fault or "is empty")
+        return self._read_text(path, shape_of(sample))
 
     def _read_ledger(self, path: Path) -> Problem | None:
         self.formats[str(path)] = own_ledger.NAME
@@ -128,8 +132,7 @@ class _Reading:
         gathered.end_file()
         return None
 
-    def _read_text(self, path: Path) -> Problem | None:
-        shape = shape_of(_sample(path))
+    def _read_text(self, path: Path, shape: Shape) -> Problem | None:
         names = _names(path, shape)
         format_ = self._recognise(names)
         if format_ is None:
@@ -140,18 +143,20 @@ class _Reading:
             rows = Rows(lines, shape)
             self._take_all(rows, format_, path)
         self.gathered.end_file()
-        self.gathered.notes += format_.notes
         if self.gathered.accepted_rows > accepted:
             return None
         return _useless(path, format_, self.gathered.bad_rows_total - bad, self.gathered.bad_rows)
 
     def _take_all(self, rows: Rows, format_: Format, path: Path) -> None:
-        take, read, name = self.gathered.take, format_.read, str(path)
+        take, read, name, times = self.gathered.take, format_.read, str(path), format_.times
         self.gathered.where = lambda number: name + rows.where(number)
         for number, record in rows:
             if isinstance(record, Unusable):
                 take(record, number)
                 continue
+            if times and lacks_zone(record, times):
+                self.gathered.notes.append("Times without a zone are taken for UTC.")
+                times = ()
             try:
                 for item in read(record):
                     take(item, number)
@@ -186,7 +191,8 @@ class _Reading:
             return [_no_tokens(where, gathered)]
         doubled_h = overlap_h(gathered)
         if doubled_h:
-            message = f"usage by days and usage by hours cover the same {doubled_h:,.0f} hours, which would count twice"
+            both = "hour" if round(doubled_h) <= 1 else f"{doubled_h:,.0f} hours"
+            message = f"usage by days and usage by hours cover the same {both}, which would count twice"
             return [Problem(where=where, message=message, hint="give only the finer one")]
         return []
 
@@ -212,9 +218,10 @@ def _open(path: Path) -> contextlib.closing[Lines]:
     return contextlib.closing(Lines(path))
 
 
-def _sample(path: Path) -> str:
+def _sample(path: Path) -> tuple[str, str]:
+    """Return how a file begins, and why it cannot be read on, where it cannot."""
     with _open(path) as lines:
-        return lines.read(SNIFF_CHARS)
+        return lines.read(SNIFF_CHARS), lines.cut_off
 
 
 def _names(path: Path, shape: Shape) -> set[str]:

@@ -31,6 +31,7 @@ _PAGE = re.compile(
 """The beginning of an object that holds the rows in a list, as APIs page: only plain values stand before the list."""
 _TAIL = re.compile(r'[\s,\]}]*(?:"[^"\\]{0,200}"\s*:\s*(?:"[^"\\]{0,5000}"|[-+\w.]{1,200})[\s,\]}]*){0,40}\Z')
 _NEXT = re.compile(r"\}\s*,\s*(?=\{)|\n\s*(?=\{)")  # Where a record may begin behind a broken one.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _MORE = re.compile(r'"has_more"\s*:\s*true')
 
 
@@ -123,6 +124,8 @@ class Rows:
                 yield self._index, record
                 self._index += 1
         self.has_more = self.has_more or document.has_more
+        if document.is_open and not self._lines.cut_off:
+            yield self._index, Unusable("the file ends before its list does: it is cut off")
 
     def _expand(self, number: int, record: Record | Unusable) -> Iterator[Row]:
         """Give the rows of a page one by one."""
@@ -186,10 +189,18 @@ class _Document:
     def __init__(self, lines: Lines) -> None:
         self.junk = False
         self.has_more = False
+        self.broken = False
+        """A value was no JSON, so that brackets do not count any more."""
+        self._open = 0
         self._lines = lines
         self._text = ""
         self._at = 0
         self._ended = False
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the text ended inside of a list or page."""
+        return self._open > 0 and not self.broken
 
     def find_value(self) -> bool:
         """Go to where the next record begins, past brackets and the heads and tails of pages; False: there is none."""
@@ -203,8 +214,10 @@ class _Document:
                     return False
             elif self._text[begin] == "[":
                 self._at += 1
+                self._open += 1
             elif page := _PAGE.match(self._text, begin):
                 self._at = page.end()
+                self._open += 2
             else:
                 return True
 
@@ -213,6 +226,8 @@ class _Document:
         return min(found, default=len(self._text))
 
     def _judge(self, between: str) -> None:
+        closed = _STRING.sub("", between)
+        self._open = max(0, self._open - closed.count("]") - closed.count("}"))
         if not between.strip(",]} \t\r\n"):
             return
         self.junk = self.junk or not _TAIL.match(between)
@@ -227,6 +242,7 @@ class _Document:
             except (ValueError, RecursionError):
                 wanted *= 2
                 if self._ended or wanted > LINE_CHARS_MAX:
+                    self.broken = True
                     return Unusable(
                         "no JSON" if self._skip_broken() else "no JSON from here to the end of the file"
                     )

@@ -10,7 +10,10 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 LINE_CHARS_MAX = 8 * 1024 * 1024
 """Longest line that is kept whole. Source: our own bound: a row with a whole million-token prompt in it fits."""
@@ -31,14 +34,18 @@ class Lines:
         """Open it; raises OSError."""
         self.number = 0
         """Of the line that was read last, from 1."""
-        self.cut_off = ""
-        """Why reading ended before the file did; empty: it did not."""
         self.ends_with_newline = True
         self._raw = path.open("rb")
-        self.text = _decoded(self._raw)
+        self._unpacked = _unpacked(self._raw)
+        self.text = _decoded(self._unpacked or self._raw)
 
     def __repr__(self) -> str:
         return f"<Lines {self._raw.name} at {self.number}>"
+
+    @property
+    def cut_off(self) -> str:
+        """Return why reading ended before the file did; empty: it did not."""
+        return self._unpacked.fault if self._unpacked else ""
 
     def __iter__(self) -> Iterator[str]:
         while line := self.read(LINE_CHARS_MAX, line=True):
@@ -55,11 +62,7 @@ class Lines:
 
     def read(self, chars: int, *, line: bool = False) -> str:
         """Return up to so many characters, at most up to the line's end if asked; empty: there is no more."""
-        try:
-            return self.text.readline(chars) if line else self.text.read(chars)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
-            self.cut_off = f"the gzip data is damaged or cut off: {exc}"
-            return ""
+        return self.text.readline(chars) if line else self.text.read(chars)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -72,15 +75,37 @@ def archive(head: bytes) -> str:
     return next((words for magic, words in _ARCHIVES.items() if head.startswith(magic)), "")
 
 
-def _decoded(raw: BinaryIO) -> io.TextIOWrapper:
-    head = raw.read(4)
-    raw.seek(0)
-    binary = raw
-    if head.startswith(_GZIP):
-        binary = cast("BinaryIO", io.BufferedReader(gzip.GzipFile(fileobj=raw)))
+class _Unpacked(io.RawIOBase):
+    """What a gzip file holds, up to where it is damaged: what came before is not lost with the rest."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        super().__init__()
+        self.fault = ""
+        self._packed = gzip.GzipFile(fileobj=raw)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Fill the buffer and return how much of it; 0 at the end, damaged or not."""
+        view = memoryview(buffer)
         try:
-            head = cast("io.BufferedReader", binary).peek(4)[:4]
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            head = b""  # the first read says so again
+            found = b"" if self.fault else self._packed.read1(len(view))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as exc:
+            self.fault, found = f"the gzip data is damaged or cut off: {exc}", b""
+        view[: len(found)] = found
+        return len(found)
+
+
+def _unpacked(raw: BinaryIO) -> _Unpacked | None:
+    head = raw.read(len(_GZIP))
+    raw.seek(0)
+    return _Unpacked(raw) if head == _GZIP else None
+
+
+def _decoded(raw: BinaryIO | _Unpacked) -> io.TextIOWrapper:
+    binary = io.BufferedReader(cast("io.RawIOBase", raw))
+    head = binary.peek(4)[:4]
     wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return io.TextIOWrapper(binary, encoding="utf-16" if wide else "utf-8-sig", errors="replace")

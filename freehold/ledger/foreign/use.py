@@ -73,5 +73,5 @@ class Format:
     """Says from the names of columns, or the keys of the first objects, whether a file is of this kind."""
     read: Callable[[Record], Iterable[Item]]
     """Returns what a record says; raises Unusable where nothing of it can be used."""
-    notes: tuple[str, ...] = ()
-    """What is assumed of every file of this kind, as sentences."""
+    times: tuple[str, ...] = ()
+    """Fields of which one is a row's time, where nothing says the zone of those that have none."""
