@@ -13,7 +13,7 @@ from typing import Any
 from freehold.core.findings import Action
 from freehold.core.places import read_tree
 
-_FILE = Path(__file__).parent / "data" / "evidence.yaml"
+_FILE = Path(__file__).parent / "data" / "health" / "evidence.yaml"
 
 
 class Hypothesis(StrEnum):

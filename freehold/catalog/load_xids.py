@@ -1,4 +1,4 @@
-"""Reads the facts on GPU and fabric faults out of catalog/data, each file once and when first asked for.
+"""Reads the facts on GPU and fabric faults out of catalog/data/health, each file once and when first asked for.
 
 Each file holds its source, its date and one table in a block of text, a row a line: a hundred times fewer YAML values
 than a map per number, so that reading all of them takes milliseconds. A row that does not fit is our own mistake and
@@ -43,8 +43,10 @@ class FactFile:
 
 @cache
 def fact_file(name: str) -> FactFile:
-    """Return catalog/data/NAME.yaml, cells stripped, `-` as an empty cell."""
-    tree = read_tree((files("freehold.catalog") / "data" / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml")
+    """Return catalog/data/health/NAME.yaml, cells stripped, `-` as an empty cell."""
+    tree = read_tree(
+        (files("freehold.catalog") / "data" / "health" / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml"
+    )
     assert not tree.mistakes, tree.mistakes
     data = tree.data
     assert isinstance(data, dict), name

@@ -44,7 +44,7 @@ class Probe:
     summary: str
     """A sentence: what it sees and why that matters."""
     reads: tuple[Part, ...]
-    """The parts of a view that it needs; without any of them it says UNKNOWN or NOT_APPLICABLE, never HEALTHY."""
+    """The parts of a view that it needs; the first one must be in the newest view, or the probe is not asked; without any of them it says UNKNOWN or NOT_APPLICABLE, never HEALTHY."""
     window_s: float
     """How far back it looks."""
     reasons: Mapping[str, str]

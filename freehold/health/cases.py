@@ -97,7 +97,7 @@ _BROKEN = frozenset(
         "switch_fatal",
     }
 )
-"""Signs of a GPU or link that broke in this incident. Source: the highest tiers of catalog/data/evidence.yaml, as far as they are events."""
+"""Signs of a GPU or link that broke in this incident. Source: the highest tiers of catalog/data/health/evidence.yaml, as far as they are events."""
 _FOLLOWING = frozenset(
     {"app_fault", "app_disputed", "app_repeats_elsewhere", "ambiguous", "engine_unit", "engine_pid", "peer_access", "log_illegal_access",
      "log_collective"}

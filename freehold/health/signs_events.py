@@ -1,6 +1,6 @@
 """What an incident's events are signs of: kernel events by kind and XID class, and how often the same came before.
 
-Numbers mean what catalog/data/xids.yaml says; here only what one event says beside others is decided: a switch that
+Numbers mean what catalog/data/health/xids.yaml says; here only what one event says beside others is decided: a switch that
 sees a GPU fall off the bus is its witness, a program that fails on many units is no bad unit.
 """
 

@@ -20,7 +20,7 @@ CEILING = 0.99
 
 
 RECOVERY = frozenset({"recovery_action", "recovery_follows"})
-"""Signs whose number is a recovery action and no XID. Source: catalog/data/evidence.yaml."""
+"""Signs whose number is a recovery action and no XID. Source: catalog/data/health/evidence.yaml."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Words that mean a sign: in engine logs, in findings, and in what people say of an incident.
 
 Tables only, and the search through them. What a word means is a rule of ours on the source that each table names; what a sign
-then says of the cause stands in catalog/data/evidence.yaml.
+then says of the cause stands in catalog/data/health/evidence.yaml.
 """
 
 import re

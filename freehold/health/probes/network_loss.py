@@ -390,8 +390,8 @@ def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Actio
 
 PROBE = Probe(
     name=NAME,
-    summary="Finds lost packets between nodes by direction, and tells a lossy peer from one that is stopped, down, "
-    "unreachable or cut off; a lossy link slows every request that crosses it and looks like a slow engine.",
+    summary="Finds lost packets between nodes by direction; tells a lossy peer from one that is stopped, down or unreachable. "
+    "A lossy link slows every request that crosses it and looks like a slow engine.",
     reads=("network",),
     window_s=3 * RECENT_S,
     reasons={
