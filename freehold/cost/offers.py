@@ -23,6 +23,8 @@ ANOTHER_MODEL = "another model than"
 """How the warning of an API of another model begins."""
 QUOTED = "quote"
 """The provider of a rental that the user was quoted."""
+INDEX = "market-"
+"""How the provider of an index begins: a mean of a market, at which nobody rents anything out. Source: rentals.yaml."""
 NODE_QUOTE = "node_usd"
 """The key of `PlanInputs.quotes` for a whole server."""
 
@@ -127,14 +129,37 @@ def _api_warnings(api: ApiPrice, inputs: PlanInputs) -> Iterator[str]:
 
 def _rented(fleet: Fleet, inputs: PlanInputs) -> Iterator[Offer]:
     gpu = fleet.sized.ask.gpu.id
-    quote = inputs.quotes.get(f"{RENTAL_QUOTE}:{gpu}", inputs.quotes.get(RENTAL_QUOTE))
+    quote = rental_quote(inputs, gpu)
     prices = [price for price in inputs.rentals if price.gpu == gpu]
     if quote is not None:
         yield _machine_offer("rent", QUOTED, fleet, terms="quote", rental_usd_per_gpu_hour=quote)
     for price in prices:
-        yield _rental(price, fleet, inputs)
+        listed = _rental(price, fleet, inputs)
+        yield listed if quote is None else _overridden(listed)
     if quote is None and not prices:
         yield _machine_offer("rent", "nobody", fleet, terms="", incomplete=(f"rental of {gpu}",))
+
+
+def rental_quote(inputs: PlanInputs, gpu: str) -> Spread | None:
+    """Return what the user was quoted for an hour of this GPU, USD; None: nothing."""
+    return inputs.quotes.get(f"{RENTAL_QUOTE}:{gpu}", inputs.quotes.get(RENTAL_QUOTE))
+
+
+def quoted_names(inputs: PlanInputs) -> frozenset[str]:
+    """Return the prices that the user was quoted, by the names that draws have for them."""
+    names = {
+        offer.price_name
+        for fleet in inputs.fleets
+        for offer in _rented(fleet, inputs)
+        if offer.provider == QUOTED
+    }
+    return frozenset(names | ({NODE_QUOTE} & set(inputs.quotes)))
+
+
+def _overridden(listed: Offer) -> Offer:
+    """Return a listed rental beside a quote for the same GPU: who has a quote pays that."""
+    warning = "listed for comparison: your quote for this GPU stands"
+    return replace(listed, eligible=False, overridden=listed.eligible, warnings=(*listed.warnings, warning))
 
 
 def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
@@ -152,10 +177,13 @@ def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
     warnings = ["can be taken back at any moment: it is listed and never the verdict"] if spot else []
     if price.kind is RentalKind.MARKETPLACE:
         warnings.append("a marketplace: hosts differ in reliability, and the price is what is listed today")
+    index = price.provider.startswith(INDEX)
+    if index:
+        warnings.append("an index of a market, which nobody rents out at: it is listed and never the verdict")
     return replace(
         offer,
         reserved=reserved,
-        eligible=offer.eligible and not spot,
+        eligible=offer.eligible and not spot and not index,
         warnings=(*offer.warnings, *warnings),
     )
 

@@ -73,7 +73,7 @@ def _tornado_of(standing: Standing) -> tuple[Ranked | None, Ranked | None]:
 
 def _market_span(mine: Ranked, standing: Standing) -> dict[str, Spread]:
     """Return the range of a rental price that nobody quoted: what others ask for the same GPU."""
-    if mine.offer.kind != "rent" or RENTAL_QUOTE in told_names(standing.inputs):
+    if mine.offer.kind != "rent" or mine.offer.price_name in told_names(standing.inputs):
         return {}
     market, own = standing.market(mine.offer.gpu), mine.offer.rental_usd_per_gpu_hour
     if market is None or own is None:

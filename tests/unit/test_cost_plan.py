@@ -7,8 +7,13 @@ import pytest
 import cost_samples as samples
 from freehold.catalog.facts import RentalKind
 from freehold.core.spread import Spread
+from freehold.cost.break_even import break_even
+from freehold.cost.draw import Middle
+from freehold.cost.fleet_counts import counts_of
 from freehold.cost.influence import unit_of
 from freehold.cost.plan import plan
+from freehold.cost.price import middle_usd
+from freehold.cost.standing import standing_of, told_names
 from freehold.sizing.traffic import BadRow
 
 EXACT = Spread.exactly
@@ -264,3 +269,72 @@ def test_old_assumptions_are_widened_unless_the_user_said_them():
 )
 def test_units_are_read_off_names(name: str, unit: str):
     assert unit_of(name) == unit
+
+
+def test_curves_cross_where_the_break_even_says():
+    one = samples.fleet(gpus=1, replicas=1, capacity=EXACT(6000.0), peak_tokens_per_s=200.0)
+    standing = standing_of(
+        samples.inputs(
+            apis=(samples.api(),),
+            rentals=(samples.rental(),),
+            traffic=samples.traffic(100e6),
+            fleets=(one,),
+        )
+    )
+    rented, api = standing.best("rent"), standing.best("api")
+    assert rented is not None
+    assert api is not None
+    even = break_even(rented.priced, api.priced).tokens_per_month
+    assert even is not None
+    gaps = [
+        middle_usd(api.offer, standing.setting, tokens_scale=scale, fleet_scale=scale)
+        - middle_usd(rented.offer, standing.setting, tokens_scale=scale, fleet_scale=scale)
+        for scale in (even.p50 * part / 100e6 for part in (0.95, 1.05))
+    ]
+    assert gaps[0] < 0 < gaps[1]
+
+
+def test_a_fleet_with_room_does_not_grow_with_its_traffic():
+    roomy = samples.fleet(gpus=8, replicas=8, capacity=EXACT(48_000.0), peak_tokens_per_s=10.0)
+    replicas = [float(counts_of(roomy, Middle(), scale=scale).replicas[0]) for scale in (0, 1, 20, 10_000)]
+    assert replicas == [1, 8, 8, 17]
+
+
+def test_a_quote_stands_for_all_rentals_of_that_gpu():
+    other = samples.fleet(samples.gpu(id="l40s"))
+    rentals = (samples.rental(1.0), samples.rental(1.0, gpu="l40s"))
+    quotes = {"rental_usd_per_gpu_hour:h100-sxm": Spread(2.9, 3.0, 3.1), "node_usd": Spread(2e5, 2.1e5, 3e5)}
+    inputs = samples.inputs(fleets=(samples.fleet(), other), rentals=rentals, quotes=quotes)
+    found = {(each.provider, each.gpu): each for each in plan(inputs).options if each.kind == "rent"}
+    assert not found["runpod", "h100-sxm"].can_win
+    assert any("your quote" in warning for warning in found["runpod", "h100-sxm"].warnings)
+    assert found["quote", "h100-sxm"].can_win
+    assert found["runpod", "l40s"].can_win
+    standing = standing_of(inputs)
+    assert standing.market("h100-sxm") == Spread(1.0, 3.0, 3.0)  # what others ask is still known
+    assert {"node_usd", "quote quote h100-sxm:rental_usd_per_gpu_hour"} <= told_names(inputs)
+
+
+def test_a_quote_with_a_range_is_told_in_the_tornado():
+    quotes = {"rental_usd_per_gpu_hour": Spread(1.4, 1.5, 1.6)}
+    found = plan(samples.inputs(quotes=quotes))
+    assert found.tornado_option == "rent-quote-h100-sxm-8"
+    quoted = next(each for each in found.tornado if each.name == "rental_usd_per_gpu_hour")
+    assert (quoted.asked, quoted.low_value, quoted.high_value) == (True, 1.4, 1.6)
+    server = plan(samples.inputs(quotes={"node_usd": Spread(1e5, 1.2e5, 1.4e5)}, rentals=()))
+    assert next(each for each in server.tornado if each.name == "node_usd").asked
+
+
+def test_an_index_is_listed_and_never_wins():
+    index = samples.rental(0.1, "market-1yr-reserved", kind=RentalKind.RESERVED, term_months=12)
+    standing = standing_of(samples.inputs(rentals=(index, samples.rental())))
+    assert "market-1yr-reserved" in {each.offer.provider for each in standing.options}
+    best = standing.best("rent")
+    assert best is not None
+    assert best.offer.provider == "runpod"
+    assert standing.market("h100-sxm") == EXACT(2.69)
+
+
+def test_the_market_is_told_by_its_middle():
+    rentals = tuple(samples.rental(usd, f"p{usd}") for usd in (1.0, 2.0, 5.0))
+    assert standing_of(samples.inputs(rentals=rentals)).market("h100-sxm") == Spread(1.0, 2.0, 5.0)

@@ -472,3 +472,11 @@ def test_without_numbers_nothing_holds():
     assert [claim for claim, verdict in verdicts.items() if verdict == "depends"] == [
         "TensorRT-LLM needs a fragile build per model and GPU"
     ]
+
+
+def test_at_200m_it_is_the_fleet_that_is_cheapest_there():
+    big = samples.fleet()
+    few = samples.fleet(samples.gpu(id="small"), gpus=64, replicas=64, capacity=Spread.exactly(64 * 900.0))
+    rentals = (samples.rental(), samples.rental(0.9, gpu="small"))
+    found = rule(standing(rent=samples.exact_rent(), fleets=(big, few), rentals=rentals), "Rent below 200M")
+    assert "small, 657" in found.computed  # the H100 is the cheaper at 10 billion tokens

@@ -358,3 +358,13 @@ def test_incomplete_options_are_told():
         each.incomplete for each in lacking
     ] == [("h100-nvl as bought",), ("rental of h100-nvl",)]
     assert "2 options lack a price" in result.verdict.text
+
+
+def test_the_price_at_which_the_next_api_wins_is_told():
+    sonnet, rival = samples.api(), samples.api("other", prices=(2.4, 12.0), provider="acme")
+    row: dict[str, Any] = {"rentals": (), "draws": 2000}
+    _, found = asked(20e6, **row, apis=(sonnet, rival))
+    assert found.word == "stay"
+    usd, to = thresholds(found.would_change_it)["an API price of other"]
+    assert to == "change-api"
+    assert usd == pytest.approx(4.0, rel=0.01)  # where sonnet's is
