@@ -22,7 +22,7 @@ class ApiOffer:
 
     fact: ApiPrice
     price_ratio: Spread
-    """What is asked over what is listed; exactly 1 for a list price that is fresh and was read."""
+    """What is asked over what is listed; exactly 1 for a list price that is fresh and was read, and the bill's where there is one."""
 
     @property
     def name(self) -> str:

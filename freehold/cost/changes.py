@@ -193,14 +193,15 @@ def _staff(standing: Standing, machines: Ranked, *, leads: bool) -> Iterator[Mov
 
 
 def _api_price(standing: Standing, api: Ranked, *, leads: bool) -> Move:
+    now = api.offer.api.price_ratio.mid if api.offer.api else 1.0  # of the list: a bill may be below it
     blended = middle_usd(api.offer, standing.setting) / standing.setting.traffic.tokens_per_month * 1e6
     return Move(
         names=(api.offer.price_name,),
-        now=1.0,
-        to=MOST_TIMES if leads else LEAST_PART,
+        now=now,
+        to=now * (MOST_TIMES if leads else LEAST_PART),
         what=f"an API price of {api.offer.model}",
         unit="USD per million tokens, blended",
-        shown=blended,
+        shown=blended / now,
     )
 
 

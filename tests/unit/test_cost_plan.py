@@ -205,8 +205,20 @@ def test_notes_tell_what_the_plan_cannot_know():
     assert any("nobody said which API" in note for note in found.notes)
     assert any("not priced" in note for note in found.notes)
     billed = plan(samples.inputs(traffic=traffic))
+    paid = next(each for each in billed.options if each.paid_today)
+    assert (paid.usd_per_month.p50, paid.terms) == (pytest.approx(20_000), "as billed")
+    assert "20,000" in paid.warnings[-1]
+    near = plan(samples.inputs(traffic=samples.traffic(paid_usd_per_month=43_000.0)))
+    assert next(each for each in near.options if each.paid_today).usd_per_month.p50 == pytest.approx(40_000)
     assert any("20,000" in note and "40,000" in note for note in billed.notes)
     assert not any("20,000" in note for note in plan(samples.inputs(traffic=samples.traffic())).notes)
+
+
+def test_the_models_of_a_history_are_shown_by_their_part():
+    by_model = (("big", 6e9), *((f"m{index}", 1e9) for index in range(6)))
+    found = plan(samples.inputs(traffic=samples.traffic(by_model=by_model)))
+    assert found.summary["by_model"] == "big 50%, m0 8%, m1 8%, m2 8%, m3 8%, 2 more"
+    assert "by_model" not in plan(samples.inputs()).summary
 
 
 def test_rows_that_were_left_out_are_counted_and_shown():
