@@ -350,3 +350,15 @@ def test_an_index_is_listed_and_never_wins():
 def test_the_market_is_told_by_its_middle():
     rentals = tuple(samples.rental(usd, f"p{usd}") for usd in (1.0, 2.0, 5.0))
     assert standing_of(samples.inputs(rentals=rentals)).market("h100-sxm") == Spread(1.0, 2.0, 5.0)
+
+
+def test_break_evens_are_of_the_growth_that_was_said():
+    months = [
+        next(
+            each.payback_month.p50
+            for each in plan(samples.inputs(growth_per_month=growth, rentals=())).break_even
+            if each.payback_month
+        )
+        for growth in (0.0, 0.1)
+    ]
+    assert months[1] < 0.95 * months[0]
