@@ -52,7 +52,7 @@ def offers_of(inputs: PlanInputs) -> tuple[Offer, ...]:
     found = [
         *(_api(api, inputs) for api in apis),
         *(offer for fleet in inputs.fleets for offer in _rented(fleet, inputs)),
-        *(bought_offer(as_sold(fleet), inputs) for fleet in inputs.fleets),
+        *(bought_offer(as_sold(_as_quoted(fleet, inputs)), inputs) for fleet in inputs.fleets),
     ]
     return tuple(_each_once(found))
 
@@ -218,6 +218,15 @@ def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
         eligible=offer.eligible and not spot and not index,
         warnings=(*offer.warnings, *warnings),
     )
+
+
+def _as_quoted(fleet: Fleet, inputs: PlanInputs) -> Fleet:
+    """Return the fleet of cards that come by the whole server where a quote is for one: all its GPUs are paid for."""
+    ask = fleet.sized.ask
+    if NODE_QUOTE not in inputs.quotes or ask.gpu.sold_in >= ask.gpus_per_node:
+        return fleet
+    whole = replace(ask, gpu=replace(ask.gpu, sold_in=ask.gpus_per_node))
+    return replace(fleet, sized=replace(fleet.sized, ask=whole))
 
 
 def as_sold(fleet: Fleet) -> Fleet:

@@ -193,7 +193,9 @@ def node_price(standing: Standing) -> Rule:
     node = standing.node
     if node is None or not node.offer.complete:
         return unknown(claim, NO_NODE)
-    usd = range_of(capex_of(node.case).total)
+    quoted, bought = node.case.setting.node_usd is not None, capex_of(node.case)
+    usd = range_of(bought.hardware if quoted else bought.total)
+    what = f"Your quote for eight {node.offer.gpu} is" if quoted else _all_around(node)
     return Rule(
         claim=claim,
         verdict="holds"
@@ -201,9 +203,13 @@ def node_price(standing: Standing) -> Rule:
         else "depends"
         if usd.p90 > GUIDE_NODE_USD
         else "does not hold",
-        computed=f"Eight {node.offer.gpu} with all that is around them come to {amount(usd.p50)} USD ({amount(usd.p10)}-{amount(usd.p90)}).",
+        computed=f"{what} {amount(usd.p50)} USD ({amount(usd.p10)}-{amount(usd.p90)}).",
         source="this plan's prices; 8 H100 at 25,000-30,000 with 40-60% more are 280,000-384,000",
     )
+
+
+def _all_around(node: Priced) -> str:
+    return f"Eight {node.offer.gpu} with all that is around them come to"
 
 
 def energy(standing: Standing) -> Rule:

@@ -25,7 +25,6 @@ from freehold.cost.percentiles import range_of
 from freehold.cost.price import Priced, price
 from freehold.cost.reference import reference_node
 from freehold.cost.result import Kind, Range
-from freehold.sizing.answer import Sized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,7 @@ class Standing:
             rented = [
                 each
                 for each in self.options
-                if each.offer.kind == "rent" and each.may_win and _sized(each) is _sized(bought)
+                if each.offer.kind == "rent" and each.may_win and _replica(each) == _replica(bought)
             ]
             if rented:
                 return bought, min(rented, key=lambda each: each.offer.reserved)
@@ -110,9 +109,13 @@ class Standing:
         return next((each for each in self.options if holds(each)), None)
 
 
-def _sized(ranked: Ranked) -> Sized | None:
-    """Return the replica that it runs: machines that are rented and bought differ in how many come together."""
-    return ranked.offer.fleet.sized if ranked.offer.fleet else None
+def _replica(ranked: Ranked) -> tuple[object, ...]:
+    """Return the replica that it runs, and how many: machines that are rented and bought differ in how many come together."""
+    if ranked.offer.fleet is None:
+        return ()
+    fleet = ranked.offer.fleet
+    ask = fleet.sized.ask
+    return (ask.shape.name, ask.gpu.id, ask.gpus, ask.engine, ask.quant, ask.concurrency, fleet.replicas)
 
 
 def standing_of(inputs: PlanInputs) -> Standing:

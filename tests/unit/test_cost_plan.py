@@ -362,3 +362,24 @@ def test_break_evens_are_of_the_growth_that_was_said():
         for growth in (0.0, 0.1)
     ]
     assert months[1] < 0.95 * months[0]
+
+
+@pytest.mark.parametrize("sold_in", [1, 8])
+def test_a_quoted_server_is_paid_and_counted_whole(sold_in: int):
+    two = samples.fleet(samples.gpu(sold_in=sold_in), gpus=2, replicas=2, capacity=EXACT(12_000.0))
+    inputs = samples.inputs(fleets=(two,), quotes={"node_usd": EXACT(200_000.0)}, own=samples.exact_own())
+    found = next(each for each in plan(inputs).options if each.kind == "buy")
+    assert (found.count, found.replicas) == (8, 2)
+    assert found.utilisation == pytest.approx(0.3 * 2 / 8)
+    assert found.capital_usd is not None
+    assert found.capital_usd.p50 == pytest.approx(200_000)
+    bought, rented = standing_of(inputs).same_gpu
+    assert bought is not None
+    assert rented is not None
+    assert float(bought.priced.case.counts.gpus[0]) == 8
+    unquoted = next(
+        each
+        for each in plan(samples.inputs(fleets=(two,), own=samples.exact_own())).options
+        if each.kind == "buy"
+    )
+    assert unquoted.count == (2 if sold_in == 1 else 8)
