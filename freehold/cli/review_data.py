@@ -1,7 +1,8 @@
 """What a review is made from: the stack's own ledger of a period as traffic, and what was measured beside it.
 
 It only reads: the ledger file, what still lies in the spool, and the files that were named. What nobody measured is None,
-never nought. It judges nothing: that is `freehold/cost`.
+never nought. What endpoints of others answered is not the machines' work: it is told in a sentence of its own. It judges
+nothing: that is `freehold/cost`.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from freehold.ledger.foreign.history import traffic_of
 from freehold.ledger.foreign.own_ledger import notes_on, uses_of
 from freehold.ledger.foreign.spans import HOUR_S
 from freehold.ledger.journal import Span
+from freehold.ledger.money import PICOUSD_PER_USD
 from freehold.ledger.rollup import Tally
 from freehold.sizing.traffic import Traffic
 
@@ -34,6 +36,30 @@ class MeasuredFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overflow:
+    """What endpoints of others answered in the period."""
+
+    tokens: int
+    """Input and output, above 0."""
+    usd: float | None
+    """What was recorded of its cost; None: nothing was."""
+    cost_unknown: int
+    """Requests of which it is not known what they cost."""
+    endpoints: tuple[str, ...]
+    """Their names, most tokens first."""
+
+    @property
+    def text(self) -> str:
+        """Return it in a sentence."""
+        usd = "at an unknown cost" if self.usd is None else f"for {self.usd:,.2f} USD"
+        more = f", and {self.cost_unknown:,} requests at an unknown cost" if self.cost_unknown else ""
+        return (
+            f"{self.tokens:,} tokens of the period were answered by {', '.join(self.endpoints)} "
+            f"{usd}{more if self.usd is not None else ''}: neither is in the figures of these machines."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredPeriod:
     """A period as it was. Where there are problems, what they are about is None."""
 
@@ -42,7 +68,9 @@ class MeasuredPeriod:
     until_s: float
     """Up to when: the end asked for, or now."""
     traffic: Traffic | None
-    """None: no tokens were recorded."""
+    """Of the stack's own machines. None: no tokens of theirs were recorded."""
+    overflow: Overflow | None = None
+    """None: nobody else answered."""
     requests: int = 0
     """All that were recorded, failed ones included."""
     failed: int = 0
@@ -87,11 +115,13 @@ def measured_period(
     tallies, began_s = _tallies(state_path, since_s, until_s, problems)
     watts = _watts(files.watts, began_s, until_s, problems)
     incidents = _incidents(files.incidents, began_s, until_s, problems)
-    gathered = _gathered(tallies, began_s, until_s)
+    gathered = _gathered([tally for tally in tallies if _is_own(tally)], began_s, until_s)
+    overflow = _overflow([tally for tally in tallies if not _is_own(tally)])
     return MeasuredPeriod(
         since_s=began_s,
         until_s=until_s,
-        traffic=_traffic(gathered, watts, (until_s - began_s) / HOUR_S),
+        traffic=_told(_traffic(gathered, watts, (until_s - began_s) / HOUR_S), overflow),
+        overflow=overflow,
         requests=sum(tally.requests for tally in tallies),
         failed=sum(tally.failed for tally in tallies),
         interrupted=sum(tally.interrupted for tally in tallies),
@@ -146,6 +176,40 @@ def _traffic(gathered: Gathered, watts: Watts | None, hours: float) -> Traffic |
             f"Watts were measured for {_of(watts.covered_h, hours)}: the rest is assumed to be like them."
         )
     return replace(traffic, assumed=(*traffic.assumed, *said))
+
+
+def _told(traffic: Traffic | None, overflow: Overflow | None) -> Traffic | None:
+    """Return the machines' traffic with a sentence on what others answered."""
+    if traffic is None or overflow is None:
+        return traffic
+    return replace(traffic, assumed=(*traffic.assumed, overflow.text))
+
+
+def _is_own(tally: Tally) -> bool:
+    """Return whether the stack's own machines answered: a model's replicas are MODEL-N, its listed endpoints MODEL-ext-N.
+
+    An own model that has a price is told from a fallback by that name; without a price, a number at the end will do.
+    """
+    stem, _, number = tally.endpoint.rpartition("-")
+    if not tally.endpoint:
+        return True
+    return number.isdigit() and (
+        stem.removesuffix("-ext") == tally.model or not (tally.priced or tally.cost_unknown)
+    )
+
+
+def _overflow(tallies: list[Tally]) -> Overflow | None:
+    """Return what these endpoints of others answered, or None where they answered nothing."""
+    by_endpoint = _by_endpoint(tallies)
+    if not by_endpoint:
+        return None
+    priced = any(tally.priced for tally in tallies)
+    return Overflow(
+        tokens=sum(tokens for _, tokens in by_endpoint),
+        usd=sum(tally.cost_picousd for tally in tallies) / PICOUSD_PER_USD if priced else None,
+        cost_unknown=sum(tally.cost_unknown for tally in tallies),
+        endpoints=tuple(name for name, _ in by_endpoint),
+    )
 
 
 def _of(part_h: float, whole_h: float) -> str:

@@ -22,7 +22,7 @@ class ApiOffer:
 
     fact: ApiPrice
     price_ratio: Spread
-    """What is asked over what is listed; exactly 1 for a list price that is fresh and was read."""
+    """What is asked over what is listed; exactly 1 for a list price that is fresh and was read, and the bill's where there is one."""
 
     @property
     def name(self) -> str:
@@ -83,6 +83,8 @@ class Offer:
     """Whether it may be the verdict: spot machines and consumer cards are only listed."""
     reserved: bool = False
     """A rental that is paid for whether it is used or not."""
+    overridden: bool = False
+    """A rental that could win but for the user's own quote for its GPU: it is shown as the market, and not judged."""
     incomplete: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

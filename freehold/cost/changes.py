@@ -16,7 +16,7 @@ from freehold.cost.price import middle_usd
 from freehold.cost.report.rounding import tokens
 from freehold.cost.result import Change, Word
 from freehold.cost.standing import Ranked, Standing
-from freehold.cost.ways import PEOPLE, Again
+from freehold.cost.ways import PEOPLE, Again, word_of
 
 LEAST_PART = 0.3
 """Of a price of today: a fall below it is not reasonable. Source: catalogs hold less than 0.3 x the median for implausible."""
@@ -152,7 +152,23 @@ def _moves(standing: Standing, leader: Ranked) -> Iterator[Move]:
     if standing.setting.traffic.tokens_per_month > 0:
         if api:
             yield _api_price(standing, api, leads=leader.offer.kind == "api")
+        other = _next_api(standing, leader)
+        if other and other is not api:
+            yield _api_price(standing, other, leads=False)
         yield from _traffic(standing)
+
+
+def _next_api(standing: Standing, leader: Ranked) -> Ranked | None:
+    """Return the cheapest API of another word than the leader's: staying with one and changing to one are two ways."""
+    word = word_of(leader.offer, standing.inputs)
+    return next(
+        (
+            each
+            for each in standing.options
+            if each.offer.kind == "api" and each.may_win and word_of(each.offer, standing.inputs) != word
+        ),
+        None,
+    )
 
 
 def _priced(offer: Offer, now: float, what: str, unit: str, *, leads: bool) -> Iterator[Move]:
@@ -177,14 +193,15 @@ def _staff(standing: Standing, machines: Ranked, *, leads: bool) -> Iterator[Mov
 
 
 def _api_price(standing: Standing, api: Ranked, *, leads: bool) -> Move:
+    now = api.offer.api.price_ratio.mid if api.offer.api else 1.0  # of the list: a bill may be below it
     blended = middle_usd(api.offer, standing.setting) / standing.setting.traffic.tokens_per_month * 1e6
     return Move(
         names=(api.offer.price_name,),
-        now=1.0,
-        to=MOST_TIMES if leads else LEAST_PART,
+        now=now,
+        to=now * (MOST_TIMES if leads else LEAST_PART),
         what=f"an API price of {api.offer.model}",
         unit="USD per million tokens, blended",
-        shown=blended,
+        shown=blended / now,
     )
 
 

@@ -11,9 +11,10 @@ from datetime import date
 from freehold.catalog.age import doubtful, priced
 from freehold.catalog.facts import ApiPrice, Fact, RentalKind, RentalPrice, Verified
 from freehold.core.spread import Spread
-from freehold.cost.api_price import BATCH_READ
+from freehold.cost.api_price import BATCH_READ, listed_usd
 from freehold.cost.case import ApiOffer, Offer, Setting
 from freehold.cost.inputs import PlanInputs
+from freehold.cost.report.rounding import amount
 from freehold.sizing.answer import Fleet
 from freehold.sizing.fleet import round_gpus
 
@@ -21,8 +22,12 @@ RENTAL_QUOTE = "rental_usd_per_gpu_hour"
 """The key of `PlanInputs.quotes` for a rental; `:GPU` after it says for which GPU."""
 ANOTHER_MODEL = "another model than"
 """How the warning of an API of another model begins."""
+BILL_TOLERANCE = 0.1
+"""How far a bill may be from the price list before it stands for it. Source: rounding and tiers move a bill by a few percent."""
 QUOTED = "quote"
 """The provider of a rental that the user was quoted."""
+INDEX = "market-"
+"""How the provider of an index begins: a mean of a market, at which nobody rents anything out. Source: rentals.yaml."""
 NODE_QUOTE = "node_usd"
 """The key of `PlanInputs.quotes` for a whole server."""
 
@@ -36,7 +41,7 @@ def setting_of(inputs: PlanInputs) -> Setting:
         own=inputs.own,
         rent=inputs.rent,
         site=inputs.own_site,
-        fallback=api_offer(fallback, inputs.today) if fallback else None,
+        fallback=_priced_api(fallback, inputs) if fallback else None,
         node_usd=quote,
     )
 
@@ -47,7 +52,7 @@ def offers_of(inputs: PlanInputs) -> tuple[Offer, ...]:
     found = [
         *(_api(api, inputs) for api in apis),
         *(offer for fleet in inputs.fleets for offer in _rented(fleet, inputs)),
-        *(bought_offer(as_sold(fleet), inputs) for fleet in inputs.fleets),
+        *(bought_offer(as_sold(_as_quoted(fleet, inputs)), inputs) for fleet in inputs.fleets),
     ]
     return tuple(_each_once(found))
 
@@ -97,19 +102,48 @@ def _fallback(inputs: PlanInputs) -> ApiPrice | None:
 
 
 def _api(api: ApiPrice, inputs: PlanInputs) -> Offer:
-    what = f"price of {api_id(api)}"
+    what, paid_today = f"price of {api_id(api)}", api_id(api) == inputs.paid_today
+    billed = bill_ratio(api, inputs) if paid_today else None
     return Offer(
         id=f"api-{api.provider}-{api.model}".replace("/", "-"),
         kind="api",
         provider=api.provider,
-        api=api_offer(api, inputs.today),
+        api=_priced_api(api, inputs),
         model=api.model,
-        terms="list price",
-        paid_today=api_id(api) == inputs.paid_today,
+        terms="list price" if billed is None else "as billed",
+        paid_today=paid_today,
         eligible=api_id(api) not in inputs.only_listed,
         sources=(cited(what, api),),
-        warnings=tuple(_api_warnings(api, inputs)),
-        doubts=doubts_of(what, [api], inputs.today),
+        warnings=(*_api_warnings(api, inputs), *([] if billed is None else [_billed(api, inputs)])),
+        doubts=doubts_of(what, [api], inputs.today) if billed is None else (),
+    )
+
+
+def _priced_api(api: ApiPrice, inputs: PlanInputs) -> ApiOffer:
+    """Return an API's prices, those of the one in use as they are billed: the same wherever it answers."""
+    offer, billed = api_offer(api, inputs.today), bill_ratio(api, inputs)
+    if billed is None or api_id(api) != inputs.paid_today:
+        return offer
+    return replace(offer, price_ratio=Spread.exactly(billed))
+
+
+def bill_ratio(api: ApiPrice, inputs: PlanInputs) -> float | None:
+    """Return what the usage file says was paid over what this list comes to; None: it does not say, or they agree."""
+    paid, listed = inputs.traffic.paid_usd_per_month, _listed(api, inputs)
+    if paid is None or paid <= 0 or listed <= 0 or abs(paid - listed) <= BILL_TOLERANCE * listed:
+        return None
+    return paid / listed
+
+
+def _listed(api: ApiPrice, inputs: PlanInputs) -> float:
+    return listed_usd(ApiOffer(fact=api, price_ratio=Spread.exactly(1.0)), inputs.traffic)
+
+
+def _billed(api: ApiPrice, inputs: PlanInputs) -> str:
+    paid = inputs.traffic.paid_usd_per_month or 0.0
+    return (
+        f"the usage file says that {amount(paid)} USD a month were paid, the price list comes to "
+        f"{amount(_listed(api, inputs))}: the plan counts with the bill"
     )
 
 
@@ -127,14 +161,37 @@ def _api_warnings(api: ApiPrice, inputs: PlanInputs) -> Iterator[str]:
 
 def _rented(fleet: Fleet, inputs: PlanInputs) -> Iterator[Offer]:
     gpu = fleet.sized.ask.gpu.id
-    quote = inputs.quotes.get(f"{RENTAL_QUOTE}:{gpu}", inputs.quotes.get(RENTAL_QUOTE))
+    quote = rental_quote(inputs, gpu)
     prices = [price for price in inputs.rentals if price.gpu == gpu]
     if quote is not None:
         yield _machine_offer("rent", QUOTED, fleet, terms="quote", rental_usd_per_gpu_hour=quote)
     for price in prices:
-        yield _rental(price, fleet, inputs)
+        listed = _rental(price, fleet, inputs)
+        yield listed if quote is None else _overridden(listed)
     if quote is None and not prices:
         yield _machine_offer("rent", "nobody", fleet, terms="", incomplete=(f"rental of {gpu}",))
+
+
+def rental_quote(inputs: PlanInputs, gpu: str) -> Spread | None:
+    """Return what the user was quoted for an hour of this GPU, USD; None: nothing."""
+    return inputs.quotes.get(f"{RENTAL_QUOTE}:{gpu}", inputs.quotes.get(RENTAL_QUOTE))
+
+
+def quoted_names(inputs: PlanInputs) -> frozenset[str]:
+    """Return the prices that the user was quoted, by the names that draws have for them."""
+    names = {
+        offer.price_name
+        for fleet in inputs.fleets
+        for offer in _rented(fleet, inputs)
+        if offer.provider == QUOTED
+    }
+    return frozenset(names | ({NODE_QUOTE} & set(inputs.quotes)))
+
+
+def _overridden(listed: Offer) -> Offer:
+    """Return a listed rental beside a quote for the same GPU: who has a quote pays that."""
+    warning = "listed for comparison: your quote for this GPU stands"
+    return replace(listed, eligible=False, overridden=listed.eligible, warnings=(*listed.warnings, warning))
 
 
 def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
@@ -152,12 +209,24 @@ def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
     warnings = ["can be taken back at any moment: it is listed and never the verdict"] if spot else []
     if price.kind is RentalKind.MARKETPLACE:
         warnings.append("a marketplace: hosts differ in reliability, and the price is what is listed today")
+    index = price.provider.startswith(INDEX)
+    if index:
+        warnings.append("an index of a market, which nobody rents out at: it is listed and never the verdict")
     return replace(
         offer,
         reserved=reserved,
-        eligible=offer.eligible and not spot,
+        eligible=offer.eligible and not spot and not index,
         warnings=(*offer.warnings, *warnings),
     )
+
+
+def _as_quoted(fleet: Fleet, inputs: PlanInputs) -> Fleet:
+    """Return the fleet of cards that come by the whole server where a quote is for one: all its GPUs are paid for."""
+    ask = fleet.sized.ask
+    if NODE_QUOTE not in inputs.quotes or ask.gpu.sold_in >= ask.gpus_per_node:
+        return fleet
+    whole = replace(ask, gpu=replace(ask.gpu, sold_in=ask.gpus_per_node))
+    return replace(fleet, sized=replace(fleet.sized, ask=whole))
 
 
 def as_sold(fleet: Fleet) -> Fleet:

@@ -3,29 +3,28 @@
 Everything is worked out from the inputs and the seed; nothing is read, asked or rounded here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from freehold.core.spread import Spread
-from freehold.cost.api_price import listed_usd
 from freehold.cost.break_even import break_even
 from freehold.cost.capex import MONTHS_PER_YEAR, capex_of
 from freehold.cost.curves import sensitivity, traffic_curves
 from freehold.cost.draw import Vector
 from freehold.cost.influence import tornado
 from freehold.cost.inputs import PlanInputs
-from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model, paid_utilisation
+from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model, bill_ratio, paid_utilisation
 from freehold.cost.percentiles import range_of, scaled
-from freehold.cost.report.rounding import amount, tokens
+from freehold.cost.report.rounding import tokens
 from freehold.cost.result import BreakEven, Influence, Option, PlanResult, Range
 from freehold.cost.rows_told import rows_left_out
 from freehold.cost.rules import rules_of
 from freehold.cost.standing import Ranked, Standing, assumptions_of, standing_of, told_names
 from freehold.cost.verdict import verdict_of
 
+MODELS_SHOWN = 5
+"""Of a usage file's models, by their tokens. Our own choice: who pays for more than five knows the first."""
 VERSION = 1
 """Of the shape of a plan's JSON; it grows when a field changes its meaning. Source: our own count."""
-BILL_TOLERANCE = 0.1
-"""How far a bill may be from the price list before it is told. Source: rounding and tiers move a bill by a few percent."""
 
 
 def plan(inputs: PlanInputs) -> PlanResult:
@@ -73,7 +72,7 @@ def _tornado_of(standing: Standing) -> tuple[Ranked | None, Ranked | None]:
 
 def _market_span(mine: Ranked, standing: Standing) -> dict[str, Spread]:
     """Return the range of a rental price that nobody quoted: what others ask for the same GPU."""
-    if mine.offer.kind != "rent" or RENTAL_QUOTE in told_names(standing.inputs):
+    if mine.offer.kind != "rent" or mine.offer.price_name in told_names(standing.inputs):
         return {}
     market, own = standing.market(mine.offer.gpu), mine.offer.rental_usd_per_gpu_hour
     if market is None or own is None:
@@ -158,7 +157,19 @@ def _summary(standing: Standing) -> dict[str, str | float | int]:
         "seed": inputs.seed,
     }
     slo = {"slo_ttft_s": inputs.slo_ttft_s, "slo_itl_s": inputs.slo_itl_s}
+    if traffic.by_model:
+        found["by_model"] = _by_model(traffic.by_model)
     return found | {name: value for name, value in slo.items() if value is not None}
+
+
+def _by_model(models: Sequence[tuple[str, float]]) -> str:
+    """Return the models of a history with their part of its tokens, the first few by name."""
+    everything = sum(count for _, count in models)
+    if everything <= 0:
+        return ""
+    shown = [f"{name} {count / everything:.0%}" for name, count in models[:MODELS_SHOWN]]
+    more = len(models) - len(shown)
+    return ", ".join([*shown, *([f"{more} more"] if more else [])])
 
 
 def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
@@ -221,12 +232,6 @@ def _answers_while_down(inputs: PlanInputs) -> Iterator[str]:
 
 def _bill(standing: Standing) -> Iterator[str]:
     """Yield a note where the bill is not what the price list comes to: then staying costs what is billed."""
-    paid, used = standing.inputs.traffic.paid_usd_per_month, standing.in_use
-    if paid is None or used is None or used.offer.api is None:
-        return
-    listed = listed_usd(used.offer.api, standing.inputs.traffic)
-    if abs(paid - listed) > BILL_TOLERANCE * listed:
-        yield (
-            f"the usage file says that {amount(paid)} USD a month were paid, the price list comes to {amount(listed)}: "
-            "the plan counts with the price list"
-        )
+    used = standing.in_use
+    if used and used.offer.api and bill_ratio(used.offer.api.fact, standing.inputs) is not None:
+        yield used.offer.warnings[-1]

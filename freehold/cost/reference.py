@@ -30,6 +30,10 @@ def reference_node(inputs: PlanInputs, setting: Setting) -> Priced | None:
     fleet = _fleet(inputs)
     if fleet is None:
         return None
+    if GUIDES_GPU not in {
+        each.sized.ask.gpu.id for each in inputs.fleets
+    }:  # a quote is for the plan's own GPU
+        inputs, setting = replace(inputs, quotes={}), replace(setting, node_usd=None)
     draws = Draws(min(inputs.draws, DRAWS_MOST), inputs.seed)
     return price(bought_offer(fleet, inputs), replace(setting, fallback=None), draws=draws)
 

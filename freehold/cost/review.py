@@ -7,7 +7,7 @@ does not come back by going back to an API, so what they cost to run is compared
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from typing import Literal
 
@@ -18,14 +18,16 @@ from freehold.core.spread import Spread
 from freehold.cost.break_even import capacity_tokens
 from freehold.cost.case import Offer, Setting
 from freehold.cost.draw import Draws, Vector
+from freehold.cost.influence import inputs_of
 from freehold.cost.inputs import OwnAssumptions, RentAssumptions
 from freehold.cost.lines.electricity import it_kw
-from freehold.cost.offers import api_offer
+from freehold.cost.offers import api_offer, doubts_of
 from freehold.cost.percentiles import range_of, scaled, share
 from freehold.cost.price import Priced, price
 from freehold.cost.result import Range
 from freehold.cost.review_answer import Measured, Word, answer_of, break_even_as_it_stands, finite
 from freehold.cost.rows_told import rows_left_out
+from freehold.cost.standing import aged
 from freehold.cost.trend import Period, Trend, periods_of, trend_of
 from freehold.sizing.answer import Fleet
 from freehold.sizing.traffic import HOURS_PER_MONTH, Traffic
@@ -176,10 +178,11 @@ def _api_name(inputs: ReviewInputs) -> str:
 def _setting(inputs: ReviewInputs) -> Setting:
     hours, nodes = inputs.days * 24, max(inputs.fleet.nodes, 1)
     down, watts = inputs.down_node_hours, inputs.mean_w
+    own, rent = aged(inputs.own, inputs.rent, inputs.today)
     return Setting(
         traffic=inputs.traffic,
-        own=inputs.own,
-        rent=inputs.rent,
+        own=own,
+        rent=rent,
         site=inputs.own_site,
         fallback=api_offer(inputs.api, inputs.today) if inputs.api else None,
         node_usd=Spread.exactly(inputs.node_usd) if inputs.node_usd is not None else None,
@@ -233,8 +236,21 @@ def _estimated(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
         yield "downtime was not measured: missed tokens are estimated from failure rates"
     if mine.case.fleet.capacity_tokens_per_s.low != mine.case.fleet.capacity_tokens_per_s.high:
         yield "the capacity is a range, so the utilisation is one too"
+    yield from _doubted(inputs, mine)
     yield from rows_left_out(inputs.traffic)
     yield from inputs.traffic.assumed
+
+
+def _doubted(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
+    """Yield a sentence per assumption of these machines that nobody said and whose source is old or unread, and the API's."""
+    used = inputs_of(mine.case.setting, mine.offer)
+    parts = (getattr(each, part.name) for each in (inputs.own, inputs.rent) for part in fields(each))
+    for name, fact in {
+        part.name: part.fact for part in parts if not part.asked and part.name in used
+    }.items():
+        yield from doubts_of(name, [fact], inputs.today)
+    if inputs.api:
+        yield from doubts_of(f"price of {_api_name(inputs)}", [inputs.api], inputs.today)
 
 
 def _periods(inputs: ReviewInputs, mine: Priced, api: Priced | None) -> list[Period]:

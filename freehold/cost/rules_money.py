@@ -59,23 +59,35 @@ def unknown(claim: str, why: str, source: str = "") -> Rule:
 def rent_below(standing: Standing) -> Rule:
     """Judge "rent below 200M tokens a month": true of renting against buying, while an API may beat both there."""
     claim = "Rent below 200M tokens a month"
-    api, rented = standing.yardstick, standing.best("rent")
-    tokens = standing.setting.traffic.tokens_per_month
-    if api is None or rented is None or tokens <= 0:
+    api, tokens = standing.yardstick, standing.setting.traffic.tokens_per_month
+    rentals = _rentals(standing)
+    if api is None or not rentals or tokens <= 0:
         return unknown(claim, "An API or a rental to compare is missing.")
     scale = RENT_BELOW_TOKENS / tokens
-    api_usd, rent_usd = (_at(standing, each, scale) for each in (api, rented))
+    api_usd = _at(standing, api, scale)
+    rent_usd, rented = min(
+        ((_at(standing, each, scale), each) for each in rentals), key=lambda found: found[0]
+    )
     bar = break_even_api_usd_per_m(rent_usd, RENT_BELOW_TOKENS)
     return Rule(
         claim=claim,
         verdict="holds" if rent_usd < api_usd else "does not hold",
         computed=(
             f"At 200M tokens a month {api.offer.model} of {api.offer.provider} costs {api_usd:,.0f} USD and the "
-            f"smallest rental of {rented.offer.gpu} {rent_usd:,.0f}: renting wins there only against an API "
+            f"cheapest rental, of {rented.offer.gpu}, {rent_usd:,.0f}: renting wins there only against an API "
             f"above {bar:,.2f} USD per million tokens."
         ),
         source="this plan's prices; 200M tokens a month are 76 tokens/s",
     )
+
+
+def _rentals(standing: Standing) -> list[Ranked]:
+    """Return the cheapest rental of each fleet: at another traffic another fleet may be the cheapest."""
+    found: dict[int, Ranked] = {}
+    for each in standing.options:
+        if each.offer.kind == "rent" and each.may_win:
+            found.setdefault(id(each.offer.fleet), each)
+    return list(found.values())
 
 
 def _at(standing: Standing, ranked: Ranked, scale: float) -> float:
@@ -181,7 +193,9 @@ def node_price(standing: Standing) -> Rule:
     node = standing.node
     if node is None or not node.offer.complete:
         return unknown(claim, NO_NODE)
-    usd = range_of(capex_of(node.case).total)
+    quoted, bought = node.case.setting.node_usd is not None, capex_of(node.case)
+    usd = range_of(bought.hardware if quoted else bought.total)
+    what = f"Your quote for eight {node.offer.gpu} is" if quoted else _all_around(node)
     return Rule(
         claim=claim,
         verdict="holds"
@@ -189,9 +203,13 @@ def node_price(standing: Standing) -> Rule:
         else "depends"
         if usd.p90 > GUIDE_NODE_USD
         else "does not hold",
-        computed=f"Eight {node.offer.gpu} with all that is around them come to {amount(usd.p50)} USD ({amount(usd.p10)}-{amount(usd.p90)}).",
+        computed=f"{what} {amount(usd.p50)} USD ({amount(usd.p10)}-{amount(usd.p90)}).",
         source="this plan's prices; 8 H100 at 25,000-30,000 with 40-60% more are 280,000-384,000",
     )
+
+
+def _all_around(node: Priced) -> str:
+    return f"Eight {node.offer.gpu} with all that is around them come to"
 
 
 def energy(standing: Standing) -> Rule:

@@ -12,12 +12,19 @@ from freehold.core.spread import Spread
 from freehold.cost.case import Offer, Setting
 from freehold.cost.draw import Draws
 from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
-from freehold.cost.offers import RENTAL_QUOTE, asked_model, is_told, offers_of, serves, setting_of
+from freehold.cost.offers import (
+    RENTAL_QUOTE,
+    asked_model,
+    is_told,
+    offers_of,
+    quoted_names,
+    serves,
+    setting_of,
+)
 from freehold.cost.percentiles import range_of
 from freehold.cost.price import Priced, price
 from freehold.cost.reference import reference_node
 from freehold.cost.result import Kind, Range
-from freehold.sizing.answer import Sized
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,18 +87,20 @@ class Standing:
             rented = [
                 each
                 for each in self.options
-                if each.offer.kind == "rent" and each.may_win and _sized(each) is _sized(bought)
+                if each.offer.kind == "rent" and each.may_win and _replica(each) == _replica(bought)
             ]
             if rented:
                 return bought, min(rented, key=lambda each: each.offer.reserved)
         return None, None
 
     def market(self, gpu: str) -> Spread | None:
-        """Return what a GPU-hour is rented for: the least, middle and most of the complete, lasting offers."""
+        """Return what a GPU-hour is rented for: the least, middle and most of the lasting offers, a quote among them."""
         listed = {
             each.offer.rental_usd_per_gpu_hour.mid
             for each in self.options
-            if each.offer.gpu == gpu and each.offer.eligible and each.offer.rental_usd_per_gpu_hour
+            if each.offer.gpu == gpu
+            and (each.offer.eligible or each.offer.overridden)
+            and each.offer.rental_usd_per_gpu_hour
         }
         ordered = sorted(listed)
         return Spread(ordered[0], ordered[len(ordered) // 2], ordered[-1]) if ordered else None
@@ -100,9 +109,13 @@ class Standing:
         return next((each for each in self.options if holds(each)), None)
 
 
-def _sized(ranked: Ranked) -> Sized | None:
-    """Return the replica that it runs: machines that are rented and bought differ in how many come together."""
-    return ranked.offer.fleet.sized if ranked.offer.fleet else None
+def _replica(ranked: Ranked) -> tuple[object, ...]:
+    """Return the replica that it runs, and how many: machines that are rented and bought differ in how many come together."""
+    if ranked.offer.fleet is None:
+        return ()
+    fleet = ranked.offer.fleet
+    ask = fleet.sized.ask
+    return (ask.shape.name, ask.gpu.id, ask.gpus, ask.engine, ask.quant, ask.concurrency, fleet.replicas)
 
 
 def standing_of(inputs: PlanInputs) -> Standing:
@@ -128,7 +141,9 @@ def told_names(inputs: PlanInputs) -> frozenset[str]:
     """Return the inputs that the user said, by the names that draws have for them."""
     said = {each.name for each in assumptions_of(inputs) if each.asked or is_told(each.fact)}
     return frozenset(
-        said | ({RENTAL_QUOTE} if any(key.startswith(RENTAL_QUOTE) for key in inputs.quotes) else set())
+        said
+        | quoted_names(inputs)
+        | ({RENTAL_QUOTE} if any(key.startswith(RENTAL_QUOTE) for key in inputs.quotes) else set())
     )
 
 
@@ -139,12 +154,20 @@ def assumptions_of(inputs: PlanInputs) -> tuple[Assumption, ...]:
 
 def with_ages(inputs: PlanInputs) -> PlanInputs:
     """Return the inputs with every price that the user did not say as wide as its age and origin ask for."""
-    own = {part.name: _aged(getattr(inputs.own, part.name), inputs.today) for part in fields(inputs.own)}
+    own, rent = aged(inputs.own, inputs.rent, inputs.today)
+    return replace(inputs, own=own, rent=rent)
+
+
+def aged(
+    owning: OwnAssumptions, renting: RentAssumptions, today: date
+) -> tuple[OwnAssumptions, RentAssumptions]:
+    """Return the assumptions, each price that the user did not say as wide as its age and origin ask for."""
+    own = {part.name: _aged(getattr(owning, part.name), today) for part in fields(owning)}
     rent = {
-        part.name: _alike(_aged(getattr(inputs.rent, part.name), inputs.today), own.get(part.name))
-        for part in fields(inputs.rent)
+        part.name: _alike(_aged(getattr(renting, part.name), today), own.get(part.name))
+        for part in fields(renting)
     }
-    return replace(inputs, own=OwnAssumptions(**own), rent=RentAssumptions(**rent))
+    return OwnAssumptions(**own), RentAssumptions(**rent)
 
 
 def _alike(rented: Assumption, owned: Assumption | None) -> Assumption:

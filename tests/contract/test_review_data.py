@@ -25,12 +25,14 @@ def record(
     prompt: int | None = 100,
     endpoint: str = "smol-0",
     outcome: Outcome = Outcome.COMPLETE,
+    cost_usd: str | None = None,
 ) -> Record:
     known = prompt is not None
     return Record(
         run=1, seq=seq, time_us=int(at_s * 1e6), request_id=f"r{seq}", key_id="k", model="smol", path="/v1/completions",
         endpoint=endpoint, status=200, outcome=outcome, basis=Basis.MEASURED if known else Basis.NONE, stream=True,
         prompt_tokens=prompt, cached_tokens=40 if known else None, completion_tokens=20 if known else None,
+        cost_usd=cost_usd,
     )  # fmt: skip
 
 
@@ -74,25 +76,54 @@ def test_ledger_and_spool_are_one_history(state: Path):
         state,
         record(1, OCT_1_S - 100),
         record(2, OCT_1_S + 2.5 * HOUR_S),
-        record(3, OCT_1_S + 5 * HOUR_S, endpoint="cloud"),
+        record(3, OCT_1_S + 5 * HOUR_S, endpoint="smol-1"),
     )
     writer = SpoolWriter(spool_folder(state))
     assert writer.append(record(4, OCT_1_S + 5 * HOUR_S + 1))
     assert writer.append(record(5, OCT_1_S + 6 * HOUR_S, prompt=None, outcome=Outcome.FAILED))
     assert writer.append(
-        record(3, OCT_1_S + 5 * HOUR_S, endpoint="cloud")
+        record(3, OCT_1_S + 5 * HOUR_S, endpoint="smol-1")
     )  # drained before, and not yet removed
     writer.close()
     found = review(state)
     assert found.hours == 24
     assert (found.requests, found.failed) == (4, 1)
-    assert found.tokens_by_endpoint == (("smol-0", 240), ("cloud", 120))
+    assert found.tokens_by_endpoint == (("smol-0", 240), ("smol-1", 120))
     assert found.traffic is not None
     # the stack was there before and after: all 24 hours count, the quiet ones too
     assert found.traffic.input_tokens_per_month == pytest.approx(300 * 730 / 24)
     assert found.traffic.cached_share == pytest.approx(0.4)
     assert [hour.input_tokens for hour in found.traffic.hours if hour.input_tokens] == [100, 200]
     assert len(found.traffic.hours) == 24
+
+
+def test_what_others_answered_is_not_the_machines_work(state: Path):
+    write(
+        state,
+        record(1, OCT_1_S - 100),
+        record(2, OCT_1_S + HOUR_S, cost_usd="0.000000000001"),  # an own model may have a price too
+        record(6, OCT_1_S + HOUR_S, endpoint="smol-ext-3", cost_usd="0.000000000001"),
+        record(3, OCT_1_S + HOUR_S, endpoint="cloud", cost_usd="1.250000000000"),
+        record(4, OCT_1_S + HOUR_S, endpoint="gpt-5", cost_usd="0.250000000000"),
+        record(5, OCT_1_S + HOUR_S, endpoint="cloud", cost_usd=""),
+    )
+    found = review(state)
+    assert found.traffic is not None
+    assert found.traffic.tokens_per_month == pytest.approx(240 * 730 / 24)
+    assert found.overflow is not None
+    assert (found.overflow.tokens, found.overflow.usd) == (360, pytest.approx(1.5))
+    assert (found.overflow.endpoints, found.overflow.cost_unknown) == (("cloud", "gpt-5"), 1)
+    assert dict(found.tokens_by_endpoint) == {"cloud": 240, "smol-0": 120, "smol-ext-3": 120, "gpt-5": 120}
+    line = found.traffic.assumed[-1]
+    assert line.startswith("360 tokens of the period were answered by cloud, gpt-5 for 1.50 USD, and 1 req")
+
+
+def test_where_others_answered_for_nothing_that_is_known(state: Path):
+    write(state, record(1, OCT_1_S + 60, endpoint="cloud", cost_usd=""), record(2, OCT_1_S + 60))
+    found = review(state).overflow
+    assert found is not None
+    assert found.usd is None
+    assert "at an unknown cost: neither" in found.text
 
 
 def test_a_stack_that_began_later_is_not_idle_before(state: Path):

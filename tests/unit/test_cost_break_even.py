@@ -6,7 +6,7 @@ import pytest
 
 import cost_samples as samples
 from freehold.core.spread import Spread
-from freehold.cost.break_even import against_api, break_even, payback
+from freehold.cost.break_even import against_api, break_even, payback, utilisation_against_rental
 from freehold.cost.case import Offer, Setting
 from freehold.cost.draw import Draws, Middle
 from freehold.cost.price import Priced, middle_usd, price
@@ -181,3 +181,46 @@ def test_chances_are_of_the_same_draws():
     draws = Draws(500, 1)
     cheap, dear = both(samples.rented(usd=EXACT(2.0)), samples.rented(usd=EXACT(2.01)), setting, draws)
     assert break_even(cheap, dear).chance_cheaper == 1.0
+
+
+def test_the_replicas_of_a_break_even_are_those_that_carry_it():
+    # each replica costs 1460 a month, saves 2 USD per million and carries half of what it could; people cost 10,000
+    full = 6000 * 2_628_000 / 1e6
+    fleet = samples.fleet(gpus=4, replicas=4, capacity=EXACT(24_000.0), peak_tokens_per_s=12_000.0)
+    traffic = samples.traffic(6000 * 2_628_000)
+    rent = samples.exact_rent(rent_staff_fte=1.0, staff_usd_per_year=120_000.0)
+    rent = replace(rent, staff_fte=replace(rent.staff_fte, asked=True))
+    api = samples.called(samples.offered(samples.api(prices=(1.0, 1.0))))
+    mine, other = both(samples.rented(fleet, EXACT(2.0)), api, samples.setting(rent=rent, traffic=traffic))
+    found = against_api(mine, other)
+    count = -(-10_000 // (full / 2 - 1460))
+    assert count == 2
+    assert float(found.replicas[0]) == count
+    assert float(found.tokens[0]) == pytest.approx((10_000 + count * 1460) * 1e6, rel=1e-4)
+    assert float(found.tokens[0]) <= count * full / 2 * 1e6
+
+
+def test_what_each_token_costs_on_ones_own_machines_is_taken_off_what_it_saves():
+    # 40 USD a GB is more than anybody asks: so that what leaves is a good part of the API's 4 USD per million
+    rent = samples.exact_rent(rent_egress_usd_per_gb=40.0)
+    fleet = one_gpu(peak_tokens_per_s=1.0)
+    mine, api = both(samples.rented(fleet, EXACT(2.0)), samples.called(), samples.setting(rent=rent))
+    each = float(mine.lines["egress"][0]) / 10e9
+    assert each > 0.1e-6
+    expected = 1460 / (4e-6 - each)
+    assert float(against_api(mine, api).tokens[0]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_what_a_rental_costs_besides_its_hours_is_not_saved_by_turning_it_off():
+    people = {"staff_usd_per_year": 120_000.0}
+    setting = samples.setting(
+        own=samples.exact_own(staff_fte=0.2, **people), rent=samples.exact_rent(rent_staff_fte=0.1, **people)
+    )
+    fleet = samples.fleet(capacity=EXACT(48_000.0))
+    mine, rent = both(
+        samples.bought(fleet, EXACT(36 * 730 * 2.0)), samples.rented(fleet, EXACT(4.0)), setting
+    )
+    hourly = 8 * 730 * 4.0
+    assert float(utilisation_against_rental(mine, rent)[0]) == pytest.approx(
+        (8 * 730 * 2.0 + 2000 - 1000) / hourly, rel=1e-4
+    )

@@ -256,3 +256,26 @@ def test_a_box_with_one_card_is_not_a_whole_node():
     )
     assert float(small.counts.full_nodes[0]) == pytest.approx(0.2)
     assert float(full.counts.full_nodes[0]) == 1
+
+
+def test_hosts_with_few_cards_draw_less_than_full_ones():
+    case = replace(owned(gpu_power_fraction=0.5, host_kw=2.0), offer=samples.bought(steady(2, 2)))
+    assert float(it_kw(case)[0]) == pytest.approx(2 * 0.35 + 0.25 * 2.0)
+
+
+def test_each_rented_node_has_its_disks():
+    case = samples.case(
+        samples.rented(steady(24, 24)),
+        setting=samples.setting(rent=samples.exact_rent(storage_usd_per_tb_month=80.0)),
+    )
+    assert usd("storage", case) == pytest.approx(3 * 2 * 8.03e9 / 1e12 * 80)
+
+
+def test_running_costs_leave_out_all_that_was_paid_at_the_start():
+    own = samples.exact_own(chassis_usd_per_gpu=10_000.0, power_usd_per_kwh=0.1, capital_rate_per_year=0.1)
+    offer = samples.bought(steady(gpus=8, replicas=4, spare_replicas=4), EXACT(30_000.0))
+    found = price(offer, samples.setting(own=own), draws=Middle())
+    assert float(found.lines["spares"][0]) > 0
+    assert float(found.running[0]) == pytest.approx(
+        float(found.lines["electricity"][0] + found.lines["failures"][0]), rel=1e-5
+    )

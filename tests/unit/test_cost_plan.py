@@ -7,8 +7,13 @@ import pytest
 import cost_samples as samples
 from freehold.catalog.facts import RentalKind
 from freehold.core.spread import Spread
+from freehold.cost.break_even import break_even
+from freehold.cost.draw import Middle
+from freehold.cost.fleet_counts import counts_of
 from freehold.cost.influence import unit_of
 from freehold.cost.plan import plan
+from freehold.cost.price import middle_usd
+from freehold.cost.standing import standing_of, told_names
 from freehold.sizing.traffic import BadRow
 
 EXACT = Spread.exactly
@@ -200,8 +205,20 @@ def test_notes_tell_what_the_plan_cannot_know():
     assert any("nobody said which API" in note for note in found.notes)
     assert any("not priced" in note for note in found.notes)
     billed = plan(samples.inputs(traffic=traffic))
+    paid = next(each for each in billed.options if each.paid_today)
+    assert (paid.usd_per_month.p50, paid.terms) == (pytest.approx(20_000), "as billed")
+    assert "20,000" in paid.warnings[-1]
+    near = plan(samples.inputs(traffic=samples.traffic(paid_usd_per_month=43_000.0)))
+    assert next(each for each in near.options if each.paid_today).usd_per_month.p50 == pytest.approx(40_000)
     assert any("20,000" in note and "40,000" in note for note in billed.notes)
     assert not any("20,000" in note for note in plan(samples.inputs(traffic=samples.traffic())).notes)
+
+
+def test_the_models_of_a_history_are_shown_by_their_part():
+    by_model = (("big", 6e9), *((f"m{index}", 1e9) for index in range(6)))
+    found = plan(samples.inputs(traffic=samples.traffic(by_model=by_model)))
+    assert found.summary["by_model"] == "big 50%, m0 8%, m1 8%, m2 8%, m3 8%, 2 more"
+    assert "by_model" not in plan(samples.inputs()).summary
 
 
 def test_rows_that_were_left_out_are_counted_and_shown():
@@ -264,3 +281,105 @@ def test_old_assumptions_are_widened_unless_the_user_said_them():
 )
 def test_units_are_read_off_names(name: str, unit: str):
     assert unit_of(name) == unit
+
+
+def test_curves_cross_where_the_break_even_says():
+    one = samples.fleet(gpus=1, replicas=1, capacity=EXACT(6000.0), peak_tokens_per_s=200.0)
+    standing = standing_of(
+        samples.inputs(
+            apis=(samples.api(),),
+            rentals=(samples.rental(),),
+            traffic=samples.traffic(100e6),
+            fleets=(one,),
+        )
+    )
+    rented, api = standing.best("rent"), standing.best("api")
+    assert rented is not None
+    assert api is not None
+    even = break_even(rented.priced, api.priced).tokens_per_month
+    assert even is not None
+    gaps = [
+        middle_usd(api.offer, standing.setting, tokens_scale=scale, fleet_scale=scale)
+        - middle_usd(rented.offer, standing.setting, tokens_scale=scale, fleet_scale=scale)
+        for scale in (even.p50 * part / 100e6 for part in (0.95, 1.05))
+    ]
+    assert gaps[0] < 0 < gaps[1]
+
+
+def test_a_fleet_with_room_does_not_grow_with_its_traffic():
+    roomy = samples.fleet(gpus=8, replicas=8, capacity=EXACT(48_000.0), peak_tokens_per_s=10.0)
+    replicas = [float(counts_of(roomy, Middle(), scale=scale).replicas[0]) for scale in (0, 1, 20, 10_000)]
+    assert replicas == [1, 8, 8, 17]
+
+
+def test_a_quote_stands_for_all_rentals_of_that_gpu():
+    other = samples.fleet(samples.gpu(id="l40s"))
+    rentals = (samples.rental(1.0), samples.rental(1.0, gpu="l40s"))
+    quotes = {"rental_usd_per_gpu_hour:h100-sxm": Spread(2.9, 3.0, 3.1), "node_usd": Spread(2e5, 2.1e5, 3e5)}
+    inputs = samples.inputs(fleets=(samples.fleet(), other), rentals=rentals, quotes=quotes)
+    found = {(each.provider, each.gpu): each for each in plan(inputs).options if each.kind == "rent"}
+    assert not found["runpod", "h100-sxm"].can_win
+    assert any("your quote" in warning for warning in found["runpod", "h100-sxm"].warnings)
+    assert found["quote", "h100-sxm"].can_win
+    assert found["runpod", "l40s"].can_win
+    standing = standing_of(inputs)
+    assert standing.market("h100-sxm") == Spread(1.0, 3.0, 3.0)  # what others ask is still known
+    assert {"node_usd", "quote quote h100-sxm:rental_usd_per_gpu_hour"} <= told_names(inputs)
+
+
+def test_a_quote_with_a_range_is_told_in_the_tornado():
+    quotes = {"rental_usd_per_gpu_hour": Spread(1.4, 1.5, 1.6)}
+    found = plan(samples.inputs(quotes=quotes))
+    assert found.tornado_option == "rent-quote-h100-sxm-8"
+    quoted = next(each for each in found.tornado if each.name == "rental_usd_per_gpu_hour")
+    assert (quoted.asked, quoted.low_value, quoted.high_value) == (True, 1.4, 1.6)
+    server = plan(samples.inputs(quotes={"node_usd": Spread(1e5, 1.2e5, 1.4e5)}, rentals=()))
+    assert next(each for each in server.tornado if each.name == "node_usd").asked
+
+
+def test_an_index_is_listed_and_never_wins():
+    index = samples.rental(0.1, "market-1yr-reserved", kind=RentalKind.RESERVED, term_months=12)
+    standing = standing_of(samples.inputs(rentals=(index, samples.rental())))
+    assert "market-1yr-reserved" in {each.offer.provider for each in standing.options}
+    best = standing.best("rent")
+    assert best is not None
+    assert best.offer.provider == "runpod"
+    assert standing.market("h100-sxm") == EXACT(2.69)
+
+
+def test_the_market_is_told_by_its_middle():
+    rentals = tuple(samples.rental(usd, f"p{usd}") for usd in (1.0, 2.0, 5.0))
+    assert standing_of(samples.inputs(rentals=rentals)).market("h100-sxm") == Spread(1.0, 2.0, 5.0)
+
+
+def test_break_evens_are_of_the_growth_that_was_said():
+    months = [
+        next(
+            each.payback_month.p50
+            for each in plan(samples.inputs(growth_per_month=growth, rentals=())).break_even
+            if each.payback_month
+        )
+        for growth in (0.0, 0.1)
+    ]
+    assert months[1] < 0.95 * months[0]
+
+
+@pytest.mark.parametrize("sold_in", [1, 8])
+def test_a_quoted_server_is_paid_and_counted_whole(sold_in: int):
+    two = samples.fleet(samples.gpu(sold_in=sold_in), gpus=2, replicas=2, capacity=EXACT(12_000.0))
+    inputs = samples.inputs(fleets=(two,), quotes={"node_usd": EXACT(200_000.0)}, own=samples.exact_own())
+    found = next(each for each in plan(inputs).options if each.kind == "buy")
+    assert (found.count, found.replicas) == (8, 2)
+    assert found.utilisation == pytest.approx(0.3 * 2 / 8)
+    assert found.capital_usd is not None
+    assert found.capital_usd.p50 == pytest.approx(200_000)
+    bought, rented = standing_of(inputs).same_gpu
+    assert bought is not None
+    assert rented is not None
+    assert float(bought.priced.case.counts.gpus[0]) == 8
+    unquoted = next(
+        each
+        for each in plan(samples.inputs(fleets=(two,), own=samples.exact_own())).options
+        if each.kind == "buy"
+    )
+    assert unquoted.count == (2 if sold_in == 1 else 8)

@@ -1,10 +1,12 @@
 import shlex
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
 
 import cost_samples as samples
+from freehold.catalog.facts import Verified
 from freehold.core.spread import Spread
 from freehold.cost.review import ReviewInputs, measured_month, review
 from freehold.cost.trend import periods_of, trend_of
@@ -244,3 +246,16 @@ def test_rows_of_the_ledger_that_were_left_out_are_told():
     sentence = "1 of 9 rows could not be used: ledger.sqlite:7 (no tokens)"
     assert sentence in told.estimated
     assert sentence not in review(measured()).estimated
+
+
+def test_old_assumptions_are_widened_and_told():
+    old = replace(samples.FACT, as_of=date(2024, 1, 1), verified=Verified.MEMORY)
+    power = samples.assumed("power_usd_per_kwh", (0.1, 0.12, 0.14), old)
+    fresh = review(measured(own=replace(samples.own(), power_usd_per_kwh=replace(power, fact=samples.FACT))))
+    stale = review(measured(own=replace(samples.own(), power_usd_per_kwh=power)))
+    said = review(measured(own=replace(samples.own(), power_usd_per_kwh=replace(power, asked=True))))
+    wide = [each.lines["electricity"].p90 - each.lines["electricity"].p10 for each in (fresh, stale, said)]
+    assert wide[1] > 1.1 * wide[0]
+    assert wide[2] == pytest.approx(wide[0])
+    assert any(each.startswith("power_usd_per_kwh: as of 2024-01-01") for each in stale.estimated)
+    assert not any("power_usd_per_kwh" in each for each in (*fresh.estimated, *said.estimated))

@@ -472,3 +472,22 @@ def test_without_numbers_nothing_holds():
     assert [claim for claim, verdict in verdicts.items() if verdict == "depends"] == [
         "TensorRT-LLM needs a fragile build per model and GPU"
     ]
+
+
+def test_at_200m_it_is_the_fleet_that_is_cheapest_there():
+    big = samples.fleet()
+    few = samples.fleet(samples.gpu(id="small"), gpus=64, replicas=64, capacity=Spread.exactly(64 * 900.0))
+    rentals = (samples.rental(), samples.rental(0.9, gpu="small"))
+    found = rule(standing(rent=samples.exact_rent(), fleets=(big, few), rentals=rentals), "Rent below 200M")
+    assert "small, 657" in found.computed  # the H100 is the cheaper at 10 billion tokens
+
+
+def test_the_price_of_a_node_is_the_quote_for_it():
+    quotes = {"node_usd": Spread.exactly(190_000.0)}
+    found = rule(standing(quotes=quotes), "An 8-GPU node costs")
+    assert "Your quote for eight h100-sxm is 190,000 USD" in found.computed
+    assert found.verdict == "does not hold"
+    cards = {"fleets": (samples.fleet(samples.gpu(id="l40s")),)}
+    catalog = samples.catalog(gpus={"h100-sxm": samples.gpu()})
+    other = rule(standing(quotes=quotes, catalog=catalog, **cards), "An 8-GPU node costs")
+    assert other.computed == rule(standing(catalog=catalog, **cards), "An 8-GPU node costs").computed

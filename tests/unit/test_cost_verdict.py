@@ -358,3 +358,27 @@ def test_incomplete_options_are_told():
         each.incomplete for each in lacking
     ] == [("h100-nvl as bought",), ("rental of h100-nvl",)]
     assert "2 options lack a price" in result.verdict.text
+
+
+def test_the_price_at_which_the_next_api_wins_is_told():
+    sonnet, rival = samples.api(), samples.api("other", prices=(2.4, 12.0), provider="acme")
+    row: dict[str, Any] = {"rentals": (), "draws": 2000}
+    _, found = asked(20e6, **row, apis=(sonnet, rival))
+    assert found.word == "stay"
+    usd, to = thresholds(found.would_change_it)["an API price of other"]
+    assert to == "change-api"
+    assert usd == pytest.approx(4.0, rel=0.01)  # where sonnet's is
+
+
+def test_a_billed_price_is_told_as_it_is_billed():
+    traffic = samples.traffic(20e6, paid_usd_per_month=40.0)  # the list comes to 80
+    standing, found = asked(20e6, rentals=(), traffic=traffic, fleets=(fleet_for(20e6),))
+    told = [change.what for change in found.would_change_it if "an API price of sonnet" in change.what]
+    assert found.word == "stay"
+    assert standing.setting.fallback is not None
+    assert standing.setting.fallback.price_ratio == EXACT(0.5)
+    assert all("now 2.00" in each for each in told)
+    rival = samples.api("other", prices=(2.4, 12.0), provider="acme")
+    _, beside = asked(20e6, rentals=(), traffic=traffic, apis=(*SONNET, rival))
+    usd, to = thresholds(beside.would_change_it)["an API price of sonnet"]
+    assert (usd, to) == (pytest.approx(4.8, rel=0.01), "change-api")
