@@ -10,7 +10,7 @@ OLD_PYTHON := Freehold needs Python 3.11 or newer, and PYTHON=$(PYTHON) is none.
 NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
 
 .DELETE_ON_ERROR:
-.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis browser lock clean
+.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis browser faults lock clean
 
 help:
 	@echo "make up      install and serve the example model: an OpenAI API on http://127.0.0.1:8000/v1"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench-sizing  hold the roofline against measured rows (CSV=silicon_sample.csv, else it is fetched)"
 	@echo "make bench-diagnosis  score diagnosis on its labelled incidents and on harmless kernel lines"
 	@echo "make browser install Chromium from Debian, for the tests that look at reports"
+	@echo "make faults  inject real faults: lost packets between namespaces, slow, failing and hung disks (root, Debian, 4 min)"
 	@echo "make lock    pin requirements/*.in anew (UPGRADE=1: to the newest versions)"
 	@echo "make clean   remove everything that make made"
 	@echo "CONFIG=file.yaml, PYTHON=python3.12, VENV=folder change what is used"
@@ -53,6 +54,11 @@ bench-diagnosis: install-dev
 # Needs root and Debian; the tests that want it skip with a reason where it is missing.
 browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+# Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: what they time wants a quiet machine.
+faults: install-dev
+	@apt-get update -qq && apt-get install -qq -y --no-install-recommends iproute2 nftables nbdkit libnbd-bin bindfs e2fsprogs >/dev/null
+	@FAULTS=1 $(BIN)/python -m pytest -q tests/contract/test_health_mesh.py tests/contract/test_health_disk_faults.py
 
 # Each stamp is newer than what it was made from, so that a second `make up` only compares dates.
 $(VENV)/.python:

@@ -25,6 +25,8 @@ SBIN = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 def why_not() -> str:
     """Return what is missing for a faulty disk here; empty: nothing."""
+    if not os.environ.get("FAULTS"):
+        return "wants minutes of real faults and a quiet machine: make faults"
     if not may_mount():
         return "needs root with the right to mount (CAP_SYS_ADMIN)"
     missing = [tool for tool in TOOLS if not shutil.which(tool, path=SBIN)]

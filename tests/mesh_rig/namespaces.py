@@ -23,6 +23,8 @@ MTU = 1500
 
 def missing() -> str:
     """Return why no farm can be made here; empty when one can."""
+    if not os.environ.get("FAULTS"):
+        return "minutes of real faults, and times that want a quiet machine: make faults"
     if os.geteuid() != 0:
         return "network namespaces need root"
     absent = [name for name in ("ip", "nft") if not shutil.which(name)]
