@@ -5,7 +5,7 @@ list of {engine, gpu, gpus, quant, output_tokens_per_s, concurrency, source}; on
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -17,8 +17,10 @@ from freehold.core.problems import Problem, nearest_hint
 from freehold.sizing.words import Churn, Engine, Prefer, Quant
 
 if TYPE_CHECKING:  # a command's help need not wait for these
+    from freehold.catalog.facts import Gpu
     from freehold.sizing.advise import Wish
     from freehold.sizing.answer import Measured
+    from freehold.sizing.shape import ModelShape
 
 PREFERS: tuple[str, ...] = tuple(word for word in get_args(Prefer) if word)
 CHURNS: tuple[str, ...] = tuple(word for word in get_args(Churn) if word)
@@ -110,6 +112,28 @@ def read_measured(path: Path, *, gpus: Collection[str]) -> "Sequence[Measured | 
         return [Problem(where=str(path), message="has no list of load tests", hint=_HINT)]
     problems = [each for index, row in enumerate(said) for each in _wrong(row, f"{path}[{index}]", gpus)]
     return problems[:_PROBLEMS_MOST] or [_measured(row) for row in said]
+
+
+def impossible(
+    measured: "Sequence[Measured]", shape: "ModelShape", gpus: "Mapping[str, Gpu]"
+) -> list[Problem]:
+    """Return a problem for each load test that no GPU can have done with this model (freehold/catalog/physics)."""
+    from freehold.catalog.physics import Speed, implausible_tokens_per_s  # noqa: PLC0415 - see above
+    from freehold.sizing.memory import weights_bytes  # noqa: PLC0415 - see above
+
+    problems = []
+    for each in measured:
+        speed = Speed(
+            gpu=gpus[each.gpu],
+            gpus=each.gpus,
+            active_gb=weights_bytes(shape, each.quant) / 1e9 * shape.params_active / shape.params_total,
+            params_active_b=shape.params_active / 1e9,
+            concurrency=each.concurrency,
+            output_tokens_per_s=each.output_tokens_per_s,
+        )
+        if why := implausible_tokens_per_s(speed):
+            problems.append(Problem(where="--measured", message=why, hint="another model, GPU or unit?"))
+    return problems
 
 
 def _wrong(row: object, where: str, gpus: Collection[str]) -> Iterator[Problem]:

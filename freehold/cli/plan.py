@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, read_engine_flags
+from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
 from freehold.cli.numbers import Reader
 from freehold.cli.place import json_option
 from freehold.cli.plan_bounds import assumption_bounds, range_within
@@ -188,6 +188,7 @@ def _worked_out(
         shape = found if isinstance(found, ModelShape) else None
         wish, measured = read_engine_flags(engine_flags, reader, gpus=loaded.catalog.gpus)
         ask = replace(ask, wish=wish, measured=measured)
+        reader.problems += impossible(measured, shape, loaded.catalog.gpus) if shape else ()
         reader.problems += () if isinstance(found, ModelShape) else found
         inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
     if inputs is None or reader.problems:

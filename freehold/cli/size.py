@@ -14,7 +14,7 @@ import click
 from freehold.catalog import look
 from freehold.catalog.facts import Catalog, Gpu
 from freehold.catalog.load import load_catalog
-from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, read_engine_flags
+from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
 from freehold.cli.numbers import Reader, read_count, read_seconds, read_share
 from freehold.cli.place import json_option
 from freehold.cli.plan_bounds import (
@@ -175,6 +175,7 @@ def _read(
     stored = shape is not None and shape.weights_bytes is not None
     told = shape.quant if shape is not None else ""
     quant = _word("--quant", given, QUANTS, default="gguf" if stored else told or "bf16", reader=reader)
+    reader.problems += impossible(measured, shape, catalog.gpus) if shape is not None else ()
     advice = None
     if shape is not None and gpu is not None and "--engine" not in given and quant in QUANTS:
         need = Need(shape=shape, gpu=gpu, quant=quant, wish=wish)  # type: ignore[arg-type] # checked

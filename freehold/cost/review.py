@@ -7,7 +7,7 @@ does not come back by going back to an API, so what they cost to run is compared
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import date
 from typing import Literal
 
@@ -30,7 +30,7 @@ from freehold.cost.rows_told import rows_left_out
 from freehold.cost.standing import aged
 from freehold.cost.trend import Period, Trend, periods_of, trend_of
 from freehold.sizing.answer import Fleet
-from freehold.sizing.traffic import HOURS_PER_MONTH, Traffic
+from freehold.sizing.traffic import Traffic
 
 VERSION = 1
 """Of the shape of a review's JSON. Source: our own count."""
@@ -260,14 +260,4 @@ def _periods(inputs: ReviewInputs, mine: Priced, api: Priced | None) -> list[Per
         usd_per_month=range_of(mine.total).p50,
         capacity_tokens_per_month=range_of(capacity_tokens(mine)).p50,
         api_usd_per_m=range_of(api.total).p50 / tokens * 1e6 if api and tokens > 0 else None,
-    )
-
-
-def measured_month(traffic: Traffic, days: float) -> Traffic:
-    """Return a period's token sums as a month's: for who has sums of `days` days. Shares and shapes stay."""
-    scale = HOURS_PER_MONTH / (days * 24)
-    return replace(
-        traffic,
-        input_tokens_per_month=traffic.input_tokens_per_month * scale,
-        output_tokens_per_month=traffic.output_tokens_per_month * scale,
     )

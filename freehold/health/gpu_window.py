@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict, worst
 from freehold.health.base import Expected
@@ -267,9 +266,3 @@ def whole_node(gpu: SeenGpu, is_so: Callable[[Gpu], bool]) -> bool:
     """Return whether all of the node's GPUs, at least two, are so: then it is the room or the chassis, not the card."""
     gpus = [gpu.gpu, *gpu.siblings]
     return len(gpus) >= WHOLE_NODE_LEAST and all(is_so(one) for one in gpus)
-
-
-def sibling_median(gpu: SeenGpu, name: str) -> float | None:
-    """Return the median of the other GPUs' values, or None where there is none."""
-    values = [value for other in gpu.siblings if (value := number(other, name)) is not None]
-    return median(values) if values else None

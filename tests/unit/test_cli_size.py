@@ -181,3 +181,26 @@ def test_a_load_test_of_ones_own_replaces_the_model(capsys: pytest.CaptureFixtur
     found = said(capsys, *H100, "--tokens-per-month", "20B", "--measured", str(path))
     sized = said(capsys, *H100, "--tokens-per-month", "20B")
     assert found["fleet"]["replicas"] > sized["fleet"]["replicas"]
+
+
+def test_a_load_test_that_no_gpu_can_have_done_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    path = tmp_path / "tests.json"
+    test = {"engine": "vllm", "gpu": "h100-sxm", "gpus": 1, "quant": "fp8", "concurrency": 1}
+    path.write_text(json.dumps([test | {"output_tokens_per_s": 130.0}]))  # 70.6 GB at 3.35 TB/s: 47.5 at most
+    asked = (
+        "size",
+        "--model",
+        "llama-3.3-70b",
+        "--gpu",
+        "h100-sxm",
+        "--quant",
+        "fp8",
+        "--json",
+        "--measured",
+        str(path),
+    )
+    found = said(capsys, *asked, code=2)
+    assert [problem["where"] for problem in found["problems"]] == ["--measured"]
+    assert "130 output tokens/s is more than" in found["problems"][0]["message"]
+    path.write_text(json.dumps([test | {"output_tokens_per_s": 40.0}]))
+    said(capsys, *asked)

@@ -8,7 +8,7 @@ import pytest
 import cost_samples as samples
 from freehold.catalog.facts import Verified
 from freehold.core.spread import Spread
-from freehold.cost.review import ReviewInputs, measured_month, review
+from freehold.cost.review import ReviewInputs, review
 from freehold.cost.trend import periods_of, trend_of
 from freehold.sizing.traffic import BadRow, Hour
 
@@ -196,12 +196,6 @@ def test_no_tokens_have_no_price():
     assert found.usd_per_million_tokens is None
     assert found.word == "go-back"
     assert found.utilisation.p50 == 0
-
-
-def test_a_period_becomes_a_month():
-    week = measured_month(samples.traffic(1e9), 7)
-    assert week.tokens_per_month == pytest.approx(1e9 * 730 / 168)
-    assert week.cached_share == samples.traffic().cached_share
 
 
 def test_weeks_have_their_price_and_their_use():
