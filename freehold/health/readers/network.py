@@ -8,7 +8,7 @@ import asyncio
 from pathlib import Path
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
-from freehold.core.errors import FreeholdError
+from freehold.core.errors import FreeholdError, Permanent
 from freehold.health.agent_wire import MeshOptions
 from freehold.health.readers.links import RdmaReader, read_interfaces, read_tcp
 from freehold.health.view import Interface, Network, Peer, Reading, State
@@ -97,7 +97,7 @@ class _Running:
 
     def __init__(self, node: str, options: MeshOptions, clock: Clock) -> None:
         # Sockets, key and clock of the mesh are only loaded on nodes that have peers.
-        from freehold.health.readers.mesh import Mesh, MeshPeer, MeshSettings  # noqa: PLC0415
+        from freehold.health.readers.mesh import Mesh, MeshPeer, MeshSettings, settings_problems  # noqa: PLC0415
 
         peers = tuple(MeshPeer(name=peer.name, host=peer.host, port=peer.port) for peer in options.peers)
         settings = MeshSettings(
@@ -107,6 +107,8 @@ class _Running:
             listen_host=options.host,
             listen_port=options.port,
         )
+        if problems := settings_problems(settings, "health.network"):
+            raise Permanent("; ".join(map(str, problems)))
         self.mesh = Mesh(settings, clock)
         self.mesh.open()
         self.task = asyncio.get_running_loop().create_task(self.mesh.run())
