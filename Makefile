@@ -58,7 +58,7 @@ browser:
 # Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: what they time wants a quiet machine.
 faults: install-dev
 	@apt-get update -qq && apt-get install -qq -y --no-install-recommends iproute2 nftables nbdkit libnbd-bin bindfs e2fsprogs >/dev/null
-	@FAULTS=1 $(BIN)/python -m pytest -q tests/contract/test_health_mesh.py tests/contract/test_health_disk_faults.py
+	@FAULTS=1 $(BIN)/python -m pytest -q tests/contract/test_health_mesh.py tests/contract/test_health_disk_faults.py tests/e2e/test_health_engine.py
 
 # Each stamp is newer than what it was made from, so that a second `make up` only compares dates.
 $(VENV)/.python:

@@ -150,6 +150,10 @@ def test_an_agent_whose_controller_is_killed_ends_with_its_readers(box: Box) -> 
 
 
 @pytest.mark.real_model
+@pytest.mark.skipif(
+    not os.environ.get("FAULTS"),
+    reason="passed and failed on one machine in an hour, see docs/flakes.md: make faults",
+)
 def test_the_real_model_with_a_long_prompt_is_busy_and_stopped_it_is_stalled(
     box: Box, weights_path: Path
 ) -> None:
