@@ -17,6 +17,8 @@ from typing import Literal
 from freehold.core.problems import Problem, nearest_hint
 
 OptionType = Literal["int", "str", "bool", "float"]
+Value = int | str | bool | float
+"""What an option may hold."""
 _PYTHON_TYPES: dict[OptionType, tuple[type, ...]] = {
     "int": (int,),
     "str": (str,),
@@ -42,6 +44,10 @@ class Option:
     """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
     flag: str = ""
     """The program's own flag that it is given as, such as `--ctx-size`; empty: it is none, or not one alone."""
+    json: bool = False
+    """True: the text must be JSON."""
+    file: bool = False
+    """True: the value is the path of a file or folder that must be there when the configuration is checked."""
 
 
 class Format(StrEnum):
@@ -82,7 +88,7 @@ class Placement:
     """Verified local weights, a file or a folder as the engine's `formats` say; None for engines that bring their own."""
     host: str
     port: int
-    options: Mapping[str, int | str | bool | float]
+    options: Mapping[str, Value]
     """The user's `engine_options`, already checked."""
     threads: int = 1
     """Compute threads that are this replica's fair share of the machine."""
@@ -219,6 +225,8 @@ class Engine:
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
     options: tuple[Option, ...]
+    reserved: Mapping[str, str] = field(default_factory=dict)
+    """Flags of the program that are no options, since Freehold sets them: name, and what a user writes instead."""
     command: Callable[[Placement], Command] | None
     """None for unmanaged engines."""
     ready: Callable[[str], HttpCheck]
@@ -227,11 +235,11 @@ class Engine:
     metrics: tuple[Metric, ...]
     unfinished: Unfinished | None = None
     """None: its own counter of generated tokens moves with each token."""
-    slots: Callable[[Mapping[str, int | str | bool | float]], int]
+    slots: Callable[[Mapping[str, Value]], int]
     """Requests it works on at once under these options; 0 is unknown."""
-    kv_tokens: Callable[[Mapping[str, int | str | bool | float]], int] | None = None
+    kv_tokens: Callable[[Mapping[str, Value]], int] | None = None
     """Tokens that its KV cache holds at once; None, or 0: not known but by slots times context."""
-    max_context_tokens: Callable[[Mapping[str, int | str | bool | float]], int]
+    max_context_tokens: Callable[[Mapping[str, Value]], int]
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
     tells: tuple[Tells, ...] = ()
     """Where a server that somebody else started may tell its capacity; what the user's options say goes before it."""
@@ -362,7 +370,10 @@ def check_options(
     known = {option.name: option for option in engine.options}
     problems: list[Problem] = []
     for name, value in options.items():
-        if name not in known:
+        if name in engine.reserved:
+            message = f"{name} of {engine.name} is set by Freehold itself"
+            problems.append(Problem(where=where(name), message=message, hint=engine.reserved[name]))
+        elif name not in known:
             problems.append(
                 Problem(
                     where=where(name),
@@ -375,6 +386,14 @@ def check_options(
     return problems
 
 
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _check_value(option: Option, value: object, where: str) -> list[Problem]:
     def problem(message: str, hint: str = "") -> list[Problem]:
         return [
@@ -384,7 +403,9 @@ def _check_value(option: Option, value: object, where: str) -> list[Problem]:
     wrong_bool = isinstance(value, bool) != (option.type == "bool")
     if wrong_bool or not isinstance(value, _PYTHON_TYPES[option.type]):
         return problem(f"must be of type {option.type}")
-    if option.choices and value not in option.choices:
+    if option.json and not _is_json(str(value)):
+        return problem("must be JSON", "such as '{\"key\": 1}', as one text in quotes")
+    if option.choices and str(value) not in option.choices:
         return problem(
             f"must be one of {', '.join(option.choices)}", nearest_hint(str(value), option.choices)
         )

@@ -143,11 +143,17 @@ def _check_options(engine: Engine) -> Iterator[str]:
             yield f"option {option.name!r} must be in snake_case"
         if not option.help:
             yield f"option {option.name!r} has no help"
-        if option.choices and option.type != "str":
-            yield f"option {option.name!r} has choices but is no str"
+        if option.choices and not _fit(option):
+            yield f"option {option.name!r} has choices that are no {option.type}"
         given = {} if option.default is None else {option.name: option.default}
         for problem in check_options(engine, given, lambda name: name):
             yield f"the default of option {problem.where!r} is not allowed by itself: {problem.message}"
+
+
+def _fit(option: Option) -> bool:
+    return option.type == "str" or (
+        option.type == "int" and all(text.lstrip("-").isdigit() for text in option.choices)
+    )
 
 
 def _values(option: Option) -> list[_Value]:
@@ -155,7 +161,9 @@ def _values(option: Option) -> list[_Value]:
     if option.type == "bool":
         return [False, True]
     if option.type == "str":
-        return list(option.choices) or ["some", "other"]
+        return list(option.choices) or (["{}", "[1]"] if option.json else ["some", "other"])
+    if option.choices and _fit(option):
+        return [int(text) for text in option.choices]
     low = 1 if option.minimum is None else option.minimum
     high = low + 1_000_000 if option.maximum is None else option.maximum
     return [int(low), int(high)] if option.type == "int" else [float(low), float(high)]
