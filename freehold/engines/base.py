@@ -74,6 +74,9 @@ class Recipe:
     also_named: tuple[tuple[str, str, str], ...] = ()
     """Distributions whose metadata are copied under another name and version: (from, to, version). Some programs ask for
     their own version by the name of another build of theirs."""
+    asks: str = ""
+    """File in `freehold/engines/` that, run by the environment's own Python, prints the program's flags as a `FlagList`, and
+    with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""
     needs: str = ""
     """What the machine must have, for a person; empty: nothing special."""
 
@@ -118,7 +121,8 @@ class Metric:
     """One row of the metric map: our name, the engine's names (newest first), and what it counts."""
 
     name: str
-    """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`."""
+    """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`,
+    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`."""
     theirs: tuple[str, ...]
     scale: float = 1.0
     """Their unit times this is ours."""
@@ -231,6 +235,8 @@ class Engine:
     """None for unmanaged engines."""
     ready: Callable[[str], HttpCheck]
     """From the model's upstream name: a real one-token completion."""
+    ready_with: Callable[[str, Mapping[str, Value]], HttpCheck] | None = None
+    """The same, where the options say that the model has no completions (it only embeds); None: `ready` in any case."""
     metrics_path: str | None
     metrics: tuple[Metric, ...]
     unfinished: Unfinished | None = None
@@ -242,7 +248,7 @@ class Engine:
     max_context_tokens: Callable[[Mapping[str, Value]], int]
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
     tells: tuple[Tells, ...] = ()
-    """Where a server that somebody else started may tell its capacity; what the user's options say goes before it."""
+    """Where a server may tell its capacity once it is ready; what the user's options say goes before it."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
     """From the exit code (negative: minus the signal) and the last log lines."""
     continues: Continues | None = None
@@ -253,6 +259,10 @@ class Engine:
     """How long it may say nothing, for up to 2048 tokens to work through, before it is taken for frozen; 0: not known."""
     blames_model: Callable[[bytes], bool] | None = None
     """From the body of a 500: whether the model's output is to blame and not the program; None: it never is."""
+
+    def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
+        """Return the request whose 2xx answer proves that it serves this model under these options."""
+        return self.ready(model) if self.ready_with is None else self.ready_with(model, options)
 
 
 _SIGNAL_NAMES = {

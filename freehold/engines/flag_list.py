@@ -5,6 +5,7 @@ for `-`, so that what stands in the program's documentation can be written down 
 asks no program: what an installed program of another version knows is found out elsewhere.
 """
 
+import contextlib
 import shlex
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -25,8 +26,8 @@ _OPTION_TYPES: dict[FlagType, OptionType] = {
     "list": "str",
 }
 _FORMS = {
-    "json": "JSON, as one text",
-    "list": "values with blanks between them, as one text; one that has a blank itself in quotes",
+    "json": "a mapping, or JSON as one text",
+    "list": "a list, or one text with blanks between the values",
 }
 
 
@@ -119,7 +120,11 @@ def _words(flag: Flag, value: Value) -> list[str]:
 
 
 def split_values(text: str) -> list[str]:
-    """Return the values of a list written as one text; one with a blank in it stands in quotes."""
+    """Return the values of a list written as one text, or as JSON; one with a blank in it stands in quotes."""
+    if text.lstrip().startswith("["):
+        with contextlib.suppress(msgspec.DecodeError):
+            told = msgspec.json.decode(text, type=list[object])
+            return [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in told]
     try:
         return shlex.split(text)
     except ValueError:  # a quotation mark without its partner is part of a value

@@ -109,7 +109,7 @@ LATER = {
         "f:3:59: health.network.peers[2]: the name 'me' is taken (names tell nodes apart)",
         "f:3:65: health.network.peers[3]: the name 'a' is taken", "f:3:70: health.network.peers[4] must be NAME=ADDRESS"]),
     "observability": (GOOD + "observability:\n  prometheus: true\n", ["f:3:1: observability is not in this release"]),
-    "engine": (managed("replicas: 1").replace("llama-cpp", "vllm"), ["models[0].engine: vllm is not in this release (known: external, llama-cpp)"]),
+    "engine": (managed("replicas: 1").replace("llama-cpp", "sglang"), ["models[0].engine: sglang is not in this release (known: external, llama-cpp)"]),
 }
 
 MODEL = {
@@ -136,7 +136,7 @@ MODEL = {
     "replicas 1.5": (managed("replicas: 1.5"), ["f:3:14: models[0].replicas must be a whole number, not 1.5"]),
     "engine is a list": (managed("replicas: 1").replace("llama-cpp", "[x]"), ["models[0].engine must be text"]),
     "options are a list": (managed("engine_options: [1]"), ["f:3:20: models[0].engine_options must be a map"]),
-    "an option is a list": (managed("engine_options: {n_ctx: [1]}"), ["f:3:28: models[0].engine_options.n_ctx must be a number, true"]),
+    "an option is no value": (managed("engine_options: {n_ctx: [.nan]}"), ["f:3:28: models[0].engine_options.n_ctx must hold nothing but numbers"]),
     "an option without value": (managed("engine_options: {n_ctx: }"), ["f:3:21: models[0].engine_options.n_ctx is empty"]),
     "an option is infinite": (managed("engine_options: {n_ctx: .inf}"), ["f:3:28: models[0].engine_options.n_ctx must be a finite number, not inf"]),
     "managed without weights": (
