@@ -15,6 +15,7 @@ from types import MappingProxyType
 import platformdirs
 from pydantic_core import PydanticCustomError
 
+from freehold.cli.engine_environment import environment_problems
 from freehold.cli.place import BUILT_IN, stack_name
 from freehold.cli.say import UserMistakes
 from freehold.core.problems import Problem
@@ -133,6 +134,8 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
         scalars = dict(_given(options))
         problems += check_options(engine, scalars, where)
         problems += _program_problems(engine, scalars, where)
+        place = loaded.where(("models", index, "engine"))
+        problems += environment_problems(engine, scalars, place=place, where=where)
     return problems
 
 

@@ -228,6 +228,10 @@ class Engine:
     """Gateway paths that it can serve, such as `/v1/chat/completions`."""
     formats: tuple[Format, ...] = (Format.GGUF,)
     """What weights it loads, the one that it likes best first."""
+    distribution: str = ""
+    """The distribution in Freehold's own environment that has its program, which is imported by that name; empty: there is none."""
+    program: str = ""
+    """Name in PATH of its program, for those that somebody installed; empty: it is not looked for there."""
     recipes: tuple[Recipe, ...] = ()
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool

@@ -52,6 +52,7 @@ _CPU_RECIPE = Recipe(
     "configuration), since torch with +cpu in its version is nowhere else",
 )
 
+_PROGRAM = "vllm"
 _MAX_NUM_SEQS = 256
 """Default of max_num_seqs. Source: vLLM 0.32.0's own for most GPUs; it takes 1024 from 70 GiB of memory on and 128 on a CPU
 (EngineArgs.get_batch_defaults), which no page tells. Given in words, so that the gateway knows the number of slots."""
@@ -218,7 +219,7 @@ def _command(placement: Placement) -> Command:
 def _program(placement: Placement) -> str:
     named = str(placement.options.get("program", ""))
     if named or placement.environment is None:
-        return named or "vllm"
+        return named or _PROGRAM
     return str(placement.environment / _CPU_RECIPE.program)
 
 
@@ -413,6 +414,7 @@ ENGINE = Engine(
         }
     ),
     formats=(Format.SAFETENSORS,),
+    program=_PROGRAM,
     recipes=(_CPU_RECIPE,),
     stream_to_abort=False,
     options=_OPTIONS,

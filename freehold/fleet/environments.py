@@ -110,7 +110,7 @@ def environments_in(root: Path) -> list[Environment]:
 
 
 def installed_problems(
-    engine: Engine, options: Mapping[str, Value], flags: FlagList, where: Callable[[str], str]
+    engine: Engine, options: Mapping[str, Value], *, flags: FlagList, where: Callable[[str], str]
 ) -> list[Problem]:
     """Return a problem for each option that the installed program would not take, by the flags that it told.
 

@@ -39,7 +39,7 @@ Tell = Callable[[str], object]
 _LOCK_ASK_S = 1.0  # how often a waiter looks whether it is cancelled
 _LAST_LINES = 40
 """Lines of pip's output kept for a failure. Source: our own choice; its errors take some ten."""
-_SHOWN_CHARS = 300
+_SHOWN_CHARS = 300  # of a line of pip's: two lines of a terminal
 _PINS = re.compile(r"^[A-Za-z0-9][\w.-]*==", re.MULTILINE)
 _TAKEN = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) (\S+)")
 
