@@ -44,6 +44,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Of a bool: there is `--no-max-…` as well; else its absence is False."""
     repeats: bool = False
     """Of a list: the flag is given once per value, not once with all of them behind it."""
+    aliases: tuple[str, ...] = ()
+    """Other spellings of the flag; in freehold.yaml it has one name, and these are told where it stands."""
 
     @property
     def name(self) -> str:
@@ -80,6 +82,11 @@ def to_options(
     """Return the flags as options, but for those whose names are reserved; `helps` says in our words what some set."""
     left_out = frozenset(reserved)
     return tuple(_to_option(flag, helps.get(flag.name, "")) for flag in flags if flag.name not in left_out)
+
+
+def other_names(flags: Iterable[Flag]) -> dict[str, str]:
+    """Return for each other spelling of a flag what to write instead, as `Engine.reserved` wants it."""
+    return {option_name(alias): f"write {flag.name}" for flag in flags for alias in flag.aliases}
 
 
 def _to_option(flag: Flag, said: str) -> Option:

@@ -195,8 +195,11 @@ def _check_command(engine: Engine) -> Iterator[str]:
         if command != engine.command(_placed(options)):
             yield f"{when} the command differs from one call to the next"
         yield from (f"{when} {failure}" for failure in _check_argv(command.argv))
-        if not all(isinstance(text, str) for pair in command.env.items() for text in pair):
-            yield f"{when} the environment is not text to text"
+        texts = [*command.env.items(), *command.files.items()]
+        if not all(isinstance(text, str) for pair in texts for text in pair):
+            yield f"{when} the environment or the files are not text to text"
+        if any(PurePath(name).name != name for name in command.files):
+            yield f"{when} a file has no plain name"
 
 
 def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
@@ -213,14 +216,19 @@ def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
 def _check_options_matter(engine: Engine) -> Iterator[str]:
     """Find options that change neither the command nor what the file says of the engine."""
     for option in engine.options:
-        outcomes = {_outcome(engine, {option.name: value}) for value in _values(option)}
+        given = [{}, *({option.name: value} for value in _values(option))]
+        outcomes = {_outcome(engine, options) for options in given}
         if len(outcomes) < 2:
             yield f"option {option.name!r} changes nothing"
 
 
 def _outcome(engine: Engine, options: Mapping[str, _Value]) -> object:
     command = engine.command(_placed(options)) if engine.command is not None else None
-    said = (command.argv, tuple(sorted(command.env.items()))) if command is not None else None
+    said = (
+        (command.argv, tuple(sorted(command.env.items())), tuple(sorted(command.files.items())))
+        if command is not None
+        else None
+    )
     return said, *(value for _, value in _room(engine, options))
 
 
@@ -266,10 +274,19 @@ def _check_unfinished(engine: Engine) -> Iterator[str]:
             yield f"unfinished tokens of {body[:20]!r} are {tokens!r}"
 
 
+def _check_pages(engine: Engine) -> Iterator[str]:
+    for page in engine.more_pages:
+        if not page.path.startswith("/"):
+            yield f"more_pages: {page.path!r} is no path"
+        for body in (b"", b"{}", b"[1]", b"[[]]", b'[{"iter": {}}]', b"\xff", b"[" * 5000):
+            if page.read(body):
+                yield f"what {page.path} shows by {body[:20]!r} is not unknown"
+
+
 def _check_tells(engine: Engine) -> Iterator[str]:
     for tells in engine.tells:
-        if engine.managed or not tells.path.startswith("/"):
-            yield f"tells: {tells.path!r} is no path, or the engine is managed and told its capacity"
+        if not tells.path.startswith("/"):
+            yield f"tells: {tells.path!r} is no path"
         for body in (b"", b"{}", b"[1]", b'{"data": [3, {"id": "m"}]}', b"a{b} 1\n", b"\xff", b"[" * 5000):
             if tells.read(body, "m") != Capacity():
                 yield f"what {tells.path} tells by {body[:20]!r} is not unknown"
@@ -322,6 +339,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_ready,
     _check_metrics,
     _check_unfinished,
+    _check_pages,
     _check_tells,
     _check_sizes,
     _check_exits,
