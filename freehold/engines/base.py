@@ -45,8 +45,8 @@ class Option:
     """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
     flag: str = ""
     """The program's own flag that it is given as, such as `--ctx-size`; empty: it is none, or not one alone."""
-    json: bool = False
-    """True: the text must be JSON."""
+    json: Literal["", "any", "object"] = ""
+    """The text must be JSON, of any kind or an object; empty: it is no JSON."""
     file: bool = False
     """True: the value is the path of a file or folder that must be there when the configuration is checked."""
 
@@ -109,14 +109,15 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     """Files to write into the replica's own folder before the start, by plain name; `FOLDER` stands for that folder in
-    the other two."""
+    the first two."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Symbolic links to put there too, name to target: programs that call a model as its folder is called."""
 
     def in_folder(self, folder: str) -> "Command":
         """Return this with the folder in its place."""
         env = {name: value.replace(FOLDER, folder) for name, value in self.env.items()}
-        return Command(
-            argv=tuple(word.replace(FOLDER, folder) for word in self.argv), env=env, files=self.files
-        )
+        argv = tuple(word.replace(FOLDER, folder) for word in self.argv)
+        return Command(argv=argv, env=env, files=self.files, links=self.links)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +187,19 @@ class Tells:
     path: str
     read: Callable[[bytes, str], Capacity]
     """From the page's body and the model's upstream name; total: what it does not say is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What a node has for an engine that was built for one; "" and () are unknown."""
+
+    architectures: tuple[str, ...] = ()
+    """Compute capability of each GPU, such as `9.0`."""
+    driver: str = ""
+    cuda: str = ""
+    """Newest CUDA that the driver has."""
+    engine_version: str = ""
+    """Of the engine's program as it is installed."""
 
 
 class ExitKind(StrEnum):
@@ -435,12 +449,12 @@ def check_options(
     return problems
 
 
-def _is_json(text: str) -> bool:
+def _is_json(text: str, kind: str) -> bool:
     try:
-        json.loads(text)
+        decoded = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return True
+    return kind == "any" or isinstance(decoded, dict)
 
 
 def _check_value(option: Option, value: object, where: str) -> list[Problem]:
@@ -452,8 +466,9 @@ def _check_value(option: Option, value: object, where: str) -> list[Problem]:
     wrong_bool = isinstance(value, bool) != (option.type == "bool")
     if wrong_bool or not isinstance(value, _PYTHON_TYPES[option.type]):
         return problem(f"must be of type {option.type}")
-    if option.json and not _is_json(str(value)):
-        return problem("must be JSON", "such as '{\"key\": 1}', as one text in quotes")
+    if option.json and not _is_json(str(value), option.json):
+        kind = "a JSON object" if option.json == "object" else "JSON"
+        return problem(f"must be {kind}", "such as '{\"key\": 1}', as one text in quotes")
     if option.choices and str(value) not in option.choices:
         return problem(
             f"must be one of {', '.join(option.choices)}", nearest_hint(str(value), option.choices)

@@ -24,7 +24,7 @@ class ExitRule:
     restart: bool
 
 
-def exit_rule(kind: ExitKind, words: str, summary: str, *, hint: str, restart: bool) -> ExitRule:
+def exit_rule(kind: ExitKind, words: str, *, summary: str, hint: str, restart: bool) -> ExitRule:
     """Return a rule; `words` is a regular expression that is looked for in each line."""
     return ExitRule(kind=kind, words=re.compile(words), summary=summary, hint=hint, restart=restart)
 

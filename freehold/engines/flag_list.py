@@ -98,7 +98,7 @@ def _to_option(flag: Flag, said: str) -> Option:
         type=_OPTION_TYPES[flag.type],
         help=f"{said or 'see the documentation of ' + flag.flag}{form}{usual}",
         choices=tuple(map(str, flag.choices)) if flag.type in ("str", "int") else (),
-        json=flag.type == "json",
+        json="any" if flag.type == "json" else "",
         flag=flag.flag,
     )
 

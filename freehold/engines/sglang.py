@@ -187,21 +187,21 @@ _RULES = (
     exit_rule(
         ExitKind.MISSING_PROGRAM,
         r"No module named '?sglang|can't open file .*sglang",
-        "SGLang is not installed in that environment",
+        summary="SGLang is not installed in that environment",
         hint="name a `program` in engine_options whose environment has it",
         restart=False,
     ),
     exit_rule(
         ExitKind.BAD_OPTION,
         r"error: (?:unrecognized arguments|argument |the following arguments|ambiguous option)",
-        "it refused an option",
+        summary="it refused an option",
         hint="correct engine_options, or take the version of SGLang that they are of",
         restart=False,
     ),
     exit_rule(
         ExitKind.PORT_IN_USE,
         r"address already in use|\[Errno 98\]|Port is already in use|is not available in \d+ seconds|EADDRINUSE",
-        "its port was already in use",
+        summary="its port was already in use",
         hint="a restart takes another port",
         restart=True,
     ),
@@ -210,14 +210,14 @@ _RULES = (
         r"NVIDIA driver on your system is too old|CUDA driver version is insufficient|Found no NVIDIA driver"
         r"|No CUDA GPUs are available|no kernel image is available|nvidia-smi not found"
         r"|No accelerator .* is available",
-        "its CUDA does not fit this machine's GPU or driver",
+        summary="its CUDA does not fit this machine's GPU or driver",
         hint="see `freehold doctor`; take a build for this driver, or a newer driver",
         restart=False,
     ),
     exit_rule(
         ExitKind.OUT_OF_MEMORY,
         r"Not enough memory\. Please try to increase --mem-fraction-static",
-        "nothing was left for the KV cache beside the weights",
+        summary="nothing was left for the KV cache beside the weights",
         hint="raise mem_fraction_static, take smaller weights or more GPUs (tp_size)",
         restart=False,
     ),
@@ -225,14 +225,14 @@ _RULES = (
         ExitKind.OUT_OF_MEMORY,
         r"CUDA out of memory|OutOfMemoryError|set --mem-fraction-static to a smaller value|std::bad_alloc|MemoryError"
         r"|Cannot allocate memory",
-        "there was not enough memory",
+        summary="there was not enough memory",
         hint="lower mem_fraction_static or cuda_graph_max_bs_decode, or take more GPUs (tp_size)",
         restart=True,
     ),
     exit_rule(
         ExitKind.CRASHED,
         r"NCCL (?:error|WARN)|ncclUnhandledCudaError|ncclSystemError|ncclInternalError|DistBackendError",
-        "its GPUs could not talk to each other (NCCL)",
+        summary="its GPUs could not talk to each other (NCCL)",
         hint="look at the links between the GPUs: `freehold health`, `nvidia-smi topo -m`, NCCL_DEBUG=INFO",
         restart=True,
     ),
@@ -241,7 +241,7 @@ _RULES = (
         r"are not supported for now|Unrecognized model|does not appear to have a file named|is not a valid JSON file"
         r"|SafetensorError|Error while deserializing header|No such file or directory: .*safetensors"
         r"|not a local folder and is not a valid model identifier|Cannot find any model weights",
-        "the weights cannot be loaded",
+        summary="the weights cannot be loaded",
         hint="check them with `freehold model verify`; it must be a complete Hugging Face folder of a kind that this "
         "SGLang knows",
         restart=False,
@@ -249,14 +249,14 @@ _RULES = (
     exit_rule(
         ExitKind.CRASHED,
         r"watchdog timeout|Watchdog timeout",
-        "a step took longer than watchdog_timeout",
+        summary="a step took longer than watchdog_timeout",
         hint="look at the GPU: `freehold health`",
         restart=True,
     ),
     exit_rule(
         ExitKind.BAD_OPTION,
         r"ValueError: .*(?:--[a-z0-9-]+|tp_size|tensor_parallel|context length)|AssertionError: .*--[a-z]",
-        "it refused what the options ask for together",
+        summary="it refused what the options ask for together",
         hint="correct engine_options",
         restart=False,
     ),

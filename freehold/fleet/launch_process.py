@@ -140,6 +140,7 @@ class ProcessLauncher:
             "argv": list(command.argv),
             "folder": str(files_dir(self._settings.log_dir, plan.id)),
             "files": dict(command.files),
+            "links": dict(command.links),
             "cwd": str(self._settings.cwd) if self._settings.cwd else None,
             "log": str(log_path(self._settings.log_dir, plan.id)),
             "log_max_bytes": self._settings.log_max_bytes,

@@ -10,7 +10,7 @@ LATER_KEYS = frozenset(
         ("observability",),
     }
 )
-LATER_ENGINES = frozenset({"vllm", "tensorrt-llm"})
+LATER_ENGINES = frozenset({"vllm"})
 
 __all__ = ["LATER", "LATER_ENGINES", "LATER_KEYS", "is_later"]
 

@@ -161,7 +161,7 @@ def _values(option: Option) -> list[_Value]:
     if option.type == "bool":
         return [False, True]
     if option.type == "str":
-        return list(option.choices) or (["{}", "[1]"] if option.json else ["some", "other"])
+        return list(option.choices) or (["{}", '{"some": 1}'] if option.json else ["some", "other"])
     if option.choices and _fit(option):
         return [int(text) for text in option.choices]
     low = 1 if option.minimum is None else option.minimum
@@ -198,8 +198,8 @@ def _check_command(engine: Engine) -> Iterator[str]:
         texts = [*command.env.items(), *command.files.items()]
         if not all(isinstance(text, str) for pair in texts for text in pair):
             yield f"{when} the environment or the files are not text to text"
-        if any(PurePath(name).name != name for name in command.files):
-            yield f"{when} a file has no plain name"
+        if any(PurePath(name).name != name for name in (*command.files, *command.links)):
+            yield f"{when} a file or a link has no plain name"
 
 
 def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
@@ -209,7 +209,7 @@ def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
     if PurePath(argv[0]).name in _SHELLS:
         yield f"argv goes through {argv[0]}"
     for name, word in (("host", _PLACE.host), ("port", str(_PLACE.port)), ("model", _PLACE.model)):
-        if not any(word == part or part.endswith(f"={word}") for part in argv):
+        if not any(word == part or part.endswith((f"={word}", f"/{word}")) for part in argv):
             yield f"argv does not hold the {name}"
 
 

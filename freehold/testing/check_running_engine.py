@@ -109,6 +109,8 @@ def start_child(engine: Engine, placement: Placement) -> Iterator[Child]:
         command = engine.command(placement).in_folder(folder)
         for name, text in command.files.items():
             Path(folder, name).write_text(text, encoding="utf-8")
+        for name, target in command.links.items():
+            Path(folder, name).symlink_to(target)
         process = subprocess.Popen(
             command.argv,
             env={**os.environ, **command.env},

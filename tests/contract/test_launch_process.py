@@ -211,6 +211,7 @@ def test_files_of_a_command_are_in_the_replicas_own_folder_before_it_starts(tmp_
             argv=(sys.executable, "-c", show, f"{FOLDER}/engine.yaml"),
             env={"AT": f"{FOLDER}/x"},
             files={"engine.yaml": "a: ä\n"},
+            links={"my-model": str(tmp_path)},
         )
 
     plan = ReplicaPlan(id="org/m-0", model="m", engine=replace(FAKE_ENGINE, command=command))
@@ -218,6 +219,7 @@ def test_files_of_a_command_are_in_the_replicas_own_folder_before_it_starts(tmp_
     reports: list[Any] = []
 
     async def story() -> None:
+        reports.clear()
         launcher = ProcessLauncher(settings)
         launcher.launch(plan, reports.append)
         await until(
@@ -226,7 +228,9 @@ def test_files_of_a_command_are_in_the_replicas_own_folder_before_it_starts(tmp_
         await launcher.close()
 
     asyncio.run(story())
+    asyncio.run(story())  # again, over what the first start left
     folder = files_dir(settings.log_dir, plan.id)
+    assert (folder / "my-model").readlink() == tmp_path
     assert folder.parent == settings.log_dir
     assert reports[-1].tail == ("a: ä", f" 0o100600 {folder}/x")
 
@@ -242,6 +246,7 @@ def test_a_folder_that_cannot_be_made_is_the_reason(tmp_path: Path) -> None:
     files_dir(settings.log_dir, plan.id).write_text("in the way")
 
     async def story() -> None:
+        reports.clear()
         launcher = ProcessLauncher(settings)
         launcher.launch(plan, reports.append)
         await until(
