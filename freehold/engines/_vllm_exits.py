@@ -5,24 +5,13 @@ part of it did not start. So the rules read all lines that they are given. It de
 """
 
 import re
-from dataclasses import dataclass
 
-from freehold.engines.base import ExitCause, ExitKind, explain_code, last_words
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    """Words in the log that tell why the server ended; the first rule with any matching line wins."""
-
-    kind: ExitKind
-    words: re.Pattern[str]
-    summary: str
-    hint: str
-    restart: bool
+from freehold.engines.base import ExitCause, ExitKind, explain_code
+from freehold.engines.exit_rules import ExitRule, by_rules, exit_rule, otherwise
 
 
-def _rule(kind: ExitKind, words: str, summary: str, *, hint: str, restart: bool = False) -> _Rule:
-    return _Rule(kind=kind, words=re.compile(words), summary=summary, hint=hint, restart=restart)
+def _rule(kind: ExitKind, words: str, summary: str, *, hint: str, restart: bool = False) -> ExitRule:
+    return exit_rule(kind, words, summary=summary, hint=hint, restart=restart)
 
 
 _LESS_CONTEXT = "lower max_model_len or max_num_seqs, raise the memory that it may take, or take smaller weights or kv_cache_dtype: fp8"
@@ -88,14 +77,14 @@ _RULES = (
         restart=True,
     ),
     _rule(
-        ExitKind.CRASHED,
+        ExitKind.BAD_DRIVER,
         r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|Error 80[34]:|forward compatibility was attempted"
         r"|no kernel image is available for execution",
         "the GPU's driver and the CUDA that vLLM was built with do not go together",
         hint="update the driver, or install a vLLM that was built for it; freehold doctor shows the driver",
     ),
     _rule(
-        ExitKind.CRASHED,
+        ExitKind.BAD_DRIVER,
         r"No CUDA GPUs are available|Failed to infer device type|no NVIDIA driver on your system",
         "it found no GPU that it can use",
         hint="look at nvidia-smi and CUDA_VISIBLE_DEVICES; without a GPU take the environment vllm-cpu",
@@ -131,7 +120,7 @@ _RULES = (
     # After the others: many causes are told as an invalid configuration.
     _rule(
         ExitKind.BAD_OPTION,
-        r"^ *(?:\(\w+ pid=\d+\) )?Value error, |ValueError: (?:Total number of attention heads|Unknown quantization)"
+        r"^Value error, |ValueError: (?:Total number of attention heads|Unknown quantization)"
         r"|Cannot find the config file for",
         "the options do not fit the model or each other",
         hint="correct engine_options as it says",
@@ -154,25 +143,17 @@ _TAIL = re.compile(r" \[type=value_error, .*$")
 
 def explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
     """Return the cause by the first rule that any line fits, else by the exit code; total."""
-    by_code = explain_code(exit_code)
-    if exit_code in (0, 1) and _lost_a_part(lines):
+    said = tuple(map(_plain, lines))
+    by_code, by_words = explain_code(exit_code), by_rules(_RULES, said)
+    if exit_code in (0, 1) and by_words is None and any(_LOST in line for line in said):
         return _A_PART_DIED  # it ends in order then, as if it had been asked to (code 0)
     if by_code is not None and by_code.kind in (ExitKind.STOPPED, ExitKind.KILLED):
         return by_code  # whatever the log says, that is not why it ended
-    for rule in _RULES:
-        if line := next((line for line in lines if rule.words.search(line)), None):
-            return ExitCause(
-                kind=rule.kind,
-                summary=f"{rule.summary}: {_plain(line)}",
-                hint=rule.hint,
-                restart=rule.restart,
-            )
-    if by_code is not None:
-        return by_code
-    said = _plain(last_words(lines)) or "it printed nothing"
-    return ExitCause(kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}: {said}")
+    return by_words or otherwise(exit_code, said)
 
 
+_LOST = "died unexpectedly (exit code: None)"
+"""Of a worker that was killed; one that fails by itself tells why. Source: seen on the real server."""
 _A_PART_DIED = ExitCause(
     kind=ExitKind.CRASHED,
     summary="one of its own processes died while it served",
@@ -180,12 +161,5 @@ _A_PART_DIED = ExitCause(
 )
 
 
-def _lost_a_part(lines: tuple[str, ...]) -> bool:
-    """Return whether a worker was killed; one that failed by itself told why, which is for the rules."""
-    lost = any("died unexpectedly (exit code: None)" in line for line in lines)
-    return lost and not any(rule.words.search(line) for rule in _RULES for line in lines)
-
-
 def _plain(line: str) -> str:
-    said = " ".join(_TAIL.sub("", _STAMP.sub("", line)).split())
-    return said.removeprefix("Value error, ")[:300]
+    return " ".join(_TAIL.sub("", _STAMP.sub("", line)).split())

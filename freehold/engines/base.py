@@ -8,6 +8,7 @@ share nothing but this one.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -44,8 +45,8 @@ class Option:
     """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
     flag: str = ""
     """The program's own flag that it is given as, such as `--ctx-size`; empty: it is none, or not one alone."""
-    json: bool = False
-    """True: the text must be JSON."""
+    json: Literal["", "any", "object"] = ""
+    """The text must be JSON, of any kind or an object; empty: it is no JSON."""
     file: bool = False
     """True: the value is the path of a file or folder that must be there when the configuration is checked."""
 
@@ -103,12 +104,27 @@ class Placement:
     """Folder of the environment that one of the engine's recipes made; None: there is none."""
 
 
+FOLDER = "{folder-of-the-replica}"
+"""Stands in a command's words for the folder with the command's files."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """A program to start: argv without a shell, and variables to add to the environment."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Files to write into the replica's own folder before the start, by plain name; `FOLDER` stands for that folder in
+    the first two."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Symbolic links to put there too, name to target: programs that call a model as its folder is called."""
+
+    def in_folder(self, folder: str) -> "Command":
+        """Return this with the folder in its place."""
+        env = {name: value.replace(FOLDER, folder) for name, value in self.env.items()}
+        argv = tuple(word.replace(FOLDER, folder) for word in self.argv)
+        return Command(argv=argv, env=env, files=self.files, links=self.links)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +146,17 @@ class Metric:
     theirs: tuple[str, ...]
     scale: float = 1.0
     """Their unit times this is ours."""
+    only: tuple[str, str] | None = None
+    """Label and value: of samples that have this label, only those with this value count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of counters that is in no Prometheus format."""
+
+    path: str
+    read: Callable[[bytes], Mapping[str, float]]
+    """From its body to values by our names; total: {} for anything else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +197,19 @@ class Tells:
     """From the page's body and the model's upstream name; total: what it does not say is unknown."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What a node has for an engine that was built for one; "" and () are unknown."""
+
+    architectures: tuple[str, ...] = ()
+    """Compute capability of each GPU, such as `9.0`."""
+    driver: str = ""
+    cuda: str = ""
+    """Newest CUDA that the driver has."""
+    engine_version: str = ""
+    """Of the engine's program as it is installed."""
+
+
 class ExitKind(StrEnum):
     """Why an engine process ended, as far as its exit code and last lines tell."""
 
@@ -179,6 +219,7 @@ class ExitKind(StrEnum):
     PORT_IN_USE = "port_in_use"
     BAD_WEIGHTS = "bad_weights"
     BAD_OPTION = "bad_option"
+    BAD_DRIVER = "bad_driver"  # its CUDA does not fit the driver or the GPU
     MISSING_PROGRAM = "missing_program"
     CRASHED = "crashed"
     UNKNOWN = "unknown"
@@ -238,7 +279,8 @@ class Engine:
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
     options: tuple[Option, ...]
     reserved: Mapping[str, str] = field(default_factory=dict)
-    """Flags of the program that are no options, since Freehold sets them: name, and what a user writes instead."""
+    """Flags of the program that are no options here, since Freehold sets them or they have another name: name, and why
+    or what a user writes instead."""
     command: Callable[[Placement], Command] | None
     """None for unmanaged engines."""
     ready: Callable[[str], HttpCheck]
@@ -247,6 +289,8 @@ class Engine:
     """The same, where the options say that the model has no completions (it only embeds); None: `ready` in any case."""
     metrics_path: str | None
     metrics: tuple[Metric, ...]
+    more_pages: tuple[Page, ...] = ()
+    """Pages that are asked, in this order, while the one before showed no progress: versions differ in which they have."""
     unfinished: Unfinished | None = None
     """None: its own counter of generated tokens moves with each token."""
     slots: Callable[[Mapping[str, Value]], int]
@@ -256,7 +300,7 @@ class Engine:
     max_context_tokens: Callable[[Mapping[str, Value]], int]
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
     tells: tuple[Tells, ...] = ()
-    """Where a server may tell its capacity once it is ready; what the user's options say goes before it."""
+    """Where it tells its capacity once it runs; what the user's options say goes before it."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
     """From the exit code (negative: minus the signal) and the last log lines."""
     continues: Continues | None = None
@@ -350,25 +394,44 @@ def read_metrics(text: str, metrics: Iterable[Metric]) -> dict[str, float]:
     Samples of one name are added up over their labels; of several names of theirs the first that is there counts.
     """
     wanted = tuple(metrics)
-    sums = _sums(text, {theirs for metric in wanted for theirs in metric.theirs})
+    sums = _sums(text, {(theirs, metric.only) for metric in wanted for theirs in metric.theirs})
     found: dict[str, float] = {}
     for metric in wanted:
-        theirs = next((name for name in metric.theirs if name in sums), None)
-        if theirs is not None:
-            found[metric.name] = sums[theirs] * metric.scale
+        sample = next((key for name in metric.theirs if (key := (name, metric.only)) in sums), None)
+        if sample is not None:
+            found[metric.name] = sums[sample] * metric.scale
     return found
 
 
-def _sums(text: str, names: set[str]) -> dict[str, float]:
-    sums: dict[str, float] = {}
+_PROGRESS = ("generated_tokens_total", "decode_steps_total")
+
+
+def shows_progress(page: Mapping[str, float]) -> bool:
+    """Return whether counters by our names have one that moves while requests run."""
+    return any(name in page for name in _PROGRESS)
+
+
+_Only = tuple[str, str] | None
+
+
+def _sums(text: str, keys: set[tuple[str, _Only]]) -> dict[tuple[str, _Only], float]:
+    names: dict[str, list[_Only]] = {}
+    for name, only in keys:
+        names.setdefault(name, []).append(only)
+    sums: dict[tuple[str, _Only], float] = {}
     for line in text.splitlines():
         name = line.partition("{")[0].partition(" ")[0]
-        if name not in names:
-            continue
-        value = _sample(line[len(name) :])
+        value = _sample(line[len(name) :]) if name in names else None
         if value is not None:
-            sums[name] = sums.get(name, 0.0) + value
+            for only in names[name]:
+                if only is None or _label(line, only[0]) in (None, only[1]):
+                    sums[name, only] = sums.get((name, only), 0.0) + value
     return sums
+
+
+def _label(line: str, name: str) -> str | None:
+    found = re.search(rf'[{{,]\s*{name}="([^"]*)"', line)
+    return found[1] if found else None
 
 
 def _sample(rest: str) -> float | None:
@@ -389,7 +452,7 @@ def check_options(
     problems: list[Problem] = []
     for name, value in options.items():
         if name in engine.reserved:
-            message = f"{name} of {engine.name} is set by Freehold itself"
+            message = f"{name} of {engine.name} cannot be set here"
             problems.append(Problem(where=where(name), message=message, hint=engine.reserved[name]))
         elif name not in known:
             problems.append(
@@ -404,12 +467,12 @@ def check_options(
     return problems
 
 
-def _is_json(text: str) -> bool:
+def _is_json(text: str, kind: str) -> bool:
     try:
-        json.loads(text)
+        decoded = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return True
+    return kind == "any" or isinstance(decoded, dict)
 
 
 def _check_value(option: Option, value: object, where: str) -> list[Problem]:
@@ -421,8 +484,9 @@ def _check_value(option: Option, value: object, where: str) -> list[Problem]:
     wrong_bool = isinstance(value, bool) != (option.type == "bool")
     if wrong_bool or not isinstance(value, _PYTHON_TYPES[option.type]):
         return problem(f"must be of type {option.type}")
-    if option.json and not _is_json(str(value)):
-        return problem("must be JSON", "such as '{\"key\": 1}', as one text in quotes")
+    if option.json and not _is_json(str(value), option.json):
+        kind = "a JSON object" if option.json == "object" else "JSON"
+        return problem(f"must be {kind}", "such as '{\"key\": 1}', as one text in quotes")
     if option.choices and str(value) not in option.choices:
         return problem(
             f"must be one of {', '.join(option.choices)}", nearest_hint(str(value), option.choices)

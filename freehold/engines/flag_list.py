@@ -45,6 +45,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Of a bool: there is `--no-max-…` as well; else its absence is False."""
     repeats: bool = False
     """Of a list: the flag is given once per value, not once with all of them behind it."""
+    aliases: tuple[str, ...] = ()
+    """Other spellings of the flag; in freehold.yaml it has one name, and these are told where it stands."""
 
     @property
     def name(self) -> str:
@@ -83,6 +85,11 @@ def to_options(
     return tuple(_to_option(flag, helps.get(flag.name, "")) for flag in flags if flag.name not in left_out)
 
 
+def other_names(flags: Iterable[Flag]) -> dict[str, str]:
+    """Return for each other spelling of a flag what to write instead, as `Engine.reserved` wants it."""
+    return {option_name(alias): f"write {flag.name}" for flag in flags for alias in flag.aliases}
+
+
 def _to_option(flag: Flag, said: str) -> Option:
     known = flag.default is not None and not isinstance(flag.default, list | dict)
     usual = f"; the program's own default: {flag.default}" if known else ""
@@ -92,7 +99,7 @@ def _to_option(flag: Flag, said: str) -> Option:
         type=_OPTION_TYPES[flag.type],
         help=f"{said or 'see the documentation of ' + flag.flag}{form}{usual}",
         choices=tuple(map(str, flag.choices)) if flag.type in ("str", "int") else (),
-        json=flag.type == "json",
+        json="any" if flag.type == "json" else "",
         flag=flag.flag,
     )
 

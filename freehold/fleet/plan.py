@@ -111,3 +111,8 @@ def log_path(log_dir: Path, replica_id: str) -> Path:
     Ids may hold any character (model names have slashes): they are percent-encoded into one file name.
     """
     return log_dir / f"{quote(replica_id, safe='')}.log"
+
+
+def files_dir(log_dir: Path, replica_id: str) -> Path:
+    """Return the folder with the files that a replica's engine is started with, such as its configuration."""
+    return log_dir / f"{quote(replica_id, safe='')}.files"

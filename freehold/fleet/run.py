@@ -389,7 +389,7 @@ class Fleet:
         answer = await self._total(self._world.prober.ask(self._by_id[order.id], url), mistake)
         if answer.ok:
             plan, capacity = self._by_id[order.id], None
-            if order.look or (plan.engine.managed and plan.engine.tells):
+            if order.look:
                 capacity = await self._total(self._world.prober.capacity(plan, url), None)
             self._post(Answered(id=order.id, incarnation=order.incarnation, capacity=capacity))
         else:

@@ -62,7 +62,7 @@ def test_options_become_words(options: dict[str, Value], words: list[str]) -> No
         ({"block_size": 7}, ["must be one of 1, 16"]),
         ({"config": "{"}, ["must be JSON"]),
         ({"config": "[1]"}, []),
-        ({"host": "0.0.0.0"}, ["set by Freehold itself|gateway.listen"]),
+        ({"host": "0.0.0.0"}, ["cannot be set here|gateway.listen"]),
         ({"max_num_seq": 3}, ["did you mean 'max_num_seqs'"]),
         ({"max_num_seqs": "many"}, ["must be of type int"]),
     ],

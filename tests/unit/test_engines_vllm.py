@@ -83,9 +83,9 @@ def test_options_become_flags(options: dict[str, Value], words: list[str]) -> No
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"port": 8000}, "port of vllm is set by Freehold itself|gateway.listen"),
-        ({"served_model_name": "x"}, "set by Freehold itself|write name and source"),
-        ({"api_key": "sk"}, "set by Freehold itself|gateway.auth"),
+        ({"port": 8000}, "port of vllm cannot be set here|gateway.listen"),
+        ({"served_model_name": "x"}, "cannot be set here|write name and source"),
+        ({"api_key": "sk"}, "cannot be set here|gateway.auth"),
         ({"max_num_seq": 3}, "did you mean 'max_num_seqs'"),
         ({"kv_cache_dtype": "fp9"}, "must be one of auto, bfloat16"),
         ({"speculative_config": "{"}, "must be JSON"),
@@ -137,7 +137,7 @@ EXITS = [
     (1, ["ValueError: Couldn't instantiate the backend tokenizer from one of: "], ExitKind.BAD_WEIGHTS, False, "tokenizer"),
     (1, ["  Value error, Model architectures ['NoSuchForCausalLM'] are not supported for now. Supported architectures: dict_keys(["], ExitKind.BAD_WEIGHTS, False, "NoSuchForCausalLM"),
     (1, ["OSError: It looks like the config file at '/tmp/badjson/config.json' is not a valid JSON file."], ExitKind.BAD_WEIGHTS, False, "config.json"),
-    (1, ["  Value error, User-specified max_model_len (100000) is greater than the derived max_model_len (max_position_embeddings=8192.0). [type=value_error, input_value=ArgsKwargs]"], ExitKind.BAD_OPTION, False, "fit the model or each other: User-specified max_model_len (100000)"),
+    (1, ["  Value error, User-specified max_model_len (100000) is greater than the derived max_model_len (max_position_embeddings=8192.0). [type=value_error, input_value=ArgsKwargs]"], ExitKind.BAD_OPTION, False, "User-specified max_model_len (100000)"),
     (1, ["  Value error, Total number of attention heads (9) must be divisible by tensor parallel size (2). [type=value_error, input"], ExitKind.BAD_OPTION, False, "tensor parallel size (2)."),
     (1, ["  Value error, Cannot find the config file for awq [type=value_error, input_value=ArgsKwargs"], ExitKind.BAD_OPTION, False, "awq"),
     (1, [CORE + "ValueError: To serve at least one request with the model's max seq len (100000), (2.15 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB).", *ENDS], ExitKind.OUT_OF_MEMORY, False, "ValueError: To serve at least one"),
@@ -148,8 +148,8 @@ EXITS = [
     (1, ["ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.", *ENDS], ExitKind.OUT_OF_MEMORY, False, "cache blocks"),
     (1, ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 350.00 MiB. GPU 0 has a total capacity of 23.68 GiB", *ENDS], ExitKind.OUT_OF_MEMORY, True, "350.00 MiB"),
     (1, ["RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)", *ENDS], ExitKind.CRASHED, True, "NCCL"),
-    (1, ["RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 803: system has unsupported display driver / cuda driver combination"], ExitKind.CRASHED, False, "803"),
-    (1, ["RuntimeError: Failed to infer device type"], ExitKind.CRASHED, False, "no GPU"),
+    (1, ["RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 803: system has unsupported display driver / cuda driver combination"], ExitKind.BAD_DRIVER, False, "803"),
+    (1, ["RuntimeError: Failed to infer device type"], ExitKind.BAD_DRIVER, False, "no GPU"),
     (1, ["importlib.metadata.PackageNotFoundError: No package metadata was found for vllm"], ExitKind.MISSING_PROGRAM, False, "imported"),
     # a worker that was killed while it served: it then ends as if it had been asked to
     (0, ["(EngineCore pid=8917) ERROR 11-27 20:38:59 [multiproc_executor.py:315] Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting down executor.", "RuntimeError: cancelled"], ExitKind.CRASHED, True, "one of its own processes died"),

@@ -109,7 +109,6 @@ LATER = {
         "f:3:59: health.network.peers[2]: the name 'me' is taken (names tell nodes apart)",
         "f:3:65: health.network.peers[3]: the name 'a' is taken", "f:3:70: health.network.peers[4] must be NAME=ADDRESS"]),
     "observability": (GOOD + "observability:\n  prometheus: true\n", ["f:3:1: observability is not in this release"]),
-    "engine": (managed("replicas: 1").replace("llama-cpp", "sglang"), ["models[0].engine: sglang is not in this release (known: external, llama-cpp)"]),
 }
 
 MODEL = {
