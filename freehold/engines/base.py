@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from freehold.core.formats import Format as Format  # noqa: PLC0414 - engine files take it from here
 from freehold.core.problems import Problem, nearest_hint
 
 OptionType = Literal["int", "str", "bool", "float"]
@@ -42,14 +43,6 @@ class Option:
     """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
     flag: str = ""
     """The program's own flag that it is given as, such as `--ctx-size`; empty: it is none, or not one alone."""
-
-
-class Format(StrEnum):
-    """What weights must be for an engine to load them."""
-
-    GGUF = "gguf"  # one file
-    SAFETENSORS = "safetensors"  # a folder as on Hugging Face: config.json, tokenizer, *.safetensors
-    TENSORRT = "tensorrt"  # a folder of prebuilt TensorRT engines with their config.json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

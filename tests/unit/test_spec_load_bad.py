@@ -161,7 +161,8 @@ SOURCE = {
     "https with a password": (source("https://u:p@h/w"), ["f:3:12: models[0].source must not carry a user name or password"]),
     "https with a bad port": (source("https://h:99999/w"), ["f:3:12: models[0].source must look like https://"]),
     "plain http": (source("http://example.org/w"), ["f:3:12: models[0].source must be https://"]),
-    "a folder": (source("file:///models/"), ["f:3:12: models[0].source must look like file:///absolute/path"]),
+    "no path": (source("file:///"), ["f:3:12: models[0].source must look like file:///absolute/path"]),
+    "hub with another query": (source("hf://o/n@main?x=1"), ["f:3:12: models[0].source must look like hf://OWNER/NAME@REVISION/FILE, or"]),
 }
 
 EXTERNAL = {
