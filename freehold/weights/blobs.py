@@ -62,14 +62,14 @@ class KnownFile(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What a conversion was made from, and how."""
+    """What a conversion was made from, and how; two that are equal give the same bytes."""
 
     source_sha256: str
     converter: str
-    """Name of the program."""
-    versions: dict[str, str]
-    """Of the program and of all that its result depends on."""
-    options: dict[str, str]
+    """Name of the program, with its own hash."""
+    versions: tuple[tuple[str, str], ...]
+    """Name and version of all that its result depends on, sorted."""
+    options: tuple[tuple[str, str], ...]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,8 +82,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stamp: Stamp | None = None
     files: tuple[KnownFile, ...] = ()
     """Of a folder, sorted by path; empty: it is one file."""
-    made: Origin | None = None
-    """None: it was fetched as it is."""
+    made: tuple[Origin, ...] = ()
+    """How it was made here, each way that gave these bytes; empty: it was fetched as it is."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +167,22 @@ class Blobs:
         if new != self.record(sha256):
             _write(self._blobs / sha256 / RECORD, new)
 
+    def add_origin(self, sha256: str, made: tuple[Origin, ...]) -> None:
+        """Record that a blob that is here was also made in these ways."""
+        old = self.record(sha256)
+        assert old is not None, "a sound blob has a record"
+        new = tuple(dict.fromkeys((*old.made, *made)))
+        if new != old.made:
+            _write(self._blobs / sha256 / RECORD, msgspec.structs.replace(old, made=new))
+
+    def made_by(self, origin: Origin) -> list[str]:
+        """Return the hashes of what was made in exactly this way, sorted."""
+        return [
+            sha256
+            for sha256 in self.hashes()
+            if (record := self.record(sha256)) is not None and origin in record.made
+        ]
+
     def scratch(self, sha256: str, name: str, source: str) -> Path:
         """Return the folder where a fetch of `sha256` works and may find what an earlier one left."""
         folder = self._incoming / sha256
@@ -183,7 +199,7 @@ class Blobs:
         shutil.rmtree(self._incoming / sha256, ignore_errors=True)
 
     def commit(
-        self, sha256: str, fetched: Fetched, *, name: str, source: str, made: Origin | None = None
+        self, sha256: str, fetched: Fetched, *, name: str, source: str, made: tuple[Origin, ...] = ()
     ) -> Path:
         """Give a file or folder of the right hash its final name, once it and its record are on the disk; returns it."""
         assert fetched.sha256 == sha256, "only what has the expected hash is committed"

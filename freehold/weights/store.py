@@ -18,7 +18,7 @@ import platformdirs
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.weights import fetch_folder
-from freehold.weights.blobs import Blobs, Record, StoredWeights
+from freehold.weights.blobs import Blobs, Origin, Record, StoredWeights
 from freehold.weights.look import differing, look
 from freehold.weights.retry import Backoff
 from freehold.weights.source import (
@@ -143,6 +143,14 @@ class Store:
             path = self._keep(key, fetched, Record(name=meant.filename, source=str(meant), fetched_at=""))
             return fetched.sha256, _entry(meant, path)
 
+    def made_by(self, origin: Origin, on_progress: OnProgress | None = None) -> tuple[str, Path] | None:
+        """Return hash and path of what was made in exactly this way, if it is sound; None: it is to be made."""
+        for sha256 in self._blobs.made_by(origin):
+            path = self.known(sha256, on_progress)
+            if path is not None:
+                return sha256, path
+        return None
+
     def keep_made(
         self, folder: Path, record: Record, on_progress: OnProgress | None = None
     ) -> tuple[str, Path]:
@@ -168,6 +176,10 @@ class Store:
             report = Reporter(on_progress)
             with self.locked(sha256, report):
                 return self._known(sha256, report)
+
+    def drop_workplace(self, key: str) -> None:
+        """Remove the folder of `workplace`."""
+        self._blobs.drop_scratch(key)
 
     def workplace(self, key: str) -> Path:
         """Return an empty folder on the store's disk for work under the lock of `key`."""
@@ -260,6 +272,8 @@ class Store:
         """Commit what lies in the scratch folder `key` under its own hash, unless it is here already."""
         with self.locked(fetched.sha256, Reporter(None)):
             known = self._known(fetched.sha256, Reporter(None))
+            if known is not None and record.made:
+                self._blobs.add_origin(fetched.sha256, record.made)
             path = known or self._blobs.commit(
                 fetched.sha256, fetched, name=record.name, source=record.source, made=record.made
             )

@@ -36,6 +36,7 @@ class Stage(StrEnum):
     EXTRACTING = "extracting"
     COPYING = "copying"
     CHECKING = "checking"
+    CONVERTING = "converting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
