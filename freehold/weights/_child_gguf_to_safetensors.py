@@ -43,7 +43,8 @@ _say_to = sys.stdout
 
 def say(**words: object) -> None:
     """Tell the parent one thing."""
-    print(json.dumps(words), file=_say_to, flush=True)
+    _say_to.write(json.dumps(words) + "\n")
+    _say_to.flush()
 
 
 def versions() -> dict[str, str]:

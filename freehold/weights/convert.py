@@ -63,7 +63,7 @@ class Converted:
 
 
 def to_safetensors(
-    store: Store, gguf_file: Path, python: Path, *, sha256: str = "", on_progress: OnProgress | None = None
+    store: Store, gguf_file: Path, *, python: Path, sha256: str = "", on_progress: OnProgress | None = None
 ) -> Converted:
     """Return a GGUF file as a folder with safetensors, config, tokenizer and chat template, making it unless it is here.
 
