@@ -140,6 +140,7 @@ PROBE = Probe(
     summary="Sees what the NVIDIA driver says of each GPU in the kernel's log; the first sign of most GPU faults.",
     reads=("kernel", "gpus"),
     window_s=WINDOW_S,
+    newest=("gpus",),
     reasons=_REASONS,
     thresholds=(
         Threshold(name="window_s", value=WINDOW_S, source="NVSentinel: repeated XIDs within 24 h"),
