@@ -162,6 +162,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """ECONNREFUSED: the host is up, the agent is not."""
     unreachable: int = 0
     """EHOSTUNREACH, ENETUNREACH or a failed neighbour."""
+    foreign: int = 0
+    """Came from its address and were none of this mesh's: another key, other names, or another version there."""
     rtt_s: tuple[float, ...] = ()
     """At most 200 of them, without the time that a datagram waited in either process."""
     silent_s: float = 0.0
