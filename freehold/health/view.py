@@ -56,6 +56,8 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     driver: dict[str, Reading] = {}
     """`driver_version`, `cuda_version`, `nvml_version`, `module_version` (running), `disk_version` (on disk)."""
     gpus: tuple[Gpu, ...] = ()
+    most: int = 0
+    """Most GPUs that answered at once since the reader began: one that is gone stays gone, however long ago."""
     pci_addresses: tuple[str, ...] = ()
     """NVIDIA display and 3D controllers on the PCI bus, whether or not the driver sees them."""
 
