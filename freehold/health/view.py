@@ -88,6 +88,8 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     path: str
     device: str = ""
+    disks: tuple[str, ...] = ()
+    """Block devices under `device`, by name: the disks of an LVM, RAID or encrypted volume."""
     file_system: str = ""
     state: State = State.OK
     """Of reading it: UNSUPPORTED without O_DIRECT or disk, HUNG, DENIED, ABSENT, TRANSIENT while it starts."""
