@@ -269,9 +269,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Memory, clock, hung processes, kernel counters."""
 
     memory: dict[str, Reading] = {}
-    """`total_bytes`, `available_bytes`, `swap_used_bytes`; since boot: `pressure_some_s`, `pressure_full_s`, `oom_kills`."""
+    """`total_bytes`, `available_bytes`, `swap_used_bytes`; `limit_bytes`, `limit_available_bytes` of the agent's cgroup; since boot: `pressure_some_s`, `pressure_full_s`, `oom_kills`."""
     clock: dict[str, Reading] = {}
-    """`wall_minus_monotonic_s`, `synchronised` (0, 1), `estimated_error_s`, `maximum_error_s`."""
+    """`wall_minus_monotonic_s` (time that the machine slept left out), `synchronised` (0, 1), `estimated_error_s`, `maximum_error_s`."""
     blocked: dict[str, str] = {}
     """Processes in state D: `pid name` → wchan."""
     edac: dict[str, int] = {}

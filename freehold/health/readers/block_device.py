@@ -186,10 +186,10 @@ def limits_of(pid: int, devices: tuple[str, ...], root: Path) -> tuple[str, ...]
     for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if "blkio" in controllers.split(","):
-            for group in _groups(_mounted(root, "cgroup", "blkio"), path):
+            for group in cgroup_folders(cgroup_mount(root, "cgroup", "blkio"), path):
                 found += _v1_limits(group, path, devices)
         elif number == "0":
-            for group in _groups(_mounted(root, "cgroup2", ""), path):
+            for group in cgroup_folders(cgroup_mount(root, "cgroup2", ""), path):
                 found += _v2_limits(group, path, devices)
     return tuple(dict.fromkeys(found))
 
@@ -198,7 +198,7 @@ def waited_s(pid: int, devices: tuple[str, ...], root: Path) -> float | None:
     """Return how long io.cost has made the process's cgroup wait on these devices, ever; None: the kernel does not say."""
     for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
         number, _, path = line.split(":", 2)
-        top = _mounted(root, "cgroup2", "") if number == "0" else None
+        top = cgroup_mount(root, "cgroup2", "") if number == "0" else None
         for row in _text(top / path.lstrip("/") / "io.stat").splitlines() if top else ():
             found = re.search(r"cost\.wait=(\d+)", row)
             if row.split(" ")[0] in devices and found:
@@ -206,7 +206,8 @@ def waited_s(pid: int, devices: tuple[str, ...], root: Path) -> float | None:
     return None
 
 
-def _mounted(root: Path, kind: str, option: str) -> Path | None:
+def cgroup_mount(root: Path, kind: str, option: str) -> Path | None:
+    """Return where cgroups of a kind (`cgroup` with a controller, `cgroup2` with none) are mounted; None: nowhere."""
     for line in _text(root / "proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         ends = right.split(" ")
@@ -215,7 +216,7 @@ def _mounted(root: Path, kind: str, option: str) -> Path | None:
     return None
 
 
-def _groups(top: Path | None, path: str) -> list[Path]:
+def cgroup_folders(top: Path | None, path: str) -> list[Path]:
     """Return the folders of a cgroup and of all above it, the nearest first."""
     if top is None:
         return []
