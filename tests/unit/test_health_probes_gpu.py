@@ -10,7 +10,7 @@ from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.base import Expected
 from freehold.health.probes.gpu_pcie import replays_allowed_per_minute
 from freehold.health.registry import all_probes
-from freehold.health.view import Gpu, Gpus, Reading, State, View
+from freehold.health.view import Gpu, Gpus, Kernel, Reading, State, View
 from freehold.testing.healthy_node import healthy_views
 
 NODE = healthy_views(3)
@@ -231,6 +231,7 @@ def test_gpus_are_counted_against_what_should_be_there() -> None:
     assert count(without_gpu(NODE, 0)) == (D, "not_in_driver")
     assert count(without_gpu(NODE, 0), Expected(gpus=2)) == (H, "ok")
     assert count(without_gpu(NODE, 20)) == (U, "gone")
+    assert count(without_gpu(with_gpus(NODE, 0, most=3), 0)) == (U, "gone")  # long ago, out of the window
     bus = NODE[-1].gpus.pci_addresses[:2] if NODE[-1].gpus else ()
     assert count(with_gpus(NODE, 20, pci_addresses=bus)) == (U, "off_the_bus")
     lost = dict.fromkeys(NODE[-1].gpus.gpus[0].readings if NODE[-1].gpus else (), Reading(state=State.LOST))
@@ -259,6 +260,15 @@ def test_a_node_without_gpus_is_not_applicable_unless_some_are_expected(probe: s
     for state in (State.HUNG, State.DENIED, State.UNKNOWN):
         (unread,) = all_probes()[probe].check(bare(Gpus(state=state, detail="x")), Expected())
         assert unread.verdict is N
+
+
+@pytest.mark.parametrize("probe", [name for name, probe in all_probes().items() if "gpus" in probe.reads])
+def test_a_driver_that_is_loaded_without_its_library_is_no_node_without_gpus(probe: str) -> None:
+    """As in a container that was given half: nothing on the bus is seen there either."""
+    half = msgspec.structs.replace(NO_GPUS, driver={"module_version": Reading(value="580.159.04")})
+    view = msgspec.structs.replace(bare(half)[0], kernel=Kernel())
+    if probe != "engine_progress":
+        assert {found.verdict for found in all_probes()[probe].check([view], Expected())} == {N}
 
 
 def test_a_view_without_gpus_is_no_news_for_a_while() -> None:

@@ -71,6 +71,8 @@ def after(letters: str, by: Probe) -> Held:
         ("hbbbu", B),  # what cannot be read is not well again
         ("hbbbuuuuuu", B),
         ("hbbbhuhuh", H),
+        ("hbubub", B),  # nor does it take back what was bad before
+        ("hbuhbb", H),
         ("n", N),
         ("nb", N),
         ("b", U),  # nothing is known before it

@@ -87,7 +87,7 @@ def _is_lost(gpu: Gpu) -> bool:
 
 
 def _most_before(views: Sequence[View]) -> int:
-    return max((_seen(view.gpus) for view in views if view.gpus is not None), default=0)
+    return max((max(_seen(view.gpus), view.gpus.most) for view in views if view.gpus is not None), default=0)
 
 
 def _count_fault(views: Sequence[View], gpus: Gpus, expected: Expected) -> Fault | None:
