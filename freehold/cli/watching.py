@@ -1,6 +1,6 @@
 """The controller's agent: what it is told to watch, which engines there are, and what the fleet is told of those that hang.
 
-The agent sees and the fleet acts; this passes words between them. Only an engine that has been stalled for a while, by the same
+The agent sees and the fleet acts; this passes words between them, and what the agent counts to the gateway's page. Only an engine that has been stalled for a while, by the same
 process, is named to the fleet; one that is busy never is.
 """
 
@@ -18,7 +18,7 @@ from freehold.core.findings import Finding, Verdict
 from freehold.fleet.run import Fleet
 from freehold.fleet.state_dir import StateDir
 from freehold.gateway.links import GatewayLinks
-from freehold.health.agent_link import AgentLink
+from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
 from freehold.health.readers.disk_reader import DiskOptions
 from freehold.health.readers.engines import EnginesReader
@@ -172,8 +172,11 @@ class NodeWatch:
         self.link = AgentLink(
             settings,
             stderr_path=state.logs / "health.stderr.log",
-            on_snapshot=self._heard,
-            on_start=lambda pid: on_start(NAME, pid),
+            hearers=Hearers(
+                on_snapshot=self._heard,
+                on_metrics=gateway.show,
+                on_start=lambda pid: on_start(NAME, pid),
+            ),
         )
 
     async def run(self) -> None:
