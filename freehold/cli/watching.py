@@ -20,11 +20,13 @@ from freehold.fleet.state_dir import StateDir
 from freehold.gateway.links import GatewayLinks
 from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
+from freehold.health.base import Expected
 from freehold.health.readers.disk_reader import DiskOptions
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.run import Source
 from freehold.health.snapshot import HealthSnapshot
 from freehold.health.sources import sources_for
+from freehold.spec.model import HealthExpectSpec
 from freehold.spec.shapes import parse_listen, parse_peer
 from freehold.weights.store import store_root
 
@@ -67,6 +69,18 @@ def health_settings(
         volumes=watched_folders(spec.storage.path),
         gpu=spec.gpu,
         mesh=mesh,
+        expected=expected_of(spec.expect),
+    )
+
+
+def expected_of(spec: HealthExpectSpec) -> Expected:
+    """Return what a node should have by `health.expect`."""
+    return Expected(
+        gpus=spec.gpus,
+        gpu_model=spec.gpu_model or None,
+        driver_version=spec.driver or None,
+        rdma_ports=spec.rdma_ports or None,
+        link_mbit_s=spec.link_mbit_s,
     )
 
 

@@ -47,7 +47,7 @@ class Agent:
         self.runner = Runner(
             sources_for(settings, self._engines),
             all_probes(),
-            Setup(node=settings.name, on_snapshot=self._told),
+            Setup(node=settings.name, expected=settings.expected, on_snapshot=self._told),
         )
 
     def obey(self, order: Order) -> None:

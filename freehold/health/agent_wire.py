@@ -9,6 +9,7 @@ import socket
 import msgspec
 
 from freehold.core.events import ReplicaState
+from freehold.health.base import Expected
 from freehold.health.snapshot import HealthSnapshot
 
 LINE_BYTES_MOST = 4 * 1024 * 1024
@@ -49,6 +50,8 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """`auto`, `nvml`, `off`, or the address of a DCGM exporter."""
     mesh: MeshOptions | None = None
     """None: no peers."""
+    expected: Expected = Expected()
+    """What the node should have."""
 
     @property
     def name(self) -> str:

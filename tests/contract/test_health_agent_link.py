@@ -17,6 +17,7 @@ from freehold.core.clock import monotonic_s
 from freehold.core.events import AgentMetrics
 from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import HealthSettings, Word
+from freehold.health.base import Expected
 from freehold.health.snapshot import METRICS_NAME, HealthSnapshot
 from freehold.telemetry import logs
 from freehold.telemetry.appended import TEXT_BYTES_MOST
@@ -31,7 +32,7 @@ def linked(
 ) -> AgentLink:
     async def main() -> AgentLink:
         link = AgentLink(
-            HealthSettings(gpu="off", log_path=str(folder / "log"), **settings),
+            HealthSettings(**{"gpu": "off", "log_path": str(folder / "log"), **settings}),
             stderr_path=folder / "stderr",
             hearers=Hearers(on_metrics=told.append),
         )
@@ -70,6 +71,26 @@ def test_a_real_agents_metrics_arrive_and_are_taken_back_when_it_dies(tmp_path: 
     # The file for node_exporter holds the same names, and none that clashes with node_exporter's own.
     in_file = text_string_to_metric_families((tmp_path / METRICS_NAME).read_text())
     assert {family.name for family in in_file} == families
+
+
+def test_what_a_node_should_have_reaches_the_agent(tmp_path: Path) -> None:
+    expected = Expected(
+        gpus=63,
+        gpu_model="H100",
+        driver_version="570.133.20",
+        rdma_ports=("a/1",),
+        link_mbit_s={"nobody0": 25000},
+    )
+
+    def missing(link: AgentLink, probe: str, component: str) -> bool:
+        found = [each.finding for each in (link.snapshot.findings if link.snapshot else ())]
+        return any(f.probe == probe and f.component == component and f.reason == "missing" for f in found)
+
+    async def test(link: AgentLink) -> None:
+        wanted = [("gpu_present", "gpus"), ("network_link", "link:nobody0"), ("rdma", "link:a/1")]
+        await until(lambda: all(missing(link, *each) for each in wanted), timeout_s=40.0)
+
+    linked(tmp_path, [], test, gpu="auto", expected=expected)
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,32 @@ def test_gpus_are_counted_against_what_should_be_there() -> None:
     assert count(with_gpu(NODE, lost, since=29), Expected(gpus=3)) == (U, "missing")
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "verdict", "reason"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100", H, "ok"),
+        ("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb", H, "ok"),  # in whatever case, with whatever between
+        ("NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3", H, "ok"),
+        ("NVIDIA H100 80GB HBM3", "H200", D, "other_model"),
+        ("NVIDIA H100 NVL", "H100 80GB", D, "other_model"),
+        ("NVIDIA A100-SXM4-40GB", "A10", D, "other_model"),  # a word is a whole word
+        ("", "H100", N, "unreadable"),  # not healthy: nobody knows
+        ("", None, H, "ok"),
+    ],
+)
+def test_gpus_are_of_the_model_that_they_should_be(
+    name: str, model: str | None, verdict: Verdict, reason: str
+) -> None:
+    last = NODE[-1].gpus
+    assert last is not None
+    gpus = tuple(msgspec.structs.replace(gpu, name=name) for gpu in last.gpus)
+    views = bare(msgspec.structs.replace(last, gpus=gpus))
+    for component, finding in ask("gpu_present", views, Expected(gpu_model=model)).items():
+        if component != "gpus":
+            assert (finding.verdict, finding.reason) == (verdict, reason)
+            assert (model or "") in finding.message or verdict is H
+
+
 NO_GPUS = Gpus(state=State.ABSENT, detail="libnvidia-ml.so.1 was not found")
 
 

@@ -1,4 +1,4 @@
-"""Is one NVIDIA driver at work here: the running one, the one on disk and the locked one?
+"""Is one NVIDIA driver at work here: the running one, the one on disk and the expected one?
 
 A library of another version than the kernel module fails every CUDA program and is software, however broken the GPUs look. A newer
 one on disk works until the next reboot or restart, and is cheaper to see now. It compares versions; it does not judge which is good.
@@ -78,7 +78,7 @@ def _compared(view: View, gpus: Gpus, expected: Expected) -> Finding:
     if not running:
         return _unread(view, gpus)
     if expected.driver_version and running != expected.driver_version:
-        message = f"Driver {running} runs, the lock says {expected.driver_version}."
+        message = f"Driver {running} runs, {expected.driver_version} is expected."
         return _said(view, Verdict.DEGRADED, "not_as_locked", message, action=Action.FIX_CONFIGURATION)
     if disk and running not in disk.split(","):
         message = f"Driver {running} runs, {disk} is on disk: the next restart of a program or of the node changes it."
@@ -119,14 +119,14 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
 
 PROBE = Probe(
     name="driver",
-    summary="Whether the running NVIDIA driver is the one on disk and the one that is locked.",
+    summary="Whether the running NVIDIA driver is the one on disk and the one that is expected.",
     reads=("gpus",),
     window_s=60.0,
     reasons={
         **{name: REASONS[name] for name in ("ok", "no_gpu", "not_read", "unreadable")},
         "mismatch": "Library and kernel module have different versions, mostly after an upgrade. Drain and reboot (or reload the module).",
         "not_loaded": "No driver is loaded. Install it, or see the kernel log for why it did not load.",
-        "not_as_locked": "Another driver runs than the lock says. Install the locked one, or lock this one.",
+        "not_as_locked": "Another driver runs than the lock or configuration says. Install that one, or correct it there.",
         "pending_upgrade": "Another driver is on disk than runs. Drain and reboot at a time that you choose, before something restarts by itself.",
     },
     thresholds=(
