@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from freehold.core.formats import Format as Format  # noqa: PLC0414 - engine files take it from here
 from freehold.core.problems import Problem, nearest_hint
 
 OptionType = Literal["int", "str", "bool", "float"]
@@ -49,14 +50,6 @@ class Option:
     """The text must be JSON, of any kind or an object; empty: it is no JSON."""
     file: bool = False
     """True: the value is the path of a file or folder that must be there when the configuration is checked."""
-
-
-class Format(StrEnum):
-    """What weights must be for an engine to load them."""
-
-    GGUF = "gguf"  # one file
-    SAFETENSORS = "safetensors"  # a folder as on Hugging Face: config.json, tokenizer, *.safetensors
-    TENSORRT = "tensorrt"  # a folder of prebuilt TensorRT engines with their config.json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
