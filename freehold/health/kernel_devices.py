@@ -147,16 +147,16 @@ def mlx5(text: str) -> Seen | None:
     match = _MLX5.match(text)
     if not match:
         return None
-    device, rest = pci_key(match[1]), match[2]
+    device, rest, address = pci_key(match[1]), match[2], {"address": match[1]}
     if failed := _MLX5_FAILED.search(rest):
-        return Seen(Kind.NIC_FAILED, device, None, {"what": failed[0]})
+        return Seen(Kind.NIC_FAILED, device, None, address | {"what": failed[0]})
     if error := _MLX5_ERROR.search(rest):
-        return Seen(Kind.NIC_ERROR, device, None, {"what": error[0]})
+        return Seen(Kind.NIC_ERROR, device, None, address | {"what": error[0]})
     health = _MLX5_HEALTH.search(rest)
     if not health or int(health[2]) > _SEVERITY_ERROR:
         return None
     kind = Kind.NIC_FAILED if int(health[2]) <= _SEVERITY_CRITICAL else Kind.NIC_ERROR
-    return Seen(kind, device, None, {"what": health[1], "severity": health[2]})
+    return Seen(kind, device, None, address | {"what": health[1], "severity": health[2]})
 
 
 def transmit_timeout(text: str) -> Seen | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from freehold.health import kernel_devices, kernel_gpu, kernel_host
+from freehold.health import kernel_devices, kernel_driver, kernel_gpu, kernel_host, kernel_links
 from freehold.health.kernel_words import TEXT_MOST, KernelEvent, Kind, Seen, pci_key
 from freehold.health.view import KernelLine
 
@@ -24,6 +24,10 @@ _RULES: tuple[tuple[str, Callable[[str], Seen | None]], ...] = (
     ("NVRM: loading NVIDIA UNIX", kernel_gpu.driver_loaded),
     ("dapter failed", kernel_gpu.init_failed),
     ("nvidia", kernel_gpu.init_failed),
+    ("NVRM: ", kernel_driver.refused),
+    ("reject", kernel_driver.refused),
+    ("nvidia", kernel_driver.misfit),
+    ("RESET_REQUIRED", kernel_driver.misfit),
     ("AER: ", kernel_host.aer),
     ("PCIe Bus Error", kernel_host.aer),
     ("DPC: ", kernel_host.aer),
@@ -56,13 +60,22 @@ _RULES: tuple[tuple[str, Callable[[str], Seen | None]], ...] = (
     ("BTRFS ", kernel_devices.file_system),
     ("mlx5_core ", kernel_devices.mlx5),
     ("NETDEV WATCHDOG", kernel_devices.transmit_timeout),
+    ("ink ", kernel_links.link),
+    ("without any active", kernel_links.link),
+    ("nfs: server", kernel_links.server),
+    ("Lustre", kernel_links.server),
+    ("ceph: ", kernel_links.server),
+    ("reboot: ", kernel_links.shutdown),
+    ("systemd-shutdown", kernel_links.shutdown),
 )
 """Words that a line must hold, and the rule that then reads it. A search for plain words is some ten times cheaper than a pattern."""
 
 _OPENINGS = (
     (
         re.compile(r"NVRM: The NVIDIA GPU \S+"),
-        re.compile(r"NVRM:\s+(?:\(PCI ID|installed|system has|fallen off)"),
+        re.compile(
+            r"NVRM:\s+(?:\(PCI ID|installed|system has|fallen off|requires|is not supported|NVIDIA [\d.]+ driver)"
+        ),
         "responding",
     ),
     (

@@ -337,8 +337,8 @@ def _loss(values: _Values, component: str) -> Iterator[Seen]:
     rise = after - (before or 0.0)
     sent = values.find(component, r"^(sent|probes)")
     probes = sent[2] - (sent[1] or 0.0) if sent else None
-    if re.search(r"pct|percent|ratio|share|loss$|rate", name):
-        share = after if re.search(r"ratio|share", name) or after < 0.05 else after / 100
+    if re.search(r"pct|percent|ratio|share|loss(?!.*(count|total|packets|probes))|rate", name):
+        share = after / 100 if re.search(r"pct|percent", name) or after > 1 else after
     else:
         share = rise / probes if probes else (1.0 if rise >= _LOST_LEAST else 0.0)
         share = share if rise >= _LOST_LEAST else 0.0

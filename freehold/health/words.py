@@ -7,6 +7,8 @@ then says of the cause stands in catalog/data/health/evidence.yaml.
 import re
 from collections.abc import Iterable, Iterator
 
+from freehold.health.engine_words import LOG as _SET_WRONG
+
 _Rules = tuple[tuple[str, str], ...]
 
 # Source: messages of the CUDA runtime (cudaGetErrorString), torch, NCCL and errno, as quoted in vLLM and NCCL issues.
@@ -18,12 +20,15 @@ _LOG: _Rules = (
     (r"CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY", "log_gpu_memory_full"),
     (r"No available memory for the cache blocks|larger than the maximum number of tokens that can be stored in KV cache", "log_gpu_memory_full"),
     (r"KV cache.{0,80}larger than the available|Free memory on device .{0,80}less than desired", "log_gpu_memory_full"),
+    (r"cudaMalloc\w*.{0,160}out of memory|unable to allocate \w* ?buffer|[Ff]ailed to allocate CUDA|NVML_ERROR_MEMORY|Not enough memory\. Please", "log_gpu_memory_full"),
     (r"[Dd]river/library version mismatch|LibRmVersionMismatch|LIB_RM_VERSION_MISMATCH", "library_mismatch"),
-    (r"driver version is insufficient|driver on your system is too old|SYSTEM_DRIVER_MISMATCH|unsupported display driver", "log_driver_old"),
+    (r"driver version is insufficient|driver on your system is too old|SYSTEM_DRIVER_MISMATCH|unsupported display driver|unsupported toolchain", "log_driver_old"),
     (r"SYSTEM_NOT_READY|system not yet initialized|[Ff]abric ?[Mm]anager", "fabric_manager"),
     (r"GPU is lost|fallen off the bus|GpuIsLost", "gpu_lost"),
-    (r"NET/IB.{0,60}error|ibv_\w+ failed|No route to host|Network is unreachable|transport retry", "log_network"),
-    (r"[Ww]atchdog caught collective|collective operation timeout|NCCL.{0,40}(timed out|timeout)|ncclRemoteError", "log_collective"),
+    (r"NET/IB.{0,100}(error|status=\d)|ibv_\w+ failed|No route to host|Network is unreachable|transport retry|RETRY_EXC", "log_network"),
+    (r"NCCL WARN .{0,60}Connect to .{0,60}failed|failure in name resolution", "log_network"),
+    (r"[Ww]atchdog caught collective|collective operation timeout|NCCL.{0,40}(timed out|timeout)|ncclRemoteError|waiting for clients", "log_collective"),
+    (r"Watchdog timeout \(|shared memory broadcast block|RPC call to \w+ timed out", "engine_frozen"),
     (r"No space left on device|ENOSPC|Errno 28", "log_disk_full"),
     (r"Input/output error|\bEIO\b|Errno 5\b|Read-only file system", "log_storage"),
     (r"Segmentation fault|core dumped|SIGSEGV|SIGABRT|GGML_ASSERT|terminate called", "engine_crashed"),
@@ -120,13 +125,19 @@ _CONTEXT: _Rules = (
     (r"(engine|vllm|sglang|llama|image|cuda graph)\w*.{0,40}(upgrad|updat|chang(?!ed_at)|roll|deploy)\w*", "engine_changed_recently"),
     (r"\b(leak\w*|memory.{0,40}(grows|growing|climbs|rises) (steadily|slowly|over|without))", "memory_leak"),
     (r"(symptom|fault|it|error).{0,30}only under load", "only_under_load"),
+    (r"OOM ?Killed|killed by (the )?OOM|out.of.memory killer", "oom_kill"),
 )  # fmt: skip
 
 
 def log_signs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the signs in an engine's log, each with the first line that has it; a bare exception only where nothing else is."""
+    """Yield the signs in an engine's log, each with the first line that has it.
+
+    What is wrong with settings, files or packages counts where no fault of GPU, disk or network is named; a bare exception only where nothing else is.
+    """
     text = tuple(lines)
     found = dict(_first_lines(text, _LOG))
+    if not found.keys() - {"engine_crashed"}:
+        found |= dict(list(_first_lines(text, _SET_WRONG))[:1])
     yield from found.items() if found else _first_lines(text, _LAST_RESORT)
 
 

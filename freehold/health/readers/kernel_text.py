@@ -98,7 +98,7 @@ _SHORT = re.compile(
     re.DOTALL,
 )
 _TALOS = re.compile(
-    r"(?:\S+: )?(\w+): (\w+): \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:?\d\d)\]: (.*)",
+    r"(?:\S+: )?(\w+): +(\w+): \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:?\d\d)\]: (.*)",
     re.DOTALL,
 )
 _MINUTE = re.compile(r"\[([A-Z][a-z]{2}) ?(\d{1,2}) (\d\d:\d\d)\] (.*)", re.DOTALL)
