@@ -114,7 +114,7 @@ def test_what_was_removed_is_made_again(gone: str, tmp_path: Path) -> None:
         if gone:
             (path / gone).unlink()
         else:
-            shutil.rmtree(path)
+            path.rename(tmp_path / "gone")  # at once: a file that is just being replaced would stop `rmtree`
         assert told.get(timeout=10) is None
         (path / "control.sock").touch()
         assert recorded(path) == ["a"]
