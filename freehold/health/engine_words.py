@@ -10,7 +10,7 @@ _SETTINGS = (
     r"\b(unknown|unrecognized|unexpected) (option|flag|argument|parameter)s?\b|No such option|unexpected extra argument",
     r"validation errors? for \w*(Config|Args|Params|Options)\b",
     r"max_model_len.{0,80}(greater|larger) than the derived|crease (--)?mem[-_]fraction[-_]static",
-    r"(must be|not|be evenly) divisible by .{0,60}(tensor|parallel|tp|head|rank)",
+    r"(must be|not|be) (evenly )?divisible by",
     r"compute capability of at least|only supported on GPUs with compute capability",
     r"[Qq]uantization .{0,80}(not supported|is not|does not match|unknown|invalid)|[Uu]nknown quantization",
     r"[Mm]odel architectures? .{0,120}(not supported|failed to be inspected)|unknown (model|pre-tokenizer) (architecture|type)",
@@ -19,6 +19,7 @@ _SETTINGS = (
     r"GatedRepo|Access to model .{0,120}restricted|\b40[13] Client Error|Invalid user token|Invalid credentials",
     r"invalid device ordinal|[Ww]orld size .{0,80}(larger|greater|than)|(not enough|available) GPUs? .{0,40}(requested|required|needed|available)",
     r"\bMIG\b.{0,100}(not found|does not exist|invalid|disabled|no longer|not name)|invalid MIG",
+    r"(Local|Remote|)EntryNotFound|outgoing traffic has been disabled|couldn't connect to .{0,60}huggingface|HF_HUB_OFFLINE",
     r"FileNotFoundError|No such file or directory|PermissionError|Permission denied|Errno (2|13)\b",
     r"insufficient shared memory|/dev/shm.{0,60}(full|space|small)|\bshm\b.{0,40}(too small|insufficient)",
     r"Too many open files|Errno 24\b|can't start new thread|RLIMIT_\w+|memlock.{0,40}(limit|too)",
@@ -55,6 +56,16 @@ _HOST_MEMORY = (
 )
 """Source: errno 12 (ENOMEM) in C++, Python and torch."""
 
+_ADVICE = (
+    (
+        r"(ValueError|AssertionError|NotImplementedError|OSError|EnvironmentError|\w*(Config|Validation|Argument|Option)\w*(Error|Exception)): "
+        r".*\b(must|should|cannot be|can't be|(not|un)[- ]?supported|is required|invalid|unknown|exceeds?|(greater|less|larger|smaller|more|fewer) than"
+        r"|does not (exist|support|match)|not found|missing|not allowed|incompatible)\b"
+    ),
+    r"\w*(Error|Exception): .*\b([Pp]lease|[Tt]ry) (to )?(set|use|using|install|pass|specify|provide|check|upgrade|update|increas\w+|decreas\w+|reduc\w+|enabl\w+|disabl\w+)",
+)
+"""Source: our own reading of engines' issues: an exception that tells the user what to change is about what the user set."""
+
 LOG = tuple(
     (pattern, sign)
     for patterns, sign in (
@@ -65,6 +76,7 @@ LOG = tuple(
         (_BUILD, "log_build"),
         (_HOST_MEMORY, "engine_memory"),
         (_SETTINGS, "engine_configuration"),
+        (_ADVICE, "log_advice"),
     )
     for pattern in patterns
 )

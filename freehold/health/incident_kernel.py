@@ -78,6 +78,8 @@ def _component(event: KernelEvent) -> str:
         "api_mismatch": "driver",
         "fabric_misfit": "nvswitch",
         "shutdown": "node",
+        "too_hot": "host",
+        "warm": "cpu",
         "lockup": "cpu",
         "kernel_bug": "kernel",
     }

@@ -55,6 +55,10 @@ class Kind(StrEnum):
     """The card's firmware reports an error, not a fatal one."""
     NIC_TIMEOUT = "nic_timeout"
     """A transmit queue timed out."""
+    TOO_HOT = "too_hot"
+    """The machine stops for heat."""
+    WARM = "warm"
+    """A processor slows down for heat."""
     LINK_DOWN = "link_down"
     """A network interface lost its link; `device` is its name."""
     LINK_UP = "link_up"
@@ -72,6 +76,7 @@ INFORMATIVE = frozenset(
         Kind.DRIVER_LOADED,
         Kind.AER_CORRECTED,
         Kind.MEMORY_CORRECTED,
+        Kind.WARM,
         Kind.LINK_DOWN,
         Kind.LINK_UP,
         Kind.FILE_SERVER_SILENT,

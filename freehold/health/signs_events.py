@@ -70,6 +70,8 @@ _KINDS = {
     "driver_refused": "driver_blocked",
     "driver_misfit": "driver_missing",
     "fabric_misfit": "fabric_manager",
+    "too_hot": "host_too_hot",
+    "warm": "host_warm",
     "link_flaps": "link_down",
     "link_lost": "link_down",
 }

@@ -123,7 +123,7 @@ _CONTEXT: _Rules = (
     (r"fabric.?manager.{0,60}(not|dead|fail|stop|inactive|mismatch|exited|down|differ|old|older)", "fabric_manager"),
     (r"driver.{0,40}(upgrad|updat|chang(?!ed_at)|install|roll)\w*", "driver_changed_recently"),
     (r"(engine|vllm|sglang|llama|image|cuda graph)\w*.{0,40}(upgrad|updat|chang(?!ed_at)|roll|deploy)\w*", "engine_changed_recently"),
-    (r"\b(leak\w*|memory.{0,40}(grows|growing|climbs|rises) (steadily|slowly|over|without))", "memory_leak"),
+    (r"\b(leak\w*|(memory|rss|resident).{0,40}(grows|growing|grew|climbs|climbing|rises|rising) (steadily|slowly|over|without|by|until))", "memory_leak"),
     (r"(symptom|fault|it|error).{0,30}only under load", "only_under_load"),
     (r"OOM ?Killed|killed by (the )?OOM|out.of.memory killer", "oom_kill"),
 )  # fmt: skip
