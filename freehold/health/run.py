@@ -18,7 +18,7 @@ import msgspec
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding
 from freehold.health.base import Expected, Part, Probe
-from freehold.health.kept_views import KeptViews
+from freehold.health.kept_views import KeptViews, windows_of
 from freehold.health.meters import HealthMeters
 from freehold.health.settle import Held, Key, settle_all
 from freehold.health.snapshot import PERIOD_S, Believed, HealthSnapshot, ReaderState, sorted_findings
@@ -32,6 +32,9 @@ JITTER = 0.05
 SHARE = 0.002
 """Part of a core that one probe may take: one that took 20 ms is not asked again for 10 s. Source: our own choice: some
 twenty probes stay together within the agent's budget of 1 % even where all are slow."""
+STOOD_STILL_S = 5.0
+"""A look that comes this long after the one before it: the agent itself stood still, and perhaps its machine. Source: our own
+choice: more than two looks, and less than what makes an engine that does not move a stalled one (7 s)."""
 _log = get_logger("health.run")
 
 
@@ -101,12 +104,13 @@ class Runner:
             for probe in probes.values()
             if probe.reads[0] in periods
         ]
-        self._kept = KeptViews(_windows(probe.probe for probe in self._probing))
+        self._kept = KeptViews(windows_of(probe.probe for probe in self._probing))
         self._parts: dict[Part, Any] = {}
         self._states = {source.name: ReaderState(name=source.name, state="waiting") for source in sources}
         self._held: dict[Key, Held] = {}
         self._started_s = self._setup.clock.wall_s()
         self._told_s = float("-inf")
+        self._ticked_s, self._woke_s = float("inf"), 0.0
 
     @property
     def snapshot(self) -> HealthSnapshot:
@@ -117,6 +121,7 @@ class Runner:
             node=self._setup.node,
             pid=os.getpid(),
             started_s=self._started_s,
+            woke_s=self._woke_s,
             findings=sorted_findings(found),
             readers=tuple(self._states.values()),
         )
@@ -138,6 +143,10 @@ class Runner:
     def tick(self) -> None:
         """Put together what came since the last time, and let probes look at it."""
         now_s = self._setup.clock.monotonic_s()
+        if now_s - self._ticked_s >= STOOD_STILL_S:
+            self._woke_s = self._setup.clock.wall_s()
+            _log.warning("stood still", seconds=round(now_s - self._ticked_s, 1))
+        self._ticked_s = now_s
         view = self._view(now_s)
         changed = False
         for probing in self._probing:
@@ -285,12 +294,3 @@ class Runner:
 
 def _word(held: Held) -> tuple[str, str]:
     return held.believed.verdict, held.believed.reason
-
-
-def _windows(probes: Iterable[Probe]) -> dict[Part, float]:
-    """Return how long each part is wanted by some probe."""
-    windows: dict[Part, float] = {}
-    for probe in probes:
-        for part in probe.reads:
-            windows[part] = max(windows.get(part, 0.0), probe.window_s)
-    return windows
