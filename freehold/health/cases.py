@@ -71,7 +71,9 @@ def _renamed(case: Case) -> Iterable[Past]:
 
 
 def _without_doubt(found: list[Seen]) -> list[Seen]:
-    """Leave out that counters did not move where something moved them."""
+    """Leave out that counters did not move where something moved them, and that a driver changed where it is not the locked one: one fact."""
+    if any(item.sign.name == "driver_drift" for item in found):
+        found = [item for item in found if item.sign.name != "driver_changed_recently"]
     moved = any(
         item.sign.tier in {Tier.MEMORY, Tier.BUS} and item.sign.name != "stays_with_gpu" for item in found
     )

@@ -20,6 +20,8 @@ _SETTINGS = (
     r"invalid device ordinal|[Ww]orld size .{0,80}(larger|greater|than)|(not enough|available) GPUs? .{0,40}(requested|required|needed|available)",
     r"\bMIG\b.{0,100}(not found|does not exist|invalid|disabled|no longer|not name)|invalid MIG",
     r"(Local|Remote|)EntryNotFound|outgoing traffic has been disabled|couldn't connect to .{0,60}huggingface|HF_HUB_OFFLINE",
+    r"[Cc]an't load (the )?(config\w*|tokenizer\w*|model|image|feature)|does not appear to have a file named|[Cc]annot find any|[Nn]o (model )?weights",
+    r"peer access is not supported|Duplicate GPU detected|exec format error|executable file not found",
     r"FileNotFoundError|No such file or directory|PermissionError|Permission denied|Errno (2|13)\b",
     r"insufficient shared memory|/dev/shm.{0,60}(full|space|small)|\bshm\b.{0,40}(too small|insufficient)",
     r"Too many open files|Errno 24\b|can't start new thread|RLIMIT_\w+|memlock.{0,40}(limit|too)",
@@ -36,13 +38,14 @@ _WEIGHTS = (
 _BUILD = (
     r"[Dd]eserialize (the )?(cuda|TensorRT) engine|Version tag does not match|kSERIALIZATION_VERSION|engine plan file .{0,60}(incompatible|not compatible)",
     r"no kernel image is available|undefined symbol|cannot open shared object file|GLIBC(XX)?_[\d.]+['`]? not found",
+    r"ptxas fatal|nvcc fatal|\bsm_\d+a?\b.{0,40}not (defined|compatible|supported)|CUDA_HOME|[Cc]ould not find nvcc|nvcc.{0,20}not found|ninja: (error|build stopped)",
     r"ModuleNotFoundError|ImportError|\bIllegal instruction|incompatible (function arguments|with the (current|installed))",
 )
 """Source: TensorRT-LLM issue 660, vLLM issues 4604 and 18835, the dynamic loader: built for other versions, another card or processor."""
 _NO_GPU = (
     r"No CUDA GPUs are available|no CUDA-capable device|Found no NVIDIA driver|Failed to infer device type",
     r"NVML: (Insufficient Permissions|Not Found|Unknown Error)|NVML_ERROR_NO_PERMISSION|could not select device driver",
-    r"CUDA driver initialization failed|libcuda\.so\S* .{0,40}(cannot|not found|No such)",
+    r"CUDA driver initialization failed|CUDA unknown error|incorrectly set up environment|libcuda\.so\S* .{0,40}(cannot|not found|No such)",
 )
 """Source: torch, NVML and Docker where a container was given no GPU."""
 _NO_DRIVER = (
@@ -58,8 +61,8 @@ _HOST_MEMORY = (
 
 _ADVICE = (
     (
-        r"(ValueError|AssertionError|NotImplementedError|OSError|EnvironmentError|\w*(Config|Validation|Argument|Option)\w*(Error|Exception)): "
-        r".*\b(must|should|cannot be|can't be|(not|un)[- ]?supported|is required|invalid|unknown|exceeds?|(greater|less|larger|smaller|more|fewer) than"
+        r"(\[TensorRT-LLM\]\[ERROR\]|^error|ValueError|AssertionError|NotImplementedError|OSError|EnvironmentError|\w*(Config|Validation|Argument|Option)\w*(Error|Exception)):? "
+        r".*\b(must|should|cannot be|can't be|not supported|[Uu]nsupported|[Nn]o \w+( \w+)? found|is required|invalid|unknown|exceeds?|(greater|less|larger|smaller|more|fewer) than"
         r"|does not (exist|support|match)|not found|missing|not allowed|incompatible)\b"
     ),
     r"\w*(Error|Exception): .*\b([Pp]lease|[Tt]ry) (to )?(set|use|using|install|pass|specify|provide|check|upgrade|update|increas\w+|decreas\w+|reduc\w+|enabl\w+|disabl\w+)",

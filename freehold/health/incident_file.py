@@ -304,7 +304,9 @@ def _dated_line(reader: Reader, data: Data, path: str, at_s: float) -> list[Kern
     when = reader.time(data, path, "at_s", "at", "time", "timestamp")
     facility = int(reader.number(data, path, "facility") or 0)
     texts = reader.lines(data.get("text") or data.get("message") or data.get("line"), path)
+    known = len(reader.ignored)
     lines = pasted_lines(reader, "\n".join(texts), path=path, at_s=at_s)
+    del reader.ignored[known:]  # it is a kernel line, by its key: one that tells nothing is not left out
     moved = {} if when is None else {"at_s": when}
     return [msgspec.structs.replace(line, facility=line.facility or facility, **moved) for line in lines]
 

@@ -82,7 +82,7 @@ _TRANSMIT = r"transmit queue (\d+) timed out"
 _WATCHDOG_NEW = re.compile(rf"(\S+) (\S+) (\S+?)(?: \([^)]*\))?: NETDEV WATCHDOG: (?:CPU: \d+: )?{_TRANSMIT}")
 _HANG = re.compile(
     r"(\w+) ([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])(?: (?!\()(\S+?))?(?: \([^)]*\))?: (?:\w+: )?(?:[\w.-]+: )?"
-    r"(?:(TX timeout detected|Detected Tx Unit Hang|Detected Hardware Unit Hang)|(PF reset failed|PCIe link lost|firmware fatal|FATAL))"
+    r"(?:(TX timeout detected|Detected Tx Unit Hang|Detected Hardware Unit Hang)|(PF reset failed|PCIe link lost|[Ff]irmware fatal|[Ff]irmware is not responding|FATAL))"
 )
 _WATCHDOG_OLD = re.compile(rf"NETDEV WATCHDOG: (\S+) \((\S+)\): {_TRANSMIT}")
 

@@ -145,6 +145,7 @@ OTHERS = [
     ("mlx5_core 0000:86:00.0 ens1f0: TX timeout detected", Kind.NIC_TIMEOUT, "0000:86:00", {"interface": "ens1f0"}),
     ("ixgbe 0000:01:00.0 eth0: Detected Tx Unit Hang", Kind.NIC_TIMEOUT, "0000:01:00", {}),
     ("igb 0000:03:00.0 eno2: PCIe link lost", Kind.NIC_FAILED, "0000:03:00", {"interface": "eno2"}),
+    ("bnxt_en 0000:41:00.0 eno1: Firmware fatal reset event, data1: 0x0, data2: 0x0", Kind.NIC_FAILED, "0000:41:00", {"interface": "eno1"}),
     ("i40e 0000:18:00.0: PF reset failed, -15", Kind.NIC_FAILED, "0000:18:00", {}),
     ("VLLM::EngineCor[9123]: segfault at 18 ip 00007f1c sp 00007ffe error 4 in libpython3.12.so.1.0[7f1c00000+200000]", Kind.CRASH, "", {"name": "VLLM::EngineCor"}),
     ("BUG: unable to handle page fault for address: ffffc90000e5d000", Kind.KERNEL_BUG, "", {}),
