@@ -61,11 +61,11 @@ _HOST_MEMORY = (
 
 _ADVICE = (
     (
-        r"(\[TensorRT-LLM\]\[ERROR\]|^error|ValueError|AssertionError|NotImplementedError|OSError|EnvironmentError|\w*(Config|Validation|Argument|Option)\w*(Error|Exception)):? "
+        r"(\[TensorRT-LLM\]\[ERROR\]|^error|ValueError|AssertionError|NotImplementedError|OSError|EnvironmentError|(Config|Validation|Argument|Option)\w{0,40}(Error|Exception)):? "
         r".*\b(must|should|cannot be|can't be|not supported|[Uu]nsupported|[Nn]o \w+( \w+)? found|is required|invalid|unknown|exceeds?|(greater|less|larger|smaller|more|fewer) than"
         r"|does not (exist|support|match)|not found|missing|not allowed|incompatible)\b"
     ),
-    r"\w*(Error|Exception): .*\b([Pp]lease|[Tt]ry) (to )?(set|use|using|install|pass|specify|provide|check|upgrade|update|increas\w+|decreas\w+|reduc\w+|enabl\w+|disabl\w+)",
+    r"(Error|Exception): .*\b([Pp]lease|[Tt]ry) (to )?(set|use|using|install|pass|specify|provide|check|upgrade|update|increas\w+|decreas\w+|reduc\w+|enabl\w+|disabl\w+)",
 )
 """Source: our own reading of engines' issues: an exception that tells the user what to change is about what the user set."""
 

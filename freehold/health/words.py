@@ -37,7 +37,7 @@ _LOG: _Rules = (
 )  # fmt: skip
 _LAST_RESORT: _Rules = (
     (
-        r"Traceback \(most recent|unspecified launch failure|\w*(Error|Exception)\b: |[Pp]anic",
+        r"Traceback \(most recent|unspecified launch failure|(Error|Exception)\b: |[Pp]anic",
         "log_exception",
     ),
 )
@@ -136,11 +136,20 @@ def log_signs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 
     What is wrong with settings, files or packages counts where no fault of GPU, disk or network is named; a bare exception only where nothing else is.
     """
-    text = tuple(lines)
+    text = tuple(_short(line) for line in lines)
     found = dict(_first_lines(text, _LOG))
     if not found.keys() - {"engine_crashed"}:
         found |= dict(list(_first_lines(text, _SET_WRONG))[:1])
     yield from found.items() if found else _first_lines(text, _LAST_RESORT)
+
+
+_LINE_MOST = 2000
+"""Characters of a line that are searched: its first and last thousand. Source: our own choice: an error's name stands at one end, and a hostile
+line must cost no time."""
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _LINE_MOST else f"{line[: _LINE_MOST // 2]} {line[-_LINE_MOST // 2 :]}"
 
 
 def _first_lines(lines: tuple[str, ...], rules: _Rules) -> Iterator[tuple[str, str]]:

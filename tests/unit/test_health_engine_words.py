@@ -1,5 +1,7 @@
 """Words in engines' logs: what is wrong with settings, files and packages, and what only looks so."""
 
+import time
+
 import pytest
 
 from freehold.health.words import log_signs
@@ -85,3 +87,18 @@ def test_a_crash_by_itself_does_not_hide_the_setting_that_led_to_it() -> None:
         "what(): [Errno 98] address already in use",
     ]
     assert {name for name, _ in log_signs(lines)} == {"engine_crashed", "engine_configuration"}
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "Error ", "[TensorRT-LLM][ERROR] ", "MIG ", "not divisible ", "x.y_z "]
+)
+def test_a_hostile_line_costs_no_time(text: str) -> None:
+    started = time.perf_counter()
+    list(log_signs([text * (200_000 // len(text))]))
+    assert time.perf_counter() - started < 0.5
+
+
+def test_the_end_of_a_long_line_is_read() -> None:
+    assert [
+        name for name, _ in log_signs(["x" * 9000 + " CUDA error: uncorrectable ECC error encountered"])
+    ] == ["log_ecc"]
