@@ -92,7 +92,8 @@ def open_other(folder: str, size_bytes: int, why: OSError) -> tuple[int | None, 
 
 def _files(folder: str, most: int) -> list[tuple[int, str]]:
     """Return size and path of the regular files below a folder, of the first so many entries."""
-    found, todo, seen = [], [folder], 0
+    found: list[tuple[int, str]] = []
+    todo, seen = [folder], 0
     while todo:
         try:
             entries = list(os.scandir(todo.pop(0)))
