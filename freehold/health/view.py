@@ -226,6 +226,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The network as this node sees it."""
 
     peers: tuple[Peer, ...] = ()
+    mesh_error: str = ""
+    """Why the mesh does not run although there are peers; empty: it runs, or nobody asked for one."""
     interfaces: tuple[Interface, ...] = ()
     rdma: tuple[RdmaPort, ...] = ()
     tcp_retransmitted: Reading = Reading(state=State.UNKNOWN)

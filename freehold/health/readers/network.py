@@ -37,6 +37,7 @@ class NetworkReader:
         self._rdma: RdmaReader | None = None
         self._mesh: _Running | None = None
         self._links_s = self._mesh_s = float("-inf")
+        self._mesh_error = ""
         self._interfaces: tuple[Interface, ...] = ()
         self._tcp = (Reading(state=State.UNKNOWN), Reading(state=State.UNKNOWN))
 
@@ -49,6 +50,7 @@ class NetworkReader:
         retransmitted, sent = self._tcp
         return Network(
             peers=self._peers(now_s),
+            mesh_error=self._mesh_error,
             interfaces=self._interfaces,
             rdma=self._rdma_reader().read() if self._has_rdma() else (),
             tcp_retransmitted=retransmitted,
@@ -76,16 +78,28 @@ class NetworkReader:
         options = self._options
         if options is None:
             return ()
-        if self._mesh is None or self._mesh.task.done():
-            if now_s - self._mesh_s < _RETRY_S:
-                return self._silent(options)
+        if self._mesh is not None and self._mesh.task.done():
+            self._bury(self._mesh)
+        if self._mesh is None and now_s - self._mesh_s >= _RETRY_S:
             self._mesh_s = now_s
-            try:
-                self._mesh = _Running(self._node, options, self._clock)
-            except (FreeholdError, OSError, ValueError) as exc:
-                _log.error("mesh_not_started", why=str(exc), again_s=_RETRY_S)
-                return self._silent(options)
-        return self._mesh.mesh.sample()
+            self._begin(options)
+        return self._silent(options) if self._mesh is None else self._mesh.mesh.sample()
+
+    def _begin(self, options: MeshOptions) -> None:
+        try:
+            self._mesh = _Running(self._node, options, self._clock)
+        except (FreeholdError, OSError, ValueError) as exc:
+            self._mesh_error = str(exc)
+            _log.error("mesh_not_started", why=str(exc), again_s=_RETRY_S)
+        else:
+            self._mesh_error = ""
+
+    def _bury(self, ended: "_Running") -> None:
+        """Close what a mesh that ended of our own mistake left open, or its port could not be had again."""
+        self._mesh_error = f"it ended: {ended.task.exception()!r}"
+        _log.error("mesh_ended", why=self._mesh_error, again_s=_RETRY_S)
+        ended.mesh.close()
+        self._mesh = None
 
     def _silent(self, options: MeshOptions) -> tuple[Peer, ...]:
         """Return peers of whom nothing is known: none of theirs came, none of ours went."""
