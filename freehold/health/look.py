@@ -55,9 +55,15 @@ def _snapshot(held: Iterable[Held], *, node: str, at_s: float) -> HealthSnapshot
 
 
 async def look_once(
-    sources: Sequence[Source], probes: Mapping[str, Probe], *, node: str, clock: Clock = SYSTEM_CLOCK
+    sources: Sequence[Source],
+    probes: Mapping[str, Probe],
+    *,
+    node: str,
+    expected: Expected | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> HealthSnapshot:
     """Return what the probes say of this node now; takes some seconds, and each source's deadline at most twice."""
+    expected = expected or Expected()
     states: dict[str, ReaderState] = {}
     views = [await _view(sources, states, node, clock)]
     await asyncio.sleep(BETWEEN_S)
@@ -69,7 +75,7 @@ async def look_once(
         Believed(finding=finding, since_s=views[-1].at_s)
         for probe in probes.values()
         if probe.reads[0] in parts
-        for finding in probe.check(views, Expected())
+        for finding in probe.check(views, expected)
     ]
     return HealthSnapshot(
         at_s=views[-1].at_s,

@@ -32,6 +32,9 @@ JITTER = 0.05
 SHARE = 0.002
 """Part of a core that one probe may take: one that took 20 ms is not asked again for 10 s. Source: our own choice: some
 twenty probes stay together within the agent's budget of 1 % even where all are slow."""
+STOOD_STILL_S = 5.0
+"""A look that comes this long after the one before it: the agent itself stood still, and perhaps its machine. Source: our own
+choice: more than two looks, and less than what makes an engine that does not move a stalled one (7 s)."""
 _log = get_logger("health.run")
 
 
@@ -107,6 +110,7 @@ class Runner:
         self._held: dict[Key, Held] = {}
         self._started_s = self._setup.clock.wall_s()
         self._told_s = float("-inf")
+        self._ticked_s, self._woke_s = float("inf"), 0.0
 
     @property
     def snapshot(self) -> HealthSnapshot:
@@ -117,6 +121,7 @@ class Runner:
             node=self._setup.node,
             pid=os.getpid(),
             started_s=self._started_s,
+            woke_s=self._woke_s,
             findings=sorted_findings(found),
             readers=tuple(self._states.values()),
         )
@@ -138,6 +143,10 @@ class Runner:
     def tick(self) -> None:
         """Put together what came since the last time, and let probes look at it."""
         now_s = self._setup.clock.monotonic_s()
+        if now_s - self._ticked_s >= STOOD_STILL_S:
+            self._woke_s = self._setup.clock.wall_s()
+            _log.warning("stood still", seconds=round(now_s - self._ticked_s, 1))
+        self._ticked_s = now_s
         view = self._view(now_s)
         changed = False
         for probing in self._probing:

@@ -84,6 +84,12 @@ class Past:
     action: str = "none"
     hypothesis: str = "undetermined"
     node: str = ""
+    incident: str = ""
+    """Which incident it was, by the agent's own name for it; empty: nobody counted."""
+    revision: int = 0
+    """Of several words on one incident the one with the highest number counts."""
+    boot: str = ""
+    """The kernel's boot id then: with another one now, the machine was started anew since."""
 
 
 def event_signs(table: Evidence, incident: Incident, past: Sequence[Past] = ()) -> list[Seen]:

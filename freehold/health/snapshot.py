@@ -52,6 +52,8 @@ class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     """The agent's; 0: no agent runs, somebody looked once."""
     started_s: float = 0.0
+    woke_s: float = 0.0
+    """Unix seconds when the agent last went on after it had stood still itself, as when its machine is suspended; 0: it never did."""
     findings: tuple[Believed, ...] = ()
     """Worst first, then by probe and component."""
     readers: tuple[ReaderState, ...] = ()

@@ -126,8 +126,8 @@ def test_a_source_and_a_probe_that_fail_are_counted_and_cost_themselves_alone() 
 
     runner = asyncio.run(main())
     text = runner.meters.text().decode()
-    assert 'freehold_bugs_total{where="health.reader"}' in text
-    assert 'freehold_bugs_total{where="health.probe"}' in text
+    assert 'freehold_health_bugs_total{where="health.reader"}' in text
+    assert 'freehold_health_bugs_total{where="health.probe"}' in text
     assert {r.name: r.state for r in runner.snapshot.readers} == {"host": "ok", "gpus": "failed"}
 
 
@@ -231,3 +231,31 @@ def test_a_process_group_is_read_with_its_workers() -> None:
         finally:
             os.killpg(process.pid, signal.SIGKILL)
     assert ProcessGroup(process.pid).read() == ("X", None)
+
+
+class Hands:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_s(self) -> float:
+        return 1.8e9 + self.now_s
+
+
+def test_an_agent_that_stood_still_says_when_it_went_on() -> None:
+    clock = Hands()
+    runner = Runner([], {}, Setup(node="n", clock=clock))
+    for _ in range(3):
+        clock.now_s += 2.1
+        runner.tick()
+    assert runner.snapshot.woke_s == 0.0
+    clock.now_s += 60.0
+    runner.tick()
+    woke_s = clock.wall_s()
+    clock.now_s += 2.1
+    runner.tick()
+    assert runner.snapshot.woke_s == woke_s

@@ -195,7 +195,7 @@ def test_a_recording_replays_as_it_was(tmp_path: Path) -> None:
     whole = load_recording(path)
     assert (whole.head.truth, whole.head.version, whole.problems) == ("healthy", 1, ())
     with path.open("wb") as file:
-        recorder = Recorder(file, node="n")
+        recorder = Recorder(file, Head(node="n"))
         for view in VIEWS:
             recorder.add(view)
             assert len(path.read_bytes().splitlines()) == view.at_s + 2, "each is in the file at once"
