@@ -131,7 +131,8 @@ ONE_FAULT: list[tuple[str, Change, int, tuple[Verdict, str, Action]]] = [
     ("gpu_power", {"power_w": Reading(state=State.UNKNOWN)}, 0, (N, "unreadable", Action.WATCH)),
     ("gpu_present", {"recovery_action": 1}, 29, (U, "recovery_action", Action.RESET_GPU)),
     ("gpu_present", {"recovery_action": 2}, 29, (U, "recovery_action", Action.REBOOT)),
-    ("gpu_present", {"recovery_action": 99}, 29, (U, "recovery_action", Action.CORDON)),
+    ("gpu_present", {"recovery_action": 6}, 29, (U, "recovery_action", Action.RESET_GPU)),  # as XID 154 says
+    ("gpu_present", {"recovery_action": 99}, 29, (U, "recovery_action", Action.DRAIN)),
     ("gpu_present", {"power_w": Reading(state=State.RESET_REQUIRED)}, 29, (U, "reset_required", Action.RESET_GPU)),
     ("gpu_present", {"power_w": Reading(state=State.LOST)}, 29, (U, "lost", Action.CORDON)),
     ("gpu_present", {"recovery_action": Reading(state=State.UNSUPPORTED)}, 0, (H, "ok", Action.NONE)),

@@ -115,7 +115,8 @@ def _quiet(name: str, port: RdmaPort) -> _Judged:
     if port.denied and not port.counters:
         message = f"{name} is active; its {len(port.denied)} error counters may not be read"
         return _Judged(Verdict.UNKNOWN, "counters_denied", message)
-    return _Judged(Verdict.HEALTHY, "active", f"{name} is active, its counters are quiet")
+    blind = f"; {', '.join(port.denied)} may not be read" if port.denied else ""
+    return _Judged(Verdict.HEALTHY, "active", f"{name} is active, its counters are quiet{blind}")
 
 
 def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[_Judged]:
