@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.health.agent_wire import MeshOptions
@@ -42,6 +44,7 @@ class NetworkReader:
         self._links_s = self._mesh_s = float("-inf")
         self._mesh_error = ""
         self._interfaces: tuple[Interface, ...] = ()
+        self._fastest: dict[str, int] = {}
         self._tcp = (Reading(state=State.UNKNOWN), Reading(state=State.UNKNOWN))
 
     async def read(self) -> Network:
@@ -61,7 +64,14 @@ class NetworkReader:
         )
 
     def _links(self) -> tuple[Interface, ...]:
-        return read_interfaces(self._root, named=self._named)
+        return tuple(map(self._remembered, read_interfaces(self._root, named=self._named)))
+
+    def _remembered(self, link: Interface) -> Interface:
+        """Return it with the most that it ever ran at: a link that fell back is slow for longer than any window."""
+        now = link.speed_mbit_s.value
+        fastest = max(self._fastest.get(link.name, 0), now if isinstance(now, int) else 0)
+        self._fastest[link.name] = fastest
+        return msgspec.structs.replace(link, fastest_mbit_s=fastest)
 
     async def close(self) -> None:
         """End the mesh."""
