@@ -12,6 +12,7 @@ from freehold.catalog.load_evidence import Evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind, explain_code
+from freehold.health.reason_signs import REASON_SIGNS
 from freehold.health.weigh import Seen, see
 from freehold.health.words import context_signs, finding_sign, log_signs
 
@@ -134,9 +135,12 @@ def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
 
 
 def _rule(finding: Finding) -> str | None:
+    if finding.verdict not in _BAD:
+        return None
+    if ours := REASON_SIGNS.get((finding.probe, finding.reason)):
+        return ours
     words = f"{finding.probe} {finding.reason} {finding.message}".replace("_", " ")
-    probe = finding.probe or finding.component
-    return finding_sign(probe, words) if finding.verdict in _BAD else None
+    return finding_sign(finding.probe or finding.component, words)
 
 
 def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[Seen]:
