@@ -1,6 +1,6 @@
 """The controller's agent: what it is told to watch, which engines there are, and what the fleet is told of those that hang.
 
-The agent sees and the fleet acts; this passes words between them. Only an engine that has been stalled for a while, by the same
+The agent sees and the fleet acts; this passes words between them, and what the agent counts to the gateway's page. Only an engine that has been stalled for a while, by the same
 process, is named to the fleet; one that is busy never is.
 """
 
@@ -18,14 +18,16 @@ from freehold.core.findings import Finding, Verdict
 from freehold.fleet.run import Fleet
 from freehold.fleet.state_dir import StateDir
 from freehold.gateway.links import GatewayLinks
-from freehold.health.agent_link import AgentLink
+from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
+from freehold.health.base import Expected
 from freehold.health.probes.engine_progress import STILL_S
 from freehold.health.readers.disk_reader import DiskOptions
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.run import Source
 from freehold.health.snapshot import Believed, HealthSnapshot
 from freehold.health.sources import sources_for
+from freehold.spec.model import HealthExpectSpec
 from freehold.spec.shapes import parse_listen, parse_peer
 from freehold.weights.store import store_root
 
@@ -71,6 +73,18 @@ def health_settings(
         volumes=watched_folders(spec.storage.path),
         gpu=spec.gpu,
         mesh=mesh,
+        expected=expected_of(spec.expect),
+    )
+
+
+def expected_of(spec: HealthExpectSpec) -> Expected:
+    """Return what a node should have by `health.expect`."""
+    return Expected(
+        gpus=spec.gpus,
+        gpu_model=spec.gpu_model or None,
+        driver_version=spec.driver or None,
+        rdma_ports=spec.rdma_ports or None,
+        link_mbit_s=spec.link_mbit_s,
     )
 
 
@@ -206,8 +220,11 @@ class NodeWatch:
         self.link = AgentLink(
             settings,
             stderr_path=state.logs / "health.stderr.log",
-            on_snapshot=self._heard,
-            on_start=lambda pid: on_start(NAME, pid),
+            hearers=Hearers(
+                on_snapshot=self._heard,
+                on_metrics=gateway.show,
+                on_start=lambda pid: on_start(NAME, pid),
+            ),
         )
 
     async def run(self) -> None:

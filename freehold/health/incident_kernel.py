@@ -75,12 +75,7 @@ def pasted_lines(
 def _tidied(text: str) -> str:
     """Mend what people and syslog do to lines: a record's lines joined or indented, `kernel:` without a time, the name cut off."""
     one_line = re.sub(r"(?:#012|\n[ \t]+)(?=NVRM:)", "\n", text)
-    joined = re.sub(
-        r"\n(?:\[ *\d+\.\d+\] )?NVRM:[ \t]+(?=(?:has the version|the version|kernel module|have the same)\b)",
-        " ",
-        one_line,
-    )
-    bare = re.sub(r"^kernel: ", "", joined, flags=re.MULTILINE)
+    bare = re.sub(r"^kernel: ", "", one_line, flags=re.MULTILINE)
     return re.sub(r"^((?:\[[^\]]*\] ?)?)Xid \(", r"\1NVRM: Xid (", bare, flags=re.MULTILINE)
 
 

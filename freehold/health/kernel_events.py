@@ -67,7 +67,10 @@ _OPENINGS = (
     ),
     (
         re.compile(r"NVRM: API mismatch:"),
-        re.compile(r"NVRM:\s+(?:this kernel module|make sure|components|release|have the same|but)"),
+        re.compile(
+            r"NVRM:\s+(?:this kernel module|make sure|components|release|have the same|but"
+            r"|has the version|the version|kernel module)"
+        ),
         "same version",
     ),
 )

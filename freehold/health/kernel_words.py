@@ -21,6 +21,7 @@ class Kind(StrEnum):
     OFF_BUS = "off_bus"
     """The GPU fell off the bus, said without an XID."""
     API_MISMATCH = "api_mismatch"
+    """A program's driver library is of another version than the kernel module: it was refused."""
     GPU_INIT_FAILED = "gpu_init_failed"
     GPU_UUID = "gpu_uuid"
     """Says which UUID stands at which PCI address."""
@@ -70,7 +71,8 @@ class KernelEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     fields: dict[str, str] = {}
     """What else the line says. Of an XID: `pid`, `name` (absent when unknown), `gpc`, `tpc`, `sm`, `gpu_instance`, `fault_type`,
     `access`, `engine`, `caused_by`, `link`, `reg0` … `reg6`, `unit`, `severity`, `cross_containment`, `injected`,
-    `word0` …; of a recovery action `from`, `to`, `from_words`, `to_words`; the rest by kind."""
+    `word0` …; of a recovery action `from`, `to`, `from_words`, `to_words`; of an API mismatch `client` and `module` (versions) and,
+    of newer drivers, `name` and `pid` of the program; the rest by kind."""
     at_s: float
     """Unix seconds."""
     sequence: int = 0

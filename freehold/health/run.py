@@ -18,7 +18,7 @@ import msgspec
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding
 from freehold.health.base import Expected, Part, Probe
-from freehold.health.kept_views import KeptViews
+from freehold.health.kept_views import KeptViews, windows_of
 from freehold.health.meters import HealthMeters
 from freehold.health.settle import Held, Key, settle_all
 from freehold.health.snapshot import PERIOD_S, Believed, HealthSnapshot, ReaderState, sorted_findings
@@ -109,7 +109,7 @@ class Runner:
             for probe in probes.values()
             if probe.reads[0] in periods
         ]
-        self._kept = KeptViews(_windows(probe.probe for probe in self._probing))
+        self._kept = KeptViews(windows_of(probe.probe for probe in self._probing))
         self._parts: dict[Part, Any] = {}
         self._states = {source.name: ReaderState(name=source.name, state="waiting") for source in sources}
         self._held: dict[Key, Held] = {}
@@ -313,12 +313,3 @@ class Runner:
 
 def _word(held: Held) -> tuple[str, str]:
     return held.believed.verdict, held.believed.reason
-
-
-def _windows(probes: Iterable[Probe]) -> dict[Part, float]:
-    """Return how long each part is wanted by some probe."""
-    windows: dict[Part, float] = {}
-    for probe in probes:
-        for part in probe.reads:
-            windows[part] = max(windows.get(part, 0.0), probe.window_s)
-    return windows

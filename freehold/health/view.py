@@ -56,6 +56,8 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     driver: dict[str, Reading] = {}
     """`driver_version`, `cuda_version`, `nvml_version`, `module_version` (running), `disk_version` (on disk)."""
     gpus: tuple[Gpu, ...] = ()
+    most: int = 0
+    """Most GPUs that answered at once since the reader began: one that is gone stays gone, however long ago."""
     pci_addresses: tuple[str, ...] = ()
     """NVIDIA display and 3D controllers on the PCI bus, whether or not the driver sees them."""
 
@@ -86,6 +88,8 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     path: str
     device: str = ""
+    disks: tuple[str, ...] = ()
+    """Block devices under `device`, by name: the disks of an LVM, RAID or encrypted volume."""
     file_system: str = ""
     state: State = State.OK
     """Of reading it: UNSUPPORTED without O_DIRECT or disk, HUNG, DENIED, ABSENT, TRANSIENT while it starts."""
@@ -162,6 +166,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """ECONNREFUSED: the host is up, the agent is not."""
     unreachable: int = 0
     """EHOSTUNREACH, ENETUNREACH or a failed neighbour."""
+    foreign: int = 0
+    """Came from its address and were none of this mesh's: another key, other names, or another version there."""
     rtt_s: tuple[float, ...] = ()
     """At most 200 of them, without the time that a datagram waited in either process."""
     silent_s: float = 0.0
@@ -263,9 +269,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Memory, clock, hung processes, kernel counters."""
 
     memory: dict[str, Reading] = {}
-    """`total_bytes`, `available_bytes`, `swap_used_bytes`; since boot: `pressure_some_s`, `pressure_full_s`, `oom_kills`."""
+    """`total_bytes`, `available_bytes`, `swap_used_bytes`; `limit_bytes`, `limit_available_bytes` of the agent's cgroup; since boot: `pressure_some_s`, `pressure_full_s`, `oom_kills`."""
     clock: dict[str, Reading] = {}
-    """`wall_minus_monotonic_s`, `synchronised` (0, 1), `estimated_error_s`, `maximum_error_s`."""
+    """`wall_minus_monotonic_s` (time that the machine slept left out), `synchronised` (0, 1), `estimated_error_s`, `maximum_error_s`."""
     blocked: dict[str, str] = {}
     """Processes in state D: `pid name` → wchan."""
     edac: dict[str, int] = {}

@@ -126,8 +126,8 @@ def test_a_source_and_a_probe_that_fail_are_counted_and_cost_themselves_alone() 
 
     runner = asyncio.run(main())
     text = runner.meters.text().decode()
-    assert 'freehold_bugs_total{where="health.reader"}' in text
-    assert 'freehold_bugs_total{where="health.probe"}' in text
+    assert 'freehold_health_bugs_total{where="health.reader"}' in text
+    assert 'freehold_health_bugs_total{where="health.probe"}' in text
     assert {r.name: r.state for r in runner.snapshot.readers} == {"host": "ok", "gpus": "failed"}
 
 

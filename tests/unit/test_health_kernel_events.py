@@ -13,6 +13,7 @@ from freehold.health.kernel_events import (
     read_events,
     uuids,
 )
+from freehold.health.readers.kernel_text import parse_record
 from freehold.health.view import KernelLine
 
 
@@ -206,6 +207,63 @@ def test_records_of_several_lines_are_folded_also_with_others_between(between: t
 def test_a_record_in_one_with_newlines_reads_the_same():
     assert one("\n".join(OFF_BUS)).device == "0000:b3:00"
     assert one("\n".join(MISMATCH)).fields == {"client": "550.54.15", "module": "535.161.08"}
+
+
+NAMED = (
+    "NVRM: API mismatch: the client 'kwin_wayland' (pid 1005)",
+    "NVRM: has the version 595.84, but this kernel module has",
+    "NVRM: the version 595.80.  Please make sure that this",
+    "NVRM: kernel module and all NVIDIA driver components",
+    "NVRM: have the same version.",
+)
+"""Frogging-Family/nvidia-all issue 394; open-gpu-kernel-modules issue 829 has the same of driver 575.51.02."""
+WHOLE = {"name": "kwin_wayland", "pid": "1005", "client": "595.84", "module": "595.80"}
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        NAMED,  # a record each
+        ("\n".join(NAMED),),  # one record, as /dev/kmsg has it
+        ("#012".join(NAMED),),  # as syslog writes that
+        (" ".join(text.removeprefix("NVRM: " * bool(n)) for n, text in enumerate(NAMED)),),
+    ],
+)
+def test_a_newer_drivers_mismatch_names_the_program(texts: tuple[str, ...]) -> None:
+    event = one(*texts)
+    assert (event.kind, event.fields, event.is_trouble) == (Kind.API_MISMATCH, WHOLE, True)
+
+
+def test_a_newer_drivers_mismatch_with_others_between_and_one_after_the_other() -> None:
+    other = tuple(text.replace("1005", "2").replace("kwin_wayland", "nvidia-smi") for text in NAMED)
+    texts = [*NAMED[:2], "veth12: renamed from eth0", *NAMED[2:], *other, "NVRM: GPU 0000:b3:00.0: hello"]
+    assert [event.fields["pid"] for event in read_events(lines(*texts))] == ["1005", "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (MISMATCH[0], {"client": "550.54.15"}),
+        (NAMED[0], {"name": "kwin_wayland", "pid": "1005"}),  # what follows was overwritten
+        ("\n".join(NAMED[:2]), {"name": "kwin_wayland", "pid": "1005", "client": "595.84"}),
+        (
+            "NVRM: API mismatch: the client 'gnome-shell' has the version 595.58.03,\nNVRM: but this kernel module has the version 595.91.07",
+            {"name": "gnome-shell", "client": "595.58.03", "module": "595.91.07"},
+        ),
+        ("NVRM: API mismatch: the client 'it is' well (pid 1005)", None),
+        ("usb 1-1: Product: NVRM: API mismatch: the client has the version 1.2, but", None),
+    ],
+)
+def test_parts_of_a_mismatch(text: str, fields: dict[str, str] | None) -> None:
+    event = read_event(lines(text)[0])
+    assert (None if event is None else event.fields) == fields
+
+
+def test_the_kernels_own_record_of_a_mismatch_is_read_as_kmsg_escapes_it() -> None:
+    data = b"4,1234,9424670,-;" + "\\x0a".join(NAMED).encode() + b"\n"
+    record = parse_record(data)
+    assert record is not None
+    assert one(record.text).fields == WHOLE
 
 
 def test_what_comes_much_later_is_not_folded():

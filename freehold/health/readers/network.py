@@ -5,6 +5,7 @@ It judges nothing.
 """
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
@@ -29,10 +30,12 @@ class NetworkReader:
         node: str,
         mesh: MeshOptions | None = None,
         *,
+        named: Iterable[str] = (),
         root: Path = Path("/"),
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._node, self._options = node, mesh
+        """`named` are interfaces that are read whatever they are, since something is expected of them."""
+        self._node, self._options, self._named = node, mesh, tuple(named)
         self._root, self._clock = root, clock
         self._rdma: RdmaReader | None = None
         self._mesh: _Running | None = None
@@ -45,7 +48,7 @@ class NetworkReader:
         now_s = self._clock.monotonic_s()
         if now_s - self._links_s >= LINKS_EVERY_S:
             self._links_s = now_s
-            self._interfaces, self._tcp = read_interfaces(self._root), read_tcp(self._root)
+            self._interfaces, self._tcp = self._links(), read_tcp(self._root)
         retransmitted, sent = self._tcp
         return Network(
             peers=self._peers(now_s),
@@ -54,6 +57,9 @@ class NetworkReader:
             tcp_retransmitted=retransmitted,
             tcp_sent=sent,
         )
+
+    def _links(self) -> tuple[Interface, ...]:
+        return read_interfaces(self._root, named=self._named)
 
     async def close(self) -> None:
         """End the mesh."""
