@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.weights_converter import write_converter
 from contract.weights_small_gguf import write_small_gguf
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.weights.blobs import RECORD, WeightsState
@@ -17,41 +18,6 @@ from freehold.weights.convert import Converted, to_gguf, to_safetensors
 from freehold.weights.store import Store
 from freehold.weights.transfer import DiskFull, Progress, Stage
 from waiting import wait_until
-
-PYTHON = """#!{python}
-# Stands in for the Python of an engine's environment: it is given a converter and its arguments.
-import json, os, sys, time
-from pathlib import Path
-here = Path(__file__).parent
-mode = (here / "mode").read_text()
-flags = [each for each in sys.argv[1:] if each in ("-I", "-E", "-s", "-B")]
-script, asked, *rest = sys.argv[1 + len(flags):]
-with (here / "calls").open("a") as calls:
-    calls.write(asked + "\\n")
-def say(**words): print(json.dumps(words), flush=True)
-if asked == "versions":
-    if mode == "bare":
-        say(error="gguf is not installed beside " + sys.executable); sys.exit(1)
-    say(versions={{"transformers": (here / "version").read_text(), "gguf": "1"}}); sys.exit(0)
-if asked != "convert":
-    out = Path(rest[rest.index("--outfile") + 1]); out.write_bytes(b"GGUF" + Path(asked, "model.safetensors").read_bytes())
-    print("INFO: not for us", file=sys.stderr); sys.exit(0)
-source, folder = Path(rest[0]), Path(rest[1])
-assert rest[2] == "bfloat16" and os.environ["HF_HUB_OFFLINE"] == "1" and os.environ["CUDA_VISIBLE_DEVICES"] == ""
-say(doing="unpacking")
-if mode == "noise": print("progress: 50%"); sys.stderr.write("x" * 1000000 + "\\n")
-if mode == "hang":
-    (here / "pid").write_text(str(os.getpid()))
-    time.sleep(600)
-if mode == "killed": os.kill(os.getpid(), 9)
-if mode == "silent": sys.exit(0)
-if mode == "full": say(error="OSError: [Errno 28] No space left on device"); sys.exit(1)
-if mode == "unknown": say(error="ValueError: GGUF model with architecture x is not supported yet."); sys.exit(1)
-if mode == "traceback": sys.stderr.write("Traceback\\n  line\\nTypeError: boom\\n"); sys.exit(1)
-(folder / "model.safetensors").write_bytes(source.read_bytes()[::-1])
-(folder / "config.json").write_text("{{}}")
-say(done=True)
-"""
 
 
 @pytest.fixture
@@ -61,13 +27,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    path = tmp_path / "env" / "python"
-    path.parent.mkdir()
-    path.write_text(PYTHON.format(python=sys.executable))
-    path.chmod(0o755)
-    (path.parent / "mode").write_text("well")
-    (path.parent / "version").write_text("5.0")
-    return path
+    return write_converter(tmp_path / "env" / "python")
 
 
 @pytest.fixture
