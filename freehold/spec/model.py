@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from freehold.core.events import MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import (
-    AnyScalar,
+    AnyOption,
     Duration,
     Listed,
     OneOf,
@@ -95,11 +95,11 @@ class ModelSpec(_Section):
     replicas: int = Field(default=1, ge=1, le=64)
     """How many copies of the engine run, 1 to 64. Default 1; with 2, one can die while requests go on. 64 is eight
     on each GPU of an eight-GPU node. Not for `external`, which lists its endpoints."""
-    engine_options: dict[str, AnyScalar] = Field(
+    engine_options: dict[str, AnyOption] = Field(
         default_factory=dict, max_length=64, examples=[{"n_ctx": 8192, "n_parallel": 4}]
     )
-    """What the engine itself is told, by its own option names; each engine checks its own. Default: none, the
-    engine's own defaults hold."""
+    """What the engine itself is told, by its own option names; each engine checks its own. A list or a mapping is given on
+    as its JSON. Default: none, the engine's own defaults hold."""
     endpoints: Annotated[
         tuple[
             Annotated[
