@@ -4,7 +4,7 @@ Old GPU and disk readings are thinned (their counters still tell how they rose),
 minute, readings that did not change are shared between views. It knows no probe and judges nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -65,6 +65,10 @@ class KeptViews:
             self._tidy(view.monotonic_s)
             self._tidied_s = view.monotonic_s
         return view
+
+    def revise(self, change: Callable[[View], View]) -> None:
+        """Put what `change` returns of each view in its place."""
+        self._views = [change(view) for view in self._views]
 
     def window(self, parts: Sequence[Part], window_s: float) -> list[View]:
         """Return the views, oldest first, that have any of `parts`, not older than `window_s` before the newest."""

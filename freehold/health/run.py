@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -36,6 +36,7 @@ STOOD_STILL_S = 5.0
 """A look that comes this long after the one before it: the agent itself stood still, and perhaps its machine. Source: our own
 choice: more than two looks, and less than what makes an engine that does not move a stalled one (7 s)."""
 _log = get_logger("health.run")
+_T = TypeVar("_T")
 
 
 class Dice(Protocol):
@@ -72,6 +73,10 @@ class Setup:
     """Told every 10 s, and at once when another verdict or reason is believed; must not wait."""
     on_view: Callable[[View], None] = lambda _view: None
     """Told each view; must not wait."""
+    admit: Callable[[View], View] = lambda view: view
+    """Returns what of a view is to be looked at; must not wait."""
+    conclude: Callable[[HealthSnapshot, float], HealthSnapshot] = lambda snapshot, _now_s: snapshot
+    """Returns a snapshot with what follows from it, before it is told; it gets monotonic seconds too, and must not wait."""
     clock: Clock = SYSTEM_CLOCK
     rng: Dice = field(default_factory=random.Random)
     tick_s: float = TICK_S
@@ -139,6 +144,14 @@ class Runner:
             await asyncio.wait(readers)
             for source in self._sources:
                 await self._close(source)
+
+    def tell_soon(self) -> None:
+        """Tell a snapshot at the end of this look, or of the next."""
+        self._told_s = float("-inf")
+
+    def readmit(self) -> None:
+        """Let what `Setup.admit` leaves of the views count from now on, those before this moment as well."""
+        self._guarded("admit", lambda: self._kept.revise(self._setup.admit))
 
     def tick(self) -> None:
         """Put together what came since the last time, and let probes look at it."""
@@ -222,9 +235,9 @@ class Runner:
         if all(part is None for part in parts.values()):
             return None
         view = View(at_s=self._setup.clock.wall_s(), monotonic_s=now_s, node=self._setup.node, **parts)
-        view = self._kept.add(view)
+        view = self._kept.add(self._guarded("admit", lambda: self._setup.admit(view)) or view)
         self.views_total += 1
-        self._setup.on_view(view)
+        self._guarded("on_view", lambda: self._setup.on_view(view))
         return view
 
     def _is_due(self, probing: _Probing, view: View, now_s: float) -> bool:
@@ -281,12 +294,18 @@ class Runner:
     def _tell(self, now_s: float) -> None:
         self._told_s = now_s
         snapshot = self.snapshot
+        snapshot = self._guarded("conclude", lambda: self._setup.conclude(snapshot, now_s)) or snapshot
         self.meters.show((each.finding for each in snapshot.findings), snapshot.readers)
+        self._guarded("on_snapshot", lambda: self._setup.on_snapshot(snapshot))
+
+    def _guarded(self, what: str, call: Callable[[], _T]) -> _T | None:
+        """Return what a hook returns; None where it made a mistake: that costs its own word alone."""
         try:
-            self._setup.on_snapshot(snapshot)
+            return call()
         except Exception:  # noqa: BLE001 (guard: whoever is told wrong does not stop the looking)
-            self.meters.bug("health.on_snapshot")
-            _log.exception("mistake of our own", what="on_snapshot")
+            self.meters.bug(f"health.{what}")
+            _log.exception("mistake of our own", what=what)
+            return None
 
     def _pause_s(self, seconds: float) -> float:
         return seconds * (1 + JITTER * (2 * self._setup.rng.random() - 1))
