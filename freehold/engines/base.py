@@ -10,7 +10,8 @@ share nothing but this one.
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,8 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    items: OptionType | Literal[""] = ""
+    """Of a text that holds several values with blanks between them: what each must be, and be one of the choices."""
     program: bool = False
     """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
     flag: str = ""
@@ -449,6 +452,14 @@ def check_options(
     return problems
 
 
+def _typed(text: str, option: Option) -> object:
+    """Return a value of a list as the number that it must be; what is none stays a text, and is told as such."""
+    for type_ in _PYTHON_TYPES[option.type][:1] if option.type in ("int", "float") else ():
+        with suppress(ValueError):
+            return type_(text)
+    return text
+
+
 def _is_json(text: str, kind: str) -> bool:
     try:
         decoded = json.loads(text)
@@ -469,6 +480,11 @@ def _check_value(option: Option, value: object, where: str) -> list[Problem]:
     if option.json and not _is_json(str(value), option.json):
         kind = "a JSON object" if option.json == "object" else "JSON"
         return problem(f"must be {kind}", "such as '{\"key\": 1}', as one text in quotes")
+    if option.items:
+        each = replace(option, type=option.items, items="")
+        return [
+            found for item in str(value).split() for found in _check_value(each, _typed(item, each), where)
+        ]
     if option.choices and str(value) not in option.choices:
         return problem(
             f"must be one of {', '.join(option.choices)}", nearest_hint(str(value), option.choices)

@@ -37,6 +37,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """As the program writes it: `--max-num-seqs`."""
     type: FlagType
     """`list`: several values; `json`: one text that is JSON."""
+    items: Literal["int", "float", "str"] = "str"
+    """Of a list: what each value is."""
     choices: tuple[str | int, ...] = ()
     default: int | float | str | bool | list[int | float | str | bool] | dict[str, object] | None = None
     """None: none, or worked out by the program when it starts."""
@@ -97,7 +99,8 @@ def _to_option(flag: Flag, said: str) -> Option:
         name=flag.name,
         type=_OPTION_TYPES[flag.type],
         help=f"{said or 'see the documentation of ' + flag.flag}{form}{usual}",
-        choices=tuple(map(str, flag.choices)) if flag.type in ("str", "int") else (),
+        choices=tuple(map(str, flag.choices)) if flag.type in ("str", "int", "list") else (),
+        items=flag.items if flag.type == "list" and (flag.items != "str" or flag.choices) else "",
         json="any" if flag.type == "json" else "",
         flag=flag.flag,
     )
