@@ -17,7 +17,8 @@ from freehold.cli.place import BUILT_IN, stack_name
 from freehold.cli.say import UserMistakes
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
-from freehold.engines.base import Engine, check_options
+from freehold.engines.base import Engine
+from freehold.engines.option_check import check_options
 from freehold.spec.example import example_text
 from freehold.spec.explain import dotted
 from freehold.spec.load import Loaded, load_file, load_text

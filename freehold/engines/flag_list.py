@@ -5,7 +5,6 @@ for `-`, so that what stands in the program's documentation can be written down 
 asks no program: what an installed program of another version knows is found out elsewhere.
 """
 
-import shlex
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
@@ -14,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from freehold.engines.base import Option, OptionType, Value
+from freehold.engines.option_check import split_values
 
 FlagType = Literal["int", "float", "str", "bool", "json", "list"]
 _OPTION_TYPES: dict[FlagType, OptionType] = {
@@ -126,11 +126,3 @@ def _words(flag: Flag, value: Value) -> list[str]:
         return [f"{flag.flag}={value}"]  # one word: a value may begin with a `-`
     values = split_values(str(value))
     return [f"{flag.flag}={each}" for each in values] if flag.repeats else [flag.flag, *values]
-
-
-def split_values(text: str) -> list[str]:
-    """Return the values of a list written as one text; one with a blank in it stands in quotes."""
-    try:
-        return shlex.split(text)
-    except ValueError:  # a quotation mark without its partner is part of a value
-        return text.split()

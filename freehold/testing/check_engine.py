@@ -19,8 +19,8 @@ from freehold.engines.base import (
     HttpCheck,
     Option,
     Placement,
-    check_options,
 )
+from freehold.engines.option_check import check_options
 
 METRIC_NAMES = frozenset(
     {
