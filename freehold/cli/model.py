@@ -13,6 +13,7 @@ import rich.filesize
 
 from freehold.cli.config import load_config
 from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
+from freehold.cli.model_record import record
 from freehold.cli.place import config_option, find_config, json_option
 from freehold.cli.say import UserMistakes, say_json, show_failure
 from freehold.core.problems import Problem, nearest_hint
@@ -29,6 +30,9 @@ _SHORT_SHA256 = 12  # digits shown in tables: enough to tell any two files apart
 @click.group("model")
 def command() -> None:
     """Fetch, list and verify the weights on this machine."""
+
+
+command.add_command(record)
 
 
 @command.command("pull", short_help="Fetch the weights of the configured models, or of one source.")

@@ -162,7 +162,7 @@ def _tensorrt_llm(settings: Settings, words: list[str], *, gauges: bool) -> tupl
 def _as_click_says(message: str) -> NoReturn:
     unknown = message.removeprefix("unrecognized arguments: ")
     words = message if unknown == message else f"No such option: {unknown}"
-    print(f"Usage: trtllm-serve serve [OPTIONS] MODEL\n\nError: {words}", file=sys.stderr)  # noqa: T201
+    sys.stderr.write(f"Usage: trtllm-serve serve [OPTIONS] MODEL\n\nError: {words}\n")
     sys.exit(2)
 
 
@@ -179,7 +179,7 @@ def main(argv: list[str]) -> int:
         server, host, port = _sglang(settings, words)
     else:
         server, host, port = _tensorrt_llm(settings, words, gauges=flags.gauges)
-    asyncio.run(serve(server, host, port))
+    asyncio.run(serve(server, host, port=port))
     return 0
 
 

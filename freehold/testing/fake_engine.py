@@ -123,11 +123,11 @@ def main(argv: list[str]) -> int:
         print(settings.exit_words, file=sys.stderr, flush=True)  # noqa: T201
         return settings.exit_at_start
     server = FakeServer(settings, model=flags.model)
-    asyncio.run(serve(server, flags.host, flags.port, end_with_stdin=flags.end_with_stdin))
+    asyncio.run(serve(server, flags.host, port=flags.port, end_with_stdin=flags.end_with_stdin))
     return 0
 
 
-async def serve(server: FakeServer, host: str, port: int, *, end_with_stdin: bool = False) -> None:
+async def serve(server: FakeServer, host: str, *, port: int, end_with_stdin: bool = False) -> None:
     """Serve until a signal ends the process; `port` 0 is one that the kernel picks. Prints where it listens."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
