@@ -133,6 +133,7 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
         }
         problems += check_options(engine, scalars, where)
         problems += _program_problems(engine, scalars, where)
+        problems += _file_problems(engine, scalars, where)
     return problems
 
 
@@ -148,6 +149,23 @@ def _program_problems(
         )
         for option in engine.options
         if option.program and isinstance(value := options.get(option.name), str) and not shutil.which(value)
+    ]
+
+
+def _file_problems(
+    engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
+) -> list[Problem]:
+    """Return a problem for each file or folder that an option names and that is not there."""
+    return [
+        Problem(
+            where=where(option.name),
+            message=f"{option.name}: there is no file or folder {path!r}",
+            hint="a path is seen from where freehold up is called; write the whole path",
+        )
+        for option in engine.options
+        if option.file and isinstance(value := options.get(option.name), str)
+        for path in value.split(",")
+        if not (Path(path).exists() or Path(path.rpartition(":")[0] or path).exists())
     ]
 
 

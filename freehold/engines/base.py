@@ -263,6 +263,8 @@ class Engine:
     reserved: Mapping[str, str] = field(default_factory=dict)
     """Flags of the program that are no options here, since Freehold sets them or they have another name: name, and why
     or what a user writes instead."""
+    conflicts: Callable[[Mapping[str, Value]], Iterable[tuple[str, str, str]]] | None = None
+    """Gives what options cannot be together: the option to blame, what is wrong, and what to do; None: any can."""
     command: Callable[[Placement], Command] | None
     """None for unmanaged engines."""
     ready: Callable[[str], HttpCheck]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from freehold.core.problems import Problem, nearest_hint
-from freehold.engines.base import Engine, Option, OptionType
+from freehold.engines.base import Engine, Option, OptionType, Value
 
 _PYTHON_TYPES: dict[OptionType, tuple[type, ...]] = {
     "int": (int,),
@@ -40,6 +40,9 @@ def check_options(
             )
         else:
             problems.extend(_check_value(known[name], value, where(name)))
+    if not problems and engine.conflicts is not None:
+        found = engine.conflicts({name: value for name, value in options.items() if isinstance(value, Value)})
+        problems += [Problem(where=where(name), message=said, hint=hint) for name, said, hint in found]
     return problems
 
 
