@@ -37,6 +37,8 @@ _STATES = (
     (r"oom.?killed", "oom_kill"),
 )
 """Words for an engine's state. Source: DESIGN's states of an engine, and those of proc(5)."""
+_SAME = {"engine_memory": "log_gpu_memory_full"}
+"""What an engine file makes of an end, and the sign that its log has given for the same line already, only more exactly."""
 _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 _BARE_CRASH = frozenset({"log_exception", "engine_crashed", "engine_killed"})
 """What an engine's end says by itself; any better reason replaces it. Source: our own choice."""
@@ -96,7 +98,8 @@ def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
             add(name, engine.state, "engine state")
     if engine.exit_code is not None:
         cause = explain(engine.engine, engine.exit_code, engine.log_tail)
-        if exit_sign := _exit_sign(cause, engine):
+        exit_sign = _exit_sign(cause, engine)
+        if exit_sign and _SAME.get(exit_sign) not in found:
             add(exit_sign, cause.summary, "engine exit")
     better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
     return better or list(found.values())[:1]
