@@ -130,6 +130,11 @@ class HubFolder:
     include: tuple[str, ...] = ()
 
     @property
+    def file(self) -> str:
+        """Return what is asked for in the repository, as of a single file."""
+        return self.below or "at all"
+
+    @property
     def filename(self) -> str:
         """Return the name that the folder gets in the store."""
         return safe_name(self.below or self.repo)
