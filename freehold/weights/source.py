@@ -327,7 +327,10 @@ def _parse_pypi(rest: str) -> Source | str:
     name, pinned, version = requirement.partition("==")
     if not (pinned and _PROJECT.fullmatch(name) and _VERSION.fullmatch(version)):
         return f"{requirement!r} is no NAME==VERSION with one exact version"
-    return _path_mistake(path) or PypiSource(name=name, version=version, path=path)
+    source = PypiSource(name=name, version=version, path=path)
+    if (match := _PART.fullmatch(source.filename)) and int(match["count"]) > 1:
+        return "a GGUF file in parts comes from hf://, https:// or file://, not out of a wheel"
+    return _path_mistake(path) or source
 
 
 def _parse_hub(rest: str) -> Source | str:
