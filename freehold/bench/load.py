@@ -26,7 +26,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         """Return it as a person reads it."""
         if self.kind == "rate":
             return f"{self.value:g} req/s"
-        return f"{self.value:g} callers" if self.kind == "concurrency" else f"recorded x{self.value:g}"
+        if self.kind == "concurrency":
+            return f"{self.value:g} caller{'' if self.value == 1 else 's'}"
+        return f"recorded x{self.value:g}"
 
     @property
     def is_open(self) -> bool:

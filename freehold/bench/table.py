@@ -1,0 +1,166 @@
+"""A bench as lines of text: one row per candidate and load, medians over the runs with their ends, then the choice. Pure."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from freehold.bench.choose import Choice, results_at, sent_late
+from freehold.bench.compare import Differs, Runs, differs, runs
+from freehold.bench.figures import Distribution
+from freehold.bench.results import BenchFile, Candidate, Result, Through
+
+UNKNOWN = "unknown"
+"""What stands where nothing could be read: never a nought."""
+_HEADS = (
+    *("engine", "load", "asked", "req/s", "tokens/s", "goodput/s", "% in SLO", "TTFT p50", "TTFT p95"),
+    *("token p50", "token p95", "refused", "failed", "cores", "memory", "J/token"),
+)
+_LEFT = 3
+"""Columns that are words."""
+
+
+def lines_of(bench: BenchFile) -> list[str]:
+    """Return the table, heads first; times in ms, memory in MB."""
+    rows = [list(_HEADS)]
+    for candidate in bench.candidates:
+        for load in bench.conditions.loads:
+            for through in ("direct", "gateway"):
+                results = results_at(bench, candidate.id, load, through)
+                if results:
+                    late = any(sent_late(each, bench.conditions.slo.ttft_s) for each in results)
+                    rows.append([candidate.id, load.words() + (" (late)" if late else ""), *_cells(results)])
+    return aligned(rows, left=_LEFT)
+
+
+def _cells(results: Sequence[Result]) -> list[str]:
+    figures = [each.figures for each in results]
+
+    def of(get: Callable[[Result], float | None], digits: int = 1) -> str:
+        return spread_text(runs(get(each) for each in results), digits)
+
+    return [
+        results[0].through,
+        of(lambda each: each.figures.requests_per_s, 2),
+        of(lambda each: each.figures.output_tokens_per_s),
+        of(lambda each: each.figures.goodput_tokens_per_s),
+        of(lambda each: _times(each.figures.slo_share, 100), 0),
+        of(lambda each: _at(each.figures.ttft_s, "p50"), 0),
+        of(lambda each: _at(each.figures.ttft_s, "p95"), 0),
+        of(lambda each: _at(each.figures.token_s, "p50"), 1),
+        of(lambda each: _at(each.figures.token_s, "p95"), 1),
+        str(sum(each.refused for each in figures)),
+        _failures(results),
+        of(lambda each: each.resources.cpu_cores, 2),
+        of(lambda each: _times(each.resources.memory_peak_bytes, 1e-6), 0),
+        of(lambda each: each.joules_per_token, 2),
+    ]
+
+
+def _failures(results: Iterable[Result]) -> str:
+    sums: dict[str, int] = {}
+    for each in results:
+        for kind, count in each.figures.errors.items():
+            sums[kind] = sums.get(kind, 0) + count
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(sums.items())) or "0"
+
+
+def _at(found: Distribution | None, share: str) -> float | None:
+    return None if found is None else float(getattr(found, share)) * 1e3
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def spread_text(found: Runs | None, digits: int = 1) -> str:
+    """Return `91.0 (90.0-92.0)`, a single run as `91.0`, and `unknown` where nothing is known."""
+    if found is None:
+        return UNKNOWN
+    if len(found.values) == 1:
+        return f"{found.median:,.{digits}f}"
+    return f"{found.median:,.{digits}f} ({found.low:,.{digits}f}-{found.high:,.{digits}f})"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """Return rows as lines with columns under each other, the first `left` of them to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def choice_lines(choice: Choice) -> list[str]:
+    """Return who wins and why, then what to doubt."""
+    head = f"winner: {choice.winner.candidate.id}" if choice.winner else "winner: none"
+    return [
+        head,
+        *(f"  {reason}" for reason in choice.reasons),
+        *(f"  doubt: {doubt}" for doubt in choice.doubts),
+    ]
+
+
+def overhead_lines(bench: BenchFile) -> list[str]:
+    """Return what the gateway adds to time to first token and takes from tokens/s, where both ways were measured."""
+    said = []
+    for candidate in bench.candidates:
+        for load in bench.conditions.loads:
+            sides = {
+                through: results_at(bench, candidate.id, load, through) for through in ("direct", "gateway")
+            }
+            if all(sides.values()):
+                said.append(f"gateway before {candidate.id} at {load.words()}: {_overhead(sides)}")
+    return said
+
+
+def _overhead(sides: dict[str, list[Result]]) -> str:
+    def side(name: str, get: Callable[[Result], float | None]) -> Runs | None:
+        return runs(get(each) for each in sides[name])
+
+    parts = []
+    for word, unit, get in (
+        ("TTFT p50", "ms", lambda each: _at(each.figures.ttft_s, "p50")),
+        ("tokens/s", "", lambda each: each.figures.output_tokens_per_s),
+    ):
+        bare, behind = side("direct", get), side("gateway", get)
+        if bare is None or behind is None:
+            parts.append(f"{word} {UNKNOWN}")
+            continue
+        change = behind.median - bare.median
+        verdict = differs(behind, bare)
+        said = "" if verdict in {Differs.MORE, Differs.LESS} else f" ({verdict})"
+        parts.append(f"{word} {change:+.1f}{f' {unit}' if unit else ''} of {bare.median:,.1f}{said}")
+    return ", ".join(parts)
+
+
+def compared_lines(old: BenchFile, new: BenchFile) -> list[str]:
+    """Return how each candidate that both benches have stands now to then, load by load; medians of the runs."""
+    rows = [["engine", "load", "through", "goodput/s then", "now", "", "TTFT p95 then", "now", ""]]
+    for candidate in new.candidates:
+        for load in new.conditions.loads:
+            for through in ("direct", "gateway"):
+                pair = [_both(each, candidate, load.words(), through) for each in (old, new)]
+                if all(pair):
+                    rows.append([candidate.id, load.words(), through, *_change(pair[0], pair[1])])
+    if len(rows) == 1:
+        return ["the two benches have no candidate and load in common"]
+    return aligned(rows, left=_LEFT)
+
+
+def _both(bench: BenchFile, candidate: Candidate, load: str, through: Through) -> list[Result]:
+    wanted = (candidate.id, load, through)
+    return [each for each in bench.results if (each.candidate, each.load.words(), each.through) == wanted]
+
+
+def _change(then: Sequence[Result], now: Sequence[Result]) -> list[str]:
+    cells = []
+    gets: tuple[Callable[[Result], float | None], ...] = (
+        lambda each: each.figures.goodput_tokens_per_s,
+        lambda each: _at(each.figures.ttft_s, "p95"),
+    )
+    for get in gets:
+        before, after = runs(get(each) for each in then), runs(get(each) for each in now)
+        verdict = differs(after, before).value if before and after else UNKNOWN
+        cells += [spread_text(before), spread_text(after), verdict]
+    return cells
