@@ -41,7 +41,7 @@ def chosen(bench: BenchFile) -> Choice:
 @click.option("--html", type=_FILE, help="Write a page with plots.")
 @json_option
 def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) -> None:
-    """Show the results of a bench and its choice again."""
+    """Show a bench and its choice again."""
     bench = load_bench(file, as_json=as_json)
     choice = chosen(bench)
     if html is not None:
@@ -58,7 +58,7 @@ def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) 
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
 @json_option
 def apply(*, file: Path, dry_run: bool, as_json: bool) -> None:
-    """Write the winner of a results file into the freehold.yaml that was benched."""
+    """Write a bench's winner to freehold.yaml."""
     bench = load_bench(file, as_json=as_json)
     choice = chosen(bench)
     if choice.winner is None:
