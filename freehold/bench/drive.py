@@ -1,11 +1,13 @@
 """Puts one load on one address and returns what became of every request.
 
 A rate sends on time whatever happens to requests before (open loop), so a slow engine cannot slow the questions down; callers
-wait for their answers (closed loop), as a batch does. The load stays on until the last measured request has ended, so that
+wait for their answers (closed loop), as a batch does; the window of these is longer than asked for where answers are so slow
+that not each of them has begun one in it. The load stays on until the last measured request has ended, so that
 none of them has an easy end; what is under way then is cancelled and does not count. Requests under way are bounded.
 """
 
 import asyncio
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -73,7 +75,7 @@ class Drive:
     async def run(self, load: Load) -> Driven:
         """Put the load on, wait for all that is measured, and return everything."""
         self._started_s = monotonic_s()
-        self._until_s = self.bounds.warm_up_s + self.bounds.duration_s
+        self._until_s = self.bounds.warm_up_s + self.bounds.duration_s if load.is_open else math.inf
         if load.is_open:
             feeding = [asyncio.create_task(self._on_time())]
         else:
@@ -92,7 +94,13 @@ class Drive:
 
     async def _window_over(self, feeding: list["asyncio.Task[None]"]) -> None:
         """Wait for the window's end, which a full count brings forward, or for the end of the asks."""
-        while (left_s := self._until_s - self.now()) > 0:
+        asked_s = self.bounds.warm_up_s + self.bounds.duration_s
+        while (now_s := self.now()) < self._until_s:
+            enough = len(self._measured) >= len(feeding)
+            if now_s >= asked_s and (enough or now_s >= asked_s + self.bounds.timeout_s):
+                self._until_s = now_s
+                return
+            left_s = max(asked_s - now_s, 0.0) or _LOOK_S
             done, _ = await asyncio.wait(feeding, timeout=min(left_s, _LOOK_S))
             if len(done) == len(feeding):
                 self._until_s = max(self.now(), self.bounds.warm_up_s + _LOOK_S)
