@@ -177,8 +177,9 @@ def _says_otherwise(before: str, after: str, winner: Candidate) -> str:
         return f"would not be read any more: {now.mistakes[0].message}" if now.mistakes else "is no map"
     for model in was.data["models"]:
         if model.get("name") == winner.model:
-            model["engine"] = winner.engine
-            model.pop("engine_options", None)
-            if winner.options:
-                model["engine_options"] = dict(winner.options)
+            model |= {"engine": winner.engine, "engine_options": dict(winner.options)}
+    for tree in (was.data, now.data):
+        for model in tree["models"] if isinstance(tree, dict) else ():
+            if not model.get("engine_options"):
+                model.pop("engine_options", None)  # none, or an empty map: the same
     return "" if was.data == now.data else "would change in more than the engine and its options"

@@ -35,7 +35,7 @@ def chosen(bench: BenchFile) -> Choice:
     return choose(bench, through)
 
 
-@click.command("show")
+@click.command("show", short_help="Show a results file.")
 @click.argument("file", type=_FILE)
 @click.option("--compare", type=_FILE, help="An older results file: how each engine stands now to then.")
 @click.option("--html", type=_FILE, help="Write a page with plots.")
@@ -53,7 +53,7 @@ def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) 
     say_bench(bench, choice, file, as_json=as_json)
 
 
-@click.command("apply")
+@click.command("apply", short_help="Write the winner.")
 @click.argument("file", type=_FILE)
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
 @json_option
