@@ -75,14 +75,14 @@ def prepared(path: Path, winner: Candidate, *, wanted_sha256: str) -> Applied | 
         return Problem(where=str(path), message="changed since it was benched", hint=hint)
     before = data.decode("utf-8")
     before = before if before.endswith("\n") else f"{before}\n"
-    after = with_engine(before, winner.model, winner.engine, winner.options)
+    after = with_engine(before, winner.model, engine=winner.engine, options=winner.options)
     wrong = _says_otherwise(before, after, winner)
     if wrong:
         return Problem(where=str(path), message=wrong, hint="write engine and engine_options by hand")
     return Applied(path=path, before=before, after=after)
 
 
-def with_engine(text: str, model: str, engine: str, options: Mapping[str, Scalar]) -> str:
+def with_engine(text: str, model: str, *, engine: str, options: Mapping[str, Scalar]) -> str:
     """Return the text of a freehold.yaml in which the model has this engine and exactly these options.
 
     Only the places of those values are written; whoever calls reads the result again, for a text that is strangely laid out.

@@ -62,7 +62,7 @@ def best_of(bench: BenchFile, candidate: Candidate, through: Through) -> Best | 
     """Return a candidate's best load; None: it kept the SLO at none that counts."""
     found = []
     for load in bench.conditions.loads:
-        results = results_at(bench, candidate.id, load, through)
+        results = results_at(bench, candidate.id, load=load, through=through)
         goodput = runs(each.figures.goodput_tokens_per_s for each in results)
         if goodput is None or len(results) < bench.conditions.runs or not goodput.median:
             continue
@@ -75,7 +75,7 @@ def best_of(bench: BenchFile, candidate: Candidate, through: Through) -> Best | 
     return max(found, key=lambda best: best.goodput.median, default=None)
 
 
-def results_at(bench: BenchFile, candidate: str, load: Load, through: Through) -> list[Result]:
+def results_at(bench: BenchFile, candidate: str, *, load: Load, through: Through) -> list[Result]:
     """Return the runs of one candidate at one load."""
     wanted = (candidate, load, through)
     return [each for each in bench.results if (each.candidate, each.load, each.through) == wanted]

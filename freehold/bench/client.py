@@ -165,7 +165,7 @@ class _Heard(asyncio.Protocol):
         return " ".join(words.split())[:_DETAIL_CHARS]
 
 
-async def send(target: Target, ask: Ask, request: bytes, *, timing: "Timing") -> Sample:
+async def send(target: Target, ask: Ask, *, request: bytes, timing: "Timing") -> Sample:
     """Make one request and return what became of it; only a cancellation of the task ends it otherwise, as a sample too."""
     heard = _Heard(timing.now)
     sent_s = timing.now()

@@ -143,7 +143,7 @@ class Drive:
             )
             return
         request = self.target.request(self.texts.of(ask), ask.size.answer_tokens)
-        self._samples.append(await send(self.target, ask, request, timing=timing))
+        self._samples.append(await send(self.target, ask, request=request, timing=timing))
 
 
 _LOOK_S = 0.05

@@ -18,7 +18,7 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 280, 64, 190, 18, 44
 """The paper of a plot and its margins, pixels. Source: our own choice: three of them stand on a laptop's screen."""
 _COLOURS = ("#0b6e4f", "#b3541e", "#3d5a98", "#8a3a6b", "#7a6a00", "#4a4a4a")
 """Lines' colours in turn. Source: our own choice, told apart by the colour-blind by their order in the legend."""
-_TICKS = 4
+_TICKS = 4  # Of an axis: our own choice, few enough to read.
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c;"
     "background:#fff}pre{overflow-x:auto;font-size:13px}svg{max-width:100%;height:auto}h1{font-size:1.4rem}"
@@ -97,7 +97,10 @@ def drawn(bench: BenchFile, plot: Plot, through: Through) -> str:
     """Return a plot as an SVG element; loads stand side by side in their order."""
     loads = bench.conditions.loads
     lines = [
-        [runs(plot.get(each) for each in results_at(bench, candidate.id, load, through)) for load in loads]
+        [
+            runs(plot.get(each) for each in results_at(bench, candidate.id, load=load, through=through))
+            for load in loads
+        ]
         for candidate in bench.candidates
     ]
     most = max((found.high for line in lines for found in line if found is not None), default=0.0)

@@ -1,4 +1,4 @@
-"""Reading and writing the results file of a bench. What is in it says `results`."""
+"""Reading and writing the results file of a bench, whole. It judges nothing, and what is in it says `results`."""
 
 from pathlib import Path
 

@@ -195,4 +195,5 @@ async def settled(target: Target) -> None:
 async def _one(target: Target, ask: Ask, text: str) -> Sample:
     began_s = monotonic_s()
     timing = Timing(now=lambda: monotonic_s() - began_s, intended_s=0.0, timeout_s=_SETTLE_S)
-    return await send(target, ask, target.request(text, ask.size.answer_tokens), timing=timing)
+    request = target.request(text, ask.size.answer_tokens)
+    return await send(target, ask, request=request, timing=timing)

@@ -1,4 +1,7 @@
-"""A bench as lines of text: one row per candidate and load, medians over the runs with their ends, then the choice. Pure."""
+"""A bench as lines of text: one row per candidate and load, medians over the runs with their ends, then the choice.
+
+It works out nothing but medians, and does not colour or print.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -23,7 +26,7 @@ def lines_of(bench: BenchFile) -> list[str]:
     for candidate in bench.candidates:
         for load in bench.conditions.loads:
             for through in ("direct", "gateway"):
-                results = results_at(bench, candidate.id, load, through)
+                results = results_at(bench, candidate.id, load=load, through=through)
                 if results:
                     late = any(sent_late(each, bench.conditions.slo.ttft_s) for each in results)
                     rows.append([candidate.id, load.words() + (" (late)" if late else ""), *_cells(results)])
@@ -107,7 +110,8 @@ def overhead_lines(bench: BenchFile) -> list[str]:
     for candidate in bench.candidates:
         for load in bench.conditions.loads:
             sides = {
-                through: results_at(bench, candidate.id, load, through) for through in ("direct", "gateway")
+                through: results_at(bench, candidate.id, load=load, through=through)
+                for through in ("direct", "gateway")
             }
             if all(sides.values()):
                 said.append(f"gateway before {candidate.id} at {load.words()}: {_overhead(sides)}")

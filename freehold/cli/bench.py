@@ -93,7 +93,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fm
     choice = chosen(bench)
     if flags["html"] is not None:
         write_page(bench, choice, flags["html"])
-    say_bench(bench, choice, out, as_json=as_json)
+    say_bench(bench, choice, path=out, as_json=as_json)
     if flags["and_apply"] and choice.winner is not None:
         apply_winner(bench, choice, as_json=as_json)
     return exit_code(bench, choice)
@@ -128,7 +128,7 @@ def _measured(config: Config, flags: dict[str, Any], *, as_json: bool) -> BenchF
     if asked is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)
     weights = fetch_weights(config, quiet=as_json)
-    contenders = contenders_of(entries, weights, named, reader)
+    contenders = contenders_of(entries, weights, named=named, reader=reader)
     if reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)
     measured = _run(config, asked, entries, contenders, as_json=as_json)

@@ -1,7 +1,8 @@
 """Who is benched: the models of freehold.yaml on their own engine or on others, and grids of settings.
 
 One replica of each is measured, with the whole machine for itself. Options that freehold.yaml has for an engine are that
-engine's; another engine starts with its defaults. Wrong engines, options, grids and weights are told all at once.
+engine's; another engine starts with its defaults. Wrong engines, options, grids and weights are told all at once; nothing is
+fetched or started here.
 """
 
 import itertools
@@ -191,7 +192,7 @@ def named_weights(wanted: Wanted, reader: Reader) -> dict[str, Path]:
 
 
 def contenders_of(
-    entries: Sequence[Entry], weights: Mapping[str, Path], named: Mapping[str, Path], reader: Reader
+    entries: Sequence[Entry], weights: Mapping[str, Path], *, named: Mapping[str, Path], reader: Reader
 ) -> list[Contender]:
     """Return what the fleet can start; `weights` by model, `named` by engine, which goes before."""
     made = []

@@ -50,7 +50,7 @@ def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) 
         for line in compared_lines(load_bench(compare, as_json=as_json), bench):
             click.echo(line)
         return
-    say_bench(bench, choice, file, as_json=as_json)
+    say_bench(bench, choice, path=file, as_json=as_json)
 
 
 @click.command("apply", short_help="Write the winner.")
@@ -103,7 +103,7 @@ def write_page(bench: BenchFile, choice: Choice, path: Path) -> None:
         raise Permanent(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
-def say_bench(bench: BenchFile, choice: Choice, path: Path, *, as_json: bool) -> None:
+def say_bench(bench: BenchFile, choice: Choice, *, path: Path, as_json: bool) -> None:
     """Print a bench: a table and the choice, or all of it as JSON."""
     if as_json:
         say_json({"bench": msgspec.to_builtins(bench), "choice": choice_json(choice), "file": str(path)})

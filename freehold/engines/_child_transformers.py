@@ -19,7 +19,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -344,7 +343,7 @@ class Answer:
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{os.urandom(8).hex()}",
             "object": ("chat.completion" if chat else "text_completion")
             + (".chunk" if self._stream and chat else ""),
-            "created": int(datetime.now(UTC).timestamp()),
+            "created": 0,  # Unix time of its making: a yardstick needs no clock
             "model": handler.name,
         }
 

@@ -31,7 +31,7 @@ gateway: {listen: '127.0.0.1:1'}
 
 def changed(text: str, model: str, engine: str, options: dict[str, Scalar]) -> list[str]:
     """Return the lines that differ, as `-old` and `+new`."""
-    after = with_engine(text, model, engine, options)
+    after = with_engine(text, model, engine=engine, options=options)
     lines = difflib.ndiff(text.splitlines(), after.splitlines())
     return [line[0] + line[2:] for line in lines if line[0] in "-+"]
 
@@ -44,7 +44,7 @@ def test_a_value_changes_in_its_place():
 
 
 def test_nothing_changes_where_nothing_differs():
-    assert with_engine(BLOCK, "a", "llama-cpp", {"n_ctx": 8192, "n_parallel": 4}) == BLOCK
+    assert with_engine(BLOCK, "a", engine="llama-cpp", options={"n_ctx": 8192, "n_parallel": 4}) == BLOCK
 
 
 def test_another_engine_with_other_options():
@@ -58,7 +58,7 @@ def test_another_engine_with_other_options():
 
 
 def test_no_options_at_all():
-    after = with_engine(BLOCK, "a", "llama-cpp", {})
+    after = with_engine(BLOCK, "a", engine="llama-cpp", options={})
     assert read_tree(after, "x").mistakes == []
     assert "engine_options: {}  # its own" in after
     assert "# between" in after
