@@ -79,7 +79,12 @@ def entries_of(models: Sequence[ModelSpec], wanted: Wanted, reader: Reader) -> l
     for name in grids.keys() - set(meant):
         reader.wrong("--set", f"{name} is not benched", f"--engines {','.join([*named, name])}")
     entries = [
-        Entry(model=model, engine=engines[name], options=options, label=_label(name, varied))
+        Entry(
+            model=model,
+            engine=engines[name],
+            options=options,
+            label=_label(name, {key: value for key, value in varied.items() if len(grids[name][key]) > 1}),
+        )
         for model in models
         for name in (named or [model.engine])
         for varied in _combined(grids.get(name, {}))
