@@ -51,6 +51,7 @@ bench-sizing: install-dev
 
 bench-diagnosis: install-dev
 	@$(BIN)/python benchmarks/diagnosis.py
+	@$(BIN)/python benchmarks/diagnosis.py --folder tests/corpus/blind
 
 bench-engines: install-dev
 	@$(BIN)/python benchmarks/engines.py

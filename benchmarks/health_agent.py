@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from freehold.health.agent_link import AgentLink
+from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import EngineTarget, HealthSettings
 from freehold.health.snapshot import HealthSnapshot
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
@@ -108,7 +108,9 @@ async def measure(targets: Sequence[EngineTarget], volume: Path, seconds: float)
     told: list[HealthSnapshot] = []
     with tempfile.TemporaryDirectory() as state:
         settings = HealthSettings(state_dir=state, log_path=f"{state}/health.log", volumes=(str(volume),))
-        link = AgentLink(settings, stderr_path=Path(state) / "stderr", on_snapshot=told.append)
+        link = AgentLink(
+            settings, stderr_path=Path(state) / "stderr", hearers=Hearers(on_snapshot=told.append)
+        )
         link.tell(targets)
         running = asyncio.create_task(link.run())
         work = [asyncio.create_task(keep_busy(target)) for target in targets]

@@ -75,7 +75,8 @@ def _node(config: Config | None, state_path: Path, *, quiet: bool) -> list[Check
         if not quiet:
             click.echo("Looking at disks, network and GPUs, which takes some seconds.", err=True)
         with looking_sources(settings) as sources:
-            snapshot = asyncio.run(look_once(sources, all_probes(), node=settings.name))
+            looking = look_once(sources, all_probes(), node=settings.name, expected=settings.expected)
+            snapshot = asyncio.run(looking)
     return list(_checks_of(snapshot)) if snapshot is not None else []
 
 

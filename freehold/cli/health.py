@@ -18,7 +18,7 @@ from freehold.cli.health_table import lines_of, one_line
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, duration_text, say_json, styled
 from freehold.cli.status import running_status
-from freehold.cli.watching import health_settings, looking_sources, targets_from_status
+from freehold.cli.watching import expected_of, health_settings, looking_sources, targets_from_status
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
@@ -27,7 +27,7 @@ from freehold.core.units import Unreadable, parse_duration_s
 from freehold.fleet.asking import NotRunning, ask
 from freehold.health.look import Replay, look_once
 from freehold.health.readers.engines import EnginesReader
-from freehold.health.recording import Recorder, load_recording
+from freehold.health.recording import Head, Recorder, load_recording
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup
 from freehold.health.snapshot import HealthSnapshot, read_file
@@ -86,7 +86,8 @@ def _looked(config_path: Path | None, *, as_json: bool) -> HealthSnapshot:
     if not as_json:
         click.echo("No agent runs here: looking once, which takes some seconds.", err=True)
     with looking_sources(settings) as sources:
-        return asyncio.run(look_once(sources, all_probes(), node=settings.name))
+        looking = look_once(sources, all_probes(), node=settings.name, expected=settings.expected)
+        return asyncio.run(looking)
 
 
 def _show(snapshot: HealthSnapshot, *, as_json: bool) -> int:
@@ -161,7 +162,8 @@ def record(
         engines.targets = targets_from_status(running_status(state_dir_for(state_dir, config_path)))
     try:
         with file.open("xb") as out, looking_sources(settings, engines) as sources:
-            recorder = Recorder(out, node=settings.name, about=about)
+            head = Head(node=settings.name, about=about, expected=settings.expected)
+            recorder = Recorder(out, head)
             views = asyncio.run(
                 _record(
                     Runner(sources, all_probes(), Setup(node=settings.name, on_view=recorder.add)), seconds
@@ -192,10 +194,18 @@ async def _record(runner: Runner, seconds: float) -> int:
 
 @command.command("replay", short_help="Judge a record again, as if it were now.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--config",
+    "-c",
+    "config_flag",
+    type=click.Path(path_type=Path),
+    help="Judge by what this configuration expects of the node, instead of what stands in FILE.",
+)
 @json_option
-def replay(file: Path, *, as_json: bool) -> int:
+def replay(file: Path, *, config_flag: Path | None, as_json: bool) -> int:
     """Judge what FILE recorded as the agent would have: each change of a verdict, then what was believed at the end.
 
+    What the node should have had (health.expect) stands in FILE.
     Exit code: 0 nothing wrong at any time, 3 a problem was seen, 2 the file is no record.
     """
     recording = load_recording(file)
@@ -203,7 +213,10 @@ def replay(file: Path, *, as_json: bool) -> int:
         raise UserMistakes(
             recording.problems or [Problem(where=str(file), message="it has no view")], as_json=as_json
         )
-    replaying = Replay(all_probes())
+    expected = recording.head.expected
+    if config_flag is not None:
+        expected = expected_of(load_keyless(find_config(config_flag), as_json=as_json).spec.health.expect)
+    replaying = Replay(all_probes(), expected)
     first_s = recording.views[0].at_s
     seen = False
     for view in recording.views:

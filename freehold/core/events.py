@@ -1,6 +1,6 @@
-"""What the fleet tells the gateway and both tell a person: endpoints, snapshots, replica status.
+"""What fleet and agent tell the gateway and all tell a person: endpoints, snapshots, replica status, the agent's metrics.
 
-Fleet and gateway do not import each other; these immutable records are all that passes between them, as
+Fleet, gateway and health do not import each other; these immutable records are all that passes between them, as
 msgspec structs so that the same type is the value in memory and the JSON on a pipe or in a file.
 """
 
@@ -98,6 +98,15 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelEntry, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     replicas: tuple[ReplicaStatus, ...] = ()
+
+
+class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What this node's agent counts, on its way to the gateway's `/metrics`: rendered, checked once, passed on unread."""
+
+    text: str = ""
+    """In Prometheus' text format, `freehold_health_*`; empty: no agent runs now, or what it said was no such text."""
+    told_monotonic_s: float | None = None
+    """When it spoke last, by the monotonic clock, which all processes of a machine share; None: it has not spoken yet."""
 
 
 class EndpointLoad(msgspec.Struct, frozen=True):

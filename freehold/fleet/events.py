@@ -74,6 +74,11 @@ class Stalled(About):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered(About):
+    """Whoever watches it sees that it works after all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked:
     """Everything is to end."""
 
@@ -198,6 +203,7 @@ Fact = (
     | Unanswered
     | Measured
     | Stalled
+    | Recovered
     | StopAsked
     | RestartAsked
     | ChangeAsked

@@ -144,11 +144,13 @@ def _status(gateway: "Gateway") -> str:
 
 
 def metrics(gateway: "Gateway", caller: Caller | None = None) -> Answer:
-    """Return the Prometheus text."""
+    """Return the Prometheus text: of all workers, and after it what the node's agent says."""
     del caller
     metrics = gateway.meters.metrics if gateway.crew is None else gateway.crew.metrics(gateway)
+    # Bound anew, since what several workers make together would be the word of the one that heard least.
+    gateway.agent.watch(metrics)
     body, content_type = metrics.render()
-    return 200, body, content_type
+    return 200, body + gateway.agent.text(), content_type
 
 
 LOCAL: dict[str, Callable[["Gateway", Caller | None], Answer]] = {

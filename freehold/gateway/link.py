@@ -1,7 +1,8 @@
 """The parent's end of a gateway: starts the process, keeps it told, starts it again when it dies.
 
 The parent opens the listening socket and keeps it, so that a gateway that is started again loses no waiting
-connection. Only the newest snapshot matters: a gateway that reads slowly gets that one and none of those before.
+connection. Only the newest snapshot matters, and the agent's newest word: a gateway that reads slowly gets those and none of
+those before.
 """
 
 import asyncio
@@ -16,10 +17,11 @@ from typing import BinaryIO
 
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import FreeholdError
-from freehold.core.events import GatewayStats, Snapshot
+from freehold.core.events import AgentMetrics, GatewayStats, Snapshot
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire import (
     LINE_BYTES_MAX,
+    Agent,
     Down,
     Drain,
     Drained,
@@ -65,8 +67,9 @@ class GatewayLink:
         self._stderr_path = stderr_path
         self._on_start = on_start
         self._silent_s = silent_s
-        self._snapshot: Snapshot | None = None
-        self._unsent = False
+        self._newest: dict[type[Down], Down] = {}
+        """What a gateway must know that is started again: the last message of each kind."""
+        self._unsent: dict[type[Down], Down] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._heard_s = 0.0
@@ -91,8 +94,14 @@ class GatewayLink:
 
     def send(self, snapshot: Snapshot) -> None:
         """Give the gateway a newer snapshot, now or as soon as it can take it."""
-        self._snapshot = snapshot
-        self._unsent = True
+        self._renew(Endpoints(snapshot))
+
+    def show(self, metrics: AgentMetrics) -> None:
+        """Give the gateway what the node's agent counts, likewise."""
+        self._renew(Agent(metrics))
+
+    def _renew(self, message: Down) -> None:
+        self._newest[type(message)] = self._unsent[type(message)] = message
         self._flush()
 
     def retune(self, settings: Settings) -> None:
@@ -152,7 +161,7 @@ class GatewayLink:
                 raise
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
         self._say(Start(self._settings))
-        self._unsent = self._snapshot is not None
+        self._unsent = dict(self._newest)
         self._flush()
         watch = asyncio.create_task(self._watch())
         try:
@@ -228,11 +237,10 @@ class GatewayLink:
             await self._process.wait()
 
     def _flush(self) -> None:
-        if self._snapshot is None or self._writer is None or not self._unsent:
-            return
-        if self._writer.transport.get_write_buffer_size() < _UNSENT_BYTES_MAX:
-            self._unsent = False
-            self._say(Endpoints(self._snapshot))
+        while self._unsent and self._writer is not None:
+            if self._writer.transport.get_write_buffer_size() >= _UNSENT_BYTES_MAX:
+                return
+            self._say(self._unsent.pop(next(iter(self._unsent))))
 
     def _say(self, message: Down) -> None:
         if self._writer is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
+from freehold.core.events import AgentMetrics, EndpointLoad, GatewayStats, Snapshot
 from freehold.gateway.board import Board
 from freehold.gateway.budget_file import gather, part_path, spread
 from freehold.gateway.link import SILENT_S, GatewayLink
@@ -121,6 +121,11 @@ class GatewayLinks:
         """Give all workers a newer snapshot, now or as soon as they can take it."""
         for link in self._links:
             link.send(snapshot)
+
+    def show(self, metrics: AgentMetrics) -> None:
+        """Give all workers what the node's agent counts: whichever is scraped shows it, so it is on the page once."""
+        for link in self._links:
+            link.show(metrics)
 
     async def run(self) -> None:
         """Keep all workers running until `stop` was called and all have ended."""

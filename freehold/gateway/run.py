@@ -26,7 +26,18 @@ from freehold.gateway.http_in_keys import KeyedConnection
 from freehold.gateway.listener import BACKLOG, listen
 from freehold.gateway.service import Gateway
 from freehold.gateway.settings import Settings
-from freehold.gateway.wire import LINE_BYTES_MAX, Drain, Drained, Endpoints, Retune, Start, Stats, downs, line
+from freehold.gateway.wire import (
+    LINE_BYTES_MAX,
+    Agent,
+    Drain,
+    Drained,
+    Endpoints,
+    Retune,
+    Start,
+    Stats,
+    downs,
+    line,
+)
 from freehold.telemetry import logs
 
 try:
@@ -125,11 +136,14 @@ class Child:
         async for message in downs(reader):
             if isinstance(message, Endpoints):
                 self.gateway.apply(message.snapshot)
+            elif isinstance(message, Agent):
+                self.gateway.agent.take(message.metrics)
             elif isinstance(message, Retune):
                 self.gateway.retune(message.settings)
             elif isinstance(message, Drain):
                 self.stopping.set()
         self.gateway.has_parent = False
+        self.gateway.agent.lose()
         if self.stopping.is_set():
             return
         if self.gateway.directory.outlives_its_parent():

@@ -15,6 +15,7 @@ from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
 from freehold.gateway import answers, meter, refuse
 from freehold.gateway.access import AccessLog
+from freehold.gateway.agent_page import AgentPage
 from freehold.gateway.body import read_body
 from freehold.gateway.callers import Callers
 from freehold.gateway.crew import Crew
@@ -87,6 +88,8 @@ class Gateway:
         if settings.spool_path:
             self.recorder = Recorder(Path(settings.spool_path), max_bytes=settings.spool_max_bytes)
             self.recorder.watch(self.meters.metrics)
+        self.agent = AgentPage()
+        """What the node's agent says, for `/metrics`."""
         self.outbox = Outbox(_nothing if self.recorder is None else self.recorder.write)
         """What leaves at the end of this turn of the loop."""
         self.meters.watch(self)

@@ -1,6 +1,6 @@
 """The words on the socket pair between the gateway child and its parent: JSON lines, bounded, in both directions.
 
-Down go settings (first, and again when they change), snapshots, and the order to drain; up go statistics about once a second and the news
+Down go settings (first, and again when they change), snapshots, the agent's metrics, and the order to drain; up go statistics about once a second and the news
 that all is drained. Who closes the pair is gone: nothing else is inferred from silence.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from freehold.core.events import GatewayStats, Snapshot
+from freehold.core.events import AgentMetrics, GatewayStats, Snapshot
 from freehold.gateway.settings import Settings
 
 LINE_BYTES_MAX = 16 * 1024 * 1024
@@ -26,6 +26,12 @@ class Endpoints(msgspec.Struct, frozen=True, tag="endpoints"):
     """A newer snapshot."""
 
     snapshot: Snapshot
+
+
+class Agent(msgspec.Struct, frozen=True, tag="agent"):
+    """What this node's agent says now."""
+
+    metrics: AgentMetrics
 
 
 class Retune(msgspec.Struct, frozen=True, tag="retune"):
@@ -50,7 +56,7 @@ class Drained(msgspec.Struct, frozen=True, tag="drained"):
     whole: bool
 
 
-Down = Start | Endpoints | Retune | Drain
+Down = Start | Endpoints | Agent | Retune | Drain
 Up = Stats | Drained
 _DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
 _UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.health.agent_wire import LINE_BYTES_MOST, ORDERS, Engines, HealthSettings, Order, Watch
+from freehold.core.clock import monotonic_s
+from freehold.health.agent_wire import LINE_BYTES_MOST, ORDERS, Engines, HealthSettings, Order, Watch, Word
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup
@@ -35,7 +36,7 @@ _log = logs.get_logger("health.agent")
 
 
 class Agent:
-    """One node's agent; `send` takes each snapshot as a line, and must not wait."""
+    """One node's agent; `send` takes each word as a line, and must not wait."""
 
     def __init__(self, settings: HealthSettings, *, with_engines: bool) -> None:
         self._settings = settings
@@ -46,7 +47,7 @@ class Agent:
         self.runner = Runner(
             sources_for(settings, self._engines),
             all_probes(),
-            Setup(node=settings.name, on_snapshot=self._told),
+            Setup(node=settings.name, expected=settings.expected, on_snapshot=self._told),
         )
 
     def obey(self, order: Order) -> None:
@@ -55,12 +56,13 @@ class Agent:
             self._engines.targets = order.targets
 
     def _told(self, snapshot: HealthSnapshot) -> None:
-        line = encode(snapshot)
+        metrics = self.runner.meters.text()
         if self.send is not None and self.send.get_write_buffer_size() < UNSENT_BYTES_MOST:
-            self.send.write(line + b"\n")
+            word = Word(snapshot=snapshot, metrics=metrics.decode(), monotonic_s=monotonic_s())
+            self.send.write(msgspec.json.encode(word) + b"\n")
         if self._settings.state_dir and (self._writing is None or self._writing.done()):
-            metrics = self.runner.meters.text()
-            self._writing = asyncio.get_running_loop().create_task(self._write(line, metrics))
+            work = self._write(encode(snapshot), metrics)
+            self._writing = asyncio.get_running_loop().create_task(work)
 
     async def _write(self, line: bytes, metrics: bytes) -> None:
         """Put both into the state folder; a disk that takes nothing is told once, and one that hangs holds up nobody."""
@@ -93,6 +95,7 @@ async def run_linked() -> None:
     assert isinstance(first, Watch), first
     handle = _log_to(first.settings)
     agent = Agent(first.settings, with_engines=True)
+    agent.runner.meters.watch_log(lambda: handle.dropped_total)
     agent.send, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
 
     async def obey() -> None:
@@ -106,7 +109,9 @@ async def run_linked() -> None:
 async def run_alone(settings: HealthSettings) -> None:
     """Run without a controller until SIGTERM: no engines, the snapshot in the state folder."""
     handle = _log_to(settings)
-    await _run(Agent(settings, with_engines=False), asyncio.create_task(asyncio.Event().wait()))
+    agent = Agent(settings, with_engines=False)
+    agent.runner.meters.watch_log(lambda: handle.dropped_total)
+    await _run(agent, asyncio.create_task(asyncio.Event().wait()))
     handle.close()
 
 
@@ -139,7 +144,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.settings is None:
         work = run_linked()
     else:
-        work = run_alone(msgspec.json.decode(args.settings.read_bytes(), type=HealthSettings))
+        try:
+            settings = msgspec.json.decode(args.settings.read_bytes(), type=HealthSettings)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            parser.error(f"{args.settings}: {exc}")
+        work = run_alone(settings)
     asyncio.run(work)
     sys.stderr.flush()
     os._exit(0)  # a thread that waits for a disk must not keep the process

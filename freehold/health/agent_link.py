@@ -2,7 +2,7 @@
 
 An agent that dies is started again, with a pause that doubles; one that falls silent is killed first. A process that does not
 die of that (it waits in the kernel) is left behind and one more is started: then no further one, so that stuck processes
-do not pile up. Nothing here judges.
+do not pile up. What it has counted goes on to whoever shows it, checked, and is taken back when the agent ends. Nothing here judges.
 """
 
 import asyncio
@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from freehold.core.clock import monotonic_s
+from freehold.core.events import AgentMetrics
 from freehold.health.agent_wire import (
     LINE_BYTES_MOST,
     Engines,
@@ -24,8 +26,13 @@ from freehold.health.agent_wire import (
     HealthSettings,
     Order,
     Watch,
+    Word,
+    word_of,
 )
-from freehold.health.snapshot import HealthSnapshot, decode
+from freehold.health.meters import NAMESPACE
+from freehold.health.snapshot import HealthSnapshot
+from freehold.telemetry.appended import why_not
+from freehold.telemetry.declared import DECLARED
 from freehold.telemetry.logs import get_logger
 
 SILENT_S = 60.0
@@ -39,8 +46,21 @@ END_S = 7.0
 KILLED_S = 2.0
 """How long a killed one may take: only a wait in the kernel lasts longer. Source: our own choice."""
 _OVERSLEPT_S = 3.0  # A look each second that comes this late was held up here, not there.
+_TAKEN = frozenset(row.name for row in DECLARED)
 STUCK_MOST = 2
 """Agents that do not die and are left behind, before no other is started. Source: docs/decisions/0011-health.md."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hearers:
+    """Who is told of an agent; none of them may wait."""
+
+    on_snapshot: Callable[[HealthSnapshot], object] = bool
+    """Each word of how the node is."""
+    on_metrics: Callable[[AgentMetrics], object] = bool
+    """What it has counted, with each word, and once more without a text when it ends."""
+    on_start: Callable[[int], object] = bool
+    """The pid of each that is started."""
 
 
 class AgentLink:
@@ -51,13 +71,14 @@ class AgentLink:
         settings: HealthSettings,
         *,
         stderr_path: Path,
-        on_snapshot: Callable[[HealthSnapshot], object] = bool,
-        on_start: Callable[[int], object] = bool,
+        hearers: Hearers,
         silent_s: float = SILENT_S,
     ) -> None:
         self._settings = settings
         self._stderr_path = stderr_path
-        self._on_snapshot, self._on_start = on_snapshot, on_start
+        self._hearers = hearers
+        self._metrics = AgentMetrics()
+        self._refused = ""
         self._silent_s = silent_s
         self._targets: tuple[EngineTarget, ...] = ()
         self._process: asyncio.subprocess.Process | None = None
@@ -84,6 +105,7 @@ class AgentLink:
     async def run(self) -> None:
         """Keep an agent running until `stop` was called and it has ended."""
         again_s = AGAIN_S_MIN
+        self._hearers.on_metrics(self._metrics)
         while not self._stopping.is_set():
             began_s = monotonic_s()
             try:
@@ -117,6 +139,7 @@ class AgentLink:
         try:
             await asyncio.wait({watch, listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._silence()
             await self._end()
             for task in (watch, listening, stopping):
                 task.cancel()
@@ -134,7 +157,7 @@ class AgentLink:
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "MALLOC_ARENA_MAX": "1"},
             )
         self._heard_s = monotonic_s()
-        self._on_start(self._process.pid)
+        self._hearers.on_start(self._process.pid)
         self._say(Watch(self._settings))
         self._say(Engines(self._targets))
 
@@ -151,10 +174,25 @@ class AgentLink:
         with contextlib.suppress(ValueError):  # a line without end: it is not our agent that speaks
             while line := await self._process.stdout.readline():
                 self._heard_s = monotonic_s()
-                snapshot = decode(line)
-                if snapshot is not None:
-                    self.snapshot = snapshot
-                    self._on_snapshot(snapshot)
+                word = word_of(line)
+                if word is not None:
+                    self.snapshot = word.snapshot
+                    self._pass_on(word)
+                    self._hearers.on_snapshot(word.snapshot)
+
+    def _pass_on(self, word: Word) -> None:
+        """Tell what it has counted; a text that could spoil the page it is to stand on is told once and left out."""
+        why = why_not(word.metrics, prefix=f"{NAMESPACE}_", taken=_TAKEN)
+        if why and why != self._refused:
+            self._log.error("agent_metrics_refused", why=why)
+        self._refused = why
+        self._metrics = AgentMetrics(text="" if why else word.metrics, told_monotonic_s=word.monotonic_s)
+        self._hearers.on_metrics(self._metrics)
+
+    def _silence(self) -> None:
+        """Take back what it counted: nobody speaks for this node now."""
+        self._metrics = msgspec.structs.replace(self._metrics, text="")
+        self._hearers.on_metrics(self._metrics)
 
     async def _watch(self) -> None:
         """Kill an agent that lives and says nothing."""

@@ -1,13 +1,16 @@
 """The words between a controller and its agent, as JSON lines: what to watch first, then which engines there are, again and again.
 
-Up comes a `HealthSnapshot` a line. Who closes the line is gone. It is light, since both ends import it, and does nothing.
+Up comes a `Word` a line. Who closes the line is gone. It is light, since both ends import it, and does nothing.
 """
 
+import contextlib
 import socket
 
 import msgspec
 
 from freehold.core.events import ReplicaState
+from freehold.health.base import Expected
+from freehold.health.snapshot import HealthSnapshot
 
 LINE_BYTES_MOST = 4 * 1024 * 1024
 """Longest line either way. Source: our own bound; a snapshot of a node with eight GPUs has some 50 kB."""
@@ -47,6 +50,8 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """`auto`, `nvml`, `off`, or the address of a DCGM exporter."""
     mesh: MeshOptions | None = None
     """None: no peers."""
+    expected: Expected = Expected()
+    """What the node should have."""
 
     @property
     def name(self) -> str:
@@ -88,6 +93,26 @@ class Engines(msgspec.Struct, frozen=True, tag="engines"):
     """Which engines there are now."""
 
     targets: tuple[EngineTarget, ...]
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent says: how the node is, and what the agent has counted so far."""
+
+    snapshot: HealthSnapshot
+    metrics: str
+    """In Prometheus' text format; nobody has checked it."""
+    monotonic_s: float
+    """When, by the clock that all processes of a machine share."""
+
+
+_WORDS = msgspec.json.Decoder(Word)
+
+
+def word_of(line: bytes) -> Word | None:
+    """Return what the agent says in a line; None: it is none of its lines."""
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        return _WORDS.decode(line)
+    return None
 
 
 Order = Watch | Engines

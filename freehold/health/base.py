@@ -28,12 +28,19 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What this node should have, from the lock or the configuration; None: nobody said, so nothing is compared."""
+    """What this node should have, from the lock or the configuration; None: nobody said, so nothing is compared.
+
+    It stands in an agent's settings and in the head of a recording, so new fields have a default.
+    """
 
     gpus: int | None = None
+    gpu_model: str | None = None
+    """Words that are all in each GPU's name, whatever their case: `H100`, or the whole name."""
     driver_version: str | None = None
     rdma_ports: tuple[str, ...] | None = None
+    """`DEVICE` or `DEVICE/PORT`."""
     link_mbit_s: Mapping[str, int] = field(default_factory=dict)
+    """By interface."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,8 @@ class Probe:
     """The parts of a view that it needs; the first one must be in the newest view, or the probe is not asked; without any of them it says UNKNOWN or NOT_APPLICABLE, never HEALTHY."""
     window_s: float
     """How far back it looks."""
+    newest: tuple[Part, ...] = ()
+    """Those of `reads` of which it wants the newest reading alone: they are not kept for its window."""
     reasons: Mapping[str, str]
     """Every `Finding.reason` that it can give, with what it means and what to do."""
     thresholds: tuple[Threshold, ...]

@@ -21,7 +21,15 @@ class Kind(StrEnum):
     OFF_BUS = "off_bus"
     """The GPU fell off the bus, said without an XID."""
     API_MISMATCH = "api_mismatch"
+    """A program's driver library is of another version than the kernel module: it was refused."""
     GPU_INIT_FAILED = "gpu_init_failed"
+    DRIVER_REFUSED = "driver_refused"
+    """Another driver, the board's firmware or the kernel keeps the driver from a GPU."""
+    DRIVER_MISFIT = "driver_misfit"
+    """The module was built for another kernel."""
+    FABRIC_MISFIT = "fabric_misfit"
+    """The fabric manager was built for another driver."""
+    RESET_REQUIRED = "reset_required"
     GPU_UUID = "gpu_uuid"
     """Says which UUID stands at which PCI address."""
     DRIVER_LOADED = "driver_loaded"
@@ -48,12 +56,36 @@ class Kind(StrEnum):
     """The card's firmware reports an error, not a fatal one."""
     NIC_TIMEOUT = "nic_timeout"
     """A transmit queue timed out."""
+    TOO_HOT = "too_hot"
+    """The machine stops for heat."""
+    WARM = "warm"
+    """A processor slows down for heat."""
+    LINK_DOWN = "link_down"
+    """A network interface lost its link; `device` is its name."""
+    LINK_UP = "link_up"
+    FILE_SERVER_SILENT = "file_server_silent"
+    FILE_SERVER_BACK = "file_server_back"
+    SHUTDOWN = "shutdown"
+    """The node goes down because it was told to."""
     CRASH = "crash"
     """A program crashed inside a GPU or tensor library."""
 
 
-INFORMATIVE = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED, Kind.AER_CORRECTED, Kind.MEMORY_CORRECTED})
-"""Kinds that are no trouble by themselves: corrected errors count only as a rate."""
+INFORMATIVE = frozenset(
+    {
+        Kind.GPU_UUID,
+        Kind.DRIVER_LOADED,
+        Kind.AER_CORRECTED,
+        Kind.MEMORY_CORRECTED,
+        Kind.WARM,
+        Kind.LINK_DOWN,
+        Kind.LINK_UP,
+        Kind.FILE_SERVER_SILENT,
+        Kind.FILE_SERVER_BACK,
+        Kind.SHUTDOWN,
+    }
+)
+"""Kinds that are no trouble by themselves: corrected errors count only as a rate, links only by what becomes of them."""
 HARMLESS = frozenset({XidClass.SYMPATHETIC, XidClass.INFORMATION, XidClass.DISPLAY})
 """XIDs that are never a cause for themselves."""
 
@@ -70,7 +102,8 @@ class KernelEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     fields: dict[str, str] = {}
     """What else the line says. Of an XID: `pid`, `name` (absent when unknown), `gpc`, `tpc`, `sm`, `gpu_instance`, `fault_type`,
     `access`, `engine`, `caused_by`, `link`, `reg0` … `reg6`, `unit`, `severity`, `cross_containment`, `injected`,
-    `word0` …; of a recovery action `from`, `to`, `from_words`, `to_words`; the rest by kind."""
+    `word0` …; of a recovery action `from`, `to`, `from_words`, `to_words`; of an API mismatch `client` and `module` (versions) and,
+    of newer drivers, `name` and `pid` of the program; the rest by kind."""
     at_s: float
     """Unix seconds."""
     sequence: int = 0

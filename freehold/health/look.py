@@ -11,7 +11,7 @@ from typing import Any
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding
 from freehold.health.base import Expected, Part, Probe
-from freehold.health.kept_views import KeptViews
+from freehold.health.kept_views import KeptViews, windows_of
 from freehold.health.run import Source
 from freehold.health.settle import Held, Key, settle_all
 from freehold.health.snapshot import Believed, HealthSnapshot, ReaderState, sorted_findings
@@ -27,11 +27,7 @@ class Replay:
     def __init__(self, probes: Mapping[str, Probe], expected: Expected | None = None) -> None:
         self._probes = probes
         self._expected = expected or Expected()
-        windows: dict[Part, float] = {}
-        for probe in probes.values():
-            for part in probe.reads:
-                windows[part] = max(windows.get(part, 0.0), probe.window_s)
-        self._kept = KeptViews(windows)
+        self._kept = KeptViews(windows_of(probes.values()))
         self._held: dict[Key, Held] = {}
 
     def add(self, view: View) -> list[Finding]:
@@ -59,9 +55,15 @@ def _snapshot(held: Iterable[Held], *, node: str, at_s: float) -> HealthSnapshot
 
 
 async def look_once(
-    sources: Sequence[Source], probes: Mapping[str, Probe], *, node: str, clock: Clock = SYSTEM_CLOCK
+    sources: Sequence[Source],
+    probes: Mapping[str, Probe],
+    *,
+    node: str,
+    expected: Expected | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> HealthSnapshot:
     """Return what the probes say of this node now; takes some seconds, and each source's deadline at most twice."""
+    expected = expected or Expected()
     states: dict[str, ReaderState] = {}
     views = [await _view(sources, states, node, clock)]
     await asyncio.sleep(BETWEEN_S)
@@ -73,7 +75,7 @@ async def look_once(
         Believed(finding=finding, since_s=views[-1].at_s)
         for probe in probes.values()
         if probe.reads[0] in parts
-        for finding in probe.check(views, Expected())
+        for finding in probe.check(views, expected)
     ]
     return HealthSnapshot(
         at_s=views[-1].at_s,

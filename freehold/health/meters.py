@@ -1,26 +1,22 @@
 """The agent's metrics: what is believed, how long probes and reading take. Labels are words from the code, never a name or UUID.
 
+All their names begin with `freehold_health_`, the process's own figures too: they stand beside a gateway's, or beside node_exporter's.
+
 A component's label is its kind (`gpu`, `disk`, `engine`), and its verdict the worst of that kind: which one it is, `freehold
-health` says. Nothing here serves them: they are text that the agent puts beside its snapshot.
+health` says. Nothing here serves them: they are text that goes with the agent's word and into a file.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.snapshot import ReaderState
-from freehold.telemetry.declared import DECLARED
+from freehold.telemetry.declared import AGENT
 from freehold.telemetry.metrics import Metrics
 
 RANKS = {verdict: rank for rank, verdict in enumerate(Verdict)}
 """0 not applicable, 1 healthy, 2 unknown, 3 degraded, 4 unhealthy: the order of `Verdict`, so that a higher one is worse."""
-_SHOWN = (
-    "freehold_health_",
-    "freehold_bugs_",
-    "freehold_build_",
-    "freehold_metrics_",
-    "freehold_log_dropped_",
-)
-"""How the names of the agent's metrics begin; the rest of the table is other processes'. Source: telemetry/declared.py."""
+NAMESPACE = "freehold_health"
+"""How all names begin. Source: telemetry/declared.py."""
 READER_STATES = ("ok", "late", "failed", "waiting")
 
 
@@ -33,12 +29,16 @@ class HealthMeters:
     """What the runner counts."""
 
     def __init__(self) -> None:
-        self._metrics = Metrics(tuple(row for row in DECLARED if row.name.startswith(_SHOWN)))
+        self._metrics = Metrics(AGENT, namespace=NAMESPACE)
         self._verdicts = self._metrics.gauge("freehold_health_verdict")
         self._seconds = self._metrics.histogram("freehold_health_probe_seconds")
         self._findings = self._metrics.counter("freehold_health_findings_total")
         self._readers = self._metrics.gauge("freehold_health_reader_state")
-        self._bugs = self._metrics.counter("freehold_bugs_total")
+        self._bugs = self._metrics.counter("freehold_health_bugs_total")
+
+    def watch_log(self, dropped: Callable[[], int]) -> None:
+        """Count by `dropped` how many log records were lost."""
+        self._metrics.counter("freehold_health_log_dropped_total").read_from(lambda: {(): dropped()})
 
     def bug(self, where: str) -> None:
         """Count an exception that a guard caught."""

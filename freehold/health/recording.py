@@ -13,6 +13,7 @@ from typing import IO
 import msgspec
 
 from freehold.core.problems import Problem
+from freehold.health.base import Expected
 from freehold.health.view import View
 
 FORMAT = "freehold-recording"
@@ -34,6 +35,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where it comes from: `freehold health record`, or what it was converted from."""
     truth: str = ""
     """What is known to be the case, where it is: `healthy`, `software`."""
+    expected: Expected = Expected()
+    """What the node should have had, by the configuration that was recorded with."""
 
 
 _HEAD = msgspec.json.Decoder(Head)
@@ -46,18 +49,12 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class Recorder:
     """Writes views to a file that the caller opened (binary) and closes."""
 
-    def __init__(self, file: IO[bytes], *, node: str = "", about: str = "", source: str = "") -> None:
-        """Write the head."""
+    def __init__(self, file: IO[bytes], head: Head | None = None) -> None:
+        """Write the head; its format, version and, where it names none, its source are this recorder's."""
         self._file = file
-        self._line(
-            Head(
-                format=FORMAT,
-                version=VERSION,
-                node=node,
-                about=about,
-                source=source or "freehold health record",
-            )
-        )
+        head = head or Head()
+        source = head.source or "freehold health record"
+        self._line(msgspec.structs.replace(head, format=FORMAT, version=VERSION, source=source))
 
     def add(self, view: View) -> None:
         """Write one view and flush it, so that a node that dies leaves all but the last."""

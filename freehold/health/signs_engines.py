@@ -12,13 +12,14 @@ from freehold.catalog.load_evidence import Evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind, explain_code
+from freehold.health.reason_signs import REASON_SIGNS
 from freehold.health.weigh import Seen, see
 from freehold.health.words import context_signs, finding_sign, log_signs
 
 _KINDS = {
     ExitKind.OUT_OF_MEMORY: "engine_memory",
     ExitKind.PORT_IN_USE: "engine_configuration",
-    ExitKind.BAD_WEIGHTS: "engine_configuration",
+    ExitKind.BAD_WEIGHTS: "engine_weights",
     ExitKind.BAD_OPTION: "engine_configuration",
     ExitKind.MISSING_PROGRAM: "engine_configuration",
     ExitKind.CRASHED: "engine_crashed",
@@ -32,6 +33,7 @@ _STATES = (
     (r"^T$|^(process )?stopped \(|sigstop", "engine_stopped"),
     (r"\b(crash\w*|dead|died|aborted)\b", "engine_crashed"),
     (r"^D$|d.?state|uninterruptible", "task_blocked"),
+    (r"oom.?killed", "oom_kill"),
 )
 """Words for an engine's state. Source: DESIGN's states of an engine, and those of proc(5)."""
 _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
@@ -133,9 +135,12 @@ def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
 
 
 def _rule(finding: Finding) -> str | None:
+    if finding.verdict not in _BAD:
+        return None
+    if ours := REASON_SIGNS.get((finding.probe, finding.reason)):
+        return ours
     words = f"{finding.probe} {finding.reason} {finding.message}".replace("_", " ")
-    probe = finding.probe or finding.component
-    return finding_sign(probe, words) if finding.verdict in _BAD else None
+    return finding_sign(finding.probe or finding.component, words)
 
 
 def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[Seen]:

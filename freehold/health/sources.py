@@ -97,7 +97,7 @@ def _volumes(readers: Sequence[DiskReader]) -> Source:
 
 
 def _network(settings: HealthSettings) -> Source:
-    reader = NetworkReader(settings.name, settings.mesh)
+    reader = NetworkReader(settings.name, settings.mesh, named=settings.expected.link_mbit_s)
     # A peer that is stopped is to be told from a lossy one within 5 s: a look each tick. Without peers there is no hurry.
     period_s = TICK_S if settings.mesh is not None else PERIOD_S
     return Source(name="network", part="network", read=reader.read, close=reader.close, period_s=period_s)

@@ -214,6 +214,30 @@ Part = partial(Number, most=1)
 """A part of a whole, 0 to 1."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A whole number between `least` and `most`, for a key that has no default: nothing written is no value."""
+
+    least: int
+    most: int
+
+    def read(self, value: object) -> int:
+        """Return the number, or raise pydantic's custom error in our words."""
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise refuse("must be a whole number")
+        if not self.least <= value <= self.most:
+            raise refuse(f"must be between {self.least} and {self.most}")
+        return value
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
 def _scalar(value: object) -> object:
     if not isinstance(value, Scalar):
         raise refuse("must be a number, true, false or text")

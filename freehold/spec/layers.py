@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from types import UnionType
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -110,12 +112,18 @@ def _whole_numbers() -> frozenset[tuple[str, ...]]:
 def _leaves(section: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], bool]]:
     """Yield every key below a section that holds one value, and whether that is a plain whole number."""
     for key, info in section.model_fields.items():
-        kind = info.annotation
+        kind = _without_none(info.annotation)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _leaves(kind, (*path, key))
         elif path and kind in {int, float, str}:
             measured = any(isinstance(note, Quantity) for note in info.metadata)
             yield (*path, key), kind is int and not measured
+
+
+def _without_none(kind: Any) -> Any:
+    """Return `int` for `int | None`: a key without a default takes one value all the same."""
+    kinds = [each for each in get_args(kind) if each is not type(None)]
+    return kinds[0] if isinstance(kind, UnionType) and len(kinds) == 1 else kind
 
 
 def _read(value: object, path: tuple[str, ...]) -> object:

@@ -12,7 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from freehold.core.events import MODELS_MAX
 from freehold.spec import shapes
-from freehold.spec.fields import AnyScalar, Duration, Listed, OneOf, Part, Shaped, Size, Usd, duration, size
+from freehold.spec.fields import (
+    AnyScalar,
+    Duration,
+    Listed,
+    OneOf,
+    Part,
+    Shaped,
+    Size,
+    Usd,
+    Whole,
+    duration,
+    size,
+)
 from freehold.spec.shapes import EXTERNAL, Listen
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -367,6 +379,42 @@ class HealthNetworkSpec(_Section):
     default; required with peers."""
 
 
+class HealthExpectSpec(_Section):
+    """What this node should have. What is not written is not compared."""
+
+    gpus: Annotated[int | None, Whole(least=0, most=64)] = Field(
+        default=None, examples=[8], json_schema_extra=_without_default
+    )
+    """How many GPUs, 0 to 64; fewer is a broken node, more a wrong number. Default: not compared, so that a GPU that was gone
+    before the agent started is missed unless the PCI bus still shows it."""
+    gpu_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["NVIDIA H100 80GB HBM3"]
+    )
+    """What each GPU is: as nvidia-smi names it, or as many words of that as matter (`H100`). Default: not compared."""
+    driver: Annotated[
+        str,
+        Shaped(mistake=shapes.driver_mistake, pattern=shapes.DRIVER_PATTERN, hint='for example "570.133.20"'),
+    ] = _text(examples=["570.133.20"])
+    """The NVIDIA driver's version, exactly. Default: not compared, only the running one with the one on disk."""
+    rdma_ports: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Shaped(mistake=shapes.rdma_mistake, pattern=shapes.RDMA_PATTERN, hint="for example mlx5_0/1"),
+            ],
+            ...,
+        ],
+        Listed(most=64),
+    ] = Field(default=(), examples=[["mlx5_0/1"]])
+    """RDMA ports that are there and up, 0 to 64, each `DEVICE` or `DEVICE/PORT` as under /sys/class/infiniband. Default: none,
+    so that a port that never had a link is no fault."""
+    link_mbit_s: dict[str, Annotated[int, Whole(least=1, most=10_000_000)]] = Field(
+        default_factory=dict, max_length=64, examples=[{"eth0": 25000}]
+    )
+    """Network interfaces that are there and up, each with the Mbit/s that it should run at. Default: none, the fastest that was
+    seen lately is what it should."""
+
+
 class HealthSpec(_Section):
     """What the agent of this node watches."""
 
@@ -374,6 +422,8 @@ class HealthSpec(_Section):
     """Which disk is watched."""
     network: HealthNetworkSpec = Field(default_factory=HealthNetworkSpec)
     """Which other nodes packets are exchanged with."""
+    expect: HealthExpectSpec = Field(default_factory=HealthExpectSpec)
+    """What this node should have."""
     gpu: Annotated[
         str, Shaped(mistake=shapes.gpu_mistake, pattern=shapes.GPU_PATTERN, hint="for example auto")
     ] = Field(default="auto", examples=["auto", "http://127.0.0.1:9400/metrics"])

@@ -34,7 +34,7 @@ def check_rules(tree: Tree, engines: Collection[str]) -> list[Mistake]:
     for index, model in models.items():
         mistakes += _engine(tree, ("models", index), model, engines)
         mistakes += _two_keys(tree, ("models", index), model)
-    return [*mistakes, *_fallbacks(tree, models), *_mesh(tree)]
+    return [*mistakes, *_fallbacks(tree, models), *_mesh(tree), *_expected(tree)]
 
 
 def _mesh(tree: Tree) -> Iterator[Mistake]:
@@ -57,6 +57,33 @@ def _mesh(tree: Tree) -> Iterator[Mistake]:
                 place, f"{dotted((*path, index))}: the name {peer.name!r} is taken", "names tell nodes apart"
             )
         taken.add(peer.name if peer else None)
+
+
+def _expected(tree: Tree) -> Iterator[Mistake]:
+    """Find what is expected of GPUs that nobody reads, interfaces with impossible names, and ports named twice."""
+    health = tree.data.get("health") if isinstance(tree.data, dict) else None
+    expect = health.get("expect") if isinstance(health, dict) else None
+    if not isinstance(health, dict) or not isinstance(expect, dict):
+        return
+    path: Path = ("health", "expect")
+    for key in ("gpus", "gpu_model", "driver"):
+        if key in expect and health.get("gpu") == "off":
+            message = f"{dotted((*path, key))} is not compared: health.gpu is off"
+            yield Mistake(tree.key_place((*path, key)), message, "write gpu: auto or remove the line")
+    links, ports = expect.get("link_mbit_s"), expect.get("rdma_ports")
+    for name in links if isinstance(links, dict) else ():
+        if why := shapes.interface_mistake(str(name)):
+            place = tree.key_place((*path, "link_mbit_s", name))
+            yield Mistake(
+                place, f"{dotted((*path, 'link_mbit_s'))}: {str(name)[:40]!r} {why}", "for example eth0"
+            )
+    listed = ports if isinstance(ports, list) else []
+    for index, port in enumerate(listed):
+        if port in listed[:index]:
+            place = tree.value_place((*path, "rdma_ports", index))
+            yield Mistake(
+                place, f"{dotted((*path, 'rdma_ports', index))} stands here a second time", "remove one"
+            )
 
 
 def _fallbacks(tree: Tree, models: dict[int, dict[str, object]]) -> Iterator[Mistake]:

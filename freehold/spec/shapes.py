@@ -28,6 +28,12 @@ WATCHED_PATTERN = r"^(auto|off|/.*)$"
 """A folder whose disk is watched."""
 GPU_PATTERN = r"^(auto|nvml|off|http://[^/?#@\s]+:[0-9]{1,5}(/[^?#\s]*)?)$"
 """How GPUs are read."""
+DRIVER_PATTERN = r"^[0-9]+(\.[0-9]+){1,3}$"
+"""A version of NVIDIA's driver: 570.133.20."""
+RDMA_PATTERN = r"^[A-Za-z0-9_.-]{1,63}(/[0-9]{1,3})?$"
+"""An RDMA device, of which any port will do, or one port of it (kernel names under /sys/class/infiniband)."""
+INTERFACE_PATTERN = r"^[^/\s]{1,15}$"
+"""A network interface's name (linux/if.h: IFNAMSIZ 16 with its end, no slash or space)."""
 MESH_PORT = 8742
 """Of the packet-loss mesh where none is named. Source: our own choice, as `health.readers.mesh.PORT`."""
 SOURCE_FORMS = {
@@ -144,6 +150,22 @@ def watched_mistake(text: str) -> str:
     """Return what is wrong with a folder to watch, or an empty text."""
     good = text in {"auto", "off"} or (text.startswith("/") and text.isprintable())
     return "" if good else "must be auto, off or an absolute path"
+
+
+def driver_mistake(text: str) -> str:
+    """Return what is wrong with a driver's version, or an empty text."""
+    return "" if re.fullmatch(DRIVER_PATTERN[1:-1], text) else "must be a version as nvidia-smi shows it"
+
+
+def rdma_mistake(text: str) -> str:
+    """Return what is wrong with the name of an RDMA port, or an empty text."""
+    return "" if re.fullmatch(RDMA_PATTERN[1:-1], text) else "must be DEVICE or DEVICE/PORT"
+
+
+def interface_mistake(text: str) -> str:
+    """Return what is wrong with the name of a network interface, or an empty text."""
+    good = re.fullmatch(INTERFACE_PATTERN[1:-1], text) and text not in {".", ".."}
+    return "" if good else "must be the name of a network interface"
 
 
 def gpu_mistake(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Every metric that Freehold itself exposes, as one table: name, kind, meaning, labels with their bounds, buckets.
+"""Every metric that Freehold itself exposes, as two tables (the gateway's, the agent's): name, kind, meaning, labels with their bounds.
 
-A metric that is not here cannot be written. The table counts nothing; `freehold.telemetry.metrics` does. Names, kinds
+A metric that is not here cannot be written. A table counts nothing; `freehold.telemetry.metrics` does. Names, kinds
 and labels are public: the golden file tests/golden/metrics.txt shows every change of them in review.
 """
 
@@ -342,31 +342,15 @@ DECLARED: tuple[Declared, ...] = (
         pooled="max",
     ),
     Declared(
-        name="freehold_health_verdict",
+        name="freehold_health_up",
         kind="gauge",
-        help="Worst verdict of a probe on a kind of component: 0 not applicable, 1 healthy, 2 unknown, 3 degraded, 4 "
-        "unhealthy.",
-        labels=(PROBE, KIND),
+        help="1 while the other freehold_health_ metrics are the present word of this node's agent, 0 while it is silent.",
         pooled="max",
     ),
     Declared(
-        name="freehold_health_probe_seconds",
-        kind="histogram",
-        help="How long a probe took to judge what was read.",
-        labels=(PROBE,),
-        buckets=PROBE_BUCKETS_S,
-    ),
-    Declared(
-        name="freehold_health_findings_total",
-        kind="counter",
-        help="Times that another verdict or reason was believed of a component, by the new reason.",
-        labels=(PROBE, HEALTH_REASON),
-    ),
-    Declared(
-        name="freehold_health_reader_state",
+        name="freehold_health_snapshot_age_seconds",
         kind="gauge",
-        help="1 for the state that a reader of this node is in (ok, late, failed, waiting), 0 for the others.",
-        labels=(READER, STATE),
+        help="Time since this node's agent said last how the node is; absent until it has.",
         pooled="max",
     ),
     Declared(
@@ -399,3 +383,57 @@ DECLARED: tuple[Declared, ...] = (
         labels=(METRIC,),
     ),
 )
+"""What a gateway exposes of itself and of the stack."""
+
+AGENT: tuple[Declared, ...] = (
+    Declared(
+        name="freehold_health_verdict",
+        kind="gauge",
+        help="Worst verdict of a probe on a kind of component: 0 not applicable, 1 healthy, 2 unknown, 3 degraded, 4 "
+        "unhealthy.",
+        labels=(PROBE, KIND),
+    ),
+    Declared(
+        name="freehold_health_probe_seconds",
+        kind="histogram",
+        help="How long a probe took to judge what was read.",
+        labels=(PROBE,),
+        buckets=PROBE_BUCKETS_S,
+    ),
+    Declared(
+        name="freehold_health_findings_total",
+        kind="counter",
+        help="Times that another verdict or reason was believed of a component, by the new reason.",
+        labels=(PROBE, HEALTH_REASON),
+    ),
+    Declared(
+        name="freehold_health_reader_state",
+        kind="gauge",
+        help="1 for the state that a reader of this node is in (ok, late, failed, waiting), 0 for the others.",
+        labels=(READER, STATE),
+    ),
+    Declared(
+        name="freehold_health_log_dropped_total",
+        kind="counter",
+        help="Log records of the agent lost because the log's disk was too slow or failed.",
+    ),
+    Declared(
+        name="freehold_health_bugs_total",
+        kind="counter",
+        help="Exceptions caught by a guard of the agent: mistakes of Freehold's own.",
+        labels=(WHERE,),
+    ),
+    Declared(
+        name="freehold_health_build_info",
+        kind="gauge",
+        help="Always 1; the label names the version that the agent runs.",
+        labels=(VERSION,),
+    ),
+    Declared(
+        name="freehold_health_metrics_folded_total",
+        kind="counter",
+        help="Label values of the agent's metrics folded into `other` because a label was at its bound.",
+        labels=(METRIC,),
+    ),
+)
+"""What a node's agent exposes, in its file and on the gateway's page, where it stands beside DECLARED: no name is in both."""

@@ -207,9 +207,18 @@ class Metrics:
     """All declared metrics of one process, and its scrape."""
 
     def __init__(
-        self, declared: tuple[Declared, ...] = DECLARED, *, process: Collector | None = None
+        self,
+        declared: tuple[Declared, ...] = DECLARED,
+        *,
+        process: Collector | None = None,
+        namespace: str = "freehold",
     ) -> None:
-        """Take the table, and who tells of the process; None: this process is told of."""
+        """Take the table, and who tells of the process; None: this process is told of.
+
+        `namespace` begins the names of what every table has: its version, and label values folded. Another than the usual one
+        also begins those of the process's figures, so that two processes' can stand on one page.
+        """
+        self._namespace = namespace
         self._series: dict[str, Counter | Gauge | Histogram] = {
             row.name: self._build(row) for row in declared
         }
@@ -217,7 +226,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(self)
         if process is None:
-            ProcessCollector(registry=self.registry)
+            ProcessCollector(namespace="" if namespace == "freehold" else namespace, registry=self.registry)
         else:
             self.registry.register(process)
 
@@ -268,14 +277,14 @@ class Metrics:
         return makers[row.kind]()
 
     def _folded(self, row: Declared) -> None:
-        self.counter("freehold_metrics_folded_total").add(row.name)
+        self.counter(f"{self._namespace}_metrics_folded_total").add(row.name)
 
     def _expose_constants(self) -> None:
         """Start what is known from the first scrape on: counters without labels at 0, and the version."""
         for series in self._series.values():
             if isinstance(series, Counter) and not series.declared.labels:
                 series.labels()
-        self.gauge("freehold_build_info").set(__version__, to=1)
+        self.gauge(f"{self._namespace}_build_info").set(__version__, to=1)
 
 
 def wants_openmetrics(accept: str) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
+from freehold.core.events import AgentMetrics, Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway import board
 from freehold.gateway.links import GatewayLinks
 from freehold.gateway.listener import listen
@@ -242,7 +243,9 @@ def test_a_greedy_caller_leaves_a_modest_one_its_share(engine: Engine, tmp_path:
                 done[name] += time.monotonic() < ends_s
 
     done: Counter[str] = Counter()
-    with working(tmp_path, engine, slots=2, **keys.settings) as workers, ThreadPoolExecutor(20) as threads:
+    # Eighteen wait for a second: with the usual bound some would be refused, and this is about shares.
+    patient = {**keys.settings, "queue_overload_wait_s": 20.0}
+    with working(tmp_path, engine, slots=2, **patient) as workers, ThreadPoolExecutor(20) as threads:
         asked = [threads.submit(run, name) for name in ["greedy"] * 16 + ["modest"] * 4]
         started.set()
         ends_s = time.monotonic() + 6
@@ -405,3 +408,48 @@ def test_a_request_of_any_size_keeps_nobody_elses_time_limits_waiting(engine: En
         assert not workers.logged("bug")
     finally:
         workers.close()
+
+
+AGENT_TEXT = (
+    "# HELP freehold_health_verdict V.\n# TYPE freehold_health_verdict gauge\nfreehold_health_verdict 3.0\n"
+)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_agents_metrics_are_on_the_page_once_and_go_with_the_agent(
+    engine: Engine, tmp_path: Path, workers: int
+) -> None:
+    def page() -> dict[str, float]:
+        with crew.client() as client:
+            text = client.ask(get("/metrics")).body.decode()
+        families = list(text_string_to_metric_families(text))
+        names = [family.name for family in families]
+        assert len(names) == len(set(names)), Counter(names).most_common(3)
+        samples = [sample for family in families for sample in family.samples]
+        assert len({(s.name, *sorted(s.labels.items())) for s in samples}) == len(samples)
+        return {s.name: s.value for s in samples if s.name.startswith("freehold_health_")}
+
+    def pages(verdict: float | None, up: float | None) -> bool:
+        found = [page() for _ in range(4)]  # whichever worker is asked
+        return all(
+            (each.get("freehold_health_verdict"), each.get("freehold_health_up")) == (verdict, up)
+            for each in found
+        )
+
+    def show(metrics: AgentMetrics) -> None:
+        crew._loop.call_soon_threadsafe(crew.links.show, metrics)
+
+    with working(tmp_path, engine, workers=workers) as crew:
+        assert pages(None, None)
+        show(AgentMetrics(text=AGENT_TEXT, told_monotonic_s=time.monotonic() - 20))
+        wait_until(lambda: pages(3, 1))
+        assert 20 <= page()["freehold_health_snapshot_age_seconds"] < 30
+        crew.kill(0)
+        show(AgentMetrics(text=AGENT_TEXT, told_monotonic_s=time.monotonic()))
+        wait_until(lambda: pages(3, 1))
+        show(AgentMetrics(told_monotonic_s=time.monotonic() - 5))  # it has ended
+        wait_until(lambda: pages(None, 0))
+        assert page()["freehold_health_snapshot_age_seconds"] >= 5
+        show(AgentMetrics(text=AGENT_TEXT, told_monotonic_s=time.monotonic() - 3600))  # it hangs
+        wait_until(lambda: page()["freehold_health_snapshot_age_seconds"] >= 3600)
+        assert pages(None, 0)

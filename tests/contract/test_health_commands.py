@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 from freehold.cli.main import cli
 from freehold.core.findings import Verdict
-from freehold.health.recording import load_recording, record
+from freehold.health.base import Expected
+from freehold.health.recording import Head, load_recording, record
 from freehold.testing.healthy_node import DATA, healthy_views
 
 pytestmark = pytest.mark.timeout(90)
@@ -78,6 +79,60 @@ def test_the_recorded_card_replays_as_healthy_and_a_kernel_that_hangs_on_does_no
     hung = run("health", "replay", str(tmp_path / "hung.jsonl"), "--json")
     assert hung.return_value == 3, hung.output
     assert said(hung)["problem_seen"] is True
+
+
+EXPECT = "version: 1\nmodels:\n  - {name: a, engine: external, endpoints: ['http://127.0.0.1:1']}\nhealth:\n"
+
+
+def expecting(place: Path, expect: str, name: str = "freehold.yaml") -> None:
+    (place / name).write_text(f"{EXPECT}  storage: {{path: 'off'}}\n  expect: {{{expect}}}\n")
+
+
+def reasons(answer: dict[str, object], probe: str) -> dict[str, str]:
+    found = [each["finding"] for each in answer["findings"]]  # type: ignore[attr-defined]
+    return {each["component"]: each["reason"] for each in found if each["probe"] == probe}
+
+
+def test_one_look_a_record_and_the_doctor_compare_with_what_the_node_should_have(place: Path) -> None:
+    expecting(place, "gpus: 63, rdma_ports: [nobody_has_this], link_mbit_s: {nobody0: 1000, lo: 1}")
+    looked = said(run("health", "--json"))
+    assert reasons(looked, "gpu_present")["gpus"] == "missing"
+    assert reasons(looked, "rdma")["link:nobody_has_this"] == "missing"
+    links = reasons(looked, "network_link")
+    assert links["link:nobody0"] == "missing"
+    assert links["link:lo"] != "missing"  # what is named is read, whatever it is
+    result = run("doctor", "--json")
+    assert result.return_value == 3
+    checks = [c for c in said(result)["checks"] if c["name"] == "gpu_present"]  # type: ignore[attr-defined]
+    assert any("of 63 GPUs are there" in check["said"] for check in checks if check["found"] == "problem")
+    run("health", "record", "here.jsonl", "--for", "4s")
+    (place / "freehold.yaml").unlink()
+    assert load_recording(place / "here.jsonl").head.expected.gpus == 63
+    assert reasons(said(run("health", "replay", "here.jsonl", "--json")), "gpu_present")["gpus"] == "missing"
+
+
+def test_a_replay_compares_with_what_stands_in_the_record_or_in_a_configuration_that_is_named(
+    place: Path,
+) -> None:
+    def replayed(*more: str) -> tuple[object, str, str]:
+        result = run("health", "replay", "node.jsonl", "--json", *more)
+        answer = said(result)
+        return (
+            result.return_value,
+            reasons(answer, "gpu_present")["gpus"],
+            reasons(answer, "driver")["driver"],
+        )
+
+    views = healthy_views(2)
+    gpus = views[-1].gpus
+    assert gpus is not None
+    record(
+        place / "node.jsonl", views, Head(expected=Expected(gpus=len(gpus.gpus) + 1, driver_version="1.2"))
+    )
+    expecting(place, f"gpus: {len(gpus.gpus)}")  # of this node, not of the recorded one
+    assert replayed() == (3, "missing", "not_as_locked")
+    expecting(place, f"gpus: {len(gpus.gpus)}", "other.yaml")
+    assert replayed("--config", "other.yaml") == (0, "ok", "ok")
 
 
 def test_a_replay_of_a_whole_node(tmp_path: Path) -> None:

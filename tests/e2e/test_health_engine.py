@@ -12,10 +12,12 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.box import Box, Stack, http
 from freehold.core.findings import Finding
 from freehold.health.snapshot import FILE_NAME, HealthSnapshot, read_file
+from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
 
 FOUND_S = 15.0
@@ -132,6 +134,48 @@ def test_the_agent_comes_back_and_its_end_and_hang_touch_nobody(box: Box) -> Non
         assert stack.end() == 0
         assert time.monotonic() - began_s < 25
     assert (Path(box.env["FREEHOLD_STATE_DIR"]) / FILE_NAME).exists()
+
+
+def scraped(stack: Stack) -> dict[str, float]:
+    """Return what `curl /metrics` says of this node; fails where a scraper would refuse the page."""
+    with http() as client:
+        families = list(text_string_to_metric_families(client.get(f"{stack.url}/metrics").text))
+    assert len({family.name for family in families}) == len(families)
+    samples = [sample for family in families for sample in family.samples]
+    assert len({(s.name, *sorted(s.labels.items())) for s in samples}) == len(samples)
+    return {
+        f"{s.name} {' '.join(s.labels.values())}".strip(): s.value
+        for s in samples
+        if s.name.startswith("freehold_health_")
+    }
+
+
+def test_the_stacks_one_metrics_page_has_the_agents_and_no_word_of_a_dead_one(box: Box) -> None:
+    verdict = "freehold_health_verdict engine engine_progress"
+    with start_fake_engine(model="other") as engine:
+        more = f"  - name: other\n    engine: external\n    endpoints: ['{engine.url}']\n"
+        box.fake_config(more=more + "gateway: {workers: 2, drain_grace: 1s}\n")
+        with box.foreground() as stack:
+            wait_until(lambda: scraped(stack).get(verdict) == 1, timeout_s=40, what="the agent's metrics")
+            page = scraped(stack)
+            assert page["freehold_health_up"] == 1
+            assert page["freehold_health_snapshot_age_seconds"] < 30
+            assert page["freehold_health_process_resident_memory_bytes"] > 1e6
+            agent_of(stack).kill()
+            wait_until(lambda: scraped(stack)["freehold_health_up"] == 0, timeout_s=5, what="its end to show")
+            assert not [name for name in scraped(stack) if "verdict" in name]
+            wait_until(
+                lambda: scraped(stack).get(verdict) == 1, timeout_s=40, what="the next agent's metrics"
+            )
+            stack.process.kill()  # the gateway serves on for the external endpoint; nobody watches this node
+            wait_until(
+                lambda: scraped(stack)["freehold_health_up"] == 0,
+                timeout_s=10,
+                what="the controller's end to show",
+            )
+            assert not [name for name in scraped(stack) if "verdict" in name]
+        assert box.run("down").code == 0
+    box.assert_nothing_left()
 
 
 def test_an_agent_whose_controller_is_killed_ends_with_its_readers(box: Box) -> None:

@@ -97,6 +97,8 @@ RIGHT = {
     "external": "version: 1\nmodels: [{name: a, engine: external, endpoints: ['http://h:1/v1'], api_key_env: A}]\n",
     "all interfaces of loopback": GOOD + "gateway: {listen: '[::1]:0'}\n",
     "keys for all the world": GOOD + "gateway: {auth: keys, listen: '0.0.0.0:0', keys_file: k.json}\n",
+    "what a node should have": GOOD
+    + 'health: {expect: {gpus: 8, gpu_model: H100, driver: "570.133.20", rdma_ports: [mlx5_0/1], link_mbit_s: {e: 1}}}\n',
     "quantities": GOOD + "gateway: {max_body: 1.5MiB, drain_grace: 1h30m}\n",
 }
 
@@ -121,6 +123,10 @@ BROKEN = {
     "another gpu": GOOD + "health: {gpu: rocm}\n",
     "peer without a name": GOOD + "health: {network: {key_file: k, peers: ['10.0.0.1']}}\n",
     "relative folder": GOOD + "health: {storage: {path: models}}\n",
+    "a driver in words": GOOD + "health: {expect: {driver: latest}}\n",
+    "half a GPU": GOOD + "health: {expect: {gpus: 0.5}}\n",
+    "no number of GPUs": GOOD + "health: {expect: {gpus: }}\n",
+    "a link without speed": GOOD + "health: {expect: {link_mbit_s: {e: 0}}}\n",
     "later value": GOOD + "fleet: {runtime: ray}\n",
     "auth in another word": GOOD + "gateway: {auth: basic}\n",
     "later number": GOOD + "fleet: {spares: 2}\n",

@@ -10,7 +10,7 @@ from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.base import Expected
 from freehold.health.probes.gpu_pcie import replays_allowed_per_minute
 from freehold.health.registry import all_probes
-from freehold.health.view import Gpu, Gpus, Reading, State, View
+from freehold.health.view import Gpu, Gpus, Kernel, KernelLine, Reading, State, View
 from freehold.testing.healthy_node import healthy_views
 
 NODE = healthy_views(3)
@@ -119,6 +119,8 @@ ONE_FAULT: list[tuple[str, Change, int, tuple[Verdict, str, Action]]] = [
     ("gpu_pcie", {"pcie_non_fatal_errors": lambda n: n // 29}, 0, (D, "non_fatal_errors", Action.INSPECT_HARDWARE)),
     ("gpu_nvlink", {"nvlink_up": 17, "nvlink_down": "4"}, 20, (U, "link_down", Action.INSPECT_HARDWARE)),
     ("gpu_nvlink", {"nvlink_up": 17, "nvlink_down": "4"}, 0, (U, "link_down", Action.INSPECT_HARDWARE)),
+    ("gpu_nvlink", {"nvlink_up": 0, "nvlink_down": "0,1"}, 20, (U, "link_down", Action.INSPECT_HARDWARE)),
+    ("gpu_nvlink", {"nvlink_up": 0, "nvlink_down": "0,1"}, 0, (D, "no_links", Action.CHECK_CABLE)),
     ("gpu_nvlink", {"nvlink_replay_errors": 7}, 0, (H, "ok", Action.NONE)),
     ("gpu_nvlink", {"nvlink_replay_errors": 1}, 29, (D, "replay_errors", Action.CHECK_CABLE)),
     ("gpu_nvlink", {"nvlink_failed_recoveries": 1}, 29, (U, "failed_recoveries", Action.INSPECT_HARDWARE)),
@@ -129,7 +131,8 @@ ONE_FAULT: list[tuple[str, Change, int, tuple[Verdict, str, Action]]] = [
     ("gpu_power", {"power_w": Reading(state=State.UNKNOWN)}, 0, (N, "unreadable", Action.WATCH)),
     ("gpu_present", {"recovery_action": 1}, 29, (U, "recovery_action", Action.RESET_GPU)),
     ("gpu_present", {"recovery_action": 2}, 29, (U, "recovery_action", Action.REBOOT)),
-    ("gpu_present", {"recovery_action": 99}, 29, (U, "recovery_action", Action.CORDON)),
+    ("gpu_present", {"recovery_action": 6}, 29, (U, "recovery_action", Action.RESET_GPU)),  # as XID 154 says
+    ("gpu_present", {"recovery_action": 99}, 29, (U, "recovery_action", Action.DRAIN)),
     ("gpu_present", {"power_w": Reading(state=State.RESET_REQUIRED)}, 29, (U, "reset_required", Action.RESET_GPU)),
     ("gpu_present", {"power_w": Reading(state=State.LOST)}, 29, (U, "lost", Action.CORDON)),
     ("gpu_present", {"recovery_action": Reading(state=State.UNSUPPORTED)}, 0, (H, "ok", Action.NONE)),
@@ -202,6 +205,15 @@ def test_busy_at_idle_power_needs_five_looks_and_no_moving_engine() -> None:
     assert ask("gpu_power", with_gpu(NODE, hung))["1"].reason == "ok"
 
 
+def test_another_model_has_another_number_of_links() -> None:
+    assert NODE[-1].gpus is not None
+    first, *rest = NODE[-1].gpus.gpus
+    fewer = {**first.readings, "nvlink_up": Reading(value=12)}
+    other = msgspec.structs.replace(first, name="NVIDIA A100-SXM4-80GB", readings=fewer)
+    mixed = with_gpus(NODE, gpus=(other, *rest))
+    assert {finding.verdict for finding in ask("gpu_nvlink", mixed).values()} == {H}
+
+
 def test_a_counter_that_began_anew_is_no_fall_and_no_jump() -> None:
     values = [100, 103, 0, 2]
     views = with_gpu(NODE[:4], {"nvlink_replay_errors": lambda n: values[n]})
@@ -231,10 +243,37 @@ def test_gpus_are_counted_against_what_should_be_there() -> None:
     assert count(without_gpu(NODE, 0)) == (D, "not_in_driver")
     assert count(without_gpu(NODE, 0), Expected(gpus=2)) == (H, "ok")
     assert count(without_gpu(NODE, 20)) == (U, "gone")
+    assert count(without_gpu(with_gpus(NODE, 0, most=3), 0)) == (U, "gone")  # long ago, out of the window
     bus = NODE[-1].gpus.pci_addresses[:2] if NODE[-1].gpus else ()
     assert count(with_gpus(NODE, 20, pci_addresses=bus)) == (U, "off_the_bus")
     lost = dict.fromkeys(NODE[-1].gpus.gpus[0].readings if NODE[-1].gpus else (), Reading(state=State.LOST))
     assert count(with_gpu(NODE, lost, since=29), Expected(gpus=3)) == (U, "missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "verdict", "reason"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100", H, "ok"),
+        ("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb", H, "ok"),  # in whatever case, with whatever between
+        ("NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3", H, "ok"),
+        ("NVIDIA H100 80GB HBM3", "H200", D, "other_model"),
+        ("NVIDIA H100 NVL", "H100 80GB", D, "other_model"),
+        ("NVIDIA A100-SXM4-40GB", "A10", D, "other_model"),  # a word is a whole word
+        ("", "H100", N, "unreadable"),  # not healthy: nobody knows
+        ("", None, H, "ok"),
+    ],
+)
+def test_gpus_are_of_the_model_that_they_should_be(
+    name: str, model: str | None, verdict: Verdict, reason: str
+) -> None:
+    last = NODE[-1].gpus
+    assert last is not None
+    gpus = tuple(msgspec.structs.replace(gpu, name=name) for gpu in last.gpus)
+    views = bare(msgspec.structs.replace(last, gpus=gpus))
+    for component, finding in ask("gpu_present", views, Expected(gpu_model=model)).items():
+        if component != "gpus":
+            assert (finding.verdict, finding.reason) == (verdict, reason)
+            assert (model or "") in finding.message or verdict is H
 
 
 NO_GPUS = Gpus(state=State.ABSENT, detail="libnvidia-ml.so.1 was not found")
@@ -259,6 +298,15 @@ def test_a_node_without_gpus_is_not_applicable_unless_some_are_expected(probe: s
     for state in (State.HUNG, State.DENIED, State.UNKNOWN):
         (unread,) = all_probes()[probe].check(bare(Gpus(state=state, detail="x")), Expected())
         assert unread.verdict is N
+
+
+@pytest.mark.parametrize("probe", [name for name, probe in all_probes().items() if "gpus" in probe.reads])
+def test_a_driver_that_is_loaded_without_its_library_is_no_node_without_gpus(probe: str) -> None:
+    """As in a container that was given half: nothing on the bus is seen there either."""
+    half = msgspec.structs.replace(NO_GPUS, driver={"module_version": Reading(value="580.159.04")})
+    view = msgspec.structs.replace(bare(half)[0], kernel=Kernel())
+    if probe != "engine_progress":
+        assert {found.verdict for found in all_probes()[probe].check([view], Expected())} == {N}
 
 
 def test_a_view_without_gpus_is_no_news_for_a_while() -> None:
@@ -288,6 +336,56 @@ def driver(**change: Any) -> tuple[Verdict, str, Action]:
     gpus = msgspec.structs.replace(last, driver={**last.driver, **versions}, **change)
     (finding,) = all_probes()["driver"].check(bare(gpus), expected)
     return finding.verdict, finding.reason, finding.action
+
+
+MISMATCH = (
+    "NVRM: API mismatch: the client 'kwin_wayland' (pid 1005)\nNVRM: has the version 595.84, but this kernel module has\n"
+    "NVRM: the version 580.159.04.  Please make sure that this\nNVRM: kernel module and all NVIDIA driver components\n"
+    "NVRM: have the same version."
+)
+LOADED = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  580.159.04  Tue Mar  5 22:23:56 UTC 2024"
+
+
+def refused(*lines: tuple[float, str], **change: Any) -> Finding:
+    last = NODE[-1].gpus
+    assert last is not None
+    kernel = Kernel(lines=tuple(KernelLine(at_s=at_s, text=text) for at_s, text in lines))
+    view = View(at_s=5000.0, monotonic_s=1.0, gpus=msgspec.structs.replace(last, **change), kernel=kernel)
+    (finding,) = all_probes()["driver"].check([view], Expected())
+    return finding
+
+
+def test_a_program_with_a_library_of_its_own_is_named() -> None:
+    finding = refused((4990.0, "NVRM: loading nothing"), (4995.0, MISMATCH))
+    assert (finding.verdict, finding.reason, finding.action) == (
+        D,
+        "client_mismatch",
+        Action.FIX_CONFIGURATION,
+    )
+    assert "kwin_wayland (pid 1005)" in finding.message
+    assert "595.84" in finding.message
+    assert finding.evidence[-1].source == "kernel log"
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([(5000.0 - 3601, MISMATCH)], "ok"),  # long ago
+        ([(4990.0, MISMATCH), (4995.0, LOADED)], "ok"),  # the module was loaded anew
+        ([(4990.0, LOADED), (4995.0, MISMATCH)], "client_mismatch"),
+        ([(4995.0, MISMATCH.partition("\n")[0])], "client_mismatch"),  # the rest was lost
+    ],
+)
+def test_when_a_refused_program_counts(lines: list[tuple[float, str]], reason: str) -> None:
+    assert refused(*lines).reason == reason
+
+
+def test_a_refused_program_is_no_more_than_evidence_where_the_node_itself_is_wrong() -> None:
+    finding = refused((4995.0, MISMATCH), state=State.MISMATCH)
+    assert (finding.verdict, finding.reason) == (U, "mismatch")
+    assert "kwin_wayland" in finding.evidence[-1].value
+    # Without NVML the log alone says it: not unknown, and not healthy.
+    assert refused((4995.0, MISMATCH), state=State.HUNG).reason == "client_mismatch"
 
 
 def test_versions_of_the_driver() -> None:

@@ -180,3 +180,12 @@ def test_a_section_of_the_wrong_type_keeps_its_own_problem():
     assert [str(problem) for problem in loaded.problems] == [
         "f:3:10: gateway must be a map of keys and values, not 5"
     ]
+
+
+def test_a_number_without_a_default_has_a_variable_as_well():
+    env = {"FREEHOLD_HEALTH__EXPECT__GPUS": "8", "FREEHOLD_HEALTH__EXPECT__DRIVER": "570.133.20"}
+    spec = load(GOOD, env).spec
+    assert spec is not None
+    assert (spec.health.expect.gpus, spec.health.expect.driver) == (8, "570.133.20")
+    (problem,) = load(GOOD, {"FREEHOLD_HEALTH__EXPECT__GPUS": "eight"}).problems
+    assert str(problem).startswith("FREEHOLD_HEALTH__EXPECT__GPUS: health.expect.gpus must be a whole number")

@@ -77,6 +77,7 @@ def test_the_smallest_file_gets_every_default():
         "health": {
             "storage": {"path": "auto"},
             "network": {"peers": [], "node": "", "listen": "0.0.0.0:8742", "key_file": ""},
+            "expect": {"gpus": None, "gpu_model": "", "driver": "", "rdma_ports": [], "link_mbit_s": {}},
             "gpu": "auto",
         },
     }
@@ -115,6 +116,18 @@ def test_engine_options_stay_as_written():
     options = spec.models[0].engine_options
     assert options == {"i": 8192, "f": 0.5, "b": True, "s": "8192", "big": 1000}
     assert [type(value) for value in options.values()] == [int, float, bool, str, int]
+
+
+def test_what_a_node_should_have():
+    spec = load(
+        GOOD
+        + "health: {expect: {gpus: 8, gpu_model: H100, driver: 570.133.20, rdma_ports: [mlx5_0, mlx5_1/1], "
+        "link_mbit_s: {eth0: 25000}}}\n"
+    ).spec
+    assert spec is not None
+    expect = spec.health.expect
+    assert (expect.gpus, expect.gpu_model, expect.driver) == (8, "H100", "570.133.20")
+    assert (expect.rdma_ports, expect.link_mbit_s) == (("mlx5_0", "mlx5_1/1"), {"eth0": 25000})
 
 
 def test_todays_values_of_later_keys_are_accepted():

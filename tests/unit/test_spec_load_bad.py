@@ -108,6 +108,21 @@ LATER = {
         "f:3:51: health.network.peers[0] must be NAME=ADDRESS or NAME=ADDRESS:PORT, not 'a' (for example node-2=10.0.0.2:8742)",
         "f:3:59: health.network.peers[2]: the name 'me' is taken (names tell nodes apart)",
         "f:3:65: health.network.peers[3]: the name 'a' is taken", "f:3:70: health.network.peers[4] must be NAME=ADDRESS"]),
+    "what is expected": (GOOD + "health: {expect: {gpus: 65, gpu_model: ' ', driver: 570.1, rdma_ports: [mlx5 0], link_mbit_s: {eth0: fast}}}\n", [
+        "f:3:25: health.expect.gpus must be between 0 and 64, not 65", "f:3:40: health.expect.gpu_model must be one line of text",
+        "f:3:53: health.expect.driver must be text, not 570.1 (put it in quotes)",
+        "f:3:73: health.expect.rdma_ports[0] must be DEVICE or DEVICE/PORT, not 'mlx5 0' (for example mlx5_0/1)",
+        "f:3:102: health.expect.link_mbit_s.eth0 must be a whole number, not 'fast'"]),
+    "what is expected, empty and wrong": (GOOD + "health:\n  expect:\n    gpus:\n    driver: latest\n    gpu: 8\n    link_mbit_s: {eth0/1: 0}\n", [
+        "f:5:5: health.expect.gpus is empty (write a value or remove the line)",
+        "f:6:13: health.expect.driver must be a version as nvidia-smi shows it, not 'latest' (for example \"570.133.20\")",
+        "f:7:5: unknown key 'gpu' in health.expect (it belongs under health)",
+        "f:8:19: health.expect.link_mbit_s: 'eth0/1' must be the name of a network interface (for example eth0)",
+        "f:8:27: health.expect.link_mbit_s.eth0/1 must be between 1 and 10000000, not 0"]),
+    "what is expected of GPUs that nobody reads": (GOOD + "health: {gpu: off, expect: {gpus: 8, driver: 570.1.2, rdma_ports: [a, b, a]}}\n", [
+        "f:3:29: health.expect.gpus is not compared: health.gpu is off (write gpu: auto or remove the line)",
+        "f:3:38: health.expect.driver is not compared: health.gpu is off",
+        "f:3:74: health.expect.rdma_ports[2] stands here a second time (remove one)"]),
     "observability": (GOOD + "observability:\n  prometheus: true\n", ["f:3:1: observability is not in this release"]),
     "engine": (managed("replicas: 1").replace("llama-cpp", "vllm"), ["models[0].engine: vllm is not in this release (known: external, llama-cpp)"]),
 }

@@ -1,7 +1,8 @@
-"""Is one NVIDIA driver at work here: the running one, the one on disk and the locked one?
+"""Is one NVIDIA driver at work here: the running one, the one on disk and the expected one?
 
 A library of another version than the kernel module fails every CUDA program and is software, however broken the GPUs look. A newer
-one on disk works until the next reboot or restart, and is cheaper to see now. It compares versions; it does not judge which is good.
+one on disk works until the next reboot or restart, and is cheaper to see now. A program that brings a library of its own (a
+container's) is refused alone: only the kernel's log says so. It compares versions; it does not judge which is good.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import replace
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.gpu_window import REASONS, newest_gpus
+from freehold.health.kernel_events import KernelEvent, Kind, read_events
 from freehold.health.view import Gpus, Reading, State, View
 
 _PLACES = {
@@ -17,6 +19,8 @@ _PLACES = {
     "module_version": "/sys/module/nvidia",
     "disk_version": "libraries on disk",
 }
+WINDOW_S = 3600.0
+"""How long a refused program is told of. Our own choice: such a program tries again and again while somebody wants it."""
 VERSIONS_MOST = 1
 """Driver versions at once. By the meaning of one driver; NVIDIA: library and module must be the same release."""
 
@@ -78,7 +82,7 @@ def _compared(view: View, gpus: Gpus, expected: Expected) -> Finding:
     if not running:
         return _unread(view, gpus)
     if expected.driver_version and running != expected.driver_version:
-        message = f"Driver {running} runs, the lock says {expected.driver_version}."
+        message = f"Driver {running} runs, {expected.driver_version} is expected."
         return _said(view, Verdict.DEGRADED, "not_as_locked", message, action=Action.FIX_CONFIGURATION)
     if disk and running not in disk.split(","):
         message = f"Driver {running} runs, {disk} is on disk: the next restart of a program or of the node changes it."
@@ -107,29 +111,80 @@ def _read_all(view: View, gpus: Gpus) -> Finding | None:
     return _said(view, Verdict.UNKNOWN, "unreadable", message, action=Action.WATCH)
 
 
+def _refused(views: Sequence[View]) -> list[KernelEvent]:
+    """Return what the kernel's log says of programs that the driver refused, since it was loaded last."""
+    lines = [
+        line
+        for view in views
+        for line in (view.kernel.lines if view.kernel else ())
+        if line.text.startswith("NVRM:") and line.at_s > views[-1].at_s - WINDOW_S
+    ]
+    refused: list[KernelEvent] = []
+    for event in read_events(lines):
+        if event.kind is Kind.DRIVER_LOADED:
+            refused.clear()
+        elif event.kind is Kind.API_MISMATCH:
+            refused.append(event)
+    return refused
+
+
+def _with_refused(found: Finding, refused: Sequence[KernelEvent]) -> Finding:
+    """Return the finding with the refused programs as evidence, and of them where it knows of nothing else that is wrong."""
+    last = refused[-1]
+    who = (
+        f"{last.fields['name']} (pid {last.fields.get('pid', '?')})" if "name" in last.fields else "a program"
+    )
+    client, module = last.fields.get("client", "another version"), last.fields.get("module", "another one")
+    seen = Evidence(
+        what="programs refused by the driver",
+        value=f"{len(refused)}, the last {who} with {client}",
+        source="kernel log",
+        at_s=last.at_s,
+        baseline=last.fields.get("module", ""),
+    )
+    evidence = (*found.evidence, seen)
+    if found.verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY}:
+        return replace(found, evidence=evidence)
+    message = f"The driver refused {who}: its library is {client}, the kernel module {module}."
+    return replace(
+        found,
+        verdict=Verdict.DEGRADED,
+        reason="client_mismatch",
+        message=message,
+        action=Action.FIX_CONFIGURATION,
+        evidence=evidence,
+    )
+
+
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding on the driver."""
     view = newest_gpus(views)
-    gpus = view.gpus
+    gpus, refused = view.gpus, _refused(views)
     if gpus is None:
-        return [_said(view, Verdict.UNKNOWN, "not_read", "The driver was not read.")]
-    found = _absent(view, gpus, expected) or _compared(view, gpus, expected)
-    return [replace(found, evidence=_evidence(view, gpus, expected.driver_version or ""))]
+        found = _said(view, Verdict.UNKNOWN, "not_read", "The driver was not read.")
+    else:
+        found = _absent(view, gpus, expected) or _compared(view, gpus, expected)
+        found = replace(found, evidence=_evidence(view, gpus, expected.driver_version or ""))
+    return [_with_refused(found, refused) if refused else found]
 
 
 PROBE = Probe(
     name="driver",
-    summary="Whether the running NVIDIA driver is the one on disk and the one that is locked.",
-    reads=("gpus",),
-    window_s=60.0,
+    summary="Whether the running NVIDIA driver is the one on disk and the one that is expected.",
+    reads=("gpus", "kernel"),
+    window_s=WINDOW_S,
     reasons={
         **{name: REASONS[name] for name in ("ok", "no_gpu", "not_read", "unreadable")},
         "mismatch": "Library and kernel module have different versions, mostly after an upgrade. Drain and reboot (or reload the module).",
+        "client_mismatch": "A program, perhaps in a container, brings another driver library than the kernel module, and was refused. Give it the host's, or restart what was running through an upgrade.",
         "not_loaded": "No driver is loaded. Install it, or see the kernel log for why it did not load.",
-        "not_as_locked": "Another driver runs than the lock says. Install the locked one, or lock this one.",
+        "not_as_locked": "Another driver runs than the lock or configuration says. Install that one, or correct it there.",
         "pending_upgrade": "Another driver is on disk than runs. Drain and reboot at a time that you choose, before something restarts by itself.",
     },
     thresholds=(
+        Threshold(
+            name="window_s", value=WINDOW_S, source="our own choice: it tries again while it is wanted"
+        ),
         Threshold(
             name="versions_most",
             value=VERSIONS_MOST,

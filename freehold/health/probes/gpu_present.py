@@ -1,28 +1,20 @@
 """Are all the GPUs there, and does each answer?
 
-Three counts are compared: what the node should have, what hangs on the PCI bus, and what the driver shows. A GPU that is lost or
-wants a reset says so in its readings, and the driver's own recovery action is the last word on its card. One that cannot be read is
+Three counts are compared: what the node should have, what hangs on the PCI bus, and what the driver shows; and each GPU's name with the
+one that it should have. A GPU that is lost or wants a reset says so in its readings, and the driver's own recovery action is the last word on its card. One that cannot be read is
 UNKNOWN, never healthy and never broken. It does not say why a GPU left: the kernel log does.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from freehold.catalog.load_xids import recovery_actions
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.gpu_window import REASONS, Fault, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
 from freehold.health.view import Gpu, Gpus, State, View
 
-RECOVERY: Mapping[int, tuple[str, Action]] = {
-    1: ("reset the GPU", Action.RESET_GPU),
-    2: ("reboot the node", Action.REBOOT),
-    3: ("drain peer-to-peer traffic", Action.DRAIN),
-    4: ("drain and reset the GPU", Action.RESET_GPU),
-    5: ("recover the IMEX domain", Action.FIX_CONFIGURATION),
-    6: ("reset the bus", Action.REBOOT),
-    7: ("reboot the system", Action.REBOOT),
-}
-"""NVML_FI_DEV_GET_GPU_RECOVERY_ACTION (field 230) and XID 154; later values are tolerated. Source: nvidia-ml-py 13.615.71."""
 NEEDS = ("recovery_action",)
 _LEAST_ACTION = 1
 """Any action but none. By the field's meaning."""
@@ -53,14 +45,29 @@ def _recovery(gpu: SeenGpu) -> Iterable[Fault]:
     wanted = gpu.value("recovery_action")
     if wanted is None or wanted < _LEAST_ACTION:
         return
-    words, action = RECOVERY.get(int(wanted), (f"take recovery action {wanted:g}", Action.CORDON))
+    known = recovery_actions().get(int(wanted))
+    words = known.name.replace("_", " ") if known else f"code {wanted:g}, which no catalogue knows"
     yield Fault(
         verdict=Verdict.UNHEALTHY,
         reason="recovery_action",
-        message=f"The driver asks to {words}.",
-        action=action,
+        message=f"The driver itself asks for: {words}.",
+        action=known.action if known else Action.DRAIN,
         evidence=(gpu.evidence("recovery_action", baseline="0"),),
     )
+
+
+def _model(gpu: SeenGpu, model: str | None) -> Iterable[Fault]:
+    """Yield that a GPU is another than expected: some word of what is expected is none of its name's."""
+    name = gpu.gpu.name
+    if not model or not name or _words(model) <= _words(name):
+        return
+    seen = Evidence(what="name", value=name, source=gpu.source, at_s=gpu.at_s, baseline=model)
+    yield _odd("other_model", f"This GPU is a {name}, a {model} is expected.", (seen,))
+
+
+def _words(name: str) -> set[str]:
+    """Return the words of a GPU's name: whole ones, so that an A100 is no A10."""
+    return set(re.split(r"[\s_-]+", name.strip().casefold()))
 
 
 def _needs(gpu: SeenGpu) -> Sequence[str]:
@@ -71,8 +78,15 @@ def _needs(gpu: SeenGpu) -> Sequence[str]:
     return [name for name, reading in readings.items() if reading.state is State.OK] or list(readings)
 
 
-def _one(gpu: SeenGpu) -> Finding:
-    return finding_of(PROBE.name, gpu, faults=[*_lost(gpu), *_recovery(gpu)], needs=_needs(gpu))
+def _one(gpu: SeenGpu, expected: Expected) -> Finding:
+    faults = [*_lost(gpu), *_recovery(gpu), *_model(gpu, expected.gpu_model)]
+    found = finding_of(PROBE.name, gpu, faults=faults, needs=_needs(gpu))
+    if found.verdict is Verdict.HEALTHY and expected.gpu_model and not gpu.gpu.name:
+        message = f"Its name could not be read, so whether it is a {expected.gpu_model} is not known."
+        found = replace(
+            found, verdict=Verdict.UNKNOWN, reason="unreadable", message=message, action=Action.WATCH
+        )
+    return found
 
 
 def _seen(gpus: Gpus) -> int:
@@ -87,7 +101,7 @@ def _is_lost(gpu: Gpu) -> bool:
 
 
 def _most_before(views: Sequence[View]) -> int:
-    return max((_seen(view.gpus) for view in views if view.gpus is not None), default=0)
+    return max((max(_seen(view.gpus), view.gpus.most) for view in views if view.gpus is not None), default=0)
 
 
 def _count_fault(views: Sequence[View], gpus: Gpus, expected: Expected) -> Fault | None:
@@ -174,7 +188,7 @@ def _said(view: View, verdict: Verdict, reason: str, message: str) -> Finding:
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding on the count, and one per GPU that the newest view names."""
-    return [_count(views, expected), *(_one(gpu) for gpu in seen_gpus(views))]
+    return [_count(views, expected), *(_one(gpu, expected) for gpu in seen_gpus(views))]
 
 
 PROBE = Probe(
@@ -191,6 +205,7 @@ PROBE = Probe(
         "not_in_driver": "A GPU on the bus is not in the driver. See the kernel log for its start; in a container, give it all GPUs or set the number expected.",
         "no_driver": "There are GPUs and no driver. Install or load the NVIDIA driver.",
         "more_than_expected": "More GPUs than the lock or configuration says. Correct the number.",
+        "other_model": "The GPU is another model than the lock or configuration says. Correct it there, or look at what was built in.",
         "lost": "The GPU fell off the bus. Cordon the node and power-cycle it; a second time inspect the hardware.",
         "reset_required": "The GPU works again only after a reset. Drain and reset it.",
         "recovery_action": "The driver's own verdict on the GPU. Do what it asks, drained.",
