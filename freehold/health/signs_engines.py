@@ -22,6 +22,7 @@ _KINDS = {
     ExitKind.BAD_WEIGHTS: "engine_weights",
     ExitKind.BAD_OPTION: "engine_configuration",
     ExitKind.MISSING_PROGRAM: "engine_configuration",
+    ExitKind.BAD_DRIVER: "engine_configuration",
     ExitKind.CRASHED: "engine_crashed",
     ExitKind.KILLED: "engine_killed",
 }
