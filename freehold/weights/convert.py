@@ -36,6 +36,7 @@ from freehold.weights.transfer import (
     hash_file,
     require_space,
 )
+from freehold.weights.tree import hash_folder, tree_hash, walk
 
 DTYPE = "bfloat16"
 """How the weights are stored. Source: what nearly all published models are trained and stored in; 8 bits of fraction hold a
@@ -85,6 +86,45 @@ def to_safetensors(
     return _once(store, origin, job, report=report, on_progress=on_progress)
 
 
+def to_gguf(
+    store: Store, folder: Path, *, python: Path, script: Path, on_progress: OnProgress | None = None
+) -> Converted:
+    """Return a folder of safetensors as one GGUF file in bfloat16, made by llama.cpp's own `convert_hf_to_gguf.py`.
+
+    `script` is the user's copy of it: no package of its authors installs it. With what lies beside it (`conversion/`,
+    `gguf-py/`) its hash is in the record. Otherwise as `to_safetensors`.
+    """
+    report = Reporter(on_progress)
+    hashes = hash_folder(folder, report, ("*",))
+    origin = Origin(
+        source_sha256=tree_hash(hashes),
+        converter=f"{script.name}@{_hash_of_all(script)}",
+        versions=_versions([str(python), "-I", str(_SCRIPT), "versions"]),
+        options=(("outtype", _OUTTYPE),),
+    )
+    name = safe_name(folder.name.removesuffix(f"-{Format.SAFETENSORS}") + f".{_OUTTYPE}.gguf")
+    argv = [
+        str(python),
+        "-E",
+        "-s",
+        "-B",
+        str(script.absolute()),
+        str(folder.absolute()),
+        "--outtype",
+        _OUTTYPE,
+    ]
+    job = _Job(
+        name=name,
+        need_bytes=sum(size for path, size in walk(folder, ("*",)).items() if path.endswith(".safetensors")),
+        argv=lambda made: [*argv, "--outfile", str(made / name)],
+        file=True,
+    )
+    return _once(store, origin, job, report=report, on_progress=on_progress)
+
+
+_OUTTYPE = "bf16"  # llama.cpp's word for bfloat16
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     name: str
@@ -92,6 +132,8 @@ class _Job:
     need_bytes: int
     argv: Callable[[Path], list[str]]
     """From the folder that it is to write into."""
+    file: bool = False
+    """Whether the result is the one file of that name in the folder; its program says nothing when it is done."""
 
 
 def _once(
@@ -117,9 +159,13 @@ def _make(store: Store, origin: Origin, job: _Job, *, scratch: Path, report: Rep
     folder = scratch / "made"
     folder.mkdir()
     require_space(scratch, job.need_bytes)
-    _run(job.argv(folder), folder, _Growing(report, folder, job.need_bytes))
+    _run(job.argv(folder), folder, _Growing(report, folder, job.need_bytes), silent=job.file)
+    made = folder / job.name if job.file else folder
+    if not made.exists():
+        raise Permanent("the converter ended well and made nothing", hint="try it by hand")
+    made = made.rename(scratch / "result")
     record = Record(name=job.name, source=f"made from {origin.source_sha256}", fetched_at="", made=(origin,))
-    sha256, path = store.keep_made(folder, record)
+    sha256, path = store.keep_made(made, record)
     return Converted(sha256=sha256, path=path, again=False, origin=origin)
 
 
@@ -139,7 +185,7 @@ class _Growing:
         )
 
 
-def _run(argv: list[str], folder: Path, growing: _Growing) -> None:
+def _run(argv: list[str], folder: Path, growing: _Growing, *, silent: bool) -> None:
     """Run a converter to its end; raises what its words mean unless it says that it is done."""
     child = subprocess.Popen(
         argv,
@@ -158,7 +204,7 @@ def _run(argv: list[str], folder: Path, growing: _Growing) -> None:
     finally:
         _end(child)
     answer = _last(answers.all())
-    if child.returncode != 0 or not answer.get("done"):
+    if child.returncode != 0 or not (silent or answer.get("done")):
         raise _explained(child.returncode, answer, words.all())
 
 
@@ -266,6 +312,18 @@ def _need_bytes(gguf_file: Path) -> int:
         return int(shape.params_total * _DTYPE_BYTES)
     problem: Problem = shape[0]
     raise Permanent(f"cannot convert: {problem.where} {problem.message}", hint=problem.hint)
+
+
+def _hash_of_all(script: Path) -> str:
+    """Return a hash of a script and of the modules that llama.cpp keeps beside it."""
+    beside = [path for folder in _BESIDE for path in (script.parent / folder).rglob("*.py")]
+    hashes = {
+        str(path.relative_to(script.parent)): hash_file(path, Reporter(None)) for path in (script, *beside)
+    }
+    return tree_hash(hashes)[:12]
+
+
+_BESIDE = ("conversion", "gguf-py/gguf")
 
 
 def _hash_of(path: Path) -> str:

@@ -42,6 +42,7 @@ from freehold.weights.transfer import (
     Stage,
     WontFit,
     disk_errors,
+    hash_file,
 )
 from freehold.weights.tree import hash_folder, tree_hash
 
@@ -151,17 +152,18 @@ class Store:
                 return sha256, path
         return None
 
-    def keep_made(
-        self, folder: Path, record: Record, on_progress: OnProgress | None = None
-    ) -> tuple[str, Path]:
-        """Take over a folder that was made here, on the store's own disk; return its tree hash and where it is now.
+    def keep_made(self, made: Path, record: Record) -> tuple[str, Path]:
+        """Take over a file or folder that was made in a folder of `workplace`; return its hash and where it is now.
 
         `record` has its name and source, and of what and how it was made. Raises `Permanent` or OSError.
         """
         with disk_errors(self._root):
-            hashes = hash_folder(folder, Reporter(on_progress), ("*",))
-            fetched = Fetched(path=folder, sha256=tree_hash(hashes), files=hashes)
-            return fetched.sha256, self._keep(folder.parent.name, fetched, record)
+            if made.is_file():
+                fetched = Fetched(path=made, sha256=hash_file(made, Reporter(None)))
+            else:
+                hashes = hash_folder(made, Reporter(None), ("*",))
+                fetched = Fetched(path=made, sha256=tree_hash(hashes), files=hashes)
+            return fetched.sha256, self._keep(made.parent.name, fetched, record)
 
     def record(self, sha256: str) -> Record | None:
         """Return what is recorded of a blob; None: there is none, or its record cannot be read."""
