@@ -30,8 +30,8 @@ from freehold.cli.bench_contenders import (
 )
 from freehold.cli.bench_flags import LOAD_FLAGS, Asked, load_options, read_load
 from freehold.cli.bench_show import apply, apply_winner, chosen, say_bench, show, write_page
+from freehold.cli.bench_weights import sha256_of, weights_of
 from freehold.cli.config import Config, load_config
-from freehold.cli.fetching import fetch_weights
 from freehold.cli.numbers import Reader
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes
@@ -127,10 +127,8 @@ def _measured(config: Config, flags: dict[str, Any], *, as_json: bool) -> BenchF
     )
     if asked is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)
-    weights = fetch_weights(config, quiet=as_json)
-    contenders = contenders_of(entries, weights, named=named, reader=reader)
-    if reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+    weights = weights_of(entries, named, base_dir=config.base_dir, quiet=as_json)
+    contenders = contenders_of(entries, weights, hash_of=sha256_of)
     measured = _run(config, asked, entries, contenders, as_json=as_json)
     return _file(config, asked, measured)
 

@@ -7,13 +7,14 @@ fetched or started here.
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.bench.results import Candidate, Scalar
 from freehold.bench.run import Contender
 from freehold.cli.config import Config
+from freehold.cli.engine_environment import environment_of, environment_problems
 from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
@@ -91,10 +92,16 @@ def entries_of(models: Sequence[ModelSpec], wanted: Wanted, reader: Reader) -> l
         for options in [{**(model.engine_options if name == model.engine else {}), **varied}]
     ]
     for entry in entries:
-        reader.problems += check_options(entry.engine, entry.options, lambda option: f"--set {option}")
+        reader.problems += check_options(entry.engine, entry.options, _place)
+    for entry in {entry.engine.name: entry for entry in entries}.values():
+        reader.problems += environment_problems(entry.engine, entry.options, place="--engines", where=_place)
     if len(entries) > CONTENDERS_MAX:
         reader.wrong("--set", f"{len(entries)} candidates are more than {CONTENDERS_MAX}", "a smaller grid")
     return _named_apart(entries) if len(models) > 1 else entries
+
+
+def _place(option: str) -> str:
+    return f"--set {option}"
 
 
 def _known(name: str, engines: Mapping[str, Engine], reader: Reader) -> bool:
@@ -174,11 +181,11 @@ def read_value(option: Option, text: str) -> Scalar | Problem:
         )
 
 
-def format_of(path: Path) -> Format | None:
-    """Return what weights are, by their files' names; None: nothing that is known."""
+def format_of(path: Path) -> str:
+    """Return what weights are, by their names: gguf, safetensors, or empty."""
     if path.is_dir():
-        return Format.SAFETENSORS if any(path.glob("*.safetensors")) else None
-    return Format.GGUF if path.suffix == ".gguf" else None
+        return Format.SAFETENSORS if any(path.glob("*.safetensors")) else ""
+    return Format.GGUF if path.suffix == ".gguf" else ""
 
 
 def named_weights(wanted: Wanted, reader: Reader) -> dict[str, Path]:
@@ -197,33 +204,27 @@ def named_weights(wanted: Wanted, reader: Reader) -> dict[str, Path]:
 
 
 def contenders_of(
-    entries: Sequence[Entry], weights: Mapping[str, Path], *, named: Mapping[str, Path], reader: Reader
+    entries: Sequence[Entry], weights: Mapping[tuple[str, str], Path], *, hash_of: Callable[[Path], str]
 ) -> list[Contender]:
-    """Return what the fleet can start; `weights` by model, `named` by engine, which goes before."""
+    """Return what the fleet can start; `weights` by names of model and engine, `hash_of` gives their hash or nothing."""
     made = []
     for number, entry in enumerate(entries):
-        path = named.get(entry.engine.name, weights.get(entry.model.name))
-        kind = format_of(path) if path is not None else None
-        if path is None or (kind is not None and kind not in entry.engine.formats):
-            wants = " or ".join(entry.engine.formats)
-            message = f"{entry.engine.name} loads {wants}, and the weights of {entry.model.name} are {kind or 'missing'}"
-            reader.wrong("--engines", message, f"--weights {entry.engine.name}=PATH names its own")
-            continue
-        own = entry.engine.name not in named
+        path = weights[entry.model.name, entry.engine.name]
         candidate = Candidate(
             id=entry.label,
             model=entry.model.name,
             engine=entry.engine.name,
             options=dict(entry.options),
             weights=path.name,
-            weights_sha256=entry.model.sha256 if own else "",
-            weights_format=kind or "",
+            weights_sha256=hash_of(path),
+            weights_format=format_of(path),
         )
         made.append(Contender(candidate=candidate, plan=_plan(entry, path, number)))
     return made
 
 
 def _plan(entry: Entry, weights: Path, number: int) -> ReplicaPlan:
+    environment = environment_of(entry.engine)
     return ReplicaPlan(
         id=f"{entry.model.name}-bench-{number}",
         model=entry.model.name,
@@ -231,6 +232,7 @@ def _plan(entry: Entry, weights: Path, number: int) -> ReplicaPlan:
         weights=weights,
         options=entry.options,
         threads=len(os.sched_getaffinity(0)),
+        environment=environment.path if environment is not None else None,
         stall_s=entry.model.stall or 0.0,
         affinity=entry.model.affinity == "prefix",
         resume="off",

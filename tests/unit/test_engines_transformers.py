@@ -187,11 +187,6 @@ def test_a_character_in_two_tokens_is_given_when_it_is_whole():
     assert [text.add(token) for token in (0, 90, 91)] == ["one ", "", "é"]
 
 
-def test_weights_are_a_folder_or_a_gguf_file():
-    assert child.weights_of(Path("/w/m")) == ("/w/m", {})
-    assert child.weights_of(Path("/w/m.gguf")) == ("/w", {"gguf_file": "m.gguf"})
-
-
 def test_a_wrong_flag_ends_it():
     with pytest.raises(SystemExit) as end:
         child.parse(["--host", "h"])
