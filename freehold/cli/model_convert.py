@@ -38,7 +38,10 @@ class _Asked:
 @click.command("convert", short_help="Make safetensors of a GGUF file, or the other way.")
 @click.argument("what", metavar="MODEL | PATH")
 @click.option(
-    "--to", type=click.Choice([Format.SAFETENSORS, Format.GGUF]), required=True, help="What to make."
+    "--to",
+    type=click.Choice([Format.SAFETENSORS.value, Format.GGUF.value]),
+    required=True,
+    help="What to make.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="A folder that gets a copy.")
 @click.option(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from freehold.catalog.load_evidence import Tier, load_evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.health.cases import Case
+from freehold.health.incident_links import settled
 from freehold.health.incidents import Change, Event, group
 from freehold.health.live_incident import LiveIncident
 from freehold.health.live_readings import NodeReadings
@@ -40,7 +41,9 @@ def case_of(
 ) -> Case:
     """Return the case. `beside`: what else goes on at the node; `minor`: kernel events that mean no trouble by themselves."""
     near = [event for event in minor if one.is_near(event.at_s) and not one.alone]
-    events = [replace(event, component=readings.component(event.component)) for event in (*one.events, *near)]
+    events = settled(
+        [replace(event, component=readings.component(event.component)) for event in (*one.events, *near)]
+    )
     start = Event(at_s=one.start_s, kind="told")
     changes = _changes(one, readings)
     (incident,) = group(events or [start], node=node, changes=changes, silence_s=float("inf"))
