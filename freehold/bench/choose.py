@@ -48,6 +48,8 @@ def choose(bench: BenchFile, through: Through = "direct") -> Choice:
     ranked = sorted(found, key=lambda best: -best.goodput.median)
     if not ranked:
         said = "nobody kept the SLO at any load: loosen it, lower the load, or measure other engines"
+        if bench.interrupted:
+            said = "it was ended before any load had all its runs"
         return Choice(winner=None, others=(), reasons=(said,), doubts=_doubts(bench))
     top = ranked[0]
     tied = [top, *(best for best in ranked[1:] if differs(best.goodput, top.goodput) is Differs.SAME)]
@@ -130,6 +132,8 @@ def _rate(goodput: Runs) -> str:
 
 def _doubts(bench: BenchFile) -> tuple[str, ...]:
     said = [f"{each.id}: {each.failed}" for each in bench.candidates if each.failed]
+    if bench.interrupted:
+        said.append("it was ended before all was measured: loads without all their runs do not count")
     before, cores = bench.machine.load_before, bench.machine.cores
     if before is not None and cores and before > cores / 4:
         said.append(f"the machine was busy before it began: load {before:.1f} on {cores} cores")

@@ -12,7 +12,7 @@ from html import escape
 from freehold.bench.choose import Choice, results_at
 from freehold.bench.compare import Runs, runs
 from freehold.bench.results import BenchFile, Result, Through
-from freehold.bench.table import aligned, choice_lines, lines_of, overhead_lines
+from freehold.bench.table import aligned, choice_lines, lines_of, overhead_lines, yardstick_lines
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 280, 64, 190, 18, 44
 """The paper of a plot and its margins, pixels. Source: our own choice: three of them stand on a laptop's screen."""
@@ -65,7 +65,7 @@ def to_html(bench: BenchFile, choice: Choice) -> str:
         f"<style>{_STYLE}</style></head><body>\n<h1>Which engine serves best here</h1>\n"
         f"<pre>{_text(choice_lines(choice))}</pre>\n<ul>{''.join(f'<li>{escape(fact)}</li>' for fact in facts)}</ul>\n"
         f"{plots}\n<h2>All figures</h2>\n<p>Times in ms, memory in MB; medians of the runs with their ends.</p>\n"
-        f"<pre>{_text([*lines_of(bench), *overhead_lines(bench)])}</pre>\n<h2>Engines</h2>\n"
+        f"<pre>{_text([*lines_of(bench), *overhead_lines(bench), *yardstick_lines(bench)])}</pre>\n<h2>Engines</h2>\n"
         f"<pre>{_text(engine_lines(bench))}</pre>\n</body></html>\n"
     )
 

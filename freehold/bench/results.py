@@ -129,6 +129,8 @@ class BenchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     results: tuple[Result, ...]
     config: str = ""
     """The freehold.yaml that it was made from; empty: the built-in example."""
+    interrupted: bool = False
+    """True: it was ended before all was measured; loads without all their runs do not count."""
     config_sha256: str = ""
     """Of that file's bytes: `apply` refuses another."""
 

@@ -67,11 +67,13 @@ class Measured:
     candidates: tuple[Candidate, ...]
     results: tuple[Result, ...]
     words_per_token: float
+    whole: bool
+    """False: it was ended before all was measured."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Bench:
-    """One bench under way; `run` may be called once. Cancelled, it ends what it started."""
+    """One bench under way; `run` may be called once. Cancelled, it ends what it started and keeps what it has."""
 
     setup: Setup
     tell: Tell
@@ -79,19 +81,27 @@ class Bench:
     _scale: Scale | None = None
     _results: list[Result] = field(default_factory=list)
     _candidates: dict[str, Candidate] = field(default_factory=dict)
+    _machine: Machine = field(default_factory=Machine)
+    _whole: bool = False
 
     async def run(self) -> Measured:
         """Measure everything and return it."""
         self._candidates = {each.candidate.id: each.candidate for each in self.setup.contenders}
         try:
-            machine = await this_machine(self._meter)
+            self._machine = await this_machine(self._meter)
             for run in range(self.setup.conditions.runs):
                 for contender in turned(self.setup.contenders, run):
                     await self._turn(contender, run)
+            self._whole = True
         finally:
             await self._meter.close()
+        return self.so_far()
+
+    def so_far(self) -> Measured:
+        """Return what was measured until now."""
         return Measured(
-            machine=machine,
+            machine=self._machine,
+            whole=self._whole,
             candidates=tuple(self._candidates.values()),
             results=tuple(self._results),
             words_per_token=1 / (self._scale or Scale()).per_word,

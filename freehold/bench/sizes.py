@@ -110,6 +110,8 @@ class Recorded:
     """When each came, seconds after the first."""
     left_out: int = 0
     """Records of that time whose tokens are not known."""
+    context_tokens: int = 0
+    """What they are cut to; 0: to nothing."""
 
     def draw(self, dice: np.random.Generator) -> Size:
         """Return one of them."""
@@ -119,8 +121,9 @@ class Recorded:
         """Return how many there are and their medians."""
         prompt = float(np.median([size.prompt_tokens for size in self.sizes]))
         answer = float(np.median([size.answer_tokens for size in self.sizes]))
+        cut_to = f", together at most {self.context_tokens:,}" if self.context_tokens else ""
         left = f", {self.left_out:,} without token counts left out" if self.left_out else ""
-        return f"{len(self.sizes):,} recorded requests, medians {prompt:,.0f} and {answer:,.0f} tokens{left}"
+        return f"{len(self.sizes):,} recorded requests, medians {prompt:,.0f} and {answer:,.0f} tokens{cut_to}{left}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +150,23 @@ def cut(size: Size, context_tokens: int) -> Size:
 
 def fit(sizes: Sizes, context_tokens: int) -> Sizes:
     """Return sizes that fit a context of at least 2 tokens; recorded ones stay recorded. 0: nothing is known, nothing cut."""
-    if not context_tokens:
+    if not context_tokens or _fits(sizes, context_tokens):
         return sizes
     if isinstance(sizes, Recorded):
-        return replace(sizes, sizes=tuple(cut(size, context_tokens) for size in sizes.sizes))
+        fitting = tuple(cut(size, context_tokens) for size in sizes.sizes)
+        return replace(sizes, sizes=fitting, context_tokens=context_tokens)
     return Fitted(sizes=sizes, context_tokens=context_tokens)
+
+
+def _fits(sizes: Sizes, context_tokens: int) -> bool:
+    """Return whether no request of these sizes can be cut."""
+    if isinstance(sizes, Recorded):
+        return all(cut(size, context_tokens) == size for size in sizes.sizes)
+    if not isinstance(sizes, Given):
+        return False
+    longest = Size(prompt_tokens=_longest(sizes.prompt), answer_tokens=_longest(sizes.answer))
+    return cut(longest, context_tokens) == longest
+
+
+def _longest(tokens: Range | Quantiles) -> int:
+    return tokens.high if isinstance(tokens, Range) else round(tokens.points[-1][1])

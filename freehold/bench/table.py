@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from freehold.bench.choose import Choice, results_at, sent_late
 from freehold.bench.compare import Differs, Runs, differs, runs
 from freehold.bench.figures import Distribution
+from freehold.bench.load import Load
 from freehold.bench.results import BenchFile, Candidate, Result, Through
 
+YARDSTICK = "transformers"
+"""The engine that serves one request at a time, without continuous batching or a paged cache."""
 UNKNOWN = "unknown"
 """What stands where nothing could be read: never a nought."""
 _HEADS = (
@@ -116,6 +119,29 @@ def overhead_lines(bench: BenchFile) -> list[str]:
             if all(sides.values()):
                 said.append(f"gateway before {candidate.id} at {load.words()}: {_overhead(sides)}")
     return said
+
+
+def yardstick_lines(bench: BenchFile) -> list[str]:
+    """Return how many times the yardstick's tokens/s each other engine gave, load by load, where Transformers was measured."""
+    yardstick = next((each.id for each in bench.candidates if each.engine == YARDSTICK), "")
+    said = []
+    for candidate in bench.candidates:
+        for load in bench.conditions.loads if candidate.id != yardstick else ():
+            own, other = (_tokens(bench, name, load) for name in (candidate.id, yardstick))
+            if own is None or other is None or not other.median:
+                continue
+            verdict = differs(own, other)
+            doubt = "" if verdict in {Differs.MORE, Differs.LESS} else f" ({verdict})"
+            times = own.median / other.median
+            said.append(
+                f"{candidate.id} at {load.words()}: {times:.2f} times the yardstick's tokens/s{doubt}"
+            )
+    return said
+
+
+def _tokens(bench: BenchFile, candidate: str, load: Load) -> Runs | None:
+    found = results_at(bench, candidate, load=load, through="direct")
+    return runs(each.figures.output_tokens_per_s for each in found)
 
 
 def _overhead(sides: dict[str, list[Result]]) -> str:

@@ -2,11 +2,12 @@
 
 Everything that can be wrong is checked before an engine starts. Each engine is started alone; a stack that runs on this
 machine meanwhile takes from what is measured, and the busy machine is told. Exit codes: 0 measured; 3 nobody kept the SLO, or an
-engine failed; `apply` writes freehold.yaml only where it is as it was when it was benched.
+engine failed; 130 after Ctrl-C; `apply` writes freehold.yaml only where it is as it was when it was benched.
 """
 
 import asyncio
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from freehold.bench.results import VERSION, BenchFile
 from freehold.bench.run import Bench, Contender, Measured, Setup
 from freehold.bench.sizes import fit
 from freehold.cli.bench_contenders import (
-    Entry,
     Wanted,
     contenders_of,
     context_of,
@@ -34,11 +34,13 @@ from freehold.cli.bench_weights import sha256_of, weights_of
 from freehold.cli.config import Config, load_config
 from freehold.cli.numbers import Reader
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.say import UserMistakes
+from freehold.cli.say import UserMistakes, duration_text
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.gateway.settings import settings_from
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""
 _CONTEXT_PART = 0.95
 """Of the smallest context, what prompts and answers may fill: words are only nearly tokens. Source: our own choice."""
 _FILE = click.Path(path_type=Path)
@@ -104,7 +106,9 @@ command.add_command(apply)
 
 
 def exit_code(bench: BenchFile, choice: Choice) -> int:
-    """Return 3 where nobody kept the SLO or a candidate failed, else 0."""
+    """Return 130 for a bench that Ctrl-C ended, 3 where nobody kept the SLO or a candidate failed, else 0."""
+    if bench.interrupted:
+        return INTERRUPTED
     return 3 if choice.winner is None or any(each.failed for each in bench.candidates) else 0
 
 
@@ -129,13 +133,14 @@ def _measured(config: Config, flags: dict[str, Any], *, as_json: bool) -> BenchF
         raise UserMistakes(reader.problems, as_json=as_json)
     weights = weights_of(entries, named, base_dir=config.base_dir, quiet=as_json)
     contenders = contenders_of(entries, weights, hash_of=sha256_of)
-    measured = _run(config, asked, entries, contenders, as_json=as_json)
+    sizes = fit(asked.sizes, int(context_of(entries) * _CONTEXT_PART))
+    conditions = msgspec.structs.replace(asked.conditions, shape=sizes.words())
+    asked = replace(asked, sizes=sizes, conditions=conditions)
+    measured = _run(config, asked, contenders, as_json=as_json)
     return _file(config, asked, measured)
 
 
-def _run(
-    config: Config, asked: Asked, entries: list[Entry], contenders: list[Contender], *, as_json: bool
-) -> Measured:
+def _run(config: Config, asked: Asked, contenders: list[Contender], *, as_json: bool) -> Measured:
     def tell(words: str) -> None:
         if not as_json:
             click.echo(words, err=True)
@@ -147,13 +152,26 @@ def _run(
         setup = Setup(
             contenders=contenders,
             conditions=asked.conditions,
-            sizes=fit(asked.sizes, int(context_of(entries) * _CONTEXT_PART)),
+            sizes=asked.sizes,
             through=asked.through,
             gateway=gateway,
             folder=Path(folder),
             ready_timeout_s=config.spec.fleet.ready_timeout,
         )
-        return asyncio.run(Bench(setup=setup, tell=tell).run())
+        bench = Bench(setup=setup, tell=tell)
+        least = duration_text(least_s(asked, len(contenders)))
+        tell(f"at least {least}; Ctrl-C keeps what was measured until then")
+        try:
+            return asyncio.run(bench.run())
+        except KeyboardInterrupt:
+            return bench.so_far()
+
+
+def least_s(asked: Asked, candidates: int) -> float:
+    """Return how long the loads are on, seconds; starts and slow answers come on top."""
+    conditions = asked.conditions
+    each_s = conditions.warm_up_s + conditions.duration_s
+    return each_s * len(conditions.loads) * len(asked.through) * conditions.runs * candidates
 
 
 def _file(config: Config, asked: Asked, measured: Measured) -> BenchFile:
@@ -168,6 +186,7 @@ def _file(config: Config, asked: Asked, measured: Measured) -> BenchFile:
         conditions=conditions,
         candidates=measured.candidates,
         results=measured.results,
+        interrupted=not measured.whole,
         config=str(config.path) if config.path is not None else "",
         config_sha256=file_sha256(config.path) if config.path is not None else "",
     )

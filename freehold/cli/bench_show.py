@@ -12,7 +12,7 @@ import msgspec
 from freehold.bench.choose import Choice, choose
 from freehold.bench.results import BenchFile, Through
 from freehold.bench.results_file import read
-from freehold.bench.table import choice_lines, compared_lines, lines_of, overhead_lines
+from freehold.bench.table import choice_lines, compared_lines, lines_of, overhead_lines, yardstick_lines
 from freehold.cli.place import json_option
 from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.errors import Permanent
@@ -110,7 +110,7 @@ def say_bench(bench: BenchFile, choice: Choice, *, path: Path, as_json: bool) ->
         return
     for number, line in enumerate(lines_of(bench)):
         click.echo(styled(line, bold=True) if number == 0 else line)
-    for line in overhead_lines(bench):
+    for line in (*overhead_lines(bench), *yardstick_lines(bench)):
         click.echo(line)
     click.echo("times in ms, memory in MB; medians of the runs (least-greatest)")
     click.echo()

@@ -1,11 +1,13 @@
 """`freehold bench` as a person runs it: on the real model for some seconds, and on engines whose speed is known."""
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from e2e.box import Box, http
+from e2e.box import FREEHOLD, Box, http
 
 QUICK = ("--warm-up", "200ms", "--duration", "1500ms", "--runs", "2", "--answer-tokens", "8")
 FAKE = ("--prompt-tokens", "30", "--slo-ttft", "5s", "--slo-itl", "1s")
@@ -64,6 +66,30 @@ def test_an_engine_that_does_not_start_is_told_and_the_other_measured(box: Box) 
     assert failed[0] == ""
     assert "told to end" in failed[1]
     assert ran.said["choice"]["winner"]["id"] == "fake exit_at_start=-1"
+    box.assert_nothing_left()
+
+
+def test_what_was_measured_before_ctrl_c_is_kept(box: Box) -> None:
+    box.fake_config(tokens_per_s=0, answer_tokens=64)
+    flags = ("--concurrency", "1", "--warm-up", "0s", "--duration", "500ms", "--runs", "50", *FAKE)
+    process = subprocess.Popen(
+        [FREEHOLD, "bench", "--out", "r.json", *flags],
+        cwd=box.home,
+        env=box.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any(
+        line.startswith("run 2: ") for line in process.stderr
+    )  # the test's own timeout is the deadline
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=40)
+    assert process.returncode == 130
+    made = json.loads((box.home / "r.json").read_text())
+    assert made["interrupted"]
+    assert 1 <= len(made["results"]) <= 3
     box.assert_nothing_left()
 
 

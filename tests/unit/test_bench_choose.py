@@ -151,6 +151,14 @@ def test_failures_and_a_busy_machine_are_doubts():
     )
 
 
+def test_a_bench_that_was_ended_says_so():
+    made = bench({"a": ((50, 51), (90, 91))}, interrupted=True)
+    assert any("ended before all was measured" in doubt for doubt in choose(made).doubts)
+    found = choose(msgspec.structs.replace(made, results=made.results[:1]))
+    assert found.winner is None
+    assert "before any load had all its runs" in found.reasons[0]
+
+
 FLOATS = st.lists(st.floats(0, 1e6), min_size=1, max_size=5)
 
 

@@ -90,6 +90,9 @@ def test_recorded_sizes_stay_recorded_when_they_are_cut():
     assert found.sizes[1] == Size(prompt_tokens=70, answer_tokens=30)
     assert isinstance(fit(FIXED, 100), Fitted)
     assert fit(FIXED, 0) is FIXED
+    assert fit(FIXED, 1000) is FIXED  # nothing is cut
+    assert fit(RECORDED, 10_000) is RECORDED
+    assert "together at most 100" in found.words()
 
 
 def test_below_the_median_the_first_slope_goes_on():

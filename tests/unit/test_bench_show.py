@@ -24,7 +24,14 @@ from freehold.bench.results import (
     Through,
 )
 from freehold.bench.results_file import read, write
-from freehold.bench.table import choice_lines, compared_lines, lines_of, overhead_lines, spread_text
+from freehold.bench.table import (
+    choice_lines,
+    compared_lines,
+    lines_of,
+    overhead_lines,
+    spread_text,
+    yardstick_lines,
+)
 from freehold.core.problems import Problem
 
 LOAD = Load(kind="concurrency", value=4)
@@ -115,6 +122,18 @@ def test_what_the_gateway_costs_and_whether_the_spread_is_larger():
         "gateway before llama-cpp at 4 callers: TTFT p50 +100.0 ms of 100.0, tokens/s -1.0 of 105.0 (no difference)"
     ]
     assert overhead_lines(MADE) == []
+
+
+def test_what_an_engine_brings_beyond_the_yardstick():
+    made = bench(
+        result("llama-cpp", 0, 100),
+        result("llama-cpp", 1, 110),
+        result("transformers", 0, 20),
+        result("transformers", 1, 22),
+        names=("llama-cpp", "transformers"),
+    )
+    assert yardstick_lines(made) == ["llama-cpp at 4 callers: 5.00 times the yardstick's tokens/s"]
+    assert yardstick_lines(MADE) == []
 
 
 def test_two_benches_side_by_side():
