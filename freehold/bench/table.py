@@ -5,11 +5,13 @@ It works out nothing but medians, and does not colour or print.
 
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+
 from freehold.bench.choose import Choice, results_at, sent_late
 from freehold.bench.compare import Differs, Runs, differs, runs
 from freehold.bench.figures import Distribution
 from freehold.bench.load import Load
-from freehold.bench.results import BenchFile, Candidate, Result, Through
+from freehold.bench.results import BenchFile, Result, Through
 
 YARDSTICK = "transformers"
 """The engine that serves one request at a time, without continuous batching or a paged cache."""
@@ -164,33 +166,64 @@ def _overhead(sides: dict[str, list[Result]]) -> str:
     return ", ".join(parts)
 
 
-def compared_lines(old: BenchFile, new: BenchFile) -> list[str]:
-    """Return how each candidate that both benches have stands now to then, load by load; medians of the runs."""
-    rows = [["engine", "load", "through", "goodput/s then", "now", "", "TTFT p95 then", "now", ""]]
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate at one load, now and in another bench: runs of goodput (tokens/s) and of the 95th percentile of TTFT (ms)."""
+
+    candidate: str
+    load: str
+    through: Through
+    goodput_then: Runs | None
+    goodput_now: Runs | None
+    goodput: Differs
+    """How now stands to then."""
+    ttft_then: Runs | None
+    ttft_now: Runs | None
+    ttft: Differs
+
+
+def compared(old: BenchFile, new: BenchFile) -> list[Compared]:
+    """Return how each candidate that both benches have stands now to then, load by load."""
+    found = []
     for candidate in new.candidates:
         for load in new.conditions.loads:
             for through in ("direct", "gateway"):
-                pair = [_both(each, candidate, load.words(), through) for each in (old, new)]
-                if all(pair):
-                    rows.append([candidate.id, load.words(), through, *_change(pair[0], pair[1])])
+                then, now = (
+                    results_at(each, candidate.id, load=load, through=through) for each in (old, new)
+                )
+                if then and now:
+                    found.append(_compared(candidate.id, then, now))
+    return found
+
+
+def _compared(name: str, then: Sequence[Result], now: Sequence[Result]) -> Compared:
+    goodput = [runs(each.figures.goodput_tokens_per_s for each in side) for side in (then, now)]
+    ttft = [runs(_at(each.figures.ttft_s, "p95") for each in side) for side in (then, now)]
+    return Compared(
+        candidate=name,
+        load=now[0].load.words(),
+        through=now[0].through,
+        goodput_then=goodput[0],
+        goodput_now=goodput[1],
+        goodput=_verdict(goodput[1], goodput[0]),
+        ttft_then=ttft[0],
+        ttft_now=ttft[1],
+        ttft=_verdict(ttft[1], ttft[0]),
+    )
+
+
+def _verdict(now: Runs | None, then: Runs | None) -> Differs:
+    return Differs.UNKNOWN if now is None or then is None else differs(now, then)
+
+
+def compared_lines(old: BenchFile, new: BenchFile) -> list[str]:
+    """Return the same as a table."""
+    rows = [["engine", "load", "asked", "goodput/s then", "now", "", "TTFT p95 then", "now", ""]]
+    for each in compared(old, new):
+        sides = (each.goodput_then, each.goodput_now, each.ttft_then, each.ttft_now)
+        texts = [spread_text(side) for side in sides]
+        rows.append(
+            [each.candidate, each.load, each.through, *texts[:2], each.goodput, *texts[2:], each.ttft]
+        )
     if len(rows) == 1:
         return ["the two benches have no candidate and load in common"]
     return aligned(rows, left=_LEFT)
-
-
-def _both(bench: BenchFile, candidate: Candidate, load: str, through: Through) -> list[Result]:
-    wanted = (candidate.id, load, through)
-    return [each for each in bench.results if (each.candidate, each.load.words(), each.through) == wanted]
-
-
-def _change(then: Sequence[Result], now: Sequence[Result]) -> list[str]:
-    cells = []
-    gets: tuple[Callable[[Result], float | None], ...] = (
-        lambda each: each.figures.goodput_tokens_per_s,
-        lambda each: _at(each.figures.ttft_s, "p95"),
-    )
-    for get in gets:
-        before, after = runs(get(each) for each in then), runs(get(each) for each in now)
-        verdict = differs(after, before).value if before and after else UNKNOWN
-        cells += [spread_text(before), spread_text(after), verdict]
-    return cells

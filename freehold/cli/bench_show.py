@@ -12,7 +12,14 @@ import msgspec
 from freehold.bench.choose import Choice, choose
 from freehold.bench.results import BenchFile, Through
 from freehold.bench.results_file import read
-from freehold.bench.table import choice_lines, compared_lines, lines_of, overhead_lines, yardstick_lines
+from freehold.bench.table import (
+    choice_lines,
+    compared,
+    compared_lines,
+    lines_of,
+    overhead_lines,
+    yardstick_lines,
+)
 from freehold.cli.place import json_option
 from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.errors import Permanent
@@ -46,11 +53,18 @@ def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) 
     choice = chosen(bench)
     if html is not None:
         write_page(bench, choice, html)
-    if compare is not None and not as_json:
-        for line in compared_lines(load_bench(compare, as_json=as_json), bench):
-            click.echo(line)
+    if compare is not None:
+        _say_compared(load_bench(compare, as_json=as_json), bench, as_json=as_json)
         return
     say_bench(bench, choice, path=file, as_json=as_json)
+
+
+def _say_compared(old: BenchFile, new: BenchFile, *, as_json: bool) -> None:
+    if as_json:
+        say_json({"compared": [msgspec.to_builtins(each) for each in compared(old, new)]})
+        return
+    for line in compared_lines(old, new):
+        click.echo(line)
 
 
 @click.command("apply", short_help="Write the winner.")

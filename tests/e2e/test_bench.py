@@ -51,6 +51,8 @@ def test_the_quicker_setting_wins_and_goes_into_the_file(box: Box) -> None:
     shown = box.run("bench", "show", "r.json", "--compare", "r.json")
     assert shown.code == 0
     assert "no difference" in shown.out
+    compared = box.run("bench", "show", "r.json", "--compare", "r.json", "--json").said["compared"]
+    assert {each["goodput"] for each in compared} == {"no difference"}
     box.assert_nothing_left()
 
 
