@@ -64,7 +64,7 @@ def to_html(bench: BenchFile, choice: Choice) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Freehold bench</title>'
         f"<style>{_STYLE}</style></head><body>\n<h1>Which engine serves best here</h1>\n"
         f"<pre>{_text(choice_lines(choice))}</pre>\n<ul>{''.join(f'<li>{escape(fact)}</li>' for fact in facts)}</ul>\n"
-        f"{plots}\n<h2>All figures</h2>\n<p>Times in ms, memory in MB; medians of the runs with their ends.</p>\n"
+        f"{plots}\n<h2>All figures</h2>\n<p>Times in ms; medians of the runs, with their ends where engines are compared by them.</p>\n"
         f"<pre>{_text([*lines_of(bench), *overhead_lines(bench), *yardstick_lines(bench)])}</pre>\n<h2>Engines</h2>\n"
         f"<pre>{_text(engine_lines(bench))}</pre>\n</body></html>\n"
     )

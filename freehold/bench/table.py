@@ -18,15 +18,15 @@ YARDSTICK = "transformers"
 UNKNOWN = "unknown"
 """What stands where nothing could be read: never a nought."""
 _HEADS = (
-    *("engine", "load", "asked", "req/s", "tokens/s", "goodput/s", "% in SLO", "TTFT p50", "TTFT p95"),
-    *("token p50", "token p95", "refused", "failed", "cores", "memory", "J/token"),
+    *("engine", "load", "asked", "req/s", "tokens/s", "goodput/s", "% in SLO", "TTFT p50", "p95"),
+    *("token p50", "refused", "failed", "cores", "MB", "J/token"),
 )
 _LEFT = 3
 """Columns that are words."""
 
 
 def lines_of(bench: BenchFile) -> list[str]:
-    """Return the table, heads first; times in ms, memory in MB."""
+    """Return the table, heads first: times in ms, medians of the runs, with their ends where engines are compared by them."""
     rows = [list(_HEADS)]
     for candidate in bench.candidates:
         for load in bench.conditions.loads:
@@ -41,24 +41,27 @@ def lines_of(bench: BenchFile) -> list[str]:
 def _cells(results: Sequence[Result]) -> list[str]:
     figures = [each.figures for each in results]
 
-    def of(get: Callable[[Result], float | None], digits: int = 1) -> str:
-        return spread_text(runs(get(each) for each in results), digits)
+    def both(get: Callable[[Result], float | None]) -> str:
+        return spread_text(runs(get(each) for each in results))
+
+    def middle(get: Callable[[Result], float | None], digits: int = 0) -> str:
+        found = runs(get(each) for each in results)
+        return UNKNOWN if found is None else f"{found.median:,.{digits}f}"
 
     return [
         results[0].through,
-        of(lambda each: each.figures.requests_per_s, 2),
-        of(lambda each: each.figures.output_tokens_per_s),
-        of(lambda each: each.figures.goodput_tokens_per_s),
-        of(lambda each: _times(each.figures.slo_share, 100), 0),
-        of(lambda each: _at(each.figures.ttft_s, "p50"), 0),
-        of(lambda each: _at(each.figures.ttft_s, "p95"), 0),
-        of(lambda each: _at(each.figures.token_s, "p50"), 1),
-        of(lambda each: _at(each.figures.token_s, "p95"), 1),
+        middle(lambda each: each.figures.requests_per_s, 2),
+        both(lambda each: each.figures.output_tokens_per_s),
+        both(lambda each: each.figures.goodput_tokens_per_s),
+        middle(lambda each: _times(each.figures.slo_share, 100)),
+        middle(lambda each: _at(each.figures.ttft_s, "p50")),
+        middle(lambda each: _at(each.figures.ttft_s, "p95")),
+        middle(lambda each: _at(each.figures.token_s, "p50"), 1),
         str(sum(each.refused for each in figures)),
         _failures(results),
-        of(lambda each: each.resources.cpu_cores, 2),
-        of(lambda each: _times(each.resources.memory_peak_bytes, 1e-6), 0),
-        of(lambda each: each.joules_per_token, 2),
+        middle(lambda each: each.resources.cpu_cores, 2),
+        middle(lambda each: _times(each.resources.memory_peak_bytes, 1e-6)),
+        middle(lambda each: each.joules_per_token, 2),
     ]
 
 
@@ -82,9 +85,8 @@ def spread_text(found: Runs | None, digits: int = 1) -> str:
     """Return `91.0 (90.0-92.0)`, a single run as `91.0`, and `unknown` where nothing is known."""
     if found is None:
         return UNKNOWN
-    if len(found.values) == 1:
-        return f"{found.median:,.{digits}f}"
-    return f"{found.median:,.{digits}f} ({found.low:,.{digits}f}-{found.high:,.{digits}f})"
+    low, middle, high = (f"{value:,.{digits}f}" for value in (found.low, found.median, found.high))
+    return middle if low == high else f"{middle} ({low}-{high})"
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:

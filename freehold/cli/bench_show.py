@@ -126,7 +126,7 @@ def say_bench(bench: BenchFile, choice: Choice, *, path: Path, as_json: bool) ->
         click.echo(styled(line, bold=True) if number == 0 else line)
     for line in (*overhead_lines(bench), *yardstick_lines(bench)):
         click.echo(line)
-    click.echo("times in ms, memory in MB; medians of the runs (least-greatest)")
+    click.echo("times in ms; medians of the runs (least-greatest)")
     click.echo()
     for number, line in enumerate(choice_lines(choice)):
         click.echo(styled(line, bold=True) if number == 0 else line)
