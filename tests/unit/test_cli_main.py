@@ -211,7 +211,7 @@ models:
     spec = load_text(text, engines=all_engines(), env={}).spec
     assert spec is not None
     config = Config(spec=spec, path=None, api_keys={})
-    (recipe,) = all_engines()["vllm"].recipes
+    recipe = all_engines()["vllm"].recipes[-1]
     (bare,) = plans_for(config, {"a": Path("/w")})
     assert bare.environment is None
     folder = path_of(recipe, tmp_path / "engines")
