@@ -30,6 +30,7 @@ GENERATED = "vllm:generation_tokens_total"
 STREAMS = 4
 CONFIG = """\
 version: 1
+fleet: {{ready_timeout: 500s}}
 models:
   - name: {model}
     engine: vllm
@@ -69,7 +70,7 @@ TOOLS: Any = [
         },
     }
 ]
-pytestmark = [pytest.mark.real_model, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.real_model, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
