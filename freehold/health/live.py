@@ -146,6 +146,7 @@ class Live:
             snapshot,
             incidents=self._told(snapshot.at_s),
             set_healthy=tuple(sorted(self._set_healthy)),
+            marked_s=max((mark.set_healthy_s for mark in self._memory.history.marks), default=0.0),
             gpus=self._readings.gpus,
             boot=self._boot,
             log_read_s=self._log_read_s,
@@ -327,7 +328,9 @@ class Live:
             named = {"", mine, self._readings.subject(mine)}
             return at_s <= mark.set_healthy_s and mark.subject in named
 
-        self._set_healthy |= {_key(parts) for parts in mark.findings}
+        self._set_healthy |= {
+            _key((probe, self._readings.component(part), reason)) for probe, part, reason in mark.findings
+        }
         for one in self._going_on():
             self._set_healthy |= one.forgive(is_past)
             if not one.events and not one.ill:
