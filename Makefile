@@ -11,7 +11,7 @@ OLD_PYTHON := Freehold needs Python 3.11 or newer, and PYTHON=$(PYTHON) is none.
 NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
 
 .DELETE_ON_ERROR:
-.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis browser vllm faults lock clean
+.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis bench-engines browser vllm faults lock clean
 
 help:
 	@echo "make up      install and serve the example model: an OpenAI API on http://127.0.0.1:8000/v1"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench   measure the gateway against its peers"
 	@echo "make bench-plan    measure a plan of 64 options with 100,000 draws"
 	@echo "make bench-sizing  hold the roofline against measured rows (CSV=silicon_sample.csv, else it is fetched)"
+	@echo "make bench-engines    bench llama.cpp, vLLM and Transformers on SmolLM2-135M, three runs"
 	@echo "make bench-diagnosis  score diagnosis on its labelled incidents and on harmless kernel lines"
 	@echo "make vllm    install vLLM for processors, for the tests that run it (2.5 GB, 2 minutes)"
 	@echo "make browser install Chromium from Debian, for the tests that look at reports"
@@ -53,6 +54,9 @@ bench-sizing: install-dev
 bench-diagnosis: install-dev
 	@$(BIN)/python benchmarks/diagnosis.py
 	@$(BIN)/python benchmarks/diagnosis.py --folder tests/corpus/blind
+
+bench-engines: install-dev
+	@$(BIN)/python benchmarks/engines.py
 
 # Needs root and Debian; the tests that want it skip with a reason where it is missing.
 browser:
