@@ -17,7 +17,7 @@ from freehold.engines.base import ExitCause, ExitKind, Option, Placement, Value
 from freehold.engines.flag_list import Flag
 from freehold.engines.vllm import ENGINE
 from freehold.fleet.environments import Environment
-from freehold.fleet.programs import ask_flags, ask_refusals, foreign_env
+from freehold.fleet.programs import ask_refusals, foreign_env
 from freehold.testing.check_running_engine import GRACE_S, check_running_engine
 from freehold.weights.convert import Converted
 
@@ -123,10 +123,10 @@ def test_the_programs_parser_takes_every_option(vllm_environment: Environment) -
     assert all(said is not None for said in nonsense), "it does read what it is given"
 
 
-@pytest.mark.timeout(120)
-def test_the_recorded_list_is_what_the_program_says(vllm_environment: Environment) -> None:
+def test_the_recorded_list_is_what_the_program_said_when_it_was_installed(
+    vllm_environment: Environment,
+) -> None:
     assert vllm_environment.manifest.flags == RECORDED
-    assert ask_flags(vllm_environment.python, RECIPE) == RECORDED
 
 
 # --- how it ends ----------------------------------------------------------------------------------------------------
@@ -168,14 +168,3 @@ def test_a_folder_without_weights(end_of: Callable[..., ExitCause], tmp_path: Pa
     cause = end_of(tmp_path)
     assert (cause.kind, cause.restart) == (ExitKind.BAD_WEIGHTS, False)
     assert str(tmp_path) in cause.summary
-
-
-@pytest.mark.timeout(200)
-def test_a_context_that_its_cache_cannot_hold(
-    end_of: Callable[..., ExitCause], vllm_weights: Converted
-) -> None:
-    longer = '{"max_position_embeddings": 200000}'
-    cause = end_of(vllm_weights.path, max_model_len=100_000, hf_overrides=longer)
-    assert (cause.kind, cause.restart) == (ExitKind.OUT_OF_MEMORY, False)
-    assert "100000" in cause.summary
-    assert "cpu_kv_cache_gib" in cause.hint
