@@ -38,8 +38,8 @@ class LiveIncident:
     last_s: float
     at_start: bool = False
     """It stood already when the agent began to look: nothing that came later belongs to it."""
-    alone: bool = False
-    """What it is about explains nothing else, so nothing else belongs to it."""
+    apart: str = ""
+    """What it is about, if that neither explains nor comes from anything else: then nothing else belongs to it."""
     events: list[Event] = field(default_factory=list)
     ill: dict[Key, Finding | None] = field(default_factory=dict)
     """What was found wrong and still is; None: an agent before this one said so, and it was not seen since."""
@@ -164,7 +164,7 @@ class LiveIncident:
             last_s=self.last_s,
             over_s=self.over_s,
             at_start=self.at_start,
-            alone=self.alone,
+            apart=self.apart,
             events=max(len(self.events), self.told.events),
             findings=tuple(sorted(self._keys())),
         )
@@ -179,10 +179,10 @@ class LiveIncident:
         ]
 
 
-def begin(incident_id: str, at_s: float, *, at_start: bool = False, alone: bool = False) -> LiveIncident:
+def begin(incident_id: str, at_s: float, *, at_start: bool = False, apart: str = "") -> LiveIncident:
     """Return an incident that begins now."""
     told = ToldIncident(id=incident_id, state=IncidentState.OPEN, start_s=at_s, last_s=at_s)
-    return LiveIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, alone=alone, told=told)
+    return LiveIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, apart=apart, told=told)
 
 
 def resume(told: ToldIncident) -> LiveIncident:
@@ -193,7 +193,7 @@ def resume(told: ToldIncident) -> LiveIncident:
         start_s=told.start_s,
         last_s=told.last_s,
         at_start=told.at_start,
-        alone=told.alone,
+        apart=told.apart,
         ill={(key.probe, key.component): None for key in told.findings},
         is_new=not told.hypothesis and not told.over_s,
         word=word,
