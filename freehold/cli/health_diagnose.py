@@ -110,7 +110,7 @@ def _read(path: Path) -> str:
         raise Permanent(
             f"{path} is larger than {BYTES_MOST // 1_000_000} MB", hint="cut it to the time of the incident"
         )
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8-sig", "replace")  # Windows puts a mark in front
 
 
 def _bytes(path: Path) -> bytes:

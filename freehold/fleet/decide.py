@@ -213,7 +213,7 @@ def _starting_order(view: FleetView, replica: Replica, process: Process, now_s: 
     if now_s >= _ready_deadline_s(view, process):
         waited = f"not ready within {view.settings.ready_timeout_s:g} s"
         return _terminate(view, replica, blame=f"{waited} ({replica.reason})" if replica.reason else waited)
-    return Ask(id=replica.id, incarnation=replica.incarnation)
+    return Ask(id=replica.id, incarnation=replica.incarnation, look=True)
 
 
 def _terminate(view: FleetView, replica: Replica, *, blame: str = "") -> Terminate:

@@ -141,7 +141,7 @@ class Ask(About):
     """Put the readiness question."""
 
     look: bool = False
-    """Ask an external server for its capacity as well."""
+    """Ask the server for its capacity as well, where its engine file says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

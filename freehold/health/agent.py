@@ -220,7 +220,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.settings is None:
         work = run_linked()
     else:
-        work = run_alone(msgspec.json.decode(args.settings.read_bytes(), type=HealthSettings))
+        try:
+            settings = msgspec.json.decode(args.settings.read_bytes(), type=HealthSettings)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            parser.error(f"{args.settings}: {exc}")
+        work = run_alone(settings)
     asyncio.run(_to_the_end(work))
     return 0
 

@@ -20,6 +20,7 @@ from freehold.health.incident_around import around as around_of
 from freehold.health.incident_around import boundaries, earlier
 from freehold.health.incident_counters import changes, component_of
 from freehold.health.incident_kernel import BOOT_MOST_S, kernel_events, pasted_lines
+from freehold.health.incident_links import settled
 from freehold.health.incident_read import Data, Reader, as_map
 from freehold.health.incident_views import from_views
 from freehold.health.incidents import Change, Event, group
@@ -127,7 +128,7 @@ def read_kernel_log(text: str, name: str = "kernel log", *, now_s: float = 0.0) 
     """Return the cases that kernel lines alone tell; `now_s` (Unix seconds) says which year dates without one are of."""
     reader = Reader(name)
     events = kernel_events(pasted_lines(reader, text, path=name, at_s=0.0, now_s=now_s))
-    cases = tuple(Case(incident=incident) for incident in group(events))
+    cases = tuple(Case(incident=incident) for incident in group(settled(events)))
     return Told(cases=cases, ignored=tuple(reader.ignored))
 
 
@@ -148,11 +149,8 @@ def _cases(reader: Reader, top: Data) -> tuple[tuple[Case, ...], dict[str, str]]
     _read_engines(reader, top, part)
     _read_views(reader, top, part)
     around = _read_context(reader, top, part)
-    part.changes = [
-        replace(change, component=part.names.get(change.component, change.component))
-        for change in part.changes
-    ]
-    events = [event for event in part.events if event.at_s > _boundary(part, event.component)]
+    findings = _renamed(part, findings)
+    events = settled([event for event in part.events if event.at_s > _boundary(part, event.component)])
     incidents = group(events, node=part.node, changes=part.changes)
     if (
         not incidents
@@ -203,6 +201,20 @@ def remembering(told: Told, history: History) -> list[Case]:
 
 def _is_after(event: Event, bounds: dict[str, float]) -> bool:
     return event.at_s > boundary_s(bounds, event.component) or event.at_s < BOOT_MOST_S
+
+
+def _renamed(part: _Parts, findings: Sequence[Finding]) -> list[Finding]:
+    """Give a GPU one name, its address where that is known: in readings, in what an operator set healthy, in the findings returned."""
+    for event in part.events:
+        if event.kind == "gpu_uuid":
+            part.names.setdefault(f"gpu:{event.fields['uuid']}", event.component)
+    part.changes = [
+        replace(change, component=part.names.get(change.component, change.component))
+        for change in part.changes
+    ]
+    for subject, at_s in list(part.boundaries.items()):
+        part.boundaries.setdefault(part.names.get(subject, subject), at_s)
+    return [replace(one, component=part.names.get(one.component, one.component)) for one in findings]
 
 
 _XID_WORD = re.compile(r"\bxid\D{0,3}(\d{1,3})\b", re.IGNORECASE)
@@ -292,7 +304,9 @@ def _dated_line(reader: Reader, data: Data, path: str, at_s: float) -> list[Kern
     when = reader.time(data, path, "at_s", "at", "time", "timestamp")
     facility = int(reader.number(data, path, "facility") or 0)
     texts = reader.lines(data.get("text") or data.get("message") or data.get("line"), path)
+    known = len(reader.ignored)
     lines = pasted_lines(reader, "\n".join(texts), path=path, at_s=at_s)
+    del reader.ignored[known:]  # it is a kernel line, by its key: one that tells nothing is not left out
     moved = {} if when is None else {"at_s": when}
     return [msgspec.structs.replace(line, facility=line.facility or facility, **moved) for line in lines]
 

@@ -204,8 +204,9 @@ class Live:
         """Take over what is believed: what turned bad or worse is new."""
         named = [self._named(each) for each in findings]
         bad = {_of(each.finding): each for each in reversed(named) if each.finding.verdict in BAD}
-        known = {_of(each.finding) for each in named if each.finding.verdict is not Verdict.UNKNOWN}
-        self._well = (self._well | (known - bad.keys())) & {_of(each.finding) for each in named}
+        verdicts = {_of(each.finding): each.finding.verdict for each in reversed(named)}
+        known = {key for key, verdict in verdicts.items() if verdict is not Verdict.UNKNOWN}
+        self._well = (self._well | (known - bad.keys())) & verdicts.keys()
         self._readings.compare(each.finding for each in named)
         still = {_key((*key, each.finding.reason)) for key, each in bad.items()}
         self._set_healthy = {
@@ -213,7 +214,7 @@ class Live:
         }
         before = {key: found for one in self._going_on() for key, found in one.ill.items()}
         for one in self._going_on():
-            one.hear(bad, known, now_s)
+            one.hear(bad, verdicts, now_s)
             self._see_engines(one)
         for key, each in bad.items():
             if key not in before or _is_worse(each.finding, before[key]):

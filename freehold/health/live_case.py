@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from freehold.catalog.load_evidence import Tier, load_evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.health.cases import Case
+from freehold.health.incident_links import settled
 from freehold.health.incidents import Change, Event, group
 from freehold.health.live_incident import LiveIncident
 from freehold.health.live_readings import NodeReadings
@@ -61,7 +62,8 @@ def case_of(one: LiveIncident, scene: Scene) -> Case:
     readings = scene.readings
     minor = [event for event in scene.minor if one.is_near(event.at_s)]
     named = [replace(event, component=readings.component(event.component)) for event in (*one.events, *minor)]
-    events = [event for event in named if event.kind == "told" or apart_of(event.component) == one.apart]
+    mine = [event for event in named if event.kind == "told" or apart_of(event.component) == one.apart]
+    events = settled(mine)
     start = Event(at_s=one.start_s, kind="told")
     changes = _changes(one, readings)
     (incident,) = group(events or [start], node=scene.node, changes=changes, silence_s=float("inf"))

@@ -4,7 +4,7 @@ A plain record with few rules of its own: what is new opens or prolongs it, what
 operator's hand ends it. It does not decide what belongs to it, nor when it is diagnosed: that is `live`'s to say.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -97,15 +97,20 @@ class LiveIncident:
             self.is_new = True
         self.ill[key] = self.was[key] = finding
 
-    def hear(self, bad: Mapping[Key, Believed], said: Collection[Key], now_s: float) -> None:
-        """Take over what is believed now: `bad` what is wrong, `said` all of which anybody knows anything."""
+    def hear(self, bad: Mapping[Key, Believed], verdicts: Mapping[Key, Verdict], now_s: float) -> None:
+        """Take over what is believed now: `bad` what is wrong, `verdicts` all that anybody speaks of.
+
+        What cannot be read any more is not well again; what nobody has spoken of for the silence is not there any more.
+        """
         for key in tuple(self.ill):
             if key in bad:
                 self.unseen_s.pop(key, None)
                 if self.ill[key] is None:  # the agent before this one knew it as well
                     self.ill[key] = self.was[key] = bad[key].finding
                 self.hold(key, bad[key].finding)
-            elif key in said or now_s - self.unseen_s.setdefault(key, now_s) > SILENCE_S:
+            elif verdicts.get(key) is Verdict.UNKNOWN:
+                self.unseen_s.pop(key, None)
+            elif key in verdicts or now_s - self.unseen_s.setdefault(key, now_s) > SILENCE_S:
                 del self.ill[key]
                 self.unseen_s.pop(key, None)
                 self.well_s = now_s

@@ -12,18 +12,22 @@ from freehold.catalog.load_evidence import Evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind, explain_code
+from freehold.health.reason_signs import REASON_SIGNS
 from freehold.health.weigh import Seen, see
 from freehold.health.words import context_signs, finding_sign, log_signs
 
 _KINDS = {
     ExitKind.OUT_OF_MEMORY: "engine_memory",
     ExitKind.PORT_IN_USE: "engine_configuration",
-    ExitKind.BAD_WEIGHTS: "engine_configuration",
+    ExitKind.BAD_WEIGHTS: "engine_weights",
     ExitKind.BAD_OPTION: "engine_configuration",
     ExitKind.MISSING_PROGRAM: "engine_configuration",
+    ExitKind.BAD_DRIVER: "engine_configuration",
     ExitKind.CRASHED: "engine_crashed",
     ExitKind.KILLED: "engine_killed",
 }
+_OF_LINES = frozenset({"engine_memory", "engine_configuration", "engine_weights"})
+"""Ends that an engine's file reads out of its last lines, as `words.log_signs` does."""
 _STATES = (
     (
         r"\b(hung|hang\w*|froze\w*|stall\w*|stuck|unresponsive|no.?progress|not.?progress\w*)\b",
@@ -32,6 +36,7 @@ _STATES = (
     (r"^T$|^(process )?stopped \(|sigstop", "engine_stopped"),
     (r"\b(crash\w*|dead|died|aborted)\b", "engine_crashed"),
     (r"^D$|d.?state|uninterruptible", "task_blocked"),
+    (r"oom.?killed", "oom_kill"),
 )
 """Words for an engine's state. Source: DESIGN's states of an engine, and those of proc(5)."""
 _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
@@ -93,7 +98,12 @@ def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
             add(name, engine.state, "engine state")
     if engine.exit_code is not None:
         cause = explain(engine.engine, engine.exit_code, engine.log_tail)
-        if exit_sign := _exit_sign(cause, engine):
+        exit_sign = _exit_sign(cause, engine)
+        # A cause that was read out of the same lines is no second witness.
+        told = any(
+            seen.source.startswith("engine log") and name not in _BARE_CRASH for name, seen in found.items()
+        )
+        if exit_sign and not (told and exit_sign in _OF_LINES):
             add(exit_sign, cause.summary, "engine exit")
     better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
     return better or list(found.values())[:1]
@@ -133,9 +143,12 @@ def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
 
 
 def _rule(finding: Finding) -> str | None:
+    if finding.verdict not in _BAD:
+        return None
+    if ours := REASON_SIGNS.get((finding.probe, finding.reason)):
+        return ours
     words = f"{finding.probe} {finding.reason} {finding.message}".replace("_", " ")
-    probe = finding.probe or finding.component
-    return finding_sign(probe, words) if finding.verdict in _BAD else None
+    return finding_sign(finding.probe or finding.component, words)
 
 
 def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[Seen]:

@@ -67,6 +67,13 @@ _KINDS = {
     "nic_error": "nic_error",
     "nic_timeout": "nic_timeout",
     "crash": "segfault",
+    "driver_refused": "driver_blocked",
+    "driver_misfit": "driver_missing",
+    "fabric_misfit": "fabric_manager",
+    "too_hot": "host_too_hot",
+    "warm": "host_warm",
+    "link_flaps": "link_down",
+    "link_lost": "link_down",
 }
 _RATES = {"aer_corrected": "aer_corrected", "memory_corrected": "cpu_error_corrected"}
 
@@ -112,7 +119,8 @@ def _signs(table: Evidence, event: Event) -> Iterator[Seen]:
     elif event.kind == "recovery_action" or event.kind in _RATES:
         return  # only the last one counts, or how many there are: see `_recovery` and `_rates`
     elif event.kind == "hung_task":
-        yield _seen(table, _hung_task(event), event)
+        name = _hung_task(event)
+        yield _seen(table, name, replace(event, component="driver") if name == "nvidia_blocked" else event)
     elif event.kind in table.signs:
         yield _seen(table, event.kind, event)
     elif event.kind in _KINDS:

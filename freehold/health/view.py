@@ -206,6 +206,8 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wanted_up: bool = True
     """Switched on by the administrator (IFF_UP)."""
     speed_mbit_s: Reading = Reading(state=State.UNKNOWN)
+    fastest_mbit_s: int = 0
+    """The most that it ever ran at since the reader began; 0: not known."""
     counters: dict[str, int] = {}
     """Of /sys/class/net/X/statistics."""
 
@@ -217,6 +219,8 @@ class RdmaPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int
     state: str = ""
     physical_state: str = ""
+    was_up: bool = False
+    """It was up at some time since the reader began."""
     counters: dict[str, int] = {}
     denied: tuple[str, ...] = ()
     """Counters that could not be read; not asked again for a while."""
@@ -226,6 +230,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The network as this node sees it."""
 
     peers: tuple[Peer, ...] = ()
+    mesh_error: str = ""
+    """Why the mesh does not run although there are peers; empty: it runs, or nobody asked for one."""
     interfaces: tuple[Interface, ...] = ()
     rdma: tuple[RdmaPort, ...] = ()
     tcp_retransmitted: Reading = Reading(state=State.UNKNOWN)

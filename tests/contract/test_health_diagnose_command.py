@@ -119,6 +119,13 @@ def test_a_text_without_a_kernel_line_is_a_mistake(tmp_path: Path) -> None:
     assert run("--kernel-log", str(path))[0] == 2
 
 
+def test_a_byte_order_mark_in_front_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "incident.json"
+    path.write_text(json.dumps({"kernel": [XID]}), encoding="utf-8-sig")
+    code, result = run(str(path))
+    assert code == 3, result.output
+
+
 def test_yaml_is_read_as_well(tmp_path: Path) -> None:
     path = tmp_path / "incident.yaml"
     path.write_text(f'kernel:\n- "{XID}"\n')

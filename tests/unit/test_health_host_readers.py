@@ -1,5 +1,6 @@
 """Readers of host and links on a tree of files that a test writes."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from freehold.core.clock import slept_s, wall_s
 from freehold.health.readers.cgroup_limits import cpu_quota, memory_limit
 from freehold.health.readers.host import HostOptions, HostReader, Synchronised, ask_kernel_clock
 from freehold.health.readers.links import RdmaReader, read_interfaces, read_tcp
-from freehold.health.view import State
+from freehold.health.readers.network import NetworkReader
+from freehold.health.view import Network, State
 
 
 class Hands:
@@ -244,6 +246,27 @@ def test_rdma_ports_have_state_and_the_counters_that_exist(tmp_path: Path) -> No
     assert (first.device, first.port, first.state, first.physical_state) == ("mlx5_0", 1, "ACTIVE", "LinkUp")
     assert first.counters == {"link_downed": 0, "symbol_error": 12, "rnr_nak_retry_err": 3}
     assert (second.device, second.port, second.denied) == ("mlx5_1", 2, ())
+
+
+def test_what_a_link_was_is_remembered_for_longer_than_a_window(tmp_path: Path) -> None:
+    net, rdma = tmp_path / "sys/class/net/eth0", tmp_path / "sys/class/infiniband/mlx5_0/ports/1"
+    (net / "device").mkdir(parents=True)
+    hands = Hands()
+    reader = NetworkReader("a", root=tmp_path, clock=hands)
+
+    def read(speed: str, state: str, phys_state: str) -> Network:
+        write(net / "speed", speed)
+        write(rdma / "state", state)
+        write(rdma / "phys_state", phys_state)
+        hands.now_s += 60.0
+        return asyncio.run(reader.read())
+
+    network = read("25000", "4: ACTIVE", "5: LinkUp")
+    assert network.rdma[0].was_up
+    for _ in range(3):
+        network = read("10000", "1: DOWN", "2: Polling")
+    assert (network.interfaces[0].speed_mbit_s.value, network.interfaces[0].fastest_mbit_s) == (10000, 25000)
+    assert (network.rdma[0].state, network.rdma[0].was_up) == ("DOWN", True)
 
 
 def test_without_rdma_there_are_no_ports(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_it_is_over_when_nothing_new_came_and_nothing_is_wrong_any_more() -> Non
     one.hold(KEY, finding())
     one.age(100.0 + SILENCE_S + 1)
     assert one.state(100.0 + SILENCE_S + 1) is IncidentState.STANDING
-    one.hear({}, {KEY}, 700.0)
+    one.hear({}, {KEY: Verdict.HEALTHY}, 700.0)
     one.age(700.0)
     assert (one.state(700.0), one.over_s) == (IncidentState.OVER, 700.0)
     assert one.is_long_over(4300.0, 3600.0)
@@ -59,12 +59,13 @@ def test_it_is_over_when_nothing_new_came_and_nothing_is_wrong_any_more() -> Non
 def test_what_nobody_speaks_of_stays_wrong_for_the_silence_and_what_cannot_be_read_for_ever() -> None:
     one = begin("1", 100.0)
     one.hold(KEY, finding())
-    one.hear({}, set(), 200.0)
-    one.hear({}, set(), 200.0 + SILENCE_S)
+    one.hear({}, {}, 200.0)
+    one.hear({}, {KEY: Verdict.UNKNOWN}, 200.0 + SILENCE_S)
+    one.hear({}, {}, 201.0 + SILENCE_S)
+    one.hear({}, {KEY: Verdict.UNKNOWN}, 900.0 + SILENCE_S)
     assert KEY in one.ill
-    one.hear({KEY: Believed(finding=finding(), since_s=1.0)}, {KEY}, 200.0 + SILENCE_S)
-    one.hear({}, set(), 201.0 + SILENCE_S)
-    one.hear({}, set(), 202.0 + 2 * SILENCE_S)
+    one.hear({}, {}, 1000.0)
+    one.hear({}, {}, 1001.0 + SILENCE_S)
     assert KEY not in one.ill
 
 
@@ -75,9 +76,11 @@ def test_an_incident_that_is_taken_up_again_keeps_its_word_until_something_new_c
     again = resume(one.tell(110.0))
     assert not again.is_new
     assert again.word == one.word
-    again.hear({KEY: Believed(finding=finding(), since_s=1.0)}, {KEY}, 120.0)
+    again.hear({KEY: Believed(finding=finding(), since_s=1.0)}, {KEY: Verdict.DEGRADED}, 120.0)
     assert not again.is_new
-    again.hear({KEY: Believed(finding=finding(reason="slow_neighbour"), since_s=1.0)}, {KEY}, 130.0)
+    again.hear(
+        {KEY: Believed(finding=finding(reason="slow_neighbour"), since_s=1.0)}, {KEY: Verdict.DEGRADED}, 130.0
+    )
     assert again.is_new
 
 

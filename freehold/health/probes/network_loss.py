@@ -82,6 +82,9 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     view = views[-1]
     if view.network is None:
         return [_own(view, "no_data", Verdict.UNKNOWN, words="The mesh gave no readings.")]
+    if view.network.mesh_error:
+        words = f"The mesh does not run: {view.network.mesh_error}."
+        return [_own(view, "not_running", Verdict.UNKNOWN, words=words, action=Action.FIX_CONFIGURATION)]
     if not view.network.peers:
         return [_own(view, "no_peers", Verdict.NOT_APPLICABLE, words="No peers are configured.")]
     peers = {peer.name: peer for peer in view.network.peers}
@@ -389,7 +392,7 @@ def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Actio
         reason=reason,
         message=words,
         action=action,
-        evidence=evidence if action is not Action.NONE else (),
+        evidence=evidence if verdict is not Verdict.UNKNOWN and action is not Action.NONE else (),
         at_s=view.at_s,
         node=view.node,
     )
@@ -404,6 +407,7 @@ PROBE = Probe(
     reasons={
         "ok": "Losses are what a healthy network has.",
         "no_peers": "No peers are configured: `health.network.peers`.",
+        "not_running": "The mesh could not be started: see the message; key file, address and port are under health.network.",
         "no_data": "Too little was seen to say anything; it comes with the first seconds.",
         "not_judged": "This node's own network is at fault, so a peer cannot be judged from here.",
         "lossy_out": "Too many datagrams are lost on the way to the peer. Check its cable, port and NIC.",
