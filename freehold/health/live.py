@@ -16,7 +16,7 @@ from freehold.catalog.load_evidence import Hypothesis
 from freehold.core.findings import Finding, Verdict
 from freehold.health.diagnose import diagnose
 from freehold.health.history import History, Mark
-from freehold.health.incident_kernel import SILENT, as_event
+from freehold.health.incident_kernel import SILENT, as_event, with_disk_names
 from freehold.health.incidents import SILENCE_S, Event
 from freehold.health.kernel_events import fold_lines, read_event, read_events
 from freehold.health.live_case import Scene, apart_of, case_of
@@ -170,7 +170,7 @@ class Live:
         events = read_events(list(kernel.lines))
         self._readings.hear(events)
         self._memory.hear(events)
-        for event in events:
+        for event in with_disk_names(events):
             told = as_event(event)
             if event.kind in SILENT or event.at_s < self._heard_from_s:
                 continue
