@@ -50,6 +50,8 @@ _FINDINGS: tuple[tuple[str, str, str], ...] = (
     ("gpu_xid", r"firmware xid", "firmware"),
     ("gpu_xid", r"driver xid", "driver_event"),
     ("gpu_xid", r"nvlink signal", "nvlink"),
+    ("gpu_xid", r"nvlink peer", "nvlink_peer"),
+    ("gpu_xid", r"nvlink (taken down|program)", "nvlink_software"),
     ("gpu_xid", r"link xid", "nvlink"),
     ("gpu_xid", r"nvlink non fatal", "nvlink_unclear"),
     ("gpu_xid", r"power xid", "power_cable"),
