@@ -18,6 +18,7 @@ FILES = (
     "pcie_replay",
     "nvlink_registers",
     "nvlink5",
+    "evidence_findings",
 )
 LAST_XID = 173
 """The highest number in any catalogue that the file's head names."""
