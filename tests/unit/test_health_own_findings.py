@@ -40,6 +40,7 @@ NEVER_BAD: dict[str, set[str]] = {
     "rdma": {"active", "not_read", "no_ports", "not_used", "counters_denied"},
     "storage_errors": {"no_errors", "not_read", "smart_not_read", "records_lost", "no_volumes"},
     "storage_latency": {"as_usual", "learning", "not_read", "no_volumes", "cannot_read"},
+    "storage_write": {"as_usual", "learning", "not_read", "no_volumes", "off", "cannot_write"},
 }
 """Reasons that only a healthy, unknown or not applicable finding has; a reason that is not here is taken for one that can be bad."""
 BAD = [
@@ -148,6 +149,13 @@ def said(*findings: tuple[str, str, str], **more: Any) -> tuple[Hypothesis, str]
         (("disk_space", "disk:/w", "almost_full"), Hypothesis.STORAGE),
         (("disk_space", "disk:/w", "low"), Hypothesis.UNDETERMINED),  # a shortage has caused nothing yet
         (("disk_space", "disk:/w", "filling"), Hypothesis.UNDETERMINED),
+        (("storage_write", "disk:/w", "slow_write"), Hypothesis.STORAGE),
+        (("storage_write", "disk:/w", "full"), Hypothesis.STORAGE),
+        (("storage_write", "disk:/w", "mounted_read_only"), Hypothesis.CONFIGURATION),
+        (
+            ("storage_write", "storage:/w", "slow_write_elsewhere"),
+            Hypothesis.UNDETERMINED,
+        ),  # the server, or the way there
         (("gpu_nvlink", "gpu:0", "replay_errors"), Hypothesis.HARDWARE),
         (("driver", "driver", "client_mismatch"), Hypothesis.CONFIGURATION),
         (("gpu_memory", "gpu:0", "no_spare_rows"), Hypothesis.HARDWARE),
