@@ -50,6 +50,7 @@ bench-sizing: install-dev
 
 bench-diagnosis: install-dev
 	@$(BIN)/python benchmarks/diagnosis.py
+	@$(BIN)/python benchmarks/diagnosis.py --folder tests/corpus/blind
 
 # Needs root and Debian; the tests that want it skip with a reason where it is missing.
 browser:

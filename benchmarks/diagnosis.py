@@ -5,8 +5,9 @@
     python benchmarks/diagnosis.py --folder OTHER/   another corpus in the same form
 
 The tuning part and the held-out part (never tuned on) are scored apart. Benign kernel lines are diagnosed whole and in 500
-random windows with a fixed seed: none may take a node out. Labels are justified in the corpus. Exit code: 0 the bars hold, 3 they do
-not. It does not measure probes, readers or speed.
+random windows with a fixed seed: none may take a node out. Labels are justified in the corpus. A label that is a list is an honest
+dispute: any of it is right. An incident may be a raw kernel log (`log`), name the `actions` that are acceptable, and forbid to take the
+node out (`must_not_cordon`). Exit code: 0 the bars hold, 3 they do not. It does not measure probes, readers or speed.
 """
 
 import argparse
@@ -33,16 +34,26 @@ class Scored:
     """One incident and what was said of it."""
 
     id: str
-    label: str
+    labels: tuple[str, ...]
+    """The first is the likeliest; more than one only where sources honestly disagree."""
     said: str
     diagnosis: Diagnosis | None
-    component: str | None
+    components: tuple[str, ...]
+    """Names of the one that it is; empty: not sure, so not judged."""
     ignored: tuple[str, ...]
+    actions: tuple[str, ...] = ()
+    """Acceptable ones; empty: not judged."""
+    must_not_cordon: bool = False
+
+    @property
+    def label(self) -> str:
+        """Return the label to count it under: what was said where that is right, else the likeliest."""
+        return self.said if self.right else self.labels[0]
 
     @property
     def right(self) -> bool:
-        """Return whether the label was said."""
-        return self.said == self.label
+        """Return whether a label was said."""
+        return self.said in self.labels
 
     @property
     def wrong(self) -> bool:
@@ -52,7 +63,18 @@ class Scored:
     @property
     def missed(self) -> bool:
         """Return whether a fault was called none."""
-        return self.said == NONE and self.label not in {NONE, "undetermined"}
+        return self.said == NONE and not {NONE, "undetermined"} & set(self.labels)
+
+    @property
+    def other_action(self) -> str:
+        """Return the action that was given and is not acceptable; empty: none such."""
+        action = "none" if self.diagnosis is None else str(self.diagnosis.action)
+        return action if self.actions and action not in self.actions else ""
+
+    @property
+    def false_cordon(self) -> bool:
+        """Return whether it takes a node out where that is forbidden."""
+        return self.must_not_cordon and self.diagnosis is not None and self.diagnosis.takes_out
 
 
 def incidents(path: Path) -> list[dict[str, Any]]:
@@ -63,18 +85,32 @@ def incidents(path: Path) -> list[dict[str, Any]]:
 
 
 def score(entry: dict[str, Any]) -> Scored:
-    told = read_incident(entry["file"], entry["id"])
+    told = read_kernel_log(entry["log"]) if "log" in entry else read_incident(entry["file"], entry["id"])
     assert not told.problems, told.problems
     main = foremost(diagnose_all(told.cases))
     said = NONE if main is None or not main.problem else str(main.hypothesis)
-    return Scored(entry["id"], entry["label"], said, main, entry.get("component"), told.ignored)
+    return Scored(
+        entry["id"],
+        several(entry["label"]),
+        said,
+        main,
+        several(entry.get("component", [])),
+        told.ignored,
+        actions=several(entry.get("actions", [])),
+        must_not_cordon=bool(entry.get("must_not_cordon")),
+    )
+
+
+def several(value: str | list[str]) -> tuple[str, ...]:
+    """Return one text, or a list of them, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def report(name: str, scored: list[Scored]) -> bool:
     faults = [s for s in scored if s.label != NONE]
     wrong, missed = [s for s in scored if s.wrong], [s for s in scored if s.missed]
     hardware = [s for s in wrong if s.said == "hardware"]
-    undetermined = [s for s in faults if s.said == "undetermined" and s.label != "undetermined"]
+    undetermined = [s for s in faults if s.said == "undetermined" and not s.right]
     fine = 1 - (len(wrong) + len(missed)) / len(scored)
     print(f"\n{name}: {len(scored)} incidents")
     print(f"  right                {sum(s.right for s in scored) / len(scored):6.1%}")
@@ -83,16 +119,30 @@ def report(name: str, scored: list[Scored]) -> bool:
     print(
         f"  undetermined though the cause is known {len(undetermined) / max(1, len(faults)):.1%}   (bar {UNDETERMINED_MAX:.0%})"
     )
+    cordons = sum(s.false_cordon for s in scored)
+    print(
+        f"  cordons where none may be {cordons} (bar 0), other actions than the label's {sum(bool(s.other_action) for s in scored)}"
+    )
     for s in [*wrong, *missed]:
-        print(f"  WRONG {s.id}: said {s.said}, is {s.label}: {s.diagnosis.summary if s.diagnosis else ''}")
+        print(
+            f"  WRONG {s.id}: said {s.said}, is {'/'.join(s.labels)}: {s.diagnosis.summary if s.diagnosis else ''}"
+        )
     for s in undetermined:
         print(f"  undetermined {s.id}, is {s.label}: {s.diagnosis.summary if s.diagnosis else ''}")
     for s in scored:
-        if s.component and s.diagnosis and s.diagnosis.component != s.component:
-            print(f"  COMPONENT {s.id}: said {s.diagnosis.component}, is {s.component}")
+        if s.labels == (NONE,) and s.said != NONE:
+            print(
+                f"  RAISED {s.id}: {s.said}, {s.diagnosis.action if s.diagnosis else ''}, though nothing is wrong"
+            )
+        if s.components and s.diagnosis and s.diagnosis.component not in s.components:
+            print(f"  COMPONENT {s.id}: said {s.diagnosis.component}, is {' or '.join(s.components)}")
+        if s.other_action:
+            print(f"  ACTION {s.id}: said {s.other_action}, acceptable {', '.join(s.actions)}")
+        if s.false_cordon:
+            print(f"  FALSE CORDON {s.id}: {s.diagnosis.summary if s.diagnosis else ''}")
         if s.ignored:
             print(f"  IGNORED {s.id}: {', '.join(s.ignored)}")
-    ok = fine >= RIGHT_MIN and len(hardware) / len(scored) <= WRONG_HARDWARE_MAX
+    ok = fine >= RIGHT_MIN and len(hardware) / len(scored) <= WRONG_HARDWARE_MAX and cordons == 0
     return ok and len(undetermined) / max(1, len(faults)) <= UNDETERMINED_MAX
 
 
@@ -163,7 +213,8 @@ def main(argv: list[str] | None = None) -> int:
             print(
                 f"{'ok ' if s.right else 'NOT'} {s.id:32} {s.label:14} {s.said:14} {d.confidence if d else 0:5.2f} {d.action if d else '':18} {d.component if d else ''}"
             )
-    benign = CORPUS / "kernel_benign.txt"
+    own = args.folder / "kernel_benign.txt"
+    benign = own if own.exists() else CORPUS / "kernel_benign.txt"
     if benign.exists():
         ok = false_cordons(benign) == 0 and ok
     return 0 if ok else 3

@@ -1,14 +1,22 @@
 """Waiting in tests: on a state, with a deadline; never for a fixed time."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 POLL_S = 0.01
 """Short against every deadline that a test uses, long against the cost of one look."""
 
 T = TypeVar("T")
+
+
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder that others write to: `rmtree` alone stops at a file that is replaced after it was listed."""
+    gone = folder.rename(folder.with_name(f"{folder.name}.gone"))
+    shutil.rmtree(gone)
 
 
 def wait_until(condition: Callable[[], T], *, timeout_s: float = 10.0, what: str = "") -> T:

@@ -24,6 +24,7 @@ from freehold.core.errors import FreeholdError
 from freehold.fleet.state_dir import StateDir
 from freehold.gateway.files import WANTED
 from freehold.gateway.keys import why_refused
+from freehold.health.readers.cgroup_limits import cpu_quota
 from freehold.health.readers.host import HostReader
 from freehold.ledger.spool import spool_folder
 from freehold.weights.blobs import WeightsState
@@ -101,8 +102,11 @@ def _system() -> Check:
 
 
 def _cores() -> Check:
-    usable, there = len(os.sched_getaffinity(0)), os.cpu_count() or 0
-    said = f"{usable} of {there} cores may be used"
+    usable, there = float(len(os.sched_getaffinity(0))), os.cpu_count() or 0
+    quota = cpu_quota()
+    said = f"{usable:g} of {there} cores may be used"
+    if quota is not None and quota < usable:
+        usable, said = quota, f"{said}, and a cgroup gives the time of {quota:g}"
     if usable >= 2:
         return _check("cores", Found.GOOD, said)
     fix = "give it two cores: gateway and engine share one now (look at cgroups and taskset)"
@@ -180,12 +184,16 @@ def _stored() -> dict[str, int]:
 
 
 def _memory(config: Config, *, running: bool) -> Check:
-    available = HostReader().read().memory["available_bytes"].value
+    memory = HostReader().read().memory
+    available = memory["available_bytes"].value
+    limited = memory["limit_available_bytes"].value
     stored = _stored()
     managed = [model for model in config.spec.models if model.managed]
     needed = sum(stored.get(model.sha256, 0) * model.replicas * ENGINE_ROOM for model in managed)
     if not isinstance(available, int | float):
         return _check("memory", Found.UNKNOWN, "how much memory is free could not be read")
+    if isinstance(limited, int | float):
+        available = min(available, limited)
     said = f"{_size(available)} free, the weights that are here need some {_size(needed)}"
     if running or needed <= available:
         return _check("memory", Found.GOOD, said + (" (in part in use already)" if running else ""))

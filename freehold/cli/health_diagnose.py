@@ -7,19 +7,26 @@ and nothing is read but the files that were named.
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from freehold.cli.say import UserMistakes, say_json, styled
+from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
 from freehold.health.diagnose import Diagnosis
 from freehold.health.history import Keeper
-from freehold.health.incident_file import Told, diagnose_all, foremost, read_incident, read_kernel_log
+from freehold.health.incident_file import (
+    Told,
+    diagnose_all,
+    foremost,
+    read_incident,
+    read_kernel_log,
+    remembering,
+)
 from freehold.health.incident_schema import schema_text
 
 BYTES_MOST = 64_000_000
@@ -58,8 +65,7 @@ def diagnose(
     told = _kernel(kernel_log) if kernel_log else _incident(file or Path())
     if told.problems:
         raise UserMistakes(told.problems, as_json=as_json)
-    past = tuple(Keeper(history).load()) if history else ()
-    diagnoses = diagnose_all([replace(case, past=(*past, *case.past)) for case in told.cases])
+    diagnoses = diagnose_all(remembering(told, Keeper(history).load()) if history else told.cases)
     main = foremost(diagnoses)
     if as_json:
         say_json(verdict_json(main, diagnoses, told.ignored))
@@ -77,7 +83,7 @@ def _read(path: Path) -> str:
         raise Permanent(
             f"{path} is larger than {BYTES_MOST // 1_000_000} MB", hint="cut it to the time of the incident"
         )
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8-sig", "replace")  # Windows puts a mark in front
 
 
 def _bytes(path: Path) -> bytes:
@@ -87,7 +93,7 @@ def _bytes(path: Path) -> bytes:
 
 def _kernel(path: Path) -> Told:
     text = _read(path)
-    told = read_kernel_log(text, str(path))
+    told = read_kernel_log(text, str(path), now_s=wall_s())
     if (
         text.strip()
         and not told.cases

@@ -48,6 +48,7 @@ COMMANDS = {
     ),
     "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
     "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify."),
+    "engine": Lazy("freehold.cli.engine", "The programs that run models: list, install, check, remove."),
 }
 
 

@@ -21,10 +21,11 @@ from freehold.gateway.links import GatewayLinks
 from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
 from freehold.health.base import Expected
+from freehold.health.probes.engine_progress import STILL_S
 from freehold.health.readers.disk_reader import DiskOptions
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.run import Source
-from freehold.health.snapshot import HealthSnapshot
+from freehold.health.snapshot import Believed, HealthSnapshot
 from freehold.health.sources import sources_for
 from freehold.spec.model import HealthExpectSpec
 from freehold.spec.shapes import parse_listen, parse_peer
@@ -45,6 +46,9 @@ TELL_S = 1.0
 RESTART_S = 30.0
 """How long an engine must have been stalled before it is replaced. Source: our own choice: the gateway has turned to other
 replicas by then, and a person who stopped it for a moment has let go."""
+SUSPECT_S = 120.0
+"""The same where every replica is called stalled just after the agent itself had stood still, as a whole machine does that was
+suspended. Source: our own choice: what was merely frozen has gone on long before, and what lost its GPU over it has not."""
 _EXITED = frozenset({ReplicaState.BACKOFF, ReplicaState.CRASH_LOOP})
 
 
@@ -163,22 +167,52 @@ def targets(snapshot: Snapshot, loads: Mapping[str, EndpointLoad] | None) -> tup
 def hanging(
     snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus], now_s: float
 ) -> list[tuple[ReplicaStatus, Finding]]:
-    """Return the replicas whose present process has been stalled for long enough to be replaced."""
+    """Return the replicas whose present process has been stalled for long enough to be replaced.
+
+    The time that the agent itself stood still does not count: nobody looked.
+    """
+    there = [replica for replica in replicas if replica.pid is not None]
+    found = list(_stalled(snapshot, there))
+    suspect = len(found) == len(there) and all(_from_a_gap(snapshot, each) for _, each in found)
+    least_s = SUSPECT_S if suspect else RESTART_S
+    return [
+        (replica, each.finding)
+        for replica, each in found
+        if now_s - max(each.since_s, snapshot.woke_s) >= least_s
+    ]
+
+
+def recovered(snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]) -> list[ReplicaStatus]:
+    """Return the replicas that are seen to be well."""
+    well = {
+        each.finding.component
+        for each in snapshot.findings
+        if each.finding.probe == "engine_progress" and each.finding.verdict is Verdict.HEALTHY
+    }
+    return [replica for replica in replicas if f"engine:{replica.id}" in well]
+
+
+def _stalled(
+    snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]
+) -> Iterator[tuple[ReplicaStatus, Believed]]:
+    """Yield the replicas whose present process is believed to be stalled."""
     stalled = {
         each.finding.component: each
         for each in snapshot.findings
         if each.finding.probe == "engine_progress"
         and each.finding.reason == "stalled"
         and each.finding.verdict is Verdict.UNHEALTHY
-        and now_s - each.since_s >= RESTART_S
     }
-    found = []
     for replica in replicas:
         believed = stalled.get(f"engine:{replica.id}")
         started_s = replica.started_wall_s
         if believed is not None and started_s is not None and believed.since_s > started_s:
-            found.append((replica, believed.finding))
-    return found
+            yield replica, believed
+
+
+def _from_a_gap(snapshot: HealthSnapshot, believed: Believed) -> bool:
+    """Return whether a stall was believed so soon after the agent stood still that the stillness seen must be that gap's."""
+    return 0 <= believed.since_s - snapshot.woke_s < STILL_S
 
 
 class NodeWatch:
@@ -226,3 +260,5 @@ class NodeWatch:
     def _heard(self, snapshot: HealthSnapshot) -> None:
         for replica, finding in hanging(snapshot, self._fleet.statuses(), wall_s()):
             self._fleet.stalled(replica.id, pid=replica.pid or 0, reason=finding.message)
+        for replica in recovered(snapshot, self._fleet.statuses()):
+            self._fleet.recovered(replica.id, pid=replica.pid or 0)

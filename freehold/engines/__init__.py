@@ -16,6 +16,8 @@ from freehold.engines.base import Engine
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+_SHARED = frozenset({"base", "exit_rules", "flag_list", "tensorrt_record"})
+"""Modules of this folder that are no engines but what engine files share."""
 ENTRY_POINT_GROUP = "freehold.engines"
 # What a package in pieces raises while it is imported; anything stranger is its own bug and shows its own traceback.
 _LOAD_ERRORS = (
@@ -60,9 +62,8 @@ def _find() -> _Found:
 
 
 def _own_engines() -> list[Engine]:
-    names = [
-        m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_") and m.name != "base"
-    ]
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    names = [name for name in found if not name.startswith("_") and name not in _SHARED]
     return [importlib.import_module(f"{__name__}.{name}").ENGINE for name in names]
 
 

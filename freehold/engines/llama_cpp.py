@@ -14,7 +14,6 @@ Measured with xllamacpp 2026.10 and SmolLM2-135M on 2 cores (docs/engines.md):
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -33,8 +32,8 @@ from freehold.engines.base import (
     context_error,
     error_fields,
     explain_code,
-    last_words,
 )
+from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
 
 _Options = Mapping[str, int | str | bool | float]
 _N_CTX = 8192
@@ -247,71 +246,56 @@ def _ready(model: str) -> HttpCheck:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    """Words in the log that tell why the server ended; the first rule with any matching line wins."""
-
-    kind: ExitKind
-    words: re.Pattern[str]
-    summary: str
-    hint: str
-    restart: bool
-
-
-def _rule(kind: ExitKind, words: str, summary: str, *, hint: str, restart: bool) -> _Rule:
-    return _Rule(kind=kind, words=re.compile(words), summary=summary, hint=hint, restart=restart)
-
-
 _RULES = (
-    _rule(
+    exit_rule(
         ExitKind.MISSING_PROGRAM,
         r"xllamacpp cannot be imported",
-        "the xllamacpp package cannot be imported",
+        summary="the xllamacpp package cannot be imported",
         hint="install it into Freehold's environment, or set engine_options.server_binary",
         restart=False,
     ),
-    _rule(
+    exit_rule(
         ExitKind.PORT_IN_USE,
         r"couldn't bind HTTP server socket",
-        "its port was already in use",
+        summary="its port was already in use",
         hint="a restart takes another port",
         restart=True,
     ),
     # Before BAD_WEIGHTS: a load that fails for want of memory also says `error loading model`.
-    _rule(
+    exit_rule(
         ExitKind.OUT_OF_MEMORY,
         r"insufficient memory|failed to allocate|Cannot allocate memory|std::bad_alloc|out of memory|MemoryError",
-        "there was not enough memory",
+        summary="there was not enough memory",
         hint="lower n_ctx or n_parallel, take smaller weights, or run fewer replicas",
         restart=True,
     ),
-    _rule(
+    exit_rule(
         ExitKind.OUT_OF_MEMORY,
         r"what\(\):  Resource temporarily unavailable",
-        "no thread could be started",
+        summary="no thread could be started",
         hint="lower n_threads_http, or raise the limit on memory or on processes",
         restart=True,
     ),
-    _rule(
+    exit_rule(
         ExitKind.BAD_OPTION,
         r"error: argument |error: unrecognized arguments|error: the following arguments|invalid argument: "
         r"|error while handling argument",
-        "it refused an option",
+        summary="it refused an option",
         hint="correct engine_options, or take a newer llama-server",
         restart=False,
     ),
-    _rule(
+    exit_rule(
         ExitKind.BAD_OPTION,
         r"GGML_ASSERT\(n_outputs_max <= cparams\.n_outputs_max\)",
-        "n_batch is smaller than n_parallel",
+        summary="n_batch is smaller than n_parallel",
         hint="raise engine_options.n_batch or lower n_parallel",
         restart=False,
     ),
-    _rule(
+    exit_rule(
         ExitKind.BAD_WEIGHTS,
         r"failed to open GGUF file|invalid magic characters|failed to read magic|failed to read key-value pairs"
         r"|model is corrupted or incomplete|unknown model architecture|error loading model",
-        "the weights file cannot be loaded",
+        summary="the weights file cannot be loaded",
         hint="check it with `freehold model verify`; it must be a complete GGUF file of a kind this llama.cpp knows",
         restart=False,
     ),
@@ -328,18 +312,7 @@ def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
     by_code = explain_code(exit_code)
     if by_code is not None and by_code.kind in (ExitKind.STOPPED, ExitKind.KILLED):
         return by_code  # whatever the log says, that is not why it ended
-    for rule in _RULES:
-        if line := next((line for line in lines if rule.words.search(line)), None):
-            return ExitCause(
-                kind=rule.kind,
-                summary=f"{rule.summary}: {_STAMP.sub('', line).strip()[:300]}",
-                hint=rule.hint,
-                restart=rule.restart,
-            )
-    if by_code is not None:
-        return by_code
-    said = last_words(lines) or "it printed nothing"
-    return ExitCause(kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}: {said}")
+    return by_rules(_RULES, lines, stamp=_STAMP) or otherwise(exit_code, lines)
 
 
 def _too_long(fields: Mapping[str, object]) -> ApiError:
@@ -463,6 +436,7 @@ ENGINE = Engine(
     name="llama-cpp",
     summary="llama.cpp: GGUF weights on CPU or GPU",
     managed=True,
+    distribution="xllamacpp",
     paths=frozenset(
         {
             "/v1/chat/completions",

@@ -160,7 +160,7 @@ def backoff_s(settings: FleetSettings, failures: int, rng: Dice) -> float:
 def _live_due_s(view: FleetView, replica: Replica, process: Process) -> float:
     if replica.state is State.STOPPING:
         return _reaping_due_s(view, process)
-    if replica.stalled:
+    if replica.stalled and not _waits_its_turn(view, replica):
         return -NEVER_S
     if replica.state is State.DRAINING:
         return min(_drained_s(view, replica), _meter_due_s(replica))
@@ -175,7 +175,7 @@ def _live_due_s(view: FleetView, replica: Replica, process: Process) -> float:
 def _live_order(view: FleetView, replica: Replica, process: Process, now_s: float) -> Action:
     if replica.state in {State.STOPPING, State.CRASH_LOOP}:
         return _reaping_order(replica, process)
-    if replica.stalled:
+    if replica.stalled and not _waits_its_turn(view, replica):
         # It takes nothing in, so there is nothing to drain, and a process that is stopped does not hear SIGTERM either.
         return replace(
             _terminate(view, replica, blame=f"it hung: {replica.stalled}"), grace_s=_STALLED_GRACE_S
@@ -190,13 +190,30 @@ def _live_order(view: FleetView, replica: Replica, process: Process, now_s: floa
     return Measure(id=replica.id, incarnation=replica.incarnation)
 
 
+def _waits_its_turn(view: FleetView, replica: Replica) -> bool:
+    """Return whether a replica that hangs is to be replaced later: one of a model at a time.
+
+    Several that are called stalled at once may be a false alarm, and each of them may still come back. One that is to
+    end anyway waits for nobody, and for one that leaves nobody waits.
+    """
+    if not _hangs(replica) or view.ends(replica):
+        return False
+    mates = [r for r in view.replicas if r.model == replica.model and not view.ends(r)]
+    first = next(r for r in mates if _hangs(r))
+    return first.id != replica.id or any(r.mending for r in mates)
+
+
+def _hangs(replica: Replica) -> bool:
+    return bool(replica.stalled) and replica.state is State.READY and replica.after is After.COUNT
+
+
 def _starting_order(view: FleetView, replica: Replica, process: Process, now_s: float) -> Action:
     if replica.after is not After.COUNT:
         return _terminate(view, replica)
     if now_s >= _ready_deadline_s(view, process):
         waited = f"not ready within {view.settings.ready_timeout_s:g} s"
         return _terminate(view, replica, blame=f"{waited} ({replica.reason})" if replica.reason else waited)
-    return Ask(id=replica.id, incarnation=replica.incarnation)
+    return Ask(id=replica.id, incarnation=replica.incarnation, look=True)
 
 
 def _terminate(view: FleetView, replica: Replica, *, blame: str = "") -> Terminate:

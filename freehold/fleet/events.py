@@ -74,6 +74,11 @@ class Stalled(About):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered(About):
+    """Whoever watches it sees that it works after all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopAsked:
     """Everything is to end."""
 
@@ -136,7 +141,7 @@ class Ask(About):
     """Put the readiness question."""
 
     look: bool = False
-    """Ask an external server for its capacity as well."""
+    """Ask the server for its capacity as well, where its engine file says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +203,7 @@ Fact = (
     | Unanswered
     | Measured
     | Stalled
+    | Recovered
     | StopAsked
     | RestartAsked
     | ChangeAsked

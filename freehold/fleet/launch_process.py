@@ -24,7 +24,7 @@ import freehold
 from freehold.core.errors import Temporary
 from freehold.engines.base import Command, Placement
 from freehold.fleet import processes
-from freehold.fleet.plan import FleetSettings, ReplicaPlan, log_path
+from freehold.fleet.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 
 HOST = "127.0.0.1"
 MARK = "FREEHOLD_LAUNCH"
@@ -127,6 +127,7 @@ class ProcessLauncher:
             raise AssertionError(f"{plan.engine.name} is not an engine that can be started")
         port = self._ports.take()
         command = plan.engine.command(_placement(plan, port))
+        command = command.in_folder(str(files_dir(self._settings.log_dir, plan.id)))
         launch = ProcessLaunch(
             self._spec(plan, command), report, url=f"http://{HOST}:{port}", env=command.env
         )
@@ -137,6 +138,9 @@ class ProcessLauncher:
     def _spec(self, plan: ReplicaPlan, command: Command) -> dict[str, object]:
         return {
             "argv": list(command.argv),
+            "folder": str(files_dir(self._settings.log_dir, plan.id)),
+            "files": dict(command.files),
+            "links": dict(command.links),
             "cwd": str(self._settings.cwd) if self._settings.cwd else None,
             "log": str(log_path(self._settings.log_dir, plan.id)),
             "log_max_bytes": self._settings.log_max_bytes,
@@ -366,4 +370,5 @@ def _placement(plan: ReplicaPlan, port: int) -> Placement:
         port=port,
         options=plan.options,
         threads=plan.threads,
+        environment=plan.environment,
     )

@@ -28,6 +28,8 @@ class ReplicaPlan:
     """Checked `engine_options`."""
     threads: int = 1
     """Compute threads that are this replica's fair share of the machine."""
+    environment: Path | None = None
+    """Folder of the environment that the engine's program is in; None: it is in Freehold's own, or elsewhere."""
     resume: str = "auto"
     """What freehold.yaml says of continuing a stream whose engine died."""
     url: str = ""
@@ -109,3 +111,8 @@ def log_path(log_dir: Path, replica_id: str) -> Path:
     Ids may hold any character (model names have slashes): they are percent-encoded into one file name.
     """
     return log_dir / f"{quote(replica_id, safe='')}.log"
+
+
+def files_dir(log_dir: Path, replica_id: str) -> Path:
+    """Return the folder with the files that a replica's engine is started with, such as its configuration."""
+    return log_dir / f"{quote(replica_id, safe='')}.files"

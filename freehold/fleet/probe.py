@@ -14,7 +14,7 @@ from typing import Protocol
 import httpx2
 import msgspec
 
-from freehold.engines.base import Capacity, HttpCheck, read_metrics
+from freehold.engines.base import Capacity, HttpCheck, read_metrics, shows_progress
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 
 _ANSWER_BYTES = 64 * 1024
@@ -82,7 +82,7 @@ class HttpProber:
         Deadlines: `ready_ask_timeout_s`, `external_timeout_s`.
         """
         managed = plan.engine.managed
-        check = plan.engine.ready(plan.name_upstream) if managed else _MODELS
+        check = plan.engine.proof(plan.name_upstream, plan.options) if managed else _MODELS
         deadline_s = self._settings.ready_ask_timeout_s if managed else self._settings.external_timeout_s
         try:
             async with asyncio.timeout(deadline_s):
@@ -134,8 +134,15 @@ class HttpProber:
         return _reading(page, None)
 
     async def _page(self, plan: ReplicaPlan, url: str) -> dict[str, float]:
-        body = await self._body(plan, url, plan.engine.metrics_path)
-        return {} if body is None else read_metrics(body.decode("utf-8", "replace"), plan.engine.metrics)
+        engine = plan.engine
+        body = await self._body(plan, url, engine.metrics_path)
+        page = {} if body is None else read_metrics(body.decode("utf-8", "replace"), engine.metrics)
+        for more in engine.more_pages:
+            if shows_progress(page):
+                break
+            body = await self._body(plan, url, more.path)
+            page = page if body is None else {**more.read(body), **page}
+        return page
 
     async def _body(self, plan: ReplicaPlan, url: str, path: str | None) -> bytes | None:
         if path is None:

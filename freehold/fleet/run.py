@@ -35,6 +35,7 @@ from freehold.fleet.events import (
     Measure,
     Measured,
     Move,
+    Recovered,
     RestartAsked,
     Schedule,
     Stalled,
@@ -163,7 +164,8 @@ class Fleet:
     def stalled(self, replica_id: str, *, pid: int, reason: str) -> bool:
         """Begin to replace the process `pid` of a replica that hangs; False: it is not that one any more, or is ending.
 
-        Whoever calls has watched it for long enough: an engine that is busy must never be named here.
+        Whoever calls has watched it for long enough: an engine that is busy must never be named here. Of a model one
+        replica at a time is replaced; the others wait until it is ready again or has failed.
         """
         replica = self._view.find(replica_id)
         if replica is None or replica.process is None or replica.process.pid != pid or replica.stalled:
@@ -172,6 +174,16 @@ class Fleet:
             return False
         _log.error("engine hangs", replica=replica_id, pid=pid, reason=reason)
         return self._post(Stalled(id=replica_id, incarnation=replica.incarnation, reason=reason))
+
+    def recovered(self, replica_id: str, *, pid: int) -> bool:
+        """Take back that the process `pid` of a replica hangs; False: nobody said so, or it is already being ended."""
+        replica = self._view.find(replica_id)
+        if replica is None or not replica.stalled or replica.state is not ReplicaState.READY:
+            return False
+        if replica.process is None or replica.process.pid != pid:
+            return False
+        _log.info("engine works again", replica=replica_id, pid=pid)
+        return self._post(Recovered(id=replica_id, incarnation=replica.incarnation))
 
     def change(self, plans: Sequence[ReplicaPlan], settings: FleetSettings) -> bool:
         """Begin to go over to other replicas, those that serve last (`rollout`); False: too many wishes are waiting.

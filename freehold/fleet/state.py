@@ -31,6 +31,7 @@ from freehold.fleet.events import (
     Measure,
     Measured,
     Move,
+    Recovered,
     RestartAsked,
     Schedule,
     Settle,
@@ -102,6 +103,7 @@ class Replica:
     """Everything known of one replica."""
 
     id: str
+    model: str = ""
     managed: bool = True
     metered: bool = True
     """Its engine has counters to read."""
@@ -128,6 +130,8 @@ class Replica:
     """What an external server told of itself; None: it has not yet."""
     stalled: str = ""
     """Why its present process is to be ended though it lives; empty: it is not."""
+    mending: bool = False
+    """A process of it was ended because it hung, and the next one is neither ready nor has failed."""
     reason: str = ""
     hint: str = ""
 
@@ -166,6 +170,7 @@ def first_view(plans: Iterable[ReplicaPlan], settings: FleetSettings, now_s: flo
 def _replica(plan: ReplicaPlan, now_s: float, base: int = 0) -> Replica:
     return Replica(
         id=plan.id,
+        model=plan.model,
         managed=plan.engine.managed,
         metered=plan.engine.managed and plan.engine.metrics_path is not None,
         url="" if plan.engine.managed else plan.url,
@@ -282,7 +287,8 @@ def _(event: Terminate, replica: Replica, _settings: FleetSettings, now_s: float
         return replica
     process = replace(replica.process, terminate_s=now_s, blame=event.blame)
     reason = event.blame or f"ending, {event.grace_s:g} s grace"
-    return _to(replace(replica, process=process, reason=reason), State.STOPPING, now_s)
+    mending = replica.mending or bool(replica.stalled)
+    return _to(replace(replica, process=process, reason=reason, mending=mending), State.STOPPING, now_s)
 
 
 @_change.register
@@ -299,6 +305,7 @@ def _(_event: Abandon, replica: Replica, _settings: FleetSettings, now_s: float)
     pid = replica.process.pid if replica.process else None
     told = replace(
         replica,
+        mending=False,
         reason=f"process {pid or 'of unknown id'} survives SIGKILL: it hangs in the kernel",
         hint="look at the disk, GPU or driver it waits for; it goes away by itself or with a reboot",
     )
@@ -312,12 +319,14 @@ def _(event: Schedule, replica: Replica, _settings: FleetSettings, _now_s: float
 
 @_change.register
 def _(event: GiveUp, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
-    return _to(replace(replica, reason=event.reason, hint=event.hint), State.CRASH_LOOP, now_s)
+    told = replace(replica, mending=False, reason=event.reason, hint=event.hint)
+    return _to(told, State.CRASH_LOOP, now_s)
 
 
 @_change.register
 def _(_event: Settle, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
-    return _to(replace(replica, due_s=None, reason="", hint="", meter=Meter()), State.STOPPED, now_s)
+    told = replace(replica, due_s=None, mending=False, reason="", hint="", meter=Meter())
+    return _to(told, State.STOPPED, now_s)
 
 
 # --- how facts change a replica ---------------------------------------------------------------------------------
@@ -384,6 +393,8 @@ def _failed(
             final=not cause.restart and not process.blame,
         ),
         due_s=None,
+        # `stalled` is of the process that hung: without it, it is the next one that has failed now.
+        mending=replica.mending and bool(replica.stalled),
         reason=process.blame or cause.summary,
         hint="" if process.blame else cause.hint,
     )
@@ -409,6 +420,7 @@ def _(event: Answered, replica: Replica, settings: FleetSettings, now_s: float) 
         process=replace(replica.process, ready_s=now_s),
         trouble=replace(replica.trouble, unready_row=0, port_retries=0),
         meter=Meter(due_s=now_s),
+        mending=False,
         reason="",
         hint="",
     )
@@ -446,6 +458,12 @@ def _(event: Measured, replica: Replica, settings: FleetSettings, now_s: float) 
 def _(event: Stalled, replica: Replica, _settings: FleetSettings, _now_s: float) -> Replica:
     serves = replica.managed and replica.state in {State.READY, State.DRAINING}
     return replace(replica, stalled=event.reason) if serves and replica.process is not None else replica
+
+
+@_change.register
+def _(_event: Recovered, replica: Replica, _settings: FleetSettings, _now_s: float) -> Replica:
+    waits = replica.process is not None and replica.process.terminate_s is None
+    return replace(replica, stalled="") if waits else replica
 
 
 def _readings(

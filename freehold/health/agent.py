@@ -144,7 +144,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.settings is None:
         work = run_linked()
     else:
-        work = run_alone(msgspec.json.decode(args.settings.read_bytes(), type=HealthSettings))
+        try:
+            settings = msgspec.json.decode(args.settings.read_bytes(), type=HealthSettings)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            parser.error(f"{args.settings}: {exc}")
+        work = run_alone(settings)
     asyncio.run(work)
     sys.stderr.flush()
     os._exit(0)  # a thread that waits for a disk must not keep the process

@@ -54,6 +54,8 @@ class Probe:
     """The parts of a view that it needs; the first one must be in the newest view, or the probe is not asked; without any of them it says UNKNOWN or NOT_APPLICABLE, never HEALTHY."""
     window_s: float
     """How far back it looks."""
+    newest: tuple[Part, ...] = ()
+    """Those of `reads` of which it wants the newest reading alone: they are not kept for its window."""
     reasons: Mapping[str, str]
     """Every `Finding.reason` that it can give, with what it means and what to do."""
     thresholds: tuple[Threshold, ...]

@@ -71,7 +71,9 @@ def _renamed(case: Case) -> Iterable[Past]:
 
 
 def _without_doubt(found: list[Seen]) -> list[Seen]:
-    """Leave out that counters did not move where something moved them."""
+    """Leave out that counters did not move where something moved them, and that a driver changed where it is not the locked one: one fact."""
+    if any(item.sign.name == "driver_drift" for item in found):
+        found = [item for item in found if item.sign.name != "driver_changed_recently"]
     moved = any(
         item.sign.tier in {Tier.MEMORY, Tier.BUS} and item.sign.name != "stays_with_gpu" for item in found
     )
@@ -101,17 +103,25 @@ _BROKEN = frozenset(
 """Signs of a GPU or link that broke in this incident. Source: the highest tiers of catalog/data/health/evidence.yaml, as far as they are events."""
 _FOLLOWING = frozenset(
     {"app_fault", "app_disputed", "app_repeats_elsewhere", "ambiguous", "engine_unit", "engine_pid", "peer_access", "log_illegal_access",
-     "log_collective"}
+     "log_collective", "log_no_gpu", "log_device_busy"}
 )  # fmt: skip
 """What a broken GPU or link brings to the programs that use it. Source: NVIDIA's catalogue on 13, 31, 43 after memory and link errors."""
 
 
+_REFUSED = frozenset({"driver_blocked", "driver_missing", "library_mismatch"})
+"""Signs of a driver that could not be loaded. Source: the kernel's and the driver's own words."""
+_WITHOUT_DRIVER = frozenset({"gpu_start_failed", "log_no_gpu", "log_device_busy"})
+"""What follows from that: a GPU that does not start, a program that finds none. Source: our own choice."""
+
+
 def _following(table: Table, found: list[Seen]) -> list[Seen]:
-    """Make errors of programs weigh nothing beside a GPU or link that broke: the primary cause is the highest tier."""
-    if not any(item.sign.name in _BROKEN for item in found):
-        return found
+    """Make errors of programs weigh nothing beside a GPU or link that broke, nor a GPU's beside a driver that was kept from it."""
+    there = {item.sign.name for item in found}
+    follow = (_FOLLOWING if there & _BROKEN else frozenset()) | (
+        _WITHOUT_DRIVER if there & _REFUSED else frozenset()
+    )
     return [
-        replace(item, sign=table.signs["follows"]) if item.sign.name in _FOLLOWING else item for item in found
+        replace(item, sign=table.signs["follows"]) if item.sign.name in follow else item for item in found
     ]
 
 

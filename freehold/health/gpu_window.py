@@ -201,11 +201,20 @@ def judge_gpus(
 def no_gpus(probe: str, view: View, expected: Expected) -> Finding:
     """Return what to say where no GPU can be judged: NOT_APPLICABLE only where there is none and none is expected."""
     gpus = view.gpus
-    none_here = gpus is not None and gpus.state in (State.OK, State.ABSENT) and not gpus.pci_addresses
-    if none_here and not expected.gpus:
+    if gpus is not None and has_none(gpus) and not expected.gpus:
         return _plain(probe, view, Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
     why = "nobody read them" if gpus is None else gpus.detail or gpus.state.value
     return _plain(probe, view, Verdict.UNKNOWN, "not_read", f"The GPUs were not read: {why}.")
+
+
+def has_none(gpus: Gpus) -> bool:
+    """Return whether a node has no GPU: none on the bus, and the driver shows none or there is no driver at all.
+
+    A driver that is loaded although its library is not here (a container that was given half) is no sign of that.
+    """
+    loaded = gpus.driver.get("module_version", _MISSING).state is State.OK
+    silent = gpus.state is State.OK or (gpus.state is State.ABSENT and not loaded)
+    return silent and not gpus.gpus and not gpus.pci_addresses
 
 
 def _plain(probe: str, view: View, verdict: Verdict, *said: str) -> Finding:

@@ -3,12 +3,13 @@
 Every text of the context is also kept, to be searched for words. Nothing here says what it means.
 """
 
+import difflib
 import re
 from collections.abc import Iterator
 
 from freehold.core.findings import Action
 from freehold.health.incident_counters import component_of
-from freehold.health.incident_read import Data, Reader, as_map, moment
+from freehold.health.incident_read import SLIP, Data, Reader, as_map, moment
 from freehold.health.signs_engines import Around
 from freehold.health.signs_events import Past
 
@@ -148,14 +149,23 @@ def _operator(reader: Reader, data: Data, path: str, at_s: float) -> str:
     return ""
 
 
+_SET_HEALTHY = "set_healthy"
+_SETS_HEALTHY = re.compile(r"set.?healthy|cleared", re.IGNORECASE)
+
+
 def boundaries(reader: Reader, data: Data, path: str) -> dict[str, float]:
     """Return when an operator set what healthy: subject, or empty for the node, to Unix seconds."""
     found: dict[str, float] = {}
     for where, value in reader.items(data.get("operator"), f"{path}.operator"):
         entry = as_map(value)
-        if entry is not None and re.search(
-            r"set.?healthy|cleared", str(entry.get("action", "")), re.IGNORECASE
-        ):
+        action = str(entry.get("action", "")) if entry is not None else ""
+        if not _SETS_HEALTHY.search(action):
+            # Any other words are an act of his; only a slip of this one would be missed.
+            if difflib.get_close_matches(action, [_SET_HEALTHY], n=1, cutoff=SLIP):
+                reader.problem(
+                    f"{where}.action", f"{action!r} is not known", f"did you mean {_SET_HEALTHY!r}?"
+                )
+        elif entry is not None:
             when = moment(entry.get("at"))
             if when is None:
                 reader.problem(f"{where}.at", "an operator's `set healthy` needs its time")

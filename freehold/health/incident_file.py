@@ -5,7 +5,7 @@ with its path, all at once. Nothing here judges and nothing here reads the disk.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -15,11 +15,12 @@ from freehold.core.problems import Problem
 from freehold.health import incident_parts as parts
 from freehold.health.cases import Case
 from freehold.health.diagnose import Diagnosis, diagnose
-from freehold.health.history import since
+from freehold.health.history import History, boundary_s, last_words, since
 from freehold.health.incident_around import around as around_of
 from freehold.health.incident_around import boundaries, earlier
 from freehold.health.incident_counters import changes, component_of
-from freehold.health.incident_kernel import kernel_events, pasted_lines
+from freehold.health.incident_kernel import BOOT_MOST_S, kernel_events, pasted_lines
+from freehold.health.incident_links import settled
 from freehold.health.incident_read import Data, Reader, as_map
 from freehold.health.incident_views import from_views
 from freehold.health.incidents import Change, Event, group
@@ -72,6 +73,8 @@ class Told:
     problems: tuple[Problem, ...] = ()
     ignored: tuple[str, ...] = ()
     """Paths of what was not understood and left out."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Other names of a GPU (`gpu:SERIAL`, `gpu:0`) to the component that the cases know it by."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,9 +111,12 @@ def read_incident(data: object, name: str) -> Told:
             "none of the keys of an incident is here",
             "at least one of kernel, counters, findings, engines",
         )
-    cases = _cases(reader, top)
+    cases, names = _cases(reader, top)
     return Told(
-        cases=() if reader.problems else cases, problems=tuple(reader.problems), ignored=tuple(reader.ignored)
+        cases=() if reader.problems else cases,
+        problems=tuple(reader.problems),
+        ignored=tuple(reader.ignored),
+        names=names,
     )
 
 
@@ -118,15 +124,15 @@ def _is_view(value: object) -> bool:
     return isinstance(value, dict) and "monotonic_s" in value
 
 
-def read_kernel_log(text: str, name: str = "kernel log") -> Told:
-    """Return the cases that kernel lines alone tell."""
+def read_kernel_log(text: str, name: str = "kernel log", *, now_s: float = 0.0) -> Told:
+    """Return the cases that kernel lines alone tell; `now_s` (Unix seconds) says which year dates without one are of."""
     reader = Reader(name)
-    events = kernel_events(pasted_lines(reader, text, path=name, at_s=0.0))
-    cases = tuple(Case(incident=incident) for incident in group(events))
+    events = kernel_events(pasted_lines(reader, text, path=name, at_s=0.0, now_s=now_s))
+    cases = tuple(Case(incident=incident) for incident in group(settled(events)))
     return Told(cases=cases, ignored=tuple(reader.ignored))
 
 
-def _cases(reader: Reader, top: Data) -> tuple[Case, ...]:
+def _cases(reader: Reader, top: Data) -> tuple[tuple[Case, ...], dict[str, str]]:
     part = _Parts(
         node=reader.text(top, "$", "node", "hostname", "host_name"),
         at_s=reader.time(top, "$", *_TIMES) or 0.0,
@@ -143,11 +149,8 @@ def _cases(reader: Reader, top: Data) -> tuple[Case, ...]:
     _read_engines(reader, top, part)
     _read_views(reader, top, part)
     around = _read_context(reader, top, part)
-    part.changes = [
-        replace(change, component=part.names.get(change.component, change.component))
-        for change in part.changes
-    ]
-    events = [event for event in part.events if event.at_s > _boundary(part, event.component)]
+    findings = _renamed(part, findings)
+    events = settled([event for event in part.events if event.at_s > _boundary(part, event.component)])
     incidents = group(events, node=part.node, changes=part.changes)
     if (
         not incidents
@@ -158,7 +161,7 @@ def _cases(reader: Reader, top: Data) -> tuple[Case, ...]:
     named = [replace(one, subject=part.names.get(one.subject, one.subject)) for one in part.past]
     past = tuple(since(named, boundaries=part.boundaries))
     last = incidents[-1:]
-    return tuple(
+    cases = tuple(
         Case(
             incident=incident,
             findings=tuple(findings) if incident in last else (),
@@ -168,6 +171,50 @@ def _cases(reader: Reader, top: Data) -> tuple[Case, ...]:
         )
         for incident in incidents
     )
+    return cases, part.names
+
+
+def remembering(told: Told, history: History) -> list[Case]:
+    """Return the cases with what a history knows, and without what an operator has set healthy since.
+
+    Lines that only say how long after the boot they came (a kernel log without dates) cannot be compared with his time: they stay.
+    """
+    past = [
+        replace(one, subject=told.names.get(one.subject, one.subject)) for one in last_words(history.past)
+    ]
+    bounds = {told.names.get(subject, subject): at_s for subject, at_s in history.boundaries().items()}
+    cases: list[Case] = []
+    for case in told.cases:
+        incident = case.incident
+        events = tuple(event for event in incident.events if _is_after(event, bounds))
+        if events or not incident.events:
+            followers = tuple(event for event in incident.followers if _is_after(event, bounds))
+            before = [
+                one
+                for one in since(past, boundaries=bounds)
+                if one.at_s < incident.start_s or incident.start_s < BOOT_MOST_S
+            ]
+            left = replace(incident, events=events, followers=followers)
+            cases.append(replace(case, incident=left, past=(*before, *case.past)))
+    return cases
+
+
+def _is_after(event: Event, bounds: dict[str, float]) -> bool:
+    return event.at_s > boundary_s(bounds, event.component) or event.at_s < BOOT_MOST_S
+
+
+def _renamed(part: _Parts, findings: Sequence[Finding]) -> list[Finding]:
+    """Give a GPU one name, its address where that is known: in readings, in what an operator set healthy, in the findings returned."""
+    for event in part.events:
+        if event.kind == "gpu_uuid":
+            part.names.setdefault(f"gpu:{event.fields['uuid']}", event.component)
+    part.changes = [
+        replace(change, component=part.names.get(change.component, change.component))
+        for change in part.changes
+    ]
+    for subject, at_s in list(part.boundaries.items()):
+        part.boundaries.setdefault(part.names.get(subject, subject), at_s)
+    return [replace(one, component=part.names.get(one.component, one.component)) for one in findings]
 
 
 _XID_WORD = re.compile(r"\bxid\D{0,3}(\d{1,3})\b", re.IGNORECASE)
@@ -257,7 +304,9 @@ def _dated_line(reader: Reader, data: Data, path: str, at_s: float) -> list[Kern
     when = reader.time(data, path, "at_s", "at", "time", "timestamp")
     facility = int(reader.number(data, path, "facility") or 0)
     texts = reader.lines(data.get("text") or data.get("message") or data.get("line"), path)
+    known = len(reader.ignored)
     lines = pasted_lines(reader, "\n".join(texts), path=path, at_s=at_s)
+    del reader.ignored[known:]  # it is a kernel line, by its key: one that tells nothing is not left out
     moved = {} if when is None else {"at_s": when}
     return [msgspec.structs.replace(line, facility=line.facility or facility, **moved) for line in lines]
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from freehold.core.problems import Problem, nearest_hint
 from freehold.health.signs_changes import number
 
-_SLIP = 0.8
+SLIP = 0.8
 """So near to a known key (difflib's ratio) is a slip of the pen. Source: our own choice: `kernal` is 0.83 from `kernel`."""
 _ITEMS_MOST = 20_000
 """Entries of one list that are read. Source: our own choice, some hundred times a large incident."""
@@ -115,7 +115,7 @@ class Reader:
         for key in data:
             if key in known or key.startswith(("_", "x-", "$")):
                 continue
-            if difflib.get_close_matches(key, known, n=1, cutoff=_SLIP):
+            if difflib.get_close_matches(key, known, n=1, cutoff=SLIP):
                 self.problem(f"{path}.{key}", f"the key {key!r} is not known", nearest_hint(key, known))
             else:
                 self.ignored.append(f"{path}.{key}")

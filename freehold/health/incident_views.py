@@ -43,12 +43,12 @@ def from_views(value: object, reader: Reader) -> FromViews:
         at_s=last.at_s,
         lines=tuple(line for view in views if view.kernel for line in view.kernel.lines),
         changes=tuple(_changes(first, last, views)),
-        engines=tuple(_engine(engine, last.at_s) for engine in last.engines or ()),
+        engines=tuple(engine_end(engine, last.at_s) for engine in last.engines or ()),
     )
 
 
 def _changes(first: View, last: View, views: Sequence[View]) -> Iterator[Change]:
-    yield from _gpus(first.gpus, last.gpus)
+    yield from gpu_changes(first.gpus, last.gpus)
     before = {volume.path: volume for volume in first.volumes or ()}
     for volume in last.volumes or ():
         yield from _volume(before.get(volume.path), volume, views)
@@ -80,7 +80,8 @@ def _pairs(
             yield Change(component=component, name=name, before=old, after=value, source=source)
 
 
-def _gpus(first: Gpus | None, last: Gpus | None) -> Iterator[Change]:
+def gpu_changes(first: Gpus | None, last: Gpus | None) -> Iterator[Change]:
+    """Yield what the GPUs' readings were before and are after; each GPU is named by its index."""
     if last is None:
         return
     if last.state in {State.MISMATCH, State.HUNG, State.LOST}:
@@ -173,7 +174,8 @@ def _host(first: Host | None, last: Host | None) -> Iterator[Change]:
         yield Change(component="memory", name=name, before=old.edac.get(name), after=count, source="edac")
 
 
-def _engine(engine: EngineView, at_s: float) -> EngineEnd:
+def engine_end(engine: EngineView, at_s: float) -> EngineEnd:
+    """Return what a view says of an engine's end or standstill."""
     log = (engine.exit_text,) if engine.exit_text else ()
     state = engine.process_state if engine.process_state in {"T", "D"} else ""
     return EngineEnd(replica=engine.replica, engine=engine.engine, log_tail=log, state=state, at_s=at_s)

@@ -1,33 +1,45 @@
 """The views that probes look back on: each part as long as some probe wants it, and never more than a declared bound.
 
-Old GPU readings are thinned (their counters still tell how they rose), kernel lines that tell nothing are dropped after a
+Old GPU and disk readings are thinned (their counters still tell how they rose), kernel lines that tell nothing are dropped after a
 minute, readings that did not change are shared between views. It knows no probe and judges nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from freehold.health.base import Part
+from freehold.health.base import Part, Probe
 from freehold.health.kernel_events import is_telling
 from freehold.health.view import Gpus, Kernel, State, View
 
 PARTS: tuple[Part, ...] = ("gpus", "kernel", "volumes", "network", "engines", "host")
-VIEWS_MOST = 4_000
-"""Views kept at most. Source: our own bound; a node with all parts and the longest windows keeps some 1,000."""
+VIEWS_MOST = 6_000
+"""Views kept at most. Source: our own bound, above what a sick node keeps for a day: a view a telling kernel line (`LINES_MOST`),
+one a minute of thinned disk readings (1,440), and what the last ten minutes and hour hold (some 700)."""
 QUIET_KERNEL_S = 60.0
 """How long a reading of the kernel's log without a telling line is kept: as `judged.STALE_S`, after which it says nothing."""
 DENSE_S = 600.0
-"""How far back every GPU reading is kept: the longest window of a probe that looks at values and not at counters."""
+"""How far back every GPU and disk reading is kept: the longest window of a probe that looks at values and not at counters."""
 SPARSE_S = 60.0
-"""Between two GPU readings that are older. Source: our own choice: counters over an hour need no more."""
+"""Between two such readings that are older. Source: our own choice: counters over an hour or a day need no more."""
+_THINNED: tuple[Part, ...] = ("gpus", "volumes")
 TIDY_S = 30.0
 """Between two times of tidying. Source: our own choice: going through all views costs a millisecond."""
 LINES_AT_ONCE = 100
 """Kernel lines in one view that are tidied at once: a flood. Source: our own choice."""
 LINES_MOST = 2_000
 """Telling kernel lines kept at most, the newest. Source: our own bound: a sick node has some hundreds a day."""
+
+
+def windows_of(probes: Iterable[Probe]) -> dict[Part, float]:
+    """Return how long each part is wanted by some probe, seconds; the newest reading alone stays for the time that it is thinned."""
+    windows: dict[Part, float] = {}
+    for probe in probes:
+        for part in probe.reads:
+            wanted_s = min(probe.window_s, DENSE_S) if part in probe.newest else probe.window_s
+            windows[part] = max(windows.get(part, 0.0), wanted_s)
+    return windows
 
 
 class KeptViews:
@@ -54,6 +66,10 @@ class KeptViews:
             self._tidied_s = view.monotonic_s
         return view
 
+    def revise(self, change: Callable[[View], View]) -> None:
+        """Put what `change` returns of each view in its place."""
+        self._views = [change(view) for view in self._views]
+
     def window(self, parts: Sequence[Part], window_s: float) -> list[View]:
         """Return the views, oldest first, that have any of `parts`, not older than `window_s` before the newest."""
         if not self._views:
@@ -63,16 +79,12 @@ class KeptViews:
         return [view for view in recent if any(getattr(view, part) is not None for part in parts)]
 
     def _tidy(self, now_s: float) -> None:
-        last_gpus_s = float("-inf")
+        last_s = dict.fromkeys(_THINNED, float("-inf"))
         kept: list[View] = []
         for view in self._views:
             gone = self._gone(view, now_s)
-            age_s = now_s - view.monotonic_s
-            if view.gpus is not None and age_s > DENSE_S:
-                if view.monotonic_s - last_gpus_s < SPARSE_S:
-                    gone["gpus"] = None
-                else:
-                    last_gpus_s = view.monotonic_s
+            if now_s - view.monotonic_s > DENSE_S:
+                gone |= dict.fromkeys(_too_many(view, last_s))
             rest = msgspec.structs.replace(view, **gone) if gone else view
             if view is self._views[-1] or any(getattr(rest, part) is not None for part in PARTS):
                 kept.append(rest)
@@ -92,6 +104,14 @@ class KeptViews:
             if telling is not view.kernel:
                 gone["kernel"] = telling
         return gone
+
+
+def _too_many(view: View, last_s: dict[Part, float]) -> list[Part]:
+    """Return which parts of an old view stand too close to the ones kept before; `last_s` is when those were, and goes on."""
+    there = [part for part in _THINNED if getattr(view, part) is not None]
+    close = [part for part in there if view.monotonic_s - last_s[part] < SPARSE_S]
+    last_s.update({part: view.monotonic_s for part in there if part not in close})
+    return close
 
 
 def _telling(kernel: Kernel) -> Kernel | None:

@@ -12,7 +12,7 @@ from freehold.health.kernel_words import Kind, Seen, pci_key
 
 _IO_ERROR = re.compile(
     r"(?:(?:blk_update_request|print_req_error|end_request): )?"
-    r"(I/O|critical medium|critical target|timeout|recoverable transport|protection|device offline) error, "
+    r"(I/O|critical medium|critical target|critical space allocation|timeout|recoverable transport|protection|device offline) error, "
     r"dev ([\w!-]+), sector (\d+)(?: op 0x[0-9a-f]+:\((\w+)\))?"
 )
 _NVME_STATUS = re.compile(
@@ -28,12 +28,20 @@ _NVME_TIMEOUT = re.compile(
 )
 _NVME_DOWN = re.compile(r"nvme (nvme\d+): controller is down; will reset: (CSTS=\S+)")
 _NVME_GONE = re.compile(
-    r"nvme (nvme\d+): (Disabling device after reset failure|Removing after probe failure|Device not ready; aborting reset)"
+    r"nvme (nvme\d+): (Disabling device after reset failure|Removing after probe failure|Device not ready; aborting \w+)"
+    r"|(?=(nvme\d+(?:c\d+)?n\d+): detected capacity change from [1-9]\d* to 0\b)"
+)
+_RAID_DEAD = re.compile(
+    r"(megaraid_sas|mpt3sas_cm\d+|smartpqi|hpsa)\b.*(?:in FAULT state|fault_state\(0x[1-9a-f]|controller is offline)"
+)
+_POOL = re.compile(r"WARNING: Pool '([\w.-]+)' has encountered an uncorrectable I/O failure")
+_JOURNAL = re.compile(
+    r"JBD2: Detected IO errors while flushing file data on ([\w!-]+?)(?:-\d+)?$|Aborting journal on device ([\w!-]+?)(?:-\d+)?\."
 )
 _NO_PATH = re.compile(r"(?:block|nvme) (nvme\w+): no available path - failing I/O")
 _INACCESSIBLE = re.compile(
     r"(nvidia|nvme|mlx5_core) ([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]): "
-    r"Unable to change power state from D3cold to D0, device inaccessible"
+    r"(?:Unable to|[Cc]an't) change power state from D3cold to D0,? \(?(?:device|config space) inaccessible"
 )
 _LOST = {"nvidia": Kind.OFF_BUS, "nvme": Kind.DISK_GONE, "mlx5_core": Kind.NIC_FAILED}
 _RAID = re.compile(r"md/\w+:\w+: Disk failure on (\w+), disabling device")
@@ -45,7 +53,10 @@ _READ_ONLY = (
 _FILE_SYSTEM = (
     re.compile(rf"EXT[234]-fs error \(device {_DEVICE}\)"),
     re.compile(
-        rf"XFS \({_DEVICE}\): (?:[Mm]etadata (?:I/O error|[Cc]orruption)|Corruption|log I/O error|Filesystem has been shut)"
+        rf"EXT[234]-fs \({_DEVICE}\): (?:failed to convert unwritten|previous I/O error|.{{0,60}}potential data loss)"
+    ),
+    re.compile(
+        rf"XFS \({_DEVICE}\): (?:[Mm]etadata (?:I/O error|[Cc]orruption)|Corruption|log I/O error|Filesystem has been shut|xfs_do_force_shutdown|I/O Error Detected)"
     ),
     re.compile(
         rf"BTRFS error \(device {_DEVICE}[^)]*\).*(?:errs: wr|parent transid verify failed|unable to fixup)"
@@ -59,7 +70,9 @@ _MLX5_FAILED = re.compile(
     r"timeout\. Will cause a leak of a command resource|device's health compromised|unrecoverable hardware error"
     r"|Fatal error \d+ detected"
 )
-_MLX5_ERROR = re.compile(r"synd 0x(?!0+:)[0-9a-f]+: .*|Port module event\[error\]: .*")
+_MLX5_ERROR = re.compile(
+    r"synd 0x(?!0+:)[0-9a-f]+: .*|Port module event\[error\]: .*|High temperature on sensors.*"
+)
 _MLX5_HEALTH = re.compile(r"Health issue observed, (.*?), severity\((\d)\)")
 _SEVERITY_CRITICAL = (
     2  # mlx5 health.c: 0 emergency, 1 alert, 2 critical, 3 error, 4 warning, 5 notice, 6 info
@@ -67,6 +80,10 @@ _SEVERITY_CRITICAL = (
 _SEVERITY_ERROR = 3  # the same list
 _TRANSMIT = r"transmit queue (\d+) timed out"
 _WATCHDOG_NEW = re.compile(rf"(\S+) (\S+) (\S+?)(?: \([^)]*\))?: NETDEV WATCHDOG: (?:CPU: \d+: )?{_TRANSMIT}")
+_HANG = re.compile(
+    r"(\w+) ([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])(?: (?!\()(\S+?))?(?: \([^)]*\))?: (?:\w+: )?(?:[\w.-]+: )?"
+    r"(?:(TX timeout detected|Detected Tx Unit Hang|Detected Hardware Unit Hang)|(PF reset failed|PCIe link lost|[Ff]irmware fatal|[Ff]irmware is not responding|FATAL))"
+)
 _WATCHDOG_OLD = re.compile(rf"NETDEV WATCHDOG: (\S+) \((\S+)\): {_TRANSMIT}")
 
 
@@ -116,7 +133,7 @@ def nvme(text: str) -> Seen | None:
     if match := _NVME_DOWN.match(text):
         return Seen(Kind.DISK_TIMEOUT, match[1], None, {"then": "reset controller", "status": match[2]})
     match = _NVME_GONE.match(text) or _NO_PATH.match(text)
-    return Seen(Kind.DISK_GONE, match[1]) if match else None
+    return Seen(Kind.DISK_GONE, next(filter(None, match.groups()))) if match else None
 
 
 def inaccessible(text: str) -> Seen | None:
@@ -126,13 +143,18 @@ def inaccessible(text: str) -> Seen | None:
 
 
 def raid(text: str) -> Seen | None:
-    """Read a disk that software RAID threw out."""
+    """Read a disk that software RAID threw out, a RAID controller that stopped, or a pool that lost its disks."""
     match = _RAID.match(text)
-    return Seen(Kind.DISK_GONE, match[1], None, {"by": "md"}) if match else None
+    if match:
+        return Seen(Kind.DISK_GONE, match[1], None, {"by": "md"})
+    match = _RAID_DEAD.match(text) or _POOL.match(text)
+    return Seen(Kind.DISK_GONE, match[1], None, {"by": "controller or pool"}) if match else None
 
 
 def file_system(text: str) -> Seen | None:
-    """Read an error of a file system, or that it made itself read-only."""
+    """Read an error of a file system or its journal, or that it made itself read-only."""
+    if match := _JOURNAL.match(text):
+        return Seen(Kind.FILE_SYSTEM_ERROR, match[1] or match[2], None, {"file_system": "ext4"})
     for kind, patterns in ((Kind.READ_ONLY, _READ_ONLY), (Kind.FILE_SYSTEM_ERROR, _FILE_SYSTEM)):
         for pattern in patterns:
             if match := pattern.match(text):
@@ -147,16 +169,16 @@ def mlx5(text: str) -> Seen | None:
     match = _MLX5.match(text)
     if not match:
         return None
-    device, rest = pci_key(match[1]), match[2]
+    device, rest, address = pci_key(match[1]), match[2], {"address": match[1]}
     if failed := _MLX5_FAILED.search(rest):
-        return Seen(Kind.NIC_FAILED, device, None, {"what": failed[0]})
+        return Seen(Kind.NIC_FAILED, device, None, address | {"what": failed[0]})
     if error := _MLX5_ERROR.search(rest):
-        return Seen(Kind.NIC_ERROR, device, None, {"what": error[0]})
+        return Seen(Kind.NIC_ERROR, device, None, address | {"what": error[0]})
     health = _MLX5_HEALTH.search(rest)
     if not health or int(health[2]) > _SEVERITY_ERROR:
         return None
     kind = Kind.NIC_FAILED if int(health[2]) <= _SEVERITY_CRITICAL else Kind.NIC_ERROR
-    return Seen(kind, device, None, {"what": health[1], "severity": health[2]})
+    return Seen(kind, device, None, address | {"what": health[1], "severity": health[2]})
 
 
 def transmit_timeout(text: str) -> Seen | None:
@@ -169,6 +191,17 @@ def transmit_timeout(text: str) -> Seen | None:
         fields = {"driver": match[2], "interface": match[1], "queue": match[3]}
         return Seen(Kind.NIC_TIMEOUT, match[1], None, fields)
     return None
+
+
+def hang(text: str) -> Seen | None:
+    """Read a network card that stopped sending, or that is gone for its driver."""
+    match = _HANG.match(text)
+    if not match:
+        return None
+    driver, address, interface, hung, failed = match.groups()
+    kind = Kind.NIC_TIMEOUT if hung else Kind.NIC_FAILED
+    fields = _present(driver=driver, interface=interface, address=address, what=hung or failed)
+    return Seen(kind, pci_key(address), None, fields)
 
 
 def _present(**fields: str | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from freehold.health import kernel_devices, kernel_gpu, kernel_host
+from freehold.health import kernel_devices, kernel_driver, kernel_gpu, kernel_host, kernel_links
 from freehold.health.kernel_words import TEXT_MOST, KernelEvent, Kind, Seen, pci_key
 from freehold.health.view import KernelLine
 
@@ -24,6 +24,10 @@ _RULES: tuple[tuple[str, Callable[[str], Seen | None]], ...] = (
     ("NVRM: loading NVIDIA UNIX", kernel_gpu.driver_loaded),
     ("dapter failed", kernel_gpu.init_failed),
     ("nvidia", kernel_gpu.init_failed),
+    ("NVRM: ", kernel_driver.refused),
+    ("reject", kernel_driver.refused),
+    ("nvidia", kernel_driver.misfit),
+    ("RESET_REQUIRED", kernel_driver.misfit),
     ("AER: ", kernel_host.aer),
     ("PCIe Bus Error", kernel_host.aer),
     ("DPC: ", kernel_host.aer),
@@ -35,7 +39,10 @@ _RULES: tuple[tuple[str, Callable[[str], Seen | None]], ...] = (
     ("lockup", kernel_host.task),
     ("LOCKUP", kernel_host.task),
     ("INFO: rcu", kernel_host.task),
+    ("Kernel panic", kernel_host.memory),
     ("Kernel panic", kernel_host.bug),
+    ("NMI: ", kernel_host.aer),
+    ("temperature", kernel_host.heat),
     ("BUG", kernel_host.bug),
     ("Oops", kernel_host.bug),
     ("general protection fault, ", kernel_host.bug),
@@ -49,20 +56,41 @@ _RULES: tuple[tuple[str, Callable[[str], Seen | None]], ...] = (
     ("failed command: ", kernel_devices.disk_command),
     (": error: { ", kernel_devices.disk_command),
     ("nvme", kernel_devices.nvme),
-    ("device inaccessible", kernel_devices.inaccessible),
+    (" inaccessible", kernel_devices.inaccessible),
     ("Disk failure on", kernel_devices.raid),
+    ("FAULT", kernel_devices.raid),
+    ("offline", kernel_devices.raid),
+    ("Pool '", kernel_devices.raid),
+    ("ournal", kernel_devices.file_system),
+    ("JBD2: ", kernel_devices.file_system),
     ("-fs ", kernel_devices.file_system),
     ("XFS (", kernel_devices.file_system),
     ("BTRFS ", kernel_devices.file_system),
     ("mlx5_core ", kernel_devices.mlx5),
     ("NETDEV WATCHDOG", kernel_devices.transmit_timeout),
+    ("imeout detected", kernel_devices.hang),
+    ("Unit Hang", kernel_devices.hang),
+    ("PF reset failed", kernel_devices.hang),
+    ("PCIe link lost", kernel_devices.hang),
+    ("irmware fatal", kernel_devices.hang),
+    ("irmware is not", kernel_devices.hang),
+    ("FATAL", kernel_devices.hang),
+    ("ink ", kernel_links.link),
+    ("without any active", kernel_links.link),
+    ("nfs: server", kernel_links.server),
+    ("Lustre", kernel_links.server),
+    ("ceph: ", kernel_links.server),
+    ("reboot: ", kernel_links.shutdown),
+    ("systemd-shutdown", kernel_links.shutdown),
 )
 """Words that a line must hold, and the rule that then reads it. A search for plain words is some ten times cheaper than a pattern."""
 
 _OPENINGS = (
     (
         re.compile(r"NVRM: The NVIDIA GPU \S+"),
-        re.compile(r"NVRM:\s+(?:\(PCI ID|installed|system has|fallen off)"),
+        re.compile(
+            r"NVRM:\s+(?:\(PCI ID|installed|system has|fallen off|requires|is not supported|NVIDIA [\d.]+ driver)"
+        ),
         "responding",
     ),
     (

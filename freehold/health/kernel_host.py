@@ -28,6 +28,15 @@ _MCE = re.compile(
 _MCE_UNCORRECTED = 1 << 61  # Intel SDM volume 3B, 15.3.2.2 (IA32_MCi_STATUS.UC); AMD's bit is the same
 _MCE_AMD = re.compile(r"(?:mce: )?\[Hardware Error\]: (Uncorrected|Deferred|Corrected)\b")
 _POISON = re.compile(r"mce: Uncorrected hardware memory error|Memory failure: 0x[0-9a-f]+: recovery action")
+_FATAL_CHECK = re.compile(
+    r"Kernel panic - not syncing: (?:Fatal|Uncorrected|Fatal local) (?:machine check|hardware error)",
+    re.IGNORECASE,
+)
+_SERR = re.compile(r"NMI: (?:PCI system error \(SERR\)|IOCK error)")
+_TOO_HOT = re.compile(
+    r"(?:thermal thermal_zone\d+: .*|ACPI: thermal: |thermal: )[Cc]ritical temperature reached"
+)
+_WARM = re.compile(r"mce: CPU(\d+): (?:Core|Package) temperature (?:is )?above threshold")
 _EDAC = re.compile(r"EDAC (?:\S+ )?MC(\d+): (?:\d+ )?(CE|UE) ")
 _HUNG = re.compile(r"INFO: task (.+):(\d+) blocked (?:in I/O wait )?for more than (\d+) seconds")
 _SOFT_LOCKUP = re.compile(
@@ -51,8 +60,22 @@ _GPU_LIBRARY = re.compile(
 )
 
 
+# Names of engines' processes, as the kernel cuts them.
+_ENGINE = re.compile(r"VLLM|vllm|sglang|llama-|trtllm|tritonserver|pt_main_thread|ray::")
+
+
+def heat(text: str) -> Seen | None:
+    """Read that the machine is about to stop for heat, or that a processor slows down for it."""
+    if _TOO_HOT.match(text):
+        return Seen(Kind.TOO_HOT)
+    match = _WARM.match(text)
+    return Seen(Kind.WARM, f"cpu{match[1]}") if match else None
+
+
 def aer(text: str) -> Seen | None:
     """Read a PCIe error that a port or device reports: corrected, uncorrected, or one that could not be recovered."""
+    if _SERR.match(text):
+        return Seen(Kind.AER_UNCORRECTED, "", None, {"by": "serr"})
     if match := _UNRECOVERED.match(text):
         return Seen(Kind.AER_UNRECOVERED, pci_key(match[1]))
     if match := _DPC.match(text):
@@ -75,6 +98,8 @@ def _aer_seen(address: str, word: str, fatal: str | None, fields: dict[str, str]
 
 def memory(text: str) -> Seen | None:
     """Read an error of the host's memory or processors, corrected or not."""
+    if _FATAL_CHECK.match(text):
+        return Seen(Kind.MEMORY_UNCORRECTED, "", None, {"by": "panic"})
     if match := _APEI.match(text):
         bad = match[1] in {"fatal", "recoverable"}
         return Seen(_memory_kind(bad=bad), "", None, {"severity": match[1], "by": "apei"})
@@ -126,8 +151,8 @@ def oom(text: str) -> Seen | None:
 
 
 def crash(text: str) -> Seen | None:
-    """Read a program that crashed inside a GPU, collective or tensor library; crashes elsewhere are not a node's affair."""
+    """Read an engine that crashed, or a program inside a GPU, collective or tensor library; crashes elsewhere are not a node's affair."""
     match = _SEGFAULT.match(text) or _TRAP.match(text)
-    if not match or not _GPU_LIBRARY.fullmatch(match[3]):
+    if not match or not (_GPU_LIBRARY.fullmatch(match[3]) or _ENGINE.match(match[1])):
         return None
     return Seen(Kind.CRASH, "", None, {"name": match[1], "pid": match[2], "library": match[3]})

@@ -23,6 +23,13 @@ class Kind(StrEnum):
     API_MISMATCH = "api_mismatch"
     """A program's driver library is of another version than the kernel module: it was refused."""
     GPU_INIT_FAILED = "gpu_init_failed"
+    DRIVER_REFUSED = "driver_refused"
+    """Another driver, the board's firmware or the kernel keeps the driver from a GPU."""
+    DRIVER_MISFIT = "driver_misfit"
+    """The module was built for another kernel."""
+    FABRIC_MISFIT = "fabric_misfit"
+    """The fabric manager was built for another driver."""
+    RESET_REQUIRED = "reset_required"
     GPU_UUID = "gpu_uuid"
     """Says which UUID stands at which PCI address."""
     DRIVER_LOADED = "driver_loaded"
@@ -49,12 +56,36 @@ class Kind(StrEnum):
     """The card's firmware reports an error, not a fatal one."""
     NIC_TIMEOUT = "nic_timeout"
     """A transmit queue timed out."""
+    TOO_HOT = "too_hot"
+    """The machine stops for heat."""
+    WARM = "warm"
+    """A processor slows down for heat."""
+    LINK_DOWN = "nic_link_down"
+    """A network interface lost its link; `device` is its name."""
+    LINK_UP = "nic_link_up"
+    FILE_SERVER_SILENT = "server_silent"
+    FILE_SERVER_BACK = "server_back"
+    SHUTDOWN = "shutdown"
+    """The node goes down because it was told to."""
     CRASH = "crash"
     """A program crashed inside a GPU or tensor library."""
 
 
-INFORMATIVE = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED, Kind.AER_CORRECTED, Kind.MEMORY_CORRECTED})
-"""Kinds that are no trouble by themselves: corrected errors count only as a rate."""
+INFORMATIVE = frozenset(
+    {
+        Kind.GPU_UUID,
+        Kind.DRIVER_LOADED,
+        Kind.AER_CORRECTED,
+        Kind.MEMORY_CORRECTED,
+        Kind.WARM,
+        Kind.LINK_DOWN,
+        Kind.LINK_UP,
+        Kind.FILE_SERVER_SILENT,
+        Kind.FILE_SERVER_BACK,
+        Kind.SHUTDOWN,
+    }
+)
+"""Kinds that are no trouble by themselves: corrected errors count only as a rate, links only by what becomes of them."""
 HARMLESS = frozenset({XidClass.SYMPATHETIC, XidClass.INFORMATION, XidClass.DISPLAY})
 """XIDs that are never a cause for themselves."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding
 from freehold.health.base import Expected, Part, Probe
-from freehold.health.kept_views import KeptViews
+from freehold.health.kept_views import KeptViews, windows_of
 from freehold.health.run import Source
 from freehold.health.settle import Held, Key, settle_all
 from freehold.health.snapshot import Believed, HealthSnapshot, ReaderState, sorted_findings
@@ -27,11 +27,7 @@ class Replay:
     def __init__(self, probes: Mapping[str, Probe], expected: Expected | None = None) -> None:
         self._probes = probes
         self._expected = expected or Expected()
-        windows: dict[Part, float] = {}
-        for probe in probes.values():
-            for part in probe.reads:
-                windows[part] = max(windows.get(part, 0.0), probe.window_s)
-        self._kept = KeptViews(windows)
+        self._kept = KeptViews(windows_of(probes.values()))
         self._held: dict[Key, Held] = {}
 
     def add(self, view: View) -> list[Finding]:

@@ -15,6 +15,9 @@ BACKGROUND = 1e-4
 """Loss of a healthy network: 1e-5 to 1e-4 (Pingmesh, as research on health, D2, has it; not checked there)."""
 FALSE_ALARM = 1e-4
 """Chance that a healthy network reaches the limit within one window (research on health, D2)."""
+WAYS = 4
+"""Ways, two peers in two directions, that each have that chance; more of them share what these have, so that a large mesh does not
+cry wolf more often than one of three nodes. Our own choice: D2's bound is for one way, and was tried on three nodes."""
 CORROBORATION = 1e-2
 """The same for what others lose besides, next to an alarm that met the first bound; our own choice."""
 ENDED = 1e-2
@@ -73,14 +76,21 @@ def _log_chance(count: int, mean: float) -> float:
     return count * math.log(mean) - mean - math.lgamma(count + 1)
 
 
-def lossy_window(windows: Sequence[LossWindow], *, back: bool) -> LossWindow | None:
+def alarm_chance(peers: int) -> float:
+    """Return the chance per way and window that a node with so many peers allows."""
+    return FALSE_ALARM * min(1.0, WAYS / max(1, 2 * peers))
+
+
+def lossy_window(
+    windows: Sequence[LossWindow], *, back: bool, chance: float = FALSE_ALARM
+) -> LossWindow | None:
     """Return the shortest window whose loss in that direction is too much and goes on; None where there is none."""
     for window in windows:
         if window.seconds not in JUDGED_S and len(windows) > 1:
             continue
         sent, lost = counts(window, back=back)
         later = [counts(other, back=back) for other in windows if other.seconds < window.seconds]
-        if lost >= limit(sent) and not any(
+        if lost >= limit(sent, chance) and not any(
             is_over(sent, lost, sent_late=late[0], lost_late=late[1]) for late in later
         ):
             return window

@@ -11,14 +11,14 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding
 from freehold.health.base import Expected, Part, Probe
-from freehold.health.kept_views import KeptViews
+from freehold.health.kept_views import KeptViews, windows_of
 from freehold.health.meters import HealthMeters
 from freehold.health.settle import Held, Key, settle_all
 from freehold.health.snapshot import PERIOD_S, Believed, HealthSnapshot, ReaderState, sorted_findings
@@ -32,7 +32,11 @@ JITTER = 0.05
 SHARE = 0.002
 """Part of a core that one probe may take: one that took 20 ms is not asked again for 10 s. Source: our own choice: some
 twenty probes stay together within the agent's budget of 1 % even where all are slow."""
+STOOD_STILL_S = 5.0
+"""A look that comes this long after the one before it: the agent itself stood still, and perhaps its machine. Source: our own
+choice: more than two looks, and less than what makes an engine that does not move a stalled one (7 s)."""
 _log = get_logger("health.run")
+_T = TypeVar("_T")
 
 
 class Dice(Protocol):
@@ -69,6 +73,10 @@ class Setup:
     """Told every 10 s, and at once when another verdict or reason is believed; must not wait."""
     on_view: Callable[[View], None] = lambda _view: None
     """Told each view; must not wait."""
+    admit: Callable[[View], View] = lambda view: view
+    """Returns what of a view is to be looked at; must not wait."""
+    conclude: Callable[[HealthSnapshot, float], HealthSnapshot] = lambda snapshot, _now_s: snapshot
+    """Returns a snapshot with what follows from it, before it is told; it gets monotonic seconds too, and must not wait."""
     clock: Clock = SYSTEM_CLOCK
     rng: Dice = field(default_factory=random.Random)
     tick_s: float = TICK_S
@@ -101,12 +109,13 @@ class Runner:
             for probe in probes.values()
             if probe.reads[0] in periods
         ]
-        self._kept = KeptViews(_windows(probe.probe for probe in self._probing))
+        self._kept = KeptViews(windows_of(probe.probe for probe in self._probing))
         self._parts: dict[Part, Any] = {}
         self._states = {source.name: ReaderState(name=source.name, state="waiting") for source in sources}
         self._held: dict[Key, Held] = {}
         self._started_s = self._setup.clock.wall_s()
         self._told_s = float("-inf")
+        self._ticked_s, self._woke_s = float("inf"), 0.0
 
     @property
     def snapshot(self) -> HealthSnapshot:
@@ -117,6 +126,7 @@ class Runner:
             node=self._setup.node,
             pid=os.getpid(),
             started_s=self._started_s,
+            woke_s=self._woke_s,
             findings=sorted_findings(found),
             readers=tuple(self._states.values()),
         )
@@ -135,9 +145,21 @@ class Runner:
             for source in self._sources:
                 await self._close(source)
 
+    def tell_soon(self) -> None:
+        """Tell a snapshot at the end of this look, or of the next."""
+        self._told_s = float("-inf")
+
+    def readmit(self) -> None:
+        """Let what `Setup.admit` leaves of the views count from now on, those before this moment as well."""
+        self._guarded("admit", lambda: self._kept.revise(self._setup.admit))
+
     def tick(self) -> None:
         """Put together what came since the last time, and let probes look at it."""
         now_s = self._setup.clock.monotonic_s()
+        if now_s - self._ticked_s >= STOOD_STILL_S:
+            self._woke_s = self._setup.clock.wall_s()
+            _log.warning("stood still", seconds=round(now_s - self._ticked_s, 1))
+        self._ticked_s = now_s
         view = self._view(now_s)
         changed = False
         for probing in self._probing:
@@ -213,9 +235,9 @@ class Runner:
         if all(part is None for part in parts.values()):
             return None
         view = View(at_s=self._setup.clock.wall_s(), monotonic_s=now_s, node=self._setup.node, **parts)
-        view = self._kept.add(view)
+        view = self._kept.add(self._guarded("admit", lambda: self._setup.admit(view)) or view)
         self.views_total += 1
-        self._setup.on_view(view)
+        self._guarded("on_view", lambda: self._setup.on_view(view))
         return view
 
     def _is_due(self, probing: _Probing, view: View, now_s: float) -> bool:
@@ -272,12 +294,18 @@ class Runner:
     def _tell(self, now_s: float) -> None:
         self._told_s = now_s
         snapshot = self.snapshot
+        snapshot = self._guarded("conclude", lambda: self._setup.conclude(snapshot, now_s)) or snapshot
         self.meters.show((each.finding for each in snapshot.findings), snapshot.readers)
+        self._guarded("on_snapshot", lambda: self._setup.on_snapshot(snapshot))
+
+    def _guarded(self, what: str, call: Callable[[], _T]) -> _T | None:
+        """Return what a hook returns; None where it made a mistake: that costs its own word alone."""
         try:
-            self._setup.on_snapshot(snapshot)
+            return call()
         except Exception:  # noqa: BLE001 (guard: whoever is told wrong does not stop the looking)
-            self.meters.bug("health.on_snapshot")
-            _log.exception("mistake of our own", what="on_snapshot")
+            self.meters.bug(f"health.{what}")
+            _log.exception("mistake of our own", what=what)
+            return None
 
     def _pause_s(self, seconds: float) -> float:
         return seconds * (1 + JITTER * (2 * self._setup.rng.random() - 1))
@@ -285,12 +313,3 @@ class Runner:
 
 def _word(held: Held) -> tuple[str, str]:
     return held.believed.verdict, held.believed.reason
-
-
-def _windows(probes: Iterable[Probe]) -> dict[Part, float]:
-    """Return how long each part is wanted by some probe."""
-    windows: dict[Part, float] = {}
-    for probe in probes:
-        for part in probe.reads:
-            windows[part] = max(windows.get(part, 0.0), probe.window_s)
-    return windows

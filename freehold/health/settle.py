@@ -97,7 +97,9 @@ def _from_calm(held: Held, look: Finding, probe: Probe, now_s: float) -> Held:
     """Go on from a verdict that is not bad: only a bad one needs more looks than one."""
     if look.verdict in _CALM:
         same = look.verdict is held.believed.verdict
-        return Held(believed=look, since_s=held.since_s if same else now_s)
+        # What cannot be read speaks for nothing: looks that were bad before it stay.
+        looks = held.looks if look.verdict is Verdict.UNKNOWN else ()
+        return Held(believed=look, since_s=held.since_s if same else now_s, looks=looks)
     looks = (*held.looks, look)
     if len(looks) >= probe.confirm:
         return Held(believed=_latest(looks, min(_ranks(looks))), since_s=now_s)

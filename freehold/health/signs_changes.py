@@ -25,6 +25,9 @@ _REMAPPED_MANY = 512.0
 """Uncorrectable remapped rows that want a look whatever else. Source: DCGM, AzNHC."""
 _CARRIER_MOST = 2.0
 """Changes of carrier that are no flapping. Source: NVSentinel."""
+_MANY = 1000.0
+"""Corrected errors of memory, or damaged frames of a link, during an incident that are worth a word. Source: our own choice, far above a sound
+machine's; rasdaemon acts at 50 of one page in a day, NVSentinel at 10 damaged packets a second."""
 _USED_MOST = 100.0
 """NVMe endurance used, per cent, at which the disk is past its life. Source: GCM: above 100 is critical."""
 _SPARE_LEAST = 10.0
@@ -69,7 +72,7 @@ def _text_number(text: str) -> float | None:
         return 1.0
     if word in {"false", "no", "off", "disabled", "inactive", "none", "down", "polling", "init"}:
         return 0.0
-    if re.fullmatch(r"0x[0-9a-f]{1,15}", word):
+    if re.fullmatch(r"0x[0-9a-f]{1,16}", word):
         return float(int(word, 16))
     match = re.fullmatch(r"([-+]?\d{1,18}(?:\.\d{1,9})?)\s?[a-zµ%°/]{0,8}", word.replace(",", ""))
     return float(match[1]) if match else None
@@ -125,6 +128,10 @@ def _flaps(read: _Read) -> bool:
     return read.before is not None and read.rise > _CARRIER_MOST
 
 
+def _many(read: _Read) -> bool:
+    return read.before is not None and read.rise >= _MANY
+
+
 def _used_up(read: _Read) -> bool:
     return read.after >= _USED_MOST
 
@@ -136,6 +143,10 @@ def _worn(read: _Read) -> bool:
 # (the name, the rule, the sign), first match wins. Source: names of nvidia-ml-py, DCGM, sysfs and our own readers; what is too much
 # stands above, each number with its source. "": a name that is understood and no sign.
 _RULES: tuple[tuple[str, _Rule, str], ...] = (
+    (r"\bfan", _rises, ""),
+    (r"reallocated|pending_sector|offline_uncorr|reported_uncorr", _rises, "disk_wear"),
+    (r"link_downed|link_down_events", _rises, "link_down"),
+    (r"^(?!.*nvlink).*(crc_err|symbol_err|(rx|tx|receive|transmit)_err)", _many, "link_errors"),
     (r"remap.*(fail)", _positive, "row_remap_failure"),
     (r"remap.*pend|pending.*remap|retired.*pend", _positive, "row_remap_pending"),
     (r"remap.*_none$", _positive, "row_remap_pending"),
@@ -156,11 +167,13 @@ _RULES: tuple[tuple[str, _Rule, str], ...] = (
     (r"violation|throttle.*(power_cap|sw_power)|sw_power|power_cap|power_violation", _rises, ""),
     (r"(memory|fb)_total", _falls, "memory_fatal"),
     (r"(^|_)ue(_count)?$|ue_noinfo", _rises, "cpu_error"),
+    (r"(^|_)ce(_count)?$", _many, "cpu_error_corrected"),
     (r"(^|_)(count|gpus|gpu_count|present|devices)$", _falls, "gpu_missing"),
     (r"oom", _rises, "oom_kill"),
-    (r"media_errors|critical_warning", _rises, "disk_wear"),
-    (r"available_spare(_pct|_percent)?$", _worn, "disk_wear"),
-    (r"percentage_used", _used_up, "disk_wear"),
+    (r"critical_warning", _positive, "disk_wear"),
+    (r"media_(and_data_integrity_)?errors", _rises, "disk_wear"),
+    (r"avail(able)?_spare(_pct|_percent)?$", _worn, "disk_wear"),
+    (r"percent(age)?_used", _used_up, "disk_wear"),
     (r"(io|read|write|disk)_errors?$|eio", _rises, "disk_error"),
     (r"(read_|io_|probe_)?time_?outs$", _rises, "storage_hung"),
     (r"carrier_changes", _flaps, "link_down"),
@@ -179,6 +192,12 @@ def _signs(table: Evidence, change: Change) -> Iterator[Seen]:
     if isinstance(change.after, str) and (state := _state(change.after)):
         yield _seen(table, state, change)
         return
+    if isinstance(change.after, str) and "recovery_action" in name and (code := _asked(change.after)):
+        yield _recovery(table, change, code)
+        return
+    if "fabric" in name and isinstance(change.after, str):
+        yield from _fabric(table, change)
+        return
     after = number(change.after)
     if after is None:
         return
@@ -190,6 +209,28 @@ def _signs(table: Evidence, change: Change) -> Iterator[Seen]:
         yield from _rdma(table, change, read)
     else:
         yield from _by_rule(table, change, name, read)
+
+
+def _asked(text: str) -> int:
+    """Return the recovery action that a word of nvidia-smi means (`Reset`, `Drain and Reset`); 0: none."""
+    word = re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+    names = {
+        code: re.sub(r"[^a-z0-9]+", " ", known.name.lower()) for code, known in recovery_actions().items()
+    }
+    return next(
+        (
+            code
+            for code, name in names.items()
+            if word in {name, f"gpu {name}", name.removeprefix("gpu "), name.removeprefix("node ")}
+        ),
+        0,
+    )
+
+
+def _fabric(table: Evidence, change: Change) -> Iterator[Seen]:
+    """Yield that a GPU is not registered with the NVLink fabric: states of nvidia-smi's `fabric.state`."""
+    if re.search(r"not.?started|in.?progress|fail|not.?config", str(change.after), re.IGNORECASE):
+        yield _seen(table, "fabric_manager", change)
 
 
 def _state(text: str) -> str | None:

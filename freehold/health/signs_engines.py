@@ -18,9 +18,10 @@ from freehold.health.words import context_signs, finding_sign, log_signs
 _KINDS = {
     ExitKind.OUT_OF_MEMORY: "engine_memory",
     ExitKind.PORT_IN_USE: "engine_configuration",
-    ExitKind.BAD_WEIGHTS: "engine_configuration",
+    ExitKind.BAD_WEIGHTS: "engine_weights",
     ExitKind.BAD_OPTION: "engine_configuration",
     ExitKind.MISSING_PROGRAM: "engine_configuration",
+    ExitKind.BAD_DRIVER: "engine_configuration",
     ExitKind.CRASHED: "engine_crashed",
     ExitKind.KILLED: "engine_killed",
 }
@@ -32,6 +33,7 @@ _STATES = (
     (r"^T$|^(process )?stopped \(|sigstop", "engine_stopped"),
     (r"\b(crash\w*|dead|died|aborted)\b", "engine_crashed"),
     (r"^D$|d.?state|uninterruptible", "task_blocked"),
+    (r"oom.?killed", "oom_kill"),
 )
 """Words for an engine's state. Source: DESIGN's states of an engine, and those of proc(5)."""
 _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})

@@ -68,6 +68,13 @@ _KINDS = {
     "nic_error": "nic_error",
     "nic_timeout": "nic_timeout",
     "crash": "segfault",
+    "driver_refused": "driver_blocked",
+    "driver_misfit": "driver_missing",
+    "fabric_misfit": "fabric_manager",
+    "too_hot": "host_too_hot",
+    "warm": "host_warm",
+    "link_flaps": "link_down",
+    "link_lost": "link_down",
 }
 _RATES = {"aer_corrected": "aer_corrected", "memory_corrected": "cpu_error_corrected"}
 
@@ -85,6 +92,12 @@ class Past:
     action: str = "none"
     hypothesis: str = "undetermined"
     node: str = ""
+    incident: str = ""
+    """Which incident it was, by the agent's own name for it; empty: nobody counted."""
+    revision: int = 0
+    """Of several words on one incident the one with the highest number counts."""
+    boot: str = ""
+    """The kernel's boot id then: with another one now, the machine was started anew since."""
 
 
 def event_signs(table: Evidence, incident: Incident, past: Sequence[Past] = ()) -> list[Seen]:
@@ -107,7 +120,8 @@ def _signs(table: Evidence, event: Event) -> Iterator[Seen]:
     elif event.kind == "recovery_action" or event.kind in _RATES:
         return  # only the last one counts, or how many there are: see `_recovery` and `_rates`
     elif event.kind == "hung_task":
-        yield _seen(table, _hung_task(event), event)
+        name = _hung_task(event)
+        yield _seen(table, name, replace(event, component="driver") if name == "nvidia_blocked" else event)
     elif event.kind in table.signs:
         yield _seen(table, event.kind, event)
     elif event.kind in _KINDS:

@@ -41,12 +41,13 @@ _GAP_S = 1.0
 """A step of the clock that is a jump, seconds. Source: our own choice; NTP slews up to 0.128 s."""
 _MEMORY_SHORT = 0.03
 """Share of memory left that is short. Source: our own choice."""
-_REASONS = r"(event|throttle)_reasons$|throttle_bits|clocks?_(event|throttle)"
+_REASONS = r"(event|throttle)_reasons(_(active|mask|bitmask|raw))?$|throttle_bits|clocks?_(event|throttle)(s|_mask)?$"
 _BRAKE = r"power_brake|hw_brake"
+_SLOWED = r"hw_slowdown(_active)?$"
 _LIMIT = r"^(?!.*(def|max|min)).*(power.*limit|limit.*power)"
 _DEFAULT_LIMIT = r"(power|mgmt).*(default.*limit|limit.*def)"
 _WIDTH = r"^(?!max).*width(?!_max)$"
-_GEN = r"^(?!.*max).*pcie.*gen$"
+_GEN = r"^(?!.*max).*pcie.*gen(_(gpu)?current|eration)?$"
 _LOADED = 50.0
 """Utilisation above which a link must run at full speed, per cent. Source: our own choice."""
 _UTIL = r"^util(?!.*mem)"
@@ -163,16 +164,13 @@ def _is_hot(change: Change, before: float | str | None, after: float | str | Non
     name, now, then = plain(change.name), number(after), number(before)
     if now is None:
         return False
-    if (
-        re.search(r"(event|throttle)_reasons$|throttle_bits|clocks?_(event|throttle)", name)
-        and "counter" not in name
-    ):
+    if re.search(_REASONS, name):
         return bool(int(now) & _HOT_BITS)
     if re.search(r"thermal.*(slow|viol|throttl|time|ns|us)|(slow|throttl).*therm", name):
         return now > (then or 0.0)
-    if re.search(r"margin|temp_limit", name):
+    if re.search(r"margin|temp_limit|tlimit$", name):
         return now < _SLOWDOWN_C
-    if re.search(r"^temp(erature)?(_c|_celsius)?$", name):
+    if re.search(r"^temp(erature)?(_gpu|_core|_current)?(_c|_celsius)?$", name):
         others = sorted(filter(None, (number(sibling[1]) for sibling in change.siblings)))
         return bool(others) and now >= _HOT_C and now - others[len(others) // 2] >= _HOTTER_C
     return False
@@ -195,6 +193,8 @@ def _slowed(values: _Values, component: str) -> Iterator[Seen]:
         yield values.seen("power_brake", component, words=_BRAKE)
     elif bits & _SLOWDOWN_BIT and not bits & _HOT_BITS:
         yield values.seen("hw_slowdown", component, words=_REASONS)
+    elif values.rises(component, _SLOWED) and not values.rises(component, r"thermal_slow"):
+        yield values.seen("hw_slowdown", component, words=_SLOWED)
 
 
 def _busy_without_power(values: _Values, component: str) -> Iterator[Seen]:
@@ -303,7 +303,7 @@ def _witnesses(values: _Values, component: str, read_s: float) -> str:
 
 def _engine(values: _Values, component: str) -> Iterator[Seen]:
     progress = values.find(component, r"token|iteration|decode|progress")
-    running = values.after(component, r"running|under_way|active_requests")
+    running = values.after(component, r"running|under_way|active_requests|requests_processing")
     if progress and running and progress[1] is not None and progress[2] <= progress[1]:
         busy = values.rises(component, r"prompt|prefill|cpu_s")
         if not busy:
@@ -337,8 +337,8 @@ def _loss(values: _Values, component: str) -> Iterator[Seen]:
     rise = after - (before or 0.0)
     sent = values.find(component, r"^(sent|probes)")
     probes = sent[2] - (sent[1] or 0.0) if sent else None
-    if re.search(r"pct|percent|ratio|share|loss$|rate", name):
-        share = after if re.search(r"ratio|share", name) or after < 0.05 else after / 100
+    if re.search(r"pct|percent|ratio|share|loss(?!.*(count|total|packets|probes))|rate", name):
+        share = after / 100 if re.search(r"pct|percent", name) or after > 1 else after
     else:
         share = rise / probes if probes else (1.0 if rise >= _LOST_LEAST else 0.0)
         share = share if rise >= _LOST_LEAST else 0.0

@@ -6,11 +6,12 @@ nothing. Nothing here judges.
 
 import contextlib
 import os
+from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
-from freehold.core.findings import Finding, Verdict, worst
+from freehold.core.findings import Action, Evidence, Finding, Verdict, worst
 
 FILE_NAME = "health.json"
 """In the state folder."""
@@ -43,6 +44,72 @@ class ReaderState(msgspec.Struct, frozen=True, kw_only=True):
     """How long that took."""
 
 
+class IncidentState(StrEnum):
+    """Whether an incident still goes on."""
+
+    OPEN = "open"  # something belonging to it came within the last three minutes
+    STANDING = "standing"  # nothing new, but what was found wrong still is
+    OVER = "over"
+
+
+class FindingKey(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """Which finding, and what it says."""
+
+    probe: str
+    component: str
+    reason: str
+
+
+class GpuName(msgspec.Struct, frozen=True, kw_only=True):
+    """What one GPU is called: by the kernel, by NVML, by its maker."""
+
+    pci: str
+    """As `kernel_events.pci_key` writes it."""
+    uuid: str = ""
+    serial: str = ""
+
+
+class ToldIncident(msgspec.Struct, frozen=True, kw_only=True):
+    """One incident of this node, and what caused it as far as is known now."""
+
+    id: str
+    """The same in the history's file."""
+    state: IncidentState
+    start_s: float
+    """Unix seconds of the first that belongs to it, as the other times."""
+    last_s: float
+    """Of the last that came new."""
+    over_s: float = 0.0
+    """When it was over; 0: it is not."""
+    at_start: bool = False
+    """Found when the agent began to look: since when it is so is not known, and nothing that came later belongs to it."""
+    alone: bool = False
+    """What it is about explains nothing else, so nothing else belongs to it."""
+    events: int = 0
+    """Kernel lines and findings that belong to it."""
+    findings: tuple[FindingKey, ...] = ()
+    """What was found wrong and still is."""
+    problem: bool = False
+    """Whether anything here points to a fault; what follows is empty before it was diagnosed."""
+    hypothesis: str = ""
+    component: str = ""
+    confidence: float = 0.0
+    action: Action = Action.NONE
+    summary: str = ""
+    what_would_change_it: str = ""
+    caution: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    """Strongest first, at most `live_incident.EVIDENCE_MOST`."""
+    evidence_against: tuple[Evidence, ...] = ()
+    left_out: int = 0
+    """Entries of evidence, both ways, that are not here."""
+    signature: str = ""
+    revision: int = 0
+    """How often it was written into the history's file."""
+    set_healthy_by: str = ""
+    """Who ended it by hand."""
+
+
 class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All that is believed of one node at one moment."""
 
@@ -52,9 +119,23 @@ class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     """The agent's; 0: no agent runs, somebody looked once."""
     started_s: float = 0.0
+    woke_s: float = 0.0
+    """Unix seconds when the agent last went on after it had stood still itself, as when its machine is suspended; 0: it never did."""
     findings: tuple[Believed, ...] = ()
     """Worst first, then by probe and component."""
     readers: tuple[ReaderState, ...] = ()
+    incidents: tuple[ToldIncident, ...] = ()
+    """Those that go on, newest first, then those that were over within the last hour."""
+    set_healthy: tuple[FindingKey, ...] = ()
+    """What is found wrong as it was when an operator set it healthy: it opens no incident."""
+    gpus: tuple[GpuName, ...] = ()
+    """Every GPU that was ever read here, those that are lost among them."""
+    boot: str = ""
+    """The kernel's boot id; empty: not read."""
+    log_read_s: float = 0.0
+    """Until when the kernel's log was read, Unix seconds; 0: it was not."""
+    log_sequence: int = -1
+    """The number of the last of its records that was read in this boot."""
 
     @property
     def verdict(self) -> Verdict:

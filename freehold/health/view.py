@@ -56,6 +56,8 @@ class Gpus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     driver: dict[str, Reading] = {}
     """`driver_version`, `cuda_version`, `nvml_version`, `module_version` (running), `disk_version` (on disk)."""
     gpus: tuple[Gpu, ...] = ()
+    most: int = 0
+    """Most GPUs that answered at once since the reader began: one that is gone stays gone, however long ago."""
     pci_addresses: tuple[str, ...] = ()
     """NVIDIA display and 3D controllers on the PCI bus, whether or not the driver sees them."""
 
@@ -86,6 +88,8 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     path: str
     device: str = ""
+    disks: tuple[str, ...] = ()
+    """Block devices under `device`, by name: the disks of an LVM, RAID or encrypted volume."""
     file_system: str = ""
     state: State = State.OK
     """Of reading it: UNSUPPORTED without O_DIRECT or disk, HUNG, DENIED, ABSENT, TRANSIENT while it starts."""
@@ -178,6 +182,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """ECONNREFUSED: the host is up, the agent is not."""
     unreachable: int = 0
     """EHOSTUNREACH, ENETUNREACH or a failed neighbour."""
+    foreign: int = 0
+    """Came from its address and were none of this mesh's: another key, other names, or another version there."""
     rtt_s: tuple[float, ...] = ()
     """At most 200 of them, without the time that a datagram waited in either process."""
     silent_s: float = 0.0
@@ -216,6 +222,8 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wanted_up: bool = True
     """Switched on by the administrator (IFF_UP)."""
     speed_mbit_s: Reading = Reading(state=State.UNKNOWN)
+    fastest_mbit_s: int = 0
+    """The most that it ever ran at since the reader began; 0: not known."""
     counters: dict[str, int] = {}
     """Of /sys/class/net/X/statistics."""
 
@@ -227,6 +235,8 @@ class RdmaPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int
     state: str = ""
     physical_state: str = ""
+    was_up: bool = False
+    """It was up at some time since the reader began."""
     counters: dict[str, int] = {}
     denied: tuple[str, ...] = ()
     """Counters that could not be read; not asked again for a while."""
@@ -236,6 +246,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The network as this node sees it."""
 
     peers: tuple[Peer, ...] = ()
+    mesh_error: str = ""
+    """Why the mesh does not run although there are peers; empty: it runs, or nobody asked for one."""
     interfaces: tuple[Interface, ...] = ()
     rdma: tuple[RdmaPort, ...] = ()
     tcp_retransmitted: Reading = Reading(state=State.UNKNOWN)
@@ -279,9 +291,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Memory, clock, hung processes, kernel counters."""
 
     memory: dict[str, Reading] = {}
-    """`total_bytes`, `available_bytes`, `swap_used_bytes`; since boot: `pressure_some_s`, `pressure_full_s`, `oom_kills`."""
+    """`total_bytes`, `available_bytes`, `swap_used_bytes`; `limit_bytes`, `limit_available_bytes` of the agent's cgroup; since boot: `pressure_some_s`, `pressure_full_s`, `oom_kills`."""
     clock: dict[str, Reading] = {}
-    """`wall_minus_monotonic_s`, `synchronised` (0, 1), `estimated_error_s`, `maximum_error_s`."""
+    """`wall_minus_monotonic_s` (time that the machine slept left out), `synchronised` (0, 1), `estimated_error_s`, `maximum_error_s`."""
     blocked: dict[str, str] = {}
     """Processes in state D: `pid name` → wchan."""
     edac: dict[str, int] = {}

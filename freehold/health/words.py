@@ -7,6 +7,8 @@ then says of the cause stands in catalog/data/health/evidence.yaml.
 import re
 from collections.abc import Iterable, Iterator
 
+from freehold.health.engine_words import LOG as _SET_WRONG
+
 _Rules = tuple[tuple[str, str], ...]
 
 # Source: messages of the CUDA runtime (cudaGetErrorString), torch, NCCL and errno, as quoted in vLLM and NCCL issues.
@@ -15,22 +17,27 @@ _LOG: _Rules = (
     (r"uncorrectable ECC error|ECCUncorrectable|ECC_UNCORRECTABLE", "log_ecc"),
     (r"uncorrectable NVLink|NVLINK_UNCORRECTABLE", "log_nvlink"),
     (r"illegal memory access|ILLEGAL_ADDRESS|IllegalAddress|misaligned address|MISALIGNED_ADDRESS", "log_illegal_access"),
-    (r"CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY", "log_gpu_memory_full"),
+    (r"CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED", "log_gpu_memory_full"),
     (r"No available memory for the cache blocks|larger than the maximum number of tokens that can be stored in KV cache", "log_gpu_memory_full"),
     (r"KV cache.{0,80}larger than the available|Free memory on device .{0,80}less than desired", "log_gpu_memory_full"),
+    (r"cudaMalloc\w*.{0,160}out of memory|unable to allocate \w* ?buffer|[Ff]ailed to allocate CUDA|NVML_ERROR_MEMORY|Not enough memory\. Please", "log_gpu_memory_full"),
     (r"[Dd]river/library version mismatch|LibRmVersionMismatch|LIB_RM_VERSION_MISMATCH", "library_mismatch"),
-    (r"driver version is insufficient|driver on your system is too old|SYSTEM_DRIVER_MISMATCH|unsupported display driver", "log_driver_old"),
+    (r"driver version is insufficient|driver on your system is too old|SYSTEM_DRIVER_MISMATCH|unsupported display driver|unsupported toolchain|InsufficientDriver|forward compatibility was attempted", "log_driver_old"),
     (r"SYSTEM_NOT_READY|system not yet initialized|[Ff]abric ?[Mm]anager", "fabric_manager"),
     (r"GPU is lost|fallen off the bus|GpuIsLost", "gpu_lost"),
-    (r"NET/IB.{0,60}error|ibv_\w+ failed|No route to host|Network is unreachable|transport retry", "log_network"),
-    (r"[Ww]atchdog caught collective|collective operation timeout|NCCL.{0,40}(timed out|timeout)|ncclRemoteError", "log_collective"),
-    (r"No space left on device|ENOSPC|Errno 28", "log_disk_full"),
-    (r"Input/output error|\bEIO\b|Errno 5\b|Read-only file system", "log_storage"),
-    (r"Segmentation fault|core dumped|SIGSEGV|SIGABRT|GGML_ASSERT|terminate called", "engine_crashed"),
+    (r"NET/IB.{0,100}(error|status=\d)|ibv_\w+ failed|No route to host|Network is unreachable|transport retry|RETRY_EXC", "log_network"),
+    (r"NCCL WARN .{0,60}Connect to .{0,60}failed|failure in name resolution|Max retries exceeded|Connection timed out|Errno (101|110|113)\b", "log_network"),
+    (r"[Ww]atchdog caught collective|collective operation timeout|NCCL.{0,40}(timed out|timeout)|ncclRemoteError|waiting for clients|unhandled system error", "log_collective"),
+    (r"nvls\.cc.{0,80}(Cuda failure|invalid argument)|NVLS.{0,60}(failed|unavailable)", "fabric_manager"),
+    (r"Watchdog timeout \(|shared memory broadcast block|RPC call to \w+ timed out", "engine_frozen"),
+    (r"No space left on device|ENOSPC|Errno 28\b|[Dd]isk quota exceeded|Errno 122\b", "log_disk_full"),
+    (r"Input/output error|\bEIO\b|Read-only file system|Stale (NFS )?file handle|Transport endpoint is not connected", "log_storage"),
+    (r"Remote I/O error|Structure needs cleaning|Errno (5|30|107|116|117|121)\b", "log_storage"),
+    (r"Segmentation fault|core dumped|SIGSEGV|SIGABRT|GGML_ASSERT|terminate called|double free or corruption|free\(\): invalid|malloc\(\): |stack smashing", "engine_crashed"),
 )  # fmt: skip
 _LAST_RESORT: _Rules = (
     (
-        r"Traceback \(most recent|unspecified launch failure|\w*(Error|Exception)\b: |[Pp]anic",
+        r"Traceback \(most recent|unspecified launch failure|(Error|Exception)\b: |[Pp]anic",
         "log_exception",
     ),
 )
@@ -124,16 +131,31 @@ _CONTEXT: _Rules = (
     (r"fabric.?manager.{0,60}(not|dead|fail|stop|inactive|mismatch|exited|down|differ|old|older)", "fabric_manager"),
     (r"driver.{0,40}(upgrad|updat|chang(?!ed_at)|install|roll)\w*", "driver_changed_recently"),
     (r"(engine|vllm|sglang|llama|image|cuda graph)\w*.{0,40}(upgrad|updat|chang(?!ed_at)|roll|deploy)\w*", "engine_changed_recently"),
-    (r"\b(leak\w*|memory.{0,40}(grows|growing|climbs|rises) (steadily|slowly|over|without))", "memory_leak"),
+    (r"\b(leak\w*|(memory|rss|resident).{0,40}(grows|growing|grew|climbs|climbing|rises|rising) (steadily|slowly|over|without|by|until))", "memory_leak"),
     (r"(symptom|fault|it|error).{0,30}only under load", "only_under_load"),
+    (r"OOM ?Killed|killed by (the )?OOM|out.of.memory killer", "oom_kill"),
 )  # fmt: skip
 
 
 def log_signs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the signs in an engine's log, each with the first line that has it; a bare exception only where nothing else is."""
-    text = tuple(lines)
+    """Yield the signs in an engine's log, each with the first line that has it.
+
+    What is wrong with settings, files or packages counts where no fault of GPU, disk or network is named; a bare exception only where nothing else is.
+    """
+    text = tuple(_short(line) for line in lines)
     found = dict(_first_lines(text, _LOG))
+    if not found.keys() - {"engine_crashed"}:
+        found |= dict(list(_first_lines(text, _SET_WRONG))[:1])
     yield from found.items() if found else _first_lines(text, _LAST_RESORT)
+
+
+_LINE_MOST = 2000
+"""Characters of a line that are searched: its first and last thousand. Source: our own choice: an error's name stands at one end, and a hostile
+line must cost no time."""
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= _LINE_MOST else f"{line[: _LINE_MOST // 2]} {line[-_LINE_MOST // 2 :]}"
 
 
 def _first_lines(lines: tuple[str, ...], rules: _Rules) -> Iterator[tuple[str, str]]:

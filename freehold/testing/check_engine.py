@@ -29,6 +29,8 @@ METRIC_NAMES = frozenset(
         "running_requests",
         "waiting_requests",
         "decode_steps_total",
+        "kv_usage_ratio",
+        "preemptions_total",
     }
 )
 """Our names for an engine's counters. Source: `freehold.engines.base.Metric`."""
@@ -143,11 +145,17 @@ def _check_options(engine: Engine) -> Iterator[str]:
             yield f"option {option.name!r} must be in snake_case"
         if not option.help:
             yield f"option {option.name!r} has no help"
-        if option.choices and option.type != "str":
-            yield f"option {option.name!r} has choices but is no str"
+        if option.choices and not _fit(option):
+            yield f"option {option.name!r} has choices that are no {option.type}"
         given = {} if option.default is None else {option.name: option.default}
         for problem in check_options(engine, given, lambda name: name):
             yield f"the default of option {problem.where!r} is not allowed by itself: {problem.message}"
+
+
+def _fit(option: Option) -> bool:
+    return option.type == "str" or (
+        option.type == "int" and all(text.lstrip("-").isdigit() for text in option.choices)
+    )
 
 
 def _values(option: Option) -> list[_Value]:
@@ -155,7 +163,9 @@ def _values(option: Option) -> list[_Value]:
     if option.type == "bool":
         return [False, True]
     if option.type == "str":
-        return list(option.choices) or ["some", "other"]
+        return list(option.choices) or (["{}", '{"some": 1}'] if option.json else ["some", "other"])
+    if option.choices and _fit(option):
+        return [int(text) for text in option.choices]
     low = 1 if option.minimum is None else option.minimum
     high = low + 1_000_000 if option.maximum is None else option.maximum
     return [int(low), int(high)] if option.type == "int" else [float(low), float(high)]
@@ -187,8 +197,11 @@ def _check_command(engine: Engine) -> Iterator[str]:
         if command != engine.command(_placed(options)):
             yield f"{when} the command differs from one call to the next"
         yield from (f"{when} {failure}" for failure in _check_argv(command.argv))
-        if not all(isinstance(text, str) for pair in command.env.items() for text in pair):
-            yield f"{when} the environment is not text to text"
+        texts = [*command.env.items(), *command.files.items()]
+        if not all(isinstance(text, str) for pair in texts for text in pair):
+            yield f"{when} the environment or the files are not text to text"
+        if any(PurePath(name).name != name for name in (*command.files, *command.links)):
+            yield f"{when} a file or a link has no plain name"
 
 
 def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
@@ -198,21 +211,26 @@ def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
     if PurePath(argv[0]).name in _SHELLS:
         yield f"argv goes through {argv[0]}"
     for name, word in (("host", _PLACE.host), ("port", str(_PLACE.port)), ("model", _PLACE.model)):
-        if not any(word == part or part.endswith(f"={word}") for part in argv):
+        if not any(word == part or part.endswith((f"={word}", f"/{word}")) for part in argv):
             yield f"argv does not hold the {name}"
 
 
 def _check_options_matter(engine: Engine) -> Iterator[str]:
     """Find options that change neither the command nor what the file says of the engine."""
     for option in engine.options:
-        outcomes = {_outcome(engine, {option.name: value}) for value in _values(option)}
+        given = [{}, *({option.name: value} for value in _values(option))]
+        outcomes = {_outcome(engine, options) for options in given}
         if len(outcomes) < 2:
             yield f"option {option.name!r} changes nothing"
 
 
 def _outcome(engine: Engine, options: Mapping[str, _Value]) -> object:
     command = engine.command(_placed(options)) if engine.command is not None else None
-    said = (command.argv, tuple(sorted(command.env.items()))) if command is not None else None
+    said = (
+        (command.argv, tuple(sorted(command.env.items())), tuple(sorted(command.files.items())))
+        if command is not None
+        else None
+    )
     return said, *(value for _, value in _room(engine, options))
 
 
@@ -258,10 +276,19 @@ def _check_unfinished(engine: Engine) -> Iterator[str]:
             yield f"unfinished tokens of {body[:20]!r} are {tokens!r}"
 
 
+def _check_pages(engine: Engine) -> Iterator[str]:
+    for page in engine.more_pages:
+        if not page.path.startswith("/"):
+            yield f"more_pages: {page.path!r} is no path"
+        for body in (b"", b"{}", b"[1]", b"[[]]", b'[{"iter": {}}]', b"\xff", b"[" * 5000):
+            if page.read(body):
+                yield f"what {page.path} shows by {body[:20]!r} is not unknown"
+
+
 def _check_tells(engine: Engine) -> Iterator[str]:
     for tells in engine.tells:
-        if engine.managed or not tells.path.startswith("/"):
-            yield f"tells: {tells.path!r} is no path, or the engine is managed and told its capacity"
+        if not tells.path.startswith("/"):
+            yield f"tells: {tells.path!r} is no path"
         for body in (b"", b"{}", b"[1]", b'{"data": [3, {"id": "m"}]}', b"a{b} 1\n", b"\xff", b"[" * 5000):
             if tells.read(body, "m") != Capacity():
                 yield f"what {tells.path} tells by {body[:20]!r} is not unknown"
@@ -314,6 +341,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_ready,
     _check_metrics,
     _check_unfinished,
+    _check_pages,
     _check_tells,
     _check_sizes,
     _check_exits,

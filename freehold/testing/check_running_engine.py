@@ -13,13 +13,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import httpx2
 import psutil
 
 from freehold.core.clock import monotonic_s
-from freehold.engines.base import Engine, ExitKind, Placement
+from freehold.engines.base import Engine, ExitKind, Placement, read_metrics, shows_progress
 
 START_TIMEOUT_S = 120.0
 """Longest wait for a first token, seconds. Source: our own bound, far above the second that a small model takes."""
@@ -62,7 +63,7 @@ class Child:
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> float:
         """Return after how many seconds the engine's own ready check was answered 2xx."""
-        check = self.engine.ready(self.placement.model)
+        check = self.engine.proof(self.placement.model, self.placement.options)
         started_s = monotonic_s()
 
         def ready() -> bool:
@@ -78,15 +79,12 @@ class Child:
     def metrics(self) -> dict[str, float]:
         """Return its counters under our names."""
         assert self.engine.metrics_path is not None
-        text = self.client.get(self.engine.metrics_path).text
-        rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-        values = {row[0].partition("{")[0]: float(row[-1]) for row in rows}
-        return {
-            metric.name: values[name] * metric.scale
-            for metric in self.engine.metrics
-            for name in metric.theirs[::-1]
-            if name in values
-        }
+        answer = self.client.get(self.engine.metrics_path)
+        page = read_metrics(answer.text, self.engine.metrics) if answer.is_success else {}
+        for more in self.engine.more_pages:
+            if not shows_progress(page):
+                page = {**more.read(self.client.get(more.path).content), **page}
+        return page
 
 
 @contextlib.contextmanager
@@ -96,10 +94,10 @@ def start_child(engine: Engine, placement: Placement) -> Iterator[Child]:
     Raises AssertionError of the block with the child's last lines added.
     """
     assert engine.command is not None, "only managed engines can be run"
-    command = engine.command(placement)
     host = f"[{placement.host}]" if ":" in placement.host else placement.host
     with (
         tempfile.TemporaryFile() as log,
+        tempfile.TemporaryDirectory() as folder,
         httpx2.Client(
             base_url=f"http://{host}:{placement.port}",
             timeout=_REQUEST_TIMEOUT_S,
@@ -108,6 +106,11 @@ def start_child(engine: Engine, placement: Placement) -> Iterator[Child]:
             limits=httpx2.Limits(max_keepalive_connections=0),
         ) as client,
     ):
+        command = engine.command(placement).in_folder(folder)
+        for name, text in command.files.items():
+            Path(folder, name).write_text(text, encoding="utf-8")
+        for name, target in command.links.items():
+            Path(folder, name).symlink_to(target)
         process = subprocess.Popen(
             command.argv,
             env={**os.environ, **command.env},

@@ -20,7 +20,8 @@ from freehold.testing.fake_http import Connection, Counts, Departure, Request, n
 from freehold.testing.fake_settings import Fault, Settings, changed
 
 CONTROL_PATH = "/_fake"
-_Handler = Callable[[Connection, Request], Awaitable[None]]
+Handler = Callable[[Connection, Request], Awaitable[None]]
+"""What answers one path."""
 
 
 class FakeServer:
@@ -29,10 +30,10 @@ class FakeServer:
     def __init__(self, settings: Settings, *, model: str) -> None:
         self.settings = settings
         self.counts = Counts()
-        self._model = model
+        self.model = model
         self._started_s = monotonic_s()
         self._slots = asyncio.Semaphore(settings.slots)
-        self._routes: dict[tuple[str, str], _Handler] = {
+        self.routes: dict[tuple[str, str], Handler] = {
             ("GET", "/health"): self._health,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/models"): self._models,
@@ -46,7 +47,7 @@ class FakeServer:
         path = request.target.partition("?")[0]
         if request.method == "POST" and path in answers.KINDS:
             await self._complete(connection, request, path)
-        elif handler := self._routes.get((request.method, path)):
+        elif handler := self.routes.get((request.method, path)):
             await handler(connection, request)
         else:
             self._refuse(connection, 404, "File Not Found", kind="not_found_error")
@@ -54,7 +55,11 @@ class FakeServer:
     def _refuse(
         self, connection: Connection, status: int, message: str, *, kind: str = "invalid_request_error"
     ) -> None:
-        connection.respond(status, answers.error_body(status, message, kind=kind))
+        connection.respond(status, self.error_body(status, message, kind=kind))
+
+    def error_body(self, status: int, message: str, *, kind: str) -> dict[str, Any]:
+        """Return the body of a refusal."""
+        return answers.error_body(status, message, kind=kind)
 
     def _loading(self) -> bool:
         return monotonic_s() - self._started_s < self.settings.start_s
@@ -80,7 +85,7 @@ class FakeServer:
             connection.respond(200, "\n".join(lines) + "\n")
 
     async def _models(self, connection: Connection, _request: Request) -> None:
-        connection.respond(200, answers.models(self._model))
+        connection.respond(200, answers.models(self.model))
 
     async def _embeddings(self, connection: Connection, request: Request) -> None:
         remember(self.counts, request)
@@ -90,7 +95,7 @@ class FakeServer:
             self._refuse(connection, 400, str(exc))
 
     async def _report(self, connection: Connection, _request: Request) -> None:
-        report = {"counts": self.counts, "settings": self.settings, "model": self._model}
+        report = {"counts": self.counts, "settings": self.settings, "model": self.model}
         connection.respond(200, msgspec.to_builtins(report))
 
     async def _change(self, connection: Connection, request: Request) -> None:
@@ -132,9 +137,13 @@ class FakeServer:
             self._refuse(connection, 400, str(exc))
             return None
         if job.prompt_tokens > settings.context_tokens:
-            connection.respond(400, _too_long(job.prompt_tokens, settings.context_tokens))
+            connection.respond(400, self.too_long(job.prompt_tokens, settings.context_tokens))
             return None
         return job
+
+    def too_long(self, prompt: int, limit: int) -> dict[str, Any]:
+        """Return the body that refuses a prompt of more tokens than fit."""
+        return _too_long(prompt, limit)
 
     def _take_fault(self) -> Fault:
         fault, count = self.settings.fault, self.settings.fault_count

@@ -5,6 +5,7 @@ of ordinary values. Nothing in it is read from the machine that runs it.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -34,12 +35,16 @@ VIEWS = 30
 
 def healthy_views(gpus: int = 2) -> list[View]:
     """Return five minutes of a healthy node with so many GPUs at full load."""
+    return [healthy_view(number, gpus) for number in range(VIEWS)]
+
+
+def healthy_view(number: int, gpus: int = 2) -> View:
+    """Return one view of it, the `number`th from 0, ten seconds after the one before."""
     (card,) = _loaded().gpus
-    return [
-        _view(number, tuple(_gpu(card, index, number) for index in range(gpus))) for number in range(VIEWS)
-    ]
+    return _view(number, tuple(_gpu(card, index, number) for index in range(gpus)))
 
 
+@cache
 def _loaded() -> Gpus:
     views = load_recording(DATA / "h100_healthy_full_load.jsonl").views
     assert views[-2].gpus is not None

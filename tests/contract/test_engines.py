@@ -99,7 +99,7 @@ BROKEN: dict[str, Engine] = {
     "'n_ctx' stands twice": dataclasses.replace(GOOD, options=GOOD.options + GOOD.options[:1]),
     "must be in snake_case": with_option(name="Thing"),
     "'thing' has no help": with_option(help=""),
-    "has choices but is no str": with_option(choices=("a", "b")),
+    "has choices that are no int": with_option(choices=("a", "b")),
     "default of option 'thing' is not allowed": with_option(default=10),
     "option 'thing' changes nothing": with_option(),
     "does not hold the host": without_word("127.0.0.1"),

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import queue
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from freehold.core.clock import monotonic_s
 from freehold.fleet.control import ControlServer
 from freehold.fleet.keeper import StateKeeper
 from freehold.fleet.state_dir import Running, StateDir
-from waiting import wait_until
+from waiting import remove_at_once, wait_until
 
 CLAIM = """
 import sys, threading
@@ -114,7 +113,7 @@ def test_what_was_removed_is_made_again(gone: str, tmp_path: Path) -> None:
         if gone:
             (path / gone).unlink()
         else:
-            shutil.rmtree(path)
+            remove_at_once(path)
         assert told.get(timeout=10) is None
         (path / "control.sock").touch()
         assert recorded(path) == ["a"]
@@ -127,7 +126,7 @@ def test_what_was_removed_is_made_again(gone: str, tmp_path: Path) -> None:
 def test_a_folder_that_somebody_else_has_by_now_is_left_to_them(tmp_path: Path) -> None:
     path = tmp_path / "state"
     with kept(StateDir(path)) as (keeper, told):
-        shutil.rmtree(path)
+        remove_at_once(path)
         with subprocess.Popen([sys.executable, "-c", CLAIM, path], stdout=subprocess.PIPE) as other:
             try:
                 assert other.stdout is not None

@@ -1,6 +1,5 @@
 """Every request that went to an engine stands in the ledger once, with what the engine said or what was delivered."""
 
-import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from gateway_rig.engines import (
 from gateway_rig.killing import DONE, USAGE, USAGE_EVENT, kill_many
 from gateway_rig.killing import answer as as_vllm
 from gateway_rig.process import Gateway, model, running
-from waiting import wait_until
+from waiting import remove_at_once, wait_until
 
 MESSAGES, RESPONSES, TEXT = "/v1/messages", "/v1/responses", "/v1/completions"
 
@@ -387,7 +386,7 @@ def test_a_spool_that_is_removed_is_written_again(tmp_path: Path, engine: Engine
     ):
         for _ in range(3):
             assert client.ask(ask("m")).status == 200
-        shutil.rmtree(spool.parent)
+        remove_at_once(spool.parent)
         assert client.ask(ask("m")).status == 200
         if at_once:
             gateway.stop()
@@ -411,7 +410,7 @@ def test_a_removed_spool_that_cannot_be_made_again_is_told(tmp_path: Path, engin
         gateway.client() as client,
     ):
         assert client.ask(ask("m")).status == 200
-        shutil.rmtree(spool.parent)
+        remove_at_once(spool.parent)
         spool.parent.write_text("in the way")
         wait_until(lambda: client.ask(get("/health")).json["ledger"]["status"] == "removed")
         assert client.ask(ask("m")).status == 200

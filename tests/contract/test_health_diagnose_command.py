@@ -12,8 +12,10 @@ from click.testing import CliRunner, Result
 from freehold.cli.health_diagnose import diagnose
 from freehold.cli.say import UserMistakes
 from freehold.core.places import read_tree
+from freehold.health.history import Keeper, Mark
 from freehold.health.incident_file import diagnose_all, foremost, read_incident, read_kernel_log
 from freehold.health.incident_schema import IncidentFile, schema_text
+from freehold.health.signs_events import Past
 from freehold.health.view import EngineView, Gpu, Gpus, Kernel, KernelLine, Reading, State, View, Volume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +117,13 @@ def test_a_text_without_a_kernel_line_is_a_mistake(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("Dear all,\nplease find the log attached.\n")
     assert run("--kernel-log", str(path))[0] == 2
+
+
+def test_a_byte_order_mark_in_front_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "incident.json"
+    path.write_text(json.dumps({"kernel": [XID]}), encoding="utf-8-sig")
+    code, result = run(str(path))
+    assert code == 3, result.output
 
 
 def test_yaml_is_read_as_well(tmp_path: Path) -> None:
@@ -291,3 +300,43 @@ def test_the_report_reads_as_it_did(golden: Callable[[str, str], None], tmp_path
         code, result = run(str(path))
         shown.append(f"$ freehold health diagnose {name}.json\n{result.stdout}(exit code {code})\n")
     golden("health_diagnose.txt", "\n".join(shown))
+
+
+GSP = "NVRM: Xid (PCI:0000:61:00): 119, pid=7, name=python3, Timeout waiting for RPC from GSP!"
+NOW_S = 1_764_237_600
+
+
+def gsp_incident(tmp_path: Path) -> Path:
+    path = tmp_path / "incident.json"
+    card = {"index": 0, "pci": "00000000:61:00.0", "serial": "1650522000001"}
+    path.write_text(
+        json.dumps({"at": NOW_S, "gpus": [card], "kernel": [{"text": GSP, "at": NOW_S}], "node": "a"})
+    )
+    return path
+
+
+def test_a_history_by_serial_number_is_found_and_what_was_set_healthy_does_not_trip_again(
+    tmp_path: Path,
+) -> None:
+    keeper = Keeper(tmp_path / "history.jsonl")
+    earlier = Past(at_s=NOW_S - 900, subject="gpu:1650522000001", signature="xid 119", action="reset_gpu")
+    keeper.add([earlier], now_s=NOW_S)
+    arguments = (str(gsp_incident(tmp_path)), "--json", "--history", str(keeper.path))
+    assert json.loads(run(*arguments)[1].stdout)["action"] == "reboot"
+    keeper.mark(Mark(set_healthy_s=NOW_S - 600, subject="gpu:1650522000001", by="ann"))
+    assert (
+        json.loads(run(*arguments)[1].stdout)["action"] == "reset_gpu"
+    )  # a new fault: it trips, as the first
+    keeper.mark(Mark(set_healthy_s=NOW_S + 5, subject="gpu:another", by="ann"))
+    assert run(*arguments)[0] == 3
+    keeper.mark(Mark(set_healthy_s=NOW_S + 5, by="ann"))
+    code, result = run(*arguments)
+    assert (code, json.loads(result.stdout)["problem"]) == (0, False)
+
+
+def test_lines_without_a_date_are_not_taken_for_older_than_a_mark(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "history.jsonl")
+    keeper.mark(Mark(set_healthy_s=NOW_S, by="ann"))
+    log = tmp_path / "dmesg"
+    log.write_text(f"{XID}\n")
+    assert run("--kernel-log", str(log), "--history", str(keeper.path))[0] == 3

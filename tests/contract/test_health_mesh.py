@@ -176,10 +176,10 @@ def test_an_interface_whose_mtu_shrinks_loses_nothing_of_its_own(farm: Farm) -> 
 # ---- without namespaces --------------------------------------------------------------------------------------------
 
 
-def mesh(name: str, port: int, peers: dict[str, int], host: str = "127.0.0.1") -> Mesh:
+def mesh(name: str, port: int, peers: dict[str, int], host: str = "127.0.0.1", *, key: bytes = KEY) -> Mesh:
     told = tuple(MeshPeer(name=peer, host=host, port=at) for peer, at in peers.items())
     made = Mesh(
-        MeshSettings(node=name, key=KEY, peers=told, listen_host=host, listen_port=port, rate_hz=50.0)
+        MeshSettings(node=name, key=key, peers=told, listen_host=host, listen_port=port, rate_hz=50.0)
     )
     made.open()
     return made
@@ -206,6 +206,30 @@ def test_two_meshes_of_one_machine_and_strangers(host: str) -> None:
         peer = a.sample()[0]
         assert (peer.lost_out, peer.lost_back, peer.restarts) == (0, 0, 0)
         assert all(0 <= rtt_s < 1 for rtt_s in peer.rtt_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        a.close()
+        b.close()
+
+    asyncio.run(scene())
+
+
+def test_a_peer_with_another_key_is_told_from_one_that_is_silent() -> None:
+    async def scene() -> None:
+        host, ports = "127.0.0.1", two_ports("127.0.0.1")
+        a = mesh("a", ports[0], {"b": ports[1]}, host)
+        b = mesh("b", ports[1], {"a": ports[0]}, host, key=b"z" * 32)
+        tasks = [asyncio.create_task(each.run()) for each in (a, b)]
+        foreign = 0
+
+        def counted() -> bool:
+            nonlocal foreign
+            foreign += a.sample()[0].foreign
+            return foreign >= 5
+
+        await until(counted, timeout_s=10, what="datagrams with another key, counted for the peer")
+        assert a.sample()[0].windows[0].settled_back == 0
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

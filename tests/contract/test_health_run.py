@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,18 +82,18 @@ async def running(runner: Runner, condition: Any, timeout_s: float = 10.0) -> No
 
 
 def test_a_source_that_hangs_is_told_and_stops_no_other() -> None:
-    hanging = 0
+    hanging, over = 0, False
 
     async def hang() -> Gpus:
         nonlocal hanging
         hanging += 1
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            await asyncio.Event().wait()  # it does not even let itself be cancelled
+        while not over:
+            with suppress(asyncio.CancelledError):  # it does not even let itself be cancelled, however often
+                await asyncio.Event().wait()
         return Gpus()
 
     async def main() -> HealthSnapshot:
+        nonlocal over
         late = Gpus(state=State.HUNG)
         runner = Runner(
             [source("host", host), source("gpus", hang, late=late)], {"one": ONE, "two": TWO}, FAST
@@ -104,6 +105,7 @@ def test_a_source_that_hangs_is_told_and_stops_no_other() -> None:
                 and {r.name: r.state for r in runner.snapshot.readers} == {"host": "ok", "gpus": "late"}
             ),
         )
+        over = True
         return runner.snapshot
 
     snapshot = asyncio.run(main())
@@ -231,3 +233,31 @@ def test_a_process_group_is_read_with_its_workers() -> None:
         finally:
             os.killpg(process.pid, signal.SIGKILL)
     assert ProcessGroup(process.pid).read() == ("X", None)
+
+
+class Hands:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_s(self) -> float:
+        return 1.8e9 + self.now_s
+
+
+def test_an_agent_that_stood_still_says_when_it_went_on() -> None:
+    clock = Hands()
+    runner = Runner([], {}, Setup(node="n", clock=clock))
+    for _ in range(3):
+        clock.now_s += 2.1
+        runner.tick()
+    assert runner.snapshot.woke_s == 0.0
+    clock.now_s += 60.0
+    runner.tick()
+    woke_s = clock.wall_s()
+    clock.now_s += 2.1
+    runner.tick()
+    assert runner.snapshot.woke_s == woke_s

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from freehold.core.errors import Temporary
-from freehold.engines.base import Command, Placement
+from freehold.engines.base import FOLDER, Command, Placement
 from freehold.fleet import processes
 from freehold.fleet.launch_process import (
     MARK,
@@ -21,7 +22,7 @@ from freehold.fleet.launch_process import (
     ProcessLauncher,
     Report,
 )
-from freehold.fleet.plan import FleetSettings, ReplicaPlan, log_path
+from freehold.fleet.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from waiting import until, wait_until
 
@@ -200,6 +201,62 @@ def test_a_machine_without_a_free_port_says_so(tmp_path: Path) -> None:
     launcher._ports._used.append(1)
     with pytest.raises(Temporary, match="no free port"):
         launcher.launch(plan_of(""), print)
+
+
+def test_files_of_a_command_are_in_the_replicas_own_folder_before_it_starts(tmp_path: Path) -> None:
+    show = "import os, sys, pathlib; p = pathlib.Path(sys.argv[1]); print(p.read_text(), oct(p.stat().st_mode), os.environ['AT'])"
+
+    def command(_placement: Placement) -> Command:
+        return Command(
+            argv=(sys.executable, "-c", show, f"{FOLDER}/engine.yaml"),
+            env={"AT": f"{FOLDER}/x"},
+            files={"engine.yaml": "a: ä\n"},
+            links={"my-model": str(tmp_path)},
+        )
+
+    plan = ReplicaPlan(id="org/m-0", model="m", engine=replace(FAKE_ENGINE, command=command))
+    settings = settings_in(tmp_path / "logs")
+    reports: list[Any] = []
+
+    async def story() -> None:
+        reports.clear()
+        launcher = ProcessLauncher(settings)
+        launcher.launch(plan, reports.append)
+        await until(
+            lambda: any(isinstance(report, EngineExited) for report in reports), timeout_s=20, what="the end"
+        )
+        await launcher.close()
+
+    asyncio.run(story())
+    asyncio.run(story())  # again, over what the first start left
+    folder = files_dir(settings.log_dir, plan.id)
+    assert (folder / "my-model").readlink() == tmp_path
+    assert folder.parent == settings.log_dir
+    assert reports[-1].tail == ("a: ä", f" 0o100600 {folder}/x")
+
+
+def test_a_folder_that_cannot_be_made_is_the_reason(tmp_path: Path) -> None:
+    def command(_placement: Placement) -> Command:
+        return Command(argv=(sys.executable, "-c", "print(1)"), files={"engine.yaml": "a: 1"})
+
+    plan = ReplicaPlan(id="m-0", model="m", engine=replace(FAKE_ENGINE, command=command))
+    settings = settings_in(tmp_path / "logs")
+    reports: list[Any] = []
+    settings.log_dir.mkdir()
+    files_dir(settings.log_dir, plan.id).write_text("in the way")
+
+    async def story() -> None:
+        reports.clear()
+        launcher = ProcessLauncher(settings)
+        launcher.launch(plan, reports.append)
+        await until(
+            lambda: any(isinstance(report, EngineExited) for report in reports), timeout_s=20, what="the end"
+        )
+        await launcher.close()
+
+    asyncio.run(story())
+    assert reports[-1].code == 127
+    assert "File exists" in reports[-1].tail[-1]
 
 
 def _cmdline(pid: int) -> bytes:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import psutil
 
 from e2e.box import GONE_S, Box, Stack, http
 from freehold.testing.fake_engine import FakeEngine, start_fake_engine
-from waiting import wait_until
+from waiting import remove_at_once, wait_until
 
 
 def asked(stack: Stack, model: str = "fake", *, client: httpx2.Client | None = None) -> httpx2.Response:
@@ -190,7 +189,7 @@ def test_what_lies_in_the_folder_stands_in_for_no_module(box: Box) -> None:
 def test_down_finds_a_stack_whose_state_folder_was_removed(box: Box) -> None:
     box.fake_config()
     with box.foreground() as stack:
-        shutil.rmtree(box.env["FREEHOLD_STATE_DIR"])
+        remove_at_once(Path(box.env["FREEHOLD_STATE_DIR"]))
         wait_until(box.status, timeout_s=10, what="the state folder to be made again")
         assert asked(stack).status_code == 200
         assert box.run("status", "--json").said["gateway"]["restarts"] == 0
@@ -202,7 +201,7 @@ def test_a_stack_whose_folder_another_one_has_taken_ends_and_says_so(box: Box) -
     box.fake_config()
     with box.foreground() as first:
         first.process.send_signal(signal.SIGSTOP)  # else it may be the quicker one, and the second is told so
-        shutil.rmtree(box.env["FREEHOLD_STATE_DIR"])
+        remove_at_once(Path(box.env["FREEHOLD_STATE_DIR"]))
         with box.foreground() as second:
             first.process.send_signal(signal.SIGCONT)
             assert first.process.stdout is not None

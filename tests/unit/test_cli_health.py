@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from freehold.cli.health import exit_code
 from freehold.cli.health_table import lines_of
-from freehold.cli.watching import RESTART_S, hanging, targets
+from freehold.cli.watching import RESTART_S, SUSPECT_S, hanging, recovered, targets
 from freehold.core.events import (
     Endpoint,
     EndpointLoad,
@@ -138,3 +139,35 @@ def test_only_an_engine_that_has_long_been_stalled_is_named_to_the_fleet(
     named: bool,  # noqa: FBT001 (a parameter of the test)
 ) -> None:
     assert bool(hanging(snapshot(found), [replica(started_wall_s=started_s)], 100.0)) is named
+
+
+def named(*found: Believed, woke_s: float, now_s: float, others: int = 0) -> list[str]:
+    """Return whom the fleet is told of; `others` more replicas run, of which nothing bad is said."""
+    told = snapshot(*found, *(believed(Verdict.HEALTHY, f"engine:o-{n}") for n in range(others)))
+    names = [each.finding.component.removeprefix("engine:") for each in told.findings]
+    there = [replica(id=name) for name in names]
+    return sorted(each.id for each, _ in hanging(msgspec.structs.replace(told, woke_s=woke_s), there, now_s))
+
+
+def test_a_whole_machine_that_was_suspended_has_no_engine_replaced_for_that() -> None:
+    both = [believed(Verdict.UNHEALTHY, f"engine:m-{n}", since_s=1004.0) for n in range(2)]
+    assert named(*both, woke_s=1000.0, now_s=1004.0 + RESTART_S) == []
+    assert named(*both, woke_s=1000.0, now_s=1004.0 + SUSPECT_S) == [
+        "m-0",
+        "m-1",
+    ]  # it does not come back by itself
+    assert named(*both, woke_s=0.0, now_s=1004.0 + RESTART_S) == ["m-0", "m-1"]
+    assert named(*both, woke_s=1000.0, now_s=1004.0 + RESTART_S, others=1) == ["m-0", "m-1"]
+    late = believed(Verdict.UNHEALTHY, "engine:m-1", since_s=1009.0)  # after seven seconds of its own
+    assert named(both[0], late, woke_s=1000.0, now_s=1009.0 + RESTART_S) == ["m-0", "m-1"]
+
+
+def test_the_time_that_nobody_looked_is_no_time_of_a_stall() -> None:
+    found = believed(Verdict.UNHEALTHY, since_s=990.0)
+    assert named(found, woke_s=1200.0, now_s=1201.0) == []
+    assert named(found, woke_s=1200.0, now_s=1200.0 + RESTART_S) == ["m-0"]
+
+
+def test_who_works_again() -> None:
+    told = snapshot(believed(Verdict.HEALTHY, reason="busy"), believed(Verdict.UNKNOWN, "engine:m-1"))
+    assert [each.id for each in recovered(told, [replica(), replica(id="m-1"), replica(id="m-2")])] == ["m-0"]

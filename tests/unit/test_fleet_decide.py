@@ -8,6 +8,7 @@ from freehold.core.events import ReplicaState as State
 from freehold.engines.base import ExitCause, ExitKind
 from freehold.fleet.decide import NEVER_S, all_stopped, backoff_s, decide, next_due_s
 from freehold.fleet.events import (
+    Abandon,
     Action,
     Answered,
     Ask,
@@ -19,6 +20,7 @@ from freehold.fleet.events import (
     Launch,
     Measure,
     Measured,
+    Recovered,
     RestartAsked,
     Schedule,
     Settle,
@@ -332,3 +334,145 @@ def test_an_engine_of_others_is_never_ended_for_hanging() -> None:
     story.answer()
     story.orders(Stalled(id="m-0", incarnation=story.replica.incarnation, reason="x"))
     assert story.replica.stalled == ""
+
+
+class Several:
+    """Several ready replicas of one model or more; orders are applied as they are given."""
+
+    def __init__(self, *models: str) -> None:
+        self.now_s = 100.0
+        self.view = FleetView(
+            settings=SETTINGS,
+            replicas=tuple(Replica(id=f"{model}-{n}", model=model) for n, model in enumerate(models)),
+        )
+        self.tell()
+        for replica in self.view.replicas:
+            self.come_up(replica.id)
+        assert {replica.state for replica in self.view.replicas} == {State.READY}
+
+    def __getitem__(self, replica_id: str) -> Replica:
+        found = self.view.find(replica_id)
+        assert found is not None
+        return found
+
+    def tell(self, *facts: Fact) -> list[Action]:
+        for fact in facts:
+            self.view = apply(self.view, fact, self.now_s)
+        given: list[Action] = []
+        while orders := decide(self.view, self.now_s, RNG):
+            given += orders
+            for order in orders:
+                self.view = apply(self.view, order, self.now_s)
+        return given
+
+    def come_up(self, replica_id: str) -> list[Action]:
+        incarnation = self[replica_id].incarnation
+        started = Started(id=replica_id, incarnation=incarnation, pid=7, url="http://x")
+        return self.tell(started, Answered(id=replica_id, incarnation=incarnation))
+
+    def stall(self, *ids: str) -> list[str]:
+        """Return whom it ends."""
+        facts = [Stalled(id=each, incarnation=self[each].incarnation, reason="hangs") for each in ids]
+        return ended(self.tell(*facts))
+
+    def exit(self, replica_id: str, cause: ExitCause = CRASH) -> list[Action]:
+        return self.tell(Exited(id=replica_id, incarnation=self[replica_id].incarnation, cause=cause))
+
+    def relaunch(self, replica_id: str) -> None:
+        """Let the process that hung end, and the next one be launched."""
+        self.exit(replica_id)
+        due_s = self[replica_id].due_s
+        assert due_s is not None
+        self.now_s = due_s
+        assert [o.id for o in self.tell() if isinstance(o, Launch)] == [replica_id]
+
+
+def ended(orders: list[Action]) -> list[str]:
+    return [order.id for order in orders if isinstance(order, Terminate)]
+
+
+def test_of_several_that_hang_at_once_one_is_replaced_and_the_others_wait_until_it_is_ready() -> None:
+    fleet = Several("m", "m", "m")
+    assert fleet.stall("m-0", "m-1", "m-2") == ["m-0"]
+    assert next_due_s(fleet.view) > fleet.now_s  # it does not spin meanwhile
+    fleet.relaunch("m-0")
+    assert [fleet[each].state for each in ("m-1", "m-2")] == [State.READY] * 2
+    assert ended(fleet.come_up("m-0")) == ["m-1"]
+    fleet.relaunch("m-1")
+    assert ended(fleet.come_up("m-1")) == ["m-2"]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_one_that_hangs_while_another_is_replaced_waits_too(later: bool) -> None:  # noqa: FBT001
+    fleet = Several("m", "m")
+    assert fleet.stall("m-1") == ["m-1"]
+    if later:
+        fleet.relaunch("m-1")
+    assert fleet.stall("m-0") == []
+    if not later:
+        fleet.relaunch("m-1")
+    assert ended(fleet.come_up("m-1")) == ["m-0"]
+
+
+def test_when_the_next_process_fails_before_it_is_ready_the_others_wait_no_longer() -> None:
+    fleet = Several("m", "m")
+    fleet.stall("m-0", "m-1")
+    fleet.relaunch("m-0")
+    assert ended(fleet.exit("m-0")) == ["m-1"]
+
+
+def test_a_taken_port_is_no_failure_and_is_waited_for() -> None:
+    fleet = Several("m", "m")
+    fleet.stall("m-0", "m-1")
+    fleet.relaunch("m-0")
+    taken = ExitCause(kind=ExitKind.PORT_IN_USE, summary="its port was taken")
+    assert kinds(fleet.exit("m-0", taken)) == [Launch]
+    assert fleet["m-1"].state is State.READY
+
+
+def test_a_process_that_survives_sigkill_is_not_waited_for() -> None:
+    fleet = Several("m", "m")
+    fleet.stall("m-0", "m-1")
+    assert ended(fleet.tell()) == []
+    given: list[Action] = []
+    while not given or not isinstance(given[-1], Terminate):
+        fleet.now_s = next_due_s(fleet.view)
+        given += [order for order in fleet.tell() if not isinstance(order, Measure)]
+    assert kinds(given) == [Kill, Abandon, Terminate]
+    assert fleet["m-0"].state is State.CRASH_LOOP
+    assert given[-1].id == "m-1"
+
+
+def test_a_replica_given_up_after_its_hang_is_not_waited_for() -> None:
+    fleet = Several("m", "m")
+    for _ in range(SETTINGS.window_failures_max - 1):
+        fleet.stall("m-0")
+        fleet.relaunch("m-0")
+        fleet.come_up("m-0")
+    fleet.stall("m-0", "m-1")
+    orders = fleet.exit("m-0")
+    assert kinds(orders) == [GiveUp, Terminate]
+    assert ended(orders) == ["m-1"]
+
+
+def test_models_do_not_wait_for_each_other() -> None:
+    fleet = Several("a", "b", "a")
+    assert fleet.stall("a-0", "b-1", "a-2") == ["a-0", "b-1"]
+
+
+def test_one_that_works_again_before_its_turn_is_left_alone() -> None:
+    fleet = Several("m", "m")
+    fleet.stall("m-0", "m-1")
+    fleet.tell(Recovered(id="m-1", incarnation=fleet["m-1"].incarnation))
+    assert fleet["m-1"].stalled == ""
+    fleet.tell(Recovered(id="m-0", incarnation=fleet["m-0"].incarnation))
+    assert fleet["m-0"].state is State.STOPPING  # too late for this one
+    fleet.relaunch("m-0")
+    assert ended(fleet.come_up("m-0")) == []
+
+
+def test_a_stop_and_a_person_s_restart_wait_for_nobody() -> None:
+    fleet = Several("m", "m", "m")
+    fleet.stall("m-0", "m-1", "m-2")
+    assert ended(fleet.tell(RestartAsked(id="m-1"))) == ["m-1"]
+    assert set(ended(fleet.tell(StopAsked()))) == {"m-2"}

@@ -31,3 +31,11 @@ def test_what_is_no_number_is_unknown_and_not_nought() -> None:
         assert read_metrics(f"eng:running {value}\n", [RUNNING]) == {}
     assert read_metrics("", [RUNNING]) == {}
     assert read_metrics("eng:running 0\n", [RUNNING]) == {"running_requests": 0.0}
+
+
+def test_of_samples_with_a_label_only_those_with_the_value_count() -> None:
+    page = 'eng:running{model="a",priority=""} 5\neng:running{model="a",priority="1"} 3\neng:running{model="b"} 2\n'
+    total = Metric(name="running_requests", theirs=("eng:running",), only=("priority", ""))
+    assert read_metrics(page, [total, TOKENS]) == {"running_requests": 7.0}
+    everything = Metric(name="decode_steps_total", theirs=("eng:running",))
+    assert read_metrics(page, [total, everything]) == {"running_requests": 7.0, "decode_steps_total": 10.0}

@@ -148,12 +148,19 @@ def test_a_mapped_device_has_partition_and_disk_below(root: Path) -> None:
     device = device_of("253:0", "", root)
     assert device is not None
     assert set(device.below) == {"259:1", "259:0"}
+    assert set(device.disks) == {"nvme0n1p1", "nvme0n1"}
 
 
 def test_a_file_system_without_a_device_number_is_known_by_its_source(root: Path) -> None:
     device = device_of("0:31", "/dev/mapper/dm-0", root)
     assert device is not None
     assert (device.name, device.numbers) == ("dm-0", "253:0")
+    (root / "sys/class/block/dm-0/dm").mkdir()
+    (root / "sys/class/block/dm-0/dm/name").write_text("luks-7\n")
+    mapped = device_of("0:31", "/dev/mapper/luks-7", root)
+    assert mapped is not None
+    assert (mapped.name, mapped.numbers) == ("dm-0", "253:0")
+    assert device_of("0:31", "/dev/mapper/other", root) is None
     assert device_of("0:50", "host:/m", root) is None
     assert device_of("0:50", "overlay", root) is None
 

@@ -116,6 +116,28 @@ def test_set_healthy_ends_old_events_and_old_history() -> None:
     assert again.action is Action.RESET_GPU
 
 
+@pytest.mark.parametrize("name", ["gpu:5", "0000:65:00", "GPU-aabbccdd", "1650522000001"])
+def test_set_healthy_is_the_same_gpu_by_any_of_its_names(name: str) -> None:
+    at = 1_764_237_600.0
+    gpu = {"index": 5, "pci": "00000000:65:00.0", "uuid": "GPU-aabbccdd", "serial": "1650522000001"}
+    data = {
+        "at": at,
+        "gpus": [gpu],
+        "kernel": [{"text": line(48), "at": at - 7200}],
+        "context": {"operator": {"action": "set_healthy", "at": at - 3600, "component": name}},
+    }
+    assert not foremost(diagnose_all(read_incident(data, "x").cases))
+
+
+def test_a_uuid_that_the_kernel_named_is_the_gpu_at_that_address() -> None:
+    uuid = "GPU-3b6ec030-5adc-1847-e155-79f635584b4f"
+    main = of(
+        kernel=[f"NVRM: GPU at PCI:0000:65:00: {uuid}"],
+        counters=[{"gpu": uuid, "name": "row_remap_failure", "before": 0, "after": 1}],
+    )
+    assert main.component == "gpu:0000:65:00"
+
+
 def test_two_incidents_of_one_file_know_each_other() -> None:
     place = "Graphics SM Warp Exception on (GPC 1, TPC 2, SM 0): Out Of Range Address"
     once = of(kernel=[line(13, 10.0, words=place)])

@@ -11,6 +11,7 @@ import pytest
 from freehold.health.readers.disk_child import (
     BLOCK_BYTES,
     Teller,
+    open_other,
     open_probe,
     read_once,
     tell_place,
@@ -74,6 +75,23 @@ def test_a_file_of_another_size_is_made_anew_and_a_link_is_not_followed(tmp_path
     assert other.read_bytes() == b"precious"
     assert not path.is_symlink()
     assert path.stat().st_size == SIZE_BYTES
+
+
+def test_where_we_may_not_write_the_largest_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    for name, blocks in (("small", 2), ("blobs/weights", 40), ("other", 30)):
+        (tmp_path / name).write_bytes(bytes(blocks * BLOCK_BYTES))
+    (tmp_path / "link").symlink_to("/dev/zero")
+    read_only = OSError(errno.EROFS, "Read-only file system")
+    fd, size_bytes = open_other(str(tmp_path), SIZE_BYTES, read_only)
+    if fd is None:
+        pytest.skip("no O_DIRECT here")
+    assert size_bytes == 40 * BLOCK_BYTES
+    assert Path(f"/proc/self/fd/{fd}").readlink() == tmp_path / "blobs/weights"
+    os.close(fd)
+    assert open_other(str(tmp_path), 100 * BLOCK_BYTES, read_only) == (None, 0)
+    assert open_other(str(tmp_path), SIZE_BYTES, OSError(errno.ENOSPC, "full")) == (None, 0)
+    assert open_other(str(tmp_path / "gone"), SIZE_BYTES, read_only) == (None, 0)
 
 
 def test_no_file_is_left_where_there_is_no_room(tmp_path: Path, ears: Ears) -> None:

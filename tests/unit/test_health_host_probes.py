@@ -145,6 +145,14 @@ def test_memory_that_was_not_read_is_unknown() -> None:
     assert finding.verdict is Verdict.UNKNOWN
 
 
+def test_a_container_that_is_full_on_a_machine_that_is_not_is_seen() -> None:
+    assert memory({"limit_bytes": 8e9, "limit_available_bytes": 4e9}).verdict is Verdict.HEALTHY
+    low = memory({"limit_bytes": 8e9, "limit_available_bytes": 0.7e9})
+    assert (low.verdict, low.reason) == (Verdict.DEGRADED, "low")
+    assert "cgroup" in low.message
+    assert memory({"limit_bytes": 8e9, "limit_available_bytes": 5e7}).reason == "almost_gone"
+
+
 RIGHT = {"wall_minus_monotonic_s": 1e6, "synchronised": 1, "estimated_error_s": 1e-4, "maximum_error_s": 0.1}
 
 

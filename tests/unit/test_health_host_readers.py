@@ -1,12 +1,16 @@
 """Readers of host and links on a tree of files that a test writes."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from freehold.core.clock import slept_s, wall_s
+from freehold.health.readers.cgroup_limits import cpu_quota, memory_limit
 from freehold.health.readers.host import HostOptions, HostReader, Synchronised, ask_kernel_clock
 from freehold.health.readers.links import RdmaReader, read_interfaces, read_tcp
-from freehold.health.view import State
+from freehold.health.readers.network import NetworkReader
+from freehold.health.view import Network, State
 
 
 class Hands:
@@ -38,7 +42,7 @@ def test_memory_is_read_in_bytes_and_seconds(tmp_path: Path) -> None:
         "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n",
     )
     memory = HostReader(HostOptions(root=tmp_path)).read().memory
-    assert {name: reading.value for name, reading in memory.items()} == {
+    assert {name: reading.value for name, reading in memory.items() if not name.startswith("limit_")} == {
         "total_bytes": 1_024_000,
         "available_bytes": 256_000,
         "swap_used_bytes": 51_200,
@@ -58,9 +62,62 @@ def test_what_is_not_there_is_no_number(tmp_path: Path) -> None:
 
 def test_the_clock_is_given_with_what_the_kernel_says(tmp_path: Path) -> None:
     said = Synchronised(synchronised=True, estimated_error_s=0.001, maximum_error_s=0.02)
-    read = HostReader(HostOptions(root=tmp_path, time=Hands(), ask_clock=lambda: said)).read().clock
+    read = (
+        HostReader(HostOptions(root=tmp_path, time=Hands(), slept_s=lambda: 0.0, ask_clock=lambda: said))
+        .read()
+        .clock
+    )
     assert read["wall_minus_monotonic_s"].value == 1_000_000.0
     assert (read["synchronised"].value, read["maximum_error_s"].value) == (1, 0.02)
+
+
+def test_a_machine_that_slept_and_woke_has_no_clock_that_jumped(tmp_path: Path) -> None:
+    """The monotonic clock stands still in sleep and the wall clock goes on."""
+
+    class Woken(Hands):
+        def wall_s(self) -> float:
+            return super().wall_s() + 8 * 3600
+
+    options = HostOptions(root=tmp_path, time=Woken(), slept_s=lambda: 8 * 3600.0, ask_clock=lambda: None)
+    assert HostReader(options).read().clock["wall_minus_monotonic_s"].value == 1_000_000.0
+    assert 0 <= slept_s() < wall_s()
+
+
+V2 = "22 1 0:61 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+V1 = "22 1 0:61 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n23 1 0:62 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
+
+
+def test_the_tightest_memory_limit_above_is_read_and_page_cache_counts_as_free(tmp_path: Path) -> None:
+    write(tmp_path / "proc/self/mountinfo", V2)
+    write(tmp_path / "proc/self/cgroup", "0::/serving/freehold\n")
+    group = tmp_path / "sys/fs/cgroup/serving"
+    for folder, limit, used, cache in ((group, "1000", "900", 100), (group / "freehold", "max", "800", 100)):
+        write(folder / "memory.max", f"{limit}\n")
+        write(folder / "memory.current", f"{used}\n")
+        write(folder / "memory.stat", f"anon 700\ninactive_file {cache}\nactive_file 50\n")
+    write(group / "cpu.max", "150000 100000\n")
+    write(group / "freehold/cpu.max", "max 100000\n")
+    found = {name: reading.value for name, reading in memory_limit(tmp_path).items()}
+    assert found == {"limit_bytes": 1000, "limit_available_bytes": 250}
+    assert cpu_quota(tmp_path) == 1.5
+
+
+def test_version_1_and_its_largest_number_for_no_limit(tmp_path: Path) -> None:
+    write(tmp_path / "proc/self/mountinfo", V1)
+    write(tmp_path / "proc/self/cgroup", "4:memory:/docker/7\n3:cpu,cpuacct:/docker/7\n")
+    top = tmp_path / "sys/fs/cgroup/memory"
+    write(top / "memory.limit_in_bytes", "9223372036854771712\n")
+    write(top / "memory.usage_in_bytes", "5\n")
+    assert memory_limit(tmp_path)["limit_bytes"].state is State.UNSUPPORTED
+    write(top / "memory.limit_in_bytes", "1000\n")
+    write(top / "memory.usage_in_bytes", "980\n")
+    write(top / "memory.stat", "inactive_file 1\ntotal_inactive_file 30\ntotal_active_file 10\n")
+    assert memory_limit(tmp_path)["limit_available_bytes"].value == 60
+    write(tmp_path / "sys/fs/cgroup/cpu/docker/7/cpu.cfs_quota_us", "-1\n")
+    write(tmp_path / "sys/fs/cgroup/cpu/docker/7/cpu.cfs_period_us", "100000\n")
+    assert cpu_quota(tmp_path) is None
+    write(tmp_path / "sys/fs/cgroup/cpu/docker/7/cpu.cfs_quota_us", "50000\n")
+    assert cpu_quota(tmp_path) == 0.5
 
 
 def test_this_kernel_answers_adjtimex() -> None:
@@ -189,6 +246,27 @@ def test_rdma_ports_have_state_and_the_counters_that_exist(tmp_path: Path) -> No
     assert (first.device, first.port, first.state, first.physical_state) == ("mlx5_0", 1, "ACTIVE", "LinkUp")
     assert first.counters == {"link_downed": 0, "symbol_error": 12, "rnr_nak_retry_err": 3}
     assert (second.device, second.port, second.denied) == ("mlx5_1", 2, ())
+
+
+def test_what_a_link_was_is_remembered_for_longer_than_a_window(tmp_path: Path) -> None:
+    net, rdma = tmp_path / "sys/class/net/eth0", tmp_path / "sys/class/infiniband/mlx5_0/ports/1"
+    (net / "device").mkdir(parents=True)
+    hands = Hands()
+    reader = NetworkReader("a", root=tmp_path, clock=hands)
+
+    def read(speed: str, state: str, phys_state: str) -> Network:
+        write(net / "speed", speed)
+        write(rdma / "state", state)
+        write(rdma / "phys_state", phys_state)
+        hands.now_s += 60.0
+        return asyncio.run(reader.read())
+
+    network = read("25000", "4: ACTIVE", "5: LinkUp")
+    assert network.rdma[0].was_up
+    for _ in range(3):
+        network = read("10000", "1: DOWN", "2: Polling")
+    assert (network.interfaces[0].speed_mbit_s.value, network.interfaces[0].fastest_mbit_s) == (10000, 25000)
+    assert (network.rdma[0].state, network.rdma[0].was_up) == ("DOWN", True)
 
 
 def test_without_rdma_there_are_no_ports(tmp_path: Path) -> None:

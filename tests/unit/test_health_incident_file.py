@@ -81,6 +81,7 @@ def test_the_other_parts_in_every_form(expected: str, data: Any) -> None:
         ({"engines": [7]}, "$.engines[0]"), ({"engines": [{"replica": "r0", "exit_code": "x"}]}, "$.engines[0].exit_code"),
         ({"kernel": [], "context": 7}, "$.context"), ({"kernel": [], "history": [{"action": "explode"}]}, "$.history[0].action"),
         ({"kernel": [], "context": {"operator": {"action": "set_healthy"}}}, "$.context.operator[0].at"),
+        ({"kernel": [], "context": {"operator": {"action": "set_helthy", "at": 5}}}, "$.context.operator[0].action"),
         ({"views": [{"at_s": "x"}]}, "$.views[0]"), ({"kernel": [], "engine": [{"replica": "r0", "log_tial": []}]}, "$.engine[0].log_tial"),
     ],
 )  # fmt: skip

@@ -3,8 +3,23 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from freehold.health.kept_views import DENSE_S, LINES_MOST, QUIET_KERNEL_S, SPARSE_S, TIDY_S, KeptViews, share
-from freehold.health.view import Gpu, Gpus, Host, Kernel, KernelLine, Reading, State, View
+import pytest
+
+from freehold.health import kept_views
+from freehold.health.base import Expected
+from freehold.health.kept_views import (
+    DENSE_S,
+    LINES_MOST,
+    QUIET_KERNEL_S,
+    SPARSE_S,
+    TIDY_S,
+    VIEWS_MOST,
+    KeptViews,
+    share,
+    windows_of,
+)
+from freehold.health.registry import all_probes
+from freehold.health.view import Gpu, Gpus, Host, Kernel, KernelLine, Reading, State, View, Volume
 
 XID = "NVRM: Xid (PCI:0000:00:06): 79, pid=1, name=x, GPU has fallen off the bus."
 
@@ -98,3 +113,24 @@ def test_readings_that_did_not_change_are_kept_once() -> None:
     assert share(before, gpus(1.0)).gpus[0].readings is before.gpus[0].readings
     other = Gpus(gpus=(Gpu(index=0, uuid="GPU-2", readings={"power_w": Reading(value=1.0)}),))
     assert share(before, other) == other
+
+
+def test_what_the_log_said_outlasts_the_disk_readings_that_are_kept_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fifteenth of a day and of the bound: without thinning, disk readings pushed a lost GPU out after ten hours."""
+    monkeypatch.setattr(kept_views, "VIEWS_MOST", VIEWS_MOST // 15)
+    probe = all_probes()["gpu_xid"]
+    kept = KeptViews(windows_of(all_probes().values()))
+    told = Kernel(lines=(KernelLine(at_s=1e9, text=XID),))
+    volumes = (Volume(path="/models", reads_s=(0.001,)),)
+    for number in range(580):
+        kept.add(view(number * 10.0, kernel=told if number == 0 else Kernel(), volumes=volumes))
+    found = probe.check(kept.window(probe.reads, probe.window_s), Expected())
+    assert "off_bus" in {finding.reason for finding in found}
+
+
+def test_a_part_of_which_a_probe_wants_the_newest_alone_is_not_kept_for_its_window() -> None:
+    windows = windows_of(all_probes().values())
+    assert windows["kernel"] == windows["volumes"] == 86_400.0
+    assert windows["gpus"] == 3_600.0

@@ -13,6 +13,7 @@ from freehold.health.kernel_events import (
     read_events,
     uuids,
 )
+from freehold.health.kernel_words import INFORMATIVE
 from freehold.health.readers.kernel_text import parse_record
 from freehold.health.view import KernelLine
 
@@ -126,7 +127,27 @@ OTHERS = [
     ("watchdog: Watchdog detected hard LOCKUP on cpu 5", Kind.LOCKUP, "cpu5", {"lockup": "hard"}),
     ("rcu: INFO: rcu_sched detected stalls on CPUs/tasks:", Kind.LOCKUP, "", {"lockup": "rcu"}),
     ("rcu: INFO: rcu_preempt self-detected stall on CPU", Kind.LOCKUP, "", {"lockup": "rcu"}),
-    ("Kernel panic - not syncing: Fatal hardware error!", Kind.KERNEL_BUG, "", {}),
+    ("Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b", Kind.KERNEL_BUG, "", {}),
+    ("Kernel panic - not syncing: Fatal hardware error!", Kind.MEMORY_UNCORRECTED, "", {"by": "panic"}),
+    ("Kernel panic - not syncing: Fatal machine check", Kind.MEMORY_UNCORRECTED, "", {"by": "panic"}),
+    ("NMI: PCI system error (SERR) for reason b1 on CPU 0.", Kind.AER_UNCORRECTED, "", {"by": "serr"}),
+    ("thermal thermal_zone0: x86_pkg_temp: critical temperature reached, shutting down", Kind.TOO_HOT, "", {}),
+    ("ACPI: thermal: Critical temperature reached (105 C), shutting down", Kind.TOO_HOT, "", {}),
+    ("mce: CPU12: Package temperature above threshold, cpu clock throttled (total events = 5125)", Kind.WARM, "cpu12", {}),
+    ("mce: CPU3: Core temperature is above threshold, cpu clock is throttled (total events = 1)", Kind.WARM, "cpu3", {}),
+    ("nvidia 0000:18:00.0: can't change power state from D3cold to D0 (config space inaccessible)", Kind.OFF_BUS, "0000:18:00", {}),
+    ("nvme nvme1: Device not ready; aborting initialisation, CSTS=0x0", Kind.DISK_GONE, "nvme1", {}),
+    ("nvme0n1: detected capacity change from 7501476528 to 0", Kind.DISK_GONE, "nvme0n1", {}),
+    ("WARNING: Pool 'tank' has encountered an uncorrectable I/O failure and has been suspended.", Kind.DISK_GONE, "tank", {}),
+    ("megaraid_sas 0000:4b:00.0: FW in FAULT state!!", Kind.DISK_GONE, "megaraid_sas", {}),
+    ("Aborting journal on device nvme1n1p1-8.", Kind.FILE_SYSTEM_ERROR, "nvme1n1p1", {}),
+    ("JBD2: Detected IO errors while flushing file data on sdc1-8", Kind.FILE_SYSTEM_ERROR, "sdc1", {}),
+    ("mlx5_core 0000:86:00.0 ens1f0: TX timeout detected", Kind.NIC_TIMEOUT, "0000:86:00", {"interface": "ens1f0"}),
+    ("ixgbe 0000:01:00.0 eth0: Detected Tx Unit Hang", Kind.NIC_TIMEOUT, "0000:01:00", {}),
+    ("igb 0000:03:00.0 eno2: PCIe link lost", Kind.NIC_FAILED, "0000:03:00", {"interface": "eno2"}),
+    ("bnxt_en 0000:41:00.0 eno1: Firmware fatal reset event, data1: 0x0, data2: 0x0", Kind.NIC_FAILED, "0000:41:00", {"interface": "eno1"}),
+    ("i40e 0000:18:00.0: PF reset failed, -15", Kind.NIC_FAILED, "0000:18:00", {}),
+    ("VLLM::EngineCor[9123]: segfault at 18 ip 00007f1c sp 00007ffe error 4 in libpython3.12.so.1.0[7f1c00000+200000]", Kind.CRASH, "", {"name": "VLLM::EngineCor"}),
     ("BUG: unable to handle page fault for address: ffffc90000e5d000", Kind.KERNEL_BUG, "", {}),
     ("oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/user.slice,task=python3,pid=99,uid=0", Kind.OOM_KILL, "", {"limit": "host", "name": "python3", "pid": "99"}),
     ("Memory cgroup out of memory: Killed process 99 (python3) total-vm:1kB, anon-rss:1kB", Kind.OOM_KILL, "", {"limit": "cgroup", "name": "python3", "pid": "99"}),
@@ -163,6 +184,30 @@ OTHERS = [
     ("VLLM::EngineCor[9]: segfault at 0 ip 00007f8 sp 00007ff error 4 in libcuda.so.550.54.15[7f0000+1000] likely on CPU 3 (core 3, socket 0)", Kind.CRASH, "", {"library": "libcuda.so.550.54.15"}),
     ("pt_main_thread[9]: segfault at 0 ip 00007f8 sp 00007ff error 4 in libtorch_cuda.so[7f0000+1000]", Kind.CRASH, "", {"library": "libtorch_cuda.so"}),
     ("traps: python3[77] general protection fault ip:7f1 sp:7f2 error:0 in libcudart.so.12[7f+1000]", Kind.CRASH, "", {"pid": "77", "library": "libcudart.so.12"}),
+    ("NVRM: GPU 0000:65:00.0 is already bound to nouveau.", Kind.DRIVER_REFUSED, "0000:65:00", {}),
+    ("NVRM: The NVIDIA probe routine was not called for 1 device(s).", Kind.DRIVER_REFUSED, "", {}),
+    ("NVRM: This PCI I/O region assigned to your NVIDIA device is invalid:", Kind.DRIVER_REFUSED, "", {}),
+    ("NVRM: The NVIDIA GPU 0000:18:00.0 (PCI ID: 10de:2901)\nNVRM: installed in this system requires use of the NVIDIA open kernel modules.", Kind.DRIVER_REFUSED, "0000:18:00", {}),
+    ("Loading of unsigned module is rejected", Kind.DRIVER_REFUSED, "", {}),
+    ("nvidia: version magic '6.8.0-63-generic SMP ' should be '6.8.0-71-generic SMP '", Kind.DRIVER_MISFIT, "", {}),
+    ("nvidia_drm: Unknown symbol drm_fbdev_generic_setup (err -2)", Kind.DRIVER_MISFIT, "", {}),
+    ("nvidia-nvswitch: Version mismatch, kernel version 450.51.05 user version 450.51.06", Kind.FABRIC_MISFIT, "", {}),
+    ("nvidia-nvswitch3: Version mismatch, kernel version 570.86.15 user version 565.57.01", Kind.FABRIC_MISFIT, "", {}),
+    ("NVRM: nvAssertOkFailedNoLog: Assertion failed: Reset required [NV_ERR_RESET_REQUIRED] (0x00000062) returned from status @ kernel_channel.c:2874", Kind.RESET_REQUIRED, "", {}),
+    ("NVRM: GPU0 nvAssertOkFailedNoLog: Assertion failed: Reset required [NV_ERR_RESET_REQUIRED]", Kind.RESET_REQUIRED, "", {}),
+    ("mlx5_core 0000:98:00.0 ens3f0np0: Link down", Kind.LINK_DOWN, "ens3f0np0", {}),
+    ("igb 0000:03:00.0 eno2: igb: eno2 NIC Link is Down", Kind.LINK_DOWN, "eno2", {}),
+    ("bond0: (slave ens1f0): link status definitely down, disabling slave", Kind.LINK_DOWN, "ens1f0", {"bond": "bond0"}),
+    ("bond0: now running without any active interface!", Kind.LINK_DOWN, "bond0", {"bond": "bond0"}),
+    ("i40e 0000:18:00.0 eno1: NIC Link is Up, 10 Gbps Full Duplex, Flow Control: None", Kind.LINK_UP, "eno1", {}),
+    ("bonding: bond0: link status definitely up for interface eth1, 10000 Mbps full duplex.", Kind.LINK_UP, "eth1", {}),
+    ("mlx4_en: eth2: Link Up", Kind.LINK_UP, "eth2", {}),
+    ("nfs: server nas01 not responding, still trying", Kind.FILE_SERVER_SILENT, "nas01", {}),
+    ("Lustre: scratch-OST0003-osc-ffff: Connection to scratch-OST0003 (at 10.9.1.4@o2ib) was lost; in progress operations using this service will wait", Kind.FILE_SERVER_SILENT, "scratch-OST0003", {}),
+    ("nfs: server nas01 OK", Kind.FILE_SERVER_BACK, "nas01", {}),
+    ("Lustre: scratch-OST0003-osc-ffff: Connection restored to 10.9.1.4@o2ib (at 10.9.1.4@o2ib)", Kind.FILE_SERVER_BACK, "10.9.1.4@o2ib", {}),
+    ("reboot: Restarting system", Kind.SHUTDOWN, "", {}),
+    ("systemd-shutdown[1]: Syncing filesystems and block devices.", Kind.SHUTDOWN, "", {}),
 ]  # fmt: skip
 
 
@@ -171,8 +216,7 @@ def test_other_kinds(text: str, kind: Kind, device: str, fields: dict[str, str])
     event = one(text)
     assert (event.kind, event.device) == (kind, device)
     assert fields.items() <= event.fields.items()
-    informative = {Kind.GPU_UUID, Kind.DRIVER_LOADED, Kind.AER_CORRECTED, Kind.MEMORY_CORRECTED}
-    harmless = kind in informative or (fields.get("severity") == "non-fatal" and kind is Kind.SXID)
+    harmless = kind in INFORMATIVE or (fields.get("severity") == "non-fatal" and kind is Kind.SXID)
     assert event.is_trouble is not harmless
 
 

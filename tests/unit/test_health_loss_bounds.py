@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from freehold.health.loss_bounds import UNDECIDED, is_over, limit, lossy_window, odds_of_node, poisson_below
+from freehold.health.loss_bounds import (
+    UNDECIDED,
+    alarm_chance,
+    is_over,
+    limit,
+    lossy_window,
+    odds_of_node,
+    poisson_below,
+)
 from freehold.health.view import LossWindow
 
 
@@ -28,6 +36,16 @@ def test_a_limit_is_the_least_number_within_the_bound(sent: int) -> None:
         return 1 - sum(math.exp(-mean) * mean**k / math.factorial(k) for k in range(least))
 
     assert chance_of(limit(sent)) <= 1e-4 < chance_of(limit(sent) - 1)
+
+
+def test_a_large_mesh_cries_wolf_no_more_often_than_one_of_three_nodes() -> None:
+    assert alarm_chance(1) == alarm_chance(2) == 1e-4
+    for peers in (3, 7, 31):
+        ways = 2 * peers
+        alarms = ways * (1 - poisson_below(limit(600, alarm_chance(peers)), 600 * 1e-4))
+        assert alarms <= 4e-4
+    assert limit(600, alarm_chance(7)) == 4
+    assert 1 - poisson_below(4, 600 * 0.01) > 0.8  # one way by itself; a lossy node has fourteen
 
 
 def test_a_loss_that_ended_is_told_from_one_that_goes_on() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from freehold.health.readers.mesh_count import (
     Windows,
 )
 from freehold.health.readers.mesh_frame import RECEIPT_BITS, Frame
-from freehold.health.readers.mesh_stream import NOT_ASKED, RTTS_MOST, Stream
+from freehold.health.readers.mesh_stream import LIVES_MOST, NOT_ASKED, RTTS_MOST, Stream
 from freehold.health.view import Peer
 
 
@@ -192,6 +193,37 @@ def test_a_restart_of_the_peer_is_recognised_and_loses_nothing() -> None:
     assert (peer.lost_out, peer.lost_back, peer.outage) == (0, 0, 0)
     assert 12 <= peer.lost_unknown <= 12 + MARGIN + 2
     assert b.stream.out.tally.lost == 0
+
+
+def test_a_recording_of_a_life_before_ours_does_not_silence_a_peer() -> None:
+    recorded = Side(7).frame(0.0)
+    a, b = Side(1), Side(2)
+    exchange(a, b, ticks=range(50))
+    a.take(recorded, 5.0)
+    exchange(a, b, ticks=range(50, 100))
+    assert a.stream.boot == 2
+    assert a.stream.silent_s(10.0) < 1.0
+    for at_s in (10.0, 10.1, 10.2):
+        a.take(recorded, at_s)
+    assert a.stream.boot == 2
+    assert (a.stream.back.tally.lost, a.stream.out.tally.lost) == (0, 0)
+
+
+def test_a_copy_of_an_old_datagram_is_no_sign_of_life() -> None:
+    a, b = Side(1), Side(2)
+    recorded = [b.frame(tick / 10) for tick in range(30)]
+    for tick, frame in enumerate(recorded):
+        a.take(frame, tick / 10)
+    for tick, frame in enumerate(recorded):
+        a.take(frame, 10 + tick / 10)
+    assert a.stream.silent_s(13.0) == pytest.approx(10.1)
+
+
+def test_earlier_lives_that_are_remembered_have_a_bound() -> None:
+    a = Side(1)
+    for boot in range(2, 100):
+        a.take(Side(boot).frame(0.0), boot / 10)
+    assert len(a.stream._lives) == LIVES_MOST
 
 
 def test_our_own_restart_is_no_loss_for_the_peer() -> None:

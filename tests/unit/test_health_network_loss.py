@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from freehold.core.findings import Finding, Verdict
+from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.base import Expected
 from freehold.health.probes.network_loss import AT_FAULT, NOBODY, PROBE
 from freehold.health.view import LossWindow, Network, Peer, State, View
@@ -96,6 +96,20 @@ def test_a_refusal_of_some_seconds_ago_still_counts_and_an_older_one_does_not() 
     assert found(refused, now)["peer:c"].reason == "peer_down"
     long_ago = view(b, peer("c", **SILENT, refused=1), at_s=990.0)
     assert found(long_ago, now)["peer:c"].reason == "peer_stopped"
+
+
+def test_a_peer_whose_datagrams_are_none_of_this_mesh_is_not_called_stopped() -> None:
+    b = peer("b", reported={"a": 0, "c": 30})
+    finding = found(view(b, peer("c", **SILENT, control=State.OK, foreign=9)))["peer:c"]
+    assert finding.reason == "peer_differs"
+    assert finding.action is Action.FIX_CONFIGURATION
+    assert found(view(b, peer("c", foreign=9)))["peer:c"].reason == "ok"
+
+
+def test_with_more_peers_a_single_way_must_lose_more() -> None:
+    many = [peer(name) for name in "defghi"]
+    assert found(view(peer("b"), peer("c", lost={"lost_out": 3}), *many))["peer:c"].reason == "ok"
+    assert found(view(peer("b"), peer("c", lost={"lost_out": 4}), *many))["peer:c"].reason == "lossy_out"
 
 
 def test_a_peer_that_is_silent_only_here_is_cut_off_and_not_stopped() -> None:

@@ -95,6 +95,8 @@ def test_a_link_that_comes_and_goes_is_told_although_it_is_up_now() -> None:
 def test_a_link_that_is_slower_than_it_should_be_or_was() -> None:
     assert link(card(speed=10000), expected=NAMED).reason == "link_slow"
     assert link(card(speed=25000), card(speed=10000)).reason == "link_slow"
+    long_ago = msgspec.structs.replace(card(speed=10000), fastest_mbit_s=25000)
+    assert link(long_ago, long_ago).reason == "link_slow"
     assert link(card(speed=10000), card(speed=25000)).verdict is Verdict.HEALTHY
 
 
@@ -131,6 +133,9 @@ def port(*, up: bool = True, denied: tuple[str, ...] = (), **counters: int) -> R
     return RdmaPort(
         device="mlx5_0", port=1, state=state[0], physical_state=state[1], counters=counters, denied=denied
     )
+
+
+WENT_DOWN_LONG_AGO = msgspec.structs.replace(port(up=False), was_up=True)
 
 
 def ib(ports: Iterable[RdmaPort], *, expected: Expected | None = None, step_s: float = 10.0) -> Finding:
@@ -197,6 +202,7 @@ def test_counters_that_may_not_be_read_are_unknown_and_not_zero() -> None:
         ([port(up=False)] * 3, Expected(), Verdict.NOT_APPLICABLE, "not_used"),
         ([port(up=False)] * 3, PORT, Verdict.UNHEALTHY, "port_down"),
         ([port(up=False, link_downed=2)] * 3, Expected(), Verdict.UNHEALTHY, "port_down"),
+        ([WENT_DOWN_LONG_AGO] * 3, Expected(), Verdict.UNHEALTHY, "port_down"),
         ([port(), port(up=False), port(up=False)], Expected(), Verdict.DEGRADED, "port_down"),
         ([port(), *[port(up=False)] * 26], Expected(), Verdict.UNHEALTHY, "port_down"),
         ([port(), port(up=False)] * 3 + [port()], Expected(), Verdict.UNHEALTHY, "port_flapping"),

@@ -36,11 +36,19 @@ NEVER_BAD: dict[str, set[str]] = {
     },
     "memory_pressure": {"enough", "not_read", "cannot_read"},
     "network_link": {"up", "not_read", "no_interfaces", "not_used", "cannot_read"},
-    "network_loss": {"ok", "no_peers", "no_data", "not_judged"},
+    "network_loss": {"ok", "no_peers", "no_data", "not_judged", "not_running"},
     "rdma": {"active", "not_read", "no_ports", "not_used", "counters_denied"},
     "storage_errors": {"no_errors", "not_read", "smart_not_read", "records_lost", "no_volumes"},
     "storage_latency": {"as_usual", "learning", "not_read", "no_volumes", "cannot_read"},
-    "storage_write": {"as_usual", "learning", "not_read", "no_volumes", "off", "cannot_write"},
+    "storage_write": {
+        "as_usual",
+        "learning",
+        "not_read",
+        "no_volumes",
+        "off",
+        "cannot_write",
+        "mounted_read_only",
+    },
 }
 """Reasons that only a healthy, unknown or not applicable finding has; a reason that is not here is taken for one that can be bad."""
 BAD = [
@@ -74,6 +82,28 @@ def test_no_row_is_of_a_reason_that_no_probe_has_or_that_is_never_bad() -> None:
     assert {name: reasons - set(all_probes()[name].reasons) for name, reasons in NEVER_BAD.items()} == {
         name: set() for name in NEVER_BAD
     }
+
+
+@pytest.mark.parametrize(
+    ("probe", "reason", "message", "sign"),
+    [
+        ("gpu_memory", "many_corrected_errors", "20000: corrected SRAM errors since the driver was loaded.", "memory_early"),
+        ("gpu_nvlink", "replay_errors", "NVLink replay errors: +5 in 30 s.", "nvlink_counters"),
+        ("gpu_nvlink", "link_down", "17 NVLinks are up where 18 were", "nvlink"),
+        ("storage_errors", "device_gone", "the kernel gave the disk up", "disk_gone"),
+        ("network_loss", "peer_differs", "b sends, but not to this mesh", "configuration_word"),
+        ("gpu_power", "busy_at_idle_power", "It says 100 % busy but draws 124 W", "hung_kernel"),
+        ("blocked_processes", "nvidia_blocked", "1 processes have hung", "nvidia_blocked"),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_message_do_not_say_otherwise(
+    probe: str, reason: str, message: str, sign: str
+) -> None:
+    finding = Finding(
+        probe=probe, component="gpu:0", verdict=Verdict.DEGRADED, reason=reason, message=message
+    )
+    (seen,) = finding_signs(TABLE, [finding])
+    assert seen.sign.name == sign
 
 
 def test_few_reasons_say_nothing() -> None:
@@ -151,14 +181,13 @@ def said(*findings: tuple[str, str, str], **more: Any) -> tuple[Hypothesis, str]
         (("disk_space", "disk:/w", "filling"), Hypothesis.UNDETERMINED),
         (("storage_write", "disk:/w", "slow_write"), Hypothesis.STORAGE),
         (("storage_write", "disk:/w", "full"), Hypothesis.STORAGE),
-        (("storage_write", "disk:/w", "mounted_read_only"), Hypothesis.CONFIGURATION),
         (
             ("storage_write", "storage:/w", "slow_write_elsewhere"),
             Hypothesis.UNDETERMINED,
         ),  # the server, or the way there
         (("gpu_nvlink", "gpu:0", "replay_errors"), Hypothesis.HARDWARE),
         (("driver", "driver", "client_mismatch"), Hypothesis.CONFIGURATION),
-        (("gpu_memory", "gpu:0", "no_spare_rows"), Hypothesis.HARDWARE),
+        (("gpu_memory", "gpu:0", "too_many_retired_pages"), Hypothesis.HARDWARE),
     ],
 )
 def test_what_one_finding_alone_says(finding: tuple[str, str, str], hypothesis: Hypothesis) -> None:

@@ -119,6 +119,8 @@ ONE_FAULT: list[tuple[str, Change, int, tuple[Verdict, str, Action]]] = [
     ("gpu_pcie", {"pcie_non_fatal_errors": lambda n: n // 29}, 0, (D, "non_fatal_errors", Action.INSPECT_HARDWARE)),
     ("gpu_nvlink", {"nvlink_up": 17, "nvlink_down": "4"}, 20, (U, "link_down", Action.INSPECT_HARDWARE)),
     ("gpu_nvlink", {"nvlink_up": 17, "nvlink_down": "4"}, 0, (U, "link_down", Action.INSPECT_HARDWARE)),
+    ("gpu_nvlink", {"nvlink_up": 0, "nvlink_down": "0,1"}, 20, (U, "link_down", Action.INSPECT_HARDWARE)),
+    ("gpu_nvlink", {"nvlink_up": 0, "nvlink_down": "0,1"}, 0, (D, "no_links", Action.CHECK_CABLE)),
     ("gpu_nvlink", {"nvlink_replay_errors": 7}, 0, (H, "ok", Action.NONE)),
     ("gpu_nvlink", {"nvlink_replay_errors": 1}, 29, (D, "replay_errors", Action.CHECK_CABLE)),
     ("gpu_nvlink", {"nvlink_failed_recoveries": 1}, 29, (U, "failed_recoveries", Action.INSPECT_HARDWARE)),
@@ -129,7 +131,8 @@ ONE_FAULT: list[tuple[str, Change, int, tuple[Verdict, str, Action]]] = [
     ("gpu_power", {"power_w": Reading(state=State.UNKNOWN)}, 0, (N, "unreadable", Action.WATCH)),
     ("gpu_present", {"recovery_action": 1}, 29, (U, "recovery_action", Action.RESET_GPU)),
     ("gpu_present", {"recovery_action": 2}, 29, (U, "recovery_action", Action.REBOOT)),
-    ("gpu_present", {"recovery_action": 99}, 29, (U, "recovery_action", Action.CORDON)),
+    ("gpu_present", {"recovery_action": 6}, 29, (U, "recovery_action", Action.RESET_GPU)),  # as XID 154 says
+    ("gpu_present", {"recovery_action": 99}, 29, (U, "recovery_action", Action.DRAIN)),
     ("gpu_present", {"power_w": Reading(state=State.RESET_REQUIRED)}, 29, (U, "reset_required", Action.RESET_GPU)),
     ("gpu_present", {"power_w": Reading(state=State.LOST)}, 29, (U, "lost", Action.CORDON)),
     ("gpu_present", {"recovery_action": Reading(state=State.UNSUPPORTED)}, 0, (H, "ok", Action.NONE)),
@@ -202,6 +205,15 @@ def test_busy_at_idle_power_needs_five_looks_and_no_moving_engine() -> None:
     assert ask("gpu_power", with_gpu(NODE, hung))["1"].reason == "ok"
 
 
+def test_another_model_has_another_number_of_links() -> None:
+    assert NODE[-1].gpus is not None
+    first, *rest = NODE[-1].gpus.gpus
+    fewer = {**first.readings, "nvlink_up": Reading(value=12)}
+    other = msgspec.structs.replace(first, name="NVIDIA A100-SXM4-80GB", readings=fewer)
+    mixed = with_gpus(NODE, gpus=(other, *rest))
+    assert {finding.verdict for finding in ask("gpu_nvlink", mixed).values()} == {H}
+
+
 def test_a_counter_that_began_anew_is_no_fall_and_no_jump() -> None:
     values = [100, 103, 0, 2]
     views = with_gpu(NODE[:4], {"nvlink_replay_errors": lambda n: values[n]})
@@ -231,6 +243,7 @@ def test_gpus_are_counted_against_what_should_be_there() -> None:
     assert count(without_gpu(NODE, 0)) == (D, "not_in_driver")
     assert count(without_gpu(NODE, 0), Expected(gpus=2)) == (H, "ok")
     assert count(without_gpu(NODE, 20)) == (U, "gone")
+    assert count(without_gpu(with_gpus(NODE, 0, most=3), 0)) == (U, "gone")  # long ago, out of the window
     bus = NODE[-1].gpus.pci_addresses[:2] if NODE[-1].gpus else ()
     assert count(with_gpus(NODE, 20, pci_addresses=bus)) == (U, "off_the_bus")
     lost = dict.fromkeys(NODE[-1].gpus.gpus[0].readings if NODE[-1].gpus else (), Reading(state=State.LOST))
@@ -285,6 +298,15 @@ def test_a_node_without_gpus_is_not_applicable_unless_some_are_expected(probe: s
     for state in (State.HUNG, State.DENIED, State.UNKNOWN):
         (unread,) = all_probes()[probe].check(bare(Gpus(state=state, detail="x")), Expected())
         assert unread.verdict is N
+
+
+@pytest.mark.parametrize("probe", [name for name, probe in all_probes().items() if "gpus" in probe.reads])
+def test_a_driver_that_is_loaded_without_its_library_is_no_node_without_gpus(probe: str) -> None:
+    """As in a container that was given half: nothing on the bus is seen there either."""
+    half = msgspec.structs.replace(NO_GPUS, driver={"module_version": Reading(value="580.159.04")})
+    view = msgspec.structs.replace(bare(half)[0], kernel=Kernel())
+    if probe != "engine_progress":
+        assert {found.verdict for found in all_probes()[probe].check([view], Expected())} == {N}
 
 
 def test_a_view_without_gpus_is_no_news_for_a_while() -> None:

@@ -111,11 +111,29 @@ def test_the_exporters_units_blanks_and_counters() -> None:
     assert gpu.readings["memory_used_bytes"].value == 480 * 1024 * 1024
     assert gpu.readings["row_remap_pending"].state is State.UNSUPPORTED
     assert gpu.readings["memory_temp_c"].state is State.UNSUPPORTED
-    assert gpu.readings["thermal_violation_ns"].value == 12_000
     counter = (
         f"# TYPE DCGM_FI_DEV_PCIE_REPLAY_COUNTER counter\nDCGM_FI_DEV_PCIE_REPLAY_COUNTER{{{LABELS}}} 7\n"
     )
     assert gpus_of(counter).gpus[0].readings["pcie_replays"].value == 7
+
+
+def test_the_exporters_throttled_time_is_in_nanoseconds_whatever_its_comments_say() -> None:
+    """NVIDIA/dcgm-exporter pull request 589: microseconds would make 2 ms of heat in a minute a GPU at a thirtieth of its speed."""
+    (gpu,) = exporter(
+        "DCGM_FI_DEV_THERMAL_VIOLATION 2000000",
+        "DCGM_FI_DEV_POWER_VIOLATION 41485522560",
+        "DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS 7",
+    ).gpus
+    assert gpu.readings["thermal_violation_ns"].value == 2_000_000
+    assert gpu.readings["power_cap_ns"].value == 41_485_522_560
+    assert gpu.readings["hw_thermal_ns"].value == 7
+
+
+def test_the_exporter_tells_errors_in_sram_from_those_in_device_memory() -> None:
+    (gpu,) = exporter("DCGM_FI_DEV_ECC_DBE_VOL_SRM 1", "DCGM_FI_DEV_ECC_SBE_AGG_DEV 5").gpus
+    assert gpu.readings["ecc_sram_volatile_uncorrected"].value == 1
+    assert gpu.readings["ecc_dram_aggregate_corrected"].value == 5
+    assert gpu.readings["ecc_dram_volatile_uncorrected"].state is State.UNSUPPORTED
 
 
 def test_a_slice_of_a_gpu_is_not_the_gpu() -> None:

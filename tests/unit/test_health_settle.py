@@ -71,6 +71,8 @@ def after(letters: str, by: Probe) -> Held:
         ("hbbbu", B),  # what cannot be read is not well again
         ("hbbbuuuuuu", B),
         ("hbbbhuhuh", H),
+        ("hbubub", B),  # nor does it take back what was bad before
+        ("hbuhbb", H),
         ("n", N),
         ("nb", N),
         ("b", U),  # nothing is known before it
@@ -143,7 +145,7 @@ def test_bad_is_never_believed_of_what_was_never_bad_nor_well_of_what_was_not_cl
     for letter in letters:
         before = held.believed.verdict if held else U
         held = settle(held, look(LETTERS[letter]), probe=by, now_s=0.0)
-        row = row + 1 if letter in "db" else 0
+        row = row + 1 if letter in "db" else row if letter == "u" else 0
         better = better + 1 if letter in "hn" else better if letter == "u" else 0
         now = held.believed.verdict
         if now in (D, B) and before not in (D, B):

@@ -103,6 +103,9 @@ def test_which_events_are_a_volume_s(event: str, watched: str, same: bool) -> No
         ({"available_spare_pct": 0, "available_spare_threshold_pct": 11}, Verdict.UNHEALTHY, "smart_spare"),
         ({"percentage_used_pct": 81}, Verdict.DEGRADED, "smart_wearing"),
         ({"percentage_used_pct": 101}, Verdict.DEGRADED, "smart_worn"),
+        ({"reallocated_sectors": 8, "pending_sectors": 0, "uncorrectable_sectors": 0}, Verdict.HEALTHY, "no_errors"),
+        ({"pending_sectors": 1}, Verdict.DEGRADED, "smart_sectors"),
+        ({"uncorrectable_sectors": 3}, Verdict.DEGRADED, "smart_sectors"),
     ],
 )  # fmt: skip
 def test_smart(smart: dict[str, float], verdict: Verdict, reason: str) -> None:
@@ -111,8 +114,22 @@ def test_smart(smart: dict[str, float], verdict: Verdict, reason: str) -> None:
     assert bool(found.evidence) is (verdict is not Verdict.HEALTHY)
 
 
-def test_media_errors_count_by_growth() -> None:
-    before, after = (view(volumes=(volume(media_errors=count),)) for count in (7, 9))
+@pytest.mark.parametrize("device", ["dm-0", "md127"])
+def test_a_disk_under_a_volume_of_lvm_or_raid_is_the_volumes(device: str) -> None:
+    mapped = Volume(path="/models", device=device, disks=("nvme0n1p3", "nvme0n1", "sdb"))
+    for text, reason in (
+        (IO_ERROR.format(1), "io_error"),
+        ("nvme nvme0: Disabling device after reset failure: -19", "device_gone"),
+        ("critical medium error, dev sdb, sector 7 op 0x0:(READ)", "medium_error"),
+    ):
+        assert by_component(view(told(text), volumes=(mapped,)))["disk:/models"].reason == reason
+    other = by_component(view(told("critical medium error, dev sdc, sector 7"), volumes=(mapped,)))
+    assert other["disk:/models"].verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize("name", ["media_errors", "reallocated_sectors"])
+def test_media_errors_count_by_growth(name: str) -> None:
+    before, after = (view(volumes=(volume(**{name: count}),)) for count in (7, 9))
     assert by_component(before, before)["disk:/models"].verdict is Verdict.HEALTHY
     assert by_component(before, after)["disk:/models"].reason == "smart_media_errors"
 

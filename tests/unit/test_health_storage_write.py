@@ -65,11 +65,11 @@ QUICK = (0.002,) * WRITES_LEAST
         (look(write_error="EROFS", read_only="file_system", wrote=False), U, "read_only", Action.CORDON),
         (
             look(write_error="EROFS", read_only="mount", wrote=False),
-            D,
+            NA,
             "mounted_read_only",
-            Action.FIX_CONFIGURATION,
-        ),
-        (look(write_error="EROFS", wrote=False), D, "mounted_read_only", Action.FIX_CONFIGURATION),
+            Action.NONE,
+        ),  # a model's volume often is
+        (look(write_error="EROFS", wrote=False), N, "cannot_write", Action.NONE),  # nobody knows why
         (look(*QUICK, write_error="EIO"), U, "write_error", Action.INSPECT_HARDWARE),
         (look(write_error="EACCES", wrote=False), N, "cannot_write", Action.NONE),
         (look(write_error="ENOENT", wrote=False), N, "cannot_write", Action.NONE),

@@ -1,7 +1,8 @@
 """Are a GPU's NVLinks up, and free of errors?
 
 How many links a card uses depends on the board: a card without bridges has none up and is not broken. So a link counts as down when
-it was up before in the window, or when the node's other GPUs have more. It decodes no XID 74 registers: diagnosis does.
+it was up before in the window, or when other GPUs of the same model have more; a card that has none at all while they do may
+lack a bridge, and is only told. It decodes no XID 74 registers: diagnosis does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,18 +27,34 @@ NEEDS = (
 
 
 def _down(gpu: SeenGpu) -> Iterable[Fault]:
-    up = gpu.value("nvlink_up")
-    others = [value for other in gpu.siblings if (value := number(other, "nvlink_up")) is not None]
-    usual = max([*gpu.values("nvlink_up"), *others], default=0.0)
+    up, before = gpu.value("nvlink_up"), max(gpu.values("nvlink_up"), default=0.0)
+    usual = max([before, *_others(gpu)])
     if up is None or up >= usual:
+        return
+    shown = (gpu.evidence("nvlink_up", baseline=f"{usual:g}"), gpu.evidence("nvlink_down"))
+    if before == 0:
+        message = f"No NVLink is up where other GPUs of its kind have {usual:g}: it has no bridge, or all of them are down."
+        yield Fault(
+            verdict=Verdict.DEGRADED,
+            reason="no_links",
+            message=message,
+            action=Action.CHECK_CABLE,
+            evidence=shown,
+        )
         return
     yield Fault(
         verdict=Verdict.UNHEALTHY,
         reason="link_down",
         message=f"{up:g} NVLinks are up where {usual:g} were or the other GPUs have; down: {gpu.said('nvlink_down')}.",
         action=Action.INSPECT_HARDWARE,
-        evidence=(gpu.evidence("nvlink_up", baseline=f"{usual:g}"), gpu.evidence("nvlink_down")),
+        evidence=shown,
     )
+
+
+def _others(gpu: SeenGpu) -> list[float]:
+    """Return how many links are up on the node's other GPUs of the same model; another model has another number of them."""
+    same = (other for other in gpu.siblings if other.name == gpu.gpu.name)
+    return [value for other in same if (value := number(other, "nvlink_up")) is not None]
 
 
 def _errors(gpu: SeenGpu) -> Iterable[Fault]:
@@ -88,6 +105,7 @@ PROBE = Probe(
     reasons={
         **REASONS,
         "link_down": "An NVLink is down that was up, or that the other GPUs have. Drain the node, reset its GPUs, then inspect card and bridge.",
+        "no_links": "Other GPUs of this model have NVLinks and this one has none. Look for its bridge; on a board without bridges drain the node and reset its GPUs.",
         "failed_recoveries": "A link could not recover. Drain the node and inspect card, bridge or switch.",
         "recovery_errors": "A link had to recover. Watch it; reseat bridge or cable if it repeats.",
         "replay_errors": "A link repeated packets. Watch it; reseat bridge or cable if it repeats.",

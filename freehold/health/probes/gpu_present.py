@@ -6,24 +6,15 @@ UNKNOWN, never healthy and never broken. It does not say why a GPU left: the ker
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from freehold.catalog.load_xids import recovery_actions
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.gpu_window import REASONS, Fault, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
 from freehold.health.view import Gpu, Gpus, State, View
 
-RECOVERY: Mapping[int, tuple[str, Action]] = {
-    1: ("reset the GPU", Action.RESET_GPU),
-    2: ("reboot the node", Action.REBOOT),
-    3: ("drain peer-to-peer traffic", Action.DRAIN),
-    4: ("drain and reset the GPU", Action.RESET_GPU),
-    5: ("recover the IMEX domain", Action.FIX_CONFIGURATION),
-    6: ("reset the bus", Action.REBOOT),
-    7: ("reboot the system", Action.REBOOT),
-}
-"""NVML_FI_DEV_GET_GPU_RECOVERY_ACTION (field 230) and XID 154; later values are tolerated. Source: nvidia-ml-py 13.615.71."""
 NEEDS = ("recovery_action",)
 _LEAST_ACTION = 1
 """Any action but none. By the field's meaning."""
@@ -54,12 +45,13 @@ def _recovery(gpu: SeenGpu) -> Iterable[Fault]:
     wanted = gpu.value("recovery_action")
     if wanted is None or wanted < _LEAST_ACTION:
         return
-    words, action = RECOVERY.get(int(wanted), (f"take recovery action {wanted:g}", Action.CORDON))
+    known = recovery_actions().get(int(wanted))
+    words = known.name.replace("_", " ") if known else f"code {wanted:g}, which no catalogue knows"
     yield Fault(
         verdict=Verdict.UNHEALTHY,
         reason="recovery_action",
-        message=f"The driver asks to {words}.",
-        action=action,
+        message=f"The driver itself asks for: {words}.",
+        action=known.action if known else Action.DRAIN,
         evidence=(gpu.evidence("recovery_action", baseline="0"),),
     )
 
@@ -109,7 +101,7 @@ def _is_lost(gpu: Gpu) -> bool:
 
 
 def _most_before(views: Sequence[View]) -> int:
-    return max((_seen(view.gpus) for view in views if view.gpus is not None), default=0)
+    return max((max(_seen(view.gpus), view.gpus.most) for view in views if view.gpus is not None), default=0)
 
 
 def _count_fault(views: Sequence[View], gpus: Gpus, expected: Expected) -> Fault | None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.gpu_window import has_none
 from freehold.health.judged import BLIND_S, SILENCE_S, Judged, unread
 from freehold.health.kernel_events import KernelEvent, Kind, pci_key, read_events, uuids
-from freehold.health.view import Gpus, State, View
+from freehold.health.view import Gpus, View
 from freehold.health.xid_rules import (
     BURST_XID_13_S,
     REPEATED_TIMES,
@@ -116,7 +117,7 @@ def _elsewhere(device: str, numbers: Mapping[str, frozenset[int]]) -> frozenset[
 def _without_gpus(gpus: Gpus | None, quiet: Judged) -> Judged:
     if quiet.verdict is Verdict.UNKNOWN:
         return quiet
-    if gpus and gpus.state is State.ABSENT and not gpus.pci_addresses:
+    if gpus and has_none(gpus):
         return Judged(verdict=Verdict.NOT_APPLICABLE, reason="no_gpu", message="no NVIDIA GPU on the bus")
     return Judged(verdict=Verdict.UNKNOWN, reason="gpus_unknown", message="which GPUs there are was not read")
 
@@ -144,6 +145,7 @@ PROBE = Probe(
     summary="Sees what the NVIDIA driver says of each GPU in the kernel's log; the first sign of most GPU faults.",
     reads=("kernel", "gpus"),
     window_s=WINDOW_S,
+    newest=("gpus",),
     reasons=_REASONS,
     thresholds=(
         Threshold(name="window_s", value=WINDOW_S, source="NVSentinel: repeated XIDs within 24 h"),

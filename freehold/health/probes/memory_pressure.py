@@ -1,4 +1,4 @@
-"""Whether the node runs out of memory, or its memory modules err.
+"""Whether the node, or the container that the agent is in, runs out of memory, or its memory modules err.
 
 Judged by what tasks waited for (PSI) and by what the kernel killed, not by how much is used: page cache makes every healthy server
 look full. Corrected errors are evidence and no verdict; a single one means nothing. Nothing here reads.
@@ -22,7 +22,7 @@ STALLED_BAD_SHARE = 0.60
 STALLED_LEAST_S = 20.0
 """PSI over less time says little: systemd-oomd waits 30 s, our views may be 10 s apart. Our own choice."""
 
-_JUDGED = ("total_bytes", "available_bytes", "pressure_full_s", "oom_kills")
+_JUDGED = ("total_bytes", "available_bytes", "limit_available_bytes", "pressure_full_s", "oom_kills")
 _REASONS = {
     "enough": "there is memory left and nobody waits for it",
     "not_read": "the host was not read: look at the agent",
@@ -111,13 +111,19 @@ def _stalled(views: Sequence[View]) -> Iterator[_Judged]:
 
 
 def _left(host: Host) -> Iterator[_Judged]:
-    available, total = named(host.memory, "available_bytes"), named(host.memory, "total_bytes")
-    if available is None or not total:
-        return
-    if available < BAD_BYTES:
-        yield Verdict.UNHEALTHY, "almost_gone", _share(host), Action.DRAIN
-    elif available / total < LOW_SHARE:
-        yield Verdict.DEGRADED, "low", _share(host), Action.FIX_CONFIGURATION
+    for available_name, total_name, of in (_MACHINE, _CGROUP):
+        available, total = named(host.memory, available_name), named(host.memory, total_name)
+        if available is None or not total:
+            continue
+        message = f"{available / 1e9:.1f} GB of {total / 1e9:.1f} GB {of} are available"
+        if available < BAD_BYTES:
+            yield Verdict.UNHEALTHY, "almost_gone", message, Action.DRAIN
+        elif available / total < LOW_SHARE:
+            yield Verdict.DEGRADED, "low", message, Action.FIX_CONFIGURATION
+
+
+_MACHINE = ("available_bytes", "total_bytes", "of memory")
+_CGROUP = ("limit_available_bytes", "limit_bytes", "that a cgroup (container, service) may use")
 
 
 def _share(host: Host) -> str:
@@ -130,6 +136,7 @@ def _share(host: Host) -> str:
 def _evidence(host: Host, at_s: float) -> Iterator[Evidence]:
     rows = (
         ("available memory", "available_bytes", "/proc/meminfo"),
+        ("available below the cgroup's limit", "limit_available_bytes", "/sys/fs/cgroup"),
         ("swap in use", "swap_used_bytes", "/proc/meminfo"),
         ("stalled on memory since boot, all tasks", "pressure_full_s", "/proc/pressure/memory"),
         ("processes killed for want of memory since boot", "oom_kills", "/proc/vmstat"),

@@ -136,10 +136,8 @@ def _flapping(link: Interface, past: Sequence[tuple[float, Interface]]) -> Itera
 
 def _slow(link: Interface, past: Sequence[tuple[float, Interface]], expected: Expected) -> Iterator[_Judged]:
     now = number(link.speed_mbit_s)
-    before = max(
-        (speed for _, each in past if (speed := number(each.speed_mbit_s)) is not None), default=None
-    )
-    should = expected.link_mbit_s.get(link.name) or before
+    speeds = [speed for _, each in past if (speed := number(each.speed_mbit_s)) is not None]
+    should = expected.link_mbit_s.get(link.name) or max([*speeds, link.fastest_mbit_s])
     if now is not None and should and now < should:
         message = f"{link.name} runs at {now:.0f} Mbit/s and should at {should:.0f}"
         yield _Judged(Verdict.DEGRADED, "link_slow", message, Action.CHECK_CABLE)

@@ -17,6 +17,7 @@ from freehold.health.loss_bounds import (
     FALSE_ALARM,
     NODE_ODDS,
     UNDECIDED,
+    alarm_chance,
     counts,
     limit,
     lossy_window,
@@ -81,6 +82,9 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     view = views[-1]
     if view.network is None:
         return [_own(view, "no_data", Verdict.UNKNOWN, words="The mesh gave no readings.")]
+    if view.network.mesh_error:
+        words = f"The mesh does not run: {view.network.mesh_error}."
+        return [_own(view, "not_running", Verdict.UNKNOWN, words=words, action=Action.FIX_CONFIGURATION)]
     if not view.network.peers:
         return [_own(view, "no_peers", Verdict.NOT_APPLICABLE, words="No peers are configured.")]
     peers = {peer.name: peer for peer in view.network.peers}
@@ -111,7 +115,7 @@ def _kind_of(history: Sequence[Peer], look: _Look) -> _Kind:
             f"{peer.name} is heard, but it has got none of the last {peer.unconfirmed} datagrams from here"
         )
         return _Kind(reason="cut_out", verdict=Verdict.UNHEALTHY, action=Action.CHECK_CABLE, words=words)
-    return _speaking(peer, _windows(history))
+    return _speaking(peer, _windows(history), alarm_chance(len(look.peers)))
 
 
 def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
@@ -125,6 +129,11 @@ def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
             "peer_down",
             Action.WATCH,
             f"{name} is {silence} and its host refuses: its agent does not run",
+        )
+    if any(past.foreign for past in history):
+        words = f"{name} sends, but not to this mesh: it has another key, other names for the nodes, or another version"
+        return _Kind(
+            reason="peer_differs", verdict=Verdict.DEGRADED, action=Action.FIX_CONFIGURATION, words=words
         )
     if peer.control in GONE or (peer.control is State.UNKNOWN and peer.unreachable):
         return _unhealthy(
@@ -161,11 +170,11 @@ def _heard_by(name: str, look: _Look) -> list[str]:
     ]
 
 
-def _speaking(peer: Peer, windows: Sequence[LossWindow]) -> _Kind:
+def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _Kind:
     minute = windows[0]
     if hole := _black_hole(peer, minute):
         return hole
-    out, back = lossy_window(windows, back=False), lossy_window(windows, back=True)
+    out, back = (lossy_window(windows, back=back, chance=chance) for back in (False, True))
     window = out or back
     if window:
         reason = "lossy" if out and back else "lossy_out" if out else "lossy_back"
@@ -298,7 +307,7 @@ def _odds(name: str, seen: int, look: _Look) -> float:
     if look.kinds[name].verdict is Verdict.DEGRADED:
         return odds_of_node(_lost_in_a_minute(peer), seen, sent)
     if peer.silent_s < SILENT_S:
-        return 1.0 if seen >= limit(sent) else 0.0
+        return 1.0 if seen >= limit(sent, alarm_chance(len(look.peers))) else 0.0
     # An outage: the other has one as well or has none, but its report may be some seconds old.
     return 1.0 if seen >= CUT else 0.0 if peer.silent_s > RECENT_S else 0.5
 
@@ -334,7 +343,7 @@ def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
 
 
 def _make(name: str, look: _Look, kind: _Kind, *, at_fault: str = "") -> Finding:
-    evidence = list(_evidence(look.peers[name], look.view.at_s, kind))
+    evidence = list(_evidence(look, name, kind))
     if at_fault:
         evidence.append(
             Evidence(what=AT_FAULT, value=at_fault, source="reports of the mesh", at_s=look.view.at_s)
@@ -352,8 +361,9 @@ def _make(name: str, look: _Look, kind: _Kind, *, at_fault: str = "") -> Finding
     )
 
 
-def _evidence(peer: Peer, at_s: float, kind: _Kind) -> Sequence[Evidence]:
-    source = "UDP mesh"
+def _evidence(look: _Look, name: str, kind: _Kind) -> Sequence[Evidence]:
+    source, peer, at_s = "UDP mesh", look.peers[name], look.view.at_s
+    chance = alarm_chance(len(look.peers))
     if kind.window is None:
         silence = Evidence(
             what="silence", value=f"{peer.silent_s:.1f} s", source=source, at_s=at_s, baseline="0.1 s"
@@ -367,7 +377,7 @@ def _evidence(peer: Peer, at_s: float, kind: _Kind) -> Sequence[Evidence]:
             value=f"{counts(kind.window, back=back)[1]} of {counts(kind.window, back=back)[0]}",
             source=source,
             at_s=at_s,
-            baseline=f"fewer than {limit(counts(kind.window, back=back)[0])}",
+            baseline=f"fewer than {limit(counts(kind.window, back=back)[0], chance)}",
         )
         for what, back in ways
     ]
@@ -382,7 +392,7 @@ def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Actio
         reason=reason,
         message=words,
         action=action,
-        evidence=evidence if action is not Action.NONE else (),
+        evidence=evidence if verdict is not Verdict.UNKNOWN and action is not Action.NONE else (),
         at_s=view.at_s,
         node=view.node,
     )
@@ -397,6 +407,7 @@ PROBE = Probe(
     reasons={
         "ok": "Losses are what a healthy network has.",
         "no_peers": "No peers are configured: `health.network.peers`.",
+        "not_running": "The mesh could not be started: see the message; key file, address and port are under health.network.",
         "no_data": "Too little was seen to say anything; it comes with the first seconds.",
         "not_judged": "This node's own network is at fault, so a peer cannot be judged from here.",
         "lossy_out": "Too many datagrams are lost on the way to the peer. Check its cable, port and NIC.",
@@ -406,6 +417,7 @@ PROBE = Probe(
         "cut_back": "The peer is silent here while others hear it: a filter or a route between the two.",
         "mtu_black_hole": "Only datagrams of full MTU size are lost: make the MTU the same on the whole path.",
         "peer_stopped": "The peer's host answers but its agent sends nothing: stopped, hung, or it does not know this node.",
+        "peer_differs": "The peer sends what this mesh cannot take: make key, names (`health.network.node`) and version the same.",
         "peer_down": "The peer's host refuses: its agent does not run. Start it.",
         "peer_unreachable": "Neither the peer's agent nor its host answers: off, or cut off.",
         "own_link": "This node's interface has no carrier. Check cable and switch port.",
@@ -415,7 +427,11 @@ PROBE = Probe(
         Threshold(
             name="background_loss", value=BACKGROUND, source="research on health, D2: Pingmesh 1e-5 to 1e-4"
         ),
-        Threshold(name="false_alarm_chance", value=FALSE_ALARM, source="research on health, D2"),
+        Threshold(
+            name="false_alarm_chance",
+            value=FALSE_ALARM,
+            source="research on health, D2; with more than two peers they share it",
+        ),
         Threshold(
             name="corroboration_chance",
             value=CORROBORATION,

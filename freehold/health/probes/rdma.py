@@ -115,7 +115,8 @@ def _quiet(name: str, port: RdmaPort) -> _Judged:
     if port.denied and not port.counters:
         message = f"{name} is active; its {len(port.denied)} error counters may not be read"
         return _Judged(Verdict.UNKNOWN, "counters_denied", message)
-    return _Judged(Verdict.HEALTHY, "active", f"{name} is active, its counters are quiet")
+    blind = f"; {', '.join(port.denied)} may not be read" if port.denied else ""
+    return _Judged(Verdict.HEALTHY, "active", f"{name} is active, its counters are quiet{blind}")
 
 
 def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[_Judged]:
@@ -123,7 +124,8 @@ def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[_Judged]:
         return
     name = f"{port.device}/{port.port}"
     words = f"{name} is {port.state or '?'} ({port.physical_state or '?'})"
-    had_link = any(_is_up(each) for _, each in past) or port.counters.get("link_downed", 0) > 0
+    seen_up = port.was_up or any(_is_up(each) for _, each in past)
+    had_link = seen_up or port.counters.get("link_downed", 0) > 0
     if not named and not had_link:
         yield _Judged(Verdict.NOT_APPLICABLE, "not_used", f"{words} and nobody expects a link there")
         return

@@ -4,7 +4,8 @@ A SMART count that never goes back counts by its growth in the window, not by it
 asked, because it stands beside an empty spare area. How slow a disk is, is for `storage_latency`; nothing here reads.
 
 SMART readings are looked for in `Volume.smart` by these names (NVM Express base specification, SMART / Health log):
-`critical_warning` (bits), `media_errors`, `available_spare_pct`, `available_spare_threshold_pct`, `percentage_used_pct`.
+`critical_warning` (bits), `media_errors`, `available_spare_pct`, `available_spare_threshold_pct`, `percentage_used_pct`; of ATA
+disks also `reallocated_sectors`, `pending_sectors`, `uncorrectable_sectors`.
 """
 
 import re
@@ -31,6 +32,10 @@ USED_WARN_PCT = 80.0
 """Meta's GCM warns here."""
 USED_BAD_PCT = 100.0
 """Meta's GCM calls it critical; the NVMe specification lets the estimate pass 100."""
+SECTORS_LEAST = 1
+"""Sectors of an ATA disk that it cannot read: smartd reports any (smartd.conf(5), -C and -U)."""
+_GROWING = ("media_errors", "reallocated_sectors")
+_UNREADABLE = ("pending_sectors", "uncorrectable_sectors")
 _WARNING_TEMPERATURE = (
     0b10  # NVMe base specification, Critical Warning bit 1; the others are spare, reliability, read-only
 )
@@ -51,7 +56,8 @@ _REASONS = {
     "smart_warning": "the disk warns of itself (NVMe critical warning): replace it",
     "smart_temperature": "the disk is too warm: look at cooling",
     "smart_spare": "spare blocks are below the maker's threshold: replace it",
-    "smart_media_errors": "media errors grew: plan a swap",
+    "smart_media_errors": "media errors or reallocated sectors grew: plan a swap",
+    "smart_sectors": "the disk has sectors that it cannot read: verify the model's files, plan a swap",
     "smart_worn": "rated wear is passed: plan a swap",
     "smart_wearing": "most of the rated wear is used: plan a swap",
     "not_read": "the kernel's log was not read: say why and give the right to",
@@ -84,7 +90,8 @@ def _watched(
 ) -> Iterator[tuple[str, Judged]]:
     """Judge each watched volume, by its component, and take its events out of `by_device`."""
     for volume in _volumes(views):
-        mine = [device for device in by_device if same_disk(device, volume.device)]
+        under = (volume.device, *volume.disks)
+        mine = [device for device in by_device if any(same_disk(device, disk) for disk in under)]
         events = [event for device in mine for event in by_device.pop(device)]
         found = [judge_disk(events), *_smart(_series(views, volume.path), views[-1].at_s)]
         worst = worst_judged(found)
@@ -194,44 +201,59 @@ def _series(views: Sequence[View], path: str) -> list[Volume]:
 
 def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[Judged]:
     newest = _numbers(volumes[-1])
+    for told in (_warned(newest), _grown(newest, volumes), _unreadable(newest), _worn(newest)):
+        for each in told:
+            yield _said_by_smart(each, newest[each[1]], at_s)
 
-    def say(reason: str, name: str, *, action: Action, normal: str, bad: bool = False) -> Judged:
-        value = f"{newest[name]:g}"
-        seen = Evidence(what=name.replace("_", " "), value=value, source="SMART", at_s=at_s, baseline=normal)
-        return Judged(
-            verdict=Verdict.UNHEALTHY if bad else Verdict.DEGRADED,
-            reason=reason,
-            message=f"SMART {name.replace('_', ' ')} {value}, normal {normal}",
-            action=action,
-            seen=(seen,),
-        )
 
+_Told = Iterator[tuple[str, str, str, Action]]
+"""Reason, reading, what is normal, what to do."""
+_BAD_SMART = frozenset({"smart_warning", "smart_spare"})
+
+
+def _said_by_smart(told: tuple[str, str, str, Action], value: float, at_s: float) -> Judged:
+    reason, name, normal, action = told
+    words = name.replace("_", " ")
+    seen = Evidence(what=words, value=f"{value:g}", source="SMART", at_s=at_s, baseline=normal)
+    return Judged(
+        verdict=Verdict.UNHEALTHY if reason in _BAD_SMART else Verdict.DEGRADED,
+        reason=reason,
+        message=f"SMART {words} {value:g}, normal {normal}",
+        action=action,
+        seen=(seen,),
+    )
+
+
+def _warned(newest: Mapping[str, float]) -> _Told:
     warning = int(newest.get("critical_warning", 0))
     if warning & ~_WARNING_TEMPERATURE:
-        yield say("smart_warning", "critical_warning", action=Action.REPLACE_HARDWARE, normal="0", bad=True)
+        yield "smart_warning", "critical_warning", "0", Action.REPLACE_HARDWARE
     if warning & _WARNING_TEMPERATURE:
-        yield say("smart_temperature", "critical_warning", action=Action.CHECK_FACILITY, normal="0")
+        yield "smart_temperature", "critical_warning", "0", Action.CHECK_FACILITY
     least = newest.get("available_spare_threshold_pct")
     if least is not None and newest.get("available_spare_pct", least) < least:
-        yield say(
-            "smart_spare",
-            "available_spare_pct",
-            action=Action.REPLACE_HARDWARE,
-            normal=f"at least {least:g}",
-            bad=True,
-        )
-    counts = [found["media_errors"] for found in map(_numbers, volumes) if "media_errors" in found]
-    if "media_errors" in newest and newest["media_errors"] > counts[0]:
-        yield say("smart_media_errors", "media_errors", action=Action.DRAIN, normal=f"{counts[0]:g}")
+        yield "smart_spare", "available_spare_pct", f"at least {least:g}", Action.REPLACE_HARDWARE
+
+
+def _grown(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _Told:
+    for name in _GROWING:
+        counts = [found[name] for found in map(_numbers, volumes) if name in found]
+        if name in newest and newest[name] > counts[0]:
+            yield "smart_media_errors", name, f"{counts[0]:g}", Action.DRAIN
+
+
+def _unreadable(newest: Mapping[str, float]) -> _Told:
+    for name in _UNREADABLE:
+        if newest.get(name, 0.0) >= SECTORS_LEAST:
+            yield "smart_sectors", name, "0", Action.DRAIN
+
+
+def _worn(newest: Mapping[str, float]) -> _Told:
     used = newest.get("percentage_used_pct", 0.0)
     if used > USED_BAD_PCT:
-        yield say(
-            "smart_worn", "percentage_used_pct", action=Action.DRAIN, normal=f"at most {USED_BAD_PCT:g}"
-        )
+        yield "smart_worn", "percentage_used_pct", f"at most {USED_BAD_PCT:g}", Action.DRAIN
     elif used > USED_WARN_PCT:
-        yield say(
-            "smart_wearing", "percentage_used_pct", action=Action.WATCH, normal=f"at most {USED_WARN_PCT:g}"
-        )
+        yield "smart_wearing", "percentage_used_pct", f"at most {USED_WARN_PCT:g}", Action.WATCH
 
 
 def _numbers(volume: Volume) -> Mapping[str, float]:
@@ -278,6 +300,9 @@ PROBE = Probe(
         Threshold(name="incident_silence_s", value=SILENCE_S, source="NVIDIA Fleet Intelligence: 3 min"),
         Threshold(
             name="blind_s", value=BLIND_S, source="our own choice: ten minutes after records were lost"
+        ),
+        Threshold(
+            name="sectors_least", value=SECTORS_LEAST, source="smartd.conf(5): -C 197, -U 198 report any"
         ),
         Threshold(name="used_warn_pct", value=USED_WARN_PCT, source="Meta GCM"),
         Threshold(name="used_bad_pct", value=USED_BAD_PCT, source="Meta GCM"),

@@ -41,7 +41,7 @@ _REASONS = {
     "hung_write": "a write does not end: look at disk, controller and cable, or at what serves the file system",
     "full": "no room is left, or the quota is used up: free space now",
     "read_only": "it could be written and cannot any more, or the file system made itself read-only after an error: take the node out, check it",
-    "mounted_read_only": "it is mounted read-only: nothing can be staged here; mount it otherwise, or say that it is meant (health.storage.write: false)",
+    "mounted_read_only": "it is mounted read-only, as a model's volume may be: nothing can be staged here; mount it otherwise if something should be",
     "write_error": "a write failed: what was written lately may be lost; take the node out, look at the disk",
 }
 
@@ -158,22 +158,33 @@ def _failed(views: Sequence[View], newest: Volume) -> _Judged:
     if error in _FULL:
         how = "no space is left on" if error == "ENOSPC" else "the quota is used up on"
         return _Judged(Verdict.UNHEALTHY, "full", f"{how} {what}", Action.FREE_SPACE, seen)
+    if error == "EROFS":
+        return _read_only(newest, seen)
     if error in _REFUSED:
-        return _Judged(Verdict.UNKNOWN, "cannot_write", f"the agent cannot write to {what}: {error}")
-    if error != "EROFS":
-        return _Judged(
-            Verdict.UNHEALTHY,
-            "write_error",
-            f"a write to {what} failed: {error}",
-            Action.INSPECT_HARDWARE,
-            seen,
-        )
+        return _cannot(newest)
+    return _Judged(
+        Verdict.UNHEALTHY,
+        "write_error",
+        f"a write to {what} failed: {error}",
+        Action.INSPECT_HARDWARE,
+        seen,
+    )
+
+
+def _cannot(newest: Volume) -> _Judged:
+    message = f"the agent cannot write to {named(newest)}: {newest.write_error}"
+    return _Judged(Verdict.UNKNOWN, "cannot_write", message)
+
+
+def _read_only(newest: Volume, seen: tuple[Evidence, ...]) -> _Judged:
+    what = named(newest)
     if newest.wrote or newest.read_only == "file_system":
         how = "made itself read-only" if newest.read_only == "file_system" else "has become read-only"
         return _Judged(Verdict.UNHEALTHY, "read_only", f"{what} {how}", Action.CORDON, seen)
-    return _Judged(
-        Verdict.DEGRADED, "mounted_read_only", f"{what} is mounted read-only", Action.FIX_CONFIGURATION, seen
-    )
+    if newest.read_only != "mount":
+        return _cannot(newest)  # neither was told: a read-only subvolume, or no mount table
+    message = f"{what} is mounted read-only"
+    return _Judged(Verdict.NOT_APPLICABLE, "mounted_read_only", message, evidence=seen)
 
 
 def _ms(value_s: float) -> str:

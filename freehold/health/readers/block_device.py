@@ -120,6 +120,8 @@ class Device:
     """As the kernel says, which of a virtual disk often says yes; None: it says nothing."""
     below: tuple[str, ...] = ()
     """`MAJOR:MINOR` of the whole disk and of what is under it, itself left out."""
+    disks: tuple[str, ...] = ()
+    """The same devices by name: a volume of LVM, of mdraid or encrypted is only as well as what is under it."""
 
 
 def device_of(numbers: str, source: str, root: Path) -> Device | None:
@@ -127,23 +129,33 @@ def device_of(numbers: str, source: str, root: Path) -> Device | None:
     folder = root / "sys/dev/block" / numbers
     if not folder.exists():
         found = re.fullmatch(r"/dev/(?:mapper/)?([\w.!-]+)", source)
-        folder = root / "sys/class/block" / found[1] if found else folder
+        folder = root / "sys/class/block" / _kernel_name(found[1], root) if found else folder
         numbers = _text(folder / "dev") if found else ""
     if not numbers or not folder.exists():
         return None
     real = folder.resolve()
     queue = real / "queue" if (real / "queue").exists() else real.parent / "queue"
     rotational = _text(queue / "rotational")
+    under = _under(real)
+    below = ((each, _text(each / "dev")) for each in under)
     return Device(
         name=real.name,
         numbers=numbers,
         rotational=rotational == "1" if rotational else None,
-        below=tuple(_below(real))[:CHAIN_MOST],
+        below=tuple(found for _, found in below if found),
+        disks=tuple(dict.fromkeys(each.name for each in under)),
     )
 
 
-def _below(folder: Path) -> list[str]:
-    found: list[str] = []
+def _kernel_name(name: str, root: Path) -> str:
+    """Return `dm-0` for what is called `vg-models` or `luks-…` below /dev/mapper."""
+    named = (root / "sys/class/block").glob("dm-*")
+    return next((device.name for device in named if _text(device / "dm/name") == name), name)
+
+
+def _under(folder: Path) -> list[Path]:
+    """Return the folders of what is under a device: its whole disk, and what that is made of."""
+    found: list[Path] = []
     todo = [folder]
     while todo and len(found) < CHAIN_MOST:
         here = todo.pop(0)
@@ -152,8 +164,8 @@ def _below(folder: Path) -> list[str]:
         with contextlib.suppress(OSError):
             todo += [entry.resolve() for entry in (here / "slaves").iterdir()]
         if here != folder:
-            found.append(_text(here / "dev"))
-    return [numbers for numbers in found if numbers]
+            found.append(here)
+    return found
 
 
 def _text(path: Path) -> str:
@@ -209,10 +221,10 @@ def limits_of(pid: int, devices: tuple[str, ...], root: Path) -> tuple[str, ...]
     for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if "blkio" in controllers.split(","):
-            for group in _groups(_mounted(root, "cgroup", "blkio"), path):
+            for group in cgroup_folders(cgroup_mount(root, "cgroup", "blkio"), path):
                 found += _v1_limits(group, path, devices)
         elif number == "0":
-            for group in _groups(_mounted(root, "cgroup2", ""), path):
+            for group in cgroup_folders(cgroup_mount(root, "cgroup2", ""), path):
                 found += _v2_limits(group, path, devices)
     return tuple(dict.fromkeys(found))
 
@@ -221,7 +233,7 @@ def waited_s(pid: int, devices: tuple[str, ...], root: Path) -> float | None:
     """Return how long io.cost has made the process's cgroup wait on these devices, ever; None: the kernel does not say."""
     for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
         number, _, path = line.split(":", 2)
-        top = _mounted(root, "cgroup2", "") if number == "0" else None
+        top = cgroup_mount(root, "cgroup2", "") if number == "0" else None
         for row in _text(top / path.lstrip("/") / "io.stat").splitlines() if top else ():
             found = re.search(r"cost\.wait=(\d+)", row)
             if row.split(" ")[0] in devices and found:
@@ -229,7 +241,8 @@ def waited_s(pid: int, devices: tuple[str, ...], root: Path) -> float | None:
     return None
 
 
-def _mounted(root: Path, kind: str, option: str) -> Path | None:
+def cgroup_mount(root: Path, kind: str, option: str) -> Path | None:
+    """Return where cgroups of a kind (`cgroup` with a controller, `cgroup2` with none) are mounted; None: nowhere."""
     for line in _text(root / "proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         ends = right.split(" ")
@@ -238,7 +251,7 @@ def _mounted(root: Path, kind: str, option: str) -> Path | None:
     return None
 
 
-def _groups(top: Path | None, path: str) -> list[Path]:
+def cgroup_folders(top: Path | None, path: str) -> list[Path]:
     """Return the folders of a cgroup and of all above it, the nearest first."""
     if top is None:
         return []

@@ -9,14 +9,17 @@ NVML, and takes no XID from here (the exporter keeps only the last one).
 import asyncio
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from freehold.health.readers.driver_files import driver_versions, nvidia_pci_addresses
 from freehold.health.readers.gpu_readings import IDENTITY, READINGS, GpuReading
-from freehold.health.readers.nvml_answers import measured
+from freehold.health.readers.nvml_answers import answering, measured
 from freehold.health.view import Gpu, Gpus, Reading, State
 
 TEXT_BYTES_MOST = 16_000_000
@@ -121,22 +124,37 @@ def _blank(value: float) -> State | None:
     return BLANKS_INT.get(int(value), State.UNSUPPORTED) if math.isfinite(value) else State.UNSUPPORTED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class DcgmReader:
     """Asks an exporter at `http://host:port/metrics`."""
 
     url: str
     deadline_s: float = DEADLINE_S
+    root: Path = Path("/")
+    """Where /proc and /sys hang; a test brings its own."""
+    _most: int = field(default=0, init=False)
 
     async def read(self) -> Gpus:
-        """Return what it says; HUNG past the deadline, ABSENT where nobody listens, UNKNOWN for anything else than its text."""
+        """Return what it says, with the most GPUs that it ever showed and what the file system says of cards and driver."""
+        gpus = await self._asked()
+        self._most = max(self._most, answering(gpus.gpus))
+        return msgspec.structs.replace(
+            gpus,
+            most=self._most,
+            driver={**gpus.driver, **driver_versions(self.root)},
+            pci_addresses=nvidia_pci_addresses(self.root),
+        )
+
+    async def _asked(self) -> Gpus:
+        """Return what it says; HUNG past the deadline, UNKNOWN where nobody listens and for anything else than its text."""
         try:
             async with asyncio.timeout(self.deadline_s):
                 status, body = await _get(self.url)
         except TimeoutError:
             return _failed(State.HUNG, f"{self.url} did not answer within {self.deadline_s:g} s")
         except ConnectionRefusedError:
-            return _failed(State.ABSENT, f"nobody listens at {self.url}")
+            # Not ABSENT: that the exporter does not run says nothing of the GPUs.
+            return _failed(State.UNKNOWN, f"nobody listens at {self.url}")
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as exc:
             return _failed(State.UNKNOWN, f"{self.url}: {type(exc).__name__}: {exc}")
         if status != 200:

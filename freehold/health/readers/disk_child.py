@@ -1,11 +1,12 @@
 """The child process that reads a watched volume: a read that never ends hangs this and no more.
 
 Started by `disk_process` with `python -S -P -c`, so that it imports little and stays small. It keeps one file of
-random bytes on the volume and reads 4 KiB of it with O_DIRECT, at a random place, once per interval. It tells
-its parent, one line each on standard output: `at MAJOR MINOR PATH` where the volume is, `make` it begins to write its file,
-`no WHY` it cannot read without the page cache, `space TOTAL FREE INODES FREE_INODES`, `s SECONDS` a read begins (monotonic
-clock), `r SECONDS` it took so long, `e ERRNO SECONDS` it failed; of writes likewise `S`, `w`, `x`. A line for which the pipe has no
-room is dropped. It knows no deadline and judges nothing. End of standard input ends it.
+random bytes on the volume, or takes the largest file there where it may not write, and reads 4 KiB of it with O_DIRECT, at a
+random place, once per interval. It tells its parent, one line each on standard output: `at MAJOR MINOR PATH` where the
+volume is, `make` it begins to write its file, `no WHY` it cannot read without the page cache, `space TOTAL FREE INODES
+FREE_INODES`, `s SECONDS` a read begins (monotonic clock), `r SECONDS` it took so long, `e ERRNO SECONDS` it failed; of writes
+likewise `S`, `w`, `x`. A line for which the pipe has no room is dropped. It knows no deadline and judges nothing. End of standard
+input ends it.
 
 Where it is to write as well, a thread makes a new file of 4 KiB, waits for fsync, and puts it in place of the one before: a write
 that never ends so holds up no read. A new file each time, since one that only overwrites itself never finds the disk full.
@@ -29,6 +30,8 @@ BLOCK_BYTES = 4096
 """What one read reads: the logical block of every disk divides it, and ioping's and fio's customary size."""
 PIECE_BYTES = 64 << 10
 """Written at once while the file is made: below what malloc would keep afterwards. Our own choice."""
+ENTRIES_MOST = 1000
+"""Entries of a volume that are looked at for a file to read where none of ours can be made; our own bound."""
 SPACE_EVERY_S = 10.0
 """How often free space is asked for; our own choice: a disk that fills in less is full anyway."""
 NAME = "freehold-disk"
@@ -73,6 +76,49 @@ def open_probe(path: str, size_bytes: int, tell: Teller) -> int:
         tell.say("make")
         _make(path, size_bytes)
     return os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def open_other(folder: str, size_bytes: int, why: OSError) -> tuple[int | None, int]:
+    """Return a descriptor and the size of the largest file there is, where we may not write one of our own; None: there is none.
+
+    A model's volume is often mounted for reading alone; its weights are as good to read as a file of ours.
+    """
+    if why.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return None, 0
+    found = max(_files(folder, ENTRIES_MOST), default=(0, ""))
+    if found[0] < size_bytes:
+        return None, 0
+    try:
+        return os.open(found[1], os.O_RDONLY | os.O_DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC), found[0]
+    except OSError:
+        return None, 0
+
+
+def _files(folder: str, most: int) -> list[tuple[int, str]]:
+    """Return size and path of the regular files below a folder, of the first so many entries."""
+    found: list[tuple[int, str]] = []
+    todo, seen = [folder], 0
+    while todo:
+        try:
+            entries = list(os.scandir(todo.pop(0)))
+        except OSError:
+            continue
+        for entry in entries:
+            seen += 1
+            if seen > most:
+                return found
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                found.append((_size_of(entry), entry.path))
+    return found
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0  # it has gone since the folder was read
 
 
 def _make(path: str, size_bytes: int) -> None:
@@ -190,7 +236,9 @@ def run(folder: str, probe: str, *, size_bytes: int, interval_s: float, tell: Te
     try:
         fd = open_probe(probe, size_bytes, tell) if size_bytes else None
     except OSError as exc:
-        tell.say("no", name_of(exc), exc.strerror or exc)
+        fd, size_bytes = open_other(folder, size_bytes, exc)
+        if fd is None:
+            tell.say("no", name_of(exc), exc.strerror or exc)
     page = mmap.mmap(-1, BLOCK_BYTES)
     due_s, space_s = monotonic_s(), monotonic_s() + SPACE_EVERY_S
     while wait(due_s):

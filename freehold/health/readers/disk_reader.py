@@ -28,7 +28,7 @@ from freehold.health.readers.block_device import (
 )
 from freehold.health.readers.disk_process import DiskProcess, Heard, Space
 from freehold.health.readers.pressure import grown, pressure_s
-from freehold.health.readers.smart import SmartReader
+from freehold.health.readers.smart import SmartReaders
 from freehold.health.view import Reading, State, Volume
 
 PROBE_FILE = ".freehold-disk-probe"
@@ -158,7 +158,7 @@ class DiskReader:
         self._before = _Before()
         self._writes = _Writes()
         self._usual = Usual()
-        self._smart = SmartReader() if self._options.smart else None
+        self._smart = SmartReaders() if self._options.smart else None
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -314,6 +314,7 @@ class DiskReader:
         replaced = msgspec.structs.replace(
             volume,
             device=device.name if device else "",
+            disks=device.disks if device else (),
             file_system=self._mount.file_system if self._mount else "",
             user_space=bool(self._mount and self._mount.in_user_space),
             network=bool(self._mount and self._mount.in_network),
@@ -352,7 +353,7 @@ class DiskReader:
     def _smart_of(self) -> dict[str, Reading]:
         if self._smart is None or self._device is None:
             return {}
-        return self._smart.read(self._device.name)
+        return self._smart.read((self._device.name, *self._device.disks))
 
 
 _NO_DEVICE = Reading(state=State.UNSUPPORTED, detail="this volume has no block device of its own")

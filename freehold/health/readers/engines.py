@@ -15,7 +15,7 @@ import msgspec
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
-from freehold.engines.base import Engine, read_metrics
+from freehold.engines.base import Engine, read_metrics, shows_progress
 from freehold.health.agent_wire import EngineTarget
 from freehold.health.readers.plain_http import Got, fetch
 from freehold.health.readers.process_group import ProcessGroup
@@ -153,7 +153,7 @@ class EnginesReader:
     async def _ask(self, target: EngineTarget, engine: Engine) -> tuple[Reading, Reading, State]:
         """Return progress, requests under way, and how asking went."""
         try:
-            page = _page(await self._get(target, str(engine.metrics_path)), engine)
+            page = await self._page(target, engine)
             running = _sum(page, _GAUGES)
             progress = _sum(page, page.keys() - _GAUGES)
             if engine.unfinished is not None and running.value:
@@ -168,6 +168,20 @@ class EnginesReader:
         else:
             return progress, running, State.OK
         return failed, failed, failed.state
+
+    async def _page(self, target: EngineTarget, engine: Engine) -> Mapping[str, float]:
+        """Return its counters by our names; where versions differ in their pages, one that is missing is no failure."""
+        page: Mapping[str, float] = {}
+        try:
+            page = _counters(await self._get(target, str(engine.metrics_path)), engine)
+        except ValueError:
+            if not engine.more_pages:
+                raise
+        for more in engine.more_pages:
+            if shows_progress(page):
+                break
+            page = {**more.read((await self._get(target, more.path)).body), **page}
+        return page
 
     async def _get(self, target: EngineTarget, path: str) -> Got:
         got = await fetch(target.url, path, deadline_s=self._options.deadline_s, key=target.key)
@@ -216,7 +230,7 @@ def _with_process(view: EngineView, group: ProcessGroup, *, threads: bool) -> En
     return msgspec.structs.replace(view, process_state=state, cpu_s=reading)
 
 
-def _page(got: Got, engine: Engine) -> dict[str, float]:
+def _counters(got: Got, engine: Engine) -> dict[str, float]:
     return read_metrics(got.body.decode("utf-8", "replace"), engine.metrics)
 
 

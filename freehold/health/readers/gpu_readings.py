@@ -16,8 +16,6 @@ LINK_STATE = "nvmlDeviceGetNvLinkState"
 """Asked per link until the card says that it has no more."""
 MIB_BYTES = 1024.0 * 1024.0
 """DCGM counts frame buffer in MiB. Source: dcgm_fields.h."""
-NANO = 1e3
-"""DCGM counts throttled time in microseconds, NVML in nanoseconds. Source: dcgm_fields.h; an H100's field 74."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,16 +129,29 @@ _THROTTLE = (
         ),
         dcgm=("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS"),
     ),
-    GpuReading(name="power_cap_ns", asks=_field(74), dcgm=("DCGM_FI_DEV_POWER_VIOLATION",), dcgm_scale=NANO),
-    GpuReading(name="sw_thermal_ns", asks=_field(269)),
-    GpuReading(name="hw_thermal_ns", asks=_field(270)),
-    GpuReading(name="power_brake_ns", asks=_field(271)),
+    # DCGM hands NVML's nanoseconds on: NVIDIA/dcgm-exporter pull request 589, and dcgm_fields.h since; older comments there and in
+    # default-counters.csv say microseconds, and never were right.
     GpuReading(
-        name="thermal_violation_ns",
-        asks=_field(75),
-        dcgm=("DCGM_FI_DEV_THERMAL_VIOLATION",),
-        dcgm_scale=NANO,
+        name="power_cap_ns",
+        asks=_field(74),
+        dcgm=("DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP_NS", "DCGM_FI_DEV_POWER_VIOLATION"),
     ),
+    GpuReading(
+        name="sw_thermal_ns",
+        asks=_field(269),
+        dcgm=("DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS",),
+    ),
+    GpuReading(
+        name="hw_thermal_ns",
+        asks=_field(270),
+        dcgm=("DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS",),
+    ),
+    GpuReading(
+        name="power_brake_ns",
+        asks=_field(271),
+        dcgm=("DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS",),
+    ),
+    GpuReading(name="thermal_violation_ns", asks=_field(75), dcgm=("DCGM_FI_DEV_THERMAL_VIOLATION",)),
 )
 
 
@@ -155,7 +166,13 @@ def _ecc(name: str, kind: int, counter: int, *, dcgm: str = "") -> GpuReading:
 def _ecc_at(place: str, kind: int, counter: int) -> GpuReading:
     name = f"ecc_{place}_{('volatile', 'aggregate')[counter]}_{('corrected', 'uncorrected')[kind]}"
     at = {"dram": _DRAM, "sram": _SRAM_PLACE}[place]
-    return GpuReading(name=name, asks=_call("nvmlDeviceGetMemoryErrorCounter", kind, counter, at))
+    # dcgm_fields.h: SBE and DBE, VOL and AGG, DEV for device memory and SRM for SRAM.
+    word = f"{('SBE', 'DBE')[kind]}_{('VOL', 'AGG')[counter]}_{ {'dram': 'DEV', 'sram': 'SRM'}[place] }"
+    return GpuReading(
+        name=name,
+        asks=_call("nvmlDeviceGetMemoryErrorCounter", kind, counter, at),
+        dcgm=(f"DCGM_FI_DEV_ECC_{word}",),
+    )
 
 
 _ECC = (

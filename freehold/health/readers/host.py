@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.core import clock
+from freehold.health.readers.cgroup_limits import memory_limit
 from freehold.health.readers.pressure import pressure_s
 from freehold.health.view import Host, Reading, State
 
@@ -86,6 +87,7 @@ class HostOptions:
     root: Path = Path("/")
     """Where /proc and /sys hang; a test brings its own."""
     time: clock.Clock = clock.SYSTEM_CLOCK
+    slept_s: Callable[[], float] = clock.slept_s
     ask_clock: Callable[[], Synchronised | None] = ask_kernel_clock
     blocked_every_s: float = BLOCKED_EVERY_S
 
@@ -109,7 +111,9 @@ class HostReader:
 
     def _clock(self) -> dict[str, Reading]:
         time = self._options.time
-        readings = {"wall_minus_monotonic_s": Reading(value=time.wall_s() - time.monotonic_s())}
+        # A machine that slept and woke has a wall clock that went on: no jump.
+        offset_s = time.wall_s() - time.monotonic_s() - self._options.slept_s()
+        readings = {"wall_minus_monotonic_s": Reading(value=offset_s)}
         said = self._options.ask_clock()
         if said is None:
             missing = Reading(state=State.UNSUPPORTED, detail="no adjtimex here")
@@ -140,6 +144,7 @@ def _memory(root: Path) -> dict[str, Reading]:
         "pressure_some_s": pressure["some"],
         "pressure_full_s": pressure["full"],
         "oom_kills": Reading(state=State.UNSUPPORTED) if kills is None else Reading(value=kills),
+        **memory_limit(root),
     }
 
 

@@ -1,11 +1,12 @@
 """Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that people have.
 
 Those forms: `dmesg` (also -T, -e, -x, -r, --time-format iso), `journalctl -k` (short, short-precise, short-iso, short-full,
-short-monotonic, short-unix), rsyslog's kern.log, `talosctl dmesg`, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
+short-monotonic, short-unix, json), rsyslog's kern.log, `talosctl dmesg`, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
 a file, knows the time of day, or says what a line means. A text cannot prove who wrote a line (`logger -t kernel`): what
 comes from /dev/kmsg can.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ _SHORT = re.compile(
     re.DOTALL,
 )
 _TALOS = re.compile(
-    r"(?:\S+: )?(\w+): (\w+): \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:?\d\d)\]: (.*)",
+    r"(?:\S+: )?(\w+): +(\w+): \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:?\d\d)\]: (.*)",
     re.DOTALL,
 )
 _MINUTE = re.compile(r"\[([A-Z][a-z]{2}) ?(\d{1,2}) (\d\d:\d\d)\] (.*)", re.DOTALL)
@@ -224,6 +225,27 @@ def _talos(_page: _Page, line: str) -> KernelLine | None:
     return KernelLine(at_s=at_s, text=match[5], facility=facility, level=level)
 
 
+def _journal(_page: _Page, line: str) -> KernelLine | None:
+    """Read `journalctl -o json`: one object a line; only what came by the kernel's transport is the kernel's."""
+    if not line.startswith("{"):
+        return None
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    text, stamp = (
+        (entry.get(key) for key in ("MESSAGE", "__REALTIME_TIMESTAMP"))
+        if isinstance(entry, dict)
+        else (None, None)
+    )
+    if not isinstance(text, str) or not str(stamp).isdigit():
+        return None
+    kernel = entry.get("_TRANSPORT", "kernel") == "kernel" and str(entry.get("SYSLOG_FACILITY", "0")) == "0"
+    return KernelLine(
+        at_s=int(str(stamp)) / 1e6, text=text, facility=FACILITY_KERNEL if kernel else _FACILITY_DAEMON
+    )
+
+
 def _full(_page: _Page, line: str) -> KernelLine | None:
     match = _FULL.fullmatch(line)
     at_s = _iso_s(match[1], None) if match else None
@@ -298,4 +320,5 @@ _FORMS: tuple[Callable[[_Page, str], KernelLine | None], ...] = (
     _kmsg,
     _unix,
     _talos,
+    _journal,
 )

@@ -21,6 +21,8 @@ ASK_AGAIN_MOST_S = 86_400.0
 """A day, where the doubling ends. Our own choice."""
 IFF_UP = 0x1
 """linux/if.h: switched on by the administrator."""
+RDMA_UP = ("ACTIVE", "LinkUp")
+"""Words of state and phys_state of a port that works (kernel Documentation/ABI/stable/sysfs-class-infiniband)."""
 COUNTERS = (
     *(
         "rx_packets",
@@ -141,6 +143,7 @@ class RdmaReader:
         self._due_s = float("-inf")
         self._last: tuple[RdmaPort, ...] = ()
         self._refused: dict[Path, _Refused] = {}
+        self._were_up: set[Path] = set()
         self._places: dict[Path, dict[str, Path]] = {}
 
     def read(self) -> tuple[RdmaPort, ...]:
@@ -166,11 +169,15 @@ class RdmaReader:
                 denied.append(name)
             else:
                 counters[name] = count
+        state, physical_state = _word(folder / "state"), _word(folder / "phys_state")
+        if (state, physical_state) == RDMA_UP:
+            self._were_up.add(folder)
         return RdmaPort(
             device=folder.parts[-3],
             port=int(folder.name),
-            state=_word(folder / "state"),
-            physical_state=_word(folder / "phys_state"),
+            state=state,
+            physical_state=physical_state,
+            was_up=folder in self._were_up,
             counters=counters,
             denied=tuple(denied),
         )

@@ -37,7 +37,7 @@ from freehold.health.readers.mesh_host import (
     link_state,
     path_mtu,
 )
-from freehold.health.readers.mesh_socket import Receiver, Senders
+from freehold.health.readers.mesh_socket import Arrival, Receiver, Senders
 from freehold.health.readers.mesh_stream import NOT_ASKED, Host, Stream
 from freehold.health.view import Peer, State
 
@@ -233,17 +233,23 @@ class Mesh:
         assert self._receiver, "open it first"
         self._received_s = self.clock.monotonic_s()
         for arrival in self._receiver.take():
-            self._take(decode(arrival.data, self.settings.key), arrival.at_s, arrival.drops)
+            self._take(arrival, decode(arrival.data, self.settings.key))
         self._take_returned()
 
-    def _take(self, frame: Frame | None, at_s: float, drops: int) -> None:
+    def _take(self, arrival: Arrival, frame: Frame | None) -> None:
         remote = self._by_id.get(frame.sender) if frame else None
         if not frame or not remote or frame.receiver != self._id:
-            self.ignored += 1
+            self._ignore(arrival.host)
             return
-        ours = drops != remote.drops
-        remote.drops = drops
-        remote.stream.heard(frame, at_s, ours=ours)
+        ours = arrival.drops != remote.drops
+        remote.drops = arrival.drops
+        remote.stream.heard(frame, arrival.at_s, ours=ours)
+
+    def _ignore(self, host: str) -> None:
+        """Count a datagram that is none of ours; one from a peer's address may say that its settings differ from these."""
+        self.ignored += 1
+        for remote in self._remotes:
+            remote.stream.foreign += remote.address is not None and remote.address[0] == host
 
     def _send(self, remote: _Remote, turn: int, now_s: float) -> None:
         number = remote.stream.out.take_number()

@@ -7,7 +7,8 @@ a node as an amplifier, since what comes in never makes it send.
 
 Frames are authenticated by a keyed BLAKE2s of the whole payload but its padding, so packets of strangers and of other
 meshes are not taken. They are not encrypted, and a replay by somebody who can read the wire is not told from a
-duplicate of the network: it can spoil counts, never more. Nothing here knows sockets or clocks.
+duplicate of the network: it can spoil counts for a moment, but not silence a peer, and not speak for one that is
+dead with what this agent has heard of it (`mesh_stream`). Nothing here knows sockets or clocks.
 """
 
 import hmac

@@ -61,6 +61,8 @@ class Arrival:
     """When it arrived at the host, by the monotonic clock."""
     drops: int
     """How many this socket had dropped before it, ever, because it was full."""
+    host: str = ""
+    """The address that it says it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Receiver:
         wall_minus_s = self._clock.wall_s() - now_s
         for _ in range(READS_MOST):
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(DATAGRAM_MOST, _ANCILLARY_BYTES)
+                data, ancillary, _, source = self._socket.recvmsg(DATAGRAM_MOST, _ANCILLARY_BYTES)
             except OSError:  # nothing more; an error of its own goes with being told
                 return
             at_s = now_s
@@ -105,7 +107,7 @@ class Receiver:
                     at_s = _arrived(now_s, seconds + nanoseconds / 1e9 - wall_minus_s)
                 elif kind == _SO_RXQ_OVFL:
                     self._drops = _DROPS.unpack(value)[0]
-            yield Arrival(data, at_s, self._drops)
+            yield Arrival(data, at_s, self._drops, source[0])
 
     def close(self) -> None:
         """Close it."""

@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from freehold.health.readers.mesh_count import OUTAGE_RUN, Incoming, Outgoing, Windows
+from freehold.health.readers.mesh_count import MARGIN, OUTAGE_RUN, Incoming, Outgoing, Windows
 from freehold.health.readers.mesh_frame import NOTHING_HEARD, Frame, Receipt
 from freehold.health.view import LossWindow, Peer, State
 
 RTTS_MOST = 200
 """Round trips kept per view, as `view.Peer` says."""
+LIVES_MOST = 8
+"""Earlier starts of a peer's agent that are remembered; our own bound, each is two numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,27 +47,30 @@ class Stream:
     """When its last datagram came; 0: never."""
     reports: bytes = b""
     rtts_s: deque[float] = field(default_factory=lambda: deque(maxlen=RTTS_MOST))
-    _boot_before: int = 0
+    _lives: dict[int, int] = field(default_factory=dict)
+    """Earlier starts of the peer, with the highest number that came of each."""
     _echo_ns: int = 0
     _arrived_s: float = 0.0
     _known_again: bool = False
     refused: int = 0
     unreachable: int = 0
+    foreign: int = 0
+    """From its address, but none of this mesh's."""
     unconfirmed: int = 0
     """Of ours, when the peer last spoke."""
     lost_lately: int = 0
     """What a report says of this peer: lost within 60 s, and what an outage that goes on has cost."""
     windows: Windows = field(default_factory=Windows)
-    _sampled: tuple[int, ...] = (0,) * 8
+    _sampled: tuple[int, ...] = (0,) * 9
 
     def heard(self, frame: Frame, now_s: float, *, ours: bool = False) -> None:
         """Take a frame that arrived at the host at `now_s`; `ours`: this host dropped some before it."""
-        if frame.boot == self._boot_before != 0:
-            return  # of its life before, late
         if frame.boot != self.boot:
+            if self._is_past(frame):
+                return
             self._meet(frame.boot)
-        self.heard_s = now_s
         if self.back.accept(frame.sequence, ours=ours):
+            self.heard_s = now_s  # a copy of an old one, by the network or by somebody, is no sign of life
             self._echo_ns, self._arrived_s = frame.sent_ns, now_s
             self.reports = frame.reports
         if frame.receipt.boot == self.own_boot:
@@ -88,9 +93,22 @@ class Stream:
         """Return the seconds since its last datagram, or since the mesh began."""
         return max(0.0, now_s - (self.heard_s or self.began_s))
 
+    def _is_past(self, frame: Frame) -> bool:
+        """Return whether it is of a life that ended: late, or sent again by somebody who recorded it.
+
+        A life whose numbers go on did not end: what seemed to follow it was such a recording, of a start before ours.
+        """
+        top = self._lives.get(frame.boot)
+        return top is not None and frame.sequence <= top + MARGIN
+
     def _meet(self, boot: int) -> None:
-        self.restarts += bool(self.boot)
-        self._boot_before, self.boot = self.boot, boot
+        if self.boot:
+            self.restarts += 1
+            self._lives[self.boot] = self.back.top
+            self._lives.pop(boot, None)
+            while len(self._lives) > LIVES_MOST:
+                del self._lives[next(iter(self._lives))]
+        self.boot = boot
         self.back.restart()
         self._known_again = False
 
@@ -119,6 +137,7 @@ class Stream:
             refused=new[5],
             unreachable=new[6],
             restarts=new[7],
+            foreign=new[8],
             longest_gap=max(out.take_longest(), back.take_longest()),
             rtt_s=rtts_s,
             silent_s=self.silent_s(now_s),
@@ -147,6 +166,7 @@ class Stream:
             self.refused,
             self.unreachable,
             self.restarts,
+            self.foreign,
         )
         before, self._sampled = self._sampled, ever
         return tuple(now - then for now, then in zip(ever, before, strict=True))

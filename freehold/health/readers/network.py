@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.health.agent_wire import MeshOptions
@@ -40,7 +42,9 @@ class NetworkReader:
         self._rdma: RdmaReader | None = None
         self._mesh: _Running | None = None
         self._links_s = self._mesh_s = float("-inf")
+        self._mesh_error = ""
         self._interfaces: tuple[Interface, ...] = ()
+        self._fastest: dict[str, int] = {}
         self._tcp = (Reading(state=State.UNKNOWN), Reading(state=State.UNKNOWN))
 
     async def read(self) -> Network:
@@ -52,6 +56,7 @@ class NetworkReader:
         retransmitted, sent = self._tcp
         return Network(
             peers=self._peers(now_s),
+            mesh_error=self._mesh_error,
             interfaces=self._interfaces,
             rdma=self._rdma_reader().read() if self._has_rdma() else (),
             tcp_retransmitted=retransmitted,
@@ -59,7 +64,14 @@ class NetworkReader:
         )
 
     def _links(self) -> tuple[Interface, ...]:
-        return read_interfaces(self._root, named=self._named)
+        return tuple(map(self._remembered, read_interfaces(self._root, named=self._named)))
+
+    def _remembered(self, link: Interface) -> Interface:
+        """Return it with the most that it ever ran at: a link that fell back is slow for longer than any window."""
+        now = link.speed_mbit_s.value
+        fastest = max(self._fastest.get(link.name, 0), now if isinstance(now, int) else 0)
+        self._fastest[link.name] = fastest
+        return msgspec.structs.replace(link, fastest_mbit_s=fastest)
 
     async def close(self) -> None:
         """End the mesh."""
@@ -82,16 +94,28 @@ class NetworkReader:
         options = self._options
         if options is None:
             return ()
-        if self._mesh is None or self._mesh.task.done():
-            if now_s - self._mesh_s < _RETRY_S:
-                return self._silent(options)
+        if self._mesh is not None and self._mesh.task.done():
+            self._bury(self._mesh)
+        if self._mesh is None and now_s - self._mesh_s >= _RETRY_S:
             self._mesh_s = now_s
-            try:
-                self._mesh = _Running(self._node, options, self._clock)
-            except (FreeholdError, OSError, ValueError) as exc:
-                _log.error("mesh_not_started", why=str(exc), again_s=_RETRY_S)
-                return self._silent(options)
-        return self._mesh.mesh.sample()
+            self._begin(options)
+        return self._silent(options) if self._mesh is None else self._mesh.mesh.sample()
+
+    def _begin(self, options: MeshOptions) -> None:
+        try:
+            self._mesh = _Running(self._node, options, self._clock)
+        except (FreeholdError, OSError, ValueError) as exc:
+            self._mesh_error = str(exc)
+            _log.error("mesh_not_started", why=str(exc), again_s=_RETRY_S)
+        else:
+            self._mesh_error = ""
+
+    def _bury(self, ended: "_Running") -> None:
+        """Close what a mesh that ended of our own mistake left open, or its port could not be had again."""
+        self._mesh_error = f"it ended: {ended.task.exception()!r}"
+        _log.error("mesh_ended", why=self._mesh_error, again_s=_RETRY_S)
+        ended.mesh.close()
+        self._mesh = None
 
     def _silent(self, options: MeshOptions) -> tuple[Peer, ...]:
         """Return peers of whom nothing is known: none of theirs came, none of ours went."""

@@ -140,6 +140,11 @@ def _text(reading: Reading | None) -> str:
     return "" if reading is None or reading.value is None else str(reading.value)
 
 
+def answering(gpus: Sequence[Gpu]) -> int:
+    """Return how many of them gave any reading."""
+    return sum(1 for gpu in gpus if any(one.state is State.OK for one in gpu.readings.values()))
+
+
 def unread(index: int, why: Reading, known: Gpu | None) -> Gpu:
     """Return a GPU of which nothing could be read, each reading with the same reason."""
     names = [name for name in BY_NAME if name not in IDENTITY]

@@ -19,6 +19,7 @@ import msgspec
 from freehold.core import clock
 from freehold.health.readers.driver_files import driver_versions, nvidia_pci_addresses
 from freehold.health.readers.nvml_answers import (
+    answering,
     constants_of,
     driver_of,
     gpu_of,
@@ -61,7 +62,7 @@ class NvmlReader:
         self._abandoned: list[NvmlProcess] = []
         self._known: dict[int, Gpu] = {}
         self._constants: dict[str, dict[str, Reading]] = {}
-        self._sweeps = 0
+        self._sweeps = self._most = 0
         self._wait_until_s = 0.0
         self._last = Gpus(state=State.UNKNOWN, detail="not read yet")
         self._lock = asyncio.Lock()
@@ -78,8 +79,10 @@ class NvmlReader:
         async with self._lock:
             gpus = await self._read()
         root = self._options.root
+        self._most = max(self._most, answering(gpus.gpus))
         return msgspec.structs.replace(
             gpus,
+            most=self._most,
             driver={**gpus.driver, **driver_versions(root)},
             pci_addresses=nvidia_pci_addresses(root),
         )
@@ -103,7 +106,9 @@ class NvmlReader:
     async def _ask(self) -> Gpus:
         folder = pynvml_folder()
         if folder is None:
-            return Gpus(state=State.ABSENT, detail="the Python package nvidia-ml-py is not installed")
+            return self._nothing(
+                Reading(state=State.UNKNOWN, detail="the Python package nvidia-ml-py is not installed")
+            )
         answers: list[dict[str, Any]] = []
         full = self._child is None or self._sweeps % FULL_EVERY == 0
         self._sweeps += 1

@@ -10,6 +10,9 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import msgspec
@@ -24,6 +27,8 @@ DEADLINE_S = 20.0
 OUTPUT_MOST = 1_000_000
 """Bytes of an answer that are read; a whole report has some 10 kB. Our own bound."""
 _REAL_DISK = re.compile(r"(nvme\d+)n\d+(?:p\d+)?$|(sd[a-z]+)\d*$")
+_DENIED = re.compile(r"permission denied|not permitted", re.IGNORECASE)
+"""strerror(3) of EACCES and EPERM, as smartctl shows them."""
 _NVME = {
     "critical_warning": "critical_warning",
     "media_errors": "media_errors",
@@ -49,7 +54,9 @@ def readings_of(report: bytes) -> dict[str, Reading]:
     nvme, ata = page.get("nvme_smart_health_information_log"), page.get("ata_smart_attributes")
     found = _named(nvme) if isinstance(nvme, dict) else {}
     found |= _attributes(ata) if isinstance(ata, dict) else {}
-    return found or {"smart": Reading(state=State.UNSUPPORTED, detail=_complaint(page))}
+    said = _complaint(page)
+    state = State.DENIED if _DENIED.search(said) else State.UNSUPPORTED
+    return found or {"smart": Reading(state=state, detail=said)}
 
 
 def _named(log: dict[str, Any]) -> dict[str, Reading]:
@@ -74,6 +81,58 @@ def _complaint(page: dict[str, Any]) -> str:
     with contextlib.suppress(KeyError, TypeError, IndexError):
         return str(page["smartctl"]["messages"][0]["string"])
     return "no SMART log in smartctl's answer"
+
+
+def worst_of(disks: Sequence[Mapping[str, Reading]]) -> dict[str, Reading]:
+    """Return one set of readings for several disks: counts added, warnings joined, the worst of wear and spare.
+
+    What one of them could not say stands beside what the others said.
+    """
+    merged: dict[str, Reading] = {}
+    for name in dict.fromkeys(name for disk in disks for name in disk):
+        seen = [disk[name] for disk in disks if name in disk]
+        merged[name] = next((one for one in seen if one.state not in (State.OK, State.UNSUPPORTED)), seen[0])
+        values = [int(one.value) for one in seen if isinstance(one.value, int)]
+        if values:
+            merged[name] = Reading(value=_joined(name, values))
+    least = min((disk for disk in disks if _SPARE in disk), key=_spare_left, default=None)
+    return merged if least is None else merged | {name: least[name] for name in _SPARES if name in least}
+
+
+_SPARE = "available_spare_pct"
+_SPARES = (_SPARE, "available_spare_threshold_pct")
+
+
+def _spare_left(disk: Mapping[str, Reading]) -> float:
+    spare, least = (disk[name].value if name in disk else None for name in _SPARES)
+    return (spare if isinstance(spare, int) else 100) - (least if isinstance(least, int) else 0)
+
+
+def _joined(name: str, values: Sequence[int]) -> int:
+    if name == "critical_warning":
+        return reduce(or_, values)
+    return max(values) if name.endswith("_pct") else sum(values)
+
+
+class SmartReaders:
+    """Asks for every real disk under a volume, each by itself."""
+
+    def __init__(self, command: str | None = None) -> None:
+        """`command` is smartctl's path; None: it is looked for."""
+        self._command = command
+        self._disks: dict[str, SmartReader] = {}
+
+    def read(self, devices: Iterable[str]) -> dict[str, Reading]:
+        """Return what the disks under a volume said last, as one; never waits."""
+        disks = {disk: device for device in devices if (disk := disk_of(device)) is not None}
+        for disk in disks:
+            self._disks.setdefault(disk, SmartReader(self._command))
+        return worst_of([self._disks[disk].read(device) for disk, device in disks.items()])
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for reader in self._disks.values():
+            reader.close()
 
 
 class SmartReader:
@@ -131,7 +190,9 @@ class SmartReader:
         if process.poll() is not None:
             self._pipe += process.stdout.read(OUTPUT_MOST) or b""
             process.stdout.close()
-            self._process, self._last = None, readings_of(self._pipe)
+            self._process = None
+            # What was killed has said that it hung; the rest of its answer says less.
+            self._last = self._last if now_s >= self._late_s else readings_of(self._pipe)
         elif now_s >= self._late_s:
             process.kill()
             self._last = {"smart": Reading(state=State.HUNG, detail=f"no answer within {DEADLINE_S:g} s")}

@@ -1,0 +1,82 @@
+"""From one incident of a live node to the case that is diagnosed: its events, findings and engines, and what stands beside it.
+
+Of readings before and after only the GPUs' are given: what is slow, lost or short is judged by probes over their own windows,
+and one reading of a second says less. What is unhealthy on the machine since before is given too, since an engine that
+fails later may be its victim; what is merely out of order (a clock, a disk that fills, a version) is not.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from freehold.catalog.load_evidence import Tier, load_evidence
+from freehold.core.findings import Finding, Verdict
+from freehold.health.cases import Case
+from freehold.health.incident_links import settled
+from freehold.health.incidents import Change, Event, group
+from freehold.health.live_incident import LiveIncident
+from freehold.health.live_readings import NodeReadings
+from freehold.health.signs_events import Past
+from freehold.health.words import finding_sign
+
+_MACHINE = ("gpu", "driver", "disk", "memory")
+"""Components that an engine on this node needs. Source: our own choice: what a process of one node works on."""
+_COUNTERS = ("ecc_", "remap", "replay", "retired", "utilisation", "power_w")
+"""Readings that say something when they did not move, too. Source: `signs_together`: clean counters, a GPU that is busy or idle."""
+
+
+def explains_itself_alone(finding: Finding) -> bool:
+    """Return whether a finding is the cause of nothing else: a clock that is wrong, a disk that is filling and not full yet."""
+    filling = finding.probe == "disk_space" and finding.verdict is Verdict.DEGRADED
+    return finding.probe == "clock" or filling
+
+
+def case_of(
+    one: LiveIncident,
+    readings: NodeReadings,
+    *,
+    node: str,
+    beside: Iterable[LiveIncident],
+    minor: Sequence[Event],
+    past: Iterable[Past],
+) -> Case:
+    """Return the case. `beside`: what else goes on at the node; `minor`: kernel events that mean no trouble by themselves."""
+    near = [event for event in minor if one.is_near(event.at_s) and not one.alone]
+    events = settled(
+        [replace(event, component=readings.component(event.component)) for event in (*one.events, *near)]
+    )
+    start = Event(at_s=one.start_s, kind="told")
+    changes = _changes(one, readings)
+    (incident,) = group(events or [start], node=node, changes=changes, silence_s=float("inf"))
+    return Case(
+        incident=incident,
+        findings=(*one.was.values(), *_standing(one, beside), *readings.cool),
+        engines=tuple(one.ends.values()),
+        past=tuple(past),
+        names=readings.subjects(),
+    )
+
+
+def _changes(one: LiveIncident, readings: NodeReadings) -> tuple[Change, ...]:
+    """Return what moved on the GPUs, and the counters that say something by not having moved."""
+    return tuple(
+        change
+        for change in (() if one.alone else readings.changes(one.before))
+        if (change.before is not None or isinstance(change.after, str))
+        and (change.before != change.after or any(word in change.name for word in _COUNTERS))
+    )
+
+
+def _standing(one: LiveIncident, beside: Iterable[LiveIncident]) -> Iterator[Finding]:
+    """Yield what else is unhealthy on the machine."""
+    for other in () if one.alone else beside:
+        for key, finding in other.ill.items():
+            if other is not one and key not in one.was and finding is not None and _may_be_the_cause(finding):
+                yield finding
+
+
+def _may_be_the_cause(finding: Finding) -> bool:
+    if finding.verdict is not Verdict.UNHEALTHY or not finding.component.startswith(_MACHINE):
+        return False
+    said = f"{finding.reason} {finding.message}".replace("_", " ")
+    sign = load_evidence().signs.get(finding_sign(finding.probe, said) or "")
+    return sign is not None and sign.tier is not Tier.CONFIG

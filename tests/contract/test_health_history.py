@@ -1,0 +1,32 @@
+"""The history's file with two processes at it, as an agent and an operator's command may be."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from freehold.health.history import MOST, Keeper, write_past
+from freehold.health.signs_events import Past
+
+EACH = 12
+
+
+def past(at_s: float) -> Past:
+    return Past(at_s=at_s, subject="gpu:1", signature="xid 119")
+
+
+def test_two_processes_write_one_file_and_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(
+        write_past(past(float(n)) for n in range(MOST - 5))
+    )  # so that it is written anew meanwhile
+    code = (
+        "import sys; from pathlib import Path; from freehold.health.history import Keeper, Mark\n"
+        f"for n in range({EACH}): Keeper(Path(sys.argv[1])).mark(Mark(set_healthy_s=float(n), by='other'))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as other:
+        for n in range(EACH):
+            Keeper(path).add([past(1e6 + n)], now_s=1e6 + n)
+        assert other.wait(timeout=50) == 0
+    found = Keeper(path).load()
+    assert len(found.marks) == EACH
+    assert len([one for one in found.past if one.at_s >= 1e6]) == EACH
