@@ -8,13 +8,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import platformdirs
-
 from freehold.core.errors import Permanent
 from freehold.core.formats import Format
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
+from freehold.fleet.environments import engines_root, environments_in, find_for
 from freehold.spec.load import Loaded
 from freehold.spec.model import ModelSpec
 from freehold.weights.recognise import recognise
@@ -37,21 +36,17 @@ _NEEDED = ("transformers", "gguf")  # what an environment must have to convert
 
 def converter_python(env: Mapping[str, str], engine: Engine | None = None) -> Path | None:
     """Return the interpreter of an installed environment that can convert, the engine's own first; None: there is none."""
-    chosen = env.get("FREEHOLD_DATA_DIR")
-    data = Path(chosen).expanduser() if chosen else platformdirs.user_data_path("freehold", appauthor=False)
-    own = {f"{recipe.name}-{recipe.version}" for recipe in engine.recipes} if engine else set()
-    folders = [manifest.parent for manifest in data.absolute().glob("engines/*/environment.json")]
-    able = sorted(
-        (folder for folder in folders if _can_convert(folder)), key=lambda f: (f.name not in own, f.name)
-    )
-    return able[0] / "bin" / "python" if able else None
+    root = engines_root(env)
+    own = find_for(engine, root) if engine is not None else None
+    for environment in (*([own] if own else []), *environments_in(root)):
+        if _can_convert(environment.path):
+            return environment.python
+    return None
 
 
 def _can_convert(folder: Path) -> bool:
-    places = [*folder.glob("lib/python3*/site-packages")]
-    return (folder / "bin" / "python").exists() and any(
-        all((place / name).is_dir() for name in _NEEDED) for place in places
-    )
+    places = folder.glob("lib/python3*/site-packages")
+    return any(all((place / name).is_dir() for name in _NEEDED) for place in places)
 
 
 def source_problems(loaded: Loaded) -> list[Problem]:

@@ -1,7 +1,7 @@
 """One incident of a live node while it goes on: what belongs to it, what was made of it, and how it is told.
 
 A plain record with few rules of its own: what is new opens or prolongs it, what is found wrong keeps it standing, an
-operator's hand ends it. Which incident a thing belongs to, and when to diagnose, is `live`'s to say.
+operator's hand ends it. It does not decide what belongs to it, nor when it is diagnosed: that is `live`'s to say.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -20,9 +20,8 @@ EVIDENCE_MOST = 8
 """Entries of evidence each way that a snapshot carries. Source: our own choice: a snapshot is told every 10 s, to the end of a pipe."""
 TEXT_MOST = 300
 """Characters of one text in it. Source: our own choice, as `judged` cuts a kernel line."""
-EVENTS_MOST = 400
+EVENTS_MOST, _FIRST = 400, 100
 """Events that are kept of one incident: the first hundred and the newest. Source: our own bound: a burst of XID 13 has some 200 lines."""
-_FIRST = 100
 Key = tuple[str, str]
 """Probe and component."""
 Word = tuple[str, str, str, str]
@@ -79,6 +78,10 @@ class LiveIncident:
         """Return whether what happened then happened less than the silence before or after it."""
         return self.start_s - SILENCE_S <= at_s <= self.last_s + SILENCE_S
 
+    def components(self) -> set[str]:
+        """Return what it is about, by the names that the kernel and the probes use."""
+        return {event.component for event in self.events} | {component for _, component in self.was}
+
     def add(self, event: Event) -> None:
         """Take in something new."""
         self.events.append(event)
@@ -112,10 +115,11 @@ class LiveIncident:
         kept = [event for event in self.events if not is_past(event.component, event.at_s)]
         pardoned = {key for key in self.ill if is_past(key[1], self.start_s)}
         keys = {key for key in self._keys() if (key.probe, key.component) in pardoned}
-        if len(kept) < len(self.events) or pardoned:  # what was made of all of it is no word on what is left
-            self.is_new, self.told = True, msgspec.structs.replace(self.told, problem=False, hypothesis="")
+        changed = len(kept) < len(self.events) or bool(pardoned)
         self.events = kept
         self.ill = {key: found for key, found in self.ill.items() if key not in pardoned}
+        if changed and (kept or self.ill):  # what was made of all of it is no word on what is left
+            self.is_new, self.told = True, msgspec.structs.replace(self.told, problem=False, hypothesis="")
         self.was = {key: found for key, found in self.was.items() if not is_past(key[1], self.start_s)}
         return keys
 
@@ -191,7 +195,7 @@ def resume(told: ToldIncident) -> LiveIncident:
         at_start=told.at_start,
         alone=told.alone,
         ill={(key.probe, key.component): None for key in told.findings},
-        is_new=not told.hypothesis,
+        is_new=not told.hypothesis and not told.over_s,
         word=word,
         written=word if told.revision else ("", "", "", ""),
         told=told,

@@ -25,6 +25,8 @@ _KINDS = {
     ExitKind.CRASHED: "engine_crashed",
     ExitKind.KILLED: "engine_killed",
 }
+_OF_LINES = frozenset({"engine_memory", "engine_configuration", "engine_weights"})
+"""Ends that an engine's file reads out of its last lines, as `words.log_signs` does."""
 _STATES = (
     (
         r"\b(hung|hang\w*|froze\w*|stall\w*|stuck|unresponsive|no.?progress|not.?progress\w*)\b",
@@ -95,7 +97,12 @@ def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
             add(name, engine.state, "engine state")
     if engine.exit_code is not None:
         cause = explain(engine.engine, engine.exit_code, engine.log_tail)
-        if exit_sign := _exit_sign(cause, engine):
+        exit_sign = _exit_sign(cause, engine)
+        # A cause that was read out of the same lines is no second witness.
+        told = any(
+            seen.source.startswith("engine log") and name not in _BARE_CRASH for name, seen in found.items()
+        )
+        if exit_sign and not (told and exit_sign in _OF_LINES):
             add(exit_sign, cause.summary, "engine exit")
     better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
     return better or list(found.values())[:1]

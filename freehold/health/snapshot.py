@@ -128,6 +128,8 @@ class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Those that go on, newest first, then those that were over within the last hour."""
     set_healthy: tuple[FindingKey, ...] = ()
     """What is found wrong as it was when an operator set it healthy: it opens no incident."""
+    marked_s: float = 0.0
+    """The last time that an operator set anything healthy, as far as the agent knows."""
     gpus: tuple[GpuName, ...] = ()
     """Every GPU that was ever read here, those that are lost among them."""
     boot: str = ""

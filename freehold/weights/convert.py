@@ -100,7 +100,7 @@ def to_gguf(
         source_sha256=tree_hash(hashes),
         converter=f"{script.name}@{_hash_of_all(script)}",
         versions=_versions([str(python), "-I", str(_SCRIPT), "versions"]),
-        options=(("outtype", _OUTTYPE),),
+        options=(("name", folder.name), ("outtype", _OUTTYPE)),  # it writes the folder's name into the file
     )
     name = safe_name(folder.name.removesuffix(f"-{Format.SAFETENSORS}") + f".{_OUTTYPE}.gguf")
     argv = [

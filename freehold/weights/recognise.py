@@ -171,7 +171,7 @@ def tensor_names(path: Path) -> set[str] | Problem:
             ends = {
                 name: int(row["data_offsets"][1]) for name, row in header.items() if name != "__metadata__"
             }
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
             return _cut(path, "its header is damaged")
     expected_bytes = 8 + header_bytes + max(ends.values(), default=0)
     if size_bytes != expected_bytes:

@@ -130,6 +130,11 @@ class HubFolder:
     include: tuple[str, ...] = ()
 
     @property
+    def file(self) -> str:
+        """Return what is asked for in the repository, as of a single file."""
+        return self.below or "at all"
+
+    @property
     def filename(self) -> str:
         """Return the name that the folder gets in the store."""
         return safe_name(self.below or self.repo)
@@ -322,7 +327,10 @@ def _parse_pypi(rest: str) -> Source | str:
     name, pinned, version = requirement.partition("==")
     if not (pinned and _PROJECT.fullmatch(name) and _VERSION.fullmatch(version)):
         return f"{requirement!r} is no NAME==VERSION with one exact version"
-    return _path_mistake(path) or PypiSource(name=name, version=version, path=path)
+    source = PypiSource(name=name, version=version, path=path)
+    if (match := _PART.fullmatch(source.filename)) and int(match["count"]) > 1:
+        return "a GGUF file in parts comes from hf://, https:// or file://, not out of a wheel"
+    return _path_mistake(path) or source
 
 
 def _parse_hub(rest: str) -> Source | str:

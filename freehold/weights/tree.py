@@ -156,6 +156,10 @@ def walk(folder: Path, include: Sequence[str] = ()) -> dict[str, int]:
 
 def _entries(folder: Path, below: str) -> Iterator[tuple[str, int, int]]:
     """Give path, mode and size of everything that is no folder; hidden folders are not gone into."""
+    if len(below) > PATH_BYTES_MAX:
+        raise Permanent(
+            f"{folder} is too deep in its folder", hint=f"paths have at most {PATH_BYTES_MAX} bytes"
+        )
     with scandir(folder) as entries:
         for entry in entries:
             path = below + entry.name

@@ -20,7 +20,7 @@ from gguf import GGUFReader, dequantize
 
 from freehold.cli.weights_fit import converter_python
 from freehold.core.formats import Format
-from freehold.weights.convert import Converted, to_safetensors
+from freehold.weights.convert import Converted, to_gguf, to_safetensors
 from freehold.weights.recognise import recognise
 from freehold.weights.store import Store
 from waiting import wait_until
@@ -56,6 +56,9 @@ AGREE = 0.85
 the rest are near ties, since llama.cpp rounds what it multiplies to 8 bits."""
 APART_NATS = 0.25
 """Mean distance of the log probabilities of the five likeliest tokens. Seen: 0.08 to 0.17 for a prompt."""
+
+SCRIPT = "CONVERT_HF_TO_GGUF"
+"""Variable with the path of llama.cpp's script, where one is at hand."""
 
 OTHER_SIDE = """
 import json, sys, torch
@@ -242,6 +245,25 @@ def test_every_weight_is_the_unpacked_one_to_the_bit(made: Converted, weights_pa
     for tensor in read:
         name, values = expected(tensor.name, dequantize(tensor.data, tensor.tensor_type))
         assert np.array_equal(found[name], as_bfloat16(values)), name
+
+
+def test_the_way_back_has_the_same_weights_and_the_same_tokenizer(
+    made: Converted, python: Path, weights_path: Path, tmp_path: Path
+) -> None:
+    script = os.environ.get(SCRIPT)
+    if not script:
+        pytest.skip(f"llama.cpp's convert_hf_to_gguf.py is not installed by a package: name it in {SCRIPT}")
+    back = to_gguf(Store(tmp_path / "back"), made.path, python=python, script=Path(script))
+    was, now = GGUFReader(weights_path), GGUFReader(back.path)
+    tensors = {tensor.name: tensor for tensor in now.tensors}
+    assert len(tensors) == len(was.tensors)
+    for old in was.tensors:
+        new = tensors[old.name]
+        unpacked = [as_bfloat16(dequantize(each.data, each.tensor_type)) for each in (old, new)]
+        assert np.array_equal(*unpacked), old.name
+    kept = ("tokens", "token_type", "merges", "pre", "model", "bos_token_id", "eos_token_id", "add_bos_token")
+    for key in (*(f"tokenizer.ggml.{each}" for each in kept), "tokenizer.chat_template"):
+        assert now.fields[key].contents() == was.fields[key].contents(), key
 
 
 def test_texts_become_the_same_tokens_and_back(compared: tuple[dict[str, Any], dict[str, Any]]) -> None:

@@ -6,6 +6,10 @@ It is a real child: `mode` in a file beside it says how it ends, `version` what 
 import sys
 from pathlib import Path
 
+import msgspec
+
+from freehold.fleet.environments import MANIFEST, Manifest
+
 PYTHON = """#!{python}
 # Stands in for the Python of an engine's environment: it is given a converter and its arguments.
 import json, os, sys, time
@@ -58,5 +62,9 @@ def install(data: Path, name: str, *packages: str) -> Path:
     python = write_converter(folder / "bin" / "python")
     for package in packages:
         (folder / "lib" / "python3.11" / "site-packages" / package).mkdir(parents=True)
-    (folder / "environment.json").write_text("{}")
+    program = folder / "bin" / "some"
+    program.symlink_to(python)
+    recipe, _, version = name.rpartition("-")
+    manifest = Manifest(recipe=recipe, version=version, python="3.11", requirements_sha256="", made_at="")
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     return python

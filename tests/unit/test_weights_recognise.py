@@ -1,8 +1,11 @@
 import json
 import struct
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from freehold.core.formats import Format
 from freehold.core.problems import Problem
@@ -145,3 +148,18 @@ def test_names_of_tensors(tmp_path: Path) -> None:
     assert tensor_names(tmp_path / "m") == {"a", "b"}
     (tmp_path / "m").write_bytes(shard([]))
     assert not isinstance(tensor_names(tmp_path / "m"), Problem)
+
+
+@given(
+    st.binary(max_size=200),
+    st.text(max_size=100) | st.sampled_from(['{"a": {"data_offsets": [0, 1e999]}}', '{"a": 1}', "[]"]),
+)
+def test_no_file_however_damaged_is_more_than_a_problem(data: bytes, header: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        for content in (data, struct.pack("<Q", len(header.encode())) + header.encode() + data):
+            path.write_bytes(content)
+            assert isinstance(tensor_names(path), Problem | set)
+            Path(folder, "config.json").write_bytes(data)
+            Path(folder, "m.safetensors.index.json").write_bytes(header.encode())
+            assert recognise(Path(folder)).format is Format.SAFETENSORS

@@ -111,6 +111,7 @@ def test_a_source_means_what_it_says(text: str) -> None:
         "https://host/llama/SHA256SUMS?sig=1",
         "https://host/m-00001-of-00002.gguf?sig=1",
         "file:///m-00002-of-00003.gguf",
+        "pypi://name==1/a/m-00001-of-00002.gguf",
         "file:///m-00001-of-99999.gguf",
         "file:///m-00000-of-00000.gguf",
     ],

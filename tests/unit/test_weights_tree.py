@@ -1,4 +1,5 @@
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -138,3 +139,19 @@ def test_a_link_is_refused_wherever_it_points(tmp_path: Path, target: str) -> No
 )
 def test_which_files_are_wanted(path: str, include: list[str], *, yes: bool) -> None:
     assert wanted(path, include) is yes
+
+
+def test_a_folder_without_end_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(12):
+        deep /= "d" * 100
+    deep.mkdir(parents=True)
+    with pytest.raises(Permanent, match="too deep"):
+        walk(tmp_path)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, FILES)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff.json")).write_bytes(b"x")
+    with pytest.raises(Permanent, match="odd"):
+        walk(tmp_path)
