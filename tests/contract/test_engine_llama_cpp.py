@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import mmap
 import os
 import re
 import signal
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import httpx2
 import pytest
-import xllamacpp
 
 from freehold.engines import external
 from freehold.engines.base import Capacity, ExitCause, ExitKind, Placement
@@ -304,19 +302,6 @@ def test_no_web_page_may_read_an_answer(weights_path: Path, free_port: int) -> N
         child.wait_ready()
         answer = child.client.get("/v1/models", headers={"Origin": "http://evil.example"})
     assert answer.headers["Access-Control-Allow-Origin"] == f"http://127.0.0.1:{free_port}"
-
-
-def test_llama_server_knows_every_flag() -> None:
-    """Its own table of flags is compiled into the wheel, so a flag that it renames is noticed with the update."""
-    assert ENGINE.command is not None
-    options: dict[str, Values] = {"embeddings": True, "n_gpu_layers": 1, "pooling": "mean", "seed": 1}
-    argv = ENGINE.command(placed(Path("/w"), 1, {**options, "server_binary": "x"})).argv
-    flags = [word for word in argv if word.startswith("--")]
-    assert len(flags) == 20
-    (library,) = Path(xllamacpp.__file__).parent.glob("*.so")
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
-        unknown = [flag for flag in flags if not re.search(rb"\0" + flag.encode() + rb"\0", image)]
-    assert unknown == []
 
 
 def test_the_child_imports_little() -> None:

