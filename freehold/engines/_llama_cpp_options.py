@@ -3,7 +3,8 @@
 Left out on purpose: what Freehold sets (address, model, name, metrics, slots page), what takes the network (`--hf-repo`,
 `--mmproj-url`: weights are pinned by hash), what a gateway in front does (`--api-key`, TLS, timeouts, the web page),
 `--sleep-idle-seconds` (the completion that shows a replica alive would wake it), `--no-prefill-assistant` (it is how a cut
-answer is continued), and `--defrag-thold` (it does nothing any more). `--device` and `--override-kv` have no place in the
+answer is continued), `--defrag-thold` and `--lora-init-without-apply` (they do nothing: the first says so, of the second a
+request applies all adapters anyway, measured on 2026.10.11549; a scale of 0 does it). `--device` and `--override-kv` have no place in the
 xllamacpp wheel.
 """
 
@@ -109,8 +110,7 @@ _CACHE = (
 )  # fmt: skip
 _MODEL = (
     _text("lora", "adapters, GGUF files with a comma between them; all are applied", file=True),
-    _text("lora_scaled", "adapters with a scale each, as FILE:SCALE,…", file=True),
-    _switch("lora_init_without_apply", "load adapters with the scale 0; POST /lora-adapters sets it", default=False),
+    _text("lora_scaled", "adapters with a scale each, as FILE:SCALE,…; 0: until a request or POST /lora-adapters says more", file=True),
     _text("mmproj", "projector of a model that takes pictures or sound, a GGUF file", file=True),
     _switch("mmproj_offload", "keep the projector on the GPU", default=True),
     _int("image_min_tokens", "--image-min-tokens", "least tokens of a picture, for models with a choice", least=1),
@@ -195,7 +195,9 @@ _SHAPES = {
 def complete(options: Mapping[str, Value], threads: int) -> dict[str, Value]:
     """Return the options with every default that is ours, and the threads of this replica."""
     defaults = {option.name: option.default for option in OPTIONS if option.default is not None}
-    full = {**defaults, "n_threads": threads, **options}
+    full = {"n_threads": threads, **defaults, **options}
+    if "spec_draft_model" in full:  # alone it is loaded and drafts nothing (measured)
+        full = {"spec_type": "draft-simple", **full}
     return {"n_threads_batch": full["n_threads"], **full}
 
 

@@ -95,6 +95,11 @@ def test_every_option_reaches_the_command() -> None:
         assert option.flag or option.name == "server_binary"
 
 
+def test_a_drafting_model_drafts_without_more_words() -> None:
+    words = command({"spec_draft_model": "/d.gguf"})
+    assert words[words.index("--spec-type") + 1] == "draft-simple"
+
+
 def test_many_at_once_mean_the_same_too() -> None:
     options: dict[str, Value] = {
         "n_gpu_layers": 20, "split_mode": "row", "tensor_split": "3,1", "main_gpu": 1, "flash_attn": "on",
