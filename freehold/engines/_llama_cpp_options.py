@@ -97,7 +97,8 @@ _CACHE = (
     _switch("kv_unified", "one KV cache for all slots, so that one may take more than its share; default: the server's own",
             default=None),
     _switch("swa_full", "keep the whole cache of sliding-window layers, so that more of it can be used again", default=False),
-    _switch("cache_prompt", "keep a prompt's cache for requests that begin as it does", default=True),
+    _switch("cache_prompt", "keep a prompt's cache for requests that begin as it does; off with an adapter of scale 0",
+            default=True),
     _int("cache_reuse", "--cache-reuse", "least length of a piece that is used again by shifting, tokens; 0: none"),
     Option(name="cache_ram", type="int", flag="--cache-ram", minimum=-1, maximum=1 << 24,
            help="main memory for caches of earlier prompts, MiB; 0: none, -1: no bound; default: 8192"),
@@ -198,7 +199,15 @@ def complete(options: Mapping[str, Value], threads: int) -> dict[str, Value]:
     full = {"n_threads": threads, **defaults, **options}
     if "spec_draft_model" in full:  # alone it is loaded and drafts nothing (measured)
         full = {"spec_type": "draft-simple", **full}
+    if _SLEEPING.search(str(options.get("lora_scaled", ""))):
+        full = {**full, "cache_prompt": options.get("cache_prompt", False)}
     return {"n_threads_batch": full["n_threads"], **full}
+
+
+_SLEEPING = re.compile(r":[+-]?0+(\.0+)?(,|$)")
+"""An adapter with the scale 0 is there for requests that ask for it. Their cache must not be used again: it does not know by
+which adapter it was made, and the next request would be answered out of it (measured on 2026.10.11549; in its source,
+server-context.cpp, a request without `lora` changes the slot's adapters and keeps its cache)."""
 
 
 def to_words(options: Mapping[str, Value]) -> list[str]:
