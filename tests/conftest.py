@@ -9,6 +9,9 @@ import pytest
 from hypothesis import find, settings
 from hypothesis.strategies import text
 
+from freehold.engines import all_engines
+from freehold.fleet.environments import Environment, engines_root, find_for
+from freehold.weights.convert import Converted, to_safetensors
 from freehold.weights.store import Store, store_root
 
 TESTS = Path(__file__).parent
@@ -38,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(TESTS / "unit") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(UNIT_CAP_S))
-        if "weights_path" in getattr(item, "fixturenames", ()):
+        if {"weights_path", "vllm_environment"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.real_model)
 
 
@@ -62,6 +65,22 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def weights_path() -> Path:
     """Give SmolLM2-135M, verified, from this user's weight store; the first run on a machine downloads 98 MB."""
     return Store(store_root(os.environ)).fetch(MODEL_SOURCE, MODEL_SHA256)
+
+
+@pytest.fixture(scope="session")
+def vllm_environment() -> Environment:
+    """Give the environment of vLLM for CPUs; where nobody installed it, its tests are skipped."""
+    found = find_for(all_engines()["vllm"], engines_root(os.environ))
+    if found is None:
+        pytest.skip("vLLM is not installed here: make vllm does that (2.5 GB)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def vllm_weights(vllm_environment: Environment, weights_path: Path) -> Converted:
+    """Give SmolLM2-135M as a folder that vLLM loads, made from the GGUF file in vLLM's environment once per machine."""
+    store = Store(store_root(os.environ))
+    return to_safetensors(store, weights_path, python=vllm_environment.python, sha256=MODEL_SHA256)
 
 
 @pytest.fixture

@@ -3,24 +3,29 @@
 Where no file is named and none lies in the current directory, the built-in example is what runs, and commands say so.
 """
 
+import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import platformdirs
+from pydantic_core import PydanticCustomError
 
+from freehold.cli.engine_environment import environment_problems
 from freehold.cli.place import BUILT_IN, stack_name
 from freehold.cli.say import UserMistakes
+from freehold.cli.weights_fit import source_problems
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.engines.option_check import check_options
 from freehold.spec.example import example_text
 from freehold.spec.explain import dotted
+from freehold.spec.fields import option_value
 from freehold.spec.load import Loaded, load_file, load_text
 from freehold.spec.model import FallbackSpec, ModelSpec, Spec
 
@@ -100,6 +105,7 @@ def load_config(
     keys: dict[str, str] = {}
     fallback_keys: dict[str, str] = {}
     problems += _option_problems(loaded)
+    problems += source_problems(loaded)
     if loaded.spec is not None:
         base_dir = path.parent if path else Path.cwd()
         reader = _KeyReader(loaded, base_dir, problems, known)
@@ -128,13 +134,20 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
         def where(name: str, index: int = index) -> str:
             return loaded.where(("models", index, "engine_options", name))
 
-        scalars = {
-            str(name): value for name, value in options.items() if isinstance(value, str | int | float)
-        }
+        scalars = dict(_given(options))
         problems += check_options(engine, scalars, where)
         problems += _program_problems(engine, scalars, where)
         problems += _file_problems(engine, scalars, where)
+        place = loaded.where(("models", index, "engine"))
+        problems += environment_problems(engine, scalars, place=place, where=where)
     return problems
+
+
+def _given(options: Mapping[object, object]) -> Iterator[tuple[str, object]]:
+    """Yield the options as engines get them; what can be no value is passed over, since the spec has spoken of it."""
+    for name, value in options.items():
+        with contextlib.suppress(PydanticCustomError):
+            yield str(name), option_value(value)
 
 
 def _program_problems(

@@ -26,6 +26,7 @@ from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
 from freehold.fleet.control import ControlServer, until_finished
+from freehold.fleet.environments import engines_root, find_for
 from freehold.fleet.keeper import StateKeeper
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
@@ -73,6 +74,7 @@ def plans_for(config: Config, weights: Mapping[str, Path]) -> list[ReplicaPlan]:
 
 def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]:
     engine = all_engines()[model.engine]
+    environment = find_for(engine, engines_root(os.environ))
     return [
         ReplicaPlan(
             id=f"{model.name}-{index}",
@@ -81,6 +83,7 @@ def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]
             weights=weights,
             options=model.engine_options,
             threads=threads,
+            environment=environment.path if environment else None,
             stall_s=model.stall or 0.0,
             affinity=model.affinity == "prefix",
             resume=model.resume,

@@ -18,10 +18,12 @@ from pathlib import Path
 import msgspec
 
 from freehold.cli.config import Config
+from freehold.cli.engine_environment import program_of
 from freehold.cli.engine_fit import engine_fits, local_folders
 from freehold.cli.key import read_keys_of
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
+from freehold.engines import all_engines
 from freehold.fleet.state_dir import StateDir
 from freehold.gateway.files import WANTED
 from freehold.gateway.keys import why_refused
@@ -148,7 +150,9 @@ def _engines(config: Config) -> Iterator[Check]:
         models = [model for model in config.spec.models if model.engine == name]
         needs_wheel = any("server_binary" not in model.engine_options for model in models)
         if name != "llama-cpp" or not needs_wheel:
-            yield _check("engine", Found.GOOD, f"{name}: its programs are there")
+            programs = {program_of(all_engines()[name], model.engine_options) for model in models}
+            said = ", ".join(sorted(str(program) for program in programs if program is not None))
+            yield _check("engine", Found.GOOD, f"{name}: {said or 'its programs are there'}")
         elif importlib.util.find_spec("xllamacpp") is None:
             fix = "pip install xllamacpp, or set engine_options.server_binary"
             yield _check("engine", Found.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)

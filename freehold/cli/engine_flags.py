@@ -26,7 +26,7 @@ PREFERS: tuple[str, ...] = tuple(word for word in get_args(Prefer) if word)
 CHURNS: tuple[str, ...] = tuple(word for word in get_args(Churn) if word)
 ENGINES: tuple[str, ...] = get_args(Engine)
 QUANTS: tuple[str, ...] = get_args(Quant)
-ENGINE_FLAGS = ("prefer", "team", "model_churn", "measured")
+ENGINE_FLAGS = ("prefer", "team", "model_churn", "measured", "bench")
 """The flags' names as click passes them."""
 FILE_BYTES_MAX = 1024 * 1024
 """Largest file of load tests that is read. Source: our own bound: some 5,000 tests."""
@@ -43,7 +43,7 @@ _HINT = "a JSON list of {engine, gpu, gpus, quant, output_tokens_per_s, concurre
 
 
 def engine_options(command: Any) -> Any:
-    """Return the command with --prefer, --team, --model-churn and --measured."""
+    """Return the command with --prefer, --team, --model-churn, --measured and --bench."""
     rows: tuple[Callable[[Any], Any], ...] = (
         click.option("--prefer", metavar="|".join(PREFERS), help="What counts first in choosing an engine."),
         click.option(
@@ -61,6 +61,12 @@ def engine_options(command: Any) -> Any:
             type=click.Path(path_type=Path),
             help="Your own load tests, JSON; they override the advice and the figures.",
         ),
+        click.option(
+            "--bench",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="The same from the results of freehold bench on a GPU of the catalog.",
+        ),
     )
     for option in reversed(rows):
         command = option(command)
@@ -72,7 +78,7 @@ def read_engine_flags(
 ) -> "tuple[Wish, tuple[Measured, ...]]":
     """Return what the flags say; problems are in the reader. `gpus` are the catalog's ids.
 
-    `flags` are click's: prefer, team, model_churn and measured, None or empty where nobody said.
+    `flags` are click's: prefer, team, model_churn, measured and bench, None or empty where nobody said.
     """
     from freehold.sizing.advise import Wish  # noqa: PLC0415 - see above
     from freehold.sizing.answer import Measured  # noqa: PLC0415 - see above
@@ -86,9 +92,20 @@ def read_engine_flags(
         model_churn=_one_of("--model-churn", flags.get("model_churn"), CHURNS, reader),  # type: ignore[arg-type] # checked
     )
     path = flags.get("measured")
-    found = read_measured(path, gpus=gpus) if path is not None else ()
+    found = [
+        *(read_measured(path, gpus=gpus) if path is not None else ()),
+        *_benched(flags.get("bench"), gpus),
+    ]
     reader.problems += [each for each in found if isinstance(each, Problem)]
     return wish, tuple(each for each in found if isinstance(each, Measured))
+
+
+def _benched(path: Path | None, gpus: Collection[str]) -> "Sequence[Measured | Problem]":
+    if path is None:
+        return ()
+    from freehold.cli.bench_rows import rows_from_bench  # noqa: PLC0415 - seldom wanted
+
+    return rows_from_bench(path, gpus)
 
 
 def _one_of(flag: str, said: str | None, words: tuple[str, ...], reader: Reader) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,7 +16,9 @@ import rich.console
 import rich.progress
 
 from freehold.cli.config import Config
+from freehold.cli.weights_fit import fitted, refuse_early
 from freehold.core.errors import FreeholdError, Permanent
+from freehold.spec.model import ModelSpec
 from freehold.weights.store import Store, store_root
 from freehold.weights.transfer import OnProgress, Progress, Stage
 
@@ -50,16 +52,15 @@ def pull_all(store: Store, wanted: Iterable[Wanted], *, quiet: bool = False) -> 
 def fetch_weights(
     config: Config, *, quiet: bool, known: Mapping[str, Path] = MappingProxyType({})
 ) -> dict[str, Path]:
-    """Return the verified weights of a configuration by model name; raises Permanent that names each one missing.
+    """Return the verified weights of a configuration by model name, as their engines load them.
 
-    Those that are `known` are not looked at again.
+    Raises Permanent that names each one missing, or of another kind than its engine loads. Those that are `known` are not
+    looked at again.
     """
-    wanted = [
-        Wanted(name=model.name, source=model.source, sha256=model.sha256, base_dir=config.base_dir)
-        for model in config.spec.models
-        if model.managed and model.name not in known
-    ]
-    pulled = pull_all(Store(store_root(os.environ)), wanted, quiet=quiet)
+    models = [model for model in config.spec.models if model.managed and model.name not in known]
+    store = Store(store_root(os.environ))
+    with showing(quiet=quiet) as show:
+        pulled = [_pull_fitted(store, model, config.base_dir, show(model.name)) for model in models]
     failed = [each for each in pulled if each.error is not None]
     if failed:
         said = "; ".join(f"{each.wanted.name}: {each.error}" for each in failed)
@@ -73,6 +74,18 @@ def _pull(store: Store, wanted: Wanted, on_progress: OnProgress) -> Pulled:
     except FreeholdError as error:
         return Pulled(wanted=wanted, error=error)
     return Pulled(wanted=wanted, path=path)
+
+
+def _pull_fitted(store: Store, model: ModelSpec, base_dir: Path, on_progress: OnProgress) -> Pulled:
+    wanted = Wanted(name=model.name, source=model.source, sha256=model.sha256, base_dir=base_dir)
+    try:
+        refuse_early(model)
+        pulled = _pull(store, wanted, on_progress)
+        if pulled.path is None:
+            return pulled
+        return replace(pulled, path=fitted(model, pulled.path, store=store, on_progress=on_progress))
+    except FreeholdError as error:
+        return Pulled(wanted=wanted, error=error)
 
 
 @contextmanager

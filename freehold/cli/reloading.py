@@ -146,8 +146,8 @@ class Reloader:
 
     def _weights_known(self, config: Config) -> dict[str, Path]:
         """Return the weights that are here and verified already, of models that are to have the same."""
-        before = {(m.name, m.source, m.sha256) for m in self.prepared.config.spec.models}
-        same = [m.name for m in config.spec.models if (m.name, m.source, m.sha256) in before]
+        before = {(m.name, m.source, m.sha256, m.engine) for m in self.prepared.config.spec.models}
+        same = [m.name for m in config.spec.models if (m.name, m.source, m.sha256, m.engine) in before]
         return {name: path for name, path in self.prepared.weights.items() if name in same}
 
     def _take(self, prepared: "Prepared") -> bool:

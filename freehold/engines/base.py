@@ -15,6 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from freehold.core.formats import Format as Format  # noqa: PLC0414 - engine files take it from here
+
 OptionType = Literal["int", "str", "bool", "float"]
 Value = int | str | bool | float
 """What an option may hold."""
@@ -45,14 +47,6 @@ class Option:
     """True: the value is the path of a file or folder that must be there when the configuration is checked."""
 
 
-class Format(StrEnum):
-    """What weights must be for an engine to load them."""
-
-    GGUF = "gguf"  # one file
-    SAFETENSORS = "safetensors"  # a folder as on Hugging Face: config.json, tokenizer, *.safetensors
-    TENSORRT = "tensorrt"  # a folder of prebuilt TensorRT engines with their config.json
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How an engine's program is put into an environment of its own, never into Freehold's."""
@@ -69,6 +63,13 @@ class Recipe:
     also_named: tuple[tuple[str, str, str], ...] = ()
     """Distributions whose metadata are copied under another name and version: (from, to, version). Some programs ask for
     their own version by the name of another build of theirs."""
+    python: str = ""
+    """Version of Python that its wheels are for, such as `3.11`; empty: any that Freehold runs on."""
+    disk_bytes: int = 0
+    """Room that it takes while it is installed, downloads included."""
+    asks: str = ""
+    """File in `freehold/engines/` that, run by the environment's own Python, prints the program's flags as a `FlagList`, and
+    with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""
     needs: str = ""
     """What the machine must have, for a person; empty: nothing special."""
 
@@ -128,7 +129,8 @@ class Metric:
     """One row of the metric map: our name, the engine's names (newest first), and what it counts."""
 
     name: str
-    """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`."""
+    """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`,
+    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`."""
     theirs: tuple[str, ...]
     scale: float = 1.0
     """Their unit times this is ours."""
@@ -255,6 +257,10 @@ class Engine:
     """Gateway paths that it can serve, such as `/v1/chat/completions`."""
     formats: tuple[Format, ...] = (Format.GGUF,)
     """What weights it loads, the one that it likes best first."""
+    distribution: str = ""
+    """The distribution in Freehold's own environment that has its program, which is imported by that name; empty: there is none."""
+    program: str = ""
+    """Name in PATH of its program, for those that somebody installed; empty: it is not looked for there."""
     recipes: tuple[Recipe, ...] = ()
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
@@ -269,6 +275,8 @@ class Engine:
     """None for unmanaged engines."""
     ready: Callable[[str], HttpCheck]
     """From the model's upstream name: a real one-token completion."""
+    ready_with: Callable[[str, Mapping[str, Value]], HttpCheck] | None = None
+    """The same, where the options say that the model has no completions (it only embeds); None: `ready` in any case."""
     metrics_path: str | None
     metrics: tuple[Metric, ...]
     more_pages: tuple[Page, ...] = ()
@@ -293,6 +301,10 @@ class Engine:
     """How long it may say nothing, for up to 2048 tokens to work through, before it is taken for frozen; 0: not known."""
     blames_model: Callable[[bytes], bool] | None = None
     """From the body of a 500: whether the model's output is to blame and not the program; None: it never is."""
+
+    def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
+        """Return the request whose 2xx answer proves that it serves this model under these options."""
+        return self.ready(model) if self.ready_with is None else self.ready_with(model, options)
 
 
 _SIGNAL_NAMES = {

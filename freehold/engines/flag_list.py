@@ -25,8 +25,8 @@ _OPTION_TYPES: dict[FlagType, OptionType] = {
     "list": "str",
 }
 _FORMS = {
-    "json": "JSON, as one text",
-    "list": "values with blanks between them, as one text; one that has a blank itself in quotes",
+    "json": "a mapping, or JSON as one text",
+    "list": "a list, or one text with blanks between the values",
 }
 
 

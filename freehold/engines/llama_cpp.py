@@ -317,6 +317,7 @@ ENGINE = Engine(
     name="llama-cpp",
     summary="llama.cpp: GGUF weights on CPU or GPU",
     managed=True,
+    distribution="xllamacpp",
     paths=frozenset(
         {
             "/v1/chat/completions",

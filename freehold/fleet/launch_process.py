@@ -370,4 +370,5 @@ def _placement(plan: ReplicaPlan, port: int) -> Placement:
         port=port,
         options=plan.options,
         threads=plan.threads,
+        environment=plan.environment,
     )

@@ -28,6 +28,8 @@ class ReplicaPlan:
     """Checked `engine_options`."""
     threads: int = 1
     """Compute threads that are this replica's fair share of the machine."""
+    environment: Path | None = None
+    """Folder of the environment that the engine's program is in; None: it is in Freehold's own, or elsewhere."""
     resume: str = "auto"
     """What freehold.yaml says of continuing a stream whose engine died."""
     url: str = ""

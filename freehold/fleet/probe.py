@@ -82,7 +82,7 @@ class HttpProber:
         Deadlines: `ready_ask_timeout_s`, `external_timeout_s`.
         """
         managed = plan.engine.managed
-        check = plan.engine.ready(plan.name_upstream) if managed else _MODELS
+        check = plan.engine.proof(plan.name_upstream, plan.options) if managed else _MODELS
         deadline_s = self._settings.ready_ask_timeout_s if managed else self._settings.external_timeout_s
         try:
             async with asyncio.timeout(deadline_s):

@@ -15,8 +15,8 @@ from freehold.health.kernel_events import KernelEvent, Kind, read_events
 from freehold.health.readers.kernel_text import parse_log_file
 from freehold.health.view import KernelLine
 
-SILENT = frozenset({Kind.DRIVER_LOADED})
-"""Kinds that tell nothing bad, and name nothing. Source: what those lines say: which driver was loaded."""
+SILENT = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED})
+"""Kinds that tell nothing bad. Source: what those lines say: which GPU stands where, which driver was loaded."""
 
 
 def kernel_events(lines: Sequence[KernelLine]) -> list[Event]:
@@ -24,12 +24,14 @@ def kernel_events(lines: Sequence[KernelLine]) -> list[Event]:
 
     What links and file servers tell, and which UUID stands where, is still to be `settled`, once all lines are known.
     """
-    read = [event for event in read_events(list(lines)) if event.kind not in SILENT]
-    disks = _scsi_names(read)
-    return [
-        as_event(msgspec.structs.replace(event, device=disks.get(event.device, event.device)))
-        for event in read
-    ]
+    read = [event for event in read_events(list(lines)) if event.kind is not Kind.DRIVER_LOADED]
+    return [as_event(event) for event in with_disk_names(read)]
+
+
+def with_disk_names(events: Sequence[KernelEvent]) -> list[KernelEvent]:
+    """Return the events with a disk's name in place of its ATA port's, where the same lines tell both."""
+    disks = _scsi_names(events)
+    return [msgspec.structs.replace(event, device=disks.get(event.device, event.device)) for event in events]
 
 
 def _scsi_names(events: Sequence[KernelEvent]) -> dict[str, str]:
@@ -68,9 +70,9 @@ def _component(event: KernelEvent) -> str:
         return f"gpu:{event.device}"
     if kind.startswith(("disk", "file_system", "read_only")):
         return f"disk:{event.device}"
-    if kind.startswith(("nic", "link")):
+    if kind.startswith("nic"):
         return f"link:{event.fields.get('interface') or event.fields.get('address') or event.device}"
-    if kind.startswith("file_server"):
+    if kind.startswith("server"):
         return f"server:{event.device}"
     if kind.startswith("driver") or kind == "reset_required":
         return f"gpu:{event.device}" if event.device else "driver"

@@ -21,7 +21,8 @@ STOPPING_S = 120.0
 SILENT_S = 60.0
 """A file server is gone when it is told silent again after this long, seconds. Source: our own choice: an NFS client repeats itself each minute
 or so (timeo 60 s, nfs(5))."""
-_RAW = frozenset({"link_down", "link_up", "file_server_silent", "file_server_back", "shutdown", "gpu_uuid"})
+_RAW = frozenset({"nic_link_down", "nic_link_up", "server_silent", "server_back", "shutdown", "gpu_uuid"})
+"""Kinds of kernel lines that mean nothing until it is known what became of it; no sign has their names."""
 
 
 def settled(events: Sequence[Event]) -> list[Event]:
@@ -36,9 +37,9 @@ def settled(events: Sequence[Event]) -> list[Event]:
         by_device[event.component].append(event)
     found = [event for event in events if not _is_raw(event)]
     for some in by_device.values():
-        if some[0].kind.startswith("link"):
+        if some[0].kind.startswith("nic_link"):
             found.extend(_link([event for event in some if not _stopping(event, stops)]))
-        elif some[0].kind.startswith("file"):
+        elif some[0].kind.startswith("server"):
             found.extend(_server(some))
     return found
 
@@ -57,11 +58,11 @@ def _link(events: list[Event]) -> Iterable[Event]:
         return
     last = changes[-1]
     recent = [event for event in changes if last.at_s - event.at_s <= FLAPS_S]
-    downs = [event for event in recent if event.kind == "link_down"]
+    downs = [event for event in recent if event.kind == "nic_link_down"]
     if len(downs) > 1 and len(recent) > CHANGES_MOST:
         value = f"{len(downs)} times down, {len(recent)} changes"
         yield replace(downs[-1], kind="link_flaps", fields={**downs[-1].fields, "value": value})
-    elif last.kind == "link_down":
+    elif last.kind == "nic_link_down":
         bonded = any("bond" in event.fields for event in events if abs(event.at_s - last.at_s) <= AT_ONCE_S)
         yield replace(last, kind="link_lost" if bonded else "link_stays_down")
 
@@ -76,8 +77,8 @@ def _changes(events: Iterable[Event]) -> list[Event]:
 
 
 def _server(events: list[Event]) -> Iterable[Event]:
-    back_s = max((event.at_s for event in events if event.kind == "file_server_back"), default=-float("inf"))
-    silent = [event for event in events if event.kind == "file_server_silent" and event.at_s > back_s]
+    back_s = max((event.at_s for event in events if event.kind == "server_back"), default=-float("inf"))
+    silent = [event for event in events if event.kind == "server_silent" and event.at_s > back_s]
     if silent:
         gone = silent[-1].at_s - silent[0].at_s >= SILENT_S
         yield replace(silent[0], kind="file_server_gone" if gone else "file_server_silent")

@@ -55,6 +55,10 @@ _SUM = f"""SELECT key_id, model, endpoint, time_us / {HOUR_US}, count(*), sum(ou
     FROM requests WHERE time_us >= ? AND time_us < ? GROUP BY 1, 2, 3, 4"""  # noqa: S608 - a number of ours
 
 
+ARRIVALS_MAX = 1_000_000
+"""Most arrivals that are read at once. Source: our own bound: some 100 MB of memory."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """Unix microseconds from `since_us` up to and without `until_us`."""
@@ -65,6 +69,16 @@ class Span:
     def has(self, record: Record) -> bool:
         """Return whether a record is of that time."""
         return self.since_us <= record.time_us < self.until_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """Requests as they came."""
+
+    rows: tuple[tuple[int, int, int], ...]
+    """Unix microseconds of the asking, prompt tokens, answer tokens."""
+    unknown: int
+    """Of that time, those of whose tokens something is unknown."""
 
 
 class Journal:
@@ -128,6 +142,20 @@ class Journal:
             rows = self._db.execute(_SUM, (span.since_us, span.until_us)).fetchall()
             fresh = [record for record in waiting if span.has(record) and not self._has(record)]
         return [_tally(row) for row in rows] + [tally(record) for record in fresh]
+
+    def arrivals(self, span: Span, models: Collection[str] = ()) -> Arrivals:
+        """Return when the whole chat answers of that time were asked for and their sizes, in the order of their asking.
+
+        At most `ARRIVALS_MAX`, the latest; with `models` only of those. What has no token counts is only counted.
+        """
+        named = f" AND model IN ({', '.join('?' * len(models))})" if models else ""
+        query = f"""SELECT time_us - duration_us, prompt_tokens, completion_tokens FROM requests
+            WHERE time_us >= ? AND time_us < ? AND outcome = 'complete' AND path = '/v1/chat/completions'{named}
+            ORDER BY time_us DESC LIMIT {ARRIVALS_MAX}"""  # noqa: S608 - question marks and a number of ours
+        with self._failures():
+            rows = self._db.execute(query, (span.since_us, span.until_us, *models)).fetchall()
+        known = sorted((at_us, prompt, answer) for at_us, prompt, answer in rows if prompt and answer)
+        return Arrivals(rows=tuple(known), unknown=len(rows) - len(known))
 
     def _has(self, record: Record) -> bool:
         query = "SELECT 1 FROM requests WHERE run = ? AND seq = ?"

@@ -4,6 +4,7 @@ Each kind is an annotation that reads what the user wrote, says in our own words
 back, and describes itself to the JSON schema. It looks at one value only: what ties values together is in `rules`.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,7 +12,7 @@ from functools import partial
 from math import isfinite
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from freehold.core import units
@@ -238,13 +239,30 @@ class Whole:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
-def _scalar(value: object) -> object:
+def option_value(value: object) -> Scalar:
+    """Return an engine option's value: a finite number, truth value or text as written, a list or mapping as its JSON.
+
+    Raises pydantic's custom error in our words for anything else.
+    """
+    if isinstance(value, list | dict):
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise refuse(
+                "must hold nothing but numbers, true, false, null, texts, lists and mappings"
+            ) from None
     if not isinstance(value, Scalar):
-        raise refuse("must be a number, true, false or text")
+        raise refuse("must be a number, true, false, text, a list or a mapping")
     if isinstance(value, float) and not isfinite(value):
         raise refuse("must be a finite number")
     return value
 
 
-AnyScalar = Annotated[Scalar, BeforeValidator(_scalar)]
-"""A raw value: finite number, truth value or text, kept as written."""
+AnyOption = Annotated[
+    Scalar,
+    BeforeValidator(option_value),
+    WithJsonSchema(
+        {"anyOf": [{"type": kind} for kind in ("boolean", "integer", "number", "string", "array", "object")]}
+    ),
+]
+"""A raw value of an engine option."""

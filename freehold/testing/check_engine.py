@@ -29,6 +29,8 @@ METRIC_NAMES = frozenset(
         "running_requests",
         "waiting_requests",
         "decode_steps_total",
+        "kv_usage_ratio",
+        "preemptions_total",
     }
 )
 """Our names for an engine's counters. Source: `freehold.engines.base.Metric`."""

@@ -63,7 +63,7 @@ class Child:
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> float:
         """Return after how many seconds the engine's own ready check was answered 2xx."""
-        check = self.engine.ready(self.placement.model)
+        check = self.engine.proof(self.placement.model, self.placement.options)
         started_s = monotonic_s()
 
         def ready() -> bool:

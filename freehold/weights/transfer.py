@@ -6,9 +6,9 @@ Every kind of source uses these and adds only how it gets its bytes. Nothing her
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self
@@ -36,6 +36,7 @@ class Stage(StrEnum):
     EXTRACTING = "extracting"
     COPYING = "copying"
     CHECKING = "checking"
+    CONVERTING = "converting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class Job:
     """One fetch: what it wants, where it may write, whom it tells."""
 
     want_sha256: str
+    """Empty: not known, as of a file of a folder whose source names no hashes."""
     scratch: Path
     """A folder of its own on the store's disk, guarded by the lock; it survives an interrupted fetch."""
     base_dir: Path
@@ -91,10 +93,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A complete file in the scratch folder, with the hash of the bytes that were written there."""
+    """A complete file or folder in the scratch folder, with the hash of the bytes that were written there."""
 
     path: Path
     sha256: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 by path of the files of a folder; empty: it is a file."""
 
 
 class DiskFull(Permanent):

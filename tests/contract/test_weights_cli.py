@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from contract.weights_converter import install
+from contract.weights_small_gguf import write_small_gguf
+
+WEIGHTS_MD = Path(__file__).parents[2] / "docs" / "weights.md"
 DATA = b"GGUF" + bytes(range(256)) * 400
 SHA256 = hashlib.sha256(DATA).hexdigest()
 CONFIG = f"""\
@@ -39,7 +44,8 @@ def freehold(tmp_path: Path) -> Freehold:
         return subprocess.run(
             [sys.executable, "-m", "freehold.cli.main", "model", *arguments],
             cwd=tmp_path,
-            env=clean | {"FREEHOLD_CACHE_DIR": str(tmp_path / "cache")},
+            env=clean
+            | {"FREEHOLD_CACHE_DIR": str(tmp_path / "cache"), "FREEHOLD_DATA_DIR": str(tmp_path / "data")},
             capture_output=True,
             text=True,
             timeout=30,
@@ -108,6 +114,7 @@ def test_a_source_is_pulled_directly(freehold: Freehold) -> None:
         (["pull", "one", "two", "--sha256", SHA256], "one source"),
         (["pull", "--config", "missing.yaml"], "missing.yaml"),
         (["verify", "xyz"], "64 hexadecimal digits"),
+        (["convert", "one.gguf", "--to", "safetensors", "--out", "."], "not empty"),
     ],
 )
 def test_a_mistake_is_exit_code_2_and_says_the_fix(
@@ -145,3 +152,71 @@ def test_a_terminal_shows_a_bar(freehold: Freehold, tmp_path: Path) -> None:
     assert out.startswith("one  ")
     assert "━" in shown
     assert "102.4" in shown  # kB of the file
+
+
+def folder_of(tmp_path: Path) -> tuple[Path, str]:
+    """Write a folder and return it with its tree hash, as docs/weights.md has it computed by a shell."""
+    folder = tmp_path / "llama"
+    for path, data in {
+        "config.json": b"{}",
+        "sub/m.safetensors": DATA,
+        "old.bin": b"x",
+        ".git/x": b"x",
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    lines = re.search(r"```sh\n(cd FOLDER .*?)```", WEIGHTS_MD.read_text(), re.DOTALL)
+    assert lines is not None, "docs/weights.md says how a shell computes the hash of a folder"
+    script = lines[1].replace("FOLDER", str(folder))
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    return folder, done.stdout.split()[0]
+
+
+def test_the_hash_of_a_folder_is_what_the_documented_line_says(freehold: Freehold, tmp_path: Path) -> None:
+    folder, sha256 = folder_of(tmp_path)
+    assert freehold("hash", "llama").stdout == f"{sha256}\n"
+    assert freehold("hash", "one.gguf").stdout == f"{SHA256}\n"
+    found = json.loads(freehold("hash", "llama", "--include", "*.bin,*.json", "--json").stdout)
+    assert sorted(found["files"]) == ["config.json", "old.bin"]
+    (folder / "link.json").symlink_to("config.json")
+    refused = freehold("hash", "llama")
+    assert (refused.returncode, "link.json" in refused.stderr) == (1, True)
+    assert freehold("hash", "missing").returncode == 1
+
+
+def test_a_folder_whose_hash_nobody_knows_is_pulled_and_its_hash_told(
+    freehold: Freehold, tmp_path: Path
+) -> None:
+    _, sha256 = folder_of(tmp_path)
+    pulled = freehold("pull", "file://llama/")
+    assert pulled.returncode == 0, pulled.stderr
+    assert pulled.stdout == f"source: file://llama/\nsha256: {sha256}\n"
+    assert "nothing was checked" in pulled.stderr
+    again = json.loads(freehold("pull", "file://llama/", "--sha256", sha256, "--json").stdout)["models"][0]
+    assert Path(again["path"]).name == "llama"
+    assert freehold("pull", "file://llama/", "--sha256", SHA256).returncode == 1
+    assert freehold("verify", sha256).stdout.startswith("sound")
+
+
+def test_a_conversion_without_an_environment_says_how_to_get_one(freehold: Freehold) -> None:
+    found = freehold("convert", "one.gguf", "--to", "safetensors")
+    assert found.returncode == 1
+    assert "freehold engine install" in found.stderr
+
+
+def test_a_conversion_from_the_command_line(freehold: Freehold, tmp_path: Path) -> None:
+    install(tmp_path / "data", "some-cpu-1.0", "transformers", "gguf")
+    gguf = write_small_gguf(tmp_path / "small.gguf")
+    made = freehold("convert", "small.gguf", "--to", "safetensors", "--out", "copy")
+    assert made.returncode == 0, made.stderr
+    said, source, sha256 = made.stdout.splitlines()
+    assert said.startswith("made: ")
+    assert source == f"source: file://{tmp_path}/copy/"
+    assert (tmp_path / "copy" / "model.safetensors").read_bytes() == gguf.read_bytes()[::-1]
+    assert freehold("hash", "copy").stdout.strip() == sha256.removeprefix("sha256: ")
+    again = json.loads(freehold("convert", "small.gguf", "--to", "safetensors", "--json").stdout)
+    assert again["again"] is True
+    wrong = freehold("convert", "small.gguf", "--to", "gguf")
+    assert (wrong.returncode, "does not become" in wrong.stderr) == (1, True)
+    unknown = freehold("convert", "smal", "--to", "safetensors")
+    assert (unknown.returncode, "no weights for 'smal'" in unknown.stderr) == (2, True)

@@ -143,7 +143,7 @@ BROKEN = {
     "too many replicas": GOOD.replace("name: a", "name: a, replicas: 65"),
     "replicas in words": GOOD.replace("name: a", "name: a, replicas: two"),
     "managed with endpoints": GOOD.replace("name: a", "name: a, endpoints: ['http://h:1']"),
-    "an option is a list": GOOD.replace("name: a", "name: a, engine_options: {x: []}"),
+    "an option is nothing": GOOD.replace("name: a", "name: a, engine_options: {x: null}"),
     "external without endpoints": "version: 1\nmodels: [{name: a, engine: external}]\n",
     "external with empty endpoints": "version: 1\nmodels: [{name: a, engine: external, endpoints: []}]\n",
     "external with weights": "version: 1\nmodels: [{name: a, engine: external, endpoints: ['http://h:1'], source: file:///w}]\n",

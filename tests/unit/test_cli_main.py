@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
 from freehold.cli.config import Config
@@ -15,6 +16,8 @@ from freehold.cli.main import COMMANDS, Lazy, main
 from freehold.cli.place import state_dir_for
 from freehold.core.errors import Permanent, Temporary
 from freehold.engines import all_engines
+from freehold.fleet.environments import MANIFEST, Manifest, path_of
+from freehold.fleet.launch_process import _placement
 from freehold.spec.load import load_text
 
 FAILURES: dict[str, BaseException] = {
@@ -194,6 +197,35 @@ models:
         ("https://h/p", "other", "key"),
     ]
     assert "key" not in repr(plans).replace("api_key", "")
+
+
+def test_a_replica_runs_in_the_environment_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FREEHOLD_DATA_DIR", str(tmp_path))
+    text = f"""
+version: 1
+models:
+  - {{name: a, engine: vllm, source: file://x/, sha256: "{"0" * 64}"}}
+"""
+    spec = load_text(text, engines=all_engines(), env={}).spec
+    assert spec is not None
+    config = Config(spec=spec, path=None, api_keys={})
+    (recipe,) = all_engines()["vllm"].recipes
+    (bare,) = plans_for(config, {"a": Path("/w")})
+    assert bare.environment is None
+    folder = path_of(recipe, tmp_path / "engines")
+    (folder / "bin").mkdir(parents=True)
+    for name in ("python", "vllm"):
+        (folder / "bin" / name).symlink_to("/bin/true")
+    manifest = Manifest(
+        recipe=recipe.name, version=recipe.version, python="3", requirements_sha256="", made_at=""
+    )
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    (plan,) = plans_for(config, {"a": Path("/w")})
+    assert plan.environment == folder
+    assert plan.engine.command is not None
+    assert _placement(plan, 1).environment == folder
 
 
 # A log that is read while it is written

@@ -22,15 +22,18 @@ def kinds(events: Sequence[Event]) -> list[str]:
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
-        ([(0, "link_up")], []),
-        ([(0, "link_up"), (1, "link_down"), (2, "link_up")], []),
-        ([(0, "link_down")], ["link_stays_down"]),
-        ([(0, "link_down"), (1, "link_down"), (2, "link_down")], ["link_stays_down"]),
-        ([(0, "link_down"), (9, "link_up"), (60, "link_down"), (90, "link_up")], ["link_flaps"]),
-        ([(0, "link_down"), (9, "link_up"), (60, "link_down")], ["link_flaps"]),
-        ([(0, "link_down"), (9, "link_up"), (9000, "link_down"), (9001, "link_up")], []),
-        ([(0, "link_down"), (30, "shutdown")], []),
-        ([(0, "link_down"), (300, "shutdown")], ["link_stays_down"]),
+        ([(0, "nic_link_up")], []),
+        ([(0, "nic_link_up"), (1, "nic_link_down"), (2, "nic_link_up")], []),
+        ([(0, "nic_link_down")], ["link_stays_down"]),
+        ([(0, "nic_link_down"), (1, "nic_link_down"), (2, "nic_link_down")], ["link_stays_down"]),
+        (
+            [(0, "nic_link_down"), (9, "nic_link_up"), (60, "nic_link_down"), (90, "nic_link_up")],
+            ["link_flaps"],
+        ),
+        ([(0, "nic_link_down"), (9, "nic_link_up"), (60, "nic_link_down")], ["link_flaps"]),
+        ([(0, "nic_link_down"), (9, "nic_link_up"), (9000, "nic_link_down"), (9001, "nic_link_up")], []),
+        ([(0, "nic_link_down"), (30, "shutdown")], []),
+        ([(0, "nic_link_down"), (300, "shutdown")], ["link_stays_down"]),
     ],
 )
 def test_a_link(events: list[tuple[float, str]], expected: list[str]) -> None:
@@ -38,14 +41,16 @@ def test_a_link(events: list[tuple[float, str]], expected: list[str]) -> None:
 
 
 def test_flapping_says_how_often() -> None:
-    (event,) = settled(told((0, "link_down"), (9, "link_up"), (60, "link_down"), (90, "link_up")))
+    (event,) = settled(
+        told((0, "nic_link_down"), (9, "nic_link_up"), (60, "nic_link_down"), (90, "nic_link_up"))
+    )
     assert event.fields["value"] == "2 times down, 4 changes"
     assert event.at_s == 60
 
 
 def test_a_bond_that_gives_a_member_up_makes_it_lost() -> None:
-    card, bond = (Event(at_s=at_s, kind="link_down", component="link:eth0") for at_s in (0.0, 0.1))
-    bond = Event(at_s=0.1, kind="link_down", component="link:eth0", fields={"bond": "bond0"})
+    card, bond = (Event(at_s=at_s, kind="nic_link_down", component="link:eth0") for at_s in (0.0, 0.1))
+    bond = Event(at_s=0.1, kind="nic_link_down", component="link:eth0", fields={"bond": "bond0"})
     assert kinds([card, bond]) == ["link_lost"]
 
 
@@ -59,8 +64,8 @@ def test_a_bond_that_gives_a_member_up_makes_it_lost() -> None:
     ],
 )
 def test_a_file_server(times: tuple[float, ...], back_s: float | None, expected: list[str]) -> None:
-    events = [Event(at_s=at_s, kind="file_server_silent", component="server:nas") for at_s in times]
-    back = [] if back_s is None else [Event(at_s=back_s, kind="file_server_back", component="server:nas")]
+    events = [Event(at_s=at_s, kind="server_silent", component="server:nas") for at_s in times]
+    back = [] if back_s is None else [Event(at_s=back_s, kind="server_back", component="server:nas")]
     assert kinds([*events, *back]) == expected
 
 

@@ -124,7 +124,6 @@ LATER = {
         "f:3:38: health.expect.driver is not compared: health.gpu is off",
         "f:3:74: health.expect.rdma_ports[2] stands here a second time (remove one)"]),
     "observability": (GOOD + "observability:\n  prometheus: true\n", ["f:3:1: observability is not in this release"]),
-    "engine": (managed("replicas: 1").replace("llama-cpp", "vllm"), ["models[0].engine: vllm is not in this release (known: external, llama-cpp)"]),
 }
 
 MODEL = {
@@ -151,7 +150,7 @@ MODEL = {
     "replicas 1.5": (managed("replicas: 1.5"), ["f:3:14: models[0].replicas must be a whole number, not 1.5"]),
     "engine is a list": (managed("replicas: 1").replace("llama-cpp", "[x]"), ["models[0].engine must be text"]),
     "options are a list": (managed("engine_options: [1]"), ["f:3:20: models[0].engine_options must be a map"]),
-    "an option is a list": (managed("engine_options: {n_ctx: [1]}"), ["f:3:28: models[0].engine_options.n_ctx must be a number, true"]),
+    "an option is no value": (managed("engine_options: {n_ctx: [.nan]}"), ["f:3:28: models[0].engine_options.n_ctx must hold nothing but numbers"]),
     "an option without value": (managed("engine_options: {n_ctx: }"), ["f:3:21: models[0].engine_options.n_ctx is empty"]),
     "an option is infinite": (managed("engine_options: {n_ctx: .inf}"), ["f:3:28: models[0].engine_options.n_ctx must be a finite number, not inf"]),
     "managed without weights": (
@@ -176,7 +175,8 @@ SOURCE = {
     "https with a password": (source("https://u:p@h/w"), ["f:3:12: models[0].source must not carry a user name or password"]),
     "https with a bad port": (source("https://h:99999/w"), ["f:3:12: models[0].source must look like https://"]),
     "plain http": (source("http://example.org/w"), ["f:3:12: models[0].source must be https://"]),
-    "a folder": (source("file:///models/"), ["f:3:12: models[0].source must look like file:///absolute/path"]),
+    "no path": (source("file:///"), ["f:3:12: models[0].source must look like file:///absolute/path"]),
+    "hub with another query": (source("hf://o/n@main?x=1"), ["f:3:12: models[0].source must look like hf://OWNER/NAME@REVISION/FILE, or"]),
 }
 
 EXTERNAL = {

@@ -82,7 +82,7 @@ def test_a_harmless_change_is_recorded_and_the_source_kept(blobs: Blobs) -> None
     path = commit(blobs)
     path.chmod(0o644)
     assert blobs.present(SHA256) is None
-    blobs.recognise(SHA256, path, freeze(path))
+    blobs.recognise(SHA256, path, stamp=freeze(path))
     assert blobs.present(SHA256) == path
     assert blobs.stored()[0].source == "file:///model.gguf"
 
@@ -91,7 +91,7 @@ def test_a_write_between_hash_and_record_is_seen(blobs: Blobs) -> None:
     path = commit(blobs)
     before = freeze(path)
     rewrite(path, DATA[::-1])
-    blobs.recognise(SHA256, path, before)
+    blobs.recognise(SHA256, path, stamp=before)
     assert blobs.present(SHA256) is None
 
 

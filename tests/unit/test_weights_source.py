@@ -5,10 +5,17 @@ from hypothesis import strategies as st
 from freehold.core.problems import Problem
 from freehold.weights.source import (
     LONGEST_NAME_BYTES,
+    FileFolder,
+    FileLike,
     FileSource,
+    FolderLike,
+    GgufParts,
+    HttpsFolder,
     HttpsSource,
+    HubFolder,
     HubSource,
     PypiSource,
+    allows_pickles,
     parse_sha256,
     parse_source,
     safe_name,
@@ -31,6 +38,27 @@ GOOD = {
     "file:///models/a.gguf": FileSource(path="/models/a.gguf"),
     "file://models/a%20b.gguf": FileSource(path="models/a b.gguf"),
     "file://~/a.gguf": FileSource(path="~/a.gguf"),
+    "hf://org/repo@main": HubFolder(repo="org/repo", revision="main"),
+    "hf://org/repo@refs%2Fpr%2F1/": HubFolder(repo="org/repo", revision="refs/pr/1"),
+    "hf://org/repo@main/sub/dir/": HubFolder(repo="org/repo", revision="main", below="sub/dir"),
+    "hf://org/repo@main?include=*.safetensors,*.json": HubFolder(
+        repo="org/repo", revision="main", include=("*.safetensors", "*.json")
+    ),
+    "hf://org/repo@main/sub?include=a%2Cb": HubFolder(
+        repo="org/repo", revision="main", below="sub", include=("a", "b")
+    ),
+    "file:///models/llama/": FileFolder(path="/models/llama"),
+    "file://models/": FileFolder(path="models"),
+    "file:///models/llama?include=*.json": FileFolder(path="/models/llama", include=("*.json",)),
+    "https://host/llama/SHA256SUMS": HttpsFolder(url="https://host/llama/SHA256SUMS"),
+    "file:///m-00001-of-00003.gguf": GgufParts(first=FileSource(path="/m-00001-of-00003.gguf"), count=3),
+    "file:///m-00001-of-00001.gguf": FileSource(path="/m-00001-of-00001.gguf"),
+    "https://host/m-00001-of-00002.gguf": GgufParts(
+        first=HttpsSource(url="https://host/m-00001-of-00002.gguf"), count=2
+    ),
+    "hf://org/repo@main/q4/m-00001-of-00002.gguf": GgufParts(
+        first=HubSource(repo="org/repo", revision="main", file="q4/m-00001-of-00002.gguf"), count=2
+    ),
 }
 
 
@@ -60,7 +88,6 @@ def test_a_source_means_what_it_says(text: str) -> None:
         "pypi://name==1/a\x00b",
         "hf://org/repo/model.gguf",
         "hf://org/repo@/model.gguf",
-        "hf://org/repo@main",
         "hf://org/repo@../x/model.gguf",
         "hf://a/b/c@main/model.gguf",
         "hf://../repo@main/model.gguf",
@@ -72,7 +99,21 @@ def test_a_source_means_what_it_says(text: str) -> None:
         "http://example.org/a.gguf",
         "http://127.0.0.1.example.org/a.gguf",
         "file://",
-        "file:///models/",
+        "file:///",
+        "file:////?include=*.json",
+        "file:///models?include=",
+        "file:///models?include=a,,b",
+        "file:///models?include=../*",
+        "hf://org/repo@main?include=/etc/*",
+        "hf://org/repo@main/../other/",
+        "hf://org/repo@main//sub/",
+        "hf://org/repo@main?other=*",
+        "https://host/llama/SHA256SUMS?sig=1",
+        "https://host/m-00001-of-00002.gguf?sig=1",
+        "file:///m-00002-of-00003.gguf",
+        "pypi://name==1/a/m-00001-of-00002.gguf",
+        "file:///m-00001-of-99999.gguf",
+        "file:///m-00000-of-00000.gguf",
     ],
 )
 def test_a_mistake_is_a_problem_with_a_hint(text: str) -> None:
@@ -94,7 +135,7 @@ def test_a_mistake_never_repeats_a_password(text: str) -> None:
 def test_any_text_is_a_source_or_a_problem(text: str) -> None:
     for scheme in ("", "pypi://", "hf://", "https://", "file://"):
         found = parse_source(scheme + text)
-        assert isinstance(found, Problem | PypiSource | HubSource | HttpsSource | FileSource)
+        assert isinstance(found, Problem | FileLike | FolderLike)
         assert str(found)
 
 
@@ -139,3 +180,53 @@ def test_a_hash_is_read_in_its_usual_forms(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "ab" * 31, "ab" * 33, "zz" * 32])
 def test_no_hash_is_a_problem(text: str) -> None:
     assert isinstance(parse_sha256(text), Problem)
+
+
+@pytest.mark.parametrize(
+    "text", [text for text in GOOD if "HTTPS" not in text and "%20" not in text and "%2C" not in text]
+)
+def test_a_source_is_shown_as_something_that_means_the_same(text: str) -> None:
+    assert parse_source(str(GOOD[text])) == GOOD[text]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("hf://org/repo@main", "repo"),
+        ("hf://org/repo@main/sub/dir/", "dir"),
+        ("file:///models/llama/", "llama"),
+        ("https://host/dir/llama/SHA256SUMS", "llama"),
+        ("https://host/SHA256SUMS", "weights"),
+        ("file:///dir/m-00001-of-00003.gguf", "m"),
+    ],
+)
+def test_a_folder_has_a_name_in_the_store(text: str, name: str) -> None:
+    source = parse_source(text)
+    assert isinstance(source, FolderLike)
+    assert source.filename == name
+
+
+def test_the_parts_of_a_gguf_file_are_beside_the_first() -> None:
+    source = parse_source("https://host/dir/m%20x-00001-of-00003.gguf")
+    assert isinstance(source, GgufParts)
+    assert list(source.parts()) == [f"m_x-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    assert [str(part) for part in source.parts().values()] == [
+        f"https://host/dir/m%20x-0000{number}-of-00003.gguf" for number in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("hf://o/n@main?include=*.bin,*.json", True),
+        ("hf://o/n@main?include=pytorch_model*.BIN", True),
+        ("hf://o/n@main?include=*.json", False),
+        ("hf://o/n@main?include=*", False),
+        ("hf://o/n@main", False),
+        ("file:///m.bin", False),
+    ],
+)
+def test_pickles_are_allowed_by_name_only(text: str, *, allowed: bool) -> None:
+    source = parse_source(text)
+    assert not isinstance(source, Problem)
+    assert allows_pickles(source) is allowed

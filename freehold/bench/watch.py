@@ -1,0 +1,174 @@
+"""What an engine's processes and the machine use while a load is on: CPU seconds, memory, energy.
+
+It reads /proc once a second and counters at both ends of the window. What cannot be read is None, never nought. CPU is that
+of the engine's own process group; energy is the machine's, whoever used it.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from freehold.bench.results import Resources
+from freehold.core.clock import monotonic_s
+from freehold.fleet.processes import group_members
+from freehold.health.readers.nvml_reader import NvmlReader
+from freehold.health.view import Gpus, State
+
+EVERY_S = 1.0
+"""Between two looks. Source: our own choice: a look costs some milliseconds."""
+RAPL = Path("/sys/class/powercap")
+"""Where Linux shows the energy counters of CPU packages. Source: kernel documentation, power/powercap."""
+_PROC = Path("/proc")
+_UTIME, _CSTIME = 11, 14
+"""Fields of /proc/PID/stat after the name: user, system, and of ended children both. Source: proc(5), fields 14 to 17."""
+
+
+@dataclass(slots=True)
+class Watching:
+    """What was seen so far; `resources` says it once the block of `watched` has ended."""
+
+    watched_s: float = 0.0
+    cpu_s: float | None = None
+    memory_peak_bytes: int | None = None
+    gpu_watts: list[float] = field(default_factory=list)
+    package_j: float | None = None
+
+    @property
+    def resources(self) -> Resources:
+        """Return all of it; nothing is known of a load that ended before the first look was followed by another."""
+        known = self.watched_s > 0
+        return Resources(
+            cpu_cores=self.cpu_s / self.watched_s if known and self.cpu_s is not None else None,
+            memory_peak_bytes=self.memory_peak_bytes,
+            gpu_watts=sum(self.gpu_watts) / len(self.gpu_watts) if self.gpu_watts else None,
+            package_watts=self.package_j / self.watched_s if known and self.package_j is not None else None,
+        )
+
+
+class GpuMeter:
+    """GPU power by NVML, in its child process; asked no more once there is none."""
+
+    def __init__(self) -> None:
+        self._reader: NvmlReader | None = NvmlReader()
+        self.last = Gpus(state=State.UNKNOWN)
+
+    async def watts(self) -> float | None:
+        """Return what all GPUs draw together; None: one of them, or the driver, does not tell."""
+        if self._reader is None:
+            return None
+        self.last = await self._reader.read()
+        if self.last.state is not State.OK or not self.last.gpus:
+            await self.close()
+            return None
+        found = [reading(gpu.readings.get("power_w")) for gpu in self.last.gpus]
+        return None if None in found else sum(value for value in found if value is not None)
+
+    async def close(self) -> None:
+        """End the child."""
+        if self._reader is not None:
+            await self._reader.close()
+        self._reader = None
+
+
+def reading(found: object) -> float | None:
+    """Return a reading's number; None: it has none."""
+    value = getattr(found, "value", None)
+    good = getattr(found, "state", None) is State.OK and isinstance(value, int | float)
+    return float(value) if good and isinstance(value, int | float) else None
+
+
+@contextlib.asynccontextmanager
+async def watched(group: int, meter: GpuMeter, *, after_s: float) -> AsyncIterator[Watching]:
+    """Watch a process group from `after_s` seconds on until the block ends; the warm-up before that does not count."""
+    seen = Watching()
+    task = asyncio.create_task(_watch(seen, group, meter, after_s))
+    try:
+        yield seen
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _watch(seen: Watching, group: int, meter: GpuMeter, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    cpu, energy, began_s = cpu_seconds(group), package_joules(), monotonic_s()
+    while True:
+        await _look(seen, group, meter)
+        await asyncio.sleep(EVERY_S)
+        seen.cpu_s = _since(cpu, cpu_seconds(group))
+        seen.package_j = _joules_since(energy, package_joules())
+        seen.watched_s = monotonic_s() - began_s
+
+
+async def _look(seen: Watching, group: int, meter: GpuMeter) -> None:
+    memory = await asyncio.to_thread(memory_bytes, group)
+    if memory is not None:
+        seen.memory_peak_bytes = max(memory, seen.memory_peak_bytes or 0)
+    watts = await meter.watts()
+    if watts is not None:
+        seen.gpu_watts.append(watts)
+
+
+def _since(before: float | None, now: float | None) -> float | None:
+    return None if before is None or now is None else max(0.0, now - before)
+
+
+def cpu_seconds(group: int) -> float | None:
+    """Return the CPU time of a process group's members and their ended children; None: there is no such group."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = [_ticks(pid) for pid in group_members(group)]
+    return sum(found) / ticks if found else None
+
+
+def _ticks(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        return sum(int(each) for each in fields[_UTIME : _CSTIME + 1])
+    return 0
+
+
+def memory_bytes(group: int) -> int | None:
+    """Return the proportional memory of a process group; None: none of its members tells."""
+    found = [size for pid in group_members(group) if (size := _pss(pid)) is not None]
+    return sum(found) if found else None
+
+
+def _pss(pid: int) -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def package_joules(root: Path = RAPL) -> tuple[tuple[float, float], ...]:
+    """Return (joules, where the counter turns over) of each CPU package; empty: none can be read."""
+    return tuple(found for zone in sorted(_zones(root)) if (found := _zone(zone)) is not None)
+
+
+def _zones(root: Path) -> Iterable[Path]:
+    with contextlib.suppress(OSError):
+        # `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it; AMD's are called the same.
+        return [zone for zone in root.iterdir() if zone.name.count(":") == 1]
+    return []
+
+
+def _zone(zone: Path) -> tuple[float, float] | None:
+    with contextlib.suppress(OSError, ValueError):
+        energy = int((zone / "energy_uj").read_text())
+        return energy / 1e6, int((zone / "max_energy_range_uj").read_text()) / 1e6
+    return None
+
+
+def _joules_since(
+    before: tuple[tuple[float, float], ...], now: tuple[tuple[float, float], ...]
+) -> float | None:
+    if not before or len(before) != len(now):
+        return None
+    return sum(
+        (later - earlier) % most if most else later - earlier
+        for (earlier, most), (later, _) in zip(before, now, strict=True)
+    )

@@ -1,0 +1,201 @@
+"""`freehold bench`: the same load on several engines and settings, measured, recommended with numbers, applied.
+
+Everything that can be wrong is checked before an engine starts. Each engine is started alone; a stack that runs on this
+machine meanwhile takes from what is measured, and the busy machine is told. Exit codes: 0 measured; 3 nobody kept the SLO, or an
+engine failed; 130 after Ctrl-C; `apply` writes freehold.yaml only where it is as it was when it was benched.
+"""
+
+import asyncio
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from freehold import __version__
+from freehold.bench.choose import Choice
+from freehold.bench.results import VERSION, BenchFile
+from freehold.bench.run import Bench, Contender, Measured, Setup
+from freehold.bench.sizes import fit
+from freehold.cli.bench_contenders import (
+    Wanted,
+    contenders_of,
+    context_of,
+    entries_of,
+    models_of,
+    named_weights,
+)
+from freehold.cli.bench_flags import LOAD_FLAGS, Asked, load_options, read_load
+from freehold.cli.bench_show import apply, apply_winner, chosen, say_bench, show, write_page
+from freehold.cli.bench_weights import sha256_of, weights_of
+from freehold.cli.config import Config, load_config
+from freehold.cli.numbers import Reader
+from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.say import UserMistakes, duration_text
+from freehold.core.clock import wall_s
+from freehold.core.errors import Permanent
+from freehold.gateway.settings import settings_from
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""
+_CONTEXT_PART = 0.95
+"""Of the smallest context, what prompts and answers may fill: words are only nearly tokens. Source: our own choice."""
+_FILE = click.Path(path_type=Path)
+
+
+@click.group("bench", invoke_without_command=True)
+@click.option(
+    "--model",
+    "models",
+    metavar="NAME",
+    multiple=True,
+    help="Of freehold.yaml [default: all]; can be given again.",
+)
+@click.option(
+    "--engines",
+    metavar="A,B",
+    default="",
+    help="The same weights on these engines [default: each model's own].",
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="ENGINE.OPTION=V,V",
+    multiple=True,
+    help="Measure each of these values; can be given again.",
+)
+@click.option(
+    "--weights",
+    metavar="ENGINE=PATH",
+    multiple=True,
+    help="Weights of one engine, where it cannot load the model's own.",
+)
+@load_options
+@click.option("--out", type=_FILE, help="Where the results go, JSON [default: bench-DATE-TIME.json].")
+@click.option("--html", type=_FILE, help="Write a page with plots.")
+@click.option("--apply", "and_apply", is_flag=True, help="Write the winner into freehold.yaml at the end.")
+@config_option
+@state_dir_option
+@json_option
+@click.pass_context
+def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fmt: skip
+    """Put the same load on several engines and settings, and say which serves best here."""
+    if ctx.invoked_subcommand is not None:
+        return 0
+    path = find_config(flags["config_flag"])
+    config = load_config(path, overrides={}, as_json=as_json)
+    if flags["and_apply"] and path is None:
+        raise Permanent("there is no freehold.yaml to write the winner into", hint="freehold init writes one")
+    bench = _measured(config, flags, as_json=as_json)
+    out = flags["out"] or Path(f"bench-{datetime.fromtimestamp(wall_s(), UTC):%Y%m%d-%H%M%S}.json")
+    _write(bench, out)
+    choice = chosen(bench)
+    if flags["html"] is not None:
+        write_page(bench, choice, flags["html"])
+    say_bench(bench, choice, path=out, as_json=as_json)
+    if flags["and_apply"] and choice.winner is not None:
+        apply_winner(bench, choice, as_json=as_json)
+    return exit_code(bench, choice)
+
+
+command.add_command(show)
+command.add_command(apply)
+
+
+def exit_code(bench: BenchFile, choice: Choice) -> int:
+    """Return 130 for a bench that Ctrl-C ended, 3 where nobody kept the SLO or a candidate failed, else 0."""
+    if bench.interrupted:
+        return INTERRUPTED
+    return 3 if choice.winner is None or any(each.failed for each in bench.candidates) else 0
+
+
+def _measured(config: Config, flags: dict[str, Any], *, as_json: bool) -> BenchFile:
+    reader = Reader()
+    wanted = Wanted(
+        models=flags["models"],
+        engines=tuple(word.strip() for word in flags["engines"].split(",") if word.strip()),
+        settings=flags["settings"],
+        weights=flags["weights"],
+    )
+    models = models_of(config, wanted, reader)
+    entries = entries_of(models, wanted, reader)
+    named = named_weights(wanted, reader)
+    asked = read_load(
+        {name: flags[name] for name in LOAD_FLAGS},
+        reader,
+        state_path=state_dir_for(flags["state_dir"], config.path),
+        models=tuple(model.name for model in models),
+    )
+    if asked is None or reader.problems:
+        raise UserMistakes(reader.problems, as_json=as_json)
+    weights = weights_of(entries, named, base_dir=config.base_dir, quiet=as_json)
+    contenders = contenders_of(entries, weights, hash_of=sha256_of)
+    sizes = fit(asked.sizes, int(context_of(entries) * _CONTEXT_PART))
+    conditions = msgspec.structs.replace(asked.conditions, shape=sizes.words())
+    asked = replace(asked, sizes=sizes, conditions=conditions)
+    measured = _run(config, asked, contenders, as_json=as_json)
+    return _file(config, asked, measured)
+
+
+def _run(config: Config, asked: Asked, contenders: list[Contender], *, as_json: bool) -> Measured:
+    def tell(words: str) -> None:
+        if not as_json:
+            click.echo(words, err=True)
+
+    gateway = None
+    if "gateway" in asked.through:
+        gateway = msgspec.structs.replace(settings_from(config.spec.gateway), workers=1)
+    with tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
+        setup = Setup(
+            contenders=contenders,
+            conditions=asked.conditions,
+            sizes=asked.sizes,
+            through=asked.through,
+            gateway=gateway,
+            folder=Path(folder),
+            ready_timeout_s=config.spec.fleet.ready_timeout,
+        )
+        bench = Bench(setup=setup, tell=tell)
+        least = duration_text(least_s(asked, len(contenders)))
+        tell(f"at least {least}; Ctrl-C keeps what was measured until then")
+        try:
+            return asyncio.run(bench.run())
+        except KeyboardInterrupt:
+            return bench.so_far()
+
+
+def least_s(asked: Asked, candidates: int) -> float:
+    """Return how long the loads are on, seconds; starts and slow answers come on top."""
+    conditions = asked.conditions
+    each_s = conditions.warm_up_s + conditions.duration_s
+    return each_s * len(conditions.loads) * len(asked.through) * conditions.runs * candidates
+
+
+def _file(config: Config, asked: Asked, measured: Measured) -> BenchFile:
+    from freehold.bench.apply import file_sha256  # noqa: PLC0415 - ruamel.yaml takes its time to import
+
+    conditions = msgspec.structs.replace(asked.conditions, words_per_token=measured.words_per_token)
+    return BenchFile(
+        version=VERSION,
+        freehold=__version__,
+        made_at=f"{datetime.fromtimestamp(wall_s(), UTC):%Y-%m-%dT%H:%M:%SZ}",
+        machine=measured.machine,
+        conditions=conditions,
+        candidates=measured.candidates,
+        results=measured.results,
+        interrupted=not measured.whole,
+        config=str(config.path) if config.path is not None else "",
+        config_sha256=file_sha256(config.path) if config.path is not None else "",
+    )
+
+
+def _write(bench: BenchFile, out: Path) -> None:
+    from freehold.bench.results_file import write  # noqa: PLC0415 - only here
+
+    try:
+        write(bench, out)
+    except OSError as exc:
+        raise Permanent(f"cannot write {out}: {exc.strerror or exc}") from exc

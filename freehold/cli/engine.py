@@ -1,0 +1,260 @@
+"""`freehold engine`: the programs that run models: which there are, how one is put on this machine, whether it starts here.
+
+It deliberately measures nothing: how fast an engine is here, and which is best, is for a benchmark.
+Exit codes: 1 when an installation failed, 2 when the input is wrong, 3 when `check` found a problem.
+"""
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from freehold.cli.doctor_checks import Check, Found
+from freehold.cli.engine_check import checks_of, machine_facts
+from freehold.cli.engine_environment import how_to_get
+from freehold.cli.place import config_option, json_option
+from freehold.cli.say import UserMistakes, say_json, styled
+from freehold.core.problems import Problem, nearest_hint
+from freehold.engines import all_engines
+from freehold.engines.base import Engine, Recipe
+from freehold.fleet.environments import (
+    Environment,
+    engines_root,
+    environments_in,
+    find,
+    requirements_sha256,
+)
+from freehold.fleet.install import install, remove
+
+FOUND_PROBLEM = 3
+"""Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
+_COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
+
+
+@click.group("engine")
+def command() -> None:
+    """List, install, check and remove the programs that run models."""
+
+
+@command.command("list", short_help="Every engine, whether it is installed, and how to get it.")
+@json_option
+def list_(*, as_json: bool) -> None:
+    """List every engine, whether and where it is installed here, and how to get it where it is not."""
+    root = engines_root(os.environ)
+    rows = [_listed(engine, root) for engine in all_engines().values()]
+    known = {recipe["path"] for row in rows for recipe in row["recipes"]}
+    other = [str(found.path) for found in environments_in(root) if str(found.path) not in known]
+    if as_json:
+        say_json({"root": str(root), "engines": rows, "other": other})
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        click.echo(f"{styled(row['name'].ljust(width), bold=True)}  {row['summary']}")
+        click.echo(f"{' ' * width}  {row['state']}")
+    for path in other:
+        click.echo(f"{path} is of no engine that this Freehold has: freehold engine remove {Path(path).name}")
+
+
+def _listed(engine: Engine, root: Path) -> dict[str, Any]:
+    recipes = [_recipe_row(recipe, find(recipe, root)) for recipe in engine.recipes]
+    return {
+        "name": engine.name,
+        "summary": engine.summary,
+        "managed": engine.managed,
+        "formats": list(engine.formats) if engine.managed else [],
+        "state": _state(engine, recipes),
+        "distribution": {"name": engine.distribution, "version": _version(engine.distribution)},
+        "recipes": recipes,
+    }
+
+
+def _recipe_row(recipe: Recipe, found: Environment | None) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "version": recipe.version,
+        "summary": recipe.summary,
+        "path": str(found.path) if found else None,
+        "made_at": found.manifest.made_at if found else None,
+        "current": found is not None and found.manifest.requirements_sha256 == requirements_sha256(recipe),
+    }
+
+
+def _state(engine: Engine, recipes: list[dict[str, Any]]) -> str:
+    if not engine.managed:
+        return "somebody else runs it"
+    if engine.distribution:
+        there = _version(engine.distribution)
+        return f"{engine.distribution} {there}" if there else f"{engine.distribution} is not installed"
+    for recipe in recipes:
+        if recipe["path"]:
+            old = (
+                ""
+                if recipe["current"]
+                else f" (its list has changed: freehold engine install {recipe['name']})"
+            )
+            return f"{recipe['version']} in {recipe['path']}{old}"
+    return f"not installed: {how_to_get(engine)}"
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution) if distribution else None
+    except PackageNotFoundError:
+        return None
+
+
+@command.command("install", short_help="Put an engine's program into an environment of its own.")
+@click.argument("name")
+@json_option
+def install_(*, name: str, as_json: bool) -> None:
+    """Install NAME, a recipe or an engine, into an environment of its own, every file by its hash.
+
+    It goes on where an earlier one ended. pip is asked as the user has configured it.
+    """
+    recipe = _recipe(name, as_json=as_json)
+    shown = _Shown(quiet=as_json)
+    made = install(recipe, engines_root(os.environ), shown.tell)
+    shown.end()
+    if as_json:
+        say_json({"name": recipe.name, "path": str(made.path), **_manifest(made)})
+    else:
+        click.echo(f"{recipe.name} {recipe.version}: {made.path}")
+
+
+class _Shown:
+    """Progress on stderr: one line that changes on a terminal, else a line now and then."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._moves = sys.stderr.isatty()
+        self._count = 0
+
+    def tell(self, line: str) -> None:
+        """Show a line; of the many that count, a terminal shows all in one place and others every twentieth."""
+        if self._quiet:
+            return
+        counts = line[:1].isdigit()
+        self._count = self._count + 1 if counts else 0
+        if self._moves:
+            click.echo(f"\r\x1b[K{line}", err=True, nl=not counts)
+        elif not counts or self._count % 20 == 0:
+            click.echo(line, err=True)
+
+    def end(self) -> None:
+        """Leave the line that changes."""
+        if self._moves and self._count:
+            click.echo(err=True)
+
+
+def _manifest(made: Environment) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(made.manifest)
+    flags = told.pop("flags")
+    return told | {"flags": len(flags["flags"]) if flags else None}
+
+
+def _recipe(name: str, *, as_json: bool) -> Recipe:
+    """Return what NAME means: a recipe, or an engine that has just one; raises UserMistakes."""
+    engines = all_engines()
+    recipes = {recipe.name: recipe for engine in engines.values() for recipe in engine.recipes}
+    if name in recipes:
+        return recipes[name]
+    engine = engines.get(name)
+    if engine is not None and len(engine.recipes) == 1:
+        return engine.recipes[0]
+    if engine is None:
+        message, hint = f"there is no engine or recipe {name!r}", nearest_hint(name, {**engines, **recipes})
+    elif engine.recipes:
+        message, hint = (
+            f"{name} can be installed in several ways",
+            "one of " + ", ".join(each.name for each in engine.recipes),
+        )
+    else:
+        message, hint = f"Freehold has no recipe for {name}", how_to_get(engine) or _state(engine, [])
+    raise UserMistakes([Problem(where="NAME", message=message, hint=hint)], as_json=as_json)
+
+
+@command.command("remove", short_help="Remove an environment that was installed.")
+@click.argument("name")
+@json_option
+def remove_(*, name: str, as_json: bool) -> None:
+    """Remove the environment of NAME, a recipe or a folder that `freehold engine list` shows."""
+    root = engines_root(os.environ)
+    there = {found.path.name: found.path for found in environments_in(root)}
+    names = {found.manifest.recipe: found.path for found in environments_in(root)}
+    path = there.get(name) or names.get(name) or _unfinished(name, root)
+    if path is None:
+        known = {**there, **names}
+        hint = nearest_hint(name, known) if known else "nothing is installed"
+        raise UserMistakes(
+            [Problem(where="NAME", message=f"{name!r} is not installed in {root}", hint=hint)],
+            as_json=as_json,
+        )
+    remove(path, root)
+    if as_json:
+        say_json({"removed": str(path)})
+    else:
+        click.echo(f"removed {path}")
+
+
+def _unfinished(name: str, root: Path) -> Path | None:
+    """Return the folder of an installation that did not end, by the name of its recipe or its own."""
+    recipes = {recipe.name: recipe for engine in all_engines().values() for recipe in engine.recipes}
+    wanted = f"{name}-{recipes[name].version}" if name in recipes else name
+    known = [
+        path for path in (root.iterdir() if root.is_dir() else ()) if path.is_dir() and path.name == wanted
+    ]
+    return known[0] if known else None
+
+
+@command.command("check", short_help="Does it start here, and take the configured options; 3 if not.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--with-model",
+    metavar="MODEL",
+    help="Start the engine of this model of freehold.yaml, and ask it for a token.",
+)
+@config_option
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    /,
+    *,
+    names: tuple[str, ...],
+    with_model: str | None,
+    config_flag: Path | None,
+    as_json: bool,
+) -> None:
+    """Start each engine's program (to say its version, or with a model), and hold the configured options to its flags.
+
+    Without NAME all engines that are installed. Exit code: 0 all start, 3 a problem.
+    """
+    engines = all_engines()
+    problems = [
+        Problem(where="NAME", message=f"there is no engine {name!r}", hint=nearest_hint(name, engines))
+        for name in names
+        if name not in engines
+    ]
+    if problems:
+        raise UserMistakes(problems, as_json=as_json)
+    checks = [*machine_facts(), *checks_of(names, with_model, config_flag=config_flag, as_json=as_json)]
+    good = all(each.found is not Found.PROBLEM for each in checks)
+    if as_json:
+        say_json({"good": good, "checks": msgspec.to_builtins(checks)})
+    else:
+        _show(checks)
+    ctx.exit(0 if good else FOUND_PROBLEM)
+
+
+def _show(checks: list[Check]) -> None:
+    width = max(len(each.name) for each in checks)
+    for each in checks:
+        click.echo(
+            f"{styled(each.found.ljust(8), colour=_COLOURS[each.found])}  {each.name.ljust(width)}  {each.said}"
+        )
+        if each.fix and each.found is not Found.GOOD:
+            click.echo(f"{' ' * 10}{' ' * width}  do: {each.fix}")

@@ -1,0 +1,446 @@
+"""Naive serving: Hugging Face Transformers' `generate` behind a small HTTP server, one request at a time.
+
+Run by path with the Python of an environment that has torch and transformers; nothing of Freehold is imported. It is a
+yardstick: no continuous batching, no paged cache, no prefix cache, so that what those bring is a measured number. Other
+requests wait in the order of their coming. Tools, JSON schemas, log probabilities, stop texts and several choices are
+refused, not ignored.
+
+Exit codes: 0 after SIGTERM or SIGINT once it listens, 2 for a wrong flag, 3 for weights that cannot be loaded, 4 for an address
+that is taken, 127 when torch or transformers cannot be imported.
+"""
+
+import argparse
+import copy
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+EXIT_NO_WEIGHTS, EXIT_NO_PORT, EXIT_NO_PACKAGE = 3, 4, 127
+"""Source: our own choice, but 127: what a shell answers for a program that is not there."""
+_BODY_BYTES_MAX = 16 * 1024 * 1024  # Our own bound, the same as the gateway's default.
+_ANSWER_TOKENS = (
+    256  # Of a request that names no max_tokens: our own choice, so that nobody holds the one place for ever.
+)
+_REFUSED = ("tools", "functions", "response_format", "logprobs", "top_logprobs", "stop", "logit_bias")
+_UNSURE = "\ufffd"  # What a tokeniser shows for bytes of a character that is not whole yet.
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error; `code` as OpenAI says it."""
+
+    def __init__(self, message: str, *, status: int = 400, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Counts:
+    """What /metrics tells."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running = self.waiting = self.prompt_tokens = self.generated_tokens = 0
+
+    def page(self) -> bytes:
+        """Return it in the Prometheus text format."""
+        with self.lock:
+            rows = {
+                "requests_running": self.running,
+                "requests_waiting": self.waiting,
+                "prompt_tokens_total": self.prompt_tokens,
+                "generated_tokens_total": self.generated_tokens,
+            }
+        return "".join(f"transformers:{name} {value}\n" for name, value in rows.items()).encode()
+
+    def add(self, **changes: int) -> None:
+        """Change counters by so much."""
+        with self.lock:
+            for name, change in changes.items():
+                setattr(self, name, getattr(self, name) + change)
+
+
+class Model:
+    """The loaded model; `lock` is the one place that there is."""
+
+    def __init__(self, flags: argparse.Namespace) -> None:
+        import torch  # noqa: PLC0415 -- so that a wrong flag is told without it, and its absence in our words
+        import transformers  # noqa: PLC0415
+
+        torch.set_num_threads(flags.threads)
+        self._torch, self._transformers = torch, transformers
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(flags.model, local_files_only=True)
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(
+            flags.model, local_files_only=True, dtype=flags.dtype
+        )
+        self._device = flags.device if flags.device != "auto" else _best_device(torch)
+        self._model.to(self._device).eval()
+        whole = getattr(self._model.config, "max_position_embeddings", 0)
+        self.context_tokens = (
+            min(flags.max_context, whole) if whole and flags.max_context else flags.max_context or whole
+        )
+        self.versions = {
+            "version": transformers.__version__,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+        }
+        self.lock = threading.Lock()
+
+    def encode(self, body: dict[str, Any], *, chat: bool) -> list[int]:
+        """Return a request's prompt as tokens; raises RefusedError for what is no prompt."""
+        if not chat:
+            prompt = body.get("prompt")
+            if not isinstance(prompt, str):
+                raise RefusedError("'prompt' must be a string")
+            return list(self.tokenizer(prompt)["input_ids"])
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise RefusedError("'messages' must be an array")
+        said = [{"role": str(each.get("role")), "content": _text(each.get("content"))} for each in messages]
+        if getattr(self.tokenizer, "chat_template", None):
+            text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer("\n".join(each["content"] for each in said))["input_ids"])
+
+    def generate(self, tokens: list[int], body: dict[str, Any], on_token: Callable[[int], bool]) -> None:
+        """Make an answer, token by token, until it ends or `on_token` returns False."""
+        torch, transformers = self._torch, self._transformers
+        config = copy.deepcopy(self._model.generation_config)
+        temperature = float(body.get("temperature", 1.0))
+        config.do_sample = temperature > 0
+        config.temperature, config.top_p = (
+            (temperature, float(body.get("top_p", 1.0))) if config.do_sample else (None, None)
+        )
+        config.top_k = None
+        config.max_length, config.max_new_tokens = None, answer_tokens(body)
+        config.pad_token_id = self.tokenizer.eos_token_id
+        if body.get("ignore_eos") is True:
+            config.eos_token_id = None
+        if isinstance(body.get("seed"), int):
+            torch.manual_seed(body["seed"])
+        streamer = _Streamer(on_token)
+        halt = transformers.StoppingCriteriaList(
+            [lambda ids, _scores, **_: torch.full((ids.shape[0],), streamer.over, device=ids.device)]
+        )
+        ids = torch.tensor([tokens], device=self._device)
+        with torch.inference_mode():
+            self._model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=config,
+                streamer=streamer,
+                stopping_criteria=halt,
+            )
+
+
+class _Streamer:
+    """What `generate` hands each token to; the prompt comes first and is passed over."""
+
+    def __init__(self, on_token: Callable[[int], bool]) -> None:
+        self._on_token = on_token
+        self._prompt_seen = False
+        self.over = False
+
+    def put(self, value: Any) -> None:
+        """Take one token."""
+        if not self._prompt_seen:
+            self._prompt_seen = True
+        elif not self.over:
+            self.over = not self._on_token(int(value.reshape(-1)[-1]))
+
+    def end(self) -> None:
+        """Take the end: there is nothing to flush."""
+
+
+class Text:
+    """Tokens into text as they come: a piece is given when its characters are whole."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._from = self._told = 0
+
+    def add(self, token: int) -> str:
+        """Return the text that this token completes, often empty."""
+        self._ids.append(token)
+        known = self._decode(self._ids[self._from : self._told])
+        now = self._decode(self._ids[self._from :])
+        if now.endswith(_UNSURE) or len(now) <= len(known):
+            return ""
+        self._from, self._told = self._told, len(self._ids)
+        return now[len(known) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _best_device(torch: Any) -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _text(content: object) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def answer_tokens(body: dict[str, Any]) -> int:
+    """Return how many tokens an answer may have; raises RefusedError for no number."""
+    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    if most is None:
+        return _ANSWER_TOKENS
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise RefusedError("max_tokens must be a whole number of at least 1")
+    return most
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection, one request."""
+
+    protocol_version = "HTTP/1.1"
+    model: Model
+    name: str
+    counts: Counts
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the library's name
+        """Say nothing: neither prompts nor paths belong in the log."""
+
+    def do_GET(self) -> None:
+        """Answer the pages."""
+        pages = {
+            "/health": {"status": "ok"},
+            "/version": self.model.versions,
+            "/v1/models": {
+                "object": "list",
+                "data": [
+                    {
+                        "id": self.name,
+                        "object": "model",
+                        "created": 0,
+                        "owned_by": "transformers",
+                        "max_model_len": self.model.context_tokens,
+                    }
+                ],
+            },
+        }
+        if self.path == "/metrics":
+            self._send(200, self.counts.page(), "text/plain; version=0.0.4")
+        elif self.path in pages:
+            self._send(200, json.dumps(pages[self.path]).encode())
+        else:
+            self._error(RefusedError(f"there is no {self.path}", status=404))
+
+    def do_POST(self) -> None:
+        """Answer completions."""
+        try:
+            body = self._body()
+            self._answer(body, chat=self.path.endswith("chat/completions"))
+        except RefusedError as refusal:
+            self._error(refusal)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+
+    def _body(self) -> dict[str, Any]:
+        if self.path not in {"/v1/chat/completions", "/v1/completions"}:
+            raise RefusedError(f"there is no {self.path}", status=404)
+        size = int(self.headers.get("content-length") or 0)
+        if size > _BODY_BYTES_MAX:
+            raise RefusedError("the body is too large", status=413)
+        try:
+            body = json.loads(self.rfile.read(size))
+        except (ValueError, RecursionError) as exc:
+            raise RefusedError("the body is no JSON") from exc
+        if not isinstance(body, dict):
+            raise RefusedError("the body is no JSON object")
+        asked = [name for name in _REFUSED if body.get(name)]
+        if asked or body.get("n", 1) != 1:
+            raise RefusedError(
+                f"this engine does not know {', '.join(asked) or 'n'}", code="not_supported_by_engine"
+            )
+        return body
+
+    def _answer(self, body: dict[str, Any], *, chat: bool) -> None:
+        tokens = self.model.encode(body, chat=chat)
+        most, context = answer_tokens(body), self.model.context_tokens
+        if context and len(tokens) + most > context:
+            words = f"the maximum context length is {context} tokens, and the prompt has {len(tokens)} and the answer {most}"
+            raise RefusedError(words, code="context_length_exceeded")
+        self.counts.add(waiting=1)
+        with self.model.lock:
+            self.counts.add(waiting=-1, running=1, prompt_tokens=len(tokens))
+            try:
+                Answer(self, body, prompt_tokens=len(tokens), chat=chat).make(tokens)
+            finally:
+                self.counts.add(running=-1)
+
+    def left(self) -> bool:
+        """Return whether the client has gone."""
+        try:
+            if not select.select([self.connection], [], [], 0)[0]:
+                return False
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
+    def _send(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def send_json(self, status: int, body: dict[str, Any]) -> None:
+        """Answer with a JSON body."""
+        self._send(status, json.dumps(body).encode())
+
+    def begin_stream(self) -> None:
+        """Send the head of a stream."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+
+    def event(self, data: bytes) -> None:
+        """Send one event."""
+        whole = b"data: " + data + b"\n\n"
+        self.wfile.write(f"{len(whole):x}\r\n".encode() + whole + b"\r\n")
+
+    def end_stream(self) -> None:
+        """Send the end of a stream."""
+        self.event(b"[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _error(self, refusal: RefusedError) -> None:
+        kind = "invalid_request_error" if refusal.status < 500 else "server_error"
+        error = {"message": str(refusal), "type": kind, "param": None, "code": refusal.code}
+        self.close_connection = True
+        self.send_json(refusal.status, {"error": error})
+
+
+class Answer:
+    """One answer in the making, streamed or whole."""
+
+    def __init__(self, handler: Handler, body: dict[str, Any], *, prompt_tokens: int, chat: bool) -> None:
+        self._handler, self._body, self._chat = handler, body, chat
+        self._prompt_tokens = prompt_tokens
+        self._made = 0
+        self._parts: list[str] = []
+        self._text = Text(handler.model.tokenizer)
+        self._stream = body.get("stream") is True
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{os.urandom(8).hex()}",
+            "object": ("chat.completion" if chat else "text_completion")
+            + (".chunk" if self._stream and chat else ""),
+            "created": 0,  # Unix time of its making: a yardstick needs no clock
+            "model": handler.name,
+        }
+
+    def make(self, tokens: list[int]) -> None:
+        """Generate and send it."""
+        if self._stream:
+            self._handler.begin_stream()
+            if self._chat:
+                self._chunk({"delta": {"role": "assistant", "content": ""}})
+        try:
+            self._handler.model.generate(tokens, self._body, self._take)
+        except RuntimeError as exc:  # what torch raises, out of memory too
+            print(f"generate failed: {exc}", file=sys.stderr, flush=True)  # noqa: T201
+            if not self._stream:
+                raise RefusedError(f"generate failed: {exc}", status=500) from exc
+            self._handler.close_connection = True
+            return  # a stream without its end is no whole answer
+        self._end()
+
+    def _take(self, token: int) -> bool:
+        self._made += 1
+        self._handler.counts.add(generated_tokens=1)
+        piece = self._text.add(token)
+        if self._stream and piece:
+            try:
+                self._chunk({"delta": {"content": piece}} if self._chat else {"text": piece})
+            except OSError:
+                return False
+        self._parts.append(piece)
+        return not self._handler.left()
+
+    def _chunk(self, said: dict[str, Any], finish: str | None = None) -> None:
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        self._handler.event(json.dumps({**self._head, "choices": [choice]}).encode())
+
+    def _end(self) -> None:
+        finish = "length" if self._made >= answer_tokens(self._body) else "stop"
+        total = self._prompt_tokens + self._made
+        usage = {"prompt_tokens": self._prompt_tokens, "completion_tokens": self._made, "total_tokens": total}
+        if not self._stream:
+            text = "".join(self._parts)
+            said: dict[str, Any] = (
+                {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+            )
+            choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+            self._handler.send_json(200, {**self._head, "choices": [choice], "usage": usage})
+            return
+        self._chunk({"delta": {}} if self._chat else {"text": ""}, finish)
+        options = self._body.get("stream_options")
+        if isinstance(options, dict) and options.get("include_usage") is True:
+            self._handler.event(json.dumps({**self._head, "choices": [], "usage": usage}).encode())
+        self._handler.end_stream()
+
+
+class Server(ThreadingHTTPServer):
+    """A thread a connection: all but one of them wait for the model."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Return the flags; a wrong one ends the process with exit code 2."""
+    parser = argparse.ArgumentParser(prog="transformers", allow_abbrev=False)
+    for flag in ("--host", "--model", "--name"):
+        parser.add_argument(flag, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--max-context", type=int, default=0)
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    parser.add_argument("--device", default="auto")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code when it cannot."""
+    flags = parse(argv)
+    try:
+        Handler.model = Model(flags)
+    except ImportError as exc:
+        return _fail(f"torch and transformers cannot be imported: {exc}", EXIT_NO_PACKAGE)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+    ) as exc:  # what from_pretrained raises for weights in pieces
+        return _fail(f"weights cannot be loaded: {type(exc).__name__}: {exc}", EXIT_NO_WEIGHTS)
+    Handler.name, Handler.counts = flags.name, Counts()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: os._exit(0))
+    try:
+        server = Server((flags.host, flags.port), Handler)
+    except OSError as exc:
+        return _fail(f"cannot listen on {flags.host}:{flags.port}: {exc}", EXIT_NO_PORT)
+    print(f"transformers listens on {flags.host}:{flags.port}", flush=True)  # noqa: T201
+    server.serve_forever()
+    return 0
+
+
+def _fail(words: str, code: int) -> int:
+    print(words, file=sys.stderr, flush=True)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

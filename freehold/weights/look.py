@@ -1,0 +1,74 @@
+"""Hashing what is stored anew: what it has now, and which files of a folder are not what they were.
+
+It judges nothing and moves nothing: the store compares with what should be there and acts.
+"""
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+
+from freehold.core.errors import Permanent
+from freehold.weights.blobs import KnownFile, Record, Stamp, freeze, freeze_all
+from freehold.weights.transfer import Reporter, hash_file
+from freehold.weights.tree import hash_folder, tree_hash, walk
+
+_MOST_NAMED = 3  # files in a message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What hashing a blob has found."""
+
+    sha256: str = ""
+    """Empty: it could not be read."""
+    reason: str = ""
+    """What it means if the hash is wrong; empty: to be seen from the files."""
+    stamp: Stamp | None = None
+    files: tuple[KnownFile, ...] = ()
+
+
+def look(blob: Path, report: Reporter) -> Look:
+    """Return what a stored file or folder has now, with stamps from before the hash; raises OSError but for decay."""
+    return _folder(blob, report) if blob.is_dir() else _file(blob, report)
+
+
+def _file(blob: Path, report: Reporter) -> Look:
+    stamp = freeze(blob)
+    try:
+        return Look(
+            sha256=hash_file(blob, report), reason="its bytes have changed since it was stored", stamp=stamp
+        )
+    except OSError as error:
+        return _unreadable(error)
+
+
+def _folder(folder: Path, report: Reporter) -> Look:
+    try:
+        before = freeze_all(folder, tuple(KnownFile(path, "", None) for path in sorted(walk(folder, ("*",)))))
+        hashes = hash_folder(folder, report, ("*",))
+    except OSError as error:
+        return _unreadable(error)
+    except Permanent as error:  # a link among the files, or none left
+        return Look(reason=error.message)
+    files = tuple(KnownFile(each.path, hashes.get(each.path, ""), each.stamp) for each in before)
+    return Look(sha256=tree_hash(hashes), files=files)
+
+
+def _unreadable(error: OSError) -> Look:
+    if error.errno != errno.EIO:
+        raise error
+    return Look(reason=f"the disk cannot read it: {error.strerror}")
+
+
+def differing(record: Record | None, found: tuple[KnownFile, ...]) -> str:
+    """Return which files of a folder are not what they were, by the record of when it was stored."""
+    was = {each.path: each.sha256 for each in record.files} if record else {}
+    now = {each.path: each.sha256 for each in found}
+    said = [
+        f"{path} is {'missing' if path not in now else 'new' if path not in was else 'changed'}"
+        for path in sorted(was.keys() | now.keys())
+        if was.get(path) != now.get(path)
+    ]
+    return ", ".join(said[:_MOST_NAMED]) + (
+        f" and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
+    )

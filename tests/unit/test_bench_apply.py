@@ -1,0 +1,148 @@
+"""The winner into freehold.yaml: the values change, and not a comment, a blank or a quote beside them."""
+
+import difflib
+from pathlib import Path
+
+import pytest
+
+from freehold.bench.apply import BACKUP, Applied, file_sha256, prepared, with_engine
+from freehold.bench.results import Candidate, Scalar
+from freehold.core.places import read_tree
+from freehold.core.problems import Problem
+from freehold.spec.example import example_text
+
+BLOCK = """\
+# on top
+version: 1
+models:
+    - name: a   # the first
+      engine:   llama-cpp   # the program
+      sha256: "00"
+
+      engine_options:  # its own
+          n_ctx: 8192  # tokens
+          # between
+          n_parallel: 4
+    - {name: b, engine: fake, source: 'x'}  # flow
+# behind
+gateway: {listen: '127.0.0.1:1'}
+"""
+
+
+def changed(text: str, model: str, engine: str, options: dict[str, Scalar]) -> list[str]:
+    """Return the lines that differ, as `-old` and `+new`."""
+    after = with_engine(text, model, engine=engine, options=options)
+    lines = difflib.ndiff(text.splitlines(), after.splitlines())
+    return [line[0] + line[2:] for line in lines if line[0] in "-+"]
+
+
+def test_a_value_changes_in_its_place():
+    assert changed(BLOCK, "a", "llama-cpp", {"n_ctx": 4096, "n_parallel": 4}) == [
+        "-          n_ctx: 8192  # tokens",
+        "+          n_ctx: 4096  # tokens",
+    ]
+
+
+def test_nothing_changes_where_nothing_differs():
+    assert with_engine(BLOCK, "a", engine="llama-cpp", options={"n_ctx": 8192, "n_parallel": 4}) == BLOCK
+
+
+def test_another_engine_with_other_options():
+    assert changed(BLOCK, "a", "vllm", {"dtype": "bfloat16", "n_ctx": 8192, "enforce_eager": True}) == [
+        "-      engine:   llama-cpp   # the program",
+        "+      engine:   vllm   # the program",
+        "-          n_parallel: 4",
+        '+          dtype: "bfloat16"',
+        "+          enforce_eager: true",
+    ]
+
+
+def test_no_options_at_all():
+    after = with_engine(BLOCK, "a", engine="llama-cpp", options={})
+    assert read_tree(after, "x").mistakes == []
+    assert "engine_options: {}  # its own" in after
+    assert "# between" in after
+
+
+def test_a_model_in_one_line():
+    assert changed(BLOCK, "b", "vllm", {"x": 1}) == [
+        "-    - {name: b, engine: fake, source: 'x'}  # flow",
+        "+    - {name: b, engine: vllm, engine_options: {x: 1}, source: 'x'}  # flow",
+    ]
+
+
+def test_the_shipped_example():
+    lines = changed(example_text(), "smollm2-135m", "llama-cpp", {"n_ctx": 8192, "n_parallel": 8})
+    assert [line[0] for line in lines] == ["-", "+"]
+    assert "n_parallel: 8 # requests" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"n_ctx": 1}, {"n_ctx": 8192, "t": "a: b # c"}, {"f": 0.5, "b": False}]
+)
+@pytest.mark.parametrize("model", ["a", "b"])
+def test_what_is_read_is_what_was_meant(model: str, options: dict[str, Scalar], tmp_path: Path) -> None:
+    path = tmp_path / "freehold.yaml"
+    path.write_text(BLOCK)
+    found = prepared(
+        path,
+        Candidate(id="w", model=model, engine="vllm", options=options),
+        wanted_sha256=file_sha256(path),
+    )
+    assert isinstance(found, Applied)
+    data = read_tree(found.after, "x").data
+    assert isinstance(data, dict)
+    entry = next(each for each in data["models"] if each["name"] == model)
+    assert entry["engine"] == "vllm"
+    assert entry.get("engine_options", {}) == options
+    assert all(word in found.after for word in ("# on top", "# flow", "# behind", "'127.0.0.1:1'"))
+
+
+def candidate(**options: Scalar) -> Candidate:
+    return Candidate(id="w", model="a", engine="vllm", options=options)
+
+
+def test_a_file_that_changed_is_refused_and_not_written(tmp_path: Path):
+    path = tmp_path / "freehold.yaml"
+    path.write_text(BLOCK)
+    was = file_sha256(path)
+    path.write_text(BLOCK + "# later\n")
+    found = prepared(path, candidate(), wanted_sha256=was)
+    assert isinstance(found, Problem)
+    assert "changed since" in found.message
+    assert isinstance(prepared(tmp_path / "gone", candidate(), wanted_sha256=was), Problem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 1\nshared: &o {n: 1}\nmodels:\n  - name: a\n    engine: x\n    engine_options: *o\n",
+        "version: 1\nmodels:\n  - name: a\n    engine: x\n    engine_options:\n      k: |\n        two\n        lines\n",
+    ],
+)
+def test_what_is_strangely_laid_out_is_either_right_or_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "freehold.yaml"
+    path.write_text(text)
+    found = prepared(path, candidate(n=2), wanted_sha256=file_sha256(path))
+    if isinstance(found, Applied):
+        data = read_tree(found.after, "x").data
+        assert isinstance(data, dict)
+        assert data["models"][0]["engine_options"] == {"n": 2}
+        assert data.get("shared", {"n": 1}) == {"n": 1}
+    else:
+        assert "by hand" in found.hint
+
+
+def test_the_old_file_is_kept(tmp_path: Path):
+    path = tmp_path / "freehold.yaml"
+    path.write_text(BLOCK)
+    path.chmod(0o640)
+    found = prepared(path, candidate(n_ctx=1), wanted_sha256=file_sha256(path))
+    assert isinstance(found, Applied)
+    assert "+      engine:   vllm" in found.diff()
+    backup = found.write()
+    assert backup.name == f"freehold.yaml{BACKUP}"
+    assert backup.read_text() == BLOCK
+    assert path.read_text() == found.after
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["freehold.yaml", backup.name]

