@@ -16,10 +16,10 @@ from freehold.catalog.load_evidence import Hypothesis
 from freehold.core.findings import Finding, Verdict
 from freehold.health.diagnose import diagnose
 from freehold.health.history import History, Mark
-from freehold.health.incident_kernel import SILENT, as_event
+from freehold.health.incident_kernel import SILENT, as_event, with_disk_names
 from freehold.health.incidents import SILENCE_S, Event
 from freehold.health.kernel_events import fold_lines, read_event, read_events
-from freehold.health.live_case import Scene, case_of, explains_itself_alone
+from freehold.health.live_case import Scene, apart_of, case_of
 from freehold.health.live_incident import BAD, Key, LiveIncident, begin, resume
 from freehold.health.live_memory import Memory
 from freehold.health.live_readings import NodeReadings
@@ -170,7 +170,7 @@ class Live:
         events = read_events(list(kernel.lines))
         self._readings.hear(events)
         self._memory.hear(events)
-        for event in events:
+        for event in with_disk_names(events):
             told = as_event(event)
             if event.kind in SILENT or event.at_s < self._heard_from_s:
                 continue
@@ -188,7 +188,8 @@ class Live:
 
     def _recall(self, event: Event) -> None:
         """Give a line that the agent before this one knew back to its incident, if that still goes on; it is nothing new."""
-        if (home := self._home(event.at_s)) is not None:
+        apart = apart_of(self._readings.component(event.component))
+        if (home := self._home(event.at_s, apart)) is not None:
             home.events.append(event)
 
     def _is_pardoned(self, line: KernelLine) -> bool:
@@ -203,8 +204,9 @@ class Live:
         """Take over what is believed: what turned bad or worse is new."""
         named = [self._named(each) for each in findings]
         bad = {_of(each.finding): each for each in reversed(named) if each.finding.verdict in BAD}
-        known = {_of(each.finding) for each in named if each.finding.verdict is not Verdict.UNKNOWN}
-        self._well = (self._well | (known - bad.keys())) & {_of(each.finding) for each in named}
+        verdicts = {_of(each.finding): each.finding.verdict for each in reversed(named)}
+        known = {key for key, verdict in verdicts.items() if verdict is not Verdict.UNKNOWN}
+        self._well = (self._well | (known - bad.keys())) & verdicts.keys()
         self._readings.compare(each.finding for each in named)
         still = {_key((*key, each.finding.reason)) for key, each in bad.items()}
         self._set_healthy = {
@@ -212,7 +214,7 @@ class Live:
         }
         before = {key: found for one in self._going_on() for key, found in one.ill.items()}
         for one in self._going_on():
-            one.hear(bad, known, now_s)
+            one.hear(bad, verdicts, now_s)
             self._see_engines(one)
         for key, each in bad.items():
             if key not in before or _is_worse(each.finding, before[key]):
@@ -243,7 +245,7 @@ class Live:
             source=f"probe {finding.probe}",
         )
         at_start = key not in self._well and now_s - self._started_s <= START_S
-        home = self._place(event, at_start=at_start, alone=explains_itself_alone(finding))
+        home = self._place(event, at_start=at_start, apart=apart_of(finding.component, finding))
         home.add(event)
         for one in self._incidents:
             if one is not home:
@@ -260,25 +262,27 @@ class Live:
     def _going_on(self) -> list[LiveIncident]:
         return [one for one in self._incidents if not one.over_s]
 
-    def _place(self, event: Event, *, at_start: bool = False, alone: bool = False) -> LiveIncident:
+    def _place(self, event: Event, *, at_start: bool = False, apart: str | None = None) -> LiveIncident:
         """Return the incident that something new belongs to; where there is none it begins one."""
-        home = None if alone else self._home(event.at_s, at_start=at_start)
+        component = self._readings.component(event.component)
+        apart = apart_of(component) if apart is None else apart
+        home = self._home(event.at_s, apart, at_start=at_start)
         if home is None:
-            home = self._begin(event.at_s, at_start=at_start, alone=alone)
-        self._gather(home, self._readings.component(event.component))
+            home = self._begin(event.at_s, apart, at_start=at_start)
+        self._gather(home, component)
         return home
 
-    def _home(self, at_s: float, *, at_start: bool = False) -> LiveIncident | None:
-        able = [one for one in reversed(self._going_on()) if not one.alone]
+    def _home(self, at_s: float, apart: str, *, at_start: bool = False) -> LiveIncident | None:
+        able = [one for one in reversed(self._going_on()) if one.apart == apart]
         near = (one for one in able if one.is_near(at_s) and (at_start or not one.at_start))
         found = (one for one in able if one.at_start and at_start)
         return next(near, None) or next(found, None)
 
-    def _begin(self, at_s: float, *, at_start: bool, alone: bool) -> LiveIncident:
+    def _begin(self, at_s: float, apart: str, *, at_start: bool) -> LiveIncident:
         taken = {one.id for one in self._incidents}
         names = (f"{at_s * 1000:.0f}" + (f"-{number}" if number else "") for number in count())
         name = next(name for name in names if name not in taken)
-        one = begin(name, at_s, at_start=at_start, alone=alone)
+        one = begin(name, at_s, at_start=at_start, apart=apart)
         one.before = self._readings.before(at_s)
         self._incidents.append(one)
         if len(self._incidents) > INCIDENTS_MOST:
@@ -288,7 +292,7 @@ class Live:
     def _gather(self, home: LiveIncident, component: str) -> None:
         """Let an incident take over what is found wrong with the component that something new is about."""
         for one in self._going_on():
-            if one is home or one.alone:
+            if one is home or one.apart != home.apart:
                 continue
             for key in [key for key in one.ill if key[1] == component]:
                 found = home.ill[key] = one.ill.pop(key)

@@ -31,10 +31,17 @@ _COUNTERS = ("ecc_", "remap", "replay", "retired", "utilisation", "power_w")
 """Readings that say something when they did not move, too. Source: `signs_together`: clean counters, a GPU that is busy or idle."""
 
 
-def explains_itself_alone(finding: Finding) -> bool:
-    """Return whether a finding is the cause of nothing else: a clock that is wrong, a disk that is filling and not full yet."""
-    filling = finding.probe == "disk_space" and finding.verdict is Verdict.DEGRADED
-    return finding.probe == "clock" or filling
+def apart_of(component: str, finding: Finding | None = None) -> str:
+    """Return what something is about that neither explains nor comes from anything else; empty: it may belong to any incident.
+
+    That is a wrong clock, a disk that is filling and not full yet, and a disk that no watched volume is on.
+    """
+    if finding is not None and finding.probe == "clock":
+        return "clock"
+    if finding is not None and finding.probe == "disk_space" and finding.verdict is Verdict.DEGRADED:
+        return f"filling {component}"
+    unwatched = component.startswith("disk:") and "/" not in component
+    return component if unwatched else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +60,10 @@ class Scene:
 def case_of(one: LiveIncident, scene: Scene) -> Case:
     """Return the case that an incident is."""
     readings = scene.readings
-    near = [event for event in scene.minor if one.is_near(event.at_s) and not one.alone]
-    events = settled(
-        [replace(event, component=readings.component(event.component)) for event in (*one.events, *near)]
-    )
+    minor = [event for event in scene.minor if one.is_near(event.at_s)]
+    named = [replace(event, component=readings.component(event.component)) for event in (*one.events, *minor)]
+    mine = [event for event in named if event.kind == "told" or apart_of(event.component) == one.apart]
+    events = settled(mine)
     start = Event(at_s=one.start_s, kind="told")
     changes = _changes(one, readings)
     (incident,) = group(events or [start], node=scene.node, changes=changes, silence_s=float("inf"))
@@ -81,7 +88,7 @@ def _changes(one: LiveIncident, readings: NodeReadings) -> tuple[Change, ...]:
     Of a GPU all of whose readings fail alike (it is lost) one is enough.
     """
     told: dict[tuple[str, str], Change] = {}
-    for change in () if one.alone else readings.changes(one.before):
+    for change in () if one.apart else readings.changes(one.before):
         if isinstance(change.after, str) and change.after in set(State):
             told.setdefault((change.component, change.after), change)
         elif change.before is not None and (change.before != change.after or _counts(change)):

@@ -4,7 +4,7 @@ A plain record with few rules of its own: what is new opens or prolongs it, what
 operator's hand ends it. It does not decide what belongs to it, nor when it is diagnosed: that is `live`'s to say.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -38,8 +38,8 @@ class LiveIncident:
     last_s: float
     at_start: bool = False
     """It stood already when the agent began to look: nothing that came later belongs to it."""
-    alone: bool = False
-    """What it is about explains nothing else, so nothing else belongs to it."""
+    apart: str = ""
+    """What it is about, if that neither explains nor comes from anything else: then nothing else belongs to it."""
     events: list[Event] = field(default_factory=list)
     ill: dict[Key, Finding | None] = field(default_factory=dict)
     """What was found wrong and still is; None: an agent before this one said so, and it was not seen since."""
@@ -97,15 +97,20 @@ class LiveIncident:
             self.is_new = True
         self.ill[key] = self.was[key] = finding
 
-    def hear(self, bad: Mapping[Key, Believed], said: Collection[Key], now_s: float) -> None:
-        """Take over what is believed now: `bad` what is wrong, `said` all of which anybody knows anything."""
+    def hear(self, bad: Mapping[Key, Believed], verdicts: Mapping[Key, Verdict], now_s: float) -> None:
+        """Take over what is believed now: `bad` what is wrong, `verdicts` all that anybody speaks of.
+
+        What cannot be read any more is not well again; what nobody has spoken of for the silence is not there any more.
+        """
         for key in tuple(self.ill):
             if key in bad:
                 self.unseen_s.pop(key, None)
                 if self.ill[key] is None:  # the agent before this one knew it as well
                     self.ill[key] = self.was[key] = bad[key].finding
                 self.hold(key, bad[key].finding)
-            elif key in said or now_s - self.unseen_s.setdefault(key, now_s) > SILENCE_S:
+            elif verdicts.get(key) is Verdict.UNKNOWN:
+                self.unseen_s.pop(key, None)
+            elif key in verdicts or now_s - self.unseen_s.setdefault(key, now_s) > SILENCE_S:
                 del self.ill[key]
                 self.unseen_s.pop(key, None)
                 self.well_s = now_s
@@ -164,7 +169,7 @@ class LiveIncident:
             last_s=self.last_s,
             over_s=self.over_s,
             at_start=self.at_start,
-            alone=self.alone,
+            apart=self.apart,
             events=max(len(self.events), self.told.events),
             findings=tuple(sorted(self._keys())),
         )
@@ -179,10 +184,10 @@ class LiveIncident:
         ]
 
 
-def begin(incident_id: str, at_s: float, *, at_start: bool = False, alone: bool = False) -> LiveIncident:
+def begin(incident_id: str, at_s: float, *, at_start: bool = False, apart: str = "") -> LiveIncident:
     """Return an incident that begins now."""
     told = ToldIncident(id=incident_id, state=IncidentState.OPEN, start_s=at_s, last_s=at_s)
-    return LiveIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, alone=alone, told=told)
+    return LiveIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, apart=apart, told=told)
 
 
 def resume(told: ToldIncident) -> LiveIncident:
@@ -193,7 +198,7 @@ def resume(told: ToldIncident) -> LiveIncident:
         start_s=told.start_s,
         last_s=told.last_s,
         at_start=told.at_start,
-        alone=told.alone,
+        apart=told.apart,
         ill={(key.probe, key.component): None for key in told.findings},
         is_new=not told.hypothesis and not told.over_s,
         word=word,

@@ -103,6 +103,22 @@ def test_a_wrong_clock_is_an_incident_of_its_own_and_explains_no_other() -> None
     ]
 
 
+def test_a_disk_that_no_watched_volume_is_on_has_an_incident_of_its_own() -> None:
+    node = Node()
+    node.run(60)
+    node.say("I/O error, dev sdq, sector 145616 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2")
+    node.spoil["engines"] = frozen_engine(0, node.clock.now_s, process_state="T")
+    node.run(30)
+    assert sorted(words(one)[:2] for one in node.incidents) == [
+        ("software", "engine:llama-0"),
+        ("storage", "disk:sdq"),
+    ]
+    node.say("I/O error, dev nvme0n1, sector 145616 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2")
+    node.run(20)
+    assert ("storage", "disk:/models") in [words(one)[:2] for one in node.incidents]
+    assert len(node.incidents) == 2  # the model's own disk may well be why its engine stands still
+
+
 def test_an_engine_that_fails_on_a_gpu_that_has_long_been_lost_is_its_victim() -> None:
     node = Node()
     node.run(120)
