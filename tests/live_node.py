@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from freehold.core.findings import Action, Verdict
 from freehold.health.history import History
 from freehold.health.live import Live
 from freehold.health.registry import all_probes
@@ -79,7 +80,10 @@ class Node:
         self.runner = Runner(sources, all_probes(), setup)
 
     def _see(self, view: View) -> None:
+        names = self.live.gpus
         self.live.see(view)
+        if self.live.gpus != names:
+            self.runner.readmit()
         if self.live.is_due(self.clock.now_s):
             self.runner.tell_soon()
 
@@ -92,16 +96,20 @@ class Node:
         at_s = self.clock.wall_s() - ago_s
         self.log.append(KernelLine(at_s=at_s, text=text, sequence=len(self.log) + 1))
 
-    def run(self, seconds: float) -> HealthSnapshot:
+    def rest(self, seconds: float) -> HealthSnapshot:
+        """Let much time pass, with a look every ten seconds."""
+        return self.run(seconds, step_s=10.0)
+
+    def run(self, seconds: float, *, step_s: float = TICK_S) -> HealthSnapshot:
         """Let time pass; return the last that was told."""
         ends_s = self.clock.now_s + seconds
         while self.clock.now_s < ends_s:
-            self.clock.now_s += TICK_S
+            self.clock.now_s += step_s
             view = healthy_view(int(self.clock.now_s / 10.0))
             lines = tuple(self.log[self._read :])
             self._read = len(self.log)
             view = msgspec.structs.replace(view, kernel=Kernel(lines=lines))
-            due = PARTS if self.clock.now_s % 10.0 < TICK_S else FAST
+            due = PARTS if self.clock.now_s % 10.0 < step_s else FAST
             self.runner._parts = {part: self._part(view, part) for part in due}  # type: ignore[misc]
             self.runner.tick()
         return self.told[-1]
@@ -117,6 +125,21 @@ class Node:
     def incident(self) -> ToldIncident:
         (one,) = self.incidents
         return one
+
+
+# --- what a test asks for --------------------------------------------------------------------------------------------
+
+
+def words(one: ToldIncident) -> tuple[str, str, Action]:
+    return (one.hypothesis, one.component, one.action)
+
+
+def bad(snapshot: HealthSnapshot) -> list[tuple[str, str]]:
+    return [
+        (each.finding.probe, each.finding.reason)
+        for each in snapshot.findings
+        if each.finding.verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY}
+    ]
 
 
 # --- what a test spoils ------------------------------------------------------------------------------------------------

@@ -16,6 +16,10 @@ LATE_SHARE = 0.2
 bench than of the engine. Source: our own choice."""
 
 
+FEW = 20
+"""Fewer measured requests in a run are doubted. Source: of fewer than 20 the 95th percentile is but the slowest."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
     """A candidate at the load at which most of its tokens kept the SLO."""
@@ -57,7 +61,8 @@ def choose(bench: BenchFile, through: Through = "direct") -> Choice:
     others = tuple(
         replace(best, against=differs(best.goodput, winner.goodput)) for best in ranked if best is not winner
     )
-    return Choice(winner=winner, others=others, reasons=_reasons(winner, tied, others), doubts=_doubts(bench))
+    doubts = (*_doubts(bench), *_few(winner))
+    return Choice(winner=winner, others=others, reasons=_reasons(winner, tied, others), doubts=doubts)
 
 
 def best_of(bench: BenchFile, candidate: Candidate, through: Through) -> Best | None:
@@ -128,6 +133,13 @@ def _rate(goodput: Runs) -> str:
     if len(goodput.values) == 1:
         return f"{goodput.median:,.1f}"
     return f"{goodput.median:,.1f} ({goodput.low:,.1f} to {goodput.high:,.1f})"
+
+
+def _few(winner: Best) -> tuple[str, ...]:
+    least = min(each.figures.requests for each in winner.results)
+    if least >= FEW:
+        return ()
+    return (f"a run of the winner measured {least} requests: a longer --duration tells more",)
 
 
 def _doubts(bench: BenchFile) -> tuple[str, ...]:

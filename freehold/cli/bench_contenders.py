@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from freehold.bench.results import Candidate, Scalar
@@ -219,9 +220,18 @@ def contenders_of(
             weights=path.name,
             weights_sha256=hash_of(path),
             weights_format=format_of(path),
+            versions=_version(entry.engine),
         )
         made.append(Contender(candidate=candidate, plan=_plan(entry, path, number)))
     return made
+
+
+def _version(engine: Engine) -> dict[str, str]:
+    """Return the version of an engine that is a distribution of Freehold's own environment; others tell theirs when they run."""
+    try:
+        return {engine.distribution: version(engine.distribution)} if engine.distribution else {}
+    except PackageNotFoundError:
+        return {}
 
 
 def _plan(entry: Entry, weights: Path, number: int) -> ReplicaPlan:

@@ -137,9 +137,9 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
         scalars = dict(_given(options))
         problems += check_options(engine, scalars, where)
         problems += _program_problems(engine, scalars, where)
+        problems += _file_problems(engine, scalars, where)
         place = loaded.where(("models", index, "engine"))
         problems += environment_problems(engine, scalars, place=place, where=where)
-        problems += _file_problems(engine, scalars, where)
     return problems
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.cli.config import Config, load_config
 from freehold.cli.doctor_checks import Check, Found, machine_checks, stack_checks
-from freehold.cli.health import asked
+from freehold.cli.last_word import asked
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.cli.watching import health_settings, looking_sources

@@ -14,7 +14,10 @@ import msgspec
 
 from freehold.cli.config import load_keyless
 from freehold.cli.health_diagnose import diagnose
+from freehold.cli.health_incidents import goes_on, incident_lines
+from freehold.cli.health_set_healthy import set_healthy
 from freehold.cli.health_table import lines_of, one_line
+from freehold.cli.last_word import asked
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, duration_text, say_json, styled
 from freehold.cli.status import running_status
@@ -24,13 +27,13 @@ from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
 from freehold.core.problems import Problem
 from freehold.core.units import Unreadable, parse_duration_s
-from freehold.fleet.asking import NotRunning, ask
 from freehold.health.look import Replay, look_once
+from freehold.health.readers.disk_reader import DiskOptions
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.recording import Head, Recorder, load_recording
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup
-from freehold.health.snapshot import HealthSnapshot, read_file
+from freehold.health.snapshot import HealthSnapshot
 
 _WATCH_S = 2.0
 """Between two pictures of --watch. Source: the agent's own fastest pace."""
@@ -69,18 +72,6 @@ def command(
     return code
 
 
-def asked(state_path: Path) -> HealthSnapshot | None:
-    """Return the agent's last word: by its controller, else by its file where that is fresh; None: there is no agent."""
-    try:
-        for answer in ask(state_path, {"op": "health"}):
-            if answer.get("snapshot") is not None:
-                return msgspec.convert(answer["snapshot"], HealthSnapshot)
-    except (NotRunning, FreeholdError, msgspec.ValidationError):
-        pass
-    found = read_file(state_path)
-    return found if found is not None and not found.is_stale(wall_s()) else None
-
-
 def _looked(config_path: Path | None, *, as_json: bool) -> HealthSnapshot:
     settings = health_settings(load_keyless(config_path, as_json=as_json))
     if not as_json:
@@ -98,7 +89,7 @@ def _show(snapshot: HealthSnapshot, *, as_json: bool) -> int:
             {**msgspec.to_builtins(snapshot), "verdict": snapshot.verdict, "stale": stale, "age_s": age_s}
         )
     else:
-        for line in lines_of(snapshot):
+        for line in (*incident_lines(snapshot), *lines_of(snapshot)):
             click.echo(line)
         click.echo(_foot(snapshot, age_s))
         if stale:
@@ -120,13 +111,14 @@ def exit_code(snapshot: HealthSnapshot, *, stale: bool) -> int:
     verdicts = {each.finding.verdict for each in snapshot.findings}
     if stale:
         return 1
-    if verdicts & _BAD:
+    if verdicts & _BAD or goes_on(snapshot):
         return 3
     return 0 if Verdict.HEALTHY in verdicts else 1
 
 
 diagnose.short_help = "Say what caused an incident, with evidence for and against."
 command.add_command(diagnose)
+command.add_command(set_healthy)
 
 
 @command.command("record", short_help="Write down every reading of this node, to be replayed.")
@@ -161,7 +153,11 @@ def record(
     with contextlib.suppress(FreeholdError):
         engines.targets = targets_from_status(running_status(state_dir_for(state_dir, config_path)))
     try:
-        with file.open("xb") as out, looking_sources(settings, engines) as sources:
+        pace_s = DiskOptions().write_interval_s  # hours of a look's pace would be many writes
+        with (
+            file.open("xb") as out,
+            looking_sources(settings, engines, write_interval_s=pace_s) as sources,
+        ):
             head = Head(node=settings.name, about=about, expected=settings.expected)
             recorder = Recorder(out, head)
             views = asyncio.run(

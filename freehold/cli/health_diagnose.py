@@ -11,6 +11,9 @@ from pathlib import Path
 
 import click
 
+from freehold.cli.health_incidents import goes_on, incident_json, whole_lines
+from freehold.cli.last_word import asked
+from freehold.cli.place import config_option, find_config, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
@@ -48,18 +51,30 @@ BYTES_MOST = 64_000_000
     help="What was diagnosed before (JSON lines), so that repetitions are found.",
 )
 @click.option("--schema", is_flag=True, help="Print the JSON schema of an incident file, and read nothing.")
+@config_option
+@state_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diagnose(
-    file: Path | None, kernel_log: Path | None, history: Path | None, *, schema: bool, as_json: bool
+    file: Path | None,
+    kernel_log: Path | None,
+    history: Path | None,
+    *,
+    schema: bool,
+    config_flag: Path | None,
+    state_dir: Path | None,
+    as_json: bool,
 ) -> int:
     """Say what caused an incident: hypothesis, confidence, action, evidence for and against.
 
     FILE is an incident file (docs/health-diagnosis.md describes it) or what `freehold health record` wrote; - is standard input.
+    Without a file: what the running agent makes of this node's own incidents.
     Exit code: 0 nothing points to a fault, 3 a problem is diagnosed, 2 the file is wrong.
     """
     if schema:
         click.echo(schema_text(), nl=False)
         return 0
+    if file is None and kernel_log is None and history is None:
+        return _live(state_dir_for(state_dir, find_config(config_flag)), as_json=as_json)
     if (file is None) == (kernel_log is None):
         raise click.UsageError("name one file: an incident file, or a kernel log with --kernel-log")
     told = _kernel(kernel_log) if kernel_log else _incident(file or Path())
@@ -72,6 +87,18 @@ def diagnose(
     else:
         click.echo(verdict_text(main, diagnoses, told.ignored))
     return 3 if main is not None and main.problem else 0
+
+
+def _live(state_path: Path, *, as_json: bool) -> int:
+    snapshot = asked(state_path)
+    if snapshot is None:
+        raise click.UsageError("no agent runs here: name an incident file, or a kernel log with --kernel-log")
+    if as_json:
+        say_json(incident_json(snapshot))
+    else:
+        for line in whole_lines(snapshot):
+            click.echo(line)
+    return 3 if goes_on(snapshot) else 0
 
 
 def _read(path: Path) -> str:

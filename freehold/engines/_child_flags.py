@@ -69,7 +69,6 @@ SWITCHES = {
     "--swa-full": ("swa_full", True),
     "--no-cache-prompt": ("cache_prompt", False),
     "--context-shift": ("ctx_shift", True),
-    "--lora-init-without-apply": ("lora_init_without_apply", True),
     "--no-mmproj-offload": ("mmproj_use_gpu", False),
     "--no-jinja": ("use_jinja", False),
     "--check-tensors": ("check_tensors", True),

@@ -3,7 +3,8 @@
 Left out on purpose: what Freehold sets (address, model, name, metrics, slots page), what takes the network (`--hf-repo`,
 `--mmproj-url`: weights are pinned by hash), what a gateway in front does (`--api-key`, TLS, timeouts, the web page),
 `--sleep-idle-seconds` (the completion that shows a replica alive would wake it), `--no-prefill-assistant` (it is how a cut
-answer is continued), and `--defrag-thold` (it does nothing any more). `--device` and `--override-kv` have no place in the
+answer is continued), `--defrag-thold` and `--lora-init-without-apply` (they do nothing: the first says so, of the second a
+request applies all adapters anyway, measured on 2026.10.11549; a scale of 0 does it). `--device` and `--override-kv` have no place in the
 xllamacpp wheel.
 """
 
@@ -96,7 +97,8 @@ _CACHE = (
     _switch("kv_unified", "one KV cache for all slots, so that one may take more than its share; default: the server's own",
             default=None),
     _switch("swa_full", "keep the whole cache of sliding-window layers, so that more of it can be used again", default=False),
-    _switch("cache_prompt", "keep a prompt's cache for requests that begin as it does", default=True),
+    _switch("cache_prompt", "keep a prompt's cache for requests that begin as it does; off with an adapter of scale 0",
+            default=True),
     _int("cache_reuse", "--cache-reuse", "least length of a piece that is used again by shifting, tokens; 0: none"),
     Option(name="cache_ram", type="int", flag="--cache-ram", minimum=-1, maximum=1 << 24,
            help="main memory for caches of earlier prompts, MiB; 0: none, -1: no bound; default: 8192"),
@@ -109,8 +111,7 @@ _CACHE = (
 )  # fmt: skip
 _MODEL = (
     _text("lora", "adapters, GGUF files with a comma between them; all are applied", file=True),
-    _text("lora_scaled", "adapters with a scale each, as FILE:SCALE,…", file=True),
-    _switch("lora_init_without_apply", "load adapters with the scale 0; POST /lora-adapters sets it", default=False),
+    _text("lora_scaled", "adapters with a scale each, as FILE:SCALE,…; 0: until a request or POST /lora-adapters says more", file=True),
     _text("mmproj", "projector of a model that takes pictures or sound, a GGUF file", file=True),
     _switch("mmproj_offload", "keep the projector on the GPU", default=True),
     _int("image_min_tokens", "--image-min-tokens", "least tokens of a picture, for models with a choice", least=1),
@@ -195,8 +196,18 @@ _SHAPES = {
 def complete(options: Mapping[str, Value], threads: int) -> dict[str, Value]:
     """Return the options with every default that is ours, and the threads of this replica."""
     defaults = {option.name: option.default for option in OPTIONS if option.default is not None}
-    full = {**defaults, "n_threads": threads, **options}
+    full = {"n_threads": threads, **defaults, **options}
+    if "spec_draft_model" in full:  # alone it is loaded and drafts nothing (measured)
+        full = {"spec_type": "draft-simple", **full}
+    if _SLEEPING.search(str(options.get("lora_scaled", ""))):
+        full = {**full, "cache_prompt": options.get("cache_prompt", False)}
     return {"n_threads_batch": full["n_threads"], **full}
+
+
+_SLEEPING = re.compile(r":[+-]?0+(\.0+)?(,|$)")
+"""An adapter with the scale 0 is there for requests that ask for it. Their cache must not be used again: it does not know by
+which adapter it was made, and the next request would be answered out of it (measured on 2026.10.11549; in its source,
+server-context.cpp, a request without `lora` changes the slot's adapters and keeps its cache)."""
 
 
 def to_words(options: Mapping[str, Value]) -> list[str]:

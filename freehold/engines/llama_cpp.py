@@ -159,6 +159,20 @@ _RULES = (
         restart=False,
     ),
     exit_rule(
+        ExitKind.BAD_OPTION,
+        r"quantized V cache requires flash_attn",
+        summary="a quantised V cache needs flash attention",
+        hint="set flash_attn to on or auto in engine_options, or leave cache_type_v at f16",
+        restart=False,
+    ),
+    exit_rule(
+        ExitKind.BAD_WEIGHTS,
+        r"failed to load lora adapter|failed to load multimodal model|failed to load draft model",
+        summary="a file beside the weights cannot be loaded",
+        hint="the adapter, projector or drafting model in engine_options must be a GGUF file for these weights",
+        restart=False,
+    ),
+    exit_rule(
         ExitKind.BAD_WEIGHTS,
         r"failed to open GGUF file|invalid magic characters|failed to read magic|failed to read key-value pairs"
         r"|model is corrupted or incomplete|unknown model architecture|error loading model",

@@ -98,7 +98,7 @@ def split_values(text: str) -> list[str]:
     if text.lstrip().startswith("["):
         with suppress(ValueError, RecursionError):
             told = json.loads(text)
-            return [one if isinstance(one, str) else json.dumps(one) for one in told]
+            return [one if isinstance(one, str) else json.dumps(one, separators=(",", ":")) for one in told]
     try:
         return shlex.split(text)
     except ValueError:  # a quotation mark without its partner is part of a value

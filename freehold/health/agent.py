@@ -14,18 +14,22 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 
 import msgspec
 
-from freehold.core.clock import monotonic_s
+from freehold.core.clock import monotonic_s, wall_s
+from freehold.health.agent_books import Books
 from freehold.health.agent_wire import LINE_BYTES_MOST, ORDERS, Engines, HealthSettings, Order, Watch, Word
+from freehold.health.history import History
+from freehold.health.live import Live
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup
 from freehold.health.snapshot import FILE_NAME, METRICS_NAME, HealthSnapshot, encode, replace_file
 from freehold.health.sources import sources_for
+from freehold.health.view import View
 from freehold.telemetry import logs
 
 UNSENT_BYTES_MOST = 1024 * 1024
@@ -44,16 +48,80 @@ class Agent:
         self._writing: asyncio.Task[None] | None = None
         self._complaint = ""
         self.send: asyncio.WriteTransport | None = None
-        self.runner = Runner(
-            sources_for(settings, self._engines),
-            all_probes(),
-            Setup(node=settings.name, expected=settings.expected, on_snapshot=self._told),
+        self._live = Live(
+            node=settings.name,
+            started_s=wall_s(),
+            boot=_boot_id(),
+            gpus=settings.gpu != "off",
         )
+        self._books: Books | None = None
+        if settings.state_dir:
+            self._books = Books(Path(settings.state_dir), on_history=self._learned)
+        self._words: dict[str, tuple[str, ...]] = {}
+        setup = Setup(
+            node=settings.name,
+            expected=settings.expected,
+            admit=self._live.admit,
+            on_view=self._seen,
+            conclude=self._concluded,
+            on_snapshot=self._told,
+        )
+        self.runner = Runner(sources_for(settings, self._engines), all_probes(), setup)
+
+    async def open(self) -> None:
+        """Take over what the agent before this one knew; takes some seconds at most."""
+        if self._books is not None:
+            found = await self._books.open()
+            if found is not None:
+                self._live.resume(*found)
+            else:
+                self._live.forget_the_past()
+
+    async def close(self) -> None:
+        """Wait until what is to be kept was written."""
+        if self._books is not None:
+            self._books.turn(self._live.take_lines())
+            await self._books.close()
 
     def obey(self, order: Order) -> None:
         """Take over which engines there are."""
         if isinstance(order, Engines) and self._engines is not None:
             self._engines.targets = order.targets
+
+    def _seen(self, view: View) -> None:
+        names = self._live.gpus
+        self._live.see(view)
+        if self._live.gpus != names:  # lines that an operator has set healthy may be known as such only now
+            self.runner.readmit()
+        if self._live.is_due(view.monotonic_s):
+            self.runner.tell_soon()
+        if self._books is not None:
+            self._books.turn(self._live.take_lines())
+
+    def _learned(self, history: History) -> None:
+        if self._live.learn(history):
+            self.runner.readmit()
+            self.runner.tell_soon()
+
+    def _concluded(self, snapshot: HealthSnapshot, now_s: float) -> HealthSnapshot:
+        concluded = self._live.conclude(snapshot, now_s)
+        self.runner.meters.show_incidents(concluded.incidents, self._live.diagnoses_total)
+        words = {
+            one.id: (one.state, one.hypothesis, one.component, one.action) for one in concluded.incidents
+        }
+        for one in concluded.incidents:
+            if one.hypothesis and words[one.id] != self._words.get(one.id):
+                _log.info(
+                    "incident",
+                    id=one.id,
+                    state=str(one.state),
+                    hypothesis=one.hypothesis,
+                    component=one.component,
+                    action=str(one.action),
+                    said=one.summary,
+                )
+        self._words = dict(words)
+        return concluded
 
     def _told(self, snapshot: HealthSnapshot) -> None:
         metrics = self.runner.meters.text()
@@ -76,6 +144,13 @@ class Agent:
             self._complaint = str(exc)
         else:
             self._complaint = ""
+
+
+def _boot_id() -> str:
+    """Return what the kernel calls this boot; empty: it does not say."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
 
 
 async def _lines() -> AsyncIterator[bytes]:
@@ -119,6 +194,7 @@ async def _run(agent: Agent, until: "asyncio.Task[object]") -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, until.cancel)
+    await agent.open()
     running = asyncio.create_task(agent.runner.run())
     # What was imported stays for ever: the collector need not look at it again, which costs time and touches memory.
     gc.collect()
@@ -127,7 +203,10 @@ async def _run(agent: Agent, until: "asyncio.Task[object]") -> None:
     running.cancel()
     with contextlib.suppress(TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(END_S):
-            await running
+            try:
+                await running
+            finally:
+                await agent.close()
 
 
 def _log_to(settings: HealthSettings) -> logs.LogHandle:
@@ -149,9 +228,15 @@ def main(argv: list[str] | None = None) -> int:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             parser.error(f"{args.settings}: {exc}")
         work = run_alone(settings)
-    asyncio.run(work)
+    asyncio.run(_to_the_end(work))
+    return 0
+
+
+async def _to_the_end(work: Coroutine[object, object, None]) -> None:
+    """End the process when the work has ended: the loop's own end waits for threads, and one may wait for a disk."""
+    await work
     sys.stderr.flush()
-    os._exit(0)  # a thread that waits for a disk must not keep the process
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,13 @@ def kernel_events(lines: Sequence[KernelLine]) -> list[Event]:
     What links and file servers tell, and which UUID stands where, is still to be `settled`, once all lines are known.
     """
     read = [event for event in read_events(list(lines)) if event.kind is not Kind.DRIVER_LOADED]
-    disks = _scsi_names(read)
-    return [
-        as_event(msgspec.structs.replace(event, device=disks.get(event.device, event.device)))
-        for event in read
-    ]
+    return [as_event(event) for event in with_disk_names(read)]
+
+
+def with_disk_names(events: Sequence[KernelEvent]) -> list[KernelEvent]:
+    """Return the events with a disk's name in place of its ATA port's, where the same lines tell both."""
+    disks = _scsi_names(events)
+    return [msgspec.structs.replace(event, device=disks.get(event.device, event.device)) for event in events]
 
 
 def _scsi_names(events: Sequence[KernelEvent]) -> dict[str, str]:

@@ -7,6 +7,7 @@ file: the agent brings views, findings and history, and takes away the lines to 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import count
 
 import msgspec
@@ -15,19 +16,28 @@ from freehold.catalog.load_evidence import Hypothesis
 from freehold.core.findings import Finding, Verdict
 from freehold.health.diagnose import diagnose
 from freehold.health.history import History, Mark
-from freehold.health.incident_kernel import SILENT, as_event
+from freehold.health.incident_kernel import SILENT, as_event, with_disk_names
 from freehold.health.incidents import SILENCE_S, Event
 from freehold.health.kernel_events import fold_lines, read_event, read_events
-from freehold.health.live_case import case_of, explains_itself_alone
+from freehold.health.live_case import Scene, apart_of, case_of
 from freehold.health.live_incident import BAD, Key, LiveIncident, begin, resume
 from freehold.health.live_memory import Memory
 from freehold.health.live_readings import NodeReadings
 from freehold.health.signs_events import Past
-from freehold.health.snapshot import Believed, FindingKey, HealthSnapshot, IncidentState, ToldIncident
+from freehold.health.snapshot import (
+    Believed,
+    FindingKey,
+    GpuName,
+    HealthSnapshot,
+    IncidentState,
+    ToldIncident,
+)
 from freehold.health.view import Kernel, KernelLine, View
 
 DIAGNOSE_S = 10.0
 """Between two diagnoses at least, of whatever incident. Source: our own choice: the pace of most probes, and 0.1 % of a core at worst."""
+NAMES_S = 30.0
+"""How long the start waits for a reading of the GPUs, which says which is which. Source: our own choice: NVML takes some seconds."""
 FIRM_S = 20.0
 """A verdict that stayed the same for so long is written down while its incident still goes on. Source: our own choice: two diagnoses
 more, and time for the probes of 10 s to have seen it."""
@@ -52,10 +62,11 @@ _CLOCK_SET_S = 1.0  # A wall clock that moves this much against the other was se
 class Live:
     """What goes on at one node; all of it is for one thread."""
 
-    def __init__(self, *, node: str, started_s: float, boot: str = "") -> None:
-        """`started_s` is Unix time of the agent's start, `boot` the kernel's boot id."""
+    def __init__(self, *, node: str, started_s: float, boot: str = "", gpus: bool = True) -> None:
+        """`started_s` is Unix time of the agent's start, `boot` the kernel's boot id; `gpus`: they are read here."""
         self.diagnoses_total = 0
         self._node, self._boot, self._started_s = node, boot, started_s
+        self._reads_gpus = gpus
         self._readings = NodeReadings()
         self._memory = Memory(node=node, boot=boot)
         self._incidents: list[LiveIncident] = []
@@ -64,11 +75,12 @@ class Live:
         self._set_healthy: set[FindingKey] = set()
         self._well: set[Key] = set()
         """What was seen well since the start."""
-        self._diagnosed_s = float("-inf")
+        self._began_s, self._diagnosed_s = float("inf"), float("-inf")
         self._sequence = -1
         self._recalls = False
         """The kernel's log is about to be read again from before the start."""
         self._resumed_s = float("-inf")
+        self._heard_from_s = float("-inf")
         self._log_read_s = 0.0
         self._offset_s: float | None = None
 
@@ -96,6 +108,10 @@ class Live:
             if mark.set_healthy_s > before.at_s:
                 self._pardon(mark)
 
+    def forget_the_past(self) -> None:
+        """Begin without it, since its files cannot be read: what the kernel's log has from before the start is nothing new."""
+        self._heard_from_s = self._started_s
+
     def learn(self, history: History) -> bool:
         """Take over the history's file as it is now; return whether an operator set anything healthy since."""
         fresh = self._memory.learn(history)
@@ -112,33 +128,52 @@ class Live:
 
     def see(self, view: View) -> None:
         """Take in a view."""
+        self._began_s = min(self._began_s, view.monotonic_s)
         self._mind_the_clock(view)
+        before = self._readings.gpus
         self._readings.see(view)
+        if (
+            self._readings.gpus != before
+        ):  # a mark is by serial number: only now is it known whose lines it forgives
+            for mark in self._memory.history.marks:
+                self._forgive(mark)
         if view.kernel is not None:
             self._hear(view.kernel, view.at_s)
 
+    @property
+    def gpus(self) -> tuple[GpuName, ...]:
+        """Return every GPU that was ever named here."""
+        return self._readings.gpus
+
     def is_due(self, now_s: float) -> bool:
         """Return whether something telling is to be diagnosed now; `now_s` is monotonic."""
-        return now_s - self._diagnosed_s >= DIAGNOSE_S and any(one.is_new for one in self._incidents)
+        calm = now_s - self._diagnosed_s >= DIAGNOSE_S
+        return calm and any(one.is_new for one in self._incidents) and self._knows_names(now_s)
 
     def conclude(self, snapshot: HealthSnapshot, now_s: float) -> HealthSnapshot:
         """Return the snapshot with what its findings, and the views so far, are incidents of; `now_s` is monotonic."""
-        self._believe(snapshot.findings, snapshot.at_s)
-        self._age(snapshot.at_s)
-        if self.is_due(now_s):
-            self._diagnose(snapshot.at_s, now_s)
-        for one in self._incidents:
-            if self._is_firm(one, snapshot.at_s, now_s):
-                self._memory.keep(one, self._readings)
+        if self._knows_names(now_s):
+            self._believe(snapshot.findings, snapshot.at_s)
+            self._age(snapshot.at_s)
+            if self.is_due(now_s):
+                self._diagnose(snapshot.at_s, now_s)
+            for one in self._incidents:
+                if self._is_firm(one, snapshot.at_s, now_s):
+                    self._memory.keep(one, self._readings)
         return msgspec.structs.replace(
             snapshot,
             incidents=self._told(snapshot.at_s),
             set_healthy=tuple(sorted(self._set_healthy)),
+            marked_s=max((mark.set_healthy_s for mark in self._memory.history.marks), default=0.0),
             gpus=self._readings.gpus,
             boot=self._boot,
             log_read_s=self._log_read_s,
             log_sequence=self._sequence,
         )
+
+    def _knows_names(self, now_s: float) -> bool:
+        """Return whether it is known which GPU is which: the kernel and probes may call one by its address until then."""
+        return self._readings.named or not self._reads_gpus or now_s - self._began_s >= NAMES_S
 
     def take_lines(self) -> list[Past]:
         """Return what is to be added to the history's file, once."""
@@ -153,9 +188,11 @@ class Live:
         events = read_events(list(kernel.lines))
         self._readings.hear(events)
         self._memory.hear(events)
-        for event in events:
+        for event in with_disk_names(events):
             told = as_event(event)
-            if event.kind in SILENT or self._is_past(told.component, event.at_s):
+            if event.kind in SILENT or event.at_s < self._heard_from_s:
+                continue
+            if self._is_past(told.component, event.at_s):
                 continue
             if self._recalls and event.sequence <= self._sequence:
                 self._recall(told)
@@ -169,7 +206,8 @@ class Live:
 
     def _recall(self, event: Event) -> None:
         """Give a line that the agent before this one knew back to its incident, if that still goes on; it is nothing new."""
-        if (home := self._home(event.at_s)) is not None:
+        apart = apart_of(self._readings.component(event.component))
+        if (home := self._home(event.at_s, apart)) is not None:
             home.events.append(event)
 
     def _is_pardoned(self, line: KernelLine) -> bool:
@@ -182,27 +220,38 @@ class Live:
 
     def _believe(self, findings: Sequence[Believed], now_s: float) -> None:
         """Take over what is believed: what turned bad or worse is new."""
-        bad = {_of(each.finding): each for each in findings if each.finding.verdict in BAD}
-        known = {_of(each.finding) for each in findings if each.finding.verdict is not Verdict.UNKNOWN}
-        self._well = (self._well | (known - bad.keys())) & {_of(each.finding) for each in findings}
-        self._readings.compare(each.finding for each in findings)
+        named = [self._named(each) for each in findings]
+        bad = {_of(each.finding): each for each in reversed(named) if each.finding.verdict in BAD}
+        verdicts = {_of(each.finding): each.finding.verdict for each in reversed(named)}
+        known = {key for key, verdict in verdicts.items() if verdict is not Verdict.UNKNOWN}
+        self._well = (self._well | (known - bad.keys())) & verdicts.keys()
+        self._readings.compare(each.finding for each in named)
         still = {_key((*key, each.finding.reason)) for key, each in bad.items()}
         self._set_healthy = {
             key for key in self._set_healthy if key in still or (key.probe, key.component) not in known
         }
         before = {key: found for one in self._going_on() for key, found in one.ill.items()}
         for one in self._going_on():
-            one.hear(bad, known, now_s)
+            one.hear(bad, verdicts, now_s)
             self._see_engines(one)
         for key, each in bad.items():
             if key not in before or _is_worse(each.finding, before[key]):
                 self._turned_bad(key, each, now_s)
 
+    def _named(self, each: Believed) -> Believed:
+        """Return a finding on a GPU by the GPU's own name; before it was read a probe knows it by its address alone."""
+        component = self._readings.component(each.finding.component)
+        if component == each.finding.component:
+            return each
+        return msgspec.structs.replace(each, finding=replace(each.finding, component=component))
+
     def _turned_bad(self, key: Key, each: Believed, now_s: float) -> None:
         finding, known = each.finding, _key((*key, each.finding.reason))
         at_s = min(each.since_s, finding.at_s or each.since_s)
         # A line of the kernel's log may be what it rests on: then that counts, and the agent before this one knew it.
-        if at_s <= self._resumed_s - SILENCE_S or self._is_past(finding.component, at_s):
+        if at_s <= max(self._resumed_s, self._heard_from_s) - SILENCE_S or self._is_past(
+            finding.component, at_s
+        ):
             self._set_healthy.add(known)
         if known in self._set_healthy:
             return
@@ -214,7 +263,7 @@ class Live:
             source=f"probe {finding.probe}",
         )
         at_start = key not in self._well and now_s - self._started_s <= START_S
-        home = self._place(event, at_start=at_start, alone=explains_itself_alone(finding))
+        home = self._place(event, at_start=at_start, apart=apart_of(finding.component, finding))
         home.add(event)
         for one in self._incidents:
             if one is not home:
@@ -231,25 +280,27 @@ class Live:
     def _going_on(self) -> list[LiveIncident]:
         return [one for one in self._incidents if not one.over_s]
 
-    def _place(self, event: Event, *, at_start: bool = False, alone: bool = False) -> LiveIncident:
+    def _place(self, event: Event, *, at_start: bool = False, apart: str | None = None) -> LiveIncident:
         """Return the incident that something new belongs to; where there is none it begins one."""
-        home = None if alone else self._home(event.at_s, at_start=at_start)
+        component = self._readings.component(event.component)
+        apart = apart_of(component) if apart is None else apart
+        home = self._home(event.at_s, apart, at_start=at_start)
         if home is None:
-            home = self._begin(event.at_s, at_start=at_start, alone=alone)
-        self._gather(home, self._readings.component(event.component))
+            home = self._begin(event.at_s, apart, at_start=at_start)
+        self._gather(home, component)
         return home
 
-    def _home(self, at_s: float, *, at_start: bool = False) -> LiveIncident | None:
-        able = [one for one in reversed(self._going_on()) if not one.alone]
+    def _home(self, at_s: float, apart: str, *, at_start: bool = False) -> LiveIncident | None:
+        able = [one for one in reversed(self._going_on()) if one.apart == apart]
         near = (one for one in able if one.is_near(at_s) and (at_start or not one.at_start))
         found = (one for one in able if one.at_start and at_start)
         return next(near, None) or next(found, None)
 
-    def _begin(self, at_s: float, *, at_start: bool, alone: bool) -> LiveIncident:
+    def _begin(self, at_s: float, apart: str, *, at_start: bool) -> LiveIncident:
         taken = {one.id for one in self._incidents}
         names = (f"{at_s * 1000:.0f}" + (f"-{number}" if number else "") for number in count())
         name = next(name for name in names if name not in taken)
-        one = begin(name, at_s, at_start=at_start, alone=alone)
+        one = begin(name, at_s, at_start=at_start, apart=apart)
         one.before = self._readings.before(at_s)
         self._incidents.append(one)
         if len(self._incidents) > INCIDENTS_MOST:
@@ -259,7 +310,7 @@ class Live:
     def _gather(self, home: LiveIncident, component: str) -> None:
         """Let an incident take over what is found wrong with the component that something new is about."""
         for one in self._going_on():
-            if one is home or one.alone:
+            if one is home or one.apart != home.apart:
                 continue
             for key in [key for key in one.ill if key[1] == component]:
                 found = home.ill[key] = one.ill.pop(key)
@@ -292,14 +343,18 @@ class Live:
         return self._memory.is_past({component, mine, self._readings.subject(mine)}, at_s)
 
     def _pardon(self, mark: Mark) -> None:
-        """End what an operator has set healthy."""
+        """End what an operator has set healthy, and call nothing new what is found wrong of it as it was then."""
+        self._set_healthy |= {
+            _key((probe, self._readings.component(part), reason)) for probe, part, reason in mark.findings
+        }
+        self._forgive(mark)
 
+    def _forgive(self, mark: Mark) -> None:
         def is_past(component: str, at_s: float) -> bool:
             mine = self._readings.component(component)
             named = {"", mine, self._readings.subject(mine)}
             return at_s <= mark.set_healthy_s and mark.subject in named
 
-        self._set_healthy |= {_key(parts) for parts in mark.findings}
         for one in self._going_on():
             self._set_healthy |= one.forgive(is_past)
             if not one.events and not one.ill:
@@ -312,15 +367,14 @@ class Live:
         """Diagnose one incident, of those that changed the newest that goes on."""
         fresh = [one for one in self._incidents if one.is_new]
         one = max(fresh, key=lambda each: (each.state(now_s) is IncidentState.OPEN, each.last_s))
-        case = case_of(
-            one,
-            self._readings,
+        scene = Scene(
             node=self._node,
+            readings=self._readings,
             beside=self._going_on(),
             minor=self._minor,
             past=self._memory.of(one, self._readings),
         )
-        one.say(diagnose(case), monotonic_s)
+        one.say(diagnose(case_of(one, scene)), monotonic_s)
         self._diagnosed_s = monotonic_s
         self.diagnoses_total += 1
 

@@ -1,10 +1,10 @@
 """One incident of a live node while it goes on: what belongs to it, what was made of it, and how it is told.
 
 A plain record with few rules of its own: what is new opens or prolongs it, what is found wrong keeps it standing, an
-operator's hand ends it. Which incident a thing belongs to, and when to diagnose, is `live`'s to say.
+operator's hand ends it. It does not decide what belongs to it, nor when it is diagnosed: that is `live`'s to say.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -20,9 +20,8 @@ EVIDENCE_MOST = 8
 """Entries of evidence each way that a snapshot carries. Source: our own choice: a snapshot is told every 10 s, to the end of a pipe."""
 TEXT_MOST = 300
 """Characters of one text in it. Source: our own choice, as `judged` cuts a kernel line."""
-EVENTS_MOST = 400
+EVENTS_MOST, _FIRST = 400, 100
 """Events that are kept of one incident: the first hundred and the newest. Source: our own bound: a burst of XID 13 has some 200 lines."""
-_FIRST = 100
 Key = tuple[str, str]
 """Probe and component."""
 Word = tuple[str, str, str, str]
@@ -39,8 +38,8 @@ class LiveIncident:
     last_s: float
     at_start: bool = False
     """It stood already when the agent began to look: nothing that came later belongs to it."""
-    alone: bool = False
-    """What it is about explains nothing else, so nothing else belongs to it."""
+    apart: str = ""
+    """What it is about, if that neither explains nor comes from anything else: then nothing else belongs to it."""
     events: list[Event] = field(default_factory=list)
     ill: dict[Key, Finding | None] = field(default_factory=dict)
     """What was found wrong and still is; None: an agent before this one said so, and it was not seen since."""
@@ -79,6 +78,10 @@ class LiveIncident:
         """Return whether what happened then happened less than the silence before or after it."""
         return self.start_s - SILENCE_S <= at_s <= self.last_s + SILENCE_S
 
+    def components(self) -> set[str]:
+        """Return what it is about, by the names that the kernel and the probes use."""
+        return {event.component for event in self.events} | {component for _, component in self.was}
+
     def add(self, event: Event) -> None:
         """Take in something new."""
         self.events.append(event)
@@ -94,15 +97,20 @@ class LiveIncident:
             self.is_new = True
         self.ill[key] = self.was[key] = finding
 
-    def hear(self, bad: Mapping[Key, Believed], said: Collection[Key], now_s: float) -> None:
-        """Take over what is believed now: `bad` what is wrong, `said` all of which anybody knows anything."""
+    def hear(self, bad: Mapping[Key, Believed], verdicts: Mapping[Key, Verdict], now_s: float) -> None:
+        """Take over what is believed now: `bad` what is wrong, `verdicts` all that anybody speaks of.
+
+        What cannot be read any more is not well again; what nobody has spoken of for the silence is not there any more.
+        """
         for key in tuple(self.ill):
             if key in bad:
                 self.unseen_s.pop(key, None)
                 if self.ill[key] is None:  # the agent before this one knew it as well
                     self.ill[key] = self.was[key] = bad[key].finding
                 self.hold(key, bad[key].finding)
-            elif key in said or now_s - self.unseen_s.setdefault(key, now_s) > SILENCE_S:
+            elif verdicts.get(key) is Verdict.UNKNOWN:
+                self.unseen_s.pop(key, None)
+            elif key in verdicts or now_s - self.unseen_s.setdefault(key, now_s) > SILENCE_S:
                 del self.ill[key]
                 self.unseen_s.pop(key, None)
                 self.well_s = now_s
@@ -112,10 +120,11 @@ class LiveIncident:
         kept = [event for event in self.events if not is_past(event.component, event.at_s)]
         pardoned = {key for key in self.ill if is_past(key[1], self.start_s)}
         keys = {key for key in self._keys() if (key.probe, key.component) in pardoned}
-        if len(kept) < len(self.events) or pardoned:  # what was made of all of it is no word on what is left
-            self.is_new, self.told = True, msgspec.structs.replace(self.told, problem=False, hypothesis="")
+        changed = len(kept) < len(self.events) or bool(pardoned)
         self.events = kept
         self.ill = {key: found for key, found in self.ill.items() if key not in pardoned}
+        if changed and (kept or self.ill):  # what was made of all of it is no word on what is left
+            self.is_new, self.told = True, msgspec.structs.replace(self.told, problem=False, hypothesis="")
         self.was = {key: found for key, found in self.was.items() if not is_past(key[1], self.start_s)}
         return keys
 
@@ -160,7 +169,7 @@ class LiveIncident:
             last_s=self.last_s,
             over_s=self.over_s,
             at_start=self.at_start,
-            alone=self.alone,
+            apart=self.apart,
             events=max(len(self.events), self.told.events),
             findings=tuple(sorted(self._keys())),
         )
@@ -175,10 +184,10 @@ class LiveIncident:
         ]
 
 
-def begin(incident_id: str, at_s: float, *, at_start: bool = False, alone: bool = False) -> LiveIncident:
+def begin(incident_id: str, at_s: float, *, at_start: bool = False, apart: str = "") -> LiveIncident:
     """Return an incident that begins now."""
     told = ToldIncident(id=incident_id, state=IncidentState.OPEN, start_s=at_s, last_s=at_s)
-    return LiveIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, alone=alone, told=told)
+    return LiveIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, apart=apart, told=told)
 
 
 def resume(told: ToldIncident) -> LiveIncident:
@@ -189,9 +198,9 @@ def resume(told: ToldIncident) -> LiveIncident:
         start_s=told.start_s,
         last_s=told.last_s,
         at_start=told.at_start,
-        alone=told.alone,
+        apart=told.apart,
         ill={(key.probe, key.component): None for key in told.findings},
-        is_new=not told.hypothesis,
+        is_new=not told.hypothesis and not told.over_s,
         word=word,
         written=word if told.revision else ("", "", "", ""),
         told=told,

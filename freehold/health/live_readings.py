@@ -33,6 +33,8 @@ class NodeReadings:
         self._volumes: tuple[Volume, ...] = ()
         self._engines: tuple[EngineView, ...] = ()
         self._at_s = 0.0
+        self.named = False
+        """The GPUs were read, so that it is known which is which."""
         self.cool: tuple[Finding, ...] = ()
         """What is said of GPUs that are not hot."""
         self._name_all()
@@ -48,7 +50,7 @@ class NodeReadings:
         self._volumes = self._volumes if view.volumes is None else view.volumes
         self._engines = self._engines if view.engines is None else view.engines
         if view.gpus is not None:
-            self._gpus = view.gpus
+            self._gpus, self.named = view.gpus, True
             if not self._kept or view.at_s - self._kept[-1][0] >= APART_S or view.at_s < self._kept[-1][0]:
                 self._kept = [*self._kept[-1:], (view.at_s, view.gpus)]
             self._learn(_named(view.gpus))
@@ -69,7 +71,7 @@ class NodeReadings:
         """Return what findings call a component that the kernel, or a reading, calls by another name."""
         if name.startswith("disk:"):
             device = name.removeprefix("disk:")
-            mine = (v.path for v in self._volumes if v.device and same_disk(device, v.device))
+            mine = (v.path for v in self._volumes if any(same_disk(device, d) for d in (v.device, *v.disks)))
             return f"disk:{next(mine, device)}"
         return self._alias.get(name, name)
 

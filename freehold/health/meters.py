@@ -6,10 +6,11 @@ A component's label is its kind (`gpu`, `disk`, `engine`), and its verdict the w
 health` says. Nothing here serves them: they are text that goes with the agent's word and into a file.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from freehold.core.findings import Finding, Verdict
-from freehold.health.snapshot import ReaderState
+from freehold.health.snapshot import IncidentState, ReaderState, ToldIncident
 from freehold.telemetry.declared import AGENT
 from freehold.telemetry.metrics import Metrics
 
@@ -34,6 +35,9 @@ class HealthMeters:
         self._seconds = self._metrics.histogram("freehold_health_probe_seconds")
         self._findings = self._metrics.counter("freehold_health_findings_total")
         self._readers = self._metrics.gauge("freehold_health_reader_state")
+        self._incidents = self._metrics.gauge("freehold_health_incidents")
+        self._diagnosed = 0
+        self._metrics.counter("freehold_health_diagnoses_total").read_from(lambda: {(): self._diagnosed})
         self._bugs = self._metrics.counter("freehold_health_bugs_total")
 
     def watch_log(self, dropped: Callable[[], int]) -> None:
@@ -65,6 +69,19 @@ class HealthMeters:
         for reader in readers:
             for state in READER_STATES:
                 self._readers.set(reader.name, state, to=float(reader.state == state))
+
+    def show_incidents(self, incidents: Iterable[ToldIncident], diagnoses: int) -> None:
+        """Take over which incidents go on, and how often any was diagnosed."""
+        going_on = Counter(
+            (one.hypothesis, str(one.action))
+            for one in incidents
+            if one.problem and one.state is not IncidentState.OVER
+        )
+        for gone in self._incidents.cells.keys() - going_on.keys():
+            self._incidents.forget(*gone)
+        for key, number in going_on.items():
+            self._incidents.set(*key, to=float(number))
+        self._diagnosed = diagnoses
 
     def text(self) -> bytes:
         """Return all of them in Prometheus' text format."""

@@ -198,7 +198,7 @@ class Runner:
         if reading.cancelled():
             return  # it was late, and that was said
         try:
-            self._parts[source.part] = reading.result()
+            self._parts[source.part] = _joined(self._parts.get(source.part), reading.result())
         except Exception as exc:  # noqa: BLE001 (guard: a reader's mistake costs its own part alone)
             self.meters.bug("health.reader")
             _log.exception("mistake of our own", what="reader", reader=source.name)
@@ -309,6 +309,13 @@ class Runner:
 
     def _pause_s(self, seconds: float) -> float:
         return seconds * (1 + JITTER * (2 * self._setup.rng.random() - 1))
+
+
+def _joined(before: Any, now: Any) -> Any:
+    """Return what was read now, with the kernel lines of a reading that no view has taken yet: those come only once."""
+    if not isinstance(before, Kernel) or not isinstance(now, Kernel) or not (before.lines or before.lost):
+        return now
+    return msgspec.structs.replace(now, lines=(*before.lines, *now.lines), lost=before.lost + now.lost)
 
 
 def _word(held: Held) -> tuple[str, str]:

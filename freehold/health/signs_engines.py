@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from freehold.catalog.load_evidence import Evidence
+from freehold.catalog.load_evidence import BY_WORDS, THERMAL, Evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind, explain_code
-from freehold.health.reason_signs import REASON_SIGNS
 from freehold.health.weigh import Seen, see
 from freehold.health.words import context_signs, finding_sign, log_signs
 
@@ -26,6 +25,8 @@ _KINDS = {
     ExitKind.CRASHED: "engine_crashed",
     ExitKind.KILLED: "engine_killed",
 }
+_OF_LINES = frozenset({"engine_memory", "engine_configuration", "engine_weights"})
+"""Ends that an engine's file reads out of its last lines, as `words.log_signs` does."""
 _STATES = (
     (
         r"\b(hung|hang\w*|froze\w*|stall\w*|stuck|unresponsive|no.?progress|not.?progress\w*)\b",
@@ -37,8 +38,6 @@ _STATES = (
     (r"oom.?killed", "oom_kill"),
 )
 """Words for an engine's state. Source: DESIGN's states of an engine, and those of proc(5)."""
-_SAME = {"engine_memory": "log_gpu_memory_full"}
-"""What an engine file makes of an end, and the sign that its log has given for the same line already, only more exactly."""
 _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 _BARE_CRASH = frozenset({"log_exception", "engine_crashed", "engine_killed"})
 """What an engine's end says by itself; any better reason replaces it. Source: our own choice."""
@@ -99,7 +98,11 @@ def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
     if engine.exit_code is not None:
         cause = explain(engine.engine, engine.exit_code, engine.log_tail)
         exit_sign = _exit_sign(cause, engine)
-        if exit_sign and _SAME.get(exit_sign) not in found:
+        # A cause that was read out of the same lines is no second witness.
+        told = any(
+            seen.source.startswith("engine log") and name not in _BARE_CRASH for name, seen in found.items()
+        )
+        if exit_sign and not (told and exit_sign in _OF_LINES):
             add(exit_sign, cause.summary, "engine exit")
     better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
     return better or list(found.values())[:1]
@@ -123,7 +126,7 @@ def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause
 
 def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
     """Return what findings say; heat found on several GPUs is the room's, on one beside cool ones the GPU's."""
-    hot = {f.component for f in findings if _rule(f) == "thermal"}
+    hot = {f.component for f in findings if _rule(table, f) == THERMAL}
     cool = {
         f.component for f in findings if f.verdict is Verdict.HEALTHY and re.search("temp|therm", f.probe)
     } - hot
@@ -138,11 +141,13 @@ def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
     return found
 
 
-def _rule(finding: Finding) -> str | None:
+def _rule(table: Evidence, finding: Finding) -> str | None:
+    """Return the sign of a bad finding: of one of our probes' by its reason, else by its words; None: it is none."""
     if finding.verdict not in _BAD:
         return None
-    if ours := REASON_SIGNS.get((finding.probe, finding.reason)):
-        return ours
+    own = table.findings.get((finding.probe, finding.reason), BY_WORDS)
+    if own != BY_WORDS:
+        return own or None
     words = f"{finding.probe} {finding.reason} {finding.message}".replace("_", " ")
     return finding_sign(finding.probe or finding.component, words)
 
@@ -150,8 +155,8 @@ def _rule(finding: Finding) -> str | None:
 def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[Seen]:
     if finding.verdict not in _BAD:
         return
-    name = _rule(finding)
-    if name == "thermal":
+    name = _rule(table, finding)
+    if name == THERMAL:
         name = (
             "thermal_one"
             if cool and len(hot) == 1

@@ -83,8 +83,8 @@ class ToldIncident(msgspec.Struct, frozen=True, kw_only=True):
     """When it was over; 0: it is not."""
     at_start: bool = False
     """Found when the agent began to look: since when it is so is not known, and nothing that came later belongs to it."""
-    alone: bool = False
-    """What it is about explains nothing else, so nothing else belongs to it."""
+    apart: str = ""
+    """What it is about, if that neither explains nor comes from anything else: then nothing else belongs to it."""
     events: int = 0
     """Kernel lines and findings that belong to it."""
     findings: tuple[FindingKey, ...] = ()
@@ -128,6 +128,8 @@ class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Those that go on, newest first, then those that were over within the last hour."""
     set_healthy: tuple[FindingKey, ...] = ()
     """What is found wrong as it was when an operator set it healthy: it opens no incident."""
+    marked_s: float = 0.0
+    """The last time that an operator set anything healthy, as far as the agent knows."""
     gpus: tuple[GpuName, ...] = ()
     """Every GPU that was ever read here, those that are lost among them."""
     boot: str = ""

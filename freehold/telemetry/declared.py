@@ -79,6 +79,10 @@ KIND = Label(name="kind", at_most=16)
 """Kinds of component: `gpu`, `disk`, `engine`; never which one."""
 HEALTH_REASON = Label(name="reason", at_most=512)
 """Words from the probes' own lists, some ten each."""
+HYPOTHESIS = Label(name="hypothesis", at_most=16)
+"""`catalog.load_evidence.Hypothesis` has 8 values."""
+ACTION = Label(name="action", at_most=32)
+"""`core.findings.Action` has 13 values."""
 READER = Label(name="reader", at_most=16)
 """Readers of the agent, a handful."""
 METRIC = Label(name="metric", at_most=128)
@@ -411,6 +415,17 @@ AGENT: tuple[Declared, ...] = (
         kind="gauge",
         help="1 for the state that a reader of this node is in (ok, late, failed, waiting), 0 for the others.",
         labels=(READER, STATE),
+    ),
+    Declared(
+        name="freehold_health_incidents",
+        kind="gauge",
+        help="Incidents of this node that go on, by what caused them and what to do.",
+        labels=(HYPOTHESIS, ACTION),
+    ),
+    Declared(
+        name="freehold_health_diagnoses_total",
+        kind="counter",
+        help="Times that an incident was diagnosed: on a node on which nothing happens, none.",
     ),
     Declared(
         name="freehold_health_log_dropped_total",

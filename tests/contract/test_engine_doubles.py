@@ -1,5 +1,6 @@
 """SGLang and TensorRT-LLM against doubles of them: the kit, what they tell, what older versions lack, how they end."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -12,6 +13,10 @@ from freehold.engines.base import Capacity, Engine, ExitKind, Option, Placement,
 from freehold.engines.flag_list import FlagList
 from freehold.engines.sglang import FLAGS as SGLANG_FLAGS
 from freehold.engines.tensorrt_llm import FLAGS as TENSORRT_FLAGS
+from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.probe import HttpProber
+from freehold.health.agent_wire import EngineTarget
+from freehold.health.readers.engines import EngineOptions, EnginesReader
 from freehold.testing.check_engine import _values
 from freehold.testing.check_running_engine import GRACE_S, Child, check_running_engine, start_child
 from freehold.testing.flag_parser import flag_parser
@@ -158,3 +163,50 @@ def test_every_flag_is_an_option_or_has_a_reason_why_not(engine: Engine) -> None
     options = {option.name for option in engine.options}
     assert names <= options | set(engine.reserved)
     assert not options & set(engine.reserved)
+
+
+def readings(engine: Engine, url: str) -> tuple[float | None, float | None]:
+    """Return what the fleet and what health read of a replica's progress."""
+    plan = ReplicaPlan(id="m-0", model="some-model", engine=engine)
+    target = EngineTarget(
+        replica="m-0", engine=engine.name, model="some-model", url=url, pid=0, running=1, progress=0
+    )
+
+    async def ask() -> tuple[float | None, float | None]:
+        prober = HttpProber(FleetSettings(log_dir=Path("/nowhere")))
+        reader = EnginesReader(EngineOptions(deadline_s=10.0), all_engines())
+        reader.targets = [target]
+        try:
+            fleet = await prober.measure(plan, url)
+            (view,) = await reader.read()
+        finally:
+            await reader.close()
+            await prober.close()
+        seen = view.tokens_total.value
+        return fleet.running, float(seen) if isinstance(seen, int | float) else None
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("engine", "double"),
+    [(SGLANG, PACE), (TENSORRT, ("--gauges", *PACE))],
+    ids=["sglang", "tensorrt-llm"],
+)
+def test_fleet_and_health_read_the_same_pages(engine: Engine, double: tuple[str, ...], place: Place) -> None:
+    with start_child(engine, place(engine, *double)) as child:
+        child.wait_ready()
+        child.client.post("/v1/completions", json={"model": "some-model", "prompt": "hi", "max_tokens": 3})
+        running, progress = readings(engine, f"http://127.0.0.1:{child.placement.port}")
+    assert running == 0.0
+    assert progress is not None
+    assert progress >= 4  # tokens of the ready check and of the request
+
+
+def test_an_older_tensorrt_llm_is_read_by_whoever_asks_first(place: Place) -> None:
+    with start_child(TENSORRT, place(TENSORRT, *PACE)) as child:
+        child.wait_ready()
+        url = f"http://127.0.0.1:{child.placement.port}"
+        running, progress = readings(TENSORRT, url)
+        assert (running, progress) == (0.0, None)  # the fleet asked first: for health nothing has moved since
+        assert readings(TENSORRT, url) == (None, None)

@@ -95,6 +95,27 @@ def test_every_option_reaches_the_command() -> None:
         assert option.flag or option.name == "server_binary"
 
 
+@pytest.mark.parametrize(
+    ("options", "off"),
+    [
+        ({"lora_scaled": "/a.gguf:0"}, True),
+        ({"lora_scaled": "/a.gguf:0.0,/b.gguf:1"}, True),
+        ({"lora_scaled": "/a.gguf:0", "cache_prompt": True}, False),
+        ({"lora_scaled": "/a.gguf:0.5"}, False),
+        ({"lora": "/a.gguf"}, False),
+    ],
+)
+def test_where_requests_choose_adapters_no_cache_is_used_again(
+    options: dict[str, Value], *, off: bool
+) -> None:
+    assert ("--no-cache-prompt" in command(options)) is off
+
+
+def test_a_drafting_model_drafts_without_more_words() -> None:
+    words = command({"spec_draft_model": "/d.gguf"})
+    assert words[words.index("--spec-type") + 1] == "draft-simple"
+
+
 def test_many_at_once_mean_the_same_too() -> None:
     options: dict[str, Value] = {
         "n_gpu_layers": 20, "split_mode": "row", "tensor_split": "3,1", "main_gpu": 1, "flash_attn": "on",

@@ -20,7 +20,7 @@ from freehold.health.readers.process_group import ProcessGroup
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup, Source
 from freehold.health.snapshot import HealthSnapshot
-from freehold.health.view import Gpus, Host, State, View
+from freehold.health.view import Gpus, Host, Kernel, KernelLine, State, View
 from freehold.testing.healthy_node import healthy_views
 from waiting import until, wait_until
 
@@ -261,3 +261,42 @@ def test_an_agent_that_stood_still_says_when_it_went_on() -> None:
     clock.now_s += 2.1
     runner.tick()
     assert runner.snapshot.woke_s == woke_s
+
+
+def test_kernel_lines_that_are_read_twice_between_two_views_are_all_in_the_next() -> None:
+    readings = iter([Kernel(lines=(line(1),), lost=2), Kernel(), Kernel(lines=(line(2), line(3)))])
+    views: list[View] = []
+
+    async def kernel() -> Kernel:
+        return next(readings, Kernel())
+
+    async def main() -> None:
+        setup = replace(FAST, tick_s=0.5, on_view=views.append)
+        runner = Runner([source("kernel", kernel, period_s=0.05)], {"one": ONE}, setup)
+        await running(runner, lambda: sum(len(view.kernel.lines) for view in views if view.kernel) >= 3)
+
+    asyncio.run(main())
+    kernels = [view.kernel for view in views if view.kernel]
+    assert [each.sequence for one in kernels for each in one.lines] == [1, 2, 3]
+    assert sum(one.lost for one in kernels) == 2
+
+
+def line(sequence: int) -> KernelLine:
+    return KernelLine(at_s=1.0, text="x", sequence=sequence)
+
+
+def test_a_hook_that_fails_is_counted_and_the_snapshot_is_told_all_the_same() -> None:
+    told: list[HealthSnapshot] = []
+
+    def broken(*_: object) -> Any:
+        raise KeyError("ours")
+
+    async def main() -> Runner:
+        setup = replace(FAST, admit=broken, on_view=broken, conclude=broken, on_snapshot=told.append)
+        runner = Runner([source("host", host)], {"one": ONE}, setup)
+        await running(runner, lambda: told)
+        return runner
+
+    text = asyncio.run(main()).meters.text().decode()
+    assert verdicts(told[-1]) == {"one": Verdict.HEALTHY}
+    assert all(f'where="health.{name}"' in text for name in ("admit", "on_view", "conclude"))

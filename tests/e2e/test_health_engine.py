@@ -16,7 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.box import Box, Stack, http
 from freehold.core.findings import Finding
-from freehold.health.snapshot import FILE_NAME, HealthSnapshot, read_file
+from freehold.health.history import FILE_NAME as HISTORY
+from freehold.health.history import Keeper
+from freehold.health.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident, read_file
 from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
 
@@ -103,6 +105,48 @@ def test_a_stopped_engine_is_found_within_15_s_and_the_fleet_replaces_it(box: Bo
         )
         until_reason(box, replica, "idle", "progressing")
         assert stack.end() == 0
+
+
+@pytest.mark.real_model
+def test_a_real_engine_that_is_stopped_is_diagnosed_and_an_operator_can_set_it_healthy(
+    box: Box, weights_path: Path
+) -> None:
+    assert weights_path.exists()
+    example = box.write(EXAMPLE.read_text().replace("replicas: 2", "replicas: 1"))
+    with box.foreground("--config", str(example)) as stack:
+        name, pid = stack.replicas()[0]["id"], stack.replicas()[0]["pid"]
+        until_reason(box, name, "idle")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: incidents_of(box, f"engine:{name}"), timeout_s=60, what="a diagnosis")
+            shown = box.run("health", "--json")
+            assert shown.code == 3
+            mine = [one for one in shown.said["incidents"] if one["component"] == f"engine:{name}"]
+            assert [(one["hypothesis"], one["action"], one["state"]) for one in mine] == [
+                ("software", "restart_engine", "open")
+            ]
+            assert any(entry["value"] == "T" for entry in mine[0]["evidence"]), mine[0]["evidence"]
+            assert "incident  software  engine:" in box.run("health").out
+            healthy = box.run("health", "set-healthy", f"engine:{name}", "--reason", "a test", "--json")
+            assert healthy.code == 0, healthy.err
+            assert healthy.said["taken_over"] is True
+            assert not incidents_of(box, f"engine:{name}")
+        finally:
+            with suppress(ProcessLookupError):  # it took so long that the fleet has replaced it
+                os.kill(pid, signal.SIGCONT)
+        assert stack.end() == 0
+    kept = Keeper(Path(box.env["FREEHOLD_STATE_DIR"]) / HISTORY).load()
+    assert [(mark.component, mark.reason) for mark in kept.marks] == [(f"engine:{name}", "a test")]
+
+
+def incidents_of(box: Box, component: str) -> list[ToldIncident]:
+    """Return the incidents on a component that go on and have a cause."""
+    told = snapshot(box)
+    return [
+        one
+        for one in (told.incidents if told else ())
+        if one.problem and one.component == component and one.state is not IncidentState.OVER
+    ]
 
 
 def test_a_request_that_hangs_inside_the_engine_is_found_within_15_s(box: Box) -> None:

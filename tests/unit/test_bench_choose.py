@@ -35,7 +35,7 @@ def bench(
             load=load,
             run=run,
             figures=Figures(
-                window_s=10, requests=10, whole=10, refused=0, goodput_tokens_per_s=value, late_s=late(0.001)
+                window_s=10, requests=30, whole=30, refused=0, goodput_tokens_per_s=value, late_s=late(0.001)
             ),
             resources=Resources(memory_peak_bytes=(memory or {}).get(name)),
         )
@@ -148,6 +148,17 @@ def test_failures_and_a_busy_machine_are_doubts():
     assert choose(made).doubts == (
         "b: no such program",
         "the machine was busy before it began: load 5.0 on 2 cores",
+    )
+
+
+def test_few_requests_are_doubted():
+    made = bench({"a": ((50, 51), (1, 1))})
+    few = tuple(
+        msgspec.structs.replace(each, figures=msgspec.structs.replace(each.figures, requests=7))
+        for each in made.results
+    )
+    assert choose(msgspec.structs.replace(made, results=few)).doubts == (
+        "a run of the winner measured 7 requests: a longer --duration tells more",
     )
 
 

@@ -1,11 +1,13 @@
 """What people and scripts get of a snapshot: order, words, exit codes; and what an agent is told to watch."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from freehold.cli.health import exit_code
+from freehold.cli.health_incidents import incident_json, incident_lines, whole_lines
 from freehold.cli.health_table import lines_of
 from freehold.cli.watching import RESTART_S, SUSPECT_S, hanging, recovered, targets
 from freehold.core.events import (
@@ -16,10 +18,12 @@ from freehold.core.events import (
     ReplicaStatus,
     Snapshot,
 )
-from freehold.core.findings import Action, Finding, Verdict
+from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.snapshot import (
     Believed,
     HealthSnapshot,
+    IncidentState,
+    ToldIncident,
     decode,
     encode,
     read_file,
@@ -171,3 +175,66 @@ def test_the_time_that_nobody_looked_is_no_time_of_a_stall() -> None:
 def test_who_works_again() -> None:
     told = snapshot(believed(Verdict.HEALTHY, reason="busy"), believed(Verdict.UNKNOWN, "engine:m-1"))
     assert [each.id for each in recovered(told, [replica(), replica(id="m-1"), replica(id="m-2")])] == ["m-0"]
+
+
+def incident(state: IncidentState, **more: Any) -> ToldIncident:
+    return ToldIncident(
+        **{
+            "id": "1", "state": state, "start_s": 88.0, "last_s": 90.0, "problem": True, "hypothesis": "software",
+            "component": "engine:m-0", "confidence": 0.83, "action": Action.RESTART_ENGINE,
+            "summary": "the engine process is stopped (state T): software (83%)",
+            "what_would_change_it": "the process runs again by itself", **more,
+        }
+    )  # fmt: skip
+
+
+def with_incidents(*incidents: ToldIncident, found: Verdict = Verdict.HEALTHY) -> HealthSnapshot:
+    return msgspec.structs.replace(snapshot(believed(found)), incidents=incidents)
+
+
+def test_an_incident_is_two_lines_and_the_last_one_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    over = incident(IncidentState.OVER, over_s=40.0, set_healthy_by="ann")
+    told = with_incidents(
+        incident(IncidentState.OPEN),
+        incident(IncidentState.STANDING, start_s=10.0, last_s=70.0, at_start=True),
+        incident(IncidentState.OPEN, problem=False, hypothesis="undetermined"),
+        incident(IncidentState.OPEN, hypothesis=""),
+        over,
+        over,
+    )
+    head = "software  engine:m-0  the engine process is stopped (state T): software (83%)"
+    rest = "would change it: the process runs again by itself"
+    assert incident_lines(told) == [
+        f"incident  {head}",
+        f"    do: restart engine; began 12 s ago; {rest}",
+        f"incident  {head}",
+        f"    do: restart engine; was so when the agent began to look, nothing new for 30 s; {rest}",
+        f"last incident, over for 1 min, set healthy by ann: {head}",
+    ]
+
+
+def test_an_incident_that_goes_on_is_a_problem_and_one_that_is_over_is_none() -> None:
+    assert exit_code(with_incidents(incident(IncidentState.OPEN)), stale=False) == 3
+    assert exit_code(with_incidents(incident(IncidentState.STANDING)), stale=False) == 3
+    assert exit_code(with_incidents(incident(IncidentState.OVER, over_s=1.0)), stale=False) == 0
+    assert exit_code(with_incidents(incident(IncidentState.OPEN, problem=False)), stale=False) == 0
+    assert exit_code(with_incidents(incident(IncidentState.OPEN)), stale=True) == 1
+
+
+def test_a_running_agent_s_incidents_read_as_a_file_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    seen = Evidence(
+        what="the engine process is stopped", value="T", source="engine state", at_s=1.0, baseline="S"
+    )
+    one = incident(IncidentState.OPEN, evidence=(seen,), evidence_against=(seen,), left_out=2, events=3)
+    lines = whole_lines(with_incidents(one))
+    assert lines[0] == "software  engine:m-0  83%"
+    assert "  for: the engine process is stopped: T (S)" in lines
+    assert "  against: the engine process is stopped: T (S)" in lines
+    assert "  and 2 more" in lines
+    said = incident_json(with_incidents(one))
+    assert (said["hypothesis"], said["action"], said["problem"]) == ("software", "restart_engine", True)
+    assert len(said["incidents"]) == 1  # type: ignore[arg-type]
+    assert incident_json(with_incidents())["problem"] is False
+    assert whole_lines(with_incidents()) == ["no incident goes on, and none was over within the last hour"]

@@ -26,7 +26,7 @@ def test_the_flags_are_of_the_named_version() -> None:
 @pytest.mark.parametrize(
     ("environment", "program", "words"),
     [
-        (None, None, ("python3", "-P", "-m", "sglang.launch_server")),
+        (None, None, ("sglang", "serve")),
         (Path("/e"), None, ("/e/bin/python", "-P", "-m", "sglang.launch_server")),
         (
             Path("/e"),
@@ -66,6 +66,11 @@ def test_flags_are_the_programs_own() -> None:
 def test_a_mistake_is_told_with_the_way_out(options: dict[str, Value], words: str) -> None:
     (problem,) = check_options(ENGINE, options, lambda name: name)
     assert words in problem.hint
+
+
+def test_an_embedding_server_is_ready_with_an_embedding() -> None:
+    assert ENGINE.proof("m", {"is_embedding": True}).path == "/v1/embeddings"
+    assert ENGINE.proof("m", {}).path == "/v1/completions"
 
 
 SIGQUIT = "[2026-11-27 10:00:09] Received sigquit from a child process. It usually means the child failed."

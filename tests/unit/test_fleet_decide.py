@@ -403,7 +403,7 @@ def test_of_several_that_hang_at_once_one_is_replaced_and_the_others_wait_until_
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_one_that_hangs_while_another_is_replaced_waits_too(later: bool) -> None:  # noqa: FBT001
+def test_one_that_hangs_while_another_is_replaced_waits_too(*, later: bool) -> None:
     fleet = Several("m", "m")
     assert fleet.stall("m-1") == ["m-1"]
     if later:
