@@ -66,7 +66,7 @@ def test_risks_are_taken_by_name_only() -> None:
     ("options", "words"),
     [
         ({"speculative_config": '{"method": "ngram"}'}, ['--speculative-config={"method": "ngram"}']),
-        ({"lora_modules": '[{"name": "a", "path": "/l"}, "b=/m"]'}, ["--lora-modules", '{"name": "a", "path": "/l"}', "b=/m"]),
+        ({"lora_modules": '[{"name": "a", "path": "/l"}, "b=/m"]'}, ["--lora-modules", '{"name":"a","path":"/l"}', "b=/m"]),
         ({"lora_modules": "a=/l b=/m"}, ["--lora-modules", "a=/l", "b=/m"]),
         ({"middleware": '["x.Y", "z.W"]'}, ["--middleware=x.Y", "--middleware=z.W"]),
         ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
