@@ -58,12 +58,13 @@ def _quietly(*argv: str) -> bool:
 
 
 class FaultyDisk:
-    """An ext4 volume at `path` on `device`; its reads are delayed from the start, or it is slow, fails or hangs when told to."""
+    """An ext4 volume at `path` on `device`; its reads or writes are delayed from the start, or it is slow, fails or hangs when told to."""
 
-    def __init__(self, folder: Path, *, read_delay_ms: int = 0) -> None:
+    def __init__(self, folder: Path, *, read_delay_ms: int = 0, write_delay_ms: int = 0) -> None:
         self._folder = folder
-        self._read_delay_ms = read_delay_ms
+        self._delays = {"rdelay": read_delay_ms, "wdelay": write_delay_ms}
         self._error, self._rate = folder / "error", folder / "rate"
+        self._write_error = folder / "write-error"
         self._fuse, self.path = folder / "fuse", folder / "volume"
         self._server: subprocess.Popen[bytes] | None = None
         self._mounter: subprocess.Popen[bytes] | None = None
@@ -104,13 +105,15 @@ class FaultyDisk:
 
     def _serve(self, image: Path, socket: Path) -> "subprocess.Popen[bytes]":
         self.slow(on=False)
-        delay = ("--filter=delay", f"rdelay={self._read_delay_ms}ms") if self._read_delay_ms else ()
+        delays = [f"{name}={ms}ms" for name, ms in self._delays.items() if ms]
+        delay = ("--filter=delay", *delays) if delays else ()
         return subprocess.Popen(
             [
                 *("nbdkit", "--foreground", "--unix", str(socket), "--filter=error", "--filter=rate"),
                 *delay[:1],
                 *("file", str(image), *delay[1:]),
                 *("error-pread-rate=100%", f"error-pread-file={self._error}"),
+                *("error-pwrite-rate=100%", f"error-pwrite-file={self._write_error}"),
                 *(f"rate={QUICK}", f"rate-file={self._rate}", "burstiness=0.01"),
             ],
             stderr=subprocess.DEVNULL,
@@ -129,6 +132,10 @@ class FaultyDisk:
         else:
             self._error.unlink(missing_ok=True)
 
+    def fail_writes(self) -> None:
+        """Let each write fail with EIO from now on; ext4 gives its journal up and does not come back."""
+        self._write_error.touch()
+
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
         """Let no read end while this lasts."""
@@ -142,6 +149,7 @@ class FaultyDisk:
     def _take_away(self) -> None:
         self.fail(on=False)
         self.slow(on=False)
+        self._write_error.unlink(missing_ok=True)
         if self._server is not None:
             self._server.send_signal(signal.SIGCONT)
         # A reader that was just killed may hold the volume a moment longer: try again, and at last let go lazily.

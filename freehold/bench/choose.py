@@ -61,7 +61,8 @@ def choose(bench: BenchFile, through: Through = "direct") -> Choice:
     others = tuple(
         replace(best, against=differs(best.goodput, winner.goodput)) for best in ranked if best is not winner
     )
-    return Choice(winner=winner, others=others, reasons=_reasons(winner, tied, others), doubts=_doubts(bench))
+    doubts = (*_doubts(bench), *_few(winner))
+    return Choice(winner=winner, others=others, reasons=_reasons(winner, tied, others), doubts=doubts)
 
 
 def best_of(bench: BenchFile, candidate: Candidate, through: Through) -> Best | None:

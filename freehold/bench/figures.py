@@ -1,7 +1,7 @@
 """From samples to figures: quantiles, rates and goodput of one load in one run. Pure.
 
 Requests that were meant to be sent within the window are measured; those of the warm-up and those after it are load and no
-more. Tokens/s counts what came within the window, whoever asked. Quantiles are of whole answers, but a request that got no
+more. Tokens/s and goodput count what came within the window, whoever asked. Quantiles are of whole answers, but a request that got no
 first token in time stands in the TTFT with all of its wait, so that those who were not served cannot make others look quick.
 What was refused or failed is counted beside them by kind, and is never goodput.
 """
@@ -71,7 +71,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Of those; None: the engine did not tell."""
     output_tokens_per_s: float = 0.0
     goodput_tokens_per_s: float = 0.0
-    """Answer tokens of measured requests that kept the SLO."""
+    """Those of them that belong to requests which kept the SLO, whoever asked: callers who wait for each other's batch all ask at
+    once, so that to count whole answers by when they were asked would be off by up to a whole round."""
     slo_share: float | None = None
     """Of measured requests, those that kept it; None: there were none."""
     prompt_tokens: float | None = None
@@ -94,7 +95,7 @@ def figures(samples: Sequence[Sample], window: Window, slo: SloBounds) -> Figure
     measured = [each for each in samples if window.has(each.intended_s) and each.fate != "cancelled"]
     whole = [each for each in measured if each.fate == "whole"]
     ended = [each for each in samples if each.fate == "whole" and window.has(each.end_s)]
-    good = [each for each in whole if keeps(each, slo)]
+    good = [each for each in samples if keeps(each, slo)]
     kinds = Counter(each.fate for each in measured if each.fate not in {"whole", "refused"})
     prompts = [each.prompt_tokens for each in ended if each.prompt_tokens is not None]
     length_s = window.length_s
@@ -110,8 +111,9 @@ def figures(samples: Sequence[Sample], window: Window, slo: SloBounds) -> Figure
         requests_per_s=len(ended) / length_s,
         prompt_tokens_per_s=sum(prompts) / length_s if len(prompts) == len(ended) else None,
         output_tokens_per_s=tokens / length_s,
-        goodput_tokens_per_s=sum(each.answer_tokens or 0 for each in good) / length_s,
-        slo_share=len(good) / len(measured) if measured else None,
+        goodput_tokens_per_s=sum(each.tokens_between(window.since_s, window.until_s) for each in good)
+        / length_s,
+        slo_share=sum(keeps(each, slo) for each in whole) / len(measured) if measured else None,
         prompt_tokens=_mean(each.prompt_tokens for each in whole),
         answer_tokens=_mean(each.answer_tokens for each in whole),
         ttft_s=distribution(waited_s(each) for each in measured),

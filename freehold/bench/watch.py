@@ -7,7 +7,7 @@ of the engine's own process group; energy is the machine's, whoever used it.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,11 +95,15 @@ async def watched(group: int, meter: GpuMeter, *, after_s: float) -> AsyncIterat
 async def _watch(seen: Watching, group: int, meter: GpuMeter, after_s: float) -> None:
     await asyncio.sleep(after_s)
     cpu, energy, began_s = cpu_seconds(group), package_joules(), monotonic_s()
+    joules: float | None = 0.0
     while True:
         await _look(seen, group, meter)
         await asyncio.sleep(EVERY_S)
         seen.cpu_s = _since(cpu, cpu_seconds(group))
-        seen.package_j = _joules_since(energy, package_joules())
+        energy, before = package_joules(), energy
+        # From look to look: within a long load a counter turns over more than once (262 kJ: 22 minutes at 200 W).
+        joules = _plus(joules, _joules_since(before, energy))
+        seen.package_j = joules
         seen.watched_s = monotonic_s() - began_s
 
 
@@ -110,6 +114,10 @@ async def _look(seen: Watching, group: int, meter: GpuMeter) -> None:
     watts = await meter.watts()
     if watts is not None:
         seen.gpu_watts.append(watts)
+
+
+def _plus(sum_j: float | None, more_j: float | None) -> float | None:
+    return None if sum_j is None or more_j is None else sum_j + more_j
 
 
 def _since(before: float | None, now: float | None) -> float | None:
@@ -145,15 +153,33 @@ def _pss(pid: int) -> int | None:
 
 
 def package_joules(root: Path = RAPL) -> tuple[tuple[float, float], ...]:
-    """Return (joules, where the counter turns over) of each CPU package; empty: none can be read."""
-    return tuple(found for zone in sorted(_zones(root)) if (found := _zone(zone)) is not None)
+    """Return (joules, where the counter turns over) of each CPU package; empty: one of them, or all, cannot be read."""
+    found = [_zone(zone) for _, zone in sorted(_packages(root).items())]
+    known = tuple(each for each in found if each is not None)
+    return known if len(known) == len(found) else ()
 
 
-def _zones(root: Path) -> Iterable[Path]:
+def _packages(root: Path) -> dict[str, Path]:
+    """Return the zone of each package by its name.
+
+    Beside packages (`intel-rapl:0`, AMD's are called the same) stand their parts (`intel-rapl:0:1`), the whole machine (`psys`), and the
+    packages once more by another way (`intel-rapl-mmio:0`): to add these up would count the same joules twice.
+    """
+    found: dict[str, Path] = {}
     with contextlib.suppress(OSError):
-        # `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it; AMD's are called the same.
-        return [zone for zone in root.iterdir() if zone.name.count(":") == 1]
-    return []
+        for zone in sorted(root.iterdir(), reverse=True):
+            name = _name(zone) if zone.name.count(":") == 1 else ""
+            if name.startswith("package"):
+                found.setdefault(
+                    name, zone
+                )  # of two ways `intel-rapl:0`, which all have, before `intel-rapl-mmio:0`
+    return found
+
+
+def _name(zone: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (zone / "name").read_text().strip()
+    return ""
 
 
 def _zone(zone: Path) -> tuple[float, float] | None:

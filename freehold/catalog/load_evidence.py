@@ -10,9 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from freehold.catalog.load_xids import fact_file
 from freehold.core.findings import Action
 from freehold.core.places import read_tree
 
+BY_WORDS, THERMAL = "words", "thermal"
+"""Instead of a sign: the finding's words say it, or how many GPUs are hot."""
 _FILE = Path(__file__).parent / "data" / "health" / "evidence.yaml"
 
 
@@ -72,6 +75,8 @@ class Evidence:
     """XID class to the name of a sign."""
     numbers: Mapping[int, str]
     """XID number to the name of a sign, where its class is too coarse."""
+    findings: Mapping[tuple[str, str], str]
+    """Probe and reason of a bad finding of ours to the name of a sign, `BY_WORDS` or `THERMAL`; empty: deliberately none."""
 
     def of_xid(self, number: int, kind: str) -> Sign | None:
         """Return the sign that an XID is, from its number and class; None: it says nothing of a cause."""
@@ -89,9 +94,26 @@ def load_evidence() -> Evidence:
     signs = {row["name"]: _sign(row) for row in data["signs"]}
     numbers = {int(number): name for number, name in data["numbers"].items()}
     unknown = {*data["classes"].values(), *numbers.values()} - signs.keys()
+    findings = _findings()
+    unknown |= set(findings.values()) - signs.keys() - {"", BY_WORDS, THERMAL}
     if unknown or len(signs) != len(data["signs"]):
         raise ValueError(f"{_FILE.name}: unknown or double signs {sorted(unknown)}")
-    return Evidence(as_of=str(data["as_of"]), signs=signs, classes=data["classes"], numbers=numbers)
+    return Evidence(
+        as_of=str(data["as_of"]), signs=signs, classes=data["classes"], numbers=numbers, findings=findings
+    )
+
+
+def _findings() -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    for probe, reasons, sign, why in fact_file("evidence_findings").rows:
+        for reason in reasons.split(","):
+            key = (probe, reason.strip())
+            if key in found or bool(sign) == bool(why):
+                raise ValueError(
+                    f"evidence_findings.yaml: {key} stands twice, or has not one of a sign and a reason for none"
+                )
+            found[key] = sign
+    return found
 
 
 def _sign(row: dict[str, Any]) -> Sign:

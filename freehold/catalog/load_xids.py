@@ -13,6 +13,7 @@ from importlib.resources import files
 from types import MappingProxyType
 
 from freehold.catalog.xid_facts import (
+    Nvlink5Rule,
     NvlinkBits,
     PcieReplay,
     RdmaCounter,
@@ -189,6 +190,33 @@ def nvlink_bits() -> tuple[NvlinkBits, ...]:
             note=note,
         )
         for register, bits, times, leads_to, note in fact_file("nvlink_registers").rows
+    )
+
+
+@cache
+def nvlink5_rules() -> MappingProxyType[int, tuple[Nvlink5Rule, ...]]:
+    """Return what the words of XIDs 144 to 150 mean, by XID."""
+    found: dict[int, list[Nvlink5Rule]] = {}
+    for row in fact_file("nvlink5").rows:
+        rule = _nvlink5(row)
+        found.setdefault(rule.number, []).append(rule)
+    return MappingProxyType({number: tuple(rules) for number, rules in found.items()})
+
+
+def _nvlink5(row: tuple[str, ...]) -> Nvlink5Rule:
+    number, subcode, v1, v2, down, promoted, status, immediate, investigatory, severity, blames = row
+    return Nvlink5Rule(
+        number=int(number),
+        subcode=subcode,
+        v1=int(v1, 16),
+        v2=int(v2, 16),
+        down=frozenset(_numbers(down)),
+        promoted=promoted == "yes" if promoted else None,
+        status=None if status == "any" else frozenset(int(each, 16) for each in status.split(",")),
+        immediate=immediate,
+        investigatory=investigatory,
+        severity=severity,
+        blames=frozenset(blames.split()),
     )
 
 

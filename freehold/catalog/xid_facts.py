@@ -1,4 +1,4 @@
-"""What facts on GPU and fabric faults are: XIDs, SXids, throttle bits, recovery actions, RDMA counters, PCIe replays.
+"""What facts on GPU and fabric faults are: XIDs, NVLink words, SXids, throttle bits, recovery actions, RDMA counters, PCIe replays.
 
 One type per kind of fact. Nothing here reads files (see `load_xids`) or judges a node (see the probes).
 """
@@ -131,3 +131,35 @@ class NvlinkBits:
     leads_to: str
     """`hardware`, `signal_integrity` or `support`."""
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nvlink5Rule:
+    """What one unit's error in an XID 144 to 150 line means: a row of NVIDIA's decode sheet."""
+
+    number: int
+    """The XID."""
+    subcode: str
+    """The unit in words, before driver R575 `/` since."""
+    v1: int
+    """IntrInfo[9:0] before driver R575."""
+    v2: int
+    """IntrInfo[6:0] since."""
+    down: frozenset[int]
+    """IntrInfo[25:20]: why a link went down; 0 elsewhere."""
+    promoted: bool | None
+    """IntrInfo[10] or, since R575, IntrInfo[7]; None: not looked at."""
+    status: frozenset[int] | None
+    """The error status; None: any."""
+    immediate: str
+    """`RESET_GPU`, `IGNORE`, or `XID_154_EVAL`: what XID 154 asks for, and without one restart the program."""
+    investigatory: str
+    severity: str
+    """`fatal`, `link fatal` or `non-fatal`."""
+    blames: frozenset[str]
+    """Of `HW`, `SW`, `FW`; empty: not applicable."""
+
+    @property
+    def is_fatal(self) -> bool:
+        """Return whether the GPU or the link is lost until a reset."""
+        return self.severity != "non-fatal"

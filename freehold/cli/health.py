@@ -28,6 +28,7 @@ from freehold.core.findings import Verdict
 from freehold.core.problems import Problem
 from freehold.core.units import Unreadable, parse_duration_s
 from freehold.health.look import Replay, look_once
+from freehold.health.readers.disk_reader import DiskOptions
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.recording import Head, Recorder, load_recording
 from freehold.health.registry import all_probes
@@ -152,7 +153,11 @@ def record(
     with contextlib.suppress(FreeholdError):
         engines.targets = targets_from_status(running_status(state_dir_for(state_dir, config_path)))
     try:
-        with file.open("xb") as out, looking_sources(settings, engines) as sources:
+        pace_s = DiskOptions().write_interval_s  # hours of a look's pace would be many writes
+        with (
+            file.open("xb") as out,
+            looking_sources(settings, engines, write_interval_s=pace_s) as sources,
+        ):
             head = Head(node=settings.name, about=about, expected=settings.expected)
             recorder = Recorder(out, head)
             views = asyncio.run(

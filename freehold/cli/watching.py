@@ -34,11 +34,13 @@ from freehold.weights.store import store_root
 NAME = "agent"
 """What it is called in records and logs."""
 LOG_NAME = "health.log"
-LOOK_FILE = ".freehold-disk-look"
+LOOK_FILE, LOOK_WRITE_FILE = ".freehold-disk-look", ".freehold-disk-look-write"
 LOOK_BYTES = 4 << 20
 """4 MiB: written in a moment, and still more than one block. Source: our own choice."""
 LOOK_READ_S = 0.05
 """Between two reads of a short look, so that some forty are made. Source: our own choice."""
+LOOK_WRITE_S = 0.2
+"""Between two writes of it, so that some nine are made. Source: our own choice: six make a median."""
 TELL_S = 1.0
 """Between two looks at what the agent should know of the engines. Source: the gateway's own pace of figures."""
 RESTART_S = 30.0
@@ -71,6 +73,7 @@ def health_settings(
         state_dir=str(state_path or ""),
         log_path=str(log_path or ""),
         volumes=watched_folders(spec.storage.path),
+        write=spec.storage.write,
         gpu=spec.gpu,
         mesh=mesh,
         expected=expected_of(spec.expect),
@@ -99,15 +102,24 @@ def watched_folders(path: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def looking_sources(settings: HealthSettings, engines: EnginesReader | None = None) -> Iterator[list[Source]]:
-    """Give the sources of a look that lasts seconds: disks are read more often, from a small file that is removed again."""
-    options = DiskOptions(file=LOOK_FILE, size_bytes=LOOK_BYTES, interval_s=LOOK_READ_S)
+def looking_sources(
+    settings: HealthSettings, engines: EnginesReader | None = None, *, write_interval_s: float = LOOK_WRITE_S
+) -> Iterator[list[Source]]:
+    """Give the sources of a look that lasts seconds: disks are read and written more often, in small files that are removed again."""
+    options = DiskOptions(
+        file=LOOK_FILE,
+        size_bytes=LOOK_BYTES,
+        interval_s=LOOK_READ_S,
+        write_file=LOOK_WRITE_FILE,
+        write_interval_s=write_interval_s,
+    )
     try:
         yield sources_for(settings, engines, options)
     finally:
         for folder in settings.volumes:
-            with contextlib.suppress(OSError):
-                (Path(folder) / LOOK_FILE).unlink()
+            for name in (LOOK_FILE, f"{LOOK_WRITE_FILE}.new", LOOK_WRITE_FILE):
+                with contextlib.suppress(OSError):
+                    (Path(folder) / name).unlink()
 
 
 def targets_from_status(status: StackStatus | None) -> tuple[EngineTarget, ...]:

@@ -59,7 +59,7 @@ class Finding:
 
     probe: str
     component: str
-    """`gpu:UUID`, `disk:/path`, `peer:NAME`, `link:eth0`, `engine:REPLICA`, `driver`, `memory`, `clock`."""
+    """`gpu:UUID`, `disk:/path`, `storage:/path` (of another machine or a program), `peer:NAME`, `link:eth0`, `engine:REPLICA`, `driver`, `memory`, `clock`."""
     verdict: Verdict
     reason: str
     """A stable word for scripts and metrics, from the probe's own list: `row_remap_failure`."""

@@ -390,7 +390,9 @@ def _failed(
             row=trouble.row + 1,
             unready_row=0 if was_ready else trouble.unready_row + 1,
             failures_s=(*recent, now_s)[-settings.window_failures_max :],
-            final=not cause.restart and not process.blame,
+            # One that has served had an engine, options, weights and a driver that go together: whatever its last lines
+            # say is not what keeps it from starting again.
+            final=not cause.restart and not process.blame and not was_ready,
         ),
         due_s=None,
         # `stalled` is of the process that hung: without it, it is the next one that has failed now.

@@ -46,6 +46,8 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Empty: standard error."""
     volumes: tuple[str, ...] = ()
     """Folders whose disks are watched."""
+    write: bool = True
+    """Whether a small file is written there now and then to see whether that works."""
     gpu: str = "auto"
     """`auto`, `nvml`, `off`, or the address of a DCGM exporter."""
     mesh: MeshOptions | None = None

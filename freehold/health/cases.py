@@ -96,6 +96,7 @@ _BROKEN = frozenset(
         "log_ecc",
         "gpu_lost",
         "nvlink",
+        "nvlink_hardware",
         "switch_fatal",
     }
 )

@@ -97,10 +97,19 @@ def _verdict(case: Case, seen: list[Seen], best: Score) -> Diagnosis:
     )
 
 
-_PHYSICAL = ("gpu:", "disk:", "link:", "peer:", "pci:", "nvswitch", "memory", "cpu", "driver")
+_PHYSICAL = ("gpu:", "disk:", "storage:", "link:", "peer:", "pci:", "nvswitch", "memory", "cpu", "driver")
 _OWN = {
     Hypothesis.SOFTWARE: ("engine:", "gpu:", "process:"),
-    Hypothesis.CONFIGURATION: ("engine:", "gpu:", "disk:", "driver", "process:", "memory", "clock"),
+    Hypothesis.CONFIGURATION: (
+        "engine:",
+        "gpu:",
+        "disk:",
+        "storage:",
+        "driver",
+        "process:",
+        "memory",
+        "clock",
+    ),
 }
 """Components that a hypothesis is about, before others that only show it. Source: our own choice."""
 

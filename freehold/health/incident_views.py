@@ -12,6 +12,7 @@ import msgspec
 from freehold.health.incident_read import Reader
 from freehold.health.incidents import Change, Number
 from freehold.health.signs_engines import EngineEnd
+from freehold.health.storage_words import component_of
 from freehold.health.view import EngineView, Gpus, Host, KernelLine, Network, Reading, State, View, Volume
 
 
@@ -100,7 +101,7 @@ def gpu_changes(first: Gpus | None, last: Gpus | None) -> Iterator[Change]:
 
 
 def _volume(before: Volume | None, after: Volume, views: Sequence[View]) -> Iterator[Change]:
-    component = f"disk:{after.path}"
+    component = component_of(after)
     same = [volume for view in views for volume in view.volumes or () if volume.path == after.path]
     old = before or after
     pairs = {

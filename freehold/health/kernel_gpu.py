@@ -46,7 +46,7 @@ _FAULT = re.compile(
 _CAUSED = re.compile(r"caused by previous Xid (\d+)")
 _NVLINK = re.compile(r"link (\d+)\(((?:0x[0-9a-fA-F]{1,8}, ){6}0x[0-9a-fA-F]{1,8})\)")
 _NVLINK5 = re.compile(
-    r", ([A-Z][A-Z0-9_]{2,40})\s+(Nonfatal|Fatal)\s+XC ?(\d)\s+i ?(\d)\s+Link (-?\d+) [(\[]((?:0x[0-9a-fA-F]+ ?)+)[)\]]"
+    r", ([A-Z][A-Z0-9_/]{2,60}(?: Degraded)?)\s+(Nonfatal|Fatal)\s+XC ?(\d)\s+i ?(\d)\s+Link (-?\d+) [(\[]((?:0x[0-9a-fA-F]+ ?)+)[)\]]"
 )
 _NVLINK5_XIDS = range(144, 151)  # NVIDIA's Xid catalogue: NVLink 5 units SAW to MSE
 _XID_RECOVERY = 154

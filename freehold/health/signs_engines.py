@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from freehold.catalog.load_evidence import Evidence
+from freehold.catalog.load_evidence import BY_WORDS, THERMAL, Evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind, explain_code
-from freehold.health.reason_signs import REASON_SIGNS
 from freehold.health.weigh import Seen, see
 from freehold.health.words import context_signs, finding_sign, log_signs
 
@@ -127,7 +126,7 @@ def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause
 
 def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
     """Return what findings say; heat found on several GPUs is the room's, on one beside cool ones the GPU's."""
-    hot = {f.component for f in findings if _rule(f) == "thermal"}
+    hot = {f.component for f in findings if _rule(table, f) == THERMAL}
     cool = {
         f.component for f in findings if f.verdict is Verdict.HEALTHY and re.search("temp|therm", f.probe)
     } - hot
@@ -142,11 +141,13 @@ def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
     return found
 
 
-def _rule(finding: Finding) -> str | None:
+def _rule(table: Evidence, finding: Finding) -> str | None:
+    """Return the sign of a bad finding: of one of our probes' by its reason, else by its words; None: it is none."""
     if finding.verdict not in _BAD:
         return None
-    if ours := REASON_SIGNS.get((finding.probe, finding.reason)):
-        return ours
+    own = table.findings.get((finding.probe, finding.reason), BY_WORDS)
+    if own != BY_WORDS:
+        return own or None
     words = f"{finding.probe} {finding.reason} {finding.message}".replace("_", " ")
     return finding_sign(finding.probe or finding.component, words)
 
@@ -154,8 +155,8 @@ def _rule(finding: Finding) -> str | None:
 def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[Seen]:
     if finding.verdict not in _BAD:
         return
-    name = _rule(finding)
-    if name == "thermal":
+    name = _rule(table, finding)
+    if name == THERMAL:
         name = (
             "thermal_one"
             if cool and len(hot) == 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from freehold.catalog.load_evidence import Evidence
 from freehold.catalog.load_xids import xid
+from freehold.health import nvlink5
 from freehold.health.incidents import BURST_S, Event, Incident, occurrences
 from freehold.health.weigh import Seen, see
 
@@ -138,7 +139,8 @@ def _hung_task(event: Event) -> str:
 def _xid(table: Evidence, event: Event) -> Iterator[Seen]:
     assert event.number is not None, "an XID has a number"
     fact = xid(event.number)
-    sign = table.of_xid(event.number, str(fact.kind))
+    own = nvlink5.sign_of(event.number, event.fields) if event.number in nvlink5.NUMBERS else ""
+    sign = table.signs[own] if own else table.of_xid(event.number, str(fact.kind))
     if sign is None:
         return
     seen = _seen(table, sign.name, event)

@@ -5,6 +5,7 @@ process is started to say so. It judges nothing and runs nothing.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ def sources_for(
     sources = [
         _kernel(KernelLog(lookback_s=KERNEL_LOOKBACK_S)),
         Source(name="host", part="host", read=_now(HostReader().read), close=_nothing),
-        _volumes([DiskReader(path, disk) for path in settings.volumes]),
+        _volumes([DiskReader(path, _disk(settings, disk)) for path in settings.volumes]),
         _network(settings),
     ]
     if settings.gpu != "off":
@@ -48,6 +49,11 @@ def sources_for(
     if engines is not None:
         sources.append(_engines(engines))
     return sources
+
+
+def _disk(settings: HealthSettings, disk: DiskOptions | None) -> DiskOptions:
+    options = disk or DiskOptions()
+    return options if settings.write else replace(options, write_interval_s=0.0)
 
 
 def _now(read: Callable[[], _T]) -> Callable[[], Awaitable[_T]]:

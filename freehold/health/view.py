@@ -96,6 +96,10 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     user_space: bool = False
     """A process or another machine answers its reads (FUSE, NFS), no block device of this node."""
+    network: bool = False
+    """Another machine answers them: NFS, CIFS, sshfs and so on."""
+    source: str = ""
+    """What is mounted there: `10.0.0.1:/export`, `/dev/nvme0n1p2`."""
     rotational: bool | None = None
     """As the kernel says, which of a virtual disk often says True; None: it says nothing."""
     reads_s: tuple[float, ...] = ()
@@ -120,6 +124,18 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """blkio limits of the reader's own cgroup and those above: `read_iops 5 (blkio:/serving, 7:0)`."""
     throttled_s: Reading = Reading(state=State.UNKNOWN)
     """Waited for a cgroup's limit since the view before, where the kernel says so."""
+    writing: bool = False
+    """Somebody writes here now and then to see whether it works; False: nobody does, or an older recording."""
+    writes_s: tuple[float, ...] = ()
+    """How long each probe write took: a new file of 4 KiB until fsync has returned."""
+    write_error: str = ""
+    """errno name of the newest write if it failed."""
+    write_waits_s: float = 0.0
+    """How long the write under way has waited; 0: none is under way."""
+    wrote: bool = False
+    """Some write has succeeded since the reader began."""
+    read_only: str = ""
+    """Where a write was refused for that: `mount` (mounted so), `file_system` (it made itself so); empty: neither, or not looked."""
     total_bytes: Reading = Reading(state=State.UNKNOWN)
     free_bytes: Reading = Reading(state=State.UNKNOWN)
     free_inodes: Reading = Reading(state=State.UNKNOWN)

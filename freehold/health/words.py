@@ -42,7 +42,8 @@ _LAST_RESORT: _Rules = (
     ),
 )
 
-# (which probe, what it says, the sign). Source: the reasons of freehold/health/probes, and the words of gpud's and NVSentinel's checks.
+# (which probe, what it says, the sign). Source: the words of gpud's and NVSentinel's checks, and of our own probes where a reason alone
+# does not say it; the others' reasons stand in catalog/data/health/evidence_findings.yaml.
 _FINDINGS: tuple[tuple[str, str, str], ...] = (
     ("gpu_xid", r"application error", "app_fault"),
     ("gpu_xid", r"repeats on this gpu", "app_repeats_same_gpu"),
@@ -57,6 +58,8 @@ _FINDINGS: tuple[tuple[str, str, str], ...] = (
     ("gpu_xid", r"firmware xid", "firmware"),
     ("gpu_xid", r"driver xid", "driver_event"),
     ("gpu_xid", r"nvlink signal", "nvlink"),
+    ("gpu_xid", r"nvlink peer", "nvlink_peer"),
+    ("gpu_xid", r"nvlink (taken down|program)", "nvlink_software"),
     ("gpu_xid", r"link xid", "nvlink"),
     ("gpu_xid", r"nvlink non fatal", "nvlink_unclear"),
     ("gpu_xid", r"power xid", "power_cable"),
@@ -109,6 +112,9 @@ _FINDINGS: tuple[tuple[str, str, str], ...] = (
     ("network|link|nic|eth", r"\bdown\b|flap|carrier", "link_down"),
     ("network|peer|mesh|link", r"retrans", "retransmits"),
     ("network|peer|mesh|link|packet", r"loss|lossy|lost", "packet_loss"),
+    ("network|link|nic|eth", r"crc|damaged|errors", "link_errors"),
+    ("network|link|nic|eth", r"drop", "link_drops"),
+    ("network|link|nic|eth", r"missing|not there", "link_missing"),
     ("engine|replica|progress", r"stall|froze|no progress|not progress|\bhung\b|hang", "engine_frozen"),
     ("engine|replica|progress", r"dead|crash|exit", "engine_crashed"),
     ("memory|oom|host", r"oom", "oom_kill"),

@@ -7,10 +7,12 @@ reload of the driver ended no longer counts. Nothing here weighs other evidence:
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from freehold.catalog.load_xids import nvlink_bits, recovery_actions, xid
 from freehold.catalog.xid_facts import Xid, XidClass
 from freehold.core.findings import Action, Verdict
+from freehold.health import nvlink5
 from freehold.health.judged import SILENCE_S, Judged, how_often, incidents, worst_judged
 from freehold.health.kernel_events import KernelEvent, Kind
 from freehold.health.kernel_words import HARMLESS
@@ -153,12 +155,19 @@ def _judge_xid(fact: Xid, events: list[KernelEvent], elsewhere: frozenset[int]) 
         return _program_first(fact, events, times, on_others=fact.number in elsewhere)
     if fact.number == _XID_74 and _is_signal(events):
         return _said(fact, events, Verdict.UNHEALTHY, reason="nvlink_signal", action=Action.CHECK_CABLE)
-    if fact.kind is XidClass.LINK and all(event.fields.get("severity") == "Nonfatal" for event in events):
-        return _said(fact, events, Verdict.DEGRADED, reason="nvlink_non_fatal", action=Action.WATCH)
+    if fact.number in nvlink5.NUMBERS:
+        return _nvlink5(fact, events, again=times >= REPEATED_TIMES)
     if fact.kind in {XidClass.UNKNOWN, XidClass.VERDICT}:
         return _said(fact, events, Verdict.DEGRADED, reason="unknown_xid", action=Action.WATCH)
     action = fact.repeated if times >= REPEATED_TIMES else fact.action
     return _said(fact, events, _verdict(action), reason=f"{fact.kind}_xid", action=action)
+
+
+def _nvlink5(fact: Xid, events: list[KernelEvent], *, again: bool) -> Judged:
+    """Judge by what the lines' words say; where they say nothing, by the XID and the word Fatal alone."""
+    found = nvlink5.worst(fact, events, again=again)
+    judged = _said(fact, events, found.verdict, reason=found.reason, action=found.action)
+    return replace(judged, message=f"{judged.message}; {found.words}")
 
 
 def _program_first(fact: Xid, events: list[KernelEvent], times: int, *, on_others: bool) -> Judged:
@@ -220,7 +229,11 @@ def _bits(event: KernelEvent) -> set[tuple[int, int]]:
 _LEADS = {
     "application_error": "an error of the program on it, not the GPU's for itself",
     "repeats_on_this_gpu": "again on this GPU and on no other: try the same work elsewhere, and other work here",
-    "nvlink_signal": "only the bits of poor signal integrity are set: reseat, check the cable",
+    "nvlink_signal": "poor signal integrity: reseat, check the cable",
+    "nvlink_corrected": "corrected, nothing was lost",
+    "nvlink_peer": "the other end of the link went first",
+    "nvlink_taken_down": "somebody took the link down",
+    "nvlink_program": "the program on it ends, the link stays",
     "harmless_xid": "never a cause for itself",
     "unknown_xid": "no catalogue says what to do",
 }

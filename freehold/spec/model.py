@@ -342,6 +342,9 @@ class HealthStorageSpec(_Section):
     ] = Field(default="auto", examples=["auto", "/srv/models"])
     """A folder on it. `auto`, the default: the weight store's, since engines read weights from there; `off`: none. One
     read of 4 KiB a second, and a file of 64 MiB beside the weights."""
+    write: bool = True
+    """Whether a file of 4 KiB is written and flushed there every ten seconds, to see a disk that is slow to write, full or
+    read-only. Default true: reads show none of these. False where nothing may be written."""
 
 
 class HealthNetworkSpec(_Section):

@@ -8,7 +8,7 @@ which is for the store.
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,7 @@ AT_ONCE = 4
 """Files of one folder that are fetched at the same time. Source: our choice; two or three connections fill most lines, and
 a hub counts requests."""
 
-_DONE = "done.json"
+_DONE = "done.jsonl"  # a line for each file that is whole, appended: cheap also for ten thousand
 _PARTS = "parts"
 _SUMS_BYTES_MAX = 1 << 22  # a list of 10,000 files with long paths is less
 
@@ -189,8 +189,10 @@ class _Folder:
             target.parent.mkdir(parents=True, exist_ok=True)
             got.path.rename(target)
             self._check(member, target, got.sha256)
-            self._done[member.path] = KnownFile(member.path, got.sha256, stamp_of(target))
-            _write_done(self._job.scratch / _DONE, self._done)
+            known = KnownFile(member.path, got.sha256, stamp_of(target))
+            self._done[member.path] = known
+            with (self._job.scratch / _DONE).open("ab") as file:
+                file.write(msgspec.json.encode(known) + b"\n")
 
     def _check(self, member: Member, target: Path, got_sha256: str) -> None:
         if member.sha256:
@@ -265,17 +267,20 @@ def _emptied(folder: Path) -> Path:
 def _read_done(path: Path, tree: Path) -> dict[str, KnownFile]:
     """Return the files that an earlier fetch brought whole and that nobody has touched since."""
     try:
-        known = msgspec.json.decode(path.read_bytes(), type=list[KnownFile])
-    except (FileNotFoundError, msgspec.DecodeError):
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
         return {}
+    known = [each for line in lines if (each := _known_file(line)) is not None]
     return {each.path: each for each in known if _untouched(each.stamp, tree / each.path)}
+
+
+def _known_file(line: bytes) -> KnownFile | None:
+    """Return what a line says; None: it was being written when the process ended."""
+    try:
+        return msgspec.json.decode(line, type=KnownFile)
+    except msgspec.DecodeError:
+        return None
 
 
 def _untouched(stamp: Stamp | None, path: Path) -> bool:
     return stamp is not None and stamp == stamp_of(path)
-
-
-def _write_done(path: Path, done: Mapping[str, KnownFile]) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(msgspec.json.encode(list(done.values())))
-    new.replace(path)

@@ -46,6 +46,7 @@ def test_one_look_leaves_nothing_behind(place: Path) -> None:
     probes = {each["finding"]["probe"] for each in answer["findings"]}  # type: ignore[union-attr]
     assert {
         "storage_latency",
+        "storage_write",
         "disk_space",
         "memory_pressure",
         "clock",
@@ -53,6 +54,7 @@ def test_one_look_leaves_nothing_behind(place: Path) -> None:
         "gpu_present",
     } <= probes
     assert "engine_progress" not in probes  # nobody knows of any engine
+    assert reasons(answer, "storage_write") != {f"disk:{folder}": "learning"}  # enough writes for a word
     assert not list(folder.iterdir())
 
 

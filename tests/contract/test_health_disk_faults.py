@@ -221,6 +221,8 @@ def test_a_slow_user_space_file_system_is_told_from_a_disk(
         finding = seen.until(lambda finding: finding.verdict is not Verdict.UNKNOWN, timeout_s=30)
         finding = seen.until(lambda finding: finding.verdict is not Verdict.HEALTHY, timeout_s=15)
         assert finding.reason == "slow_user_space"
+        assert finding.component == f"storage:{mount}"  # no disk of this node
+        assert "storage behind a program: fuse" in finding.message
         assert seen.newest.device == ""
         assert seen.newest.device_ticks_s.state is State.UNSUPPORTED
         seen.reader.close()

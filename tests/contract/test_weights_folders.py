@@ -299,12 +299,17 @@ def test_one_wrong_file_of_a_hub_is_named(start: Start, hub: Hub, name: str, sto
 
 
 def test_a_killed_fetch_keeps_the_files_that_were_whole(start: Start, hub: Hub, root: Path) -> None:
+    hub.held = ONE
     child = start("hf://org/repo@main")
-    done = root / "incoming" / TREE / "done.json"
-    wait_until(lambda: done.exists() and len(json.loads(done.read_bytes())) >= 2)
+    done = root / "incoming" / TREE / "done.jsonl"
+    wait_until(lambda: done.exists() and done.read_bytes().count(b"\n") >= 2)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait(10) == -signal.SIGKILL
-    had = {each["path"] if isinstance(each, dict) else each[0] for each in json.loads(done.read_bytes())}
+    had = {json.loads(line)["path"] for line in done.read_bytes().splitlines() if line.endswith(b"}")}
+    with done.open("ab") as file:
+        file.write(b'{"path": "torn')
+    hub.held = ""
+    hub.let_go.set()
     hub.requests.clear()
     assert contents(Path(result(start("hf://org/repo@main"))["path"])) == FILES
     asked = {path.rpartition(f"{COMMIT}/")[2] for method, path, _ in hub.requests if method == "GET"}

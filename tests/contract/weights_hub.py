@@ -42,6 +42,8 @@ class Hub:
     """What the list says of a file, if it is not what is sent."""
     hold_at: int | None = None
     """Body bytes after which every GET of a file waits for `let_go`."""
+    held: str = ""
+    """A file whose GET waits for `let_go` before its body."""
     let_go: threading.Event = field(default_factory=threading.Event)
     at_once: int = 0
     most_at_once: int = 0
@@ -134,6 +136,8 @@ class Handler(BaseHTTPRequestHandler):
             hub.at_once -= 1
 
     def _send(self, data: bytes) -> None:
+        if self.hub.held and self.path.endswith(self.hub.held):
+            self.hub.let_go.wait(20)
         if self.hub.hold_at is not None:
             held, data = data[: self.hub.hold_at], data[self.hub.hold_at :]
             self.wfile.write(held)

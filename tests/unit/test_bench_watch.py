@@ -12,8 +12,9 @@ from freehold.bench.watch import GpuMeter, Watching, cpu_seconds, memory_bytes, 
 from freehold.health.view import Reading, State
 
 
-def zone(root: Path, name: str, energy_uj: str, most_uj: str = "1000000") -> None:
+def zone(root: Path, name: str, energy_uj: str, *, says: str = "", most_uj: str = "1000000") -> None:
     (root / name).mkdir()
+    (root / name / "name").write_text(f"{says or 'package-' + name[-1]}\n")
     (root / name / "energy_uj").write_text(energy_uj)
     (root / name / "max_energy_range_uj").write_text(most_uj)
 
@@ -21,8 +22,22 @@ def zone(root: Path, name: str, energy_uj: str, most_uj: str = "1000000") -> Non
 def test_packages_are_counted_and_their_parts_are_not(tmp_path: Path):
     zone(tmp_path, "intel-rapl:0", "500000")
     zone(tmp_path, "intel-rapl:1", "250000")
-    zone(tmp_path, "intel-rapl:0:0", "400000")
+    zone(tmp_path, "intel-rapl:0:0", "400000", says="core")
     assert package_joules(tmp_path) == ((0.5, 1.0), (0.25, 1.0))
+
+
+def test_no_joule_is_counted_twice(tmp_path: Path):
+    """A laptop's or a small server's zones: the whole machine, and the package once more by another way."""
+    zone(tmp_path, "intel-rapl:0", "500000")
+    zone(tmp_path, "intel-rapl:1", "900000", says="psys")
+    zone(tmp_path, "intel-rapl-mmio:0", "500000")
+    assert package_joules(tmp_path) == ((0.5, 1.0),)
+
+
+def test_half_of_the_packages_is_unknown(tmp_path: Path):
+    zone(tmp_path, "intel-rapl:0", "500000")
+    zone(tmp_path, "intel-rapl:1", "not allowed")
+    assert package_joules(tmp_path) == ()
 
 
 def test_a_counter_that_turns_over():

@@ -1,6 +1,7 @@
 """The facts on GPU faults: all of them there, each with a place, and quick to read."""
 
 import time
+from collections import Counter
 
 import pytest
 
@@ -16,6 +17,8 @@ FILES = (
     "rdma_counters",
     "pcie_replay",
     "nvlink_registers",
+    "nvlink5",
+    "evidence_findings",
 )
 LAST_XID = 173
 """The highest number in any catalogue that the file's head names."""
@@ -107,3 +110,28 @@ def test_reading_all_of_it_is_quick():
     for name in FILES:
         load_xids.fact_file(name)
     assert time.process_time() - before_s < LOAD_MOST_S
+
+
+def test_every_row_of_nvidias_nvlink_table_is_there_with_its_label():
+    rules = [rule for rules in load_xids.nvlink5_rules().values() for rule in rules]
+    assert set(load_xids.nvlink5_rules()) == set(range(144, 151))
+    # Rows of the source: one per status and reason; a promoted row is its column "action 2". MSE_WATCHDOG and MSE Degraded
+    # stand here as one row of two statuses, in gpud's copy as one row of one.
+    labels = Counter(
+        " ".join(sorted(rule.blames))
+        for rule in rules
+        if rule.promoted is not True
+        for _ in range(len(rule.down) * len(rule.status or {0}))
+    )
+    assert labels == {"HW": 45, "SW": 29, "HW SW": 18, "FW": 2, "": 1}
+    assert {rule.immediate for rule in rules} == {"RESET_GPU", "IGNORE", "XID_154_EVAL"}
+    assert {rule.severity for rule in rules} == {"fatal", "link fatal", "non-fatal"}
+
+
+def test_no_word_of_one_nvlink_layout_means_anything_in_the_other():
+    for rules in load_xids.nvlink5_rules().values():
+        for one in rules:
+            for other in rules:
+                # As V2 the low seven bits of a V1 word; as V1 any word whose low seven bits are a V2 unit.
+                same = one.v1 == other.v2 == 0  # XID 150: both layouts have the same word, and the same row
+                assert (one.v1 & 0x7F) != other.v2 or same, (one, other)

@@ -78,3 +78,13 @@ def test_an_exit_takes_the_address_and_the_readings_with_it() -> None:
 
 def _exit() -> Exited:
     return Exited(id="m-0", incarnation=1, cause=ExitCause(kind=ExitKind.CRASHED, summary="x"))
+
+
+def test_who_has_served_is_started_again_whatever_its_last_lines_say() -> None:
+    """A client's words in a log can look like a mistake in the options; those were right a minute ago."""
+    told = ExitCause(kind=ExitKind.BAD_OPTION, summary="it refused an option", restart=False)
+    served = apply(ready_view(), Exited(id="m-0", incarnation=1, cause=told), 9.0)
+    assert not served.replicas[0].trouble.final
+    started = apply(ready_view(), Launch(id="m-1", incarnation=1), 1.0)
+    never = apply(started, Exited(id="m-1", incarnation=1, cause=told), 9.0)
+    assert never.replicas[1].trouble.final

@@ -7,6 +7,7 @@ import pytest
 from freehold.health.readers.block_device import (
     Ticks,
     device_of,
+    is_network,
     is_user_space,
     limits_of,
     mount_of,
@@ -61,6 +62,49 @@ def test_memory_and_user_space_file_systems_are_known() -> None:
         *(True, True, True, True),
         *(False, False, False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "user_space"),
+    [
+        ("nfs", True, True),
+        ("nfs4", True, True),
+        ("cifs", True, True),
+        ("smb3", True, True),
+        ("ceph", True, True),
+        ("lustre", True, True),
+        ("fuse.sshfs", True, True),
+        ("fuse.gcsfuse", True, True),
+        ("fuse.bindfs", False, True),
+        ("fuseblk", False, True),
+        ("fuse", False, True),
+        ("9p", False, True),
+        ("virtiofs", False, True),
+        ("nfsd", False, False),  # the server's own control files
+        ("fusectl", False, False),
+        ("ext4", False, False),
+    ],
+)
+def test_storage_of_other_machines_is_known_by_its_type(name: str, network: bool, user_space: bool) -> None:  # noqa: FBT001
+    assert (is_network(name), is_user_space(name)) == (network, user_space)
+
+
+@pytest.mark.parametrize(
+    ("mount_options", "super_options", "read_only"),
+    [
+        ("rw,relatime", "rw", ""),
+        ("ro,relatime", "rw", "mount"),  # a bind mount
+        ("ro,relatime", "ro", "mount"),
+        ("rw,relatime", "ro,errors=remount-ro", "file_system"),  # ext4 after an error
+        ("rw,noatime", "rw,emergency_ro", "file_system"),  # the same, seen on Linux 6.18
+        ("rw,errors=ro", "rw,protocol=x", ""),
+    ],
+)
+def test_why_a_volume_is_read_only(mount_options: str, super_options: str, read_only: str) -> None:
+    line = f"36 35 98:0 / /m {mount_options} master:1 - ext4 /dev/root {super_options}\n"
+    mount = mount_of("/m", line)
+    assert mount is not None
+    assert mount.read_only == read_only
 
 
 def write(path: Path, text: str) -> None:

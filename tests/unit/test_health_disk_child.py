@@ -16,6 +16,7 @@ from freehold.health.readers.disk_child import (
     read_once,
     tell_place,
     tell_space,
+    write_once,
 )
 
 SIZE_BYTES = 16 * BLOCK_BYTES
@@ -137,3 +138,36 @@ def test_a_full_pipe_drops_lines_and_a_parent_that_is_gone_ends_it(ears: Ears) -
     ears.leave()
     with pytest.raises(SystemExit):
         ears.tell.say("anybody?")
+
+
+def test_a_write_is_announced_timed_and_leaves_one_small_file(tmp_path: Path, ears: Ears) -> None:
+    path = tmp_path / "write"
+    write_once(str(path), ears.tell)
+    first = path.read_bytes()
+    (tmp_path / "write.new").write_bytes(b"of one that was killed in the middle")
+    write_once(str(path), ears.tell)
+    assert [line.split()[0] for line in ears.lines()] == ["S", "w", "S", "w"]
+    assert len(first) == BLOCK_BYTES
+    assert path.read_bytes() != first  # anew, on blocks of its own: else a full disk would never be found
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["write"]
+
+
+def test_a_write_follows_no_link_and_spares_what_it_points_to(tmp_path: Path, ears: Ears) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    (tmp_path / "write").symlink_to(other)
+    (tmp_path / "write.new").symlink_to(other)
+    write_once(str(tmp_path / "write"), ears.tell)
+    assert other.read_bytes() == b"precious"
+    assert not (tmp_path / "write").is_symlink()
+
+
+def test_a_write_that_fails_says_its_errno(tmp_path: Path, ears: Ears) -> None:
+    write_once(str(tmp_path / "nowhere" / "write"), ears.tell)
+    (tmp_path / "write.new").mkdir()
+    write_once(str(tmp_path / "write"), ears.tell)
+    assert [line.split()[:2] for line in ears.lines() if line.startswith("x")] == [
+        ["x", "ENOENT"],
+        ["x", "EISDIR"],
+    ]

@@ -31,6 +31,14 @@ def test_a_failed_read_has_its_errno_and_does_not_wait() -> None:
     assert (found.errors, found.reads_s, found.began_s) == (["EIO"], [], None)
 
 
+def test_writes_are_kept_apart_from_reads() -> None:
+    found = heard("s 10.5", "S 10.6", "r 0.0003", "w 0.002", "S 20.6", "x ENOSPC 0.1", "S 30.6")
+    assert (found.reads_s, found.began_s, found.writes_s) == ([0.0003], None, [0.002])
+    assert (found.write_error, found.write_began_s) == ("ENOSPC", 30.6)
+    take(found, "w 0.003")
+    assert (found.write_error, found.write_began_s) == ("", None)
+
+
 def test_a_path_may_hold_spaces() -> None:
     assert heard("at 254 0 /my models/a  b").place == (254, 0, "/my models/a  b")
 

@@ -185,6 +185,22 @@ def test_a_read_without_end_above_an_idle_device_is_not_the_disks() -> None:
     assert look(held).reason == "hung_throttled"
     away = volume(state=State.HUNG, detail="no answer for 9 s", ticks_s=None, user_space=True)
     assert look(away).reason == "hung_user_space"
+    server = volume(state=State.HUNG, detail="no answer for 9 s", ticks_s=None, user_space=True, network=True)
+    finding = look(server)
+    assert (finding.reason, finding.action) == (
+        "hung_network",
+        Action.FIX_CONFIGURATION,
+    )  # no disk to cordon for
+
+
+def test_network_storage_is_named_as_such_and_not_as_a_disk() -> None:
+    nfs = {"user_space": True, "network": True, "file_system": "nfs4", "source": "10.0.0.1:/export"}
+    # Whatever the local witnesses say: its waits are in none of them.
+    for stalled_s in (0.0, 0.5):
+        finding = look(*slow(ticks_s=None, stalled_s=stalled_s, **nfs))
+        assert finding.reason == "slow_network"
+        assert finding.component == "storage:/models"
+        assert "network storage: nfs4 of 10.0.0.1:/export" in finding.message
 
 
 def test_every_reason_it_gives_is_in_its_list() -> None:

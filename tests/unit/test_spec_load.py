@@ -75,7 +75,7 @@ def test_the_smallest_file_gets_every_default():
         "fallback": [],
         "fleet": {"runtime": "process", "spares": 0, "ready_timeout": "5m", "stop_grace": "10s"},
         "health": {
-            "storage": {"path": "auto"},
+            "storage": {"path": "auto", "write": True},
             "network": {"peers": [], "node": "", "listen": "0.0.0.0:8742", "key_file": ""},
             "expect": {"gpus": None, "gpu_model": "", "driver": "", "rdma_ports": [], "link_mbit_s": {}},
             "gpu": "auto",

@@ -10,6 +10,7 @@ from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.units import format_duration
 from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.series import failed, number
+from freehold.health.storage_words import component_of
 from freehold.health.view import State, View, Volume
 
 WARN_SHARE = 0.10
@@ -70,7 +71,7 @@ def _say(views: Sequence[View], component: str, verdict: Verdict, *, reason: str
 
 def _volume(views: Sequence[View], volume: Volume) -> Finding:
     total, free = number(volume.total_bytes), number(volume.free_bytes)
-    component = f"disk:{volume.path}"
+    component = component_of(volume)
     if not total or free is None:
         why = volume.free_bytes.detail or volume.detail or volume.free_bytes.state
         message = f"{volume.path} does not say how full it is: {why}"

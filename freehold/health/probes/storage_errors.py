@@ -17,6 +17,7 @@ from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judged import BLIND_S, SILENCE_S, Judged, how_often, incidents, unread, worst_judged
 from freehold.health.kernel_events import KernelEvent, Kind, read_events
 from freehold.health.series import failed, number
+from freehold.health.storage_words import component_of
 from freehold.health.view import View, Volume
 
 WINDOW_S = 86_400.0
@@ -74,7 +75,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     for event in read_events(lines):
         if event.kind in _KINDS and event.at_s > now.at_s - WINDOW_S:
             by_device[event.device].append(event)
-    judged = {f"disk:{part}": each for part, each in _watched(views, by_device)}
+    judged = dict(_watched(views, by_device))
     for device, events in by_device.items():
         judged[f"disk:{device}"] = _milder(judge_disk(events))
     if not judged:
@@ -87,7 +88,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
 def _watched(
     views: Sequence[View], by_device: defaultdict[str, list[KernelEvent]]
 ) -> Iterator[tuple[str, Judged]]:
-    """Judge each watched volume and take its events out of `by_device`."""
+    """Judge each watched volume, by its component, and take its events out of `by_device`."""
     for volume in _volumes(views):
         under = (volume.device, *volume.disks)
         mine = [device for device in by_device if any(same_disk(device, disk) for disk in under)]
@@ -96,7 +97,7 @@ def _watched(
         worst = worst_judged(found)
         assert worst is not None  # `found` is never empty
         quiet = worst.verdict is Verdict.HEALTHY
-        yield volume.path, _unread_smart(volume) or _nothing(views) if quiet else worst
+        yield component_of(volume), _unread_smart(volume) or _nothing(views) if quiet else worst
 
 
 def same_disk(event_device: str, volume_device: str) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.series import number
+from freehold.health.storage_words import component_of, named
 from freehold.health.view import State, View, Volume
 
 READS_LEAST = 30
@@ -85,6 +86,12 @@ _USER_SPACE = _Cause(
     action=Action.WATCH,
     bad_action=Action.FIX_CONFIGURATION,
 )
+_NETWORK = _Cause(
+    reason="slow_network",
+    words="it is no disk of this node: the network to its server, or the server, is slow",
+    action=Action.WATCH,
+    bad_action=Action.FIX_CONFIGURATION,
+)
 _UNCLEAR = _Cause(
     reason="slow",
     words="what keeps it could not be told",
@@ -102,12 +109,14 @@ _REASONS = {
     _BUSY.reason: "reads wait in the device's queue behind many others: find who reads or writes so much",
     _THROTTLED.reason: "reads wait for a cgroup's blkio limit: raise or lift it",
     _NEIGHBOUR.reason: "reads wait above a quick device: look for blkio limits and for who else uses the disk",
-    _USER_SPACE.reason: "a FUSE, NFS or other user-space file system answers slowly: look at what serves it",
+    _USER_SPACE.reason: "a FUSE or other user-space file system answers slowly: look at the program that serves it",
+    _NETWORK.reason: "network storage (NFS, CIFS and such) answers slowly: look at its server and at the network to it",
     _UNCLEAR.reason: "reads are slow and no witness says why",
     "slow_at_times": "most reads are quick, some take very long: watch",
     "hung": "a read does not end, the request is with the device: cordon, look at disk, controller and cable",
     "hung_throttled": "a read does not end and no request is at the device: lift the cgroup's limit",
-    "hung_user_space": "the process or server behind this file system does not answer: restart or remount it",
+    "hung_user_space": "the program behind this file system does not answer: restart or remount it",
+    "hung_network": "the server of this network storage does not answer: look at it and at the network, then remount",
     "read_error": "a read failed: verify the model's files, watch",
     "read_errors": "reads fail again and again: take the node out, replace the disk",
 }
@@ -122,7 +131,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
         return [
             _finding(views, "disk", _Judged(Verdict.NOT_APPLICABLE, "no_volumes", "no volume is watched"))
         ]
-    return [_finding(views, f"disk:{volume.path}", _judge(_Series(views, volume))) for volume in newest]
+    return [_finding(views, component_of(volume), _judge(_Series(views, volume))) for volume in newest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +230,7 @@ def _judge(series: _Series) -> _Judged:
     if volume.state is State.HUNG:
         return _hung(series)
     if volume.state not in {State.OK, State.TRANSIENT}:
-        message = f"{volume.path} is not measured: {volume.detail or volume.state}"
+        message = f"{named(volume)} is not measured: {volume.detail or volume.state}"
         return _Judged(Verdict.UNKNOWN, "cannot_read", message)
     if errors := series.errors:
         return _failed(series, errors)
@@ -243,11 +252,13 @@ def _hung(series: _Series) -> _Judged:
             Evidence(what="requests at the device", value=value, source="/sys/dev/block", at_s=series.at_s)
         )
     reason, action = "hung", Action.CORDON
-    if not at_device and volume.user_space:
+    if not at_device and volume.network:
+        reason, action = "hung_network", Action.FIX_CONFIGURATION
+    elif not at_device and volume.user_space:
         reason, action = "hung_user_space", Action.FIX_CONFIGURATION
     elif at_device == 0 and volume.limits:
         reason, action = "hung_throttled", Action.FIX_CONFIGURATION
-    message = f"a read of {volume.path} does not end: {volume.detail}"
+    message = f"a read of {named(volume)} does not end: {volume.detail}"
     return _Judged(Verdict.UNHEALTHY, reason, message, action, tuple(seen))
 
 
@@ -264,14 +275,14 @@ def _failed(series: _Series, errors: Sequence[str]) -> _Judged:
     return _Judged(
         Verdict.UNHEALTHY if many else Verdict.DEGRADED,
         "read_errors" if many else "read_error",
-        f"{len(errors)} of our reads of {series.newest.path} failed: {kinds}",
+        f"{len(errors)} of our reads of {named(series.newest)} failed: {kinds}",
         Action.INSPECT_HARDWARE if many else Action.WATCH,
         (seen,),
     )
 
 
 def _few(series: _Series) -> _Judged:
-    message = f"{len(series.reads_s)} of {READS_LEAST} reads of {series.newest.path}: too few to judge"
+    message = f"{len(series.reads_s)} of {READS_LEAST} reads of {named(series.newest)}: too few to judge"
     return _Judged(Verdict.UNKNOWN, "learning", message)
 
 
@@ -279,7 +290,7 @@ def _slow(series: _Series, median_s: float) -> _Judged:
     cause = _cause(series, median_s)
     bad = median_s >= series.bad_s
     message = (
-        f"a 4 KiB read of {series.newest.path} takes {_ms(median_s)}, "
+        f"a 4 KiB read of {named(series.newest)} takes {_ms(median_s)}, "
         f"normal is under {_ms(series.warn_s)}: {cause.words}"
     )
     return _Judged(
@@ -292,6 +303,8 @@ def _slow(series: _Series, median_s: float) -> _Judged:
 
 
 def _cause(series: _Series, median_s: float) -> _Cause:
+    if series.newest.network:
+        return _NETWORK  # waits for a server are in no PSI that counts disks only, and there is no device
     ticks_s, stalled_s, queue = series.ticks_s(), series.stalled_s(), series.queue()
     if ticks_s is not None and ticks_s >= TICKS_SHARE * median_s:
         return _BUSY if queue is not None and queue >= QUEUE_BUSY else _DISK
@@ -311,16 +324,14 @@ def _stalls(series: _Series) -> _Judged | None:
     ]
     if len(bad) < STALLS_MOST:
         return None
-    message = (
-        f"{len(bad)} reads of {series.newest.path} took {_ms(min(bad))} or more, the longest {_ms(max(bad))}"
-    )
+    message = f"{len(bad)} reads of {named(series.newest)} took {_ms(min(bad))} or more, the longest {_ms(max(bad))}"
     return _Judged(Verdict.DEGRADED, "slow_at_times", message, Action.WATCH, series.evidence())
 
 
 def _quick(series: _Series, median_s: float) -> _Judged:
     longest_s = max(series.reads_s)
     message = (
-        f"a 4 KiB read of {series.newest.path} takes {_ms(median_s)}, the longest of the last "
+        f"a 4 KiB read of {named(series.newest)} takes {_ms(median_s)}, the longest of the last "
         f"{len(series.reads_s)} {_ms(longest_s)}"
     )
     return _Judged(Verdict.HEALTHY, "as_usual", message, evidence=series.evidence())

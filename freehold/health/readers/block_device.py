@@ -16,7 +16,16 @@ from freehold.health.view import Reading, State
 CHAIN_MOST = 8
 """Devices below one another (loop on dm on md …) that are followed; our own choice, more is a mistake."""
 _MEMORY_ONLY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
-_USER_SPACE = re.compile(r"fuse(?!ctl)|^nfs|^cifs$|^smb3$|^9p$|^ceph$|^lustre$|^virtiofs$|^beegfs$|^afs$")
+_NETWORK = re.compile(
+    r"^nfs\d?$|^cifs$|^smb3?$|^smbfs$|^ceph$|^lustre$|^beegfs$|^afs$|^gpfs$|^ocfs2$|^gfs2$|^pvfs2$|^orangefs$|^wekafs$"
+    r"|^fuse\.(sshfs|s3fs|gcsfuse|goofys|geesefs|mount-s3|mountpoint-s3|rclone|glusterfs|ceph-fuse|juicefs|curlftpfs|davfs2?"
+    r"|blobfuse2?|ossfs|alluxio.*|seaweedfs|moosefs|mfs|saunafs|quobyte.*)$"
+)
+"""Types of file systems that another machine answers. Source: linux/fs of the kernel, and the subtypes that these FUSE programs mount with."""
+_USER_SPACE = re.compile(r"fuse(?!ctl)|^9p$|^virtiofs$")
+_OWN_READ_ONLY = frozenset({"ro", "emergency_ro"})
+"""Options of a super block. Source: proc_pid_mountinfo(5); the latter stands beside `rw` when ext4
+has given its journal up (seen on Linux 6.18)."""
 _THROTTLES = ("read_bps", "read_iops", "write_bps", "write_iops")
 
 
@@ -30,6 +39,8 @@ class Mount:
     source: str
     numbers: str
     """`MAJOR:MINOR` of its device; major 0: no block device of its own."""
+    read_only: str = ""
+    """`mount`: it was mounted so; `file_system`: the mount is not, the file system itself is; empty: it can be written."""
 
     @property
     def in_memory(self) -> bool:
@@ -41,10 +52,20 @@ class Mount:
         """Return whether a process or another machine answers its reads."""
         return is_user_space(self.file_system)
 
+    @property
+    def in_network(self) -> bool:
+        """Return whether another machine answers its reads."""
+        return is_network(self.file_system)
+
 
 def is_user_space(file_system: str) -> bool:
     """Return whether a file system of that type is answered by a process or over a network, not by a block device."""
-    return bool(_USER_SPACE.search(file_system))
+    return bool(_USER_SPACE.search(file_system)) or is_network(file_system)
+
+
+def is_network(file_system: str) -> bool:
+    """Return whether a file system of that type is answered by another machine, as far as its name tells."""
+    return bool(_NETWORK.search(file_system))
 
 
 def mount_of(path: str, mountinfo: str) -> Mount | None:
@@ -60,8 +81,22 @@ def mount_of(path: str, mountinfo: str) -> Mount | None:
             continue
         point = _plain(fields[4])
         if _above(point, path) and (best is None or len(point) >= len(best.point)):
-            best = Mount(point=point, file_system=ends[0], source=_plain(ends[1]), numbers=fields[2])
+            best = Mount(
+                point=point,
+                file_system=ends[0],
+                source=_plain(ends[1]),
+                numbers=fields[2],
+                read_only=_read_only(fields[5:6], ends[2:3]),
+            )
     return best
+
+
+def _read_only(mount: list[str], file_system: list[str]) -> str:
+    """Return which of the options (of the mount, of the file system's super block) say `ro`."""
+    if any("ro" in options.split(",") for options in mount):
+        return "mount"
+    own = {option for options in file_system for option in options.split(",")}
+    return "file_system" if own & _OWN_READ_ONLY else ""
 
 
 def _plain(text: str) -> str:

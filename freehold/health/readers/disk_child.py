@@ -4,9 +4,12 @@ Started by `disk_process` with `python -S -P -c`, so that it imports little and 
 random bytes on the volume, or takes the largest file there where it may not write, and reads 4 KiB of it with O_DIRECT, at a
 random place, once per interval. It tells its parent, one line each on standard output: `at MAJOR MINOR PATH` where the
 volume is, `make` it begins to write its file, `no WHY` it cannot read without the page cache, `space TOTAL FREE INODES
-FREE_INODES`, `s SECONDS` a read begins (monotonic clock), `r SECONDS` it took so long, `e ERRNO SECONDS` it failed. A line
-for which the pipe has no room is dropped. It knows no deadline, judges nothing, and never writes while it measures. End of
-standard input ends it.
+FREE_INODES`, `s SECONDS` a read begins (monotonic clock), `r SECONDS` it took so long, `e ERRNO SECONDS` it failed; of writes
+likewise `S`, `w`, `x`. A line for which the pipe has no room is dropped. It knows no deadline and judges nothing. End of standard
+input ends it.
+
+Where it is to write as well, a thread makes a new file of 4 KiB, waits for fsync, and puts it in place of the one before: a write
+that never ends so holds up no read. A new file each time, since one that only overwrites itself never finds the disk full.
 
 What it cannot see: a cache below the file system (a RAID controller, the host of a virtual machine) may answer some reads.
 """
@@ -19,6 +22,7 @@ import os
 import select
 import stat
 import sys
+from _thread import start_new_thread  # threading costs memory, and its threads are waited for at the end
 
 from freehold.core.clock import monotonic_s
 
@@ -106,8 +110,15 @@ def _files(folder: str, most: int) -> list[tuple[int, str]]:
             if entry.is_dir(follow_symlinks=False):
                 todo.append(entry.path)
             elif entry.is_file(follow_symlinks=False):
-                found.append((entry.stat(follow_symlinks=False).st_size, entry.path))
+                found.append((_size_of(entry), entry.path))
     return found
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0  # it has gone since the folder was read
 
 
 def _make(path: str, size_bytes: int) -> None:
@@ -166,6 +177,51 @@ def read_once(fd: int, page: mmap.mmap, *, size_bytes: int, tell: Teller) -> Non
         tell.say("r", f"{monotonic_s() - began_s:.6f}")
 
 
+def write_once(path: str, tell: Teller) -> None:
+    """Write one new block beside `path`, say how long it took to be on the disk, and put it in place of the one before."""
+    fresh = f"{path}.new"
+    began_s = monotonic_s()
+    tell.say("S", f"{began_s:.6f}")
+    try:
+        _write_anew(fresh)
+        took_s = monotonic_s() - began_s
+        os.replace(fresh, path)
+    except OSError as exc:
+        tell.say("x", name_of(exc), f"{monotonic_s() - began_s:.6f}")
+    else:
+        tell.say("w", f"{took_s:.6f}")
+
+
+def _write_anew(fresh: str) -> None:
+    if os.path.lexists(fresh):
+        os.unlink(fresh)  # of one that was killed in the middle; a read-only file system says so here
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, os.urandom(BLOCK_BYTES))
+        os.fsync(fd)
+    except OSError:
+        _try_to_remove(fresh)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _try_to_remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
+
+
+def write_on(path: str, interval_s: float, tell: Teller) -> None:
+    """Write again and again for as long as the process lives."""
+    due_s = monotonic_s()
+    while True:
+        write_once(path, tell)
+        due_s = max(due_s + interval_s, monotonic_s())
+        select.select([], [], [], max(0.0, due_s - monotonic_s()))
+
+
 def wait(until_s: float) -> bool:
     """Return False when the parent is gone, True at the time `until_s` (monotonic)."""
     ready, _, _ = select.select([0], [], [], max(0.0, until_s - monotonic_s()))
@@ -205,11 +261,13 @@ def name_process() -> None:
 
 
 def main() -> None:
-    """Take `FOLDER PROBE SIZE INTERVAL` from the command line and run."""
-    folder, probe, size, interval = sys.argv[1:5]
+    """Take `FOLDER PROBE SIZE INTERVAL WRITE INTERVAL` from the command line and run; an interval of 0: never write."""
+    folder, probe, size, interval, write, every = sys.argv[1:7]
     tell = Teller(1)
     name_process()
     try:
+        if float(every):
+            start_new_thread(write_on, (write, float(every), tell))
         run(folder, probe, size_bytes=int(size), interval_s=float(interval), tell=tell)
     except OSError as exc:
         tell.say("no", name_of(exc), exc.strerror or exc)

@@ -48,6 +48,11 @@ class Heard:
     making: bool = False
     began_s: float | None = None
     """Monotonic; of the read that has not ended, or of the child's start until its first word."""
+    writes_s: list[float] = field(default_factory=list)
+    write_error: str | None = None
+    """errno name of the newest write that ended, empty where it succeeded; None: none has ended."""
+    write_began_s: float | None = None
+    """Monotonic; of the write that has not ended."""
 
 
 class DiskProcess:
@@ -150,6 +155,21 @@ def _failed(heard: Heard, rest: str) -> None:
     heard.began_s = None
 
 
+def _write_started(heard: Heard, rest: str) -> None:
+    heard.write_began_s = float(rest)
+
+
+def _wrote(heard: Heard, rest: str) -> None:
+    heard.writes_s.append(float(rest))
+    heard.write_error, heard.write_began_s = "", None
+
+
+def _write_failed(heard: Heard, rest: str) -> None:
+    name, _, took_s = rest.partition(" ")
+    float(took_s)  # else it is none of its lines
+    heard.write_error, heard.write_began_s = name, None
+
+
 _TAKE: dict[str, Callable[[Heard, str], None]] = {
     "at": _at,
     "make": _make,
@@ -158,4 +178,7 @@ _TAKE: dict[str, Callable[[Heard, str], None]] = {
     "s": _started,
     "r": _read,
     "e": _failed,
+    "S": _write_started,
+    "w": _wrote,
+    "x": _write_failed,
 }
