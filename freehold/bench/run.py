@@ -206,4 +206,6 @@ async def _one(target: Target, ask: Ask, text: str) -> Sample:
     began_s = monotonic_s()
     timing = Timing(now=lambda: monotonic_s() - began_s, intended_s=0.0, timeout_s=_SETTLE_S)
     request = target.request(text, ask.size.answer_tokens)
-    return await send(target, ask, request=request, timing=timing)
+    found: list[Sample] = []
+    await send(target, ask, request=request, timing=timing, keep=found.append)
+    return found[0]

@@ -19,7 +19,8 @@ from freehold.cli.engine_environment import environment_of, environment_problems
 from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
-from freehold.engines.base import Engine, Format, Option, check_options
+from freehold.engines.base import Engine, Format, Option
+from freehold.engines.option_check import check_options
 from freehold.fleet.plan import ReplicaPlan
 from freehold.spec.model import ModelSpec
 

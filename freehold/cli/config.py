@@ -21,7 +21,8 @@ from freehold.cli.say import UserMistakes
 from freehold.cli.weights_fit import source_problems
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
-from freehold.engines.base import Engine, check_options
+from freehold.engines.base import Engine
+from freehold.engines.option_check import check_options
 from freehold.spec.example import example_text
 from freehold.spec.explain import dotted
 from freehold.spec.fields import option_value
@@ -136,6 +137,7 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
         scalars = dict(_given(options))
         problems += check_options(engine, scalars, where)
         problems += _program_problems(engine, scalars, where)
+        problems += _file_problems(engine, scalars, where)
         place = loaded.where(("models", index, "engine"))
         problems += environment_problems(engine, scalars, place=place, where=where)
     return problems
@@ -160,6 +162,23 @@ def _program_problems(
         )
         for option in engine.options
         if option.program and isinstance(value := options.get(option.name), str) and not shutil.which(value)
+    ]
+
+
+def _file_problems(
+    engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
+) -> list[Problem]:
+    """Return a problem for each file or folder that an option names and that is not there."""
+    return [
+        Problem(
+            where=where(option.name),
+            message=f"{option.name}: there is no file or folder {path!r}",
+            hint="a path is seen from where freehold up is called; write the whole path",
+        )
+        for option in engine.options
+        if option.file and isinstance(value := options.get(option.name), str)
+        for path in value.split(",")
+        if not (Path(path).exists() or Path(path.rpartition(":")[0] or path).exists())
     ]
 
 

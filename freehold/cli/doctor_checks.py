@@ -19,6 +19,7 @@ import msgspec
 
 from freehold.cli.config import Config
 from freehold.cli.engine_environment import program_of
+from freehold.cli.engine_fit import engine_fits, local_folders
 from freehold.cli.key import read_keys_of
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
@@ -72,6 +73,7 @@ def stack_checks(config: Config, state_path: Path) -> list[Check]:
     running = StateDir(state_path).holder() is not None
     return [
         *_engines(config),
+        *_engine_folders(config),
         *_weights(config),
         _memory(config, running=running),
         _state(state_path),
@@ -156,6 +158,15 @@ def _engines(config: Config) -> Iterator[Check]:
             yield _check("engine", Found.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)
         else:
             yield _check("engine", Found.GOOD, f"{name}: the package xllamacpp is installed")
+
+
+def _engine_folders(config: Config) -> Iterator[Check]:
+    for fit in engine_fits(config, local_folders(config)):
+        yield from (_check("engine_folder", Found.PROBLEM, p.message, p.hint) for p in fit.problems)
+        said = f"{fit.model}: " + ("; ".join(fit.unknown) or "the engines are built for this node")
+        fix = "freehold model record FOLDER, on the node where they were built" if fit.unknown else ""
+        if not fit.problems:
+            yield _check("engine_folder", Found.UNKNOWN if fit.unknown else Found.GOOD, said, fix)
 
 
 def _weights(config: Config) -> Iterator[Check]:

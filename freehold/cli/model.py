@@ -14,6 +14,7 @@ import rich.filesize
 from freehold.cli.config import load_config
 from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
 from freehold.cli.model_convert import command as convert
+from freehold.cli.model_record import record
 from freehold.cli.place import config_option, find_config, json_option
 from freehold.cli.say import UserMistakes, say_json, show_failure
 from freehold.core.errors import Permanent
@@ -33,6 +34,9 @@ _SHORT_SHA256 = 12  # digits shown in tables: enough to tell any two files apart
 @click.group("model")
 def command() -> None:
     """Fetch, list and verify the weights on this machine."""
+
+
+command.add_command(record)
 
 
 @command.command("pull", short_help="Fetch the weights of the configured models, or of one source.")

@@ -15,11 +15,12 @@ import click
 from freehold.cli.background import start_in_background
 from freehold.cli.config import Config, load_config
 from freehold.cli.controller import Controller, Prepared
+from freehold.cli.engine_fit import engine_fits
 from freehold.cli.fetching import fetch_weights
 from freehold.cli.key import read_keys_of
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.report import StackStatus
-from freehold.cli.say import duration_text
+from freehold.cli.say import UserMistakes, duration_text
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
@@ -59,6 +60,9 @@ def command(
     watcher = Watcher(started_s=started_s, as_json=as_json)
     with _claimed(state, config):
         weights = fetch_weights(config, quiet=as_json)
+        mistakes = [problem for fit in engine_fits(config, weights) for problem in fit.problems]
+        if mistakes:
+            raise UserMistakes(mistakes, as_json=as_json)
         if not detach:
             return _foreground(config, state, weights, watcher)
     return start_in_background(config, state, watcher)

@@ -10,87 +10,157 @@ words stand above), 127 when xllamacpp cannot be imported.
 """
 
 import argparse
+import json
 import os
 import signal
+import struct
 import sys
 import time
 from typing import Any
 
+from freehold.engines._child_flags import (
+    DENSE,
+    ENUM_WORDS,
+    ENUMS,
+    EXPERTS,
+    FLOATS,
+    INTS,
+    SAMPLING,
+    SWITCHES,
+    TEXTS,
+    parse,
+)
+
+_MIB = 1024 * 1024
+"""Bytes of a mebibyte, the unit of --fit-target. Source: llama.cpp common/arg.cpp."""
 EXIT_NOT_UP = 3
 """Source: our own choice; 1 and 2 are Python's own, for a traceback and for argparse."""
+EXIT_BAD_FLAG = 2
+"""The same as argparse's."""
 EXIT_NO_PACKAGE = 127
 """What a shell answers for a program that is not there; `engines.base.explain_code` reads it so."""
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Return the flags; a wrong one ends the process with exit code 2 and an `error:` line that names it."""
-    parser = argparse.ArgumentParser(prog="llama.cpp", allow_abbrev=False)
-    for flag in ("--host", "--model", "--alias"):
-        parser.add_argument(flag, required=True)
-    for flag in ("--port", "--ctx-size", "--parallel", "--threads"):
-        parser.add_argument(flag, type=int, required=True)
-    for flag in (
-        "--threads-batch",
-        "--threads-http",
-        "--batch-size",
-        "--ubatch-size",
-        "--gpu-layers",
-        "--seed",
-        "--verbosity",
-    ):
-        parser.add_argument(flag, type=int)
-    parser.add_argument("--flash-attn", choices=("auto", "on", "off"), default="auto")
-    parser.add_argument("--pooling", choices=("none", "mean", "cls", "last", "rank"))
-    for flag in ("--metrics", "--slots", "--no-webui", "--embeddings"):
-        parser.add_argument(flag, action="store_true")
-    flags = parser.parse_args(argv)
-    if flags.batch_size is not None and flags.batch_size < flags.parallel:
-        parser.error(f"argument --batch-size: {flags.batch_size} is less than --parallel {flags.parallel}")
-    return flags
-
-
 def to_params(flags: argparse.Namespace) -> Any:
-    """Return xllamacpp's `CommonParams` with every flag in its place; raises ImportError without xllamacpp."""
+    """Return xllamacpp's `CommonParams` with every flag in its place.
+
+    Raises ImportError without xllamacpp, and ValueError or OSError for a value that is none.
+    """
     import xllamacpp  # noqa: PLC0415 -- so that a wrong flag is told without it, and its absence in our words
 
     params = xllamacpp.CommonParams()
-    params.model.path = flags.model
     params.model_alias = {flags.alias}
     params.hostnames, params.port = [flags.host], flags.port
-    params.n_ctx, params.n_parallel = flags.ctx_size, flags.parallel
-    params.cpuparams.n_threads = flags.threads
-    params.cpuparams_batch.n_threads = flags.threads_batch or flags.threads
-    params.endpoint_metrics, params.endpoint_slots = flags.metrics, flags.slots
-    params.ui = not flags.no_webui
-    params.embedding = flags.embeddings
+    params.cpuparams_batch.n_threads = flags.threads
+    # As llama-server does it: the drafting model has the same threads, and templates keep earlier reasoning.
+    draft = params.speculative.draft
+    draft.cpuparams.n_threads, draft.cpuparams_batch.n_threads = (
+        flags.threads,
+        flags.threads_batch or flags.threads,
+    )
+    params.default_template_kwargs = {"preserve_reasoning": "true"}
     # Its default, `*`, lets any web page that a user of this machine opens read answers.
     params.cors_origins, params.cors_credentials = f"http://{flags.host}:{flags.port}", False
-    _set_given(
-        params,
-        n_threads_http=flags.threads_http,
-        n_batch=flags.batch_size,
-        n_ubatch=flags.ubatch_size,
-        n_gpu_layers=flags.gpu_layers,
-        verbosity=flags.verbosity,
-    )
-    _set_given(params.sampling, seed=flags.seed)
-    _set_enums(params, flags, xllamacpp)
+    for flag, way in {**INTS, **FLOATS, **TEXTS}.items():
+        if (value := _given(flags, flag)) is not None:
+            _put(params, way, value)
+    for flag, (way, value) in SWITCHES.items():
+        if _given(flags, flag):
+            _put(params, way, value)
+    for flag, row in ENUMS.items():
+        if (word := _given(flags, flag)) is not None:
+            _put(params, row[0], _member(xllamacpp, flag, word))
+    _put_memory(params, flags)
+    _put_files(params, flags, xllamacpp)
+    _put_others(params, flags, xllamacpp)
     return params
 
 
-def _set_given(target: Any, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None:
-            setattr(target, name, value)
+def _given(flags: argparse.Namespace, flag: str) -> Any:
+    return getattr(flags, flag[2:].replace("-", "_"))
 
 
-def _set_enums(params: Any, flags: argparse.Namespace, xllamacpp: Any) -> None:
-    words = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}
-    name = f"LLAMA_FLASH_ATTN_TYPE_{words[flags.flash_attn]}"
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type[name]
-    if flags.pooling is not None:
-        name = f"LLAMA_POOLING_TYPE_{flags.pooling.upper()}"
-        params.pooling_type = xllamacpp.llama_pooling_type[name]
+def _put(params: Any, way: str, value: Any) -> None:
+    *holders, name = way.split(".")
+    for holder in holders:
+        params = getattr(params, holder)
+    setattr(params, name, value)
+
+
+def _member(xllamacpp: Any, flag: str, word: str) -> Any:
+    """Return the member of an enumeration that a word means; raises ValueError for a word that is none."""
+    _, enum, before, _ = ENUMS[flag]
+    name = ENUM_WORDS.get(flag, {}).get(word, word.upper().replace("-", "_"))
+    try:
+        return getattr(xllamacpp, enum)[before + name]
+    except KeyError:
+        raise ValueError(f"argument {flag}: invalid choice: {word!r}") from None
+
+
+def _put_memory(params: Any, flags: argparse.Namespace) -> None:
+    """Put what says where tensors go, and how much of each GPU is taken."""
+    rules = [flags.override_tensor] if flags.override_tensor else []
+    rules += [f"\\.{EXPERTS}=CPU"] if flags.cpu_moe else []
+    rules += [f"blk\\.{layer}\\.{EXPERTS}=CPU" for layer in range(flags.n_cpu_moe or 0)]
+    rules += [f"blk\\.{layer}\\.{DENSE}=CPU" for layer in range(flags.n_cpu_ffn or 0)]
+    if rules:
+        params.tensor_buft_overrides = ",".join(rules)
+    if flags.fit is not None:
+        params.fit_params = flags.fit == "on"
+    for name, text, unit in (
+        ("tensor_split", flags.tensor_split, 1.0),
+        ("fit_params_target", flags.fit_target, _MIB),
+    ):
+        if text:
+            usual = list(getattr(params, name))
+            said = [type(usual[0])(float(part) * unit) for part in text.replace("/", ",").split(",")]
+            # A single target is meant for every GPU; shares that are not given are none.
+            rest = (
+                said * len(usual)
+                if name == "fit_params_target" and len(said) == 1
+                else said + usual[len(said) :]
+            )
+            setattr(params, name, rest[: len(usual)])
+
+
+def _put_files(params: Any, flags: argparse.Namespace, xllamacpp: Any) -> None:
+    adapters = [(path, 1.0) for path in (flags.lora or "").split(",") if path]
+    for pair in (flags.lora_scaled or "").split(","):
+        path, _, scale = pair.rpartition(":")
+        adapters += [(path, float(scale))] if pair else []
+    if adapters:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, scale) for path, scale in adapters]
+    if flags.slot_save_path:
+        params.slot_save_path = flags.slot_save_path.rstrip("/") + "/"
+    if flags.chat_template_file:
+        with open(flags.chat_template_file, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs start-up
+            params.chat_template = file.read()
+
+
+def _put_others(params: Any, flags: argparse.Namespace, xllamacpp: Any) -> None:
+    if flags.rope_scale is not None:
+        (scale,) = struct.unpack("f", struct.pack("f", float(flags.rope_scale)))  # its arithmetic has 32 bits
+        params.rope_freq_scale = 1.0 / scale
+    draft = params.speculative.draft
+    if flags.prio is not None:
+        levels = {level.value: level for level in xllamacpp.ggml_sched_priority}
+        params.cpuparams.priority = draft.cpuparams.priority = levels[flags.prio]
+    if flags.poll is not None:
+        draft.cpuparams.poll = flags.poll
+    if flags.spec_draft_model:
+        draft.mparams.hf_file = flags.spec_draft_model
+    for flag, name in SAMPLING.items():  # what is set here goes before what the weights say
+        if _given(flags, flag) is not None:
+            params.sampling.user_sampling_config |= xllamacpp.common_params_sampling_config[name].value
+    if flags.spec_type:
+        kinds = xllamacpp.common_speculative_type
+        kind = kinds["COMMON_SPECULATIVE_TYPE_" + flags.spec_type.upper().replace("-", "_")]
+        params.speculative.types = [*params.speculative.types, kind]
+    if flags.chat_template_kwargs:
+        said = json.loads(flags.chat_template_kwargs)
+        params.default_template_kwargs = {
+            **params.default_template_kwargs, **{name: json.dumps(value) for name, value in said.items()}
+        }  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -104,6 +174,8 @@ def main(argv: list[str]) -> int:
         from xllamacpp import Server  # noqa: PLC0415 -- as above
     except ImportError as exc:
         return _fail(f"xllamacpp cannot be imported: {exc}", EXIT_NO_PACKAGE)
+    except (ValueError, KeyError, OSError) as exc:
+        return _fail(f"llama.cpp: error: {exc}", EXIT_BAD_FLAG)
     return _serve(Server, params)
 
 

@@ -16,17 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from freehold.core.formats import Format as Format  # noqa: PLC0414 - engine files take it from here
-from freehold.core.problems import Problem, nearest_hint
 
 OptionType = Literal["int", "str", "bool", "float"]
 Value = int | str | bool | float
 """What an option may hold."""
-_PYTHON_TYPES: dict[OptionType, tuple[type, ...]] = {
-    "int": (int,),
-    "str": (str,),
-    "bool": (bool,),
-    "float": (int, float),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +35,8 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    items: OptionType | Literal[""] = ""
+    """Of a text that holds several values with blanks between them: what each must be, and be one of the choices."""
     program: bool = False
     """True: the value names a program, by path or in PATH, that must be there when the configuration is checked."""
     flag: str = ""
@@ -274,6 +269,8 @@ class Engine:
     reserved: Mapping[str, str] = field(default_factory=dict)
     """Flags of the program that are no options here, since Freehold sets them or they have another name: name, and why
     or what a user writes instead."""
+    conflicts: Callable[[Mapping[str, Value]], Iterable[tuple[str, str, str]]] | None = None
+    """Gives what options cannot be together: the option to blame, what is wrong, and what to do; None: any can."""
     command: Callable[[Placement], Command] | None
     """None for unmanaged engines."""
     ready: Callable[[str], HttpCheck]
@@ -435,58 +432,3 @@ def _sample(rest: str) -> float | None:
     except (IndexError, ValueError):
         return None
     return value if value - value == 0 else None
-
-
-def check_options(
-    engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
-) -> list[Problem]:
-    """Return every mistake in a user's `engine_options`; `where(name)` gives the place of an option."""
-    known = {option.name: option for option in engine.options}
-    problems: list[Problem] = []
-    for name, value in options.items():
-        if name in engine.reserved:
-            message = f"{name} of {engine.name} cannot be set here"
-            problems.append(Problem(where=where(name), message=message, hint=engine.reserved[name]))
-        elif name not in known:
-            problems.append(
-                Problem(
-                    where=where(name),
-                    message=f"engine {engine.name} has no option {name!r}",
-                    hint=nearest_hint(name, known),
-                )
-            )
-        else:
-            problems.extend(_check_value(known[name], value, where(name)))
-    return problems
-
-
-def _is_json(text: str, kind: str) -> bool:
-    try:
-        decoded = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return kind == "any" or isinstance(decoded, dict)
-
-
-def _check_value(option: Option, value: object, where: str) -> list[Problem]:
-    def problem(message: str, hint: str = "") -> list[Problem]:
-        return [
-            Problem(where=where, message=f"{option.name} {message}, not {value!r}", hint=hint or option.help)
-        ]
-
-    wrong_bool = isinstance(value, bool) != (option.type == "bool")
-    if wrong_bool or not isinstance(value, _PYTHON_TYPES[option.type]):
-        return problem(f"must be of type {option.type}")
-    if option.json and not _is_json(str(value), option.json):
-        kind = "a JSON object" if option.json == "object" else "JSON"
-        return problem(f"must be {kind}", "such as '{\"key\": 1}', as one text in quotes")
-    if option.choices and str(value) not in option.choices:
-        return problem(
-            f"must be one of {', '.join(option.choices)}", nearest_hint(str(value), option.choices)
-        )
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if option.minimum is not None and value < option.minimum:
-            return problem(f"must be at least {option.minimum:g}")
-        if option.maximum is not None and value > option.maximum:
-            return problem(f"must be at most {option.maximum:g}")
-    return []

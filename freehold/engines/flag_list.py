@@ -5,8 +5,6 @@ for `-`, so that what stands in the program's documentation can be written down 
 asks no program: what an installed program of another version knows is found out elsewhere.
 """
 
-import contextlib
-import shlex
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
@@ -15,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from freehold.engines.base import Option, OptionType, Value
+from freehold.engines.option_check import split_values
 
 FlagType = Literal["int", "float", "str", "bool", "json", "list"]
 _OPTION_TYPES: dict[FlagType, OptionType] = {
@@ -38,6 +37,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """As the program writes it: `--max-num-seqs`."""
     type: FlagType
     """`list`: several values; `json`: one text that is JSON."""
+    items: Literal["int", "float", "str"] = "str"
+    """Of a list: what each value is."""
     choices: tuple[str | int, ...] = ()
     default: int | float | str | bool | list[int | float | str | bool] | dict[str, object] | None = None
     """None: none, or worked out by the program when it starts."""
@@ -98,7 +99,8 @@ def _to_option(flag: Flag, said: str) -> Option:
         name=flag.name,
         type=_OPTION_TYPES[flag.type],
         help=f"{said or 'see the documentation of ' + flag.flag}{form}{usual}",
-        choices=tuple(map(str, flag.choices)) if flag.type in ("str", "int") else (),
+        choices=tuple(map(str, flag.choices)) if flag.type in ("str", "int", "list") else (),
+        items=flag.items if flag.type == "list" and (flag.items != "str" or flag.choices) else "",
         json="any" if flag.type == "json" else "",
         flag=flag.flag,
     )
@@ -124,15 +126,3 @@ def _words(flag: Flag, value: Value) -> list[str]:
         return [f"{flag.flag}={value}"]  # one word: a value may begin with a `-`
     values = split_values(str(value))
     return [f"{flag.flag}={each}" for each in values] if flag.repeats else [flag.flag, *values]
-
-
-def split_values(text: str) -> list[str]:
-    """Return the values of a list written as one text, or as JSON; one with a blank in it stands in quotes."""
-    if text.lstrip().startswith("["):
-        with contextlib.suppress(msgspec.DecodeError):
-            told = msgspec.json.decode(text, type=list[object])
-            return [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in told]
-    try:
-        return shlex.split(text)
-    except ValueError:  # a quotation mark without its partner is part of a value
-        return text.split()

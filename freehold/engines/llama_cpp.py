@@ -17,6 +17,15 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from freehold.engines._llama_cpp_options import (
+    CELL_TOKENS,
+    N_CTX,
+    N_PARALLEL,
+    OPTIONS,
+    complete,
+    conflicts,
+    to_words,
+)
 from freehold.engines.base import (
     ApiError,
     Command,
@@ -26,168 +35,26 @@ from freehold.engines.base import (
     ExitKind,
     HttpCheck,
     Metric,
-    Option,
     Placement,
     Unfinished,
+    Value,
     context_error,
     error_fields,
     explain_code,
 )
 from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
 
-_Options = Mapping[str, int | str | bool | float]
-_N_CTX = 8192
-"""Default of n_ctx, tokens. Source: our own choice: 4 slots of 2,048 tokens."""
-_N_PARALLEL = 4
-"""Default of n_parallel. Source: llama-server's own number of slots when none is given (README, `--parallel`)."""
-_N_THREADS_HTTP = 128
-"""Default of n_threads_http. Source: our own choice, above the connections that a gateway keeps to one replica."""
-_CELL_TOKENS = 256
-"""The server rounds n_ctx and each slot's share up to this many tokens. Source: measured: 1000/3 gives 512 a slot,
-8192/3 gives 2816, 1/4 gives 256."""
-_SLOTS_MAX = 256
-"""Most slots of one server. Source: measured: 256 slots start, 257 fail with `failed to create context`."""
-
-_OPTIONS = (
-    Option(
-        name="n_ctx",
-        type="int",
-        default=_N_CTX,
-        minimum=_CELL_TOKENS,
-        maximum=1 << 27,
-        help="context of all slots together, tokens; each slot gets n_ctx / n_parallel",
-    ),
-    Option(
-        name="n_parallel",
-        type="int",
-        default=_N_PARALLEL,
-        minimum=1,
-        maximum=_SLOTS_MAX,
-        help="slots: requests worked on at once",
-    ),
-    Option(
-        name="n_threads",
-        type="int",
-        minimum=1,
-        maximum=512,
-        help="compute threads; default: this replica's share of the machine",
-    ),
-    Option(
-        name="n_threads_batch",
-        type="int",
-        minimum=1,
-        maximum=512,
-        help="compute threads for prompts; default: n_threads",
-    ),
-    Option(
-        name="n_threads_http",
-        type="int",
-        default=_N_THREADS_HTTP,
-        minimum=8,
-        maximum=4096,
-        help="connections served at once; waiting requests and /metrics need one each",
-    ),
-    Option(
-        name="n_batch",
-        type="int",
-        default=2048,
-        minimum=1,
-        maximum=1 << 20,
-        help="most prompt tokens taken in per step; at least n_parallel",
-    ),
-    Option(
-        name="n_ubatch",
-        type="int",
-        default=512,
-        minimum=1,
-        maximum=1 << 20,
-        help="most tokens computed at once; with embeddings the longest input, tokens",
-    ),
-    Option(
-        name="n_gpu_layers",
-        type="int",
-        minimum=0,
-        maximum=10_000,
-        help="layers kept on the GPU; default: as many as fit",
-    ),
-    Option(
-        name="flash_attn",
-        type="str",
-        default="auto",
-        choices=("auto", "on", "off"),
-        help="flash attention",
-    ),
-    Option(
-        name="embeddings",
-        type="bool",
-        default=False,
-        help="serve /v1/embeddings (and /v1/rerank with pooling: rank) besides completions",
-    ),
-    Option(
-        name="pooling",
-        type="str",
-        choices=("none", "mean", "cls", "last", "rank"),
-        help="how token vectors become one embedding; default: what the weights file says",
-    ),
-    Option(
-        name="seed",
-        type="int",
-        minimum=0,
-        maximum=(1 << 32) - 2,
-        help="seed of requests that bring none; default: a new one each time",
-    ),
-    Option(
-        name="verbosity",
-        type="int",
-        default=2,
-        minimum=0,
-        maximum=5,
-        help="0 output, 1 errors, 2 warnings, 3 every request, 4 trace, 5 debug (answers are in that log)",
-    ),
-    Option(
-        name="server_binary",
-        type="str",
-        program=True,
-        help="path of a llama-server program to run instead of the xllamacpp wheel",
-    ),
-)
-
-_VALUE_FLAGS = {
-    "n_ctx": "--ctx-size",
-    "n_parallel": "--parallel",
-    "n_threads": "--threads",
-    "n_threads_batch": "--threads-batch",
-    "n_threads_http": "--threads-http",
-    "n_batch": "--batch-size",
-    "n_ubatch": "--ubatch-size",
-    "n_gpu_layers": "--gpu-layers",
-    "flash_attn": "--flash-attn",
-    "pooling": "--pooling",
-    "seed": "--seed",
-    "verbosity": "--verbosity",
-}
-"""Option to flag. Source: llama.cpp tools/server/README.md, "Usage"."""
+_Options = Mapping[str, Value]
 
 
 def _command(placement: Placement) -> Command:
     """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
     assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
-    options = _complete(placement.options, placement.threads)
+    options = complete(placement.options, placement.threads)
     flags = ["--host", placement.host, "--port", str(placement.port)]
-    flags += ["--model", str(placement.weights), "--alias", placement.model]
-    for name, flag in _VALUE_FLAGS.items():
-        if name in options:
-            flags += [flag, str(options[name])]
+    flags += ["--model", str(placement.weights), "--alias", placement.model, *to_words(options)]
     flags += ["--metrics", "--slots", "--no-webui"]
-    if options["embeddings"]:
-        flags.append("--embeddings")
     return Command(argv=(*_program(options), *flags), env=_environment(placement))
-
-
-def _complete(options: _Options, threads: int) -> dict[str, int | str | bool | float]:
-    defaults = {option.name: option.default for option in _OPTIONS if option.default is not None}
-    full = {**defaults, "n_threads": threads, **options}
-    return {"n_threads_batch": full["n_threads"], **full}
 
 
 def _program(options: _Options) -> tuple[str, ...]:
@@ -226,17 +93,17 @@ def _unfinished_tokens(body: bytes) -> float | None:
 
 
 def _slots(options: _Options) -> int:
-    return int(options.get("n_parallel", _N_PARALLEL))
+    return int(options.get("n_parallel", N_PARALLEL))
 
 
 def _max_context_tokens(options: _Options) -> int:
     """Return one slot's share as the server rounds it; the weights' own training context may be shorter."""
-    cells = _round_up(int(options.get("n_ctx", _N_CTX))) // _slots(options)
+    cells = _round_up(int(options.get("n_ctx", N_CTX))) // _slots(options)
     return _round_up(cells)
 
 
 def _round_up(tokens: int) -> int:
-    return max(1, -(-tokens // _CELL_TOKENS)) * _CELL_TOKENS
+    return max(1, -(-tokens // CELL_TOKENS)) * CELL_TOKENS
 
 
 def _ready(model: str) -> HttpCheck:
@@ -289,6 +156,20 @@ _RULES = (
         r"GGML_ASSERT\(n_outputs_max <= cparams\.n_outputs_max\)",
         summary="n_batch is smaller than n_parallel",
         hint="raise engine_options.n_batch or lower n_parallel",
+        restart=False,
+    ),
+    exit_rule(
+        ExitKind.BAD_OPTION,
+        r"quantized V cache requires flash_attn",
+        summary="a quantised V cache needs flash attention",
+        hint="set flash_attn to on or auto in engine_options, or leave cache_type_v at f16",
+        restart=False,
+    ),
+    exit_rule(
+        ExitKind.BAD_WEIGHTS,
+        r"failed to load lora adapter|failed to load multimodal model|failed to load draft model",
+        summary="a file beside the weights cannot be loaded",
+        hint="the adapter, projector or drafting model in engine_options must be a GGUF file for these weights",
         restart=False,
     ),
     exit_rule(
@@ -448,7 +329,8 @@ ENGINE = Engine(
         }
     ),
     stream_to_abort=True,
-    options=_OPTIONS,
+    options=OPTIONS,
+    conflicts=conflicts,
     command=_command,
     ready=_ready,
     metrics_path="/metrics",

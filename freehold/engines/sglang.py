@@ -55,7 +55,6 @@ _OURS = {
     "enable_metrics": "it is always on: liveness is progress",
     "config": "write its lines under engine_options",
     "fastapi_root_path": "replicas have no proxy but the gateway",
-    "is_embedding": "an embedding server answers no completion, by which readiness is told; run it yourself, with engine: external",
     "ssl_keyfile": "replicas listen on a private address, without TLS",
     "ssl_certfile": "replicas listen on a private address, without TLS",
     "ssl_ca_certs": "replicas listen on a private address, without TLS",
@@ -63,6 +62,7 @@ _OURS = {
     "enable_ssl_refresh": "replicas listen on a private address, without TLS",
 }
 _HELPS = {
+    "is_embedding": "serve embeddings and no completions",
     "tp_size": "GPUs that share each layer (tensor parallel)",
     "pp_size": "groups of layers on GPUs of their own (pipeline parallel)",
     "dp_size": "copies of the model behind one server (data parallel)",
@@ -97,12 +97,12 @@ _HELPS = {
     "decode_log_interval": "steps between two log lines, and between two counts of running requests",
     "watchdog_timeout": "a step that takes longer than this, in seconds, ends the server",
 }
+_IN_PATH = "sglang"
 _PROGRAM = Option(
     name="program",
     type="str",
     program=True,
-    help="a `sglang` program, or the `python` of an environment with SGLang; default: the environment that Freehold "
-    "installed, else python3",
+    help="a `sglang` program, or the `python` of an environment with SGLang; default: sglang in PATH",
 )
 
 
@@ -119,7 +119,9 @@ def _program(placement: Placement) -> tuple[str, ...]:
     named = str(placement.options.get("program", ""))
     if named and not named.rpartition("/")[2].startswith("python"):
         return (named, "serve")
-    python = named or (f"{placement.environment}/bin/python" if placement.environment else "python3")
+    if not named and placement.environment is None:
+        return (_IN_PATH, "serve")
+    python = named or f"{placement.environment}/bin/python"
     # -P: a file such as http.py in the working directory must not shadow a library.
     return (python, "-P", "-m", "sglang.launch_server")
 
@@ -127,6 +129,12 @@ def _program(placement: Placement) -> tuple[str, ...]:
 def _ready(model: str) -> HttpCheck:
     body = {"model": model, "prompt": "hi", "max_tokens": 1}
     return HttpCheck(method="POST", path="/v1/completions", body=body)
+
+
+def _ready_with(model: str, options: _Options) -> HttpCheck:
+    if not options.get("is_embedding"):
+        return _ready(model)
+    return HttpCheck(method="POST", path="/v1/embeddings", body={"model": model, "input": "hi"})
 
 
 def _slots(options: _Options) -> int:
@@ -313,13 +321,17 @@ ENGINE = Engine(
     name="sglang",
     summary="SGLang: Hugging Face folders on GPUs",
     managed=True,
-    paths=frozenset({"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"}),
+    paths=frozenset(
+        {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/responses"}
+    ),
     formats=(Format.SAFETENSORS,),
     stream_to_abort=False,
     options=(_PROGRAM, *to_options(FLAGS.flags, helps=_HELPS, reserved=_OURS)),
     reserved={**other_names(FLAGS.flags), "model": _OURS["model_path"], **_OURS},
     command=_command,
     ready=_ready,
+    ready_with=_ready_with,
+    program=_IN_PATH,
     metrics_path="/metrics",
     metrics=(
         Metric(name="generated_tokens_total", theirs=("sglang:generation_tokens_total",)),

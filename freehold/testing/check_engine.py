@@ -19,8 +19,8 @@ from freehold.engines.base import (
     HttpCheck,
     Option,
     Placement,
-    check_options,
 )
+from freehold.engines.option_check import check_options
 
 METRIC_NAMES = frozenset(
     {
@@ -163,6 +163,8 @@ def _values(option: Option) -> list[_Value]:
     if option.type == "bool":
         return [False, True]
     if option.type == "str":
+        if option.items in ("int", "float"):
+            return ["1", "2 3"]
         return list(option.choices) or (["{}", '{"some": 1}'] if option.json else ["some", "other"])
     if option.choices and _fit(option):
         return [int(text) for text in option.choices]

@@ -25,7 +25,7 @@ import msgspec
 from freehold.core.clock import monotonic_s
 from freehold.testing.fake_http import Connection
 from freehold.testing.fake_server import CONTROL_PATH, FakeServer
-from freehold.testing.fake_settings import Settings, add_flags, from_flags, to_flags
+from freehold.testing.fake_settings import add_flags, from_flags, to_flags
 
 READY_WORDS = "fake engine listens on "
 # Our own bounds: more waiting connections than any test opens at once; far longer than an answer from loopback takes.
@@ -122,20 +122,21 @@ def main(argv: list[str]) -> int:
     if settings.exit_at_start >= 0:
         print(settings.exit_words, file=sys.stderr, flush=True)  # noqa: T201
         return settings.exit_at_start
-    asyncio.run(_serve(flags, settings))
+    server = FakeServer(settings, model=flags.model)
+    asyncio.run(serve(server, flags.host, port=flags.port, end_with_stdin=flags.end_with_stdin))
     return 0
 
 
-async def _serve(flags: argparse.Namespace, settings: Settings) -> None:
+async def serve(server: FakeServer, host: str, *, port: int, end_with_stdin: bool = False) -> None:
+    """Serve until a signal ends the process; `port` 0 is one that the kernel picks. Prints where it listens."""
     loop = asyncio.get_running_loop()
-    server = FakeServer(settings, model=flags.model)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, functools.partial(_on_signal, loop, server))
-    if flags.end_with_stdin:
+    if end_with_stdin:
         loop.add_reader(0, _end_at_eof)
-    listening = await loop.create_server(lambda: Connection(server), flags.host, flags.port, backlog=_BACKLOG)
+    listening = await loop.create_server(lambda: Connection(server), host, port, backlog=_BACKLOG)
     port = listening.sockets[0].getsockname()[1]
-    host = f"[{flags.host}]" if ":" in flags.host else flags.host
+    host = f"[{host}]" if ":" in host else host
     print(f"{READY_WORDS}http://{host}:{port}", flush=True)  # noqa: T201
     await listening.serve_forever()
 

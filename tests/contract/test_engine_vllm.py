@@ -21,7 +21,7 @@ from freehold.fleet.programs import ask_refusals, foreign_env
 from freehold.testing.check_running_engine import GRACE_S, check_running_engine
 from freehold.weights.convert import Converted
 
-(RECIPE,) = ENGINE.recipes
+(RECIPE,) = [recipe for recipe in ENGINE.recipes if recipe.name == "vllm-cpu"]
 RECORDED = flag_list.load_flags("vllm-0.32.0.json")
 SMALL: dict[str, Value] = {
     "max_model_len": 2048,

@@ -164,11 +164,11 @@ def test_lines_that_never_stop_are_diagnosed_every_ten_seconds_at_most_and_told_
     node = Node()
     node.run(60)
     began_s = node.clock.now_s
-    while node.clock.now_s - began_s < 300:
+    while node.clock.now_s - began_s < 120:
         for number in (13, 31, 48, 63, 74, 79, 94, 109, 119, 7, 8, 32, 38, 45, 61):
             node.say(xid(number, int(node.clock.now_s) % 2, "pid=88, name=VLLM::Worker, " + "x" * 700))
         node.run(2)
-    assert 25 <= node.live.diagnoses_total <= 300 / DIAGNOSE_S + 1
+    assert 10 <= node.live.diagnoses_total <= 120 / DIAGNOSE_S + 1
     assert max(len(encode(told)) for told in node.told) < 100_000
     one = node.incident
     assert len(one.evidence) <= EVIDENCE_MOST

@@ -141,11 +141,12 @@ def test_lines_of_hours_ago_open_nothing_after_a_restart_though_the_kernel_still
     for number in (13, 31, 79, 119):
         node.say(xid(number, number % 2))
         node.rest(400)
-    node.rest(3 * HOUR_S)
+    node.clock.now_s += 3 * HOUR_S
+    node.run(20)
     assert {line.signature for line in last_words(node.written)} >= {"xid 79", "xid 119"}
     after = restarted(node)
     after.run(60)
-    after.rest(HOUR_S)
+    after.rest(600)
     assert after.live.diagnoses_total == 0
     assert after.written == []
     assert {one.id for one in after.incidents} <= {one.id for one in node.told[-1].incidents}
@@ -238,7 +239,7 @@ def test_what_was_set_healthy_never_trips_again_and_a_new_fault_does() -> None:
     assert node.incident.hypothesis == "driver"  # as it was when he did
     after = with_marks(node, mark)
     after.run(60)
-    after.rest(HOUR_S)
+    after.rest(600)
     assert bad(after.told[-1]) == []
     assert after.live.diagnoses_total == 0
     assert gsp(after) is Action.RESET_GPU  # the first of a new count
@@ -293,6 +294,17 @@ def test_a_mark_of_the_time_without_an_agent_is_heeded_by_the_next_one() -> None
     assert after.incident.state is IncidentState.OVER
     assert after.incident.set_healthy_by == "bob"
     assert bad(after.told[-1]) == []
+
+
+def test_a_mark_by_serial_number_is_heeded_once_it_is_known_which_gpu_that_is() -> None:
+    node = Node()
+    node.say(xid(79, 0, OFF_BUS), ago_s=HOUR_S)
+    mark = Mark(set_healthy_s=node.clock.wall_s() - 60, subject=SERIAL[0], component=UUID[0], by="ann")
+    after = Node(node.clock, history=History(marks=(mark,)), log=node.log)
+    after.run(120)
+    assert after.written == []
+    assert bad(after.told[-1]) == []
+    assert {one.state for one in after.incidents} <= {IncidentState.OVER}
 
 
 def test_past_of_another_card_in_the_same_slot_is_not_its_past() -> None:

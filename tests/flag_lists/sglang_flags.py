@@ -59,6 +59,9 @@ def to_flag(action: argparse.Action) -> dict[str, Any]:
         "choices": list(action.choices)
         if isinstance(action.choices, list | tuple)
         else sorted(action.choices or ()),
+        "items": PLAIN_TYPES.get(getattr(action.type, "__name__", ""), "str")
+        if _type(action) == "list"
+        else "str",
         "default": _default(action.default),
         "negatable": negatable,
         "aliases": names[1:],

@@ -4,7 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-USUAL: dict[str, Any] = {"choices": [], "default": None, "negatable": False, "repeats": False, "aliases": []}
+USUAL: dict[str, Any] = {
+    "items": "str",
+    "choices": [],
+    "default": None,
+    "negatable": False,
+    "repeats": False,
+    "aliases": [],
+}
 
 
 def write_list(path: Path, *, program: str, version: str, source: str, flags: list[dict[str, Any]]) -> None:

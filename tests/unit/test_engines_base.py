@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from freehold.engines.base import (
     ExitKind,
-    check_options,
     context_error,
     error_fields,
     explain_code,
     last_words,
 )
 from freehold.engines.llama_cpp import ENGINE
+from freehold.engines.option_check import check_options
 
 
 @pytest.mark.parametrize(

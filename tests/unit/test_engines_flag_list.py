@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from freehold.engines import all_engines, flag_list
-from freehold.engines.base import Engine, Value, check_options
+from freehold.engines.base import Engine, Value
 from freehold.engines.flag_list import Flag, FlagList, option_name, render_flags, to_options
+from freehold.engines.option_check import check_options
 
 FLAGS = (
     Flag(flag="--max-num-seqs", type="int", default=256),
@@ -19,6 +20,8 @@ FLAGS = (
     Flag(flag="--paths", type="list"),
     Flag(flag="--middleware", type="list", repeats=True),
     Flag(flag="--host", type="str"),
+    Flag(flag="--sizes", type="list", items="int"),
+    Flag(flag="--parts", type="list", choices=("q", "k")),
 )
 
 
@@ -63,6 +66,10 @@ def test_options_become_words(options: dict[str, Value], words: list[str]) -> No
         ({"config": "{"}, ["must be JSON"]),
         ({"config": "[1]"}, []),
         ({"host": "0.0.0.0"}, ["cannot be set here|gateway.listen"]),
+        ({"sizes": "1 2", "parts": "k q"}, []),
+        ({"sizes": "1 two x"}, ["must be of type int, not 'two'", "not 'x'"]),
+        ({"sizes": "[1, 2.5]"}, ["must be of type int, not '2.5'"]),
+        ({"parts": "q v"}, ["must be one of q, k, not 'v'"]),
         ({"max_num_seq": 3}, ["did you mean 'max_num_seqs'"]),
         ({"max_num_seqs": "many"}, ["must be of type int"]),
     ],

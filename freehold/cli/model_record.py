@@ -1,0 +1,39 @@
+"""`freehold model record`: note beside a folder of TensorRT engines what GPU, driver and CUDA they run on.
+
+It does not look whether they run: it is the word of whoever built them here.
+"""
+
+from pathlib import Path
+
+import click
+
+from freehold.cli.engine_fit import node_facts, read_folder, write_record
+from freehold.cli.place import json_option
+from freehold.cli.say import say_json
+
+
+@click.command("record", short_help="Note what a folder of TensorRT engines was built on.")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@json_option
+def record(folder: Path, *, as_json: bool) -> None:
+    """Note this node's GPU architecture, driver and CUDA beside FOLDER, which holds prebuilt TensorRT engines.
+
+    Run it where they were built. Elsewhere freehold up and freehold doctor then refuse them with the reason instead of letting
+    them crash.
+    """
+    folder = folder.absolute()
+    path = write_record(folder, node_facts({}))
+    if as_json:
+        noted = read_folder(folder)
+        assert noted is not None, "it was read a moment ago"
+        say_json(
+            {
+                "path": str(path),
+                "version": noted.version,
+                "architecture": noted.architecture,
+                "driver": noted.driver,
+                "cuda": noted.cuda,
+            }
+        )
+    else:
+        click.echo(f"noted in {path}")

@@ -1,0 +1,146 @@
+"""llama.cpp's formats and options through the gateway, on the real model: JSON schema, grammar, embeddings, an adapter.
+
+One stack for the whole file, with a quantised KV cache, an adapter and embeddings switched on in its freehold.yaml.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from e2e.box import Box, Stack, http
+from lora_adapter import write_adapter
+
+pytestmark = [pytest.mark.real_model, pytest.mark.timeout(180)]
+MODEL = "smollm2-135m"
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 8},
+        "people": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["city", "people"],
+    "additionalProperties": False,
+}
+CONFIG = """
+version: 1
+models:
+  - name: {model}
+    source: file://{weights}
+    sha256: "{sha256}"
+    engine: llama-cpp
+    engine_options:
+      n_ctx: 4096
+      n_parallel: 2
+      cache_type_k: q8_0
+      cache_type_v: q8_0
+      flash_attn: "on"
+      embeddings: true
+      pooling: mean
+      lora_scaled: "{adapter}:0"
+      slot_save_path: {slots}
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, weights_path: Path) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("llama-options")
+    adapter = write_adapter(home / "noise.gguf", strength=1)
+    sha256 = hashlib.sha256(weights_path.read_bytes()).hexdigest()
+    text = CONFIG.format(model=MODEL, weights=weights_path, sha256=sha256, adapter=adapter, slots=home)
+    (home / "freehold.yaml").write_text(text)
+    box = Box(home=home)
+    try:
+        with box.foreground("--config", str(home / "freehold.yaml")) as stack:
+            yield stack
+    finally:
+        box.kill_all()
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[httpx2.Client]:
+    with http(120.0) as client:
+        client.base_url = stack.url
+        yield client
+
+
+def ask(client: httpx2.Client, path: str, **body: object) -> Any:
+    answer = client.post(path, json={"model": MODEL, "temperature": 0, "max_tokens": 60} | body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def chat(client: httpx2.Client, **body: object) -> str:
+    question = [{"role": "user", "content": "Name a city and how many people live there."}]
+    return str(
+        ask(client, "/v1/chat/completions", messages=question, **body)["choices"][0]["message"]["content"]
+    )
+
+
+def test_a_json_schema_is_kept(client: httpx2.Client) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "place", "strict": True, "schema": SCHEMA}}
+    told = json.loads(chat(client, response_format=form))
+    assert set(told) == {"city", "people"}
+    assert isinstance(told["people"], int)
+    assert 0 <= told["people"] <= 99
+
+
+def test_a_json_schema_is_kept_in_a_stream(client: httpx2.Client) -> None:
+    body = {
+        "model": MODEL, "stream": True, "temperature": 0, "max_tokens": 60,
+        "messages": [{"role": "user", "content": "Name a city."}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}},
+    }  # fmt: skip
+    with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        events = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    texts = [
+        choice["delta"].get("content") or ""
+        for event in events[:-1]
+        for choice in json.loads(event)["choices"]
+    ]
+    assert set(json.loads("".join(texts))) == {"city", "people"}
+
+
+def test_a_grammar_is_kept(client: httpx2.Client) -> None:
+    grammar = 'root ::= "yes" | "no" | "perhaps " [0-9] [0-9]'
+    assert re.fullmatch(r"yes|no|perhaps \d\d", chat(client, grammar=grammar))
+    told = ask(client, "/v1/completions", prompt="Is water wet? ", grammar=grammar)["choices"][0]["text"]
+    assert re.fullmatch(r"yes|no|perhaps \d\d", told)
+
+
+def test_a_wrong_grammar_is_the_callers_mistake(client: httpx2.Client) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "grammar": "root ::= ("}
+    answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert "grammar" in answer.json()["error"]["message"]
+
+
+def test_embeddings_are_alike_where_texts_are(client: httpx2.Client) -> None:
+    texts = [
+        "The cat sleeps on the sofa.",
+        "A cat is asleep on the couch.",
+        "Interest rates rose by a quarter point.",
+    ]
+    answer = client.post("/v1/embeddings", json={"model": MODEL, "input": texts}).json()
+    cat, kitten, bank = ([float(x) for x in row["embedding"]] for row in answer["data"])
+    assert len(cat) == 576
+    assert alike(cat, kitten) > alike(cat, bank) + 0.05
+    assert answer["usage"]["prompt_tokens"] > 20
+
+
+def alike(one: list[float], other: list[float]) -> float:
+    dot = sum(a * b for a, b in zip(one, other, strict=True))
+    return dot / (sum(a * a for a in one) * sum(b * b for b in other)) ** 0.5
+
+
+def test_a_request_sets_an_adapters_scale(client: httpx2.Client) -> None:
+    plain = chat(client, max_tokens=10)
+    assert chat(client, max_tokens=10, lora=[{"id": 0, "scale": 0.0}]) == plain
+    assert chat(client, max_tokens=10, lora=[{"id": 0, "scale": 1.0}]) != plain
+    assert chat(client, max_tokens=10) == plain  # its cache is not the next one's
