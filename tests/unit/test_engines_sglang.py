@@ -138,3 +138,9 @@ def test_what_each_copy_takes_is_added_up() -> None:
     assert info(body, "m") == Capacity(slots=190, kv_tokens=2000)
     models = json.dumps({"data": [{"id": "x", "max_model_len": 9}, {"id": "m", "max_model_len": 7}]}).encode()
     assert cards(models, "m") == Capacity(max_context_tokens=7)
+
+
+def test_it_fetches_nothing_by_itself() -> None:
+    assert ENGINE.command is not None
+    place = Placement(model="m", weights=Path("/w/m"), host="127.0.0.1", port=1, options={})
+    assert ENGINE.command(place).env["HF_HUB_OFFLINE"] == "1"
