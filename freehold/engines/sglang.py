@@ -251,7 +251,7 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_WEIGHTS,
-        r"are not supported for now|Unrecognized model|does not appear to have a file named|is not a valid JSON file"
+        r"are not supported for now|Unrecognized model in |does not appear to have a file named|is not a valid JSON file"
         r"|SafetensorError|Error while deserializing header|No such file or directory: .*safetensors"
         r"|not a local folder and is not a valid model identifier|Cannot find any model weights",
         summary="the weights cannot be loaded",
@@ -268,7 +268,7 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_OPTION,
-        r"ValueError: .*(?:--[a-z0-9-]+|tp_size|tensor_parallel|context length)|AssertionError: .*--[a-z]",
+        r"ValueError: .*(?:--[a-z0-9-]+|tp_size|tensor_parallel|context_length \(\d+\) is greater than the derived)|AssertionError: .*--[a-z]",
         summary="it refused what the options ask for together",
         hint="correct engine_options",
         restart=False,

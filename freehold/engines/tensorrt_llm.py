@@ -275,7 +275,7 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_WEIGHTS,
-        r"Unrecognized model|[Uu]nsupported model architecture|Unknown architecture|does not appear to have a file named"
+        r"Unrecognized model in |[Uu]nsupported model architecture|Unknown architecture|does not appear to have a file named"
         r"|SafetensorError|is not a valid JSON file|No weights found|not a local folder and is not a valid model",
         summary="the weights cannot be loaded",
         hint="check them with `freehold model verify`; it must be a complete folder of a kind that this TensorRT-LLM knows",
