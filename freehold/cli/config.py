@@ -127,7 +127,7 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
     """Return the mistakes in every model's engine options, also where the rest of the file has others."""
     problems: list[Problem] = []
     for index, model in enumerate(loaded.models):
-        engine, options = all_engines().get(str(model.get("engine"))), model.get("engine_options")
+        engine, options = all_engines().get(str(model.get("engine"))), model.get("engine_options", {})
         if engine is None or not isinstance(options, dict):
             continue
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from freehold.cli.config import load_config
+from freehold.cli.config import load_config, load_keyless
 from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.engine_environment import environment_of, how_to_get, program_of
 from freehold.cli.engine_try import try_model
@@ -65,7 +65,7 @@ def _driver() -> Check:
 def checks_of(
     names: Sequence[str], with_model: str | None, *, config_flag: Path | None, as_json: bool
 ) -> Iterator[Check]:
-    """Yield what is to be said of each engine named (none: of all that are installed), and of a model to be tried."""
+    """Yield what is to be said of each engine named (none: of all that are installed or that the configuration names), and of a model to be tried."""
     path = find_config(config_flag)
     if with_model is not None:
         config = load_config(path, overrides={}, as_json=as_json)
@@ -76,12 +76,13 @@ def checks_of(
             raise UserMistakes([problem], as_json=as_json)
         yield try_model(config, managed[with_model], quiet=as_json)
         return
+    models = _models(path)
+    used = {model.engine for model in models}
     wanted = [all_engines()[name] for name in names] or [
         engine
         for engine in all_engines().values()
-        if engine.managed and (engine.distribution or _there(engine))
+        if engine.managed and (engine.name in used or engine.distribution or _there(engine))
     ]
-    models = _models(path)
     for engine in wanted:
         yield from _engine(engine, [model for model in models if model.engine == engine.name])
 
@@ -93,7 +94,7 @@ def _there(engine: Engine) -> bool:
 def _models(path: Path | None) -> list[ModelSpec]:
     """Return the models of the configuration, if there is one that can be read; what is wrong with it is for `doctor`."""
     try:
-        return list(load_config(path, overrides={}, as_json=True).spec.models)
+        return list(load_keyless(path, as_json=True).spec.models)
     except UserMistakes:
         return []
 
