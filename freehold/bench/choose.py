@@ -126,7 +126,7 @@ def _reasons(winner: Best, tied: Sequence[Best], others: Iterable[Best]) -> tupl
             )
         else:
             said.append(
-                f"{other.candidate.id} gave {_rate(other.goodput)}: {ratio:.2f} times as much is {winner.candidate.id}'s"
+                f"{other.candidate.id} gave {_rate(other.goodput)}: {winner.candidate.id} gave {ratio:.2f} times as much"
             )
     if len(tied) > 1:
         why = (

@@ -225,7 +225,7 @@ def replay(file: Path, *, config_flag: Path | None, as_json: bool) -> int:
     if as_json:
         say_json({**msgspec.to_builtins(snapshot), "verdict": snapshot.verdict, "problem_seen": seen})
     else:
-        for line in lines_of(snapshot):
+        for line in (*incident_lines(snapshot), *lines_of(snapshot)):
             click.echo(line)
         for problem in recording.problems:
             click.echo(str(problem), err=True)

@@ -16,10 +16,12 @@ from freehold.health.incident_file import as_past
 from freehold.health.kernel_events import KernelEvent, Kind
 from freehold.health.live_incident import LiveIncident
 from freehold.health.live_readings import NodeReadings
-from freehold.health.signs_events import Past
+from freehold.health.signs_events import DAY_S, Past
 
 OWN_MOST = 500
 """Lines that are remembered whether or not a disk took them. Source: our own bound."""
+_LASTING = frozenset({Action.REBOOT, Action.RESET_GPU})
+"""Steps that cost something, and after which a fault that is back says something. Source: gpud, two reboots."""
 RENEWED_MOST = 50
 """Times of the driver's renewal that are remembered. Source: our own bound: it is loaded some times a day at most."""
 
@@ -56,15 +58,26 @@ class Memory:
         del self._renewed[:-RENEWED_MOST]
 
     def of(self, one: LiveIncident, readings: NodeReadings) -> Iterator[Past]:
-        """Yield what counts for an incident of what was diagnosed before it, each with the step that was really taken."""
+        """Yield what counts for an incident of what was diagnosed before it, each with the step that was really taken.
+
+        What is only measured comes and goes with the load: within a day it counts once, unless a step was taken between.
+        """
         every = last_words([*self.history.past, *self._own])
+        counted: dict[tuple[str, str], float] = {}
         for past in since(every, boundaries=self._boundaries):
-            if past.incident != one.id and past.at_s < one.start_s:
-                yield past if self._was_done(past, readings) else replace(past, action=Action.NONE)
+            if past.incident == one.id or past.at_s >= one.start_s:
+                continue
+            done = past if self._was_done(past, readings) else replace(past, action=Action.NONE)
+            key = (past.subject, past.signature)
+            again = past.at_s - counted.get(key, -float("inf")) < DAY_S
+            if again and not past.signature.startswith("xid ") and done.action not in _LASTING:
+                continue
+            counted[key] = past.at_s
+            yield done
 
     def _was_done(self, past: Past, readings: NodeReadings) -> bool:
         """Return whether its step was taken; a restart of an engine costs nothing: that it was tried is believed."""
-        if past.action not in {Action.REBOOT, Action.RESET_GPU} or past.boot != self._boot:
+        if past.action not in _LASTING or past.boot != self._boot:
             return True
         after = [gpu for at_s, gpu in self._renewed if at_s > past.at_s]
         mine = any(not gpu or readings.subject(readings.component(gpu)) == past.subject for gpu in after)
@@ -86,6 +99,7 @@ class Memory:
             self._to_write.append(line)
             self._own.append(line)
         del self._own[:-OWN_MOST]
+        del self._to_write[:-OWN_MOST]
 
     def take_lines(self) -> list[Past]:
         """Return what is to be added to the file, once."""

@@ -1,7 +1,7 @@
 """Looking without an agent: once at this node, or through a recording as if it were now.
 
 One look has no hysteresis: what a probe says at once is what is told, and rates need two readings some seconds apart. A replay
-settles as the agent does, by the times in the recording. Neither acts, and neither leaves anything running.
+settles and groups incidents as the agent does, by the times in the recording. Neither acts, and neither leaves anything running.
 """
 
 import asyncio
@@ -12,9 +12,10 @@ from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding
 from freehold.health.base import Expected, Part, Probe
 from freehold.health.kept_views import KeptViews, windows_of
+from freehold.health.live import Live
 from freehold.health.run import Source
 from freehold.health.settle import Held, Key, settle_all
-from freehold.health.snapshot import Believed, HealthSnapshot, ReaderState, sorted_findings
+from freehold.health.snapshot import PERIOD_S, Believed, HealthSnapshot, ReaderState, sorted_findings
 from freehold.health.view import View
 
 BETWEEN_S = 2.0
@@ -29,20 +30,34 @@ class Replay:
         self._expected = expected or Expected()
         self._kept = KeptViews(windows_of(probes.values()))
         self._held: dict[Key, Held] = {}
+        self._live: Live | None = None
+        self._last: View | None = None
+        self._concluded_s = float("-inf")
 
     def add(self, view: View) -> list[Finding]:
         """Take in the next view; return the findings that are believed from now on and were not before."""
+        if self._live is None:
+            self._live = Live(node=view.node, started_s=view.at_s)
         self._kept.add(view)
+        self._live.see(view)
+        self._last = view
         before = dict(self._held)
         for probe in self._probes.values():
             if getattr(view, probe.reads[0]) is not None:
                 looks = probe.check(self._kept.window(probe.reads, probe.window_s), self._expected)
                 self._held = settle_all(self._held, looks, probe=probe, now_s=view.at_s)
-        return [held.believed for key, held in self._held.items() if _word(before.get(key)) != _word(held)]
+        fresh = [held.believed for key, held in self._held.items() if _word(before.get(key)) != _word(held)]
+        if fresh or view.monotonic_s - self._concluded_s >= PERIOD_S or self._live.is_due(view.monotonic_s):
+            self.snapshot(view.node, view.at_s)
+        return fresh
 
     def snapshot(self, node: str, at_s: float) -> HealthSnapshot:
-        """Return what is believed after the last view."""
-        return _snapshot(self._held.values(), node=node, at_s=at_s)
+        """Return what is believed after the last view, and what of it are incidents."""
+        found = _snapshot(self._held.values(), node=node, at_s=at_s)
+        if self._live is None or self._last is None:
+            return found
+        self._concluded_s = self._last.monotonic_s
+        return self._live.conclude(found, self._last.monotonic_s)
 
 
 def _word(held: Held | None) -> tuple[str, str] | None:

@@ -85,6 +85,29 @@ def test_a_replica_that_is_killed_comes_back_and_the_other_never_leaves(tmp_path
     assert {len(snapshot.models) for snapshot in running.snapshots} == {1}
 
 
+def test_of_two_that_are_called_hanging_one_at_a_time_is_replaced_and_one_that_recovers_is_not(
+    tmp_path: Path,
+) -> None:
+    async def story(running: Running) -> None:
+        before = [await running.state(State.READY, index) for index in range(3)]
+        marker = len(running.snapshots)
+        for status in before:
+            assert running.fleet.stalled(status.id, pid=status.pid or 0, reason="nothing moves")
+        assert not running.fleet.stalled("m-0", pid=1, reason="that is not its process")
+        await until(lambda: running.status(0).state is not State.READY, what="the first one's end")
+        assert running.fleet.recovered("m-2", pid=before[2].pid or 0)
+        assert not running.fleet.recovered("m-0", pid=before[0].pid or 0)  # too late for this one
+        await until(lambda: running.status(1).pid != before[1].pid, what="another process of the second")
+        await running.state(State.READY, 1)
+        since = running.snapshots[marker:]
+        serving = [sum(each.state is State.READY for each in snapshot.replicas) for snapshot in since]
+        assert min(serving) == 2
+        assert running.status(2).pid == before[2].pid
+        assert "it hung: nothing moves" in {each.reason for snapshot in since for each in snapshot.replicas}
+
+    run_fleet(tmp_path, [plan(index) for index in range(3)], story)
+
+
 def test_tokens_per_second_come_from_the_engines_own_counter(tmp_path: Path) -> None:
     async def story(running: Running) -> None:
         url = (await running.state(State.READY)).url

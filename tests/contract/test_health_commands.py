@@ -12,6 +12,7 @@ from freehold.cli.main import cli
 from freehold.core.findings import Verdict
 from freehold.health.base import Expected
 from freehold.health.recording import Head, load_recording, record
+from freehold.health.view import Reading, View
 from freehold.testing.healthy_node import DATA, healthy_views
 
 pytestmark = pytest.mark.timeout(90)
@@ -68,19 +69,31 @@ def test_a_record_is_what_is_replayed(place: Path) -> None:
     assert "is there already" in str(again.exception)
 
 
+def later(view: View, seconds: int) -> View:
+    """Return a recorded view as it would be so much later: the card draws its 124 W meanwhile."""
+    assert view.gpus is not None
+    (card,) = view.gpus.gpus
+    energy = card.readings["energy_mj"].value
+    assert isinstance(energy, int)
+    readings = {**card.readings, "energy_mj": Reading(value=energy + 124_400 * seconds)}
+    gpus = msgspec.structs.replace(view.gpus, gpus=(msgspec.structs.replace(card, readings=readings),))
+    at_s, monotonic_s = view.at_s + seconds, view.monotonic_s + seconds
+    return msgspec.structs.replace(view, at_s=at_s, monotonic_s=monotonic_s, gpus=gpus)
+
+
 def test_the_recorded_card_replays_as_healthy_and_a_kernel_that_hangs_on_does_not(tmp_path: Path) -> None:
     healthy = run("health", "replay", str(DATA / "h100_healthy_full_load.jsonl"))
     assert healthy.return_value == 0, healthy.output
+    assert "incident" not in healthy.output
     # It was recorded for some seconds only: here it hangs for minutes.
     view = load_recording(DATA / "h100_hung_kernel.jsonl").views[-2]
-    views = [
-        msgspec.structs.replace(view, at_s=view.at_s + n, monotonic_s=view.monotonic_s + n)
-        for n in range(0, 200, 10)
-    ]
+    views = [later(view, seconds) for seconds in range(0, 200, 10)]
     record(tmp_path / "hung.jsonl", views)
     hung = run("health", "replay", str(tmp_path / "hung.jsonl"), "--json")
     assert hung.return_value == 3, hung.output
     assert said(hung)["problem_seen"] is True
+    (incident,) = said(hung)["incidents"]  # type: ignore[misc]
+    assert (incident["hypothesis"], incident["action"]) == ("software", "restart_engine")
 
 
 EXPECT = "version: 1\nmodels:\n  - {name: a, engine: external, endpoints: ['http://127.0.0.1:1']}\nhealth:\n"

@@ -1,6 +1,7 @@
 """What a live node remembers: repetition by serial number, a restart in the middle, a reboot, an operator's hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from freehold.core.findings import Action, Verdict
 from freehold.health.history import History, Mark, last_words
 from freehold.health.signs_events import Past
 from freehold.health.snapshot import IncidentState
+from freehold.health.view import Reading
 from live_node import GSP, OFF_BUS, SERIAL, UUID, Hands, Node, bad, lost_gpu, slow_disk, words, xid
 
 HOUR_S = 3600.0
@@ -80,6 +82,32 @@ def test_a_driver_loaded_anew_is_a_reset_that_was_done() -> None:
     node.clock.now_s += 25 * HOUR_S
     node.run(60)
     assert gsp(node) is Action.REBOOT
+
+
+def test_what_is_only_measured_and_comes_and_goes_is_not_five_faults_a_day() -> None:
+    hot = Reading(value=-5)
+
+    def heat(gpus: Any) -> Any:
+        first, *rest = gpus.gpus
+        return msgspec.structs.replace(
+            gpus,
+            gpus=(msgspec.structs.replace(first, readings={**first.readings, "margin_c": hot}), *rest),
+        )
+
+    node = Node()
+    node.run(60)
+    seen: set[Action] = set()
+    for _ in range(7):
+        node.spoil["gpus"] = heat
+        node.rest(60)
+        node.spoil.clear()
+        node.rest(300)
+        seen |= {one.action for one in node.incidents}
+        node.clock.now_s += 1800
+    assert len({line.incident for line in node.written}) >= 5
+    assert len(seen) == 1  # what is to be done does not get graver by that
+    kept = [entry.what for told in node.told for one in told.incidents for entry in one.evidence]
+    assert not [what for what in kept if "stays with the GPU" in what]
 
 
 def test_a_gpu_that_is_lost_when_the_agent_starts_is_known_by_its_serial_number_all_the_same() -> None:
