@@ -206,6 +206,9 @@ def _pip(recipe: Recipe, path: Path, tell: Tell) -> None:
         argv += [
             "--no-deps",
             "--require-hashes",
+            # A source distribution is built with tools of which nobody checks a hash, and runs what it likes while it is.
+            "--only-binary",
+            ":all:",
             "--progress-bar",
             "off",
             "--no-warn-script-location",

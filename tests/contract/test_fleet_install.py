@@ -2,10 +2,12 @@
 
 import dataclasses
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
@@ -162,6 +164,21 @@ def test_a_distribution_whose_unpacking_was_cut_off_is_unpacked_again(shop: Shop
     again = shop.install()
     said = subprocess.run([again.path / "bin" / "tool"], capture_output=True, text=True, check=True).stdout
     assert said == "tool\n"
+
+
+def test_nothing_is_built_from_source(shop: Shop) -> None:
+    """What builds a source distribution comes from the index without a hash."""
+    archive = shop.wheels / "source-1.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:
+        for name, text in {
+            "setup.py": "raise SystemExit('it ran')\n",
+            "PKG-INFO": METADATA.format(name="source"),
+        }.items():
+            info = tarfile.TarInfo(f"source-1.0/{name}")
+            info.size = len(text)
+            packed.addfile(info, io.BytesIO(text.encode()))
+    shop.text = f"source==1.0 --hash=sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}\n"
+    assert "pip finds no source==1.0" in shop.failure().message
 
 
 def test_a_virtual_environment_that_got_no_pip_is_made_anew(shop: Shop) -> None:
