@@ -49,14 +49,38 @@ class Applied:
         return "".join(lines)
 
     def write(self) -> Path:
-        """Write the new file in one move and return where the old one is kept; raises OSError."""
-        backup = self.path.with_name(self.path.name + BACKUP)
-        backup.write_text(self.before, encoding="utf-8")
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
-        fresh.write_text(self.after, encoding="utf-8")
-        fresh.chmod(self.path.stat().st_mode & 0o7777)
-        fresh.replace(self.path)
+        """Write the new file in one move and return where the old one is kept; raises OSError.
+
+        Where the path is a symbolic link, it stays one: what it points at is written. Neither file can be read by more people than
+        the old one, at no moment.
+        """
+        path = self.path.resolve(strict=True)
+        seen = path.stat()
+        backup = path.with_name(path.name + BACKUP)
+        backup.unlink(missing_ok=True)
+        _write_as(backup, self.before, seen)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+        try:
+            _write_as(fresh, self.after, seen)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
         return backup
+
+
+_OWNER_ONLY = 0o600  # rw------- of chmod(2): until the file has the rights that it shall have
+
+
+def _write_as(path: Path, text: str, like: os.stat_result) -> None:
+    """Write a new file with the owner and rights of another, on the disk when this returns."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        if os.geteuid() == 0:  # nobody else may give a file away
+            os.fchown(file.fileno(), like.st_uid, like.st_gid)
+        os.fchmod(file.fileno(), like.st_mode & 0o7777)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def file_sha256(path: Path) -> str:
@@ -73,7 +97,12 @@ def prepared(path: Path, winner: Candidate, *, wanted_sha256: str) -> Applied | 
     if sha256(data).hexdigest() != wanted_sha256:
         hint = "measure again, or write the winner's engine and engine_options by hand"
         return Problem(where=str(path), message="changed since it was benched", hint=hint)
-    before = data.decode("utf-8")
+    try:
+        before = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return Problem(
+            where=str(path), message="is not UTF-8", hint="write engine and engine_options by hand"
+        )
     before = before if before.endswith("\n") else f"{before}\n"
     after = with_engine(before, winner.model, engine=winner.engine, options=winner.options)
     wrong = _says_otherwise(before, after, winner)

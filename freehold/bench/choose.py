@@ -56,13 +56,22 @@ def choose(bench: BenchFile, through: Through = "direct") -> Choice:
             said = "it was ended before any load had all its runs"
         return Choice(winner=None, others=(), reasons=(said,), doubts=_doubts(bench))
     top = ranked[0]
-    tied = [top, *(best for best in ranked[1:] if differs(best.goodput, top.goodput) is Differs.SAME)]
+    tied = [top, *(best for best in ranked[1:] if _alike(best.goodput, top.goodput))]
     winner = min(tied, key=lambda best: _cost(best, tied))
     others = tuple(
         replace(best, against=differs(best.goodput, winner.goodput)) for best in ranked if best is not winner
     )
     doubts = (*_doubts(bench), *_few(winner))
     return Choice(winner=winner, others=others, reasons=_reasons(winner, tied, others), doubts=doubts)
+
+
+def _alike(one: Runs, other: Runs) -> bool:
+    """Return whether two may be told apart by something else than their goodput: the usual run of each is a run of the other.
+
+    One bad run of the better is enough for `differs` to claim nothing; it is no reason to take one that gives half as much.
+    """
+    usual = one.low <= other.median <= one.high and other.low <= one.median <= other.high
+    return usual and differs(one, other) is Differs.SAME
 
 
 def best_of(bench: BenchFile, candidate: Candidate, through: Through) -> Best | None:
@@ -117,7 +126,7 @@ def _reasons(winner: Best, tied: Sequence[Best], others: Iterable[Best]) -> tupl
             )
         else:
             said.append(
-                f"{other.candidate.id} gave {_rate(other.goodput)}: {ratio:.2f} times as much is {winner.candidate.id}'s"
+                f"{other.candidate.id} gave {_rate(other.goodput)}: {winner.candidate.id} gave {ratio:.2f} times as much"
             )
     if len(tied) > 1:
         why = (
@@ -142,8 +151,24 @@ def _few(winner: Best) -> tuple[str, ...]:
     return (f"a run of the winner measured {least} requests: a longer --duration tells more",)
 
 
+def _other_weights(bench: BenchFile) -> list[str]:
+    """Return for each model whose candidates computed with different weights that this was no comparison of engines alone."""
+    said = []
+    for model in dict.fromkeys(each.model for each in bench.candidates):
+        used = {
+            (each.weights_sha256 or each.weights): f"{each.engine} {each.weights}"
+            for each in bench.candidates
+            if each.model == model
+        }
+        if len(used) > 1:
+            named = ", ".join(dict.fromkeys(used.values()))
+            said.append(f"{model}: not the same weights ({named}); how good the answers are was not measured")
+    return said
+
+
 def _doubts(bench: BenchFile) -> tuple[str, ...]:
     said = [f"{each.id}: {each.failed}" for each in bench.candidates if each.failed]
+    said += _other_weights(bench)
     if bench.interrupted:
         said.append("it was ended before all was measured: loads without all their runs do not count")
     before, cores = bench.machine.load_before, bench.machine.cores

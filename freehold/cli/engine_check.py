@@ -19,7 +19,7 @@ from freehold.cli.say import UserMistakes
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
-from freehold.engines.base import Engine
+from freehold.engines.base import Engine, ExitKind
 from freehold.fleet.environments import Environment, installed_problems, requirements_sha256
 from freehold.fleet.programs import ask_flags, python_behind, run
 from freehold.spec.model import ModelSpec
@@ -147,7 +147,9 @@ def _started(engine: Engine, program: Path) -> Check:
     try:
         said = run([str(program), "--version"]).decode("utf-8", "replace").split()
     except FreeholdError as exc:
-        return _check(engine.name, Found.PROBLEM, exc.message, fix)
+        cause = engine.explain_exit(1, (exc.message,))  # an engine's file may know the words
+        known = cause.kind is not ExitKind.UNKNOWN
+        return _check(engine.name, Found.PROBLEM, exc.message, cause.hint if known and cause.hint else fix)
     told = f"{program} starts and says {' '.join(said[-2:])[:80]}"
     recipe = next(
         (each for each in engine.recipes if environment and each.name == environment.manifest.recipe), None

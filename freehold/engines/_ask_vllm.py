@@ -25,6 +25,7 @@ _OBJECTS = frozenset({"loads", "parse_dataclass", "_parse_type"})
 
 def make_parser() -> ArgumentParser:
     """Return the parser of `vllm serve`; raises ImportError where this Python has no vLLM that can be imported."""
+    _without_a_gpu()
     parser = importlib.import_module("vllm.utils.argparse_utils").FlexibleArgumentParser(
         prog="vllm serve", exit_on_error=True
     )
@@ -36,6 +37,13 @@ def make_parser() -> ArgumentParser:
         made: ArgumentParser = module.make_arg_parser(parser)
         return made
     raise ImportError("no parser of `vllm serve` is where it was in versions 0.6 to 0.32")
+
+
+def _without_a_gpu() -> None:
+    """Let a build for GPUs be asked on a machine that has none, as vLLM's own `vllm bench` does."""
+    platforms: Any = importlib.import_module("vllm.platforms")
+    if platforms.current_platform.is_unspecified():
+        platforms.current_platform = importlib.import_module("vllm.platforms.cpu").CpuPlatform()
 
 
 def version() -> str:

@@ -15,6 +15,7 @@ What its source says of it, and what follows:
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from freehold.engines.base import (
     ApiError,
@@ -106,13 +107,17 @@ _PROGRAM = Option(
 )
 
 
+_QUIET = MappingProxyType({"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"})
+"""The weights are here and verified; what it would take from Hugging Face beside them is not."""
+
+
 def _command(placement: Placement) -> Command:
     """Return the server's command; weights are required."""
     assert placement.weights is not None, "sglang needs weights; the spec refuses a model without a source"
     words = [f"--model-path={placement.weights}", f"--served-model-name={placement.model}"]
     words += [f"--host={placement.host}", f"--port={placement.port}"]
     words += render_flags(FLAGS.flags, {**placement.options, **_BOOL_SET})
-    return Command(argv=(*_program(placement), *words))
+    return Command(argv=(*_program(placement), *words), env=_QUIET)
 
 
 def _program(placement: Placement) -> tuple[str, ...]:
@@ -246,7 +251,7 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_WEIGHTS,
-        r"are not supported for now|Unrecognized model|does not appear to have a file named|is not a valid JSON file"
+        r"are not supported for now|Unrecognized model in |does not appear to have a file named|is not a valid JSON file"
         r"|SafetensorError|Error while deserializing header|No such file or directory: .*safetensors"
         r"|not a local folder and is not a valid model identifier|Cannot find any model weights",
         summary="the weights cannot be loaded",
@@ -263,7 +268,7 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_OPTION,
-        r"ValueError: .*(?:--[a-z0-9-]+|tp_size|tensor_parallel|context length)|AssertionError: .*--[a-z]",
+        r"ValueError: .*(?:--[a-z0-9-]+|tp_size|tensor_parallel|context_length \(\d+\) is greater than the derived)|AssertionError: .*--[a-z]",
         summary="it refused what the options ask for together",
         hint="correct engine_options",
         restart=False,

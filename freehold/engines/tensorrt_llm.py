@@ -16,6 +16,7 @@ Whether a folder of engines fits the node is `tensorrt_record`.
 import json
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from freehold.engines.base import (
     FOLDER,
@@ -97,6 +98,19 @@ _OWN = (
 )
 
 
+_QUIET = MappingProxyType(
+    {
+        "TRTLLM_NO_USAGE_STATS": "1",
+        "TELEMETRY_DISABLED": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+)
+"""Without it, it tells NVIDIA every ten minutes what runs where (tensorrt_llm/usage/usage_lib.py, on by default), and may take from
+Hugging Face what no hash was checked of."""
+
+
 def _command(placement: Placement) -> Command:
     """Return the server's command, its file and the link of the model's name; weights are required."""
     assert placement.weights is not None, (
@@ -110,6 +124,7 @@ def _command(placement: Placement) -> Command:
         argv=(str(options.get("program", "")) or beside, "serve", *words),
         files={_CONFIG_FILE: _config_text(options)},
         links={name: str(placement.weights)},
+        env=_QUIET,
     )
 
 
@@ -260,7 +275,7 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_WEIGHTS,
-        r"Unrecognized model|[Uu]nsupported model architecture|Unknown architecture|does not appear to have a file named"
+        r"Unrecognized model in |[Uu]nsupported model architecture|Unknown architecture|does not appear to have a file named"
         r"|SafetensorError|is not a valid JSON file|No weights found|not a local folder and is not a valid model",
         summary="the weights cannot be loaded",
         hint="check them with `freehold model verify`; it must be a complete folder of a kind that this TensorRT-LLM knows",

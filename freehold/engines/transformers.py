@@ -56,14 +56,12 @@ _OPTIONS = (
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
         help="kind of numbers; auto is what the weights have",
-        flag="--dtype",
     ),
     Option(
         name="device",
         type="str",
         default="auto",
         help="where it computes: auto (a GPU where there is one), cpu, cuda, cuda:1",
-        flag="--device",
     ),
     Option(
         name="threads",
@@ -71,7 +69,6 @@ _OPTIONS = (
         minimum=1,
         maximum=4096,
         help="compute threads on a CPU; default: this replica's share of the machine",
-        flag="--threads",
     ),
     Option(
         name="max_context_tokens",
@@ -79,9 +76,18 @@ _OPTIONS = (
         minimum=16,
         maximum=1 << 27,
         help="longest prompt plus answer, tokens; default: what the model was made for",
-        flag="--max-context",
     ),
 )
+
+
+_FLAGS = {
+    "dtype": "--dtype",
+    "device": "--device",
+    "threads": "--threads",
+    "max_context_tokens": "--max-context",
+}
+"""The child's flags. They stand here and not in the options, where an installed environment's program would be asked for them:
+that of this one is vLLM."""
 
 
 def _command(placement: Placement) -> Command:
@@ -92,9 +98,9 @@ def _command(placement: Placement) -> Command:
     options = {"threads": placement.threads, **placement.options}
     words = ["-I", str(_CHILD), "--host", placement.host, "--port", str(placement.port)]
     words += ["--model", str(placement.weights), "--name", placement.model]
-    for option in _OPTIONS:
-        if option.flag and option.name in options:
-            words += [option.flag, str(options[option.name])]
+    for name, flag in _FLAGS.items():
+        if name in options:
+            words += [flag, str(options[name])]
     env = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     return Command(argv=(_python(placement), *words), env=env)
 

@@ -64,9 +64,10 @@ def install(recipe: Recipe, root: Path, tell: Tell) -> Environment:
 def _make(recipe: Recipe, path: Path, python: str, tell: Tell) -> Environment:
     started_s = monotonic_s()
     (path / MANIFEST).unlink(missing_ok=True)  # until it is whole again
-    if not (path / "bin" / "python").exists():
+    if not _has_pip(path):
         tell(f"making a virtual environment in {path}")
         run([python, "-m", "venv", "--clear", str(path)])
+    _drop_halves(path)
     _pip(recipe, path, tell)
     for source, name, version in recipe.also_named:
         _copy_metadata(path, source, name, version)
@@ -90,6 +91,28 @@ def _make(recipe: Recipe, path: Path, python: str, tell: Tell) -> Environment:
     _write(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     tell(f"{recipe.name} {recipe.version} is installed: {path}")
     return Environment(path=path, manifest=manifest)
+
+
+_RECORDER = "INSTALLER"
+"""What pip writes into a distribution's folder once its files are there. Source: PEP 376, and pip's wheel.py, which writes it and RECORD last."""
+
+
+def _sites(path: Path) -> list[Path]:
+    return sorted(path.glob("lib/python3*/site-packages"))
+
+
+def _has_pip(path: Path) -> bool:
+    """Return whether there is a Python with a whole pip: it is put in after the Python, and either may be where somebody was killed."""
+    whole = any(info for site in _sites(path) for info in site.glob(f"pip-*.dist-info/{_RECORDER}"))
+    return whole and (path / "bin" / "python").exists()
+
+
+def _drop_halves(path: Path) -> None:
+    """Make pip forget distributions whose unpacking was cut off: it takes them for installed once their name and version are there."""
+    for site in _sites(path):
+        for info in site.glob("*.dist-info"):
+            if not (info / _RECORDER).exists():
+                shutil.rmtree(info)
 
 
 def _asked(recipe: Recipe, path: Path) -> FlagList:
@@ -271,7 +294,7 @@ def _explained(recipe: Recipe, path: Path, last: list[str]) -> FreeholdError:
 
 def _copy_metadata(path: Path, source: str, name: str, version: str) -> None:
     """Let a distribution be found under another name and version as well; the files stay its own."""
-    (site,) = sorted(path.glob("lib/python3*/site-packages"))[:1]
+    (site,) = _sites(path)[:1]
     wanted = source.replace("-", "_")
     found = sorted(site.glob(f"{wanted}-*.dist-info"))
     if not found:

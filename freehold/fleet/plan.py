@@ -64,8 +64,9 @@ class FleetSettings:
     """Most disk that one replica's log may take, its rotated half included."""
     cwd: Path | None = None
     """Working directory of engines; None: the controller's."""
-    ready_timeout_s: float = 300.0
-    """A process that has not answered a completion this long after its start is ended and counted as failed."""
+    ready_timeout_s: float = 900.0
+    """A process that has not answered a completion this long after its start is ended and counted as failed. Longer than what vLLM
+    gives its own parts (600 s), so that it is the engine that says what took too long."""
     stop_grace_s: float = 10.0
     """From SIGTERM to SIGKILL of the process group. Docker's and systemd's order of size (10 s, 90 s)."""
     drain_s: float = 30.0

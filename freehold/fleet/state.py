@@ -377,6 +377,9 @@ def _port_taken(replica: Replica, cause: ExitCause, settings: FleetSettings, now
     return _to(told, State.BACKOFF, now_s)
 
 
+_SLOW = "its log shows how far it came; large weights and a first compilation take minutes: raise fleet.ready_timeout"
+
+
 def _failed(
     replica: Replica, process: Process, cause: ExitCause, settings: FleetSettings, *, now_s: float
 ) -> Replica:
@@ -398,7 +401,7 @@ def _failed(
         # `stalled` is of the process that hung: without it, it is the next one that has failed now.
         mending=replica.mending and bool(replica.stalled),
         reason=process.blame or cause.summary,
-        hint="" if process.blame else cause.hint,
+        hint=("" if was_ready else _SLOW) if process.blame else cause.hint,
     )
     return _to(told, State.BACKOFF, now_s)
 

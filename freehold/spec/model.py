@@ -326,9 +326,10 @@ class FleetSpec(_Section):
     """What a replica is. Only `process`, the default, in this release: a child process on this machine."""
     spares: Annotated[int, OneOf(values=(0,), later_numbers=True)] = 0
     """Nodes kept out of service. Only 0, the default, in this release: one machine has none."""
-    ready_timeout: Annotated[float, Duration(least="1s", most="24h")] = duration("300s")
-    """How long a replica may take from its start to its first answer, 1s to 24h. Default 300s: 140 GB of weights from
-    a disk that reads 1 GB/s take 140 s, twice that and it is stuck."""
+    ready_timeout: Annotated[float, Duration(least="1s", most="24h")] = duration("900s")
+    """How long a replica may take from its start to its first answer, 1s to 24h. Default 900s: 140 GB of weights from
+    a disk that reads 1 GB/s take 140 s, and a first start on a GPU compiles kernels for minutes; vLLM gives its own
+    parts 600 s (VLLM_ENGINE_READY_TIMEOUT_S, 0.32.0)."""
     stop_grace: Annotated[float, Duration(least="0s", most="1h")] = duration("10s")
     """How long an engine may take to end after SIGTERM before SIGKILL, 0s to 1h. Default 10s, what `docker stop`
     waits."""

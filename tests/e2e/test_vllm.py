@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from e2e import dying
 from e2e.box import Box, Stack, http
 from freehold.fleet.environments import Environment, engines_root
 from freehold.weights.convert import Converted
-from waiting import wait_until
+from waiting import until, wait_until
 
 MODEL = "smollm2-135m"
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
@@ -28,8 +29,11 @@ BLOCKS = 17
 """Of 128 tokens each, one more than a request of 2048 needs: five requests of 450 need 20 and do not fit at once."""
 GENERATED = "vllm:generation_tokens_total"
 STREAMS = 4
+TOKENS = 80
+"""Of each stream that a dying replica is under: prompt and answer take two blocks, and all streams fit on one replica."""
 CONFIG = """\
 version: 1
+fleet: {{ready_timeout: 500s}}
 models:
   - name: {model}
     engine: vllm
@@ -69,7 +73,7 @@ TOOLS: Any = [
         },
     }
 ]
-pytestmark = [pytest.mark.real_model, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.real_model, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +232,27 @@ def test_more_than_its_cache_holds_is_taken_back_and_answered_all_the_same(stack
     assert counter(replica, "vllm:num_preemptions_total") > before
 
 
+async def ask_all(stack: Stack, *, kill: dict[str, Any] | None = None) -> list[dying.Caller]:
+    """Return what some callers at once get, when a replica is killed as soon as it has made some of its streams' tokens."""
+    before = counter(kill, GENERATED) if kill else 0
+    callers = [dying.Caller(number=number) for number in range(2 * STREAMS)]
+    asked = [asyncio.create_task(dying.ask(stack.url, caller, tokens=TOKENS)) for caller in callers]
+    if kill is not None:
+        victim = kill
+
+        async def under_way() -> bool:
+            return await asyncio.to_thread(counter, victim, GENERATED) >= before + STREAMS * 8
+
+        await until(under_way, timeout_s=60, what="tokens of the replica that is to die")
+        psutil.Process(victim["pid"]).kill()
+    await asyncio.gather(*asked)
+    return callers
+
+
 def test_streams_of_a_killed_replica_go_on_at_the_other(stack: Stack) -> None:
-    fine = asyncio.run(dying.undisturbed(stack.url, STREAMS))
+    fine = asyncio.run(ask_all(stack))
     assert all(caller.whole for caller in fine)
-    callers, _ = asyncio.run(dying.disturbed(stack, STREAMS, after=8))
+    callers = asyncio.run(ask_all(stack, kill=generating(stack)[0]))
     assert [caller.failure for caller in callers] == [""] * 2 * STREAMS
     assert all(caller.whole for caller in callers)
     resumed = [pair for pair in zip(callers, fine, strict=True) if pair[0].resumed]

@@ -85,7 +85,7 @@ def test_the_keys_that_the_example_comments_out_are_the_defaults():
     shown = [line.replace("# ", "", 1) if line.lstrip().startswith("# ") else line for line in lines[start:]]
     text = "\n".join(lines[:start] + shown)
     loaded = load_text(text, engines=ENGINES, env={})
-    assert "ready_timeout: 300s" in shown[-2]
+    assert "ready_timeout: 900s" in shown[-2]
     assert loaded.problems == ()
     assert loaded.spec == load_text(example_text(), engines=ENGINES, env={}).spec
 

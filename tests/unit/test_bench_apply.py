@@ -146,3 +146,29 @@ def test_the_old_file_is_kept(tmp_path: Path):
     assert path.read_text() == found.after
     assert path.stat().st_mode & 0o777 == 0o640
     assert sorted(each.name for each in tmp_path.iterdir()) == ["freehold.yaml", backup.name]
+
+
+def test_a_linked_file_stays_linked_and_a_private_one_private(tmp_path: Path):
+    (tmp_path / "kept").mkdir()
+    real, link = tmp_path / "kept" / "freehold.yaml", tmp_path / "freehold.yaml"
+    real.write_text(BLOCK)
+    real.chmod(0o600)
+    link.symlink_to(real)
+    found = prepared(link, candidate(n_ctx=1), wanted_sha256=file_sha256(link))
+    assert isinstance(found, Applied)
+    backup = found.write()
+    assert link.is_symlink()
+    assert real.read_text() == found.after
+    assert backup.read_text() == BLOCK
+    assert {path.stat().st_mode & 0o777 for path in (real, backup)} == {0o600}
+
+
+def test_line_ends_of_windows_stay(tmp_path: Path):
+    path = tmp_path / "freehold.yaml"
+    path.write_bytes(BLOCK.replace("\n", "\r\n").encode())
+    found = prepared(path, candidate(n_ctx=1), wanted_sha256=file_sha256(path))
+    if isinstance(found, Applied):
+        found.write()
+        assert b"\n" not in path.read_bytes().replace(b"\r\n", b"")
+    else:
+        assert "by hand" in found.hint

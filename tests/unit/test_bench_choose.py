@@ -187,3 +187,23 @@ def test_a_difference_is_the_other_way_round_from_the_other_side(
 def test_runs_without_a_figure():
     assert runs([None, None]) is None
     assert runs([None, 2.0]) == Runs(values=(2.0,))
+
+
+def test_one_bad_run_of_the_better_does_not_give_the_prize_to_the_worse():
+    found = choose(
+        bench(
+            {"good": ((100.0, 101.0, 10.0), (1.0,) * 3), "small": ((20.0, 21.0, 22.0), (1.0,) * 3)},
+            memory={"good": 9, "small": 1},
+        )
+    )
+    assert found.winner is not None
+    assert found.winner.candidate.id == "good"
+
+
+def test_other_weights_are_a_doubt():
+    made = bench({"a": ((10.0,), (9.0,)), "b": ((20.0,), (19.0,))})
+    assert not any("weights" in doubt for doubt in choose(made).doubts)
+    kept = zip(made.candidates, ("q8.gguf", "bf16"), strict=True)
+    candidates = tuple(msgspec.structs.replace(each, weights=name) for each, name in kept)
+    doubts = choose(msgspec.structs.replace(made, candidates=candidates)).doubts
+    assert any("not the same weights (a q8.gguf, b bf16)" in doubt for doubt in doubts)

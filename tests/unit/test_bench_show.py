@@ -77,7 +77,7 @@ def test_two_benches_side_by_side():
 def test_the_choice_in_words():
     lines = choice_lines(choose(MADE))
     assert lines[0] == "winner: <b>vllm</b>"
-    assert "1.95 times as much" in lines[2]
+    assert "gave 1.95 times as much" in lines[2]
 
 
 def test_a_spread_in_words():

@@ -138,3 +138,18 @@ def test_what_each_copy_takes_is_added_up() -> None:
     assert info(body, "m") == Capacity(slots=190, kv_tokens=2000)
     models = json.dumps({"data": [{"id": "x", "max_model_len": 9}, {"id": "m", "max_model_len": 7}]}).encode()
     assert cards(models, "m") == Capacity(max_context_tokens=7)
+
+
+def test_it_fetches_nothing_by_itself() -> None:
+    assert ENGINE.command is not None
+    place = Placement(model="m", weights=Path("/w/m"), host="127.0.0.1", port=1, options={})
+    assert ENGINE.command(place).env["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_clients_long_prompt_is_no_mistake_in_the_options() -> None:
+    """Its words in the log of a server that then crashes must not keep it from being started again; the option's own words must."""
+    asked = "ValueError: The input (6031 tokens) is longer than the model's context length (2048 tokens)."
+    assert ENGINE.explain_exit(1, (asked,)).restart
+    set_so = "ValueError: Warning: User-specified context_length (9000) is greater than the derived context_length (2048)."
+    assert ENGINE.explain_exit(1, (set_so,)).kind is ExitKind.BAD_OPTION
+    assert ENGINE.explain_exit(1, ("Unrecognized model keys in the configuration: foo",)).restart

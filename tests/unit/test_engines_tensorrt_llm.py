@@ -131,3 +131,8 @@ def test_the_last_iteration_counts_and_none_is_unknown() -> None:
     assert page.read(json.dumps(rows).encode()) == expected
     assert page.read(json.dumps([json.dumps(row) for row in rows]).encode()) == expected
     assert page.read(b"[]") == {}
+
+
+def test_it_tells_nobody_what_runs_here_and_fetches_nothing_by_itself() -> None:
+    env = command().env
+    assert (env["TRTLLM_NO_USAGE_STATS"], env["DO_NOT_TRACK"], env["HF_HUB_OFFLINE"]) == ("1", "1", "1")

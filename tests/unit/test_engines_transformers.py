@@ -12,8 +12,10 @@ import httpx2
 import pytest
 
 from freehold.engines import _child_transformers as child
-from freehold.engines.base import ExitKind, Placement
+from freehold.engines.base import ExitKind, Placement, Value
+from freehold.engines.flag_list import load_flags
 from freehold.engines.transformers import ENGINE
+from freehold.fleet.environments import installed_problems
 from waiting import wait_until
 
 WORDS = ["one ", "two ", "three ", "four "]
@@ -218,3 +220,13 @@ def test_the_environments_python_runs_the_child_alone():
     assert argv[0] == "/env/bin/python"
     assert argv[1] == "-I"  # else the folder of engines would hide the library of that name
     assert Path(argv[2]).is_file()
+
+
+def test_its_options_are_not_asked_of_vllm_in_whose_environment_it_runs():
+    flags = load_flags("vllm-0.32.0.json")
+    options: dict[str, Value] = {"threads": 1, "dtype": "float32", "device": "cpu", "max_context_tokens": 64}
+    assert installed_problems(ENGINE, options, flags=flags, where=str) == []
+    place = Placement(model="m", weights=Path("/w"), host="h", port=1, options=options)
+    assert ENGINE.command is not None
+    argv = ENGINE.command(place).argv
+    assert child.parse(list(argv[3:])).max_context == 64

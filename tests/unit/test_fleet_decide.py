@@ -194,7 +194,8 @@ def test_not_ready_in_time_is_ended_and_counts_whatever_its_exit_code_says() -> 
     assert story.now_s == SETTINGS.ready_timeout_s
     story.exit(ExitCause(kind=ExitKind.STOPPED, summary="stopped", restart=False))
     assert story.replica.state is State.BACKOFF
-    assert story.replica.reason.startswith("not ready within 300 s")
+    assert story.replica.reason.startswith("not ready within 900 s")
+    assert "fleet.ready_timeout" in story.replica.hint
     assert story.replica.trouble.unready_row == 1
 
 

@@ -122,6 +122,13 @@ def test_another_version_is_told_with_the_nearest_that_it_knows() -> None:
     assert "takes auto, fp8_e5m2, not 'fp8'" in choice
 
 
+def test_options_of_transformers_are_not_held_to_the_flags_of_vllm_in_the_same_environment() -> None:
+    options: dict[str, Value] = {"device": "cpu", "threads": 1, "dtype": "float32", "max_context_tokens": 64}
+    recorded = load_flags("vllm-0.32.0.json")
+    engine = all_engines()["transformers"]
+    assert installed_problems(engine, options, flags=recorded, where=lambda name: name) == []
+
+
 @pytest.mark.parametrize("recipe", VLLM.recipes, ids=[recipe.name for recipe in VLLM.recipes])
 def test_the_lists_of_vllm_are_complete_and_name_no_place(recipe: Recipe) -> None:
     text = requirements_of(recipe)

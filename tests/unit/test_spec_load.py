@@ -73,7 +73,7 @@ def test_the_smallest_file_gets_every_default():
             "access_log": {"enabled": True, "max_size": "32MiB", "keep": 3},
         },
         "fallback": [],
-        "fleet": {"runtime": "process", "spares": 0, "ready_timeout": "5m", "stop_grace": "10s"},
+        "fleet": {"runtime": "process", "spares": 0, "ready_timeout": "15m", "stop_grace": "10s"},
         "health": {
             "storage": {"path": "auto", "write": True},
             "network": {"peers": [], "node": "", "listen": "0.0.0.0:8742", "key_file": ""},
