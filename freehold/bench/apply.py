@@ -25,6 +25,16 @@ BACKUP = ".before-bench"
 """What the old file's name gets added."""
 
 
+def left_out(candidate: Candidate) -> str:
+    """Return what of a candidate does not get into the file, in words: weights that `--weights` named; empty: nothing."""
+    if not candidate.weights or candidate.weights_sha256:
+        return ""
+    return (
+        f"it was measured with {candidate.weights}, which --weights named; the model's source stays as it is, and a stack "
+        "serves that: name these weights as source and sha256 (freehold model hash)"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
     """What a file was and what it is to be."""

@@ -82,7 +82,7 @@ def apply(*, file: Path, dry_run: bool, as_json: bool) -> None:
 
 def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_json: bool) -> None:
     """Write the winner into freehold.yaml, with the difference shown and the old file kept."""
-    from freehold.bench.apply import prepared  # noqa: PLC0415 - ruamel.yaml takes its time to import
+    from freehold.bench.apply import left_out, prepared  # noqa: PLC0415 - ruamel.yaml takes its time to import
 
     assert choice.winner is not None
     if not bench.config:
@@ -99,12 +99,16 @@ def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_
         except OSError as exc:
             raise Permanent(f"cannot write {found.path}: {exc.strerror or exc}") from exc
     said = {"path": str(found.path), "changed": found.changed, "backup": str(backup) if backup else None}
+    missing = left_out(choice.winner.candidate)
     if as_json:
-        say_json({"applied": {**said, "diff": found.diff(), "winner": choice.winner.candidate.id}})
+        winner = choice.winner.candidate.id
+        say_json({"applied": {**said, "diff": found.diff(), "winner": winner, "left_out": missing}})
         return
     click.echo(found.diff() or f"{found.path} has the winner already", nl=not found.changed)
     if backup is not None:
         click.echo(f"{found.path} is written; the old one is {backup}. Next: freehold reload, or freehold up")
+    if missing:
+        click.echo(f"{styled('mind', colour='yellow')}: {missing}", err=True)
 
 
 def write_page(bench: BenchFile, choice: Choice, path: Path) -> None:

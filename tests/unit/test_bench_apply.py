@@ -3,9 +3,10 @@
 import difflib
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from freehold.bench.apply import BACKUP, Applied, file_sha256, prepared, with_engine
+from freehold.bench.apply import BACKUP, Applied, file_sha256, left_out, prepared, with_engine
 from freehold.bench.results import Candidate, Scalar
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
@@ -172,3 +173,10 @@ def test_line_ends_of_windows_stay(tmp_path: Path):
         assert b"\n" not in path.read_bytes().replace(b"\r\n", b"")
     else:
         assert "by hand" in found.hint
+
+
+def test_weights_that_the_file_does_not_get_are_told() -> None:
+    own = Candidate(id="c", model="m", engine="vllm", weights="mine")
+    assert "mine" in left_out(own)
+    assert left_out(msgspec.structs.replace(own, weights_sha256="0" * 64)) == ""
+    assert left_out(msgspec.structs.replace(own, weights="")) == ""
