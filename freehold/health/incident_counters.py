@@ -53,6 +53,7 @@ def changes(reader: Reader, value: object, path: str) -> list[Change]:
         return list(_from_map(reader, data, path, ""))
     found: list[Change] = []
     for where, entry in reader.maps(value, path):
+        _check_name(reader, entry, where)
         reader.unknown(entry, where, CHANGE_KEYS) if _has_name(entry) else None
         found.extend(
             _record(reader, entry, where)
@@ -71,6 +72,12 @@ def _has_name(entry: Data) -> bool:
     """Return whether this is one counter, and not a thing with several."""
     named = any(isinstance(entry.get(key), str) for key in _NAMES)
     return named and any(key in entry for key in (*_BEFORE, *_AFTER, "siblings"))
+
+
+def _check_name(reader: Reader, entry: Data, path: str) -> None:
+    """Tell of one counter whose name is no text: what it holds would be missed."""
+    if any(key in entry for key in (*_BEFORE, *_AFTER)) and isinstance(entry.get("name", ""), int | float):
+        reader.problem(f"{path}.name", f"must be the name of a counter, not {entry['name']!r:.60}")
 
 
 def _record(reader: Reader, entry: Data, path: str) -> Iterator[Change]:

@@ -109,7 +109,7 @@ def read_incident(data: object, name: str) -> Told:
         reader.problem(
             "$",
             "none of the keys of an incident is here",
-            "at least one of kernel, counters, findings, engines",
+            "at least one of kernel, counters, findings, engines, views",
         )
     cases, names = _cases(reader, top)
     return Told(

@@ -83,6 +83,7 @@ def test_the_other_parts_in_every_form(expected: str, data: Any) -> None:
         ({"kernel": [], "context": {"operator": {"action": "set_healthy"}}}, "$.context.operator[0].at"),
         ({"kernel": [], "context": {"operator": {"action": "set_helthy", "at": 5}}}, "$.context.operator[0].action"),
         ({"views": [{"at_s": "x"}]}, "$.views[0]"), ({"kernel": [], "engine": [{"replica": "r0", "log_tial": []}]}, "$.engine[0].log_tial"),
+        ({"counters": [{"gpu": 0, "name": 3, "before": 1, "after": 2}]}, "$.counters[0].name"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_path(data: object, where: str) -> None:
