@@ -246,13 +246,15 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _body(self) -> dict[str, Any]:
-        if self.path not in {"/v1/chat/completions", "/v1/completions"}:
-            raise RefusedError(f"there is no {self.path}", status=404)
         size = int(self.headers.get("content-length") or 0)
         if size > _BODY_BYTES_MAX:
             raise RefusedError("the body is too large", status=413)
+        # Read in any case: a connection that is closed with something unread is reset, and the answer may be lost.
+        text = self.rfile.read(size)
+        if self.path not in {"/v1/chat/completions", "/v1/completions"}:
+            raise RefusedError(f"there is no {self.path}", status=404)
         try:
-            body = json.loads(self.rfile.read(size))
+            body = json.loads(text)
         except (ValueError, RecursionError) as exc:
             raise RefusedError("the body is no JSON") from exc
         if not isinstance(body, dict):
@@ -290,6 +292,8 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, body: bytes, kind: str = "application/json") -> None:
         self.send_response(status)
         self.send_header("content-type", kind)
+        if self.close_connection:  # said, so that no client sends the next request into it
+            self.send_header("connection", "close")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
