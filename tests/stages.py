@@ -19,6 +19,8 @@ STATIC = (
     ("imports", (BIN / "lint-imports", "--no-logo")),
 )
 FOLDERS = ("tidy", "unit", "contract", "golden", "simulation", "e2e")
+SLOWEST = ("--durations=12", "--durations-min=5")
+"""So that a run tells where its minutes went."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> int:
 def stages(which: str) -> dict[str, tuple[Path | str, ...]]:
     """Return the commands of `test` or `check` by stage name; nothing for another word."""
     static = dict(STATIC)
-    tests = {name: (sys.executable, "-m", "pytest", "-q", f"tests/{name}") for name in FOLDERS}
+    tests = {name: (sys.executable, "-m", "pytest", "-q", *SLOWEST, f"tests/{name}") for name in FOLDERS}
     return {"check": static, "test": {**static, **tests}}.get(which, {})
 
 

@@ -25,7 +25,13 @@ from freehold.weights.recognise import recognise
 from freehold.weights.store import Store
 from waiting import wait_until
 
-pytestmark = [pytest.mark.real_model, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.real_model,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not os.environ.get("ENGINES"), reason="two minutes and more of real conversions: make engines"
+    ),
+]
 
 TEXTS = [
     "Hello world", "Hello 12345, 3.14159 and 1,000,000!", "  leading and   many   spaces  ", "1 2 3 ½ ² Ⅷ ٣", "a", "",

@@ -73,7 +73,13 @@ TOOLS: Any = [
         },
     }
 ]
-pytestmark = [pytest.mark.real_model, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.real_model,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not os.environ.get("ENGINES"), reason="three minutes and more of real servers: make engines"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
