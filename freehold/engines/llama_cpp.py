@@ -146,7 +146,7 @@ _RULES = (
     exit_rule(
         ExitKind.BAD_OPTION,
         r"error: argument |error: unrecognized arguments|error: the following arguments|invalid argument: "
-        r"|error while handling argument",
+        r"|error while handling argument|^llama\.cpp: error: ",
         summary="it refused an option",
         hint="correct engine_options, or take a newer llama-server",
         restart=False,

@@ -36,6 +36,8 @@ def engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Engine
     }
     for place in ("freehold.cli.weights_fit", "freehold.cli.config"):
         monkeypatch.setattr(f"{place}.all_engines", lambda: ours)
+    # Whether their programs are here is not asked: this is about weights.
+    monkeypatch.setattr("freehold.cli.config.environment_problems", lambda *_engine, **_places: [])
     monkeypatch.setenv("FREEHOLD_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("FREEHOLD_DATA_DIR", str(tmp_path / "data"))
     return ours

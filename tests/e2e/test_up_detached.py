@@ -154,11 +154,11 @@ def test_a_file_that_is_no_gguf(box: Box) -> None:
 @pytest.mark.real_model
 @pytest.mark.usefixtures("weights_path")
 def test_an_option_that_the_engine_refuses(box: Box) -> None:
-    box.write(llama(MODEL_SHA256, MODEL_SOURCE, "{n_parallel: 8, n_batch: 2}"))
+    box.write(llama(MODEL_SHA256, MODEL_SOURCE, "{override_tensor: 'ffn=NOWHERE'}"))
     code, said = up(box, *ANY_PORT)
     assert code == 1
     assert "tiny-0: it refused an option" in said["error"]["message"]
-    assert "2 is less than --parallel 8" in said["error"]["message"]
+    assert "unknown buffer type" in said["error"]["message"]
     assert "engine_options" in said["error"]["hint"]
     box.assert_nothing_left()
 
