@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import FreeholdError, Permanent, Temporary
+from freehold.core.whole_file import replace_file
 from freehold.engines.base import Recipe
 from freehold.engines.flag_list import FlagList
 from freehold.fleet.environments import (
@@ -88,7 +89,7 @@ def _make(recipe: Recipe, path: Path, python: str, tell: Tell) -> Environment:
         seconds=round(monotonic_s() - started_s, 1),
         flags=flags,
     )
-    _write(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    replace_file(path / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     tell(f"{recipe.name} {recipe.version} is installed: {path}")
     return Environment(path=path, manifest=manifest)
 
@@ -124,15 +125,6 @@ def _asked(recipe: Recipe, path: Path) -> FlagList:
             hint=f"freehold engine remove {recipe.name}, then install it anew",
         )
     return flags
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
 
 
 @contextlib.contextmanager
@@ -234,7 +226,8 @@ def _follow(argv: list[str], count: int, tell: Tell) -> tuple[int, list[str]]:
         errors="replace",
     ) as pip:
         assert pip.stdout is not None
-        try:
+        with contextlib.ExitStack() as cancelled:
+            cancelled.callback(pip.kill)  # a cancelled installer leaves no pip behind
             for line in pip.stdout:
                 last.append(line.rstrip())
                 if named := _TAKEN.match(line):
@@ -242,9 +235,7 @@ def _follow(argv: list[str], count: int, tell: Tell) -> tuple[int, list[str]]:
                     tell(f"{taken} of {count}: {_short(named[1])}")
                 elif line.startswith("Installing collected packages"):
                     tell("unpacking")
-        except BaseException:  # a cancelled installer leaves no pip behind
-            pip.kill()
-            raise
+            cancelled.pop_all()
     return pip.returncode, list(last)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from freehold.core.whole_file import replace_file
 from freehold.gateway.beside import Beside
-from freehold.gateway.key_store import replace_file
 from freehold.gateway.spending import Spending
 from freehold.telemetry.logs import get_logger
 

@@ -4,16 +4,15 @@ The gateway only reads it; `freehold key` is what writes. It keeps hashes and no
 who can write it can let himself in, so a file that others may write is not believed.
 """
 
-import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from freehold.core.errors import Permanent, Temporary
+from freehold.core.whole_file import replace_file
 from freehold.gateway.keys import BadKeysError, KeyRecord, KeysFile, read_keys, write_keys
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
@@ -80,37 +79,6 @@ class KeyStore:
             raise Temporary(f"another process holds {target}.lock") from exc
         except OSError as exc:
             raise Permanent(f"cannot be written: {exc.strerror}") from exc
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a whole new file of mode 0600 in the place of `path` and wait until the disk has it; raises OSError.
-
-    Written by root, it keeps the owner that the file had: the one who has to read it.
-    """
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _keep_owner(path, file.fileno())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(fresh).replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            Path(fresh).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _keep_owner(path: Path, descriptor: int) -> None:
-    if os.geteuid() == 0:
-        with contextlib.suppress(FileNotFoundError):
-            was = path.stat()
-            os.fchown(descriptor, was.st_uid, was.st_gid)
 
 
 def _mark(found: os.stat_result) -> Mark:

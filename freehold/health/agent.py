@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.clock import monotonic_s, wall_s
+from freehold.core.whole_file import replace_file
 from freehold.health.agent_books import Books
 from freehold.health.agent_wire import LINE_BYTES_MOST, ORDERS, Engines, HealthSettings, Order, Watch, Word
 from freehold.health.history import History
@@ -27,7 +28,7 @@ from freehold.health.live import Live
 from freehold.health.readers.engines import EnginesReader
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup
-from freehold.health.snapshot import FILE_NAME, METRICS_NAME, HealthSnapshot, encode, replace_file
+from freehold.health.snapshot import FILE_NAME, METRICS_NAME, HealthSnapshot, encode
 from freehold.health.sources import sources_for
 from freehold.health.view import View
 from freehold.telemetry import logs
@@ -136,8 +137,8 @@ class Agent:
         """Put both into the state folder; a disk that takes nothing is told once, and one that hangs holds up nobody."""
         folder = Path(self._settings.state_dir)
         try:
-            await asyncio.to_thread(replace_file, folder / FILE_NAME, line + b"\n")
-            await asyncio.to_thread(replace_file, folder / METRICS_NAME, metrics)
+            await asyncio.to_thread(replace_file, folder / FILE_NAME, line + b"\n", durable=False)
+            await asyncio.to_thread(replace_file, folder / METRICS_NAME, metrics, durable=False)
         except OSError as exc:
             if str(exc) != self._complaint:
                 _log.warning("snapshot not written", why=str(exc))

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from freehold.core.whole_file import replace_file
 from freehold.health.signs_events import Past
 
 FILE_NAME = "health-history.jsonl"
@@ -179,9 +180,4 @@ class Keeper:
 
     def _rewrite(self, history: History, now_s: float) -> None:
         marks = [mark for mark in history.marks if now_s - mark.set_healthy_s <= KEEP_S][-MARKS_MOST:]
-        new = self.path.with_suffix(".new")
-        with new.open("wb") as file:
-            file.write(_lines([*marks, *kept(history.past, now_s=now_s)]).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
+        replace_file(self.path, _lines([*marks, *kept(history.past, now_s=now_s)]).encode())

@@ -5,7 +5,6 @@ nothing. Nothing here judges.
 """
 
 import contextlib
-import os
 from enum import StrEnum
 from pathlib import Path
 
@@ -178,16 +177,3 @@ def read_file(folder: Path) -> HealthSnapshot | None:
     with contextlib.suppress(OSError):
         return decode((folder / FILE_NAME).read_bytes())
     return None
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole (mode 0600); raises OSError where the disk takes nothing."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor)
-            file.write(content)
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise

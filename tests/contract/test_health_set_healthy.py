@@ -12,6 +12,7 @@ from freehold.cli import health_set_healthy
 from freehold.cli.main import cli
 from freehold.core.clock import wall_s
 from freehold.core.findings import Action, Finding, Verdict
+from freehold.core.whole_file import replace_file
 from freehold.health.history import FILE_NAME, Keeper
 from freehold.health.snapshot import FILE_NAME as SNAPSHOT
 from freehold.health.snapshot import (
@@ -21,7 +22,6 @@ from freehold.health.snapshot import (
     IncidentState,
     ToldIncident,
     encode,
-    replace_file,
 )
 
 GPU = GpuName(pci="0000:65:00", uuid="GPU-1", serial="1650522000001")

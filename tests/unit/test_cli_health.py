@@ -19,6 +19,7 @@ from freehold.core.events import (
     Snapshot,
 )
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.core.whole_file import replace_file
 from freehold.health.snapshot import (
     Believed,
     HealthSnapshot,
@@ -27,7 +28,6 @@ from freehold.health.snapshot import (
     decode,
     encode,
     read_file,
-    replace_file,
     sorted_findings,
 )
 
