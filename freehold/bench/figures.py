@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from freehold.bench.sample import Sample
+from freehold.core.spread import quantile
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,14 +138,6 @@ def waited_s(sample: Sample) -> float | None:
     if sample.fate == "whole" or (sample.fate == "timeout" and sample.chunk_s):
         return sample.ttft_s
     return sample.latency_s if sample.fate == "timeout" else None
-
-
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the value that this share of ascending values is at most, linear between neighbours; not of nothing."""
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 def distribution(values: Iterable[float | None]) -> Distribution | None:

@@ -1,10 +1,12 @@
 """A quantity that is not known exactly: low, middle and high, as everything that is bought or predicted is.
 
 `low` and `high` hold the value nine times in ten (5th and 95th percentile), `mid` is as likely too small as too large.
-Nothing here draws numbers or adds spreads: sums of spreads are drawn in freehold/cost, since lows rarely come together.
+`quantile` reads one off values that were
+measured. Nothing here draws numbers or adds spreads: sums of spreads are drawn in freehold/cost, since lows rarely come together.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -53,3 +55,11 @@ class Spread:
         return Spread(
             self.mid - (self.mid - self.low) * factor, self.mid, self.mid + (self.high - self.mid) * factor
         )
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return the value that this share of ascending values is at most, linear between neighbours; not of nothing."""
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])

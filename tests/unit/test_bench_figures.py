@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.bench.figures import SloBounds, Window, distribution, figures, keeps, quantile
+from freehold.bench.figures import SloBounds, Window, distribution, figures, keeps
 from freehold.bench.load import Ask
 from freehold.bench.sample import Fate, Sample
 from freehold.bench.sizes import Size
+from freehold.core.spread import quantile
 
 SLO = SloBounds(ttft_s=0.5, itl_s=0.1)
 WINDOW = Window(since_s=10.0, until_s=20.0)

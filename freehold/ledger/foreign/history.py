@@ -7,8 +7,10 @@ are divided by, and said. Hours without a row inside a log are quiet, up to LOST
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from freehold.core.spread import quantile
 from freehold.ledger.foreign.gather import Gathered, Sums
 from freehold.ledger.foreign.spans import HOUR_S, Span, Spans
 from freehold.sizing.traffic import HOURS_PER_MONTH, Hour, Traffic
@@ -97,7 +99,7 @@ def _peak(gathered: Gathered, covered: Spans, covered_h: float) -> tuple[float, 
     """Return the peak over the mean, and the sentence on where it comes from."""
     mean = gathered.total.tokens / covered_h
     if gathered.coarse_tokens * 2 > gathered.total.tokens:
-        days = _percentile(_by_day(gathered, covered), PEAK_RANK) / (24 * mean)
+        days = _at_rank(_by_day(gathered, covered)) / (24 * mean)
         peak = DIURNAL_PEAK * max(1.0, days)
         return peak, (
             f"Only whole days are known, so the shape of a day is assumed: its busiest hour has {DIURNAL_PEAK:g} times "
@@ -110,7 +112,7 @@ def _peak(gathered: Gathered, covered: Spans, covered_h: float) -> tuple[float, 
             f"The history has fewer than two whole hours: the busiest hour is assumed to have {DIURNAL_PEAK:g} "
             "times the mean (2 to 3 is usual)."
         )
-    peak = max(1.0, _percentile(whole, PEAK_RANK) / mean)
+    peak = max(1.0, _at_rank(whole) / mean)
     return peak, f"The peak is the 99th percentile of {len(whole)} whole hours: {peak:.1f} times the mean."
 
 
@@ -125,15 +127,9 @@ def _by_day(gathered: Gathered, covered: Spans) -> list[float]:
     return [tokens[day] for day, held_s in seconds.items() if held_s >= 24 * _WHOLE_S]
 
 
-def _percentile(values: list[int] | list[float], rank: float) -> float:
-    """Return a percentile, between two values in proportion (numpy's default); 0 where there are none."""
-    ordered = sorted(values)
-    if not ordered:
-        return 0.0
-    at = rank * (len(ordered) - 1)
-    below = math.floor(at)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (at - below)
+def _at_rank(values: Sequence[float]) -> float:
+    """Return the value at the peak's rank; 0 where there are none."""
+    return quantile(sorted(values), PEAK_RANK) if values else 0.0
 
 
 def _hours(gathered: Gathered, covered: Spans) -> tuple[Hour, ...]:
