@@ -1,9 +1,10 @@
 """What the agent of a node costs: CPU and memory of its process and all its readers' children, as the controller starts it.
 
-`python benchmarks/health_agent.py [--seconds 150] [--engines 2] [--peers 0]` starts an agent on this machine as `freehold up` does,
+`python benchmarks/health_agent.py [--seconds 150] [--engines 2] [--peers 0] [--gpus 0]` starts an agent on this machine as `freehold up` does,
 lets it watch the disk of --volume and some fake engines under steady work, and measures by /proc from 20 s after the start. With
 --peers so many more agents run on other ports of the loopback, and all of them exchange the mesh's datagrams; the first one alone is
-measured, and its PSS then counts less of the pages that all of them share.
+measured, and its PSS then counts less of the pages that all of them share. With --gpus NVML is the tests' own library (a C compiler builds it)
+that answers as so many idle H100 do: what the reader's child costs then is ours, and none of the driver's time.
 Bars: under 1 % of one core and under 60 MB (PSS: what is shared with other processes counts in part; RSS is shown beside).
 Exit code: 0 within both bars, 3 not, 1 it could not be measured.
 """
@@ -29,6 +30,10 @@ from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
 from freehold.health.snapshot import HealthSnapshot
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
+from freehold.weights.store import store_root
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests")]
+import nvml_shim  # noqa: E402
 
 CPU_PERCENT_MOST = 1.0
 MEMORY_MB_MOST = 60.0
@@ -144,6 +149,13 @@ def node_settings(folder: Path, peers: int) -> list[HealthSettings]:
     return found
 
 
+def idle_gpus(folder: Path, number: int) -> None:
+    """Let the agent's children find so many GPUs, by the library path that they inherit."""
+    os.environ["LD_LIBRARY_PATH"] = str(nvml_shim.build(folder / "nvml"))
+    os.environ["NVML_SHIM_SCENARIO"] = str(folder / "scenario")
+    nvml_shim.Scenario(folder / "scenario", gpus=number)
+
+
 @asynccontextmanager
 async def running_peers(settings: Sequence[HealthSettings]) -> AsyncIterator[None]:
     """Run the agents of other nodes."""
@@ -160,13 +172,15 @@ async def running_peers(settings: Sequence[HealthSettings]) -> AsyncIterator[Non
 
 
 async def measure(
-    targets: Sequence[EngineTarget], volume: Path, seconds: float, peers: int = 0
+    targets: Sequence[EngineTarget], volume: Path, seconds: float, *, peers: int = 0, gpus: int = 0
 ) -> dict[str, object]:
     told: list[HealthSnapshot] = []
     with tempfile.TemporaryDirectory() as folder:
         mine, *others = node_settings(Path(folder), peers)
         state = mine.state_dir
-        settings = msgspec.structs.replace(mine, volumes=(str(volume),))
+        settings = msgspec.structs.replace(mine, volumes=(str(volume),), gpu="nvml" if gpus else "auto")
+        if gpus:
+            idle_gpus(Path(folder), gpus)
         link = AgentLink(
             settings, stderr_path=Path(state) / "stderr", hearers=Hearers(on_snapshot=told.append)
         )
@@ -176,6 +190,7 @@ async def measure(
         log = (Path(state) / "health.log").read_text()
     return found | {
         "peers": peers,
+        "gpus": sum(each.finding.probe == "gpu_power" for each in told[-1].findings) if told and gpus else 0,
         "snapshots": len(told),
         "findings": len(told[-1].findings) if told else 0,
         "verdict": told[-1].verdict if told else "none",
@@ -233,12 +248,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=150.0)
     parser.add_argument("--engines", type=int, default=2)
     parser.add_argument("--peers", type=int, default=0)
-    parser.add_argument("--volume", type=Path, default=Path.cwd())
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--volume", type=Path, default=store_root(os.environ))
     args = parser.parse_args()
     assert FAKE_ENGINE.metrics_path == "/metrics"
     with ExitStack() as stack:
         targets = [stack.enter_context(fake_engine()) for _ in range(args.engines)]
-        result = asyncio.run(measure(targets, args.volume, args.seconds, args.peers))
+        args.volume.mkdir(parents=True, exist_ok=True)
+        result = asyncio.run(measure(targets, args.volume, args.seconds, peers=args.peers, gpus=args.gpus))
     print(json.dumps(result, indent=1, default=str))
     if not result["findings"] or result["bugs"]:
         return 1

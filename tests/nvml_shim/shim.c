@@ -1,5 +1,5 @@
 /* A libnvidia-ml.so.1 that says what a scenario file says, so that the real nvidia-ml-py and the real reader process run
- * where there is no GPU. The file is named by NVML_SHIM_SCENARIO and is read again at every call.
+ * where there is no GPU. The file is named by NVML_SHIM_SCENARIO and is looked at at every call.
  *
  * One line each: GPU (a number, or * for all and for the library) KEY VALUE. KEY is the function, with `:argument` behind it where
  * it takes one that matters, or `field:NUMBER` or `field:NUMBER:SCOPE`. VALUE is a number, several, or text; `!15` returns that
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 enum { OK = 0, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, WORDS = 16, TEXT = 256 };
@@ -19,25 +20,51 @@ typedef void *device;
 
 static int gpu_of(device d) { return (int)(size_t)d - 1; }
 
+/* The scenario's lines, read once for as long as the file is the same one: it is replaced whole, so that a change is another inode.
+ * What a call costs is then near what a call into a library costs, and not that of reading a file. */
+struct row { int gpu; char name[128], value[TEXT]; };
+static struct row *rows;
+static size_t row_count;
+static struct stat read_from;
+
+static void read_rows(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char line[512], who[16], name[128];
+    int at = 0;
+    row_count = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%15s %127s %n", who, name, &at) < 2)
+            continue;
+        line[strcspn(line, "\n")] = 0;
+        rows = realloc(rows, (row_count + 1) * sizeof *rows);
+        rows[row_count].gpu = strcmp(who, "*") ? atoi(who) : -1;
+        snprintf(rows[row_count].name, sizeof rows->name, "%s", name);
+        snprintf(rows[row_count].value, sizeof rows->value, "%s", line + at);
+        row_count++;
+    }
+    if (file)
+        fclose(file);
+}
+
 /* Put the value of a key into `text` and return 1, or return 0 where the scenario has none. */
 static int look_up(int gpu, const char *key, char *text)
 {
     const char *path = getenv("NVML_SHIM_SCENARIO");
-    FILE *file = path ? fopen(path, "r") : NULL;
-    char line[512], who[16], name[128];
-    int found = 0, at = 0;
-    while (file && !found && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "%15s %127s %n", who, name, &at) < 2 || strcmp(name, key))
-            continue;
-        if (strcmp(who, "*") && (gpu < 0 || atoi(who) != gpu))
-            continue;
-        line[strcspn(line, "\n")] = 0;
-        snprintf(text, TEXT, "%s", line + at);
-        found = 1;
+    struct stat now;
+    if (!path || stat(path, &now))
+        return 0;
+    if (now.st_ino != read_from.st_ino || now.st_mtim.tv_sec != read_from.st_mtim.tv_sec ||
+        now.st_mtim.tv_nsec != read_from.st_mtim.tv_nsec || now.st_size != read_from.st_size) {
+        read_rows(path);
+        read_from = now;
     }
-    if (file)
-        fclose(file);
-    return found;
+    for (size_t i = 0; i < row_count; i++)
+        if ((rows[i].gpu == -1 || (gpu >= 0 && rows[i].gpu == gpu)) && !strcmp(rows[i].name, key)) {
+            snprintf(text, TEXT, "%s", rows[i].value);
+            return 1;
+        }
+    return 0;
 }
 
 /* The same, but a hang hangs and an error is returned. */
