@@ -25,6 +25,7 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
+from freehold.engines.base import Adapter
 from freehold.fleet.control import ControlServer, until_finished
 from freehold.fleet.environments import engines_root, find_for
 from freehold.fleet.keeper import StateKeeper
@@ -39,6 +40,7 @@ from freehold.ledger.reconcile import EngineReading
 from freehold.ledger.spool import remove_folder
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
+from freehold.weights.adapter import recognise_adapter
 
 ACCESS_LOG = "access.log"
 """The access log's name among the logs."""
@@ -57,7 +59,7 @@ class Prepared:
     listener: socket.socket
     url: str
     weights: Mapping[str, Path]
-    """Verified files by model name."""
+    """Verified files by the name of their model or adapter."""
     spool: Path
     """The ledger's spool folder, made."""
 
@@ -68,21 +70,26 @@ def plans_for(config: Config, weights: Mapping[str, Path]) -> list[ReplicaPlan]:
     threads = max(1, len(os.sched_getaffinity(0)) // max(1, managed))
     plans: list[ReplicaPlan] = []
     for model in config.spec.models:
-        plans += _managed(model, weights[model.name], threads) if model.managed else _external(model, config)
+        plans += _managed(model, weights, threads) if model.managed else _external(model, config)
     return plans
 
 
-def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]:
+def _managed(model: ModelSpec, weights: Mapping[str, Path], threads: int) -> list[ReplicaPlan]:
     engine = all_engines()[model.engine]
     environment = find_for(engine, engines_root(os.environ))
+    adapters = tuple(
+        Adapter(name=each.name, path=weights[each.name], rank=recognise_adapter(weights[each.name]).rank)
+        for each in model.adapters
+    )
     return [
         ReplicaPlan(
             id=f"{model.name}-{index}",
             model=model.name,
             engine=engine,
-            weights=weights,
+            weights=weights[model.name],
             options=model.engine_options,
             threads=threads,
+            adapters=adapters,
             environment=environment.path if environment else None,
             stall_s=model.stall or 0.0,
             affinity=model.affinity == "prefix",
@@ -101,6 +108,7 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             engine=engine,
             upstream_model=model.upstream_model,
             options=model.engine_options,
+            adapters=tuple(Adapter(name=a.name, upstream_name=a.upstream_name) for a in model.adapters),
             resume=model.resume,
             url=url.rstrip("/"),
             api_key=config.api_keys.get(model.name, ""),

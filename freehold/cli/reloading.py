@@ -7,7 +7,7 @@ configuration in force, said in the log and in `freehold status`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -113,7 +113,8 @@ class Reloader:
             return
         known = self._weights_known(config)
         fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, quiet=True, known=known))
-        async for line in _while(fetching, {"fetching": sorted(_managed(config) - known.keys())}):
+        missing = {name for name, source, *_ in _sources(config) if source} - known.keys()
+        async for line in _while(fetching, {"fetching": sorted(missing)}):
             yield line
         try:
             weights = fetching.result()
@@ -146,8 +147,8 @@ class Reloader:
 
     def _weights_known(self, config: Config) -> dict[str, Path]:
         """Return the weights that are here and verified already, of models that are to have the same."""
-        before = {(m.name, m.source, m.sha256, m.engine) for m in self.prepared.config.spec.models}
-        same = [m.name for m in config.spec.models if (m.name, m.source, m.sha256, m.engine) in before]
+        before = set(_sources(self.prepared.config))
+        same = {wanted[0] for wanted in _sources(config) if wanted in before}
         return {name: path for name, path in self.prepared.weights.items() if name in same}
 
     def _take(self, prepared: "Prepared") -> bool:
@@ -246,6 +247,13 @@ def _other_fallback_keys(old: Config, new: Config) -> list[Problem]:
         Problem(where=new.where(path), message=message.format(dotted(path)), hint=RESTART_HINT)
         for path in changed
     ]
+
+
+def _sources(config: Config) -> Iterator[tuple[str, str, str, str]]:
+    """Give the name of each model and adapter with where it comes from and which engine loads it."""
+    for model in config.spec.models:
+        for each in (model, *model.adapters):
+            yield each.name, each.source, each.sha256, model.engine
 
 
 def _managed(config: Config) -> set[str]:

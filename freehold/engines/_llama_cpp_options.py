@@ -193,13 +193,15 @@ _SHAPES = {
 }
 
 
-def complete(options: Mapping[str, Value], threads: int) -> dict[str, Value]:
-    """Return the options with every default that is ours, and the threads of this replica."""
+def complete(options: Mapping[str, Value], threads: int, *, sleeping: bool = False) -> dict[str, Value]:
+    """Return the options with every default that is ours, and the threads of this replica; `sleeping`: it has adapters that
+    wait for requests that ask for them.
+    """
     defaults = {option.name: option.default for option in OPTIONS if option.default is not None}
     full = {"n_threads": threads, **defaults, **options}
     if "spec_draft_model" in full:  # alone it is loaded and drafts nothing (measured)
         full = {"spec_type": "draft-simple", **full}
-    if _SLEEPING.search(str(options.get("lora_scaled", ""))):
+    if sleeping or _SLEEPING.search(str(options.get("lora_scaled", ""))):
         full = {**full, "cache_prompt": options.get("cache_prompt", False)}
     return {"n_threads_batch": full["n_threads"], **full}
 

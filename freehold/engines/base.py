@@ -75,6 +75,20 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter beside a model: requests whose `model` is its name are answered with it."""
+
+    name: str
+    """Name clients use."""
+    path: Path | None = None
+    """Verified local file or folder, as the engine's `adapter_formats` say; None: the server has it already."""
+    rank: int = 0
+    """Width of its matrices; 0 is unknown."""
+    upstream_name: str = ""
+    """The name that the server knows it by; empty: the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """Where and with what one replica is to run; all that `Engine.command` may depend on."""
 
@@ -90,6 +104,8 @@ class Placement:
     """Compute threads that are this replica's fair share of the machine."""
     environment: Path | None = None
     """Folder of the environment that one of the engine's recipes made; None: there is none."""
+    adapters: tuple[Adapter, ...] = ()
+    """What it has to load beside the weights, for requests that name it."""
 
 
 FOLDER = "{folder-of-the-replica}"
@@ -257,6 +273,11 @@ class Engine:
     """Gateway paths that it can serve, such as `/v1/chat/completions`."""
     formats: tuple[Format, ...] = (Format.GGUF,)
     """What weights it loads, the one that it likes best first."""
+    adapter_formats: tuple[Format, ...] = ()
+    """What LoRA adapters it loads, by the name of the format of a whole model; none: it takes no adapters from Freehold."""
+    ask_adapter: Callable[[str, int, Adapter], Mapping[str, object]] | None = None
+    """From the model's upstream name, an adapter and its place among those of the placement to the keys that the body of a
+    request by that adapter has; None: it is asked for none."""
     distribution: str = ""
     """The distribution in Freehold's own environment that has its program, which is imported by that name; empty: there is none."""
     program: str = ""

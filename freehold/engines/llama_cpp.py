@@ -27,12 +27,15 @@ from freehold.engines._llama_cpp_options import (
     to_words,
 )
 from freehold.engines.base import (
+    FOLDER,
+    Adapter,
     ApiError,
     Command,
     Continues,
     Engine,
     ExitCause,
     ExitKind,
+    Format,
     HttpCheck,
     Metric,
     Placement,
@@ -50,11 +53,23 @@ _Options = Mapping[str, Value]
 def _command(placement: Placement) -> Command:
     """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
     assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
-    options = complete(placement.options, placement.threads)
+    options = complete(placement.options, placement.threads, sleeping=bool(placement.adapters))
     flags = ["--host", placement.host, "--port", str(placement.port)]
-    flags += ["--model", str(placement.weights), "--alias", placement.model, *to_words(options)]
-    flags += ["--metrics", "--slots", "--no-webui"]
-    return Command(argv=(*_program(options), *flags), env=_environment(placement))
+    flags += ["--model", str(placement.weights), "--alias", placement.model]
+    # Before those of `lora` and `lora_scaled`: it numbers adapters as they come, and a request names them by number.
+    links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
+    flags += [word for link in links for word in ("--lora-scaled", f"{FOLDER}/{link}:0")]
+    flags += [*to_words(options), "--metrics", "--slots", "--no-webui"]
+    return Command(argv=(*_program(options), *flags), env=_environment(placement), links=links)
+
+
+def _link(place: int) -> str:
+    """Return the name of a link to an adapter, whose own name may hold the marks that this flag is cut at."""
+    return f"adapter-{place}.gguf"
+
+
+def _ask_adapter(_model: str, place: int, _adapter: Adapter) -> Mapping[str, object]:
+    return {"lora": [{"id": place, "scale": 1.0}]}
 
 
 def _program(options: _Options) -> tuple[str, ...]:
@@ -329,6 +344,8 @@ ENGINE = Engine(
         }
     ),
     stream_to_abort=True,
+    adapter_formats=(Format.GGUF,),
+    ask_adapter=_ask_adapter,
     options=OPTIONS,
     conflicts=conflicts,
     command=_command,

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Command,
@@ -55,6 +56,7 @@ _OURS = {
     "admin_api_key": "replicas listen on a private address",
     "enable_metrics": "it is always on: liveness is progress",
     "config": "write its lines under engine_options",
+    "lora_paths": "write `adapters` beside `engine_options`: they are fetched, verified, and clients reach them by name",
     "fastapi_root_path": "replicas have no proxy but the gateway",
     "ssl_keyfile": "replicas listen on a private address, without TLS",
     "ssl_certfile": "replicas listen on a private address, without TLS",
@@ -83,7 +85,6 @@ _HELPS = {
     "tool_call_parser": "how tool calls stand in the model's text; must be the model's own, or auto",
     "reasoning_parser": "how reasoning stands in the model's text; must be the model's own, or auto",
     "chat_template": "name or file of the chat template; default: the one with the tokenizer",
-    "lora_paths": "adapters, as NAME=PATH; requests name one as MODEL:NAME",
     "max_loras_per_batch": "adapters used at once",
     "trust_remote_code": "run Python code that comes with the weights",
     "random_seed": "seed of the server; default: a new one each time",
@@ -117,7 +118,18 @@ def _command(placement: Placement) -> Command:
     words = [f"--model-path={placement.weights}", f"--served-model-name={placement.model}"]
     words += [f"--host={placement.host}", f"--port={placement.port}"]
     words += render_flags(FLAGS.flags, {**placement.options, **_BOOL_SET})
+    words += _adapter_words(placement.adapters)
     return Command(argv=(*_program(placement), *words), env=_QUIET)
+
+
+def _adapter_words(adapters: tuple[Adapter, ...]) -> list[str]:
+    """Return the flags that load adapters; their ranks and target modules it reads by itself."""
+    words = [f"{adapter.name}={adapter.path}" for adapter in adapters]
+    return ["--enable-lora", "--lora-paths", *words] if words else []
+
+
+def _ask_adapter(model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
+    return {"model": f"{model}:{adapter.name}"}
 
 
 def _program(placement: Placement) -> tuple[str, ...]:
@@ -330,6 +342,8 @@ ENGINE = Engine(
         {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/responses"}
     ),
     formats=(Format.SAFETENSORS,),
+    adapter_formats=(Format.SAFETENSORS,),
+    ask_adapter=_ask_adapter,
     stream_to_abort=False,
     options=(_PROGRAM, *to_options(FLAGS.flags, helps=_HELPS, reserved=_OURS)),
     reserved={**other_names(FLAGS.flags), "model": _OURS["model_path"], **_OURS},

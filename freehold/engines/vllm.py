@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from freehold.engines._vllm_exits import explain_exit
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Command,
@@ -70,6 +71,11 @@ _MAX_NUM_SEQS = 256
 _SHUTDOWN_TIMEOUT_S = 5
 """Default of shutdown_timeout, seconds. Source: our own choice: a replica is drained before SIGTERM, this is for what came in
 between, and ends before `fleet.stop_grace` (10 s). vLLM's own default, 0, cuts every stream at once."""
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that `max_lora_rank` may have. Source: vLLM 0.32.0, LoRAConfig (1 is left out: 8 costs next to nothing more)."""
+_MAX_LORAS = 8
+"""Most that `max_loras` is set to unasked. Source: our own choice. vLLM's own default, 1, lets requests by two adapters wait for each
+other; each costs GPU memory for its matrices in every layer."""
 _CPU_KV_GIB = 2
 """Default of cpu_kv_cache_gib in the CPU environment, GiB. Source: our own choice; vLLM's own would take most of the memory."""
 
@@ -97,10 +103,9 @@ _HELP = MappingProxyType(
         "compilation_config": "what is compiled, and how",
         "cpu_offload_gb": "GiB of weights kept in main memory instead of on each GPU; slow",
         "kv_offloading_size": "GiB of main memory that take KV cache which the GPU has no room for",
-        "enable_lora": "allow adapters beside the model; they are named in lora_modules",
-        "lora_modules": "adapters as NAME=PATH; reached at the engine itself, since the gateway knows no model of that name",
-        "max_loras": "adapters in one batch",
-        "max_lora_rank": "highest rank of an adapter",
+        "enable_lora": "allow adapters beside the model; set where the model has `adapters`",
+        "max_loras": "adapters in one batch; Freehold's default: all of the model's, at most 8",
+        "max_lora_rank": "highest rank of an adapter; default: what the model's adapters need",
         "enable_auto_tool_choice": "let the model choose tools by itself; needs tool_call_parser",
         "tool_call_parser": "how this model writes tool calls, such as hermes or llama3_json",
         "reasoning_parser": "how this model marks its thoughts, such as deepseek_r1 or qwen3",
@@ -136,6 +141,7 @@ _RESERVED = MappingProxyType(
         **dict.fromkeys(("host", "port", "uds", "root_path", "grpc", "grpc_port", "headless"), _ADDRESS),
         **dict.fromkeys(("model", "served_model_name"), "write name and source of the model"),
         "config": "write the flags here, one option each",
+        "lora_modules": "write `adapters` beside `engine_options`: they are fetched, verified, and clients reach them by name",
         **dict.fromkeys(("api_key", "hf_token"), _KEYS),
         **dict.fromkeys(
             (
@@ -223,8 +229,28 @@ def _command(placement: Placement) -> Command:
     words += ["--host", placement.host, "--port", str(placement.port)]
     words += ["--enable-request-id-headers", "--enable-server-load-tracking"]
     words += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
-    words += render_flags(_FLAGS, options)
+    words += render_flags(_FLAGS, {**_adapter_options(placement.adapters), **options})
+    words += _adapter_words(placement.adapters)
     return Command(argv=(_program(placement), *words), env=_environment(placement))
+
+
+def _adapter_options(adapters: tuple[Adapter, ...]) -> dict[str, Value]:
+    """Return the flags that adapters need, where the user says nothing else."""
+    if not adapters:
+        return {}
+    highest = max(adapter.rank for adapter in adapters)
+    rank = next((rank for rank in _LORA_RANKS if rank >= highest), _LORA_RANKS[-1])
+    known = {"max_lora_rank": rank} if highest else {}
+    return {"enable_lora": True, "max_loras": min(len(adapters), _MAX_LORAS), **known}
+
+
+def _adapter_words(adapters: tuple[Adapter, ...]) -> list[str]:
+    words = [json.dumps({"name": adapter.name, "path": str(adapter.path)}) for adapter in adapters]
+    return ["--lora-modules", *words] if words else []
+
+
+def _ask_adapter(_model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
+    return {"model": adapter.name}
 
 
 def _program(placement: Placement) -> str:
@@ -425,6 +451,8 @@ ENGINE = Engine(
         }
     ),
     formats=(Format.SAFETENSORS,),
+    adapter_formats=(Format.SAFETENSORS,),
+    ask_adapter=_ask_adapter,
     program=_PROGRAM,
     recipes=(_CUDA_RECIPE, _CPU_RECIPE),
     stream_to_abort=False,

@@ -370,5 +370,6 @@ def _placement(plan: ReplicaPlan, port: int) -> Placement:
         port=port,
         options=plan.options,
         threads=plan.threads,
+        adapters=plan.adapters,
         environment=plan.environment,
     )

@@ -8,9 +8,11 @@ at `check_exit` and `check_error`, which hold for any.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Engine,
@@ -81,6 +83,10 @@ _PLACE = Placement(
     port=54321,
     options={},
     threads=3,
+)
+_ADAPTERS = (
+    Adapter(name="first", path=Path("/adapters/first"), rank=8),
+    Adapter(name="second", path=Path("/adapters/second, 2:0")),
 )
 
 _Value = int | str | bool | float
@@ -204,6 +210,27 @@ def _check_command(engine: Engine) -> Iterator[str]:
             yield f"{when} the environment or the files are not text to text"
         if any(PurePath(name).name != name for name in (*command.files, *command.links)):
             yield f"{when} a file or a link has no plain name"
+
+
+def _check_adapters(engine: Engine) -> Iterator[str]:
+    """Find an engine that is given adapters and does not load them, or cannot be asked for them."""
+    if (engine.ask_adapter is None) is not (engine.managed and not engine.adapter_formats):
+        yield "it must say how it is asked for an adapter if and only if it can have some"
+        return
+    if engine.ask_adapter is None:
+        return
+    for place, adapter in enumerate(_ADAPTERS):
+        keys = engine.ask_adapter(_PLACE.model, place, adapter)
+        if not keys or keys != json.loads(json.dumps(dict(keys))):
+            yield f"a request by the adapter {adapter.name} has no JSON keys of its own"
+    if engine.command is not None:
+        command = engine.command(replace(_PLACE, adapters=_ADAPTERS))
+        said = " ".join((*command.argv, *command.files.values(), *command.links.values()))
+        yield from (
+            f"its command does not hold the adapter {adapter.path}"
+            for adapter in _ADAPTERS
+            if str(adapter.path) not in said
+        )
 
 
 def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
@@ -339,6 +366,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_names,
     _check_options,
     _check_command,
+    _check_adapters,
     _check_options_matter,
     _check_ready,
     _check_metrics,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freehold.engines import flag_list
-from freehold.engines.base import Capacity, Command, ExitKind, Placement, Value, read_metrics
+from freehold.engines.base import Adapter, Capacity, Command, ExitKind, Placement, Value, read_metrics
 from freehold.engines.option_check import check_options
 from freehold.engines.vllm import ENGINE
 
@@ -250,3 +250,26 @@ def test_what_the_options_say() -> None:
         8,
         4096,
     )
+
+
+def adapted(*ranks: int, **options: Value) -> tuple[str, ...]:
+    adapters = tuple(Adapter(name=f"a{n}", path=Path(f"/a{n}"), rank=rank) for n, rank in enumerate(ranks))
+    assert ENGINE.command is not None
+    placement = Placement(
+        model="m", weights=Path("/w"), host="127.0.0.1", port=1, options=options, adapters=adapters
+    )
+    return ENGINE.command(placement).argv
+
+
+def test_adapters_are_loaded_with_room_for_the_widest() -> None:
+    argv = adapted(4, 40)
+    assert argv[-3:] == ("--lora-modules", '{"name": "a0", "path": "/a0"}', '{"name": "a1", "path": "/a1"}')
+    assert {"--enable-lora", "--max-loras=2", "--max-lora-rank=64"} <= set(argv)
+    assert "--max-loras=8" in adapted(*[8] * 20)
+    assert {"--max-loras=3", "--max-lora-rank=128"} <= set(adapted(4, max_loras=3, max_lora_rank=128))
+    assert not any("lora" in word for word in adapted())
+
+
+def test_lora_modules_are_written_as_adapters() -> None:
+    (said,) = mistakes(lora_modules="tone=/tone")
+    assert "`adapters`" in said
