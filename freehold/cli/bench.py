@@ -127,7 +127,7 @@ def _measured(config: Config, flags: dict[str, Any], *, as_json: bool) -> BenchF
         {name: flags[name] for name in LOAD_FLAGS},
         reader,
         state_path=state_dir_for(flags["state_dir"], config.path),
-        models=tuple(each.name for model in models for each in (model, *model.adapters)),
+        models=tuple(each.name for model in models for each in model.named),
     )
     if asked is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)

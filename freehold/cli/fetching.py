@@ -66,7 +66,7 @@ def fetch_weights(
             if model.name not in known
         ]
         pulled += [
-            _pull_adapter(store, model, adapter, config.base_dir, show(adapter.name))
+            _pull_adapter(store, model, adapter, base_dir=config.base_dir, on_progress=show(adapter.name))
             for model in models
             for adapter in model.adapters
             if adapter.name not in known
@@ -99,7 +99,7 @@ def _pull_fitted(store: Store, model: ModelSpec, base_dir: Path, on_progress: On
 
 
 def _pull_adapter(
-    store: Store, model: ModelSpec, adapter: AdapterSpec, base_dir: Path, on_progress: OnProgress
+    store: Store, model: ModelSpec, adapter: AdapterSpec, *, base_dir: Path, on_progress: OnProgress
 ) -> Pulled:
     wanted = Wanted(name=adapter.name, source=adapter.source, sha256=adapter.sha256, base_dir=base_dir)
     pulled = _pull(store, wanted, on_progress)

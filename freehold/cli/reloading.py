@@ -252,7 +252,7 @@ def _other_fallback_keys(old: Config, new: Config) -> list[Problem]:
 def _sources(config: Config) -> Iterator[tuple[str, str, str, str]]:
     """Give the name of each model and adapter with where it comes from and which engine loads it."""
     for model in config.spec.models:
-        for each in (model, *model.adapters):
+        for each in model.named:
             yield each.name, each.source, each.sha256, model.engine
 
 

@@ -198,16 +198,9 @@ def _period(flags: dict[str, Any], now_s: float, reader: Reader) -> MeasuredPeri
         reader.wrong("--until" if flags["until"] else "--since", message, "the earlier time is --since")
     if reader.problems or since_us is None:
         return None
-    files = MeasuredFiles(watts=flags["watts"], incidents=flags["incidents"])
+    files = MeasuredFiles(watts=flags["watts"], incidents=flags["incidents"], models=_own_models(flags))
     state_path = _state_path(flags)
-    found = measured_period(
-        state_path,
-        files,
-        since_s=since_us / 1e6,
-        until_s=until_us / 1e6,
-        now_s=now_s,
-        models=_own_models(flags),
-    )
+    found = measured_period(state_path, files, since_s=since_us / 1e6, until_s=until_us / 1e6, now_s=now_s)
     reader.problems += found.problems
     if found.traffic is None and not found.problems:
         hint = (
@@ -256,13 +249,13 @@ def _state_path(flags: dict[str, Any]) -> Path:
     return state_dir_for(flags["state_dir"], find_config(flags["config_flag"]))
 
 
-def _own_models(flags: dict[str, Any]) -> set[str]:
+def _own_models(flags: dict[str, Any]) -> frozenset[str]:
     """Return the models that the configuration names, as far as it can be read: what else is wrong with it is of no matter here."""
     path = find_config(flags["config_flag"])
     if path is None:
-        return set()
+        return frozenset()
     loaded = load_file(path, engines=all_engines(), env=os.environ)
-    return {str(model.get("name")) for model in loaded.models}
+    return frozenset(str(model.get("name")) for model in loaded.models)
 
 
 def _ledger(flags: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ never nought. What endpoints of others answered is not the machines' work: it is
 nothing: that is `freehold/cost`.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +33,8 @@ class MeasuredFiles:
 
     watts: Path | None = None
     incidents: Path | None = None
+    models: frozenset[str] = frozenset()
+    """The stack's own models, as far as they are known: records of requests by an adapter bear the adapter's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +107,9 @@ def measured_period(
     since_s: float,
     until_s: float,
     now_s: float | None = None,
-    models: Collection[str] = (),
 ) -> MeasuredPeriod:
     """Return what the stack with this state folder did from `since_s` up to `until_s` (Unix seconds).
 
-    `models` are the stack's own, as far as they are known: records of a model's adapter bear the adapter's name.
     All that is wrong with the named files and the ledger comes back as problems, at once.
     """
     until_s = min(until_s, wall_s() if now_s is None else now_s)
@@ -118,8 +117,8 @@ def measured_period(
     tallies, began_s = _tallies(state_path, since_s, until_s, problems)
     watts = _watts(files.watts, began_s, until_s, problems)
     incidents = _incidents(files.incidents, began_s, until_s, problems)
-    gathered = _gathered([tally for tally in tallies if _is_own(tally, models)], began_s, until_s)
-    overflow = _overflow([tally for tally in tallies if not _is_own(tally, models)])
+    gathered = _gathered([tally for tally in tallies if _is_own(tally, files.models)], began_s, until_s)
+    overflow = _overflow([tally for tally in tallies if not _is_own(tally, files.models)])
     return MeasuredPeriod(
         since_s=began_s,
         until_s=until_s,
@@ -188,7 +187,7 @@ def _told(traffic: Traffic | None, overflow: Overflow | None) -> Traffic | None:
     return replace(traffic, assumed=(*traffic.assumed, overflow.text))
 
 
-def _is_own(tally: Tally, models: Collection[str]) -> bool:
+def _is_own(tally: Tally, models: frozenset[str]) -> bool:
     """Return whether the stack's own machines answered: a model's replicas are MODEL-N, its listed endpoints MODEL-ext-N.
 
     An own model that has a price is told from a fallback by that name; without a price, a number at the end will do.

@@ -110,8 +110,9 @@ _CACHE = (
            most=1),
 )  # fmt: skip
 _MODEL = (
-    _text("lora", "adapters, GGUF files with a comma between them; all are applied", file=True),
+    # Scaled ones first: the server numbers adapters as they come, and those of `adapters` are the first of these.
     _text("lora_scaled", "adapters with a scale each, as FILE:SCALE,…; 0: until a request or POST /lora-adapters says more", file=True),
+    _text("lora", "adapters, GGUF files with a comma between them; all are applied", file=True),
     _text("mmproj", "projector of a model that takes pictures or sound, a GGUF file", file=True),
     _switch("mmproj_offload", "keep the projector on the GPU", default=True),
     _int("image_min_tokens", "--image-min-tokens", "least tokens of a picture, for models with a choice", least=1),
@@ -194,8 +195,9 @@ _SHAPES = {
 
 
 def complete(options: Mapping[str, Value], threads: int, *, sleeping: bool = False) -> dict[str, Value]:
-    """Return the options with every default that is ours, and the threads of this replica; `sleeping`: it has adapters that
-    wait for requests that ask for them.
+    """Return the options with every default that is ours, and the threads of this replica.
+
+    `sleeping`: it has adapters that wait for requests that ask for them.
     """
     defaults = {option.name: option.default for option in OPTIONS if option.default is not None}
     full = {"n_threads": threads, **defaults, **options}

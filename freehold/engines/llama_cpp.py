@@ -56,11 +56,16 @@ def _command(placement: Placement) -> Command:
     options = complete(placement.options, placement.threads, sleeping=bool(placement.adapters))
     flags = ["--host", placement.host, "--port", str(placement.port)]
     flags += ["--model", str(placement.weights), "--alias", placement.model]
-    # Before those of `lora` and `lora_scaled`: it numbers adapters as they come, and a request names them by number.
     links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
-    flags += [word for link in links for word in ("--lora-scaled", f"{FOLDER}/{link}:0")]
+    if links:  # before the user's own: it numbers adapters as they come, and a request names them by number
+        named = [f"{FOLDER}/{link}:0" for link in links]
+        options = {**options, "lora_scaled": ",".join((*named, *_texts(options.get("lora_scaled"))))}
     flags += [*to_words(options), "--metrics", "--slots", "--no-webui"]
     return Command(argv=(*_program(options), *flags), env=_environment(placement), links=links)
+
+
+def _texts(value: Value | None) -> tuple[str, ...]:
+    return () if value is None else (str(value),)
 
 
 def _link(place: int) -> str:

@@ -187,6 +187,11 @@ class ModelSpec(_Section):
     with one replica it makes no difference."""
 
     @property
+    def named(self) -> "tuple[ModelSpec | AdapterSpec, ...]":
+        """Return all that clients can name of it, each with a source of its own: the model and its adapters."""
+        return (self, *self.adapters)
+
+    @property
     def managed(self) -> bool:
         """Return whether Freehold starts and stops the engine."""
         return self.engine != EXTERNAL

@@ -1,6 +1,6 @@
 """What ties a model's adapters to the rest of freehold.yaml, checked on the raw values.
 
-Which engines take adapters, and of what kind, is for the rooms above.
+It does not know which engines take adapters, nor of what kind: that is for the rooms above.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ _FETCHED = ("source", "sha256")
 
 def check_adapters(tree: Tree, models: Mapping[int, dict[str, object]]) -> Iterator[Mistake]:
     """Find adapters whose names are taken, or that lack what their engine needs."""
-    taken = {
+    taken: dict[str, Path] = {
         str(model["name"]).casefold(): ("models", index, "name")
         for index, model in models.items()
         if "name" in model
@@ -24,10 +24,10 @@ def check_adapters(tree: Tree, models: Mapping[int, dict[str, object]]) -> Itera
         if not isinstance(engine, str):
             continue
         if engine == EXTERNAL:
-            yield from _has_no(tree, path, adapter, _FETCHED, engine)
+            yield from _has_no(tree, path, adapter, _FETCHED, engine=engine)
         else:
             yield from _needs(tree, path, adapter, engine)
-            yield from _has_no(tree, path, adapter, ("upstream_name",), engine)
+            yield from _has_no(tree, path, adapter, ("upstream_name",), engine=engine)
 
 
 def _adapters(models: Mapping[int, dict[str, object]]) -> Iterator[tuple[Path, dict[str, object], object]]:
@@ -58,7 +58,7 @@ def _needs(tree: Tree, path: Path, adapter: dict[str, object], engine: str) -> I
 
 
 def _has_no(
-    tree: Tree, path: Path, adapter: dict[str, object], keys: tuple[str, ...], engine: str
+    tree: Tree, path: Path, adapter: dict[str, object], keys: tuple[str, ...], *, engine: str
 ) -> Iterator[Mistake]:
     for key in keys:
         if key in adapter:

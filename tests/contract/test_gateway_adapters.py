@@ -25,8 +25,8 @@ NOISE = {"name": "noise", "keys": '{"lora":[{"id":1,"scale":1.0}]}'}
 def the_keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     keys = Keys(tmp_path_factory.mktemp("keys"))
     keys.add("all")
-    keys.add("base", models=["m"])
-    keys.add("tone", models=["tone"])
+    keys.add("base", models=("m",))
+    keys.add("tone", models=("tone",))
     return keys
 
 

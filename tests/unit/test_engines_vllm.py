@@ -66,8 +66,8 @@ def test_risks_are_taken_by_name_only() -> None:
     ("options", "words"),
     [
         ({"speculative_config": '{"method": "ngram"}'}, ['--speculative-config={"method": "ngram"}']),
-        ({"lora_modules": '[{"name": "a", "path": "/l"}, "b=/m"]'}, ["--lora-modules", '{"name":"a","path":"/l"}', "b=/m"]),
-        ({"lora_modules": "a=/l b=/m"}, ["--lora-modules", "a=/l", "b=/m"]),
+        ({"lora_target_modules": '["q_proj", {"x": 1}]'}, ["--lora-target-modules", "q_proj", '{"x":1}']),
+        ({"lora_target_modules": "q_proj o_proj"}, ["--lora-target-modules", "q_proj", "o_proj"]),
         ({"middleware": '["x.Y", "z.W"]'}, ["--middleware=x.Y", "--middleware=z.W"]),
         ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
         ({"tensor_parallel_size": 8, "pipeline_parallel_size": 2, "distributed_executor_backend": "ray"},
