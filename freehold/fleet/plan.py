@@ -30,6 +30,8 @@ class ReplicaPlan:
     """Compute threads that are this replica's fair share of the machine."""
     environment: Path | None = None
     """Folder of the environment that the engine's program is in; None: it is in Freehold's own, or elsewhere."""
+    environment_mark: str = ""
+    """Which installation of it that is (`environments.Environment.mark`): another one is another program."""
     resume: str = "auto"
     """What freehold.yaml says of continuing a stream whose engine died."""
     url: str = ""
