@@ -9,7 +9,7 @@ share nothing but this one.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -250,6 +250,20 @@ class ApiError:
     param: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stage of an engine's start, by the words that its log has while it lasts."""
+
+    words: re.Pattern[str]
+    says: str
+    """For a person, what it does; `{0}` stands for the first group of the words, such as how far it is."""
+
+
+def phases(*told: tuple[str, str]) -> tuple[Phase, ...]:
+    """Return phases of regular expressions, looked for anywhere in a line, and what each says."""
+    return tuple(Phase(re.compile(words), says) for words, says in told)
+
+
 class Continues(StrEnum):
     """How an engine is made to go on with an answer that another replica began, in the words of freehold.yaml.
 
@@ -314,6 +328,8 @@ class Engine:
     """Where it tells its capacity once it runs; what the user's options say goes before it."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
     """From the exit code (negative: minus the signal) and the last log lines."""
+    phases: tuple[Phase, ...] = ()
+    """How its log tells how far a start is."""
     continues: Continues | None = None
     """How it goes on with an answer that was begun; None: it does not, or that is not known."""
     translate_error: Callable[[int, bytes], ApiError | None]
@@ -326,6 +342,16 @@ class Engine:
     def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
         """Return the request whose 2xx answer proves that it serves this model under these options."""
         return self.ready(model) if self.ready_with is None else self.ready_with(model, options)
+
+    def phase(self, lines: Sequence[str]) -> str:
+        """Return where a start is by the last of its log lines that tells it; empty: none does."""
+        found = (
+            phase.says.format(*match.groups())
+            for line in reversed(lines)
+            for phase in self.phases
+            if (match := phase.words.search(line))
+        )
+        return next(found, "")
 
 
 _SIGNAL_NAMES = {

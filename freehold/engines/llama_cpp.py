@@ -44,6 +44,7 @@ from freehold.engines.base import (
     context_error,
     error_fields,
     explain_code,
+    phases,
 )
 from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
 
@@ -333,6 +334,14 @@ def _blames_model(body: bytes) -> bool:
     return _MODELS_FAULT.search(str(error_fields(body).get("message", ""))) is not None
 
 
+_PHASES = phases(
+    (r"^llama_model_loader: |load_tensors: ", "loading weights"),
+    (r"^llama_context: |llama_kv_cache", "making its KV cache"),
+    (r"warming up the model", "warming up"),
+    (r"^llama\.cpp listens on ", "answering its first request"),
+)
+"""Source: llama.cpp, llama-model-loader.cpp, llama-context.cpp and common.cpp."""
+
 ENGINE = Engine(
     name="llama-cpp",
     summary="llama.cpp: GGUF weights on CPU or GPU",
@@ -366,6 +375,7 @@ ENGINE = Engine(
     unfinished=Unfinished(path="/slots", tokens=_unfinished_tokens),
     slots=_slots,
     max_context_tokens=_max_context_tokens,
+    phases=_PHASES,
     explain_exit=_explain_exit,
     # Exact: the text is put behind the generation prompt, not through the chat template, which might trim it (measured).
     continues=Continues.FINAL_MESSAGE,

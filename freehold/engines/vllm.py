@@ -33,6 +33,7 @@ from freehold.engines.base import (
     Value,
     context_error,
     error_fields,
+    phases,
 )
 from freehold.engines.flag_list import load_flags, render_flags, to_options
 
@@ -436,6 +437,20 @@ _STALL_S = 120.0
 450 tokens/s for a prompt of a 135M model on one core; every running request gets a token with each step meanwhile."""
 
 
+_PHASES = phases(
+    (r"Resolved architecture: ", "reading the model's configuration"),
+    (r"Initializing a V1 LLM engine|Waiting for .* to start|init_method", "starting its processes"),
+    (r"Starting to load model ", "loading weights"),
+    (r"Loading safetensors checkpoint shards: +(\d+%)", "loading weights, {0}"),
+    (r"Loading weights took |Model loading took ", "preparing the model"),
+    (r"torch\.compile|Compiling a graph|backend_compile", "compiling the model"),
+    (r"KV cache size: ", "making its KV cache"),
+    (r"Capturing CUDA graphs.*?: +(\d+%)", "capturing CUDA graphs, {0}"),
+    (r"Graph capturing finished|init engine \(", "starting its server"),
+    (r"Application startup complete", "answering its first request"),
+)
+"""Source: the log of a start of 0.32.0 (CPU); words of GPUs (compilation, graphs) from vLLM's gpu_model_runner.py and public logs."""
+
 ENGINE = Engine(
     name="vllm",
     summary="vLLM: Hugging Face weights on GPUs (or a CPU), many requests at once",
@@ -477,6 +492,7 @@ ENGINE = Engine(
         Tells(path="/v1/models", read=_model_card),
         Tells(path="/metrics", read=_cache_config),
     ),
+    phases=_PHASES,
     explain_exit=explain_exit,
     continues=Continues.VLLM,
     translate_error=_translate_error,

@@ -32,6 +32,8 @@ class ReplicaPlan:
     """Folder of the environment that the engine's program is in; None: it is in Freehold's own, or elsewhere."""
     adapters: tuple[Adapter, ...] = ()
     """What requests to this model may ask for by another name than the model's."""
+    environment_mark: str = ""
+    """Which installation of it that is (`environments.Environment.mark`): another one is another program."""
     resume: str = "auto"
     """What freehold.yaml says of continuing a stream whose engine died."""
     url: str = ""

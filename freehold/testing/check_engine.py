@@ -187,14 +187,7 @@ def _placements(engine: Engine) -> Iterator[tuple[str, Mapping[str, _Value]]]:
 
 
 def _placed(options: Mapping[str, _Value]) -> Placement:
-    return Placement(
-        model=_PLACE.model,
-        weights=_PLACE.weights,
-        host=_PLACE.host,
-        port=_PLACE.port,
-        options=options,
-        threads=_PLACE.threads,
-    )
+    return replace(_PLACE, options=options)
 
 
 def _check_command(engine: Engine) -> Iterator[str]:
@@ -210,6 +203,10 @@ def _check_command(engine: Engine) -> Iterator[str]:
             yield f"{when} the environment or the files are not text to text"
         if any(PurePath(name).name != name for name in (*command.files, *command.links)):
             yield f"{when} a file or a link has no plain name"
+        for name in command.files:
+            named_so = engine.command(replace(_placed(options), model=name))
+            if not named_so.files.keys().isdisjoint(named_so.links):
+                yield f"{when} a model named {name} has a link in place of a file"
 
 
 def _check_adapters(engine: Engine) -> Iterator[str]:
