@@ -19,8 +19,8 @@ TOKENS = (SIDE // PATCH) ** 2
 _SEED = 5
 
 
-def write_projector(path: Path) -> Path:
-    """Write it and return its path."""
+def write_projector(path: Path, *, embedding: int = EMBEDDING) -> Path:
+    """Write it for a model of so wide embeddings and return its path."""
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_string("clip.projector_type", "mlp")
@@ -31,14 +31,14 @@ def write_projector(path: Path) -> Path:
         "embedding_length": WIDTH,
         "feed_forward_length": INNER,
         "block_count": LAYERS,
-        "projection_dim": EMBEDDING,
+        "projection_dim": embedding,
         "attention.head_count": HEADS,
     }.items():
         writer.add_uint32(f"clip.vision.{name}", value)
     writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
     writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
     writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
-    for name, tensor in _tensors():
+    for name, tensor in _tensors(embedding):
         writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -47,7 +47,7 @@ def write_projector(path: Path) -> Path:
     return path
 
 
-def _tensors() -> Iterator[tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]]:
+def _tensors(embedding: int) -> Iterator[tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]]:
     random = np.random.default_rng(_SEED)
 
     def noise(*shape: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
@@ -71,7 +71,7 @@ def _tensors() -> Iterator[tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.f
             yield f"{at}.{name}.bias", np.zeros(WIDTH, np.float32)
     yield "v.post_ln.weight", np.ones(WIDTH, np.float32)
     yield "v.post_ln.bias", np.zeros(WIDTH, np.float32)
-    yield "mm.0.weight", noise(EMBEDDING, WIDTH)
-    yield "mm.0.bias", noise(EMBEDDING)
-    yield "mm.2.weight", noise(EMBEDDING, EMBEDDING)
-    yield "mm.2.bias", noise(EMBEDDING)
+    yield "mm.0.weight", noise(embedding, WIDTH)
+    yield "mm.0.bias", noise(embedding)
+    yield "mm.2.weight", noise(embedding, embedding)
+    yield "mm.2.bias", noise(embedding)

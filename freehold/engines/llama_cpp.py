@@ -242,6 +242,16 @@ def _wrong_type(fields: Mapping[str, object]) -> ApiError:
     )
 
 
+def _no_picture(_fields: Mapping[str, object]) -> ApiError:
+    return ApiError(
+        status=400,
+        message="What image_url names could not be fetched. Send pictures as data: URIs.",
+        type="invalid_request_error",
+        code="invalid_image_url",
+        param="messages",
+    )
+
+
 def _loading(_fields: Mapping[str, object]) -> ApiError:
     return ApiError(
         status=503, message="The model is still loading.", type="service_unavailable", code="model_loading"
@@ -285,6 +295,8 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
     ("", "image input is not supported", _refused("This model takes no images.")),
     ("", "audio input is not supported", _refused("This model takes no audio.")),
     ("", "video input is not supported", _refused("This model takes no video.")),
+    ("", "error: cannot make GET request", _no_picture),
+    ("", "Failed to download image", _no_picture),
     ("", "[json.exception.type_error.", _wrong_type),
     ("unavailable_error", "Loading model", _loading),
 )

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from e2e.box import Box, Stack, http
+from e2e.box import Box, Stack, http, listening
 from small_projector import TOKENS, write_projector
 from small_reranker import write_reranker
 
@@ -222,6 +222,24 @@ def test_a_picture_in_anthropics_words(client: httpx2.Client) -> None:
 def test_what_is_no_picture_is_the_callers_mistake(client: httpx2.Client) -> None:
     broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     assert "image" in refused(client, "/v1/chat/completions", **seen(broken))["message"].lower()
+
+
+def test_an_address_without_a_picture_is_the_callers_mistake_and_not_the_replicas(
+    stack: Stack, client: httpx2.Client
+) -> None:
+    with listening() as closed:
+        port = closed.getsockname()[1]
+    nobody, nothing = f"http://127.0.0.1:{port}/x.png", f"{stack.url}/nothing.png"
+    for url in (nobody, nothing) * 3:
+        there = {"type": "image_url", "image_url": {"url": url}}
+        assert refused(client, "/v1/chat/completions", **seen(there))["code"] == "invalid_image_url"
+    (replica,) = [each for each in stack.replicas() if each["model"] == "seer"]
+    assert (replica["state"], replica["reason"]) == ("ready", "")
+
+
+def test_no_file_of_the_engines_machine_is_a_picture(client: httpx2.Client) -> None:
+    there = {"type": "image_url", "image_url": {"url": "file:///etc/hostname"}}
+    assert "file://" in refused(client, "/v1/chat/completions", **seen(there))["message"]
 
 
 def test_a_model_without_a_projector_takes_no_pictures(client: httpx2.Client) -> None:

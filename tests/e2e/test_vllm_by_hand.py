@@ -124,6 +124,20 @@ def test_asleep_it_gets_no_requests_and_woken_it_serves_again(stack: Stack, engi
     assert (stack.replicas()[0]["pid"], stack.replicas()[0]["restarts"]) == (pid, 0)
 
 
+def test_what_is_under_way_ends_when_it_is_put_to_sleep(stack: Stack, engine: httpx2.Client) -> None:
+    body = {"model": MODEL, "prompt": "Once", "max_tokens": 400, "ignore_eos": True, "stream": True}
+    with http(60.0) as client, client.stream("POST", f"{stack.url}/v1/completions", json=body) as response:
+        lines = (line for line in response.iter_lines() if line)
+        said = [next(lines) for _ in range(5)]
+        assert engine.post("/sleep?level=1").status_code == 200
+        said += lines
+    assert engine.post("/wake_up").status_code == 200
+    until_state(stack, "ready")
+    assert len(said) < 300
+    (reason,) = {json.loads(said[-2][6:])["choices"][0]["finish_reason"]}
+    assert (reason, said[-1]) == ("abort", "data: [DONE]"), said[-4:]
+
+
 def test_an_adapter_is_lent_and_taken_back_while_it_runs(
     stack: Stack, engine: httpx2.Client, tmp_path: Path
 ) -> None:

@@ -118,6 +118,8 @@ def test_a_too_long_request_without_numbers_keeps_its_words() -> None:
         (501, "This server does not support embeddings. Start it with `--embeddings`", "not_supported_error", (400, "not_supported_by_engine"), "embeddings: true"),
         (501, "This server does not support reranking. Start it with `--reranking`", "not_supported_error", (400, "not_supported_by_engine"), "pooling: rank"),
         (500, "the current context does not support logits computation. skipping", "server_error", (400, "not_supported_by_engine"), "embeddings: true"),
+        (500, "error: cannot make GET request", "server_error", (400, "invalid_image_url"), "data: URIs"),
+        (500, "Failed to download image", "server_error", (400, "invalid_image_url"), "data: URIs"),
         (400, "Pooling type 'none' is not OAI compatible. Please use a different pooling type", "invalid_request_error", (400, "not_supported_by_engine"), "pooling: mean"),
         (500, "input (601 tokens) is too large to process. increase the physical batch size (current batch size: 512)", "server_error", (400, "context_length_exceeded"), "n_ubatch"),
         (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", "server_error", (400, "not_supported_by_engine"), "takes no images"),
