@@ -39,7 +39,8 @@ LOOK_S = 0.1
 HEARTBEAT_S = 2.0
 """Longest silence while something is waited for. Source: our own choice, as for a stop."""
 
-_MOVING = frozenset(ReplicaState) - {ReplicaState.READY, ReplicaState.CRASH_LOOP}
+_SETTLED = frozenset({ReplicaState.READY, ReplicaState.ASLEEP})
+_MOVING = frozenset(ReplicaState) - _SETTLED - {ReplicaState.CRASH_LOOP}
 Line = Mapping[str, Any]
 
 
@@ -232,7 +233,7 @@ class Reloader:
             return False
         managed = _managed(self.prepared.config)
         statuses = self._fleet.statuses()
-        ready = all(s.state is ReplicaState.READY for s in statuses if s.model in managed)
+        ready = all(s.state in _SETTLED for s in statuses if s.model in managed)
         return ready and all(s.restarts > again[s.id] for s in statuses if s.id in again)
 
     def _failed(self) -> Line | None:

@@ -20,6 +20,7 @@ class ReplicaState(StrEnum):
     PENDING = "pending"  # wanted, not started
     STARTING = "starting"  # process runs, no completion has succeeded yet
     READY = "ready"  # a real completion succeeded: it takes traffic
+    ASLEEP = "asleep"  # somebody put its engine to sleep: no requests until it is woken
     DRAINING = "draining"  # no new requests; streams finish
     STOPPING = "stopping"  # SIGTERM sent, grace runs
     BACKOFF = "backoff"  # it exited; a restart is due at a known time

@@ -246,6 +246,8 @@ def conflicts(options: Mapping[str, Value]) -> Iterator[tuple[str, str, str]]:
     for one, other in (("chat_template", "chat_template_file"), ("rope_scale", "rope_freq_scale")):
         if one in options and other in options:
             yield other, f"{one} and {other} say the same thing", "remove one"
+    if options.get("pooling") == "rank" and not options.get("embeddings"):
+        yield "pooling", "pooling: rank serves nothing without embeddings", "set embeddings: true"
     drafts = [name for name in options if name.startswith("spec_draft_") and name != "spec_draft_model"]
     if (
         drafts

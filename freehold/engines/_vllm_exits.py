@@ -122,6 +122,12 @@ _RULES = (
         "the weights folder is damaged or incomplete",
         hint="check it with `freehold model verify`, and fetch or convert it anew",
     ),
+    _rule(
+        ExitKind.BAD_OPTION,
+        r"Sleep mode is not supported on current platform",
+        "sleep mode is for GPUs, and this vLLM runs on a processor",
+        hint="leave enable_sleep_mode out; with server_dev_mode alone /sleep stops its work, though it frees no memory",
+    ),
     # After the others: many causes are told as an invalid configuration.
     _rule(
         ExitKind.BAD_OPTION,

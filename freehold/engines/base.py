@@ -146,7 +146,7 @@ class Metric:
 
     name: str
     """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`,
-    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`."""
+    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`, `awake_engines` (0: it was put to sleep by hand)."""
     theirs: tuple[str, ...]
     scale: float = 1.0
     """Their unit times this is ours."""

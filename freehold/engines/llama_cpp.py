@@ -118,9 +118,9 @@ def _slots(options: _Options) -> int:
 
 
 def _max_context_tokens(options: _Options) -> int:
-    """Return one slot's share as the server rounds it; the weights' own training context may be shorter."""
-    cells = _round_up(int(options.get("n_ctx", N_CTX))) // _slots(options)
-    return _round_up(cells)
+    """Return one slot's share as the server rounds it, or all of a unified cache; the weights' own context may be shorter."""
+    cells = _round_up(int(options.get("n_ctx", N_CTX)))
+    return cells if options.get("kv_unified") else _round_up(cells // _slots(options))
 
 
 def _round_up(tokens: int) -> int:
@@ -128,10 +128,22 @@ def _round_up(tokens: int) -> int:
 
 
 def _ready(model: str) -> HttpCheck:
-    # Plain completions need no chat template and also work with embeddings switched on (measured).
+    # Plain completions need no chat template.
     return HttpCheck(
         method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
     )
+
+
+def _ready_with(model: str, options: _Options) -> HttpCheck:
+    """Return a ranking or an embedding instead, where the model may be an encoder: these have no completions (measured)."""
+    if not options.get("embeddings"):
+        return _ready(model)
+    if options.get("pooling") == "rank":
+        return HttpCheck(
+            method="POST", path="/v1/rerank", body={"model": model, "query": "hi", "documents": ["hi"]}
+        )
+    # Not /v1/embeddings, which refuses weights that do not say how to pool.
+    return HttpCheck(method="POST", path="/embeddings", body={"model": model, "content": "hi"})
 
 
 _RULES = (
@@ -251,6 +263,16 @@ def _wrong_type(fields: Mapping[str, object]) -> ApiError:
     )
 
 
+def _no_picture(_fields: Mapping[str, object]) -> ApiError:
+    return ApiError(
+        status=400,
+        message="What image_url names could not be fetched. Send pictures as data: URIs.",
+        type="invalid_request_error",
+        code="invalid_image_url",
+        param="messages",
+    )
+
+
 def _loading(_fields: Mapping[str, object]) -> ApiError:
     return ApiError(
         status=503, message="The model is still loading.", type="service_unavailable", code="model_loading"
@@ -283,9 +305,19 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
             "These weights do not say how to pool embeddings. Set `pooling: mean` (or cls, last) in engine_options."
         ),
     ),
+    (
+        "",
+        "the current context does not support logits computation",
+        _refused(
+            "These weights make no text: they embed or rank. Set `embeddings: true` (and for a reranker `pooling: rank`) in "
+            "its engine_options in freehold.yaml, and ask on /v1/embeddings or /v1/rerank."
+        ),
+    ),
     ("", "image input is not supported", _refused("This model takes no images.")),
     ("", "audio input is not supported", _refused("This model takes no audio.")),
     ("", "video input is not supported", _refused("This model takes no video.")),
+    ("", "error: cannot make GET request", _no_picture),
+    ("", "Failed to download image", _no_picture),
     ("", "[json.exception.type_error.", _wrong_type),
     ("unavailable_error", "Loading model", _loading),
 )
@@ -364,6 +396,7 @@ ENGINE = Engine(
     conflicts=conflicts,
     command=_command,
     ready=_ready,
+    ready_with=_ready_with,
     metrics_path="/metrics",
     metrics=(
         Metric(name="generated_tokens_total", theirs=("llamacpp:tokens_predicted_total",)),

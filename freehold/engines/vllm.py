@@ -485,6 +485,7 @@ ENGINE = Engine(
         Metric(name="decode_steps_total", theirs=("vllm:iteration_tokens_total_count",)),
         Metric(name="kv_usage_ratio", theirs=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")),
         Metric(name="preemptions_total", theirs=("vllm:num_preemptions_total",)),
+        Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
     slots=_slots,
     max_context_tokens=_max_context_tokens,

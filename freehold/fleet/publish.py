@@ -12,7 +12,15 @@ from freehold.engines.base import Capacity
 from freehold.fleet.plan import ReplicaPlan
 from freehold.fleet.state import FleetView, Replica, tokens_per_s
 
-_SHOWN = frozenset({ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.STOPPING})
+_SHOWN = frozenset(
+    {
+        ReplicaState.STARTING,
+        ReplicaState.READY,
+        ReplicaState.ASLEEP,
+        ReplicaState.DRAINING,
+        ReplicaState.STOPPING,
+    }
+)
 
 
 def build_snapshot(

@@ -33,6 +33,7 @@ METRIC_NAMES = frozenset(
         "decode_steps_total",
         "kv_usage_ratio",
         "preemptions_total",
+        "awake_engines",
     }
 )
 """Our names for an engine's counters. Source: `freehold.engines.base.Metric`."""

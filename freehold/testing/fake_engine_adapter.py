@@ -107,6 +107,7 @@ FAKE_ENGINE = Engine(
         Metric(name="running_requests", theirs=("vllm:num_requests_running", "llamacpp:requests_processing")),
         Metric(name="waiting_requests", theirs=("vllm:num_requests_waiting", "llamacpp:requests_deferred")),
         Metric(name="decode_steps_total", theirs=("llamacpp:n_decode_total",)),
+        Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
     slots=_slots,
     max_context_tokens=_max_context_tokens,

@@ -140,6 +140,7 @@ EXITS = [
     (1, ["OSError: It looks like the config file at '/tmp/badjson/config.json' is not a valid JSON file."], ExitKind.BAD_WEIGHTS, False, "config.json"),
     (1, ["  Value error, User-specified max_model_len (100000) is greater than the derived max_model_len (max_position_embeddings=8192.0). [type=value_error, input_value=ArgsKwargs]"], ExitKind.BAD_OPTION, False, "User-specified max_model_len (100000)"),
     (1, ["  Value error, Total number of attention heads (9) must be divisible by tensor parallel size (2). [type=value_error, input"], ExitKind.BAD_OPTION, False, "tensor parallel size (2)."),
+    (1, ["  Value error, Sleep mode is not supported on current platform. [type=value_error, input_value=ArgsKwargs"], ExitKind.BAD_OPTION, False, "for GPUs"),
     (1, ["  Value error, Cannot find the config file for awq [type=value_error, input_value=ArgsKwargs"], ExitKind.BAD_OPTION, False, "awq"),
     (1, [CORE + "ValueError: To serve at least one request with the model's max seq len (100000), (2.15 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB).", *ENDS], ExitKind.OUT_OF_MEMORY, False, "ValueError: To serve at least one"),
     (1, [CORE + "RuntimeError: Worker failed with error 'Available memory on node 0 (13.43/17.09 GiB) on kv cache allocation is less than requested memory for kv (500.0 GiB).", *ENDS], ExitKind.OUT_OF_MEMORY, True, "500.0 GiB"),
