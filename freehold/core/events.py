@@ -8,6 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
+ADAPTERS_MAX = 64
+"""Most adapters of one model. Source: our own bound: at rank 16 each is some 10 to 100 MB in every replica."""
 MODELS_MAX = 256
 """Most models of one stack, and so most values of a metric's model label. Source: our own bound; more is a fleet."""
 
@@ -24,6 +26,15 @@ class ReplicaState(StrEnum):
     BACKOFF = "backoff"  # it exited; a restart is due at a known time
     CRASH_LOOP = "crash_loop"  # it failed too often: no restart until somebody acts
     STOPPED = "stopped"  # ended because that was wanted
+
+
+class AdapterAsk(msgspec.Struct, frozen=True):
+    """How one endpoint is asked for an answer by one of its adapters."""
+
+    name: str
+    """The name that clients write in `model`."""
+    keys: str
+    """JSON object: what the body sent to this endpoint says in place of what the client's says."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +60,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The name the engine knows the model by; empty: the same as `model`."""
     api_key: str = ""
     """Bearer key that the engine wants; empty: none. Never logged or shown."""
+    adapters: tuple[AdapterAsk, ...] = ()
+    """The adapters that it has loaded."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +79,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Conversations return to the replica that has their beginning in its cache."""
     resume: str = "auto"
     """Whether a stream whose engine died is continued, in the words of `resume` in freehold.yaml."""
+    adapters: tuple[str, ...] = ()
+    """Names of its adapters, which clients ask for as they ask for models."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,12 +27,15 @@ from freehold.engines._llama_cpp_options import (
     to_words,
 )
 from freehold.engines.base import (
+    FOLDER,
+    Adapter,
     ApiError,
     Command,
     Continues,
     Engine,
     ExitCause,
     ExitKind,
+    Format,
     HttpCheck,
     Metric,
     Placement,
@@ -41,6 +44,7 @@ from freehold.engines.base import (
     context_error,
     error_fields,
     explain_code,
+    phases,
 )
 from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
 
@@ -50,11 +54,28 @@ _Options = Mapping[str, Value]
 def _command(placement: Placement) -> Command:
     """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
     assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
-    options = complete(placement.options, placement.threads)
+    options = complete(placement.options, placement.threads, sleeping=bool(placement.adapters))
     flags = ["--host", placement.host, "--port", str(placement.port)]
-    flags += ["--model", str(placement.weights), "--alias", placement.model, *to_words(options)]
-    flags += ["--metrics", "--slots", "--no-webui"]
-    return Command(argv=(*_program(options), *flags), env=_environment(placement))
+    flags += ["--model", str(placement.weights), "--alias", placement.model]
+    links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
+    if links:  # before the user's own: it numbers adapters as they come, and a request names them by number
+        named = [f"{FOLDER}/{link}:0" for link in links]
+        options = {**options, "lora_scaled": ",".join((*named, *_texts(options.get("lora_scaled"))))}
+    flags += [*to_words(options), "--metrics", "--slots", "--no-webui"]
+    return Command(argv=(*_program(options), *flags), env=_environment(placement), links=links)
+
+
+def _texts(value: Value | None) -> tuple[str, ...]:
+    return () if value is None else (str(value),)
+
+
+def _link(place: int) -> str:
+    """Return the name of a link to an adapter, whose own name may hold the marks that this flag is cut at."""
+    return f"adapter-{place}.gguf"
+
+
+def _ask_adapter(_model: str, place: int, _adapter: Adapter) -> Mapping[str, object]:
+    return {"lora": [{"id": place, "scale": 1.0}]}
 
 
 def _program(options: _Options) -> tuple[str, ...]:
@@ -345,6 +366,14 @@ def _blames_model(body: bytes) -> bool:
     return _MODELS_FAULT.search(str(error_fields(body).get("message", ""))) is not None
 
 
+_PHASES = phases(
+    (r"^llama_model_loader: |load_tensors: ", "loading weights"),
+    (r"^llama_context: |llama_kv_cache", "making its KV cache"),
+    (r"warming up the model", "warming up"),
+    (r"^llama\.cpp listens on ", "answering its first request"),
+)
+"""Source: llama.cpp, llama-model-loader.cpp, llama-context.cpp and common.cpp."""
+
 ENGINE = Engine(
     name="llama-cpp",
     summary="llama.cpp: GGUF weights on CPU or GPU",
@@ -361,6 +390,8 @@ ENGINE = Engine(
         }
     ),
     stream_to_abort=True,
+    adapter_formats=(Format.GGUF,),
+    ask_adapter=_ask_adapter,
     options=OPTIONS,
     conflicts=conflicts,
     command=_command,
@@ -377,6 +408,7 @@ ENGINE = Engine(
     unfinished=Unfinished(path="/slots", tokens=_unfinished_tokens),
     slots=_slots,
     max_context_tokens=_max_context_tokens,
+    phases=_PHASES,
     explain_exit=_explain_exit,
     # Exact: the text is put behind the generation prompt, not through the chat template, which might trim it (measured).
     continues=Continues.FINAL_MESSAGE,

@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from freehold.engines._vllm_exits import explain_exit
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Command,
@@ -32,6 +33,7 @@ from freehold.engines.base import (
     Value,
     context_error,
     error_fields,
+    phases,
 )
 from freehold.engines.flag_list import load_flags, render_flags, to_options
 
@@ -70,6 +72,11 @@ _MAX_NUM_SEQS = 256
 _SHUTDOWN_TIMEOUT_S = 5
 """Default of shutdown_timeout, seconds. Source: our own choice: a replica is drained before SIGTERM, this is for what came in
 between, and ends before `fleet.stop_grace` (10 s). vLLM's own default, 0, cuts every stream at once."""
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that `max_lora_rank` may have. Source: vLLM 0.32.0, LoRAConfig (1 is left out: 8 costs next to nothing more)."""
+_MAX_LORAS = 8
+"""Most that `max_loras` is set to unasked. Source: our own choice. vLLM's own default, 1, lets requests by two adapters wait for each
+other; each costs GPU memory for its matrices in every layer."""
 _CPU_KV_GIB = 2
 """Default of cpu_kv_cache_gib in the CPU environment, GiB. Source: our own choice; vLLM's own would take most of the memory."""
 
@@ -97,10 +104,9 @@ _HELP = MappingProxyType(
         "compilation_config": "what is compiled, and how",
         "cpu_offload_gb": "GiB of weights kept in main memory instead of on each GPU; slow",
         "kv_offloading_size": "GiB of main memory that take KV cache which the GPU has no room for",
-        "enable_lora": "allow adapters beside the model; they are named in lora_modules",
-        "lora_modules": "adapters as NAME=PATH; reached at the engine itself, since the gateway knows no model of that name",
-        "max_loras": "adapters in one batch",
-        "max_lora_rank": "highest rank of an adapter",
+        "enable_lora": "allow adapters beside the model; set where the model has `adapters`",
+        "max_loras": "adapters in one batch; Freehold's default: all of the model's, at most 8",
+        "max_lora_rank": "highest rank of an adapter; default: what the model's adapters need",
         "enable_auto_tool_choice": "let the model choose tools by itself; needs tool_call_parser",
         "tool_call_parser": "how this model writes tool calls, such as hermes or llama3_json",
         "reasoning_parser": "how this model marks its thoughts, such as deepseek_r1 or qwen3",
@@ -136,6 +142,7 @@ _RESERVED = MappingProxyType(
         **dict.fromkeys(("host", "port", "uds", "root_path", "grpc", "grpc_port", "headless"), _ADDRESS),
         **dict.fromkeys(("model", "served_model_name"), "write name and source of the model"),
         "config": "write the flags here, one option each",
+        "lora_modules": "write `adapters` beside `engine_options`: they are fetched, verified, and clients reach them by name",
         **dict.fromkeys(("api_key", "hf_token"), _KEYS),
         **dict.fromkeys(
             (
@@ -223,8 +230,28 @@ def _command(placement: Placement) -> Command:
     words += ["--host", placement.host, "--port", str(placement.port)]
     words += ["--enable-request-id-headers", "--enable-server-load-tracking"]
     words += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
-    words += render_flags(_FLAGS, options)
+    words += render_flags(_FLAGS, {**_adapter_options(placement.adapters), **options})
+    words += _adapter_words(placement.adapters)
     return Command(argv=(_program(placement), *words), env=_environment(placement))
+
+
+def _adapter_options(adapters: tuple[Adapter, ...]) -> dict[str, Value]:
+    """Return the flags that adapters need, where the user says nothing else."""
+    if not adapters:
+        return {}
+    highest = max(adapter.rank for adapter in adapters)
+    rank = next((rank for rank in _LORA_RANKS if rank >= highest), _LORA_RANKS[-1])
+    known = {"max_lora_rank": rank} if highest else {}
+    return {"enable_lora": True, "max_loras": min(len(adapters), _MAX_LORAS), **known}
+
+
+def _adapter_words(adapters: tuple[Adapter, ...]) -> list[str]:
+    words = [json.dumps({"name": adapter.name, "path": str(adapter.path)}) for adapter in adapters]
+    return ["--lora-modules", *words] if words else []
+
+
+def _ask_adapter(_model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
+    return {"model": adapter.name}
 
 
 def _program(placement: Placement) -> str:
@@ -410,6 +437,20 @@ _STALL_S = 120.0
 450 tokens/s for a prompt of a 135M model on one core; every running request gets a token with each step meanwhile."""
 
 
+_PHASES = phases(
+    (r"Resolved architecture: ", "reading the model's configuration"),
+    (r"Initializing a V1 LLM engine|Waiting for .* to start|init_method", "starting its processes"),
+    (r"Starting to load model ", "loading weights"),
+    (r"Loading safetensors checkpoint shards: +(\d+%)", "loading weights, {0}"),
+    (r"Loading weights took |Model loading took ", "preparing the model"),
+    (r"torch\.compile|Compiling a graph|backend_compile", "compiling the model"),
+    (r"KV cache size: ", "making its KV cache"),
+    (r"Capturing CUDA graphs.*?: +(\d+%)", "capturing CUDA graphs, {0}"),
+    (r"Graph capturing finished|init engine \(", "starting its server"),
+    (r"Application startup complete", "answering its first request"),
+)
+"""Source: the log of a start of 0.32.0 (CPU); words of GPUs (compilation, graphs) from vLLM's gpu_model_runner.py and public logs."""
+
 ENGINE = Engine(
     name="vllm",
     summary="vLLM: Hugging Face weights on GPUs (or a CPU), many requests at once",
@@ -425,6 +466,8 @@ ENGINE = Engine(
         }
     ),
     formats=(Format.SAFETENSORS,),
+    adapter_formats=(Format.SAFETENSORS,),
+    ask_adapter=_ask_adapter,
     program=_PROGRAM,
     recipes=(_CUDA_RECIPE, _CPU_RECIPE),
     stream_to_abort=False,
@@ -450,6 +493,7 @@ ENGINE = Engine(
         Tells(path="/v1/models", read=_model_card),
         Tells(path="/metrics", read=_cache_config),
     ),
+    phases=_PHASES,
     explain_exit=explain_exit,
     continues=Continues.VLLM,
     translate_error=_translate_error,

@@ -24,6 +24,7 @@ from freehold.engines.base import (
     Placement,
     explain_code,
     last_words,
+    phases,
 )
 from freehold.testing.fake_faults import CRASH_EXIT_CODE
 from freehold.testing.fake_settings import Settings, to_flags
@@ -110,6 +111,7 @@ FAKE_ENGINE = Engine(
     ),
     slots=_slots,
     max_context_tokens=_max_context_tokens,
+    phases=phases(("^fake engine listens on ", "loading its made-up weights")),
     explain_exit=_explain_exit,
     continues=Continues.FINAL_MESSAGE,
     translate_error=_translate_error,

@@ -125,6 +125,7 @@ def test_an_id_is_not_given_again_before_its_process_has_gone() -> None:
 
 def test_a_replacement_by_request_is_another_plan() -> None:
     assert not same(plans(1)[0], replace(plans(1)[0], round=1))
+    assert not same(plans(1)[0], replace(plans(1)[0], environment_mark="made anew"))
 
 
 @pytest.mark.parametrize("fails", [False, True])
