@@ -246,6 +246,8 @@ def show_ready(status: StackStatus, *, took_s: float) -> None:
         count = f"{ready} of {_replicas(len(mine))}" if ready != len(mine) else _replicas(len(mine))
         when = f"ready in {took_s:.1f} s" if ready else styled("not ready", colour="red")
         click.echo(f"          model      {model}   {mine[0].engine}   {count}   {when}")
+        if mine[0].adapters:
+            click.echo(f"          adapters   {', '.join(mine[0].adapters)}")
         for replica in mine:
             for line in _notes(replica):
                 click.echo(f"                     {replica.id} {state_text(replica)}: {line.strip()}")

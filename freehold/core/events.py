@@ -105,6 +105,8 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is in this state, in one line: last exit, what is waited for."""
     hint: str = ""
     """What a person can do about it; empty when there is nothing to do."""
+    adapters: tuple[str, ...] = ()
+    """Names of the adapters that it has loaded."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
