@@ -346,10 +346,7 @@ ENGINE = Engine(
     ),
     slots=_slots,
     max_context_tokens=_max_context_tokens,
-    tells=(
-        Tells(path="/v1/models", read=_model_card),
-        Tells(path="/metrics", read=_cache_config),
-    ),
+    tells=(Tells(path="/v1/models", read=_model_card), Tells(path="/metrics", read=_cache_config)),
     phases=_PHASES,
     explain_exit=explain_exit,
     continues=Continues.VLLM,
