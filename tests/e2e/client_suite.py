@@ -256,6 +256,13 @@ class ClientSuite:
         ]
         assert sorted(ends) == [0, 1]
 
+    @row(table.GREEDY)
+    def test_several_choices_of_the_likeliest(self, client: openai.OpenAI) -> None:
+        answer = chat(client, n=2, max_tokens=4)
+        assert [choice.message.content for choice in answer.choices] == [
+            answer.choices[0].message.content
+        ] * 2
+
     @row(table.EMBEDDINGS)
     def test_embeddings(self, client: openai.OpenAI) -> None:
         # The library asks for base64 and makes numbers of it, unless it is told otherwise.
@@ -400,7 +407,7 @@ class ClientSuite:
         text = client.completions.create(model=MODEL, prompt="One, two,", max_tokens=5, **SAME).usage
         told = [whole, streamed[-1].usage, whole, text]
         if table.CHOICES not in table.DIFFERENCES[self.engine]:
-            asked: Any = {"n": 3, "max_tokens": 5, "extra_body": {"ignore_eos": True}}
+            asked: Any = {"n": 3, "max_tokens": 5, "temperature": 1.0, "extra_body": {"ignore_eos": True}}
             several = chat(client, **asked).usage
             assert several.completion_tokens == 15
             list(chat(client, **asked, stream=True))

@@ -81,6 +81,7 @@ TOOL_STREAM = "the same, streamed in pieces"
 LOGPROBS = "log probabilities"
 STOP = "stop texts, whole and streamed"
 CHOICES = "several choices (`n`), whole and streamed"
+GREEDY = "several choices at temperature 0"
 EMBEDDINGS = "embeddings"
 AT_ONCE = "several streams at once, worked on together"
 RANGE = "a sampling value out of range: 400"
@@ -94,13 +95,13 @@ DIFFERENCES: dict[str, dict[str, Refused | Instead]] = {
         ),
         RANGE: Instead(told="answered: it takes every number", method="any_number_is_taken"),
     },
-    "vllm": {},
+    "vllm": {GREEDY: Refused(says="temperature above 0")},
     "transformers": {
         RESPONSES: Refused(says=_NO_PATH),
         MESSAGES: Refused(says=_NO_PATH, anthropic=True),
         EMBEDDINGS: Refused(says=_NO_PATH),
         **dict.fromkeys(
-            (SCHEMA, SCHEMA_STREAM, TOOL, TOOL_STREAM, LOGPROBS, STOP, CHOICES), _NO_TRANSFORMERS
+            (SCHEMA, SCHEMA_STREAM, TOOL, TOOL_STREAM, LOGPROBS, STOP, CHOICES, GREEDY), _NO_TRANSFORMERS
         ),
         AT_ONCE: Instead(told="one after the other", method="streams_wait_for_each_other"),
     },
