@@ -244,6 +244,10 @@ _TRANSLATIONS: tuple[tuple[re.Pattern[str], Callable[[str], ApiError]], ...] = (
         ),
     ),
     (
+        re.compile(r"^n must be 1 when using greedy sampling"),
+        lambda _said: _refused("This engine gives several choices (`n`) only with a temperature above 0."),
+    ),
+    (
         re.compile(r"is not a multimodal model$"),
         lambda _said: _refused("This model takes no images, audio or video."),
     ),
