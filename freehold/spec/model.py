@@ -15,6 +15,7 @@ from freehold.spec import shapes
 from freehold.spec.fields import (
     AnyOption,
     Duration,
+    GpuWish,
     Listed,
     OneOf,
     Part,
@@ -130,6 +131,15 @@ class ModelSpec(_Section):
     )
     """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
     `api_key_env`."""
+    gpus: Annotated[int | str | tuple[int | str, ...], GpuWish()] = "auto"
+    """Which GPUs of this node its replicas take. `auto`, the default: as many for each as its engine's options say
+    (`tensor_parallel_size` and the like), free ones, no two replicas on one. A number, 0 to 64: so many for each; 0: none. A
+    list of 1 to 64: only these, which no other model gets, by nvidia-smi's numbers or UUIDs (`GPU-…`, `MIG-…`), the replicas
+    sharing them out. Where nvidia-smi tells nothing, nothing is set and an engine sees them all. Not for `external`."""
+    gpus_shared: bool = False
+    """True: other models whose `gpus_shared` is true may name the same GPUs, and its own replicas may be on the same
+    ones; their memory is then yours to divide (`gpu_memory_utilization` and the like). Default false: an engine takes
+    nearly all memory of its GPUs. Needs a list in `gpus`."""
     resume: Annotated[str, OneOf(values=("auto", "off", "final-message", "vllm"))] = "auto"
     """What becomes of a stream whose engine dies. `auto`, the default: another replica goes on where it ended, if the
     engine is known to do that (llama-cpp); `off`: it ends with an error; `final-message` or `vllm`: servers of an

@@ -107,6 +107,7 @@ FAKE_ENGINE = Engine(
         Metric(name="waiting_requests", theirs=("vllm:num_requests_waiting", "llamacpp:requests_deferred")),
         Metric(name="decode_steps_total", theirs=("llamacpp:n_decode_total",)),
     ),
+    gpus=lambda _options: 0,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,
