@@ -1,5 +1,6 @@
 """The GPUs of a node: a program that speaks as nvidia-smi does is asked, and what the user hides is not given to anybody."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -8,12 +9,15 @@ from time import monotonic
 import pytest
 
 from fake_smi import fake_smi, instance, uuid
+from freehold.cli.bench_contenders import Wanted, contenders_of, entries_of, gpu_mistakes, models_of
 from freehold.cli.config import load_config
 from freehold.cli.controller import plans_for
 from freehold.cli.doctor_checks import Found
 from freehold.cli.doctor_gpus import gpu_checks
+from freehold.cli.engine_fit import local_folders
 from freehold.cli.gpu_wants import NOBODY, given_gpus, gpu_problems, gpus_for
 from freehold.cli.node_gpus import node_gpus
+from freehold.cli.numbers import Reader
 from freehold.core.events import GpuId
 
 
@@ -130,3 +134,46 @@ def test_nobody_is_asked_where_no_replica_takes_one(tmp_path: Path, monkeypatch:
     )
     assert gpus_for(config) == NOBODY
     assert list(gpu_checks(config)) == []
+
+
+def test_a_folder_of_prebuilt_engines_says_how_many_it_was_built_for(eight: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    folder.mkdir()
+    built = {"build_config": {}, "pretrained_config": {"mapping": {"world_size": 4}}}
+    (folder / "config.json").write_text(json.dumps(built))
+    model = (
+        f"name: t, engine: tensorrt-llm, engine_options: {{program: '{sys.executable}', backend: tensorrt}}"
+    )
+    config = load_config(written(tmp_path, f"{model}, replicas: 2"), overrides={}, as_json=False)
+    plans = given_gpus(config, plans_for(config, local_folders(config)), node=gpus_for(config))
+    assert [plan.gpus_shared for plan in plans] == [False, False]
+    assert [len(plan.gpus or ()) for plan in plans] == [4, 4]
+    config = load_config(written(tmp_path, f"{model}, replicas: 3"), overrides={}, as_json=False)
+    (problem,) = gpu_problems(config, plans_for(config, local_folders(config)), gpus_for(config))
+    assert "t: 3 replicas take 4 GPUs each" in problem.message
+
+
+def test_in_a_bench_each_candidate_has_the_node_to_itself(eight: Path, tmp_path: Path) -> None:
+    path = written(
+        tmp_path, vllm("m", ", tensor_parallel_size: 4", ", gpus: 2"), vllm("n", more=", gpus: [3, 5]")
+    )
+    config = load_config(path, overrides={}, as_json=False)
+    node, reader = node_gpus(os.environ), Reader()
+    wanted = Wanted(engines=("vllm", "llama-cpp"), settings=("vllm.tensor_parallel_size=2,16",))
+    entries = entries_of(models_of(config, wanted, reader), wanted, reader)
+    assert not reader.problems
+    weights = {(entry.model.name, entry.engine.name): tmp_path for entry in entries}
+    small = [entry for entry in entries if entry.options.get("tensor_parallel_size") != 16]
+    made = contenders_of(small, weights, hash_of=lambda _path: "", node=node)
+    # A number is the model's own engine's, a list is every engine's.
+    assert {each.candidate.id: [gpu.index for gpu in each.candidate.gpus or ()] for each in made} == {
+        "m vllm tensor_parallel_size=2": [0, 1],
+        "m llama-cpp": [0, 1, 2, 3, 4, 5, 6, 7],
+        "n vllm tensor_parallel_size=2": [3, 5],
+        "n llama-cpp": [3, 5],
+    }
+    assert [each.plan.gpus for each in made] == [each.candidate.gpus for each in made]
+    (problem,) = gpu_mistakes(entries, node)
+    assert problem.where == "n vllm tensor_parallel_size=16"
+    assert "1 replica takes 16 GPUs, and gpus names 2" in problem.message
+    assert all(each.candidate.gpus is None for each in contenders_of(small, weights, hash_of=str))
