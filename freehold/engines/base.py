@@ -93,7 +93,7 @@ class Placement:
     environment: Path | None = None
     """Folder of the environment that one of the engine's recipes made; None: there is none."""
     gpus: tuple[str, ...] | None = None
-    """The GPUs that it will see, by UUID or else index, in its own order; None: nobody knows, it sees all. The fleet sets the
+    """The GPUs that it will see, as CUDA_VISIBLE_DEVICES has them, in its own order; None: nobody knows, it sees all. The fleet sets the
     variables that make it so; no command has to."""
 
 
@@ -291,6 +291,9 @@ class Engine:
     gpus: Callable[[Mapping[str, Value]], int | None] | None = None
     """GPUs of this node that one replica takes for itself under these options; 0: none. None, or a function that gives None:
     any number will do, also none, so it gets a share of what the others leave."""
+    gpu_uuids: bool = False
+    """True: it is known to take UUIDs in CUDA_VISIBLE_DEVICES, which stay true when a GPU is lost. False: it gets numbers, since
+    some programs read nothing else there."""
     slots: Callable[[Mapping[str, Value]], int]
     """Requests it works on at once under these options; 0 is unknown."""
     kv_tokens: Callable[[Mapping[str, Value]], int] | None = None

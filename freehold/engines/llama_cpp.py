@@ -353,6 +353,7 @@ ENGINE = Engine(
     ),
     unfinished=Unfinished(path="/slots", tokens=_unfinished_tokens),
     gpus=_gpus,
+    gpu_uuids=True,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,

@@ -7,6 +7,7 @@ version; it has not been run on a GPU here (docs/engines.md says what was checke
 What its source says of it, and what follows:
 - `/health_generate` is content with any sign of life of the scheduler while it is busy, so readiness is a completion;
 - the counters of tokens move when a request ends, `realtime_tokens_total` with every step: progress is the latter;
+- it reads numbers out of CUDA_VISIBLE_DEVICES (distributed/device_communicators/custom_all_reduce.py), so it gets no UUIDs;
 - a request whose client left is aborted within seconds, streamed or not;
 - a child that fails (the scheduler, on each GPU) makes the server kill itself: the end is SIGKILL or exit code 0, and
   only the log tells it from one that was asked for.

@@ -185,6 +185,7 @@ ENGINE = Engine(
         Metric(name="waiting_requests", theirs=("transformers:requests_waiting",)),
     ),
     gpus=_gpus,
+    gpu_uuids=True,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,

@@ -466,6 +466,7 @@ ENGINE = Engine(
         Metric(name="preemptions_total", theirs=("vllm:num_preemptions_total",)),
     ),
     gpus=_gpus,
+    gpu_uuids=True,  # Source: 0.32.0, platforms/cuda.py; what older ones say to it: `_vllm_exits`
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     tells=(

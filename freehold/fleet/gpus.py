@@ -177,21 +177,22 @@ def _drawbacks(row: Sequence[NodeGpu]) -> tuple[int, int, int]:
     return len({gpu.kind for gpu in row}), last - first, first % len(row)
 
 
-def visible_names(gpus: Iterable[GpuId]) -> tuple[str, ...]:
-    """Return what CUDA knows these GPUs by: UUIDs, which do not move, or their numbers where a driver tells no UUID."""
+def visible_names(gpus: Iterable[GpuId], *, uuids: bool) -> tuple[str, ...]:
+    """Return what CUDA knows these GPUs by: UUIDs, which do not move, or numbers for a program that takes no others.
+
+    Instances of divided GPUs have no numbers; where the driver tells no UUID there is nothing else.
+    """
     known = tuple(gpus)
-    return (
-        tuple(gpu.uuid for gpu in known)
-        if all(gpu.uuid for gpu in known)
-        else tuple(str(gpu.index) for gpu in known)
-    )
+    by_uuid = all(gpu.uuid for gpu in known) and (uuids or any(gpu.divided for gpu in known))
+    return tuple(gpu.uuid if by_uuid else str(gpu.index) for gpu in known)
 
 
-def visible_env(gpus: Iterable[GpuId] | None) -> dict[str, str]:
+def visible_env(gpus: Iterable[GpuId] | None, *, uuids: bool) -> dict[str, str]:
     """Return the variables that show a process these GPUs and no others; {}: nobody knows which there are, so it sees all.
 
     Source: CUDA programming guide, environment variables: by default numbers go by speed, nvidia-smi's by PCI address.
     """
     if gpus is None:
         return {}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(visible_names(gpus)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    names = ",".join(visible_names(gpus, uuids=uuids))
+    return {"CUDA_VISIBLE_DEVICES": names, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -133,7 +133,7 @@ class ProcessLauncher:
             self._spec(plan, command),
             report,
             url=f"http://{HOST}:{port}",
-            env={**command.env, **visible_env(plan.gpus)},
+            env={**command.env, **visible_env(plan.gpus, uuids=plan.engine.gpu_uuids)},
         )
         self._launches.add(launch)
         launch.task.add_done_callback(lambda _: self._launches.discard(launch))
@@ -375,5 +375,5 @@ def _placement(plan: ReplicaPlan, port: int) -> Placement:
         options=plan.options,
         threads=plan.threads,
         environment=plan.environment,
-        gpus=None if plan.gpus is None else visible_names(plan.gpus),
+        gpus=None if plan.gpus is None else visible_names(plan.gpus, uuids=plan.engine.gpu_uuids),
     )

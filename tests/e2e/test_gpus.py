@@ -122,6 +122,10 @@ def test_what_the_user_hides_is_given_to_nobody(box: Box) -> None:
     with box.foreground() as stack:
         (replica,) = ready(stack, 1)
         assert seen(replica["pid"]) == [FOUR[1], FOUR[3]]
+        # An nvidia-smi that does not work any more takes them from nobody.
+        fake_smi(box.home / "bin", 0, exit_code=9)
+        assert box.run("reload").code == 0
+        assert ready(stack, 1)[0]["pid"] == replica["pid"]
         assert stack.end() == 0
 
 
@@ -132,6 +136,11 @@ def test_on_a_node_that_nobody_can_read_nothing_is_set(box: Box) -> None:
         for replica in ready(stack):
             assert replica["gpus"] is None
             assert "CUDA_VISIBLE_DEVICES" not in psutil.Process(replica["pid"]).environ()
+        # Nor is anything started anew because it can be read now.
+        pids = {each["pid"] for each in ready(stack)}
+        fake_smi(box.home / "bin", 4)
+        assert box.run("reload").code == 0
+        assert {each["pid"] for each in ready(stack)} == pids
         assert stack.end() == 0
 
 

@@ -151,6 +151,8 @@ EXITS = [
     (1, ["RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)", *ENDS], ExitKind.CRASHED, True, "NCCL"),
     (1, ["RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 803: system has unsupported display driver / cuda driver combination"], ExitKind.BAD_DRIVER, False, "803"),
     (1, ["RuntimeError: Failed to infer device type"], ExitKind.BAD_DRIVER, False, "no GPU"),
+    # as older versions say it (their issue 41848)
+    (1, ["ValueError: invalid literal for int() with base 10: 'MIG-377e0049-554c-540b-93c6-d0976f8426cb'", *ENDS], ExitKind.BAD_OPTION, False, "UUIDs"),
     (1, ["importlib.metadata.PackageNotFoundError: No package metadata was found for vllm"], ExitKind.MISSING_PROGRAM, False, "imported"),
     # a worker that was killed while it served: it then ends as if it had been asked to
     (0, ["(EngineCore pid=8917) ERROR 11-27 20:38:59 [multiproc_executor.py:315] Worker proc VllmWorker-0 died unexpectedly (exit code: None), shutting down executor.", "RuntimeError: cancelled"], ExitKind.CRASHED, True, "one of its own processes died"),

@@ -123,7 +123,7 @@ def test_all_that_cannot_be_is_said_at_once(asked: list[Want], said: list[str]) 
 def test_where_nobody_knows_the_gpus_nothing_is_given_and_nothing_refused() -> None:
     given = assign(wants("m", 9, 9), NodeGpus(why="there is no nvidia-smi"))
     assert numbers(given) == [None] * 9
-    assert visible_env(None) == {}
+    assert visible_env(None, uuids=True) == {}
 
 
 def test_divided_gpus_are_given_one_instance_at_a_time() -> None:
@@ -289,14 +289,25 @@ def test_what_is_hidden_is_told_where_it_is_named_or_missing() -> None:
     assert [each.message for each in problems] == ["m: gpus names 3: CUDA_VISIBLE_DEVICES hides it"]
 
 
-def test_gpus_are_shown_by_uuid_and_by_number_where_one_has_none() -> None:
-    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    assert visible_env([GpuId(index=1, uuid="GPU-b"), GpuId(index=0, uuid="GPU-a")]) == {
-        "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a",
-        **order,
-    }
-    assert visible_env([GpuId(index=1), GpuId(index=0, uuid="GPU-a")]) == {
-        "CUDA_VISIBLE_DEVICES": "1,0",
-        **order,
-    }
-    assert visible_env([]) == {"CUDA_VISIBLE_DEVICES": "", **order}
+def test_gpus_are_shown_by_uuid_or_by_number() -> None:
+    def shown(*gpus: GpuId, uuids: bool = True) -> str:
+        env = visible_env(gpus, uuids=uuids)
+        assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        return env["CUDA_VISIBLE_DEVICES"]
+
+    one, other = GpuId(index=1, uuid="GPU-b"), GpuId(index=0, uuid="GPU-a")
+    assert shown(one, other) == "GPU-b,GPU-a"
+    assert shown(one, other, uuids=False) == "1,0"
+    assert shown(GpuId(index=1), other) == "1,0"  # the driver does not tell one of them
+    assert shown(GpuId(index=3, uuid="MIG-c"), uuids=False) == "MIG-c"  # it has no number
+    assert shown() == ""
+
+
+def test_who_reads_numbers_gets_numbers() -> None:
+    # SGLang ends on a UUID there; of TensorRT-LLM nobody knows.
+    known = {name: engine.gpu_uuids for name, engine in all_engines().items() if engine.managed}
+    assert known["vllm"]
+    assert known["llama-cpp"]
+    assert known["transformers"]
+    assert not known["sglang"]
+    assert not known["tensorrt-llm"]
