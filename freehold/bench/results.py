@@ -52,6 +52,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """The file's or folder's name."""
     weights_sha256: str = ""
     """As freehold.yaml or the store says; empty: nobody does."""
+    weights_source: str = ""
+    """What freehold.yaml must say as `source`, with this hash, for a stack to serve them; empty: what it says already does, or it is not known."""
     weights_format: str = ""
     argv: tuple[str, ...] = ()
     """How it was really started."""

