@@ -72,6 +72,8 @@ class Recipe:
     with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""
     needs: str = ""
     """What the machine must have, for a person; empty: nothing special."""
+    gpus: bool = True
+    """False: the program in it computes on processors only, whatever the options say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,8 @@ class Placement:
     """Compute threads that are this replica's fair share of the machine."""
     environment: Path | None = None
     """Folder of the environment that one of the engine's recipes made; None: there is none."""
+    gpus: tuple[str, ...] | None = None
+    """The GPUs that it will see, as the fleet sets CUDA_VISIBLE_DEVICES for it; None: nobody knows, it sees all."""
     adapters: tuple[Adapter, ...] = ()
     """What it has to load beside the weights, for requests that name it."""
 
@@ -320,6 +324,11 @@ class Engine:
     """Pages that are asked, in this order, while the one before showed no progress: versions differ in which they have."""
     unfinished: Unfinished | None = None
     """None: its own counter of generated tokens moves with each token."""
+    gpus: Callable[[Mapping[str, Value]], int | None] | None = None
+    """GPUs of this node that one replica takes for itself under these options; 0: none. None, or a function that gives None:
+    any number will do, also none, so it gets a share of what the others leave."""
+    gpu_uuids: bool = False
+    """True: it is known to take UUIDs in CUDA_VISIBLE_DEVICES, which stay true when a GPU is lost. False: it gets numbers."""
     slots: Callable[[Mapping[str, Value]], int]
     """Requests it works on at once under these options; 0 is unknown."""
     kv_tokens: Callable[[Mapping[str, Value]], int] | None = None
@@ -340,6 +349,16 @@ class Engine:
     """How long it may say nothing, for up to 2048 tokens to work through, before it is taken for frozen; 0: not known."""
     blames_model: Callable[[bytes], bool] | None = None
     """From the body of a 500: whether the model's output is to blame and not the program; None: it never is."""
+
+    def gpus_of(self, options: Mapping[str, Value], environment: Path | None) -> int | None:
+        """Return what `gpus` says of a replica that runs in this environment, unless the options name a program of their own."""
+        own = any(option.program and options.get(option.name) for option in self.options)
+        made = (
+            "" if own or environment is None else f"{environment.name}-"
+        )  # a hash may stand behind the version
+        if any(made.startswith(f"{each.name}-{each.version}-") and not each.gpus for each in self.recipes):
+            return 0
+        return self.gpus(options) if self.gpus is not None else None
 
     def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
         """Return the request whose 2xx answer proves that it serves this model under these options."""

@@ -348,6 +348,13 @@ def _check_phases(engine: Engine) -> Iterator[str]:
             yield f"phase {phase.says!r} fits every line"
 
 
+def _check_gpus(engine: Engine) -> Iterator[str]:
+    for when, options in _placements(engine):
+        count = engine.gpus_of(options, None)
+        if count is not None and (type(count) is not int or count < 0):
+            yield f"{when} gpus gives {count!r}"
+
+
 def _check_exits(engine: Engine) -> Iterator[str]:
     failures = [
         failure
@@ -385,6 +392,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_tells,
     _check_sizes,
     _check_phases,
+    _check_gpus,
     _check_exits,
     _check_errors,
 )
