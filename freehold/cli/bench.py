@@ -143,7 +143,7 @@ def _measured(config: Config, flags: dict[str, Any], reader: Reader, *, as_json:
         {name: flags[name] for name in LOAD_FLAGS},
         reader,
         state_path=state_dir_for(flags["state_dir"], config.path),
-        models=tuple(model.name for model in models),
+        models=tuple(each.name for model in models for each in model.named),
     )
     if asked is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)

@@ -4,6 +4,7 @@ Those two reckon with GPUs of the catalog, so a bench without one has nothing fo
 benched is not compared with the one that is asked about: the row's source names it, and physics is checked as of any load test.
 """
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -68,8 +69,11 @@ def _gpus(candidate: Candidate, here: int) -> int:
     if candidate.engine == "llama-cpp":
         return here
     options: Mapping[str, Scalar] = candidate.options
-    tensor, pipeline = options.get("tensor_parallel_size", 1), options.get("pipeline_parallel_size", 1)
-    return max(1, int(tensor)) * max(1, int(pipeline))
+    return math.prod(max(1, *(int(options.get(name, 1)) for name in names)) for names in _SPREAD)
+
+
+_SPREAD = (("tensor_parallel_size", "tp_size"), ("pipeline_parallel_size", "pp_size"))
+"""What engines call the GPUs that share each layer, and the groups of layers. Source: the flag lists of vLLM; SGLang, TensorRT-LLM."""
 
 
 def _quant(candidate: Candidate) -> Quant:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from freehold.cli.config import Config, keys_path_for
+from freehold.cli.engine_environment import environment_for
 from freehold.cli.reloading import Levers, Reloader
 from freehold.cli.report import GatewayStatus, StackStatus, told
 from freehold.cli.watching import NAME as AGENT
@@ -25,11 +26,12 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
+from freehold.engines.base import Adapter
 from freehold.fleet.control import ControlServer, until_finished
-from freehold.fleet.environments import engines_root, find_for
 from freehold.fleet.keeper import StateKeeper
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
+from freehold.fleet.starting import StartWatch
 from freehold.fleet.state_dir import Running, StateDir
 from freehold.gateway.links import GatewayLinks
 from freehold.gateway.settings import Settings, settings_from, with_fallbacks
@@ -39,6 +41,7 @@ from freehold.ledger.reconcile import EngineReading
 from freehold.ledger.spool import remove_folder
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
+from freehold.weights.adapter import recognise_adapter
 
 ACCESS_LOG = "access.log"
 """The access log's name among the logs."""
@@ -57,7 +60,7 @@ class Prepared:
     listener: socket.socket
     url: str
     weights: Mapping[str, Path]
-    """Verified files by model name."""
+    """Verified files by the name of their model or adapter."""
     spool: Path
     """The ledger's spool folder, made."""
 
@@ -68,22 +71,28 @@ def plans_for(config: Config, weights: Mapping[str, Path]) -> list[ReplicaPlan]:
     threads = max(1, len(os.sched_getaffinity(0)) // max(1, managed))
     plans: list[ReplicaPlan] = []
     for model in config.spec.models:
-        plans += _managed(model, weights[model.name], threads) if model.managed else _external(model, config)
+        plans += _managed(model, weights, threads) if model.managed else _external(model, config)
     return plans
 
 
-def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]:
+def _managed(model: ModelSpec, weights: Mapping[str, Path], threads: int) -> list[ReplicaPlan]:
     engine = all_engines()[model.engine]
-    environment = find_for(engine, engines_root(os.environ))
+    adapters = tuple(
+        Adapter(name=each.name, path=weights[each.name], rank=recognise_adapter(weights[each.name]).rank)
+        for each in model.adapters
+    )
+    environment = environment_for(engine, model.engine_options)
     return [
         ReplicaPlan(
             id=f"{model.name}-{index}",
             model=model.name,
             engine=engine,
-            weights=weights,
+            weights=weights[model.name],
             options=model.engine_options,
             threads=threads,
+            adapters=adapters,
             environment=environment.path if environment else None,
+            environment_mark=environment.mark if environment else "",
             stall_s=model.stall or 0.0,
             affinity=model.affinity == "prefix",
             resume=model.resume,
@@ -101,6 +110,7 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             engine=engine,
             upstream_model=model.upstream_model,
             options=model.engine_options,
+            adapters=tuple(Adapter(name=a.name, upstream_name=a.upstream_name) for a in model.adapters),
             resume=model.resume,
             url=url.rstrip("/"),
             api_key=config.api_keys.get(model.name, ""),
@@ -199,6 +209,7 @@ class Controller:
             fleet_settings(prepared),
             on_snapshot=self._on_snapshot,
         )
+        self._starts = StartWatch(state.logs, all_engines())
         self._watch = NodeWatch(
             prepared.config, state, fleet=self._fleet, gateway=self._link, on_start=self._keeper.record
         )
@@ -228,7 +239,7 @@ class Controller:
                 errors_total=stats.errors_total if stats else None,
                 draining=self._stopping.is_set(),
             ),
-            replicas=told(self._fleet.statuses(), stats.ejected if stats else ()),
+            replicas=told(self._starts.told(self._fleet.statuses()), stats.ejected if stats else ()),
             in_force=self._reloader.status(),
         )
 
@@ -266,6 +277,7 @@ class Controller:
             fleet = asyncio.create_task(self._fleet.run())
             gateway = asyncio.create_task(self._link.run())
             watch = asyncio.create_task(self._watch.run())
+            starts = asyncio.create_task(self._starts.run(self._fleet.statuses))
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({fleet, gateway, stopping}, return_when=asyncio.FIRST_COMPLETED)
             self._stopping.set()
@@ -275,6 +287,7 @@ class Controller:
             self._fleet.request_stop(drained=True)
             self._watch.stop()
             await fleet
+            starts.cancel()
             await watch
             # Whoever asked for the stop on the control socket hears its end before the socket goes.
             await asyncio.sleep(0)

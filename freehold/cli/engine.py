@@ -59,7 +59,9 @@ def list_(*, as_json: bool) -> None:
         click.echo(f"{styled(row['name'].ljust(width), bold=True)}  {row['summary']}")
         click.echo(f"{' ' * width}  {row['state']}")
     for path in other:
-        click.echo(f"{path} is of no engine that this Freehold has: freehold engine remove {Path(path).name}")
+        click.echo(
+            f"{path} is of no engine as this Freehold has it: freehold engine remove {Path(path).name}"
+        )
 
 
 def _listed(engine: Engine, root: Path) -> dict[str, Any]:

@@ -18,6 +18,12 @@ def environment_of(engine: Engine) -> Environment | None:
     return find_for(engine, engines_root(os.environ))
 
 
+def environment_for(engine: Engine, options: Mapping[str, object]) -> Environment | None:
+    """Return the same for replicas with these options: one that names its program runs in none of ours."""
+    own = any(option.program and option.name in options for option in engine.options)
+    return None if own else environment_of(engine)
+
+
 def program_of(engine: Engine, options: Mapping[str, object]) -> Path | None:
     """Return the program that a replica with these options runs, where it is one of an environment or in PATH; None: there is none."""
     for option in engine.options:
@@ -42,7 +48,7 @@ def environment_problems(
     if not engine.recipes and not engine.program:
         return []
     own = any(option.program and option.name in options for option in engine.options)
-    environment = None if own else environment_of(engine)
+    environment = environment_for(engine, options)
     if environment is not None and environment.manifest.flags is not None:
         return installed_problems(engine, _values(options), flags=environment.manifest.flags, where=where)
     if own or environment is not None or program_of(engine, options) is not None:

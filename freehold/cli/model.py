@@ -168,9 +168,10 @@ def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Wante
 
 
 def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[Wanted]:
-    """Return the models of the configuration that have weights, or those named, or raise UserMistakes."""
+    """Return the models of the configuration that have weights and their adapters, or those named, or raise UserMistakes."""
     config = load_config(find_config(config_flag), overrides={}, as_json=as_json)
-    known = {model.name: model for model in config.spec.models if model.source}
+    models = [model for model in config.spec.models if model.source]
+    known = {each.name: each for model in models for each in model.named}
     problems = [
         Problem(
             where="NAME", message=f"{config.name} has no weights for {name!r}", hint=nearest_hint(name, known)

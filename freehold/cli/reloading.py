@@ -7,7 +7,7 @@ configuration in force, said in the log and in `freehold status`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from freehold.cli.config import Config, load_config
+from freehold.cli.engine_environment import environment_for
 from freehold.cli.fetching import fetch_weights
 from freehold.cli.report import ConfigStatus
 from freehold.cli.say import UserMistakes
@@ -23,6 +24,7 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
 from freehold.core.problems import Problem, nearest_hint
+from freehold.engines import all_engines
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, Change, How, compare
 from freehold.spec.explain import dotted
@@ -37,7 +39,8 @@ LOOK_S = 0.1
 HEARTBEAT_S = 2.0
 """Longest silence while something is waited for. Source: our own choice, as for a stop."""
 
-_MOVING = frozenset(ReplicaState) - {ReplicaState.READY, ReplicaState.CRASH_LOOP}
+_SETTLED = frozenset({ReplicaState.READY, ReplicaState.ASLEEP})
+_MOVING = frozenset(ReplicaState) - _SETTLED - {ReplicaState.CRASH_LOOP}
 Line = Mapping[str, Any]
 
 
@@ -65,6 +68,7 @@ class Reloader:
         self._fleet = fleet
         self._levers = levers
         self._rounds: dict[str, int] = {}
+        self._installed = installed_for(prepared.config)
         self._generation = 1
         self._since_wall_s = wall_s()
         self._refused = ""
@@ -107,13 +111,15 @@ class Reloader:
             yield _problem_lines(found)
             return
         config, changes = found
+        installed = installed_for(config)
         plan = {"changes": [_change_line(change) for change in changes], "dry_run": dry_run}
         if dry_run:
             yield plan | {"done": True}
             return
         known = self._weights_known(config)
         fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, quiet=True, known=known))
-        async for line in _while(fetching, {"fetching": sorted(_managed(config) - known.keys())}):
+        missing = {name for name, source, *_ in _sources(config) if source} - known.keys()
+        async for line in _while(fetching, {"fetching": sorted(missing)}):
             yield line
         try:
             weights = fetching.result()
@@ -123,6 +129,7 @@ class Reloader:
         if self._levers.stopping() or not self._take(replace(self.prepared, config=config, weights=weights)):
             yield {"error": "the stack is stopping, or too busy", "hint": "try again"}
             return
+        self._installed = installed
         self._log.info("reloaded", generation=self._generation, changes=[str(change) for change in changes])
         yield plan | {"generation": self._generation}
 
@@ -142,12 +149,19 @@ class Reloader:
             for name, key in config.api_keys.items()
             if old.api_keys.get(name, key) != key
         ]
-        return config, (*found.changes, *rekeyed)
+        return config, (*found.changes, *rekeyed, *self._reinstalled(config))
+
+    def _reinstalled(self, config: Config) -> Iterator[Change]:
+        """Yield the models whose engine's environment is another one than that of the replicas that run."""
+        for name, new in installed_for(config).items():
+            old = self._installed.get(name, new)
+            if old != new:
+                yield Change(how=How.ROLL, what=f"models.{name}.environment", old=old, new=new)
 
     def _weights_known(self, config: Config) -> dict[str, Path]:
         """Return the weights that are here and verified already, of models that are to have the same."""
-        before = {(m.name, m.source, m.sha256, m.engine) for m in self.prepared.config.spec.models}
-        same = [m.name for m in config.spec.models if (m.name, m.source, m.sha256, m.engine) in before]
+        before = set(_sources(self.prepared.config))
+        same = {wanted[0] for wanted in _sources(config) if wanted in before}
         return {name: path for name, path in self.prepared.weights.items() if name in same}
 
     def _take(self, prepared: "Prepared") -> bool:
@@ -219,7 +233,7 @@ class Reloader:
             return False
         managed = _managed(self.prepared.config)
         statuses = self._fleet.statuses()
-        ready = all(s.state is ReplicaState.READY for s in statuses if s.model in managed)
+        ready = all(s.state in _SETTLED for s in statuses if s.model in managed)
         return ready and all(s.restarts > again[s.id] for s in statuses if s.id in again)
 
     def _failed(self) -> Line | None:
@@ -246,6 +260,26 @@ def _other_fallback_keys(old: Config, new: Config) -> list[Problem]:
         Problem(where=new.where(path), message=message.format(dotted(path)), hint=RESTART_HINT)
         for path in changed
     ]
+
+
+def _sources(config: Config) -> Iterator[tuple[str, str, str, str]]:
+    """Give the name of each model and adapter with where it comes from and which engine loads it."""
+    for model in config.spec.models:
+        for each in model.named:
+            yield each.name, each.source, each.sha256, model.engine
+
+
+def installed_for(config: Config) -> dict[str, str]:
+    """Return for each model that Freehold runs which environment its engine has on this machine, in words; empty: none."""
+    found = {
+        model.name: environment_for(all_engines()[model.engine], model.engine_options)
+        for model in config.spec.models
+        if model.managed
+    }
+    return {
+        name: f"{each.path.name} of {each.manifest.made_at} ({each.mark})" if each else ""
+        for name, each in found.items()
+    }
 
 
 def _managed(config: Config) -> set[str]:

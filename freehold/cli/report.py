@@ -20,6 +20,7 @@ from freehold.spec.shapes import EXTERNAL
 
 _COLOURS = {
     ReplicaState.READY: "green",
+    ReplicaState.ASLEEP: "yellow",
     ReplicaState.STARTING: "yellow",
     ReplicaState.PENDING: "yellow",
     ReplicaState.CRASH_LOOP: "red",
@@ -114,7 +115,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
 
         An external endpoint is waited for `patience_s` seconds and no longer: whether it ever comes is not up to us.
         """
-        done = {ReplicaState.READY, ReplicaState.CRASH_LOOP}
+        done = {ReplicaState.READY, ReplicaState.ASLEEP, ReplicaState.CRASH_LOOP}
         patient = waited_s < patience_s
         replicas = all(r.state in done or (r.engine == EXTERNAL and not patient) for r in self.replicas)
         return replicas and self.gateway.in_flight is not None
@@ -245,6 +246,8 @@ def show_ready(status: StackStatus, *, took_s: float) -> None:
         count = f"{ready} of {_replicas(len(mine))}" if ready != len(mine) else _replicas(len(mine))
         when = f"ready in {took_s:.1f} s" if ready else styled("not ready", colour="red")
         click.echo(f"          model      {model}   {mine[0].engine}   {count}   {when}")
+        if mine[0].adapters:
+            click.echo(f"          adapters   {', '.join(mine[0].adapters)}")
         for replica in mine:
             for line in _notes(replica):
                 click.echo(f"                     {replica.id} {state_text(replica)}: {line.strip()}")

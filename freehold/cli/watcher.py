@@ -5,6 +5,7 @@ stderr and the answer to stdout. It starts and ends nothing: whoever owns the st
 """
 
 import contextlib
+import re
 from enum import Enum
 
 from rich.console import Console
@@ -43,6 +44,7 @@ class Watcher:
         self._as_json = as_json
         self._draining = False
         self._states: dict[str, ReplicaState] = {}
+        self._stages: dict[str, str] = {}
         self._console = Console(stderr=True, highlight=False, markup=False)
         self._spinner = self._console.status("") if self._console.is_terminal and not as_json else None
 
@@ -107,8 +109,9 @@ class Watcher:
     # What changes
 
     def _show_changes(self, status: StackStatus) -> None:
-        changed = [r for r in status.replicas if self._states.get(r.id) is not r.state]
+        changed = [r for r in status.replicas if self._news(r)]
         self._states = {replica.id: replica.state for replica in status.replicas}
+        self._stages = {replica.id: _stage(replica) for replica in status.replicas}
         moving = self._spinner is not None and self.outcome is Outcome.WAITING
         for replica in changed:
             if replica.state in _GONE_WRONG or not (moving or replica.state is ReplicaState.PENDING):
@@ -118,6 +121,11 @@ class Watcher:
             line.truncate(self._console.width - _SPINNER_COLUMNS, overflow="ellipsis")
             self._spinner.update(line)
             self._spinner.start()
+
+    def _news(self, replica: ReplicaStatus) -> bool:
+        if self._states.get(replica.id) is not replica.state:
+            return True
+        return replica.state is ReplicaState.STARTING and self._stages.get(replica.id) != _stage(replica)
 
     def _show_change(self, replica: ReplicaStatus) -> None:
         said = note(replica)
@@ -155,6 +163,11 @@ class Watcher:
         with contextlib.suppress(OSError):
             if self._spinner is not None:
                 self._spinner.stop()
+
+
+def _stage(replica: ReplicaStatus) -> str:
+    """Return what a start is at, without the numbers: a line for each per cent would be too many."""
+    return re.sub(r" \(.*|,? *\d+ ?(?:%|s\b)", "", replica.reason)
 
 
 def _waited_for(status: StackStatus, waited_s: float) -> Text:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-EXIT_NO_WEIGHTS, EXIT_NO_PORT, EXIT_NO_PACKAGE = 3, 4, 127
+EXIT_NO_WEIGHTS, EXIT_NO_PORT, EXIT_NO_DEVICE, EXIT_NO_PACKAGE = 3, 4, 5, 127
 """Source: our own choice, but 127: what a shell answers for a program that is not there."""
 _BODY_BYTES_MAX = 16 * 1024 * 1024  # Our own bound, the same as the gateway's default.
 _ANSWER_TOKENS = (
@@ -72,13 +72,13 @@ class Model:
         import torch  # noqa: PLC0415 -- so that a wrong flag is told without it, and its absence in our words
         import transformers  # noqa: PLC0415
 
+        self._device = _device(torch, flags.device)
         torch.set_num_threads(flags.threads)
         self._torch, self._transformers = torch, transformers
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(flags.model, local_files_only=True)
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
             flags.model, local_files_only=True, dtype=flags.dtype
         )
-        self._device = flags.device if flags.device != "auto" else _best_device(torch)
         self._model.to(self._device).eval()
         whole = getattr(self._model.config, "max_position_embeddings", 0)
         self.context_tokens = (
@@ -179,8 +179,18 @@ class Text:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
 
-def _best_device(torch: Any) -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+class DeviceError(Exception):
+    """The device that was asked for is not there."""
+
+
+def _device(torch: Any, named: str) -> str:
+    """Return where to compute, looked at before weights are loaded; raises DeviceError where that is not there."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if named == "auto":
+        return "cuda" if gpus else "cpu"
+    if named.startswith("cuda") and int(named.partition(":")[2] or 0) >= gpus:
+        raise DeviceError(f"there is no {named}: this torch ({torch.__version__}) sees {gpus} GPUs")
+    return named
 
 
 def _text(content: object) -> str:
@@ -420,6 +430,8 @@ def main(argv: list[str]) -> int:
     flags = parse(argv)
     try:
         Handler.model = Model(flags)
+    except DeviceError as exc:
+        return _fail(str(exc), EXIT_NO_DEVICE)
     except ImportError as exc:
         return _fail(f"torch and transformers cannot be imported: {exc}", EXIT_NO_PACKAGE)
     except (

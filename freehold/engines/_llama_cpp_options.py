@@ -110,8 +110,9 @@ _CACHE = (
            most=1),
 )  # fmt: skip
 _MODEL = (
-    _text("lora", "adapters, GGUF files with a comma between them; all are applied", file=True),
+    # Scaled ones first: the server numbers adapters as they come, and those of `adapters` are the first of these.
     _text("lora_scaled", "adapters with a scale each, as FILE:SCALE,…; 0: until a request or POST /lora-adapters says more", file=True),
+    _text("lora", "adapters, GGUF files with a comma between them; all are applied", file=True),
     _text("mmproj", "projector of a model that takes pictures or sound, a GGUF file", file=True),
     _switch("mmproj_offload", "keep the projector on the GPU", default=True),
     _int("image_min_tokens", "--image-min-tokens", "least tokens of a picture, for models with a choice", least=1),
@@ -193,13 +194,16 @@ _SHAPES = {
 }
 
 
-def complete(options: Mapping[str, Value], threads: int) -> dict[str, Value]:
-    """Return the options with every default that is ours, and the threads of this replica."""
+def complete(options: Mapping[str, Value], threads: int, *, sleeping: bool = False) -> dict[str, Value]:
+    """Return the options with every default that is ours, and the threads of this replica.
+
+    `sleeping`: it has adapters that wait for requests that ask for them.
+    """
     defaults = {option.name: option.default for option in OPTIONS if option.default is not None}
     full = {"n_threads": threads, **defaults, **options}
     if "spec_draft_model" in full:  # alone it is loaded and drafts nothing (measured)
         full = {"spec_type": "draft-simple", **full}
-    if _SLEEPING.search(str(options.get("lora_scaled", ""))):
+    if sleeping or _SLEEPING.search(str(options.get("lora_scaled", ""))):
         full = {**full, "cache_prompt": options.get("cache_prompt", False)}
     return {"n_threads_batch": full["n_threads"], **full}
 
@@ -242,6 +246,8 @@ def conflicts(options: Mapping[str, Value]) -> Iterator[tuple[str, str, str]]:
     for one, other in (("chat_template", "chat_template_file"), ("rope_scale", "rope_freq_scale")):
         if one in options and other in options:
             yield other, f"{one} and {other} say the same thing", "remove one"
+    if options.get("pooling") == "rank" and not options.get("embeddings"):
+        yield "pooling", "pooling: rank serves nothing without embeddings", "set embeddings: true"
     drafts = [name for name in options if name.startswith("spec_draft_") and name != "spec_draft_model"]
     if (
         drafts

@@ -18,7 +18,7 @@ _LESS_CONTEXT = "lower max_model_len or max_num_seqs, raise the memory that it m
 _RULES = (
     _rule(
         ExitKind.MISSING_PROGRAM,
-        r"ModuleNotFoundError: No module named '(?:vllm|torch)|PackageNotFoundError: No package metadata was found for vllm",
+        r"^ModuleNotFoundError: No module named '(?:vllm|torch)'|^importlib\.metadata\.PackageNotFoundError: .* for vllm$",
         "vLLM cannot be imported",
         hint="freehold engine check vllm says what is wrong with its environment; freehold engine install makes it anew",
     ),
@@ -31,14 +31,16 @@ _RULES = (
     ),
     _rule(
         ExitKind.BAD_OPTION,
-        r"vllm(?: serve)?: error: |Error: --[a-z-]+ requires --|invalid tool call parser: |Reasoning parser '.*' not found",
+        r"^vllm(?: serve)?: error: |^TypeError: Error: --[a-z-]+ requires --|^KeyError: .invalid tool call parser: "
+        r"|^KeyError: .Reasoning parser '.*' not found",
         "it refused an option",
         hint="correct engine_options; freehold engine check vllm says which flags the installed version knows",
     ),
     # Before what is said of memory: a context that cannot fit fails the same way however often it is tried.
     _rule(
         ExitKind.OUT_OF_MEMORY,
-        r"To serve at least one request with the model's max seq len|max seq len \(\d+\) is larger than the maximum number of tokens",
+        r"^ValueError: (?:To serve at least one request with the model's max seq len"
+        r"|The model's max seq len \(\d+\) is larger than the maximum number of tokens)",
         "its KV cache is too small for one request of max_model_len tokens",
         hint="lower max_model_len, or raise gpu_memory_utilization (on a CPU: cpu_kv_cache_gib)",
     ),
@@ -47,6 +49,7 @@ _RULES = (
         r"No available memory for the cache blocks",
         "the weights left no memory for its KV cache",
         hint="raise gpu_memory_utilization (on a CPU: cpu_kv_cache_gib), or spread the model: tensor_parallel_size",
+        restart=True,  # what others take while it measures counts as its own
     ),
     _rule(
         ExitKind.OUT_OF_MEMORY,
@@ -78,16 +81,18 @@ _RULES = (
     ),
     _rule(
         ExitKind.BAD_DRIVER,
-        r"CUDA driver version is insufficient|NVIDIA driver on your system is too old|Error 80[34]:|forward compatibility was attempted"
-        r"|no kernel image is available for execution",
+        r"^RuntimeError: The NVIDIA driver on your system is too old \(found version"
+        r"|Error 804: forward compatibility was attempted on non supported HW|no kernel image is available for execution on the device",
         "the GPU's driver and the CUDA that vLLM was built with do not go together",
         hint="update the driver, or install a vLLM that was built for it; freehold doctor shows the driver",
     ),
     _rule(
         ExitKind.BAD_DRIVER,
-        r"No CUDA GPUs are available|Failed to infer device type|no NVIDIA driver on your system",
-        "it found no GPU that it can use",
+        r"CUDA driver version is insufficient|Error 803:|No CUDA GPUs are available|Failed to infer device type"
+        r"|no NVIDIA driver on your system",
+        "it found no GPU and driver that it can use",
         hint="look at nvidia-smi and CUDA_VISIBLE_DEVICES; without a GPU take the environment vllm-cpu",
+        restart=True,  # while a driver is loaded or a GPU is reset, that passes
     ),
     _rule(
         ExitKind.CRASHED,
@@ -98,32 +103,52 @@ _RULES = (
     ),
     _rule(
         ExitKind.BAD_WEIGHTS,
-        r"LocalEntryNotFoundError|outgoing traffic has been disabled|OfflineModeIsEnabled|HFValidationError"
-        r"|Invalid repository ID or local directory specified",
+        r"^huggingface_hub\.errors\.(?:LocalEntryNotFoundError: .*outgoing traffic has been disabled|OfflineModeIsEnabled: "
+        r"|HFValidationError: Repo id must )|^Value error, Invalid repository ID or local directory specified: ",
         "the weights are not where it looked, and it may not fetch them",
         hint="check them with `freehold model verify`; vLLM needs a folder with config.json, a tokenizer and *.safetensors",
     ),
     _rule(
         ExitKind.BAD_WEIGHTS,
-        r"Model architectures \[.*\] are not supported|does not recognize this architecture",
+        r"^(?:ValueError: |Value error, )(?:Model architectures \[.*\] are not supported for now|.*does not recognize this architecture)",
         "this vLLM does not know the model's architecture",
         hint="take a newer vLLM, or another engine",
     ),
     _rule(
         ExitKind.BAD_WEIGHTS,
-        r"is not a valid JSON file|SafetensorError|Couldn't instantiate the backend tokenizer|Cannot find any model weights"
-        r"|does not appear to have a file named|Can't load tokenizer"
-        r"|following weights were not initialized",
+        r"^OSError: (?:It looks like the config file at '.*' is not a valid JSON file|\S+ does not appear to have a file named config\.json"
+        r"|Can't load tokenizer for )|SafetensorError: Error while deserializing header|^ValueError: Couldn't instantiate the backend"
+        r" tokenizer|^RuntimeError: Cannot find any model weights with |^ValueError: Following weights were not initialized",
         "the weights folder is damaged or incomplete",
         hint="check it with `freehold model verify`, and fetch or convert it anew",
+    ),
+    _rule(
+        ExitKind.BAD_OPTION,
+        r"Sleep mode is not supported on current platform",
+        "sleep mode is for GPUs, and this vLLM runs on a processor",
+        hint="leave enable_sleep_mode out; with server_dev_mode alone /sleep stops its work, though it frees no memory",
     ),
     # After the others: many causes are told as an invalid configuration.
     _rule(
         ExitKind.BAD_OPTION,
-        r"^Value error, |ValueError: (?:Total number of attention heads|Unknown quantization)"
-        r"|Cannot find the config file for",
+        r"^(?:ValueError: |Value error, )(?:User-specified max_model_len \(\d+\) is greater than the derived"
+        r"|Total number of attention heads \(|Unknown quantization|Cannot find the config file for )",
         "the options do not fit the model or each other",
         hint="correct engine_options as it says",
+    ),
+    _rule(
+        ExitKind.BAD_WEIGHTS,
+        r"SafetensorError|does not appear to have a file named|following weights were not initialized",
+        "the weights could not be loaded",
+        hint="check them with `freehold model verify`",
+        restart=True,
+    ),
+    _rule(
+        ExitKind.BAD_OPTION,
+        r"^Value error, ",
+        "the options do not fit the model, the machine or each other",
+        hint="correct engine_options as it says",
+        restart=True,  # the number of GPUs that are there now is among what it compares
     ),
 )
 """Source: on the real program (0.32.0, CPU): a taken port, an unknown flag, a wrong choice, parsers that it does not know, a

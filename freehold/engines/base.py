@@ -9,7 +9,7 @@ share nothing but this one.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -75,6 +75,20 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter beside a model: requests whose `model` is its name are answered with it."""
+
+    name: str
+    """Name clients use."""
+    path: Path | None = None
+    """Verified local file or folder, as the engine's `adapter_formats` say; None: the server has it already."""
+    rank: int = 0
+    """Width of its matrices; 0 is unknown."""
+    upstream_name: str = ""
+    """The name that the server knows it by; empty: the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """Where and with what one replica is to run; all that `Engine.command` may depend on."""
 
@@ -90,6 +104,8 @@ class Placement:
     """Compute threads that are this replica's fair share of the machine."""
     environment: Path | None = None
     """Folder of the environment that one of the engine's recipes made; None: there is none."""
+    adapters: tuple[Adapter, ...] = ()
+    """What it has to load beside the weights, for requests that name it."""
 
 
 FOLDER = "{folder-of-the-replica}"
@@ -130,7 +146,7 @@ class Metric:
 
     name: str
     """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`,
-    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`."""
+    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`, `awake_engines` (0: it was put to sleep by hand)."""
     theirs: tuple[str, ...]
     scale: float = 1.0
     """Their unit times this is ours."""
@@ -234,6 +250,20 @@ class ApiError:
     param: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stage of an engine's start, by the words that its log has while it lasts."""
+
+    words: re.Pattern[str]
+    says: str
+    """For a person, what it does; `{0}` stands for the first group of the words, such as how far it is."""
+
+
+def phases(*told: tuple[str, str]) -> tuple[Phase, ...]:
+    """Return phases of regular expressions, looked for anywhere in a line, and what each says."""
+    return tuple(Phase(re.compile(words), says) for words, says in told)
+
+
 class Continues(StrEnum):
     """How an engine is made to go on with an answer that another replica began, in the words of freehold.yaml.
 
@@ -257,6 +287,11 @@ class Engine:
     """Gateway paths that it can serve, such as `/v1/chat/completions`."""
     formats: tuple[Format, ...] = (Format.GGUF,)
     """What weights it loads, the one that it likes best first."""
+    adapter_formats: tuple[Format, ...] = ()
+    """What LoRA adapters it loads, by the name of the format of a whole model; none: it takes no adapters from Freehold."""
+    ask_adapter: Callable[[str, int, Adapter], Mapping[str, object]] | None = None
+    """From the model's upstream name, an adapter and its place among those of the placement to the keys that the body of a
+    request by that adapter has; None: it is asked for none."""
     distribution: str = ""
     """The distribution in Freehold's own environment that has its program, which is imported by that name; empty: there is none."""
     program: str = ""
@@ -293,6 +328,8 @@ class Engine:
     """Where it tells its capacity once it runs; what the user's options say goes before it."""
     explain_exit: Callable[[int, tuple[str, ...]], ExitCause]
     """From the exit code (negative: minus the signal) and the last log lines."""
+    phases: tuple[Phase, ...] = ()
+    """How its log tells how far a start is."""
     continues: Continues | None = None
     """How it goes on with an answer that was begun; None: it does not, or that is not known."""
     translate_error: Callable[[int, bytes], ApiError | None]
@@ -305,6 +342,16 @@ class Engine:
     def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
         """Return the request whose 2xx answer proves that it serves this model under these options."""
         return self.ready(model) if self.ready_with is None else self.ready_with(model, options)
+
+    def phase(self, lines: Sequence[str]) -> str:
+        """Return where a start is by the last of its log lines that tells it; empty: none does."""
+        found = (
+            phase.says.format(*match.groups())
+            for line in reversed(lines)
+            for phase in self.phases
+            if (match := phase.words.search(line))
+        )
+        return next(found, "")
 
 
 _SIGNAL_NAMES = {

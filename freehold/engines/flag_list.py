@@ -54,6 +54,11 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Return the option's name in freehold.yaml: `max_num_seqs`."""
         return option_name(self.flag)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return what all its spellings are called in freehold.yaml, its own first."""
+        return (self.name, *map(option_name, self.aliases))
+
 
 class FlagList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All flags of one version of one program."""
@@ -64,6 +69,15 @@ class FlagList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     source: str
     """Where the list was taken from, and how."""
     flags: tuple[Flag, ...]
+    file_keys: tuple[str, ...] = ()
+    """Top-level keys of the file of settings that the program reads besides; empty: it reads none, or they are not recorded."""
+
+    def with_new(self, other: "FlagList") -> "FlagList":
+        """Return this with the flags and keys of a newer version that it does not have, by any of their spellings."""
+        known = {flag.name for flag in self.flags}
+        new = tuple(flag for flag in other.flags if known.isdisjoint(flag.names))
+        keys = (*self.file_keys, *(key for key in other.file_keys if key not in self.file_keys))
+        return msgspec.structs.replace(self, flags=(*self.flags, *new), file_keys=keys)
 
 
 def option_name(flag: str) -> str:

@@ -27,12 +27,15 @@ from freehold.engines._llama_cpp_options import (
     to_words,
 )
 from freehold.engines.base import (
+    FOLDER,
+    Adapter,
     ApiError,
     Command,
     Continues,
     Engine,
     ExitCause,
     ExitKind,
+    Format,
     HttpCheck,
     Metric,
     Placement,
@@ -41,6 +44,7 @@ from freehold.engines.base import (
     context_error,
     error_fields,
     explain_code,
+    phases,
 )
 from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
 
@@ -50,11 +54,28 @@ _Options = Mapping[str, Value]
 def _command(placement: Placement) -> Command:
     """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
     assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
-    options = complete(placement.options, placement.threads)
+    options = complete(placement.options, placement.threads, sleeping=bool(placement.adapters))
     flags = ["--host", placement.host, "--port", str(placement.port)]
-    flags += ["--model", str(placement.weights), "--alias", placement.model, *to_words(options)]
-    flags += ["--metrics", "--slots", "--no-webui"]
-    return Command(argv=(*_program(options), *flags), env=_environment(placement))
+    flags += ["--model", str(placement.weights), "--alias", placement.model]
+    links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
+    if links:  # before the user's own: it numbers adapters as they come, and a request names them by number
+        named = [f"{FOLDER}/{link}:0" for link in links]
+        options = {**options, "lora_scaled": ",".join((*named, *_texts(options.get("lora_scaled"))))}
+    flags += [*to_words(options), "--metrics", "--slots", "--no-webui"]
+    return Command(argv=(*_program(options), *flags), env=_environment(placement), links=links)
+
+
+def _texts(value: Value | None) -> tuple[str, ...]:
+    return () if value is None else (str(value),)
+
+
+def _link(place: int) -> str:
+    """Return the name of a link to an adapter, whose own name may hold the marks that this flag is cut at."""
+    return f"adapter-{place}.gguf"
+
+
+def _ask_adapter(_model: str, place: int, _adapter: Adapter) -> Mapping[str, object]:
+    return {"lora": [{"id": place, "scale": 1.0}]}
 
 
 def _program(options: _Options) -> tuple[str, ...]:
@@ -97,9 +118,9 @@ def _slots(options: _Options) -> int:
 
 
 def _max_context_tokens(options: _Options) -> int:
-    """Return one slot's share as the server rounds it; the weights' own training context may be shorter."""
-    cells = _round_up(int(options.get("n_ctx", N_CTX))) // _slots(options)
-    return _round_up(cells)
+    """Return one slot's share as the server rounds it, or all of a unified cache; the weights' own context may be shorter."""
+    cells = _round_up(int(options.get("n_ctx", N_CTX)))
+    return cells if options.get("kv_unified") else _round_up(cells // _slots(options))
 
 
 def _round_up(tokens: int) -> int:
@@ -107,10 +128,22 @@ def _round_up(tokens: int) -> int:
 
 
 def _ready(model: str) -> HttpCheck:
-    # Plain completions need no chat template and also work with embeddings switched on (measured).
+    # Plain completions need no chat template.
     return HttpCheck(
         method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
     )
+
+
+def _ready_with(model: str, options: _Options) -> HttpCheck:
+    """Return a ranking or an embedding instead, where the model may be an encoder: these have no completions (measured)."""
+    if not options.get("embeddings"):
+        return _ready(model)
+    if options.get("pooling") == "rank":
+        return HttpCheck(
+            method="POST", path="/v1/rerank", body={"model": model, "query": "hi", "documents": ["hi"]}
+        )
+    # Not /v1/embeddings, which refuses weights that do not say how to pool.
+    return HttpCheck(method="POST", path="/embeddings", body={"model": model, "content": "hi"})
 
 
 _RULES = (
@@ -230,6 +263,16 @@ def _wrong_type(fields: Mapping[str, object]) -> ApiError:
     )
 
 
+def _no_picture(_fields: Mapping[str, object]) -> ApiError:
+    return ApiError(
+        status=400,
+        message="What image_url names could not be fetched. Send pictures as data: URIs.",
+        type="invalid_request_error",
+        code="invalid_image_url",
+        param="messages",
+    )
+
+
 def _loading(_fields: Mapping[str, object]) -> ApiError:
     return ApiError(
         status=503, message="The model is still loading.", type="service_unavailable", code="model_loading"
@@ -262,9 +305,19 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
             "These weights do not say how to pool embeddings. Set `pooling: mean` (or cls, last) in engine_options."
         ),
     ),
+    (
+        "",
+        "the current context does not support logits computation",
+        _refused(
+            "These weights make no text: they embed or rank. Set `embeddings: true` (and for a reranker `pooling: rank`) in "
+            "its engine_options in freehold.yaml, and ask on /v1/embeddings or /v1/rerank."
+        ),
+    ),
     ("", "image input is not supported", _refused("This model takes no images.")),
     ("", "audio input is not supported", _refused("This model takes no audio.")),
     ("", "video input is not supported", _refused("This model takes no video.")),
+    ("", "error: cannot make GET request", _no_picture),
+    ("", "Failed to download image", _no_picture),
     ("", "[json.exception.type_error.", _wrong_type),
     ("unavailable_error", "Loading model", _loading),
 )
@@ -313,6 +366,14 @@ def _blames_model(body: bytes) -> bool:
     return _MODELS_FAULT.search(str(error_fields(body).get("message", ""))) is not None
 
 
+_PHASES = phases(
+    (r"^llama_model_loader: |load_tensors: ", "loading weights"),
+    (r"^llama_context: |llama_kv_cache", "making its KV cache"),
+    (r"warming up the model", "warming up"),
+    (r"^llama\.cpp listens on ", "answering its first request"),
+)
+"""Source: llama.cpp, llama-model-loader.cpp, llama-context.cpp and common.cpp."""
+
 ENGINE = Engine(
     name="llama-cpp",
     summary="llama.cpp: GGUF weights on CPU or GPU",
@@ -329,10 +390,13 @@ ENGINE = Engine(
         }
     ),
     stream_to_abort=True,
+    adapter_formats=(Format.GGUF,),
+    ask_adapter=_ask_adapter,
     options=OPTIONS,
     conflicts=conflicts,
     command=_command,
     ready=_ready,
+    ready_with=_ready_with,
     metrics_path="/metrics",
     metrics=(
         Metric(name="generated_tokens_total", theirs=("llamacpp:tokens_predicted_total",)),
@@ -344,6 +408,7 @@ ENGINE = Engine(
     unfinished=Unfinished(path="/slots", tokens=_unfinished_tokens),
     slots=_slots,
     max_context_tokens=_max_context_tokens,
+    phases=_PHASES,
     explain_exit=_explain_exit,
     # Exact: the text is put behind the generation prompt, not through the chat template, which might trim it (measured).
     continues=Continues.FINAL_MESSAGE,

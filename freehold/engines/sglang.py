@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Command,
@@ -35,6 +36,7 @@ from freehold.engines.base import (
     context_error,
     error_fields,
     explain_code,
+    phases,
 )
 from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
 from freehold.engines.flag_list import load_flags, other_names, render_flags, to_options
@@ -55,6 +57,7 @@ _OURS = {
     "admin_api_key": "replicas listen on a private address",
     "enable_metrics": "it is always on: liveness is progress",
     "config": "write its lines under engine_options",
+    "lora_paths": "write `adapters` beside `engine_options`: they are fetched, verified, and clients reach them by name",
     "fastapi_root_path": "replicas have no proxy but the gateway",
     "ssl_keyfile": "replicas listen on a private address, without TLS",
     "ssl_certfile": "replicas listen on a private address, without TLS",
@@ -83,7 +86,6 @@ _HELPS = {
     "tool_call_parser": "how tool calls stand in the model's text; must be the model's own, or auto",
     "reasoning_parser": "how reasoning stands in the model's text; must be the model's own, or auto",
     "chat_template": "name or file of the chat template; default: the one with the tokenizer",
-    "lora_paths": "adapters, as NAME=PATH; requests name one as MODEL:NAME",
     "max_loras_per_batch": "adapters used at once",
     "trust_remote_code": "run Python code that comes with the weights",
     "random_seed": "seed of the server; default: a new one each time",
@@ -117,7 +119,18 @@ def _command(placement: Placement) -> Command:
     words = [f"--model-path={placement.weights}", f"--served-model-name={placement.model}"]
     words += [f"--host={placement.host}", f"--port={placement.port}"]
     words += render_flags(FLAGS.flags, {**placement.options, **_BOOL_SET})
+    words += _adapter_words(placement.adapters)
     return Command(argv=(*_program(placement), *words), env=_QUIET)
+
+
+def _adapter_words(adapters: tuple[Adapter, ...]) -> list[str]:
+    """Return the flags that load adapters; their ranks and target modules it reads by itself."""
+    words = [f"{adapter.name}={adapter.path}" for adapter in adapters]
+    return ["--enable-lora", "--lora-paths", *words] if words else []
+
+
+def _ask_adapter(model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
+    return {"model": f"{model}:{adapter.name}"}
 
 
 def _program(placement: Placement) -> tuple[str, ...]:
@@ -199,14 +212,15 @@ _ASKED_TO_STOP = re.compile(r"SIGTERM received\.")
 _RULES = (
     exit_rule(
         ExitKind.MISSING_PROGRAM,
-        r"No module named '?sglang|can't open file .*sglang",
+        r"No module named 'sglang'|: can't open file '.*sglang",
         summary="SGLang is not installed in that environment",
         hint="name a `program` in engine_options whose environment has it",
         restart=False,
     ),
     exit_rule(
         ExitKind.BAD_OPTION,
-        r"error: (?:unrecognized arguments|argument |the following arguments|ambiguous option)",
+        r"^[\w ./-]+: error: "
+        r"(?:unrecognized arguments: |argument --|the following arguments are required: |ambiguous option: )",
         summary="it refused an option",
         hint="correct engine_options, or take the version of SGLang that they are of",
         restart=False,
@@ -220,19 +234,26 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_DRIVER,
-        r"NVIDIA driver on your system is too old|CUDA driver version is insufficient|Found no NVIDIA driver"
-        r"|No CUDA GPUs are available|no kernel image is available|nvidia-smi not found"
-        r"|No accelerator .* is available",
+        r"^RuntimeError: The NVIDIA driver on your system is too old \(found version"
+        r"|CUDA error: no kernel image is available for execution on the device",
         summary="its CUDA does not fit this machine's GPU or driver",
         hint="see `freehold doctor`; take a build for this driver, or a newer driver",
         restart=False,
     ),
     exit_rule(
-        ExitKind.OUT_OF_MEMORY,
+        ExitKind.BAD_DRIVER,
+        r"CUDA driver version is insufficient|Found no NVIDIA driver|No CUDA GPUs are available|nvidia-smi not found"
+        r"|No accelerator .* is available",
+        summary="it found no GPU and driver that it can use",  # while a driver is loaded or a GPU is reset, that passes
+        hint="look at nvidia-smi and `freehold doctor`",
+        restart=True,
+    ),
+    exit_rule(
+        ExitKind.OUT_OF_MEMORY,  # its share is of what was free at its start, so another's end may be all that it needs
         r"Not enough memory\. Please try to increase --mem-fraction-static",
         summary="nothing was left for the KV cache beside the weights",
         hint="raise mem_fraction_static, take smaller weights or more GPUs (tp_size)",
-        restart=False,
+        restart=True,
     ),
     exit_rule(
         ExitKind.OUT_OF_MEMORY,
@@ -251,9 +272,10 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_WEIGHTS,
-        r"are not supported for now|Unrecognized model in |does not appear to have a file named|is not a valid JSON file"
-        r"|SafetensorError|Error while deserializing header|No such file or directory: .*safetensors"
-        r"|not a local folder and is not a valid model identifier|Cannot find any model weights",
+        r"^ValueError: (?:Model architectures \[.*\] are not supported for now|Unrecognized model in )"
+        r"|^OSError: \S+ (?:does not appear to have a file named config\.json|is not a local folder and is not a valid model)"
+        r"|^OSError: It looks like the config file at '.*' is not a valid JSON file|SafetensorError: Error while deserializing header"
+        r"|^RuntimeError: Cannot find any model weights with ",
         summary="the weights cannot be loaded",
         hint="check them with `freehold model verify`; it must be a complete Hugging Face folder of a kind that this "
         "SGLang knows",
@@ -268,10 +290,25 @@ _RULES = (
     ),
     exit_rule(
         ExitKind.BAD_OPTION,
-        r"ValueError: .*(?:--[a-z0-9-]+|tp_size|tensor_parallel|context_length \(\d+\) is greater than the derived)|AssertionError: .*--[a-z]",
+        r"^ValueError: Warning: User-specified context_length \(\d+\) is greater than the derived context_length",
         summary="it refused what the options ask for together",
         hint="correct engine_options",
         restart=False,
+    ),
+    # What follows may have other causes as well.
+    exit_rule(
+        ExitKind.BAD_OPTION,
+        r"^ValueError: .*(?:--[a-z0-9-]+|tp_size|tensor_parallel)|^AssertionError: .*--[a-z]",
+        summary="it refused what the options ask for together",
+        hint="correct engine_options",
+        restart=True,
+    ),
+    exit_rule(
+        ExitKind.BAD_WEIGHTS,
+        r"does not appear to have a file named|SafetensorError|No such file or directory: .*safetensors",
+        summary="the weights could not be loaded",
+        hint="check them with `freehold model verify`",
+        restart=True,
     ),
 )
 """Source: SGLang 0.5.23: network.py, pool_configurator.py, runner_backend_utils, registry.py, server_args.py, watchdog.py;
@@ -322,6 +359,20 @@ def _translate_error(_status: int, body: bytes) -> ApiError | None:
 _STALL_S = 120.0
 """Source: our own choice: kernels that are compiled at their first use take up to a minute; its own watchdog waits 300 s."""
 
+_PHASES = phases(
+    (r"Init torch distributed begin", "starting its processes"),
+    (r"Load weight begin", "loading weights"),
+    (r"Loading safetensors checkpoint shards: +(\d+%)", "loading weights, {0}"),
+    (r"Load weight end", "preparing the model"),
+    (r"KV Cache is allocated|Memory pool end", "making its KV cache"),
+    (r"autotune", "tuning its kernels"),
+    (r"Capture .*(?:cuda graph|CUDA graph).* begin", "capturing CUDA graphs"),
+    (r"Capturing batches.*?: +(\d+%)", "capturing CUDA graphs, {0}"),
+    (r"Capture .*(?:cuda graph|CUDA graph).* end", "starting its server"),
+    (r"The server is fired up", "answering its first request"),
+)
+"""Source: SGLang's model_runner.py and public logs of its starts."""
+
 ENGINE = Engine(
     name="sglang",
     summary="SGLang: Hugging Face folders on GPUs",
@@ -330,6 +381,8 @@ ENGINE = Engine(
         {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/responses"}
     ),
     formats=(Format.SAFETENSORS,),
+    adapter_formats=(Format.SAFETENSORS,),
+    ask_adapter=_ask_adapter,
     stream_to_abort=False,
     options=(_PROGRAM, *to_options(FLAGS.flags, helps=_HELPS, reserved=_OURS)),
     reserved={**other_names(FLAGS.flags), "model": _OURS["model_path"], **_OURS},
@@ -354,6 +407,7 @@ ENGINE = Engine(
         Tells(path="/get_server_info", read=_server_info),  # its older name
         Tells(path="/v1/models", read=_models),
     ),
+    phases=_PHASES,
     explain_exit=_explain_exit,
     # It takes the final message off, applies the template with a generation prompt, and puts the message's tokens behind.
     continues=Continues.VLLM,

@@ -1,8 +1,9 @@
 """TensorRT-LLM: Hugging Face folders (PyTorch backend) or prebuilt TensorRT engines, through `trtllm-serve`.
 
-`engine_options` are the program's own flags (`flags/tensorrt-llm-1.3.0rc.json`), and `llm_args` for the many settings that
-it takes only from the file behind `--config`, which Freehold writes for each replica. The words, counters and pages in this
-file were read in the program's public source; it has not been run on a GPU here (docs/engines.md says what was checked).
+`engine_options` are the program's own flags (`flags/tensorrt-llm-1.1.0.json`, and what newer versions have beside them), and
+`llm_args` for the many settings that it takes only from the file behind `--extra_llm_api_options`, which Freehold writes for each
+replica. Flags are spelled as the release 1.1.0 has them: newer ones take these spellings too. The words, counters and pages in
+this file were read in the program's public source; it has not been run on a GPU here (docs/engines.md says what was checked).
 
 What its source says of it, and what follows:
 - `/metrics` is JSON: the statistics of the iterations since somebody last asked, each told once. `/prometheus/metrics` is
@@ -15,9 +16,11 @@ Whether a folder of engines fits the node is `tensorrt_record`.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 
+from freehold.core.problems import nearest_hint
 from freehold.engines.base import (
     FOLDER,
     ApiError,
@@ -35,14 +38,17 @@ from freehold.engines.base import (
     context_error,
     error_fields,
     explain_code,
+    phases,
 )
 from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
 from freehold.engines.flag_list import load_flags, other_names, render_flags, to_options
 
-FLAGS = load_flags("tensorrt-llm-1.3.0rc.json")
-"""Of the version that this file was written against."""
+RELEASE = load_flags("tensorrt-llm-1.1.0.json")
+"""Of the release whose command reference is recorded."""
+_NEWER = load_flags("tensorrt-llm-main-00209af.json")
+FLAGS = RELEASE.with_new(_NEWER)
+"""With those that newer versions have as well; a program that has them not says so when it is started or checked."""
 _Options = Mapping[str, Value]
-_CONFIG_FILE = "llm_args.yaml"
 _DISAGGREGATED = "servers that split prompts from answers are not run by Freehold; run them yourself, with engine: external"
 _OURS = {
     "host": "replicas listen on a private address; the gateway's is gateway.listen",
@@ -57,16 +63,16 @@ _OURS = {
 _HELPS = {
     "backend": "pytorch for a Hugging Face folder, tensorrt for a folder of prebuilt engines",
     "tokenizer": "folder of the tokenizer; needed with backend: tensorrt",
-    "tensor_parallel_size": "GPUs that share each layer",
-    "pipeline_parallel_size": "groups of layers on GPUs of their own",
+    "tp_size": "GPUs that share each layer",
+    "pp_size": "groups of layers on GPUs of their own",
     "context_parallel_size": "GPUs that share the tokens of one request",
-    "moe_expert_parallel_size": "GPUs that share the experts of a mixture-of-experts model",
+    "ep_size": "GPUs that share the experts of a mixture-of-experts model",
     "gpus_per_node": "GPUs of each machine; default: those that are seen",
     "max_batch_size": "requests worked on at once",
     "max_num_tokens": "most tokens in one step, all requests together",
     "max_seq_len": "longest prompt plus answer of one request, tokens; default: what the model's config says",
     "max_beam_width": "beams of beam search; 1: none",
-    "free_gpu_memory_fraction": "share of the GPU memory that is free after loading for the KV cache, 0 to 1",
+    "kv_cache_free_gpu_memory_fraction": "share of the GPU memory that is free after loading for the KV cache, 0 to 1",
     "num_postprocess_workers": "processes that turn tokens into text; 0: in the server's own",
     "trust_remote_code": "run Python code that comes with the weights",
     "reasoning_parser": "how reasoning stands in the model's text; must be the model's own",
@@ -118,23 +124,60 @@ def _command(placement: Placement) -> Command:
     )
     options, name = placement.options, placement.model.rpartition("/")[2]
     words = [f"{FOLDER}/{name}", f"--host={placement.host}", f"--port={placement.port}"]
-    words += [f"--config={FOLDER}/{_CONFIG_FILE}", *render_flags(FLAGS.flags, options)]
+    words += [f"--extra_llm_api_options={FOLDER}/{_config_file(name)}", *render_flags(FLAGS.flags, options)]
     beside = f"{placement.environment}/bin/trtllm-serve" if placement.environment else "trtllm-serve"
     return Command(
         argv=(str(options.get("program", "")) or beside, "serve", *words),
-        files={_CONFIG_FILE: _config_text(options)},
+        files={_config_file(name): _config_text(options)},
         links={name: str(placement.weights)},
         env=_QUIET,
     )
 
 
+def _config_file(model: str) -> str:
+    """Return the name of the file behind --extra_llm_api_options: never that of the link beside it, which may be any model's."""
+    return _CONFIG_FILES[model == _CONFIG_FILES[0]]
+
+
+_CONFIG_FILES = ("llm_args.yaml", "llm_args.yml")
+
+
 def _config_text(options: _Options) -> str:
-    """Return the file behind --config; JSON, which is YAML too. What the user says goes before what is set here."""
+    """Return the file behind --extra_llm_api_options; JSON, which is YAML too. What the user says goes before what is set here."""
     said = _json(str(options.get("llm_args", "{}")))
     ours: dict[str, object] = {"return_perf_metrics": True}
     if options.get("backend") != "tensorrt":  # its settings do not know this one: it always counts iterations
         ours["enable_iter_perf_stats"] = True
     return json.dumps({**ours, **(said if isinstance(said, dict) else {})}, indent=1) + "\n"
+
+
+def _conflicts(options: _Options) -> Iterator[tuple[str, str, str]]:
+    """Yield what of `llm_args` no recorded version knows: the program refuses it only after minutes of imports, on a GPU."""
+    said = _json(str(options.get("llm_args", "{}")))
+    for key in said if isinstance(said, dict) else ():
+        if key not in FLAGS.file_keys:
+            near = (
+                nearest_hint(key, FLAGS.file_keys)
+                if get_close_matches(key, FLAGS.file_keys, n=1)
+                else _REFERENCE
+            )
+            yield "llm_args", f"llm_args: no recorded version of TensorRT-LLM has the setting {key!r}", near
+
+
+_REFERENCE = "its settings are the fields of TorchLlmArgs in the LLM API reference of TensorRT-LLM"
+
+
+_OTHER_NAMES = {
+    **other_names(FLAGS.flags),
+    **{
+        name: f"write {known}"
+        for flag in _NEWER.flags
+        for known in {flag.name for flag in RELEASE.flags}.intersection(flag.names)
+        for name in flag.names
+        if name != known
+    },
+}
+"""Spellings that newer versions have for flags of the release, and what is written here."""
 
 
 def _json(text: str | bytes) -> object:
@@ -197,19 +240,56 @@ _REBUILD = (
     "build the engines anew with this TensorRT-LLM on this kind of GPU, or serve the Hugging Face folder"
 )
 _RULES = (
+    # What is not started again comes first: each has the words of one failure that cannot pass by itself, at the start of
+    # a line where it is an exception's. Whatever else fails is started again, a few times at most.
     exit_rule(
         ExitKind.MISSING_PROGRAM,
-        r"No module named '?tensorrt_llm|error while loading shared libraries",
+        r"^ModuleNotFoundError: No module named 'tensorrt_llm'"
+        r"|(?:^ImportError: lib\S+|error while loading shared libraries: \S+): cannot open shared object file",
         summary="TensorRT-LLM, or a library of it, is not installed",
         hint="name a `program` in engine_options, or run it in NVIDIA's container",
         restart=False,
     ),
     exit_rule(
         ExitKind.BAD_OPTION,
-        r"^Error: (?:No such option|Invalid value|Option '|Missing argument|Got unexpected)|Extra inputs are not permitted"
-        r"|validation errors? for \w*LlmArgs|is not a known backend",
+        r"^Error: (?:No such option: -|Invalid value(?: for '.*')?: |Option '-.*' requires an argument|Missing argument '"
+        r"|Got unexpected extra argument)|^(?:pydantic_core\S+: )?\d+ validation errors? for \w*LlmArgs$",
         summary="it refused an option",
         hint="correct engine_options or llm_args, or take the version of TensorRT-LLM that they are of",
+        restart=False,
+    ),
+    exit_rule(
+        ExitKind.BAD_WEIGHTS,
+        r"engine plan file is generated on an incompatible device, expecting compute"
+        r"|expecting compute \d+\.\d+ got compute \d+\.\d+, please rebuild",
+        summary="the engines were built for another GPU architecture",
+        hint=_REBUILD,
+        restart=False,
+    ),
+    exit_rule(
+        ExitKind.BAD_WEIGHTS,
+        r"engine plan file is not compatible with this version of TensorRT, expecting library version"
+        r"|Version tag does not match\. Note: Current Version: ",
+        summary="the engines were built by another TensorRT or TensorRT-LLM",
+        hint=_REBUILD,
+        restart=False,
+    ),
+    exit_rule(
+        ExitKind.BAD_DRIVER,
+        r"^RuntimeError: The NVIDIA driver on your system is too old \(found version"
+        r"|CUDA error: no kernel image is available for execution on the device"
+        r"|forward compatibility was attempted on non supported HW",
+        summary="its CUDA does not fit this machine's GPU or driver",
+        hint="see `freehold doctor`; take a build for this driver, or a newer driver",
+        restart=False,
+    ),
+    exit_rule(
+        ExitKind.BAD_WEIGHTS,
+        r"^ValueError: (?:Unrecognized model in |Unknown architecture for )"
+        r"|^OSError: \S+ (?:does not appear to have a file named config\.json|is not a local folder and is not a valid model)"
+        r"|^OSError: It looks like the config file at '.*' is not a valid JSON file|SafetensorError: Error while deserializing header",
+        summary="the weights cannot be loaded",
+        hint="check them with `freehold model verify`; it must be a complete folder of a kind that this TensorRT-LLM knows",
         restart=False,
     ),
     exit_rule(
@@ -220,42 +300,33 @@ _RULES = (
         restart=True,
     ),
     exit_rule(
-        ExitKind.BAD_WEIGHTS,
-        r"engine plan file is generated on an incompatible device|expecting compute \d+\.\d+ got compute",
-        summary="the engines were built for another GPU architecture",
-        hint=_REBUILD,
-        restart=False,
-    ),
-    exit_rule(
-        ExitKind.BAD_WEIGHTS,
-        r"engine plan file is not compatible with this version|expecting library version|Version tag does not match"
-        r"|serialized engine version|deserializeCudaEngine|Failed to deserialize",
-        summary="the engines were built by another TensorRT or TensorRT-LLM",
-        hint=_REBUILD,
-        restart=False,
-    ),
-    exit_rule(
         ExitKind.BAD_DRIVER,
-        r"CUDA driver version is insufficient|driver on your system is too old|Found no NVIDIA driver"
-        r"|No GPU devices found on the node|no kernel image is available|cudaErrorInsufficientDriver"
-        r"|forward compatibility was attempted|CUDA_ERROR_NO_DEVICE",
-        summary="its CUDA does not fit this machine's GPU or driver",
-        hint="see `freehold doctor`; take a build for this driver, or a newer driver",
-        restart=False,
+        r"CUDA driver version is insufficient|Found no NVIDIA driver|No GPU devices found on the node|cudaErrorInsufficientDriver"
+        r"|CUDA_ERROR_NO_DEVICE",
+        summary="it found no GPU and driver that it can use",  # while a driver is loaded or a GPU is reset, that passes
+        hint="look at nvidia-smi and `freehold doctor`",
+        restart=True,
     ),
     exit_rule(
-        ExitKind.OUT_OF_MEMORY,
+        ExitKind.OUT_OF_MEMORY,  # its share is of what is free just now, so another's end may be all that it needs
         r"[Nn]ot enough (?:free )?(?:GPU )?memory for (?:the )?KV|KV cache .*(?:too small|insufficient|cannot fit)"
         r"|Insufficient (?:GPU )?memory for KV|maxBlocksPerSeq|max_tokens .*KV cache",
         summary="the KV cache does not fit",
-        hint="raise free_gpu_memory_fraction, lower max_seq_len or max_batch_size, or take more GPUs",
-        restart=False,
+        hint="raise kv_cache_free_gpu_memory_fraction, lower max_seq_len or max_batch_size, or take more GPUs",
+        restart=True,
     ),
     exit_rule(
         ExitKind.OUT_OF_MEMORY,
         r"CUDA out of memory|OutOfMemoryError|cudaErrorMemoryAllocation|out of memory|std::bad_alloc|MemoryError",
         summary="there was not enough memory",
-        hint="lower free_gpu_memory_fraction, max_batch_size or max_num_tokens, or take more GPUs",
+        hint="lower kv_cache_free_gpu_memory_fraction, max_batch_size or max_num_tokens, or take more GPUs",
+        restart=True,
+    ),
+    exit_rule(
+        ExitKind.BAD_WEIGHTS,
+        r"deserializeCudaEngine|Failed to deserialize|Unsupported model architecture|SafetensorError|No weights found",
+        summary="the weights or engines could not be loaded",
+        hint="the lines above in its log say why; `freehold model verify` checks the files",
         restart=True,
     ),
     exit_rule(
@@ -273,17 +344,9 @@ _RULES = (
         hint="look at the links between the GPUs: `freehold health`, `nvidia-smi topo -m`, NCCL_DEBUG=INFO",
         restart=True,
     ),
-    exit_rule(
-        ExitKind.BAD_WEIGHTS,
-        r"Unrecognized model in |[Uu]nsupported model architecture|Unknown architecture|does not appear to have a file named"
-        r"|SafetensorError|is not a valid JSON file|No weights found|not a local folder and is not a valid model",
-        summary="the weights cannot be loaded",
-        hint="check them with `freehold model verify`; it must be a complete folder of a kind that this TensorRT-LLM knows",
-        restart=False,
-    ),
 )
 """Source: TensorRT-LLM's serve.py (port, GPUs, backend), click and pydantic for options, TensorRT's runtime for engines that
-do not fit, PyTorch, Open MPI and NCCL for theirs."""
+do not fit, PyTorch, Open MPI, NCCL, transformers and safetensors for theirs."""
 _STAMP = re.compile(r"^\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\] (?:\[TRT-LLM\] )?\[[A-Z]\] ")
 """Time and level before its log lines. Source: TensorRT-LLM, logger.py."""
 
@@ -319,6 +382,16 @@ def _translate_error(_status: int, body: bytes) -> ApiError | None:
 _STALL_S = 120.0
 """Source: our own choice: kernels are tuned at their first use, which takes up to a minute."""
 
+_PHASES = phases(
+    (r"Loading weights(?: concurrently)?: +(\d+%)", "loading weights, {0}"),
+    (r"Use [\d.]+ ?GB for model weights|Loading weights", "loading weights"),
+    (r"Allocated .* for max tokens in paged KV cache", "making its KV cache"),
+    (r"\[Autotuner\] Autotuning process starts", "tuning its kernels"),
+    (r"Creating CUDA graph instances|CUDA graph warmup for batch size=(\d+)", "capturing CUDA graphs"),
+    (r"Application startup complete", "answering its first request"),
+)
+"""Source: TensorRT-LLM's autotuner.py, and the public log of a start of 1.2.0rc6."""
+
 ENGINE = Engine(
     name="tensorrt-llm",
     summary="TensorRT-LLM: Hugging Face folders or prebuilt engines on NVIDIA GPUs",
@@ -327,7 +400,8 @@ ENGINE = Engine(
     formats=(Format.SAFETENSORS, Format.TENSORRT),
     stream_to_abort=False,
     options=(*_OWN, *to_options(FLAGS.flags, helps=_HELPS, reserved=_OURS)),
-    reserved={**other_names(FLAGS.flags), **_OURS},
+    reserved={**_OTHER_NAMES, **_OURS},
+    conflicts=_conflicts,
     command=_command,
     ready=_ready,
     program="trtllm-serve",
@@ -343,6 +417,7 @@ ENGINE = Engine(
     more_pages=(Page(path="/metrics", read=_iterations),),
     slots=_slots,
     max_context_tokens=_max_context_tokens,
+    phases=_PHASES,
     explain_exit=_explain_exit,
     continues=None,
     translate_error=_translate_error,

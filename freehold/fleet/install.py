@@ -34,6 +34,7 @@ from freehold.fleet.environments import (
     requirements_of,
     requirements_sha256,
 )
+from freehold.fleet.launch_process import replica_of
 from freehold.fleet.programs import ask_flags, foreign_env, run
 
 Tell = Callable[[str], object]
@@ -58,8 +59,15 @@ def install(recipe: Recipe, root: Path, tell: Tell) -> Environment:
         if found is not None and found.manifest.requirements_sha256 == requirements_sha256(recipe):
             tell(f"{recipe.name} {recipe.version} is there already: {found.path}")
             return found
+        path = path_of(recipe, root)
+        _refuse_while_used(path)
         _check_space(recipe, root)
-        return _make(recipe, path_of(recipe, root), python, tell)
+        made = _make(recipe, path, python, tell)
+    if found is not None:
+        tell(
+            f"{found.path} stays for what runs in it: freehold reload goes over to the new one, then freehold engine remove {found.path.name}"
+        )
+    return made
 
 
 def _make(recipe: Recipe, path: Path, python: str, tell: Tell) -> Environment:
@@ -313,11 +321,7 @@ def remove(path: Path, root: Path) -> None:
     lock = FileLock(root / f".{path.name}.lock", mode=0o600, fallback_to_soft=False)
     try:
         with lock.acquire(timeout=_LOCK_ASK_S):
-            if pids := _users(path):
-                raise Permanent(
-                    f"{path} is in use by process {', '.join(map(str, pids))}",
-                    hint="freehold down ends a stack",
-                )
+            _refuse_while_used(path)
             (path / MANIFEST).unlink(missing_ok=True)  # first: half of an environment is never used
             shutil.rmtree(path)
     except Timeout as exc:
@@ -326,12 +330,14 @@ def remove(path: Path, root: Path) -> None:
         raise Permanent(f"{path} cannot be removed: {exc.strerror or exc}") from exc
 
 
-def _users(path: Path) -> list[int]:
-    """Return the processes that were started from an environment."""
+def _refuse_while_used(path: Path) -> None:
+    """Raise Permanent that names who was started from an environment: replicas by their names, others by their numbers."""
     pids: list[int] = []
     marker = os.fsencode(path) + b"/"
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if int(folder.name) != os.getpid() and marker in (folder / "cmdline").read_bytes():
                 pids.append(int(folder.name))
-    return sorted(pids)
+    if pids:
+        users = sorted({replica_of(pid) or f"process {pid}" for pid in pids})
+        raise Permanent(f"{path} is in use by {', '.join(users)}", hint="freehold down ends a stack")

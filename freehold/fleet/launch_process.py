@@ -306,6 +306,16 @@ def minder_argv(name: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", code, name]
 
 
+def replica_of(pid: int) -> str:
+    """Return the replica that a process is part of, by the minder above it; empty: none."""
+    for above in processes.ancestors(pid):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{above}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+            if len(words) > 1 and f"from {_MINDER} import main".encode() in words[-2]:
+                return words[-1].decode("utf-8", "replace")
+    return ""
+
+
 def engine_env(base: Mapping[str, str], added: Mapping[str, str], token: str) -> dict[str, str]:
     """Return an engine's environment: the controller's without secrets, what the engine file adds, and the mark.
 
@@ -370,5 +380,6 @@ def _placement(plan: ReplicaPlan, port: int) -> Placement:
         port=port,
         options=plan.options,
         threads=plan.threads,
+        adapters=plan.adapters,
         environment=plan.environment,
     )

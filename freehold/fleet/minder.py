@@ -10,7 +10,7 @@ library and its own second file, so that it starts in tens of milliseconds and s
 It restarts nothing, judges nothing and knows no engine.
 Linux is what it is for; elsewhere the two prctl calls are left out and escaped processes are not found.
 """
-# ruff: noqa: PTH103, PTH108, PTH123, PTH208, PTH211, SIM105, S606
+# ruff: noqa: PTH103, PTH108, PTH114, PTH123, PTH208, PTH211, SIM105, S606
 # Why: pathlib, contextlib, typing and subprocess would add half to its start-up.
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ def _fill_folder(folder: str, files: dict[str, str], links: dict[str, str]) -> N
     os.makedirs(folder, mode=0o700, exist_ok=True)
     for name, text in files.items():
         path = f"{folder}/{name}"
+        if os.path.islink(path):  # never through a link of an earlier start, into the weights
+            os.unlink(path)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
     for name, target in links.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from freehold.engines.base import Engine
+from freehold.engines.base import Adapter, Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,10 @@ class ReplicaPlan:
     """Compute threads that are this replica's fair share of the machine."""
     environment: Path | None = None
     """Folder of the environment that the engine's program is in; None: it is in Freehold's own, or elsewhere."""
+    adapters: tuple[Adapter, ...] = ()
+    """What requests to this model may ask for by another name than the model's."""
+    environment_mark: str = ""
+    """Which installation of it that is (`environments.Environment.mark`): another one is another program."""
     resume: str = "auto"
     """What freehold.yaml says of continuing a stream whose engine died."""
     url: str = ""

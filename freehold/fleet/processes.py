@@ -7,14 +7,14 @@ lived in. Reads /proc and sends signals; starts nothing. Where there is no /proc
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 _PROC = Path("/proc")
-_STATE, _GROUP, _STARTED = 0, 2, 19
-# Fields of /proc/PID/stat after the name in brackets: state, pgrp, starttime. Source: proc(5).
+_STATE, _PARENT, _GROUP, _USER_TICKS, _SYSTEM_TICKS, _STARTED = 0, 1, 2, 11, 12, 19
+# Fields of /proc/PID/stat after the name in brackets: state, ppid, pgrp, utime, stime, starttime. Source: proc(5).
 
 
 class ProcessMark(msgspec.Struct, frozen=True):
@@ -77,6 +77,46 @@ def kill_group(pid: int, start_ticks: int, signal_number: int = signal.SIGKILL) 
 def group_members(group: int) -> list[int]:
     """Return the pids in a process group, zombies left out."""
     return [pid for pid, fields in _all_stats() if int(fields[_GROUP]) == group and fields[_STATE] != "Z"]
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it, zombies left out; empty: it is gone."""
+    parents = {each: int(fields[_PARENT]) for each, fields in _all_stats() if fields[_STATE] != "Z"}
+    found = [pid] if pid in parents else []
+    for parent in found:  # grows while it is gone through
+        found += [child for child, its in parents.items() if its == parent]
+    return found
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What processes have used since they were started, all together."""
+
+    cpu_s: float
+    read_bytes: int
+    """Asked of the kernel by reads, and brought from disks."""
+
+
+def usage(pids: Iterable[int]) -> Usage:
+    """Return what processes have used; those that are gone, or of other users, count nothing."""
+    ticks = read_bytes = 0
+    for pid in pids:
+        fields = _stat(pid)
+        ticks += int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS]) if fields else 0
+        read_bytes += _read_bytes(pid)
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), read_bytes)
+
+
+def _read_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        rows = (line.split(": ") for line in (_PROC / str(pid) / "io").read_text().splitlines())
+        return sum(int(value) for name, value in rows if name in ("rchar", "read_bytes"))
+    return 0
+
+
+def ancestors(pid: int) -> Iterator[int]:
+    """Yield a process's parent, that one's parent and so on, as far as they can be seen."""
+    while (fields := _stat(pid)) and (pid := int(fields[_PARENT])) > 1:
+        yield pid
 
 
 def carriers(variable: str, value: str) -> list[int]:

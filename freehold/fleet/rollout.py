@@ -116,7 +116,7 @@ def _newcomers(group: Sorted, *, leaving: bool) -> Sequence[ReplicaPlan]:
         return ()
     if not any(each.state is State.READY for each in group.surplus):
         return group.missing
-    waited_for = any(each.state is not State.READY for each in group.matched)
+    waited_for = any(each.state not in {State.READY, State.ASLEEP} for each in group.matched)
     return () if waited_for else group.missing[:1]
 
 

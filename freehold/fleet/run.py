@@ -16,7 +16,7 @@ from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.problems import Problem, nearest_hint
-from freehold.engines.base import ExitCause, ExitKind
+from freehold.engines.base import ExitCause, ExitKind, HttpCheck
 from freehold.fleet import rollout
 from freehold.fleet.decide import NEVER_S, Dice, all_stopped, decide, next_due_s
 from freehold.fleet.events import (
@@ -174,6 +174,11 @@ class Fleet:
             return False
         _log.error("engine hangs", replica=replica_id, pid=pid, reason=reason)
         return self._post(Stalled(id=replica_id, incarnation=replica.incarnation, reason=reason))
+
+    def proofs(self) -> dict[str, HttpCheck]:
+        """Return, by id, the tiny request that shows each replica alive that the fleet started itself."""
+        managed = ((name, plan) for name, plan in self._by_id.items() if plan.engine.managed)
+        return {name: plan.engine.proof(plan.name_upstream, plan.options) for name, plan in managed}
 
     def recovered(self, replica_id: str, *, pid: int) -> bool:
         """Take back that the process `pid` of a replica hangs; False: nobody said so, or it is already being ended."""
@@ -417,6 +422,7 @@ class Fleet:
                 incarnation=order.incarnation,
                 tokens_total=reading.tokens_total,
                 running=reading.running,
+                asleep=reading.asleep,
             )
         )
 

@@ -121,6 +121,11 @@ def rewrite(data: bytes, changes: Mapping[str, msgspec.Raw]) -> bytes:
     return msgspec.json.encode(_RAW_DECODER.decode(data) | dict(changes))
 
 
+def raw_keys(text: str) -> dict[str, msgspec.Raw]:
+    """Return the keys of a JSON object, each with its value's bytes; raises msgspec.DecodeError for anything else."""
+    return _RAW_DECODER.decode(text)
+
+
 def as_stream(data: bytes, *, with_usage: bool) -> bytes:
     """Return a body that asks for a stream, so that the engine notices when its client leaves.
 

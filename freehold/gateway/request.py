@@ -53,6 +53,8 @@ class Request:
     """The caller wants it answered here or not at all."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
+    adapter = ""
+    """Which adapter of its model is asked for, by the name in the body; empty: the model itself."""
     key_id = ""
     """Which API key asks; empty: nobody has to say."""
     http11 = True

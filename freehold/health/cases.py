@@ -37,6 +37,8 @@ class Case:
     """Diagnosed before, after the last time that an operator set it healthy."""
     names: tuple[tuple[str, str], ...] = ()
     """Component to the name that the history knows it by (serial number)."""
+    aside: bool = False
+    """It is of a part that nothing here is known to work on, such as a disk without a watched volume: no reason to take the node out."""
 
     def subject(self, component: str) -> str:
         """Return what the history calls a component."""

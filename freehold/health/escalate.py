@@ -57,7 +57,7 @@ def known_cause(
         if item.component in {primary.component, ""} and item.sign.tier in {primary.sign.tier, Tier.CONFIG}
     ]
     base = gravest(_first_step(item) for item in (primary, *peers))
-    return base if hypothesis in _NO_LADDER else _escalated(case, primary, base)
+    return _aside(case, base if hypothesis in _NO_LADDER else _escalated(case, primary, base))
 
 
 def unknown_cause(case: Case, seen: Sequence[Seen], *, primary: Seen, nearest: Hypothesis | None) -> Action:
@@ -68,7 +68,12 @@ def unknown_cause(case: Case, seen: Sequence[Seen], *, primary: Seen, nearest: H
         return Action.WATCH
     step = _first_step(primary)
     gentle = _GENTLE.get(step, step)
-    return gentle if nearest in _NO_LADDER else _escalated(case, primary, gentle)
+    return _aside(case, gentle if nearest in _NO_LADDER else _escalated(case, primary, gentle))
+
+
+def _aside(case: Case, step: Action) -> Action:
+    """Return the step, but to watch where it would take a node out for a part that nothing works on."""
+    return Action.WATCH if case.aside and step in TAKES_OUT else step
 
 
 def asked_for(seen: Iterable[Seen]) -> Action | None:

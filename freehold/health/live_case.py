@@ -40,8 +40,12 @@ def apart_of(component: str, finding: Finding | None = None) -> str:
         return "clock"
     if finding is not None and finding.probe == "disk_space" and finding.verdict is Verdict.DEGRADED:
         return f"filling {component}"
-    unwatched = component.startswith("disk:") and "/" not in component
-    return component if unwatched else ""
+    return component if is_unwatched_disk(component) else ""
+
+
+def is_unwatched_disk(component: str) -> bool:
+    """Return whether it is a disk, or a loop device, that no watched volume is on: those are called by their paths."""
+    return component.startswith("disk:") and "/" not in component
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,7 @@ def case_of(one: LiveIncident, scene: Scene) -> Case:
         engines=tuple(one.ends.values()),
         past=tuple(scene.past),
         names=readings.subjects(),
+        aside=is_unwatched_disk(one.apart),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from freehold.core.events import MODELS_MAX
+from freehold.core.events import ADAPTERS_MAX, MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import (
     AnyOption,
@@ -62,6 +62,35 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
+class AdapterSpec(_Section):
+    """A LoRA adapter: requests that name it are answered by the model with it."""
+
+    name: Annotated[
+        str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN, hint="for example support-tone")
+    ] = Field(examples=["support-tone"])
+    """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; unique among all models and adapters, also
+    without regard to case. No default."""
+    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = _text(
+        examples=["file:///adapters/support-tone/"]
+    )
+    """Where it comes from, as of a model: a GGUF file for llama-cpp, a folder of PEFT (adapter_config.json and
+    safetensors) for vllm and sglang. No default. Required unless the engine is `external`, whose server has it."""
+    sha256: Annotated[
+        str,
+        Shaped(
+            mistake=shapes.sha256_mistake,
+            pattern=shapes.SHA256_PATTERN,
+            hint="`freehold model hash PATH` prints it, of a file or a folder",
+            lower=True,
+        ),
+    ] = _text(examples=[_EXAMPLE_SHA256])
+    """SHA-256 of the file, or the tree hash of the folder. No default. Required unless the engine is `external`."""
+    upstream_name: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["name-there"]
+    )
+    """The name an `external` server knows it by. Default: the same as `name`."""
+
+
 class ModelSpec(_Section):
     """A model and how it is served."""
 
@@ -100,6 +129,14 @@ class ModelSpec(_Section):
     )
     """What the engine itself is told, by its own option names; each engine checks its own. A list or a mapping is given on
     as its JSON. Default: none, the engine's own defaults hold."""
+    adapters: Annotated[tuple[AdapterSpec, ...], Listed(most=ADAPTERS_MAX)] = Field(
+        default=(),
+        examples=[
+            [{"name": "support-tone", "source": "file:///adapters/support-tone/", "sha256": _EXAMPLE_SHA256}]
+        ],
+    )
+    """LoRA adapters that every replica loads beside the weights, at most 64. Clients reach each by its own name, keys may
+    be allowed some of them, the ledger counts each apart. Default: none."""
     endpoints: Annotated[
         tuple[
             Annotated[
@@ -148,6 +185,11 @@ class ModelSpec(_Section):
     """`prefix`: a conversation returns to the replica that has its beginning in its cache, unless that one has
     much more to do than the mean. `none`: each request goes to the replica with the least to do. Default `prefix`;
     with one replica it makes no difference."""
+
+    @property
+    def named(self) -> "tuple[ModelSpec | AdapterSpec, ...]":
+        """Return all that clients can name of it, each with a source of its own: the model and its adapters."""
+        return (self, *self.adapters)
 
     @property
     def managed(self) -> bool:

@@ -12,6 +12,7 @@ from freehold.core.places import Mistake, Path, Tree
 from freehold.core.problems import nearest_hint
 from freehold.spec import later, shapes
 from freehold.spec.explain import dotted
+from freehold.spec.rules_adapters import check_adapters
 from freehold.spec.shapes import EXTERNAL
 
 _ALL = 1 + 1e-9  # 0.7 + 0.2 + 0.1 is a little more than 1, as floats go.
@@ -30,7 +31,7 @@ def check_rules(tree: Tree, engines: Collection[str]) -> list[Mistake]:
         for index, model in enumerate(listed if isinstance(listed, list) else [])
         if isinstance(model, dict)
     }
-    mistakes = [*_names(tree, models), *_reach(tree), *_loops(tree, models)]
+    mistakes = [*_names(tree, models), *check_adapters(tree, models), *_reach(tree), *_loops(tree, models)]
     for index, model in models.items():
         mistakes += _engine(tree, ("models", index), model, engines)
         mistakes += _two_keys(tree, ("models", index), model)

@@ -8,9 +8,11 @@ at `check_exit` and `check_error`, which hold for any.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Engine,
@@ -31,6 +33,7 @@ METRIC_NAMES = frozenset(
         "decode_steps_total",
         "kv_usage_ratio",
         "preemptions_total",
+        "awake_engines",
     }
 )
 """Our names for an engine's counters. Source: `freehold.engines.base.Metric`."""
@@ -81,6 +84,10 @@ _PLACE = Placement(
     port=54321,
     options={},
     threads=3,
+)
+_ADAPTERS = (
+    Adapter(name="first", path=Path("/adapters/first"), rank=8),
+    Adapter(name="second", path=Path("/adapters/second, 2:0")),
 )
 
 _Value = int | str | bool | float
@@ -181,14 +188,7 @@ def _placements(engine: Engine) -> Iterator[tuple[str, Mapping[str, _Value]]]:
 
 
 def _placed(options: Mapping[str, _Value]) -> Placement:
-    return Placement(
-        model=_PLACE.model,
-        weights=_PLACE.weights,
-        host=_PLACE.host,
-        port=_PLACE.port,
-        options=options,
-        threads=_PLACE.threads,
-    )
+    return replace(_PLACE, options=options)
 
 
 def _check_command(engine: Engine) -> Iterator[str]:
@@ -204,6 +204,31 @@ def _check_command(engine: Engine) -> Iterator[str]:
             yield f"{when} the environment or the files are not text to text"
         if any(PurePath(name).name != name for name in (*command.files, *command.links)):
             yield f"{when} a file or a link has no plain name"
+        for name in command.files:
+            named_so = engine.command(replace(_placed(options), model=name))
+            if not named_so.files.keys().isdisjoint(named_so.links):
+                yield f"{when} a model named {name} has a link in place of a file"
+
+
+def _check_adapters(engine: Engine) -> Iterator[str]:
+    """Find an engine that is given adapters and does not load them, or cannot be asked for them."""
+    if (engine.ask_adapter is None) is not (engine.managed and not engine.adapter_formats):
+        yield "it must say how it is asked for an adapter if and only if it can have some"
+        return
+    if engine.ask_adapter is None:
+        return
+    for place, adapter in enumerate(_ADAPTERS):
+        keys = engine.ask_adapter(_PLACE.model, place, adapter)
+        if not keys or keys != json.loads(json.dumps(dict(keys))):
+            yield f"a request by the adapter {adapter.name} has no JSON keys of its own"
+    if engine.command is not None:
+        command = engine.command(replace(_PLACE, adapters=_ADAPTERS))
+        said = " ".join((*command.argv, *command.files.values(), *command.links.values()))
+        yield from (
+            f"its command does not hold the adapter {adapter.path}"
+            for adapter in _ADAPTERS
+            if str(adapter.path) not in said
+        )
 
 
 def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
@@ -339,6 +364,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_names,
     _check_options,
     _check_command,
+    _check_adapters,
     _check_options_matter,
     _check_ready,
     _check_metrics,

@@ -152,7 +152,8 @@ def _tensorrt_llm(settings: Settings, words: list[str], *, gauges: bool) -> tupl
     parser.add_argument("model", type=Path)
     parser.error = _as_click_says  # type: ignore[method-assign]
     flags = parser.parse_args(words[words[:1] == ["serve"] :])
-    config = json.loads(Path(flags.config).read_text(encoding="utf-8")) if flags.config else {}
+    file = flags.extra_llm_api_options
+    config = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
     if not flags.model.is_dir():
         sys.exit(f"OSError: {flags.model} is not a local folder and is not a valid model identifier")
     double = TensorrtLlmDouble(settings, folder=flags.model, config=config, gauges=gauges)

@@ -24,6 +24,7 @@ from freehold.engines.base import (
     Placement,
     explain_code,
     last_words,
+    phases,
 )
 from freehold.testing.fake_faults import CRASH_EXIT_CODE
 from freehold.testing.fake_settings import Settings, to_flags
@@ -106,9 +107,11 @@ FAKE_ENGINE = Engine(
         Metric(name="running_requests", theirs=("vllm:num_requests_running", "llamacpp:requests_processing")),
         Metric(name="waiting_requests", theirs=("vllm:num_requests_waiting", "llamacpp:requests_deferred")),
         Metric(name="decode_steps_total", theirs=("llamacpp:n_decode_total",)),
+        Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
     slots=_slots,
     max_context_tokens=_max_context_tokens,
+    phases=phases(("^fake engine listens on ", "loading its made-up weights")),
     explain_exit=_explain_exit,
     continues=Continues.FINAL_MESSAGE,
     translate_error=_translate_error,

@@ -21,6 +21,7 @@ from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.engines.base import Recipe
 from freehold.fleet import environments, install, programs
 from freehold.fleet.environments import MANIFEST, Environment, find, path_of
+from freehold.fleet.launch_process import minder_argv
 from waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -145,6 +146,30 @@ def test_a_list_that_changed_is_installed_anew(shop: Shop) -> None:
     shop.text += "# changed\n"
     second = shop.install()
     assert second.manifest.requirements_sha256 != first.manifest.requirements_sha256
+    assert second.path != first.path, "what runs in the first imports from it still"
+    assert environments.read(first.path) == first
+    assert f"freehold engine remove {first.path.name}" in shop.told[-1]
+    assert find(shop.recipe, shop.root) == second
+
+
+def test_nothing_is_installed_under_a_replica_that_runs(shop: Shop, tmp_path: Path) -> None:
+    made = shop.install()
+    (made.path / MANIFEST).unlink()  # so that it would be gone on with
+    spec = {
+        "argv": [str(made.path / "bin" / "python"), "-c", "import sys, time; print('up', flush=True); time.sleep(60)"],
+        "folder": str(tmp_path / "files"), "log": str(tmp_path / "log"), "log_max_bytes": 9999, "grace_s": 0.1, "name": "m/x-0",
+    }  # fmt: skip
+    with subprocess.Popen(minder_argv("m/x-0"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as minder:
+        assert minder.stdin is not None
+        minder.stdin.write(msgspec.json.encode(spec) + b"\n")
+        minder.stdin.flush()
+        wait_until(lambda: (tmp_path / "log").exists() and "up" in (tmp_path / "log").read_text(), what="it")
+        for refused in (lambda: install.remove(made.path, shop.root), shop.install):
+            with pytest.raises(Permanent, match=r"is in use by m/x-0$"):
+                refused()
+        minder.stdin.close()
+        minder.wait(10)
+    assert shop.install().path == made.path
 
 
 def test_half_of_it_is_gone_on_with(shop: Shop) -> None:

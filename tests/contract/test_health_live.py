@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from freehold.core.findings import Action
 from freehold.health.history import last_words
@@ -113,10 +114,32 @@ def test_a_disk_that_no_watched_volume_is_on_has_an_incident_of_its_own() -> Non
         ("software", "engine:llama-0"),
         ("storage", "disk:sdq"),
     ]
+    (aside,) = [one for one in node.incidents if words(one)[1] == "disk:sdq"]
+    assert words(aside)[2] is Action.WATCH
     node.say("I/O error, dev nvme0n1, sector 145616 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2")
     node.run(20)
     assert ("storage", "disk:/models") in [words(one)[:2] for one in node.incidents]
     assert len(node.incidents) == 2  # the model's own disk may well be why its engine stands still
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "EXT4-fs error (device loop0): ext4_lookup:1855: inode #2: comm cat: iget: checksum invalid",
+        "EXT4-fs (loop0): Remounting filesystem read-only",
+        "critical medium error, dev loop0, sector 145616 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2",
+        "I/O error, dev loop0, sector 145616 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2",
+    ],
+)
+def test_no_loop_device_takes_a_node_out(line: str) -> None:
+    node = Node()
+    node.run(60)
+    for _ in range(12):
+        node.say(line)
+    node.run(30)
+    told = [words(one) for one in node.incidents]
+    assert [word[1] for word in told] == ["disk:loop0"]
+    assert told[0][2] is Action.WATCH
 
 
 def test_an_engine_that_fails_on_a_gpu_that_has_long_been_lost_is_its_victim() -> None:

@@ -82,18 +82,51 @@ pytestmark = [
 ]
 
 
+class Listener:
+    """Hears what the replicas of a stack say of themselves while it starts."""
+
+    def __init__(self, box: Box) -> None:
+        self.said: list[str] = []
+        self._box = box
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._done.set()
+        self._thread.join(10)
+
+    def _listen(self) -> None:
+        while not self._done.wait(0.5):
+            status = self._box.status()
+            self.said += [replica["reason"] for replica in status["replicas"]] if status else []
+
+
+@pytest.fixture(scope="module")
+def start_told() -> list[str]:
+    """Give what was said while the stack started."""
+    return []
+
+
 @pytest.fixture(scope="module")
 def stack(
-    tmp_path_factory: pytest.TempPathFactory, vllm_environment: Environment, vllm_weights: Converted
+    tmp_path_factory: pytest.TempPathFactory,
+    vllm_environment: Environment,
+    vllm_weights: Converted,
+    start_told: list[str],
 ) -> Iterator[Stack]:
     assert vllm_environment.path.exists()
     data = {"FREEHOLD_DATA_DIR": str(engines_root(os.environ).parent)}
     box = Box(home=tmp_path_factory.mktemp("vllm"), env=data)
     text = CONFIG.format(model=MODEL, path=vllm_weights.path, sha256=vllm_weights.sha256, blocks=BLOCKS)
+    listener = Listener(box)
     try:
         with box.foreground("--config", str(box.write(text))) as stack:
+            listener.stop()
+            start_told += listener.said
             yield stack
     finally:
+        listener.stop()
         box.kill_all()
 
 
@@ -120,6 +153,15 @@ def counter(replica: dict[str, Any], name: str) -> float:
 
 def counters(stack: Stack, name: str) -> float:
     return sum(counter(replica, name) for replica in generating(stack))
+
+
+def test_its_start_told_how_far_it_was(stack: Stack, start_told: list[str]) -> None:
+    """Loading the small model takes less than a look; starting the processes takes most of the time."""
+    phases = {reason.partition(" (")[0].partition(",")[0] for reason in start_told}
+    assert "starting its processes" in phases, phases
+    assert len(phases - {"", "loading"}) >= 2, phases
+    assert not [reason for reason in start_told if "no sign of life" in reason]
+    assert all(replica["reason"] == "" for replica in stack.box.status()["replicas"])
 
 
 def test_it_is_up_with_what_it_told_of_itself(stack: Stack, client: openai.OpenAI) -> None:

@@ -92,6 +92,15 @@ def test_a_row_of_a_bench(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("engine", ["sglang", "tensorrt-llm"])
+def test_each_engine_has_its_own_words_for_the_gpus_that_it_is_spread_over(engine: str, tmp_path: Path):
+    (row,) = rows(
+        bench(gpu="NVIDIA H200", gpus=4, engine=engine, options={"tp_size": 2, "pp_size": 2}), tmp_path
+    )
+    assert isinstance(row, Measured)
+    assert row.gpus == 4
+
+
 def test_llama_cpp_takes_every_gpu_and_a_gguf_is_one(tmp_path: Path):
     (row,) = rows(bench(gpu="NVIDIA L4", gpus=4, engine="llama-cpp", weights_format="gguf"), tmp_path)
     assert isinstance(row, Measured)

@@ -53,6 +53,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return at
 
 
+def test_a_start_off_a_terminal_tells_its_phases_once(
+    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    watcher = Watcher(started_s=0, as_json=False)
+    for reason in (
+        "loading",
+        "loading weights",
+        "loading weights, 3%",
+        "loading weights, 66% (last log line 8 s ago, its processes are busy)",
+        "loading weights, 66%; no sign of life for 60 s: no log line, no processor time, nothing read",
+        "loading weights, 66%; no sign of life for 62 s: no log line, no processor time, nothing read",
+        "making its KV cache",
+    ):
+        status = stack("starting")
+        (replica,) = status.replicas
+        told = msgspec.structs.replace(replica, reason=reason)
+        watcher.see(msgspec.structs.replace(status, replicas=(told,)))
+    assert capsys.readouterr().err.splitlines() == [
+        "m0-0 starting: loading",
+        "m0-0 starting: loading weights",
+        "m0-0 starting: loading weights, 66%; no sign of life for 60 s: no log line, no processor time, nothing read",
+        "m0-0 starting: making its KV cache",
+    ]
+
+
 def test_a_start_in_words(clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]) -> None:
     watcher = Watcher(started_s=0, as_json=False)
     assert watcher.see(stack("pending")) is Outcome.WAITING

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -14,9 +15,39 @@ import pytest
 from freehold.engines import _child_transformers as child
 from freehold.engines.base import ExitKind, Placement, Value
 from freehold.engines.flag_list import load_flags
+from freehold.engines.option_check import check_options
 from freehold.engines.transformers import ENGINE
 from freehold.fleet.environments import installed_problems
 from waiting import wait_until
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
+def test_a_device_is_one_of_few(device: str) -> None:
+    assert not check_options(ENGINE, {"device": device}, lambda name: name)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "CPU", "gpu", "cuda:1,2"])
+def test_another_device_is_refused_before_the_start(device: str) -> None:
+    (problem,) = check_options(ENGINE, {"device": device}, lambda name: name)
+    assert f"not {device!r}" in problem.message
+    assert problem.hint
+
+
+def test_a_gpu_that_is_not_there_is_told_before_weights_are_read() -> None:
+    torch: Any = SimpleNamespace(
+        __version__="2", cuda=SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
+    )
+    assert [child._device(torch, named) for named in ("auto", "cpu", "cuda", "cuda:1")] == [
+        "cuda",
+        "cpu",
+        "cuda",
+        "cuda:1",
+    ]
+    with pytest.raises(child.DeviceError, match=r"there is no cuda:2: this torch .* sees 2 GPUs"):
+        child._device(torch, "cuda:2")
+    cause = ENGINE.explain_exit(child.EXIT_NO_DEVICE, ("there is no cuda:2",))
+    assert (cause.kind, cause.restart) == (ExitKind.BAD_DRIVER, True)
+
 
 WORDS = ["one ", "two ", "three ", "four "]
 

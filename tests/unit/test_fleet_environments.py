@@ -18,6 +18,7 @@ from freehold.fleet.environments import (
     installed_problems,
     path_of,
     requirements_of,
+    requirements_sha256,
 )
 
 VLLM = all_engines()["vllm"]
@@ -53,6 +54,31 @@ def test_a_whole_one_is_found(tmp_path: Path) -> None:
     assert found is not None
     assert (found.path, found.python, found.manifest.version) == (folder, folder / "bin" / "python", "1.2")
     assert [each.path for each in environments_in(tmp_path)] == [folder]
+
+
+def test_one_of_another_list_stays_and_the_new_one_lies_beside_it(tmp_path: Path) -> None:
+    old = made(tmp_path)  # of a list with the hash "0"
+    new = path_of(RECIPE, tmp_path)
+    assert new == tmp_path / f"tool-1.2-{requirements_sha256(RECIPE)[:8]}"
+    found = find(RECIPE, tmp_path)
+    assert found is not None
+    assert found.path == old  # until the new one is whole
+    made(tmp_path, manifest=WHOLE | {"requirements_sha256": requirements_sha256(RECIPE)})
+    newer = find(RECIPE, tmp_path)
+    assert newer is not None
+    assert newer.path == new
+    assert newer.mark != found.mark
+    assert path_of(RECIPE, tmp_path) == new
+
+
+def test_one_that_was_made_anew_in_the_same_place_is_another_one(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    first = find(RECIPE, tmp_path)
+    (folder / MANIFEST).write_text(json.dumps(WHOLE | {"made_at": "2026-01-01T00:00:01+00:00"}))
+    second = find(RECIPE, tmp_path)
+    assert first is not None
+    assert second is not None
+    assert (first.path, first.mark == second.mark) == (second.path, False)
 
 
 @pytest.mark.parametrize(

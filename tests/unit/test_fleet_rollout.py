@@ -102,6 +102,14 @@ def test_a_replacement_that_fails_stops_the_roll_out() -> None:
     assert world.settle(plans(2)) == [("Leave", "m-2"), ("Forget", "m-2")]
 
 
+def test_a_replica_that_sleeps_is_neither_waited_for_nor_missed() -> None:
+    new = plans(3, n_ctx=64)
+    asleep = Held(plan=new[0], state=State.ASLEEP, has_process=True)
+    old = replace(held(plans(1))[0], plan=replace(plans(1)[0], id="m-9"))
+    assert told(moves([asleep, old], new)) == [("Add", "m-1")]
+    assert done([asleep], new[:1])
+
+
 def test_a_model_that_is_gone_leaves_and_another_comes() -> None:
     world = World(held(plans(2)))
     other = plans(1, model="n")
@@ -117,6 +125,7 @@ def test_an_id_is_not_given_again_before_its_process_has_gone() -> None:
 
 def test_a_replacement_by_request_is_another_plan() -> None:
     assert not same(plans(1)[0], replace(plans(1)[0], round=1))
+    assert not same(plans(1)[0], replace(plans(1)[0], environment_mark="made anew"))
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -36,6 +36,7 @@ def test_the_smallest_file_gets_every_default():
                 "sha256": SHA,
                 "replicas": 1,
                 "engine_options": {},
+                "adapters": [],
                 "endpoints": [],
                 "upstream_model": "",
                 "api_key_env": "",
