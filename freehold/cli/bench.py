@@ -6,6 +6,7 @@ engine failed; 130 after Ctrl-C; `apply` writes freehold.yaml only where it is a
 """
 
 import asyncio
+import os
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from freehold.cli.bench_contenders import (
     contenders_of,
     context_of,
     entries_of,
+    gpu_mistakes,
     models_of,
 )
 from freehold.cli.bench_flags import LOAD_FLAGS, Asked, load_options, read_load
@@ -39,6 +41,7 @@ from freehold.cli.bench_show import (
 )
 from freehold.cli.bench_weights import named_weights, weights_of
 from freehold.cli.config import Config, load_config
+from freehold.cli.node_gpus import node_gpus
 from freehold.cli.numbers import Reader
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, duration_text
@@ -147,8 +150,11 @@ def _measured(config: Config, flags: dict[str, Any], reader: Reader, *, as_json:
     )
     if asked is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)
+    node = node_gpus(os.environ)
+    if mistakes := gpu_mistakes(entries, node):
+        raise UserMistakes(mistakes, as_json=as_json)
     weights = weights_of(entries, named, base_dir=config.base_dir, quiet=as_json)
-    contenders = contenders_of(entries, weights)
+    contenders = contenders_of(entries, weights, node=node)
     sizes = fit(asked.sizes, int(context_of(entries) * _CONTEXT_PART))
     conditions = msgspec.structs.replace(asked.conditions, shape=sizes.words())
     asked = replace(asked, sizes=sizes, conditions=conditions)

@@ -16,11 +16,14 @@ from freehold.bench.results import Candidate, Scalar
 from freehold.bench.run import Contender
 from freehold.cli.config import Config
 from freehold.cli.engine_environment import environment_of, environment_problems
+from freehold.cli.gpu_wants import want_of
 from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
 from freehold.engines.option_check import check_options
+from freehold.fleet.gpu_pools import UNKNOWN, NodeGpus
+from freehold.fleet.gpus import Given, assign
 from freehold.fleet.plan import ReplicaPlan
 from freehold.spec.model import ModelSpec
 
@@ -199,11 +202,17 @@ def format_of(path: Path) -> str:
     return Format.GGUF if path.suffix == ".gguf" else ""
 
 
-def contenders_of(entries: Sequence[Entry], weights: Mapping[tuple[str, str], Weights]) -> list[Contender]:
-    """Return what the fleet can start; `weights` by names of model and engine."""
+def contenders_of(
+    entries: Sequence[Entry], weights: Mapping[tuple[str, str], Weights], *, node: NodeGpus = UNKNOWN
+) -> list[Contender]:
+    """Return what the fleet can start; `weights` by names of model and engine.
+
+    `node` are the GPUs of this machine; unknown ones are given to nobody, and all candidates see them.
+    """
     made = []
     for number, entry in enumerate(entries):
         found = weights[entry.model.name, entry.engine.name]
+        plan = gpus_of(entry, _plan(entry, found.path, number), node).plans[0]
         candidate = Candidate(
             id=entry.label,
             model=entry.model.name,
@@ -214,9 +223,30 @@ def contenders_of(entries: Sequence[Entry], weights: Mapping[tuple[str, str], We
             weights_source=found.source,
             weights_format=format_of(found.path),
             versions=_version(entry.engine),
+            gpus=plan.gpus,
         )
-        made.append(Contender(candidate=candidate, plan=_plan(entry, found.path, number)))
+        made.append(Contender(candidate=candidate, plan=plan))
     return made
+
+
+def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> Given:
+    """Return the plan of a candidate with the GPUs that it would have as the only replica of this node, or why it cannot have them.
+
+    A number in the model's `gpus` is meant for the model's own engine; a list is so for all.
+    """
+    model = entry.model
+    if isinstance(model.gpus, int) and entry.engine.name != model.engine:
+        model = model.model_copy(update={"gpus": "auto"})
+    return assign([want_of(plan, model)], node)
+
+
+def gpu_mistakes(entries: Sequence[Entry], node: NodeGpus) -> list[Problem]:
+    """Return which candidates want more GPUs than this node has, or others."""
+    return [
+        Problem(where=entry.label, message=each.message, hint=each.hint)
+        for number, entry in enumerate(entries)
+        for each in gpus_of(entry, _plan(entry, None, number), node).problems
+    ]
 
 
 def _version(engine: Engine) -> dict[str, str]:
@@ -227,7 +257,7 @@ def _version(engine: Engine) -> dict[str, str]:
         return {}
 
 
-def _plan(entry: Entry, weights: Path, number: int) -> ReplicaPlan:
+def _plan(entry: Entry, weights: Path | None, number: int) -> ReplicaPlan:
     environment = environment_of(entry.engine)
     return ReplicaPlan(
         id=f"{entry.model.name}-bench-{number}",

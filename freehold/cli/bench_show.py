@@ -18,6 +18,7 @@ from freehold.bench.table import (
     choice_lines,
     compared,
     compared_lines,
+    gpu_lines,
     lines_of,
     overhead_lines,
     yardstick_lines,
@@ -166,7 +167,7 @@ def say_bench(bench: BenchFile, choice: Choice, *, path: Path, as_json: bool) ->
         return
     for number, line in enumerate(lines_of(bench)):
         click.echo(styled(line, bold=True) if number == 0 else line)
-    for line in (*overhead_lines(bench), *yardstick_lines(bench)):
+    for line in (*overhead_lines(bench), *yardstick_lines(bench), *gpu_lines(bench)):
         click.echo(line)
     click.echo("times in ms; medians of the runs (least-greatest)")
     click.echo()

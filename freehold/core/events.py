@@ -28,6 +28,24 @@ class ReplicaState(StrEnum):
     STOPPED = "stopped"  # ended because that was wanted
 
 
+class GpuId(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """One GPU of a node, or one instance of a GPU that is divided (MIG)."""
+
+    index: int
+    """As nvidia-smi numbers them; instances have their GPU's."""
+    uuid: str = ""
+    """`GPU-…` or `MIG-…`; empty: the driver does not tell."""
+
+    @property
+    def divided(self) -> bool:
+        """Return whether it is an instance of a GPU; a process sees one such and no more."""
+        return self.uuid.startswith("MIG-")
+
+    def __str__(self) -> str:
+        """Return the index, and of an instance enough of its UUID to tell it from its neighbours."""
+        return f"{self.index}:{self.uuid[:12]}" if self.divided else str(self.index)
+
+
 class AdapterAsk(msgspec.Struct, frozen=True):
     """How one endpoint is asked for an answer by one of its adapters."""
 
@@ -105,6 +123,9 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is in this state, in one line: last exit, what is waited for."""
     hint: str = ""
     """What a person can do about it; empty when there is nothing to do."""
+    gpus: tuple[GpuId, ...] | None = None
+    """The GPUs that it sees; empty: none. None: it was given none to itself, since nobody could tell which there are, or
+    somebody else runs it."""
     adapters: tuple[str, ...] = ()
     """Names of the adapters that it has loaded."""
 

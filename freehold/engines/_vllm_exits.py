@@ -36,6 +36,13 @@ _RULES = (
         "it refused an option",
         hint="correct engine_options; freehold engine check vllm says which flags the installed version knows",
     ),
+    # Before what follows from it: a model that cannot be inspected.
+    _rule(
+        ExitKind.BAD_OPTION,
+        r"invalid literal for int\(\) with base 10: '(?:GPU|MIG)-",
+        "this vLLM does not know GPUs by their UUIDs",
+        hint="take vLLM 0.32.0 or newer: freehold engine install vllm-cuda",
+    ),
     # Before what is said of memory: a context that cannot fit fails the same way however often it is tried.
     _rule(
         ExitKind.OUT_OF_MEMORY,

@@ -74,6 +74,7 @@ RESERVED = MappingProxyType(
         **dict.fromkeys(("host", "port", "uds", "root_path", "grpc", "grpc_port", "headless"), _ADDRESS),
         **dict.fromkeys(("model", "served_model_name"), "write name and source of the model"),
         "config": "write the flags here, one option each",
+        "device_ids": "write the model's `gpus`, so that no other replica takes the same",
         "lora_modules": "write `adapters` beside `engine_options`: they are fetched, verified, and clients reach them by name",
         **dict.fromkeys(("api_key", "hf_token"), _KEYS),
         **dict.fromkeys(

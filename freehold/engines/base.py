@@ -72,6 +72,8 @@ class Recipe:
     with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""
     needs: str = ""
     """What the machine must have, for a person; empty: nothing special."""
+    gpus: bool = True
+    """False: the program in it computes on processors only, whatever the options say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,8 @@ class Placement:
     """Compute threads that are this replica's fair share of the machine."""
     environment: Path | None = None
     """Folder of the environment that one of the engine's recipes made; None: there is none."""
+    gpus: tuple[str, ...] | None = None
+    """The GPUs that it will see, as the fleet sets CUDA_VISIBLE_DEVICES for it; None: nobody knows, it sees all."""
     adapters: tuple[Adapter, ...] = ()
     """What it has to load beside the weights, for requests that name it."""
 
@@ -320,6 +324,11 @@ class Engine:
     """Pages that are asked, in this order, while the one before showed no progress: versions differ in which they have."""
     unfinished: Unfinished | None = None
     """None: its own counter of generated tokens moves with each token."""
+    gpus: Callable[[Mapping[str, Value]], int | None] | None = None
+    """GPUs of this node that one replica takes for itself under these options; 0: none. None, or a function that gives None:
+    any number will do, also none, so it gets a share of what the others leave."""
+    gpu_uuids: bool = False
+    """True: it is known to take UUIDs in CUDA_VISIBLE_DEVICES, which stay true when a GPU is lost. False: it gets numbers."""
     slots: Callable[[Mapping[str, Value]], int]
     """Requests it works on at once under these options; 0 is unknown."""
     kv_tokens: Callable[[Mapping[str, Value]], int] | None = None
@@ -340,6 +349,16 @@ class Engine:
     """How long it may say nothing, for up to 2048 tokens to work through, before it is taken for frozen; 0: not known."""
     blames_model: Callable[[bytes], bool] | None = None
     """From the body of a 500: whether the model's output is to blame and not the program; None: it never is."""
+
+    def gpus_of(self, options: Mapping[str, Value], environment: Path | None) -> int | None:
+        """Return what `gpus` says of a replica that runs in this environment, unless the options name a program of their own."""
+        own = any(option.program and options.get(option.name) for option in self.options)
+        made = (
+            "" if own or environment is None else f"{environment.name}-"
+        )  # a hash may stand behind the version
+        if any(made.startswith(f"{each.name}-{each.version}-") and not each.gpus for each in self.recipes):
+            return 0
+        return self.gpus(options) if self.gpus is not None else None
 
     def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
         """Return the request whose 2xx answer proves that it serves this model under these options."""
@@ -425,59 +444,3 @@ def context_error(message: str, *, param: str | None = None) -> ApiError:
     return ApiError(
         status=400, message=message, type="invalid_request_error", code="context_length_exceeded", param=param
     )
-
-
-def read_metrics(text: str, metrics: Iterable[Metric]) -> dict[str, float]:
-    """Return our names with their values from a page in the Prometheus text format.
-
-    Samples of one name are added up over their labels; of several names of theirs the first that is there counts.
-    """
-    wanted = tuple(metrics)
-    sums = _sums(text, {(theirs, metric.only) for metric in wanted for theirs in metric.theirs})
-    found: dict[str, float] = {}
-    for metric in wanted:
-        sample = next((key for name in metric.theirs if (key := (name, metric.only)) in sums), None)
-        if sample is not None:
-            found[metric.name] = sums[sample] * metric.scale
-    return found
-
-
-_PROGRESS = ("generated_tokens_total", "decode_steps_total")
-
-
-def shows_progress(page: Mapping[str, float]) -> bool:
-    """Return whether counters by our names have one that moves while requests run."""
-    return any(name in page for name in _PROGRESS)
-
-
-_Only = tuple[str, str] | None
-
-
-def _sums(text: str, keys: set[tuple[str, _Only]]) -> dict[tuple[str, _Only], float]:
-    names: dict[str, list[_Only]] = {}
-    for name, only in keys:
-        names.setdefault(name, []).append(only)
-    sums: dict[tuple[str, _Only], float] = {}
-    for line in text.splitlines():
-        name = line.partition("{")[0].partition(" ")[0]
-        value = _sample(line[len(name) :]) if name in names else None
-        if value is not None:
-            for only in names[name]:
-                if only is None or _label(line, only[0]) in (None, only[1]):
-                    sums[name, only] = sums.get((name, only), 0.0) + value
-    return sums
-
-
-def _label(line: str, name: str) -> str | None:
-    found = re.search(rf'[{{,]\s*{name}="([^"]*)"', line)
-    return found[1] if found else None
-
-
-def _sample(rest: str) -> float | None:
-    """Return the value after a sample's name and labels; None: not a finite number."""
-    words = rest[rest.rfind("}") + 1 :].split()
-    try:
-        value = float(words[0])
-    except (IndexError, ValueError):
-        return None
-    return value if value - value == 0 else None

@@ -113,6 +113,16 @@ def _unfinished_tokens(body: bytes) -> float | None:
     return sum(token.n_decoded for slot in slots if slot.is_processing for token in slot.next_token)
 
 
+def _gpus(options: _Options) -> int | None:
+    """Return the GPUs that the options name; None: it spreads the model over whatever it sees, or computes without."""
+    if options.get("n_gpu_layers") == 0 and "spec_draft_model" not in options:
+        return 0
+    if options.get("split_mode") == "none":
+        return int(options.get("main_gpu", 0)) + 1  # `main_gpu` counts among those that it sees
+    shares = str(options.get("tensor_split", ""))
+    return len(re.split(r"[,/]", shares)) if shares else None
+
+
 def _slots(options: _Options) -> int:
     return int(options.get("n_parallel", N_PARALLEL))
 
@@ -427,6 +437,8 @@ ENGINE = Engine(
         Metric(name="decode_steps_total", theirs=("llamacpp:n_decode_total",)),
     ),
     unfinished=Unfinished(path="/slots", tokens=_unfinished_tokens),
+    gpus=_gpus,
+    gpu_uuids=True,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     phases=_PHASES,

@@ -7,6 +7,7 @@ version; it has not been run on a GPU here (docs/engines.md says what was checke
 What its source says of it, and what follows:
 - `/health_generate` is content with any sign of life of the scheduler while it is busy, so readiness is a completion;
 - the counters of tokens move when a request ends, `realtime_tokens_total` with every step: progress is the latter;
+- it reads numbers out of CUDA_VISIBLE_DEVICES (distributed/device_communicators/custom_all_reduce.py), so it gets no UUIDs;
 - a request whose client left is aborted within seconds, streamed or not;
 - a child that fails (the scheduler, on each GPU) makes the server kill itself: the end is SIGKILL or exit code 0, and
   only the log tells it from one that was asked for.
@@ -153,6 +154,22 @@ def _ready_with(model: str, options: _Options) -> HttpCheck:
     if not options.get("is_embedding"):
         return _ready(model)
     return HttpCheck(method="POST", path="/v1/embeddings", body={"model": model, "input": "hi"})
+
+
+def _gpus(options: _Options) -> int:
+    """Return the GPUs of this node, those that `base_gpu_id` and `gpu_id_step` pass over included.
+
+    Data-parallel copies have GPUs of their own unless `enable_dp_attention` puts them into the tensor-parallel group.
+    Source: SGLang, managers/data_parallel_controller.py (launch_tensor_parallel_group).
+    """
+    if options.get("device") == "cpu":
+        return 0
+    tensor, groups, copies, nodes = (
+        max(1, int(options.get(name, 1))) for name in ("tp_size", "pp_size", "dp_size", "nnodes")
+    )
+    here = max(1, tensor * groups // nodes) * (1 if options.get("enable_dp_attention") else copies)
+    step = max(1, int(options.get("gpu_id_step", 1)))
+    return max(0, int(options.get("base_gpu_id", 0))) + (here - 1) * step + 1
 
 
 def _slots(options: _Options) -> int:
@@ -399,6 +416,7 @@ ENGINE = Engine(
         Metric(name="waiting_requests", theirs=("sglang:num_queue_reqs",), only=("priority", "")),
         Metric(name="decode_steps_total", theirs=("sglang:realtime_tokens_total",)),
     ),
+    gpus=_gpus,
     slots=_slots,
     kv_tokens=_kv_tokens,
     max_context_tokens=_max_context_tokens,

@@ -13,6 +13,7 @@ Measured with vLLM 0.32.0 on CPU and SmolLM2-135M in bfloat16 (docs/engines.md):
 import json
 import re
 from collections.abc import Callable, Mapping
+from math import prod
 
 from freehold.engines._vllm_exits import explain_exit
 from freehold.engines._vllm_options import FLAGS, OPTIONS, RESERVED
@@ -59,6 +60,7 @@ _CPU_RECIPE = Recipe(
     asks="_ask_vllm.py",
     python="3.11",
     disk_bytes=4_000_000_000,
+    gpus=False,
     needs="Linux on x86-64 with AVX2; pip must know PyTorch's index of CPU builds (an extra-index-url or find-links of its "
     "configuration), since torch with +cpu in its version is nowhere else",
 )
@@ -146,6 +148,25 @@ def _cpu_environment(placement: Placement) -> dict[str, str]:
     env = {"VLLM_CPU_KVCACHE_SPACE": str(gib)} if gib else {}
     # It would bind the threads of every replica to the same cores; the kernel shares them out better.
     return env | ({"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"} if threads else {})
+
+
+def _gpus(options: _Options) -> int | None:
+    """Return the GPUs of this node: copies here times groups of layers times GPUs of a layer.
+
+    Where Ray places the parts, None. Source: vLLM 0.32.0, config/parallel.py (world_size) and
+    EngineArgs.create_engine_config (data_parallel_size_local).
+    """
+    if "ray" in (options.get("distributed_executor_backend"), options.get("data_parallel_backend")):
+        return None
+    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
+    one = prod(max(1, int(options.get(name, 1))) for name in sizes)
+    copies = max(1, int(options.get("data_parallel_size", 1)))
+    nodes = max(1, int(options.get("nnodes", 1)))
+    if nodes > 1:
+        return max(1, one * copies // nodes)
+    if "data_parallel_rank" in options or options.get("data_parallel_external_lb"):
+        copies = 1
+    return one * max(0, int(options.get("data_parallel_size_local", copies)))
 
 
 def _slots(options: _Options) -> int:
@@ -348,12 +369,11 @@ ENGINE = Engine(
         Metric(name="preemptions_total", theirs=("vllm:num_preemptions_total",)),
         Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
+    gpus=_gpus,
+    gpu_uuids=True,  # Source: 0.32.0, platforms/cuda.py; what older ones say to it: `_vllm_exits`
     slots=_slots,
     max_context_tokens=_max_context_tokens,
-    tells=(
-        Tells(path="/v1/models", read=_model_card),
-        Tells(path="/metrics", read=_cache_config),
-    ),
+    tells=(Tells(path="/v1/models", read=_model_card), Tells(path="/metrics", read=_cache_config)),
     phases=_PHASES,
     explain_exit=explain_exit,
     continues=Continues.VLLM,

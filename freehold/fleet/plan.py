@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from freehold.core.events import GpuId
 from freehold.engines.base import Adapter, Engine
 
 
@@ -46,6 +47,10 @@ class ReplicaPlan:
     """How long the engine may say nothing; 0: as its engine file says."""
     affinity: bool = True
     """Conversations return to the replica that has their beginning in its cache."""
+    gpus: tuple[GpuId, ...] | None = None
+    """The GPUs that it sees (`fleet.gpus` gives them); empty: none. None: nobody knows which there are, and it sees all."""
+    gpus_shared: bool = False
+    """Other replicas that share may have the same ones."""
 
     @property
     def name_upstream(self) -> str:

@@ -138,5 +138,6 @@ def _status(plan: ReplicaPlan, replica: Replica, wall_offset_s: float) -> Replic
         tokens_total=replica.meter.readings[-1][1] if replica.meter.readings else None,
         reason=replica.reason,
         hint=replica.hint,
+        gpus=plan.gpus,
         adapters=tuple(adapter.name for adapter in plan.adapters),
     )

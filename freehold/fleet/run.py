@@ -205,7 +205,7 @@ class Fleet:
     @property
     def done(self) -> bool:
         """Return whether the replicas are those that are wanted, and no change is waiting."""
-        return self.heard and rollout.done(self._held(), self._wanted)
+        return self.heard and rollout.done(self.held(), self._wanted)
 
     async def run(self) -> None:
         """Keep the replicas as planned until a stop was asked for and everything has ended.
@@ -281,7 +281,8 @@ class Fleet:
 
     # --- changes --------------------------------------------------------------------------------------------------
 
-    def _held(self) -> list[rollout.Held]:
+    def held(self) -> list[rollout.Held]:
+        """Return the replicas that there are, those that are on their way out included."""
         return [
             rollout.Held(
                 plan=self._by_id[replica.id],
@@ -295,7 +296,7 @@ class Fleet:
     def _moves(self) -> list[Move]:
         if self._view.stopping:
             return []
-        found = rollout.moves(self._held(), self._wanted)
+        found = rollout.moves(self.held(), self._wanted)
         return [replace(m, base=self._last_incarnation(m.id)) if isinstance(m, Add) else m for m in found]
 
     def _last_incarnation(self, replica_id: str) -> int:

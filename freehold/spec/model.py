@@ -8,13 +8,14 @@ The text under each field is its description in the published JSON schema.
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from freehold.core.events import ADAPTERS_MAX, MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import (
     AnyOption,
     Duration,
+    GpuWish,
     Listed,
     OneOf,
     Part,
@@ -25,17 +26,10 @@ from freehold.spec.fields import (
     duration,
     size,
 )
+from freehold.spec.section import Section
 from freehold.spec.shapes import EXTERNAL, Listen
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
-class _Section(BaseModel):
-    """What every section has in common: no unknown keys, no guessing of types, no change afterwards."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 def _text(**more: Any) -> Any:
@@ -43,7 +37,7 @@ def _text(**more: Any) -> Any:
     return Field(default="", **more)
 
 
-class PriceSpec(_Section):
+class PriceSpec(Section):
     """Prices per token. Nothing is looked up: a price list changes without telling anybody."""
 
     input_usd_per_million_tokens: Annotated[float, Usd(most=1000)] = Field(examples=[0.15])
@@ -62,7 +56,7 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
-class AdapterSpec(_Section):
+class AdapterSpec(Section):
     """A LoRA adapter: requests that name it are answered by the model with it."""
 
     name: Annotated[
@@ -91,7 +85,7 @@ class AdapterSpec(_Section):
     """The name an `external` server knows it by. Default: the same as `name`."""
 
 
-class ModelSpec(_Section):
+class ModelSpec(Section):
     """A model and how it is served."""
 
     name: Annotated[
@@ -167,6 +161,15 @@ class ModelSpec(_Section):
     )
     """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
     `api_key_env`."""
+    gpus: Annotated[int | str | tuple[int | str, ...], GpuWish()] = "auto"
+    """Which GPUs of this node its replicas take. `auto`, the default: as many for each as its engine's options say
+    (`tensor_parallel_size` and the like), free ones, no two replicas on one. A number, 0 to 64: so many for each; 0: none. A
+    list of 1 to 64: only these, which no other model gets, by nvidia-smi's numbers or UUIDs (`GPU-…`, `MIG-…`), the replicas
+    sharing them out. Where nvidia-smi tells nothing, nothing is set and an engine sees them all. Not for `external`."""
+    gpus_shared: bool = False
+    """True: other models whose `gpus_shared` is true may name the same GPUs, and its own replicas may be on the same
+    ones; their memory is then yours to divide (`gpu_memory_utilization` and the like). Default false: an engine takes
+    nearly all memory of its GPUs. Needs a list in `gpus`."""
     resume: Annotated[str, OneOf(values=("auto", "off", "final-message", "vllm"))] = "auto"
     """What becomes of a stream whose engine dies. `auto`, the default: another replica goes on where it ended, if the
     engine is known to do that (llama-cpp); `off`: it ends with an error; `final-message` or `vllm`: servers of an
@@ -197,7 +200,7 @@ class ModelSpec(_Section):
         return self.engine != EXTERNAL
 
 
-class QueueSpec(_Section):
+class QueueSpec(Section):
     """How much may wait for an engine, and how long."""
 
     max_requests: int = Field(default=512, ge=1, le=65536)
@@ -217,7 +220,7 @@ class QueueSpec(_Section):
     more of them, only later."""
 
 
-class TimeoutsSpec(_Section):
+class TimeoutsSpec(Section):
     """How long the gateway waits for whom. Every wait has an end."""
 
     header: Annotated[float, Duration(least="100ms", most="10m")] = duration("10s")
@@ -246,7 +249,7 @@ class TimeoutsSpec(_Section):
     costs 1 s (RFC 6298)."""
 
 
-class AccessLogSpec(_Section):
+class AccessLogSpec(Section):
     """A line per request that is over, never with a word of what was asked or answered (`freehold logs access`)."""
 
     enabled: bool = True
@@ -258,7 +261,7 @@ class AccessLogSpec(_Section):
     in all, as for the other logs."""
 
 
-class GatewaySpec(_Section):
+class GatewaySpec(Section):
     """The HTTP side: what clients connect to."""
 
     listen: Annotated[
@@ -309,7 +312,7 @@ class GatewaySpec(_Section):
         return parts
 
 
-class FallbackSpec(_Section):
+class FallbackSpec(Section):
     """An OpenAI-compatible endpoint of somebody else's that takes requests when this stack cannot, at a price."""
 
     name: Annotated[
@@ -361,7 +364,7 @@ class FallbackSpec(_Section):
     10: an outage over a weekend that nobody sees costs thirty dollars, not a month's salary; more is a decision."""
 
 
-class FleetSpec(_Section):
+class FleetSpec(Section):
     """How replicas are run."""
 
     runtime: Annotated[str, OneOf(values=("process",), later=("container", "ray"))] = "process"
@@ -377,7 +380,7 @@ class FleetSpec(_Section):
     waits."""
 
 
-class HealthStorageSpec(_Section):
+class HealthStorageSpec(Section):
     """Which disk is watched."""
 
     path: Annotated[
@@ -390,7 +393,7 @@ class HealthStorageSpec(_Section):
     read-only. Default true: reads show none of these. False where nothing may be written."""
 
 
-class HealthNetworkSpec(_Section):
+class HealthNetworkSpec(Section):
     """Which other nodes packets are exchanged with, to see which way they are lost."""
 
     peers: Annotated[
@@ -428,7 +431,7 @@ class HealthNetworkSpec(_Section):
     default; required with peers."""
 
 
-class HealthExpectSpec(_Section):
+class HealthExpectSpec(Section):
     """What this node should have. What is not written is not compared."""
 
     gpus: Annotated[int | None, Whole(least=0, most=64)] = Field(
@@ -464,7 +467,7 @@ class HealthExpectSpec(_Section):
     seen lately is what it should."""
 
 
-class HealthSpec(_Section):
+class HealthSpec(Section):
     """What the agent of this node watches."""
 
     storage: HealthStorageSpec = Field(default_factory=HealthStorageSpec)
@@ -480,7 +483,7 @@ class HealthSpec(_Section):
     an http:// address: a DCGM exporter that runs anyway; `off`: not at all."""
 
 
-class Spec(_Section):
+class Spec(Section):
     """freehold.yaml: the models to serve and how."""
 
     version: Annotated[int, OneOf(values=(1,))]

@@ -18,7 +18,7 @@ from freehold.spec.shapes import EXTERNAL
 _ALL = 1 + 1e-9  # 0.7 + 0.2 + 0.1 is a little more than 1, as floats go.
 _MANAGED_NEEDS = ("source", "sha256")
 _MANAGED_HAS_NO = ("endpoints", "upstream_model", "api_key_env", "api_key_file")
-_EXTERNAL_HAS_NO = ("source", "sha256", "replicas")
+_EXTERNAL_HAS_NO = ("source", "sha256", "replicas", "gpus", "gpus_shared")
 
 
 def check_rules(tree: Tree, engines: Collection[str]) -> list[Mistake]:
@@ -35,6 +35,7 @@ def check_rules(tree: Tree, engines: Collection[str]) -> list[Mistake]:
     for index, model in models.items():
         mistakes += _engine(tree, ("models", index), model, engines)
         mistakes += _two_keys(tree, ("models", index), model)
+        mistakes += _shared_gpus(tree, ("models", index), model)
     return [*mistakes, *_fallbacks(tree, models), *_mesh(tree), *_expected(tree)]
 
 
@@ -166,6 +167,12 @@ def _engine(tree: Tree, path: Path, model: dict[str, object], engines: Collectio
     else:
         yield from _needs(tree, path, model, _MANAGED_NEEDS)
         yield from _has_no(tree, path, model, _MANAGED_HAS_NO)
+
+
+def _shared_gpus(tree: Tree, path: Path, model: dict[str, object]) -> Iterator[Mistake]:
+    if model.get("gpus_shared") is True and not isinstance(model.get("gpus"), list):
+        place = tree.key_place((*path, "gpus_shared"))
+        yield Mistake(place, f"{dotted(path)} shares GPUs that it does not name", "name them: gpus: [0]")
 
 
 def _two_keys(tree: Tree, path: Path, entry: dict[str, object]) -> Iterator[Mistake]:

@@ -109,6 +109,7 @@ FAKE_ENGINE = Engine(
         Metric(name="decode_steps_total", theirs=("llamacpp:n_decode_total",)),
         Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
+    gpus=lambda _options: 0,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     phases=phases(("^fake engine listens on ", "loading its made-up weights")),

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from freehold.engines import flag_list
-from freehold.engines.base import Adapter, Capacity, Command, ExitKind, Placement, Value, read_metrics
+from freehold.engines.base import Adapter, Capacity, Command, ExitKind, Placement, Value
+from freehold.engines.metrics_page import read_metrics
 from freehold.engines.option_check import check_options
 from freehold.engines.vllm import ENGINE
 
@@ -150,6 +151,8 @@ EXITS = [
     (1, ["ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.", *ENDS], ExitKind.OUT_OF_MEMORY, True, "cache blocks"),
     (1, ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 350.00 MiB. GPU 0 has a total capacity of 23.68 GiB", *ENDS], ExitKind.OUT_OF_MEMORY, True, "350.00 MiB"),
     (1, ["RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)", *ENDS], ExitKind.CRASHED, True, "NCCL"),
+    # as older versions say it (their issue 41848)
+    (1, ["ValueError: invalid literal for int() with base 10: 'MIG-377e0049-554c-540b-93c6-d0976f8426cb'", *ENDS], ExitKind.BAD_OPTION, False, "UUIDs"),
     (1, ["RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 803: system has unsupported display driver / cuda driver combination"], ExitKind.BAD_DRIVER, True, "803"),
     (1, ["RuntimeError: Failed to infer device type"], ExitKind.BAD_DRIVER, True, "no GPU"),
     (1, ["RuntimeError: The NVIDIA driver on your system is too old (found version 12020)."], ExitKind.BAD_DRIVER, False, "12020"),

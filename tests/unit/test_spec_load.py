@@ -45,6 +45,8 @@ def test_the_smallest_file_gets_every_default():
                 "stall": None,
                 "affinity": "prefix",
                 "resume": "auto",
+                "gpus": "auto",
+                "gpus_shared": False,
             }
         ],
         "gateway": {
