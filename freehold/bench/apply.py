@@ -1,4 +1,4 @@
-"""The winner into freehold.yaml: its engine and options under its model, and nothing else touched.
+"""The winner into freehold.yaml: its engine and options, and other weights if it had some, under its model; nothing else is touched.
 
 The places of the values are found with ruamel.yaml and only they are written anew, since a round trip through it drops the
 comments behind a key that goes. The result is read again and must say what was meant and no more. A file that changed since
@@ -8,6 +8,7 @@ the bench is not written. The old file is kept beside the new one.
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -26,12 +27,12 @@ BACKUP = ".before-bench"
 
 
 def left_out(candidate: Candidate) -> str:
-    """Return what of a candidate does not get into the file, in words: weights that `--weights` named; empty: nothing."""
+    """Return what of a candidate does not get into the file, in words: weights that nobody knows the hash of; empty: nothing."""
     if not candidate.weights or candidate.weights_sha256:
         return ""
     return (
-        f"it was measured with {candidate.weights}, which --weights named; the model's source stays as it is, and a stack "
-        "serves that: name these weights as source and sha256 (freehold model hash)"
+        f"it was measured with {candidate.weights}, which --weights named and whose hash is not known (a folder with links has none); the "
+        "model's source stays as it is, and a stack serves that: name weights with a hash (freehold model hash)"
     )
 
 
@@ -114,15 +115,38 @@ def prepared(path: Path, winner: Candidate, *, wanted_sha256: str) -> Applied | 
             where=str(path), message="is not UTF-8", hint="write engine and engine_options by hand"
         )
     before = before if before.endswith("\n") else f"{before}\n"
-    after = with_engine(before, winner.model, engine=winner.engine, options=winner.options)
-    wrong = _says_otherwise(before, after, winner)
+    values = {"engine": winner.engine, **_weights(before, winner, path)}
+    after = with_values(before, winner.model, values=values, options=winner.options)
+    wrong = _says_otherwise(before, after, winner, values)
     if wrong:
-        return Problem(where=str(path), message=wrong, hint="write engine and engine_options by hand")
+        return Problem(
+            where=str(path), message=wrong, hint=f"write {', '.join([*values, 'engine_options'])} by hand"
+        )
     return Applied(path=path, before=before, after=after)
 
 
-def with_engine(text: str, model: str, *, engine: str, options: Mapping[str, Scalar]) -> str:
-    """Return the text of a freehold.yaml in which the model has this engine and exactly these options.
+def _weights(text: str, winner: Candidate, path: Path) -> dict[str, str]:
+    """Return the source and hash that the winner's weights need; nothing where the model's own source brings them.
+
+    A source that was relative to freehold.yaml stays so where the new weights lie beside it, so that both can move together.
+    """
+    if not winner.weights_source:
+        return {}
+    found, source = _models(text).get(winner.model, {}).get("source"), winner.weights_source
+    beside = f"file://{path.resolve().parent}/"
+    relative = isinstance(found, str) and found.startswith("file://") and found[7:8] not in {"/", "~"}
+    if relative and source.startswith(beside) and source != beside:
+        source = f"file://{source.removeprefix(beside)}"
+    return {"source": source, "sha256": winner.weights_sha256}
+
+
+def _models(text: str) -> dict[str, dict[str, Any]]:
+    tree = read_tree(text, "freehold.yaml").data
+    return {each["name"]: each for each in tree["models"]} if isinstance(tree, dict) else {}
+
+
+def with_values(text: str, model: str, *, values: Mapping[str, str], options: Mapping[str, Scalar]) -> str:
+    """Return the text of a freehold.yaml in which the model has these values (engine first) and exactly these options.
 
     Only the places of those values are written; whoever calls reads the result again, for a text that is strangely laid out.
     """
@@ -130,13 +154,16 @@ def with_engine(text: str, model: str, *, engine: str, options: Mapping[str, Sca
     edits: list[_Edit] = []
     if entry is not None:
         pairs = {key.value: (key, value) for key, value in entry.value}
-        key, value = pairs["engine"]
-        if value.value != engine:
-            edits.append(_Edit(value.start_mark.index, value.end_mark.index, engine))
+        for name, wanted in values.items():
+            if name not in pairs:
+                edits.append(_new_line(text, entry, pairs["engine"], f"{name}: {_plain(wanted)}"))
+            elif pairs[name][1].value != wanted:
+                place = pairs[name][1]
+                edits.append(_Edit(place.start_mark.index, place.end_mark.index, _plain(wanted)))
         if "engine_options" in pairs:
             edits += _changed_options(text, *pairs["engine_options"], options)
         elif options:
-            edits.append(_new_options(text, entry, (key, value), options))
+            edits.append(_new_line(text, entry, pairs["engine"], f"engine_options: {_flow(options)}"))
     for edit in sorted(edits, reverse=True):
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text
@@ -181,9 +208,9 @@ def _changed_options(text: str, key: Any, node: Any, options: Mapping[str, Scala
     return edits
 
 
-def _new_options(text: str, entry: Any, engine: tuple[Any, Any], options: Mapping[str, Scalar]) -> _Edit:
+def _new_line(text: str, entry: Any, engine: tuple[Any, Any], said: str) -> _Edit:
+    """Return a key that the model did not have, behind its engine."""
     key, value = engine
-    said = f"engine_options: {_flow(options)}"
     if entry.flow_style:
         return _Edit(value.end_mark.index, value.end_mark.index, f", {said}")
     at = _line_end(text, value)
@@ -209,16 +236,27 @@ def _scalar(value: Scalar) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _says_otherwise(before: str, after: str, winner: Candidate) -> str:
+_BARE = re.compile(r"[a-z][a-z0-9-]*(?:://[\w./=@+~-]+)?", re.ASCII)
+"""Names of engines and usual sources, which YAML takes as they are; a hash of digits alone it would take for a number."""
+
+
+def _plain(text: str) -> str:
+    return text if _BARE.fullmatch(text) and not _SHA256.fullmatch(text) else _scalar(text)
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _says_otherwise(before: str, after: str, winner: Candidate, values: Mapping[str, str]) -> str:
     """Return what the new text says besides what was meant; empty: nothing."""
     was, now = read_tree(before, "before"), read_tree(after, "after")
     if now.mistakes or not isinstance(was.data, dict):
         return f"would not be read any more: {now.mistakes[0].message}" if now.mistakes else "is no map"
     for model in was.data["models"]:
         if model.get("name") == winner.model:
-            model |= {"engine": winner.engine, "engine_options": dict(winner.options)}
+            model |= {**values, "engine_options": dict(winner.options)}
     for tree in (was.data, now.data):
         for model in tree["models"] if isinstance(tree, dict) else ():
             if not model.get("engine_options"):
                 model.pop("engine_options", None)  # none, or an empty map: the same
-    return "" if was.data == now.data else "would change in more than the engine and its options"
+    return "" if was.data == now.data else "would change in more than what the winner is"

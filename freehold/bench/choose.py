@@ -51,10 +51,7 @@ def choose(bench: BenchFile, through: Through = "direct") -> Choice:
     found = [best for each in bench.candidates if (best := best_of(bench, each, through)) is not None]
     ranked = sorted(found, key=lambda best: -best.goodput.median)
     if not ranked:
-        said = "nobody kept the SLO at any load: loosen it, lower the load, or measure other engines"
-        if bench.interrupted:
-            said = "it was ended before any load had all its runs"
-        return Choice(winner=None, others=(), reasons=(said,), doubts=_doubts(bench))
+        return Choice(winner=None, others=(), reasons=(_why_nobody(bench, through),), doubts=_doubts(bench))
     top = ranked[0]
     tied = [top, *(best for best in ranked[1:] if _alike(best.goodput, top.goodput))]
     winner = min(tied, key=lambda best: _cost(best, tied))
@@ -63,6 +60,18 @@ def choose(bench: BenchFile, through: Through = "direct") -> Choice:
     )
     doubts = (*_doubts(bench), *_few(winner))
     return Choice(winner=winner, others=others, reasons=_reasons(winner, tied, others), doubts=doubts)
+
+
+def _why_nobody(bench: BenchFile, through: Through) -> str:
+    if bench.interrupted:
+        return "it was ended before any load had all its runs"
+    if not bench.results:
+        return "no engine started: what each said is among the doubts"
+    wanted = bench.conditions.runs
+    pairs = ((each.id, load) for each in bench.candidates for load in bench.conditions.loads)
+    if all(len(results_at(bench, name, load=load, through=through)) < wanted for name, load in pairs):
+        return "no engine came through all runs of any load: what each said is among the doubts"
+    return "nobody kept the SLO at any load: loosen it, lower the load, or measure other engines"
 
 
 def _alike(one: Runs, other: Runs) -> bool:
@@ -169,6 +178,9 @@ def _other_weights(bench: BenchFile) -> list[str]:
 def _doubts(bench: BenchFile) -> tuple[str, ...]:
     said = [f"{each.id}: {each.failed}" for each in bench.candidates if each.failed]
     said += _other_weights(bench)
+    models = len({each.model for each in bench.candidates})
+    if models > 1:
+        said.append(f"{models} models are measured and one winner is named: --model measures one alone")
     if bench.interrupted:
         said.append("it was ended before all was measured: loads without all their runs do not count")
     before, cores = bench.machine.load_before, bench.machine.cores

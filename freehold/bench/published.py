@@ -1,6 +1,7 @@
 """Published shapes of traffic by name: quantiles of token counts with their source (published.json).
 
-It holds no prompts and no traces: what is restated are the numbers that a paper prints.
+It holds no prompts and no traces. What is restated are quantiles that were computed from rows of published data, or that a publication
+prints, each with its address. How prompt and answer go together is not restated.
 """
 
 from functools import cache
@@ -18,16 +19,19 @@ class Published(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What `--shape` is given."""
     summary: str
     source: str
+    """Where it is published, with its address."""
+    rows: str
+    """From how many of its rows the quantiles were computed."""
     as_of: str
+    """When it was recorded."""
     prompt: tuple[tuple[float, float], ...]
-    """Share of requests and the tokens that their prompts have at most, ascending from the median."""
+    """Share of requests and the tokens that their prompts have at most, ascending, the median among them."""
     answer: tuple[tuple[float, float], ...]
 
     def sizes(self) -> Given:
         """Return it as requests draw from it."""
-        return Given(
-            prompt=Quantiles(self.prompt), answer=Quantiles(self.answer), name=f"{self.name} ({self.source})"
-        )
+        name = f"{self.name} ({self.source}; {self.rows})"
+        return Given(prompt=Quantiles(self.prompt), answer=Quantiles(self.answer), name=name)
 
 
 @cache

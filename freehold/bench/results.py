@@ -10,6 +10,7 @@ import msgspec
 
 from freehold.bench.figures import Figures, SloBounds
 from freehold.bench.load import Load
+from freehold.core.events import GpuId
 
 VERSION = 1
 """Of the schema; a reader refuses others."""
@@ -51,6 +52,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """The file's or folder's name."""
     weights_sha256: str = ""
     """As freehold.yaml or the store says; empty: nobody does."""
+    weights_source: str = ""
+    """What freehold.yaml must say as `source`, with this hash, for a stack to serve them; empty: what it says already does, or it is not known."""
     weights_format: str = ""
     argv: tuple[str, ...] = ()
     """How it was really started."""
@@ -60,6 +63,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """From its start to its first completion, by run."""
     failed: str = ""
     """Why it has no figures, or not all."""
+    gpus: tuple[GpuId, ...] | None = None
+    """Those that it saw, and whose watts count; empty: none. None: nobody knows, and the watts are of all of the machine."""
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +75,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     memory_peak_bytes: int | None = None
     """Greatest sum over its processes of their proportional share of memory (PSS)."""
     gpu_watts: float | None = None
-    """Mean of all GPUs together."""
+    """Mean of the candidate's GPUs together; of all of the machine where nobody knows which it had."""
     package_watts: float | None = None
     """Mean of all CPU packages together (RAPL), whoever used them."""
 

@@ -6,14 +6,23 @@ import msgspec
 
 from freehold.bench.results import VERSION, BenchFile
 from freehold.core.problems import Problem
+from freehold.core.whole_file import replace_file
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 """Largest results file that is read. Source: our own bound: some 20,000 points."""
 
 
 def write(bench: BenchFile, path: Path) -> None:
-    """Write the file; raises OSError."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(bench), indent=1) + b"\n")
+    """Put the file there whole, readable by its owner; raises OSError, and then what was there stands.
+
+    A link is followed; what is no file (`/dev/stdout`) is written to.
+    """
+    data = msgspec.json.format(msgspec.json.encode(bench), indent=1) + b"\n"
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+    else:
+        replace_file(path, data)
 
 
 def read(path: Path) -> BenchFile | Problem:

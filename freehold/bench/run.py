@@ -154,7 +154,8 @@ class Bench:
             texts=self._texts((conditions.seed, run, place, self.setup.through.index(through))),
             bounds=bounds_of(conditions),
         )
-        async with watched(stage.pid, self._meter, after_s=conditions.warm_up_s) as seen:
+        meter, gpus = self._meter, candidate.gpus
+        async with watched(stage.pid, meter, gpus=gpus, after_s=conditions.warm_up_s) as seen:
             driven: Driven = await drive.run(load)
         return Result(
             candidate=candidate.id,

@@ -11,7 +11,15 @@ import numpy as np
 
 MIDDLE = 0.5
 """The median's share."""
-_NORMALS = {0.5: 0.0, 0.8: 0.8416212, 0.9: 1.2815516, 0.95: 1.6448536, 0.99: 2.3263479}
+_NORMALS = {
+    0.1: -1.2815516,
+    0.2: -0.8416212,
+    0.5: 0.0,
+    0.8: 0.8416212,
+    0.9: 1.2815516,
+    0.95: 1.6448536,
+    0.99: 2.3263479,
+}
 """The standard normal's quantiles by share. Source: its quantile function."""
 
 
@@ -60,8 +68,8 @@ class Quantiles:
     def draw(self, dice: np.random.Generator) -> int:
         """Return one draw.
 
-        The logarithm is linear in the normal's quantile between points; below the median the first slope goes on, and
-        nothing is beyond the last point, since nobody published what is.
+        The logarithm is linear in the normal's quantile between points; below the first one its slope goes on, and
+        nothing is beyond the last one, since too few rows say what is.
         """
         return self.at(float(dice.standard_normal()))
 

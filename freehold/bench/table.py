@@ -101,6 +101,18 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
     ]
 
 
+def gpu_lines(bench: BenchFile) -> list[str]:
+    """Return on which GPUs each candidate ran, whose watts are in its J/token; empty: the machine has none that can be read."""
+    if not bench.machine.gpus:
+        return []
+    everything = f"all {len(bench.machine.gpus)} of the machine count, since nobody knows which it had"
+    return [
+        f"GPUs of {each.id}: "
+        + (everything if each.gpus is None else ", ".join(map(str, each.gpus)) or "none")
+        for each in bench.candidates
+    ]
+
+
 def choice_lines(choice: Choice) -> list[str]:
     """Return who wins and why, then what to doubt."""
     head = f"winner: {choice.winner.candidate.id}" if choice.winner else "winner: none"

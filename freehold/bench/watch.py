@@ -1,27 +1,31 @@
 """What an engine's processes and the machine use while a load is on: CPU seconds, memory, energy.
 
 It reads /proc once a second and counters at both ends of the window. What cannot be read is None, never nought. CPU is that
-of the engine's own process group; energy is the machine's, whoever used it.
+of the engine's own process group; energy of GPUs is that of those which the engine was given, or of all where nobody knows
+which there are; energy of CPU packages is the machine's, whoever used it.
 """
 
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from freehold.bench.results import Resources
 from freehold.core.clock import monotonic_s
+from freehold.core.events import GpuId
 from freehold.fleet.processes import group_members
 from freehold.health.readers.nvml_reader import NvmlReader
-from freehold.health.view import Gpus, State
+from freehold.health.view import Gpu, Gpus, State
 
 EVERY_S = 1.0
 """Between two looks. Source: our own choice: a look costs some milliseconds."""
 RAPL = Path("/sys/class/powercap")
 """Where Linux shows the energy counters of CPU packages. Source: kernel documentation, power/powercap."""
 _PROC = Path("/proc")
+Watts = Callable[[], Awaitable[float | None]]
 _UTIME, _CSTIME = 11, 14
 """Fields of /proc/PID/stat after the name: user, system, and of ended children both. Source: proc(5), fields 14 to 17."""
 
@@ -55,15 +59,21 @@ class GpuMeter:
         self._reader: NvmlReader | None = NvmlReader()
         self.last = Gpus(state=State.UNKNOWN)
 
-    async def watts(self) -> float | None:
-        """Return what all GPUs draw together; None: one of them, or the driver, does not tell."""
+    async def watts(self, gpus: Sequence[GpuId] | None = None) -> float | None:
+        """Return what these GPUs draw together, or all of them for None; None: one of them, or the driver, does not tell.
+
+        Of no GPU nothing is told, nor of an instance of a divided one: the driver knows what the whole of it draws.
+        """
         if self._reader is None:
             return None
         self.last = await self._reader.read()
         if self.last.state is not State.OK or not self.last.gpus:
             await self.close()
             return None
-        found = [reading(gpu.readings.get("power_w")) for gpu in self.last.gpus]
+        there = [gpu for gpu in self.last.gpus if gpus is None or _among(gpu, gpus)]
+        if not there or (gpus is not None and len(there) < len(gpus)):
+            return None
+        found = [reading(gpu.readings.get("power_w")) for gpu in there]
         return None if None in found else sum(value for value in found if value is not None)
 
     async def close(self) -> None:
@@ -71,6 +81,11 @@ class GpuMeter:
         if self._reader is not None:
             await self._reader.close()
         self._reader = None
+
+
+def _among(gpu: Gpu, gpus: Sequence[GpuId]) -> bool:
+    """Return whether a GPU that NVML knows is one of these: by UUID, else by number, which both take from the PCI address."""
+    return any(gpu.uuid == each.uuid if gpu.uuid and each.uuid else gpu.index == each.index for each in gpus)
 
 
 def reading(found: object) -> float | None:
@@ -81,10 +96,15 @@ def reading(found: object) -> float | None:
 
 
 @contextlib.asynccontextmanager
-async def watched(group: int, meter: GpuMeter, *, after_s: float) -> AsyncIterator[Watching]:
-    """Watch a process group from `after_s` seconds on until the block ends; the warm-up before that does not count."""
+async def watched(
+    group: int, meter: GpuMeter, *, gpus: Sequence[GpuId] | None = None, after_s: float
+) -> AsyncIterator[Watching]:
+    """Watch a process group from `after_s` seconds on until the block ends; the warm-up before that does not count.
+
+    `gpus` are those that it was given; None: nobody knows, so all count.
+    """
     seen = Watching()
-    task = asyncio.create_task(_watch(seen, group, meter, after_s))
+    task = asyncio.create_task(_watch(seen, group, partial(meter.watts, gpus), after_s))
     try:
         yield seen
     finally:
@@ -92,12 +112,12 @@ async def watched(group: int, meter: GpuMeter, *, after_s: float) -> AsyncIterat
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _watch(seen: Watching, group: int, meter: GpuMeter, after_s: float) -> None:
+async def _watch(seen: Watching, group: int, watts: Watts, after_s: float) -> None:
     await asyncio.sleep(after_s)
     cpu, energy, began_s = cpu_seconds(group), package_joules(), monotonic_s()
     joules: float | None = 0.0
     while True:
-        await _look(seen, group, meter)
+        await _look(seen, group, watts)
         await asyncio.sleep(EVERY_S)
         seen.cpu_s = _since(cpu, cpu_seconds(group))
         energy, before = package_joules(), energy
@@ -107,13 +127,13 @@ async def _watch(seen: Watching, group: int, meter: GpuMeter, after_s: float) ->
         seen.watched_s = monotonic_s() - began_s
 
 
-async def _look(seen: Watching, group: int, meter: GpuMeter) -> None:
+async def _look(seen: Watching, group: int, watts: Watts) -> None:
     memory = await asyncio.to_thread(memory_bytes, group)
     if memory is not None:
         seen.memory_peak_bytes = max(memory, seen.memory_peak_bytes or 0)
-    watts = await meter.watts()
-    if watts is not None:
-        seen.gpu_watts.append(watts)
+    drawn = await watts()
+    if drawn is not None:
+        seen.gpu_watts.append(drawn)
 
 
 def _plus(sum_j: float | None, more_j: float | None) -> float | None:

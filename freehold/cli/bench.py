@@ -6,6 +6,7 @@ engine failed; 130 after Ctrl-C; `apply` writes freehold.yaml only where it is a
 """
 
 import asyncio
+import os
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,13 +26,22 @@ from freehold.cli.bench_contenders import (
     contenders_of,
     context_of,
     entries_of,
+    gpu_mistakes,
     models_of,
-    named_weights,
 )
 from freehold.cli.bench_flags import LOAD_FLAGS, Asked, load_options, read_load
-from freehold.cli.bench_show import apply, apply_winner, chosen, say_bench, show, write_page
-from freehold.cli.bench_weights import sha256_of, weights_of
+from freehold.cli.bench_show import (
+    apply,
+    apply_or_say,
+    chosen,
+    say_bench,
+    show,
+    why_not_written,
+    write_page,
+)
+from freehold.cli.bench_weights import named_weights, weights_of
 from freehold.cli.config import Config, load_config
+from freehold.cli.node_gpus import node_gpus
 from freehold.cli.numbers import Reader
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, duration_text
@@ -87,18 +97,29 @@ def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fm
         return 0
     path = find_config(flags["config_flag"])
     config = load_config(path, overrides={}, as_json=as_json)
-    if flags["and_apply"] and path is None:
-        raise Permanent("there is no freehold.yaml to write the winner into", hint="freehold init writes one")
-    bench = _measured(config, flags, as_json=as_json)
     out = flags["out"] or Path(f"bench-{datetime.fromtimestamp(wall_s(), UTC):%Y%m%d-%H%M%S}.json")
+    reader = Reader()
+    _check_files(out, flags, reader, has_config=path is not None)
+    bench = _measured(config, flags, reader, as_json=as_json)
     _write(bench, out)
     choice = chosen(bench)
     if flags["html"] is not None:
         write_page(bench, choice, flags["html"])
     say_bench(bench, choice, path=out, as_json=as_json)
-    if flags["and_apply"] and choice.winner is not None:
-        apply_winner(bench, choice, as_json=as_json)
+    if flags["and_apply"]:
+        apply_or_say(bench, choice, as_json=as_json)
     return exit_code(bench, choice)
+
+
+def _check_files(out: Path, flags: dict[str, Any], reader: Reader, *, has_config: bool) -> None:
+    """Tell before an engine starts what could not be written when hours of measuring are over."""
+    for flag, path in (("--out", out), ("--html", flags["html"])):
+        if path is not None and (why := why_not_written(path)):
+            reader.wrong(flag, why, "a file in a folder that is there")
+    if flags["and_apply"] and not has_config:
+        reader.wrong(
+            "--apply", "there is no freehold.yaml to write the winner into", "freehold init writes one"
+        )
 
 
 command.add_command(show)
@@ -112,27 +133,28 @@ def exit_code(bench: BenchFile, choice: Choice) -> int:
     return 3 if choice.winner is None or any(each.failed for each in bench.candidates) else 0
 
 
-def _measured(config: Config, flags: dict[str, Any], *, as_json: bool) -> BenchFile:
-    reader = Reader()
+def _measured(config: Config, flags: dict[str, Any], reader: Reader, *, as_json: bool) -> BenchFile:
     wanted = Wanted(
         models=flags["models"],
         engines=tuple(word.strip() for word in flags["engines"].split(",") if word.strip()),
         settings=flags["settings"],
-        weights=flags["weights"],
     )
     models = models_of(config, wanted, reader)
     entries = entries_of(models, wanted, reader)
-    named = named_weights(wanted, reader)
+    named = named_weights(flags["weights"], entries, reader)
     asked = read_load(
         {name: flags[name] for name in LOAD_FLAGS},
         reader,
         state_path=state_dir_for(flags["state_dir"], config.path),
-        models=tuple(model.name for model in models),
+        models=tuple(each.name for model in models for each in model.named),
     )
     if asked is None or reader.problems:
         raise UserMistakes(reader.problems, as_json=as_json)
+    node = node_gpus(os.environ)
+    if mistakes := gpu_mistakes(entries, node):
+        raise UserMistakes(mistakes, as_json=as_json)
     weights = weights_of(entries, named, base_dir=config.base_dir, quiet=as_json)
-    contenders = contenders_of(entries, weights, hash_of=sha256_of)
+    contenders = contenders_of(entries, weights, node=node)
     sizes = fit(asked.sizes, int(context_of(entries) * _CONTEXT_PART))
     conditions = msgspec.structs.replace(asked.conditions, shape=sizes.words())
     asked = replace(asked, sizes=sizes, conditions=conditions)

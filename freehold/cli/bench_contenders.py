@@ -7,7 +7,7 @@ fetched or started here.
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,11 +16,14 @@ from freehold.bench.results import Candidate, Scalar
 from freehold.bench.run import Contender
 from freehold.cli.config import Config
 from freehold.cli.engine_environment import environment_of, environment_problems
+from freehold.cli.gpu_wants import want_of
 from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
 from freehold.engines.option_check import check_options
+from freehold.fleet.gpu_pools import UNKNOWN, NodeGpus
+from freehold.fleet.gpus import Given, assign
 from freehold.fleet.plan import ReplicaPlan
 from freehold.spec.model import ModelSpec
 
@@ -38,8 +41,6 @@ class Wanted:
     """Empty: each model's own."""
     settings: tuple[str, ...] = ()
     """`ENGINE.OPTION=VALUE,VALUE`."""
-    weights: tuple[str, ...] = ()
-    """`ENGINE=PATH`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,17 @@ class Entry:
     engine: Engine
     options: Mapping[str, Scalar]
     label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What an engine is given of a model."""
+
+    path: Path
+    sha256: str = ""
+    """Empty: nobody knows it."""
+    source: str = ""
+    """What freehold.yaml must say, with the hash, for a stack to serve them; empty: what it says already brings them."""
 
 
 def models_of(config: Config, wanted: Wanted, reader: Reader) -> list[ModelSpec]:
@@ -190,40 +202,51 @@ def format_of(path: Path) -> str:
     return Format.GGUF if path.suffix == ".gguf" else ""
 
 
-def named_weights(wanted: Wanted, reader: Reader) -> dict[str, Path]:
-    """Return the weights that `--weights` names, by engine."""
-    found: dict[str, Path] = {}
-    for text in wanted.weights:
-        name, equals, path = text.partition("=")
-        if not equals or not Path(path).exists():
-            message = f"there is nothing at {path}" if equals else f"{text!r} is no ENGINE=PATH"
-            reader.wrong("--weights", message, "for example vllm=/models/smollm2")
-        elif name not in all_engines():
-            reader.wrong("--weights", f"there is no engine {name!r}", nearest_hint(name, all_engines()))
-        else:
-            found[name] = Path(path).absolute()
-    return found
-
-
 def contenders_of(
-    entries: Sequence[Entry], weights: Mapping[tuple[str, str], Path], *, hash_of: Callable[[Path], str]
+    entries: Sequence[Entry], weights: Mapping[tuple[str, str], Weights], *, node: NodeGpus = UNKNOWN
 ) -> list[Contender]:
-    """Return what the fleet can start; `weights` by names of model and engine, `hash_of` gives their hash or nothing."""
+    """Return what the fleet can start; `weights` by names of model and engine.
+
+    `node` are the GPUs of this machine; unknown ones are given to nobody, and all candidates see them.
+    """
     made = []
     for number, entry in enumerate(entries):
-        path = weights[entry.model.name, entry.engine.name]
+        found = weights[entry.model.name, entry.engine.name]
+        plan = gpus_of(entry, _plan(entry, found.path, number), node).plans[0]
         candidate = Candidate(
             id=entry.label,
             model=entry.model.name,
             engine=entry.engine.name,
             options=dict(entry.options),
-            weights=path.name,
-            weights_sha256=hash_of(path),
-            weights_format=format_of(path),
+            weights=found.path.name,
+            weights_sha256=found.sha256,
+            weights_source=found.source,
+            weights_format=format_of(found.path),
             versions=_version(entry.engine),
+            gpus=plan.gpus,
         )
-        made.append(Contender(candidate=candidate, plan=_plan(entry, path, number)))
+        made.append(Contender(candidate=candidate, plan=plan))
     return made
+
+
+def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> Given:
+    """Return the plan of a candidate with the GPUs that it would have as the only replica of this node, or why it cannot have them.
+
+    A number in the model's `gpus` is meant for the model's own engine; a list is so for all.
+    """
+    model = entry.model
+    if isinstance(model.gpus, int) and entry.engine.name != model.engine:
+        model = model.model_copy(update={"gpus": "auto"})
+    return assign([want_of(plan, model)], node)
+
+
+def gpu_mistakes(entries: Sequence[Entry], node: NodeGpus) -> list[Problem]:
+    """Return which candidates want more GPUs than this node has, or others."""
+    return [
+        Problem(where=entry.label, message=each.message, hint=each.hint)
+        for number, entry in enumerate(entries)
+        for each in gpus_of(entry, _plan(entry, None, number), node).problems
+    ]
 
 
 def _version(engine: Engine) -> dict[str, str]:
@@ -234,7 +257,7 @@ def _version(engine: Engine) -> dict[str, str]:
         return {}
 
 
-def _plan(entry: Entry, weights: Path, number: int) -> ReplicaPlan:
+def _plan(entry: Entry, weights: Path | None, number: int) -> ReplicaPlan:
     environment = environment_of(entry.engine)
     return ReplicaPlan(
         id=f"{entry.model.name}-bench-{number}",

@@ -65,7 +65,9 @@ def _rows(bench: BenchFile, gpu: str) -> Iterator[Measured]:
 
 
 def _gpus(candidate: Candidate, here: int) -> int:
-    """Return over how many GPUs it was spread: llama.cpp takes all that it sees, others what they are told."""
+    """Return over how many GPUs it was spread: those that it saw, else llama.cpp takes all and others what they are told."""
+    if candidate.gpus:
+        return len(candidate.gpus)
     if candidate.engine == "llama-cpp":
         return here
     options: Mapping[str, Scalar] = candidate.options

@@ -1,8 +1,10 @@
 """What `freehold bench` prints, and its subcommands on a results file: `show`, with another to compare, and `apply`.
 
-Nothing is measured here; a file is read and, by `apply`, freehold.yaml is written.
+Nothing is measured here; a file is read and, by `apply`, freehold.yaml is written. Exit codes of `apply`: 0 it is as the winner
+wants it, 2 the file is none, is half, or is of another freehold.yaml, 3 there is no winner.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,19 @@ from freehold.bench.table import (
     choice_lines,
     compared,
     compared_lines,
+    gpu_lines,
     lines_of,
     overhead_lines,
     yardstick_lines,
 )
 from freehold.cli.place import json_option
-from freehold.cli.say import UserMistakes, say_json, styled
+from freehold.cli.say import UserMistakes, say_json, show_failure, styled
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 
 _FILE = click.Path(path_type=Path)
+NO_WINNER = 3
+"""Exit code where nobody kept the SLO. Source: DESIGN section 1, "Commands": a check found a problem."""
 
 
 def load_bench(path: Path, *, as_json: bool) -> BenchFile:
@@ -51,6 +56,9 @@ def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) 
     """Show a bench and its choice again."""
     bench = load_bench(file, as_json=as_json)
     choice = chosen(bench)
+    if html is not None and (why := why_not_written(html)):
+        hint = "a file in a folder that is there"
+        raise UserMistakes([Problem(where="--html", message=why, hint=hint)], as_json=as_json)
     if html is not None:
         write_page(bench, choice, html)
     if compare is not None:
@@ -71,24 +79,45 @@ def _say_compared(old: BenchFile, new: BenchFile, *, as_json: bool) -> None:
 @click.argument("file", type=_FILE)
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
 @json_option
-def apply(*, file: Path, dry_run: bool, as_json: bool) -> None:
+def apply(*, file: Path, dry_run: bool, as_json: bool) -> int:
     """Write a bench's winner to freehold.yaml."""
     bench = load_bench(file, as_json=as_json)
     choice = chosen(bench)
+    if bench.interrupted:
+        raise UserMistakes([Problem(where=str(file), message=HALF, hint=_WHOLE)], as_json=as_json)
     if choice.winner is None:
-        raise Permanent("there is no winner to apply", hint=choice.reasons[0])
+        show_failure("there is no winner to apply", choice.reasons[0], as_json=as_json)
+        return NO_WINNER
     apply_winner(bench, choice, dry_run=dry_run, as_json=as_json)
+    return 0
+
+
+HALF = "it was ended before all was measured, and what was not may be better: its winner is not applied"
+_WHOLE = "let a bench run to its end; freehold bench show tells what this one has"
+
+
+def apply_or_say(bench: BenchFile, choice: Choice, *, as_json: bool) -> None:
+    """Write the winner of a bench that has just ended, or say why not; the exit code is the bench's own."""
+    why = HALF if bench.interrupted else ""
+    if choice.winner is None:
+        why = why or f"there is no winner to apply: {choice.reasons[0]}"
+    if not why:
+        apply_winner(bench, choice, as_json=as_json)
+    elif as_json:
+        say_json({"applied": None, "why": why})
+    else:
+        click.echo(f"nothing is written into freehold.yaml: {why}", err=True)
 
 
 def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_json: bool) -> None:
-    """Write the winner into freehold.yaml, with the difference shown and the old file kept."""
+    """Write the winner into freehold.yaml, with the difference shown, the old file kept, and all that makes it doubtful told."""
     from freehold.bench.apply import left_out, prepared  # noqa: PLC0415 - ruamel.yaml takes its time to import
 
     assert choice.winner is not None
     if not bench.config:
-        raise Permanent(
-            "the built-in example was benched", hint="freehold init writes a freehold.yaml: bench that"
-        )
+        hint = "freehold init writes a freehold.yaml: bench that"
+        problem = Problem(where="freehold.yaml", message="the built-in example was benched", hint=hint)
+        raise UserMistakes([problem], as_json=as_json)
     found = prepared(Path(bench.config), choice.winner.candidate, wanted_sha256=bench.config_sha256)
     if isinstance(found, Problem):
         raise UserMistakes([found], as_json=as_json)
@@ -98,17 +127,27 @@ def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_
             backup = found.write()
         except OSError as exc:
             raise Permanent(f"cannot write {found.path}: {exc.strerror or exc}") from exc
-    said = {"path": str(found.path), "changed": found.changed, "backup": str(backup) if backup else None}
     missing = left_out(choice.winner.candidate)
     if as_json:
-        winner = choice.winner.candidate.id
-        say_json({"applied": {**said, "diff": found.diff(), "winner": winner, "left_out": missing}})
+        said = {"path": str(found.path), "changed": found.changed, "backup": str(backup) if backup else None}
+        said |= {"diff": found.diff(), "winner": choice.winner.candidate.id, "left_out": missing}
+        say_json({"applied": {**said, "doubts": list(choice.doubts)}})
         return
     click.echo(found.diff() or f"{found.path} has the winner already", nl=not found.changed)
     if backup is not None:
         click.echo(f"{found.path} is written; the old one is {backup}. Next: freehold reload, or freehold up")
-    if missing:
-        click.echo(f"{styled('mind', colour='yellow')}: {missing}", err=True)
+    for each in (*([missing] if missing else []), *choice.doubts):
+        click.echo(f"{styled('mind', colour='yellow')}: {each}", err=True)
+
+
+def why_not_written(path: Path) -> str:
+    """Return why a file could not be put at a path, as far as can be seen before; empty: nothing stands against it."""
+    folder = path.absolute().parent
+    if path.is_dir():
+        return f"{path} is a folder"
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    return "" if os.access(folder, os.W_OK) else f"{folder} cannot be written by this user"
 
 
 def write_page(bench: BenchFile, choice: Choice, path: Path) -> None:
@@ -128,7 +167,7 @@ def say_bench(bench: BenchFile, choice: Choice, *, path: Path, as_json: bool) ->
         return
     for number, line in enumerate(lines_of(bench)):
         click.echo(styled(line, bold=True) if number == 0 else line)
-    for line in (*overhead_lines(bench), *yardstick_lines(bench)):
+    for line in (*overhead_lines(bench), *yardstick_lines(bench), *gpu_lines(bench)):
         click.echo(line)
     click.echo("times in ms; medians of the runs (least-greatest)")
     click.echo()

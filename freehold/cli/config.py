@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from freehold.cli.engine_environment import environment_problems
 from freehold.cli.place import BUILT_IN, stack_name
 from freehold.cli.say import UserMistakes
-from freehold.cli.weights_fit import source_problems
+from freehold.cli.weights_fit import adapter_problems, source_problems
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
@@ -106,6 +106,7 @@ def load_config(
     fallback_keys: dict[str, str] = {}
     problems += _option_problems(loaded)
     problems += source_problems(loaded)
+    problems += adapter_problems(loaded)
     if loaded.spec is not None:
         base_dir = path.parent if path else Path.cwd()
         reader = _KeyReader(loaded, base_dir, problems, known)

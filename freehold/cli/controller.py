@@ -18,6 +18,7 @@ import msgspec
 
 from freehold.cli.config import Config, keys_path_for
 from freehold.cli.engine_environment import environment_for
+from freehold.cli.gpu_wants import given_gpus, gpu_problems
 from freehold.cli.reloading import Levers, Reloader
 from freehold.cli.report import GatewayStatus, StackStatus, told
 from freehold.cli.watching import NAME as AGENT
@@ -26,7 +27,9 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
+from freehold.engines.base import Adapter
 from freehold.fleet.control import ControlServer, until_finished
+from freehold.fleet.gpu_pools import UNKNOWN, NodeGpus
 from freehold.fleet.keeper import StateKeeper
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
@@ -40,6 +43,7 @@ from freehold.ledger.reconcile import EngineReading
 from freehold.ledger.spool import remove_folder
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger
+from freehold.weights.adapter import recognise_adapter
 
 ACCESS_LOG = "access.log"
 """The access log's name among the logs."""
@@ -58,32 +62,43 @@ class Prepared:
     listener: socket.socket
     url: str
     weights: Mapping[str, Path]
-    """Verified files by model name."""
+    """Verified files by the name of their model or adapter."""
     spool: Path
     """The ledger's spool folder, made."""
+    gpus: NodeGpus = UNKNOWN
+    """Of this node, as they were when the configuration was checked; unknown unless somebody looked."""
 
 
 def plans_for(config: Config, weights: Mapping[str, Path]) -> list[ReplicaPlan]:
-    """Return every replica that the configuration asks for; cores are shared evenly between managed ones."""
+    """Return every replica that the configuration asks for, without GPUs; cores are shared evenly between managed ones.
+
+    Models whose weights are not here yet have none.
+    """
     managed = sum(model.replicas for model in config.spec.models if model.managed)
     threads = max(1, len(os.sched_getaffinity(0)) // max(1, managed))
     plans: list[ReplicaPlan] = []
     for model in config.spec.models:
-        plans += _managed(model, weights[model.name], threads) if model.managed else _external(model, config)
+        plans += _managed(model, weights, threads) if model.managed else _external(model, config)
     return plans
 
 
-def _managed(model: ModelSpec, weights: Path, threads: int) -> list[ReplicaPlan]:
+def _managed(model: ModelSpec, weights: Mapping[str, Path], threads: int) -> list[ReplicaPlan]:
     engine = all_engines()[model.engine]
+    adapters = tuple(
+        Adapter(name=each.name, path=weights[each.name], rank=recognise_adapter(weights[each.name]).rank)
+        for each in model.adapters
+        if each.name in weights
+    )
     environment = environment_for(engine, model.engine_options)
     return [
         ReplicaPlan(
             id=f"{model.name}-{index}",
             model=model.name,
             engine=engine,
-            weights=weights,
+            weights=weights.get(model.name),
             options=model.engine_options,
             threads=threads,
+            adapters=adapters,
             environment=environment.path if environment else None,
             environment_mark=environment.mark if environment else "",
             stall_s=model.stall or 0.0,
@@ -103,6 +118,7 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             engine=engine,
             upstream_model=model.upstream_model,
             options=model.engine_options,
+            adapters=tuple(Adapter(name=a.name, upstream_name=a.upstream_name) for a in model.adapters),
             resume=model.resume,
             url=url.rstrip("/"),
             api_key=config.api_keys.get(model.name, ""),
@@ -197,7 +213,7 @@ class Controller:
             on_start=self._keeper.record,
         )
         self._fleet = Fleet(
-            plans_for(prepared.config, prepared.weights),
+            given_gpus(prepared.config, plans_for(prepared.config, prepared.weights), node=prepared.gpus),
             fleet_settings(prepared),
             on_snapshot=self._on_snapshot,
         )
@@ -208,7 +224,14 @@ class Controller:
         self._reloader = Reloader(
             prepared,
             self._fleet,
-            Levers(apply=self._apply, in_force=self._gateway_generation, stopping=self._stopping.is_set),
+            Levers(
+                apply=self._apply,
+                lacking=lambda wanted: gpu_problems(
+                    wanted.config, plans_for(wanted.config, wanted.weights), wanted.gpus
+                ),
+                in_force=self._gateway_generation,
+                stopping=self._stopping.is_set,
+            ),
         )
         self._hang_ups: set[asyncio.Task[None]] = set()
 
@@ -303,6 +326,7 @@ class Controller:
             replace(plan, round=rounds.get(plan.model, 0))
             for plan in plans_for(prepared.config, prepared.weights)
         ]
+        plans = given_gpus(prepared.config, plans, node=prepared.gpus, held=self._fleet.held())
         if not self._fleet.change(plans, fleet_settings(prepared)):
             return False
         self._link.retune(gateway_settings(prepared, generation=generation))

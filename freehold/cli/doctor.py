@@ -13,6 +13,7 @@ import msgspec
 
 from freehold.cli.config import Config, load_config
 from freehold.cli.doctor_checks import Check, Found, machine_checks, stack_checks
+from freehold.cli.doctor_gpus import gpu_checks
 from freehold.cli.last_word import asked
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, styled
@@ -46,6 +47,7 @@ def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) 
     checks += machine_checks()
     if config is not None:
         checks += stack_checks(config, state_path)
+        checks += gpu_checks(config)
     checks += _node(config, state_path, quiet=as_json)
     ready = all(check.found is not Found.PROBLEM for check in checks)
     if as_json:

@@ -174,7 +174,8 @@ def _weights(config: Config) -> Iterator[Check]:
     if not managed:
         return
     root, stored = store_root(os.environ), _stored()
-    missing = [model.name for model in managed if model.sha256 not in stored]
+    wanted = [each for model in managed for each in model.named]
+    missing = [each.name for each in wanted if each.sha256 not in stored]
     if missing:
         said = f"{', '.join(missing)}: weights are not here yet"
         yield _check(

@@ -1,7 +1,7 @@
 """`freehold engine`: the programs that run models: which there are, how one is put on this machine, whether it starts here.
 
 It deliberately measures nothing: how fast an engine is here, and which is best, is for a benchmark.
-Exit codes: 1 when an installation failed, 2 when the input is wrong, 3 when `check` found a problem.
+Exit codes: 1 when an installation failed, 2 when the input is wrong, 3 when `check` found a problem, 130 after Ctrl-C.
 """
 
 import os
@@ -17,7 +17,7 @@ from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.engine_check import checks_of, machine_facts
 from freehold.cli.engine_environment import how_to_get
 from freehold.cli.place import config_option, json_option
-from freehold.cli.say import UserMistakes, say_json, styled
+from freehold.cli.say import UserMistakes, say_json, show_failure, styled
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
@@ -26,12 +26,15 @@ from freehold.fleet.environments import (
     engines_root,
     environments_in,
     find,
+    path_of,
     requirements_sha256,
 )
 from freehold.fleet.install import install, remove
 
 FOUND_PROBLEM = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""
 _COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
 
 
@@ -112,19 +115,37 @@ def _version(distribution: str) -> str | None:
 @command.command("install", short_help="Put an engine's program into an environment of its own.")
 @click.argument("name")
 @json_option
-def install_(*, name: str, as_json: bool) -> None:
+def install_(*, name: str, as_json: bool) -> int:
     """Install NAME, a recipe or an engine, into an environment of its own, every file by its hash.
 
     It goes on where an earlier one ended. pip is asked as the user has configured it.
     """
     recipe = _recipe(name, as_json=as_json)
-    shown = _Shown(quiet=as_json)
-    made = install(recipe, engines_root(os.environ), shown.tell)
+    shown, root = _Shown(quiet=as_json), engines_root(os.environ)
+    try:
+        made = install(recipe, root, shown.tell)
+    except KeyboardInterrupt:
+        shown.end()
+        show_failure(*_interrupted(recipe, root), as_json=as_json)
+        return INTERRUPTED
     shown.end()
     if as_json:
         say_json({"name": recipe.name, "path": str(made.path), **_manifest(made)})
     else:
         click.echo(f"{recipe.name} {recipe.version}: {made.path}")
+    return 0
+
+
+def _interrupted(recipe: Recipe, root: Path) -> tuple[str, str]:
+    """Return what Ctrl-C left, and what to do."""
+    path = path_of(recipe, root)
+    again = f"freehold engine install {recipe.name} goes on with it"
+    if not path.exists():
+        return f"{recipe.name} is not installed: ended before anything was written", again
+    return (
+        f"{recipe.name} is not installed: what was put into {path} until now stays, and files that pip had fetched stay in its cache",
+        f"{again}; freehold engine remove {recipe.name} removes what is there",
+    )
 
 
 class _Shown:

@@ -24,7 +24,7 @@ from freehold.engines.tensorrt_record import (
     unknowns,
 )
 from freehold.spec.model import ModelSpec
-from freehold.weights.source import FileSource, parse_source
+from freehold.weights.source import FileFolder, FileSource, parse_source
 
 ENGINE = "tensorrt-llm"
 _CONFIG_BYTES_MAX = 4 * 1024 * 1024
@@ -73,7 +73,7 @@ def local_folders(config: Config) -> dict[str, Path]:
 
 def _local(model: ModelSpec, base_dir: Path) -> Path | None:
     source = parse_source(model.source) if model.source else None
-    path = base_dir / Path(source.path).expanduser() if isinstance(source, FileSource) else None
+    path = base_dir / Path(source.path).expanduser() if isinstance(source, FileSource | FileFolder) else None
     return path if path is not None and path.is_dir() else None
 
 

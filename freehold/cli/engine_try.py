@@ -14,6 +14,8 @@ from freehold.cli.config import Config
 from freehold.cli.controller import plans_for
 from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.fetching import fetch_weights
+from freehold.cli.gpu_wants import given_gpus, gpu_problems, gpus_for
+from freehold.cli.say import UserMistakes
 from freehold.core.clock import monotonic_s
 from freehold.fleet.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
@@ -27,7 +29,7 @@ _POLL_S = 0.2
 def try_model(config: Config, model: ModelSpec, *, quiet: bool) -> Check:
     """Return what came of a start; weights that are not here yet are fetched, and raise Permanent where that fails."""
     weights = fetch_weights(config, quiet=quiet)
-    plan = next(plan for plan in plans_for(config, weights) if plan.model == model.name)
+    plan = _with_gpus(config, next(plan for plan in plans_for(config, weights) if plan.model == model.name))
     if not quiet:
         click.echo(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.", err=True)
     with tempfile.TemporaryDirectory(prefix="freehold-check-") as folder:
@@ -37,6 +39,14 @@ def try_model(config: Config, model: ModelSpec, *, quiet: bool) -> Check:
             stop_grace_s=config.spec.fleet.stop_grace,
         )
         return asyncio.run(_try(plan, settings))
+
+
+def _with_gpus(config: Config, plan: ReplicaPlan) -> ReplicaPlan:
+    """Return the plan with its GPUs; raises UserMistakes where this node has too few for it alone."""
+    node = gpus_for(config)
+    if problems := gpu_problems(config, [plan], node):
+        raise UserMistakes(problems, as_json=False)
+    return given_gpus(config, [plan], node=node)[0]
 
 
 async def _try(plan: ReplicaPlan, settings: FleetSettings) -> Check:

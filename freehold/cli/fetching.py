@@ -16,9 +16,9 @@ import rich.console
 import rich.progress
 
 from freehold.cli.config import Config
-from freehold.cli.weights_fit import fitted, refuse_early
+from freehold.cli.weights_fit import fitted, fitted_adapter, refuse_early
 from freehold.core.errors import FreeholdError, Permanent
-from freehold.spec.model import ModelSpec
+from freehold.spec.model import AdapterSpec, ModelSpec
 from freehold.weights.store import Store, store_root
 from freehold.weights.transfer import OnProgress, Progress, Stage
 
@@ -52,15 +52,25 @@ def pull_all(store: Store, wanted: Iterable[Wanted], *, quiet: bool = False) -> 
 def fetch_weights(
     config: Config, *, quiet: bool, known: Mapping[str, Path] = MappingProxyType({})
 ) -> dict[str, Path]:
-    """Return the verified weights of a configuration by model name, as their engines load them.
+    """Return the verified weights of a configuration by model name, as their engines load them, and adapters by theirs.
 
     Raises Permanent that names each one missing, or of another kind than its engine loads. Those that are `known` are not
     looked at again.
     """
-    models = [model for model in config.spec.models if model.managed and model.name not in known]
+    models = [model for model in config.spec.models if model.managed]
     store = Store(store_root(os.environ))
     with showing(quiet=quiet) as show:
-        pulled = [_pull_fitted(store, model, config.base_dir, show(model.name)) for model in models]
+        pulled = [
+            _pull_fitted(store, model, config.base_dir, show(model.name))
+            for model in models
+            if model.name not in known
+        ]
+        pulled += [
+            _pull_adapter(store, model, adapter, base_dir=config.base_dir, on_progress=show(adapter.name))
+            for model in models
+            for adapter in model.adapters
+            if adapter.name not in known
+        ]
     failed = [each for each in pulled if each.error is not None]
     if failed:
         said = "; ".join(f"{each.wanted.name}: {each.error}" for each in failed)
@@ -86,6 +96,19 @@ def _pull_fitted(store: Store, model: ModelSpec, base_dir: Path, on_progress: On
         return replace(pulled, path=fitted(model, pulled.path, store=store, on_progress=on_progress))
     except FreeholdError as error:
         return Pulled(wanted=wanted, error=error)
+
+
+def _pull_adapter(
+    store: Store, model: ModelSpec, adapter: AdapterSpec, *, base_dir: Path, on_progress: OnProgress
+) -> Pulled:
+    wanted = Wanted(name=adapter.name, source=adapter.source, sha256=adapter.sha256, base_dir=base_dir)
+    pulled = _pull(store, wanted, on_progress)
+    try:
+        if pulled.path is not None:
+            fitted_adapter(model, pulled.path)
+    except FreeholdError as error:
+        return Pulled(wanted=wanted, error=error)
+    return pulled
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from freehold.cli.config import load_keyless
 from freehold.cli.health_diagnose import diagnose
 from freehold.cli.health_incidents import goes_on, incident_lines
 from freehold.cli.health_set_healthy import set_healthy
-from freehold.cli.health_table import lines_of, one_line
+from freehold.cli.health_table import lines_of, one_line, serving_on
 from freehold.cli.last_word import asked
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, duration_text, say_json, styled
@@ -60,7 +60,7 @@ def command(
     if snapshot is None:
         snapshot = _looked(config_path, as_json=as_json)
         watch = False  # one look takes seconds; there is no agent to watch
-    code = _show(snapshot, as_json=as_json)
+    code = _show(snapshot, _serving(state_path), as_json=as_json)
     while watch:
         Event().wait(_WATCH_S)
         newer = asked(state_path)
@@ -68,8 +68,16 @@ def command(
             raise Permanent("the stack has ended", hint="freehold up starts it again")
         if not as_json:
             click.clear()
-        code = _show(newer, as_json=as_json)
+        code = _show(newer, _serving(state_path), as_json=as_json)
     return code
+
+
+def _serving(state_path: Path) -> dict[str, list[str]]:
+    """Return which replicas are on which GPU; empty: no stack runs, or it does not answer."""
+    with contextlib.suppress(FreeholdError):
+        status = running_status(state_path)
+        return serving_on(status.replicas) if status is not None else {}
+    return {}
 
 
 def _looked(config_path: Path | None, *, as_json: bool) -> HealthSnapshot:
@@ -81,15 +89,14 @@ def _looked(config_path: Path | None, *, as_json: bool) -> HealthSnapshot:
         return asyncio.run(looking)
 
 
-def _show(snapshot: HealthSnapshot, *, as_json: bool) -> int:
+def _show(snapshot: HealthSnapshot, serving: dict[str, list[str]], *, as_json: bool) -> int:
     age_s = max(0.0, wall_s() - snapshot.at_s)
     stale = snapshot.is_stale(wall_s())
     if as_json:
-        say_json(
-            {**msgspec.to_builtins(snapshot), "verdict": snapshot.verdict, "stale": stale, "age_s": age_s}
-        )
+        told = {"verdict": snapshot.verdict, "stale": stale, "age_s": age_s, "replicas_on": serving}
+        say_json({**msgspec.to_builtins(snapshot), **told})
     else:
-        for line in (*incident_lines(snapshot), *lines_of(snapshot)):
+        for line in (*incident_lines(snapshot), *lines_of(snapshot, serving)):
             click.echo(line)
         click.echo(_foot(snapshot, age_s))
         if stale:

@@ -16,7 +16,6 @@ from freehold.cli.last_word import asked
 from freehold.cli.place import config_option, find_config, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.clock import wall_s
-from freehold.core.errors import Permanent
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
@@ -101,15 +100,14 @@ def _live(state_path: Path, *, as_json: bool) -> int:
     return 3 if goes_on(snapshot) else 0
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> str | Problem:
     try:
         data = sys.stdin.buffer.read(BYTES_MOST + 1) if str(path) == "-" else _bytes(path)
     except OSError as exc:
-        raise Permanent(f"cannot read {path}: {exc.strerror or exc}") from exc
+        return Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}")
     if len(data) > BYTES_MOST:
-        raise Permanent(
-            f"{path} is larger than {BYTES_MOST // 1_000_000} MB", hint="cut it to the time of the incident"
-        )
+        message = f"is larger than {BYTES_MOST // 1_000_000} MB"
+        return Problem(where=str(path), message=message, hint="cut it to the time of the incident")
     return data.decode("utf-8-sig", "replace")  # Windows puts a mark in front
 
 
@@ -120,6 +118,8 @@ def _bytes(path: Path) -> bytes:
 
 def _kernel(path: Path) -> Told:
     text = _read(path)
+    if isinstance(text, Problem):
+        return Told(problems=(text,))
     told = read_kernel_log(text, str(path), now_s=wall_s())
     if (
         text.strip()
@@ -135,6 +135,8 @@ def _kernel(path: Path) -> Told:
 
 def _incident(path: Path) -> Told:
     text = _read(path)
+    if isinstance(text, Problem):
+        return Told(problems=(text,))
     if path.suffix in {".yaml", ".yml"}:
         tree = read_tree(text, str(path))
         if tree.mistakes:

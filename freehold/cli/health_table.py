@@ -1,8 +1,10 @@
 """Findings for people: a line each, worst first, and below a bad one what to do. No line is cut."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from freehold.cli.say import duration_text, styled
+from freehold.core.events import ReplicaStatus
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.registry import all_probes
 from freehold.health.snapshot import Believed, HealthSnapshot
@@ -16,11 +18,26 @@ _COLOURS = {
 _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 
 
-def lines_of(snapshot: HealthSnapshot) -> list[str]:
-    """Return the table's lines; what there is none of here is one line at the end."""
+Serving = Mapping[str, Sequence[str]]
+"""Replicas by the component that they compute on, such as `gpu:GPU-…`."""
+_NOBODY: Serving = MappingProxyType({})
+
+
+def serving_on(replicas: Iterable[ReplicaStatus]) -> dict[str, list[str]]:
+    """Return who is on which GPU; whoever is on an instance of a divided one is left out, since findings name whole ones."""
+    found: dict[str, list[str]] = {}
+    for replica in replicas:
+        for gpu in replica.gpus or ():
+            if gpu.uuid and not gpu.divided:
+                found.setdefault(f"gpu:{gpu.uuid}", []).append(replica.id)
+    return found
+
+
+def lines_of(snapshot: HealthSnapshot, serving: Serving = _NOBODY) -> list[str]:
+    """Return the table's lines; what there is none of here is one line at the end. Bad ones name who is on that GPU."""
     here = [each for each in snapshot.findings if each.finding.verdict is not Verdict.NOT_APPLICABLE]
     widths = [max((len(_cells(each)[at]) for each in here), default=0) for at in range(3)]
-    lines = [line for each in here for line in _lines(each, widths, snapshot)]
+    lines = [line for each in here for line in _lines(each, widths, snapshot, serving)]
     absent = sorted(
         {each.finding.probe for each in snapshot.findings} - {each.finding.probe for each in here}
     )
@@ -37,7 +54,7 @@ def _cells(each: Believed) -> tuple[str, str, str]:
     return each.finding.verdict, each.finding.probe, each.finding.component
 
 
-def _lines(each: Believed, widths: Sequence[int], snapshot: HealthSnapshot) -> list[str]:
+def _lines(each: Believed, widths: Sequence[int], snapshot: HealthSnapshot, serving: Serving) -> list[str]:
     finding = each.finding
     verdict, probe, component = (cell.ljust(width) for cell, width in zip(_cells(each), widths, strict=True))
     shown = styled(verdict, colour=_COLOURS.get(finding.verdict), bold=finding.verdict in _BAD)
@@ -45,6 +62,8 @@ def _lines(each: Believed, widths: Sequence[int], snapshot: HealthSnapshot) -> l
     if finding.verdict in _BAD:
         since = f" for {duration_text(max(0.0, snapshot.at_s - each.since_s))}" if snapshot.pid else ""
         lines.append(f"    {finding.reason}{since}: {_advice(finding)}")
+        if on_it := serving.get(finding.component):
+            lines.append(f"    on it: {', '.join(on_it)}")
     return lines
 
 

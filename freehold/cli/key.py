@@ -109,7 +109,7 @@ def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> 
 def _wanted(config: Config, name: str, flags: Flags, before: Sequence[KeyRecord]) -> Wanted | list[Problem]:
     now_s = wall_s()
     taken = {record.name for record in before if not why_refused(record, now_s)}
-    models = [model.name for model in config.spec.models]
+    models = [each.name for model in config.spec.models for each in model.named]
     found = read_flags(name, flags, models=models, taken=taken, wall_s=now_s)
     if len(before) >= KEYS_MAX and not isinstance(found, list):
         return [

@@ -17,7 +17,6 @@ from freehold.cli.model_convert import command as convert
 from freehold.cli.model_record import record
 from freehold.cli.place import config_option, find_config, json_option
 from freehold.cli.say import UserMistakes, say_json, show_failure
-from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.weights.blobs import StoredWeights
 from freehold.weights.source import FolderLike, parse_sha256, parse_source
@@ -113,10 +112,11 @@ def hash_(path: Path, *, include: str, as_json: bool) -> None:
     Of a folder all files count but hidden ones and pickles, or those that match --include.
     """
     patterns = tuple(include.split(",")) if include else ()
+    if not path.exists():
+        problem = Problem(where="PATH", message=f"there is no {path}", hint="name a file or a folder")
+        raise UserMistakes([problem], as_json=as_json)
     with disk_errors(path), showing(quiet=as_json) as show:
         report = Reporter(show(path.name))
-        if not path.exists():
-            raise Permanent(f"there is no {path}", hint="name a file or a folder")
         files = hash_folder(path, report, patterns) if path.is_dir() else {}
         digits = tree_hash(files) if files else hash_file(path, report)
     if as_json:
@@ -168,9 +168,10 @@ def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Wante
 
 
 def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[Wanted]:
-    """Return the models of the configuration that have weights, or those named, or raise UserMistakes."""
+    """Return the models of the configuration that have weights and their adapters, or those named, or raise UserMistakes."""
     config = load_config(find_config(config_flag), overrides={}, as_json=as_json)
-    known = {model.name: model for model in config.spec.models if model.source}
+    models = [model for model in config.spec.models if model.source]
+    known = {each.name: each for model in models for each in model.named}
     problems = [
         Problem(
             where="NAME", message=f"{config.name} has no weights for {name!r}", hint=nearest_hint(name, known)

@@ -4,6 +4,7 @@ It asks `nvidia-smi`, which comes with every driver, under a deadline, and looks
 writes nothing; what cannot be found out stays unknown. Why no NVML: its compute capability is not among the readings.
 """
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from freehold.engines.base import NodeFacts, Value
 
 ASK_S = 20.0
 """Longest wait for nvidia-smi. Source: our own choice: without persistence mode it wakes each GPU, some seconds for eight."""
+_GOODBYE_S = 1.0
+"""Longest wait for one that was killed. Source: our own choice; a process that can die does so in milliseconds."""
 _QUERY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
 _HEAD = ("nvidia-smi", "-q", "-d", "COMPUTE")
 _ARCHITECTURE = re.compile(r"\d+\.\d+")
@@ -34,19 +37,34 @@ def read_node_facts(options: Mapping[str, Value], *, program: str, distribution:
 
 def _said(argv: tuple[str, ...]) -> str:
     """Return what a program printed; empty where it is not there, fails, or takes too long."""
+    code, said = printed(argv)
+    return said if code == 0 else ""
+
+
+def printed(argv: tuple[str, ...], *, wait_s: float = ASK_S) -> tuple[int | None, str]:
+    """Return a program's exit code and what it printed; None: it is not there, or did not end in time.
+
+    One that hangs in the driver does not die of SIGKILL either: it is not waited for.
+    """
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             argv,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            timeout=ASK_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+    except OSError:
+        return None, ""
+    try:
+        said, _ = child.communicate(timeout=wait_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.communicate(timeout=_GOODBYE_S)
+        return None, ""
+    return child.returncode, said
 
 
 def _first(words: re.Pattern[str], text: str) -> str:

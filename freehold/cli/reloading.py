@@ -18,6 +18,7 @@ import msgspec
 from freehold.cli.config import Config, load_config
 from freehold.cli.engine_environment import environment_for
 from freehold.cli.fetching import fetch_weights
+from freehold.cli.gpu_wants import NOBODY, gpus_for
 from freehold.cli.report import ConfigStatus
 from freehold.cli.say import UserMistakes
 from freehold.core.clock import wall_s
@@ -25,6 +26,7 @@ from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
+from freehold.fleet.gpu_pools import NodeGpus
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, Change, How, compare
 from freehold.spec.explain import dotted
@@ -39,7 +41,8 @@ LOOK_S = 0.1
 HEARTBEAT_S = 2.0
 """Longest silence while something is waited for. Source: our own choice, as for a stop."""
 
-_MOVING = frozenset(ReplicaState) - {ReplicaState.READY, ReplicaState.CRASH_LOOP}
+_SETTLED = frozenset({ReplicaState.READY, ReplicaState.ASLEEP})
+_MOVING = frozenset(ReplicaState) - _SETTLED - {ReplicaState.CRASH_LOOP}
 Line = Mapping[str, Any]
 
 
@@ -49,6 +52,8 @@ class Levers:
 
     apply: Callable[["Prepared", int, Mapping[str, int]], bool]
     """Tell gateway and fleet: a configuration, its generation, and how often each model's replicas were replaced."""
+    lacking: Callable[["Prepared"], list[Problem]]
+    """Return why this node has not the GPUs that a configuration wants."""
     in_force: Callable[[], int]
     """Return the generation that the gateway says it goes by."""
     stopping: Callable[[], bool]
@@ -109,7 +114,7 @@ class Reloader:
         if isinstance(found, list):
             yield _problem_lines(found)
             return
-        config, changes = found
+        config, gpus, changes = found
         installed = installed_for(config)
         plan = {"changes": [_change_line(change) for change in changes], "dry_run": dry_run}
         if dry_run:
@@ -117,21 +122,27 @@ class Reloader:
             return
         known = self._weights_known(config)
         fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, quiet=True, known=known))
-        async for line in _while(fetching, {"fetching": sorted(_managed(config) - known.keys())}):
+        missing = {name for name, source, *_ in _sources(config) if source} - known.keys()
+        async for line in _while(fetching, {"fetching": sorted(missing)}):
             yield line
         try:
             weights = fetching.result()
         except FreeholdError as exc:
             yield {"error": exc.message, "hint": exc.hint}
             return
-        if self._levers.stopping() or not self._take(replace(self.prepared, config=config, weights=weights)):
+        prepared = replace(self.prepared, config=config, weights=weights, gpus=gpus)
+        # Weights that are built for a number of GPUs are here only now.
+        if lacking := self._levers.lacking(prepared):
+            yield _problem_lines(lacking)
+            return
+        if self._levers.stopping() or not self._take(prepared):
             yield {"error": "the stack is stopping, or too busy", "hint": "try again"}
             return
         self._installed = installed
         self._log.info("reloaded", generation=self._generation, changes=[str(change) for change in changes])
         yield plan | {"generation": self._generation}
 
-    def _read(self) -> tuple[Config, tuple[Change, ...]] | list[Problem]:
+    def _read(self) -> tuple[Config, NodeGpus, tuple[Change, ...]] | list[Problem]:
         old = self.prepared.config
         known = old.by_variable
         try:
@@ -147,7 +158,18 @@ class Reloader:
             for name, key in config.api_keys.items()
             if old.api_keys.get(name, key) != key
         ]
-        return config, (*found.changes, *rekeyed, *self._reinstalled(config))
+        gpus = self._gpus(config)
+        lacking = self._levers.lacking(replace(self.prepared, config=config, gpus=gpus))
+        return lacking or (config, gpus, (*found.changes, *rekeyed, *self._reinstalled(config)))
+
+    def _gpus(self, config: Config) -> NodeGpus:
+        """Return the node's GPUs as they are now, unless they are unknown now or were at the start.
+
+        Replicas are not started anew because nvidia-smi answers one time and another time not.
+        """
+        before, now = self.prepared.gpus, gpus_for(config)
+        unknown = before.gpus is None and before != NOBODY
+        return before if unknown or now.gpus is None else now
 
     def _reinstalled(self, config: Config) -> Iterator[Change]:
         """Yield the models whose engine's environment is another one than that of the replicas that run."""
@@ -158,8 +180,8 @@ class Reloader:
 
     def _weights_known(self, config: Config) -> dict[str, Path]:
         """Return the weights that are here and verified already, of models that are to have the same."""
-        before = {(m.name, m.source, m.sha256, m.engine) for m in self.prepared.config.spec.models}
-        same = [m.name for m in config.spec.models if (m.name, m.source, m.sha256, m.engine) in before]
+        before = set(_sources(self.prepared.config))
+        same = {wanted[0] for wanted in _sources(config) if wanted in before}
         return {name: path for name, path in self.prepared.weights.items() if name in same}
 
     def _take(self, prepared: "Prepared") -> bool:
@@ -231,7 +253,7 @@ class Reloader:
             return False
         managed = _managed(self.prepared.config)
         statuses = self._fleet.statuses()
-        ready = all(s.state is ReplicaState.READY for s in statuses if s.model in managed)
+        ready = all(s.state in _SETTLED for s in statuses if s.model in managed)
         return ready and all(s.restarts > again[s.id] for s in statuses if s.id in again)
 
     def _failed(self) -> Line | None:
@@ -258,6 +280,13 @@ def _other_fallback_keys(old: Config, new: Config) -> list[Problem]:
         Problem(where=new.where(path), message=message.format(dotted(path)), hint=RESTART_HINT)
         for path in changed
     ]
+
+
+def _sources(config: Config) -> Iterator[tuple[str, str, str, str]]:
+    """Give the name of each model and adapter with where it comes from and which engine loads it."""
+    for model in config.spec.models:
+        for each in model.named:
+            yield each.name, each.source, each.sha256, model.engine
 
 
 def installed_for(config: Config) -> dict[str, str]:

@@ -20,12 +20,13 @@ from freehold.spec.shapes import EXTERNAL
 
 _COLOURS = {
     ReplicaState.READY: "green",
+    ReplicaState.ASLEEP: "yellow",
     ReplicaState.STARTING: "yellow",
     ReplicaState.PENDING: "yellow",
     ReplicaState.CRASH_LOOP: "red",
     ReplicaState.BACKOFF: "red",
 }
-_HEADS = ("replica", "engine", "state", "uptime", "tokens/s", "restarts", "pid")
+_HEADS = ("replica", "engine", "state", "uptime", "tokens/s", "restarts", "pid", "GPUs")
 _GATEWAY_TRIES = 3
 """Starts of a gateway that never spoke before the stack is given up. Source: our own choice; the first failure may be
 an accident, the third is a rule."""
@@ -114,7 +115,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
 
         An external endpoint is waited for `patience_s` seconds and no longer: whether it ever comes is not up to us.
         """
-        done = {ReplicaState.READY, ReplicaState.CRASH_LOOP}
+        done = {ReplicaState.READY, ReplicaState.ASLEEP, ReplicaState.CRASH_LOOP}
         patient = waited_s < patience_s
         replicas = all(r.state in done or (r.engine == EXTERNAL and not patient) for r in self.replicas)
         return replicas and self.gateway.in_flight is not None
@@ -151,9 +152,9 @@ def show_status(status: StackStatus) -> None:
     workers = f"{gateway.workers_live} of {gateway.workers} workers live, " * (gateway.workers > 1)
     doing = "draining" if gateway.draining else "not running" if gateway.pid is None else "serving"
     click.echo(f"{styled('gateway', bold=True)}  {gateway.url}   {doing}, {workers}{_gateway_load(gateway)}")
-    rows = [_row(replica) for replica in status.replicas]
-    width = _terminal_columns()
-    for line in _table(rows, status.replicas) if _fits(rows, width) else _blocks(rows, status.replicas):
+    rows = _without_empty_end([_HEADS, *(_row(replica) for replica in status.replicas)])
+    show = _table if _fits(rows, _terminal_columns()) else _blocks
+    for line in show(rows, status.replicas):
         click.echo(line)
     age = duration_text(max(0.0, wall_s() - status.started_wall_s))
     click.echo(styled(f"{status.config}{_in_force(status.in_force)}; up {age}, pid {status.pid}", dim=True))
@@ -190,11 +191,19 @@ def _row(replica: ReplicaStatus) -> tuple[str, ...]:
         speed if replica.state is ReplicaState.READY else "",
         str(replica.restarts),
         "" if replica.pid is None else str(replica.pid),
+        ", ".join(map(str, replica.gpus or ())),
     )
 
 
+def _without_empty_end(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return a table, heads first, without its last column where nothing stands in it: who has no GPUs need not read of them."""
+    last = None if any(row[-1] for row in rows[1:]) else -1
+    return [row[:last] for row in rows]
+
+
 def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(_HEADS, *rows, strict=True)]
+    """Return the width of each column; the first row has the heads."""
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
 def _fits(rows: Sequence[tuple[str, ...]], columns: int | None) -> bool:
@@ -204,8 +213,8 @@ def _fits(rows: Sequence[tuple[str, ...]], columns: int | None) -> bool:
 
 def _table(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) -> list[str]:
     widths = _widths(rows)
-    lines = [styled("  ".join(_cells(_HEADS, widths)).rstrip(), bold=True)]
-    for row, replica in zip(rows, replicas, strict=True):
+    lines = [styled("  ".join(_cells(rows[0], widths)).rstrip(), bold=True)]
+    for row, replica in zip(rows[1:], replicas, strict=True):
         cells = _cells(row, widths)
         cells[_STATE] = styled(
             cells[_STATE], colour=state_colour(replica)
@@ -216,15 +225,15 @@ def _table(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) -
 
 
 def _cells(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    columns = zip(_HEADS, row, widths, strict=True)
+    columns = zip(_HEADS[: len(row)], row, widths, strict=True)
     return [cell.rjust(width) if head in _NUMBERS else cell.ljust(width) for head, cell, width in columns]
 
 
 def _blocks(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) -> list[str]:
     lines: list[str] = []
-    for row, replica in zip(rows, replicas, strict=True):
+    for row, replica in zip(rows[1:], replicas, strict=True):
         lines.append(f"{styled(replica.id, bold=True)}  {state_text(replica)}")
-        facts = zip(_HEADS[1:], row[1:], strict=True)
+        facts = zip(_HEADS[1 : len(row)], row[1:], strict=True)
         lines += [f"  {head:8}  {cell}" for head, cell in facts if cell and head != "state"]
         lines += _notes(replica)
     return lines
@@ -245,6 +254,8 @@ def show_ready(status: StackStatus, *, took_s: float) -> None:
         count = f"{ready} of {_replicas(len(mine))}" if ready != len(mine) else _replicas(len(mine))
         when = f"ready in {took_s:.1f} s" if ready else styled("not ready", colour="red")
         click.echo(f"          model      {model}   {mine[0].engine}   {count}   {when}")
+        if mine[0].adapters:
+            click.echo(f"          adapters   {', '.join(mine[0].adapters)}")
         for replica in mine:
             for line in _notes(replica):
                 click.echo(f"                     {replica.id} {state_text(replica)}: {line.strip()}")

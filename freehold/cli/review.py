@@ -5,6 +5,7 @@ to freehold/cost. What nobody measured is estimated and said so; nothing is chan
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -38,12 +39,14 @@ from freehold.core.clock import wall_s
 from freehold.core.problems import Problem
 from freehold.core.spread import Spread
 from freehold.cost.review import ReviewInputs, ReviewResult, review
+from freehold.engines import all_engines
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.sizing.answer import Fleet, SizeAsk, Slo
 from freehold.sizing.choose import usual_quants
 from freehold.sizing.fleet import SECONDS_PER_MONTH, Plan, capacity, fleet
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.traffic import Traffic
+from freehold.spec.load import load_file
 
 _KEPT = ("--model", "--slo-ttft-p95", "--slo-itl", "--gpu", "--quant", "--engine", "--api")
 _OWN = (
@@ -195,7 +198,7 @@ def _period(flags: dict[str, Any], now_s: float, reader: Reader) -> MeasuredPeri
         reader.wrong("--until" if flags["until"] else "--since", message, "the earlier time is --since")
     if reader.problems or since_us is None:
         return None
-    files = MeasuredFiles(watts=flags["watts"], incidents=flags["incidents"])
+    files = MeasuredFiles(watts=flags["watts"], incidents=flags["incidents"], models=_own_models(flags))
     state_path = _state_path(flags)
     found = measured_period(state_path, files, since_s=since_us / 1e6, until_s=until_us / 1e6, now_s=now_s)
     reader.problems += found.problems
@@ -244,6 +247,15 @@ def _inputs(asked: _Asked, period: MeasuredPeriod) -> ReviewInputs | None:
 
 def _state_path(flags: dict[str, Any]) -> Path:
     return state_dir_for(flags["state_dir"], find_config(flags["config_flag"]))
+
+
+def _own_models(flags: dict[str, Any]) -> frozenset[str]:
+    """Return the models that the configuration names, as far as it can be read: what else is wrong with it is of no matter here."""
+    path = find_config(flags["config_flag"])
+    if path is None:
+        return frozenset()
+    loaded = load_file(path, engines=all_engines(), env=os.environ)
+    return frozenset(str(model.get("name")) for model in loaded.models)
 
 
 def _ledger(flags: dict[str, Any]) -> str:

@@ -33,6 +33,8 @@ class MeasuredFiles:
 
     watts: Path | None = None
     incidents: Path | None = None
+    models: frozenset[str] = frozenset()
+    """The stack's own models, as far as they are known: records of requests by an adapter bear the adapter's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +117,8 @@ def measured_period(
     tallies, began_s = _tallies(state_path, since_s, until_s, problems)
     watts = _watts(files.watts, began_s, until_s, problems)
     incidents = _incidents(files.incidents, began_s, until_s, problems)
-    gathered = _gathered([tally for tally in tallies if _is_own(tally)], began_s, until_s)
-    overflow = _overflow([tally for tally in tallies if not _is_own(tally)])
+    gathered = _gathered([tally for tally in tallies if _is_own(tally, files.models)], began_s, until_s)
+    overflow = _overflow([tally for tally in tallies if not _is_own(tally, files.models)])
     return MeasuredPeriod(
         since_s=began_s,
         until_s=until_s,
@@ -185,7 +187,7 @@ def _told(traffic: Traffic | None, overflow: Overflow | None) -> Traffic | None:
     return replace(traffic, assumed=(*traffic.assumed, overflow.text))
 
 
-def _is_own(tally: Tally) -> bool:
+def _is_own(tally: Tally, models: frozenset[str]) -> bool:
     """Return whether the stack's own machines answered: a model's replicas are MODEL-N, its listed endpoints MODEL-ext-N.
 
     An own model that has a price is told from a fallback by that name; without a price, a number at the end will do.
@@ -194,7 +196,7 @@ def _is_own(tally: Tally) -> bool:
     if not tally.endpoint:
         return True
     return number.isdigit() and (
-        stem.removesuffix("-ext") == tally.model or not (tally.priced or tally.cost_unknown)
+        stem.removesuffix("-ext") in {tally.model, *models} or not (tally.priced or tally.cost_unknown)
     )
 
 

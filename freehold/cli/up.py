@@ -7,16 +7,17 @@ background (`cli.background`) and this one waits until it is ready, so that a sc
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 
 from freehold.cli.background import start_in_background
 from freehold.cli.config import Config, load_config
-from freehold.cli.controller import Controller, Prepared
-from freehold.cli.engine_fit import engine_fits
+from freehold.cli.controller import Controller, Prepared, plans_for
+from freehold.cli.engine_fit import engine_fits, local_folders
 from freehold.cli.fetching import fetch_weights
+from freehold.cli.gpu_wants import gpu_problems, gpus_for
 from freehold.cli.key import read_keys_of
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.report import StackStatus
@@ -24,6 +25,7 @@ from freehold.cli.say import UserMistakes, duration_text
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
+from freehold.fleet.gpu_pools import NodeGpus
 from freehold.fleet.state_dir import StateDir
 from freehold.gateway.keys import why_refused
 from freehold.gateway.listener import listen
@@ -58,13 +60,16 @@ def command(
     if config.spec.gateway.auth == "keys":
         _look_at_keys(config)
     watcher = Watcher(started_s=started_s, as_json=as_json)
+    gpus = gpus_for(config)
+    refuse_too_few(config, local_folders(config), gpus=gpus, as_json=as_json)
     with _claimed(state, config):
         weights = fetch_weights(config, quiet=as_json)
         mistakes = [problem for fit in engine_fits(config, weights) for problem in fit.problems]
         if mistakes:
             raise UserMistakes(mistakes, as_json=as_json)
+        refuse_too_few(config, weights, gpus=gpus, as_json=as_json)
         if not detach:
-            return _foreground(config, state, weights, watcher)
+            return _foreground(config, state, weights, gpus=gpus, watcher=watcher)
     return start_in_background(config, state, watcher)
 
 
@@ -95,7 +100,19 @@ def _claimed(state: StateDir, config: Config) -> Iterator[None]:
         state.release()
 
 
-def _foreground(config: Config, state: StateDir, weights: dict[str, Path], watcher: Watcher) -> int:
+def refuse_too_few(config: Config, weights: Mapping[str, Path], *, gpus: NodeGpus, as_json: bool) -> None:
+    """Raise UserMistakes where the node has too few GPUs for what is wanted, or others; unknown ones refuse nobody.
+
+    What is built for a number of GPUs says so in its weights, so this is asked before and after these are here.
+    """
+    problems = gpu_problems(config, plans_for(config, weights), gpus)
+    if problems:
+        raise UserMistakes(problems, as_json=as_json)
+
+
+def _foreground(
+    config: Config, state: StateDir, weights: dict[str, Path], *, gpus: NodeGpus, watcher: Watcher
+) -> int:
     address = config.spec.gateway.address
     for variable in config.by_variable:
         # The key is read: neither engines nor the gateway's own environment need to hold it.
@@ -111,7 +128,9 @@ def _foreground(config: Config, state: StateDir, weights: dict[str, Path], watch
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     spool = spool_folder(state.path)
     make_folder(spool)
-    prepared = Prepared(config=config, state=state, listener=listener, url=url, weights=weights, spool=spool)
+    prepared = Prepared(
+        config=config, state=state, listener=listener, url=url, weights=weights, spool=spool, gpus=gpus
+    )
     log = logs.configure(state.logs / "controller.log")
     warn_of_disk(spool, state.path)
     try:

@@ -15,6 +15,7 @@ from freehold.cli.report import StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.findings import Finding, Verdict
+from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
 from freehold.fleet.state_dir import StateDir
 from freehold.gateway.links import GatewayLinks
@@ -138,8 +139,15 @@ def targets_from_status(status: StackStatus | None) -> tuple[EngineTarget, ...]:
     )
 
 
-def targets(snapshot: Snapshot, loads: Mapping[str, EndpointLoad] | None) -> tuple[EngineTarget, ...]:
-    """Return what an agent must know of each replica; `loads` None: the gateway has not spoken yet."""
+def targets(
+    snapshot: Snapshot,
+    loads: Mapping[str, EndpointLoad] | None,
+    proofs: Mapping[str, HttpCheck] | None = None,
+) -> tuple[EngineTarget, ...]:
+    """Return what an agent must know of each replica; `loads` None: the gateway has not spoken yet.
+
+    `proofs` are the requests that show replicas alive, by id; one without has its engine's usual one.
+    """
     endpoints = {endpoint.id: endpoint for endpoint in snapshot.endpoints}
     stall_s = {model.name: model.stall_s for model in snapshot.models}
     found = []
@@ -159,6 +167,7 @@ def targets(snapshot: Snapshot, loads: Mapping[str, EndpointLoad] | None) -> tup
                 progress=load.bytes if load else None,
                 exit_text=replica.reason if replica.state in _EXITED else "",
                 stall_s=stall_s.get(replica.model, 0.0),
+                proof=(proofs or {}).get(replica.id),
             )
         )
     return tuple(found)
@@ -254,7 +263,8 @@ class NodeWatch:
     async def _tell(self) -> None:
         while True:
             stats = self._gateway.stats
-            self.link.tell(targets(self._fleet.snapshot, None if stats is None else stats.loads))
+            loads = None if stats is None else stats.loads
+            self.link.tell(targets(self._fleet.snapshot, loads, self._fleet.proofs()))
             await asyncio.sleep(TELL_S)
 
     def _heard(self, snapshot: HealthSnapshot) -> None:

@@ -16,6 +16,7 @@ from freehold.engines.base import Engine
 from freehold.fleet.environments import engines_root, environments_in, find_for
 from freehold.spec.load import Loaded
 from freehold.spec.model import ModelSpec
+from freehold.weights.adapter import recognise_adapter
 from freehold.weights.recognise import recognise
 from freehold.weights.source import (
     FolderLike,
@@ -62,6 +63,22 @@ def source_problems(loaded: Loaded) -> list[Problem]:
             where = loaded.where(("models", index, "source"))
             problems.append(Problem(where=where, message=message, hint=hint))
     return problems
+
+
+def adapter_problems(loaded: Loaded) -> list[Problem]:
+    """Return a problem for each model that has adapters while its engine takes none from Freehold."""
+    takers = ", ".join(sorted(name for name, engine in all_engines().items() if engine.ask_adapter))
+    return [
+        Problem(
+            where=loaded.where(("models", index, "adapters")),
+            message=f"engine {engine.name} takes no adapters from Freehold",
+            hint=f"engines that do: {takers}",
+        )
+        for index, model in enumerate(loaded.models)
+        if model.get("adapters")
+        and (engine := all_engines().get(str(model.get("engine")))) is not None
+        and engine.ask_adapter is None
+    ]
 
 
 def _misfit(engine: Engine, source: Source) -> tuple[str, str]:
@@ -138,6 +155,30 @@ def fitted(model: ModelSpec, path: Path, *, store: Store, on_progress: OnProgres
     raise Permanent(
         f"{engine.name} loads {' or '.join(engine.formats)}, and this is {found.format}", hint=hint
     )
+
+
+def fitted_adapter(model: ModelSpec, path: Path) -> None:
+    """Raise `Permanent` that says why the model's engine cannot load this verified adapter, where it cannot."""
+    engine = all_engines()[model.engine]
+    with disk_errors(path):
+        found = recognise_adapter(path)
+    if found.problems:
+        said = "; ".join(f"{each.where} {each.message}" for each in found.problems)
+        raise Permanent(said, hint=found.problems[0].hint)
+    if found.format not in engine.adapter_formats:
+        kinds = " or ".join(_ADAPTER_KINDS[kind] for kind in engine.adapter_formats)
+        assert found.format is not None, "one without a format has a problem"
+        raise Permanent(
+            f"{engine.name} loads adapters as {kinds}, and this is {_ADAPTER_KINDS[found.format]}",
+            hint=TO_GGUF_ADAPTER
+            if Format.GGUF in engine.adapter_formats
+            else "take the folder it was made of",
+        )
+
+
+_ADAPTER_KINDS = {Format.GGUF: "a GGUF file", Format.SAFETENSORS: "a folder of PEFT"}
+TO_GGUF_ADAPTER = "python llama.cpp/convert_lora_to_gguf.py FOLDER --base MODEL_FOLDER --outfile adapter.gguf"
+"""What a user runs to make one. Source: llama.cpp's own documentation."""
 
 
 def _from_gguf(

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
+ADAPTERS_MAX = 64
+"""Most adapters of one model. Source: our own bound: at rank 16 each is some 10 to 100 MB in every replica."""
 MODELS_MAX = 256
 """Most models of one stack, and so most values of a metric's model label. Source: our own bound; more is a fleet."""
 
@@ -18,11 +20,39 @@ class ReplicaState(StrEnum):
     PENDING = "pending"  # wanted, not started
     STARTING = "starting"  # process runs, no completion has succeeded yet
     READY = "ready"  # a real completion succeeded: it takes traffic
+    ASLEEP = "asleep"  # somebody put its engine to sleep: no requests until it is woken
     DRAINING = "draining"  # no new requests; streams finish
     STOPPING = "stopping"  # SIGTERM sent, grace runs
     BACKOFF = "backoff"  # it exited; a restart is due at a known time
     CRASH_LOOP = "crash_loop"  # it failed too often: no restart until somebody acts
     STOPPED = "stopped"  # ended because that was wanted
+
+
+class GpuId(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """One GPU of a node, or one instance of a GPU that is divided (MIG)."""
+
+    index: int
+    """As nvidia-smi numbers them; instances have their GPU's."""
+    uuid: str = ""
+    """`GPU-…` or `MIG-…`; empty: the driver does not tell."""
+
+    @property
+    def divided(self) -> bool:
+        """Return whether it is an instance of a GPU; a process sees one such and no more."""
+        return self.uuid.startswith("MIG-")
+
+    def __str__(self) -> str:
+        """Return the index, and of an instance enough of its UUID to tell it from its neighbours."""
+        return f"{self.index}:{self.uuid[:12]}" if self.divided else str(self.index)
+
+
+class AdapterAsk(msgspec.Struct, frozen=True):
+    """How one endpoint is asked for an answer by one of its adapters."""
+
+    name: str
+    """The name that clients write in `model`."""
+    keys: str
+    """JSON object: what the body sent to this endpoint says in place of what the client's says."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +78,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The name the engine knows the model by; empty: the same as `model`."""
     api_key: str = ""
     """Bearer key that the engine wants; empty: none. Never logged or shown."""
+    adapters: tuple[AdapterAsk, ...] = ()
+    """The adapters that it has loaded."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +97,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Conversations return to the replica that has their beginning in its cache."""
     resume: str = "auto"
     """Whether a stream whose engine died is continued, in the words of `resume` in freehold.yaml."""
+    adapters: tuple[str, ...] = ()
+    """Names of its adapters, which clients ask for as they ask for models."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +123,11 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is in this state, in one line: last exit, what is waited for."""
     hint: str = ""
     """What a person can do about it; empty when there is nothing to do."""
+    gpus: tuple[GpuId, ...] | None = None
+    """The GPUs that it sees; empty: none. None: it was given none to itself, since nobody could tell which there are, or
+    somebody else runs it."""
+    adapters: tuple[str, ...] = ()
+    """Names of the adapters that it has loaded."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

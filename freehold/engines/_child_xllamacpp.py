@@ -124,10 +124,11 @@ def _put_memory(params: Any, flags: argparse.Namespace) -> None:
 
 
 def _put_files(params: Any, flags: argparse.Namespace, xllamacpp: Any) -> None:
-    adapters = [(path, 1.0) for path in (flags.lora or "").split(",") if path]
-    for pair in (flags.lora_scaled or "").split(","):
+    adapters: list[tuple[str, float]] = []
+    for pair in (flags.lora_scaled or "").split(","):  # first, as the engine file gives them to llama-server
         path, _, scale = pair.rpartition(":")
         adapters += [(path, float(scale))] if pair else []
+    adapters += [(path, 1.0) for path in (flags.lora or "").split(",") if path]
     if adapters:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, scale) for path, scale in adapters]
     if flags.slot_save_path:

@@ -36,6 +36,13 @@ _RULES = (
         "it refused an option",
         hint="correct engine_options; freehold engine check vllm says which flags the installed version knows",
     ),
+    # Before what follows from it: a model that cannot be inspected.
+    _rule(
+        ExitKind.BAD_OPTION,
+        r"invalid literal for int\(\) with base 10: '(?:GPU|MIG)-",
+        "this vLLM does not know GPUs by their UUIDs",
+        hint="take vLLM 0.32.0 or newer: freehold engine install vllm-cuda",
+    ),
     # Before what is said of memory: a context that cannot fit fails the same way however often it is tried.
     _rule(
         ExitKind.OUT_OF_MEMORY,
@@ -121,6 +128,12 @@ _RULES = (
         r" tokenizer|^RuntimeError: Cannot find any model weights with |^ValueError: Following weights were not initialized",
         "the weights folder is damaged or incomplete",
         hint="check it with `freehold model verify`, and fetch or convert it anew",
+    ),
+    _rule(
+        ExitKind.BAD_OPTION,
+        r"Sleep mode is not supported on current platform",
+        "sleep mode is for GPUs, and this vLLM runs on a processor",
+        hint="leave enable_sleep_mode out; with server_dev_mode alone /sleep stops its work, though it frees no memory",
     ),
     # After the others: many causes are told as an invalid configuration.
     _rule(

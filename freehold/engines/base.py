@@ -72,6 +72,22 @@ class Recipe:
     with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""
     needs: str = ""
     """What the machine must have, for a person; empty: nothing special."""
+    gpus: bool = True
+    """False: the program in it computes on processors only, whatever the options say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """A LoRA adapter beside a model: requests whose `model` is its name are answered with it."""
+
+    name: str
+    """Name clients use."""
+    path: Path | None = None
+    """Verified local file or folder, as the engine's `adapter_formats` say; None: the server has it already."""
+    rank: int = 0
+    """Width of its matrices; 0 is unknown."""
+    upstream_name: str = ""
+    """The name that the server knows it by; empty: the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +106,10 @@ class Placement:
     """Compute threads that are this replica's fair share of the machine."""
     environment: Path | None = None
     """Folder of the environment that one of the engine's recipes made; None: there is none."""
+    gpus: tuple[str, ...] | None = None
+    """The GPUs that it will see, as the fleet sets CUDA_VISIBLE_DEVICES for it; None: nobody knows, it sees all."""
+    adapters: tuple[Adapter, ...] = ()
+    """What it has to load beside the weights, for requests that name it."""
 
 
 FOLDER = "{folder-of-the-replica}"
@@ -130,7 +150,7 @@ class Metric:
 
     name: str
     """`generated_tokens_total`, `prompt_tokens_total`, `running_requests`, `waiting_requests`, `decode_steps_total`,
-    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`."""
+    `kv_usage_ratio` (0 to 1, of one engine), `preemptions_total`, `awake_engines` (0: it was put to sleep by hand)."""
     theirs: tuple[str, ...]
     scale: float = 1.0
     """Their unit times this is ours."""
@@ -271,6 +291,11 @@ class Engine:
     """Gateway paths that it can serve, such as `/v1/chat/completions`."""
     formats: tuple[Format, ...] = (Format.GGUF,)
     """What weights it loads, the one that it likes best first."""
+    adapter_formats: tuple[Format, ...] = ()
+    """What LoRA adapters it loads, by the name of the format of a whole model; none: it takes no adapters from Freehold."""
+    ask_adapter: Callable[[str, int, Adapter], Mapping[str, object]] | None = None
+    """From the model's upstream name, an adapter and its place among those of the placement to the keys that the body of a
+    request by that adapter has; None: it is asked for none."""
     distribution: str = ""
     """The distribution in Freehold's own environment that has its program, which is imported by that name; empty: there is none."""
     program: str = ""
@@ -279,6 +304,8 @@ class Engine:
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
+    usage_per_answer: bool = False
+    """True: in a stream of several answers (`n`, several prompts) each has a usage chunk of its own, and none is the whole."""
     options: tuple[Option, ...]
     reserved: Mapping[str, str] = field(default_factory=dict)
     """Flags of the program that are no options here, since Freehold sets them or they have another name: name, and why
@@ -297,6 +324,11 @@ class Engine:
     """Pages that are asked, in this order, while the one before showed no progress: versions differ in which they have."""
     unfinished: Unfinished | None = None
     """None: its own counter of generated tokens moves with each token."""
+    gpus: Callable[[Mapping[str, Value]], int | None] | None = None
+    """GPUs of this node that one replica takes for itself under these options; 0: none. None, or a function that gives None:
+    any number will do, also none, so it gets a share of what the others leave."""
+    gpu_uuids: bool = False
+    """True: it is known to take UUIDs in CUDA_VISIBLE_DEVICES, which stay true when a GPU is lost. False: it gets numbers."""
     slots: Callable[[Mapping[str, Value]], int]
     """Requests it works on at once under these options; 0 is unknown."""
     kv_tokens: Callable[[Mapping[str, Value]], int] | None = None
@@ -317,6 +349,16 @@ class Engine:
     """How long it may say nothing, for up to 2048 tokens to work through, before it is taken for frozen; 0: not known."""
     blames_model: Callable[[bytes], bool] | None = None
     """From the body of a 500: whether the model's output is to blame and not the program; None: it never is."""
+
+    def gpus_of(self, options: Mapping[str, Value], environment: Path | None) -> int | None:
+        """Return what `gpus` says of a replica that runs in this environment, unless the options name a program of their own."""
+        own = any(option.program and options.get(option.name) for option in self.options)
+        made = (
+            "" if own or environment is None else f"{environment.name}-"
+        )  # a hash may stand behind the version
+        if any(made.startswith(f"{each.name}-{each.version}-") and not each.gpus for each in self.recipes):
+            return 0
+        return self.gpus(options) if self.gpus is not None else None
 
     def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
         """Return the request whose 2xx answer proves that it serves this model under these options."""

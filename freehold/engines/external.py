@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Engine,
@@ -144,6 +145,11 @@ def _translate_error(_status: int, body: bytes) -> ApiError | None:
     return context_error(said, param=param if isinstance(param, str) else None)
 
 
+def _ask_adapter(_model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
+    """Return the name as vLLM and most others take it: in place of the model's."""
+    return {"model": adapter.upstream_name or adapter.name}
+
+
 ENGINE = Engine(
     name="external",
     summary="an OpenAI-compatible endpoint that somebody else runs",
@@ -160,6 +166,7 @@ ENGINE = Engine(
     ),
     # vLLM and SGLang stop a request when its client leaves, streamed or not; for others nothing is known.
     stream_to_abort=False,
+    ask_adapter=_ask_adapter,
     options=_OPTIONS,
     command=None,
     ready=_ready,

@@ -27,12 +27,15 @@ from freehold.engines._llama_cpp_options import (
     to_words,
 )
 from freehold.engines.base import (
+    FOLDER,
+    Adapter,
     ApiError,
     Command,
     Continues,
     Engine,
     ExitCause,
     ExitKind,
+    Format,
     HttpCheck,
     Metric,
     Placement,
@@ -51,11 +54,28 @@ _Options = Mapping[str, Value]
 def _command(placement: Placement) -> Command:
     """Return the wheel's child or the user's llama-server, with the same flags; weights are required."""
     assert placement.weights is not None, "llama-cpp needs weights; the spec refuses a model without a source"
-    options = complete(placement.options, placement.threads)
+    options = complete(placement.options, placement.threads, sleeping=bool(placement.adapters))
     flags = ["--host", placement.host, "--port", str(placement.port)]
-    flags += ["--model", str(placement.weights), "--alias", placement.model, *to_words(options)]
-    flags += ["--metrics", "--slots", "--no-webui"]
-    return Command(argv=(*_program(options), *flags), env=_environment(placement))
+    flags += ["--model", str(placement.weights), "--alias", placement.model]
+    links = {_link(place): str(adapter.path) for place, adapter in enumerate(placement.adapters)}
+    if links:  # before the user's own: it numbers adapters as they come, and a request names them by number
+        named = [f"{FOLDER}/{link}:0" for link in links]
+        options = {**options, "lora_scaled": ",".join((*named, *_texts(options.get("lora_scaled"))))}
+    flags += [*to_words(options), "--metrics", "--slots", "--no-webui"]
+    return Command(argv=(*_program(options), *flags), env=_environment(placement), links=links)
+
+
+def _texts(value: Value | None) -> tuple[str, ...]:
+    return () if value is None else (str(value),)
+
+
+def _link(place: int) -> str:
+    """Return the name of a link to an adapter, whose own name may hold the marks that this flag is cut at."""
+    return f"adapter-{place}.gguf"
+
+
+def _ask_adapter(_model: str, place: int, _adapter: Adapter) -> Mapping[str, object]:
+    return {"lora": [{"id": place, "scale": 1.0}]}
 
 
 def _program(options: _Options) -> tuple[str, ...]:
@@ -93,14 +113,24 @@ def _unfinished_tokens(body: bytes) -> float | None:
     return sum(token.n_decoded for slot in slots if slot.is_processing for token in slot.next_token)
 
 
+def _gpus(options: _Options) -> int | None:
+    """Return the GPUs that the options name; None: it spreads the model over whatever it sees, or computes without."""
+    if options.get("n_gpu_layers") == 0 and "spec_draft_model" not in options:
+        return 0
+    if options.get("split_mode") == "none":
+        return int(options.get("main_gpu", 0)) + 1  # `main_gpu` counts among those that it sees
+    shares = str(options.get("tensor_split", ""))
+    return len(re.split(r"[,/]", shares)) if shares else None
+
+
 def _slots(options: _Options) -> int:
     return int(options.get("n_parallel", N_PARALLEL))
 
 
 def _max_context_tokens(options: _Options) -> int:
-    """Return one slot's share as the server rounds it; the weights' own training context may be shorter."""
-    cells = _round_up(int(options.get("n_ctx", N_CTX))) // _slots(options)
-    return _round_up(cells)
+    """Return one slot's share as the server rounds it, or all of a unified cache; the weights' own context may be shorter."""
+    cells = _round_up(int(options.get("n_ctx", N_CTX)))
+    return cells if options.get("kv_unified") else _round_up(cells // _slots(options))
 
 
 def _round_up(tokens: int) -> int:
@@ -108,10 +138,22 @@ def _round_up(tokens: int) -> int:
 
 
 def _ready(model: str) -> HttpCheck:
-    # Plain completions need no chat template and also work with embeddings switched on (measured).
+    # Plain completions need no chat template.
     return HttpCheck(
         method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
     )
+
+
+def _ready_with(model: str, options: _Options) -> HttpCheck:
+    """Return a ranking or an embedding instead, where the model may be an encoder: these have no completions (measured)."""
+    if not options.get("embeddings"):
+        return _ready(model)
+    if options.get("pooling") == "rank":
+        return HttpCheck(
+            method="POST", path="/v1/rerank", body={"model": model, "query": "hi", "documents": ["hi"]}
+        )
+    # Not /v1/embeddings, which refuses weights that do not say how to pool.
+    return HttpCheck(method="POST", path="/embeddings", body={"model": model, "content": "hi"})
 
 
 _RULES = (
@@ -231,6 +273,30 @@ def _wrong_type(fields: Mapping[str, object]) -> ApiError:
     )
 
 
+_SCHEMA_ERROR = "JSON schema error at "
+
+
+def _bad_schema(fields: Mapping[str, object]) -> ApiError:
+    said = str(fields.get("message")).partition(_SCHEMA_ERROR)[2]
+    return ApiError(
+        status=400,
+        message=f"The JSON schema cannot be used: at {said}",
+        type="invalid_request_error",
+        code="invalid_json_schema",
+        param="response_format",
+    )
+
+
+def _no_picture(_fields: Mapping[str, object]) -> ApiError:
+    return ApiError(
+        status=400,
+        message="What image_url names could not be fetched. Send pictures as data: URIs.",
+        type="invalid_request_error",
+        code="invalid_image_url",
+        param="messages",
+    )
+
+
 def _loading(_fields: Mapping[str, object]) -> ApiError:
     return ApiError(
         status=503, message="The model is still loading.", type="service_unavailable", code="model_loading"
@@ -263,10 +329,26 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
             "These weights do not say how to pool embeddings. Set `pooling: mean` (or cls, last) in engine_options."
         ),
     ),
+    (
+        "",
+        "the current context does not support logits computation",
+        _refused(
+            "These weights make no text: they embed or rank. Set `embeddings: true` (and for a reranker `pooling: rank`) in "
+            "its engine_options in freehold.yaml, and ask on /v1/embeddings or /v1/rerank."
+        ),
+    ),
     ("", "image input is not supported", _refused("This model takes no images.")),
     ("", "audio input is not supported", _refused("This model takes no audio.")),
     ("", "video input is not supported", _refused("This model takes no video.")),
+    ("", "error: cannot make GET request", _no_picture),
+    ("", "Failed to download image", _no_picture),
     ("", "[json.exception.type_error.", _wrong_type),
+    (
+        "",
+        f"Unable to generate parser for this template. Automatic parser generation failed: {_SCHEMA_ERROR}",
+        _bad_schema,
+    ),
+    ("", _SCHEMA_ERROR, _bad_schema),
     ("unavailable_error", "Loading model", _loading),
 )
 """Source: the bodies that the real server answered (tests/unit/test_engines_llama_cpp.py holds them)."""
@@ -338,10 +420,14 @@ ENGINE = Engine(
         }
     ),
     stream_to_abort=True,
+    usage_per_answer=True,
+    adapter_formats=(Format.GGUF,),
+    ask_adapter=_ask_adapter,
     options=OPTIONS,
     conflicts=conflicts,
     command=_command,
     ready=_ready,
+    ready_with=_ready_with,
     metrics_path="/metrics",
     metrics=(
         Metric(name="generated_tokens_total", theirs=("llamacpp:tokens_predicted_total",)),
@@ -351,6 +437,8 @@ ENGINE = Engine(
         Metric(name="decode_steps_total", theirs=("llamacpp:n_decode_total",)),
     ),
     unfinished=Unfinished(path="/slots", tokens=_unfinished_tokens),
+    gpus=_gpus,
+    gpu_uuids=True,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     phases=_PHASES,

@@ -7,6 +7,7 @@ version; it has not been run on a GPU here (docs/engines.md says what was checke
 What its source says of it, and what follows:
 - `/health_generate` is content with any sign of life of the scheduler while it is busy, so readiness is a completion;
 - the counters of tokens move when a request ends, `realtime_tokens_total` with every step: progress is the latter;
+- it reads numbers out of CUDA_VISIBLE_DEVICES (distributed/device_communicators/custom_all_reduce.py), so it gets no UUIDs;
 - a request whose client left is aborted within seconds, streamed or not;
 - a child that fails (the scheduler, on each GPU) makes the server kill itself: the end is SIGKILL or exit code 0, and
   only the log tells it from one that was asked for.
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Command,
@@ -56,6 +58,7 @@ _OURS = {
     "admin_api_key": "replicas listen on a private address",
     "enable_metrics": "it is always on: liveness is progress",
     "config": "write its lines under engine_options",
+    "lora_paths": "write `adapters` beside `engine_options`: they are fetched, verified, and clients reach them by name",
     "fastapi_root_path": "replicas have no proxy but the gateway",
     "ssl_keyfile": "replicas listen on a private address, without TLS",
     "ssl_certfile": "replicas listen on a private address, without TLS",
@@ -84,7 +87,6 @@ _HELPS = {
     "tool_call_parser": "how tool calls stand in the model's text; must be the model's own, or auto",
     "reasoning_parser": "how reasoning stands in the model's text; must be the model's own, or auto",
     "chat_template": "name or file of the chat template; default: the one with the tokenizer",
-    "lora_paths": "adapters, as NAME=PATH; requests name one as MODEL:NAME",
     "max_loras_per_batch": "adapters used at once",
     "trust_remote_code": "run Python code that comes with the weights",
     "random_seed": "seed of the server; default: a new one each time",
@@ -118,7 +120,18 @@ def _command(placement: Placement) -> Command:
     words = [f"--model-path={placement.weights}", f"--served-model-name={placement.model}"]
     words += [f"--host={placement.host}", f"--port={placement.port}"]
     words += render_flags(FLAGS.flags, {**placement.options, **_BOOL_SET})
+    words += _adapter_words(placement.adapters)
     return Command(argv=(*_program(placement), *words), env=_QUIET)
+
+
+def _adapter_words(adapters: tuple[Adapter, ...]) -> list[str]:
+    """Return the flags that load adapters; their ranks and target modules it reads by itself."""
+    words = [f"{adapter.name}={adapter.path}" for adapter in adapters]
+    return ["--enable-lora", "--lora-paths", *words] if words else []
+
+
+def _ask_adapter(model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
+    return {"model": f"{model}:{adapter.name}"}
 
 
 def _program(placement: Placement) -> tuple[str, ...]:
@@ -141,6 +154,22 @@ def _ready_with(model: str, options: _Options) -> HttpCheck:
     if not options.get("is_embedding"):
         return _ready(model)
     return HttpCheck(method="POST", path="/v1/embeddings", body={"model": model, "input": "hi"})
+
+
+def _gpus(options: _Options) -> int:
+    """Return the GPUs of this node, those that `base_gpu_id` and `gpu_id_step` pass over included.
+
+    Data-parallel copies have GPUs of their own unless `enable_dp_attention` puts them into the tensor-parallel group.
+    Source: SGLang, managers/data_parallel_controller.py (launch_tensor_parallel_group).
+    """
+    if options.get("device") == "cpu":
+        return 0
+    tensor, groups, copies, nodes = (
+        max(1, int(options.get(name, 1))) for name in ("tp_size", "pp_size", "dp_size", "nnodes")
+    )
+    here = max(1, tensor * groups // nodes) * (1 if options.get("enable_dp_attention") else copies)
+    step = max(1, int(options.get("gpu_id_step", 1)))
+    return max(0, int(options.get("base_gpu_id", 0))) + (here - 1) * step + 1
 
 
 def _slots(options: _Options) -> int:
@@ -369,6 +398,8 @@ ENGINE = Engine(
         {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/responses"}
     ),
     formats=(Format.SAFETENSORS,),
+    adapter_formats=(Format.SAFETENSORS,),
+    ask_adapter=_ask_adapter,
     stream_to_abort=False,
     options=(_PROGRAM, *to_options(FLAGS.flags, helps=_HELPS, reserved=_OURS)),
     reserved={**other_names(FLAGS.flags), "model": _OURS["model_path"], **_OURS},
@@ -385,6 +416,7 @@ ENGINE = Engine(
         Metric(name="waiting_requests", theirs=("sglang:num_queue_reqs",), only=("priority", "")),
         Metric(name="decode_steps_total", theirs=("sglang:realtime_tokens_total",)),
     ),
+    gpus=_gpus,
     slots=_slots,
     kv_tokens=_kv_tokens,
     max_context_tokens=_max_context_tokens,

@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from math import prod
 from types import MappingProxyType
 
 from freehold.core.problems import nearest_hint
@@ -197,6 +198,21 @@ def _set(options: _Options, name: str) -> int:
     said = _json(str(options.get("llm_args", "{}")))
     filed = said.get(name) if isinstance(said, dict) else None
     return filed if type(filed) is int and filed > 0 else max(0, int(options.get(name, 0)))
+
+
+def _gpus(options: _Options) -> int | None:
+    """Return the GPUs of this node; None: the folder of prebuilt engines says it (`tensorrt_record`), no option does.
+
+    Source: TensorRT-LLM, Mapping: the world size is tensor times pipeline times context parallel.
+    """
+    sizes = [
+        _set(options, name)
+        for name in ("tensor_parallel_size", "pipeline_parallel_size", "context_parallel_size")
+    ]
+    if options.get("backend") == "tensorrt" and not any(sizes):
+        return None
+    world = prod(size or 1 for size in sizes)
+    return min(world, _set(options, "gpus_per_node") or world)
 
 
 def _slots(options: _Options) -> int:
@@ -415,6 +431,7 @@ ENGINE = Engine(
         Metric(name="decode_steps_total", theirs=("trtllm_kv_cache_gen_alloc_blocks_total",)),
     ),
     more_pages=(Page(path="/metrics", read=_iterations),),
+    gpus=_gpus,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     phases=_PHASES,

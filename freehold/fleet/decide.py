@@ -184,7 +184,7 @@ def _live_order(view: FleetView, replica: Replica, process: Process, now_s: floa
         return _terminate(view, replica)
     if replica.state is State.STARTING:
         return _starting_order(view, replica, process, now_s)
-    if replica.state is State.READY and replica.after is not After.COUNT:
+    if replica.state in {State.READY, State.ASLEEP} and replica.after is not After.COUNT:
         why = "stopping" if replica.after is After.STOP else "restarting"
         return Cordon(id=replica.id, incarnation=replica.incarnation, reason=why)
     return Measure(id=replica.id, incarnation=replica.incarnation)

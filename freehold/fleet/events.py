@@ -64,6 +64,7 @@ class Measured(About):
 
     tokens_total: float | None
     running: float | None
+    asleep: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

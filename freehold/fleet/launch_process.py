@@ -24,6 +24,7 @@ import freehold
 from freehold.core.errors import Temporary
 from freehold.engines.base import Command, Placement
 from freehold.fleet import processes
+from freehold.fleet.gpus import visible_env, visible_names
 from freehold.fleet.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 
 HOST = "127.0.0.1"
@@ -129,7 +130,10 @@ class ProcessLauncher:
         command = plan.engine.command(_placement(plan, port))
         command = command.in_folder(str(files_dir(self._settings.log_dir, plan.id)))
         launch = ProcessLaunch(
-            self._spec(plan, command), report, url=f"http://{HOST}:{port}", env=command.env
+            self._spec(plan, command),
+            report,
+            url=f"http://{HOST}:{port}",
+            env={**command.env, **visible_env(plan.gpus, uuids=plan.engine.gpu_uuids)},
         )
         self._launches.add(launch)
         launch.task.add_done_callback(lambda _: self._launches.discard(launch))
@@ -380,5 +384,7 @@ def _placement(plan: ReplicaPlan, port: int) -> Placement:
         port=port,
         options=plan.options,
         threads=plan.threads,
+        adapters=plan.adapters,
         environment=plan.environment,
+        gpus=None if plan.gpus is None else visible_names(plan.gpus, uuids=plan.engine.gpu_uuids),
     )

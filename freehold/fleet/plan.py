@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from freehold.engines.base import Engine
+from freehold.core.events import GpuId
+from freehold.engines.base import Adapter, Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class ReplicaPlan:
     """Compute threads that are this replica's fair share of the machine."""
     environment: Path | None = None
     """Folder of the environment that the engine's program is in; None: it is in Freehold's own, or elsewhere."""
+    adapters: tuple[Adapter, ...] = ()
+    """What requests to this model may ask for by another name than the model's."""
     environment_mark: str = ""
     """Which installation of it that is (`environments.Environment.mark`): another one is another program."""
     resume: str = "auto"
@@ -44,6 +47,10 @@ class ReplicaPlan:
     """How long the engine may say nothing; 0: as its engine file says."""
     affinity: bool = True
     """Conversations return to the replica that has their beginning in its cache."""
+    gpus: tuple[GpuId, ...] | None = None
+    """The GPUs that it sees (`fleet.gpus` gives them); empty: none. None: nobody knows which there are, and it sees all."""
+    gpus_shared: bool = False
+    """Other replicas that share may have the same ones."""
 
     @property
     def name_upstream(self) -> str:

@@ -45,6 +45,8 @@ class Reading:
 
     tokens_total: float | None = None
     running: float | None = None
+    asleep: bool | None = None
+    """Somebody put it to sleep; None: it does not say."""
 
 
 class Prober(Protocol):
@@ -96,7 +98,9 @@ class HttpProber:
         if 200 <= status < 300 or (not managed and status == _BUSY):
             return Answer(ok=True)
         return Answer(
-            ok=False, reason=f"HTTP {status}: {_error_words(body)}", hint=_hint(status, managed=managed)
+            ok=False,
+            reason=f"HTTP {status}: {_said(plan, status, body)}",
+            hint=_hint(status, managed=managed),
         )
 
     async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
@@ -182,10 +186,18 @@ def _reading(page: Mapping[str, float], unfinished_tokens: float | None) -> Read
     """Return a reading; a count of which a part is unknown is unknown."""
     finished = _tokens(page)
     known = finished is not None and unfinished_tokens is not None
+    awake = page.get("awake_engines")
     return Reading(
         tokens_total=(finished or 0.0) + (unfinished_tokens or 0.0) if known else None,
         running=page.get("running_requests"),
+        asleep=None if awake is None else awake == 0,
     )
+
+
+def _said(plan: ReplicaPlan, status: int, body: bytes) -> str:
+    """Return why it refused: in its engine file's words where these know better than to wait, such as of a wrong option."""
+    error = plan.engine.translate_error(status, body) if plan.engine.managed and status >= 400 else None
+    return _words(error.message) if error is not None and error.status < 500 else _error_words(body)
 
 
 def _error_words(body: bytes) -> str:

@@ -3,14 +3,24 @@
 Pure. It adds nothing: what is not known stays None, and a key is in an endpoint only, never in a status.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from freehold.core.events import Endpoint, ModelEntry, ReplicaState, ReplicaStatus, Snapshot
+import msgspec
+
+from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, ReplicaStatus, Snapshot
 from freehold.engines.base import Capacity
 from freehold.fleet.plan import ReplicaPlan
 from freehold.fleet.state import FleetView, Replica, tokens_per_s
 
-_SHOWN = frozenset({ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.STOPPING})
+_SHOWN = frozenset(
+    {
+        ReplicaState.STARTING,
+        ReplicaState.READY,
+        ReplicaState.ASLEEP,
+        ReplicaState.DRAINING,
+        ReplicaState.STOPPING,
+    }
+)
 
 
 def build_snapshot(
@@ -63,6 +73,7 @@ def _models(plans: Sequence[ReplicaPlan], view: FleetView, created_s: int) -> Ma
             stall_s=known.stall_s if known else plan.stall_s or plan.engine.stall_s,
             affinity=known.affinity if known else plan.affinity,
             resume=known.resume if known else plan.resume,
+            adapters=known.adapters if known else tuple(adapter.name for adapter in plan.adapters),
         )
     return models
 
@@ -95,7 +106,19 @@ def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
         incarnation=replica.incarnation,
         upstream_model=plan.upstream_model,
         api_key=plan.api_key,
+        adapters=tuple(_asks(plan)),
     )
+
+
+def _asks(plan: ReplicaPlan) -> Iterator[AdapterAsk]:
+    """Give how a replica is asked for each of its adapters: by its own numbers, since another may have others."""
+    ask = plan.engine.ask_adapter
+    for place, adapter in enumerate(plan.adapters):
+        assert ask is not None, (
+            f"{plan.engine.name} takes no adapters; the configuration's check refuses them"
+        )
+        keys = ask(plan.name_upstream, place, adapter)
+        yield AdapterAsk(name=adapter.name, keys=msgspec.json.encode(keys).decode())
 
 
 def _status(plan: ReplicaPlan, replica: Replica, wall_offset_s: float) -> ReplicaStatus:
@@ -115,4 +138,6 @@ def _status(plan: ReplicaPlan, replica: Replica, wall_offset_s: float) -> Replic
         tokens_total=replica.meter.readings[-1][1] if replica.meter.readings else None,
         reason=replica.reason,
         hint=replica.hint,
+        gpus=plan.gpus,
+        adapters=tuple(adapter.name for adapter in plan.adapters),
     )

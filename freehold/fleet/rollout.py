@@ -3,10 +3,11 @@
 A replica is never changed in place: where its plan differs, a new one is started beside it under a free id, and the old
 one is drained only when the new one is ready. One at a time, so that a machine needs room for one more and no more. A
 new replica that cannot be started stops the roll-out where it is: the old ones go on serving. What does not serve needs
-no such care and goes at once. How a replica is drained and ended is `decide`'s business.
+no such care and goes at once. Where a new replica is to have GPUs that an old one holds, the old one goes first, one of a
+model at a time: two cannot be on them at once. How a replica is drained and ended is `decide`'s business.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -48,11 +49,15 @@ def moves(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> list[Move]:
     gone = [each for each in held if each.leaving and each.state is State.STOPPED and not each.has_process]
     taken = {each.plan.id for each in held if each not in gone}
     found: list[Move] = [Forget(id=each.plan.id) for each in gone]
-    for name in dict.fromkeys([*(plan.model for plan in wanted), *(each.plan.model for each in held)]):
-        group = sort(name, held, wanted)
-        leavers = list(_leavers(group))
+    names = dict.fromkeys([*(plan.model for plan in wanted), *(each.plan.model for each in held)])
+    groups = [sort(name, held, wanted) for name in names]
+    missing = [plan for group in groups for plan in group.missing]
+    there = [each.plan for each in held if each not in gone]
+    for group in groups:
+        free = replace(group, missing=tuple(p for p in group.missing if not in_the_way(p, there)))
+        leavers = list(_leavers(group)) or ([] if free.missing else _giving_way(group, missing))
         found += (Leave(id=each.plan.id) for each in leavers)
-        for plan in _newcomers(group, leaving=group.leaving or any(each.has_process for each in leavers)):
+        for plan in _newcomers(free, leaving=group.leaving or any(each.has_process for each in leavers)):
             fresh = replace(plan, id=free_id(plan.id, taken))
             taken.add(fresh.id)
             found.append(Add(id=fresh.id, plan=fresh))
@@ -76,16 +81,26 @@ def sort(model: str, held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> Sor
     return Sorted(goal, tuple(matched), tuple(surplus), tuple(missing), leaving)
 
 
+def in_the_way(plan: ReplicaPlan, others: Iterable[ReplicaPlan]) -> bool:
+    """Return whether any of the others is on a GPU of a plan, unless both share."""
+    mine = set(plan.gpus or ())
+    return any(
+        mine.intersection(other.gpus or ()) and not (plan.gpus_shared and other.gpus_shared)
+        for other in others
+    )
+
+
 def same(one: ReplicaPlan, other: ReplicaPlan) -> bool:
     """Return whether a replica of one plan is as good as one of the other.
 
     Its share of the cores is not worth a new process: it changes with the number of all replicas. How the gateway
     treats it (`stall_s`, `affinity`, `resume`) is no matter of the process.
     """
-    return _process_of(one) == _process_of(other)
+    return process_of(one) == process_of(other)
 
 
-def _process_of(plan: ReplicaPlan) -> ReplicaPlan:
+def process_of(plan: ReplicaPlan) -> ReplicaPlan:
+    """Return a plan with all left out that is no matter of the process."""
     return replace(plan, id="", threads=0, stall_s=0.0, affinity=True, resume="auto")
 
 
@@ -107,6 +122,20 @@ def _leavers(group: Sorted) -> Iterator[Held]:
             yield each
 
 
+def _giving_way(group: Sorted, missing: Sequence[ReplicaPlan]) -> list[Held]:
+    """Return the one that serves and is to go although its successor is not ready: it is on the GPUs of a missing one.
+
+    Nobody while another is on its way out or not ready yet, so that a model loses one replica at a time and no more.
+    """
+    if group.leaving or any(each.state is not State.READY for each in group.matched):
+        return []
+    return [
+        each
+        for each in group.surplus
+        if each.state is State.READY and any(in_the_way(plan, [each.plan]) for plan in missing)
+    ][:1]
+
+
 def _newcomers(group: Sorted, *, leaving: bool) -> Sequence[ReplicaPlan]:
     """Return who is to be started now: all, unless they replace others that serve; then one at a time.
 
@@ -116,7 +145,7 @@ def _newcomers(group: Sorted, *, leaving: bool) -> Sequence[ReplicaPlan]:
         return ()
     if not any(each.state is State.READY for each in group.surplus):
         return group.missing
-    waited_for = any(each.state is not State.READY for each in group.matched)
+    waited_for = any(each.state not in {State.READY, State.ASLEEP} for each in group.matched)
     return () if waited_for else group.missing[:1]
 
 

@@ -16,7 +16,7 @@ from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.problems import Problem, nearest_hint
-from freehold.engines.base import ExitCause, ExitKind
+from freehold.engines.base import ExitCause, ExitKind, HttpCheck
 from freehold.fleet import rollout
 from freehold.fleet.decide import NEVER_S, Dice, all_stopped, decide, next_due_s
 from freehold.fleet.events import (
@@ -175,6 +175,11 @@ class Fleet:
         _log.error("engine hangs", replica=replica_id, pid=pid, reason=reason)
         return self._post(Stalled(id=replica_id, incarnation=replica.incarnation, reason=reason))
 
+    def proofs(self) -> dict[str, HttpCheck]:
+        """Return, by id, the tiny request that shows each replica alive that the fleet started itself."""
+        managed = ((name, plan) for name, plan in self._by_id.items() if plan.engine.managed)
+        return {name: plan.engine.proof(plan.name_upstream, plan.options) for name, plan in managed}
+
     def recovered(self, replica_id: str, *, pid: int) -> bool:
         """Take back that the process `pid` of a replica hangs; False: nobody said so, or it is already being ended."""
         replica = self._view.find(replica_id)
@@ -200,7 +205,7 @@ class Fleet:
     @property
     def done(self) -> bool:
         """Return whether the replicas are those that are wanted, and no change is waiting."""
-        return self.heard and rollout.done(self._held(), self._wanted)
+        return self.heard and rollout.done(self.held(), self._wanted)
 
     async def run(self) -> None:
         """Keep the replicas as planned until a stop was asked for and everything has ended.
@@ -276,7 +281,8 @@ class Fleet:
 
     # --- changes --------------------------------------------------------------------------------------------------
 
-    def _held(self) -> list[rollout.Held]:
+    def held(self) -> list[rollout.Held]:
+        """Return the replicas that there are, those that are on their way out included."""
         return [
             rollout.Held(
                 plan=self._by_id[replica.id],
@@ -290,7 +296,7 @@ class Fleet:
     def _moves(self) -> list[Move]:
         if self._view.stopping:
             return []
-        found = rollout.moves(self._held(), self._wanted)
+        found = rollout.moves(self.held(), self._wanted)
         return [replace(m, base=self._last_incarnation(m.id)) if isinstance(m, Add) else m for m in found]
 
     def _last_incarnation(self, replica_id: str) -> int:
@@ -417,6 +423,7 @@ class Fleet:
                 incarnation=order.incarnation,
                 tokens_total=reading.tokens_total,
                 running=reading.running,
+                asleep=reading.asleep,
             )
         )
 

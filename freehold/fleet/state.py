@@ -377,6 +377,8 @@ def _port_taken(replica: Replica, cause: ExitCause, settings: FleetSettings, now
     return _to(told, State.BACKOFF, now_s)
 
 
+_ASLEEP = "its engine was put to sleep"
+_WAKE = "POST /wake_up at its address lets it serve again"
 _SLOW = "its log shows how far it came; large weights and a first compilation take minutes: raise fleet.ready_timeout"
 
 
@@ -456,7 +458,12 @@ def _(event: Measured, replica: Replica, settings: FleetSettings, now_s: float) 
         running=event.running,
         readings=_readings(replica.meter.readings, event.tokens_total, settings.rate_window_s, now_s),
     )
-    return replace(replica, meter=meter)
+    told = replace(replica, meter=meter)
+    if replica.state is State.READY and event.asleep:
+        return _to(replace(told, stalled="", reason=_ASLEEP, hint=_WAKE), State.ASLEEP, now_s)
+    if replica.state is State.ASLEEP and event.asleep is False:
+        return _to(replace(told, reason="", hint=""), State.READY, now_s)
+    return told
 
 
 @_change.register

@@ -198,7 +198,9 @@ class AccessLog:
         """Take a request that no engine saw; `exchange` is there when it had waited for one."""
         if self._writer is None:
             return
-        model, wait_s = ("", 0.0) if exchange is None else (exchange.model.entry.name, exchange.waited_s)
+        model, wait_s = "", 0.0
+        if exchange is not None:
+            model, wait_s = request.adapter or exchange.model.entry.name, exchange.waited_s
         self._writer.offer(
             Entry(
                 wall_s(), request.id_line, request.key_id, model, "", request.path, status, code, True,

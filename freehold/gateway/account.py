@@ -36,7 +36,7 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
         first_s = now_s if exchange.first_s is None and last_bytes and request.stream else exchange.first_s
         # In the order of the fields: keywords take as long as half of the rest of this.
         ending = Ending(
-            model.entry.name,
+            request.adapter or model.entry.name,
             "" if exchange.target is None else exchange.target.id,
             status,
             outcome,

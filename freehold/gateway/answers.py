@@ -12,7 +12,7 @@ import msgspec
 
 from freehold.gateway.caller import Caller
 from freehold.gateway.refuse import Refusal, model_not_found, not_allowed
-from freehold.gateway.targets import Model
+from freehold.gateway.targets import Directory, Model
 
 if TYPE_CHECKING:
     from freehold.gateway.service import Gateway
@@ -29,35 +29,36 @@ def model_id_of(path: str) -> str:
 
 def models_for(gateway: "Gateway", caller: Caller | None) -> list[str]:
     """Return the names of the models that a caller may use, all of them where nobody is asked for a key."""
-    return [name for name in gateway.directory.models if caller is None or caller.may_use(name)]
+    known = gateway.directory
+    return [name for name in (*known.models, *known.adapters) if caller is None or caller.may_use(name)]
 
 
 def models(gateway: "Gateway", caller: Caller | None) -> Answer:
     """Return the list of the caller's models, in OpenAI's shape with vLLM's `max_model_len`."""
-    known = gateway.directory.models
-    rows = [_model_row(known[name]) for name in models_for(gateway, caller)]
+    rows = [_model_row(gateway.directory, name) for name in models_for(gateway, caller)]
     return 200, msgspec.json.encode({"object": "list", "data": rows}), JSON
 
 
 def one_model(gateway: "Gateway", name: str, caller: Caller | None) -> Answer | Refusal:
     """Return one model, or the 404, or the 403 for one that is not the caller's to use."""
-    model = gateway.directory.models.get(name)
-    if model is None:
+    if name not in gateway.directory.models and name not in gateway.directory.adapters:
         return model_not_found(name, models_for(gateway, caller))
     if caller is not None and not caller.may_use(name):
         return not_allowed(name)
-    return 200, msgspec.json.encode(_model_row(model)), JSON
+    return 200, msgspec.json.encode(_model_row(gateway.directory, name)), JSON
 
 
-def _model_row(model: Model) -> dict[str, Any]:
-    entry = model.entry
+def _model_row(directory: Directory, name: str) -> dict[str, Any]:
+    """Return a model, or an adapter with its model as the parent, as vLLM shows them."""
+    adapted = directory.adapters.get(name)
+    entry = (adapted or directory.models[name]).entry
     row: dict[str, Any] = {
-        "id": entry.name,
+        "id": name,
         "object": "model",
         "created": entry.created_s,
         "owned_by": "freehold",
-        "root": entry.name,
-        "parent": None,
+        "root": name,
+        "parent": None if adapted is None else entry.name,
         "permission": [],
     }
     return row | ({"max_model_len": entry.max_context_tokens} if entry.max_context_tokens else {})

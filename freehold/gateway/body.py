@@ -47,8 +47,13 @@ class Asked(msgspec.Struct):
             limit = max(map(_number, limits))
         if self.n is None and self.best_of is None and not self.prompt:
             return limit
-        answers = max(1, _number(self.n), _number(self.best_of)) * _prompts(self.prompt)
+        answers = self.choices * _prompts(self.prompt)
         return min(_TOKENS_MOST, (limit or ANSWER_TOKENS) * answers) if answers > 1 else limit
+
+    @property
+    def choices(self) -> int:
+        """Return how many answers a prompt has."""
+        return max(1, _number(self.n), _number(self.best_of))
 
 
 def _number(value: Any) -> int:
@@ -119,6 +124,11 @@ def rewrite(data: bytes, changes: Mapping[str, msgspec.Raw]) -> bytes:
     All other values keep their bytes. Raises RecursionError for one nested just as deep as `read_body` still accepted.
     """
     return msgspec.json.encode(_RAW_DECODER.decode(data) | dict(changes))
+
+
+def raw_keys(text: str) -> dict[str, msgspec.Raw]:
+    """Return the keys of a JSON object, each with its value's bytes; raises msgspec.DecodeError for anything else."""
+    return _RAW_DECODER.decode(text)
 
 
 def as_stream(data: bytes, *, with_usage: bool) -> bytes:

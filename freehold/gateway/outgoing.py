@@ -1,6 +1,6 @@
 """What an engine is asked: the caller's request in the words of one target. Pure.
 
-Most bodies go out as they came. A body is rewritten only where the engine knows the model by another name, or has to be
+Most bodies go out as they came. A body is rewritten only where the engine knows the model by another name, is to answer by an adapter, or has to be
 asked for a stream so that it notices when its client leaves; the answer is then put together again. Nothing is checked
 here: what the engine makes of a field is the engine's to say.
 """
@@ -17,10 +17,12 @@ def body_for(request: Request, target: Target, data: bytes) -> tuple[bytes, Asse
 
     Raises RecursionError for a body that is nested too deeply to be rewritten.
     """
-    if target.renamed:
+    if request.adapter:
+        data = body.rewrite(data, target.adapters[request.adapter])
+    elif target.renamed:
         data = body.with_model(data, target.endpoint.upstream_model)
     if target.engine.stream_to_abort and not request.stream:
-        assembler = assembler_for(request.path)
+        assembler = assembler_for(request.path, choices=request.choices)
         if assembler is not None:
             return body.as_stream(data, with_usage=request.path in USAGE_OPTION_PATHS), assembler
     return data, None

@@ -38,9 +38,14 @@ _NO_ROOM = frozenset({429, 502, 503, 504})
 
 
 def may_leave(request: Request) -> bool:
-    """Return whether its caller lets a request go to an endpoint of others that may know its path."""
+    """Return whether its caller lets a request go to an endpoint of others that may know its path; no adapter is there."""
     caller = request.caller
-    return not request.stays and serves(request.path) and (caller is None or caller.record.limits.fallback)
+    return (
+        not request.stays
+        and not request.adapter
+        and serves(request.path)
+        and (caller is None or caller.record.limits.fallback)
+    )
 
 
 class _NoQueue(Admission):

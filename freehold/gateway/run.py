@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
+from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway import files
 from freehold.gateway.accept import Acceptor
 from freehold.gateway.crew import Crew
@@ -69,6 +69,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     stall_s: float = 0.0
     affinity: bool = True
     resume: str = "auto"
+    adapters: tuple[AdapterAsk, ...] = ()
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
         """Return what a snapshot says of this model."""
@@ -79,10 +80,11 @@ class StandaloneModel(msgspec.Struct, frozen=True):
             stall_s=self.stall_s,
             affinity=self.affinity,
             resume=self.resume,
+            adapters=tuple(each.name for each in self.adapters),
         )
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,
-                     slots=self.slots, kv_tokens=self.kv_tokens)
+                     slots=self.slots, kv_tokens=self.kv_tokens, adapters=self.adapters)
             for i, url in enumerate(self.endpoints)
         ]  # fmt: skip
 

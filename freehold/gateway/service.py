@@ -239,7 +239,7 @@ class Gateway:
         asked = read_body(request.body)
         if isinstance(asked, Refusal):
             return asked
-        model = self.directory.models.get(asked.model or "")
+        model = self.directory.models.get(asked.model or "") or self._adapted(request, asked.model or "")
         if model is None and self.directory.snapshot.generation < 0:
             # A gateway that was just started (again) and has not been told yet: a 404 would be final for a client.
             return refuse.unavailable("The gateway is starting.", code="model_not_ready")
@@ -249,24 +249,36 @@ class Gateway:
         if refused := self._why_not(model, request, elsewhere=leaves):
             return refused
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
+        if model.engine.usage_per_answer:
+            request.choices = asked.choices
         if request.stream:
             request.resumable = model.continues is not None
             meter.ask_usage(request, asked.stream_options)
         exchange = (OutwardExchange if leaves else Exchange)(self, client, model=model, request=request)
         # Asked last: what is refused for another reason costs no caller anything, and from here on the exchange
         # is who gives back what the request is given.
-        refused = None if self.callers is None else self.callers.admit(request, model.entry.name)
+        refused = None if self.callers is None else self.callers.admit(request, asked.model or "")
         return refused or exchange
+
+    def _adapted(self, request: Request, name: str) -> Model | None:
+        """Return the model whose adapter is asked for, and note which one it is; None: there is no such adapter."""
+        model = self.directory.adapters.get(name)
+        if model is not None:
+            request.adapter = name
+        return model
 
     def _why_not(self, model: Model, request: Request, *, elsewhere: bool) -> Refusal | None:
         """Return why a model cannot be asked this now, whoever asks, or None; `elsewhere`: others may answer as well."""
         name = model.entry.name
         if request.path not in model.engine.paths:
             return refuse.invalid(
-                f"The model {name} does not serve {request.path}.", code="unsupported_endpoint"
+                f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
             )
-        if not model.targets and not elsewhere:
-            return refuse.not_ready(name)
+        adapter = request.adapter
+        if not elsewhere and not (
+            any(adapter in t.adapters for t in model.targets) if adapter else model.targets
+        ):
+            return refuse.not_ready(adapter or name)
         if self.draining:
             return refuse.unavailable("The server is shutting down.", code="draining")
         if not request.timeout_s > 0:

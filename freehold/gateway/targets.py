@@ -15,6 +15,7 @@ from freehold.engines.base import Engine
 from freehold.gateway import eject, resume, route
 from freehold.gateway.admission import Admission, Applicant
 from freehold.gateway.board import Board
+from freehold.gateway.body import raw_keys
 from freehold.gateway.eject import Standing
 from freehold.gateway.heads import request_start
 from freehold.gateway.limit import Gate
@@ -35,7 +36,7 @@ IDLE_CONNECTIONS_MAX = 64
 class Target:
     """One endpoint as the data plane sees it: address, load, standing, idle connections (last in, first out)."""
 
-    __slots__ = ("_idle", "_starts", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
+    __slots__ = ("_idle", "_starts", "adapters", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
                  "id", "port", "prefix", "renamed", "slots", "standing", "tls")  # fmt: skip
 
     def __init__(
@@ -57,7 +58,9 @@ class Target:
         """Whether it answers."""
         self.gone = False
         self.renamed = endpoint.upstream_model not in {"", endpoint.model}
-        self.as_it_is = not self.renamed and not engine.stream_to_abort
+        self.as_it_is = not self.renamed and not engine.stream_to_abort and not endpoint.adapters
+        self.adapters = {each.name: raw_keys(each.keys) for each in endpoint.adapters}
+        """What a body that asks for one of its adapters says there."""
         self._idle: list[UpstreamConnection] = []
         self._starts: dict[str, bytes] = {}
 
@@ -186,10 +189,13 @@ class Model:
         One that is ejected or busy is chosen only where all are: while others are merely full, it is better to wait.
         """
         cost_tokens, targets = applicant.cost_tokens, self.targets
-        if len(targets) == 1 and not applicant.tried:
+        adapter = applicant.request.adapter
+        if len(targets) == 1 and not applicant.tried and not adapter:
             return targets[0] if targets[0].gate.enter(cost_tokens) else None
         if applicant.tried or self._odd_until_s > now_s:
             targets = self._standing(applicant.tried, now_s)
+        if adapter:  # while replicas are replaced, some may not have it yet
+            targets = [target for target in targets if adapter in target.adapters]
         chosen = self._choose([t for t in targets if t.gate.has_room(cost_tokens)], applicant)
         if chosen is not None:
             chosen.gate.enter(cost_tokens)
@@ -267,6 +273,8 @@ class Directory:
         self._settings = settings
         self.snapshot = Snapshot(generation=-1)
         self.models: dict[str, Model] = {}
+        self.adapters: dict[str, Model] = {}
+        """By an adapter's name the model that has it."""
         self._targets: dict[Endpoint, Target] = {}
 
     def __repr__(self) -> str:
@@ -295,6 +303,9 @@ class Directory:
             model = self.models[entry.name]
             model.entry, model.engine = entry, engines[entry.engine]
             model.continues = resume.continues(entry.resume, model.engine.continues)
+        self.adapters = {
+            name: self.models[entry.name] for entry in snapshot.models for name in entry.adapters
+        }
         for model in (gone for name, gone in known.items() if name not in self.models):
             model.targets = []  # what is under way goes on, what waits is told
             model.admission.targets_changed()

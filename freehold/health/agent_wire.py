@@ -9,6 +9,7 @@ import socket
 import msgspec
 
 from freehold.core.events import ReplicaState
+from freehold.engines.base import HttpCheck
 from freehold.health.base import Expected
 from freehold.health.snapshot import HealthSnapshot
 
@@ -83,6 +84,8 @@ class EngineTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Why its last process ended; empty while it runs."""
     stall_s: float = 0.0
     """How long it may say nothing, as the model's configuration says; 0: as its engine file says."""
+    proof: HttpCheck | None = None
+    """The tiny request that shows it alive under its options; None: its engine file's completion."""
 
 
 class Watch(msgspec.Struct, frozen=True, tag="watch"):

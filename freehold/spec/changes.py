@@ -134,5 +134,8 @@ def _shown(value: Any) -> str:
     if value is None or value == "":
         return "nothing"
     if isinstance(value, tuple | list):
-        return ", ".join(map(str, value)) or "nothing"
+        return ", ".join(map(_shown, value)) or "nothing"
+    if isinstance(value, Mapping):  # an entry of a list, such as an adapter
+        digits = str(value.get("sha256", ""))[:12]
+        return f"{value.get('name', '?')}" + (f" ({digits})" if digits else "")
     return str(value)

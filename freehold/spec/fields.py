@@ -5,6 +5,7 @@ back, and describes itself to the JSON schema. It looks at one value only: what 
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -237,6 +238,63 @@ class Whole:
         self, _core: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> dict[str, object]:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuWish:
+    """`auto`, a number of GPUs for each replica, or a list of GPUs: numbers and UUIDs, kept as a tuple."""
+
+    most: int = 64
+    """GPUs of one node. Source: our own bound; the largest nodes have 16, and of divided GPUs (MIG) 56 instances."""
+
+    def read(self, value: object) -> int | str | tuple[int | str, ...]:
+        """Return what is wished, or raise pydantic's custom error in our words."""
+        if value == "auto":
+            return "auto"
+        if isinstance(value, list | tuple):
+            return self._list(value)
+        if type(value) is int and 0 <= value <= self.most:
+            return value
+        raise refuse(
+            f"must be auto, a number from 0 to {self.most}, or a list", "for example auto, 2, [0, 1]"
+        )
+
+    def _list(self, value: list[object] | tuple[object, ...]) -> tuple[int | str, ...]:
+        if not 1 <= len(value) <= self.most:
+            raise refuse(f"must have 1 to {self.most} entries", "gpus: 0 for none at all")
+        found: list[int | str] = []
+        for entry in value:
+            if (
+                not isinstance(entry, int | str)
+                or isinstance(entry, bool)
+                or not re.fullmatch(_GPU, str(entry))
+            ):
+                raise refuse(
+                    f": {entry!r} is no GPU", "a number as nvidia-smi shows it, or a UUID (GPU-…, MIG-…)"
+                )
+            if entry in found:
+                raise refuse(f": {entry} stands there twice", "remove one")
+            found.append(entry)
+        return tuple(found)
+
+    def __get_pydantic_core_schema__(self, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, _core: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, object]:
+        entry = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _GPU_UUID}]}
+        return {
+            "anyOf": [
+                {"type": "string", "enum": ["auto"]},
+                {"type": "integer", "minimum": 0, "maximum": self.most},
+                {"type": "array", "items": entry, "minItems": 1, "maxItems": self.most, "uniqueItems": True},
+            ]
+        }
+
+
+_GPU_UUID = r"^(GPU|MIG)-[0-9A-Za-z/-]{1,80}$"
+_GPU = rf"\d{{1,4}}|{_GPU_UUID}"
 
 
 def option_value(value: object) -> Scalar:

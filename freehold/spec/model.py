@@ -8,13 +8,14 @@ The text under each field is its description in the published JSON schema.
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from freehold.core.events import MODELS_MAX
+from freehold.core.events import ADAPTERS_MAX, MODELS_MAX
 from freehold.spec import shapes
 from freehold.spec.fields import (
     AnyOption,
     Duration,
+    GpuWish,
     Listed,
     OneOf,
     Part,
@@ -25,17 +26,10 @@ from freehold.spec.fields import (
     duration,
     size,
 )
+from freehold.spec.section import Section
 from freehold.spec.shapes import EXTERNAL, Listen
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
-class _Section(BaseModel):
-    """What every section has in common: no unknown keys, no guessing of types, no change afterwards."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 def _text(**more: Any) -> Any:
@@ -43,7 +37,7 @@ def _text(**more: Any) -> Any:
     return Field(default="", **more)
 
 
-class PriceSpec(_Section):
+class PriceSpec(Section):
     """Prices per token. Nothing is looked up: a price list changes without telling anybody."""
 
     input_usd_per_million_tokens: Annotated[float, Usd(most=1000)] = Field(examples=[0.15])
@@ -62,7 +56,36 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
-class ModelSpec(_Section):
+class AdapterSpec(Section):
+    """A LoRA adapter: requests that name it are answered by the model with it."""
+
+    name: Annotated[
+        str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN, hint="for example support-tone")
+    ] = Field(examples=["support-tone"])
+    """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; unique among all models and adapters, also
+    without regard to case. No default."""
+    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = _text(
+        examples=["file:///adapters/support-tone/"]
+    )
+    """Where it comes from, as of a model: a GGUF file for llama-cpp, a folder of PEFT (adapter_config.json and
+    safetensors) for vllm and sglang. No default. Required unless the engine is `external`, whose server has it."""
+    sha256: Annotated[
+        str,
+        Shaped(
+            mistake=shapes.sha256_mistake,
+            pattern=shapes.SHA256_PATTERN,
+            hint="`freehold model hash PATH` prints it, of a file or a folder",
+            lower=True,
+        ),
+    ] = _text(examples=[_EXAMPLE_SHA256])
+    """SHA-256 of the file, or the tree hash of the folder. No default. Required unless the engine is `external`."""
+    upstream_name: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+        examples=["name-there"]
+    )
+    """The name an `external` server knows it by. Default: the same as `name`."""
+
+
+class ModelSpec(Section):
     """A model and how it is served."""
 
     name: Annotated[
@@ -100,6 +123,14 @@ class ModelSpec(_Section):
     )
     """What the engine itself is told, by its own option names; each engine checks its own. A list or a mapping is given on
     as its JSON. Default: none, the engine's own defaults hold."""
+    adapters: Annotated[tuple[AdapterSpec, ...], Listed(most=ADAPTERS_MAX)] = Field(
+        default=(),
+        examples=[
+            [{"name": "support-tone", "source": "file:///adapters/support-tone/", "sha256": _EXAMPLE_SHA256}]
+        ],
+    )
+    """LoRA adapters that every replica loads beside the weights, at most 64. Clients reach each by its own name, keys may
+    be allowed some of them, the ledger counts each apart. Default: none."""
     endpoints: Annotated[
         tuple[
             Annotated[
@@ -130,6 +161,15 @@ class ModelSpec(_Section):
     )
     """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
     `api_key_env`."""
+    gpus: Annotated[int | str | tuple[int | str, ...], GpuWish()] = "auto"
+    """Which GPUs of this node its replicas take. `auto`, the default: as many for each as its engine's options say
+    (`tensor_parallel_size` and the like), free ones, no two replicas on one. A number, 0 to 64: so many for each; 0: none. A
+    list of 1 to 64: only these, which no other model gets, by nvidia-smi's numbers or UUIDs (`GPU-…`, `MIG-…`), the replicas
+    sharing them out. Where nvidia-smi tells nothing, nothing is set and an engine sees them all. Not for `external`."""
+    gpus_shared: bool = False
+    """True: other models whose `gpus_shared` is true may name the same GPUs, and its own replicas may be on the same
+    ones; their memory is then yours to divide (`gpu_memory_utilization` and the like). Default false: an engine takes
+    nearly all memory of its GPUs. Needs a list in `gpus`."""
     resume: Annotated[str, OneOf(values=("auto", "off", "final-message", "vllm"))] = "auto"
     """What becomes of a stream whose engine dies. `auto`, the default: another replica goes on where it ended, if the
     engine is known to do that (llama-cpp); `off`: it ends with an error; `final-message` or `vllm`: servers of an
@@ -150,12 +190,17 @@ class ModelSpec(_Section):
     with one replica it makes no difference."""
 
     @property
+    def named(self) -> "tuple[ModelSpec | AdapterSpec, ...]":
+        """Return all that clients can name of it, each with a source of its own: the model and its adapters."""
+        return (self, *self.adapters)
+
+    @property
     def managed(self) -> bool:
         """Return whether Freehold starts and stops the engine."""
         return self.engine != EXTERNAL
 
 
-class QueueSpec(_Section):
+class QueueSpec(Section):
     """How much may wait for an engine, and how long."""
 
     max_requests: int = Field(default=512, ge=1, le=65536)
@@ -175,7 +220,7 @@ class QueueSpec(_Section):
     more of them, only later."""
 
 
-class TimeoutsSpec(_Section):
+class TimeoutsSpec(Section):
     """How long the gateway waits for whom. Every wait has an end."""
 
     header: Annotated[float, Duration(least="100ms", most="10m")] = duration("10s")
@@ -204,7 +249,7 @@ class TimeoutsSpec(_Section):
     costs 1 s (RFC 6298)."""
 
 
-class AccessLogSpec(_Section):
+class AccessLogSpec(Section):
     """A line per request that is over, never with a word of what was asked or answered (`freehold logs access`)."""
 
     enabled: bool = True
@@ -216,7 +261,7 @@ class AccessLogSpec(_Section):
     in all, as for the other logs."""
 
 
-class GatewaySpec(_Section):
+class GatewaySpec(Section):
     """The HTTP side: what clients connect to."""
 
     listen: Annotated[
@@ -267,7 +312,7 @@ class GatewaySpec(_Section):
         return parts
 
 
-class FallbackSpec(_Section):
+class FallbackSpec(Section):
     """An OpenAI-compatible endpoint of somebody else's that takes requests when this stack cannot, at a price."""
 
     name: Annotated[
@@ -319,7 +364,7 @@ class FallbackSpec(_Section):
     10: an outage over a weekend that nobody sees costs thirty dollars, not a month's salary; more is a decision."""
 
 
-class FleetSpec(_Section):
+class FleetSpec(Section):
     """How replicas are run."""
 
     runtime: Annotated[str, OneOf(values=("process",), later=("container", "ray"))] = "process"
@@ -335,7 +380,7 @@ class FleetSpec(_Section):
     waits."""
 
 
-class HealthStorageSpec(_Section):
+class HealthStorageSpec(Section):
     """Which disk is watched."""
 
     path: Annotated[
@@ -348,7 +393,7 @@ class HealthStorageSpec(_Section):
     read-only. Default true: reads show none of these. False where nothing may be written."""
 
 
-class HealthNetworkSpec(_Section):
+class HealthNetworkSpec(Section):
     """Which other nodes packets are exchanged with, to see which way they are lost."""
 
     peers: Annotated[
@@ -386,7 +431,7 @@ class HealthNetworkSpec(_Section):
     default; required with peers."""
 
 
-class HealthExpectSpec(_Section):
+class HealthExpectSpec(Section):
     """What this node should have. What is not written is not compared."""
 
     gpus: Annotated[int | None, Whole(least=0, most=64)] = Field(
@@ -422,7 +467,7 @@ class HealthExpectSpec(_Section):
     seen lately is what it should."""
 
 
-class HealthSpec(_Section):
+class HealthSpec(Section):
     """What the agent of this node watches."""
 
     storage: HealthStorageSpec = Field(default_factory=HealthStorageSpec)
@@ -438,7 +483,7 @@ class HealthSpec(_Section):
     an http:// address: a DCGM exporter that runs anyway; `off`: not at all."""
 
 
-class Spec(_Section):
+class Spec(Section):
     """freehold.yaml: the models to serve and how."""
 
     version: Annotated[int, OneOf(values=(1,))]

@@ -12,12 +12,13 @@ from freehold.core.places import Mistake, Path, Tree
 from freehold.core.problems import nearest_hint
 from freehold.spec import later, shapes
 from freehold.spec.explain import dotted
+from freehold.spec.rules_adapters import check_adapters
 from freehold.spec.shapes import EXTERNAL
 
 _ALL = 1 + 1e-9  # 0.7 + 0.2 + 0.1 is a little more than 1, as floats go.
 _MANAGED_NEEDS = ("source", "sha256")
 _MANAGED_HAS_NO = ("endpoints", "upstream_model", "api_key_env", "api_key_file")
-_EXTERNAL_HAS_NO = ("source", "sha256", "replicas")
+_EXTERNAL_HAS_NO = ("source", "sha256", "replicas", "gpus", "gpus_shared")
 
 
 def check_rules(tree: Tree, engines: Collection[str]) -> list[Mistake]:
@@ -30,10 +31,11 @@ def check_rules(tree: Tree, engines: Collection[str]) -> list[Mistake]:
         for index, model in enumerate(listed if isinstance(listed, list) else [])
         if isinstance(model, dict)
     }
-    mistakes = [*_names(tree, models), *_reach(tree), *_loops(tree, models)]
+    mistakes = [*_names(tree, models), *check_adapters(tree, models), *_reach(tree), *_loops(tree, models)]
     for index, model in models.items():
         mistakes += _engine(tree, ("models", index), model, engines)
         mistakes += _two_keys(tree, ("models", index), model)
+        mistakes += _shared_gpus(tree, ("models", index), model)
     return [*mistakes, *_fallbacks(tree, models), *_mesh(tree), *_expected(tree)]
 
 
@@ -165,6 +167,12 @@ def _engine(tree: Tree, path: Path, model: dict[str, object], engines: Collectio
     else:
         yield from _needs(tree, path, model, _MANAGED_NEEDS)
         yield from _has_no(tree, path, model, _MANAGED_HAS_NO)
+
+
+def _shared_gpus(tree: Tree, path: Path, model: dict[str, object]) -> Iterator[Mistake]:
+    if model.get("gpus_shared") is True and not isinstance(model.get("gpus"), list):
+        place = tree.key_place((*path, "gpus_shared"))
+        yield Mistake(place, f"{dotted(path)} shares GPUs that it does not name", "name them: gpus: [0]")
 
 
 def _two_keys(tree: Tree, path: Path, entry: dict[str, object]) -> Iterator[Mistake]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from freehold.engines.base import (
+    Adapter,
     ApiError,
     Capacity,
     Engine,
@@ -32,6 +33,7 @@ METRIC_NAMES = frozenset(
         "decode_steps_total",
         "kv_usage_ratio",
         "preemptions_total",
+        "awake_engines",
     }
 )
 """Our names for an engine's counters. Source: `freehold.engines.base.Metric`."""
@@ -82,6 +84,10 @@ _PLACE = Placement(
     port=54321,
     options={},
     threads=3,
+)
+_ADAPTERS = (
+    Adapter(name="first", path=Path("/adapters/first"), rank=8),
+    Adapter(name="second", path=Path("/adapters/second, 2:0")),
 )
 
 _Value = int | str | bool | float
@@ -204,6 +210,27 @@ def _check_command(engine: Engine) -> Iterator[str]:
                 yield f"{when} a model named {name} has a link in place of a file"
 
 
+def _check_adapters(engine: Engine) -> Iterator[str]:
+    """Find an engine that is given adapters and does not load them, or cannot be asked for them."""
+    if (engine.ask_adapter is None) is not (engine.managed and not engine.adapter_formats):
+        yield "it must say how it is asked for an adapter if and only if it can have some"
+        return
+    if engine.ask_adapter is None:
+        return
+    for place, adapter in enumerate(_ADAPTERS):
+        keys = engine.ask_adapter(_PLACE.model, place, adapter)
+        if not keys or keys != json.loads(json.dumps(dict(keys))):
+            yield f"a request by the adapter {adapter.name} has no JSON keys of its own"
+    if engine.command is not None:
+        command = engine.command(replace(_PLACE, adapters=_ADAPTERS))
+        said = " ".join((*command.argv, *command.files.values(), *command.links.values()))
+        yield from (
+            f"its command does not hold the adapter {adapter.path}"
+            for adapter in _ADAPTERS
+            if str(adapter.path) not in said
+        )
+
+
 def _check_argv(argv: tuple[str, ...]) -> Iterator[str]:
     if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
         yield "argv is empty or not all text"
@@ -321,6 +348,13 @@ def _check_phases(engine: Engine) -> Iterator[str]:
             yield f"phase {phase.says!r} fits every line"
 
 
+def _check_gpus(engine: Engine) -> Iterator[str]:
+    for when, options in _placements(engine):
+        count = engine.gpus_of(options, None)
+        if count is not None and (type(count) is not int or count < 0):
+            yield f"{when} gpus gives {count!r}"
+
+
 def _check_exits(engine: Engine) -> Iterator[str]:
     failures = [
         failure
@@ -349,6 +383,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_names,
     _check_options,
     _check_command,
+    _check_adapters,
     _check_options_matter,
     _check_ready,
     _check_metrics,
@@ -357,6 +392,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_tells,
     _check_sizes,
     _check_phases,
+    _check_gpus,
     _check_exits,
     _check_errors,
 )

@@ -1,9 +1,10 @@
-"""Doubles of SGLang and TensorRT-LLM: real HTTP children that take those programs' flags and speak their pages and words.
+"""Doubles of SGLang, TensorRT-LLM and vLLM: real HTTP children that take those programs' flags and speak their pages and words.
 
 `python -m freehold.testing.engine_doubles ENGINE [fake engine's flags] -- [the program's own words]`. A double is no
 proof that the program does so: it is made from what the adapters' files name as their source, by the same hands. What it
 proves is that Freehold starts, asks, reads, explains and ends a program that does. Flags that the recorded list has not
-are refused as the program refuses them; the answers' text, the pace and the faults are the fake engine's.
+are refused as the program refuses them; vLLM's has of its words no more than those of the fake engine, for tests of what is
+around an engine and needs no GPU. The answers' text, the pace and the faults are the fake engine's.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from freehold.engines import sglang, tensorrt_llm
+from freehold.engines.flag_list import load_flags
 from freehold.testing import fake_answers as answers
 from freehold.testing.fake_engine import serve
 from freehold.testing.fake_http import Connection, Request
@@ -160,6 +162,13 @@ def _tensorrt_llm(settings: Settings, words: list[str], *, gauges: bool) -> tupl
     return double, flags.host, flags.port
 
 
+def _vllm(settings: Settings, words: list[str]) -> tuple[FakeServer, str, int]:
+    parser = flag_parser(load_flags("vllm-0.32.0.json"))
+    parser.add_argument("model")
+    flags = parser.parse_args(words[words[:1] == ["serve"] :])
+    return FakeServer(settings, model=flags.served_model_name[0]), flags.host, flags.port
+
+
 def _as_click_says(message: str) -> NoReturn:
     unknown = message.removeprefix("unrecognized arguments: ")
     words = message if unknown == message else f"No such option: {unknown}"
@@ -171,13 +180,15 @@ def main(argv: list[str]) -> int:
     """Serve as the engine that the first word names, until SIGTERM or SIGINT."""
     at = argv.index("--")
     parser = argparse.ArgumentParser(prog="engine doubles", allow_abbrev=False)
-    parser.add_argument("engine", choices=("sglang", "tensorrt-llm"))
+    parser.add_argument("engine", choices=("sglang", "tensorrt-llm", "vllm"))
     parser.add_argument("--gauges", action="store_true")
     add_flags(parser)
     flags = parser.parse_args(argv[:at])
     settings, words = from_flags(flags), argv[at + 1 :]
     if flags.engine == "sglang":
         server, host, port = _sglang(settings, words)
+    elif flags.engine == "vllm":
+        server, host, port = _vllm(settings, words)
     else:
         server, host, port = _tensorrt_llm(settings, words, gauges=flags.gauges)
     asyncio.run(serve(server, host, port=port))

@@ -33,6 +33,8 @@ class FakeServer:
         self.model = model
         self._started_s = monotonic_s()
         self._slots = asyncio.Semaphore(settings.slots)
+        self._awake = asyncio.Event()
+        self._fall_asleep(sleeping=settings.sleeping)
         self.routes: dict[tuple[str, str], Handler] = {
             ("GET", "/health"): self._health,
             ("GET", "/metrics"): self._metrics,
@@ -40,6 +42,9 @@ class FakeServer:
             ("POST", "/v1/embeddings"): self._embeddings,
             ("GET", CONTROL_PATH): self._report,
             ("POST", CONTROL_PATH): self._change,
+            ("POST", "/sleep"): self._sleep,
+            ("POST", "/wake_up"): self._sleep,
+            ("GET", "/is_sleeping"): self._is_sleeping,
         }
 
     async def handle(self, connection: Connection, request: Request) -> None:
@@ -82,6 +87,8 @@ class FakeServer:
             self._refuse(connection, 501, "no metrics here", kind="not_supported_error")
         else:
             lines = [f"# TYPE {name} {kind}\n{name} {value}" for name, kind, value in _rows(self.counts)]
+            awake = float(not self.settings.sleeping)
+            lines.append(f'vllm:engine_sleep_state{{engine="0",sleep_state="awake"}} {awake}')
             connection.respond(200, "\n".join(lines) + "\n")
 
     async def _models(self, connection: Connection, _request: Request) -> None:
@@ -101,10 +108,26 @@ class FakeServer:
     async def _change(self, connection: Connection, request: Request) -> None:
         try:
             self.settings = changed(self.settings, _object(request.body))
+            self._fall_asleep(sleeping=self.settings.sleeping)
         except ValueError as exc:  # msgspec.ValidationError is one
             self._refuse(connection, 400, str(exc))
         else:
             connection.respond(200, msgspec.to_builtins(self.settings))
+
+    def _fall_asleep(self, *, sleeping: bool) -> None:
+        if sleeping:
+            self._awake.clear()
+        else:
+            self._awake.set()
+
+    async def _sleep(self, connection: Connection, request: Request) -> None:
+        sleeping = request.target.startswith("/sleep")
+        self.settings = changed(self.settings, {"sleeping": sleeping})
+        self._fall_asleep(sleeping=sleeping)
+        connection.respond(200, {"status": "sleeping" if sleeping else "awake"})
+
+    async def _is_sleeping(self, connection: Connection, _request: Request) -> None:
+        connection.respond(200, {"is_sleeping": self.settings.sleeping})
 
     async def _complete(self, connection: Connection, request: Request, path: str) -> None:
         remember(self.counts, request)
@@ -176,6 +199,7 @@ class FakeServer:
     async def _slot(self) -> AsyncIterator[None]:
         self.counts.waiting += 1
         try:
+            await self._awake.wait()
             await self._slots.acquire()
         finally:
             self.counts.waiting -= 1

@@ -59,6 +59,8 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """honest: 503 while loading or while a fault is on; lie: always 200; bad: always 503; hang: no answer."""
     health_delay_s: Real = 0.0
     metrics: Literal["ok", "missing", "hang"] = "ok"
+    sleeping: bool = False
+    """As vLLM after `POST /sleep`: what comes is taken and waits, what is under way goes on."""
     fault: Fault = "none"
     """What the next completions meet."""
     fault_count: Annotated[int, msgspec.Meta(ge=-1)] = -1

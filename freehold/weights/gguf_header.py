@@ -53,17 +53,28 @@ def shape_from_gguf(path: Path) -> ModelShape | tuple[Problem, ...]:
 
     A file that is one part of several, or shorter than its header says, is a Problem: its tensors are not all there.
     """
+    header = _whole(path)
+    return (header,) if isinstance(header, Problem) else _read(header, path)
+
+
+def gguf_values(path: Path) -> Mapping[str, object] | Problem:
+    """Return the single values and short lists in a whole GGUF file's header by their keys, or what is wrong with the file."""
+    header = _whole(path)
+    return header if isinstance(header, Problem) else header.values
+
+
+def _whole(path: Path) -> "_Header | Problem":
     try:
         with path.open("rb") as file:
             header = _Header.read(file)
             size = file.seek(0, 2)
     except OSError as exc:
-        return (Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}"),)
+        return Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}")
     except _DamagedError as exc:
-        return (_damaged(path, str(exc)),)
+        return _damaged(path, str(exc))
     if size < header.ends_at:
-        return (_damaged(path, f"it has {size} bytes and its header speaks of {header.ends_at}"),)
-    return _read(header, path)
+        return _damaged(path, f"it has {size} bytes and its header speaks of {header.ends_at}")
+    return header
 
 
 def _damaged(path: Path, reason: str) -> Problem:

@@ -8,8 +8,9 @@ import pytest
 from freehold.bench.machine import this_machine
 from freehold.bench.results import Machine
 from freehold.bench.watch import GpuMeter
+from freehold.core.events import GpuId
 from freehold.health.view import State
-from nvml_shim import Scenario, build
+from nvml_shim import Scenario, build, uuid
 
 POWER = "nvmlDeviceGetPowerUsage"
 
@@ -45,3 +46,26 @@ def test_one_that_does_not_tell_makes_the_sum_unknown(scenario: Scenario) -> Non
     watts, _, state = metered()
     assert watts is None
     assert state is State.OK
+
+
+def test_only_the_gpus_of_the_engine_count(scenario: Scenario) -> None:
+    scenario.set(POWER, 300_000, gpu=1)
+
+    async def read(*gpus: GpuId) -> float | None:
+        meter = GpuMeter()
+        try:
+            return await meter.watts(gpus)
+        finally:
+            await meter.close()
+
+    assert asyncio.run(read(GpuId(index=1, uuid=uuid(1)))) == pytest.approx(300)
+    assert asyncio.run(read(GpuId(index=0))) == pytest.approx(117.615)
+    assert asyncio.run(read(GpuId(index=0, uuid=uuid(0)), GpuId(index=1, uuid=uuid(1)))) == pytest.approx(
+        417.615
+    )
+    for unknown in (
+        (),
+        (GpuId(index=0, uuid="MIG-0"),),
+        (GpuId(index=0, uuid=uuid(0)), GpuId(index=9, uuid=uuid(9))),
+    ):
+        assert asyncio.run(read(*unknown)) is None

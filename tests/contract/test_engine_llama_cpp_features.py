@@ -8,6 +8,7 @@ from freehold.engines.base import ExitKind, Placement, Value
 from freehold.engines.llama_cpp import ENGINE
 from freehold.testing.check_running_engine import Child, start_child
 from lora_adapter import write_adapter
+from small_projector import write_projector
 from waiting import wait_until
 
 STORY = "Once upon a time there was a small lighthouse. Every evening"
@@ -83,12 +84,25 @@ def test_an_adapter_of_nothing_changes_nothing_and_one_of_noise_does(
         assert told(child) != plain
 
 
-def test_an_adapter_that_is_none_is_bad_weights(weights_path: Path, free_port: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["lora", "mmproj", "spec_draft_model"])
+def test_a_file_beside_the_weights_that_is_none_is_bad_weights(
+    weights_path: Path, free_port: int, tmp_path: Path, option: str
+) -> None:
     (tmp_path / "no.gguf").write_bytes(b"GGUF no")
-    with start_child(ENGINE, placed(weights_path, free_port, lora=str(tmp_path / "no.gguf"))) as child:
+    with start_child(ENGINE, placed(weights_path, free_port, **{option: str(tmp_path / "no.gguf")})) as child:
         wait_until(lambda: child.process.poll() is not None, timeout_s=30, what="its end")
         cause = ENGINE.explain_exit(child.process.returncode, child.log_lines)
     assert (cause.kind, cause.restart) == (ExitKind.BAD_WEIGHTS, False)
+
+
+def test_a_projector_for_another_model_is_bad_weights(
+    weights_path: Path, free_port: int, tmp_path: Path
+) -> None:
+    projector = write_projector(tmp_path / "wide.gguf", embedding=640)
+    with start_child(ENGINE, placed(weights_path, free_port, mmproj=str(projector))) as child:
+        wait_until(lambda: child.process.poll() is not None, timeout_s=30, what="its end")
+        cause = ENGINE.explain_exit(child.process.returncode, child.log_lines)
+    assert (cause.kind, cause.restart) == (ExitKind.BAD_WEIGHTS, False), cause
 
 
 def test_a_slot_is_saved_and_restored(weights_path: Path, free_port: int, tmp_path: Path) -> None:

@@ -168,3 +168,10 @@ def test_a_folder_without_weights(end_of: Callable[..., ExitCause], tmp_path: Pa
     cause = end_of(tmp_path)
     assert (cause.kind, cause.restart) == (ExitKind.BAD_WEIGHTS, False)
     assert str(tmp_path) in cause.summary
+
+
+@pytest.mark.timeout(200)
+def test_sleep_mode_is_not_for_processors(end_of: Callable[..., ExitCause], vllm_weights: Converted) -> None:
+    cause = end_of(vllm_weights.path, enable_sleep_mode=True)
+    assert (cause.kind, cause.restart) == (ExitKind.BAD_OPTION, False)
+    assert "sleep mode is for GPUs" in cause.summary

@@ -340,3 +340,14 @@ def test_lines_without_a_date_are_not_taken_for_older_than_a_mark(tmp_path: Path
     log = tmp_path / "dmesg"
     log.write_text(f"{XID}\n")
     assert run("--kernel-log", str(log), "--history", str(keeper.path))[0] == 3
+
+
+@pytest.mark.parametrize("flag", [(), ("--kernel-log",)])
+def test_a_file_that_cannot_be_read_is_the_users_mistake(tmp_path: Path, flag: tuple[str, ...]) -> None:
+    for path, words in ((tmp_path / "nope.json", "No such file"), (tmp_path, "Is a directory")):
+        code, result = run(*flag, str(path))
+        assert code == 2
+        assert isinstance(result.exception, UserMistakes)
+        (problem,) = result.exception.problems
+        assert problem.where == str(path)
+        assert words in problem.message

@@ -11,9 +11,12 @@ from contextlib import suppress
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
+from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
+from freehold.engines.base import HttpCheck
 from freehold.health.agent_wire import EngineTarget
 from freehold.health.readers.engines import EngineOptions, EnginesReader
 from freehold.health.readers.plain_http import fetch
@@ -150,6 +153,51 @@ def test_a_canary_goes_out_when_idle_and_a_hang_of_it_is_told(fake: EngineTarget
 
     asyncio.run(main())
     assert counts(fake)["requests"] <= 4
+
+
+def test_the_canary_is_what_shows_this_model_alive(fake: EngineTarget) -> None:
+    proof = HttpCheck(method="POST", path="/v1/embeddings", body={"model": "m", "input": "hi"})
+    target = msgspec.structs.replace(fake, proof=proof)
+
+    async def main() -> None:
+        reader = EnginesReader(QUICK, ENGINES)
+        # As it comes to the agent.
+        reader.targets = (msgspec.json.decode(msgspec.json.encode(target), type=EngineTarget),)
+
+        async def sung() -> bool:
+            return (await one(reader)).canary.state is State.OK
+
+        await until(sung, timeout_s=10, what="a canary's answer")
+        await reader.close()
+
+    asyncio.run(main())
+    seen = httpx2.get(f"{fake.url}/_fake", trust_env=False).json()["counts"]["recent"]
+    assert {each["target"] for each in seen} == {"/v1/embeddings"}
+
+
+def test_an_engine_that_sleeps_is_not_asked_and_a_canary_that_fell_asleep_with_it_is_forgotten(
+    fake: EngineTarget,
+) -> None:
+    asleep = msgspec.structs.replace(fake, state=ReplicaState.ASLEEP)
+
+    async def main() -> None:
+        reader = EnginesReader(QUICK, ENGINES)
+        change(fake, sleeping=True)
+        reader.targets = (fake,)
+
+        async def hung() -> bool:
+            return (await one(reader)).canary.state is State.HUNG
+
+        await until(hung, timeout_s=10, what="a canary that nobody answers")
+        reader.targets = (asleep,)
+        view = await one(reader)
+        assert (view.canary.state, view.canary_waits_s) == (State.UNKNOWN, 0.0)
+        change(fake, sleeping=False)
+        reader.targets = (fake,)
+        assert (await one(reader)).canary.state is State.UNKNOWN
+        await reader.close()
+
+    asyncio.run(main())
 
 
 def test_no_canary_while_the_gateway_has_requests_there_nor_to_an_engine_of_others(

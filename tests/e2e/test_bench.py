@@ -1,5 +1,6 @@
 """`freehold bench` as a person runs it: on the real model for some seconds, and on engines whose speed is known."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -71,9 +72,86 @@ def test_an_engine_that_does_not_start_is_told_and_the_other_measured(box: Box) 
     box.assert_nothing_left()
 
 
+def test_engines_that_never_start_leave_the_file_as_it_is(box: Box) -> None:
+    path = box.fake_config(exit_at_start=5)
+    before = path.read_text()
+    ran = box.run(*("bench", "--concurrency", "2", "--out", "r.json", "--apply", *QUICK, *FAKE), timeout_s=60)
+    assert ran.code == 3, ran
+    assert "nothing is written into freehold.yaml: there is no winner to apply: no engine started" in ran.err
+    assert "told to end" in ran.out
+    assert path.read_text() == before
+    assert json.loads((box.home / "r.json").read_text())["results"] == []
+    assert box.run("bench", "apply", "r.json").code == 3
+    box.assert_nothing_left()
+
+
+def test_where_nobody_keeps_the_slo_nothing_is_written(box: Box) -> None:
+    path = box.fake_config(first_token_s=0.1, answer_tokens=64)
+    before = path.read_text()
+    ran = box.run(
+        *("bench", "--concurrency", "2", "--out", "r.json", "--apply", "--json", *QUICK, *FAKE),
+        *("--slo-ttft", "50ms"),
+        timeout_s=60,
+    )
+    assert ran.code == 3, ran
+    told, applied = (json.loads(line) for line in ran.out.splitlines())
+    assert told["choice"]["winner"] is None
+    assert applied["applied"] is None
+    assert "nobody kept the SLO" in applied["why"]
+    assert path.read_text() == before
+
+
+def test_two_that_tie_are_said_to_and_one_is_written(box: Box) -> None:
+    path = box.fake_config(tokens_per_s=40, answer_tokens=64)
+    ran = box.run(
+        # The longest answer does not matter where each has 8 tokens: both settings give the same.
+        *("bench", "--set", "fake.answer_tokens=64,128", "--concurrency", "4", "--out", "r.json", "--apply"),
+        *(*QUICK, *FAKE, "--json"),
+        timeout_s=60,
+    )
+    assert ran.code == 0, ran
+    told, applied = (json.loads(line) for line in ran.out.splitlines())
+    goodputs = [each["figures"]["goodput_tokens_per_s"] for each in told["bench"]["results"]]
+    assert max(goodputs) < 1.5 * min(goodputs)
+    tokens = told["choice"]["winner"]["options"]["answer_tokens"]
+    assert f"answer_tokens: {tokens}" in path.read_text()
+    assert applied["applied"]["winner"] == f"fake answer_tokens={tokens}"
+    assert applied["applied"]["changed"] == (tokens == 128)
+
+
+def test_the_winners_own_weights_go_into_the_file_and_are_served(box: Box) -> None:
+    path = box.fake_config(tokens_per_s=0, answer_tokens=64)
+    own = box.home / "models" / "other.bin"
+    own.parent.mkdir()
+    own.write_bytes(b"other weights")
+    digits = hashlib.sha256(b"other weights").hexdigest()
+    before = path.read_text()
+    ran = box.run(
+        *("bench", "--weights", "fake=models/other.bin", "--concurrency", "2", "--out", "r.json", "--apply"),
+        *(*QUICK, *FAKE),
+        timeout_s=60,
+    )
+    assert ran.code == 0, ran
+    assert "+    source: file://models/other.bin" in ran.out
+    changed = [
+        new for old, new in zip(before.splitlines(), path.read_text().splitlines(), strict=True) if old != new
+    ]
+    assert changed == ["    source: file://models/other.bin", f'    sha256: "{digits}"']
+    pulled = box.run("model", "pull", "--json").said["models"][0]
+    assert (pulled["sha256"], pulled["error"]) == (digits, None)
+    # The same once more: the model's own source brings these weights now, so nothing changes.
+    again = box.run(
+        *("bench", "--weights", "fake=models/other.bin", "--concurrency", "2", "--out", "s.json", "--apply"),
+        *(*QUICK, *FAKE),
+        timeout_s=60,
+    )
+    assert "has the winner already" in again.out
+
+
 def test_what_was_measured_before_ctrl_c_is_kept(box: Box) -> None:
-    box.fake_config(tokens_per_s=0, answer_tokens=64)
-    flags = ("--concurrency", "1", "--warm-up", "0s", "--duration", "500ms", "--runs", "50", *FAKE)
+    path = box.fake_config(tokens_per_s=0, answer_tokens=64)
+    before = path.read_text()
+    flags = ("--concurrency", "1", "--warm-up", "0s", "--duration", "500ms", "--runs", "50", "--apply", *FAKE)
     process = subprocess.Popen(
         [FREEHOLD, "bench", "--out", "r.json", *flags],
         cwd=box.home,
@@ -87,11 +165,19 @@ def test_what_was_measured_before_ctrl_c_is_kept(box: Box) -> None:
         line.startswith("run 2: ") for line in process.stderr
     )  # the test's own timeout is the deadline
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=40)
+    _, said = process.communicate(timeout=40)
     assert process.returncode == 130
+    assert "nothing is written into freehold.yaml: it was ended before all was measured" in said
     made = json.loads((box.home / "r.json").read_text())
     assert made["interrupted"]
     assert 1 <= len(made["results"]) <= 3
+    shown = box.run("bench", "show", "r.json")
+    assert shown.code == 0
+    assert "ended before" in shown.out
+    refused = box.run("bench", "apply", "r.json")
+    assert refused.code == 2
+    assert "ended before all was measured" in refused.err
+    assert path.read_text() == before
     box.assert_nothing_left()
 
 
@@ -104,6 +190,10 @@ def test_every_mistake_is_told_before_anything_starts(box: Box) -> None:
     assert ran.code == 2
     wheres = [each["where"] for each in ran.said["problems"]]
     assert wheres == ["--engines", "--set", "--set", "--weights", "--shape", "--rate", "--through", "--runs"]
+    (box.home / "freehold.yaml").unlink()
+    late = box.run("bench", "--out", "none/r.json", "--html", ".", "--apply", "--json")
+    assert late.code == 2  # and not after hours of measuring
+    assert [each["where"] for each in late.said["problems"]] == ["--out", "--html", "--apply"]
     box.assert_nothing_left()
 
 
@@ -128,7 +218,7 @@ def test_the_example_on_the_real_model(box: Box, weights_path: Path) -> None:
     assert candidate["weights_sha256"].startswith("b179c952")
     box.assert_nothing_left()
     refused = box.run("bench", "apply", "r.json")
-    assert refused.code == 1
+    assert refused.code == 2
     assert "freehold init" in refused.err
 
 

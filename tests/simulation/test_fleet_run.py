@@ -6,7 +6,6 @@ Hours pass in a moment, and the same seed gives the same story to the last snaps
 import asyncio
 import itertools
 import random
-import selectors
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -23,38 +22,9 @@ from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import Answer, Reading
 from freehold.fleet.run import Fleet, World
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
+from virtual_time import VirtualLoop
 
 SETTINGS = FleetSettings(log_dir=Path("/nowhere"))
-
-
-class VirtualSelector(selectors.SelectSelector):
-    """Instead of waiting it moves the time on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_s = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        assert timeout is not None, "everything waits for something that never comes"
-        self.now_s += timeout
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop and a clock in one."""
-
-    def __init__(self) -> None:
-        self.virtual = VirtualSelector()
-        super().__init__(self.virtual)
-
-    def time(self) -> float:
-        return self.virtual.now_s
-
-    def monotonic_s(self) -> float:
-        return self.virtual.now_s
-
-    def wall_s(self) -> float:
-        return 1e9 + self.virtual.now_s
 
 
 class DiceLaunch:
@@ -112,7 +82,9 @@ class Dice:
     async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
         await asyncio.sleep(self.rng.uniform(0, 1))
         return Reading(
-            tokens_total=self.rng.choice([None, 1.0, 2.0, 3.0]), running=self.rng.choice([0.0, 1.0])
+            tokens_total=self.rng.choice([None, 1.0, 2.0, 3.0]),
+            running=self.rng.choice([0.0, 1.0]),
+            asleep=self.rng.choice([None, False, False, True]),
         )
 
     async def capacity(self, plan: ReplicaPlan, url: str) -> Capacity | None:

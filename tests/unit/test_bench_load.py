@@ -39,7 +39,7 @@ def test_a_rate_is_a_poisson_stream():
 def test_a_seed_gives_the_same_asks_and_another_seed_others():
     load, sizes = (
         Load(kind="rate", value=2.0),
-        Given(prompt=Range(1, 10_000), answer=published()["burstgpt"].sizes().answer),
+        Given(prompt=Range(1, 10_000), answer=published()["azure-code"].sizes().answer),
     )
     assert first(50, load, sizes) == first(50, load, sizes)
     assert first(50, load, sizes) != first(50, load, sizes, (8,))
@@ -95,7 +95,7 @@ def test_recorded_sizes_stay_recorded_when_they_are_cut():
     assert "together at most 100" in found.words()
 
 
-def test_below_the_median_the_first_slope_goes_on():
+def test_below_the_first_point_its_slope_goes_on():
     shape = Quantiles(((0.5, 100.0), (0.8, 200.0)))
     assert shape.at(0.0) == 100
     assert shape.at(0.8416212) == 200

@@ -108,6 +108,27 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path):
     assert read(path) == MADE
 
 
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, link = tmp_path / "kept" / "r.json", tmp_path / "r.json"
+    path.parent.mkdir()
+    link.symlink_to(path)
+    write(MADE, link)
+    assert link.is_symlink()
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write(bench(), link)
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == ["r.json"]
+    write(MADE, Path("/dev/null"))
+    assert not Path("/dev/null").is_file()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

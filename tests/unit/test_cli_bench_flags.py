@@ -6,9 +6,8 @@ import pytest
 
 from freehold.bench.load import Load
 from freehold.bench.sizes import Given, Range
-from freehold.cli.bench_contenders import Wanted, context_of, entries_of, named_weights
+from freehold.cli.bench_contenders import Wanted, context_of, entries_of
 from freehold.cli.bench_flags import LOAD_FLAGS, Asked, read_load, read_tokens
-from freehold.cli.bench_weights import sha256_of
 from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem
 from freehold.spec.model import ModelSpec
@@ -64,7 +63,9 @@ def test_what_was_said():
 
 
 def test_a_published_shape_says_where_it_is_from():
-    assert "OSDI 2024" in asked(shape="burstgpt").conditions.shape
+    said = asked(shape="azure-code").conditions.shape
+    assert "github.com/Azure/AzurePublicDataset" in said
+    assert "360 of its 8,819" in said
 
 
 @pytest.mark.parametrize(
@@ -76,10 +77,10 @@ def test_a_published_shape_says_where_it_is_from():
         ({"concurrency": "100", "requests": "100"}, "--requests"),
         ({"rate": ",".join(str(number) for number in range(1, 70))}, "--rate"),
         ({"speed": "2"}, "--speed"),
-        ({"shape": "shargpt"}, "--shape"),
+        ({"shape": "azure"}, "--shape"),
         ({"shape": "own"}, "--shape"),
         ({"shape": "own", "since": "yesterday"}, "--since"),
-        ({"shape": "burstgpt", "prompt_tokens": "5"}, "--shape"),
+        ({"shape": "azure-code", "prompt_tokens": "5"}, "--shape"),
         ({"prompt_tokens": "900..100"}, "--prompt-tokens"),
         ({"answer_tokens": "0"}, "--answer-tokens"),
         ({"through": "both ways"}, "--through"),
@@ -164,15 +165,3 @@ def test_the_smallest_known_context_bounds_all():
     reader = Reader()
     found = entries_of(MODELS, Wanted(settings=("llama-cpp.n_parallel=1,4",)), reader)
     assert context_of(found) == 1024
-
-
-def test_weights_by_engine(tmp_path: Path):
-    reader = Reader()
-    found = named_weights(Wanted(weights=(f"vllm={tmp_path}", "x", "nobody=/", "vllm=/nowhere")), reader)
-    assert found == {"vllm": tmp_path}
-    assert [each.where for each in reader.problems] == ["--weights"] * 3
-
-
-def test_the_stores_weights_have_their_hash_in_their_path():
-    assert sha256_of(Path(f"/c/blobs/{SHA}/m.gguf")) == SHA
-    assert sha256_of(Path("/models/m")) == ""

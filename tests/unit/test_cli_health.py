@@ -8,11 +8,12 @@ import pytest
 
 from freehold.cli.health import exit_code
 from freehold.cli.health_incidents import incident_json, incident_lines, whole_lines
-from freehold.cli.health_table import lines_of
+from freehold.cli.health_table import lines_of, serving_on
 from freehold.cli.watching import RESTART_S, SUSPECT_S, hanging, recovered, targets
 from freehold.core.events import (
     Endpoint,
     EndpointLoad,
+    GpuId,
     ModelEntry,
     ReplicaState,
     ReplicaStatus,
@@ -175,6 +176,18 @@ def test_the_time_that_nobody_looked_is_no_time_of_a_stall() -> None:
 def test_who_works_again() -> None:
     told = snapshot(believed(Verdict.HEALTHY, reason="busy"), believed(Verdict.UNKNOWN, "engine:m-1"))
     assert [each.id for each in recovered(told, [replica(), replica(id="m-1"), replica(id="m-2")])] == ["m-0"]
+
+
+def test_a_bad_gpu_names_who_is_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    gpus = (GpuId(index=0, uuid="GPU-a"), GpuId(index=1, uuid="GPU-b"))
+    one = replica(gpus=gpus)
+    other = msgspec.structs.replace(one, id="m-1", gpus=(gpus[1], GpuId(index=2, uuid="MIG-c")))
+    serving = serving_on([one, other, msgspec.structs.replace(one, id="m-2", gpus=None)])
+    assert serving == {"gpu:GPU-a": ["m-0"], "gpu:GPU-b": ["m-0", "m-1"]}
+    found = snapshot(believed(Verdict.UNHEALTHY, "gpu:GPU-b"), believed(Verdict.HEALTHY, "gpu:GPU-a"))
+    assert [line for line in lines_of(found, serving) if "on it" in line] == ["    on it: m-0, m-1"]
+    assert not any("on it" in line for line in lines_of(found))
 
 
 def incident(state: IncidentState, **more: Any) -> ToldIncident:

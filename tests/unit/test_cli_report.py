@@ -122,6 +122,9 @@ def test_settled_hopeless_unserved() -> None:
     assert not settled(replica(), external, waited_s=2.9)
     assert settled(replica(), external, waited_s=3)
     assert not settled(replica(), gateway=silent)
+    asleep = replica("m-1", ReplicaState.ASLEEP)  # whoever put it to sleep is not waited for
+    assert settled(replica(), asleep)
+    assert stack(asleep).unserved == (asleep.model,)
     assert stack(replica(), BROKEN).unserved == ("model-with-a-long-name",)
     assert stack(replica(), BROKEN).hopeless == ()
     assert [f.who for f in stack(BROKEN).hopeless] == [BROKEN.id]

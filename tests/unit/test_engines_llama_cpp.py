@@ -8,6 +8,7 @@ import pytest
 
 from freehold.engines.base import ExitKind, Placement
 from freehold.engines.llama_cpp import ENGINE
+from freehold.engines.option_check import check_options
 
 
 def argv(options: dict[str, int | str | bool | float] | None = None, *, threads: int = 3) -> tuple[str, ...]:
@@ -46,6 +47,12 @@ def test_what_is_not_asked_for_is_left_to_the_server() -> None:
     assert not {"--gpu-layers", "--pooling", "--seed", "--embeddings"} & set(argv())
 
 
+def test_texts_are_pooled_whole_unless_somebody_says_otherwise() -> None:
+    assert "--kv-unified" not in argv()
+    assert "--kv-unified" in argv({"embeddings": True})
+    assert "--no-kv-unified" in argv({"embeddings": True, "kv_unified": False})
+
+
 def test_no_web_page_may_read_answers() -> None:
     assert ENGINE.command is not None
     place = Placement(model="m", weights=Path("/w"), host="127.0.0.1", port=1234, options={})
@@ -63,6 +70,32 @@ def test_a_slots_context_is_rounded_as_the_server_does(n_ctx: int, n_parallel: i
     options = {"n_ctx": n_ctx, "n_parallel": n_parallel}
     assert ENGINE.max_context_tokens(options) == slot_tokens
     assert ENGINE.slots(options) == n_parallel
+
+
+def test_with_one_cache_for_all_each_slot_may_take_it_whole() -> None:
+    assert ENGINE.max_context_tokens({"n_ctx": 8192, "n_parallel": 4, "kv_unified": True}) == 8192
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({}, "/v1/completions"),
+        ({"embeddings": False, "pooling": "mean"}, "/v1/completions"),
+        ({"embeddings": True}, "/embeddings"),
+        ({"embeddings": True, "pooling": "cls"}, "/embeddings"),
+        ({"embeddings": True, "pooling": "rank"}, "/v1/rerank"),
+    ],
+)
+def test_what_has_no_completions_is_not_asked_for_one(options: dict[str, bool | str], path: str) -> None:
+    assert ENGINE.proof("m", options).path == path
+
+
+def test_a_reranker_that_would_rank_for_nobody_is_a_mistake() -> None:
+    def problems(options: dict[str, bool | str]) -> list[str]:
+        return [problem.hint for problem in check_options(ENGINE, options, lambda name: name)]
+
+    assert problems({"pooling": "rank"}) == ["set embeddings: true"]
+    assert problems({"pooling": "rank", "embeddings": True}) == problems({"pooling": "mean"}) == []
 
 
 def test_a_too_long_request_is_told_with_its_numbers() -> None:
@@ -88,8 +121,13 @@ def test_a_too_long_request_without_numbers_keeps_its_words() -> None:
 @pytest.mark.parametrize(
     ("status", "message", "kind", "expected", "words"),
     [
+        (400, "Unable to generate parser for this template. Automatic parser generation failed: JSON schema error at #: unrecognized type objekt",
+         "invalid_request_error", (400, "invalid_json_schema"), "at #: unrecognized type objekt"),
         (501, "This server does not support embeddings. Start it with `--embeddings`", "not_supported_error", (400, "not_supported_by_engine"), "embeddings: true"),
         (501, "This server does not support reranking. Start it with `--reranking`", "not_supported_error", (400, "not_supported_by_engine"), "pooling: rank"),
+        (500, "the current context does not support logits computation. skipping", "server_error", (400, "not_supported_by_engine"), "embeddings: true"),
+        (500, "error: cannot make GET request", "server_error", (400, "invalid_image_url"), "data: URIs"),
+        (500, "Failed to download image", "server_error", (400, "invalid_image_url"), "data: URIs"),
         (400, "Pooling type 'none' is not OAI compatible. Please use a different pooling type", "invalid_request_error", (400, "not_supported_by_engine"), "pooling: mean"),
         (500, "input (601 tokens) is too large to process. increase the physical batch size (current batch size: 512)", "server_error", (400, "context_length_exceeded"), "n_ubatch"),
         (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", "server_error", (400, "not_supported_by_engine"), "takes no images"),

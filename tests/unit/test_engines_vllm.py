@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freehold.engines import flag_list
-from freehold.engines.base import Capacity, Command, ExitKind, Placement, Value, read_metrics
+from freehold.engines.base import Adapter, Capacity, Command, ExitKind, Placement, Value, read_metrics
 from freehold.engines.option_check import check_options
 from freehold.engines.vllm import ENGINE
 
@@ -66,8 +66,8 @@ def test_risks_are_taken_by_name_only() -> None:
     ("options", "words"),
     [
         ({"speculative_config": '{"method": "ngram"}'}, ['--speculative-config={"method": "ngram"}']),
-        ({"lora_modules": '[{"name": "a", "path": "/l"}, "b=/m"]'}, ["--lora-modules", '{"name":"a","path":"/l"}', "b=/m"]),
-        ({"lora_modules": "a=/l b=/m"}, ["--lora-modules", "a=/l", "b=/m"]),
+        ({"lora_target_modules": '["q_proj", {"x": 1}]'}, ["--lora-target-modules", "q_proj", '{"x":1}']),
+        ({"lora_target_modules": "q_proj o_proj"}, ["--lora-target-modules", "q_proj", "o_proj"]),
         ({"middleware": '["x.Y", "z.W"]'}, ["--middleware=x.Y", "--middleware=z.W"]),
         ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
         ({"tensor_parallel_size": 8, "pipeline_parallel_size": 2, "distributed_executor_backend": "ray"},
@@ -140,6 +140,7 @@ EXITS = [
     (1, ["OSError: It looks like the config file at '/tmp/badjson/config.json' is not a valid JSON file."], ExitKind.BAD_WEIGHTS, False, "config.json"),
     (1, ["  Value error, User-specified max_model_len (100000) is greater than the derived max_model_len (max_position_embeddings=8192.0). [type=value_error, input_value=ArgsKwargs]"], ExitKind.BAD_OPTION, False, "User-specified max_model_len (100000)"),
     (1, ["  Value error, Total number of attention heads (9) must be divisible by tensor parallel size (2). [type=value_error, input"], ExitKind.BAD_OPTION, False, "tensor parallel size (2)."),
+    (1, ["  Value error, Sleep mode is not supported on current platform. [type=value_error, input_value=ArgsKwargs"], ExitKind.BAD_OPTION, False, "for GPUs"),
     (1, ["  Value error, Cannot find the config file for awq [type=value_error, input_value=ArgsKwargs"], ExitKind.BAD_OPTION, False, "awq"),
     (1, [CORE + "ValueError: To serve at least one request with the model's max seq len (100000), (2.15 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB).", *ENDS], ExitKind.OUT_OF_MEMORY, False, "ValueError: To serve at least one"),
     (1, [CORE + "RuntimeError: Worker failed with error 'Available memory on node 0 (13.43/17.09 GiB) on kv cache allocation is less than requested memory for kv (500.0 GiB).", *ENDS], ExitKind.OUT_OF_MEMORY, True, "500.0 GiB"),
@@ -149,6 +150,8 @@ EXITS = [
     (1, ["ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.", *ENDS], ExitKind.OUT_OF_MEMORY, True, "cache blocks"),
     (1, ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 350.00 MiB. GPU 0 has a total capacity of 23.68 GiB", *ENDS], ExitKind.OUT_OF_MEMORY, True, "350.00 MiB"),
     (1, ["RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)", *ENDS], ExitKind.CRASHED, True, "NCCL"),
+    # as older versions say it (their issue 41848)
+    (1, ["ValueError: invalid literal for int() with base 10: 'MIG-377e0049-554c-540b-93c6-d0976f8426cb'", *ENDS], ExitKind.BAD_OPTION, False, "UUIDs"),
     (1, ["RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 803: system has unsupported display driver / cuda driver combination"], ExitKind.BAD_DRIVER, True, "803"),
     (1, ["RuntimeError: Failed to infer device type"], ExitKind.BAD_DRIVER, True, "no GPU"),
     (1, ["RuntimeError: The NVIDIA driver on your system is too old (found version 12020)."], ExitKind.BAD_DRIVER, False, "12020"),
@@ -190,6 +193,7 @@ ERRORS = [
     (400, {"message": "1 validation error:\n  {'type': 'list_type', 'loc': 'body.messages', 'msg': 'Input should be a valid list', 'input': 'x'}", "type": "Bad Request", "param": "body.messages", "code": 400}, (400, "invalid_type", "messages", "messages: Input should be a valid list")),
     (400, {"message": "1 validation error:\n  {'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required', 'input': {}}", "type": "Bad Request", "param": "body.messages", "code": 400}, (400, "missing_required_parameter", "messages", "Missing required parameter: 'messages'")),
     (400, {"message": "1 validation error:\n  {'type': 'json_invalid', 'loc': 'body.23', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {}}", "type": "Bad Request", "param": "body.23", "code": 400}, (400, "invalid_json", None, "body: JSON decode error")),
+    (400, {"message": "n must be 1 when using greedy sampling, got 3.", "type": "BadRequestError", "param": None, "code": 400}, (400, "not_supported_by_engine", None, "temperature above 0")),
     (400, {"message": "m is not a multimodal model", "type": "BadRequestError", "param": None, "code": 400}, (400, "not_supported_by_engine", None, "takes no images")),
 ]  # fmt: skip
 
@@ -259,3 +263,26 @@ def test_what_the_options_say() -> None:
         8,
         4096,
     )
+
+
+def adapted(*ranks: int, **options: Value) -> tuple[str, ...]:
+    adapters = tuple(Adapter(name=f"a{n}", path=Path(f"/a{n}"), rank=rank) for n, rank in enumerate(ranks))
+    assert ENGINE.command is not None
+    placement = Placement(
+        model="m", weights=Path("/w"), host="127.0.0.1", port=1, options=options, adapters=adapters
+    )
+    return ENGINE.command(placement).argv
+
+
+def test_adapters_are_loaded_with_room_for_the_widest() -> None:
+    argv = adapted(4, 40)
+    assert argv[-3:] == ("--lora-modules", '{"name": "a0", "path": "/a0"}', '{"name": "a1", "path": "/a1"}')
+    assert {"--enable-lora", "--max-loras=2", "--max-lora-rank=64"} <= set(argv)
+    assert "--max-loras=8" in adapted(*[8] * 20)
+    assert {"--max-loras=3", "--max-lora-rank=128"} <= set(adapted(4, max_loras=3, max_lora_rank=128))
+    assert not any("lora" in word for word in adapted())
+
+
+def test_lora_modules_are_written_as_adapters() -> None:
+    (said,) = mistakes(lora_modules="tone=/tone")
+    assert "`adapters`" in said

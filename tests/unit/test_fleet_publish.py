@@ -6,7 +6,7 @@ import msgspec
 from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot
 from freehold.engines import all_engines
-from freehold.engines.base import Capacity
+from freehold.engines.base import Adapter, Capacity
 from freehold.fleet.events import Answered, Ask, Event, Launch, Started
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.publish import build_snapshot
@@ -93,3 +93,22 @@ def test_what_the_user_says_goes_before_what_a_server_told() -> None:
         seen = build_snapshot(view, [plan], generation=1, wall_offset_s=0.0)
         assert (seen.endpoints[0].slots, seen.endpoints[0].kv_tokens) == (slots, 16_000)
         assert seen.models[0].max_context_tokens == 2048
+
+
+def test_adapters_are_asked_for_in_the_words_of_each_replica() -> None:
+    tone, noise = Adapter(name="tone", path=Path("/tone")), Adapter(name="noise", path=Path("/noise"))
+    vllm = replace(LLAMA, id="v-0", model="v", engine=all_engines()["vllm"], adapters=(tone,))
+    plans = [replace(LLAMA, adapters=(tone, noise)), replace(vllm, id="m-1", model="m", adapters=())]
+    view = first_view(plans, SETTINGS, 100.0)
+    for plan in plans:
+        view = apply(view, Launch(id=plan.id, incarnation=1), 101.0)
+        started = Started(id=plan.id, incarnation=1, pid=7, url="http://127.0.0.1:9")
+        view = apply(view, started, 101.0)
+    made = build_snapshot(view, plans, generation=1, wall_offset_s=0.0)
+    assert made.models[0].adapters == ("tone", "noise")
+    first, second = made.endpoints
+    assert [msgspec.json.decode(each.keys) for each in first.adapters] == [
+        {"lora": [{"id": 0, "scale": 1.0}]},
+        {"lora": [{"id": 1, "scale": 1.0}]},
+    ]
+    assert second.adapters == ()

@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 
+from freehold.core.events import GpuId
 from freehold.core.events import ReplicaState as State
 from freehold.engines import all_engines
 from freehold.fleet.events import Add, Forget, Move
@@ -102,6 +103,14 @@ def test_a_replacement_that_fails_stops_the_roll_out() -> None:
     assert world.settle(plans(2)) == [("Leave", "m-2"), ("Forget", "m-2")]
 
 
+def test_a_replica_that_sleeps_is_neither_waited_for_nor_missed() -> None:
+    new = plans(3, n_ctx=64)
+    asleep = Held(plan=new[0], state=State.ASLEEP, has_process=True)
+    old = replace(held(plans(1))[0], plan=replace(plans(1)[0], id="m-9"))
+    assert told(moves([asleep, old], new)) == [("Add", "m-1")]
+    assert done([asleep], new[:1])
+
+
 def test_a_model_that_is_gone_leaves_and_another_comes() -> None:
     world = World(held(plans(2)))
     other = plans(1, model="n")
@@ -141,3 +150,56 @@ def test_never_fewer_serve_than_were_and_are_wanted_and_it_comes_to_an_end(
         if not fails:
             assert done(world.replicas, wanted)
             assert len(ids) == after
+
+
+def on(plans_of: list[ReplicaPlan], *gpus: int, shared: bool = False) -> list[ReplicaPlan]:
+    """Return the plans, each on a GPU of its own."""
+    return [
+        replace(plan, gpus=(GpuId(index=index),), gpus_shared=shared)
+        for plan, index in zip(plans_of, gpus, strict=True)
+    ]
+
+
+def test_on_the_same_gpu_the_old_one_goes_first_one_at_a_time() -> None:
+    world = World(held(on(plans(2), 0, 1)))
+    assert world.settle(on(plans(2, n_ctx=64), 0, 1)) == [
+        ("Leave", "m-0"),
+        ("Forget", "m-0"),
+        ("Add", "m-0"),
+        ("Leave", "m-1"),
+        ("Forget", "m-1"),
+        ("Add", "m-1"),
+    ]
+    assert [each.plan.gpus for each in world.replicas] == [(GpuId(index=0),), (GpuId(index=1),)]
+
+
+def test_on_another_gpu_the_new_one_comes_first() -> None:
+    world = World(held(on(plans(1), 0)))
+    assert world.settle(on(plans(1, n_ctx=64), 1)) == [("Add", "m-1"), ("Leave", "m-0"), ("Forget", "m-0")]
+
+
+def test_those_that_share_are_not_in_each_others_way() -> None:
+    world = World(held(on(plans(1), 0, shared=True)))
+    assert world.settle(on(plans(1, n_ctx=64), 0, shared=True))[0] == ("Add", "m-1")
+    world = World(held(on(plans(1), 0, shared=True)))
+    assert world.settle(on(plans(1, n_ctx=64), 0))[0] == ("Leave", "m-0")
+
+
+def test_a_replacement_on_the_same_gpu_that_fails_stops_the_roll_out() -> None:
+    world = World(held(on(plans(2), 0, 1)), fails=True)
+    world.settle(on(plans(2, n_ctx=64), 0, 1))
+    assert world.serving == 1
+
+
+def test_models_that_change_gpus_with_each_other_come_to_an_end() -> None:
+    world = World(held(on(plans(1), 0)) + held(on(plans(1, model="n"), 1)))
+    wanted = [*on(plans(1, n_ctx=64), 1), *on(plans(1, model="n", n_ctx=64), 0)]
+    world.settle(wanted)
+    assert done(world.replicas, wanted)
+    assert world.serving == 2
+
+
+def test_another_model_waits_until_a_gpu_is_free() -> None:
+    world = World(held(on(plans(1), 0)))
+    wanted = on(plans(1, model="n"), 0)
+    assert world.settle(wanted) == [("Leave", "m-0"), ("Forget", "m-0"), ("Add", "n-0")]

@@ -1,8 +1,22 @@
 from pathlib import Path
+from random import Random
 
 from freehold.core.events import ReplicaState as State
 from freehold.engines.base import ExitCause, ExitKind
-from freehold.fleet.events import Answered, Exited, Fact, Launch, Measured, Started
+from freehold.fleet.decide import decide
+from freehold.fleet.events import (
+    Answered,
+    Cordon,
+    Exited,
+    Fact,
+    Launch,
+    Measured,
+    RestartAsked,
+    Stalled,
+    Started,
+    StopAsked,
+    Terminate,
+)
 from freehold.fleet.plan import FleetSettings
 from freehold.fleet.state import FleetView, Replica, apply, tokens_per_s
 
@@ -74,6 +88,33 @@ def test_an_exit_takes_the_address_and_the_readings_with_it() -> None:
     assert tokens_per_s(replica.meter) is None
     late = Measured(id="m-0", incarnation=1, tokens_total=5.0, running=0.0)
     assert apply(view, late, 4.0) == view
+
+
+def asleep(view: FleetView, *, asleep: bool | None, now_s: float) -> FleetView:
+    return apply(view, Measured(id="m-0", incarnation=1, tokens_total=1.0, running=0.0, asleep=asleep), now_s)
+
+
+def test_an_engine_that_says_that_it_sleeps_serves_no_more_until_it_says_that_it_is_awake() -> None:
+    view = asleep(ready_view(), asleep=True, now_s=5.0)
+    assert (view.replicas[0].state, view.replicas[0].since_s) == (State.ASLEEP, 5.0)
+    assert asleep(view, asleep=None, now_s=6.0).replicas[0].state is State.ASLEEP
+    view = asleep(view, asleep=False, now_s=7.0)
+    assert (view.replicas[0].state, view.replicas[0].reason) == (State.READY, "")
+    assert asleep(view, asleep=None, now_s=8.0).replicas[0].state is State.READY
+
+
+def test_an_engine_that_sleeps_is_not_called_stalled_neither_before_nor_after() -> None:
+    stalled = Stalled(id="m-0", incarnation=1, reason="it hangs")
+    view = asleep(apply(ready_view(), stalled, 1.0), asleep=True, now_s=2.0)
+    assert apply(view, stalled, 3.0).replicas[0].stalled == ""
+    assert not [a for a in decide(view, 3.0, Random(1)) if isinstance(a, Terminate)]
+
+
+def test_an_engine_that_sleeps_is_restarted_and_stopped_like_one_that_serves() -> None:
+    view = asleep(ready_view(), asleep=True, now_s=2.0)
+    for wish in (RestartAsked(id="m-0"), StopAsked()):
+        orders = [each for each in decide(apply(view, wish, 3.0), 3.0, Random(1)) if each.id == "m-0"]
+        assert [type(each) for each in orders] == [Cordon]
 
 
 def _exit() -> Exited:

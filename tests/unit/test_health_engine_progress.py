@@ -65,6 +65,7 @@ def said(views: Sequence[View]) -> Finding:
         (looks(1, {"process_state": "X", "cpu_s": Reading(state=State.ABSENT)}), Verdict.UNHEALTHY, "dead"),
         (looks(1, {"pid": 0, "exit_text": "it crashed", "serves": "backoff"}), Verdict.UNHEALTHY, "dead"),
         (looks(1, {"serves": "starting", "state": State.ABSENT}), Verdict.NOT_APPLICABLE, "not_serving"),
+        (looks(6, WORK, {"serves": "asleep"}), Verdict.NOT_APPLICABLE, "not_serving"),
         (looks(20, HUNG, {"running": Reading(state=State.HUNG)}), Verdict.DEGRADED, "unresponsive"),
         (looks(20, HUNG, cpu=1.0), Verdict.HEALTHY, "busy"),
         (looks(6, {"canary": Reading(state=State.HUNG)}), Verdict.UNHEALTHY, "canary_failed"),

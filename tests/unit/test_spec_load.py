@@ -36,6 +36,7 @@ def test_the_smallest_file_gets_every_default():
                 "sha256": SHA,
                 "replicas": 1,
                 "engine_options": {},
+                "adapters": [],
                 "endpoints": [],
                 "upstream_model": "",
                 "api_key_env": "",
@@ -44,6 +45,8 @@ def test_the_smallest_file_gets_every_default():
                 "stall": None,
                 "affinity": "prefix",
                 "resume": "auto",
+                "gpus": "auto",
+                "gpus_shared": False,
             }
         ],
         "gateway": {

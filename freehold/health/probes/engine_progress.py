@@ -37,13 +37,13 @@ REMOTE_STILL_S = 120.0
 FRESH_S = 30.0
 """GPU readings older than this say nothing of now. Source: our own choice, three of the agent's periods."""
 _GONE = frozenset({"backoff", "crash_loop"})
-_NOT_SERVING = frozenset({"pending", "starting", "draining", "stopping", "stopped"})
+_NOT_SERVING = frozenset({"pending", "starting", "asleep", "draining", "stopping", "stopped"})
 
 _REASONS = {
     "progressing": "requests run and its counters move: nothing to do",
     "idle": "no request is under way: nothing to do",
     "busy": "requests run and it works, though its counters stand still (a long prompt): leave it alone",
-    "not_serving": "it starts, drains or is stopped on purpose: nothing to do",
+    "not_serving": "it starts, sleeps, drains or is stopped on purpose: nothing to do",
     "no_engine": "no engine runs on this node: nothing to do",
     "stalled": "requests are under way, nothing moves and nothing works, or its process is stopped: restart it",
     "blocked": "its threads wait for a device in the kernel: look at the disk and the GPU, a restart would hang as well",

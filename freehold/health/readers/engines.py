@@ -23,7 +23,8 @@ from freehold.health.view import EngineView, Reading, State
 
 IDLE_EVERY_S = 10.0
 """Between two questions for the counters of an engine that has nothing to do. Source: our own choice."""
-_GAUGES = frozenset({"running_requests", "waiting_requests"})
+_WORK = frozenset({"running_requests", "waiting_requests"})
+_NO_PROGRESS = _WORK | {"awake_engines"}
 _DEAF = frozenset("TtXZ")
 """States of a process group in which nobody answers. Source: proc(5)."""
 _NOT_ASKED = Reading(state=State.TRANSIENT, detail="not asked: nothing is under way")
@@ -128,6 +129,8 @@ class EnginesReader:
                 state=State.HUNG, detail=f"not asked: its process is in state {view.process_state}"
             )
             view = msgspec.structs.replace(view, tokens_total=deaf, running=deaf, state=State.HUNG)
+        if target.state == ReplicaState.ASLEEP:
+            self._hush(known)
         if asks and engine.managed:
             self._sing(target, engine, known)
         return self._with_canary(view, known.canary)
@@ -154,8 +157,8 @@ class EnginesReader:
         """Return progress, requests under way, and how asking went."""
         try:
             page = await self._page(target, engine)
-            running = _sum(page, _GAUGES)
-            progress = _sum(page, page.keys() - _GAUGES)
+            running = _sum(page, _WORK)
+            progress = _sum(page, page.keys() - _NO_PROGRESS)
             if engine.unfinished is not None and running.value:
                 slots = await self._get(target, engine.unfinished.path)
                 progress = _plus(progress, engine.unfinished.tokens(slots.body))
@@ -200,8 +203,14 @@ class EnginesReader:
             canary.due_s, canary.began_s = now_s + self._options.canary_every_s, now_s
             canary.task = asyncio.get_running_loop().create_task(self._complete(target, engine, canary))
 
+    def _hush(self, known: _Known) -> None:
+        """Forget the completion that fell asleep with its engine: that it was not answered says nothing."""
+        if known.canary.task is not None:
+            known.canary.task.cancel()
+        known.canary = _Canary(self._options.clock.monotonic_s() + self._options.canary_every_s)
+
     async def _complete(self, target: EngineTarget, engine: Engine, canary: _Canary) -> None:
-        check, clock = engine.ready(target.model), self._options.clock
+        check, clock = target.proof or engine.ready(target.model), self._options.clock
         body = None if check.body is None else msgspec.json.encode(check.body)
         deadline_s = self._options.canary_deadline_s
         try:
