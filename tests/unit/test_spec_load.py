@@ -23,33 +23,35 @@ def read(path: Path) -> Loaded:
     return load_file(path, engines=ENGINES, env={})
 
 
+MODEL = {
+    "name": "a",
+    "engine": "llama-cpp",
+    "source": "file:///w.gguf",
+    "sha256": SHA,
+    "replicas": 1,
+    "engine_options": {},
+    "adapters": [],
+    "endpoints": [],
+    "upstream_model": "",
+    "api_key_env": "",
+    "api_key_file": "",
+    "price": None,
+    "stall": None,
+    "affinity": "prefix",
+    "media_urls": "auto",
+    "resume": "auto",
+    "gpus": "auto",
+    "gpus_shared": False,
+}
+"""What the smallest file says of its model, with every default."""
+
+
 def test_the_smallest_file_gets_every_default():
     spec = load(GOOD).spec
     assert spec is not None
     assert spec.model_dump(mode="json") == {
         "version": 1,
-        "models": [
-            {
-                "name": "a",
-                "engine": "llama-cpp",
-                "source": "file:///w.gguf",
-                "sha256": SHA,
-                "replicas": 1,
-                "engine_options": {},
-                "adapters": [],
-                "endpoints": [],
-                "upstream_model": "",
-                "api_key_env": "",
-                "api_key_file": "",
-                "price": None,
-                "stall": None,
-                "affinity": "prefix",
-                "media_urls": "auto",
-                "resume": "auto",
-                "gpus": "auto",
-                "gpus_shared": False,
-            }
-        ],
+        "models": [MODEL],
         "gateway": {
             "listen": "127.0.0.1:8000",
             "workers": 1,
