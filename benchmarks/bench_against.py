@@ -5,7 +5,7 @@
     python benchmarks/bench_against.py --engine llama-cpp SmolLM2-135M with one compute thread
 
 One engine stays up. The same loads (callers that wait for their answers; a Poisson stream; fixed sizes, forced lengths) are put on it by
-both generators in turn, each a process of its own, several runs of each. Both count tokens by the engine's usage. aiperf makes its
+both generators in turn, each a process of its own, several runs of each; the engine has the last core, they have the others. Both count tokens by the engine's usage. aiperf makes its
 prompts with the model's own tokenizer, out of the folder that `freehold model convert smollm2-135m --to safetensors` makes; no network is
 asked. CPU seconds are those of the generator's process tree; what a short run takes is its start, and what a longer one takes beyond
 that is its work. Bars: tokens/s, TTFT and the time between tokens within 5 % of each other or within the runs' spread; our CPU
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +75,8 @@ class Task:
     prompt_tokens: int
     answer_tokens: int
     seed: int
+    cores: set[int]
+    """Where the generator runs."""
     per_word: float = 1.0
     overhead: float = 0.0
 
@@ -184,7 +186,8 @@ def theirs(folder: Path, task: Task) -> dict[str, float]:
 def run(command: Sequence[str], task: Task, folder: Path | None) -> dict[str, float]:
     """Run one generator and return its figures with the CPU seconds of its whole process tree."""
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+        with on(task.cores):
+            process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
@@ -214,8 +217,27 @@ def run_both(task: Task, tool: Tool, *, first: int) -> dict[str, dict[str, float
 # --- the engine -------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def on(cores: set[int]) -> Iterator[None]:
+    """Have what is started in the block run on these cores only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 @asynccontextmanager
-async def engine(name: str) -> AsyncIterator[Target]:
+async def engine(name: str, core: int) -> AsyncIterator[Target]:
+    """Run the engine on that core until the block ends."""
+    with on({core}):
+        async with started(name) as target:
+            yield target
+
+
+@asynccontextmanager
+async def started(name: str) -> AsyncIterator[Target]:
     """Run the engine until the block ends."""
     if name == "fake":
         with start_fake_engine(**FAKE) as fake:
@@ -312,7 +334,8 @@ def cpu_bars(short: dict[str, dict[str, float]], compared: Sequence[Compared]) -
 async def measure(args: argparse.Namespace, tool: Tool) -> list[Bar]:
     """Run everything and return the bars."""
     print(f"load of this machine before: {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores")
-    async with engine(args.engine) as target:
+    *others, core = sorted(os.sched_getaffinity(0))
+    async with engine(args.engine, core) as target:
         scale = await measured_scale(target)
         loads = [
             Compared(load=Load(kind="concurrency", value=float(CALLERS))),
@@ -332,6 +355,7 @@ async def measure(args: argparse.Namespace, tool: Tool) -> list[Bar]:
                 warm_up=CALLERS,
                 prompt_tokens=args.prompt_tokens,
                 answer_tokens=args.answer_tokens,
+                cores=set(others) or {core},
                 seed=1000 + number,
                 per_word=scale.per_word,
                 overhead=scale.overhead,

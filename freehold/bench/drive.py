@@ -1,8 +1,8 @@
 """Puts one load on one address and returns what became of every request.
 
 A rate sends on time whatever happens to requests before (open loop), so a slow engine cannot slow the questions down; callers
-wait for their answers (closed loop), as a batch does; the window of these is longer than asked for where answers are so slow
-that not each of them has begun one in it. The load stays on until the last measured request has ended, so that
+wait for their answers (closed loop), as a batch does; the window of these begins and ends when one of them asks, so that callers in step
+are measured over whole rounds, and is longer than asked for where answers are so slow that not each of them has begun one in it. The load stays on until the last measured request has ended, so that
 none of them has an easy end; what is under way then is cancelled and does not count. Requests under way are bounded.
 """
 
@@ -67,7 +67,10 @@ class Drive:
     texts: Texts
     bounds: Bounds
     _started_s: float = 0.0
+    _since_s: float = 0.0
     _until_s: float = 0.0
+    _closing: bool = False
+    """The next request of a caller ends the window."""
     _measured: set["asyncio.Task[None]"] = field(default_factory=set)
     _all: set["asyncio.Task[None]"] = field(default_factory=set)
     _samples: list[Sample] = field(default_factory=list)
@@ -75,10 +78,12 @@ class Drive:
     async def run(self, load: Load) -> Driven:
         """Put the load on, wait for all that is measured, and return everything."""
         self._started_s = monotonic_s()
-        self._until_s = self.bounds.warm_up_s + self.bounds.duration_s if load.is_open else math.inf
         if load.is_open:
+            self._since_s = self.bounds.warm_up_s
+            self._until_s = self.bounds.warm_up_s + self.bounds.duration_s
             feeding = [asyncio.create_task(self._on_time())]
         else:
+            self._since_s = self._until_s = math.inf
             feeding = [asyncio.create_task(self._caller()) for _ in range(int(load.value))]
         try:
             await self._window_over(feeding)
@@ -89,15 +94,16 @@ class Drive:
         for task in feeding:
             if task.done() and not task.cancelled() and (exc := task.exception()) is not None:
                 raise exc
-        window = Window(since_s=self.bounds.warm_up_s, until_s=self._until_s)
+        since_s = self._since_s if math.isfinite(self._since_s) else self.bounds.warm_up_s
+        window = Window(since_s=since_s, until_s=self._until_s)
         return Driven(samples=tuple(self._samples), window=window)
 
     async def _window_over(self, feeding: list["asyncio.Task[None]"]) -> None:
         """Wait for the window's end, which a full count brings forward, or for the end of the asks."""
         asked_s = self.bounds.warm_up_s + self.bounds.duration_s
         while (now_s := self.now()) < self._until_s:
-            enough = len(self._measured) >= len(feeding)
-            if now_s >= asked_s and (enough or now_s >= asked_s + self.bounds.timeout_s):
+            self._closing = now_s >= asked_s and len(self._measured) >= len(feeding)
+            if now_s >= asked_s + self.bounds.timeout_s:  # nobody has asked for so long
                 self._until_s = now_s
                 return
             left_s = max(asked_s - now_s, 0.0) or _LOOK_S
@@ -131,8 +137,10 @@ class Drive:
         task = asyncio.create_task(self._send(ask, intended_s, request))
         self._all.add(task)
         task.add_done_callback(self._all.discard)
-        if self.bounds.warm_up_s <= intended_s < self._until_s:
-            if len(self._measured) == self.bounds.requests:
+        if intended_s >= self.bounds.warm_up_s:
+            self._since_s = min(self._since_s, intended_s)
+        if self._since_s <= intended_s < self._until_s:
+            if self._closing or len(self._measured) == self.bounds.requests:
                 self._until_s = intended_s  # this one is the first that does not count
             else:
                 self._measured.add(task)

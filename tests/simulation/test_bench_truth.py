@@ -26,6 +26,7 @@ from virtual_time import VirtualLoop
 TOKENS, FIRST_S, TOKEN_S = 12, 0.1, 0.02
 ANSWER_S = FIRST_S + (TOKENS - 1) * TOKEN_S
 SIZES = Given(prompt=Range(20, 20), answer=Range(TOKENS, TOKENS))
+FOUR = Load(kind="concurrency", value=4)
 SLO = SloBounds(ttft_s=1.0, itl_s=0.1)
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 TOKEN = b'data: {"choices":[{"delta":{"content":" w"}}]}\n\n'
@@ -107,10 +108,16 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualLoop]:
 
 
 def measured(
-    loop: VirtualLoop, load: Load, *, slots: int, duration_s: float, warm_up_s: float = 10 * ANSWER_S
+    loop: VirtualLoop,
+    load: Load,
+    *,
+    slots: int,
+    duration_s: float,
+    warm_up_s: float = 10 * ANSWER_S,
+    requests: int | None = None,
 ) -> tuple[Figures, list[Sample]]:
     loop.create_connection = Engine(slots).connect  # type: ignore[method-assign, assignment]
-    bounds = Bounds(warm_up_s=warm_up_s, duration_s=duration_s, requests=None, timeout_s=1000.0)
+    bounds = Bounds(warm_up_s=warm_up_s, duration_s=duration_s, requests=requests, timeout_s=1000.0)
     asks = schedule(load, SIZES, seed=(3,))
     drive = Drive(
         target=Target(host="h", port=1, model="m"), asks=asks, texts=Texts(scale=Scale()), bounds=bounds
@@ -125,7 +132,7 @@ def exactly(value: float) -> Any:
 
 
 def test_callers_with_a_slot_each(loop: VirtualLoop) -> None:
-    found, samples = measured(loop, Load(kind="concurrency", value=4), slots=4, duration_s=50 * ANSWER_S)
+    found, samples = measured(loop, FOUR, slots=4, duration_s=50 * ANSWER_S)
     assert found.whole == found.requests == len(samples) == 4 * 50
     assert found.ttft_s is not None
     assert found.token_s is not None
@@ -136,19 +143,32 @@ def test_callers_with_a_slot_each(loop: VirtualLoop) -> None:
         map(exactly, (TOKEN_S,) * 4)
     )
     assert found.latency_s.mean == exactly(ANSWER_S)
-    # Answers come in step: a window of whole rounds has whole answers, give or take those of the moment at its edge.
-    assert found.output_tokens_per_s == pytest.approx(4 * TOKENS / ANSWER_S, rel=1 / 50 / TOKENS)
+    assert found.output_tokens_per_s == exactly(4 * TOKENS / ANSWER_S)
     assert found.goodput_tokens_per_s == found.output_tokens_per_s
     assert found.in_flight == exactly(4)
     assert (found.slo_share, found.errors, found.wrong_length, found.uncounted) == (1.0, {}, 0, 0)
 
 
 def test_what_waits_for_a_slot_is_in_the_time_to_first_token(loop: VirtualLoop) -> None:
-    found, _ = measured(loop, Load(kind="concurrency", value=4), slots=1, duration_s=200 * ANSWER_S)
+    found, _ = measured(loop, FOUR, slots=1, duration_s=200 * ANSWER_S)
     assert found.ttft_s is not None
     assert found.ttft_s.p50 == exactly(3 * ANSWER_S + FIRST_S)
-    assert found.output_tokens_per_s == pytest.approx(TOKENS / ANSWER_S, rel=1 / 200)
+    assert found.output_tokens_per_s == exactly(TOKENS / ANSWER_S)
     assert found.goodput_tokens_per_s == 0  # 1.06 s are more than the SLO's 1 s
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.13, 0.37, 0.5, 0.9])
+@pytest.mark.parametrize("requests", [None, 16])
+def test_callers_in_step_are_measured_over_whole_rounds(
+    loop: VirtualLoop, phase: float, requests: int | None
+) -> None:
+    """Tokens come in the last two thirds of a round: a window that began or ended in it would have too many or too few of them."""
+    found, samples = measured(
+        loop, FOUR, slots=4, duration_s=3.3 * ANSWER_S, warm_up_s=(1 + phase) * ANSWER_S, requests=requests
+    )
+    assert len(samples) in {12, 16}
+    assert found.output_tokens_per_s == exactly(4 * TOKENS / ANSWER_S)
+    assert found.window_s == exactly(len(samples) / 4 * ANSWER_S)
 
 
 @pytest.mark.parametrize("per_s", [1.0, 2.5])
