@@ -23,7 +23,7 @@ help:
 	@echo "make bench-engines    bench llama.cpp, vLLM and Transformers on SmolLM2-135M, three runs"
 	@echo "make bench-diagnosis  score diagnosis on its labelled incidents and on harmless kernel lines"
 	@echo "make vllm    install vLLM for processors, for the tests that run it (2.5 GB, 2 minutes)"
-	@echo "make engines run the long tests of the real vLLM and of conversions (10 minutes)"
+	@echo "make engines run the long tests of the real vLLM and of conversions (15 minutes)"
 	@echo "make browser install Chromium from Debian, for the tests that look at reports"
 	@echo "make faults  inject real faults: lost packets between namespaces, slow, failing and hung disks (root, Debian, 4 min)"
 	@echo "make lock    pin requirements/*.in anew (UPGRADE=1: to the newest versions)"
@@ -69,7 +69,7 @@ vllm: install
 
 # What takes minutes of real servers and conversions: with the other checks it would not fit into half an hour on two cores.
 engines: install-dev vllm
-	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/test_engine_vllm.py tests/contract/test_weights_convert_real.py tests/e2e/test_vllm.py
+	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/test_engine_vllm.py tests/contract/test_weights_convert_real.py tests/e2e/test_vllm.py tests/e2e/test_transformers.py
 
 # Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: what they time wants a quiet machine.
 faults: install-dev

@@ -113,16 +113,22 @@ class Drive:
     async def _on_time(self) -> None:
         for ask in self.asks:
             assert ask.at_s is not None
+            request = self._request(ask)
             if (wait_s := ask.at_s - self.now()) > 0:
                 await asyncio.sleep(wait_s)
-            self._begin(ask, ask.at_s)
+            self._begin(ask, ask.at_s, request)
 
     async def _caller(self) -> None:
         for ask in self.asks:
-            await asyncio.wait([self._begin(ask, self.now())])
+            request = self._request(ask)
+            await asyncio.wait([self._begin(ask, self.now(), request)])
 
-    def _begin(self, ask: Ask, intended_s: float) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self._send(ask, intended_s))
+    def _request(self, ask: Ask) -> bytes:
+        """Return a request, made before its time comes: what that takes is the bench's own and no wait for an engine."""
+        return self.target.request(self.texts.of(ask), ask.size.answer_tokens)
+
+    def _begin(self, ask: Ask, intended_s: float, request: bytes) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._send(ask, intended_s, request))
         self._all.add(task)
         task.add_done_callback(self._all.discard)
         if self.bounds.warm_up_s <= intended_s < self._until_s:
@@ -132,7 +138,7 @@ class Drive:
                 self._measured.add(task)
         return task
 
-    async def _send(self, ask: Ask, intended_s: float) -> None:
+    async def _send(self, ask: Ask, intended_s: float, request: bytes) -> None:
         timing = Timing(now=self.now, intended_s=intended_s, timeout_s=self.bounds.timeout_s)
         if len(self._all) > UNDER_WAY_MAX:
             at_s = self.now()
@@ -142,7 +148,6 @@ class Drive:
                 )
             )
             return
-        request = self.target.request(self.texts.of(ask), ask.size.answer_tokens)
         await send(self.target, ask, request=request, timing=timing, keep=self._samples.append)
 
 

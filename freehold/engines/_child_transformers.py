@@ -28,16 +28,21 @@ _BODY_BYTES_MAX = 16 * 1024 * 1024  # Our own bound, the same as the gateway's d
 _ANSWER_TOKENS = (
     256  # Of a request that names no max_tokens: our own choice, so that nobody holds the one place for ever.
 )
-_REFUSED = ("tools", "functions", "response_format", "logprobs", "top_logprobs", "stop", "logit_bias")
+_REFUSED = (
+    "tools", "functions", "response_format", "logprobs", "top_logprobs", "stop", "logit_bias",
+    "frequency_penalty", "presence_penalty", "echo", "suffix",
+)  # fmt: skip
 _UNSURE = "\ufffd"  # What a tokeniser shows for bytes of a character that is not whole yet.
 
 
 class RefusedError(Exception):
     """A request that is answered with an error; `code` as OpenAI says it."""
 
-    def __init__(self, message: str, *, status: int = 400, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int = 400, code: str | None = None, param: str | None = None
+    ) -> None:
         super().__init__(message)
-        self.status, self.code = status, code
+        self.status, self.code, self.param = status, code, param
 
 
 class Counts:
@@ -96,12 +101,12 @@ class Model:
         if not chat:
             prompt = body.get("prompt")
             if not isinstance(prompt, str):
-                raise RefusedError("'prompt' must be a string")
+                raise RefusedError("'prompt' must be a string", param="prompt")
             return list(self.tokenizer(prompt)["input_ids"])
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise RefusedError("'messages' must be an array")
-        said = [{"role": str(each.get("role")), "content": _text(each.get("content"))} for each in messages]
+        said = [
+            {"role": str(each.get("role")), "content": _text(each.get("content"))}
+            for each in messages_of(body)
+        ]
         if getattr(self.tokenizer, "chat_template", None):
             text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -111,11 +116,9 @@ class Model:
         """Make an answer, token by token, until it ends or `on_token` returns False."""
         torch, transformers = self._torch, self._transformers
         config = copy.deepcopy(self._model.generation_config)
-        temperature = float(body.get("temperature", 1.0))
+        temperature, top_p = sampling(body)
         config.do_sample = temperature > 0
-        config.temperature, config.top_p = (
-            (temperature, float(body.get("top_p", 1.0))) if config.do_sample else (None, None)
-        )
+        config.temperature, config.top_p = (temperature, top_p) if config.do_sample else (None, None)
         config.top_k = None
         config.max_length, config.max_new_tokens = None, answer_tokens(body)
         config.pad_token_id = self.tokenizer.eos_token_id
@@ -193,19 +196,48 @@ def _device(torch: Any, named: str) -> str:
     return named
 
 
+def messages_of(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a chat's messages; raises RefusedError for what are none."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
+        raise RefusedError("'messages' must be an array of objects", param="messages")
+    return messages
+
+
 def _text(content: object) -> str:
-    if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise RefusedError("a message's 'content' must be a string or an array of parts", param="messages")
+    others = {str(part.get("type")) for part in content} - {"text"}
+    if others:
+        words = f"this engine takes texts only, and no {', '.join(sorted(others))}"
+        raise RefusedError(words, code="not_supported_by_engine", param="messages")
+    return "".join(str(part.get("text", "")) for part in content)
+
+
+def sampling(body: dict[str, Any]) -> tuple[float, float]:
+    """Return temperature and top_p; raises RefusedError for no number, or none in OpenAI's range."""
+    return _number(body, "temperature", most=2.0), _number(body, "top_p", most=1.0)
+
+
+def _number(body: dict[str, Any], name: str, *, most: float) -> float:
+    value = body.get(name)
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise RefusedError(f"{name} must be a number from 0 to {most:g}", param=name)
+    return float(value)
 
 
 def answer_tokens(body: dict[str, Any]) -> int:
     """Return how many tokens an answer may have; raises RefusedError for no number."""
-    most = body.get("max_completion_tokens", body.get("max_tokens"))
+    most = body.get("max_completion_tokens")
+    most = body.get("max_tokens") if most is None else most
     if most is None:
         return _ANSWER_TOKENS
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-        raise RefusedError("max_tokens must be a whole number of at least 1")
+        raise RefusedError("max_tokens must be a whole number of at least 1", param="max_tokens")
     return most
 
 
@@ -270,14 +302,17 @@ class Handler(BaseHTTPRequestHandler):
         if not isinstance(body, dict):
             raise RefusedError("the body is no JSON object")
         asked = [name for name in _REFUSED if body.get(name)]
-        if asked or body.get("n", 1) != 1:
+        if asked or body.get("n") not in (None, 1):
             raise RefusedError(
                 f"this engine does not know {', '.join(asked) or 'n'}", code="not_supported_by_engine"
             )
         return body
 
     def _answer(self, body: dict[str, Any], *, chat: bool) -> None:
+        sampling(body)
         tokens = self.model.encode(body, chat=chat)
+        if not tokens:
+            raise RefusedError("the prompt is empty", param="messages" if chat else "prompt")
         most, context = answer_tokens(body), self.model.context_tokens
         if context and len(tokens) + most > context:
             words = f"the maximum context length is {context} tokens, and the prompt has {len(tokens)} and the answer {most}"
@@ -331,7 +366,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _error(self, refusal: RefusedError) -> None:
         kind = "invalid_request_error" if refusal.status < 500 else "server_error"
-        error = {"message": str(refusal), "type": kind, "param": None, "code": refusal.code}
+        error = {"message": str(refusal), "type": kind, "param": refusal.param, "code": refusal.code}
         self.close_connection = True
         self.send_json(refusal.status, {"error": error})
 

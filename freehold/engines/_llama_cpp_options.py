@@ -94,8 +94,8 @@ _CACHE = (
     _text("cache_type_k", "kind of numbers of the keys in the KV cache; default: f16", choices=_CACHE_TYPES),
     _text("cache_type_v", "kind of numbers of the values in the KV cache; default: f16; a quantised one needs flash_attn",
           choices=_CACHE_TYPES),
-    _switch("kv_unified", "one KV cache for all slots, so that one may take more than its share; default: the server's own",
-            default=None),
+    _switch("kv_unified", "one KV cache for all slots, so that one may take more than its share; default: the server's own, "
+            "with embeddings on: else texts that are computed together get wrong ones", default=None),
     _switch("swa_full", "keep the whole cache of sliding-window layers, so that more of it can be used again", default=False),
     _switch("cache_prompt", "keep a prompt's cache for requests that begin as it does; off with an adapter of scale 0",
             default=True),
@@ -203,11 +203,17 @@ def complete(options: Mapping[str, Value], threads: int, *, sleeping: bool = Fal
     full = {"n_threads": threads, **defaults, **options}
     if "spec_draft_model" in full:  # alone it is loaded and drafts nothing (measured)
         full = {"spec_type": "draft-simple", **full}
+    if full.get("embeddings"):  # see _POOLED_WHOLE
+        full = {"kv_unified": _POOLED_WHOLE, **full}
     if sleeping or _SLEEPING.search(str(options.get("lora_scaled", ""))):
         full = {**full, "cache_prompt": options.get("cache_prompt", False)}
     return {"n_threads_batch": full["n_threads"], **full}
 
 
+_POOLED_WHOLE = True
+"""With a cache of its own for each slot, llama.cpp computes texts of unlike length together in pieces of like length, and pools the last
+piece of each alone: of two texts in one request the longer one got another embedding than by itself (cosine 0.9456, measured on
+2026.10.11549; with one cache for all slots 1.0000)."""
 _SLEEPING = re.compile(r":[+-]?0+(\.0+)?(,|$)")
 """An adapter with the scale 0 is there for requests that ask for it. Their cache must not be used again: it does not know by
 which adapter it was made, and the next request would be answered out of it (measured on 2026.10.11549; in its source,

@@ -304,6 +304,8 @@ class Engine:
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
+    usage_per_answer: bool = False
+    """True: in a stream of several answers (`n`, several prompts) each has a usage chunk of its own, and none is the whole."""
     options: tuple[Option, ...]
     reserved: Mapping[str, str] = field(default_factory=dict)
     """Flags of the program that are no options here, since Freehold sets them or they have another name: name, and why

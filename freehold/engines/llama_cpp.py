@@ -273,6 +273,20 @@ def _wrong_type(fields: Mapping[str, object]) -> ApiError:
     )
 
 
+_SCHEMA_ERROR = "JSON schema error at "
+
+
+def _bad_schema(fields: Mapping[str, object]) -> ApiError:
+    said = str(fields.get("message")).partition(_SCHEMA_ERROR)[2]
+    return ApiError(
+        status=400,
+        message=f"The JSON schema cannot be used: at {said}",
+        type="invalid_request_error",
+        code="invalid_json_schema",
+        param="response_format",
+    )
+
+
 def _no_picture(_fields: Mapping[str, object]) -> ApiError:
     return ApiError(
         status=400,
@@ -329,6 +343,12 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
     ("", "error: cannot make GET request", _no_picture),
     ("", "Failed to download image", _no_picture),
     ("", "[json.exception.type_error.", _wrong_type),
+    (
+        "",
+        f"Unable to generate parser for this template. Automatic parser generation failed: {_SCHEMA_ERROR}",
+        _bad_schema,
+    ),
+    ("", _SCHEMA_ERROR, _bad_schema),
     ("unavailable_error", "Loading model", _loading),
 )
 """Source: the bodies that the real server answered (tests/unit/test_engines_llama_cpp.py holds them)."""
@@ -400,6 +420,7 @@ ENGINE = Engine(
         }
     ),
     stream_to_abort=True,
+    usage_per_answer=True,
     adapter_formats=(Format.GGUF,),
     ask_adapter=_ask_adapter,
     options=OPTIONS,

@@ -265,6 +265,10 @@ _TRANSLATIONS: tuple[tuple[re.Pattern[str], Callable[[str], ApiError]], ...] = (
         ),
     ),
     (
+        re.compile(r"^n must be 1 when using greedy sampling"),
+        lambda _said: _refused("This engine gives several choices (`n`) only with a temperature above 0."),
+    ),
+    (
         re.compile(r"is not a multimodal model$"),
         lambda _said: _refused("This model takes no images, audio or video."),
     ),
@@ -369,10 +373,7 @@ ENGINE = Engine(
     gpu_uuids=True,  # Source: 0.32.0, platforms/cuda.py; what older ones say to it: `_vllm_exits`
     slots=_slots,
     max_context_tokens=_max_context_tokens,
-    tells=(
-        Tells(path="/v1/models", read=_model_card),
-        Tells(path="/metrics", read=_cache_config),
-    ),
+    tells=(Tells(path="/v1/models", read=_model_card), Tells(path="/metrics", read=_cache_config)),
     phases=_PHASES,
     explain_exit=explain_exit,
     continues=Continues.VLLM,

@@ -24,7 +24,15 @@ _ONCE = frozenset(
 class Assembler:
     """Collects the payload of an event stream; `result()` gives the whole answer or the error in it."""
 
-    def __init__(self, take: Callable[[Json, Json], None], finish: Callable[[Json], Json | None]) -> None:
+    def __init__(
+        self,
+        take: Callable[[Json, Json], None],
+        finish: Callable[[Json], Json | None],
+        *,
+        choices: int = 0,
+    ) -> None:
+        self._choices = choices
+        self._usages: list[Json] = []
         self._take = take
         self._finish = finish
         self._tail = b""
@@ -72,6 +80,9 @@ class Assembler:
 
     def _take_event(self, event: Json) -> None:
         try:
+            if self._choices and event.get("usage") and event.get("choices") == []:
+                self._usages.append(event["usage"])
+                event["usage"] = _of_answers(self._usages, choices=self._choices)
             self._take(self._answer, event)
         except _MISSHAPEN:
             self._error = _broken("The engine sent events out of order.")
@@ -85,10 +96,22 @@ def _broken(message: str) -> ApiError:
     return ApiError(status=502, message=message, type="server_error")
 
 
-def assembler_for(path: str) -> Assembler | None:
-    """Return an assembler for a gateway path's stream, or None where that path does not stream."""
+def assembler_for(path: str, *, choices: int = 0) -> Assembler | None:
+    """Return an assembler for a gateway path's stream, or None where that path does not stream.
+
+    `choices` is how many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole.
+    """
     shape = _SHAPES.get(path)
-    return Assembler(*shape) if shape else None
+    return Assembler(*shape, choices=choices) if shape else None
+
+
+def _of_answers(usages: list[Json], *, choices: int) -> Json:
+    """Return the last usage with the tokens of all answers, as `usage.of_answers` counts them."""
+    answer = sum(usage["completion_tokens"] for usage in usages)
+    prompt = -(-sum(usage["prompt_tokens"] for usage in usages) // min(choices, len(usages)))
+    return usages[-1] | {
+        "prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer
+    }  # fmt: skip
 
 
 def _status_of(error: object) -> int:

@@ -47,8 +47,13 @@ class Asked(msgspec.Struct):
             limit = max(map(_number, limits))
         if self.n is None and self.best_of is None and not self.prompt:
             return limit
-        answers = max(1, _number(self.n), _number(self.best_of)) * _prompts(self.prompt)
+        answers = self.choices * _prompts(self.prompt)
         return min(_TOKENS_MOST, (limit or ANSWER_TOKENS) * answers) if answers > 1 else limit
+
+    @property
+    def choices(self) -> int:
+        """Return how many answers a prompt has."""
+        return max(1, _number(self.n), _number(self.best_of))
 
 
 def _number(value: Any) -> int:

@@ -24,7 +24,7 @@ from freehold.gateway.kept import RESUMED_PATHS, Keeping, Kept
 from freehold.gateway.request import Request
 from freehold.gateway.resume import Rest
 from freehold.gateway.upstream import EngineGaveUpError, Passing
-from freehold.gateway.usage import WHOLE_BYTES_MAX, Usage, find_usage, read_event, whole_usage
+from freehold.gateway.usage import WHOLE_BYTES_MAX, Usage, find_usage, of_answers, read_event, whole_usage
 
 USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 """Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
@@ -56,9 +56,11 @@ class StreamMeter(Passing):
         "_heads",
         "_held",
         "_on_last",
+        "_parts",
         "_passed_bytes",
         "_rest",
         "_silent",
+        "choices",
         "chunked",
         "ended",
         "events",
@@ -75,6 +77,9 @@ class StreamMeter(Passing):
         self.heads = self._heads
         self.hides = hides
         self.usage: Usage | None = None
+        self.choices = 0
+        """As in `Request`."""
+        self._parts: list[Usage] = []
         self.events = 0
         """Events that took the slow way; `chunks` counts the others."""
         self.ended = False
@@ -230,7 +235,10 @@ class StreamMeter(Passing):
         """Read an event's usage and return whether the event is there for nothing else."""
         found = read_event(event.partition(b"data:")[2].strip())
         usage = find_usage(event) if found is None else found.counts()
-        if usage is not None:
+        if usage is not None and self.choices and found is not None and found.only_usage:
+            self._parts.append(usage)
+            self.usage = of_answers(self._parts, choices=self.choices)
+        elif usage is not None:
             self.usage = usage if self.usage is None else self.usage.updated(usage)
         return found is not None and found.only_usage and self.hides
 
@@ -345,6 +353,7 @@ def meter_for(
         whole = WholeMeter(write, on_last=on_last)
         return whole, whole.begin(head, http11=request.http11)
     meter = StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=on_last)
+    meter.choices = request.choices
     head = meter.begin(head, http11=request.http11)
     if request.resumable and request.path in RESUMED_PATHS:
         meter.keep_all(chunked=head.chunked)

@@ -22,7 +22,7 @@ def body_for(request: Request, target: Target, data: bytes) -> tuple[bytes, Asse
     elif target.renamed:
         data = body.with_model(data, target.endpoint.upstream_model)
     if target.engine.stream_to_abort and not request.stream:
-        assembler = assembler_for(request.path)
+        assembler = assembler_for(request.path, choices=request.choices)
         if assembler is not None:
             return body.as_stream(data, with_usage=request.path in USAGE_OPTION_PATHS), assembler
     return data, None

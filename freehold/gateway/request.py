@@ -45,6 +45,8 @@ class Request:
     stream = False
     max_tokens = 0
     """The most tokens that the answer may have; 0: the body does not say."""
+    choices = 0
+    """How many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole request's."""
     timeout_s = inf
     """How long the caller waits for the whole answer, seconds; infinity: it does not say; 0: in no words that can be read."""
     resumable = False

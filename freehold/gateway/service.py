@@ -249,6 +249,8 @@ class Gateway:
         if refused := self._why_not(model, request, elsewhere=leaves):
             return refused
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
+        if model.engine.usage_per_answer:
+            request.choices = asked.choices
         if request.stream:
             request.resumable = model.continues is not None
             meter.ask_usage(request, asked.stream_options)
@@ -270,7 +272,7 @@ class Gateway:
         name = model.entry.name
         if request.path not in model.engine.paths:
             return refuse.invalid(
-                f"The model {name} does not serve {request.path}.", code="unsupported_endpoint"
+                f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
             )
         adapter = request.adapter
         if not elsewhere and not (

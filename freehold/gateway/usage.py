@@ -6,6 +6,7 @@ as OpenAI counts; Anthropic's three parts (input, cache read, cache creation) ar
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -34,6 +35,18 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
 def _all(usage: Usage) -> tuple[int | None, ...]:
     return usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens
+
+
+def of_answers(parts: Sequence[Usage], *, choices: int) -> Usage:
+    """Return what the answers of one request used together, of which `choices` share each prompt; one that is unknown makes the sum so."""
+    prompt, cached, completion = (
+        None if None in counts else sum(count or 0 for count in counts)
+        for counts in zip(*map(_all, parts), strict=True)
+    )
+    # While answers are still to come, those that have are fewer than share a prompt.
+    share = min(choices, len(parts))
+    prompt, cached = (None if count is None else -(-count // share) for count in (prompt, cached))
+    return Usage(prompt, cached, completion)
 
 
 class _Details(msgspec.Struct):

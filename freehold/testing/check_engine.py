@@ -336,6 +336,18 @@ def _check_sizes(engine: Engine) -> Iterator[str]:
                 yield f"{when} {name} gives {size!r}"
 
 
+def _check_phases(engine: Engine) -> Iterator[str]:
+    for phase in engine.phases:
+        try:
+            said = phase.says.format(*("33%" for _ in range(phase.words.groups)))
+        except (IndexError, KeyError, ValueError):
+            said = ""
+        if not said.strip() or "\n" in said or len(said) > SUMMARY_LENGTH_MAX:
+            yield f"phase {phase.says!r} must be one line, with no more places than its words have groups"
+        if phase.words.search(""):
+            yield f"phase {phase.says!r} fits every line"
+
+
 def _check_gpus(engine: Engine) -> Iterator[str]:
     for when, options in _placements(engine):
         count = engine.gpus_of(options, None)
@@ -379,6 +391,7 @@ _CHECKS: tuple[Callable[[Engine], Iterator[str]], ...] = (
     _check_pages,
     _check_tells,
     _check_sizes,
+    _check_phases,
     _check_gpus,
     _check_exits,
     _check_errors,

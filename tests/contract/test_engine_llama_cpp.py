@@ -275,6 +275,27 @@ def test_with_embeddings_completions_still_work(weights_path: Path, free_port: i
         assert child.client.post("/v1/chat/completions", json=chat).status_code == 200
 
 
+def test_a_text_has_one_embedding_whatever_is_asked_with_it(weights_path: Path, free_port: int) -> None:
+    texts = [
+        "The cat sleeps on the sofa.",
+        "Interest rates rose.",
+        "The sea is wide. " * 40,
+        "And deep. " * 70,
+    ]
+    with start_child(
+        ENGINE, placed(weights_path, free_port, {"embeddings": True, "pooling": "mean"})
+    ) as child:
+        child.wait_ready()
+
+        def ask(*inputs: str) -> list[list[float]]:
+            answer = child.client.post("/v1/embeddings", json={"input": list(inputs)}).json()
+            return [row["embedding"] for row in answer["data"]]
+
+        for one, together in zip([ask(text)[0] for text in texts], ask(*texts), strict=True):
+            # Both have the length 1, so that this is the cosine.
+            assert sum(a * b for a, b in zip(one, together, strict=True)) > 0.999
+
+
 def test_embeddings_without_a_pooling_say_so(weights_path: Path, free_port: int) -> None:
     with start_child(ENGINE, placed(weights_path, free_port, {"embeddings": True})) as child:
         child.wait_ready()

@@ -3,12 +3,17 @@
 Two servers with many options each, since a start is most of what a test costs.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from freehold.engines.base import Placement, Value
 from freehold.engines.llama_cpp import ENGINE
+from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.probe import Answer, HttpProber
 from freehold.testing.check_running_engine import Child, start_child
+from small_reranker import write_reranker
+from waiting import wait_until
 
 TEMPLATE = """\
 {%- for message in messages -%}
@@ -59,9 +64,9 @@ def test_templates_reasoning_and_a_context_that_moves_on(
         message = answer["choices"][0]["message"]
         assert (message["reasoning_content"], message["content"]) == ("because", "yes")
 
-        # The slot's 256 tokens are full after twenty or so, and the answer goes on.
-        long = told(child, "/v1/completions", prompt="word " * 235, max_tokens=60, ignore_eos=True)
-        assert long["usage"]["completion_tokens"] == 60
+        # The slot's 256 tokens are full after fifteen or so, and the answer goes on.
+        long = told(child, "/v1/completions", prompt="word " * 240, max_tokens=40, ignore_eos=True)
+        assert long["usage"]["completion_tokens"] == 40
 
         # With no room for caches of earlier prompts, only what the slot itself still has is used again.
         assert kept_of_an_earlier_prompt(child) < 5
@@ -88,7 +93,7 @@ def test_one_cache_for_all_slots_and_what_is_kept_of_earlier_prompts(
         child.wait_ready()
         slots = child.client.get("/slots").json()
         assert [slot["n_ctx"] for slot in slots] == [ENGINE.max_context_tokens(options)] * 2 == [512, 512]
-        whole = told(child, "/v1/completions", prompt="word " * 350, max_tokens=1)
+        whole = told(child, "/v1/completions", prompt="word " * 270, max_tokens=1)
         assert whole["usage"]["prompt_tokens"] > 256
 
         assert kept_of_an_earlier_prompt(child) > 20
@@ -103,6 +108,30 @@ def test_one_cache_for_all_slots_and_what_is_kept_of_earlier_prompts(
         assert made["choices"][0]["text"].startswith(count)
         steps = child.metrics()["decode_steps_total"] - before
         assert steps < made["usage"]["completion_tokens"] - 5
+
+
+def test_an_encoder_is_ready_with_embeddings_and_says_which_option_is_missing_without(
+    free_port: int, tmp_path: Path
+) -> None:
+    weights = write_reranker(tmp_path / "encoder.gguf")
+    for options in ({"embeddings": True}, {"embeddings": True, "pooling": "rank"}):
+        with start_child(ENGINE, placed(weights, free_port, n_ctx=512, **options)) as child:
+            child.wait_ready()
+
+    async def ask(url: str) -> Answer:
+        prober = HttpProber(FleetSettings(log_dir=tmp_path))
+        try:
+            return await prober.ask(ReplicaPlan(id="m-0", model="m", engine=ENGINE), url)
+        finally:
+            await prober.close()
+
+    with start_child(ENGINE, placed(weights, free_port, n_ctx=512)) as child:
+        url = f"http://127.0.0.1:{free_port}"
+        answer = wait_until(
+            lambda: (said := asyncio.run(ask(url))).reason.startswith("HTTP 500") and said, timeout_s=20
+        )
+    assert not answer.ok
+    assert "embeddings: true" in answer.reason
 
 
 def kept_of_an_earlier_prompt(child: Child) -> int:

@@ -24,7 +24,11 @@ from waiting import wait_until
 
 @pytest.fixture(scope="module")
 def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    models = [model("m", the_engine), model("cpp", the_engine, engine="llama-cpp", slots=4)]
+    models = [
+        model("m", the_engine),
+        model("cpp", the_engine, engine="llama-cpp", slots=4),
+        model("plain", the_engine, engine="transformers"),
+    ]
     with running(tmp_path_factory.mktemp("behaviour"), models) as gateway:
         yield gateway
         assert gateway.metric("freehold_gateway_in_flight") == 0
@@ -59,6 +63,18 @@ def says(engine: Engine, *data: bytes, then: str = "keep") -> None:
 
 
 MESSAGES: list[Any] = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses", "/v1/rerank", "/v1/messages"])
+def test_a_path_that_the_models_engine_has_not_is_refused_and_the_engine_is_not_asked(
+    path: str, client: Client, engine: Engine
+) -> None:
+    answer = client.ask(ask("plain", path=path))
+    assert answer.status == 400
+    assert f"The model plain does not serve {path}." == answer.error["message"]
+    assert answer.error["type"] == "invalid_request_error"
+    assert answer.error.get("code") == (None if path == "/v1/messages" else "not_supported_by_engine")
+    assert engine.calls == []
 
 
 # Errors of engines

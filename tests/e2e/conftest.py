@@ -7,6 +7,10 @@ import pytest
 
 from e2e.box import Box
 
+pytest.register_assert_rewrite(
+    "e2e.client_asks", "e2e.client_suite", "e2e.client_table"
+)  # as pytest does with test files: an assertion tells its values
+
 
 @pytest.fixture
 def box(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Box]:

@@ -1,30 +1,27 @@
-"""vLLM with the real model behind the gateway, as a client of the official library meets it. One stack for the whole file.
+"""vLLM with the real model behind the gateway: the suite that every engine passes, and what only vLLM has. One stack for the whole file.
 
 Two replicas that generate and one that embeds: each start takes half a minute on two idle cores, so they start once. The tests
 run in the order of the file: the one that kills a replica comes late, the one that ends the stack last.
 """
 
 import asyncio
-import json
 import os
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import psutil
 import pytest
 
 from e2e import dying
 from e2e.box import Box, Stack, http
+from e2e.client_asks import MODEL
+from e2e.client_suite import ClientSuite
 from freehold.fleet.environments import Environment, engines_root
 from freehold.weights.convert import Converted
-from waiting import until, wait_until
+from waiting import until
 
-MODEL = "smollm2-135m"
-QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 BLOCKS = 17
 """Of 128 tokens each, one more than a request of 2048 needs: five requests of 450 need 20 and do not fit at once."""
 GENERATED = "vllm:generation_tokens_total"
@@ -57,22 +54,6 @@ models:
     sha256: {sha256}
     engine_options: {{runner: pooling, convert: embed, max_model_len: 512, enforce_eager: true, cpu_kv_cache_gib: 1, cpu_threads: 1}}
 """
-TOOLS: Any = [
-    {
-        "type": "function",
-        "function": {
-            "name": "look_up",
-            "strict": True,
-            "description": "Look up a city",
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
-                "required": ["city"],
-                "additionalProperties": False,
-            },
-        },
-    }
-]
 pytestmark = [
     pytest.mark.real_model,
     pytest.mark.timeout(600),
@@ -130,17 +111,6 @@ def stack(
         box.kill_all()
 
 
-@pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    with (
-        http(120.0) as transport,
-        openai.OpenAI(
-            base_url=f"{stack.url}/v1", api_key="none", max_retries=0, http_client=transport
-        ) as client,
-    ):
-        yield client
-
-
 def generating(stack: Stack) -> list[dict[str, Any]]:
     return [replica for replica in stack.replicas() if replica["model"] == MODEL]
 
@@ -149,10 +119,6 @@ def counter(replica: dict[str, Any], name: str) -> float:
     """Return what a replica's own page says of a counter, all its labels together."""
     page = http().get(f"{replica['url']}/metrics").text
     return sum(float(value) for value in re.findall(rf"^{name}\{{.*\}} (\S+)$", page, re.MULTILINE))
-
-
-def counters(stack: Stack, name: str) -> float:
-    return sum(counter(replica, name) for replica in generating(stack))
 
 
 def test_its_start_told_how_far_it_was(stack: Stack, start_told: list[str]) -> None:
@@ -164,101 +130,15 @@ def test_its_start_told_how_far_it_was(stack: Stack, start_told: list[str]) -> N
     assert all(replica["reason"] == "" for replica in stack.box.status()["replicas"])
 
 
-def test_it_is_up_with_what_it_told_of_itself(stack: Stack, client: openai.OpenAI) -> None:
+def test_it_tells_its_load(stack: Stack) -> None:
     assert [replica["engine"] for replica in stack.replicas()] == ["vllm"] * 3
-    told = {model.id: model.to_dict() for model in client.models.list()}
-    assert told[MODEL]["max_model_len"] == 2048
     for replica in generating(stack):
         assert http().get(f"{replica['url']}/load").json() == {"server_load": 0}
 
 
-def test_chat_and_the_same_text_as_a_stream(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=24)
-    text = whole.choices[0].message.content
-    assert text
-    stream = client.chat.completions.create(
-        model=MODEL, messages=QUESTION, max_tokens=24, stream=True, stream_options={"include_usage": True}
-    )
-    chunks = list(stream)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text
-    assert chunks[-1].usage == whole.usage
-
-
-def test_an_answer_in_the_shape_of_a_json_schema(client: openai.OpenAI) -> None:
-    shape: Any = {"name": "city", "schema": TOOLS[0]["function"]["parameters"]}
-    answer = client.chat.completions.create(
-        model=MODEL,
-        messages=[{"role": "user", "content": "Name a city."}],
-        max_tokens=60,
-        response_format={"type": "json_schema", "json_schema": shape},
-    )
-    assert json.loads(answer.choices[0].message.content or "")["city"] in {"Paris", "Rome"}
-
-
-def test_a_schema_that_is_none(client: openai.OpenAI) -> None:
-    shape: Any = {"name": "x", "schema": {"type": "objekt"}}
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(
-            model=MODEL, messages=QUESTION, response_format={"type": "json_schema", "json_schema": shape}
-        )
-    assert (refused.value.code, refused.value.param) == ("invalid_json_schema", "response_format")
-
-
-def test_a_tool_that_must_be_called(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
-        model=MODEL, messages=QUESTION, tools=TOOLS, tool_choice="required", max_tokens=60
-    )
-    assert answer.choices[0].finish_reason == "tool_calls"
-    (call,) = answer.choices[0].message.tool_calls or []
-    assert call.type == "function"
-    assert call.function.name == "look_up"
-    assert json.loads(call.function.arguments)["city"] in {"Paris", "Rome"}
-
-
-def test_log_probabilities(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
-        model=MODEL, messages=QUESTION, max_tokens=3, logprobs=True, top_logprobs=2
-    )
-    assert answer.choices[0].logprobs
-    told = answer.choices[0].logprobs.content or []
-    assert len(told) == 3
-    assert all(token.logprob <= 0 and len(token.top_logprobs) == 2 for token in told)
-
-
-def test_embeddings_of_the_model_that_embeds(client: openai.OpenAI) -> None:
-    answer = client.embeddings.create(
-        model="smollm2-embed", input=["hello", "good night"], encoding_format="float"
-    )
-    assert [len(each.embedding) for each in answer.data] == [576, 576]
-    assert answer.data[0].embedding != answer.data[1].embedding
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.embeddings.create(model=MODEL, input="hello")
-    assert refused.value.code == "not_supported_by_engine"
-    assert "runner: pooling" in refused.value.message
-
-
-def test_a_request_beyond_the_context(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 3000}])
-    assert refused.value.code == "context_length_exceeded"
-    assert "2048 tokens" in refused.value.message
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_frees_the_engine(stack: Stack, *, stream: bool) -> None:
-    body = {"model": MODEL, "messages": QUESTION, "max_tokens": 1500, "ignore_eos": True, "stream": stream}
-    text = json.dumps(body)
-    before = counters(stack, GENERATED)
-    host, port = stack.url.removeprefix("http://").split(":")
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(text)}\r\n\r\n"
-    with socket.create_connection((host, int(port))) as client:
-        client.sendall((head + text).encode())
-        wait_until(lambda: counters(stack, GENERATED) >= before + 5, timeout_s=60, what="the first tokens")
-        assert counters(stack, "vllm:num_requests_running") == 1
-    wait_until(
-        lambda: counters(stack, "vllm:num_requests_running") == 0, timeout_s=5, what="the engine to stop"
-    )
-    assert counters(stack, GENERATED) - before < 500
+class TestClients(ClientSuite):
+    engine = "vllm"
+    would_embed = "runner: pooling"
 
 
 def test_more_than_its_cache_holds_is_taken_back_and_answered_all_the_same(stack: Stack) -> None:

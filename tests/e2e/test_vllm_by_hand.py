@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import numpy as np
 import pytest
 
 from e2e.box import Box, Stack, http
 from freehold.fleet.environments import Environment, engines_root
 from freehold.weights.convert import Converted
+from lora_folder import write_adapter_folder
 from waiting import wait_until
 
 MODEL = "smollm2-135m"
-LAYERS, WIDTH, RANK = 30, 576, 4
-"""Of SmolLM2-135M; of the adapter."""
 CONFIG = """\
 version: 1
 fleet: {{ready_timeout: 500s}}
@@ -142,7 +140,7 @@ def test_an_adapter_is_lent_and_taken_back_while_it_runs(
     stack: Stack, engine: httpx2.Client, tmp_path: Path
 ) -> None:
     plain = text_of(asked(engine))
-    lent = {"lora_name": "noise", "lora_path": str(write_peft_adapter(tmp_path / "noise"))}
+    lent = {"lora_name": "noise", "lora_path": str(write_adapter_folder(tmp_path / "noise", strength=1))}
     answer = engine.post("/v1/load_lora_adapter", json=lent)
     assert answer.status_code == 200, answer.text
     assert text_of(asked(engine, model="noise")) != plain == text_of(asked(engine))
@@ -151,30 +149,6 @@ def test_an_adapter_is_lent_and_taken_back_while_it_runs(
         assert asked(client, model="noise").status_code == 404
     assert engine.post("/v1/unload_lora_adapter", json={"lora_name": "noise"}).status_code == 200
     assert asked(engine, model="noise").status_code == 404
-
-
-def write_peft_adapter(folder: Path) -> Path:
-    """Write an adapter of noise on the queries of every layer, as PEFT does, and return its folder."""
-    folder.mkdir()
-    random = np.random.default_rng(7)
-    tensors = {}
-    for layer in range(LAYERS):
-        at = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        for name, shape in (("lora_A", (RANK, WIDTH)), ("lora_B", (WIDTH, RANK))):
-            tensors[f"{at}.{name}.weight"] = random.standard_normal(shape).astype(np.float32)
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": RANK, "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
-    head, data = {}, b""
-    for name, tensor in tensors.items():
-        head[name] = {
-            "dtype": "F32",
-            "shape": tensor.shape,
-            "data_offsets": [len(data), len(data) + tensor.nbytes],
-        }
-        data += tensor.tobytes()
-    words = json.dumps(head).encode()
-    (folder / "adapter_model.safetensors").write_bytes(len(words).to_bytes(8, "little") + words + data)
-    return folder
 
 
 def test_the_end_leaves_nothing(stack: Stack) -> None:

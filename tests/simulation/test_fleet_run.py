@@ -82,7 +82,9 @@ class Dice:
     async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
         await asyncio.sleep(self.rng.uniform(0, 1))
         return Reading(
-            tokens_total=self.rng.choice([None, 1.0, 2.0, 3.0]), running=self.rng.choice([0.0, 1.0])
+            tokens_total=self.rng.choice([None, 1.0, 2.0, 3.0]),
+            running=self.rng.choice([0.0, 1.0]),
+            asleep=self.rng.choice([None, False, False, True]),
         )
 
     async def capacity(self, plan: ReplicaPlan, url: str) -> Capacity | None:

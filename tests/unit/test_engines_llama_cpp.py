@@ -47,6 +47,12 @@ def test_what_is_not_asked_for_is_left_to_the_server() -> None:
     assert not {"--gpu-layers", "--pooling", "--seed", "--embeddings"} & set(argv())
 
 
+def test_texts_are_pooled_whole_unless_somebody_says_otherwise() -> None:
+    assert "--kv-unified" not in argv()
+    assert "--kv-unified" in argv({"embeddings": True})
+    assert "--no-kv-unified" in argv({"embeddings": True, "kv_unified": False})
+
+
 def test_no_web_page_may_read_answers() -> None:
     assert ENGINE.command is not None
     place = Placement(model="m", weights=Path("/w"), host="127.0.0.1", port=1234, options={})
@@ -115,6 +121,8 @@ def test_a_too_long_request_without_numbers_keeps_its_words() -> None:
 @pytest.mark.parametrize(
     ("status", "message", "kind", "expected", "words"),
     [
+        (400, "Unable to generate parser for this template. Automatic parser generation failed: JSON schema error at #: unrecognized type objekt",
+         "invalid_request_error", (400, "invalid_json_schema"), "at #: unrecognized type objekt"),
         (501, "This server does not support embeddings. Start it with `--embeddings`", "not_supported_error", (400, "not_supported_by_engine"), "embeddings: true"),
         (501, "This server does not support reranking. Start it with `--reranking`", "not_supported_error", (400, "not_supported_by_engine"), "pooling: rank"),
         (500, "the current context does not support logits computation. skipping", "server_error", (400, "not_supported_by_engine"), "embeddings: true"),

@@ -62,6 +62,13 @@ class Tokenizer:
         return text + ("é" if halves == [90, 91] else "\ufffd" if halves else "")
 
 
+class WholeTokenizer:
+    """One token: how long the text is."""
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [len(text)]}
+
+
 class Model:
     """Says words until it is told to stop; `hold` keeps it before each token."""
 
@@ -151,13 +158,42 @@ def test_a_completion_and_the_counters(client: httpx2.Client) -> None:
         (chat(max_tokens=14), 400, "context_length_exceeded"),
         (chat(tools=[{}]), 400, "not_supported_by_engine"),
         (chat(n=2), 400, "not_supported_by_engine"),
+        (chat(presence_penalty=1), 400, "not_supported_by_engine"),
         (chat(max_tokens=0), 400, None),
+        (chat(temperature="hot"), 400, None),
+        (chat(temperature=-1), 400, None),
+        (chat(top_p=7), 400, None),
+        (chat(messages=[{"role": "user", "content": ""}]), 400, None),
         ([], 400, None),
     ],
 )
 def test_what_is_refused(client: httpx2.Client, body: object, status: int, code: str | None) -> None:
     answer = client.post("/v1/chat/completions", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+def test_nulls_are_as_good_as_nothing(client: httpx2.Client) -> None:
+    body = chat(temperature=None, top_p=None, n=None, stop=None, max_completion_tokens=None)
+    assert client.post("/v1/chat/completions", json=body).json()["usage"]["completion_tokens"] == 6
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        (None, None),
+        (["hi"], None),
+        ([{"role": "user", "content": 5}], None),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "not_supported_by_engine"),
+    ],
+)
+def test_messages_that_it_cannot_take_are_never_half_read(messages: object, code: str | None) -> None:
+    model = child.Model.__new__(child.Model)
+    model.tokenizer = WholeTokenizer()
+    with pytest.raises(child.RefusedError) as refused:
+        model.encode({"messages": messages}, chat=True)
+    assert (refused.value.status, refused.value.code, refused.value.param) == (400, code, "messages")
+    said = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    assert model.encode({"messages": said}, chat=True) == [2]
 
 
 def test_a_context_that_is_too_short_is_told_in_openais_words(client: httpx2.Client) -> None:

@@ -193,6 +193,7 @@ ERRORS = [
     (400, {"message": "1 validation error:\n  {'type': 'list_type', 'loc': 'body.messages', 'msg': 'Input should be a valid list', 'input': 'x'}", "type": "Bad Request", "param": "body.messages", "code": 400}, (400, "invalid_type", "messages", "messages: Input should be a valid list")),
     (400, {"message": "1 validation error:\n  {'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required', 'input': {}}", "type": "Bad Request", "param": "body.messages", "code": 400}, (400, "missing_required_parameter", "messages", "Missing required parameter: 'messages'")),
     (400, {"message": "1 validation error:\n  {'type': 'json_invalid', 'loc': 'body.23', 'msg': 'JSON decode error', 'input': '<dict of 0 items>', 'ctx': {}}", "type": "Bad Request", "param": "body.23", "code": 400}, (400, "invalid_json", None, "body: JSON decode error")),
+    (400, {"message": "n must be 1 when using greedy sampling, got 3.", "type": "BadRequestError", "param": None, "code": 400}, (400, "not_supported_by_engine", None, "temperature above 0")),
     (400, {"message": "m is not a multimodal model", "type": "BadRequestError", "param": None, "code": 400}, (400, "not_supported_by_engine", None, "takes no images")),
 ]  # fmt: skip
 

@@ -157,8 +157,8 @@ def stream(events: Events, *, eol: bytes = b"\n", done: bool = True) -> bytes:
     return b"".join(lines) + (b"data: [DONE]" + eol + eol if done else b"")
 
 
-def assembled(path: str, data: bytes, places: list[int]) -> bytes | ApiError:
-    assembler = assembler_for(path)
+def assembled(path: str, data: bytes, places: list[int], *, choices: int = 0) -> bytes | ApiError:
+    assembler = assembler_for(path, choices=choices)
     assert assembler is not None
     ends = sorted({min(place, len(data)) for place in places} | {0, len(data)})
     for a, b in itertools.pairwise(ends):
@@ -180,6 +180,12 @@ def test_the_whole_answer_is_the_same_wherever_the_stream_is_cut(
     result = assembled(path, stream(events, eol=eol), places)
     assert isinstance(result, bytes), result
     assert json.loads(result) == expected
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_one_usage_is_the_same_where_each_answer_has_its_own(name: str) -> None:
+    path, events, expected = KNOWN[name]
+    assert json.loads(assembled(path, stream(events), [], choices=1)) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -277,6 +283,22 @@ def test_any_events_give_an_answer_or_an_error_and_raise_nothing(path: str, even
 @given(st.sampled_from(PATHS), st.binary(max_size=80))
 def test_any_bytes_give_an_answer_or_an_error_and_raise_nothing(path: str, data: bytes) -> None:
     assert isinstance(assembled(path, data + b"\n", []), ApiError)
+
+
+@pytest.mark.parametrize(("choices", "together"), [(2, (3, 4, 7)), (1, (6, 4, 10)), (0, (3, 2, 5))])
+def test_answers_that_have_a_usage_each(choices: int, together: tuple[int, int, int]) -> None:
+    assembler = assembler_for(CHAT, choices=choices)
+    assert assembler is not None
+    for event in (
+        chat(delta(0, "stop", content="a")), chat(usage=USAGE | {"details": 1}),
+        chat(delta(1, "stop", content="b")), chat(usage=USAGE | {"details": 2}),
+    ):  # fmt: skip
+        assembler.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    result = assembler.result()
+    assert isinstance(result, bytes)
+    usage = json.loads(result)["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == together
+    assert usage["details"] == 2
 
 
 def test_paths_that_do_not_stream_have_no_assembler() -> None:

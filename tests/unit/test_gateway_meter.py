@@ -82,9 +82,12 @@ class Place:
     def keep(self, _connection: UpstreamConnection) -> None: ...
 
 
-def through(reads: list[bytes], *, hides: bool = True, path: str = CHAT, http11: bool = True) -> Listener:
+def through(
+    reads: list[bytes], *, hides: bool = True, path: str = CHAT, http11: bool = True, choices: int = 0
+) -> Listener:
     """Pass what was read from an engine through its connection and a meter."""
     request = Request()
+    request.choices = choices
     request.path, request.hides_usage, request.stream, request.http11 = path, hides, True, http11
     listener, connection = Listener(request), UpstreamConnection(cast("Any", Place()))
     connection.exchange = cast("Any", listener)
@@ -170,6 +173,25 @@ def test_usage_in_a_chunk_with_choices_is_read_and_not_hidden() -> None:
     listener = through([HEAD, chunk(last), chunk(DONE), b"0\r\n\r\n"], path="/v1/completions")
     assert unchunked(listener.got) == last + DONE
     assert listener.passing.end() == Usage(31, 30, 5)
+
+
+def test_the_answers_of_one_request_that_have_a_usage_each_are_added_up() -> None:
+    parts = [
+        chunk(delta("a")),
+        chunk(USAGE_EVENT),
+        chunk(delta("b")),
+        chunk(USAGE_EVENT),
+        chunk(DONE),
+        b"0\r\n\r\n",
+    ]
+    for choices, prompt in ((2, 31), (1, 62)):  # two answers to a prompt, or one to each of two
+        listener = through([HEAD, *parts], choices=choices)
+        assert unchunked(listener.got) == delta("a") + delta("b") + DONE
+        assert listener.passing.end() == Usage(prompt, 30 if choices == 2 else 60, 10)
+    assert through([HEAD, *parts]).passing.end() == Usage(
+        31, 30, 5
+    )  # an engine that counts all in the last one
+    assert through([HEAD, *parts[:3]], choices=2).passing.end() == Usage(31, 30, 5)
 
 
 def test_a_stream_with_a_length_loses_it_when_the_usage_chunk_is_taken_out() -> None:

@@ -1,10 +1,9 @@
-"""llama.cpp's formats and options through the gateway, on the real model: JSON schema, grammar, embeddings, an adapter.
+"""llama.cpp with the real model behind the gateway: the suite that every engine passes, and what only llama.cpp has.
 
-One stack for the whole file, with a quantised KV cache, an adapter and embeddings switched on in its freehold.yaml.
+One stack for the whole file: two replicas that chat, and a model with a quantised KV cache, an adapter and embeddings switched on.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +13,21 @@ import httpx2
 import pytest
 
 from e2e.box import Box, Stack, http
+from e2e.client_asks import alike
+from e2e.client_suite import ClientSuite
 from lora_adapter import write_adapter
 
 pytestmark = [pytest.mark.real_model, pytest.mark.timeout(180)]
-MODEL = "smollm2-135m"
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "city": {"type": "string", "maxLength": 8},
-        "people": {"type": "integer", "minimum": 0, "maximum": 99},
-    },
-    "required": ["city", "people"],
-    "additionalProperties": False,
-}
+MODEL = "smollm2-options"
 CONFIG = """
 version: 1
 models:
+  - name: smollm2-135m
+    source: file://{weights}
+    sha256: "{sha256}"
+    engine: llama-cpp
+    replicas: 2
+    engine_options: {{n_ctx: 8192, n_parallel: 4}}
   - name: {model}
     source: file://{weights}
     sha256: "{sha256}"
@@ -49,7 +47,7 @@ models:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, weights_path: Path) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("llama-options")
+    home = tmp_path_factory.mktemp("llama-cpp")
     adapter = write_adapter(home / "noise.gguf", strength=1)
     sha256 = hashlib.sha256(weights_path.read_bytes()).hexdigest()
     text = CONFIG.format(model=MODEL, weights=weights_path, sha256=sha256, adapter=adapter, slots=home)
@@ -60,6 +58,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory, weights_path: Path) -> Itera
             yield stack
     finally:
         box.kill_all()
+
+
+class TestClients(ClientSuite):
+    engine = "llama-cpp"
+    embeds = MODEL
+    would_embed = "Set `embeddings: true` in its engine_options"
 
 
 @pytest.fixture
@@ -80,31 +84,6 @@ def chat(client: httpx2.Client, **body: object) -> str:
     return str(
         ask(client, "/v1/chat/completions", messages=question, **body)["choices"][0]["message"]["content"]
     )
-
-
-def test_a_json_schema_is_kept(client: httpx2.Client) -> None:
-    form = {"type": "json_schema", "json_schema": {"name": "place", "strict": True, "schema": SCHEMA}}
-    told = json.loads(chat(client, response_format=form))
-    assert set(told) == {"city", "people"}
-    assert isinstance(told["people"], int)
-    assert 0 <= told["people"] <= 99
-
-
-def test_a_json_schema_is_kept_in_a_stream(client: httpx2.Client) -> None:
-    body = {
-        "model": MODEL, "stream": True, "temperature": 0, "max_tokens": 60,
-        "messages": [{"role": "user", "content": "Name a city."}],
-        "response_format": {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}},
-    }  # fmt: skip
-    with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        events = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
-    assert events[-1] == "[DONE]"
-    texts = [
-        choice["delta"].get("content") or ""
-        for event in events[:-1]
-        for choice in json.loads(event)["choices"]
-    ]
-    assert set(json.loads("".join(texts))) == {"city", "people"}
 
 
 def test_a_grammar_is_kept(client: httpx2.Client) -> None:
@@ -132,11 +111,6 @@ def test_embeddings_are_alike_where_texts_are(client: httpx2.Client) -> None:
     assert len(cat) == 576
     assert alike(cat, kitten) > alike(cat, bank) + 0.05
     assert answer["usage"]["prompt_tokens"] > 20
-
-
-def alike(one: list[float], other: list[float]) -> float:
-    dot = sum(a * b for a, b in zip(one, other, strict=True))
-    return dot / (sum(a * a for a in one) * sum(b * b for b in other)) ** 0.5
 
 
 def test_a_request_sets_an_adapters_scale(client: httpx2.Client) -> None:
