@@ -14,7 +14,8 @@ from typing import Protocol
 import httpx2
 import msgspec
 
-from freehold.engines.base import Capacity, HttpCheck, read_metrics, shows_progress
+from freehold.engines.base import Capacity, HttpCheck
+from freehold.engines.metrics_page import read_metrics, shows_progress
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 
 _ANSWER_BYTES = 64 * 1024
