@@ -103,6 +103,7 @@ def _managed(model: ModelSpec, weights: Mapping[str, Path], threads: int) -> lis
             environment_mark=environment.mark if environment else "",
             stall_s=model.stall or 0.0,
             affinity=model.affinity == "prefix",
+            media_urls=model.fetches_media,
             resume=model.resume,
         )
         for index in range(model.replicas)
@@ -124,6 +125,7 @@ def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
             api_key=config.api_keys.get(model.name, ""),
             stall_s=model.stall or 0.0,
             affinity=model.affinity == "prefix",
+            media_urls=model.fetches_media,
         )
         for index, url in enumerate(model.endpoints)
     ]

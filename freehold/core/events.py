@@ -99,6 +99,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a stream whose engine died is continued, in the words of `resume` in freehold.yaml."""
     adapters: tuple[str, ...] = ()
     """Names of its adapters, which clients ask for as they ask for models."""
+    media_urls: bool = True
+    """Whether requests may hold addresses that the engine fetches."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):

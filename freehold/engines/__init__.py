@@ -16,7 +16,7 @@ from freehold.engines.base import Engine
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-_SHARED = frozenset({"base", "exit_rules", "flag_list", "option_check", "tensorrt_record"})
+_SHARED = frozenset({"base", "exit_rules", "flag_list", "option_check", "metrics_page", "tensorrt_record"})
 """Modules of this folder that are no engines but what engine files share."""
 ENTRY_POINT_GROUP = "freehold.engines"
 # What a package in pieces raises while it is imported; anything stranger is its own bug and shows its own traceback.

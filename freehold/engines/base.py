@@ -364,13 +364,11 @@ class Engine:
 
     def phase(self, lines: Sequence[str]) -> str:
         """Return where a start is by the last of its log lines that tells it; empty: none does."""
-        found = (
-            phase.says.format(*match.groups())
-            for line in reversed(lines)
-            for phase in self.phases
-            if (match := phase.words.search(line))
-        )
-        return next(found, "")
+        for line in reversed(lines):
+            for phase in self.phases:
+                if match := phase.words.search(line):
+                    return phase.says.format(*match.groups())
+        return ""
 
 
 _SIGNAL_NAMES = {

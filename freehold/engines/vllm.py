@@ -325,7 +325,7 @@ _PHASES = phases(
     (r"Starting to load model ", "loading weights"),
     (r"Loading safetensors checkpoint shards: +(\d+%)", "loading weights, {0}"),
     (r"Loading weights took |Model loading took ", "preparing the model"),
-    (r"torch\.compile|Compiling a graph|backend_compile", "compiling the model"),
+    (r"Start compiling function|Dynamo bytecode transform time|Compiling a graph for", "compiling the model"),
     (r"KV cache size: ", "making its KV cache"),
     (r"Capturing CUDA graphs.*?: +(\d+%)", "capturing CUDA graphs, {0}"),
     (r"Graph capturing finished|init engine \(", "starting its server"),

@@ -45,6 +45,8 @@ class ReplicaPlan:
     """Bearer key that the endpoint wants; empty: none. Never logged or shown."""
     stall_s: float = 0.0
     """How long the engine may say nothing; 0: as its engine file says."""
+    media_urls: bool = False
+    """Requests may hold addresses of pictures that the engine fetches."""
     affinity: bool = True
     """Conversations return to the replica that has their beginning in its cache."""
     gpus: tuple[GpuId, ...] | None = None

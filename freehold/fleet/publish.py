@@ -73,6 +73,7 @@ def _models(plans: Sequence[ReplicaPlan], view: FleetView, created_s: int) -> Ma
             stall_s=known.stall_s if known else plan.stall_s or plan.engine.stall_s,
             affinity=known.affinity if known else plan.affinity,
             resume=known.resume if known else plan.resume,
+            media_urls=known.media_urls if known else plan.media_urls,
             adapters=known.adapters if known else tuple(adapter.name for adapter in plan.adapters),
         )
     return models

@@ -94,14 +94,14 @@ def same(one: ReplicaPlan, other: ReplicaPlan) -> bool:
     """Return whether a replica of one plan is as good as one of the other.
 
     Its share of the cores is not worth a new process: it changes with the number of all replicas. How the gateway
-    treats it (`stall_s`, `affinity`, `resume`) is no matter of the process.
+    treats it (`stall_s`, `affinity`, `resume`, `media_urls`) is no matter of the process.
     """
     return process_of(one) == process_of(other)
 
 
 def process_of(plan: ReplicaPlan) -> ReplicaPlan:
     """Return a plan with all left out that is no matter of the process."""
-    return replace(plan, id="", threads=0, stall_s=0.0, affinity=True, resume="auto")
+    return replace(plan, id="", threads=0, stall_s=0.0, affinity=True, resume="auto", media_urls=False)
 
 
 def done(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> bool:

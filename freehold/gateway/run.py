@@ -70,6 +70,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     affinity: bool = True
     resume: str = "auto"
     adapters: tuple[AdapterAsk, ...] = ()
+    media_urls: bool = True
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
         """Return what a snapshot says of this model."""
@@ -81,6 +82,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
             affinity=self.affinity,
             resume=self.resume,
             adapters=tuple(each.name for each in self.adapters),
+            media_urls=self.media_urls,
         )
         return entry, [
             Endpoint(id=f"{self.name}-{i}", model=self.name, url=url, engine=self.engine, state=ReplicaState.READY,

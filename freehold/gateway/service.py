@@ -26,6 +26,7 @@ from freehold.gateway.http_in import ClientConnection
 from freehold.gateway.intake import Intake
 from freehold.gateway.kept import Keeping
 from freehold.gateway.known_heads import KnownHeads
+from freehold.gateway.media import refuse_addresses
 from freehold.gateway.meters import Meters
 from freehold.gateway.outbox import Outbox
 from freehold.gateway.outward import OutwardExchange, may_leave
@@ -247,6 +248,8 @@ class Gateway:
             return refuse.model_not_found(asked.model or "", answers.models_for(self, request.caller))
         leaves = model.overflow is not None and may_leave(request)
         if refused := self._why_not(model, request, elsewhere=leaves):
+            return refused
+        if not model.entry.media_urls and (refused := refuse_addresses(request.body)):
             return refused
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
         if model.engine.usage_per_answer:

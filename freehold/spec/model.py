@@ -189,6 +189,16 @@ class ModelSpec(Section):
     much more to do than the mean. `none`: each request goes to the replica with the least to do. Default `prefix`;
     with one replica it makes no difference."""
 
+    media_urls: Annotated[str, OneOf(values=("auto", "refuse", "allow"))] = "auto"
+    """Whether requests may hold addresses of pictures, sound or video, which the engine then fetches from where it runs: your
+    loopback, your network, a cloud's metadata. `data:` URIs always pass. Default `auto`: refused with 400, but for `external`,
+    whose server is not yours to protect."""
+
+    @property
+    def fetches_media(self) -> bool:
+        """Return whether requests may hold addresses that the engine fetches."""
+        return self.media_urls == "allow" or (self.media_urls == "auto" and not self.managed)
+
     @property
     def named(self) -> "tuple[ModelSpec | AdapterSpec, ...]":
         """Return all that clients can name of it, each with a source of its own: the model and its adapters."""

@@ -204,3 +204,22 @@ def test_nothing_above_was_a_bug(gateway: Gateway) -> None:
         lambda: gateway.metric("freehold_gateway_connections") == 1, what="every connection to be closed"
     )
     assert gateway.metric("freehold_gateway_in_flight") == 0
+
+
+def test_an_engine_is_not_sent_to_fetch_what_a_caller_names(
+    the_engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    the_engine.reset()
+    picture = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+    inline = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    models = [model("m", the_engine) | {"media_urls": False}, model("open", the_engine)]
+
+    def body(name: str, part: object) -> dict[str, object]:
+        return {"model": name, "messages": [{"role": "user", "content": [part]}]}
+
+    with running(tmp_path_factory.mktemp("media"), models) as gateway, gateway.client() as client:
+        refused = client.ask(post(body("m", picture)))
+        assert (refused.status, refused.error["code"]) == (400, "media_url_refused")
+        assert not the_engine.calls
+        assert client.ask(post(body("m", inline))).status == 200
+        assert client.ask(post(body("open", picture))).status == 200

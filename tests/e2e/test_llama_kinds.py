@@ -33,6 +33,7 @@ models:
     sha256: "{sha256}"
     engine: llama-cpp
     engine_options: {{n_ctx: 1024, n_parallel: 1, mmproj: {projector}}}
+    media_urls: allow
   - name: plain
     source: file://{weights}
     sha256: "{sha256}"
@@ -235,6 +236,11 @@ def test_an_address_without_a_picture_is_the_callers_mistake_and_not_the_replica
         assert refused(client, "/v1/chat/completions", **seen(there))["code"] == "invalid_image_url"
     (replica,) = [each for each in stack.replicas() if each["model"] == "seer"]
     assert (replica["state"], replica["reason"]) == ("ready", "")
+
+
+def test_unless_it_is_allowed_no_address_reaches_an_engine(client: httpx2.Client) -> None:
+    there = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest/meta-data/"}}
+    assert refused(client, "/v1/chat/completions", **seen(there), model="plain")["code"] == "media_url_refused"
 
 
 def test_no_file_of_the_engines_machine_is_a_picture(client: httpx2.Client) -> None:

@@ -120,6 +120,8 @@ PHASES = [
     ("tensorrt-llm", "[TensorRT-LLM][INFO] [MemUsageChange] Allocated 0.56 GiB for max tokens in paged KV cache (8224).", "making its KV cache"),
     ("llama-cpp", "load_tensors: loading model tensors, this can take a while... (mmap = true)", "loading weights"),
     ("llama-cpp", "llama.cpp listens on http://127.0.0.1:1 after 0.50 s", "answering its first request"),
+    ("vllm", "(EngineCore pid=2) INFO 06-04 00:37:39 [backends.py:1] Dynamo bytecode transform time: 5.47 s", "compiling the model"),
+    ("vllm", "(APIServer pid=1) WARNING 11-27 22:01:32 [vllm.py:1703] Enforce eager set, disabling torch.compile, CUDAGraphs, and JIT kernel warmup.", ""),
     ("external", "anything", ""),
 ]  # fmt: skip
 

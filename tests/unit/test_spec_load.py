@@ -44,6 +44,7 @@ def test_the_smallest_file_gets_every_default():
                 "price": None,
                 "stall": None,
                 "affinity": "prefix",
+                "media_urls": "auto",
                 "resume": "auto",
                 "gpus": "auto",
                 "gpus_shared": False,
