@@ -240,7 +240,9 @@ def test_an_address_without_a_picture_is_the_callers_mistake_and_not_the_replica
 
 def test_unless_it_is_allowed_no_address_reaches_an_engine(client: httpx2.Client) -> None:
     there = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest/meta-data/"}}
-    assert refused(client, "/v1/chat/completions", **seen(there), model="plain")["code"] == "media_url_refused"
+    assert (
+        refused(client, "/v1/chat/completions", **seen(there), model="plain")["code"] == "media_url_refused"
+    )
 
 
 def test_no_file_of_the_engines_machine_is_a_picture(client: httpx2.Client) -> None:

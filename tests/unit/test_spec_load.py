@@ -23,6 +23,9 @@ def read(path: Path) -> Loaded:
     return load_file(path, engines=ENGINES, env={})
 
 
+GPUS = {"gpus": "auto", "gpus_shared": False}
+
+
 def test_the_smallest_file_gets_every_default():
     spec = load(GOOD).spec
     assert spec is not None
@@ -46,8 +49,7 @@ def test_the_smallest_file_gets_every_default():
                 "affinity": "prefix",
                 "media_urls": "auto",
                 "resume": "auto",
-                "gpus": "auto",
-                "gpus_shared": False,
+                **GPUS,
             }
         ],
         "gateway": {
