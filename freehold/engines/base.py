@@ -325,8 +325,7 @@ class Engine:
     unfinished: Unfinished | None = None
     """None: its own counter of generated tokens moves with each token."""
     gpus: Callable[[Mapping[str, Value]], int | None] | None = None
-    """GPUs of this node that one replica takes for itself under these options; 0: none. None, or a function that gives None:
-    any number will do, also none, so it gets a share of what the others leave."""
+    """GPUs of this node that one replica takes for itself under these options. None, or it gives None: a share of what others leave."""
     gpu_uuids: bool = False
     """True: it is known to take UUIDs in CUDA_VISIBLE_DEVICES, which stay true when a GPU is lost. False: it gets numbers."""
     slots: Callable[[Mapping[str, Value]], int]
@@ -356,9 +355,8 @@ class Engine:
         made = (
             "" if own or environment is None else f"{environment.name}-"
         )  # a hash may stand behind the version
-        if any(made.startswith(f"{each.name}-{each.version}-") and not each.gpus for each in self.recipes):
-            return 0
-        return self.gpus(options) if self.gpus is not None else None
+        cpu = any(made.startswith(f"{each.name}-{each.version}-") and not each.gpus for each in self.recipes)
+        return 0 if cpu else self.gpus(options) if self.gpus is not None else None
 
     def proof(self, model: str, options: Mapping[str, Value]) -> HttpCheck:
         """Return the request whose 2xx answer proves that it serves this model under these options."""

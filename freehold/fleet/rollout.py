@@ -127,7 +127,7 @@ def _giving_way(group: Sorted, missing: Sequence[ReplicaPlan]) -> list[Held]:
 
     Nobody while another is on its way out or not ready yet, so that a model loses one replica at a time and no more.
     """
-    if group.leaving or any(each.state is not State.READY for each in group.matched):
+    if group.leaving or any(each.state not in {State.READY, State.ASLEEP} for each in group.matched):
         return []
     return [
         each

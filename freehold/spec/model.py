@@ -25,24 +25,11 @@ from freehold.spec.fields import (
     duration,
 )
 from freehold.spec.gateway import GatewaySpec
+from freehold.spec.price import PriceSpec
 from freehold.spec.section import Section, text
 from freehold.spec.shapes import EXTERNAL
 
 _EXAMPLE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
-class PriceSpec(Section):
-    """Prices per token. Nothing is looked up: a price list changes without telling anybody."""
-
-    input_usd_per_million_tokens: Annotated[float, Usd(most=1000)] = Field(examples=[0.15])
-    """US dollars for a million tokens of prompts, 0 to 1000, at most six places. No default: a cost with a guessed
-    price is worse than none."""
-    output_usd_per_million_tokens: Annotated[float, Usd(most=1000)] = Field(examples=[0.6])
-    """The same for a million tokens of answers. No default."""
-    cached_input_usd_per_million_tokens: Annotated[float, Usd(most=1000)] | None = Field(
-        default=None, examples=[0.075]
-    )
-    """The same for those tokens of prompts that came from a cache. Default: the price of the others."""
 
 
 def _without_default(schema: dict[str, Any]) -> None:
