@@ -7,7 +7,7 @@ import msgspec
 
 from freehold.gateway.usage import Usage
 from freehold.ledger.money import picousd, usd_text
-from freehold.spec.model import PriceSpec
+from freehold.spec.price import PriceSpec
 
 _TOKENS_PER_PRICE = 10**6
 """Prices are quoted per million tokens. Source: the price lists of OpenAI, Anthropic, Google and Mistral."""
