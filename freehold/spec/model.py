@@ -26,7 +26,7 @@ from freehold.spec.fields import (
     duration,
     size,
 )
-from freehold.spec.price import PriceSpec
+from freehold.spec.price import PriceSpec as PriceSpec  # noqa: PLC0414 - others take it from here
 from freehold.spec.section import Section
 from freehold.spec.shapes import EXTERNAL, Listen
 
