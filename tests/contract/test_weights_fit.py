@@ -130,7 +130,9 @@ def test_the_weights_of_one_model_are_fetched_without_the_others(tmp_path: Path)
     sha256 = hashlib.sha256(gguf.read_bytes()).hexdigest()
     path = config_file(tmp_path, "llama-cpp", "file://m.gguf", sha256)
     told = json.loads(path.read_text())
-    told["models"] += [{**told["models"][0], "name": "huge", "source": "file://nowhere.gguf"}]
+    told["models"] += [
+        {**told["models"][0], "name": "huge", "source": "file://nowhere.gguf", "sha256": "1" * 64}
+    ]
     path.write_text(json.dumps(told))
     with pytest.raises(Permanent, match="huge"):
         fetch_weights(load(path), quiet=True)
