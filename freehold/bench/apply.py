@@ -36,6 +36,22 @@ def left_out(candidate: Candidate) -> str:
     )
 
 
+def unmeasured(text: str, winner: Candidate) -> list[str]:
+    """Return, in words, what the winner's model has in this freehold.yaml that was otherwise while it was measured."""
+    model = _models(text).get(winner.model, {})
+    named, gpus = model.get("adapters"), model.get("gpus")
+    said = []
+    if isinstance(named, list) and named:
+        names = ", ".join(str(each.get("name")) for each in named if isinstance(each, dict))
+        said.append(
+            f"{winner.model} was measured without its adapters ({names}), which cost memory and time; whether {winner.engine} loads them "
+            "as they are, freehold reload says"
+        )
+    if type(gpus) is int and winner.gpus is not None and len(winner.gpus) != gpus:
+        said.append(f"gpus: {gpus} stays for each replica, and it was measured with {len(winner.gpus)}")
+    return said
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
     """What a file was and what it is to be."""

@@ -109,7 +109,8 @@ class Bench:
 
     async def _turn(self, contender: Contender, run: int) -> None:
         candidate, setup = contender.candidate, self.setup
-        folder = setup.folder / f"{run}-{candidate.engine}-{len(self._results)}"
+        # Its place, since one that does not start leaves no result by which the next would be told from it.
+        folder = setup.folder / f"{run}-{setup.contenders.index(contender)}-{candidate.engine}"
         folder.mkdir(parents=True)
         self.tell(f"run {run + 1} of {setup.conditions.runs}: {candidate.id} starts")
         try:

@@ -111,7 +111,7 @@ def apply_or_say(bench: BenchFile, choice: Choice, *, as_json: bool) -> None:
 
 def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_json: bool) -> None:
     """Write the winner into freehold.yaml, with the difference shown, the old file kept, and all that makes it doubtful told."""
-    from freehold.bench.apply import left_out, prepared  # noqa: PLC0415 - ruamel.yaml takes its time to import
+    from freehold.bench.apply import left_out, prepared, unmeasured  # noqa: PLC0415 - ruamel.yaml takes its time to import
 
     assert choice.winner is not None
     if not bench.config:
@@ -128,15 +128,16 @@ def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_
         except OSError as exc:
             raise Permanent(f"cannot write {found.path}: {exc.strerror or exc}") from exc
     missing = left_out(choice.winner.candidate)
+    doubts = (*unmeasured(found.before, choice.winner.candidate), *choice.doubts)
     if as_json:
         said = {"path": str(found.path), "changed": found.changed, "backup": str(backup) if backup else None}
         said |= {"diff": found.diff(), "winner": choice.winner.candidate.id, "left_out": missing}
-        say_json({"applied": {**said, "doubts": list(choice.doubts)}})
+        say_json({"applied": {**said, "doubts": list(doubts)}})
         return
     click.echo(found.diff() or f"{found.path} has the winner already", nl=not found.changed)
     if backup is not None:
         click.echo(f"{found.path} is written; the old one is {backup}. Next: freehold reload, or freehold up")
-    for each in (*([missing] if missing else []), *choice.doubts):
+    for each in (*([missing] if missing else []), *doubts):
         click.echo(f"{styled('mind', colour='yellow')}: {each}", err=True)
 
 

@@ -165,8 +165,8 @@ def _started(engine: Engine, program: Path) -> Check:
 def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iterator[Check]:
     """Ask the program for its flags, and hold the options of the models that run it to them."""
     python, recipe = python_behind(str(program)), next((each for each in engine.recipes if each.asks), None)
-    if python is None or recipe is None:
-        return
+    if python is None or recipe is None or not any(option.flag for option in engine.options):
+        return  # its options are no flags of this program, so those of the program say nothing of them
     try:
         flags = ask_flags(python, recipe)
     except FreeholdError as exc:

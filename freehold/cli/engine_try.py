@@ -28,8 +28,9 @@ _POLL_S = 0.2
 
 def try_model(config: Config, model: ModelSpec, *, quiet: bool) -> Check:
     """Return what came of a start; weights that are not here yet are fetched, and raise Permanent where that fails."""
-    weights = fetch_weights(config, quiet=quiet)
-    plan = _with_gpus(config, next(plan for plan in plans_for(config, weights) if plan.model == model.name))
+    weights = fetch_weights(config, quiet=quiet, only=model.name)
+    plan = next(plan for plan in plans_for(config, weights) if plan.model == model.name)
+    plan = _with_gpus(config, plan, as_json=quiet)
     if not quiet:
         click.echo(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.", err=True)
     with tempfile.TemporaryDirectory(prefix="freehold-check-") as folder:
@@ -41,11 +42,11 @@ def try_model(config: Config, model: ModelSpec, *, quiet: bool) -> Check:
         return asyncio.run(_try(plan, settings))
 
 
-def _with_gpus(config: Config, plan: ReplicaPlan) -> ReplicaPlan:
+def _with_gpus(config: Config, plan: ReplicaPlan, *, as_json: bool) -> ReplicaPlan:
     """Return the plan with its GPUs; raises UserMistakes where this node has too few for it alone."""
     node = gpus_for(config)
     if problems := gpu_problems(config, [plan], node):
-        raise UserMistakes(problems, as_json=False)
+        raise UserMistakes(problems, as_json=as_json)
     return given_gpus(config, [plan], node=node)[0]
 
 

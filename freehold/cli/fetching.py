@@ -50,14 +50,14 @@ def pull_all(store: Store, wanted: Iterable[Wanted], *, quiet: bool = False) -> 
 
 
 def fetch_weights(
-    config: Config, *, quiet: bool, known: Mapping[str, Path] = MappingProxyType({})
+    config: Config, *, quiet: bool, known: Mapping[str, Path] = MappingProxyType({}), only: str = ""
 ) -> dict[str, Path]:
     """Return the verified weights of a configuration by model name, as their engines load them, and adapters by theirs.
 
     Raises Permanent that names each one missing, or of another kind than its engine loads. Those that are `known` are not
-    looked at again.
+    looked at again. `only` is the one model that is wanted; empty: all.
     """
-    models = [model for model in config.spec.models if model.managed]
+    models = [model for model in config.spec.models if model.managed and only in ("", model.name)]
     store = Store(store_root(os.environ))
     with showing(quiet=quiet) as show:
         pulled = [

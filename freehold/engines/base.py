@@ -296,6 +296,10 @@ class Engine:
     ask_adapter: Callable[[str, int, Adapter], Mapping[str, object]] | None = None
     """From the model's upstream name, an adapter and its place among those of the placement to the keys that the body of a
     request by that adapter has; None: it is asked for none."""
+    adapter_keys: frozenset[str] = frozenset()
+    """Keys of a request by which it would take adapters past their names: `ask_adapter`'s alone may be there."""
+    adapter_paths: frozenset[str] = frozenset()
+    """Gateway paths on which it heeds what `ask_adapter` gives; empty: all of `paths`."""
     distribution: str = ""
     """The distribution in Freehold's own environment that has its program, which is imported by that name; empty: there is none."""
     program: str = ""

@@ -400,6 +400,7 @@ ENGINE = Engine(
     formats=(Format.SAFETENSORS,),
     adapter_formats=(Format.SAFETENSORS,),
     ask_adapter=_ask_adapter,
+    adapter_keys=frozenset({"lora_path"}),
     stream_to_abort=False,
     options=(_PROGRAM, *to_options(FLAGS.flags, helps=_HELPS, reserved=_OURS)),
     reserved={**other_names(FLAGS.flags), "model": _OURS["model_path"], **_OURS},

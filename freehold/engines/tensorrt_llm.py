@@ -193,11 +193,19 @@ def _ready(model: str) -> HttpCheck:
     return HttpCheck(method="POST", path="/v1/completions", body=body)
 
 
-def _set(options: _Options, name: str) -> int:
-    """Return a number as flag or file sets it (the file wins); 0: neither does."""
+def _set(options: _Options, name: str, *, filed_as: str = "") -> int:
+    """Return a number as flag or file sets it (the file wins), where it may have another name; 0: neither does."""
     said = _json(str(options.get("llm_args", "{}")))
-    filed = said.get(name) if isinstance(said, dict) else None
+    filed = said.get(filed_as or name) if isinstance(said, dict) else None
     return filed if type(filed) is int and filed > 0 else max(0, int(options.get(name, 0)))
+
+
+_SPREAD = (
+    ("tp_size", "tensor_parallel_size"),
+    ("pp_size", "pipeline_parallel_size"),
+    ("context_parallel_size", "context_parallel_size"),
+)
+"""What the GPUs of one replica are counted by, as a flag and in the file. Source: the recorded lists."""
 
 
 def _gpus(options: _Options) -> int | None:
@@ -205,10 +213,7 @@ def _gpus(options: _Options) -> int | None:
 
     Source: TensorRT-LLM, Mapping: the world size is tensor times pipeline times context parallel.
     """
-    sizes = [
-        _set(options, name)
-        for name in ("tensor_parallel_size", "pipeline_parallel_size", "context_parallel_size")
-    ]
+    sizes = [_set(options, name, filed_as=filed_as) for name, filed_as in _SPREAD]
     if options.get("backend") == "tensorrt" and not any(sizes):
         return None
     world = prod(size or 1 for size in sizes)

@@ -213,6 +213,9 @@ class Admission:
         self._count_places()
         if not self.model.targets:
             self._turn_away(self.line.clear())
+        else:  # who waits for what nobody has any more would keep all behind it from starting
+            has = self.model.has_adapter
+            self._turn_away(self.line.clear(lambda exchange: not has(exchange.request.adapter)))
         self.pump()
 
     def _count_places(self) -> None:
@@ -242,7 +245,9 @@ class Admission:
 
     def _refusal(self, turned: Turned["Exchange"]) -> Refusal:
         turned.claim.owner.waited_s = waited_s = self._now_s() - turned.claim.arrived_s
-        message = _WORDS[turned.reason].format(name=self.model.entry.name)
+        message = _WORDS[turned.reason].format(
+            name=turned.claim.owner.request.adapter or self.model.entry.name
+        )
         if turned.reason in _AFTER_A_WAIT:
             message = f"{message} It waited {waited_s:.3f} s."
         if turned.reason == "deadline_passed":

@@ -11,7 +11,7 @@ which requests to start and which to refuse.
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import takewhile
@@ -248,9 +248,9 @@ class Line(Generic[Owner]):
                 gone.append(self._turn(claim, "deadline_passed"))
         return gone
 
-    def clear(self) -> list[Turned[Owner]]:
-        """Turn away, and return, everybody: no target is left."""
-        return [self._turn(claim, "no_replica") for claim in list(self._arrivals)]
+    def clear(self, hopeless: Callable[[Owner], bool] = lambda _owner: True) -> list[Turned[Owner]]:
+        """Turn away, and return, those for whom no target is left: everybody, unless it is said who."""
+        return [self._turn(claim, "no_replica") for claim in list(self._arrivals) if hopeless(claim.owner)]
 
     def _turn(self, claim: Claim[Owner], reason: Reason) -> Turned[Owner]:
         turned = self._turned(claim, reason)

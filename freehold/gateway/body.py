@@ -6,6 +6,7 @@ passed on as it came. Pure.
 
 import math
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -118,12 +119,35 @@ def _wrong_type(said: str) -> Refusal:
     return invalid(f"Wrong type{place}: {reason}.", param=param, code="invalid_type")
 
 
-def rewrite(data: bytes, changes: Mapping[str, msgspec.Raw]) -> bytes:
-    """Return a body (valid JSON object, as `read_body` accepted it) with top-level keys set to `changes`.
+def rewrite(
+    data: bytes, changes: Mapping[str, msgspec.Raw], *, without: AbstractSet[str] = frozenset()
+) -> bytes:
+    """Return a body (valid JSON object, as `read_body` accepted it) `without` some top-level keys, and others set to `changes`.
 
     All other values keep their bytes. Raises RecursionError for one nested just as deep as `read_body` still accepted.
     """
-    return msgspec.json.encode(_RAW_DECODER.decode(data) | dict(changes))
+    kept = _RAW_DECODER.decode(data)
+    for name in without:
+        kept.pop(name, None)
+    return msgspec.json.encode(kept | dict(changes))
+
+
+def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Refusal | None:
+    """Return the 400 for a body (as `read_body` accepted it) with a key by which its engine takes adapters, or None.
+
+    Who may ask for which adapter is decided by its name: a key that gives its number would go past that.
+    """
+    if b"\\u" not in data and not any(name.encode() in data for name in keys):
+        return None
+    try:
+        found = keys & _RAW_DECODER.decode(data).keys()
+    except RecursionError:
+        return too_deep()
+    if not found:
+        return None
+    name = min(found)
+    said = f"This model's adapters are asked for by their names in 'model', not by '{name}'."
+    return invalid(said, param=name, code="adapter_by_name")
 
 
 def raw_keys(text: str) -> dict[str, msgspec.Raw]:

@@ -110,12 +110,15 @@ class Callers:
             return None
         return refuse.unauthorized(_why(request.key, caller, self._wall_s))
 
-    def admit(self, request: "Request", model: str) -> Refusal | None:
-        """Give a request its place and its tokens, or return what is in the way; a refusal takes nothing."""
+    def admit(self, request: "Request", name: str, *, model: str) -> Refusal | None:
+        """Give a request its place and its tokens, or return what is in the way; a refusal takes nothing.
+
+        `name` is what it asks for, which its key must allow; `model` whose price is charged: an adapter's is its model's.
+        """
         caller = request.caller
         assert caller is not None, "identify refuses every request without a key"
-        if caller.models and model not in caller.models:
-            return refuse.not_allowed(model)
+        if caller.models and name not in caller.models:
+            return refuse.not_allowed(name)
         if not caller.limited:
             return None
         tokens = 0

@@ -5,6 +5,7 @@ inside of the network. What comes in the request itself (`data:`) is harmless. T
 stays one.
 """
 
+import json
 from typing import Any
 
 import msgspec
@@ -16,19 +17,30 @@ _PLACES = ("messages", "input", "system", "prompt", "documents", "query")
 """Where content may be. Source: OpenAI's chat completions and responses, Anthropic's messages, vLLM's rerank."""
 _NO_CONTENT = frozenset({"annotations"})
 """Keys under which addresses are told and not fetched: citations of an earlier answer. Source: OpenAI's responses."""
+_ARGUMENTS = {"tool_use": "input"}
+"""Kinds of parts, and under which of their keys are the arguments that a tool was given, which are text to an engine. Source:
+Anthropic's messages."""
+_BARE = frozenset({"image", "video", "audio"})
+"""Keys that hold an address without saying so. Source: SGLang's embeddings (`MultimodalEmbeddingInput`), Qwen's chat format."""
+_SIGNS = (b"url", *(b'"%b"' % key.encode() for key in _BARE), b"\\u")
+"""A body with an address has one of these; letters can be written as \\u0075 and so on."""
 _SHOWN = 80  # characters of an address in an error
 
 
 def refuse_addresses(body: bytes) -> Refusal | None:
     """Return the 400 for a body (as `read_body` accepted it) with an address to fetch, or None."""
-    if b"url" not in body and b"\\u" not in body:  # letters can be written as \\u0075 and so on
+    if not any(sign in body for sign in _SIGNS):
         return None
     try:
         decoded = msgspec.json.decode(body)
     except RecursionError:
         return too_deep()
     except msgspec.DecodeError:
-        return None  # a number that Python has no room for, such as 1e999: no engine reads it either
+        # A number that a decoder has no room for, such as 1e999: engines in Python read it all the same.
+        try:
+            decoded = json.loads(body)
+        except (ValueError, RecursionError) as exc:
+            return invalid(f"The body is not valid JSON: {exc}.", code="invalid_json")
     found = _first([decoded.get(place) for place in _PLACES])
     if found is None:
         return None
@@ -47,10 +59,20 @@ def _first(waiting: list[Any]) -> str | None:
             waiting += value
         elif isinstance(value, dict):
             for key, inner in value.items():
-                if key in _NO_CONTENT:
+                if key in _NO_CONTENT or key == _arguments_of(value):
                     continue
                 if not isinstance(inner, str):
                     waiting.append(inner)
-                elif key.lower().endswith("url") and inner and inner[:5].lower() != "data:":
+                elif _is_address(key, inner):
                     return inner
     return None
+
+
+def _arguments_of(part: dict[str, Any]) -> str | None:
+    kind = part.get("type")
+    return _ARGUMENTS.get(kind) if isinstance(kind, str) else None
+
+
+def _is_address(key: str, text: str) -> bool:
+    named = key in _BARE or key.lower().endswith("url")
+    return named and bool(text) and text[:5].lower() != "data:"

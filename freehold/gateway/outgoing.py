@@ -18,7 +18,7 @@ def body_for(request: Request, target: Target, data: bytes) -> tuple[bytes, Asse
     Raises RecursionError for a body that is nested too deeply to be rewritten.
     """
     if request.adapter:
-        data = body.rewrite(data, target.adapters[request.adapter])
+        data = body.rewrite(data, target.adapters[request.adapter], without=target.engine.adapter_keys)
     elif target.renamed:
         data = body.with_model(data, target.endpoint.upstream_model)
     if target.engine.stream_to_abort and not request.stream:

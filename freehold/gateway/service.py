@@ -16,7 +16,7 @@ from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
 from freehold.gateway import answers, meter, refuse
 from freehold.gateway.access import AccessLog
 from freehold.gateway.agent_page import AgentPage
-from freehold.gateway.body import read_body
+from freehold.gateway.body import read_body, refuse_adapter_keys
 from freehold.gateway.callers import Callers
 from freehold.gateway.crew import Crew
 from freehold.gateway.exchange import Exchange
@@ -249,7 +249,7 @@ class Gateway:
         leaves = model.overflow is not None and may_leave(request)
         if refused := self._why_not(model, request, elsewhere=leaves):
             return refused
-        if not model.entry.media_urls and (refused := refuse_addresses(request.body)):
+        if refused := _what_not(model, request):
             return refused
         request.stream, request.max_tokens = bool(asked.stream), asked.answer_tokens
         if model.engine.usage_per_answer:
@@ -260,8 +260,9 @@ class Gateway:
         exchange = (OutwardExchange if leaves else Exchange)(self, client, model=model, request=request)
         # Asked last: what is refused for another reason costs no caller anything, and from here on the exchange
         # is who gives back what the request is given.
-        refused = None if self.callers is None else self.callers.admit(request, asked.model or "")
-        return refused or exchange
+        if self.callers is None:
+            return exchange
+        return self.callers.admit(request, asked.model or "", model=model.entry.name) or exchange
 
     def _adapted(self, request: Request, name: str) -> Model | None:
         """Return the model whose adapter is asked for, and note which one it is; None: there is no such adapter."""
@@ -278,9 +279,12 @@ class Gateway:
                 f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
             )
         adapter = request.adapter
-        if not elsewhere and not (
-            any(adapter in t.adapters for t in model.targets) if adapter else model.targets
-        ):
+        if adapter and model.engine.adapter_paths and request.path not in model.engine.adapter_paths:
+            return refuse.invalid(
+                f"{adapter} is an adapter of {name}, and its engine takes none on {request.path}: it would answer without.",
+                code="not_supported_by_engine",
+            )
+        if not elsewhere and not (model.targets and model.has_adapter(adapter)):
             return refuse.not_ready(adapter or name)
         if self.draining:
             return refuse.unavailable("The server is shutting down.", code="draining")
@@ -332,6 +336,14 @@ class Gateway:
 
 def _nothing() -> None:
     """Do nothing before anything leaves: there is no ledger."""
+
+
+def _what_not(model: Model, request: Request) -> Refusal | None:
+    """Return what in a body its model must not be asked, or None: what an engine would fetch, an adapter past its name."""
+    refused = None if model.entry.media_urls else refuse_addresses(request.body)
+    if refused is None and model.entry.adapters and not request.adapter:
+        refused = refuse_adapter_keys(request.body, model.engine.adapter_keys)
+    return refused
 
 
 def upload_room_bytes(settings: Settings) -> int:

@@ -192,10 +192,10 @@ class Model:
         adapter = applicant.request.adapter
         if len(targets) == 1 and not applicant.tried and not adapter:
             return targets[0] if targets[0].gate.enter(cost_tokens) else None
-        if applicant.tried or self._odd_until_s > now_s:
-            targets = self._standing(applicant.tried, now_s)
         if adapter:  # while replicas are replaced, some may not have it yet
             targets = [target for target in targets if adapter in target.adapters]
+        if applicant.tried or self._odd_until_s > now_s:
+            targets = self._standing(targets, applicant.tried, now_s)
         chosen = self._choose([t for t in targets if t.gate.has_room(cost_tokens)], applicant)
         if chosen is not None:
             chosen.gate.enter(cost_tokens)
@@ -203,9 +203,13 @@ class Model:
                 applicant.on_trial = True
         return chosen
 
+    def has_adapter(self, name: str) -> bool:
+        """Return whether any target has an adapter; the empty name is the model itself, which all have."""
+        return not name or any(name in target.adapters for target in self.targets)
+
     def has_room(self, now_s: float, cost_tokens: int) -> bool:
         """Return whether `take` would find a target for a request that was not tried anywhere yet."""
-        targets = self._standing((), now_s) if self._odd_until_s > now_s else self.targets
+        targets = self._standing(self.targets, (), now_s) if self._odd_until_s > now_s else self.targets
         return any(target.gate.has_room(cost_tokens) for target in targets)
 
     def _choose(self, targets: list[Target], applicant: Applicant) -> Target | None:
@@ -227,10 +231,10 @@ class Model:
         self.turn += 1
         return route.choose(targets, turn=self.turn)
 
-    def _standing(self, tried: Collection[Target], now_s: float) -> list[Target]:
-        """Return who may be asked at all: whoever stands well, else the busy ones, else the least bad."""
-        untried = [target for target in self.targets if target not in tried]
-        kept = [target for target in eject.kept(self.targets, now_s) if target in untried]
+    def _standing(self, among: list[Target], tried: Collection[Target], now_s: float) -> list[Target]:
+        """Return which of these may be asked at all: whoever stands well, else the busy ones, else the least bad."""
+        untried = [target for target in among if target not in tried]
+        kept = [target for target in eject.kept(among, now_s) if target in untried]
         ready = [target for target in kept if target.standing.busy_until_s <= now_s]
         return ready or kept or sorted(untried, key=eject.badness)[:1]
 

@@ -216,7 +216,13 @@ def _check_adapters(engine: Engine) -> Iterator[str]:
         yield "it must say how it is asked for an adapter if and only if it can have some"
         return
     if engine.ask_adapter is None:
+        if engine.adapter_keys or engine.adapter_paths:
+            yield "it says of adapters what it takes, and takes none"
         return
+    yield from (
+        f"it heeds adapters on {path}, which it does not serve"
+        for path in engine.adapter_paths - engine.paths
+    )
     for place, adapter in enumerate(_ADAPTERS):
         keys = engine.ask_adapter(_PLACE.model, place, adapter)
         if not keys or keys != json.loads(json.dumps(dict(keys))):

@@ -114,6 +114,8 @@ BROKEN: dict[str, Engine] = {
         GOOD,
         ready=lambda _model: HttpCheck(method="POST", path="/v1/completions", body={"model": "fixed"}),
     ),
+    "it heeds adapters on /v1/audio": dataclasses.replace(GOOD, adapter_paths=frozenset({"/v1/audio"})),
+    "it says of adapters what it takes": dataclasses.replace(GOOD, ask_adapter=None, adapter_formats=()),
     "its metrics must be some of": dataclasses.replace(
         GOOD, metrics=(*GOOD.metrics, Metric(name="mine", theirs=("x",)))
     ),

@@ -1,5 +1,6 @@
 """Adapters at the gateway: asked for by name, sent to an endpoint that has them, and told apart wherever a model's name counts."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from freehold.gateway.meters import Meters
 from freehold.gateway.settings import Settings
 from freehold.gateway.targets import Directory
 from gateway_rig.client import Client, get, post
-from gateway_rig.engines import Engine
+from gateway_rig.engines import Call, Engine
 from gateway_rig.keys import Keys
+from gateway_rig.killing import answer as with_usage
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
@@ -27,7 +29,12 @@ def the_keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     keys.add("all")
     keys.add("base", models=("m",))
     keys.add("tone", models=("tone",))
+    keys.add("base-cpp", models=("cpp",))
+    keys.add("poor", models=("tone",), monthly_microusd=5)
     return keys
+
+
+PRICE = {"input_picousd": 0, "cached_picousd": 0, "output_picousd": 1_000_000}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def gateway(
         model("cpp", the_engine, engine="llama-cpp", slots=4) | {"adapters": [NOISE]},
     ]
     log = {"path": str(folder / "access.log")}
-    with running(folder, models, **the_keys.settings, access_log=log) as gateway:
+    with running(folder, models, **the_keys.settings, access_log=log, prices={"m": PRICE}) as gateway:
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
 
@@ -93,6 +100,49 @@ def test_a_key_for_the_model_is_none_for_its_adapters_and_the_other_way_round(
     assert len(engine.calls) == 1
 
 
+@pytest.mark.parametrize("name", ["lora", "l\\u006fra"])
+def test_an_adapters_number_is_no_way_past_its_name(
+    name: str, client: Client, the_keys: Keys, engine: Engine
+) -> None:
+    body = '{"model": "cpp", "messages": [], "%s": [{"id": 1, "scale": 1}], "seed": 1e999}' % name  # noqa: UP031
+    answer = client.ask(post(body.encode(), extra=the_keys.bearer("base-cpp")))
+    assert (answer.status, answer.json["error"]["code"]) == (400, "adapter_by_name")
+    assert answer.json["error"]["param"] == "lora"
+    assert not engine.calls
+    assert chat(client, the_keys, "m", lora="its engine does not know this word").status == 200
+
+
+def test_where_the_engine_would_drop_an_adapter_it_is_not_asked(
+    client: Client, the_keys: Keys, engine: Engine
+) -> None:
+    body = {"model": "noise", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    answer = client.ask(post(body, path="/v1/messages", extra=the_keys.bearer("all")))
+    assert answer.status == 400
+    assert "noise is an adapter of cpp" in answer.json["error"]["message"]
+    assert not engine.calls
+
+
+def test_what_an_adapter_may_cost_is_held_as_its_models_is(
+    client: Client, the_keys: Keys, engine: Engine, gateway: Gateway
+) -> None:
+    go_on = asyncio.Event()
+
+    async def answer_later(call: Call) -> None:
+        await go_on.wait()
+        await with_usage(call)
+
+    engine.answer = answer_later
+    body = {"model": "tone", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 200}
+    with gateway.client() as other:
+        other.send(post(body, extra=the_keys.bearer("poor")))
+        wait_until(lambda: engine.calls)
+        refused = chat(client, the_keys, "tone", key="poor")
+        assert refused.status == 429
+        assert "reserved by requests under way" in refused.json["error"]["message"]
+        engine.do(go_on.set)
+        assert other.read_answer().status == 200
+
+
 def test_an_unknown_name_is_told_with_the_adapters_that_there_are(client: Client, the_keys: Keys) -> None:
     answer = chat(client, the_keys, "tune")
     assert (answer.status, answer.json["error"]["code"]) == (404, "model_not_found")
@@ -138,6 +188,11 @@ def test_while_replicas_are_replaced_only_those_that_have_the_adapter_are_asked(
     found = directory.adapters["tone"]
     taken = [found.take(_Applicant(), 0.0) for _ in range(4)]  # type: ignore[arg-type]
     assert {target.id for target in taken if target is not None} == {"m-1"}
+    only = next(target for target in found.targets if target.id == "m-1")
+    while not only.standing.is_out(0.0):
+        found.failed(only, "connect", 0.0)
+    taken = [found.take(_Applicant(), 0.0)]  # type: ignore[arg-type]
+    assert taken == [only]  # ejected or not, the others would not know the name
     directory.apply(Snapshot(generation=2, models=(entry,), endpoints=endpoints[:1]))
     assert found.take(_Applicant(), 0.0) is None  # type: ignore[arg-type]
     gone = ModelEntry(name="m", engine="external", created_s=0)

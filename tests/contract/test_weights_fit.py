@@ -125,6 +125,20 @@ def test_a_gguf_is_converted_for_an_engine_that_loads_safetensors(
     assert (python.parent / "calls").read_text().split().count("convert") == 1
 
 
+def test_the_weights_of_one_model_are_fetched_without_the_others(tmp_path: Path) -> None:
+    gguf = write_small_gguf(tmp_path / "m.gguf")
+    sha256 = hashlib.sha256(gguf.read_bytes()).hexdigest()
+    path = config_file(tmp_path, "llama-cpp", "file://m.gguf", sha256)
+    told = json.loads(path.read_text())
+    told["models"] += [
+        {**told["models"][0], "name": "huge", "source": "file://nowhere.gguf", "sha256": "1" * 64}
+    ]
+    path.write_text(json.dumps(told))
+    with pytest.raises(Permanent, match="huge"):
+        fetch_weights(load(path), quiet=True)
+    assert set(fetch_weights(load(path), quiet=True, only="m")) == {"m"}
+
+
 def test_the_engines_own_environment_comes_first_and_one_that_cannot_is_passed_over(
     tmp_path: Path, engines: dict[str, Engine]
 ) -> None:

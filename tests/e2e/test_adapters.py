@@ -120,6 +120,39 @@ def test_each_name_is_answered_by_its_own_weights(served: Served) -> None:
     assert served.say(MODEL) == plain  # the adapter's cache is not the model's
 
 
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": QUESTION, "max_tokens": 12},
+    "/v1/completions": {"prompt": "The capital of France is", "max_tokens": 12},
+    "/v1/responses": {"input": "What is the capital of France?", "max_output_tokens": 16},
+    "/v1/messages": {"messages": QUESTION, "max_tokens": 12},
+}
+"""A request on each path that makes text, and below where its answer has that."""
+TEXT: dict[str, Callable[[Any], str]] = {
+    "/v1/chat/completions": lambda said: str(said["choices"][0]["message"]["content"]),
+    "/v1/completions": lambda said: str(said["choices"][0]["text"]),
+    "/v1/responses": lambda said: json.dumps([each.get("content") for each in said["output"]]),
+    "/v1/messages": lambda said: json.dumps(said["content"]),
+}
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_no_path_answers_without_the_adapter_that_was_asked_for(path: str, served: Served) -> None:
+    """Where an engine drops on the way what names the adapter, the request is refused and not answered by the model alone."""
+    answers = {}
+    with http(120.0) as client:
+        for name in (MODEL, "noughts", "noise"):
+            body = {"model": name, "temperature": 0, **ASKED[path]}
+            answers[name] = client.post(f"{served.stack.url}{path}", json=body)
+    assert answers[MODEL].status_code == 200, answers[MODEL].text
+    if answers["noise"].status_code == 400:
+        assert "takes none on" in answers["noise"].json()["error"]["message"]
+        assert answers["noughts"].status_code == 400
+        assert path == "/v1/messages"  # of what makes text nothing else may be missing
+        return
+    said = {name: TEXT[path](answer.json()) for name, answer in answers.items()}
+    assert said["noughts"] == said[MODEL] != said["noise"]
+
+
 def test_adapters_are_listed_and_counted_under_their_names(served: Served) -> None:
     with http() as client:
         rows = client.get(f"{served.stack.url}/v1/models").json()["data"]

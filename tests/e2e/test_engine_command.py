@@ -102,9 +102,7 @@ def test_an_option_that_the_installed_version_has_not_is_refused_at_its_line(bar
     manifest = {"recipe": RECIPE.name, "version": RECIPE.version, "python": "3", "requirements_sha256": "0", "made_at": "x",
                 "flags": {"program": "vllm serve", "version": "0.0", "source": "s", "flags": flags}}  # fmt: skip
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    bare.write(
-        CONFIG.format(options="max_num_seqs: 3, seed: 1, lora_target_modules: [q_proj]", **NOBODY)
-    )
+    bare.write(CONFIG.format(options="max_num_seqs: 3, seed: 1, cudagraph_capture_sizes: [1, 2]", **NOBODY))
     ran = bare.run("up", "--json", "--listen", "127.0.0.1:0")
     assert ran.code == 2
     (problem,) = ran.said["problems"]

@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from freehold.bench.apply import BACKUP, Applied, file_sha256, left_out, prepared, with_values
+from freehold.bench.apply import BACKUP, Applied, file_sha256, left_out, prepared, unmeasured, with_values
 from freehold.bench.results import Candidate, Scalar
+from freehold.core.events import GpuId
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
 from freehold.spec.example import example_text
@@ -288,3 +289,20 @@ def test_weights_that_are_an_alias_are_not_written(tmp_path: Path) -> None:
     found = with_weights(tmp_path, text, "file:///v")
     assert isinstance(found, Problem)
     assert found.hint == "write engine, source, sha256, engine_options by hand"
+
+
+def test_what_was_otherwise_while_it_was_measured_is_told() -> None:
+    text = (
+        "version: 1\nmodels:\n  - {name: m, engine: llama-cpp, gpus: 1, adapters: [{name: tone}, {name: law}]}\n"
+        "  - {name: n, engine: llama-cpp, gpus: [1, 2]}\n"
+    )
+    two = (GpuId(index=0), GpuId(index=1))
+    winner = Candidate(id="vllm", model="m", engine="vllm", gpus=two)
+    adapters, gpus = unmeasured(text, winner)
+    assert "without its adapters (tone, law)" in adapters
+    assert gpus == "gpus: 1 stays for each replica, and it was measured with 2"
+    assert len(unmeasured(text, msgspec.structs.replace(winner, gpus=two[:1]))) == 1
+    assert (
+        len(unmeasured(text, msgspec.structs.replace(winner, gpus=None))) == 1
+    )  # nobody knows with how many
+    assert unmeasured(text, msgspec.structs.replace(winner, model="n")) == []

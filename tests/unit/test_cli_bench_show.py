@@ -53,6 +53,16 @@ def file_of(made: BenchFile, of: Path, **changes: object) -> Path:
     return path
 
 
+def test_adapters_that_were_not_there_while_it_was_measured_are_among_the_doubts(
+    config: Path, run: Run
+) -> None:
+    config.write_text(f"{TEXT}    adapters: [{{name: tone}}]\n")
+    path = file_of(MADE, config)
+    assert "mind: m was measured without its adapters (tone)" in run("apply", path, "--dry-run").err
+    doubts = json.loads(run("apply", path, "--json").out)["applied"]["doubts"]
+    assert any("without its adapters (tone)" in each for each in doubts)
+
+
 def test_the_winner_is_written_once_and_what_is_doubtful_told(config: Path, run: Run) -> None:
     winner = msgspec.structs.replace(MADE.candidates[1], engine="vllm")
     path = file_of(MADE, config, candidates=(MADE.candidates[0], winner))

@@ -29,11 +29,13 @@ CASES: list[tuple[str, dict[str, Value], int | None]] = [
     ("sglang", {"tp_size": 2, "base_gpu_id": 4, "gpu_id_step": 2}, 7),
     ("sglang", {"device": "cpu"}, 0),
     ("tensorrt-llm", {}, 1),
-    ("tensorrt-llm", {"tensor_parallel_size": 4, "context_parallel_size": 2}, 8),
-    ("tensorrt-llm", {"tensor_parallel_size": 2, "llm_args": '{"tensor_parallel_size": 4}'}, 4),
-    ("tensorrt-llm", {"tensor_parallel_size": 16, "gpus_per_node": 8}, 8),
+    ("tensorrt-llm", {"tp_size": 4, "context_parallel_size": 2}, 8),
+    ("tensorrt-llm", {"tp_size": 2, "pp_size": 3}, 6),
+    ("tensorrt-llm", {"tp_size": 2, "llm_args": '{"tensor_parallel_size": 4}'}, 4),
+    ("tensorrt-llm", {"llm_args": '{"pipeline_parallel_size": 2, "gpus_per_node": 1}'}, 1),
+    ("tensorrt-llm", {"tp_size": 16, "gpus_per_node": 8}, 8),
     ("tensorrt-llm", {"backend": "tensorrt"}, None),
-    ("tensorrt-llm", {"backend": "tensorrt", "tensor_parallel_size": 2}, 2),
+    ("tensorrt-llm", {"backend": "tensorrt", "tp_size": 2}, 2),
     ("llama-cpp", {}, None),
     ("llama-cpp", {"n_gpu_layers": 0}, 0),
     ("llama-cpp", {"n_gpu_layers": 0, "spec_draft_model": "draft.gguf"}, None),
@@ -50,7 +52,11 @@ CASES: list[tuple[str, dict[str, Value], int | None]] = [
 
 @pytest.mark.parametrize(("engine", "options", "count"), CASES)
 def test_by_options(engine: str, options: dict[str, Value], count: int | None) -> None:
-    assert all_engines()[engine].gpus_of(options, None) == count
+    asked = all_engines()[engine]
+    assert options.keys() <= {option.name for option in asked.options}, (
+        "no case is of an option that nobody can write"
+    )
+    assert asked.gpus_of(options, None) == count
 
 
 @pytest.mark.parametrize(("name", "program"), [("vllm", "program"), ("transformers", "python")])

@@ -4,9 +4,12 @@ import asyncio
 from math import inf
 from typing import Any
 
-from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
+import msgspec
+
+from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.admission import Admission, Applicant
 from freehold.gateway.fair import Claim
+from freehold.gateway.refuse import Refusal
 from freehold.gateway.request import Request
 from freehold.gateway.service import Gateway
 from freehold.gateway.settings import Settings
@@ -63,6 +66,40 @@ def test_the_end_of_one_whose_time_is_over_starts_another_whose_time_is_over() -
         assert not failures
         assert not first.started
         assert full.gate.tokens == second.cost_tokens
+
+    asyncio.run(run())
+
+
+class Waiting(Applicant):
+    """A request that waits for its first start."""
+
+    def __init__(self, adapter: str = "") -> None:
+        self.request, self.deadline_s = Request(), inf
+        self.request.adapter, self.refusal, self.target = adapter, None, None
+
+    def turn_away(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+
+    def proceed(self, target: Target) -> None:
+        self.target = target
+
+
+def test_who_waits_for_an_adapter_that_nobody_has_any_more_is_told_and_holds_nobody_up() -> None:
+    async def run() -> None:
+        gateway = Gateway(Settings(queue_max_wait_s=60.0))
+        ask = AdapterAsk(name="tone", keys="{}")
+        before, after = (snapshot(count) for count in (1, 2))
+        old = msgspec.structs.replace(before.endpoints[0], adapters=(ask,))
+        entry = msgspec.structs.replace(before.models[0], adapters=("tone",))
+        gateway.apply(msgspec.structs.replace(before, models=(entry,), endpoints=(old,)))
+        model, now_s = gateway.directory.models["m"], gateway.now_s()
+        assert model.targets[0].gate.enter(1)  # the only place is taken
+        tone, plain = Waiting("tone"), Waiting()
+        assert [model.admission.enter(each, now_s) for each in (tone, plain)] == [None, None]  # type: ignore[arg-type]
+        gateway.apply(msgspec.structs.replace(after, generation=2))
+        assert tone.refusal is not None
+        assert tone.refusal.error.message.startswith("No replica of tone is ready any more.")
+        assert plain.target in model.targets
 
     asyncio.run(run())
 

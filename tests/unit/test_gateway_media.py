@@ -30,6 +30,10 @@ REFUSED = {
         {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "https://h/x"}]}]}
     ).encode(),
     "messages": chat({"type": "image", "source": {"type": "url", "url": "https://host/x.png"}}),
+    "beside a number that no decoder has room for": chat(image("http://h/"))[:-1] + b', "seed": 1e999}',
+    "embeddings of SGLang": json.dumps({"input": [{"text": "x", "image": "http://h/x.png"}]}).encode(),
+    "a file without a scheme": json.dumps({"input": [{"image": "/etc/x.png"}]}).encode(),
+    "beside a tool's arguments": chat({"type": "tool_use", "input": {}, "source": {"url": "http://h/"}}),
     "in a tool's result": chat({"type": "tool_result", "content": [{"source": {"url": "http://h/"}}]}),
     "written in escapes": chat(image("http://h/"))
     .replace(b"image_url", b"image_\\u0075rl")
@@ -54,10 +58,18 @@ def test_what_an_engine_would_fetch_is_refused(body: bytes) -> None:
         chat({"type": "output_text", "annotations": [{"type": "url_citation", "url": "https://h"}]}),
         b'{"model": "m", "messages": [{"content": "url", "seed": 1e999}]}',
         b'{"messages": null, "input": 7, "prompt": "url"}',
+        chat({"type": "tool_use", "id": "1", "name": "fetch", "input": {"url": "https://host/page"}}),
+        json.dumps({"input": [{"image": PICTURE}, {"text": "image"}]}).encode(),
     ],
 )
 def test_what_is_no_address_to_fetch_passes(body: bytes) -> None:
     assert refuse_addresses(body) is None
+
+
+def test_what_even_python_cannot_read_is_a_400() -> None:
+    refusal = refuse_addresses(b'{"messages": "url", "seed": 1e999, "n": ' + b"1" * 5000 + b"}")
+    assert refusal is not None
+    assert (refusal.error.status, refusal.error.code) == (400, "invalid_json")
 
 
 def test_nesting_beyond_the_decoder_is_a_400() -> None:
