@@ -150,7 +150,11 @@ class Box:
         return [" ".join(process.cmdline()) for process in self.living()]
 
     def assert_nothing_left(self, timeout_s: float = GONE_S) -> None:
-        wait_until(lambda: not self.living(), timeout_s=timeout_s, what=f"the end of {self.living()}")
+        try:
+            wait_until(lambda: not self.living(), timeout_s=timeout_s)
+        except AssertionError:
+            left = [_words(process) for process in self.living()]
+            raise AssertionError(f"after {timeout_s:g} s still there: {left}") from None
 
     def kill_all(self) -> list[str]:
         """End what lives, return what that was, and take the ledger's spool from the tmpfs."""
