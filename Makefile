@@ -69,7 +69,7 @@ vllm: install
 
 # What takes minutes of real servers and conversions: with the other checks it would not fit into half an hour on two cores.
 engines: install-dev vllm
-	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/test_engine_vllm.py tests/contract/test_weights_convert_real.py tests/e2e/test_vllm.py tests/e2e/test_transformers.py
+	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/test_engine_vllm.py tests/contract/test_weights_convert_real.py tests/e2e/test_vllm.py tests/e2e/test_transformers.py tests/e2e/test_vllm_by_hand.py tests/e2e/test_adapters.py
 
 # Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: what they time wants a quiet machine.
 faults: install-dev
