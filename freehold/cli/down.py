@@ -78,7 +78,7 @@ def _stop(state: StateDir, holder: Running, *, now: bool, deadline_s: float) -> 
             if monotonic_s() > deadline_s:
                 return
     except NotRunning:  # not that far: it fetches weights
-        _signal(holder, signal.SIGINT)
+        _signal(holder, signal.SIGTERM)
     except Temporary as exc:
         if not now:
             raise Temporary(

@@ -7,6 +7,7 @@ background (`cli.background`) and this one waits until it is ready, so that a sc
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def _claimed(state: StateDir, config: Config) -> Iterator[None]:
             hint="freehold status shows it, freehold down ends it; --state-dir runs another beside it",
         )
     try:
+        # What is fetched ends at SIGTERM as at Ctrl-C, which a shell may have had ignored for what it starts in the background.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         state.logs.mkdir(mode=0o700, exist_ok=True)
         state.end_leftovers()
         yield

@@ -1,6 +1,7 @@
 """`freehold up -d`: it returns when the stack is ready, or says why it never will be; nothing is left when it fails."""
 
 import json
+import signal
 import socket
 from contextlib import closing
 from hashlib import sha256
@@ -212,7 +213,19 @@ def test_down_ends_a_start_that_takes_its_time(box: Box) -> None:
     box.assert_nothing_left()
 
 
-def test_down_ends_a_start_that_still_fetches(box: Box) -> None:
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_down_ends_a_start_that_still_fetches(box: Box, ctrl_c: Any) -> None:
+    before = signal.signal(
+        signal.SIGINT, ctrl_c
+    )  # as a shell has it ignored by what it starts in the background
+    try:
+        _down_while_it_fetches(box)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    box.assert_nothing_left()
+
+
+def _down_while_it_fetches(box: Box) -> None:
     with closing(listening()) as silent:  # it accepts nobody: the fetch waits
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.gguf"
         box.write(llama("0" * 64, url.replace("http:", "https:")))
@@ -224,7 +237,6 @@ def test_down_ends_a_start_that_still_fetches(box: Box) -> None:
             with closing(connection):
                 assert box.run("down", "--json").said["was_running"] is True
                 assert process.wait(5) == 130
-    box.assert_nothing_left()
 
 
 def test_a_gateway_that_never_starts_is_explained(box: Box) -> None:
