@@ -16,7 +16,7 @@ import msgspec
 from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.engine_check import checks_of, machine_facts
 from freehold.cli.engine_environment import how_to_get
-from freehold.cli.place import config_option, json_option
+from freehold.cli.place import config_option, json_option, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, show_failure, styled
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
@@ -241,6 +241,7 @@ def _unfinished(name: str, root: Path) -> Path | None:
     help="Start the engine of this model of freehold.yaml, and ask it for a token.",
 )
 @config_option
+@state_dir_option
 @json_option
 @click.pass_context
 def check(
@@ -250,6 +251,7 @@ def check(
     names: tuple[str, ...],
     with_model: str | None,
     config_flag: Path | None,
+    state_dir: Path | None,
     as_json: bool,
 ) -> None:
     """Start each engine's program (to say its version, or with a model), and hold the configured options to its flags.
@@ -264,7 +266,10 @@ def check(
     ]
     if problems:
         raise UserMistakes(problems, as_json=as_json)
-    checks = [*machine_facts(), *checks_of(names, with_model, config_flag=config_flag, as_json=as_json)]
+    checks = [
+        *machine_facts(),
+        *checks_of(names, with_model, config_flag=config_flag, state_dir=state_dir, as_json=as_json),
+    ]
     good = all(each.found is not Found.PROBLEM for each in checks)
     if as_json:
         say_json({"good": good, "checks": msgspec.to_builtins(checks)})

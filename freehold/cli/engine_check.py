@@ -14,7 +14,7 @@ from freehold.cli.config import load_config, load_keyless
 from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.engine_environment import environment_of, how_to_get, program_of
 from freehold.cli.engine_try import try_model
-from freehold.cli.place import find_config
+from freehold.cli.place import find_config, state_dir_for
 from freehold.cli.say import UserMistakes
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem, nearest_hint
@@ -63,7 +63,12 @@ def _driver() -> Check:
 
 
 def checks_of(
-    names: Sequence[str], with_model: str | None, *, config_flag: Path | None, as_json: bool
+    names: Sequence[str],
+    with_model: str | None,
+    *,
+    config_flag: Path | None,
+    state_dir: Path | None,
+    as_json: bool,
 ) -> Iterator[Check]:
     """Yield what is to be said of each engine named (none: of all that are installed or that the configuration names), and of a model to be tried."""
     path = find_config(config_flag)
@@ -74,7 +79,7 @@ def checks_of(
             message = f"{config.name} has no model {with_model!r} that Freehold starts"
             problem = Problem(where="--with-model", message=message, hint=nearest_hint(with_model, managed))
             raise UserMistakes([problem], as_json=as_json)
-        yield try_model(config, managed[with_model], quiet=as_json)
+        yield try_model(config, managed[with_model], state_path=state_dir_for(state_dir, path), quiet=as_json)
         return
     models = _models(path)
     used = {model.engine for model in models}

@@ -16,7 +16,9 @@ from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.fetching import fetch_weights
 from freehold.cli.gpu_wants import given_gpus, gpu_problems, gpus_for
 from freehold.cli.say import UserMistakes
+from freehold.cli.status import running_status
 from freehold.core.clock import monotonic_s
+from freehold.core.errors import Permanent
 from freehold.fleet.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
 from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
@@ -26,11 +28,14 @@ _POLL_S = 0.2
 """Between two questions whether it is ready. Source: as the fleet's own `ready_poll_s`."""
 
 
-def try_model(config: Config, model: ModelSpec, *, quiet: bool) -> Check:
-    """Return what came of a start; weights that are not here yet are fetched, and raise Permanent where that fails."""
+def try_model(config: Config, model: ModelSpec, *, state_path: Path, quiet: bool) -> Check:
+    """Return what came of a start; weights that are not here yet are fetched, and raise Permanent where that fails.
+
+    `state_path` is the state folder of this configuration's stack, whether it runs or not.
+    """
     weights = fetch_weights(config, quiet=quiet, only=model.name)
     plan = next(plan for plan in plans_for(config, weights) if plan.model == model.name)
-    plan = _with_gpus(config, plan, as_json=quiet)
+    plan = _with_gpus(config, plan, state_path, as_json=quiet)
     if not quiet:
         click.echo(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.", err=True)
     with tempfile.TemporaryDirectory(prefix="freehold-check-") as folder:
@@ -42,12 +47,24 @@ def try_model(config: Config, model: ModelSpec, *, quiet: bool) -> Check:
         return asyncio.run(_try(plan, settings))
 
 
-def _with_gpus(config: Config, plan: ReplicaPlan, *, as_json: bool) -> ReplicaPlan:
-    """Return the plan with its GPUs; raises UserMistakes where this node has too few for it alone."""
+def _with_gpus(config: Config, plan: ReplicaPlan, state_path: Path, *, as_json: bool) -> ReplicaPlan:
+    """Return the plan with its GPUs.
+
+    Raises UserMistakes where this node has too few for it alone, Permanent where this configuration's stack is up and has them:
+    a second engine would take their memory from under the first.
+    """
     node = gpus_for(config)
     if problems := gpu_problems(config, [plan], node):
         raise UserMistakes(problems, as_json=as_json)
-    return given_gpus(config, [plan], node=node)[0]
+    given = given_gpus(config, [plan], node=node)[0]
+    status = running_status(state_path)
+    held = {gpu: replica.id for replica in (status.replicas if status else ()) for gpu in replica.gpus or ()}
+    if taken := [f"{gpu} ({held[gpu]})" for gpu in given.gpus or () if gpu in held]:
+        raise Permanent(
+            f"the stack that is up has GPU {', '.join(taken)}",
+            hint="freehold down first; or CUDA_VISIBLE_DEVICES=… leaves only free ones to see",
+        )
+    return given
 
 
 async def _try(plan: ReplicaPlan, settings: FleetSettings) -> Check:

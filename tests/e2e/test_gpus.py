@@ -85,6 +85,10 @@ def test_each_has_its_own_and_keeps_them_over_a_kill_and_a_reload(box: Box) -> N
         assert again[0]["pid"] != first["pid"]
         assert {each["id"]: seen(each["pid"]) for each in again} == by_status(replicas)
 
+        tried = box.run("engine", "check", "--with-model", "m")
+        assert tried.code == 1
+        assert "the stack that is up has GPU 0 (m-0), 1 (m-0)" in tried.err
+
         # Other options on a full node: one after the other gives its GPUs to its successor.
         configure(box, replicas=2, options="      max_num_seqs: 16\n")
         reloaded = box.run("reload")
