@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.weights_small_gguf import write_small_gguf
 from freehold.core.formats import Format
 from freehold.weights.adapter import CONFIG, MATRICES, recognise_adapter
 from lora_adapter import write_adapter
@@ -30,8 +31,10 @@ def test_a_gguf_file_is_one_where_its_header_says_so(tmp_path: Path) -> None:
     assert recognise_adapter(path).format is Format.GGUF
 
 
-def test_a_model_is_no_adapter(weights_path: Path) -> None:
-    assert "no LoRA adapter" in said(weights_path)
+def test_a_model_is_no_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_small_gguf(path)
+    assert "no LoRA adapter" in said(path)
 
 
 def test_a_cut_file_and_no_gguf_at_all(tmp_path: Path) -> None:
