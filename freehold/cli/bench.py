@@ -45,6 +45,7 @@ from freehold.cli.node_gpus import node_gpus
 from freehold.cli.numbers import Reader
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, duration_text
+from freehold.cli.status import running_status
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.gateway.settings import settings_from
@@ -116,6 +117,8 @@ def _check_files(out: Path, flags: dict[str, Any], reader: Reader, *, has_config
     for flag, path in (("--out", out), ("--html", flags["html"])):
         if path is not None and (why := why_not_written(path)):
             reader.wrong(flag, why, "a file in a folder that is there")
+    if flags["html"] is not None and flags["html"].resolve() == out.resolve():
+        reader.wrong("--html", f"is the same file as the results, {out}", "another name, such as page.html")
     if flags["and_apply"] and not has_config:
         reader.wrong(
             "--apply", "there is no freehold.yaml to write the winner into", "freehold init writes one"
@@ -153,6 +156,11 @@ def _measured(config: Config, flags: dict[str, Any], reader: Reader, *, as_json:
     node = node_gpus(os.environ)
     if mistakes := gpu_mistakes(entries, node):
         raise UserMistakes(mistakes, as_json=as_json)
+    if not as_json and running_status(state_dir_for(flags["state_dir"], config.path)) is not None:
+        click.echo(
+            "The stack of this configuration is up and shares the machine with what is measured; freehold down ends it.",
+            err=True,
+        )
     weights = weights_of(entries, named, base_dir=config.base_dir, quiet=as_json)
     contenders = contenders_of(entries, weights, node=node)
     sizes = fit(asked.sizes, int(context_of(entries) * _CONTEXT_PART))
@@ -182,7 +190,10 @@ def _run(config: Config, asked: Asked, contenders: list[Contender], *, as_json: 
         )
         bench = Bench(setup=setup, tell=tell)
         least = duration_text(least_s(asked, len(contenders)))
-        tell(f"at least {least}; Ctrl-C keeps what was measured until then")
+        starts = len(contenders) * asked.conditions.runs
+        tell(
+            f"at least {least} of load, and {starts} starts of engines; Ctrl-C keeps what was measured until then"
+        )
         try:
             return asyncio.run(bench.run())
         except KeyboardInterrupt:

@@ -6,7 +6,7 @@ from freehold.cli.config import Config
 from freehold.cli.controller import plans_for
 from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.engine_fit import local_folders
-from freehold.cli.gpu_wants import NOBODY, given_gpus, gpu_problems, gpus_for, words_of
+from freehold.cli.gpu_wants import NOBODY, given_gpus, gpu_problems, gpus_for, unseen, words_of
 
 
 def gpu_checks(config: Config) -> Iterator[Check]:
@@ -18,6 +18,9 @@ def gpu_checks(config: Config) -> Iterator[Check]:
         said = f"{node.why}: no replica is given GPUs of its own, each sees all that there are"
         fix = "a driver with nvidia-smi in PATH, where this node has NVIDIA GPUs"
         yield Check(name="gpus", found=Found.UNKNOWN, said=said, fix=fix)
+        yield from (
+            Check(name="gpus", found=Found.WARNING, said=each, fix=fix) for each in unseen(config, node)
+        )
         return
     plans = plans_for(config, local_folders(config))
     problems = gpu_problems(config, plans, node)

@@ -81,6 +81,18 @@ def _place(config: Config, name: str) -> str:
     return config.name
 
 
+def unseen(config: Config, node: NodeGpus) -> list[str]:
+    """Return a sentence for each model that asks for GPUs by `gpus` where nobody can see which there are."""
+    if node.gpus is not None:
+        return []
+    return [
+        f"{model.name} asks for {'GPU ' + ', '.join(map(str, model.gpus)) if isinstance(model.gpus, tuple) else f'{model.gpus} GPUs'}"
+        f" (gpus), and none can be seen here: {node.why}"
+        for model in config.spec.models
+        if model.managed and model.gpus not in ("auto", 0)
+    ]
+
+
 def words_of(plans: Iterable[ReplicaPlan]) -> str:
     """Return who has which GPUs in a line: `m-0: 0, 1; m-1: none`."""
     return "; ".join(

@@ -50,7 +50,7 @@ COMMANDS = {
         "freehold.cli.review", "What the stack's tokens really cost, and whether owning is still worth it."
     ),
     "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
-    "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify."),
+    "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify, hash, convert, record."),
     "engine": Lazy("freehold.cli.engine", "The programs that run models: list, install, check, remove."),
 }
 

@@ -18,7 +18,7 @@ from freehold.cli.config import Config, load_config
 from freehold.cli.controller import Controller, Prepared, plans_for
 from freehold.cli.engine_fit import engine_fits, local_folders
 from freehold.cli.fetching import fetch_weights
-from freehold.cli.gpu_wants import gpu_problems, gpus_for
+from freehold.cli.gpu_wants import gpu_problems, gpus_for, unseen
 from freehold.cli.key import read_keys_of
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.report import StackStatus
@@ -62,6 +62,8 @@ def command(
         _look_at_keys(config)
     watcher = Watcher(started_s=started_s, as_json=as_json)
     gpus = gpus_for(config)
+    for said in unseen(config, gpus):
+        click.echo(said, err=True)
     refuse_too_few(config, local_folders(config), gpus=gpus, as_json=as_json)
     with _claimed(state, config):
         weights = fetch_weights(config, quiet=as_json)

@@ -152,6 +152,12 @@ _RULES = (
     ),
     _rule(
         ExitKind.BAD_OPTION,
+        r"^\w+: Input should be .*, input_type=\w+\]$",
+        "an option has a value that it cannot have",
+        hint="correct it in engine_options",
+    ),
+    _rule(
+        ExitKind.BAD_OPTION,
         r"^Value error, ",
         "the options do not fit the model, the machine or each other",
         hint="correct engine_options as it says",
@@ -175,7 +181,7 @@ _TAIL = re.compile(r" \[type=value_error, .*$")
 
 def explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
     """Return the cause by the first rule that any line fits, else by the exit code; total."""
-    said = tuple(map(_plain, lines))
+    said = _with_fields(tuple(map(_plain, lines)))
     by_code, by_words = explain_code(exit_code), by_rules(_RULES, said)
     if exit_code in (0, 1) and by_words is None and any(_LOST in line for line in said):
         return _A_PART_DIED  # it ends in order then, as if it had been asked to (code 0)
@@ -191,6 +197,15 @@ _A_PART_DIED = ExitCause(
     summary="one of its own processes died while it served",
     hint="if nobody killed it, the kernel ran out of memory: see `dmesg | grep -i oom`",
 )
+
+
+def _with_fields(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lines with the option's name, which stands in a line of its own, before what pydantic says of it."""
+    before = ("", *lines)
+    return tuple(
+        f"{name}: {line}" if line.startswith("Input should be ") else line
+        for name, line in zip(before, lines, strict=False)
+    )
 
 
 def _plain(line: str) -> str:

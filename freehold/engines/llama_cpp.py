@@ -134,7 +134,7 @@ def _slots(options: _Options) -> int:
 def _max_context_tokens(options: _Options) -> int:
     """Return one slot's share as the server rounds it, or all of a unified cache; the weights' own context may be shorter."""
     cells = _round_up(int(options.get("n_ctx", N_CTX)))
-    return cells if options.get("kv_unified") else _round_up(cells // _slots(options))
+    return cells if complete(options, 1).get("kv_unified") else _round_up(cells // _slots(options))
 
 
 def _round_up(tokens: int) -> int:

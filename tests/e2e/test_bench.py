@@ -194,6 +194,10 @@ def test_every_mistake_is_told_before_anything_starts(box: Box) -> None:
     late = box.run("bench", "--out", "none/r.json", "--html", ".", "--apply", "--json")
     assert late.code == 2  # and not after hours of measuring
     assert [each["where"] for each in late.said["problems"]] == ["--out", "--html", "--apply"]
+    same = box.run("bench", "--out", "r.json", "--html", "./r.json", "--json")
+    assert "the same file as the results" in next(
+        p["message"] for p in same.said["problems"] if p["where"] == "--html"
+    )
     box.assert_nothing_left()
 
 

@@ -74,6 +74,7 @@ def test_a_slots_context_is_rounded_as_the_server_does(n_ctx: int, n_parallel: i
 
 def test_with_one_cache_for_all_each_slot_may_take_it_whole() -> None:
     assert ENGINE.max_context_tokens({"n_ctx": 8192, "n_parallel": 4, "kv_unified": True}) == 8192
+    assert ENGINE.max_context_tokens({"n_ctx": 8192, "n_parallel": 4, "embeddings": True}) == 8192
 
 
 @pytest.mark.parametrize(
