@@ -97,7 +97,8 @@ def waits_beside_a_stall(engine: FakeEngine, load: Load) -> list[float]:
 
 def test_a_stall_is_not_omitted() -> None:
     """All who were to come while an engine stood still have waited; a single caller who asks only after his answer sees one wait."""
-    with start_fake_engine(tokens_per_s=0, slots=64, answer_tokens=100, first_token_s=0.02) as engine:
+    # Answers of one token: an engine that stops inside a longer one lets nobody wait for the first.
+    with start_fake_engine(tokens_per_s=0, slots=64, answer_tokens=1, first_token_s=0.02) as engine:
         stream = waits_beside_a_stall(engine, Load(kind="rate", value=30.0))
         caller = waits_beside_a_stall(engine, Load(kind="concurrency", value=1))
     # 30 a second came within a second of standing still; in the mean they waited half of it.
