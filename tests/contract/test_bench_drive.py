@@ -74,7 +74,7 @@ def test_a_rate_is_kept_whatever_the_engine_does() -> None:
 
 
 def waits_beside_a_stall(engine: FakeEngine, load: Load) -> list[float]:
-    """Return the times to first token of a load beside which the engine stands still for a second."""
+    """Return the whole latencies of a load beside which the engine stands still for a second."""
 
     async def stalled() -> Driven:
         drive = Drive(
@@ -92,12 +92,12 @@ def waits_beside_a_stall(engine: FakeEngine, load: Load) -> list[float]:
 
     found = asyncio.run(stalled())
     inside = [each for each in found.samples if found.window.has(each.intended_s) and each.fate == "whole"]
-    return [each.ttft_s for each in inside if each.ttft_s is not None]
+    return [each.latency_s for each in inside]
 
 
 def test_a_stall_is_not_omitted() -> None:
     """All who were to come while an engine stood still have waited; a single caller who asks only after his answer sees one wait."""
-    # Answers of one token: an engine that stops inside a longer one lets nobody wait for the first.
+    # Whole latencies: an engine that stops inside an answer lets nobody wait for its first token.
     with start_fake_engine(tokens_per_s=0, slots=64, answer_tokens=1, first_token_s=0.02) as engine:
         stream = waits_beside_a_stall(engine, Load(kind="rate", value=30.0))
         caller = waits_beside_a_stall(engine, Load(kind="concurrency", value=1))
