@@ -90,6 +90,7 @@ def _managed(model: ModelSpec, weights: Mapping[str, Path], threads: int) -> lis
         if each.name in weights
     )
     environment = environment_for(engine, model.engine_options)
+    may_fetch = engine.fetches is None or engine.fetches(model.engine_options)
     return [
         ReplicaPlan(
             id=f"{model.name}-{index}",
@@ -103,7 +104,7 @@ def _managed(model: ModelSpec, weights: Mapping[str, Path], threads: int) -> lis
             environment_mark=environment.mark if environment else "",
             stall_s=model.stall or 0.0,
             affinity=model.affinity == "prefix",
-            media_urls=model.fetches_media,
+            media_urls=model.fetches_media or not may_fetch,
             resume=model.resume,
         )
         for index in range(model.replicas)

@@ -86,11 +86,14 @@ def unseen(config: Config, node: NodeGpus) -> list[str]:
     if node.gpus is not None:
         return []
     return [
-        f"{model.name} asks for {'GPU ' + ', '.join(map(str, model.gpus)) if isinstance(model.gpus, tuple) else f'{model.gpus} GPUs'}"
-        f" (gpus), and none can be seen here: {node.why}"
+        f"{model.name} asks for {_asked(model.gpus)} (gpus), and none can be seen here: {node.why}"
         for model in config.spec.models
         if model.managed and model.gpus not in ("auto", 0)
     ]
+
+
+def _asked(gpus: int | str | tuple[int | str, ...]) -> str:
+    return f"GPU {', '.join(map(str, gpus))}" if isinstance(gpus, tuple) else f"{gpus} GPUs"
 
 
 def words_of(plans: Iterable[ReplicaPlan]) -> str:

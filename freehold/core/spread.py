@@ -1,8 +1,8 @@
 """A quantity that is not known exactly: low, middle and high, as everything that is bought or predicted is.
 
 `low` and `high` hold the value nine times in ten (5th and 95th percentile), `mid` is as likely too small as too large.
-`quantile` reads one off values that were
-measured. Nothing here draws numbers or adds spreads: sums of spreads are drawn in freehold/cost, since lows rarely come together.
+`quantile` reads one off values that were measured. Nothing here draws numbers or adds spreads: sums of spreads are drawn in
+freehold/cost, since lows rarely come together.
 """
 
 import math

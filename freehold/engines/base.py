@@ -308,6 +308,8 @@ class Engine:
     """Environments that Freehold can install for it; none: it is part of Freehold's own, or somebody else's program."""
     stream_to_abort: bool
     """True: it notices that a client left only while streaming, so the gateway always asks for a stream."""
+    fetches: Callable[[Mapping[str, Value]], bool] | None = None
+    """Whether it fetches addresses of pictures in requests under these options; None: it may, that is for its weights to say."""
     usage_per_answer: bool = False
     """True: in a stream of several answers (`n`, several prompts) each has a usage chunk of its own, and none is the whole."""
     options: tuple[Option, ...]

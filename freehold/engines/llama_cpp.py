@@ -425,6 +425,7 @@ ENGINE = Engine(
     ),
     stream_to_abort=True,
     usage_per_answer=True,
+    fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen
     adapter_formats=(Format.GGUF,),
     ask_adapter=_ask_adapter,
     adapter_keys=frozenset({"lora"}),

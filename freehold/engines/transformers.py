@@ -206,6 +206,7 @@ ENGINE = Engine(
         Metric(name="running_requests", theirs=("transformers:requests_running",)),
         Metric(name="waiting_requests", theirs=("transformers:requests_waiting",)),
     ),
+    fetches=lambda _options: False,  # text only
     gpus=_gpus,
     gpu_uuids=True,
     slots=_slots,

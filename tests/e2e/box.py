@@ -23,6 +23,7 @@ import msgspec
 import psutil
 
 from freehold.cli.status import running_status
+from freehold.fleet.environments import engines_root
 from freehold.ledger.spool import spool_folder
 from waiting import wait_until
 
@@ -226,3 +227,19 @@ def listening() -> socket.socket:
 def http(timeout_s: float = 30.0) -> httpx2.Client:
     """Return a client that goes through no proxy."""
     return httpx2.Client(trust_env=False, timeout=timeout_s)
+
+
+@contextlib.contextmanager
+def serving(home: Path, text: str, **env: str) -> Iterator[Stack]:
+    """Give the stack of a freehold.yaml once it is ready; at the end nothing of it lives."""
+    box = Box(home=home, env=env)
+    try:
+        with box.foreground("--config", str(box.write(text))) as stack:
+            yield stack
+    finally:
+        box.kill_all()
+
+
+def data_here() -> dict[str, str]:
+    """Return the variable that lets a box use the engines' environments of this machine."""
+    return {"FREEHOLD_DATA_DIR": str(engines_root(os.environ).parent)}

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from e2e.box import Box, Stack, http
+from e2e.box import Stack, data_here, http, serving
 from freehold.weights.transfer import Reporter
 from freehold.weights.tree import hash_folder, tree_hash
 from lora_adapter import write_adapter
@@ -98,13 +98,8 @@ def vllm(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 
 
 def serve(home: Path, text: Callable[..., str], write: Callable[[str], tuple[str, str]]) -> Iterator[Served]:
-    data = {"FREEHOLD_DATA_DIR": os.environ["FREEHOLD_DATA_DIR"]} if "FREEHOLD_DATA_DIR" in os.environ else {}
-    box = Box(home=home, env=data)
-    try:
-        with box.foreground("--config", str(box.write(text()))) as stack:
-            yield Served(stack, write, text)
-    finally:
-        box.kill_all()
+    with serving(home, text(), **data_here()) as stack:
+        yield Served(stack, write, text)
 
 
 @pytest.fixture(params=["llama", "vllm"])

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from e2e.box import Box, Stack, http
+from e2e.box import Stack, http, serving
 from e2e.client_asks import alike
 from e2e.client_suite import ClientSuite
 from lora_adapter import write_adapter
@@ -51,13 +51,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, weights_path: Path) -> Itera
     adapter = write_adapter(home / "noise.gguf", strength=1)
     sha256 = hashlib.sha256(weights_path.read_bytes()).hexdigest()
     text = CONFIG.format(model=MODEL, weights=weights_path, sha256=sha256, adapter=adapter, slots=home)
-    (home / "freehold.yaml").write_text(text)
-    box = Box(home=home)
-    try:
-        with box.foreground("--config", str(home / "freehold.yaml")) as stack:
-            yield stack
-    finally:
-        box.kill_all()
+    with serving(home, text) as stack:
+        yield stack
 
 
 class TestClients(ClientSuite):

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from e2e.box import Box, Stack, http, listening
+from e2e.box import Stack, http, listening, serving
 from small_projector import TOKENS, write_projector
 from small_reranker import write_reranker
 
@@ -34,6 +34,11 @@ models:
     engine: llama-cpp
     engine_options: {{n_ctx: 1024, n_parallel: 1, mmproj: {projector}}}
     media_urls: allow
+  - name: guarded
+    source: file://{weights}
+    sha256: "{sha256}"
+    engine: llama-cpp
+    engine_options: {{n_ctx: 512, n_parallel: 1, mmproj: {projector}}}
   - name: plain
     source: file://{weights}
     sha256: "{sha256}"
@@ -52,21 +57,17 @@ def sha256(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, weights_path: Path) -> Iterator[Stack]:
-    box = Box(home=tmp_path_factory.mktemp("llama-kinds"))
-    ranker = write_reranker(box.home / "ranker.gguf")
+    home = tmp_path_factory.mktemp("llama-kinds")
+    ranker = write_reranker(home / "ranker.gguf")
     text = CONFIG.format(
         ranker=ranker,
         ranker_sha256=sha256(ranker),
         weights=weights_path,
         sha256=sha256(weights_path),
-        projector=write_projector(box.home / "projector.gguf"),
+        projector=write_projector(home / "projector.gguf"),
     )
-    box.env["FREEHOLD_CACHE_DIR"] = str(box.home / "cache")
-    try:
-        with box.foreground("--config", str(box.write(text))) as stack:
-            yield stack
-    finally:
-        box.kill_all()
+    with serving(home, text, FREEHOLD_CACHE_DIR=str(home / "cache")) as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -238,11 +239,20 @@ def test_an_address_without_a_picture_is_the_callers_mistake_and_not_the_replica
     assert (replica["state"], replica["reason"]) == ("ready", "")
 
 
-def test_unless_it_is_allowed_no_address_reaches_an_engine(client: httpx2.Client) -> None:
-    there = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest/meta-data/"}}
-    assert (
-        refused(client, "/v1/chat/completions", **seen(there, model="plain"))["code"] == "media_url_refused"
-    )
+@pytest.mark.parametrize(
+    ("model", "code"), [("guarded", "media_url_refused"), ("plain", "not_supported_by_engine")]
+)
+def test_unless_it_is_allowed_no_address_is_fetched(client: httpx2.Client, model: str, code: str) -> None:
+    """By the gateway's word where an engine would fetch it, by the engine's own where it takes no pictures."""
+    with listening() as asked:
+        there = {
+            "type": "image_url",
+            "image_url": {"url": f"http://127.0.0.1:{asked.getsockname()[1]}/x.png"},
+        }
+        assert refused(client, "/v1/chat/completions", **seen(there, model=model))["code"] == code
+        asked.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            asked.accept()
 
 
 def test_no_file_of_the_engines_machine_is_a_picture(client: httpx2.Client) -> None:

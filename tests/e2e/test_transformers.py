@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.box import Box, Stack
+from e2e.box import Stack, data_here, serving
 from e2e.client_asks import MODEL
 from e2e.client_suite import ClientSuite
-from freehold.fleet.environments import Environment, engines_root
+from freehold.fleet.environments import Environment
 from freehold.weights.convert import Converted
 
 CONFIG = """\
@@ -33,14 +33,9 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory, vllm_environment: Environment, vllm_weights: Converted
 ) -> Iterator[Stack]:
     assert vllm_environment.path.exists()
-    data = {"FREEHOLD_DATA_DIR": str(engines_root(os.environ).parent)}
-    box = Box(home=tmp_path_factory.mktemp("transformers"), env=data)
     text = CONFIG.format(model=MODEL, path=vllm_weights.path, sha256=vllm_weights.sha256)
-    try:
-        with box.foreground("--config", str(box.write(text))) as stack:
-            yield stack
-    finally:
-        box.kill_all()
+    with serving(tmp_path_factory.mktemp("transformers"), text, **data_here()) as stack:
+        yield stack
 
 
 class TestClients(ClientSuite):

@@ -14,8 +14,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from e2e.box import Box, Stack, http
-from freehold.fleet.environments import Environment, engines_root
+from e2e.box import Stack, data_here, http, serving
+from freehold.fleet.environments import Environment
 from freehold.weights.convert import Converted
 from lora_folder import write_adapter_folder
 from waiting import wait_until
@@ -53,14 +53,9 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory, vllm_environment: Environment, vllm_weights: Converted
 ) -> Iterator[Stack]:
     assert vllm_environment.path.exists()
-    data = {"FREEHOLD_DATA_DIR": str(engines_root(os.environ).parent)}
-    box = Box(home=tmp_path_factory.mktemp("vllm-by-hand"), env=data)
     text = CONFIG.format(model=MODEL, path=vllm_weights.path, sha256=vllm_weights.sha256)
-    try:
-        with box.foreground("--config", str(box.write(text))) as stack:
-            yield stack
-    finally:
-        box.kill_all()
+    with serving(tmp_path_factory.mktemp("vllm-by-hand"), text, **data_here()) as stack:
+        yield stack
 
 
 @pytest.fixture
