@@ -69,12 +69,12 @@ vllm: install
 
 # What takes minutes of real servers and conversions: with the other checks it would not fit into half an hour on two cores.
 engines: install-dev vllm
-	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/test_engine_vllm.py tests/contract/test_weights_convert_real.py tests/e2e/test_vllm.py tests/e2e/test_transformers.py tests/e2e/test_vllm_by_hand.py tests/e2e/test_adapters.py
+	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/engines/test_vllm.py tests/contract/weights/test_convert_real.py tests/e2e/test_vllm.py tests/e2e/test_transformers.py tests/e2e/test_vllm_by_hand.py tests/e2e/test_adapters.py
 
 # Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: what they time wants a quiet machine.
 faults: install-dev
 	@apt-get update -qq && apt-get install -qq -y --no-install-recommends iproute2 nftables nbdkit libnbd-bin bindfs e2fsprogs >/dev/null
-	@FAULTS=1 $(BIN)/python -m pytest -q tests/contract/test_health_mesh.py tests/contract/test_health_disk_faults.py tests/e2e/test_health_engine.py
+	@FAULTS=1 $(BIN)/python -m pytest -q tests/contract/health/test_mesh.py tests/contract/health/test_disk_faults.py tests/e2e/test_health_engine.py
 
 # Each stamp is newer than what it was made from, so that a second `make up` only compares dates.
 $(VENV)/.python:

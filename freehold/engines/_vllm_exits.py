@@ -168,7 +168,7 @@ _RULES = (
 context beyond the KV cache, a KV cache beyond the memory, a folder that is missing, empty, cut, without tokenizer, with a broken
 config.json, of an unknown architecture, RLIMIT_AS. From public threads, where no GPU was at hand: vllm-project/vllm 20305 and 23192
 (free memory), 2248 and 17431 (cache blocks), 16343 (CUDA out of memory), 39774 and 10626 (NCCL), 1772 (old driver), 18446;
-gpustack/gpustack 2691 (error 803) and 1540 (forward compatibility). tests/unit/test_engines_vllm.py holds the lines."""
+gpustack/gpustack 2691 (error 803) and 1540 (forward compatibility). tests/unit/engines/test_vllm.py holds the lines."""
 
 
 _STAMP = re.compile(

@@ -355,7 +355,7 @@ _TRANSLATIONS: tuple[tuple[str, str, Callable[[Mapping[str, object]], ApiError]]
     ("", _SCHEMA_ERROR, _bad_schema),
     ("unavailable_error", "Loading model", _loading),
 )
-"""Source: the bodies that the real server answered (tests/unit/test_engines_llama_cpp.py holds them)."""
+"""Source: the bodies that the real server answered (tests/unit/engines/test_llama_cpp.py holds them)."""
 _COUNTS = re.compile(r" \(\d+ tokens\)")
 _MISSING = re.compile(r"(?:\[json\.exception\.out_of_range\.403\] key )?'(\w+)' (?:not found|is required)")
 """What the server says where a key of the body is missing, also with status 500. Source: seen on the real server."""

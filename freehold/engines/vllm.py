@@ -273,7 +273,7 @@ _TRANSLATIONS: tuple[tuple[re.Pattern[str], Callable[[str], ApiError]], ...] = (
         lambda _said: _refused("This model takes no images, audio or video."),
     ),
 )
-"""Source: the bodies that the real server answered (tests/unit/test_engines_vllm.py holds them)."""
+"""Source: the bodies that the real server answered (tests/unit/engines/test_vllm.py holds them)."""
 
 
 def _translate_error(status: int, body: bytes) -> ApiError | None:

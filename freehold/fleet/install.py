@@ -258,7 +258,7 @@ _NO_INDEX = re.compile(
 _NOT_FOUND = re.compile(r"No matching distribution found for (\S+)")
 _HASHES = "DO NOT MATCH THE HASHES"
 _FULL = "No space left on device"
-# What pip says. Source: pip 23 to 25, and errno 28 of the operating system; tests/contract/test_fleet_install.py provokes them.
+# What pip says. Source: pip 23 to 25, and errno 28 of the operating system; tests/contract/fleet/test_install.py provokes them.
 
 
 def _explained(recipe: Recipe, path: Path, last: list[str]) -> FreeholdError:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "1"))
-"""`FUZZ_ROUNDS=100 pytest tests/contract/test_gateway_fuzz*.py` tries a hundred times as many examples, other ones each
+"""`FUZZ_ROUNDS=100 pytest tests/contract/gateway/test_fuzz*.py` tries a hundred times as many examples, other ones each
 time; without it, the same few on every run."""
 
 
