@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from tidy import rules_calls, rules_project, rules_shape
+from tidy import rules_calls, rules_house, rules_project, rules_shape
 from tidy.source import Source, Violation
 
 Rule = Callable[[Source], Iterable[Violation]]
@@ -281,3 +281,69 @@ def test_dead_modules() -> None:
     assert "freehold.testing.fake" in {
         row.subject for row in rules_project.dead_modules([alive, tested], [], pyproject)
     }
+
+
+def house(**texts: str) -> list[Source]:
+    return [Source(f"freehold/{name.replace('__', '/')}.py", text) for name, text in texts.items()]
+
+
+def subjects(found: Iterable[Violation]) -> list[str]:
+    return [violation.subject for violation in found]
+
+
+def test_a_circle_is_found_also_where_it_is_for_types_alone() -> None:
+    below = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from freehold.room.top import Top\n"
+    ring = house(room__top="from freehold.room import below\n", room__below=below)
+    assert len(subjects(rules_house.circles(ring))) == 1
+    assert not subjects(rules_house.circles(house(room__top="import freehold.room.below", room__below="")))
+
+
+def test_two_circles_are_two() -> None:
+    pairs = house(a__x="import freehold.a.y", a__y="import freehold.a.x")
+    pairs += house(b__x="import freehold.b.y", b__y="import freehold.b.x")
+    assert len(subjects(rules_house.circles(pairs))) == 2
+
+
+def test_a_folder_of_21_modules_is_full_and_registries_are_never() -> None:
+    full = house(**{f"room__m{number}": "" for number in range(21)})
+    assert subjects(rules_house.full_folders(full)) == ["freehold/room"]
+    assert not subjects(rules_house.full_folders(full[:20]))
+    assert not subjects(
+        rules_house.full_folders(house(**{f"cost__lines__m{number}": "" for number in range(21)}))
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "near"),
+    [
+        ("limit", "limits", True),
+        ("process", "processes", True),
+        ("watcher", "watching", True),
+        ("reload", "reloading", True),
+        ("plan", "planning", True),
+        ("restart", "start", True),
+        ("load", "upload", True),
+        ("line", "lines", True),
+        ("disk_reader", "disk_child", False),
+        ("key", "key_flags", False),
+        ("url", "curl_call", False),
+        ("limits", "shared_limits", False),
+    ],
+)
+def test_near_names(first: str, second: str, *, near: bool) -> None:
+    assert (
+        bool(subjects(rules_house.near_names(house(**{f"room__{first}": "", f"room__{second}": ""})))) is near
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "faulty"),
+    [
+        ("class A: ...\nclass B(A): ...\n", []),
+        ("class A: ...\nclass B(A): ...\nclass C(B): ...\n", ["C"]),
+        ("class A:\n    def f(self):\n        raise NotImplementedError\n", ["A"]),
+    ],
+)
+def test_deep_inheritance(text: str, faulty: list[str]) -> None:
+    assert subjects(rules_house.deep_inheritance(house(gateway__x=text))) == faulty
+    assert not subjects(rules_house.deep_inheritance(house(fleet__x=text)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tidy import rules_calls, rules_project, rules_shape
+from tidy import rules_calls, rules_house, rules_project, rules_shape
 from tidy.debt import DEBT, DEBT_MOST
 from tidy.source import ROOT, Source, Violation, body_lines
 
@@ -88,6 +88,8 @@ def in_locks() -> Iterator[Violation]:
 def in_modules() -> Iterator[Violation]:
     package, others = list(sources("freehold")), [*sources("tests"), *sources("benchmarks")]
     yield from rules_project.dead_modules(package, others, text_of("pyproject.toml"))
+    for rule in rules_house.ON_ALL:
+        yield from rule(package)
     yield from rules_project.pure_list(text_of("pyproject.toml"), {source.module for source in package})
 
 
@@ -105,7 +107,7 @@ def in_documents() -> Iterator[Violation]:
 
 def rules() -> dict[str, str]:
     """Return each rule's name and the first line of its docstring."""
-    modules = (rules_shape, rules_calls, rules_project)
+    modules = (rules_shape, rules_calls, rules_house, rules_project)
     found = [rule for module in modules for rule in vars(module).values() if inspect.isfunction(rule)]
     own = [
         rule
