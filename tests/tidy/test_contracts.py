@@ -33,8 +33,8 @@ PLANTED = {
     "health/__init__.py": "",
     "health/decide.py": "import asyncio",
     "health/diagnose.py": "import random",
-    "health/admit.py": "import freehold.core.clock",
-    "health/route.py": "import freehold.health.planted_indirect",
+    "fleet/decide.py": "import freehold.core.clock",
+    "health/state.py": "import freehold.health.planted_indirect",
     "health/planted_indirect.py": "import subprocess",
 }
 UNDECLARED = {"utils/__init__.py": ""}
@@ -61,8 +61,8 @@ CAUGHT = (
     "freehold.engines.planted_engine -> socket",
     "freehold.health.decide -> asyncio",
     "freehold.health.diagnose -> random",
-    "freehold.health.admit -> freehold.core.clock",
-    "freehold.health.route -> freehold.health.planted_indirect",
+    "freehold.fleet.decide -> freehold.core.clock",
+    "freehold.health.state -> freehold.health.planted_indirect",
 )
 
 
