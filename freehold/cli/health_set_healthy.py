@@ -12,9 +12,9 @@ from threading import Event
 
 import click
 
-from freehold.cli.last_word import asked
+from freehold.cli.agent_snapshot import asked
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.core.findings import Finding, Verdict
