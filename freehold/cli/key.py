@@ -15,8 +15,8 @@ import msgspec
 
 from freehold.cli.config import Config, keys_path_for, load_keyless
 from freehold.cli.key_flags import Flags, Wanted, limit_options, read_flags
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import config_option, find_config, json_option
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint

@@ -26,7 +26,7 @@ PURE = (
 """What must be listed as pure in pyproject.toml; DESIGN section 2 and the pure parts of the floors so far."""
 PURE_ROOMS = ("freehold.sizing", "freehold.cost")
 """Rooms that are pure as a whole, from the day they exist."""
-REGISTRIES = ("freehold/engines/", "freehold/health/probes/", "freehold/drills/", "freehold/cost/lines/")
+REGISTRIES = ("freehold/engines/", "freehold/health/checks/", "freehold/drills/", "freehold/cost/lines/")
 """Folders whose files are found by scanning: nobody imports them by name."""
 ADDRESS = re.compile(r"https?://|--(?:extra-)?index-url|--find-links|--trusted-host|\bgit\+|(?<!@)\bwww\.")
 PIN = re.compile(r"^([A-Za-z0-9_.\[\]-]+)==([^\s;\\]+)", re.MULTILINE)

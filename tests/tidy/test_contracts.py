@@ -36,6 +36,10 @@ PLANTED = {
     "fleet/decide.py": "import freehold.core.clock",
     "health/state.py": "import freehold.health.planted_indirect",
     "health/planted_indirect.py": "import subprocess",
+    "health/checks/planted_check.py": "import socket",
+    "health/judge/planted_judge.py": "import freehold.core.clock",
+    "health/kernel_log/planted_kernel_log.py": "import subprocess",
+    "health/mesh/planted_mesh.py": "import socket",
 }
 UNDECLARED = {"utils/__init__.py": ""}
 CAUGHT = (
@@ -63,6 +67,10 @@ CAUGHT = (
     "freehold.health.diagnose -> random",
     "freehold.fleet.decide -> freehold.core.clock",
     "freehold.health.state -> freehold.health.planted_indirect",
+    "freehold.health.checks.planted_check -> socket",
+    "freehold.health.judge.planted_judge -> freehold.core.clock",
+    "freehold.health.kernel_log.planted_kernel_log -> subprocess",
+    "freehold.health.mesh.planted_mesh -> socket",
 )
 
 
