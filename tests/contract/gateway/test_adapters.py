@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.meters import Meters
+from freehold.gateway.counters.request_metrics import Meters
+from freehold.gateway.endpoints.pool import Directory
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Directory
 from gateway_rig.client import Client, get, post
 from gateway_rig.engines import Call, Engine
 from gateway_rig.keys import Keys

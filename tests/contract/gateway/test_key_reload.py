@@ -224,7 +224,7 @@ def test_no_request_fails_while_keys_come_and_go(gateway: Gateway, keys: Keys):
 
 
 HANGING_DISK = """
-import threading, freehold.gateway.callers as callers, freehold.gateway.key_store as key_store
+import threading, freehold.gateway.server.authenticate as callers, freehold.gateway.storage.key_store as key_store
 callers._STUCK_S, mark = 0.5, key_store.KeyStore.mark
 def hang(self):
     return mark(self) if threading.current_thread() is threading.main_thread() else threading.Event().wait()
