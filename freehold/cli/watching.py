@@ -18,7 +18,7 @@ from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
 from freehold.fleet.state_dir import StateDir
-from freehold.gateway.links import GatewayLinks
+from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.health.agent.link import AgentLink, Hearers
 from freehold.health.agent.messages import EngineTarget, HealthSettings, MeshNode, MeshOptions
 from freehold.health.agent.runner import Source
