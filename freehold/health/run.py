@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
-from freehold.core.findings import Finding
+from freehold.core.findings import Finding, Verdict
 from freehold.health.base import Expected, Part, Probe
 from freehold.health.kept_views import KeptViews, windows_of
 from freehold.health.meters import HealthMeters
@@ -282,7 +282,8 @@ class Runner:
 
     def _note_change(self, finding: Finding) -> None:
         self.meters.changed(finding)
-        _log.info(
+        bad = finding.verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY}
+        (_log.warning if bad else _log.info)(
             "finding",
             probe=finding.probe,
             component=finding.component,
