@@ -20,8 +20,8 @@ from freehold.gateway.request import Request
 from freehold.gateway.settings import FallbackSettings
 from freehold.gateway.spending import Month
 from freehold.gateway.targets import Target
-from freehold.ledger.money import usd_text
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import usd_text
+from freehold.ledger.records.record import Outcome
 
 Reason = Literal["queue_full", "no_replica", "share", "shadow"]
 """Why a request goes to a fallback."""

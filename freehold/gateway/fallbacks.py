@@ -17,8 +17,8 @@ from freehold.gateway.settings import Settings
 from freehold.gateway.shadow import Shadow
 from freehold.gateway.spending import Daily
 from freehold.gateway.targets import Model
-from freehold.ledger.money import PICOUSD_PER_USD, usd
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import PICOUSD_PER_USD, usd
+from freehold.ledger.records.record import Outcome
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Reading, Values
 

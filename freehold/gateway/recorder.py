@@ -18,7 +18,7 @@ from freehold.gateway.request import Request
 from freehold.gateway.upstream import Passing
 from freehold.gateway.usage import Usage
 from freehold.ledger.drainer import SpoolState, spool_state
-from freehold.ledger.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, Outcome, Record, frame
 from freehold.ledger.spool import SpoolWriter
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics, Reading

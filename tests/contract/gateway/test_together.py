@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.record import Outcome, Record
+from freehold.ledger.records.record import Outcome, Record
 from freehold.ledger.spool import make_folder
 from gateway_rig.client import Client, post
 from gateway_rig.engines import Call, Engine, healthy

@@ -12,7 +12,7 @@ from freehold.gateway.board import Board
 from freehold.gateway.caller import Caller
 from freehold.gateway.keys import KeyRecord, Limits
 from freehold.gateway.shared_limits import SharedAllowance, SharedKeys
-from freehold.ledger.money import PICOUSD_PER_USD
+from freehold.ledger.records.money import PICOUSD_PER_USD
 
 WORKERS = 3
 TICK_MS = 500
