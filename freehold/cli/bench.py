@@ -42,8 +42,8 @@ from freehold.cli.bench_show import (
 from freehold.cli.bench_weights import named_weights, weights_of
 from freehold.cli.config import Config, load_config
 from freehold.cli.node_gpus import node_gpus
+from freehold.cli.output import UserMistakes, duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.say import UserMistakes, duration_text
 from freehold.cli.status import running_status
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent

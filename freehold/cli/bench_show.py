@@ -23,8 +23,8 @@ from freehold.bench.report.table import (
     yardstick_lines,
 )
 from freehold.bench.results_file import read
+from freehold.cli.output import UserMistakes, say_json, show_failure, styled
 from freehold.cli.place import json_option
-from freehold.cli.say import UserMistakes, say_json, show_failure, styled
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 

@@ -16,8 +16,8 @@ import platformdirs
 from pydantic_core import PydanticCustomError
 
 from freehold.cli.engine_environment import environment_problems
+from freehold.cli.output import UserMistakes
 from freehold.cli.place import BUILT_IN, stack_name
-from freehold.cli.say import UserMistakes
 from freehold.cli.weights_fit import adapter_problems, source_problems
 from freehold.core.problems import Problem
 from freehold.engines import all_engines

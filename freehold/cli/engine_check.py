@@ -14,8 +14,8 @@ from freehold.cli.config import load_config, load_keyless
 from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.engine_environment import environment_of, how_to_get, program_of
 from freehold.cli.engine_try import try_model
+from freehold.cli.output import UserMistakes
 from freehold.cli.place import find_config, state_dir_for
-from freehold.cli.say import UserMistakes
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines

@@ -15,7 +15,7 @@ from freehold.cli.controller import plans_for
 from freehold.cli.doctor_checks import Check, Found
 from freehold.cli.fetching import fetch_weights
 from freehold.cli.gpu_wants import given_gpus, gpu_problems, gpus_for
-from freehold.cli.say import UserMistakes
+from freehold.cli.output import UserMistakes
 from freehold.cli.status import running_status
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import click
 
 from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import json_option
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem

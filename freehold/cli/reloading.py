@@ -19,8 +19,8 @@ from freehold.cli.config import Config, load_config
 from freehold.cli.engine_environment import environment_for
 from freehold.cli.fetching import fetch_weights
 from freehold.cli.gpu_wants import NOBODY, gpus_for
+from freehold.cli.output import UserMistakes
 from freehold.cli.report import ConfigStatus
-from freehold.cli.say import UserMistakes
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import click
 import msgspec
 
-from freehold.cli.say import duration_text, styled
+from freehold.cli.output import duration_text, styled
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.spec.shapes import EXTERNAL

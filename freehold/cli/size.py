@@ -15,8 +15,8 @@ from freehold.catalog import look
 from freehold.catalog.facts import Catalog, Gpu
 from freehold.catalog.load import load_catalog
 from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import json_option
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem, nearest_hint
 from freehold.cost.intake.aiconfigurator import second_opinion

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from freehold.cli.output import say_json
 from freehold.cli.place import (
     config_option,
     find_config,
@@ -14,7 +15,6 @@ from freehold.cli.place import (
     state_dir_option,
 )
 from freehold.cli.report import StackStatus, show_status
-from freehold.cli.say import say_json
 from freehold.core.errors import Permanent
 from freehold.fleet.asking import NotRunning, ask
 

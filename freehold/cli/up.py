@@ -20,16 +20,16 @@ from freehold.cli.engine_fit import engine_fits, local_folders
 from freehold.cli.fetching import fetch_weights
 from freehold.cli.gpu_wants import gpu_problems, gpus_for, unseen
 from freehold.cli.key import read_keys_of
+from freehold.cli.output import UserMistakes, duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.report import StackStatus
-from freehold.cli.say import UserMistakes, duration_text
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.gpu_pools import NodeGpus
 from freehold.fleet.state_dir import StateDir
-from freehold.gateway.keys import why_refused
-from freehold.gateway.listener import listen
+from freehold.gateway.callers.keys import why_refused
+from freehold.gateway.process.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder
 from freehold.telemetry import logs
 
