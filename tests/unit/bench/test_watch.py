@@ -16,7 +16,7 @@ from freehold.bench.measure.watch import (
     package_joules,
     reading,
 )
-from freehold.health.view import Reading, State
+from freehold.health.model.view import Reading, State
 
 
 def zone(root: Path, name: str, energy_uj: str, *, says: str = "", most_uj: str = "1000000") -> None:
