@@ -34,6 +34,10 @@ _HEADS = {
     "completion_tokens": "completion",
     "estimated_tokens": "estimated",
 }
+_CONTINUED = (
+    "below zero: an answer that another replica continued is recorded whole with the replica that finished it; "
+    "the total holds both"
+)
 
 
 @click.command("usage")
@@ -62,7 +66,8 @@ def command(
     request was wrong (4xx).
     """
     span, dimensions = _read_options(since, until, by, as_json=as_json)
-    books = read_ledger(state_dir_for(state_dir, find_config(config_flag)), span)
+    config_path = find_config(config_flag)
+    books = read_ledger(state_dir_for(state_dir, config_path), span)
     rows = roll_up(books.tallies, dimensions)
     names = _key_names(config_path) if "key" in dimensions and not as_csv else {}
     if as_json:

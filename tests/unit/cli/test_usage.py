@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 from freehold.gateway.key_store import KeyStore
 from freehold.gateway.keys import KeyRecord
-from freehold.ledger.records.reconcile import EngineReading
-from freehold.ledger.records.record import Basis, Outcome, Record
 
 from freehold.cli.usage import command
 from freehold.ledger.journal import JOURNAL_NAME, Journal
+from freehold.ledger.records.reconcile import EngineReading
+from freehold.ledger.records.record import Basis, Outcome, Record
 
 DAY_US = 86_400_000_000
 
