@@ -21,6 +21,9 @@ BANNED = {
 """A phrase that STYLE.md bans, as a regular expression, and what to write instead."""
 
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')*]*\s+(?=[\"'(*]*(?:[A-Z0-9`]|vLLM|llama|nginx|nvidia))")
+
+
 class Sentence(NamedTuple):
     """One sentence of a page: the line where its block begins, and its words."""
 
@@ -33,7 +36,7 @@ def sentences(markdown: str) -> Iterator[Sentence]:
     """Yield the sentences of paragraphs, list items and table cells; code blocks, headings and quoted samples are none."""
     for line, block in _blocks(markdown):
         text = re.sub(r"\*?\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "CODE", block)).replace("**", "")
-        for part in re.split(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9`])", text):
+        for part in _SENTENCE_END.split(text):
             words = len(re.findall(r"[\w€$%µ°][\w'’./%×,:=+<>-]*", part))
             if words:
                 yield Sentence(line, part.strip(), words)
@@ -52,7 +55,7 @@ def _blocks(markdown: str) -> Iterator[tuple[int, str]]:
             yield start, " ".join(held)
             held = []
         if not fenced and stripped.startswith("|") and not re.fullmatch(r"[|\s:-]+", stripped):
-            yield from ((number, cell.strip()) for cell in re.split(r"(?<!\\)\|", stripped) if cell.strip())
+            yield from ((number, cell.strip()) for cell in re.split(r"(?<!\\)\||; ", stripped) if cell.strip())
         elif not ends:
             start = start if held else number
             held.append(stripped[item.end() :] if item else stripped)
