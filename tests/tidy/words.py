@@ -37,7 +37,7 @@ def sentences(markdown: str) -> Iterator[Sentence]:
     for line, block in _blocks(markdown):
         text = re.sub(r"\*?\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "CODE", block)).replace("**", "")
         for part in _SENTENCE_END.split(text):
-            words = len(re.findall(r"[\w€$%µ°][\w'’./%×,:=+<>-]*", part))
+            words = sum(any(letter.isalnum() for letter in word) for word in part.split())
             if words:
                 yield Sentence(line, part.strip(), words)
 
@@ -55,7 +55,9 @@ def _blocks(markdown: str) -> Iterator[tuple[int, str]]:
             yield start, " ".join(held)
             held = []
         if not fenced and stripped.startswith("|") and not re.fullmatch(r"[|\s:-]+", stripped):
-            yield from ((number, cell.strip()) for cell in re.split(r"(?<!\\)\||; ", stripped) if cell.strip())
+            yield from (
+                (number, cell.strip()) for cell in re.split(r"(?<!\\)\||; ", stripped) if cell.strip()
+            )
         elif not ends:
             start = start if held else number
             held.append(stripped[item.end() :] if item else stripped)
