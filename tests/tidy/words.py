@@ -8,7 +8,7 @@ LONG_WORDS = 25
 """Rule 2 of docs/STYLE.md: at most 25 words a sentence."""
 
 BANNED = {
-    r"\b(is|are|was|were) no\b(?! (more|less|longer|later|earlier|further)\b)": "is not a, has no, without",
+    r"(?<!there )\b(is|are|was|were) no\b(?! (more|less|longer|later|earlier|further)\b)": "is not a, has no, without",
     r"\b(told|tells|telling)\b": "report, list, show",
     r"\b(hear|hears|heard)\b": "receive, read",
     r"\b(nobody|somebody|whoever|anybody|everybody)\b": "the client, the engine, the operator",
