@@ -16,7 +16,6 @@ BANNED = {
     r"\bown words?\b|\blast word\b|\bpresent word\b": "message, verdict, report",
     r"\b(he|his|him)\b": "the client, the operator",
     r"\b(goes|go|going|went) on\b": "continue, keep, is still",
-    r"\bthat cannot be\b|\bas it must be\b": "is not possible, is not valid",
 }
 """A phrase that STYLE.md bans, as a regular expression, and what to write instead."""
 
