@@ -17,7 +17,7 @@ import msgspec
 from freehold.cli.config import Config
 from freehold.cli.report import StackStatus
 from freehold.cli.status import running_status
-from freehold.cli.watcher import Outcome, Watcher
+from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.errors import Permanent, Temporary
 from freehold.fleet.state_dir import StateDir
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from freehold.bench.results import Candidate, Scalar
 from freehold.bench.run import Contender
 from freehold.cli.config import Config
-from freehold.cli.engine_environment import environment_of, environment_problems
-from freehold.cli.gpu_wants import want_of
+from freehold.stack.engine_environment import environment_of, environment_problems
+from freehold.stack.gpu_allocation import want_of
 from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines

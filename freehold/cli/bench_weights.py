@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from freehold.cli.bench_contenders import Entry, Weights
-from freehold.cli.fetching import showing
+from freehold.cli.fetch_progress import showing
 from freehold.cli.numbers import Reader
-from freehold.cli.weights_fit import fitted, refuse_early
+from freehold.stack.weights_check import fitted, refuse_early
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines

@@ -15,10 +15,10 @@ from types import MappingProxyType
 import platformdirs
 from pydantic_core import PydanticCustomError
 
-from freehold.cli.engine_environment import environment_problems
+from freehold.stack.engine_environment import environment_problems
 from freehold.cli.place import BUILT_IN, stack_name
 from freehold.cli.say import UserMistakes
-from freehold.cli.weights_fit import adapter_problems, source_problems
+from freehold.stack.weights_check import adapter_problems, source_problems
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine

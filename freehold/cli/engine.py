@@ -13,9 +13,9 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.cli.doctor_checks import Check, Found
-from freehold.cli.engine_check import checks_of, machine_facts
-from freehold.cli.engine_environment import how_to_get
+from freehold.stack.checks.machine import Check, Found
+from freehold.stack.checks.engines import checks_of, machine_facts
+from freehold.stack.engine_environment import how_to_get
 from freehold.cli.place import config_option, json_option, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, show_failure, styled
 from freehold.core.problems import Problem, nearest_hint

@@ -21,7 +21,7 @@ from freehold.cli.last_word import asked
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.say import UserMistakes, duration_text, say_json, styled
 from freehold.cli.status import running_status
-from freehold.cli.watching import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.stack.health_bridge import expected_of, health_settings, looking_sources, targets_from_status
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict

@@ -12,7 +12,7 @@ import click
 import rich.filesize
 
 from freehold.cli.config import load_config
-from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
+from freehold.cli.fetch_progress import Pulled, Wanted, pull_all, showing
 from freehold.cli.model_convert import command as convert
 from freehold.cli.model_record import record
 from freehold.cli.place import config_option, find_config, json_option

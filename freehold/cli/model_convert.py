@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from freehold.cli.config import load_config
-from freehold.cli.fetching import Wanted, showing
+from freehold.cli.fetch_progress import Wanted, showing
 from freehold.cli.place import config_option, find_config, json_option
 from freehold.cli.say import UserMistakes, say_json
-from freehold.cli.weights_fit import TO_GGUF, converter_python
+from freehold.stack.weights_check import TO_GGUF, converter_python
 from freehold.core.errors import Permanent
 from freehold.core.formats import Format
 from freehold.core.problems import Problem, nearest_hint

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.engine_fit import node_facts, read_folder, write_record
+from freehold.stack.prebuilt_engines import node_facts, read_folder, write_record
 from freehold.cli.place import json_option
 from freehold.cli.say import say_json
 

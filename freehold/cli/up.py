@@ -15,15 +15,15 @@ import click
 
 from freehold.cli.background import start_in_background
 from freehold.cli.config import Config, load_config
-from freehold.cli.controller import Controller, Prepared, plans_for
-from freehold.cli.engine_fit import engine_fits, local_folders
-from freehold.cli.fetching import fetch_weights
-from freehold.cli.gpu_wants import gpu_problems, gpus_for, unseen
+from freehold.stack.controller import Controller, Prepared, plans_for
+from freehold.stack.prebuilt_engines import engine_fits, local_folders
+from freehold.cli.fetch_progress import fetch_weights
+from freehold.stack.gpu_allocation import gpu_problems, gpus_for, unseen
 from freehold.cli.key import read_keys_of
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.report import StackStatus
 from freehold.cli.say import UserMistakes, duration_text
-from freehold.cli.watcher import Outcome, Watcher
+from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.gpu_pools import NodeGpus

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, dequantize
 
-from freehold.cli.weights_fit import converter_python
+from freehold.stack.weights_check import converter_python
 from freehold.core.formats import Format
 from freehold.weights.convert import Converted, to_gguf, to_safetensors
 from freehold.weights.recognise import recognise

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from freehold.cli.config import Config
-from freehold.cli.controller import plans_for
+from freehold.stack.controller import plans_for
 from freehold.cli.logs import Tail
 from freehold.cli.main import COMMANDS, Lazy, main
 from freehold.cli.place import state_dir_for

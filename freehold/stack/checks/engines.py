@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from freehold.cli.config import load_config, load_keyless
-from freehold.cli.doctor_checks import Check, Found
-from freehold.cli.engine_environment import environment_of, how_to_get, program_of
-from freehold.cli.engine_try import try_model
+from freehold.stack.checks.machine import Check, Found
+from freehold.stack.engine_environment import environment_of, how_to_get, program_of
+from freehold.stack.checks.trial import try_model
 from freehold.cli.place import find_config, state_dir_for
 from freehold.cli.say import UserMistakes
 from freehold.core.errors import FreeholdError

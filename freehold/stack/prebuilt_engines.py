@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.cli.config import Config
-from freehold.cli.node_facts import read_node_facts
+from freehold.stack.node_facts import read_node_facts
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.engines.base import NodeFacts, Value

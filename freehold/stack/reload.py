@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from freehold.cli.config import Config, load_config
-from freehold.cli.engine_environment import environment_for
-from freehold.cli.fetching import fetch_weights
-from freehold.cli.gpu_wants import NOBODY, gpus_for
+from freehold.stack.engine_environment import environment_for
+from freehold.cli.fetch_progress import fetch_weights
+from freehold.stack.gpu_allocation import NOBODY, gpus_for
 from freehold.cli.report import ConfigStatus
 from freehold.cli.say import UserMistakes
 from freehold.core.clock import wall_s
@@ -34,7 +34,7 @@ from freehold.spec.shapes import EXTERNAL
 from freehold.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from freehold.cli.controller import Prepared
+    from freehold.stack.controller import Prepared
 
 LOOK_S = 0.1
 """Between two looks at how far a change has got. Source: our own choice; a replica takes seconds."""

@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from freehold.cli.config import Config
-from freehold.cli.engine_environment import program_of
-from freehold.cli.engine_fit import engine_fits, local_folders
+from freehold.stack.engine_environment import program_of
+from freehold.stack.prebuilt_engines import engine_fits, local_folders
 from freehold.cli.key import read_keys_of
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from freehold.cli.config import Config
-from freehold.cli.engine_environment import environment_of
-from freehold.cli.engine_fit import read_folder
-from freehold.cli.node_gpus import node_gpus
+from freehold.stack.engine_environment import environment_of
+from freehold.stack.prebuilt_engines import read_folder
+from freehold.stack.node_gpus import node_gpus
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.fleet.gpu_pools import NodeGpus, Want

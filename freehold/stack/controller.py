@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 
 from freehold.cli.config import Config, keys_path_for
-from freehold.cli.engine_environment import environment_for
-from freehold.cli.gpu_wants import given_gpus, gpu_problems
-from freehold.cli.reloading import Levers, Reloader
+from freehold.stack.engine_environment import environment_for
+from freehold.stack.gpu_allocation import given_gpus, gpu_problems
+from freehold.stack.reload import Levers, Reloader
 from freehold.cli.report import GatewayStatus, StackStatus, told
-from freehold.cli.watching import NAME as AGENT
-from freehold.cli.watching import NodeWatch
+from freehold.stack.health_bridge import NAME as AGENT
+from freehold.stack.health_bridge import NodeWatch
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot

@@ -12,9 +12,9 @@ import pytest
 from contract.weights.converter import install
 from contract.weights.small_gguf import write_small_gguf
 from freehold.cli.config import load_config
-from freehold.cli.fetching import fetch_weights
+from freehold.cli.fetch_progress import fetch_weights
 from freehold.cli.say import UserMistakes
-from freehold.cli.weights_fit import converter_python
+from freehold.stack.weights_check import converter_python
 from freehold.core.errors import Permanent
 from freehold.core.formats import Format
 from freehold.engines import all_engines
@@ -34,7 +34,7 @@ def engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Engine
         "some": replace(llama, name="some", formats=(Format.SAFETENSORS,), recipes=(RECIPE,)),
         "rt": replace(llama, name="rt", formats=(Format.TENSORRT,)),
     }
-    for place in ("freehold.cli.weights_fit", "freehold.cli.config"):
+    for place in ("freehold.stack.weights_check", "freehold.cli.config"):
         monkeypatch.setattr(f"{place}.all_engines", lambda: ours)
     # Whether their programs are here is not asked: this is about weights.
     monkeypatch.setattr("freehold.cli.config.environment_problems", lambda *_engine, **_places: [])

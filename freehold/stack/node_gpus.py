@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 
-from freehold.cli.node_facts import ASK_S, printed
+from freehold.stack.node_facts import ASK_S, printed
 from freehold.core.events import GpuId
 from freehold.fleet.gpu_pools import NodeGpu, NodeGpus, visible_to_user
 

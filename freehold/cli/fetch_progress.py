@@ -16,7 +16,7 @@ import rich.console
 import rich.progress
 
 from freehold.cli.config import Config
-from freehold.cli.weights_fit import fitted, fitted_adapter, refuse_early
+from freehold.stack.weights_check import fitted, fitted_adapter, refuse_early
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.spec.model import AdapterSpec, ModelSpec
 from freehold.weights.store import Store, store_root

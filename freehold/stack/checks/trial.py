@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from freehold.cli.config import Config
-from freehold.cli.controller import plans_for
-from freehold.cli.doctor_checks import Check, Found
-from freehold.cli.fetching import fetch_weights
-from freehold.cli.gpu_wants import given_gpus, gpu_problems, gpus_for
+from freehold.stack.controller import plans_for
+from freehold.stack.checks.machine import Check, Found
+from freehold.cli.fetch_progress import fetch_weights
+from freehold.stack.gpu_allocation import given_gpus, gpu_problems, gpus_for
 from freehold.cli.say import UserMistakes
 from freehold.cli.status import running_status
 from freehold.core.clock import monotonic_s

@@ -1,5 +1,5 @@
 from freehold.cli.config import Config
-from freehold.cli.gpu_wants import unseen
+from freehold.stack.gpu_allocation import unseen
 from freehold.fleet.gpu_pools import NodeGpus
 from freehold.spec.load import load_text
 
