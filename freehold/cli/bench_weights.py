@@ -12,12 +12,12 @@ from pathlib import Path
 from freehold.cli.bench_contenders import Entry, Weights
 from freehold.cli.fetch_progress import showing
 from freehold.cli.numbers import Reader
-from freehold.stack.weights_check import fitted, refuse_early
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.spec.model import ModelSpec
+from freehold.stack.weights_check import fitted, refuse_early
 from freehold.weights.recognise import recognise
 from freehold.weights.source import GgufParts, parse_source
 from freehold.weights.store import Store, store_root

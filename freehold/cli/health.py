@@ -18,10 +18,8 @@ from freehold.cli.health_incidents import goes_on, incident_lines
 from freehold.cli.health_set_healthy import set_healthy
 from freehold.cli.health_table import lines_of, one_line, serving_on
 from freehold.cli.last_word import asked
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.say import UserMistakes, duration_text, say_json, styled
-from freehold.cli.status import running_status
-from freehold.stack.health_bridge import expected_of, health_settings, looking_sources, targets_from_status
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
@@ -34,6 +32,9 @@ from freehold.health.recording import Head, Recorder, load_recording
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup
 from freehold.health.snapshot import HealthSnapshot
+from freehold.stack.folders import state_dir_for
+from freehold.stack.health_bridge import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.stack.status import running_status
 
 _WATCH_S = 2.0
 """Between two pictures of --watch. Source: the agent's own fastest pace."""

@@ -18,7 +18,7 @@ from freehold.catalog import look
 from freehold.catalog.facts import ApiPrice, Catalog, Gpu
 from freehold.catalog.load import load_catalog
 from freehold.cli.numbers import Reader, read_count
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.plan_apis import request_of
 from freehold.cli.plan_bounds import (
     GPU_USD,
@@ -47,6 +47,7 @@ from freehold.sizing.fleet import SECONDS_PER_MONTH, Plan, capacity, fleet
 from freehold.sizing.shape import ModelShape
 from freehold.sizing.traffic import Traffic
 from freehold.spec.load import load_file
+from freehold.stack.folders import state_dir_for
 
 _KEPT = ("--model", "--slo-ttft-p95", "--slo-itl", "--gpu", "--quant", "--engine", "--api")
 _OWN = (

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem, nearest_hint
@@ -27,6 +27,7 @@ from freehold.ledger.money import usd
 from freehold.ledger.reconcile import EngineReading, Gap, reconcile
 from freehold.ledger.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up, tally
 from freehold.ledger.spool import spool_folder
+from freehold.stack.folders import state_dir_for
 
 _DAY_US = DAY_HOURS * HOUR_US
 _HEADS = {
