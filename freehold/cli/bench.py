@@ -42,8 +42,8 @@ from freehold.cli.bench_show import (
 from freehold.cli.bench_weights import named_weights, weights_of
 from freehold.cli.config import load_config
 from freehold.cli.numbers import Reader
+from freehold.cli.output import UserMistakes, duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
-from freehold.cli.say import UserMistakes, duration_text
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.gateway.settings import settings_from

@@ -23,8 +23,8 @@ from freehold.bench.table import (
     overhead_lines,
     yardstick_lines,
 )
+from freehold.cli.output import UserMistakes, say_json, show_failure, styled
 from freehold.cli.place import json_option
-from freehold.cli.say import UserMistakes, say_json, show_failure, styled
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 

@@ -6,7 +6,7 @@ Nothing is checked here; that is `stack.config`.
 from collections.abc import Mapping
 from pathlib import Path
 
-from freehold.cli.say import UserMistakes
+from freehold.cli.output import UserMistakes
 from freehold.stack.config import Config, read_config, read_keyless
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from freehold.cli.agent_snapshot import asked
 from freehold.cli.config import load_config
-from freehold.cli.last_word import asked
+from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
-from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.findings import Finding, Verdict
 from freehold.health.look import look_once
 from freehold.health.registry import all_probes

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from freehold.cli.output import say_json
 from freehold.cli.place import config_option, elsewhere_hint, find_config, json_option, state_dir_option
-from freehold.cli.say import say_json
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
 from freehold.fleet import processes

@@ -15,8 +15,8 @@ import msgspec
 
 from freehold.cli.config import load_config, load_keyless
 from freehold.cli.fetch_progress import showing
+from freehold.cli.output import UserMistakes, say_json, show_failure, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
-from freehold.cli.say import UserMistakes, say_json, show_failure, styled
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
+from freehold.cli.agent_snapshot import asked
 from freehold.cli.health_incidents import goes_on, incident_json, whole_lines
-from freehold.cli.last_word import asked
+from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, state_dir_option
-from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.clock import wall_s
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree

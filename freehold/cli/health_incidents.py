@@ -5,7 +5,7 @@ An incident that was not diagnosed yet, or in which nothing points to a fault, i
 
 from collections.abc import Iterator, Sequence
 
-from freehold.cli.say import duration_text, styled
+from freehold.cli.output import duration_text, styled
 from freehold.core.findings import Action, Evidence
 from freehold.health.snapshot import HealthSnapshot, IncidentState, ToldIncident
 

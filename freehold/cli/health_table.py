@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from freehold.cli.say import duration_text, styled
+from freehold.cli.output import duration_text, styled
 from freehold.core.events import ReplicaStatus
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.registry import all_probes

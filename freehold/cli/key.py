@@ -15,14 +15,14 @@ import msgspec
 
 from freehold.cli.config import load_keyless
 from freehold.cli.key_flags import Flags, Wanted, limit_options, read_flags
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import config_option, find_config, json_option
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.units import format_count, format_duration
-from freehold.gateway.key_store import KeyStore
-from freehold.gateway.keys import KEY_BYTES, KEYS_MAX, KeyRecord, hash_of, key_from, why_refused
+from freehold.gateway.callers.keys import KEY_BYTES, KEYS_MAX, KeyRecord, hash_of, key_from, why_refused
+from freehold.gateway.storage.key_store import KeyStore
 from freehold.stack.config import Config
 from freehold.stack.key_file import keys_path_for, naming_file, read_keys_of
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.state_dir import StateDir

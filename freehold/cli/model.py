@@ -15,8 +15,8 @@ from freehold.cli.config import load_config
 from freehold.cli.fetch_progress import showing
 from freehold.cli.model_convert import command as convert
 from freehold.cli.model_record import record
+from freehold.cli.output import UserMistakes, say_json, show_failure
 from freehold.cli.place import config_option, find_config, json_option
-from freehold.cli.say import UserMistakes, say_json, show_failure
 from freehold.core.problems import Problem, nearest_hint
 from freehold.stack.fetch import Pulled, WeightsWanted, pull_all
 from freehold.weights.blobs import StoredWeights

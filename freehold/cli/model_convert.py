@@ -12,8 +12,8 @@ import click
 
 from freehold.cli.config import load_config
 from freehold.cli.fetch_progress import showing
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import config_option, find_config, json_option
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
 from freehold.core.formats import Format
 from freehold.core.problems import Problem, nearest_hint

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from freehold.cli.output import say_json
 from freehold.cli.place import json_option
-from freehold.cli.say import say_json
 from freehold.stack.prebuilt_engines import node_facts, read_folder, write_record
 
 

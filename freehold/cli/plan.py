@@ -15,6 +15,7 @@ import click
 
 from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
 from freehold.cli.numbers import Reader
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import json_option
 from freehold.cli.plan_bounds import assumption_bounds, range_within
 from freehold.cli.plan_flags import (
@@ -27,7 +28,6 @@ from freehold.cli.plan_flags import (
     read_plan_flags,
 )
 from freehold.cli.plan_quotes import FORM, RENTAL_FLAG, Rentals, read_rentals
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from freehold.cli.say import duration_text, styled
+from freehold.cli.output import duration_text, styled
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.stack.status import EJECTED, ConfigStatus, GatewayStatus, StackStatus

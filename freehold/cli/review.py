@@ -18,6 +18,7 @@ from freehold.catalog import look
 from freehold.catalog.facts import ApiPrice, Catalog, Gpu
 from freehold.catalog.load import load_catalog
 from freehold.cli.numbers import Reader, read_count
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.plan_apis import request_of
 from freehold.cli.plan_bounds import (
@@ -32,7 +33,6 @@ from freehold.cli.plan_bounds import (
 from freehold.cli.plan_flags import NEED, PRICES, PlanAsk, chosen_model, number_options, read_plan_flags
 from freehold.cli.plan_inputs import assumptions
 from freehold.cli.review_data import MeasuredFiles, MeasuredPeriod, measured_period
-from freehold.cli.say import UserMistakes, say_json
 from freehold.cli.shapes import find_shape
 from freehold.cli.usage import read_time_us
 from freehold.core.clock import wall_s

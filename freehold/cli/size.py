@@ -16,6 +16,7 @@ from freehold.catalog.facts import Catalog, Gpu
 from freehold.catalog.load import load_catalog
 from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
 from freehold.cli.numbers import Reader, read_count, read_seconds, read_share
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import json_option
 from freehold.cli.plan_bounds import (
     CONCURRENCY_MAX,
@@ -31,7 +32,6 @@ from freehold.cli.plan_bounds import (
     whole_number,
 )
 from freehold.cli.plan_flags import ENGINES, QUANTS
-from freehold.cli.say import UserMistakes, say_json
 from freehold.cli.second_opinion import second_opinion
 from freehold.cli.shapes import find_shape
 from freehold.core.clock import wall_s

@@ -11,8 +11,8 @@ from enum import Enum
 from rich.console import Console
 from rich.text import Text
 
+from freehold.cli.output import say_json
 from freehold.cli.report import note, show_ready, state_colour
-from freehold.cli.say import say_json
 from freehold.core.clock import monotonic_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.stack.status import StackStatus

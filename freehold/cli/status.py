@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from freehold.cli.output import say_json
 from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
 from freehold.cli.report import show_status
-from freehold.cli.say import say_json
 from freehold.core.errors import Permanent
 from freehold.stack.folders import state_dir_for
 from freehold.stack.status import running_status

@@ -16,15 +16,15 @@ import click
 from freehold.cli.background import start_in_background
 from freehold.cli.config import load_config
 from freehold.cli.fetch_progress import showing
+from freehold.cli.output import UserMistakes, duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
-from freehold.cli.say import UserMistakes, duration_text
 from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.gpu_pools import NodeGpus
 from freehold.fleet.state_dir import StateDir
-from freehold.gateway.keys import why_refused
-from freehold.gateway.listener import listen
+from freehold.gateway.callers.keys import why_refused
+from freehold.gateway.process.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder
 from freehold.stack.config import Config
 from freehold.stack.controller import Controller, Prepared, plans_for

@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
+from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
-from freehold.cli.say import UserMistakes, say_json, styled
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.units import Unreadable, parse_duration_s

@@ -28,7 +28,7 @@ from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.fleet.starting import StartWatch
 from freehold.fleet.state_dir import Running, StateDir
-from freehold.gateway.links import GatewayLinks
+from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME

@@ -5,8 +5,8 @@ from pathlib import Path
 import platformdirs
 
 from freehold.core.errors import FreeholdError, Permanent
-from freehold.gateway.key_store import KeyStore
-from freehold.gateway.keys import KeyRecord
+from freehold.gateway.callers.keys import KeyRecord
+from freehold.gateway.storage.key_store import KeyStore
 from freehold.stack.config import Config
 from freehold.stack.folders import stack_name
 

@@ -1,6 +1,6 @@
 """What a running stack looks like: one record, which its controller makes and commands ask for.
 
-How it is shown is the command line's business.
+It deliberately shows nothing: that is the command line's business.
 """
 
 from collections.abc import Collection, Sequence

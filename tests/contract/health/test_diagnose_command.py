@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from freehold.cli.health_diagnose import diagnose
-from freehold.cli.say import UserMistakes
+from freehold.cli.output import UserMistakes
 from freehold.core.places import read_tree
 from freehold.health.history import Keeper, Mark
 from freehold.health.incident_file import diagnose_all, foremost, read_incident, read_kernel_log

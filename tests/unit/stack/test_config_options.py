@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from freehold.cli.config import load_config
-from freehold.cli.say import UserMistakes
+from freehold.cli.output import UserMistakes
 
 
 def test_a_wrong_option_is_told_beside_a_wrong_hash(tmp_path: Path) -> None:
