@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from freehold.health.snapshot import read_file
+from freehold.health.model.snapshot import read_file
 from freehold.stack.status import running_status
 
 FOUND_S_MOST = 15.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from freehold.bench.results import GpuFact, Machine
 from freehold.bench.watch import GpuMeter
-from freehold.health.view import State
+from freehold.health.model.view import State
 
 
 async def this_machine(meter: GpuMeter) -> Machine:

@@ -18,7 +18,7 @@ from freehold.core.clock import monotonic_s
 from freehold.core.events import GpuId
 from freehold.fleet.processes import group_members
 from freehold.health.collectors.nvml import NvmlReader
-from freehold.health.view import Gpu, Gpus, State
+from freehold.health.model.view import Gpu, Gpus, State
 
 EVERY_S = 1.0
 """Between two looks. Source: our own choice: a look costs some milliseconds."""

@@ -16,9 +16,9 @@ from freehold.cli.config import load_config
 from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.findings import Finding, Verdict
-from freehold.health.look import look_once
+from freehold.health.agent.one_shot import look_once
+from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.health.snapshot import HealthSnapshot
 from freehold.stack.checks.gpus import gpu_checks
 from freehold.stack.checks.machine import Check, Found, machine_checks, stack_checks
 from freehold.stack.config import Config

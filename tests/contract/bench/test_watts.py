@@ -9,7 +9,7 @@ from freehold.bench.machine import this_machine
 from freehold.bench.results import Machine
 from freehold.bench.watch import GpuMeter
 from freehold.core.events import GpuId
-from freehold.health.view import State
+from freehold.health.model.view import State
 from nvml_shim import Scenario, build, uuid
 
 POWER = "nvmlDeviceGetPowerUsage"
