@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from freehold.bench.results import Candidate, Scalar
-from freehold.bench.run import Contender
-from freehold.cli.numbers import Reader
+from freehold.bench.analysis.results import Candidate, Scalar
+from freehold.bench.measure.run import Contender
 from freehold.core.problems import Problem, nearest_hint
+from freehold.cost.intake.numbers import Reader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
 from freehold.engines.option_check import check_options

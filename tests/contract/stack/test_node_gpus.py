@@ -11,8 +11,8 @@ import pytest
 from fake_smi import fake_smi, instance, uuid
 from freehold.cli.bench_contenders import Wanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
 from freehold.cli.config import load_config
-from freehold.cli.numbers import Reader
 from freehold.core.events import GpuId
+from freehold.cost.intake.numbers import Reader
 from freehold.stack.checks.gpus import gpu_checks
 from freehold.stack.checks.machine import Found
 from freehold.stack.controller import plans_for
