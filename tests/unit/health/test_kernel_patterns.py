@@ -8,7 +8,7 @@ import pytest
 
 from freehold.health.kernel_log import patterns
 from freehold.health.kernel_log.events import read_events
-from freehold.health.view import KernelLine
+from freehold.health.model.view import KernelLine
 
 TESTS = Path(__file__).parents[2]
 SHOWN = (*TESTS.glob("unit/health/test_*.py"), *TESTS.glob("corpus/**/*"))
