@@ -12,28 +12,29 @@ from threading import Event
 import click
 import msgspec
 
+from freehold.cli.agent_snapshot import asked
 from freehold.cli.config import load_keyless
 from freehold.cli.health_diagnose import diagnose
 from freehold.cli.health_incidents import goes_on, incident_lines
 from freehold.cli.health_set_healthy import set_healthy
 from freehold.cli.health_table import lines_of, one_line, serving_on
-from freehold.cli.last_word import asked
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.say import UserMistakes, duration_text, say_json, styled
-from freehold.cli.status import running_status
-from freehold.cli.watching import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.cli.output import UserMistakes, duration_text, say_json, styled
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
 from freehold.core.problems import Problem
 from freehold.core.units import Unreadable, parse_duration_s
-from freehold.health.look import Replay, look_once
-from freehold.health.readers.disk_reader import DiskOptions
-from freehold.health.readers.engines import EnginesReader
-from freehold.health.recording import Head, Recorder, load_recording
+from freehold.health.agent.one_shot import Replay, look_once
+from freehold.health.agent.recording import Head, Recorder, load_recording
+from freehold.health.agent.runner import Runner, Setup
+from freehold.health.collectors.disks import DiskOptions
+from freehold.health.collectors.engines import EnginesReader
+from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.health.run import Runner, Setup
-from freehold.health.snapshot import HealthSnapshot
+from freehold.stack.folders import state_dir_for
+from freehold.stack.health_bridge import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.stack.status import running_status
 
 _WATCH_S = 2.0
 """Between two pictures of --watch. Source: the agent's own fastest pace."""

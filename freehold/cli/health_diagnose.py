@@ -11,17 +11,16 @@ from pathlib import Path
 
 import click
 
+from freehold.cli.agent_snapshot import asked
 from freehold.cli.health_incidents import goes_on, incident_json, whole_lines
-from freehold.cli.last_word import asked
-from freehold.cli.place import config_option, find_config, state_dir_for, state_dir_option
-from freehold.cli.say import UserMistakes, say_json, styled
+from freehold.cli.output import UserMistakes, say_json, styled
+from freehold.cli.place import config_option, find_config, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
-from freehold.health.diagnose import Diagnosis
-from freehold.health.history import Keeper
-from freehold.health.incident_file import (
+from freehold.health.evidence.diagnose import Diagnosis
+from freehold.health.incident_file.read import (
     Told,
     diagnose_all,
     foremost,
@@ -29,7 +28,9 @@ from freehold.health.incident_file import (
     read_kernel_log,
     remembering,
 )
-from freehold.health.incident_schema import schema_text
+from freehold.health.incident_file.schema import schema_text
+from freehold.health.incidents.history import Keeper
+from freehold.stack.folders import state_dir_for
 
 BYTES_MOST = 64_000_000
 """Largest file that is read. Source: our own choice: a day of kernel log, or an hour of views."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
+from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import json_option
-from freehold.cli.say import UserMistakes, say_json
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.engines import all_engines

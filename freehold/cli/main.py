@@ -15,7 +15,7 @@ from types import FrameType
 import click
 
 from freehold import __version__
-from freehold.cli.say import show_failure, show_problems, wants_json
+from freehold.cli.output import show_failure, show_problems, wants_json
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import nearest_hint
 

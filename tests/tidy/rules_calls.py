@@ -11,7 +11,7 @@ CHILDREN = ("freehold/fleet/minder.py", "freehold/engines/_child_*.py", "freehol
 GUARDS = (
     "freehold/fleet/run.py",
     "freehold/gateway/run.py",
-    "freehold/health/run.py",
+    "freehold/health/agent/runner.py",
     "freehold/cli/main.py",
 )
 BROAD = {"Exception", "BaseException"}

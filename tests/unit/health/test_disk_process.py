@@ -1,8 +1,8 @@
 """What the disk reading child's lines mean, and what the reader makes of what is usual."""
 
-from freehold.health.readers.disk_process import Heard, Space, take
-from freehold.health.readers.disk_reader import FIRST_READS, MINUTE_READS, Usual
-from freehold.health.view import State
+from freehold.health.collectors.disk_process import Heard, Space, take
+from freehold.health.collectors.disks import FIRST_READS, MINUTE_READS, Usual
+from freehold.health.model.view import State
 
 
 def heard(*lines: str) -> Heard:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from freehold.health.loss_bounds import (
+from freehold.health.mesh.loss_bounds import (
     UNDECIDED,
     alarm_chance,
     is_over,
@@ -13,7 +13,7 @@ from freehold.health.loss_bounds import (
     odds_of_node,
     poisson_below,
 )
-from freehold.health.view import LossWindow
+from freehold.health.model.view import LossWindow
 
 
 @pytest.mark.parametrize(("sent", "lost"), [(600, 3), (3000, 5), (6000, 6)])

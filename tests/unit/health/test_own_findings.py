@@ -10,9 +10,9 @@ import pytest
 
 from freehold.catalog.load_evidence import BY_WORDS, Hypothesis, load_evidence
 from freehold.core.findings import Finding, Verdict
-from freehold.health.incident_file import diagnose_all, foremost, read_incident
+from freehold.health.evidence.surroundings import finding_signs
+from freehold.health.incident_file.read import diagnose_all, foremost, read_incident
 from freehold.health.registry import all_probes
-from freehold.health.signs_engines import finding_signs
 
 TABLE = load_evidence()
 NO_RULE = "probe_degraded"
@@ -141,7 +141,7 @@ def _verdicts_and_texts(tree: ast.AST) -> Iterator[tuple[set[str], set[str]]]:
 
 @pytest.mark.parametrize("name", sorted(all_probes()))
 def test_what_is_said_to_be_never_bad_stands_nowhere_beside_a_bad_verdict(name: str) -> None:
-    path = importlib.import_module(f"freehold.health.probes.{name}").__file__
+    path = importlib.import_module(f"freehold.health.checks.{name}").__file__
     assert path is not None
     for verdicts, texts in _verdicts_and_texts(ast.parse(Path(path).read_text())):
         if verdicts & {"DEGRADED", "UNHEALTHY"}:

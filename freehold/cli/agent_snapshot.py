@@ -1,0 +1,22 @@
+"""What the agent of a stack said last, for commands: asked of its controller, or read from its file. It starts nothing."""
+
+from pathlib import Path
+
+import msgspec
+
+from freehold.core.clock import wall_s
+from freehold.core.errors import FreeholdError
+from freehold.fleet.asking import NotRunning, ask
+from freehold.health.model.snapshot import HealthSnapshot, read_file
+
+
+def asked(state_path: Path) -> HealthSnapshot | None:
+    """Return the agent's last word: by its controller, else by its file where that is fresh; None: there is no agent."""
+    try:
+        for answer in ask(state_path, {"op": "health"}):
+            if answer.get("snapshot") is not None:
+                return msgspec.convert(answer["snapshot"], HealthSnapshot)
+    except (NotRunning, FreeholdError, msgspec.ValidationError):
+        pass
+    found = read_file(state_path)
+    return found if found is not None and not found.is_stale(wall_s()) else None

@@ -1,0 +1,101 @@
+"""Whether processes hang in the kernel (state D), the driver's among them.
+
+Such a process can be killed by nobody. One that waits a moment for a disk is no fault, so only who is met in the same place for a
+minute counts. Where it hangs, the kernel's function says; why, other probes and the kernel's log do. Only the first thread
+of each process is seen.
+"""
+
+import re
+from collections.abc import Sequence
+
+from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import View
+
+LONG_S = 60.0
+"""gpud wants five looks a minute apart; the kernel's own hung-task warning comes after 120 s. Our own choice: alarm before that."""
+NAMED_MOST = 5
+"""Processes that a message names; our own choice."""
+_NVIDIA = re.compile(r"^\d+ nvidia")
+
+_REASONS = {
+    "none": "no process hangs in the kernel",
+    "not_read": "the host was not read: look at the agent",
+    "blocked": "processes hang in the kernel: see what they wait for; a disk or a network mount is likely",
+    "nvidia_blocked": "a process of NVIDIA's hangs in the driver: drain and reboot (as gpud does)",
+}
+
+
+def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+    """Return one finding on `processes`."""
+    newest = views[-1]
+    if newest.host is None:
+        return [_say(newest, Verdict.UNKNOWN, reason="not_read", message="the host was not read")]
+    stuck = {name: since_s for name, since_s in _since(views).items() if since_s >= LONG_S}
+    driver = sorted(name for name in stuck if _NVIDIA.match(name))
+    if not stuck:
+        return [_say(newest, Verdict.HEALTHY, reason="none", message="no process hangs in the kernel")]
+    shown = ", ".join((driver or sorted(stuck))[:NAMED_MOST])
+    message = (
+        f"{len(stuck)} processes have hung in the kernel for {min(stuck.values()):.0f} s or more: {shown}"
+    )
+    if driver:
+        return [_say(newest, Verdict.UNHEALTHY, reason="nvidia_blocked", message=message, stuck=stuck)]
+    return [_say(newest, Verdict.DEGRADED, reason="blocked", message=message, stuck=stuck)]
+
+
+def _since(views: Sequence[View]) -> dict[str, float]:
+    """Return for how many seconds each process has been met in the same place in every view."""
+    newest = views[-1]
+    waits = dict(newest.host.blocked) if newest.host else {}
+    since_s = dict.fromkeys(waits, 0.0)
+    for view in reversed(views[:-1]):
+        if view.host is None:
+            continue
+        waits = {name: place for name, place in waits.items() if view.host.blocked.get(name) == place}
+        since_s |= dict.fromkeys(waits, newest.monotonic_s - view.monotonic_s)
+    return since_s
+
+
+def _say(
+    view: View, verdict: Verdict, *, reason: str, message: str, stuck: dict[str, float] | None = None
+) -> Finding:
+    places = view.host.blocked if view.host else {}
+    action = {Verdict.UNHEALTHY: Action.REBOOT, Verdict.DEGRADED: Action.WATCH}.get(verdict, Action.NONE)
+    return Finding(
+        probe="blocked_processes",
+        component="processes",
+        verdict=verdict,
+        reason=reason,
+        message=message,
+        action=action,
+        evidence=tuple(
+            Evidence(
+                what=f"process {name} in state D",
+                value=f"{since_s:.0f} s in {places.get(name, '?')}",
+                source="/proc/PID/stat",
+                at_s=view.at_s,
+                baseline="under a second",
+            )
+            for name, since_s in sorted((stuck or {}).items())[:NAMED_MOST]
+        ),
+        at_s=view.at_s,
+        node=view.node,
+    )
+
+
+PROBE = Probe(
+    name="blocked_processes",
+    summary="Sees processes that hang in the kernel, NVIDIA's among them: a wedged driver shows here before it says anything.",
+    reads=("host",),
+    window_s=180.0,
+    reasons=_REASONS,
+    thresholds=(
+        Threshold(
+            name="long_s",
+            value=LONG_S,
+            source="our own choice: before the kernel's hung-task warning (120 s)",
+        ),
+    ),
+    check=check,
+)

@@ -1,0 +1,278 @@
+"""Which block device is under a volume, what the device counts, and which limits a cgroup sets on it.
+
+Text of /proc and /sys alone, below a root that a test may replace; none of these files can hang. How long a cgroup made a
+read wait is not known: cgroup v1 counts no such time, v2 only under io.cost with debug statistics (`cost.wait`), so limits are
+evidence and not a measurement. Nothing here judges.
+"""
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from freehold.health.model.view import Reading, State
+
+CHAIN_MOST = 8
+"""Devices below one another (loop on dm on md …) that are followed; our own choice, more is a mistake."""
+_MEMORY_ONLY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+_NETWORK = re.compile(
+    r"^nfs\d?$|^cifs$|^smb3?$|^smbfs$|^ceph$|^lustre$|^beegfs$|^afs$|^gpfs$|^ocfs2$|^gfs2$|^pvfs2$|^orangefs$|^wekafs$"
+    r"|^fuse\.(sshfs|s3fs|gcsfuse|goofys|geesefs|mount-s3|mountpoint-s3|rclone|glusterfs|ceph-fuse|juicefs|curlftpfs|davfs2?"
+    r"|blobfuse2?|ossfs|alluxio.*|seaweedfs|moosefs|mfs|saunafs|quobyte.*)$"
+)
+"""Types of file systems that another machine answers. Source: linux/fs of the kernel, and the subtypes that these FUSE programs mount with."""
+_USER_SPACE = re.compile(r"fuse(?!ctl)|^9p$|^virtiofs$")
+_OWN_READ_ONLY = frozenset({"ro", "emergency_ro"})
+"""Options of a super block. Source: proc_pid_mountinfo(5); the latter stands beside `rw` when ext4
+has given its journal up (seen on Linux 6.18)."""
+_THROTTLES = ("read_bps", "read_iops", "write_bps", "write_iops")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """The mount that a path is on."""
+
+    point: str
+    file_system: str
+    """`ext4`, `fuse.sshfs`, …"""
+    source: str
+    numbers: str
+    """`MAJOR:MINOR` of its device; major 0: no block device of its own."""
+    read_only: str = ""
+    """`mount`: it was mounted so; `file_system`: the mount is not, the file system itself is; empty: it can be written."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether there is no disk under it at all."""
+        return self.file_system in _MEMORY_ONLY
+
+    @property
+    def in_user_space(self) -> bool:
+        """Return whether a process or another machine answers its reads."""
+        return is_user_space(self.file_system)
+
+    @property
+    def in_network(self) -> bool:
+        """Return whether another machine answers its reads."""
+        return is_network(self.file_system)
+
+
+def is_user_space(file_system: str) -> bool:
+    """Return whether a file system of that type is answered by a process or over a network, not by a block device."""
+    return bool(_USER_SPACE.search(file_system)) or is_network(file_system)
+
+
+def is_network(file_system: str) -> bool:
+    """Return whether a file system of that type is answered by another machine, as far as its name tells."""
+    return bool(_NETWORK.search(file_system))
+
+
+def mount_of(path: str, mountinfo: str) -> Mount | None:
+    """Return the mount with the longest mount point above `path`, of equal ones the last; None: there is none.
+
+    `mountinfo` is the text of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+    """
+    best: Mount | None = None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, ends = left.split(" "), right.split(" ")
+        if len(fields) < 5 or len(ends) < 2:
+            continue
+        point = _plain(fields[4])
+        if _above(point, path) and (best is None or len(point) >= len(best.point)):
+            best = Mount(
+                point=point,
+                file_system=ends[0],
+                source=_plain(ends[1]),
+                numbers=fields[2],
+                read_only=_read_only(fields[5:6], ends[2:3]),
+            )
+    return best
+
+
+def _read_only(mount: list[str], file_system: list[str]) -> str:
+    """Return which of the options (of the mount, of the file system's super block) say `ro`."""
+    if any("ro" in options.split(",") for options in mount):
+        return "mount"
+    own = {option for options in file_system for option in options.split(",")}
+    return "file_system" if own & _OWN_READ_ONLY else ""
+
+
+def _plain(text: str) -> str:
+    """Return the text without the octal escapes that the kernel writes for space, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def _above(point: str, path: str) -> bool:
+    return point in {"/", path} or path.startswith(point + "/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A block device."""
+
+    name: str
+    """`nvme0n1p2`, `dm-0`, `loop0`."""
+    numbers: str
+    """`MAJOR:MINOR`."""
+    rotational: bool | None
+    """As the kernel says, which of a virtual disk often says yes; None: it says nothing."""
+    below: tuple[str, ...] = ()
+    """`MAJOR:MINOR` of the whole disk and of what is under it, itself left out."""
+    disks: tuple[str, ...] = ()
+    """The same devices by name: a volume of LVM, of mdraid or encrypted is only as well as what is under it."""
+
+
+def device_of(numbers: str, source: str, root: Path) -> Device | None:
+    """Return the block device `MAJOR:MINOR`, or of a file system without one that of its source; None: it has none."""
+    folder = root / "sys/dev/block" / numbers
+    if not folder.exists():
+        found = re.fullmatch(r"/dev/(?:mapper/)?([\w.!-]+)", source)
+        folder = root / "sys/class/block" / _kernel_name(found[1], root) if found else folder
+        numbers = _text(folder / "dev") if found else ""
+    if not numbers or not folder.exists():
+        return None
+    real = folder.resolve()
+    queue = real / "queue" if (real / "queue").exists() else real.parent / "queue"
+    rotational = _text(queue / "rotational")
+    under = _under(real)
+    below = ((each, _text(each / "dev")) for each in under)
+    return Device(
+        name=real.name,
+        numbers=numbers,
+        rotational=rotational == "1" if rotational else None,
+        below=tuple(found for _, found in below if found),
+        disks=tuple(dict.fromkeys(each.name for each in under)),
+    )
+
+
+def _kernel_name(name: str, root: Path) -> str:
+    """Return `dm-0` for what is called `vg-models` or `luks-…` below /dev/mapper."""
+    named = (root / "sys/class/block").glob("dm-*")
+    return next((device.name for device in named if _text(device / "dm/name") == name), name)
+
+
+def _under(folder: Path) -> list[Path]:
+    """Return the folders of what is under a device: its whole disk, and what that is made of."""
+    found: list[Path] = []
+    todo = [folder]
+    while todo and len(found) < CHAIN_MOST:
+        here = todo.pop(0)
+        if (here / "partition").exists():
+            todo.append(here.parent)
+        with contextlib.suppress(OSError):
+            todo += [entry.resolve() for entry in (here / "slaves").iterdir()]
+        if here != folder:
+            found.append(here)
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticks:
+    """A device's own counts since it exists (kernel Documentation/block/stat.rst)."""
+
+    reads: int
+    read_s: float
+    """Summed over reads, from the device's queue to its answer."""
+    in_flight: int
+    queue_s: float
+    """Summed over everything that was under way; its growth per second is the mean length of the queue."""
+
+
+def ticks_of(numbers: str, root: Path) -> Ticks | None:
+    """Return the counts of the device `MAJOR:MINOR`; None: they cannot be read."""
+    fields = _text(root / "sys/dev/block" / numbers / "stat").split()
+    if len(fields) < 11:
+        return None
+    return Ticks(
+        reads=int(fields[0]),
+        read_s=int(fields[3]) / 1000,
+        in_flight=int(fields[8]),
+        queue_s=int(fields[10]) / 1000,
+    )
+
+
+def read_ticks_s(before: Ticks | None, now: Ticks | None) -> Reading:
+    """Return the mean seconds per read that ended between two looks; without such a read TRANSIENT, never 0."""
+    if now is None:
+        return Reading(state=State.UNSUPPORTED, detail="this volume has no block device of its own")
+    if before is None:
+        return Reading(state=State.TRANSIENT, detail="first look")
+    reads = now.reads - before.reads
+    if reads <= 0:
+        return Reading(state=State.TRANSIENT, detail="no read ended")
+    return Reading(value=max(0.0, now.read_s - before.read_s) / reads)
+
+
+def limits_of(pid: int, devices: tuple[str, ...], root: Path) -> tuple[str, ...]:
+    """Return the blkio limits that hold for a process on these devices, such as `read_iops 5 (blkio:/serving, 7:0)`.
+
+    Those of its cgroup and of every one above, v1 and v2. Limits of other cgroups, the engine's for one, are not seen.
+    """
+    found: list[str] = []
+    for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if "blkio" in controllers.split(","):
+            for group in cgroup_folders(cgroup_mount(root, "cgroup", "blkio"), path):
+                found += _v1_limits(group, path, devices)
+        elif number == "0":
+            for group in cgroup_folders(cgroup_mount(root, "cgroup2", ""), path):
+                found += _v2_limits(group, path, devices)
+    return tuple(dict.fromkeys(found))
+
+
+def waited_s(pid: int, devices: tuple[str, ...], root: Path) -> float | None:
+    """Return how long io.cost has made the process's cgroup wait on these devices, ever; None: the kernel does not say."""
+    for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
+        number, _, path = line.split(":", 2)
+        top = cgroup_mount(root, "cgroup2", "") if number == "0" else None
+        for row in _text(top / path.lstrip("/") / "io.stat").splitlines() if top else ():
+            found = re.search(r"cost\.wait=(\d+)", row)
+            if row.split(" ")[0] in devices and found:
+                return int(found[1]) / 1e6
+    return None
+
+
+def cgroup_mount(root: Path, kind: str, option: str) -> Path | None:
+    """Return where cgroups of a kind (`cgroup` with a controller, `cgroup2` with none) are mounted; None: nowhere."""
+    for line in _text(root / "proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        ends = right.split(" ")
+        if len(ends) > 2 and ends[0] == kind and (not option or option in ends[2].split(",")):
+            return root / _plain(left.split(" ")[4]).lstrip("/")
+    return None
+
+
+def cgroup_folders(top: Path | None, path: str) -> list[Path]:
+    """Return the folders of a cgroup and of all above it, the nearest first."""
+    if top is None:
+        return []
+    here = Path(os.path.normpath("/" + path))
+    return [top / str(each).lstrip("/") for each in (here, *here.parents)]
+
+
+def _v1_limits(group: Path, path: str, devices: tuple[str, ...]) -> list[str]:
+    rows = [(name, _text(group / f"blkio.throttle.{name}_device")) for name in _THROTTLES]
+    return [
+        f"{name} {value} (blkio:{path}, {device})"
+        for name, text in rows
+        for device, _, value in (line.partition(" ") for line in text.splitlines())
+        if device in devices
+    ]
+
+
+def _v2_limits(group: Path, path: str, devices: tuple[str, ...]) -> list[str]:
+    found = []
+    for line in _text(group / "io.max").splitlines():
+        device, _, rest = line.partition(" ")
+        set_here = [word.replace("=", " ") for word in rest.split() if not word.endswith("=max")]
+        found += [f"{words} (io.max:{path}, {device})" for words in set_here if device in devices]
+    return found

@@ -1,0 +1,277 @@
+"""GPUs over a window of views, and the answers that every GPU probe gives alike: no GPU, not read, unreadable, unsupported, fine.
+
+A probe says what is wrong with one GPU as `Fault`s; this makes of them, and of what could not be read, one finding per
+GPU. So that no data is never HEALTHY stands here once. It knows no threshold.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from freehold.core.findings import Action, Evidence, Finding, Verdict, worst
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, Gpus, Reading, State, View
+
+REASONS = {
+    "ok": "Nothing wrong was seen in what could be read. Nothing to do.",
+    "no_gpu": "There is no NVIDIA GPU here. Nothing to do.",
+    "not_read": "The GPUs were not read at all: the driver or its library does not answer. See the probes driver and gpu_present.",
+    "unreadable": "A reading that this probe judges by failed. If it lasts, see the probe gpu_present and the kernel log.",
+    "unsupported": "This card, driver or exporter has none of the readings. Nothing to do.",
+}
+"""What every GPU probe may answer besides its own reasons."""
+_MISSING = Reading(state=State.UNSUPPORTED, detail="not asked")
+_SKIPPED = (State.OK, State.UNSUPPORTED)
+"""States that do not hide a fault: it was read, or there is nothing to read."""
+STALE_S = 60.0
+"""How old GPU readings may be and still speak for now: some sweeps' time. Our own choice, as for the kernel's log."""
+WHOLE_NODE_LEAST = 2
+"""Fewest GPUs of which `all of them` says anything of the node. By the meaning of the word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that is wrong with one GPU, or with the whole."""
+
+    verdict: Verdict
+    reason: str
+    message: str
+    action: Action
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rise:
+    """How much a counter rose, and in how many seconds."""
+
+    amount: float
+    seconds: float
+
+    @property
+    def per_s(self) -> float:
+        """Return the rate; 0 where no time passed."""
+        return self.amount / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenGpu:
+    """One GPU over the window."""
+
+    past: tuple[tuple[float, Gpu], ...]
+    """Monotonic seconds and what it said then; the newest last, and at least that."""
+    siblings: tuple[Gpu, ...]
+    """The node's other GPUs, newest view."""
+    source: str
+    at_s: float
+    node: str
+
+    @property
+    def gpu(self) -> Gpu:
+        """Return its newest readings."""
+        return self.past[-1][1]
+
+    @property
+    def component(self) -> str:
+        """Return `gpu:UUID`, or its PCI address or index where the UUID was never read."""
+        return f"gpu:{self.gpu.uuid or self.gpu.pci or self.gpu.index}"
+
+    def reading(self, name: str) -> Reading:
+        """Return the newest reading; one that nobody asked for is unsupported."""
+        return _reading(self.gpu, name)
+
+    def value(self, name: str) -> float | None:
+        """Return the newest value, or None where it could not be read or is no number."""
+        return number(self.gpu, name)
+
+    def values(self, name: str) -> list[float]:
+        """Return all values of the window that were read."""
+        found = (number(gpu, name) for _, gpu in self.past)
+        return [value for value in found if value is not None]
+
+    def rise(self, name: str) -> Rise | None:
+        """Return how a counter rose over the window; None with fewer than two values. A counter that fell began anew there."""
+        points = [(at, value) for at, gpu in self.past if (value := number(gpu, name)) is not None]
+        if len(points) < 2:
+            return None
+        pairs = pairwise(points)
+        amount = sum(max(after - before, 0.0) for (_, before), (_, after) in pairs)
+        return Rise(amount=amount, seconds=points[-1][0] - points[0][0])
+
+    def evidence(self, name: str, *, baseline: str = "", value: str = "") -> Evidence:
+        """Return a reading as evidence, with its unit; `value` replaces it where a change is what was seen."""
+        return Evidence(
+            what=name, value=value or self.said(name), source=self.source, at_s=self.at_s, baseline=baseline
+        )
+
+    def said(self, name: str) -> str:
+        """Return the newest value in words, or its state."""
+        reading = self.reading(name)
+        if reading.value is None:
+            return f"{reading.state.value}: {reading.detail}"
+        return f"{reading.value:g}" if isinstance(reading.value, float) else str(reading.value)
+
+    def failed(self, names: Iterable[str]) -> list[str]:
+        """Return those of the readings that failed: neither read nor unsupported."""
+        return [name for name in names if self.reading(name).state not in _SKIPPED]
+
+    def supported(self, names: Iterable[str]) -> list[str]:
+        """Return those of the readings that were read."""
+        return [name for name in names if self.reading(name).state is State.OK]
+
+
+def _reading(gpu: Gpu, name: str) -> Reading:
+    reading = gpu.readings.get(name, _MISSING)
+    if isinstance(reading.value, float) and not math.isfinite(reading.value):
+        return Reading(state=State.UNKNOWN, detail=f"{reading.value} is no value")
+    return reading
+
+
+def number(gpu: Gpu, name: str) -> float | None:
+    """Return a reading's value, or None where it is none or no finite number."""
+    value = _reading(gpu, name).value
+    return value if isinstance(value, int | float) else None
+
+
+def newest_gpus(views: Sequence[View]) -> View:
+    """Return the newest view with GPUs, or the newest of all where that is too old to say anything of now.
+
+    Parts are read at paces of their own, so a view may lack them although they are well.
+    """
+    last = views[-1]
+    found = next((view for view in reversed(views) if view.gpus is not None), last)
+    return found if 0 <= last.monotonic_s - found.monotonic_s <= STALE_S else last
+
+
+def seen_gpus(views: Sequence[View]) -> list[SeenGpu]:
+    """Return the newest view's GPUs with their past in the window; after a reboot the past begins anew."""
+    newest = newest_gpus(views)
+    if newest.gpus is None:
+        return []
+    past = [view for view in _since_boot(views) if view.gpus is not None]
+    return [
+        SeenGpu(
+            past=tuple((view.monotonic_s, gpu) for view in past for gpu in _same(view.gpus, now)),
+            siblings=tuple(gpu for gpu in newest.gpus.gpus if gpu is not now),
+            source=newest.gpus.source,
+            at_s=newest.at_s,
+            node=newest.node,
+        )
+        for now in newest.gpus.gpus
+    ]
+
+
+def _since_boot(views: Sequence[View]) -> list[View]:
+    kept: list[View] = []
+    for view in views:
+        if kept and view.monotonic_s < kept[-1].monotonic_s:
+            kept = []
+        kept.append(view)
+    return kept
+
+
+def _same(gpus: Gpus | None, now: Gpu) -> list[Gpu]:
+    if gpus is None:
+        return []
+    if not now.uuid:
+        return [gpu for gpu in gpus.gpus if gpu.index == now.index and not gpu.uuid]
+    return [gpu for gpu in gpus.gpus if gpu.uuid == now.uuid][:1]
+
+
+def judge_gpus(
+    probe: str,
+    views: Sequence[View],
+    *,
+    expected: Expected,
+    needs: Sequence[str],
+    faults: Callable[[SeenGpu], Iterable[Fault]],
+) -> list[Finding]:
+    """Return one finding per GPU, or the one that says why there is none.
+
+    `needs` are the readings that the probe judges by: with one of them failed it is UNKNOWN unless a fault is seen in
+    the others, with none supported NOT_APPLICABLE.
+    """
+    seen = seen_gpus(views)
+    if not seen:
+        return [no_gpus(probe, newest_gpus(views), expected)]
+    found = {gpu.component: list(faults(gpu)) for gpu in seen}
+    return [finding_of(probe, gpu, faults=found[gpu.component], needs=needs) for gpu in seen]
+
+
+def no_gpus(probe: str, view: View, expected: Expected) -> Finding:
+    """Return what to say where no GPU can be judged: NOT_APPLICABLE only where there is none and none is expected."""
+    gpus = view.gpus
+    if gpus is not None and has_none(gpus) and not expected.gpus:
+        return _plain(probe, view, Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
+    why = "nobody read them" if gpus is None else gpus.detail or gpus.state.value
+    return _plain(probe, view, Verdict.UNKNOWN, "not_read", f"The GPUs were not read: {why}.")
+
+
+def has_none(gpus: Gpus) -> bool:
+    """Return whether a node has no GPU: none on the bus, and the driver shows none or there is no driver at all.
+
+    A driver that is loaded although its library is not here (a container that was given half) is no sign of that.
+    """
+    loaded = gpus.driver.get("module_version", _MISSING).state is State.OK
+    silent = gpus.state is State.OK or (gpus.state is State.ABSENT and not loaded)
+    return silent and not gpus.gpus and not gpus.pci_addresses
+
+
+def _plain(probe: str, view: View, verdict: Verdict, *said: str) -> Finding:
+    reason, message = said
+    return Finding(
+        probe=probe,
+        component="gpus",
+        verdict=verdict,
+        reason=reason,
+        message=message,
+        at_s=view.at_s,
+        node=view.node,
+    )
+
+
+def finding_of(probe: str, gpu: SeenGpu, *, faults: Sequence[Fault], needs: Sequence[str]) -> Finding:
+    """Return the one finding on a GPU: its worst fault with the evidence of all, or what could not be read, or that it is fine."""
+    top = _top(gpu, faults, needs)
+    rest = [other for other in faults if other is not top]
+    evidence = top.evidence + tuple(item for other in rest for item in other.evidence)
+    return Finding(
+        probe=probe,
+        component=gpu.component,
+        verdict=top.verdict,
+        reason=top.reason,
+        message=top.message,
+        action=top.action,
+        evidence=tuple(dict.fromkeys(evidence)),
+        at_s=gpu.at_s,
+        node=gpu.node,
+    )
+
+
+def _top(gpu: SeenGpu, faults: Sequence[Fault], needs: Sequence[str]) -> Fault:
+    worst_verdict = worst(fault.verdict for fault in faults)
+    if faults and worst_verdict in (Verdict.DEGRADED, Verdict.UNHEALTHY):
+        return next(fault for fault in faults if fault.verdict is worst_verdict)
+    failed = gpu.failed(needs)
+    if failed:
+        message = f"Could not be read: {', '.join(failed)} ({gpu.said(failed[0])})."
+        evidence = tuple(gpu.evidence(name) for name in failed[:8])
+        return Fault(
+            verdict=Verdict.UNKNOWN,
+            reason="unreadable",
+            message=message,
+            action=Action.WATCH,
+            evidence=evidence,
+        )
+    if not gpu.supported(needs):
+        message = "This card, driver or exporter has none of the readings."
+        return Fault(
+            verdict=Verdict.NOT_APPLICABLE, reason="unsupported", message=message, action=Action.NONE
+        )
+    return Fault(verdict=Verdict.HEALTHY, reason="ok", message="Nothing wrong was seen.", action=Action.NONE)
+
+
+def whole_node(gpu: SeenGpu, is_so: Callable[[Gpu], bool]) -> bool:
+    """Return whether all of the node's GPUs, at least two, are so: then it is the room or the chassis, not the card."""
+    gpus = [gpu.gpu, *gpu.siblings]
+    return len(gpus) >= WHOLE_NODE_LEAST and all(is_so(one) for one in gpus)
