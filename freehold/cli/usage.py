@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from freehold.cli.output import UserMistakes, say_json, styled
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.table import Row, paragraph, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
@@ -26,6 +26,7 @@ from freehold.ledger.journal import Span
 from freehold.ledger.records.money import usd
 from freehold.ledger.records.reconcile import Gap
 from freehold.ledger.records.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up
+from freehold.stack.folders import state_dir_for
 
 _DAY_US = DAY_HOURS * HOUR_US
 _HEADS = {
@@ -123,12 +124,13 @@ def _cost_text(row: Tally) -> str:
 
 def _key_names(config_path: Path | None) -> dict[str, str]:
     """Return the keys' names by id; empty where configuration or keys file cannot be read, since usage needs neither."""
-    from freehold.cli.config import load_keyless  # noqa: PLC0415 - takes its time to import
-    from freehold.cli.key import read_keys_of  # noqa: PLC0415
+    from freehold.stack.config import read_keyless  # noqa: PLC0415 - takes its time to import
+    from freehold.stack.key_file import read_keys_of  # noqa: PLC0415
 
+    config = read_keyless(config_path)
     try:
-        return {key.id: key.name for key in read_keys_of(load_keyless(config_path, as_json=False))}
-    except (UserMistakes, FreeholdError):
+        return {} if isinstance(config, list) else {key.id: key.name for key in read_keys_of(config)}
+    except FreeholdError:
         return {}
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from freehold.gateway.key_store import KeyStore
-from freehold.gateway.keys import KeyRecord
 
 from freehold.cli.usage import command
+from freehold.gateway.callers.keys import KeyRecord
+from freehold.gateway.storage.key_store import KeyStore
 from freehold.ledger.journal import JOURNAL_NAME, Journal
 from freehold.ledger.records.reconcile import EngineReading
 from freehold.ledger.records.record import Basis, Outcome, Record
