@@ -19,7 +19,7 @@ from freehold.cli.report import StackStatus
 from freehold.cli.status import running_status
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.errors import Permanent, Temporary
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 
 _LOOK_AGAIN_S = 0.1  # How often the stack is asked; readiness takes seconds.
 _LINES_SHOWN = 20  # Of a child that failed without saying how: its own last words, not its whole log.

@@ -24,7 +24,7 @@ from freehold.cli.key import read_keys_of
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.gateway.files import WANTED
 from freehold.gateway.keys import why_refused
 from freehold.health.readers.cgroup_limits import cpu_quota

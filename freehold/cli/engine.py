@@ -21,7 +21,8 @@ from freehold.cli.place import config_option, json_option, state_dir_option
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
-from freehold.fleet.environments import (
+from freehold.fleet.environments.install import install, remove
+from freehold.fleet.environments.lookup import (
     Environment,
     engines_root,
     environments_in,
@@ -29,7 +30,6 @@ from freehold.fleet.environments import (
     path_of,
     requirements_sha256,
 )
-from freehold.fleet.install import install, remove
 
 FOUND_PROBLEM = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""

@@ -20,8 +20,8 @@ from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, ExitKind
-from freehold.fleet.environments import Environment, installed_problems, requirements_sha256
-from freehold.fleet.programs import ask_flags, python_behind, run
+from freehold.fleet.environments.ask_program import ask_flags, python_behind, run
+from freehold.fleet.environments.lookup import Environment, installed_problems, requirements_sha256
 from freehold.spec.model import ModelSpec
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")

@@ -12,10 +12,10 @@ from freehold.cli.engine_fit import read_folder
 from freehold.cli.node_gpus import node_gpus
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
-from freehold.fleet.gpu_pools import NodeGpus, Want
-from freehold.fleet.gpus import assign
-from freehold.fleet.plan import ReplicaPlan
-from freehold.fleet.rollout import Held
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.rollout import Held
+from freehold.fleet.gpus.assign import assign
+from freehold.fleet.gpus.pools import NodeGpus, Want
 from freehold.spec.model import ModelSpec
 
 NOBODY = NodeGpus(why="no replica takes one")

@@ -23,7 +23,7 @@ from freehold.cli.place import (
 )
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 
 _LOOK_AGAIN_S = 0.2  # As quick as an eye; a log line more or less costs nothing.
 ACCESS = "access"

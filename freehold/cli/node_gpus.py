@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from freehold.cli.node_facts import ASK_S, printed
 from freehold.core.events import GpuId
-from freehold.fleet.gpu_pools import NodeGpu, NodeGpus, visible_to_user
+from freehold.fleet.gpus.pools import NodeGpu, NodeGpus, visible_to_user
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _ASK = ("--query-gpu=index,uuid,mig.mode.current,memory.total,name", "--format=csv,noheader,nounits")

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import platformdirs
 
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.spec.example import EXAMPLE_NAME
 
 BUILT_IN = "built-in example"

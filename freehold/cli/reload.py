@@ -23,7 +23,7 @@ from freehold.cli.place import (
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent, Temporary
 from freehold.core.problems import Problem
-from freehold.fleet.asking import NotRunning, ask
+from freehold.fleet.control.client import NotRunning, ask
 
 
 @click.command("reload")

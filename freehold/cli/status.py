@@ -16,7 +16,7 @@ from freehold.cli.place import (
 )
 from freehold.cli.report import StackStatus, show_status
 from freehold.core.errors import Permanent
-from freehold.fleet.asking import NotRunning, ask
+from freehold.fleet.control.client import NotRunning, ask
 
 
 def running_status(state_path: Path) -> StackStatus | None:

@@ -26,8 +26,8 @@ from freehold.cli.report import StackStatus
 from freehold.cli.watcher import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
-from freehold.fleet.gpu_pools import NodeGpus
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.gpus.pools import NodeGpus
 from freehold.gateway.keys import why_refused
 from freehold.gateway.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder

@@ -23,7 +23,7 @@ import msgspec
 import psutil
 
 from freehold.cli.status import running_status
-from freehold.fleet.environments import engines_root
+from freehold.fleet.environments.lookup import engines_root
 from freehold.ledger.spool import spool_folder
 from waiting import wait_until
 

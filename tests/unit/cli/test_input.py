@@ -10,7 +10,7 @@ import pytest
 
 from freehold.cli.main import main
 from freehold.cli.place import state_dir_for
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 
 BROKEN = """\
 version: 1
