@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
-from freehold.health.readers.gpu_readings import FIELD, IDENTITY, READINGS, Ask, GpuReading
-from freehold.health.readers.nvml_answers import reading_of
+from freehold.health.collectors.gpu_readings import FIELD, IDENTITY, READINGS, Ask, GpuReading
+from freehold.health.collectors.nvml_answers import reading_of
 from freehold.health.recording import Head, record
 from freehold.health.view import Gpu, Gpus, Kernel, KernelLine, Reading, View
 

@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.admission import Applicant
-from freehold.gateway.kept import Kept
-from freehold.gateway.refuse import Refusal
-from freehold.gateway.request import Request
-from freehold.gateway.service import Gateway
+from freehold.gateway.answers.stream_log import Kept
+from freehold.gateway.answers.usage import Usage
+from freehold.gateway.endpoints.pool import Model, Target
+from freehold.gateway.queue.admission import Applicant
+from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Model, Target
-from freehold.gateway.usage import Usage
+from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.request import Request
 
 TIMES, LAPS = 10_000, 7
 IN_FLIGHT, WAITING, CALLERS = 32, 64, 8

@@ -21,8 +21,8 @@ from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
-from freehold.gateway.links import GatewayLinks
-from freehold.gateway.listener import listen
+from freehold.gateway.process.listener import listen
+from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.gateway.settings import Settings
 from freehold.ledger.spool import make_folder, spool_folder
 

@@ -17,7 +17,7 @@ from freehold.bench.results import Resources
 from freehold.core.clock import monotonic_s
 from freehold.core.events import GpuId
 from freehold.fleet.processes.proc_files import group_members
-from freehold.health.readers.nvml_reader import NvmlReader
+from freehold.health.collectors.nvml import NvmlReader
 from freehold.health.view import Gpu, Gpus, State
 
 EVERY_S = 1.0

@@ -35,7 +35,7 @@ from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
 from freehold.fleet.processes.start_progress import StartWatch
 from freehold.fleet.run import Fleet
-from freehold.gateway.links import GatewayLinks
+from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME

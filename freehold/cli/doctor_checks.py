@@ -25,10 +25,10 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
-from freehold.gateway.files import WANTED
-from freehold.gateway.keys import why_refused
-from freehold.health.readers.cgroup_limits import cpu_quota
-from freehold.health.readers.host import HostReader
+from freehold.gateway.callers.keys import why_refused
+from freehold.gateway.process.descriptors import WANTED
+from freehold.health.collectors.cgroup_limits import cpu_quota
+from freehold.health.collectors.host import HostReader
 from freehold.ledger.spool import spool_folder
 from freehold.weights.blobs import WeightsState
 from freehold.weights.store import Store, store_root

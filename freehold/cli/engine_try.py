@@ -21,7 +21,12 @@ from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
-from freehold.fleet.processes.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
+from freehold.fleet.processes.launch_process import (
+    EngineExited,
+    EngineStarted,
+    ProcessLauncher,
+    Report,
+)
 from freehold.spec.model import ModelSpec
 
 _POLL_S = 0.2

@@ -27,9 +27,9 @@ from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
 from freehold.core.problems import Problem
 from freehold.core.units import Unreadable, parse_duration_s
+from freehold.health.collectors.disks import DiskOptions
+from freehold.health.collectors.engines import EnginesReader
 from freehold.health.look import Replay, look_once
-from freehold.health.readers.disk_reader import DiskOptions
-from freehold.health.readers.engines import EnginesReader
 from freehold.health.recording import Head, Recorder, load_recording
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup

@@ -20,7 +20,7 @@ from freehold.core.errors import Permanent
 from freehold.core.findings import Finding, Verdict
 from freehold.core.problems import Problem, nearest_hint
 from freehold.health.history import FILE_NAME, Keeper, Mark
-from freehold.health.kernel_events import pci_key
+from freehold.health.kernel_log.events import pci_key
 from freehold.health.snapshot import GpuName, HealthSnapshot, IncidentState, read_file
 
 REASON_MOST = 500

@@ -21,8 +21,8 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.units import format_count, format_duration
-from freehold.gateway.key_store import KeyStore
-from freehold.gateway.keys import KEY_BYTES, KEYS_MAX, KeyRecord, hash_of, key_from, why_refused
+from freehold.gateway.callers.keys import KEY_BYTES, KEYS_MAX, KeyRecord, hash_of, key_from, why_refused
+from freehold.gateway.storage.key_store import KeyStore
 
 _ID_BYTES = 4
 """Random bytes of an id, which is no secret. Source: own choice; a collision within one file is looked for."""

@@ -14,7 +14,7 @@ import msgspec
 
 from freehold.core import units
 from freehold.core.problems import Problem, nearest_hint
-from freehold.gateway.keys import NAME_CHARS_MAX, PRIORITY_FIRST, PRIORITY_LAST, WEIGHT_MAX, Limits
+from freehold.gateway.callers.keys import NAME_CHARS_MAX, PRIORITY_FIRST, PRIORITY_LAST, WEIGHT_MAX, Limits
 
 _LONGEST_S = 10 * 366 * 24 * 3600
 """A key lives at most ten years from now. Source: own choice: a longer one is a slip of the keyboard."""

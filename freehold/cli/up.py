@@ -28,8 +28,8 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.gpus.pools import NodeGpus
-from freehold.gateway.keys import why_refused
-from freehold.gateway.listener import listen
+from freehold.gateway.callers.keys import why_refused
+from freehold.gateway.process.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder
 from freehold.telemetry import logs
 

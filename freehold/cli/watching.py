@@ -18,13 +18,13 @@ from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
-from freehold.gateway.links import GatewayLinks
+from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
 from freehold.health.base import Expected
-from freehold.health.probes.engine_progress import STILL_S
-from freehold.health.readers.disk_reader import DiskOptions
-from freehold.health.readers.engines import EnginesReader
+from freehold.health.checks.engine_progress import STILL_S
+from freehold.health.collectors.disks import DiskOptions
+from freehold.health.collectors.engines import EnginesReader
 from freehold.health.run import Source
 from freehold.health.snapshot import Believed, HealthSnapshot
 from freehold.health.sources import sources_for

@@ -18,15 +18,9 @@ from typing import Any
 import msgspec
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway import files
-from freehold.gateway.accept import Acceptor
-from freehold.gateway.crew import Crew
-from freehold.gateway.http_in import ClientConnection
-from freehold.gateway.http_in_keys import KeyedConnection
-from freehold.gateway.listener import BACKLOG, listen
-from freehold.gateway.service import Gateway
-from freehold.gateway.settings import Settings
-from freehold.gateway.wire import (
+from freehold.gateway.process import descriptors
+from freehold.gateway.process.listener import BACKLOG, listen
+from freehold.gateway.process.messages import (
     LINE_BYTES_MAX,
     Agent,
     Drain,
@@ -38,6 +32,12 @@ from freehold.gateway.wire import (
     downs,
     line,
 )
+from freehold.gateway.server.accept import Acceptor
+from freehold.gateway.server.client_connection import ClientConnection
+from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.server.keyed_connection import KeyedConnection
+from freehold.gateway.server.worker_group import Crew
+from freehold.gateway.settings import Settings
 from freehold.telemetry import logs
 
 try:
@@ -129,10 +129,12 @@ class Child:
 
     def _allow_connections(self) -> None:
         """Take as many clients as descriptors allow, and say so where that is fewer than it should be."""
-        limit = files.raise_limit()
-        self.gateway.connections_max = clients = files.connections_for(limit)
-        if clients < files.CONNECTIONS_MAX:
-            doing = f"clients beyond that many are refused; a limit (ulimit -n) of {files.WANTED} is enough"
+        limit = descriptors.raise_limit()
+        self.gateway.connections_max = clients = descriptors.connections_for(limit)
+        if clients < descriptors.CONNECTIONS_MAX:
+            doing = (
+                f"clients beyond that many are refused; a limit (ulimit -n) of {descriptors.WANTED} is enough"
+            )
             self.gateway.log.warning("few_descriptors", limit=limit, connections_max=clients, doing=doing)
 
     async def obey(self, reader: asyncio.StreamReader) -> None:

@@ -23,9 +23,9 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.whole_file import replace_file
 from freehold.health.agent_books import Books
 from freehold.health.agent_wire import LINE_BYTES_MOST, ORDERS, Engines, HealthSettings, Order, Watch, Word
+from freehold.health.collectors.engines import EnginesReader
 from freehold.health.history import History
 from freehold.health.live import Live
-from freehold.health.readers.engines import EnginesReader
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup
 from freehold.health.snapshot import FILE_NAME, METRICS_NAME, HealthSnapshot, encode

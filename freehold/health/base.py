@@ -1,4 +1,4 @@
-"""A probe: one question on a node, answered from its views alone. One `PROBE` per file in freehold/health/probes.
+"""A probe: one question on a node, answered from its views alone. One `PROBE` per file in freehold/health/checks.
 
 A probe is pure: it gets the recent views, newest last, and returns findings; the runner owns loop, jitter, deadlines,
 hysteresis and metrics, the readers own the world. Nothing here runs or reads. So a recording replays through the same code. The contract kit

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from freehold.health.incident_read import Data, Reader, as_map
 from freehold.health.incidents import Change, Number
-from freehold.health.kernel_events import pci_key
+from freehold.health.kernel_log.events import pci_key
 from freehold.health.signs_changes import plain
 
 CHANGE_KEYS = (

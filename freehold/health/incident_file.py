@@ -24,7 +24,7 @@ from freehold.health.incident_links import settled
 from freehold.health.incident_read import Data, Reader, as_map
 from freehold.health.incident_views import from_views
 from freehold.health.incidents import Change, Event, group
-from freehold.health.kernel_events import pci_key
+from freehold.health.kernel_log.events import pci_key
 from freehold.health.signs_changes import number, plain
 from freehold.health.signs_engines import Around, EngineEnd
 from freehold.health.signs_events import DAY_S, Past

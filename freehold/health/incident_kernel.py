@@ -1,6 +1,6 @@
 """Kernel lines as events of an incident: pasted text with times of any kind, and what the lines name as components.
 
-Reading a line is `kernel_events`' business, its time `readers.kernel_text`'s; a line that tells nothing bad is no event. Nothing here
+Reading a line is `kernel_log.events`' business, its time `kernel_log.formats`'s; a line that tells nothing bad is no event. Nothing here
 judges.
 """
 
@@ -11,8 +11,8 @@ import msgspec
 
 from freehold.health.incident_read import Reader
 from freehold.health.incidents import Event
-from freehold.health.kernel_events import KernelEvent, Kind, read_events
-from freehold.health.readers.kernel_text import parse_log_file
+from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
+from freehold.health.kernel_log.formats import parse_log_file
 from freehold.health.view import KernelLine
 
 SILENT = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED})

@@ -11,8 +11,8 @@ import msgspec
 
 from freehold.health.incident_read import Reader
 from freehold.health.incidents import Change, Number
+from freehold.health.judge.storage import component_of
 from freehold.health.signs_engines import EngineEnd
-from freehold.health.storage_words import component_of
 from freehold.health.view import EngineView, Gpus, Host, KernelLine, Network, Reading, State, View, Volume
 
 

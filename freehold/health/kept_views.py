@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from freehold.health.base import Part, Probe
-from freehold.health.kernel_events import is_telling
+from freehold.health.kernel_log.events import is_telling
 from freehold.health.view import Gpus, Kernel, State, View
 
 PARTS: tuple[Part, ...] = ("gpus", "kernel", "volumes", "network", "engines", "host")

@@ -18,7 +18,7 @@ from freehold.health.diagnose import diagnose
 from freehold.health.history import History, Mark
 from freehold.health.incident_kernel import SILENT, as_event, with_disk_names
 from freehold.health.incidents import SILENCE_S, Event
-from freehold.health.kernel_events import fold_lines, read_event, read_events
+from freehold.health.kernel_log.events import fold_lines, read_event, read_events
 from freehold.health.live_case import Scene, apart_of, case_of
 from freehold.health.live_incident import BAD, Key, LiveIncident, begin, resume
 from freehold.health.live_memory import Memory

@@ -26,7 +26,7 @@ _VICTIMS = ("engine:", "process:")
 _GPU_KINDS = frozenset(
     {"xid", "recovery_action", "off_bus", "gpu_init_failed", "aer_uncorrected", "aer_unrecovered"}
 )
-"""Kernel events that the probe `gpu_xid` judges. Source: `xid_rules`."""
+"""Kernel events that the probe `gpu_xid` judges. Source: `judge.xid`."""
 _COUNTERS = ("ecc_", "remap", "replay", "retired", "utilisation", "power_w")
 """Readings that say something when they did not move, too. Source: `signs_together`: clean counters, a GPU that is busy or idle."""
 

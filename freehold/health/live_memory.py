@@ -13,7 +13,7 @@ import msgspec
 from freehold.core.findings import Action
 from freehold.health.history import History, Mark, boundary_s, last_words, since
 from freehold.health.incident_file import as_past
-from freehold.health.kernel_events import KernelEvent, Kind
+from freehold.health.kernel_log.events import KernelEvent, Kind
 from freehold.health.live_incident import LiveIncident
 from freehold.health.live_readings import NodeReadings
 from freehold.health.signs_events import DAY_S, Past

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from freehold.core.findings import Finding, Verdict
+from freehold.health.checks.storage_errors import same_disk
 from freehold.health.incident_views import engine_end, gpu_changes
 from freehold.health.incidents import Change
-from freehold.health.kernel_events import KernelEvent, pci_key, uuids
-from freehold.health.probes.storage_errors import same_disk
+from freehold.health.kernel_log.events import KernelEvent, pci_key, uuids
 from freehold.health.signs_engines import EngineEnd
 from freehold.health.snapshot import GpuName
 from freehold.health.view import EngineView, Gpus, View, Volume

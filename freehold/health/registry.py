@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
 
-from freehold.health import probes
+from freehold.health import checks
 from freehold.health.base import Probe
 
 
@@ -21,7 +21,7 @@ def all_probes() -> Mapping[str, Probe]:
 @cache
 def _found() -> Mapping[str, Probe]:
     names = sorted(
-        module.name for module in pkgutil.iter_modules(probes.__path__) if not module.name.startswith("_")
+        module.name for module in pkgutil.iter_modules(checks.__path__) if not module.name.startswith("_")
     )
-    modules = {name: importlib.import_module(f"{probes.__name__}.{name}") for name in names}
+    modules = {name: importlib.import_module(f"{checks.__name__}.{name}") for name in names}
     return MappingProxyType({name: module.PROBE for name, module in modules.items()})

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from freehold.catalog.load_evidence import Evidence
 from freehold.catalog.load_xids import xid
-from freehold.health import nvlink5
 from freehold.health.incidents import BURST_S, Event, Incident, occurrences
+from freehold.health.kernel_log import nvlink5
 from freehold.health.weigh import Seen, see
 
 DAY_S = 86_400.0

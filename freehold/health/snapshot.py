@@ -63,7 +63,7 @@ class GpuName(msgspec.Struct, frozen=True, kw_only=True):
     """What one GPU is called: by the kernel, by NVML, by its maker."""
 
     pci: str
-    """As `kernel_events.pci_key` writes it."""
+    """As `kernel_log.events.pci_key` writes it."""
     uuid: str = ""
     serial: str = ""
 

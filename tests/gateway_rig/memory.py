@@ -12,13 +12,13 @@ from typing import Any, cast
 import pytest
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway import exchange
-from freehold.gateway.http_in import ClientConnection
-from freehold.gateway.http_in_keys import KeyedConnection
-from freehold.gateway.service import Gateway
+from freehold.gateway.endpoints.pool import Target
+from freehold.gateway.exchange import exchange
+from freehold.gateway.exchange.upstream import UpstreamConnection
+from freehold.gateway.server.client_connection import ClientConnection
+from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.server.keyed_connection import KeyedConnection
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Target
-from freehold.gateway.upstream import UpstreamConnection
 
 TURNS_MAX = 2000
 """Turns of the loop after which something that is still going on counts as endless."""

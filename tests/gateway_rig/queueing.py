@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from freehold.gateway.admit import Bounds, Line, Turned
-from freehold.gateway.fair import Claim, Flow
-from freehold.gateway.limit import Gate
+from freehold.gateway.queue.concurrency_limit import Gate
+from freehold.gateway.queue.fair_queue import Claim, Flow
+from freehold.gateway.queue.queue import Bounds, Line, Turned
 
 TICK_S = 0.02
 

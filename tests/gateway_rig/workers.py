@@ -14,8 +14,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.links import GatewayLinks
-from freehold.gateway.listener import listen
+from freehold.gateway.process.listener import listen
+from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.gateway.settings import Settings
 from gateway_rig.client import Client, get
 from gateway_rig.engines import Engine

@@ -8,8 +8,8 @@ from collections import deque
 
 from freehold.core.clock import SYSTEM_CLOCK
 from freehold.health.base import Expected
-from freehold.health.probes.network_loss import PROBE
-from freehold.health.readers.mesh import Mesh, MeshPeer, MeshSettings
+from freehold.health.checks.network_loss import PROBE
+from freehold.health.collectors.mesh import Mesh, MeshPeer, MeshSettings
 from freehold.health.view import Network, View
 
 

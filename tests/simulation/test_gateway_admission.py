@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.admit import Bounds
-from freehold.gateway.fair import PASSED_MAX
-from freehold.gateway.limit import Gate
+from freehold.gateway.queue.concurrency_limit import Gate
+from freehold.gateway.queue.fair_queue import PASSED_MAX
+from freehold.gateway.queue.queue import Bounds
 from gateway_rig.queueing import TICK_S, Asked, World, jain, reasons
 
 # Any callers at all

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.admission import Applicant
-from freehold.gateway.meters import Meters
-from freehold.gateway.request import Request
-from freehold.gateway.route import LOAD_MAX
+from freehold.gateway.counters.request_metrics import Meters
+from freehold.gateway.endpoints.balance import LOAD_MAX
+from freehold.gateway.endpoints.pool import Directory, Target
+from freehold.gateway.queue.admission import Applicant
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Directory, Target
+from freehold.gateway.wire.request import Request
 
 Health = Callable[[float], bool]
 

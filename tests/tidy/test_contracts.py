@@ -38,9 +38,13 @@ PLANTED = {
     "health/__init__.py": "",
     "health/decide.py": "import asyncio",
     "health/diagnose.py": "import random",
-    "health/admit.py": "import freehold.core.clock",
-    "health/route.py": "import freehold.health.planted_indirect",
+    "fleet/decisions/decide.py": "import freehold.core.clock",
+    "health/state.py": "import freehold.health.planted_indirect",
     "health/planted_indirect.py": "import subprocess",
+    "health/checks/planted_check.py": "import socket",
+    "health/judge/planted_judge.py": "import freehold.core.clock",
+    "health/kernel_log/planted_kernel_log.py": "import subprocess",
+    "health/mesh/planted_mesh.py": "import socket",
 }
 UNDECLARED = {"utils/__init__.py": ""}
 CAUGHT = (
@@ -70,8 +74,12 @@ CAUGHT = (
     "No cycles are allowed in freehold.core",
     "freehold.health.decide -> asyncio",
     "freehold.health.diagnose -> random",
-    "freehold.health.admit -> freehold.core.clock",
-    "freehold.health.route -> freehold.health.planted_indirect",
+    "freehold.fleet.decisions.decide -> freehold.core.clock",
+    "freehold.health.state -> freehold.health.planted_indirect",
+    "freehold.health.checks.planted_check -> socket",
+    "freehold.health.judge.planted_judge -> freehold.core.clock",
+    "freehold.health.kernel_log.planted_kernel_log -> subprocess",
+    "freehold.health.mesh.planted_mesh -> socket",
 )
 
 

@@ -1,6 +1,6 @@
 """An access log: Freehold's own, or any JSON lines or CSV with a time and a usage as OpenAI's answers have it.
 
-Sources: freehold/gateway/access.py (`at`, `id`, `path`, `status`, `end`, `model`, `prompt_tokens`, `completion_tokens`); OpenAI's
+Sources: freehold/gateway/exchange/access_log.py (`at`, `id`, `path`, `status`, `end`, `model`, `prompt_tokens`, `completion_tokens`); OpenAI's
 OpenAPI description 2.3.0 (`CompletionUsage`, `ResponseUsage`: cached tokens are part of the input, in
 `prompt_tokens_details` or `input_tokens_details`; `created`, `created_at`; the lines of a batch's output have `custom_id` and
 `response.body`); Anthropic's Messages API reference (`input_tokens` is without `cache_read_input_tokens` and

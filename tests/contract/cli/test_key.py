@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from freehold.gateway.key_store import KeyStore
-from freehold.gateway.keys import hash_of
+from freehold.gateway.callers.keys import hash_of
+from freehold.gateway.storage.key_store import KeyStore
 
 CONFIG = """\
 version: 1

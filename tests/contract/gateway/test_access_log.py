@@ -149,9 +149,7 @@ def test_a_disk_that_takes_nothing_costs_lines_that_are_counted_and_no_request(
     engine: Engine, tmp_path: Path, path: Path
 ) -> None:
     os.mkfifo(path)  # whoever opens it to write waits for a reader, who never comes
-    patch = (
-        f"import freehold.gateway.access as access; access.QUEUE_LINES = {QUEUE_LINES}; access.CLOSE_S = 0.1"
-    )
+    patch = f"import freehold.gateway.exchange.access_log as access; access.QUEUE_LINES = {QUEUE_LINES}; access.CLOSE_S = 0.1"
     with (
         running(tmp_path, [model("m", engine)], patch=patch, access_log={"path": str(path)}) as gateway,
         gateway.client() as client,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.meters import Meters
+from freehold.gateway.counters.request_metrics import Meters
+from freehold.gateway.endpoints.pool import Directory
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Directory
 from gateway_rig.client import Client, get, post
 from gateway_rig.engines import Call, Engine
 from gateway_rig.keys import Keys
@@ -50,12 +50,6 @@ def gateway(
     with running(folder, models, **the_keys.settings, access_log=log, prices={"m": PRICE}) as gateway:
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
 
 
 def chat(client: Client, keys: Keys, name: str, *, key: str = "all", **more: Any) -> Any:

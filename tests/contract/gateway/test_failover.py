@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.link import GatewayLink
-from freehold.gateway.listener import listen
+from freehold.gateway.process.listener import listen
+from freehold.gateway.process.worker_process import GatewayLink
 from freehold.gateway.settings import Settings
 from freehold.testing.fake_engine import start_fake_engine
 from gateway_rig.client import CHAT, Client, CutError, ask, get

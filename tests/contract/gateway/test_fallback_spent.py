@@ -42,7 +42,7 @@ def test_an_unknown_cost_is_charged_to_the_key_as_it_was_reserved(tmp_path: Path
 
 SLOW_DISK = """
 import time
-import freehold.gateway.budget_file as file
+import freehold.gateway.storage.budget_file as file
 at_once = file.replace_file
 def replace_file(*args):
     time.sleep(0.7)

@@ -48,12 +48,6 @@ def keys(the_keys: Keys, gateway: Gateway, engine: Engine) -> Iterator[Keys]:
     wait_until(lambda: gateway.metric("freehold_gateway_keys_trouble") == 0)
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
-
-
 def soon(status: int, client: Client, line: str) -> float:
     """Wait until a key is answered so; return the seconds that took, which are at most what is promised."""
     started_s = time.monotonic()
@@ -230,7 +224,7 @@ def test_no_request_fails_while_keys_come_and_go(gateway: Gateway, keys: Keys):
 
 
 HANGING_DISK = """
-import threading, freehold.gateway.callers as callers, freehold.gateway.key_store as key_store
+import threading, freehold.gateway.server.authenticate as callers, freehold.gateway.storage.key_store as key_store
 callers._STUCK_S, mark = 0.5, key_store.KeyStore.mark
 def hang(self):
     return mark(self) if threading.current_thread() is threading.main_thread() else threading.Event().wait()

@@ -3,13 +3,24 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway_rig.client import Client, ask, get
-from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, chunk, delta, healthy, whole
+from gateway_rig.engines import (
+    ANSWER,
+    STREAM_HEAD,
+    Call,
+    Engine,
+    chunk,
+    delta,
+    healthy,
+    never,
+    streaming_then,
+    whole,
+)
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
@@ -36,25 +47,6 @@ def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
         assert gateway.metric("freehold_gateway_in_flight") == 0
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
-
-
-async def never(call: Call) -> None:
-    await call.gone.wait()
-
-
-def streaming_then(then: Callable[[Call], object]) -> Callable[[Call], object]:
-    async def answer(call: Call) -> None:
-        call.send(STREAM_HEAD + chunk(delta("a")))
-        then(call)
-        await call.gone.wait()
-
-    return answer
 
 
 def within(client: Client, *, least_s: float = LIMIT_S - TICK_S) -> float:
@@ -255,7 +247,7 @@ def test_requests_past_the_bound_are_refused_and_the_others_are_not(gateway: Gat
 
 
 def test_connections_past_the_bound_are_told_so_and_closed(engine: Engine, tmp_path: Path) -> None:
-    patch = "import freehold.gateway.files as files; files.CONNECTIONS_MAX = 3"
+    patch = "import freehold.gateway.process.descriptors as files; files.CONNECTIONS_MAX = 3"
     with running(tmp_path, [model("m", engine)], patch=patch) as gateway:
         kept = [gateway.client() for _ in range(3)]
         for client in kept:
@@ -272,7 +264,7 @@ def test_connections_past_the_bound_are_told_so_and_closed(engine: Engine, tmp_p
 
 
 def test_an_answer_too_large_to_put_together_is_refused_once(engine: Engine, tmp_path: Path) -> None:
-    patch = "import freehold.gateway.exchange as exchange; exchange._ANSWER_BYTES_MAX = 10_000"
+    patch = "import freehold.gateway.exchange.exchange as exchange; exchange._ANSWER_BYTES_MAX = 10_000"
 
     async def answer(call: Call) -> None:
         call.send(STREAM_HEAD + b"".join(chunk(delta("x" * 1000)) for _ in range(100)))

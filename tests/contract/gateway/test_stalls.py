@@ -12,13 +12,13 @@ from typing import Any, cast
 import pytest
 
 from freehold.core.events import ModelEntry, Snapshot
-from freehold.gateway.http_in import SEND_BUFFER_BYTES, ClientConnection
-from freehold.gateway.link import GatewayLink
-from freehold.gateway.listener import listen
-from freehold.gateway.service import Gateway as Service
+from freehold.gateway.endpoints.pool import Target
+from freehold.gateway.exchange.upstream import RECEIVE_BUFFER_BYTES, UpstreamConnection
+from freehold.gateway.process.listener import listen
+from freehold.gateway.process.worker_process import GatewayLink
+from freehold.gateway.server.client_connection import SEND_BUFFER_BYTES, ClientConnection
+from freehold.gateway.server.gateway import Gateway as Service
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Target
-from freehold.gateway.upstream import RECEIVE_BUFFER_BYTES, UpstreamConnection
 from gateway_rig.client import Client, ask, get
 from gateway_rig.engines import STREAM_HEAD, Call, Engine, Engines, chunk, delta
 from gateway_rig.process import model, running

@@ -10,8 +10,8 @@ from gateway_rig.process import Gateway, model
 from waiting import wait_until
 
 BROKEN_PARTS = """
-from freehold.gateway.http_in import ClientConnection
-from freehold.gateway.kept import Keeping
+from freehold.gateway.server.client_connection import ClientConnection
+from freehold.gateway.answers.stream_log import Keeping
 check = ClientConnection.check
 def broken_check(self, now_s):
     check(self, now_s)

@@ -15,12 +15,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.core.events import AgentMetrics, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway import board
-from freehold.gateway.links import GatewayLinks
-from freehold.gateway.listener import listen
-from freehold.gateway.price import Price
+from freehold.gateway.answers.price import Price
+from freehold.gateway.callers.spend import Spending
+from freehold.gateway.counters import shared_counters
+from freehold.gateway.process.listener import listen
+from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.gateway.settings import FallbackSettings
-from freehold.gateway.spending import Spending
 from freehold.ledger.money import PICOUSD_PER_USD
 from freehold.ledger.record import read_frames
 from freehold.ledger.spool import segments
@@ -33,7 +33,7 @@ from gateway_rig.workers import Workers, working
 from waiting import wait_until
 
 SLOTS = 4
-COLUMN = board._COLUMN
+COLUMN = shared_counters._COLUMN
 
 
 class Counting:

@@ -18,8 +18,8 @@ import pytest
 from faulty_disk import FaultyDisk, blkio_cgroup, may_mount, throttled, why_not
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.base import Expected
-from freehold.health.probes.storage_latency import PROBE
-from freehold.health.readers.disk_reader import PROBE_FILE, DiskOptions, DiskReader
+from freehold.health.checks.storage_latency import PROBE
+from freehold.health.collectors.disks import PROBE_FILE, DiskOptions, DiskReader
 from freehold.health.view import State, View, Volume
 from waiting import wait_until
 
@@ -270,7 +270,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     # A process that starts a reader, says the child's pid and dies without a word to it.
     code = (
         "import os,sys,time\n"
-        "from freehold.health.readers.disk_reader import DiskReader, DiskOptions\n"
+        "from freehold.health.collectors.disks import DiskReader, DiskOptions\n"
         f"reader = DiskReader({str(tmp_path)!r}, DiskOptions(size_bytes=1 << 20, smart=False))\n"
         "reader.read(); print(*reader.pids, flush=True); os._exit(0)\n"
     )

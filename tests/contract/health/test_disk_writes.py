@@ -13,8 +13,8 @@ import pytest
 from faulty_disk import SBIN, FaultyDisk, may_mount, why_not
 from freehold.core.findings import Finding, Verdict
 from freehold.health.base import Expected
-from freehold.health.probes.storage_write import PROBE
-from freehold.health.readers.disk_reader import WRITE_FILE, DiskOptions, DiskReader
+from freehold.health.checks.storage_write import PROBE
+from freehold.health.collectors.disks import WRITE_FILE, DiskOptions, DiskReader
 from freehold.health.view import State, View, Volume
 from waiting import wait_until
 
@@ -211,7 +211,7 @@ def test_a_file_system_that_gave_its_journal_up_is_read_only_by_itself(
 def test_a_write_that_does_not_end_holds_up_no_look_and_is_told(
     tmp_path: Path, watch: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("freehold.health.probes.storage_write.HUNG_S", 2.0)  # half a minute in service
+    monkeypatch.setattr("freehold.health.checks.storage_write.HUNG_S", 2.0)  # half a minute in service
     with FaultyDisk(tmp_path) as disk:
         seen = watch(disk.path)
         seen.until("as_usual")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from freehold.core.clock import wall_s
-from freehold.health.kernel_events import Kind, read_events
-from freehold.health.readers import kernel_log
-from freehold.health.readers.kernel_log import KernelLog, parse_log_file
+from freehold.health.collectors import kernel_log
+from freehold.health.collectors.kernel_log import KernelLog, parse_log_file
+from freehold.health.kernel_log.events import Kind, read_events
 from freehold.health.view import State
 
 KMSG = Path("/dev/kmsg")

@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from freehold.health.kernel_events import read_events
-from freehold.health.readers.kernel_text import parse_log_file
+from freehold.health.kernel_log.events import read_events
+from freehold.health.kernel_log.formats import parse_log_file
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "kernel_benign.txt"
 LINES = 100_000

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from freehold.core.errors import Permanent
-from freehold.health.readers.mesh import Mesh, MeshPeer, MeshSettings, settings_problems
-from freehold.health.readers.mesh_frame import Frame, encode, node_id
-from freehold.health.readers.mesh_host import ask_host, interface_to, link_state, neighbour_state, path_mtu
+from freehold.health.collectors.mesh import Mesh, MeshPeer, MeshSettings, settings_problems
+from freehold.health.collectors.mesh_host import ask_host, interface_to, link_state, neighbour_state, path_mtu
+from freehold.health.mesh.frame import Frame, encode, node_id
 from freehold.health.view import State
 from mesh_rig.namespaces import Farm, Node, missing
 from waiting import until, wait_until

@@ -15,8 +15,8 @@ import pytest
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.base import Expected, Probe
-from freehold.health.readers.disk_reader import DiskOptions, DiskReader
-from freehold.health.readers.process_group import ProcessGroup
+from freehold.health.collectors.disks import DiskOptions, DiskReader
+from freehold.health.collectors.process_group import ProcessGroup
 from freehold.health.registry import all_probes
 from freehold.health.run import Runner, Setup, Source
 from freehold.health.snapshot import HealthSnapshot

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.keys import BadKeysError, KeyRecord, KeysFile, Limits, hash_of, read_keys, write_keys
+from freehold.gateway.callers.keys import (
+    BadKeysError,
+    KeyRecord,
+    KeysFile,
+    Limits,
+    hash_of,
+    read_keys,
+    write_keys,
+)
 from freehold.ledger.drainer import Drainer, spool_state, waiting_records
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.record import Basis, Outcome, Record, frame

@@ -3,7 +3,7 @@
 import pytest
 
 from freehold.cli.key_flags import Flags, Wanted, read_flags
-from freehold.gateway.keys import Limits
+from freehold.gateway.callers.keys import Limits
 
 NOW_S = 1_800_000_000.0  # 2027-01-15 08:00 UTC
 NONE = dict.fromkeys(

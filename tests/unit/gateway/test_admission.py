@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.admission import Admission, Applicant
-from freehold.gateway.fair import Claim
-from freehold.gateway.refuse import Refusal
-from freehold.gateway.request import Request
-from freehold.gateway.service import Gateway
+from freehold.gateway.endpoints.pool import Model, Target
+from freehold.gateway.queue.admission import Admission, Applicant
+from freehold.gateway.queue.fair_queue import Claim
+from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.settings import Settings
-from freehold.gateway.targets import Model, Target
+from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.request import Request
 from waiting import until
 
 

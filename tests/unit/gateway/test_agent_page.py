@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.core.events import AgentMetrics
-from freehold.gateway.agent_page import STALE_S, AgentPage
+from freehold.gateway.server.agent_page import STALE_S, AgentPage
 from freehold.health.snapshot import PERIOD_S, STALE_PERIODS
 from freehold.telemetry.metrics import Metrics
 from freehold.telemetry.pooled import pool, tell

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.engines.base import ApiError
-from freehold.gateway.assemble import assembler_for
+from freehold.gateway.answers.assemble import assembler_for
 
 CHAT, TEXT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"
 PATHS = (CHAT, TEXT, RESPONSES, MESSAGES)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.body import Asked, as_stream, asking_usage, read_body, rewrite, with_model
-from freehold.gateway.refuse import Refusal
+from freehold.gateway.wire.body import Asked, as_stream, asking_usage, read_body, rewrite, with_model
+from freehold.gateway.wire.errors import Refusal
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)

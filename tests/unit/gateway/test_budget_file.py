@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from freehold.gateway.budget_file import gather, part_path, spread
-from freehold.gateway.spending import Daily, Spending
+from freehold.gateway.callers.spend import Daily, Spending
+from freehold.gateway.storage.budget_file import gather, part_path, spread
 
 NOW_S = 1793491199  # 2026-10-31 23:59:59 UTC
 

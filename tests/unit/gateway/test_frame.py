@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.frame import (
+from freehold.gateway.wire.frame import (
     BadFramingError,
     ChunkedFrame,
     Frame,

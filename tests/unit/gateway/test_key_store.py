@@ -8,11 +8,11 @@ import pytest
 from filelock import FileLock
 
 from freehold.core.errors import Permanent, Temporary
-from freehold.gateway import key_store
-from freehold.gateway.beside import Beside
-from freehold.gateway.key_store import KeyStore
-from freehold.gateway.key_watch import KeyWatch
-from freehold.gateway.keys import BadKeysError, KeyRecord, KeysFile
+from freehold.gateway.callers.keys import BadKeysError, KeyRecord, KeysFile
+from freehold.gateway.storage import key_store
+from freehold.gateway.storage.background_loop import Beside
+from freehold.gateway.storage.key_store import KeyStore
+from freehold.gateway.storage.key_watch import KeyWatch
 from waiting import wait_until
 
 

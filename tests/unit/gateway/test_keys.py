@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.keys import (
+from freehold.gateway.callers.keys import (
     KEY_BYTES,
     BadKeysError,
     KeyRecord,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.board import Board
-from freehold.gateway.caller import Caller
-from freehold.gateway.keys import KeyRecord, Limits
-from freehold.gateway.shared_limits import SharedAllowance, SharedKeys
+from freehold.gateway.callers.grant import Caller
+from freehold.gateway.callers.keys import KeyRecord, Limits
+from freehold.gateway.callers.shared_limits import SharedAllowance, SharedKeys
+from freehold.gateway.counters.shared_counters import Board
 from freehold.ledger.money import PICOUSD_PER_USD
 
 WORKERS = 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from freehold.gateway.stall import STEP_TOKENS, limit_s
+from freehold.gateway.endpoints.stall import STEP_TOKENS, limit_s
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 
 from freehold.core.findings import Verdict
 from freehold.health.base import Expected
-from freehold.health.kernel_events import read_event, read_events
-from freehold.health.probes import gpu_xid, storage_errors
-from freehold.health.readers.kernel_text import parse_log_file
+from freehold.health.checks import gpu_xid, storage_errors
+from freehold.health.kernel_log.events import read_event, read_events
+from freehold.health.kernel_log.formats import parse_log_file
 from freehold.health.view import Gpu, Gpus, Kernel, KernelLine, View, Volume
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "kernel_benign.txt"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.health.readers.block_device import (
+from freehold.health.collectors.block_device import (
     Ticks,
     device_of,
     is_network,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.health.readers.disk_child import (
+from freehold.health.collectors.disk_child import (
     BLOCK_BYTES,
     Teller,
     open_other,

@@ -1,7 +1,7 @@
 """What the disk reading child's lines mean, and what the reader makes of what is usual."""
 
-from freehold.health.readers.disk_process import Heard, Space, take
-from freehold.health.readers.disk_reader import FIRST_READS, MINUTE_READS, Usual
+from freehold.health.collectors.disk_process import Heard, Space, take
+from freehold.health.collectors.disks import FIRST_READS, MINUTE_READS, Usual
 from freehold.health.view import State
 
 

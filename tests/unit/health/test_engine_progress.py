@@ -8,7 +8,7 @@ import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.base import Expected
-from freehold.health.probes.engine_progress import NO_PROGRESS_S, PROBE
+from freehold.health.checks.engine_progress import NO_PROGRESS_S, PROBE
 from freehold.health.view import EngineView, Gpu, Gpus, Reading, State, View
 
 STEP_S = 2.0

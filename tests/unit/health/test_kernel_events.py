@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.health.kernel_events import (
+from freehold.health.kernel_log.events import (
     KernelEvent,
     Kind,
     fold_lines,
@@ -13,8 +13,8 @@ from freehold.health.kernel_events import (
     read_events,
     uuids,
 )
-from freehold.health.kernel_words import INFORMATIVE
-from freehold.health.readers.kernel_text import parse_record
+from freehold.health.kernel_log.formats import parse_record
+from freehold.health.kernel_log.kinds import INFORMATIVE
 from freehold.health.view import KernelLine
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from freehold.health.loss_bounds import (
+from freehold.health.mesh.loss_bounds import (
     UNDECIDED,
     alarm_chance,
     is_over,

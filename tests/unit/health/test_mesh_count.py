@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freehold.health.readers.mesh_count import (
+from freehold.health.mesh.count import (
     JUMP_MOST,
     MARGIN,
     OUTAGE_RUN,
@@ -15,8 +15,8 @@ from freehold.health.readers.mesh_count import (
     Tally,
     Windows,
 )
-from freehold.health.readers.mesh_frame import RECEIPT_BITS, Frame
-from freehold.health.readers.mesh_stream import LIVES_MOST, NOT_ASKED, RTTS_MOST, Stream
+from freehold.health.mesh.frame import RECEIPT_BITS, Frame
+from freehold.health.mesh.stream import LIVES_MOST, NOT_ASKED, RTTS_MOST, Stream
 from freehold.health.view import Peer
 
 

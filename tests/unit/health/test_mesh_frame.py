@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.health.readers.mesh_frame import (
+from freehold.health.mesh.frame import (
     MOST,
     REPORTS_MAX,
     SMALL_BYTES_MAX,

@@ -10,8 +10,8 @@ from freehold.core.errors import Permanent
 from freehold.core.findings import Action, Verdict
 from freehold.health.agent_wire import MeshNode
 from freehold.health.base import Expected
-from freehold.health.probes import network_loss
-from freehold.health.readers.network import MeshOptions, NetworkReader, _Running
+from freehold.health.checks import network_loss
+from freehold.health.collectors.network import MeshOptions, NetworkReader, _Running
 from freehold.health.view import Network, View
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.base import Expected
-from freehold.health.probes.network_loss import AT_FAULT, NOBODY, PROBE
+from freehold.health.checks.network_loss import AT_FAULT, NOBODY, PROBE
 from freehold.health.view import LossWindow, Network, Peer, State, View
 
 

@@ -141,7 +141,7 @@ def _verdicts_and_texts(tree: ast.AST) -> Iterator[tuple[set[str], set[str]]]:
 
 @pytest.mark.parametrize("name", sorted(all_probes()))
 def test_what_is_said_to_be_never_bad_stands_nowhere_beside_a_bad_verdict(name: str) -> None:
-    path = importlib.import_module(f"freehold.health.probes.{name}").__file__
+    path = importlib.import_module(f"freehold.health.checks.{name}").__file__
     assert path is not None
     for verdicts, texts in _verdicts_and_texts(ast.parse(Path(path).read_text())):
         if verdicts & {"DEGRADED", "UNHEALTHY"}:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.health.readers.smart import SmartReaders, disk_of, readings_of, worst_of
+from freehold.health.collectors.smart import SmartReaders, disk_of, readings_of, worst_of
 from freehold.health.view import Reading, State
 from waiting import wait_until
 

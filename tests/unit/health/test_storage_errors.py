@@ -4,7 +4,7 @@ import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.base import Expected
-from freehold.health.probes.storage_errors import PROBE, same_disk
+from freehold.health.checks.storage_errors import PROBE, same_disk
 from freehold.health.view import Kernel, KernelLine, Reading, State, View, Volume
 
 NOW_S = 1_000_000.0

@@ -6,7 +6,7 @@ import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.base import Expected
-from freehold.health.probes.storage_latency import PROBE
+from freehold.health.checks.storage_latency import PROBE
 from freehold.health.view import Reading, State, View, Volume
 
 NONE = Reading(state=State.UNSUPPORTED)

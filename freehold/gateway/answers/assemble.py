@@ -1,0 +1,244 @@
+"""A stream put together into the one answer that a client asked for without streaming. Pure.
+
+Some engines notice that a client left only while they stream, so the gateway asks them for a stream always. What is
+built here is what the engine would have answered itself: deltas are joined by a general rule (text is appended,
+objects are merged, lists are merged by their items' `index`), not by a list of known fields that would go stale.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from freehold.engines.base import ApiError
+from freehold.gateway.answers.usage import Usage, of_answers
+from freehold.gateway.wire.errors import from_engine
+
+Json = dict[str, Any]
+
+# Strings that name something once, so that a second delta repeats them and must not be appended.
+_ONCE = frozenset(
+    {"role", "id", "type", "object", "model", "finish_reason", "stop_reason", "system_fingerprint"}
+)
+
+
+class Assembler:
+    """Collects the payload of an event stream; `result()` gives the whole answer or the error in it."""
+
+    def __init__(
+        self,
+        take: Callable[[Json, Json], None],
+        finish: Callable[[Json], Json | None],
+        *,
+        choices: int = 0,
+    ) -> None:
+        self._choices = choices
+        self._usages: list[Json] = []
+        self._take = take
+        self._finish = finish
+        self._tail = b""
+        self._answer: Json = {}
+        self._error: ApiError | None = None
+        self.size_bytes = 0
+        self.events = 0
+        """Events taken so far: about one a token."""
+
+    def feed(self, data: bytes) -> None:
+        """Take payload bytes, cut anywhere."""
+        self.size_bytes += len(data)
+        lines = (self._tail + data).split(b"\n")
+        self._tail = lines.pop()
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._event(line[5:].strip())
+
+    def result(self) -> bytes | ApiError:
+        """Return the answer's JSON, or the error that the engine put into its stream."""
+        if self._error is not None:
+            return self._error
+        try:
+            answer = self._finish(self._answer)
+            return (
+                _broken("The engine's answer ended early.") if answer is None else msgspec.json.encode(answer)
+            )
+        except _MISSHAPEN:
+            return _broken("The engine sent events of an unknown shape.")
+
+    def _event(self, data: bytes) -> None:
+        if data == b"[DONE]" or self._error is not None:
+            return
+        try:
+            event = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            event = None
+        if not isinstance(event, dict):
+            self._error = _broken("The engine sent a broken event.")
+        elif event.get("error") or event.get("type") == "error":
+            self._error = from_engine(_status_of(event.get("error")), data)
+        else:
+            self.events += 1
+            self._take_event(event)
+
+    def _take_event(self, event: Json) -> None:
+        try:
+            if self._choices and event.get("usage") and event.get("choices") == []:
+                self._usages.append(event["usage"])
+                event["usage"] = _of_answers(self._usages, choices=self._choices)
+            self._take(self._answer, event)
+        except _MISSHAPEN:
+            self._error = _broken("The engine sent events out of order.")
+
+
+# What taking a well-formed event apart raises where its shape is not the one that its path has.
+_MISSHAPEN = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError)
+
+
+def _broken(message: str) -> ApiError:
+    return ApiError(status=502, message=message, type="server_error")
+
+
+def assembler_for(path: str, *, choices: int = 0) -> Assembler | None:
+    """Return an assembler for a gateway path's stream, or None where that path does not stream.
+
+    `choices` is how many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole.
+    """
+    shape = _SHAPES.get(path)
+    return Assembler(*shape, choices=choices) if shape else None
+
+
+def _of_answers(usages: list[Json], *, choices: int) -> Json:
+    """Return the last usage with the tokens of all answers."""
+    parts = [Usage(usage["prompt_tokens"], None, usage["completion_tokens"]) for usage in usages]
+    whole = of_answers(parts, choices=choices)
+    counts: Json = {"prompt_tokens": whole.prompt_tokens, "completion_tokens": whole.completion_tokens}
+    return usages[-1] | counts | {"total_tokens": sum(counts.values())}
+
+
+def _status_of(error: object) -> int:
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 500
+
+
+def _merge(into: Json, delta: Json) -> None:
+    for key, value in delta.items():
+        old = into.get(key)
+        if isinstance(old, str) and isinstance(value, str) and key not in _ONCE:
+            into[key] = old + value
+        elif isinstance(old, dict) and isinstance(value, dict):
+            _merge(old, value)
+        elif isinstance(old, list) and isinstance(value, list):
+            _merge_list(old, value)
+        elif value is not None or key not in into:
+            into[key] = value
+
+
+def _merge_list(into: list[Any], delta: list[Any]) -> None:
+    for item in delta:
+        known = None
+        if isinstance(item, dict) and "index" in item:
+            known = next((i for i in into if isinstance(i, dict) and i.get("index") == item["index"]), None)
+        if known is None:
+            into.append(item)
+        else:
+            _merge(known, item)
+
+
+# Chat and text completions: chunks with `choices`
+
+
+def _take_chat(answer: Json, event: Json) -> None:
+    choices = event.pop("choices", [])
+    answer.update(event)
+    kept: dict[int, Json] = answer.setdefault("choices", {})
+    for choice in choices:
+        message = choice.pop("delta", {})
+        mine = kept.setdefault(choice.get("index", 0), {"message": {"role": "assistant", "content": None}})
+        _merge(mine["message"], message)
+        _merge(mine, choice)
+
+
+def _take_text(answer: Json, event: Json) -> None:
+    choices = event.pop("choices", [])
+    answer.update(event)
+    kept: dict[int, Json] = answer.setdefault("choices", {})
+    for choice in choices:
+        _merge(kept.setdefault(choice.get("index", 0), {}), choice)
+
+
+def _finish_choices(answer: Json, kind: str) -> Json | None:
+    kept = answer.get("choices") or {}
+    if not kept or any(choice.get("finish_reason") is None for choice in kept.values()):
+        return None
+    choices = [kept[index] for index in sorted(kept)]
+    for choice in choices:
+        for call in choice.get("message", {}).get("tool_calls") or ():
+            call.pop("index", None)  # a stream's numbering; whole answers have none
+    return answer | {"choices": choices, "object": kind}
+
+
+def _finish_chat(answer: Json) -> Json | None:
+    return _finish_choices(answer, "chat.completion")
+
+
+def _finish_text(answer: Json) -> Json | None:
+    return _finish_choices(answer, "text_completion")
+
+
+# Responses: the last event carries the whole answer
+
+
+def _take_response(answer: Json, event: Json) -> None:
+    if event.get("type") in {"response.completed", "response.incomplete", "response.failed"}:
+        answer.update(event.get("response") or {})
+
+
+def _finish_response(answer: Json) -> Json | None:
+    return answer or None
+
+
+# Anthropic messages: typed events
+
+
+def _take_message(answer: Json, event: Json) -> None:
+    kind = event.get("type")
+    if kind == "message_start":
+        answer.update(event["message"])
+    elif kind == "content_block_start":
+        answer.setdefault("content", []).append(event["content_block"])
+    elif kind == "content_block_delta":
+        _take_block_delta(answer["content"][event["index"]], event["delta"])
+    elif kind == "content_block_stop":
+        _close_block(answer["content"][event["index"]])
+    elif kind == "message_delta":
+        answer.update(event["delta"])
+        answer.setdefault("usage", {}).update(event.get("usage") or {})
+    elif kind == "message_stop":
+        answer["_stopped"] = True
+
+
+def _take_block_delta(block: Json, delta: Json) -> None:
+    if delta.get("type") == "input_json_delta":
+        block["_input"] = block.get("_input", "") + delta.get("partial_json", "")
+    else:
+        _merge(block, {key: value for key, value in delta.items() if key != "type"})
+
+
+def _close_block(block: Json) -> None:
+    text = block.pop("_input", "")
+    if text:
+        block["input"] = msgspec.json.decode(text)
+
+
+def _finish_message(answer: Json) -> Json | None:
+    whole = answer.pop("_stopped", False) and not any(
+        "_input" in block for block in answer.get("content", ())
+    )
+    return answer if whole else None
+
+
+_SHAPES: dict[str, tuple[Callable[[Json, Json], None], Callable[[Json], Json | None]]] = {
+    "/v1/chat/completions": (_take_chat, _finish_chat),
+    "/v1/completions": (_take_text, _finish_text),
+    "/v1/responses": (_take_response, _finish_response),
+    "/v1/messages": (_take_message, _finish_message),
+}

@@ -1,0 +1,367 @@
+"""What an answer used, read on its way through: the usage that engines report, or else the chunks that went by.
+
+A stream passes a `StreamMeter`. Nearly every read is one more token chunk of a shape that was seen before: its length
+gives the head that it must have (size line and the event's first bytes, up to `"choices":[{` or the event's name), one
+newline at its end says that it is a single event. So it cannot be the usage chunk nor the last event, and is passed on
+unread at no more cost than without a meter. Everything else takes the slow way: events are put together wherever they
+are cut; the usage chunk is taken out for callers who did not ask for it; and before the last event is passed on,
+`on_last` is called, so that what a client takes for a whole answer is in the ledger before the client has it.
+
+`usage: null` in other chunks, which some engines send to callers who asked for usage, is left: taking it out would mean
+to parse every chunk, and clients must cope with it anyway.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+
+from freehold.gateway.answers.continuation import Rest
+from freehold.gateway.answers.stream_log import RESUMED_PATHS, Keeping, Kept
+from freehold.gateway.answers.usage import (
+    WHOLE_BYTES_MAX,
+    Usage,
+    find_usage,
+    of_answers,
+    read_event,
+    whole_usage,
+)
+from freehold.gateway.exchange.upstream import EngineGaveUpError, Passing
+from freehold.gateway.wire.body import asking_usage
+from freehold.gateway.wire.frame import Frame
+from freehold.gateway.wire.headers import AnswerHead
+from freehold.gateway.wire.request import Request
+
+USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
+_HELD_BYTES_MAX = 64 * 1024
+"""Longest event that is put together, bytes; of a longer one the first and the last are kept. Source: our own bound; a
+usage chunk has some hundred bytes, and what is longer is a whole answer in one event, with its usage at the end."""
+_NAME_BYTES = 64  # Enough of an event's first line to tell the last event of a stream.
+_HEADS_MAX = 32  # Lengths of chunks known per stream: tokens have few, so the rest is rare. Some 4 KiB.
+_MARKS = (b'"prompt_tokens"', b'"output_tokens"')  # An event with usage has one of these.
+_BORDER = re.compile(rb"\n\n|\r\n\r\n")
+_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\{')
+_LAST = re.compile(
+    rb"^(?:data: ?\[DONE\]|event: ?message_stop\b|event: ?response\.(?:completed|incomplete|failed)\b)",
+    re.MULTILINE,
+)
+_GAVE_UP_MARK = b'"InternalServerError"'
+_GAVE_UP = re.compile(rb'data: ?\{"error": ?\{.*"type": ?"InternalServerError"')
+"""How a server says in band that its engine is dead. Source: vLLM 0.32.0, measured by a SIGKILL to its EngineCore."""
+_DELTA = re.compile(rb"event: ?[a-z_.]+_delta\r?\n|event: ?response\.output_text\.delta\r?\n")
+SILENT_EVENTS = {"/v1/chat/completions": 1, "/v1/messages": 2, "/v1/responses": 4}
+"""Events before the first token: the role; message and block start; created, in progress, item and part added.
+Source: measured on llama.cpp; OpenAI and Anthropic API references, "Streaming"."""
+
+
+class StreamMeter(Passing):
+    """The meter of one stream that is passed on. `hides`: the caller did not ask for the usage chunk."""
+
+    __slots__ = (
+        "_heads",
+        "_held",
+        "_on_last",
+        "_parts",
+        "_passed_bytes",
+        "_rest",
+        "_silent",
+        "choices",
+        "chunked",
+        "ended",
+        "events",
+        "hides",
+        "kept",
+        "usage",
+    )
+
+    def __init__(
+        self, write: Callable[[bytes], None], *, path: str, hides: bool, on_last: Callable[[int], None]
+    ) -> None:
+        super().__init__(write)
+        self._heads: dict[int, bytes] = {}
+        self.heads = self._heads
+        self.hides = hides
+        self.usage: Usage | None = None
+        self.choices = 0
+        """As in `Request`."""
+        self._parts: list[Usage] = []
+        self.events = 0
+        """Events that took the slow way; `chunks` counts the others."""
+        self.ended = False
+        """The event came that ends a whole answer."""
+        self.chunked = False
+        """The client gets the body in chunks, and always whole ones."""
+        self.kept: Kept | None = None
+        """What the client has; None: nobody could go on with it. Where it is kept, the client gets whole events only."""
+        self._rest: Rest | None = None
+        self._on_last = on_last
+        self._silent = SILENT_EVENTS.get(path, 0)
+        self._held = b""
+        self._passed_bytes = 0
+
+    @property
+    def tokens(self) -> int:
+        """Return about how many tokens went by: one an event, as all engines that we know send them."""
+        return max(0, self.events + self.chunks - self._silent)
+
+    def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
+        """Return the head to answer with: a stream whose usage chunk is taken out has no known length."""
+        if self.hides and head.length_bytes is not None:
+            head = _without_length(head)
+        self.chunked = head.chunked and http11
+        return head
+
+    def keep_all(self, *, chunked: bool) -> None:
+        """Keep what goes to the client; `chunked`: the body has no length that another engine could not meet."""
+        if chunked:
+            self.kept = kept = Kept()
+            kept.chunked = self.chunked
+            self.keep = kept.add
+
+    def tidy(self, keeping: Keeping) -> None:
+        """Bound what is kept."""
+        if self.kept is not None and not self.ended:
+            self.kept.tidy(self.bytes, keeping)
+            self.keep = self.kept.add
+
+    def go_on(self, rest: Rest) -> None:
+        """Take what comes from now on as another engine's: `rest` makes the rest of this answer of it."""
+        self._rest = rest
+        self._held, self._passed_bytes = b"", 0
+        self._silent += 1  # the comment that says so
+
+    def begin_again(self) -> None:
+        """Take what comes from now on as yet another engine's: the one before said nothing that was passed on."""
+        if self._rest is not None:
+            self._rest = self._rest.anew()
+        self._held, self._passed_bytes = b"", 0
+
+    def fast(self, frame: Frame) -> Passing | None:
+        """Return this meter where the next read may take the short way: on a border of chunks and of events."""
+        return self if self.chunked and frame.at_border and not self._held and self._rest is None else None
+
+    def at_border(self, frame: Frame) -> bool:
+        """Return whether an in-band message may be added now."""
+        return self.chunked or frame.at_border or self.kept is not None
+
+    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
+        """Return how many bytes of a read belong to the answer, and what goes to the client instead of them.
+
+        Raises BadFramingError, and EngineGaveUpError where another engine may be able to go on.
+        """
+        border, ended = frame.at_border, self.ended
+        used, pieces = frame.payload(data)
+        payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._rest is None:
+            self._learn(payload, data)
+            out = self._pass(payload)
+        else:
+            out, border = self._pass(self._rest.feed(payload)), False
+        if frame.done:
+            out += self._flush()
+        if self.chunked:
+            same = out == payload and border and (frame.at_border or frame.done)
+            out = data[:used] if same else _framed(out, last=frame.done)
+        if self.ended and not ended:
+            self._on_last(len(out))
+        return used, out
+
+    def last_words(self, events: bytes) -> bytes:
+        """Return what the client gets where the gateway itself ends the answer with `events`."""
+        ended, out = self.ended, self._pass(events)
+        if self.chunked:
+            out = _framed(out, last=True)
+        if self.ended and not ended:
+            self._on_last(len(out))
+        return out
+
+    def end(self) -> Usage | None:
+        """Return the usage once no more comes; None: the engine reported none."""
+        if self.usage is None and any(mark in self.last for mark in _MARKS):
+            self.usage = find_usage(self.last)
+        return self.usage
+
+    def _pass(self, payload: bytes) -> bytes:
+        """Look at every event that is whole now, and return what may go on."""
+        if not self._held and _is_unremarkable(payload):
+            self.events += payload.count(b"\n\n")
+            return payload
+        data = self._held + payload
+        at = data.rfind(b"\n\n") + 2
+        if at > 1 and b"\r\n\r\n" not in data and _is_unremarkable(data[:at]):
+            self.events += data.count(b"\n\n", 0, at)
+            return data[self._passed_bytes : at] + self._hold(data[at:], 0)
+        return self._pass_singly(data)
+
+    def _pass_singly(self, data: bytes) -> bytes:
+        passed_bytes, at = self._passed_bytes, 0
+        out: list[bytes] = []
+        for border in _BORDER.finditer(data):
+            event = data[at : border.end()]
+            if self._event(event) or passed_bytes or not self.hides:
+                out.append(event[passed_bytes:])
+            at, passed_bytes = border.end(), 0
+        out.append(self._hold(data[at:], passed_bytes))
+        return b"".join(out)
+
+    def _hold(self, rest: bytes, passed_bytes: int) -> bytes:
+        """Keep the beginning of an event until the rest of it comes, and return what of it may go on now."""
+        out = b""
+        if not (self.hides or self.kept) or len(rest) > _HELD_BYTES_MAX:
+            out = rest[passed_bytes:]
+            if len(rest) > _HELD_BYTES_MAX:
+                rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]
+            passed_bytes = len(rest)
+        self._held, self._passed_bytes = rest, passed_bytes
+        return out
+
+    def _flush(self) -> bytes:
+        """Return what is left of a stream that ended without its last blank line."""
+        event, self._held = self._held, b""
+        if event.strip() and not self._event(event) and not self._passed_bytes and self.hides:
+            return b""
+        return event[self._passed_bytes :]
+
+    def _event(self, event: bytes) -> bool:
+        """Look at one event and return whether the client gets it."""
+        if event.startswith(b":"):
+            return True  # a comment, to keep the connection alive
+        if self.kept is not None and _GAVE_UP.match(event):
+            raise EngineGaveUpError("it says in its answer that it failed")
+        hidden = any(mark in event for mark in _MARKS) and self._read_usage(event)
+        if _LAST.match(event) and not self.ended:
+            self.end()
+            self.ended = True
+        elif not hidden:
+            self.events += 1
+        return not hidden
+
+    def _read_usage(self, event: bytes) -> bool:
+        """Read an event's usage and return whether the event is there for nothing else."""
+        found = read_event(event.partition(b"data:")[2].strip())
+        usage = find_usage(event) if found is None else found.counts()
+        if usage is not None and self.choices and found is not None and found.only_usage:
+            self._parts.append(usage)
+            self.usage = of_answers(self._parts, choices=self.choices)
+        elif usage is not None:
+            self.usage = usage if self.usage is None else self.usage.updated(usage)
+        return found is not None and found.only_usage and self.hides
+
+    def _learn(self, payload: bytes, data: bytes) -> None:
+        """Remember what one whole chunk with one token looks like, so that the next one of its length goes fast."""
+        line_bytes = len(data) - len(payload) - 2
+        if (
+            not self.chunked
+            or data[line_bytes - 2 : line_bytes] != b"\r\n"
+            or b"\r\n" in data[: line_bytes - 2]
+        ):
+            return
+        start = _CHOICES.search(payload) if payload.startswith(b"data:") else _DELTA.match(payload)
+        if (
+            start is not None
+            and payload.find(b"\n", start.end()) == len(payload) - 2
+            and payload.endswith(b"\n\n")
+        ):
+            if len(self._heads) >= _HEADS_MAX:
+                self._heads.clear()
+            self._heads[len(data)] = data[: line_bytes + start.end()]
+
+
+def _framed(payload: bytes, *, last: bool) -> bytes:
+    """Return a payload as one chunk; nothing is no chunk, since an empty one would be the end."""
+    chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+    return chunk + (b"0\r\n\r\n" if last else b"")
+
+
+def _is_unremarkable(payload: bytes) -> bool:
+    """Return whether a read is whole events of which none is the last or has a usage; cheap for many events at once."""
+    return (
+        payload.endswith(b"\n\n")
+        and not any(mark in payload for mark in _MARKS)
+        and _GAVE_UP_MARK not in payload
+        and not _LAST.search(payload)
+    )
+
+
+def _without_length(head: AnswerHead) -> AnswerHead:
+    length = b"content-length: %d\r\n" % (head.length_bytes or 0)
+    return replace(
+        head,
+        chunked=True,
+        length_bytes=None,
+        start=head.start.replace(length, b"transfer-encoding: chunked\r\n"),
+        start_unchunked=head.start_unchunked.replace(length, b""),
+    )
+
+
+def ask_usage(request: Request, options: msgspec.Raw) -> None:
+    """Make a stream's request ask for the usage chunk, where it has to be asked for and the caller did not."""
+    if request.path in USAGE_OPTION_PATHS:
+        body = asking_usage(request.body, options)
+        if body is not None:
+            request.body = body
+            request.hides_usage = True
+
+
+class WholeMeter(Passing):
+    """The meter of one answer that is no stream: passed on as it comes, its usage read at the end."""
+
+    __slots__ = ("_begin", "_end", "_on_last", "_unchunk", "usage")
+
+    def __init__(self, write: Callable[[bytes], None], on_last: Callable[[int], None]) -> None:
+        super().__init__(write)
+        self.usage: Usage | None = None
+        self._on_last = on_last
+        self._begin = self._end = b""
+        self._unchunk = False
+
+    def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
+        """Return the head to answer with: the engine's."""
+        self._unchunk = head.chunked and not http11
+        return head
+
+    def fast(self, frame: Frame) -> Passing | None:
+        """Return None: every read is looked at; there are few."""
+        del frame
+        return None
+
+    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
+        """Return how many bytes of a read belong to the answer, and those bytes. Raises BadFramingError."""
+        used, pieces = frame.payload(data)
+        payload = b"".join(pieces)
+        if len(self._begin) + len(payload) <= WHOLE_BYTES_MAX and not self._end:
+            self._begin += payload
+        else:
+            self._end = (self._end + payload)[-WHOLE_BYTES_MAX:]
+        out = payload if self._unchunk else data[:used]
+        if frame.done:
+            self.end()
+            self._on_last(len(out))
+        return used, out
+
+    def end(self) -> Usage | None:
+        """Return the usage once no more comes; None: none can be read."""
+        if self.usage is None:
+            self.usage = (
+                whole_usage(self._begin)
+                if not self._end
+                else find_usage(self._end) or find_usage(self._begin)
+            )
+        return self.usage
+
+
+def meter_for(
+    head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
+) -> tuple[Passing, AnswerHead]:
+    """Return the meter for an answer with this head, and the head that the client gets."""
+    if not head.event_stream:
+        whole = WholeMeter(write, on_last=on_last)
+        return whole, whole.begin(head, http11=request.http11)
+    meter = StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=on_last)
+    meter.choices = request.choices
+    head = meter.begin(head, http11=request.http11)
+    if request.resumable and request.path in RESUMED_PATHS:
+        meter.keep_all(chunked=head.chunked)
+    return meter, head

@@ -1,0 +1,1 @@
+"""API keys in a running gateway: records, rate limits, grants, spend. May import answers, counters and wire."""

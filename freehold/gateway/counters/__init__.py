@@ -1,0 +1,1 @@
+"""What is counted: metrics, and numbers that several worker processes share. Imports no other part of the gateway."""

@@ -1,0 +1,1 @@
+"""Models and their endpoints: pool, load balancing, outlier detection. May import queue and below."""

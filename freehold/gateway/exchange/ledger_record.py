@@ -1,0 +1,192 @@
+"""The gateway's pen: turns the end of each request into one ledger record and appends it to the spool.
+
+A record is written before the last bytes of its answer leave, with one write to tmpfs, so that whatever a client has
+is in the ledger although the process is killed a moment later. Nothing waits: a spool that is full costs a record, one that
+somebody removed is written again, and `/health` and `/metrics` say so. Draining is the controller's business; what is told of it here is read from the files
+beside the spool, only when somebody asks.
+"""
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from freehold.core.clock import wall_s
+from freehold.gateway.answers.stream_tap import SILENT_EVENTS, StreamMeter, WholeMeter
+from freehold.gateway.answers.usage import Usage
+from freehold.gateway.exchange.upstream import Passing
+from freehold.gateway.wire.request import Request
+from freehold.ledger.drainer import SpoolState, spool_state
+from freehold.ledger.record import Basis, Outcome, Record, frame
+from freehold.ledger.spool import SpoolWriter
+from freehold.telemetry.logs import get_logger
+from freehold.telemetry.metrics import Metrics, Reading
+
+BEHIND_S = 30.0
+"""Older than this, an undrained record makes the ledger `behind`. Source: our own choice: sixty rounds of the drainer."""
+_NO_USAGE = Usage()
+_CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
+
+
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """How one request ended, as its exchange knows it; times in seconds. Made by position: one is made for each."""
+
+    model: str
+    endpoint: str
+    status: int
+    outcome: Outcome
+    bytes: int
+    ttft_s: float | None
+    took_s: float
+    retries: int
+
+
+# Members of an enumeration are looked up slowly, and these are wanted once per request.
+_COMPLETE, _ABANDONED, _CUT, _FAILED = Outcome.COMPLETE, Outcome.ABANDONED, Outcome.CUT, Outcome.FAILED
+_MEASURED, _ESTIMATED, _NONE, _UNKNOWN = Basis.MEASURED, Basis.ESTIMATED, Basis.NONE, Basis.UNKNOWN
+
+
+def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
+    """Return how a request ended in one word."""
+    if complete:
+        return _COMPLETE
+    if status == _CLIENT_LEFT:
+        return _ABANDONED
+    return _CUT if answer_bytes else _FAILED
+
+
+class Recorder:
+    """Writes records of one gateway process."""
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._spool = SpoolWriter(folder, max_bytes=max_bytes)
+        self._folder = folder
+        self._seq = 0
+        self._noted: deque[tuple[Request, Ending, Heard]] = deque()
+        """What is not in the spool yet."""
+        self._told_dropped = 0
+        self._told_lost = ""
+        self._log = get_logger("gateway.ledger")
+
+    def __repr__(self) -> str:
+        return f"<Recorder {self._spool!r}>"
+
+    def note(self, request: Request, ending: Ending, heard: "Heard") -> None:
+        """Take what a request came to; `write` must follow before its client can have the end of the answer."""
+        self._noted.append((request, ending, heard))
+
+    def write(self) -> None:
+        """Write down what was taken, with one write, or count what could not be."""
+        if not self._noted:
+            return
+        frames: list[bytes] = []
+        dropped = self._spool.dropped_total
+        try:
+            self._frame(frames, lost=dropped - self._told_dropped)
+        finally:
+            if frames and self._spool.append_all(frames):
+                self._told_dropped = dropped
+
+    def _frame(self, frames: list[bytes], *, lost: int) -> None:
+        """Make records of what was taken, one behind the other; what is left after a failure is made the next time."""
+        noted, run, time_us = self._noted, self._spool.run, int(wall_s() * 1e6)
+        while noted:
+            request, ending, heard = noted.popleft()
+            self._seq += 1
+            usage = heard.usage or _NO_USAGE
+            completion, basis = heard.completion(ending.outcome)
+            # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
+            record = Record(
+                run, self._seq, time_us,
+                request.request_id, request.key_id, ending.model, request.path, ending.endpoint,
+                ending.status, ending.outcome, basis, request.stream,
+                usage.prompt_tokens, usage.cached_tokens, completion,
+                heard.chunks, ending.bytes,
+                None if ending.ttft_s is None else int(ending.ttft_s * 1e6), int(ending.took_s * 1e6),
+                max(0, ending.retries),
+                heard.cost_usd,
+                0 if frames else lost,
+            )  # fmt: skip
+            frames.append(frame(record))
+
+    def tick(self) -> None:
+        """Find out whether somebody removed the spool, and say so; to be called now and then. One look at a file in use."""
+        self.write()
+        spool = self._spool
+        if spool.look():
+            doing = "what the gateway still held is written again; other files that were not drained are lost"
+            self._log.error("spool_removed", doing=doing, removed=spool.removed_total)
+        elif spool.lost and spool.lost != self._told_lost:
+            doing = "records are kept in memory, until this process ends, and the folder is tried again"
+            self._log.error("spool_removed", doing=doing, removed=spool.removed_total, reason=spool.lost)
+        self._told_lost = spool.lost
+
+    def health(self) -> dict[str, Any]:
+        """Return what `/health` says of the ledger."""
+        state = spool_state(self._folder)
+        return {
+            "status": self._status(state),
+            "spool_bytes": state.waiting_bytes,
+            "lag_s": round(state.lag_s, 1),
+            "dropped": self._spool.dropped_total,
+            "removed": self._spool.removed_total,
+            "error": self._spool.lost or self._spool.last_error or state.drain.last_error,
+        }
+
+    def _status(self, state: SpoolState) -> str:
+        if self._spool.dropped_total > self._told_dropped:
+            return "dropping"
+        if self._spool.lost:
+            return "removed"
+        return "behind" if state.lag_s > BEHIND_S or state.drain.last_error else "ok"
+
+    def watch(self, metrics: Metrics) -> None:
+        """Let `/metrics` read how the ledger is at each scrape."""
+        spool, folder = self._spool, self._folder
+        gauges: dict[str, Reading] = {
+            "freehold_ledger_spool_bytes": lambda: {(): spool_state(folder).waiting_bytes},
+            "freehold_ledger_lag_seconds": lambda: {(): spool_state(folder).lag_s},
+        }
+        counters: dict[str, Reading] = {
+            "freehold_ledger_records_total": lambda: {(): spool.records_total},
+            "freehold_ledger_dropped_total": lambda: {(): spool.dropped_total},
+            "freehold_ledger_spool_removed_total": lambda: {(): spool.removed_total},
+            "freehold_ledger_drain_errors_total": lambda: {(): spool_state(folder).drain.errors_total},
+        }
+        for name, reading in gauges.items():
+            metrics.gauge(name).read_from(reading)
+        for name, reading in counters.items():
+            metrics.counter(name).read_from(reading)
+
+
+class Heard(msgspec.Struct, gc=False):
+    """What was heard of an answer."""
+
+    usage: Usage | None
+    tokens: int | None
+    """About how many tokens its engine was heard to make; None: that cannot be told."""
+    chunks: int
+    cost_usd: str | None = None
+    """As the ledger's record has it."""
+
+    def completion(self, outcome: Outcome) -> tuple[int | None, Basis]:
+        """Return the answer's tokens and what that number rests on."""
+        if self.usage is not None and self.usage.completion_tokens is not None:
+            return self.usage.completion_tokens, _MEASURED
+        if self.tokens is not None:
+            return self.tokens, _ESTIMATED
+        return None, _NONE if outcome is _FAILED else _UNKNOWN
+
+
+def hear(meter: Passing | None, usage: Usage | None, *, events: int, path: str) -> Heard:
+    """Return what was heard of an answer that was asked for at `path`.
+
+    `meter`: what it was passed on through; None: it was not passed on as it came, and `usage` is what it used, as far as
+    that is known. `events`: what was heard of one that was put together, about one a token.
+    """
+    if meter is None:
+        return Heard(usage, max(0, events - SILENT_EVENTS.get(path, 0)) if events else None, 0)
+    if isinstance(meter, StreamMeter):
+        return Heard(meter.end(), meter.tokens, meter.events + meter.chunks)
+    return Heard(meter.end() if isinstance(meter, WholeMeter) else None, None, 0)

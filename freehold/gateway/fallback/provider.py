@@ -1,0 +1,245 @@
+"""Endpoints of others that take a model's requests at a price: may this one go there now, and what did it cost.
+
+Each has a bound of requests at once and a budget per day. What a request may cost is reserved before it is sent and
+replaced by its real cost; a cost that never becomes known stays charged as reserved, so that a budget is a bound and no
+hope. It neither sends anything nor picks requests; that is `outward`.
+"""
+
+from collections.abc import Callable
+from math import inf
+from typing import Literal, NamedTuple
+
+from freehold.core.events import Endpoint, ReplicaState
+from freehold.engines import all_engines
+from freehold.engines.external import ENGINE
+from freehold.gateway.answers.price import Price
+from freehold.gateway.callers.spend import Month
+from freehold.gateway.endpoints.pool import Target
+from freehold.gateway.exchange.ledger_record import Ending, Heard
+from freehold.gateway.settings import FallbackSettings
+from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.request import Request
+from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
+from freehold.ledger.money import usd_text
+from freehold.ledger.record import Outcome
+
+Reason = Literal["queue_full", "no_replica", "share", "shadow"]
+"""Why a request goes to a fallback."""
+Skip = Literal["budget", "concurrency", "shut"]
+"""Why a fallback that was to be asked was not."""
+
+_SHUT_FIRST_S, HOPELESS_S = 1.0, 60.0
+"""How long it is left alone after a failure, doubling with each that follows. Source: our own choice, as RETRY_AFTER_S_MAX:
+while a provider is down as well, a refusal must not wait for it."""
+_SILENT_S = 1.0  # Who waited less says nothing of an endpoint. Source: our own choice, as for a replica's (`attempt`).
+
+_REASONS: dict[str | None, Reason] = {
+    "engine_overloaded": "queue_full",
+    "engine_failed": "no_replica",
+    "model_not_ready": "no_replica",
+}
+"""What the refusals that a fallback can spare a caller are about, by their codes."""
+
+
+def reason_for(refusal: Refusal) -> Reason | None:
+    """Return why the request of this refusal might go elsewhere; None: nobody else could help."""
+    return _REASONS.get(refusal.error.code) if refusal.error.status == 503 else None
+
+
+def serves(path: str) -> bool:
+    """Return whether an endpoint that speaks the OpenAI API may know this path."""
+    return path in ENGINE.paths
+
+
+class Due:
+    """Picks a part of requests, evenly spread and without dice: after n of them, n times the part, to within one."""
+
+    __slots__ = ("_owed", "part")
+
+    def __init__(self, part: float) -> None:
+        self.part = part
+        self._owed = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Due {self.part:g}>"
+
+    def next(self) -> bool:
+        """Return whether the next request is one of the part."""
+        self._owed += self.part
+        if self._owed < 1:
+            return False
+        self._owed -= 1
+        return True
+
+
+class Asked(NamedTuple):
+    """What a fallback has to know of a request that would go there."""
+
+    request: Request
+    model: str
+    cost_tokens: int
+
+
+OnSettled = Callable[["Away", Outcome, int | None], None]
+"""Hears of each stay's end: its outcome and its cost in pico-dollars; None: unknown."""
+
+
+class Fallback:
+    """One endpoint of somebody else's as the data plane sees it."""
+
+    __slots__ = (
+        "_answered_s",
+        "_failures",
+        "_told",
+        "day",
+        "on_settled",
+        "settings",
+        "shadow_target",
+        "shut_until_s",
+        "skipped",
+        "spent_total_picousd",
+        "target",
+    )
+
+    def __init__(self, settings: FallbackSettings, on_settled: OnSettled) -> None:
+        self.on_settled = on_settled
+        self.settings = settings
+        self.target = _target(settings, f"fallback/{settings.name}")
+        self.shadow_target = _target(settings, f"shadow/{settings.name}")
+        self.shadow_target.gate = self.target.gate
+        self.day: Month = {}
+        """What every fallback has cost today, pico-dollars by name, reservations included; shared by all of them."""
+        self.skipped: dict[Skip, int] = {"budget": 0, "concurrency": 0, "shut": 0}
+        self.spent_total_picousd = 0
+        """All costs that became known since the start."""
+        self.shut_until_s = 0.0
+        """Until when it is left alone, since it failed, on the loop's clock."""
+        self._answered_s = -inf
+        self._failures = 0
+        self._told = False
+
+    def __repr__(self) -> str:
+        return f"<Fallback {self.name} at {self.target!r}, {usd_text(self.spent_picousd)} USD today>"
+
+    @property
+    def name(self) -> str:
+        """Return its name: a metric's label and a header's value."""
+        return self.settings.name
+
+    @property
+    def spent_picousd(self) -> int:
+        """Return what it has cost today, reservations included."""
+        return self.day.get(self.name, 0)
+
+    def takes(self, model: str) -> bool:
+        """Return whether this model's requests may go there."""
+        return not self.settings.models or model in self.settings.models
+
+    def enter(self, asked: Asked, reason: Reason, now_s: float) -> "Away | Skip":
+        """Take a place and a reservation for a request, or return why there is none; then nothing is taken."""
+        price, gate = self.settings.price, self.target.gate
+        most_picousd = _most_picousd(price, asked.request)
+        skip: Skip | None = None
+        if self.shut_until_s > now_s:
+            skip = "shut"
+        elif self.spent_picousd + most_picousd > self.settings.budget_picousd_per_day:
+            skip = "budget"
+        elif (reason == "shadow" and gate.in_flight * 2 >= gate.limit) or not gate.enter(asked.cost_tokens):
+            # Copies whose answers nobody reads leave half of the places to requests that somebody waits for.
+            skip = "concurrency"
+        if skip is not None:
+            self.skipped[skip] += 1
+            return skip
+        return Away(self, asked.model, reason=reason, reserved_picousd=most_picousd)
+
+    def first_without_budget(self) -> bool:
+        """Return True once when the budget begins to refuse, for the log, and again only on another day."""
+        told, self._told = self._told, True
+        return not told
+
+    def enter_day(self, day: Month) -> None:
+        """Count for another day from now on; what is under way settles in the day that it began in."""
+        if day is not self.day:
+            self.day, self._told = day, False
+
+    def failed(self, now_s: float, *, wait_s: float | None = None) -> None:
+        """Leave it alone for a while: it did not answer, or asked for `wait_s`, or will answer the next one no better."""
+        if wait_s is None and self.shut_until_s > now_s:
+            return  # what was there when it failed says nothing new
+        self._failures += 1
+        own_s = min(HOPELESS_S, _SHUT_FIRST_S * 2 ** min(self._failures - 1, 10))
+        self.shut_until_s = now_s + (own_s if wait_s is None else min(HOPELESS_S, wait_s))
+
+    def silent(self, *, since_s: float, now_s: float) -> None:
+        """Take notice that a request asked since then was given up without a word; one that answers others is slow."""
+        if now_s - since_s >= _SILENT_S and self._answered_s <= since_s:
+            self.failed(now_s)
+
+    def succeeded(self, now_s: float) -> None:
+        """Forget what failed: an answer came."""
+        self._failures, self.shut_until_s, self._answered_s = 0, 0.0, now_s
+
+
+class Away:
+    """One request's stay at a fallback: why it is there, and what it may cost."""
+
+    __slots__ = ("_day", "fallback", "free", "model", "reason", "reserved_picousd")
+
+    def __init__(self, fallback: Fallback, model: str, *, reason: Reason, reserved_picousd: int) -> None:
+        self.fallback = fallback
+        self.model = model
+        self.reason: Reason = reason
+        self.free = False
+        """It is certain that nothing was made there that could be charged."""
+        self.reserved_picousd = reserved_picousd
+        """What it may cost, by its size and the longest answer that it asks for."""
+        self._day = fallback.day
+        self._day[fallback.name] = self._day.get(fallback.name, 0) + reserved_picousd
+
+    def __repr__(self) -> str:
+        return f"<Away at {self.fallback.name} for {self.reason}>"
+
+    @property
+    def target(self) -> Target:
+        """Return where it is asked."""
+        return self.fallback.shadow_target if self.reason == "shadow" else self.fallback.target
+
+    def settle(self, ending: Ending, heard: Heard) -> None:
+        """Put the real cost in the reservation's place and into what the ledger hears; unknown, the reservation stays."""
+        price = self.fallback.settings.price
+        self._settle(ending.outcome, price.cost_picousd(heard.usage))
+        heard.cost_usd = price.told(heard.usage, nothing=self.free)
+
+    def came_to_nothing(self) -> None:
+        """Settle a request that was not answered there, at no cost."""
+        self.free = True
+        self._settle(Outcome.FAILED, None)
+
+    def _settle(self, outcome: Outcome, cost_picousd: int | None) -> None:
+        if cost_picousd is None and self.free:
+            cost_picousd = 0
+        if cost_picousd is not None:
+            self._day[self.fallback.name] += cost_picousd - self.reserved_picousd
+            self.fallback.spent_total_picousd += cost_picousd
+        self.fallback.on_settled(self, outcome, cost_picousd)
+
+
+def _most_picousd(price: Price, request: Request) -> int:
+    """Return what a request may cost, by its size and the longest answer that it asks for."""
+    body_bytes = len(request.body)
+    prompt = prompt_tokens(body_bytes)
+    return price.of(prompt, tokens_asked(body_bytes, request.path, request.max_tokens) - prompt)
+
+
+def _target(settings: FallbackSettings, target_id: str) -> Target:
+    endpoint = Endpoint(
+        id=target_id,
+        model="",
+        url=settings.url,
+        engine=ENGINE.name,
+        state=ReplicaState.READY,
+        slots=settings.max_concurrency,
+        upstream_model=settings.upstream_model,
+        api_key=settings.api_key,
+    )
+    return Target(endpoint, all_engines()[ENGINE.name])

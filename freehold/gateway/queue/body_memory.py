@@ -1,0 +1,137 @@
+"""Room for request bodies that are still coming in: how much memory all of them may take, and whose turn it is. Pure.
+
+A body asks for all of its bytes at once and has them until it is whole: were they given piece by piece, many half bodies
+could fill the room and none of them ever end. Who finds no room is not read from, so that his own kernel holds what he
+sends, and comes in his turn; small bodies never ask. Of callers that are told apart by their keys one has at most half of
+the room and of the line, so that none keeps the others out, and no more bodies than it may have requests at once. What is
+whole is a request, and the queue's to bound. There are no sockets here and no clocks.
+"""
+
+from collections.abc import Callable
+
+from freehold.gateway.callers.grant import Caller
+from freehold.gateway.callers.rate_limits import Over
+from freehold.gateway.wire import errors
+from freehold.gateway.wire.errors import Refusal
+
+SMALL_BYTES = 64 * 1024
+"""Largest body that never waits here, bytes. Source: our own choice: sixteen thousand tokens of text; longer ones are
+rare, and all connections that may be open hold 1.3 GB of such at the most."""
+WAITING_MAX = 256
+"""Bodies that may wait for room. Source: our own choice: each holds what its client sent before it was stopped, at most
+320 KiB, 80 MiB in all."""
+_RETRY_AFTER_S = 5.0  # Source: our own choice: 16 MiB come in 5 s over 27 Mbit/s.
+
+
+class Upload:
+    """One body that comes in, or waits for room to do so."""
+
+    __slots__ = ("caller", "comes", "on_room", "size_bytes")
+
+    def __init__(self, caller: Caller | None, size_bytes: int, on_room: Callable[[], None]) -> None:
+        """Take whose it is (None: nobody was asked), its size or the most it may have, and whom to tell of room."""
+        self.caller = caller
+        self.size_bytes = size_bytes
+        self.on_room = on_room
+        self.comes = False
+        """It has its room."""
+
+    def __repr__(self) -> str:
+        return f"<Upload of {self.size_bytes} bytes, {'coming' if self.comes else 'waiting'}>"
+
+
+class _Part:
+    """What one caller has here."""
+
+    __slots__ = ("bodies", "held_bytes", "waiting")
+
+    def __init__(self) -> None:
+        self.bodies = self.waiting = self.held_bytes = 0
+
+
+class Intake:
+    """The room for bodies of one gateway process."""
+
+    def __init__(self, room_bytes: int) -> None:
+        self.room_bytes = room_bytes
+        self.held_bytes = 0
+        """What those that come in may take."""
+        self._waiting: dict[Upload, None] = {}
+        self._parts: dict[Caller, _Part] = {}
+
+    def __repr__(self) -> str:
+        return f"<Intake {self.held_bytes} of {self.room_bytes} bytes, {len(self._waiting)} wait>"
+
+    @property
+    def waiting(self) -> int:
+        """Return how many bodies wait for room."""
+        return len(self._waiting)
+
+    def ask(self, upload: Upload) -> Refusal | None:
+        """Give a body its room or a place in the line (`upload.comes` tells which), or return why it gets neither."""
+        refusal = self._why_not(upload)
+        if refusal is not None:
+            return refusal
+        self._waiting[upload] = None
+        part = self._part(upload)
+        part.bodies += 1
+        part.waiting += 1
+        self._let_in(upload)
+        return None
+
+    def give_back(self, upload: Upload) -> None:
+        """Take the room, or the place in the line, of a body that is whole or will never be; once for each `ask`."""
+        part = self._part(upload)
+        if upload.comes:
+            upload.comes = False
+            self.held_bytes -= upload.size_bytes
+            part.held_bytes -= upload.size_bytes
+        else:
+            del self._waiting[upload]
+            part.waiting -= 1
+        part.bodies -= 1
+        if upload.caller is not None and not part.bodies:
+            del self._parts[upload.caller]
+        self._let_in()
+
+    def resize(self, room_bytes: int) -> None:
+        """Go on with another size; what has its room keeps it."""
+        self.room_bytes = room_bytes
+        self._let_in()
+
+    def _part(self, upload: Upload) -> _Part:
+        return _Part() if upload.caller is None else self._parts.setdefault(upload.caller, _Part())
+
+    def _why_not(self, upload: Upload) -> Refusal | None:
+        part, waiting_max = None, WAITING_MAX
+        if upload.caller is not None:
+            part, waiting_max = self._parts.get(upload.caller), WAITING_MAX // 2
+            limits = upload.caller.record.limits
+            if part is not None and limits.concurrency is not None and part.bodies >= limits.concurrency:
+                return errors.over_limit(Over("concurrency"), limits, tokens=0)
+        if len(self._waiting) >= WAITING_MAX or (part is not None and part.waiting >= waiting_max):
+            return full()
+        return None
+
+    def _let_in(self, asking: Upload | None = None) -> None:
+        """Let in who has room, in turn; who has his half already is passed over until he has less, others wait behind."""
+        for upload in list(self._waiting):
+            part = self._part(upload)
+            whole, half = self.room_bytes, self.room_bytes // 2
+            if upload.caller is not None and part.held_bytes and part.held_bytes + upload.size_bytes > half:
+                continue
+            if self.held_bytes and self.held_bytes + upload.size_bytes > whole:
+                return  # and nobody overtakes it, or the largest would never come
+            del self._waiting[upload]
+            upload.comes = True
+            self.held_bytes += upload.size_bytes
+            part.held_bytes += upload.size_bytes
+            part.waiting -= 1
+            if upload is not asking:
+                upload.on_room()
+
+
+def full() -> Refusal:
+    """Return the 503 for a body for which there was no room in time."""
+    message = "Too many large requests are coming in; this one was not read."
+    return errors.unavailable(message, code="too_many_uploads", retry_after_s=_RETRY_AFTER_S)

@@ -1,0 +1,1 @@
+"""The client side: connections, keys, routing to exchanges, built-in routes, the gateway itself. May import everything but process."""

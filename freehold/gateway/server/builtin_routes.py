@@ -1,0 +1,163 @@
+"""What the gateway answers by itself: models, health, metrics. No engine and no control plane is asked.
+
+`/livez` says that this process runs its loop; `/readyz` says whether a balancer should send requests here: some model
+has a ready replica and no drain is on; `/health` is the same question with the details for a person.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from freehold.gateway.callers.grant import Caller
+from freehold.gateway.endpoints.pool import Directory, Model
+from freehold.gateway.wire.errors import Refusal, model_not_found, not_allowed
+
+if TYPE_CHECKING:
+    from freehold.gateway.server.gateway import Gateway
+
+JSON = "application/json"
+Answer = tuple[int, bytes, str]
+"""Status, body, content type."""
+
+
+def model_id_of(path: str) -> str:
+    """Return the model id in `/v1/models/<id>`, percent-decoded once."""
+    return unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")
+
+
+def models_for(gateway: "Gateway", caller: Caller | None) -> list[str]:
+    """Return the names of the models that a caller may use, all of them where nobody is asked for a key."""
+    known = gateway.directory
+    return [name for name in (*known.models, *known.adapters) if caller is None or caller.may_use(name)]
+
+
+def models(gateway: "Gateway", caller: Caller | None) -> Answer:
+    """Return the list of the caller's models, in OpenAI's shape with vLLM's `max_model_len`."""
+    rows = [_model_row(gateway.directory, name) for name in models_for(gateway, caller)]
+    return 200, msgspec.json.encode({"object": "list", "data": rows}), JSON
+
+
+def one_model(gateway: "Gateway", name: str, caller: Caller | None) -> Answer | Refusal:
+    """Return one model, or the 404, or the 403 for one that is not the caller's to use."""
+    if name not in gateway.directory.models and name not in gateway.directory.adapters:
+        return model_not_found(name, models_for(gateway, caller))
+    if caller is not None and not caller.may_use(name):
+        return not_allowed(name)
+    return 200, msgspec.json.encode(_model_row(gateway.directory, name)), JSON
+
+
+def _model_row(directory: Directory, name: str) -> dict[str, Any]:
+    """Return a model, or an adapter with its model as the parent, as vLLM shows them."""
+    adapted = directory.adapters.get(name)
+    entry = (adapted or directory.models[name]).entry
+    row: dict[str, Any] = {
+        "id": name,
+        "object": "model",
+        "created": entry.created_s,
+        "owned_by": "freehold",
+        "root": name,
+        "parent": None if adapted is None else entry.name,
+        "permission": [],
+    }
+    return row | ({"max_model_len": entry.max_context_tokens} if entry.max_context_tokens else {})
+
+
+def live(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+    """Return 200: the loop turns."""
+    del gateway, caller
+    return 200, b'{"status":"ok"}', JSON
+
+
+def ready(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+    """Return 200 when requests should come here, 503 otherwise, with the reason."""
+    del caller
+    status = _status(gateway)
+    return (200 if status in {"ok", "degraded"} else 503), msgspec.json.encode({"status": status}), JSON
+
+
+def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+    """Return the same verdict with what it rests on: replicas and queue per model, snapshot, requests under way."""
+    snapshot = gateway.directory.snapshot
+    wanted = {
+        name: sum(r.model == name for r in snapshot.replicas or snapshot.endpoints)
+        for name in gateway.directory.models
+    }
+    body = {
+        "status": _status(gateway),
+        "models": {
+            name: {
+                "ready": count,
+                "wanted": wanted[name],
+                "ejected": _ejected(gateway.directory.models[name]),
+                "in_flight": gateway.directory.models[name].admission.totals()[0],
+                "queue": _queue(gateway.directory.models[name]),
+            }
+            for name, count in gateway.directory.ready_counts().items()
+        },
+        "snapshot": {"generation": snapshot.generation, "age_s": round(gateway.snapshot_age_s(), 1)},
+        "control_plane": "connected" if gateway.has_parent else "gone",
+        "workers": _workers(gateway),
+        "ledger": {"status": "off"} if gateway.recorder is None else gateway.recorder.health(),
+    }
+    if gateway.callers is not None:
+        body["keys"] = {"active": gateway.callers.active, "trouble": gateway.callers.trouble or None}
+    if gateway.fallbacks is not None:
+        # What is paid is nobody else's business: /health asks nobody for a key.
+        body["fallback"] = gateway.fallbacks.health(spent=caller is not None or gateway.settings.metrics_open)
+    return ready(gateway)[0], msgspec.json.encode(body), JSON
+
+
+def _ejected(model: Model) -> int:
+    return sum(bool(target.standing.until_s) for target in model.targets)
+
+
+def _workers(gateway: "Gateway") -> dict[str, int]:
+    crew = gateway.crew
+    return {"live": 1 if crew is None else crew.living, "wanted": gateway.settings.workers}
+
+
+def _queue(model: Model) -> dict[str, Any]:
+    line = model.admission.line
+    _, waiting, tokens = model.admission.totals()
+    limit = sum(target.gate.limit for target in model.targets)
+    return {
+        "waiting": waiting,
+        "tokens": tokens,
+        "limit": limit,
+        "overloaded": line.overloaded,
+    }
+
+
+def _status(gateway: "Gateway") -> str:
+    counts = gateway.directory.ready_counts()
+    if gateway.draining:
+        return "shutting_down"
+    if not any(counts.values()) and not any(
+        model.overflow is not None and model.overflow.spares_an_outage
+        for model in gateway.directory.models.values()
+    ):
+        return "starting" if gateway.directory.snapshot.generation < 0 or not counts else "unavailable"
+    trouble = gateway.callers is not None and bool(gateway.callers.trouble)
+    trouble = trouble or any(map(_ejected, gateway.directory.models.values()))
+    return "ok" if all(counts.values()) and not trouble else "degraded"
+
+
+def metrics(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+    """Return the Prometheus text: of all workers, and after it what the node's agent says."""
+    del caller
+    metrics = gateway.meters.metrics if gateway.crew is None else gateway.crew.metrics(gateway)
+    # Bound anew, since what several workers make together would be the word of the one that heard least.
+    gateway.agent.watch(metrics)
+    body, content_type = metrics.render()
+    return 200, body + gateway.agent.text(), content_type
+
+
+LOCAL: dict[str, Callable[["Gateway", Caller | None], Answer]] = {
+    "/v1/models": models,
+    "/livez": live,
+    "/readyz": ready,
+    "/health": health,
+    "/metrics": metrics,
+}

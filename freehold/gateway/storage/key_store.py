@@ -1,0 +1,94 @@
+"""The keys file on disk: read whole, changed under a lock, replaced whole, so that no reader ever sees half of it.
+
+The gateway only reads it; `freehold key` is what writes. It keeps hashes and no key, with mode 0600 all the same:
+who can write it can let himself in, so a file that others may write is not believed.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from freehold.core.errors import Permanent, Temporary
+from freehold.core.whole_file import replace_file
+from freehold.gateway.callers.keys import BadKeysError, KeyRecord, KeysFile, read_keys, write_keys
+
+FILE_BYTES_MAX = 16 * 1024 * 1024
+"""Longest keys file, bytes. Source: own bound; KEYS_MAX records with all their limits take about 5 MB."""
+_LOCK_S = 10.0  # A change takes milliseconds: a lock held longer than this is held by something stuck.
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+Mark = tuple[int, int, int, int, int]
+"""What changes when a file does: device, inode, modification and status change in nanoseconds, size in bytes."""
+
+
+class KeyStore:
+    """One keys file, which may not exist yet. What is wrong with it continues the sentence "the keys file …"."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"<KeyStore {self.path}>"
+
+    def mark(self) -> Mark | None:
+        """Return what tells one version of the file from the next; None: there is none, or it cannot be reached."""
+        try:
+            return _mark(self.path.stat())
+        except OSError:
+            return None
+
+    def read(self) -> KeysFile:
+        """Return the keys, none where there is no file yet; raise Permanent for a file that cannot be trusted."""
+        try:
+            # Not blocking, so that a pipe in the file's place holds nobody up.
+            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                _check_owner(os.fstat(file.fileno()))
+                data = file.read(FILE_BYTES_MAX + 1)
+        except FileNotFoundError:
+            return KeysFile()
+        except OSError as exc:
+            raise Permanent(f"cannot be read: {exc.strerror}") from exc
+        if len(data) > FILE_BYTES_MAX:
+            raise Permanent(f"is larger than {FILE_BYTES_MAX} bytes")
+        try:
+            return read_keys(data)
+        except BadKeysError as exc:
+            raise Permanent(f"is broken: {exc}") from exc
+
+    def change(self, change: Callable[[tuple[KeyRecord, ...]], tuple[KeyRecord, ...]]) -> KeysFile:
+        """Replace the keys by what `change` makes of them, one process at a time, and return them.
+
+        What `change` raises leaves the file as it was. Raises Permanent where the file is broken or cannot be written,
+        Temporary where somebody else holds its lock.
+        """
+        target = Path(os.path.realpath(self.path))  # a link stays one: what it points to is replaced
+        try:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(f"{target}.lock", mode=0o600, timeout=_LOCK_S):
+                before = self.read()
+                after = KeysFile(keys=change(before.keys))
+                if after != before:
+                    data = write_keys(after)
+                    assert read_keys(data) == after, "no file is written that could not be read"
+                    replace_file(target, data)
+                return after
+        except Timeout as exc:
+            raise Temporary(f"another process holds {target}.lock") from exc
+        except OSError as exc:
+            raise Permanent(f"cannot be written: {exc.strerror}") from exc
+
+
+def _mark(found: os.stat_result) -> Mark:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def _check_owner(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise Permanent("is no regular file")
+    if found.st_mode & _OTHERS_MAY_WRITE:
+        raise Permanent("can be written by others", hint="chmod 600")
+    if found.st_uid not in {os.geteuid(), 0} and os.geteuid() != 0:
+        raise Permanent("belongs to another user")

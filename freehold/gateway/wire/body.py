@@ -1,0 +1,192 @@
+"""What the gateway reads of a request's JSON body, and the few keys that it may change in it.
+
+Only the fields that decide where a request goes are decoded; everything else, prompts above all, stays bytes and is
+passed on as it came. Pure.
+"""
+
+import math
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import msgspec
+
+from freehold.gateway.wire.errors import Refusal, invalid
+from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
+
+# More is no limit but a number, of one answer or of all; a worker's 20,000 connections times 64 workers times this is
+# less than 2^63, so that sums fit the board's numbers.
+_TOKENS_MOST = 10**12
+
+
+class Asked(msgspec.Struct):
+    """The fields of a body that the gateway acts on; all others are skipped without being built."""
+
+    model: str | None = None
+    stream: bool | None = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    n_predict: Any = None
+    n: Any = None
+    best_of: Any = None
+    prompt: msgspec.Raw = msgspec.Raw(b"")
+    stream_options: msgspec.Raw = msgspec.Raw(b"")
+
+    @property
+    def answer_tokens(self) -> int:
+        """Return the most tokens that all answers may have together; 0: one answer, without a limit.
+
+        Which of several limits holds, and what becomes of other types, is the engine's to say: it is the most here.
+        """
+        limit = self.max_tokens
+        more = self.max_completion_tokens or self.max_output_tokens or self.n_predict
+        if limit is more is None and self.max_completion_tokens is self.max_output_tokens is None:
+            limit = 0
+        elif more or type(limit) is not int or not 0 <= limit <= _TOKENS_MOST:
+            limits = (limit, self.max_completion_tokens, self.max_output_tokens, self.n_predict)
+            limit = max(map(_number, limits))
+        if self.n is None and self.best_of is None and not self.prompt:
+            return limit
+        answers = self.choices * _prompts(self.prompt)
+        return min(_TOKENS_MOST, (limit or ANSWER_TOKENS) * answers) if answers > 1 else limit
+
+    @property
+    def choices(self) -> int:
+        """Return how many answers a prompt has."""
+        return max(1, _number(self.n), _number(self.best_of))
+
+
+def _number(value: Any) -> int:
+    """Return what a value says as a number, rounded up; 0: nothing, and the most where nobody can tell."""
+    if value is None:
+        return 0
+    try:
+        number = math.inf if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    # Not a number is not below the most either.
+    return max(0, math.ceil(number)) if number < _TOKENS_MOST else _TOKENS_MOST
+
+
+def _prompts(prompt: msgspec.Raw) -> int:
+    """Return how many prompts a `prompt` is: one text, one list of tokens, or a list of either."""
+    if not prompt or memoryview(prompt)[0] != _BRACKET:
+        return 1
+    data = bytes(prompt)[1:].lstrip()
+    if data[:1].isdigit() and b"[" not in data and b"{" not in data:
+        return 1  # tokens, or tokens and texts, which llama.cpp takes for one prompt
+    return len(_LIST_DECODER.decode(prompt)) or 1
+
+
+_DECODER = msgspec.json.Decoder(Asked)
+_RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_BRACKET = ord("[")
+_LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+_OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
+
+
+def read_body(data: bytes) -> Asked | Refusal:
+    """Return the decoded fields, or the 400 that says what is wrong with the body."""
+    try:
+        if not data.isascii():
+            data.decode()  # fields that are skipped are not checked by the decoder; JSON is UTF-8 (RFC 8259 8.1)
+        asked = _DECODER.decode(data)
+    except msgspec.ValidationError as exc:
+        return _wrong_type(str(exc))
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        return invalid(f"The body is not valid JSON: {exc}.", code="invalid_json")
+    except RecursionError:
+        return too_deep()
+    if not asked.model:
+        return invalid(
+            "You must provide a model parameter.", param="model", code="missing_required_parameter"
+        )
+    return asked
+
+
+def too_deep() -> Refusal:
+    """Return the 400 for a body nested deeper than the decoder goes."""
+    return invalid("The body is not valid JSON: it is nested too deeply.", code="invalid_json")
+
+
+def _wrong_type(said: str) -> Refusal:
+    # msgspec says, for example: Expected `bool | null`, got `str` - at `$.stream`
+    param = said.rpartition("$.")[2].rstrip("`") if "$." in said else None
+    place = f" for '{param}'" if param else ""
+    reason = said.partition(" - at ")[0].replace("`", "")
+    return invalid(f"Wrong type{place}: {reason}.", param=param, code="invalid_type")
+
+
+def rewrite(
+    data: bytes, changes: Mapping[str, msgspec.Raw], *, without: AbstractSet[str] = frozenset()
+) -> bytes:
+    """Return a body (valid JSON object, as `read_body` accepted it) `without` some top-level keys, and others set to `changes`.
+
+    All other values keep their bytes. Raises RecursionError for one nested just as deep as `read_body` still accepted.
+    """
+    kept = _RAW_DECODER.decode(data)
+    for name in without:
+        kept.pop(name, None)
+    return msgspec.json.encode(kept | dict(changes))
+
+
+def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Refusal | None:
+    """Return the 400 for a body (as `read_body` accepted it) with a key by which its engine takes adapters, or None.
+
+    Who may ask for which adapter is decided by its name: a key that gives its number would go past that.
+    """
+    if b"\\u" not in data and not any(name.encode() in data for name in keys):
+        return None
+    try:
+        found = keys & _RAW_DECODER.decode(data).keys()
+    except RecursionError:
+        return too_deep()
+    if not found:
+        return None
+    name = min(found)
+    said = f"This model's adapters are asked for by their names in 'model', not by '{name}'."
+    return invalid(said, param=name, code="adapter_by_name")
+
+
+def raw_keys(text: str) -> dict[str, msgspec.Raw]:
+    """Return the keys of a JSON object, each with its value's bytes; raises msgspec.DecodeError for anything else."""
+    return _RAW_DECODER.decode(text)
+
+
+def as_stream(data: bytes, *, with_usage: bool) -> bytes:
+    """Return a body that asks for a stream, so that the engine notices when its client leaves.
+
+    `with_usage` asks for the usage chunk too (chat and text completions; the other paths send it anyway).
+    """
+    changes = {"stream": _TRUE}
+    if with_usage:
+        changes["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
+    return rewrite(data, changes)
+
+
+def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
+    """Return a stream request's body (as `read_body` accepted it) that asks for the usage chunk.
+
+    `options` is its `stream_options`. None: it asks already, or its options are nothing that an engine could take.
+    """
+    if not options:
+        at = data.index(b"{") + 1
+        return b'%b"stream_options":{"include_usage":true},%b' % (data[:at], data[at:])
+    try:
+        told = _OPTIONS_DECODER.decode(options) or {}
+        # The other values stay bytes: what JSON can say and Python cannot, 1e999, is no reason not to meter.
+        if msgspec.json.decode(told.get("include_usage", _NULL)):
+            return None
+        # Usage with every chunk hangs on `include_usage`: without that, the caller had not got it.
+        told.pop("continuous_usage_stats", None)
+        options = msgspec.Raw(msgspec.json.encode(told | {"include_usage": _TRUE}))
+        return rewrite(data, {"stream_options": options})
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def with_model(data: bytes, model: str) -> bytes:
+    """Return a body that names the model as the engine knows it."""
+    return rewrite(data, {"model": msgspec.Raw(msgspec.json.encode(model))})

@@ -1,0 +1,263 @@
+"""One request as the parser fills it and the exchange reads it, with the headers that mean something to the gateway.
+
+Defaults stand on the class and an instance holds only what differs: most requests differ in four or five fields, and
+this object is made for each one. Headers that mean nothing here are not even looked at.
+"""
+
+import re
+from collections.abc import Callable
+from math import inf, isfinite
+
+from freehold.core.ids import is_request_id, request_ids_in
+from freehold.gateway.callers.grant import Caller, Grant
+from freehold.gateway.wire import errors
+from freehold.gateway.wire.errors import Refusal
+
+ENGINE_PATHS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/rerank",
+        "/v1/messages",
+    }
+)
+"""The paths that engines answer; every other path is answered here or does not exist."""
+HEADERS_MAX = 100
+"""Header fields of one request. Source: Apache's LimitRequestFields default."""
+_KNOWN_PATHS = {path.encode(): path for path in ENGINE_PATHS}
+
+
+class Request:
+    """One request."""
+
+    method = b""
+    url = b""
+    path = ""
+    """The path as it was sent, without the query, never normalised; broken bytes show as U+FFFD."""
+    body = b""
+    body_bytes = 0
+    length_bytes = 0
+    """Content-Length; 0 where there is none."""
+    gathered: bytearray | None = None
+    """The body as far as it has come, where it comes in several pieces."""
+    stream = False
+    max_tokens = 0
+    """The most tokens that the answer may have; 0: the body does not say."""
+    choices = 0
+    """How many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole request's."""
+    timeout_s = inf
+    """How long the caller waits for the whole answer, seconds; infinity: it does not say; 0: in no words that can be read."""
+    resumable = False
+    """Its model's engines can go on with an answer that another one began."""
+    stays = False
+    """The caller wants it answered here or not at all."""
+    hides_usage = False
+    """The gateway asked for the usage chunk, so it is taken out again."""
+    adapter = ""
+    """Which adapter of its model is asked for, by the name in the body; empty: the model itself."""
+    key_id = ""
+    """Which API key asks; empty: nobody has to say."""
+    http11 = True
+    keep_alive = True
+    expect = False
+    header_count = 0
+    hosts = 0
+    codings: tuple[bytes, ...] = ()
+    encoding = b""
+    origin = b""
+    """The web page that a browser sends this for; empty: no browser, or a page of this server."""
+    passed = b""
+    """Header lines that go on to the engine (trace context and the like), each with CRLF."""
+    id_line = b""
+    """The header line of the request's id, for both sides."""
+    named = False
+    """Its client gave it that id."""
+    refusal: Refusal | None = None
+    key: bytes | None = None
+    """The API key that was presented; empty: something that is no key, or two; None: nothing."""
+    key_digest = b""
+    """`keys.hash_of` that key; empty: there is none that could be used."""
+    caller: Caller | None = None
+    """Whose request it is; None: nobody was asked."""
+    grant: Grant | None = None
+    """What it was given of its caller's limits; None: there are none."""
+    limit_lines = b""
+    """Header lines of the answer that tell the caller's limits and who else answers, each with CRLF."""
+
+    @property
+    def request_id(self) -> str:
+        """Return the id alone."""
+        return self.id_line[len(_ID_NAME) : -2].decode("ascii")
+
+    def name(self) -> None:
+        """Settle the path and the id, once the head has come."""
+        url = self.url
+        self.path = _KNOWN_PATHS.get(url) or url.partition(b"?")[0].decode("ascii", "replace")
+        if not self.id_line:
+            self.id_line = fresh_id_line()
+
+    @property
+    def is_usual(self) -> bool:
+        """Return whether its head says nothing beyond method, path, length and key, and others may have the same one."""
+        odd = (
+            self.named
+            or self.codings
+            or self.encoding
+            or self.origin
+            or self.passed
+            or self.expect
+            or self.stays
+        )
+        plain = self.refusal is None and not odd and self.timeout_s == inf
+        return plain and self.method == b"POST" and self.keep_alive and self.url in _KNOWN_PATHS
+
+    def complete(self) -> None:
+        """Put the body together, once all of it has come."""
+        if self.gathered is not None:
+            self.body = bytes(self.gathered)
+            self.gathered = None
+
+    def framing(self) -> bytes:
+        """Return the header line that says how this request's body is framed, or nothing for no body."""
+        if self.codings:
+            return b"transfer-encoding: chunked\r\n"
+        return b"content-length: %d\r\n" % self.length_bytes if self.length_bytes else b""
+
+    def check_head(self, version: str) -> Refusal | None:
+        """Return why this head, of HTTP version `1.1` or another, cannot be trusted or served, or None."""
+        if version not in {"1.1", "1.0"}:
+            return errors.malformed("This server speaks HTTP/1.1 and HTTP/1.0.", status=505)
+        if (
+            self.hosts == 1
+            and not (self.codings or self.encoding or self.origin)
+            and self.header_count <= HEADERS_MAX
+        ):
+            return None if self.url.startswith(b"/") else _malformed_target()
+        return self._check_odd_head()
+
+    def _check_odd_head(self) -> Refusal | None:
+        if self.header_count > HEADERS_MAX:
+            return errors.malformed(f"More than {HEADERS_MAX} header fields.", status=431)
+        if self.hosts != 1 and (self.http11 or self.hosts):
+            return errors.malformed("A request needs exactly one Host header.")
+        if self.codings and (self.codings != (b"chunked",) or not self.http11):
+            return errors.malformed("The only transfer coding accepted is a single 'chunked', in HTTP/1.1.")
+        if not self.url.startswith(b"/"):
+            return _malformed_target()
+        if self.origin and not _LOCAL_PAGE.fullmatch(self.origin):
+            # Nobody is asked for a key here, so any page that a person opens could spend this machine's time, or read
+            # answers after DNS rebinding. Browsers send Origin with every POST; SDKs and servers send none.
+            return errors.forbidden("Web pages of other hosts may not use this server.")
+        if self.encoding not in {b"", b"identity"}:
+            return errors.invalid(
+                "Compressed request bodies are not accepted.", status=415, code="unsupported_encoding"
+            )
+        return None
+
+
+_ID_NAME = b"x-request-id: "
+fresh_id_line = request_ids_in(_ID_NAME, b"\r\n")
+"""Returns the header line of an id that no other request has."""
+_LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+
+
+def _malformed_target() -> Refusal:
+    return errors.malformed("The request target must be a path.")
+
+
+def unnamed() -> Request:
+    """Return a stand-in for a request that could not be understood, with an id to find its refusal by."""
+    request = Request()
+    request.name()
+    return request
+
+
+# What each header does. A header that is not here does nothing.
+
+
+def _host(request: Request, value: bytes) -> None:
+    del value
+    request.hosts += 1
+
+
+def _coding(request: Request, value: bytes) -> None:
+    request.codings += (value.strip().lower(),)
+
+
+def _length(request: Request, value: bytes) -> None:
+    # The parser takes care of what it is; white space around it is all that int() forgives besides.
+    request.length_bytes = int(value)
+
+
+def _id(request: Request, value: bytes) -> None:
+    if is_request_id(value.decode("latin-1")):
+        request.id_line, request.named = b"%b%b\r\n" % (_ID_NAME, value), True
+
+
+def _expect(request: Request, value: bytes) -> None:
+    request.expect = value.lower() == b"100-continue"
+
+
+def _timeout(request: Request, value: bytes) -> None:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    request.timeout_s = seconds if isfinite(seconds) and seconds > 0 else 0.0
+
+
+def _fallback(request: Request, value: bytes) -> None:
+    # Whatever else somebody writes here means to forbid something, and what left the house cannot be called back.
+    request.stays = request.stays or value.strip().lower() != b"allow"
+
+
+def _origin(request: Request, value: bytes) -> None:
+    request.origin = value.strip().lower()
+
+
+def _encoding(request: Request, value: bytes) -> None:
+    request.encoding = value.strip().lower()
+
+
+def _pass_on(name: bytes) -> Callable[[Request, bytes], None]:
+    def take(request: Request, value: bytes) -> None:
+        request.passed += b"%b: %b\r\n" % (name, value)
+
+    return take
+
+
+_BY_LOWER_NAME: dict[bytes, Callable[[Request, bytes], None]] = {
+    b"host": _host,
+    b"transfer-encoding": _coding,
+    b"content-length": _length,
+    b"x-request-id": _id,
+    b"expect": _expect,
+    b"content-encoding": _encoding,
+    b"x-freehold-timeout": _timeout,
+    b"x-freehold-fallback": _fallback,
+    b"origin": _origin,
+    **{
+        name: _pass_on(name)
+        for name in (b"traceparent", b"tracestate", b"anthropic-version", b"anthropic-beta")
+    },
+}
+# Names as clients write them, so that most need no lower().
+_BY_NAME = _BY_LOWER_NAME | {name.title(): take for name, take in _BY_LOWER_NAME.items()}
+KNOWN = frozenset(_BY_NAME)
+"""Names, as clients write them, of fields that mean something."""
+IGNORED = frozenset(
+    spelt
+    for name in (b"accept", b"accept-encoding", b"authorization", b"connection", b"content-type",
+                 b"cookie", b"user-agent", b"x-api-key")
+    for spelt in (name, name.title())
+)  # fmt: skip
+"""Fields that mean nothing here, as clients write them: they are not even looked at."""
+
+
+def take_header(request: Request, name: bytes, value: bytes) -> None:
+    """Let one header field that is not IGNORED do what it does."""
+    take = _BY_NAME.get(name) or _BY_LOWER_NAME.get(name.lower())
+    if take is not None:
+        take(request, value)

@@ -1,0 +1,106 @@
+"""Whether the node's clock can be trusted: it jumped, or nobody keeps it right.
+
+A clock that is wrong makes certificates invalid, and puts events of several nodes in an order that never was. How far it is from true
+time is not measured: only what the kernel says of it, and whether it jumped against the clock that never does.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.series import failed, named
+from freehold.health.view import View
+
+JUMP_S = 1.0
+"""ntpd and chrony step above 0.128 s and 1 s; below a second no log or certificate minds. Our own choice."""
+ERROR_MOST_S = 16.0
+"""The kernel's own limit (NTP_PHASE_LIMIT), where it calls itself unsynchronised; awesome-prometheus-alerts asks for it too."""
+
+_JUDGED = ("wall_minus_monotonic_s", "estimated_error_s", "maximum_error_s")
+_REASONS = {
+    "right": "the clock is synchronised and did not jump",
+    "not_read": "the host was not read: look at the agent",
+    "cannot_read": "the kernel does not say whether its clock is synchronised",
+    "jumped": "the wall clock jumped: what was logged around then is out of order; look at the time service",
+    "not_synchronised": "nobody keeps the clock right: start chronyd or systemd-timesyncd",
+    "uncertain": "the clock may be wrong by a second or more: look at the time service's sources",
+}
+
+
+def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+    """Return one finding on `clock`."""
+    newest = views[-1]
+    verdict, reason, message = _judge(views)
+    return [
+        Finding(
+            probe="clock",
+            component="clock",
+            verdict=verdict,
+            reason=reason,
+            message=message,
+            action=Action.FIX_CONFIGURATION if verdict is Verdict.DEGRADED else Action.NONE,
+            evidence=tuple(
+                Evidence(
+                    what=name.removesuffix("_s").replace("_", " "),
+                    value=f"{value:g}",
+                    source="adjtimex",
+                    at_s=newest.at_s,
+                )
+                for name in ("synchronised", "estimated_error_s", "maximum_error_s")
+                if newest.host and (value := named(newest.host.clock, name)) is not None
+            ),
+            at_s=newest.at_s,
+            node=newest.node,
+        )
+    ]
+
+
+def _judge(views: Sequence[View]) -> tuple[Verdict, str, str]:
+    host = views[-1].host
+    if host is None:
+        return Verdict.UNKNOWN, "not_read", "the host was not read"
+    jump_s = _jump_s(views)
+    if abs(jump_s) >= JUMP_S:
+        return Verdict.DEGRADED, "jumped", f"the wall clock jumped by {jump_s:+.1f} s"
+    synchronised, error_s = named(host.clock, "synchronised"), named(host.clock, "maximum_error_s")
+    if synchronised is None:
+        return Verdict.UNKNOWN, "cannot_read", "the kernel does not say whether its clock is synchronised"
+    if not synchronised and (error_s is None or error_s >= ERROR_MOST_S):
+        return Verdict.DEGRADED, "not_synchronised", "no time service has kept this clock right lately"
+    estimated_s = named(host.clock, "estimated_error_s") or 0.0
+    if synchronised and estimated_s >= JUMP_S:
+        return (
+            Verdict.DEGRADED,
+            "uncertain",
+            f"the time service itself expects an error of {estimated_s:.1f} s",
+        )
+    if bad := failed(host.clock, _JUDGED):
+        return Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}"
+    return Verdict.HEALTHY, "right", "the clock is kept right and did not jump"
+
+
+def _jump_s(views: Sequence[View]) -> float:
+    """Return the largest change of wall less monotonic clock between two views, with its sign."""
+    seen = [
+        offset_s
+        for view in views
+        if view.host and (offset_s := named(view.host.clock, "wall_minus_monotonic_s")) is not None
+    ]
+    return max((later - earlier for earlier, later in pairwise(seen)), key=abs, default=0.0)
+
+
+PROBE = Probe(
+    name="clock",
+    summary="Sees a clock that jumped or that nobody keeps right: certificates and the order of events hang on it.",
+    reads=("host",),
+    window_s=300.0,
+    reasons=_REASONS,
+    thresholds=(
+        Threshold(
+            name="jump_s", value=JUMP_S, source="our own choice, above what time services step silently"
+        ),
+        Threshold(name="error_most_s", value=ERROR_MOST_S, source="linux/timex.h NTP_PHASE_LIMIT"),
+    ),
+    check=check,
+)

@@ -1,0 +1,401 @@
+"""Whether each engine gets on with its work: progressing, idle, busy, stalled or dead. `/health` alone proves nothing.
+
+Liveness is progress: while requests run, the engine's own counters or the bytes that the gateway gets must move. Where they do
+not, CPU time, a thread that runs or a GPU at work make it busy, which a long prompt is and which is never called stalled; an
+engine that sleeps with requests under way, or whose process is stopped, is stalled. It judges by what moved, never by
+how fast, and it cannot see that an answer is nonsense.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+from typing import TypeVar
+
+from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge import series
+from freehold.health.view import EngineView, Reading, State, View
+
+STILL_S = 7.0
+"""Nothing moved and nobody worked for so long, with requests under way: it hangs. Source: our own choice, four looks: it is to be
+found in 15 s, and an engine that sleeps that long with work to do is seen nowhere else."""
+CPU_SHARE = 0.02
+"""Part of a core that an engine at work takes at least. Source: our own choice: being asked for counters each second costs a
+quarter of a percent, and one runnable thread among fifty on a core still gets two."""
+GPU_PERCENT = 20.0
+"""Utilisation from which some GPU of the node may be working on it. Source: our own choice; 0 is what a node without work shows."""
+GPU_BUSY_S = 120.0
+"""How long a GPU at work excuses an engine that sleeps: llama.cpp's stall limit, for whose GPU it is is not known."""
+NO_PROGRESS_S = 600.0
+"""Busy for so long without any progress is told (degraded), and never more than told: 7,000 tokens at 17 tokens/s, as slow as a 7B
+model's prompt on two cores, take 412 s; half as long again."""
+UNANSWERED_S = 30.0
+"""An engine without work that does not answer for so long is not well. Source: our own choice: fifteen times the deadline."""
+REMOTE_STILL_S = 120.0
+"""As STILL_S for an engine whose processes cannot be seen, where nobody said how long it may be silent: llama.cpp's limit."""
+FRESH_S = 30.0
+"""GPU readings older than this say nothing of now. Source: our own choice, three of the agent's periods."""
+_GONE = frozenset({"backoff", "crash_loop"})
+_NOT_SERVING = frozenset({"pending", "starting", "asleep", "draining", "stopping", "stopped"})
+
+_REASONS = {
+    "progressing": "requests run and its counters move: nothing to do",
+    "idle": "no request is under way: nothing to do",
+    "busy": "requests run and it works, though its counters stand still (a long prompt): leave it alone",
+    "not_serving": "it starts, sleeps, drains or is stopped on purpose: nothing to do",
+    "no_engine": "no engine runs on this node: nothing to do",
+    "stalled": "requests are under way, nothing moves and nothing works, or its process is stopped: restart it",
+    "blocked": "its threads wait for a device in the kernel: look at the disk and the GPU, a restart would hang as well",
+    "no_progress": "it works but nothing has come of it for long: look at its log; restart it by hand if it spins",
+    "unresponsive": "it has no work and answers nothing: restart it when no request runs",
+    "canary_failed": "a tiny completion got no answer while it had nothing else to do: restart it",
+    "dead": "its process has ended: the fleet starts it again; see why it ended",
+    "not_read": "the engines could not be read: see whether the agent and the fleet run",
+    "unreadable": "neither its counters nor its processes can be read: nothing is known of it",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Point:
+    """One look at one engine, with what is known from looks before where this one could not ask."""
+
+    at_s: float
+    """Monotonic."""
+    view: EngineView
+    works: bool
+    """A request is under way there, ours included, as far as is known."""
+    moved: bool
+    """A counter or the gateway's count differs from the last one known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """One engine over the window, of its present process."""
+
+    points: tuple[_Point, ...]
+    """Oldest first, at least one."""
+    gpu_percent: float
+    """The most that any GPU of the node is used now."""
+    at_s: float
+
+    @property
+    def now(self) -> EngineView:
+        return self.points[-1].view
+
+    @property
+    def now_s(self) -> float:
+        return self.points[-1].at_s
+
+    def since(self, seconds: float) -> tuple[_Point, ...]:
+        """Return the points of the last `seconds`, and the one before them."""
+        start = self.now_s - seconds
+        first = max((index for index, point in enumerate(self.points) if point.at_s <= start), default=0)
+        return self.points[first:]
+
+    def still_s(self) -> float:
+        """Return how long nothing has moved while there was work; as long as it was seen where nothing ever did."""
+        for before, after in reversed(tuple(pairwise(self.points))):
+            if after.moved or not before.works:
+                return self.now_s - after.at_s
+        return self.now_s - self.points[0].at_s
+
+    def cpu_share(self, seconds: float) -> float | None:
+        """Return the part of a core that its processes took in the last `seconds`; None: not known."""
+        known = [
+            (point.at_s, cpu_s)
+            for point in self.since(seconds)
+            if (cpu_s := _number(point.view.cpu_s)) is not None
+        ]
+        if len(known) < 2 or known[-1][0] <= known[0][0]:
+            return None
+        return max(0.0, known[-1][1] - known[0][1]) / (known[-1][0] - known[0][0])
+
+    def states(self, seconds: float) -> set[str]:
+        """Return what the processes were doing at the looks of the last `seconds`."""
+        start = self.now_s - seconds
+        return {point.view.process_state for point in self.points if point.at_s >= start}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    verdict: Verdict
+    reason: str
+    message: str
+    action: Action = Action.NONE
+
+
+def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+    """Return one finding per engine of this node."""
+    newest = views[-1]
+    if newest.engines is None:
+        said = _Said(verdict=Verdict.UNKNOWN, reason="not_read", message="the engines were not read")
+        return [_finding(said, "engine", newest, ())]
+    if not newest.engines:
+        said = _Said(verdict=Verdict.NOT_APPLICABLE, reason="no_engine", message="no engine runs here")
+        return [_finding(said, "engine", newest, ())]
+    return [_judged(seen, newest) for seen in _seen(views, newest.engines)]
+
+
+def _seen(views: Sequence[View], engines: Sequence[EngineView]) -> Iterator[_Seen]:
+    percent = _gpu_percent(views)
+    for engine in engines:
+        yield _Seen(points=tuple(_points(views, engine)), gpu_percent=percent, at_s=views[-1].at_s)
+
+
+def _points(views: Sequence[View], engine: EngineView) -> Iterator[_Point]:
+    tokens: float | None = None
+    running: float | None = None
+    passed: int | None = None
+    for view in views:
+        for each in view.engines or ():
+            if each.replica != engine.replica or each.pid != engine.pid:
+                continue
+            now = _number(each.tokens_total)
+            moved = _differs(tokens, now) or _differs(passed, each.gateway_progress)
+            tokens, passed = _last(tokens, now), _last(passed, each.gateway_progress)
+            running = _last(running, _number(each.running))
+            works = _works(each, running)
+            yield _Point(at_s=view.monotonic_s, view=each, works=works, moved=moved)
+
+
+def _number(reading: Reading) -> float | None:
+    """Return the number in a reading; None: there is none, or one that no counter has."""
+    value = series.number(reading)
+    return value if value is not None and isfinite(value) else None
+
+
+def _differs(before: float | None, now: float | None) -> bool:
+    return before is not None and now is not None and before != now
+
+
+_Known = TypeVar("_Known", int, float)
+
+
+def _last(before: _Known | None, now: _Known | None) -> _Known | None:
+    return before if now is None else now
+
+
+def _works(view: EngineView, running: float | None) -> bool:
+    """Return whether a request is under way; what the engine said last counts where nobody knows better."""
+    if view.canary_waits_s or view.gateway_running or _number(view.running):
+        return True
+    return bool(running) and view.gateway_running is None and view.state is not State.OK
+
+
+def _gpu_percent(views: Sequence[View]) -> float:
+    recent = (view for view in reversed(views) if view.monotonic_s >= views[-1].monotonic_s - FRESH_S)
+    gpus = next((view.gpus for view in recent if view.gpus is not None), None)
+    found = (series.named(gpu.readings, "utilisation_percent") for gpu in (gpus.gpus if gpus else ()))
+    return max((value for value in found if value is not None), default=0.0)
+
+
+def _judged(seen: _Seen, newest: View) -> Finding:
+    said = _at_rest(seen.now) or _at_work(seen)
+    return _finding(said, f"engine:{seen.now.replica}", newest, tuple(_evidence(seen)))
+
+
+# --- what needs no counters -----------------------------------------------------------------------------------------
+
+
+def _at_rest(now: EngineView) -> _Said | None:
+    """Return what the process and the fleet say by themselves; None: its work has to be looked at."""
+    if now.serves in _GONE or (now.exit_text and not now.pid):
+        why = now.exit_text or "it ended"
+        return _Said(
+            verdict=Verdict.UNHEALTHY, reason="dead", message=f"no process: {why}", action=Action.WATCH
+        )
+    if now.process_state in ("X", "Z"):
+        message = f"its process {now.pid} has ended"
+        return _Said(verdict=Verdict.UNHEALTHY, reason="dead", message=message, action=Action.WATCH)
+    if now.process_state == "T":
+        return _stalled(f"its process {now.pid} is stopped (state T): it cannot work")
+    if now.serves in _NOT_SERVING:
+        return _Said(verdict=Verdict.NOT_APPLICABLE, reason="not_serving", message=f"it is {now.serves}")
+    return None
+
+
+def _stalled(message: str) -> _Said:
+    return _Said(verdict=Verdict.UNHEALTHY, reason="stalled", message=message, action=Action.RESTART_ENGINE)
+
+
+# --- with and without work ------------------------------------------------------------------------------------------
+
+
+def _at_work(seen: _Seen) -> _Said:
+    if not any(_is_readable(point.view) for point in seen.since(UNANSWERED_S)):
+        return _unreadable(seen.now)
+    if not seen.points[-1].works:
+        return _idle(seen)
+    still_s = seen.still_s()
+    if still_s < STILL_S:
+        return _healthy("progressing", f"{_how_many(seen.now)} under way, and it gets on")
+    share = seen.cpu_share(still_s)
+    if _is_busy(seen, share, still_s):
+        return _busy(still_s, share)
+    return _still(seen, share, still_s)
+
+
+def _is_busy(seen: _Seen, share: float | None, still_s: float) -> bool:
+    recent = seen.cpu_share(STILL_S)
+    at_work = (recent or 0.0) >= CPU_SHARE or "R" in seen.states(STILL_S)
+    on_gpu = seen.gpu_percent >= GPU_PERCENT and still_s < GPU_BUSY_S
+    held = "t" in seen.states(STILL_S)  # a debugger holds it: whoever does that knows
+    return at_work or on_gpu or held or (share is None and still_s < _remote_limit_s(seen.now))
+
+
+def _remote_limit_s(now: EngineView) -> float:
+    """Return how long an engine may be still whose processes are not seen; with processes, one look more decides."""
+    return STILL_S if now.process_state else max(REMOTE_STILL_S, now.stall_s)
+
+
+def _busy(still_s: float, share: float | None) -> _Said:
+    cpu = "CPU time not known" if share is None else f"{share:.2f} cores of CPU time"
+    if still_s >= NO_PROGRESS_S:
+        message = f"it works ({cpu}), but nothing has come of it for {still_s:.0f} s"
+        return _Said(verdict=Verdict.DEGRADED, reason="no_progress", message=message, action=Action.WATCH)
+    return _healthy("busy", f"nothing has moved for {still_s:.0f} s, but it works ({cpu})")
+
+
+def _still(seen: _Seen, share: float | None, still_s: float) -> _Said:
+    """Return what an engine is that has work and neither moves nor works."""
+    now = seen.now
+    said = f"{_how_many(now)} under way, nothing has moved for {still_s:.0f} s"
+    if share is None:
+        message = f"{said}; its processes cannot be seen"
+        return _Said(verdict=Verdict.DEGRADED, reason="no_progress", message=message, action=Action.WATCH)
+    if "D" in seen.states(STILL_S):
+        message = f"{said}: its threads wait in the kernel (state D)"
+        return _Said(verdict=Verdict.UNHEALTHY, reason="blocked", message=message, action=Action.WATCH)
+    if _number(now.running) == 0 and not now.canary_waits_s:
+        # The engine has none: the gateway's requests may be on their way to slow clients.
+        message = f"{said} by the gateway's count, while the engine knows of none"
+        return _idle_with(now, message, still_s)
+    return _stalled(f"{said} and it used {share:.3f} cores of CPU time: it hangs")
+
+
+def _idle_with(now: EngineView, message: str, still_s: float) -> _Said:
+    if still_s >= max(REMOTE_STILL_S, now.stall_s):
+        return _Said(verdict=Verdict.DEGRADED, reason="no_progress", message=message, action=Action.WATCH)
+    return _healthy("idle", message)
+
+
+def _idle(seen: _Seen) -> _Said:
+    now = seen.now
+    if now.canary.state is State.HUNG:
+        message = f"a tiny completion got no answer: {now.canary.detail}"
+        return _Said(
+            verdict=Verdict.UNHEALTHY,
+            reason="canary_failed",
+            message=message,
+            action=Action.RESTART_ENGINE,
+        )
+    recent = seen.since(UNANSWERED_S)
+    if seen.now_s - recent[0].at_s < UNANSWERED_S or any(p.view.state is not State.HUNG for p in recent):
+        return _healthy("idle", "no request is under way")
+    if (seen.cpu_share(UNANSWERED_S) or 0.0) >= CPU_SHARE:
+        return _healthy("busy", f"it has not answered for {UNANSWERED_S:.0f} s, but it works")
+    message = f"no answer for {UNANSWERED_S:.0f} s, and no CPU time used"
+    return _Said(
+        verdict=Verdict.DEGRADED, reason="unresponsive", message=message, action=Action.RESTART_ENGINE
+    )
+
+
+def _is_readable(view: EngineView) -> bool:
+    """Return whether a look told anything of the engine's work: its own word, its processes, or the gateway's."""
+    by_itself = view.state is State.OK and _number(view.running) is not None
+    return by_itself or _number(view.cpu_s) is not None or view.gateway_running is not None
+
+
+def _unreadable(now: EngineView) -> _Said:
+    message = f"it cannot be read: {now.tokens_total.detail or now.state}"
+    return _Said(verdict=Verdict.UNKNOWN, reason="unreadable", message=message)
+
+
+def _healthy(reason: str, message: str) -> _Said:
+    return _Said(verdict=Verdict.HEALTHY, reason=reason, message=message)
+
+
+# --- one look -------------------------------------------------------------------------------------------------------
+
+
+def _how_many(view: EngineView) -> str:
+    count = round(max(_number(view.running) or 0, view.gateway_running or 0, view.canary_waits_s > 0))
+    return "1 request" if count == 1 else f"{count} requests"
+
+
+def _evidence(seen: _Seen) -> Iterator[Evidence]:
+    now, at_s = seen.now, seen.at_s
+    for what, reading in (("counters", now.tokens_total), ("requests running", now.running)):
+        count = _number(reading)
+        value = str(reading.state) if count is None else f"{count:g}"
+        yield Evidence(what=what, value=value, source="engine metrics", at_s=at_s)
+    if now.gateway_running is not None:
+        yield Evidence(what="requests under way", value=str(now.gateway_running), source="gateway", at_s=at_s)
+    share = seen.cpu_share(STILL_S)
+    if share is not None:
+        value = f"{share:.3f} cores over {STILL_S:.0f} s"
+        yield Evidence(what="CPU time", value=value, source="/proc/PID/stat", at_s=at_s)
+    if now.process_state:
+        yield Evidence(what="process state", value=now.process_state, source="/proc/PID/stat", at_s=at_s)
+
+
+def _finding(said: _Said, component: str, newest: View, evidence: tuple[Evidence, ...]) -> Finding:
+    return Finding(
+        probe=PROBE.name,
+        component=component,
+        verdict=said.verdict,
+        reason=said.reason,
+        message=said.message,
+        action=said.action,
+        evidence=evidence,
+        at_s=newest.at_s,
+        node=newest.node,
+    )
+
+
+PROBE = Probe(
+    name="engine_progress",
+    summary="Whether each engine's work moves on while requests run: a hung engine is found, a busy one is left alone.",
+    reads=("engines", "gpus"),
+    window_s=NO_PROGRESS_S + 30.0,
+    reasons=_REASONS,
+    thresholds=(
+        Threshold(
+            name="still_s",
+            value=STILL_S,
+            source="our own choice: four looks, so that a hang is found within 15 s",
+        ),
+        Threshold(
+            name="cpu_share",
+            value=CPU_SHARE,
+            source="our own choice: above what being asked costs, below one runnable thread among fifty",
+        ),
+        Threshold(
+            name="gpu_percent",
+            value=GPU_PERCENT,
+            source="our own choice: 0 is what a node without work shows",
+        ),
+        Threshold(
+            name="gpu_busy_s",
+            value=GPU_BUSY_S,
+            source="llama.cpp's stall limit in freehold/engines/llama_cpp.py",
+        ),
+        Threshold(
+            name="no_progress_s",
+            value=NO_PROGRESS_S,
+            source="7,000 prompt tokens at 17 tokens/s (a 7B model on two cores) and half as long again",
+        ),
+        Threshold(
+            name="unanswered_s", value=UNANSWERED_S, source="our own choice: many times the reader's deadline"
+        ),
+        Threshold(
+            name="remote_still_s",
+            value=REMOTE_STILL_S,
+            source="llama.cpp's stall limit in freehold/engines/llama_cpp.py",
+        ),
+    ),
+    check=check,
+    confirm=2,
+    clear=2,
+)

@@ -1,0 +1,141 @@
+"""Does a GPU tell its power, may it draw what it is built for, and does it draw what its load says?
+
+High power is no fault. A limit below the default was set by somebody; a counter that stands still cannot be believed; and a
+GPU that says 100 % busy at idle power runs a kernel that does nothing, which is a hint at a hung kernel and no more: only
+an engine without progress makes it one. It does not judge throttling: gpu_throttle does.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus
+from freehold.health.view import View
+
+BUSY_PERCENT = 99.0
+"""A hung kernel reads 100 %, a healthy full load 99 to 100 %. Source: our own measurement of an H100."""
+IDLE_SHARE = 0.2
+"""Of the power limit: a hung kernel on an H100 drew 124 of 700 W (0.18), the lightest real decoding 172 W (0.25). Source: our own measurement."""
+LOOKS_LEAST = 5
+"""Looks in a row that must say so: a burst of tiny kernels can look alike for a moment. Our own choice."""
+CAP_SHARE = 0.99
+"""Of the default limit; less than that is a cap that somebody set, not rounding. Our own choice."""
+STUCK_S = 5.0
+"""An energy counter in mJ moves thousands of times in that; NVML renews it about every 20 to 100 ms. Our own choice."""
+NEEDS = ("power_w", "power_limit_w", "power_limit_default_w", "energy_mj", "utilisation_percent")
+
+
+def _capped(gpu: SeenGpu) -> Iterable[Fault]:
+    limit, default = gpu.value("power_limit_w"), gpu.value("power_limit_default_w")
+    if limit is None or default is None or limit >= default * CAP_SHARE:
+        return
+    yield Fault(
+        verdict=Verdict.DEGRADED,
+        reason="capped",
+        message=f"The power limit is {limit:g} W, the card's default {default:g} W.",
+        action=Action.FIX_CONFIGURATION,
+        evidence=(gpu.evidence("power_limit_w", baseline=f"{default:g}"),),
+    )
+
+
+def _stuck(gpu: SeenGpu) -> Iterable[Fault]:
+    energy = gpu.rise("energy_mj")
+    power = gpu.value("power_w")
+    if energy is None or energy.amount > 0 or energy.seconds < STUCK_S or not power:
+        return
+    yield Fault(
+        verdict=Verdict.DEGRADED,
+        reason="stuck",
+        message=f"The energy counter has not moved for {energy.seconds:.0f} s at {power:g} W: its power reading cannot be believed.",
+        action=Action.WATCH,
+        evidence=(gpu.evidence("energy_mj", value=f"+0 in {energy.seconds:.0f} s"), gpu.evidence("power_w")),
+    )
+
+
+def _idle_but_busy(gpu: SeenGpu) -> bool:
+    limit = gpu.value("power_limit_default_w") or gpu.value("power_limit_w")
+    busy = gpu.values("utilisation_percent")[-LOOKS_LEAST:]
+    power = gpu.values("power_w")[-LOOKS_LEAST:]
+    if limit is None or min(len(busy), len(power)) < LOOKS_LEAST:
+        return False
+    return min(busy) >= BUSY_PERCENT and max(power) < limit * IDLE_SHARE
+
+
+def _engines_move(views: Sequence[View]) -> bool:
+    """Return whether an engine made tokens within the window: then the GPU works, lightly."""
+    firsts: dict[str, float] = {}
+    for view in views:
+        for engine in view.engines or ():
+            tokens = engine.tokens_total.value
+            if isinstance(tokens, int | float) and tokens > firsts.setdefault(engine.replica, tokens):
+                return True
+    return False
+
+
+def _hollow(gpu: SeenGpu, *, moving: bool) -> Iterable[Fault]:
+    if moving or not _idle_but_busy(gpu):
+        return
+    yield Fault(
+        verdict=Verdict.DEGRADED,
+        reason="busy_at_idle_power",
+        message=f"It says {gpu.said('utilisation_percent')} % busy but draws {gpu.said('power_w')} W: a kernel is resident that does no work.",
+        action=Action.RESTART_ENGINE,
+        evidence=(
+            gpu.evidence("utilisation_percent"),
+            gpu.evidence("power_w", baseline=f"over {IDLE_SHARE:.0%} of the limit when it works"),
+            gpu.evidence("sm_clock_mhz"),
+        ),
+    )
+
+
+def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
+    """Return one finding per GPU."""
+    moving = _engines_move(views)
+
+    def faults(gpu: SeenGpu) -> Iterable[Fault]:
+        yield from _capped(gpu)
+        yield from _stuck(gpu)
+        yield from _hollow(gpu, moving=moving)
+
+    return judge_gpus("gpu_power", views, expected=expected, needs=NEEDS, faults=faults)
+
+
+PROBE = Probe(
+    name="gpu_power",
+    summary="Whether each GPU tells its power, may draw its default, and draws what its load says.",
+    reads=("gpus", "engines"),
+    window_s=60.0,
+    reasons={
+        **REASONS,
+        "capped": "Somebody set a power limit below the card's default. If it is not meant, set the default again (nvidia-smi -pl).",
+        "stuck": "The energy counter stands still. Do not believe the power and cost figures of this card; a driver reload renews it.",
+        "busy_at_idle_power": "100 % utilisation at idle power and no engine's tokens move: a hung kernel, in all likelihood software. Restart the engine that holds the GPU.",
+    },
+    thresholds=(
+        Threshold(
+            name="busy_percent",
+            value=BUSY_PERCENT,
+            source="our own measurement: a hung kernel on an H100 reads 100 %",
+        ),
+        Threshold(
+            name="idle_share",
+            value=IDLE_SHARE,
+            source="our own measurement on an H100: hung 0.18 of the limit, lightest real decoding 0.25",
+        ),
+        Threshold(
+            name="looks_least",
+            value=LOOKS_LEAST,
+            source="our own choice: longer than a burst of tiny kernels",
+        ),
+        Threshold(
+            name="cap_share",
+            value=CAP_SHARE,
+            source="our own choice: enforced below default is a cap, 1 % is rounding",
+        ),
+        Threshold(
+            name="stuck_s", value=STUCK_S, source="our own choice: the counter is renewed many times a second"
+        ),
+    ),
+    check=check,
+    confirm=2,
+)

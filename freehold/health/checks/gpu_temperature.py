@@ -1,0 +1,107 @@
+"""Is a GPU close to slowing itself down for heat? Judged by the card's own margin, never by a number of degrees of ours.
+
+Cards differ by tens of degrees in what they bear; each tells its margin and the offset at which its hardware slows down. Where there
+is no margin, its own slowdown threshold stands in. It does not judge fans nor the room; many cards at once only hint at them.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.view import Gpu, View
+
+MARGIN_LOW_C = 0.0
+"""At a margin of 0 the card is at its operating maximum and software begins to slow it. Source: gpud's rule (margin <= 0)."""
+HEADROOM_LOW_C = 2.0
+"""Without a margin: below slowdown by so little. Source: the H100's own gap between GPU maximum (87) and slowdown (89)."""
+NEEDS = (
+    "margin_c",
+    "slowdown_tlimit_c",
+    "temperature_c",
+    "slowdown_threshold_c",
+    "memory_temp_c",
+    "memory_max_threshold_c",
+)
+
+
+def _headroom_c(gpu: Gpu) -> tuple[float, float] | None:
+    """Return how far it is from slowing down and from where that begins to matter, both °C; None where the card does not say."""
+    margin, offset = number(gpu, "margin_c"), number(gpu, "slowdown_tlimit_c")
+    if margin is not None and offset is not None:
+        return margin - offset, MARGIN_LOW_C - offset
+    temperature, threshold = number(gpu, "temperature_c"), number(gpu, "slowdown_threshold_c")
+    if temperature is not None and threshold is not None:
+        return threshold - temperature, HEADROOM_LOW_C
+    # Neither offset nor threshold: only the margin's own zero can be judged.
+    return None if margin is None else (margin + HEADROOM_LOW_C, HEADROOM_LOW_C)
+
+
+def _too_hot(gpu: Gpu) -> bool:
+    headroom = _headroom_c(gpu)
+    return headroom is not None and headroom[0] <= max(headroom[1], 0.0)
+
+
+def _core(gpu: SeenGpu) -> Iterable[Fault]:
+    headroom = _headroom_c(gpu.gpu)
+    if headroom is None or not _too_hot(gpu.gpu):
+        return
+    everywhere = whole_node(gpu, _too_hot)
+    where = " So are all GPUs of the node: look at fans and inlet air." if everywhere else ""
+    past = headroom[0] < 0
+    yield Fault(
+        verdict=Verdict.UNHEALTHY if past else Verdict.DEGRADED,
+        reason="past_slowdown" if past else "near_slowdown",
+        message=f"{headroom[0]:g} °C below its slowdown threshold, at {gpu.said('temperature_c')} °C.{where}",
+        action=Action.CHECK_FACILITY if everywhere else Action.INSPECT_HARDWARE if past else Action.WATCH,
+        evidence=tuple(gpu.evidence(name) for name in NEEDS[:4]),
+    )
+
+
+def _memory(gpu: SeenGpu) -> Iterable[Fault]:
+    temperature, most = gpu.value("memory_temp_c"), gpu.value("memory_max_threshold_c")
+    if temperature is None or most is None or temperature < most:
+        return
+    yield Fault(
+        verdict=Verdict.DEGRADED,
+        reason="memory_hot",
+        message=f"The memory is at {temperature:g} °C, its maximum is {most:g} °C.",
+        action=Action.WATCH,
+        evidence=(gpu.evidence("memory_temp_c", baseline=f"below {most:g}"),),
+    )
+
+
+def _faults(gpu: SeenGpu) -> Iterable[Fault]:
+    yield from _core(gpu)
+    yield from _memory(gpu)
+
+
+def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
+    """Return one finding per GPU by its newest readings."""
+    return judge_gpus("gpu_temperature", views, expected=expected, needs=NEEDS, faults=_faults)
+
+
+PROBE = Probe(
+    name="gpu_temperature",
+    summary="How far each GPU is from slowing down for heat, by its own margin.",
+    reads=("gpus",),
+    window_s=60.0,
+    reasons={
+        **REASONS,
+        "near_slowdown": "The GPU is at its operating maximum and about to slow down. Watch it; on all GPUs of a node check fans and inlet air.",
+        "past_slowdown": "The GPU is hot enough that its hardware halves its clocks. Check its heatsink; on all GPUs of a node the cooling of the room.",
+        "memory_hot": "The GPU's memory is at its own maximum. Watch its error counters.",
+    },
+    thresholds=(
+        Threshold(
+            name="margin_low_c", value=MARGIN_LOW_C, source="gpud: margin <= 0 is at the slowdown's edge"
+        ),
+        Threshold(
+            name="headroom_low_c",
+            value=HEADROOM_LOW_C,
+            source="an H100's own gap between GPU maximum (87 °C) and slowdown (89 °C), read through NVML",
+        ),
+    ),
+    check=check,
+    confirm=2,
+)

@@ -1,0 +1,175 @@
+"""Whether the node, or the container that the agent is in, runs out of memory, or its memory modules err.
+
+Judged by what tasks waited for (PSI) and by what the kernel killed, not by how much is used: page cache makes every healthy server
+look full. Corrected errors are evidence and no verdict; a single one means nothing. Nothing here reads.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.series import failed, growth, named
+from freehold.health.view import Host, View
+
+LOW_SHARE = 0.10
+"""awesome-prometheus-alerts: HostOutOfMemory below 10 % available."""
+BAD_BYTES = 100 * 1024**2
+"""kubelet evicts below memory.available 100 MiB (its default hard threshold)."""
+STALLED_WARN_SHARE = 0.10
+"""Of the time all tasks waited for memory: a tenth of the machine is lost. Our own choice."""
+STALLED_BAD_SHARE = 0.60
+"""systemd-oomd kills above DefaultMemoryPressureLimit 60 %."""
+STALLED_LEAST_S = 20.0
+"""PSI over less time says little: systemd-oomd waits 30 s, our views may be 10 s apart. Our own choice."""
+
+_JUDGED = ("total_bytes", "available_bytes", "limit_available_bytes", "pressure_full_s", "oom_kills")
+_REASONS = {
+    "enough": "there is memory left and nobody waits for it",
+    "not_read": "the host was not read: look at the agent",
+    "cannot_read": "the kernel does not say how much memory is available",
+    "low": "little memory is available: lower the engine's cache or move something away",
+    "almost_gone": "next to no memory is available: the kernel will kill soon",
+    "stalled": "tasks wait for memory: the node swaps or reclaims all the time",
+    "oom_kill": "the kernel killed a process for want of memory: see its log for which",
+    "uncorrected_error": "a memory module gave a wrong value that could not be corrected: replace it",
+    "uncorrected_error_before": "a memory module gave a wrong value since boot: plan a swap",
+}
+_Judged = tuple[Verdict, str, str, Action]
+
+
+def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+    """Return one finding on `memory`."""
+    newest = views[-1]
+    verdict, reason, message, action = _judge(views)
+    return [
+        Finding(
+            probe="memory_pressure",
+            component="memory",
+            verdict=verdict,
+            reason=reason,
+            message=message,
+            action=action,
+            evidence=tuple(_evidence(newest.host, newest.at_s)) if newest.host else (),
+            at_s=newest.at_s,
+            node=newest.node,
+        )
+    ]
+
+
+def _judge(views: Sequence[View]) -> _Judged:
+    host = views[-1].host
+    if host is None:
+        return Verdict.UNKNOWN, "not_read", "the host was not read", Action.NONE
+    found = [*_errors(views), *_kills(views), *_stalled(views), *_left(host)]
+    if found:
+        return max(found, key=lambda judged: list(Verdict).index(judged[0]))
+    if named(host.memory, "available_bytes") is None:
+        return Verdict.UNKNOWN, "cannot_read", "how much memory is available could not be read", Action.NONE
+    if bad := failed(host.memory, _JUDGED):
+        return Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}", Action.NONE
+    return Verdict.HEALTHY, "enough", _share(host), Action.NONE
+
+
+def _grew(views: Sequence[View], pick: Callable[[Host], float | None]) -> tuple[float, float]:
+    """Return by how much and in how many seconds; 0 and 0 where too little was read."""
+    return growth((view.monotonic_s, pick(view.host) if view.host else None) for view in views) or (0.0, 0.0)
+
+
+def _errors(views: Sequence[View]) -> Iterator[_Judged]:
+    host = views[-1].host
+    count = host.edac.get("ue_count", 0) if host else 0
+    grown, _ = _grew(views, lambda host: host.edac.get("ue_count"))
+    if grown:
+        message = f"{grown:.0f} uncorrected memory errors just now, {count} since boot"
+        yield Verdict.UNHEALTHY, "uncorrected_error", message, Action.REPLACE_HARDWARE
+    elif count:
+        message = f"{count} uncorrected memory errors since boot"
+        yield Verdict.DEGRADED, "uncorrected_error_before", message, Action.INSPECT_HARDWARE
+
+
+def _kills(views: Sequence[View]) -> Iterator[_Judged]:
+    kills, _ = _grew(views, lambda host: named(host.memory, "oom_kills"))
+    if kills:
+        yield (
+            Verdict.DEGRADED,
+            "oom_kill",
+            f"the kernel killed {kills:.0f} processes for want of memory",
+            Action.WATCH,
+        )
+
+
+def _stalled(views: Sequence[View]) -> Iterator[_Judged]:
+    stalled_s, elapsed_s = _grew(views, lambda host: named(host.memory, "pressure_full_s"))
+    if elapsed_s < STALLED_LEAST_S:
+        return
+    share = stalled_s / elapsed_s
+    message = f"all tasks waited for memory {share:.0%} of the last {elapsed_s:.0f} s"
+    if share >= STALLED_BAD_SHARE:
+        yield Verdict.UNHEALTHY, "stalled", message, Action.DRAIN
+    elif share >= STALLED_WARN_SHARE:
+        yield Verdict.DEGRADED, "stalled", message, Action.WATCH
+
+
+def _left(host: Host) -> Iterator[_Judged]:
+    for available_name, total_name, of in (_MACHINE, _CGROUP):
+        available, total = named(host.memory, available_name), named(host.memory, total_name)
+        if available is None or not total:
+            continue
+        message = f"{available / 1e9:.1f} GB of {total / 1e9:.1f} GB {of} are available"
+        if available < BAD_BYTES:
+            yield Verdict.UNHEALTHY, "almost_gone", message, Action.DRAIN
+        elif available / total < LOW_SHARE:
+            yield Verdict.DEGRADED, "low", message, Action.FIX_CONFIGURATION
+
+
+_MACHINE = ("available_bytes", "total_bytes", "of memory")
+_CGROUP = ("limit_available_bytes", "limit_bytes", "that a cgroup (container, service) may use")
+
+
+def _share(host: Host) -> str:
+    available = named(host.memory, "available_bytes") or 0.0
+    total = named(host.memory, "total_bytes")
+    of = f" of {total / 1e9:.1f} GB" if total else ""
+    return f"{available / 1e9:.1f} GB{of} of memory are available"
+
+
+def _evidence(host: Host, at_s: float) -> Iterator[Evidence]:
+    rows = (
+        ("available memory", "available_bytes", "/proc/meminfo"),
+        ("available below the cgroup's limit", "limit_available_bytes", "/sys/fs/cgroup"),
+        ("swap in use", "swap_used_bytes", "/proc/meminfo"),
+        ("stalled on memory since boot, all tasks", "pressure_full_s", "/proc/pressure/memory"),
+        ("processes killed for want of memory since boot", "oom_kills", "/proc/vmstat"),
+    )
+    for what, name, source in rows:
+        value = named(host.memory, name)
+        if value is not None:
+            unit = {"bytes": " B", "s": " s"}.get(name.rpartition("_")[2], "")
+            yield Evidence(what=what, value=f"{value:.10g}{unit}", source=source, at_s=at_s)
+    for name, count in host.edac.items():
+        yield Evidence(what=f"memory errors since boot ({name})", value=str(count), source="edac", at_s=at_s)
+
+
+PROBE = Probe(
+    name="memory_pressure",
+    summary="Sees a node that is short of memory or whose modules err: engines die of it, or answer late.",
+    reads=("host",),
+    window_s=300.0,
+    reasons=_REASONS,
+    thresholds=(
+        Threshold(name="low_share", value=LOW_SHARE, source="awesome-prometheus-alerts: HostOutOfMemory"),
+        Threshold(name="bad_bytes", value=BAD_BYTES, source="kubelet default eviction: memory.available"),
+        Threshold(
+            name="stalled_warn_share", value=STALLED_WARN_SHARE, source="our own choice: a tenth is lost"
+        ),
+        Threshold(
+            name="stalled_bad_share",
+            value=STALLED_BAD_SHARE,
+            source="systemd-oomd DefaultMemoryPressureLimit",
+        ),
+        Threshold(
+            name="stalled_least_s", value=STALLED_LEAST_S, source="our own choice, near systemd-oomd's 30 s"
+        ),
+    ),
+    check=check,
+)

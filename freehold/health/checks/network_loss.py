@@ -1,0 +1,455 @@
+"""network_loss: which way to which node are packets lost, and is a silent peer stopped, dead, unreachable or cut off.
+
+The idea: lossy, stopped, down and unreachable differ in kind: some answers, a silent process on a host that answers, a
+refusal, no host. Loss is judged by counts (`health.mesh.loss_bounds`), by direction, on windows of 1, 5 and 10 minutes; a run of 20
+is an outage. Then the majority names the node: one that others lose too is at fault itself, one that loses everybody while the
+others lose nothing is this one. With only two nodes nobody can be named. It measures nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.mesh.loss_bounds import (
+    BACKGROUND,
+    CORROBORATION,
+    FALSE_ALARM,
+    NODE_ODDS,
+    UNDECIDED,
+    alarm_chance,
+    counts,
+    limit,
+    lossy_window,
+    odds_of_node,
+    small_counts,
+)
+from freehold.health.view import LossWindow, Peer, State, View
+
+NAME = "network_loss"
+OWN = "network"
+"""Component of what is this node's own fault."""
+SILENT_S = 2.0
+"""20 datagrams in a row at 10 a second: an outage, not loss (research on health, D2)."""
+CUT = 20
+"""The same number, of ours that a peer which speaks has not confirmed."""
+RECENT_S = 5.0
+"""How long a refusal counts: the kernel sends one a second per host at most (research on health, D2: 6 of 20)."""
+SETTLED_MIN = 20
+"""Fates that must be known before a peer is called healthy: two seconds' worth; our own choice."""
+LARGE_RUN = 5
+"""Large datagrams lost in a row, 5 s at one a second, before a black hole for them is considered; our own choice."""
+GONE = {State.LOST, State.HUNG, State.ABSENT}
+AT_FAULT = "node at fault"
+NOBODY = "not known"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """How one peer looks from here."""
+
+    reason: str
+    verdict: Verdict
+    action: Action
+    words: str
+    window: LossWindow | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """One view's peers, what they looked like, and who else loses them."""
+
+    view: View
+    peers: Mapping[str, Peer]
+    kinds: Mapping[str, _Kind] = field(default_factory=dict)
+
+
+_LOSING = {
+    "lossy_out",
+    "lossy_back",
+    "lossy",
+    "cut_out",
+    "cut_back",
+    "peer_unreachable",
+    "mtu_black_hole",
+    "own_link",
+}
+"""Kinds that this node's own network could be the cause of; a peer that refuses or is stopped it cannot."""
+
+
+def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+    """Return a finding per peer, and one on this node's own network."""
+    view = views[-1]
+    if view.network is None:
+        return [_own(view, "no_data", Verdict.UNKNOWN, words="The mesh gave no readings.")]
+    if view.network.mesh_error:
+        words = f"The mesh does not run: {view.network.mesh_error}."
+        return [_own(view, "not_running", Verdict.UNKNOWN, words=words, action=Action.FIX_CONFIGURATION)]
+    if not view.network.peers:
+        return [_own(view, "no_peers", Verdict.NOT_APPLICABLE, words="No peers are configured.")]
+    peers = {peer.name: peer for peer in view.network.peers}
+    look = _Look(view=view, peers=peers)
+    kinds = {name: _kind_of(_history(views, name), look) for name in peers}
+    look = _Look(view=view, peers=peers, kinds=kinds)
+    own = _judge_own(look)
+    at_fault = own.verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY}
+    return [own, *(_finding(name, look, own_fault=at_fault) for name in peers)]
+
+
+def _history(views: Sequence[View], name: str) -> list[Peer]:
+    """Return what recent views say of a peer, newest last."""
+    since_s = views[-1].monotonic_s - RECENT_S
+    recent = [view for view in views if view.monotonic_s > since_s and view.network]
+    return [peer for view in recent if view.network for peer in view.network.peers if peer.name == name]
+
+
+# ---- one peer, as it looks from here -----------------------------------------------------------------------------
+
+
+def _kind_of(history: Sequence[Peer], look: _Look) -> _Kind:
+    peer = history[-1]
+    if peer.silent_s >= SILENT_S:
+        return _silent(history, look)
+    if peer.unconfirmed >= CUT:
+        words = (
+            f"{peer.name} is heard, but it has got none of the last {peer.unconfirmed} datagrams from here"
+        )
+        return _Kind(reason="cut_out", verdict=Verdict.UNHEALTHY, action=Action.CHECK_CABLE, words=words)
+    return _speaking(peer, _windows(history), alarm_chance(len(look.peers)))
+
+
+def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
+    peer = history[-1]
+    name, silence = peer.name, f"silent for {peer.silent_s:.1f} s"
+    if peer.link is State.LOST:
+        words = f"{name} is {silence}, and {peer.interface or 'the interface'} here has no carrier"
+        return _unhealthy("own_link", Action.CHECK_CABLE, words)
+    if any(past.refused for past in history):
+        return _unhealthy(
+            "peer_down",
+            Action.WATCH,
+            f"{name} is {silence} and its host refuses: its agent does not run",
+        )
+    if any(past.foreign for past in history):
+        words = f"{name} sends, but not to this mesh: it has another key, other names for the nodes, or another version"
+        return _Kind(
+            reason="peer_differs", verdict=Verdict.DEGRADED, action=Action.FIX_CONFIGURATION, words=words
+        )
+    if peer.control in GONE or (peer.control is State.UNKNOWN and peer.unreachable):
+        return _unhealthy(
+            "peer_unreachable",
+            Action.CORDON,
+            f"{name} is {silence} and its host does not answer ({peer.control})",
+        )
+    if _heard_by(name, look):
+        return _unhealthy(
+            "cut_back",
+            Action.CHECK_CABLE,
+            f"{name} is {silence} here, but not for {', '.join(_heard_by(name, look))}",
+        )
+    if peer.control is State.OK:
+        return _unhealthy(
+            "peer_stopped",
+            Action.WATCH,
+            f"{name} is {silence}, though its host answers: its agent is stopped, or does not know this node",
+        )
+    words = f"{name} is {silence}; whether its host answers is not known yet"
+    return _Kind(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+
+
+def _unhealthy(reason: str, action: Action, words: str) -> _Kind:
+    return _Kind(reason=reason, verdict=Verdict.UNHEALTHY, action=action, words=words)
+
+
+def _heard_by(name: str, look: _Look) -> list[str]:
+    """Return the peers that are heard here and say that they lose (nearly) nothing to `name`."""
+    return [
+        other.name
+        for other in look.peers.values()
+        if other.silent_s < SILENT_S and 0 <= other.reported.get(name, -1) < _second_limit(other)
+    ]
+
+
+def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _Kind:
+    minute = windows[0]
+    if hole := _black_hole(peer, minute):
+        return hole
+    out, back = (lossy_window(windows, back=back, chance=chance) for back in (False, True))
+    window = out or back
+    if window:
+        reason = "lossy" if out and back else "lossy_out" if out else "lossy_back"
+        words = _loss_words(peer.name, reason, window)
+        return _Kind(
+            reason=reason,
+            verdict=Verdict.DEGRADED,
+            action=Action.CHECK_CABLE,
+            words=words,
+            window=window,
+        )
+    if min(minute.settled_out, minute.settled_back) < SETTLED_MIN:
+        words = f"{peer.name}: too few datagrams yet to say anything ({minute.settled_out} out, {minute.settled_back} back)"
+        return _Kind(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+    words = _loss_words(peer.name, "ok", minute)
+    return _Kind(reason="ok", verdict=Verdict.HEALTHY, action=Action.NONE, words=words, window=minute)
+
+
+def _black_hole(peer: Peer, minute: LossWindow) -> _Kind | None:
+    for back, run in ((False, peer.large_run_out), (True, peer.large_run_back)):
+        sent, lost = small_counts(minute, back=back)
+        by_chance = (lost / sent) ** run if sent else 1.0
+        if run >= LARGE_RUN and by_chance <= FALSE_ALARM:
+            way = f"from {peer.name}" if back else f"to {peer.name}"
+            words = (
+                f"the last {run} datagrams of full MTU size {way} were lost, of small ones {lost} of {sent}"
+            )
+            return _unhealthy("mtu_black_hole", Action.FIX_CONFIGURATION, words)
+    return None
+
+
+def _loss_words(name: str, reason: str, window: LossWindow) -> str:
+    way = {
+        "lossy_out": f"on the way to {name}",
+        "lossy_back": f"on the way from {name}",
+        "lossy": f"both ways, {name}",
+    }
+    return (
+        f"{way.get(reason, name)}: within {window.seconds:g} s {window.lost_out} of {window.settled_out} lost out, "
+        f"{window.lost_back} of {window.settled_back} back"
+    )
+
+
+def _windows(history: Sequence[Peer]) -> Sequence[LossWindow]:
+    """Return the newest windows; of readings without any, what the views at hand add up to."""
+    if history[-1].windows:
+        return history[-1].windows
+    sent = sum(peer.sent for peer in history)
+    out, back = sum(peer.lost_out for peer in history), sum(peer.lost_back for peer in history)
+    return (LossWindow(seconds=RECENT_S, settled_out=sent, lost_out=out, settled_back=sent, lost_back=back),)
+
+
+# ---- the majority -----------------------------------------------------------------------------------------------
+
+
+def _judge_own(look: _Look) -> Finding:
+    """Judge this node itself: it is at fault where it loses all its peers and they do not lose each other."""
+    cut = sorted(
+        {peer.interface for peer in look.peers.values() if look.kinds[peer.name].reason == "own_link"}
+    )
+    silent = all(peer.silent_s >= SILENT_S for peer in look.peers.values())
+    if cut and silent:
+        words = f"No peer is heard, and {', '.join(filter(None, cut)) or 'the interface'} has no carrier."
+        return _own(look.view, "own_link", Verdict.UNHEALTHY, words=words, action=Action.CHECK_CABLE)
+    losing = [name for name in look.peers if _loses(name, look)]
+    alarmed = [name for name in losing if look.kinds[name].reason in _LOSING]
+    if len(look.peers) > 1 and len(losing) == len(look.peers) and alarmed and not _others_lose(look):
+        worst = any(look.kinds[name].verdict is Verdict.UNHEALTHY for name in alarmed)
+        words = f"This node loses all of its {len(losing)} peers, and they do not lose each other: {look.kinds[alarmed[0]].words}."
+        verdict = Verdict.UNHEALTHY if worst else Verdict.DEGRADED
+        return _own(look.view, "own_loss", verdict, words=words, action=Action.CHECK_CABLE)
+    if all(kind.verdict is Verdict.UNKNOWN for kind in look.kinds.values()):
+        return _own(look.view, "no_data", Verdict.UNKNOWN, words="No peer can be judged yet.")
+    return _own(look.view, "ok", Verdict.HEALTHY, words="Not all peers are lost from here.")
+
+
+def _loses(name: str, look: _Look) -> bool:
+    kind, peer = look.kinds[name], look.peers[name]
+    if kind.reason in _LOSING:
+        return True
+    lost = [_lost_in_a_minute(other) for other in look.peers.values()]
+    here = _lost_in_a_minute(peer)
+    odds = odds_of_node(max(lost), here, _settled_in_a_minute(peer))
+    return kind.verdict is not Verdict.UNHEALTHY and here > 0 and odds >= 1
+
+
+def _lost_in_a_minute(peer: Peer) -> int:
+    return peer.windows[0].lost_out + peer.windows[0].lost_back if peer.windows else 0
+
+
+def _second_limit(peer: Peer) -> int:
+    """Return how many lost within a minute make a second witness: reports say the number, our own rate what it is of."""
+    return limit(_settled_in_a_minute(peer), CORROBORATION)
+
+
+def _settled_in_a_minute(peer: Peer) -> int:
+    return peer.windows[0].settled_out + peer.windows[0].settled_back if peer.windows else 2 * peer.sent
+
+
+def _others_lose(look: _Look) -> bool:
+    """Return whether peers that are heard lose others than this node."""
+    return any(
+        lost >= _second_limit(peer)
+        for peer in look.peers.values()
+        if peer.silent_s < SILENT_S
+        for name, lost in peer.reported.items()
+        if name in look.peers
+    )
+
+
+def _witnesses(name: str, look: _Look) -> tuple[list[str], list[str]]:
+    """Return who else loses that peer (or whom it says it loses), and who does not; who is in neither cannot tell yet."""
+    losing: list[str] = []
+    fine: list[str] = []
+    for other in look.peers.values():
+        if other.name == name or other.silent_s >= SILENT_S or name not in other.reported:
+            continue
+        seen = max(other.reported[name], look.peers[name].reported.get(other.name, 0))
+        odds = _odds(name, seen, look)
+        if seen and odds >= 1:
+            losing.append(other.name)
+        elif odds < UNDECIDED:
+            fine.append(other.name)
+    return losing, fine
+
+
+def _odds(name: str, seen: int, look: _Look) -> float:
+    """Return the odds that it is that node, given what another says that it lost to it within a minute."""
+    peer, sent = look.peers[name], _settled_in_a_minute(look.peers[name])
+    if look.kinds[name].verdict is Verdict.DEGRADED:
+        return odds_of_node(_lost_in_a_minute(peer), seen, sent)
+    if peer.silent_s < SILENT_S:
+        return 1.0 if seen >= limit(sent, alarm_chance(len(look.peers))) else 0.0
+    # An outage: the other has one as well or has none, but its report may be some seconds old.
+    return 1.0 if seen >= CUT else 0.0 if peer.silent_s > RECENT_S else 0.5
+
+
+# ---- findings ----------------------------------------------------------------------------------------------------
+
+
+def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
+    kind = look.kinds[name]
+    if own_fault and kind.reason in {*_LOSING, "ok", "no_data"}:
+        words = f"{name} cannot be judged from here: this node's own network is at fault"
+        kind = _Kind(reason="not_judged", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+        return _make(name, look, kind)
+    if kind.reason not in _LOSING:
+        return _make(name, look, kind)
+    losing, fine = _witnesses(name, look)
+    if losing:
+        more, action = f"lost by {', '.join(losing)} as well: it is {name}", kind.action
+    elif fine:
+        more, action = f"not lost by {', '.join(fine)}: the path between, not the node", Action.WATCH
+    elif len(look.peers) > 1:
+        more, action = "whether it is the node or the path is not known yet", Action.WATCH
+    else:
+        more, action = "there is no third node to ask", kind.action
+    told = _Kind(
+        reason=kind.reason,
+        verdict=kind.verdict,
+        action=action,
+        words=f"{kind.words}; {more}",
+        window=kind.window,
+    )
+    return _make(name, look, told, at_fault=name if losing else NOBODY)
+
+
+def _make(name: str, look: _Look, kind: _Kind, *, at_fault: str = "") -> Finding:
+    evidence = list(_evidence(look, name, kind))
+    if at_fault:
+        evidence.append(
+            Evidence(what=AT_FAULT, value=at_fault, source="reports of the mesh", at_s=look.view.at_s)
+        )
+    return Finding(
+        probe=NAME,
+        component=f"peer:{name}",
+        verdict=kind.verdict,
+        reason=kind.reason,
+        message=f"{kind.words}.",
+        action=kind.action,
+        evidence=tuple(evidence),
+        at_s=look.view.at_s,
+        node=look.view.node,
+    )
+
+
+def _evidence(look: _Look, name: str, kind: _Kind) -> Sequence[Evidence]:
+    source, peer, at_s = "UDP mesh", look.peers[name], look.view.at_s
+    chance = alarm_chance(len(look.peers))
+    if kind.window is None:
+        silence = Evidence(
+            what="silence", value=f"{peer.silent_s:.1f} s", source=source, at_s=at_s, baseline="0.1 s"
+        )
+        host = Evidence(what="host answers TCP", value=peer.control, source="connect", at_s=at_s)
+        return (silence, host) if peer.silent_s >= SILENT_S else (silence,)
+    ways = (("lost out", False), ("lost back", True))
+    return [
+        Evidence(
+            what=f"{what} in {kind.window.seconds:g} s",
+            value=f"{counts(kind.window, back=back)[1]} of {counts(kind.window, back=back)[0]}",
+            source=source,
+            at_s=at_s,
+            baseline=f"fewer than {limit(counts(kind.window, back=back)[0], chance)}",
+        )
+        for what, back in ways
+    ]
+
+
+def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Action = Action.NONE) -> Finding:
+    evidence = (Evidence(what=AT_FAULT, value=view.node, source="reports of the mesh", at_s=view.at_s),)
+    return Finding(
+        probe=NAME,
+        component=OWN,
+        verdict=verdict,
+        reason=reason,
+        message=words,
+        action=action,
+        evidence=evidence if verdict is not Verdict.UNKNOWN and action is not Action.NONE else (),
+        at_s=view.at_s,
+        node=view.node,
+    )
+
+
+PROBE = Probe(
+    name=NAME,
+    summary="Finds lost packets between nodes by direction; tells a lossy peer from one that is stopped, down or unreachable. "
+    "A lossy link slows every request that crosses it and looks like a slow engine.",
+    reads=("network",),
+    window_s=3 * RECENT_S,
+    reasons={
+        "ok": "Losses are what a healthy network has.",
+        "no_peers": "No peers are configured: `health.network.peers`.",
+        "not_running": "The mesh could not be started: see the message; key file, address and port are under health.network.",
+        "no_data": "Too little was seen to say anything; it comes with the first seconds.",
+        "not_judged": "This node's own network is at fault, so a peer cannot be judged from here.",
+        "lossy_out": "Too many datagrams are lost on the way to the peer. Check its cable, port and NIC.",
+        "lossy_back": "Too many datagrams are lost on the way from the peer. Check its cable, port and NIC.",
+        "lossy": "Too many datagrams are lost in both directions. Check its cable, port and NIC.",
+        "cut_out": "The peer is heard, but nothing from here gets to it: a filter or a route, one way.",
+        "cut_back": "The peer is silent here while others hear it: a filter or a route between the two.",
+        "mtu_black_hole": "Only datagrams of full MTU size are lost: make the MTU the same on the whole path.",
+        "peer_stopped": "The peer's host answers but its agent sends nothing: stopped, hung, or it does not know this node.",
+        "peer_differs": "The peer sends what this mesh cannot take: make key, names (`health.network.node`) and version the same.",
+        "peer_down": "The peer's host refuses: its agent does not run. Start it.",
+        "peer_unreachable": "Neither the peer's agent nor its host answers: off, or cut off.",
+        "own_link": "This node's interface has no carrier. Check cable and switch port.",
+        "own_loss": "This node loses all of its peers and they do not lose each other: its own cable, port or NIC.",
+    },
+    thresholds=(
+        Threshold(
+            name="background_loss", value=BACKGROUND, source="research on health, D2: Pingmesh 1e-5 to 1e-4"
+        ),
+        Threshold(
+            name="false_alarm_chance",
+            value=FALSE_ALARM,
+            source="research on health, D2; with more than two peers they share it",
+        ),
+        Threshold(
+            name="corroboration_chance",
+            value=CORROBORATION,
+            source="our own choice: what others lose besides, next to an alarm that met the first bound",
+        ),
+        Threshold(
+            name="node_odds",
+            value=NODE_ODDS,
+            source="our own choice: cable, port and NIC serve all paths of a node",
+        ),
+        Threshold(name="silent_s", value=SILENT_S, source="research on health, D2: a run of 20 is an outage"),
+        Threshold(name="cut_datagrams", value=CUT, source="research on health, D2: a run of 20 is an outage"),
+        Threshold(name="large_run_datagrams", value=LARGE_RUN, source="our own choice: 5 s at one a second"),
+        Threshold(
+            name="settled_min_datagrams", value=SETTLED_MIN, source="our own choice: 2 s at ten a second"
+        ),
+    ),
+    check=check,
+    confirm=1,
+    clear=3,
+)

@@ -1,0 +1,321 @@
+"""Whether a disk fails: what the kernel's log says of it, and what the disk says of itself (SMART).
+
+A SMART count that never goes back counts by its growth in the window, not by its value; the disk's own `passed` is never
+asked, because it stands beside an empty spare area. How slow a disk is, is for `storage_latency`; nothing here reads.
+
+SMART readings are looked for in `Volume.smart` by these names (NVM Express base specification, SMART / Health log):
+`critical_warning` (bits), `media_errors`, `available_spare_pct`, `available_spare_threshold_pct`, `percentage_used_pct`; of ATA
+disks also `reallocated_sectors`, `pending_sectors`, `uncorrectable_sectors`.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.rule_result import (
+    BLIND_S,
+    SILENCE_S,
+    Judged,
+    how_often,
+    incidents,
+    unread,
+    worst_judged,
+)
+from freehold.health.judge.series import failed, number
+from freehold.health.judge.storage import component_of
+from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
+from freehold.health.view import View, Volume
+
+WINDOW_S = 86_400.0
+"""As for the GPU's lines: what comes twice in a day is not chance."""
+ERRORS_MOST = 10
+"""Failed reads or writes in the window that are no single bad sector; our own choice."""
+TIMEOUTS_MOST = 3
+"""NVMe timeouts in the window that are no single hiccup; our own choice."""
+REPEATED_TIMES = 2
+"""Incidents, three minutes of silence apart, that make it a repeated one; as for the GPU's lines."""
+USED_WARN_PCT = 80.0
+"""Meta's GCM warns here."""
+USED_BAD_PCT = 100.0
+"""Meta's GCM calls it critical; the NVMe specification lets the estimate pass 100."""
+SECTORS_LEAST = 1
+"""Sectors of an ATA disk that it cannot read: smartd reports any (smartd.conf(5), -C and -U)."""
+_GROWING = ("media_errors", "reallocated_sectors")
+_UNREADABLE = ("pending_sectors", "uncorrectable_sectors")
+_WARNING_TEMPERATURE = (
+    0b10  # NVMe base specification, Critical Warning bit 1; the others are spare, reliability, read-only
+)
+
+_KINDS = frozenset(
+    {Kind.DISK_ERROR, Kind.DISK_TIMEOUT, Kind.DISK_GONE, Kind.FILE_SYSTEM_ERROR, Kind.READ_ONLY}
+)
+_REASONS = {
+    "no_errors": "the log was read and says nothing against it",
+    "io_error": "a read or write failed: watch; the model's files may be damaged, verify them",
+    "io_errors": "many failed, or again: take it out, look at disk and cable",
+    "medium_error": "the disk could not read its own medium: replace it soon",
+    "timeout": "an NVMe command timed out: watch",
+    "timeouts": "NVMe timeouts again and again: firmware, power saving (APST) or the disk",
+    "device_gone": "the kernel gave the disk up: inspect it",
+    "read_only": "a file system made itself read-only after an error: take the node out, check it",
+    "file_system_error": "a file system found an error in itself: drain, check it",
+    "smart_warning": "the disk warns of itself (NVMe critical warning): replace it",
+    "smart_temperature": "the disk is too warm: look at cooling",
+    "smart_spare": "spare blocks are below the maker's threshold: replace it",
+    "smart_media_errors": "media errors or reallocated sectors grew: plan a swap",
+    "smart_sectors": "the disk has sectors that it cannot read: verify the model's files, plan a swap",
+    "smart_worn": "rated wear is passed: plan a swap",
+    "smart_wearing": "most of the rated wear is used: plan a swap",
+    "not_read": "the kernel's log was not read: say why and give the right to",
+    "smart_not_read": "SMART is there and could not be read: give smartctl the right to, or look at why the disk is silent",
+    "records_lost": "the kernel overwrote records before they were read: wait",
+    "no_volumes": "which volumes matter was not read",
+}
+
+
+def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
+    """Return one finding per watched volume, and one per other disk that the log complains of."""
+    now = views[-1]
+    lines = [line for view in views if view.kernel for line in view.kernel.lines]
+    by_device: defaultdict[str, list[KernelEvent]] = defaultdict(list)
+    for event in read_events(lines):
+        if event.kind in _KINDS and event.at_s > now.at_s - WINDOW_S:
+            by_device[event.device].append(event)
+    judged = dict(_watched(views, by_device))
+    for device, events in by_device.items():
+        judged[f"disk:{device}"] = _milder(judge_disk(events))
+    if not judged:
+        judged["disk"] = _nothing(views)
+    return [
+        each.finding(PROBE.name, part, node=now.node, at_s=now.at_s) for part, each in sorted(judged.items())
+    ]
+
+
+def _watched(
+    views: Sequence[View], by_device: defaultdict[str, list[KernelEvent]]
+) -> Iterator[tuple[str, Judged]]:
+    """Judge each watched volume, by its component, and take its events out of `by_device`."""
+    for volume in _volumes(views):
+        under = (volume.device, *volume.disks)
+        mine = [device for device in by_device if any(same_disk(device, disk) for disk in under)]
+        events = [event for device in mine for event in by_device.pop(device)]
+        found = [judge_disk(events), *_smart(_series(views, volume.path), views[-1].at_s)]
+        worst = worst_judged(found)
+        assert worst is not None  # `found` is never empty
+        quiet = worst.verdict is Verdict.HEALTHY
+        yield component_of(volume), _unread_smart(volume) or _nothing(views) if quiet else worst
+
+
+def same_disk(event_device: str, volume_device: str) -> bool:
+    """Return whether an event's device is the volume's, its whole disk, a partition of it, or its NVMe controller."""
+    one, other = (_disk(name.removeprefix("/dev/")) for name in (event_device, volume_device))
+    return bool(one and other) and (one == other or _controller(one) == other or one == _controller(other))
+
+
+def _disk(name: str) -> str:
+    """Return the whole disk of a partition: `nvme0n1` of `nvme0n1p2`, `sda` of `sda3`."""
+    if match := re.fullmatch(r"((?:nvme\d+(?:c\d+)?n\d+|mmcblk\d+|md\d+|loop\d+))(?:p\d+)?", name):
+        return re.sub(r"c\d+n", "n", match[1])
+    match = re.fullmatch(r"((?:sd|vd|xvd|hd)[a-z]+)\d*", name)
+    return match[1] if match else name
+
+
+def _controller(name: str) -> str:
+    match = re.fullmatch(r"(nvme\d+)n\d+", name)
+    return match[1] if match else name
+
+
+def judge_disk(events: Sequence[KernelEvent]) -> Judged:
+    """Return the worst that the kernel's lines on one disk say."""
+    found = worst_judged(_judgements(events))
+    return found or Judged(verdict=Verdict.HEALTHY, reason="no_errors", message="no disk error in the window")
+
+
+def _judgements(events: Sequence[KernelEvent]) -> Iterator[Judged]:
+    kinds: defaultdict[Kind, list[KernelEvent]] = defaultdict(list)
+    for event in events:
+        kinds[event.kind].append(event)
+    if gone := kinds[Kind.DISK_GONE]:
+        yield _bad("device_gone", "the kernel gave the disk up", gone, Action.INSPECT_HARDWARE)
+    if read_only := kinds[Kind.READ_ONLY]:
+        yield _bad("read_only", "the file system made itself read-only", read_only, Action.CORDON)
+    if errors := kinds[Kind.DISK_ERROR]:
+        yield _errors(errors)
+    if timeouts := kinds[Kind.DISK_TIMEOUT]:
+        yield _timeouts(timeouts)
+    if file_system := kinds[Kind.FILE_SYSTEM_ERROR]:
+        yield _file_system(file_system)
+
+
+def _errors(events: list[KernelEvent]) -> Judged:
+    times = incidents(events)
+    many = len(events) >= ERRORS_MOST or times >= REPEATED_TIMES
+    message = f"{len(events)} failed reads or writes, {how_often(times)}"
+    medium = [event for event in events if event.fields.get("what") in {"medium", "hardware"}]
+    if medium:
+        return _bad(
+            "medium_error",
+            f"the disk names its own medium or hardware: {message}",
+            medium,
+            Action.REPLACE_HARDWARE,
+        )
+    if many:
+        return _bad("io_errors", message, events, Action.INSPECT_HARDWARE)
+    return _mild("io_error", message, events, Action.WATCH)
+
+
+def _timeouts(events: list[KernelEvent]) -> Judged:
+    message = f"{len(events)} NVMe commands timed out, {how_often(incidents(events))}"
+    if len(events) >= TIMEOUTS_MOST:
+        return _bad("timeouts", message, events, Action.INSPECT_HARDWARE)
+    return _mild("timeout", message, events, Action.WATCH)
+
+
+def _file_system(events: list[KernelEvent]) -> Judged:
+    message = f"the file system found {len(events)} errors in itself"
+    if any("shut down" in event.text for event in events):
+        return _bad("file_system_error", f"{message} and shut down", events, Action.CORDON)
+    return _mild("file_system_error", message, events, Action.DRAIN)
+
+
+def _bad(reason: str, message: str, events: list[KernelEvent], action: Action) -> Judged:
+    return Judged(
+        verdict=Verdict.UNHEALTHY, reason=reason, message=message, action=action, events=tuple(events)
+    )
+
+
+def _mild(reason: str, message: str, events: list[KernelEvent], action: Action) -> Judged:
+    return Judged(
+        verdict=Verdict.DEGRADED, reason=reason, message=message, action=action, events=tuple(events)
+    )
+
+
+def _milder(judged: Judged) -> Judged:
+    """Return the same of a disk that holds no model: it is worth a look, not an outage."""
+    return Judged(
+        verdict=min(judged.verdict, Verdict.DEGRADED, key=list(Verdict).index),
+        reason=judged.reason,
+        message=f"{judged.message} (no watched volume is on it)",
+        action=Action.WATCH,
+        events=judged.events,
+    )
+
+
+def _series(views: Sequence[View], path: str) -> list[Volume]:
+    return [volume for view in views for volume in view.volumes or () if volume.path == path]
+
+
+def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[Judged]:
+    newest = _numbers(volumes[-1])
+    for told in (_warned(newest), _grown(newest, volumes), _unreadable(newest), _worn(newest)):
+        for each in told:
+            yield _said_by_smart(each, newest[each[1]], at_s)
+
+
+_Told = Iterator[tuple[str, str, str, Action]]
+"""Reason, reading, what is normal, what to do."""
+_BAD_SMART = frozenset({"smart_warning", "smart_spare"})
+
+
+def _said_by_smart(told: tuple[str, str, str, Action], value: float, at_s: float) -> Judged:
+    reason, name, normal, action = told
+    words = name.replace("_", " ")
+    seen = Evidence(what=words, value=f"{value:g}", source="SMART", at_s=at_s, baseline=normal)
+    return Judged(
+        verdict=Verdict.UNHEALTHY if reason in _BAD_SMART else Verdict.DEGRADED,
+        reason=reason,
+        message=f"SMART {words} {value:g}, normal {normal}",
+        action=action,
+        seen=(seen,),
+    )
+
+
+def _warned(newest: Mapping[str, float]) -> _Told:
+    warning = int(newest.get("critical_warning", 0))
+    if warning & ~_WARNING_TEMPERATURE:
+        yield "smart_warning", "critical_warning", "0", Action.REPLACE_HARDWARE
+    if warning & _WARNING_TEMPERATURE:
+        yield "smart_temperature", "critical_warning", "0", Action.CHECK_FACILITY
+    least = newest.get("available_spare_threshold_pct")
+    if least is not None and newest.get("available_spare_pct", least) < least:
+        yield "smart_spare", "available_spare_pct", f"at least {least:g}", Action.REPLACE_HARDWARE
+
+
+def _grown(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _Told:
+    for name in _GROWING:
+        counts = [found[name] for found in map(_numbers, volumes) if name in found]
+        if name in newest and newest[name] > counts[0]:
+            yield "smart_media_errors", name, f"{counts[0]:g}", Action.DRAIN
+
+
+def _unreadable(newest: Mapping[str, float]) -> _Told:
+    for name in _UNREADABLE:
+        if newest.get(name, 0.0) >= SECTORS_LEAST:
+            yield "smart_sectors", name, "0", Action.DRAIN
+
+
+def _worn(newest: Mapping[str, float]) -> _Told:
+    used = newest.get("percentage_used_pct", 0.0)
+    if used > USED_BAD_PCT:
+        yield "smart_worn", "percentage_used_pct", f"at most {USED_BAD_PCT:g}", Action.DRAIN
+    elif used > USED_WARN_PCT:
+        yield "smart_wearing", "percentage_used_pct", f"at most {USED_WARN_PCT:g}", Action.WATCH
+
+
+def _numbers(volume: Volume) -> Mapping[str, float]:
+    read = ((name, number(reading)) for name, reading in volume.smart.items())
+    return {name: value for name, value in read if value is not None}
+
+
+def _unread_smart(volume: Volume) -> Judged | None:
+    """Return why a silent disk is not called healthy: it has SMART, and that could not be read."""
+    bad = failed(volume.smart, volume.smart)
+    if not bad:
+        return None
+    reading = volume.smart[bad[0]]
+    message = f"SMART could not be read: {reading.state} {reading.detail}".rstrip()
+    return Judged(verdict=Verdict.UNKNOWN, reason="smart_not_read", message=message)
+
+
+def _nothing(views: Sequence[View]) -> Judged:
+    """Return what a disk is that nothing complains of: healthy only if the log was read."""
+    if (why := unread(views)) is not None:
+        return why
+    if not _volumes(views):
+        return Judged(
+            verdict=Verdict.UNKNOWN, reason="no_volumes", message="which volumes matter was not read"
+        )
+    return judge_disk(())
+
+
+def _volumes(views: Sequence[View]) -> tuple[Volume, ...]:
+    return next((view.volumes for view in reversed(views) if view.volumes), ())
+
+
+PROBE = Probe(
+    name="storage_errors",
+    summary="Sees failed reads, timeouts, lost disks, broken file systems and SMART warnings; a bad disk stalls every load.",
+    reads=("kernel", "volumes"),
+    window_s=WINDOW_S,
+    reasons=_REASONS,
+    thresholds=(
+        Threshold(name="window_s", value=WINDOW_S, source="as for XIDs (NVSentinel: 24 h)"),
+        Threshold(name="errors", value=ERRORS_MOST, source="our own choice: more than one bad sector"),
+        Threshold(name="timeouts", value=TIMEOUTS_MOST, source="our own choice: more than a hiccup"),
+        Threshold(name="repeated_times", value=REPEATED_TIMES, source="as for XIDs (NVSentinel: twice)"),
+        Threshold(name="incident_silence_s", value=SILENCE_S, source="NVIDIA Fleet Intelligence: 3 min"),
+        Threshold(
+            name="blind_s", value=BLIND_S, source="our own choice: ten minutes after records were lost"
+        ),
+        Threshold(
+            name="sectors_least", value=SECTORS_LEAST, source="smartd.conf(5): -C 197, -U 198 report any"
+        ),
+        Threshold(name="used_warn_pct", value=USED_WARN_PCT, source="Meta GCM"),
+        Threshold(name="used_bad_pct", value=USED_BAD_PCT, source="Meta GCM"),
+    ),
+    check=check,
+    confirm=1,
+    clear=3,
+)

@@ -1,0 +1,201 @@
+"""Kernel lines as events: the driver's multi-line records folded, then each line read by the rules that its words call for.
+
+`read_events` is all that probes and diagnosis need. Only facility 0 is read, whatever the lines' source, because user space
+can write any other. Nothing here judges, reads files or knows the time.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from freehold.health.kernel_log import devices, driver, gpu, host, links
+from freehold.health.kernel_log.kinds import TEXT_MOST, KernelEvent, Kind, Seen, pci_key
+from freehold.health.view import KernelLine
+
+__all__ = ["KernelEvent", "Kind", "fold_lines", "is_telling", "pci_key", "read_event", "read_events", "uuids"]
+
+_RULES: tuple[tuple[str, Callable[[str], Seen | None]], ...] = (
+    ("NVRM: Xid", gpu.xid),
+    ("SXid (", gpu.sxid),
+    ("fallen off the bus", gpu.off_bus),
+    ("NVRM: API mismatch", gpu.api_mismatch),
+    (": GPU-", gpu.gpu_uuid),
+    ("NVRM: loading NVIDIA UNIX", gpu.driver_loaded),
+    ("dapter failed", gpu.init_failed),
+    ("nvidia", gpu.init_failed),
+    ("NVRM: ", driver.refused),
+    ("reject", driver.refused),
+    ("nvidia", driver.misfit),
+    ("RESET_REQUIRED", driver.misfit),
+    ("AER: ", host.aer),
+    ("PCIe Bus Error", host.aer),
+    ("DPC: ", host.aer),
+    ("[Hardware Error]", host.memory),
+    ("EDAC ", host.memory),
+    ("Memory failure: ", host.memory),
+    ("hardware memory error", host.memory),
+    ("blocked ", host.task),
+    ("lockup", host.task),
+    ("LOCKUP", host.task),
+    ("INFO: rcu", host.task),
+    ("Kernel panic", host.memory),
+    ("Kernel panic", host.bug),
+    ("NMI: ", host.aer),
+    ("temperature", host.heat),
+    ("BUG", host.bug),
+    ("Oops", host.bug),
+    ("general protection fault, ", host.bug),
+    ("oom-kill:", host.oom),
+    ("of memory", host.oom),
+    ("segfault at", host.crash),
+    ("traps: ", host.crash),
+    (" error, dev ", devices.disk_error),
+    ("Buffer I/O error", devices.disk_error),
+    ("Sense Key", devices.disk_command),
+    ("failed command: ", devices.disk_command),
+    (": error: { ", devices.disk_command),
+    ("nvme", devices.nvme),
+    (" inaccessible", devices.inaccessible),
+    ("Disk failure on", devices.raid),
+    ("FAULT", devices.raid),
+    ("offline", devices.raid),
+    ("Pool '", devices.raid),
+    ("ournal", devices.file_system),
+    ("JBD2: ", devices.file_system),
+    ("-fs ", devices.file_system),
+    ("XFS (", devices.file_system),
+    ("BTRFS ", devices.file_system),
+    ("mlx5_core ", devices.mlx5),
+    ("NETDEV WATCHDOG", devices.transmit_timeout),
+    ("imeout detected", devices.hang),
+    ("Unit Hang", devices.hang),
+    ("PF reset failed", devices.hang),
+    ("PCIe link lost", devices.hang),
+    ("irmware fatal", devices.hang),
+    ("irmware is not", devices.hang),
+    ("FATAL", devices.hang),
+    ("ink ", links.link),
+    ("without any active", links.link),
+    ("nfs: server", links.server),
+    ("Lustre", links.server),
+    ("ceph: ", links.server),
+    ("reboot: ", links.shutdown),
+    ("systemd-shutdown", links.shutdown),
+)
+"""Words that a line must hold, and the rule that then reads it. A search for plain words is some ten times cheaper than a pattern."""
+
+_OPENINGS = (
+    (
+        re.compile(r"NVRM: The NVIDIA GPU \S+"),
+        re.compile(
+            r"NVRM:\s+(?:\(PCI ID|installed|system has|fallen off|requires|is not supported|NVIDIA [\d.]+ driver)"
+        ),
+        "responding",
+    ),
+    (
+        re.compile(r"NVRM: API mismatch:"),
+        re.compile(
+            r"NVRM:\s+(?:this kernel module|make sure|components|release|have the same|but"
+            r"|has the version|the version|kernel module)"
+        ),
+        "same version",
+    ),
+)
+"""Records of several lines (nv.c and osapi.c of the open driver): how one begins, how it goes on, and the words at its end."""
+_FOLD_WITHIN_S = 2.0  # our own choice: the driver prints one record's lines at once
+_FOLD_LINES = 6
+"""Lines of the longest record, with one to spare."""
+_READ_MOST = 4096
+"""Characters of a line that are read: four times the kernel's longest record, so that a hostile file costs no time."""
+_SAME_KILL_S = 5.0
+"""The kernel tells one kill in two lines; our own choice for how far apart they may be."""
+
+
+def read_events(lines: Sequence[KernelLine]) -> list[KernelEvent]:
+    """Return what the lines tell, in their order; the two lines of one kill give one event."""
+    events: list[KernelEvent] = []
+    killed: dict[str, float] = {}
+    for line in fold_lines(lines):
+        event = read_event(line)
+        if event is None or (event.kind is Kind.OOM_KILL and _told_before(event, killed)):
+            continue
+        events.append(event)
+    return events
+
+
+def _told_before(event: KernelEvent, killed: dict[str, float]) -> bool:
+    pid = event.fields["pid"]
+    before_s = killed.get(pid)
+    killed[pid] = event.at_s
+    return before_s is not None and abs(event.at_s - before_s) <= _SAME_KILL_S
+
+
+def read_event(line: KernelLine) -> KernelEvent | None:
+    """Return what one line tells (already folded), or None; never for a line that the kernel did not write."""
+    if line.facility:
+        return None
+    seen = _seen(line.text[:_READ_MOST])
+    if seen is None:
+        return None
+    return KernelEvent(
+        kind=seen.kind,
+        device=seen.device,
+        number=seen.number,
+        fields=dict(seen.fields),
+        at_s=line.at_s,
+        sequence=line.sequence,
+        text=line.text[:TEXT_MOST],
+    )
+
+
+def is_telling(line: KernelLine) -> bool:
+    """Return whether the line tells an event or may be a part of one: what a long memory has to keep of a log."""
+    return line.text.startswith("NVRM:") or read_event(line) is not None
+
+
+def _seen(text: str) -> Seen | None:
+    for words, rule in _RULES:
+        if words in text and (seen := rule(text)):
+            return seen
+    return None
+
+
+def uuids(events: Iterable[KernelEvent]) -> dict[str, str]:
+    """Return the UUID of each PCI address (`pci_key`) that a line named."""
+    return {event.device: event.fields["uuid"] for event in events if event.kind is Kind.GPU_UUID}
+
+
+def fold_lines(lines: Sequence[KernelLine]) -> list[KernelLine]:
+    """Return the lines with the driver's records of several lines made one each, at the place and time of the first.
+
+    Other lines between them stay. Folding what is folded changes nothing.
+    """
+    folded: list[KernelLine] = []
+    open_at = -1
+    for line in lines:
+        if open_at >= 0 and _goes_on(folded[open_at], line):
+            folded[open_at] = msgspec.structs.replace(
+                folded[open_at], text=f"{folded[open_at].text}\n{line.text}"
+            )
+            continue
+        if line.text.startswith("NVRM: ") and _opening(line.text) is not None:
+            open_at = len(folded)
+        folded.append(line)
+    return folded
+
+
+def _opening(text: str) -> int | None:
+    for index, (opening, _, _) in enumerate(_OPENINGS):
+        if opening.match(text):
+            return index
+    return None
+
+
+def _goes_on(opened: KernelLine, line: KernelLine) -> bool:
+    if not line.text.startswith("NVRM:") or line.facility != opened.facility:
+        return False
+    index = _opening(opened.text)
+    if index is None or opened.text.count("\n") >= _FOLD_LINES or _OPENINGS[index][2] in opened.text:
+        return False
+    return abs(line.at_s - opened.at_s) <= _FOLD_WITHIN_S and bool(_OPENINGS[index][1].match(line.text))
