@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from freehold.bench.results import Candidate, Scalar
-from freehold.bench.run import Contender
+from freehold.bench.analysis.results import Candidate, Scalar
+from freehold.bench.measure.run import Contender
 from freehold.cli.config import Config
 from freehold.cli.engine_environment import environment_of, environment_problems
 from freehold.cli.gpu_wants import want_of
-from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem, nearest_hint
+from freehold.cost.intake.numbers import Reader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
 from freehold.engines.shared.option_check import check_options

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from freehold.cli.bench_contenders import Entry, Weights
 from freehold.cli.fetching import showing
-from freehold.cli.numbers import Reader
 from freehold.cli.weights_fit import fitted, refuse_early
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
+from freehold.cost.intake.numbers import Reader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.spec.model import ModelSpec

@@ -39,7 +39,7 @@ from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
-from freehold.ledger.reconcile import EngineReading
+from freehold.ledger.records.reconcile import EngineReading
 from freehold.ledger.spool import remove_folder
 from freehold.spec.model import ModelSpec
 from freehold.telemetry.logs import get_logger

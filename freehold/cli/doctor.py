@@ -19,9 +19,9 @@ from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.cli.watching import health_settings, looking_sources
 from freehold.core.findings import Finding, Verdict
-from freehold.health.look import look_once
+from freehold.health.agent.one_shot import look_once
+from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.health.snapshot import HealthSnapshot
 
 _COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
 _OF_VERDICT = {

@@ -27,13 +27,13 @@ from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
 from freehold.core.problems import Problem
 from freehold.core.units import Unreadable, parse_duration_s
+from freehold.health.agent.one_shot import Replay, look_once
+from freehold.health.agent.recording import Head, Recorder, load_recording
+from freehold.health.agent.runner import Runner, Setup
 from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
-from freehold.health.look import Replay, look_once
-from freehold.health.recording import Head, Recorder, load_recording
+from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.health.run import Runner, Setup
-from freehold.health.snapshot import HealthSnapshot
 
 _WATCH_S = 2.0
 """Between two pictures of --watch. Source: the agent's own fastest pace."""

@@ -19,9 +19,8 @@ from freehold.core.clock import wall_s
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
-from freehold.health.diagnose import Diagnosis
-from freehold.health.history import Keeper
-from freehold.health.incident_file import (
+from freehold.health.evidence.diagnose import Diagnosis
+from freehold.health.incident_file.read import (
     Told,
     diagnose_all,
     foremost,
@@ -29,7 +28,8 @@ from freehold.health.incident_file import (
     read_kernel_log,
     remembering,
 )
-from freehold.health.incident_schema import schema_text
+from freehold.health.incident_file.schema import schema_text
+from freehold.health.incidents.history import Keeper
 
 BYTES_MOST = 64_000_000
 """Largest file that is read. Source: our own choice: a day of kernel log, or an hour of views."""

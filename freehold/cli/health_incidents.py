@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from freehold.cli.output import duration_text, styled
 from freehold.core.findings import Action, Evidence
-from freehold.health.snapshot import HealthSnapshot, IncidentState, ToldIncident
+from freehold.health.model.snapshot import HealthSnapshot, IncidentState, ToldIncident
 
 
 def shown(snapshot: HealthSnapshot) -> list[ToldIncident]:

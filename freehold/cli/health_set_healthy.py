@@ -19,9 +19,9 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.core.findings import Finding, Verdict
 from freehold.core.problems import Problem, nearest_hint
-from freehold.health.history import FILE_NAME, Keeper, Mark
+from freehold.health.incidents.history import FILE_NAME, Keeper, Mark
 from freehold.health.kernel_log.events import pci_key
-from freehold.health.snapshot import GpuName, HealthSnapshot, IncidentState, read_file
+from freehold.health.model.snapshot import GpuName, HealthSnapshot, IncidentState, read_file
 
 REASON_MOST = 500
 """Characters of a reason. Source: our own choice: a sentence or two."""

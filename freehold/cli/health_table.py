@@ -6,8 +6,8 @@ from types import MappingProxyType
 from freehold.cli.output import duration_text, styled
 from freehold.core.events import ReplicaStatus
 from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.model.snapshot import Believed, HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.health.snapshot import Believed, HealthSnapshot
 
 _COLOURS = {
     Verdict.HEALTHY: "green",

@@ -6,11 +6,9 @@ recorded. Costs are added up exactly; an unknown one adds nothing and makes a su
 """
 
 import csv
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,12 @@ from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem, nearest_hint
-from freehold.core.units import Unreadable, parse_duration_s
-from freehold.ledger.drainer import waiting_records
-from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
-from freehold.ledger.money import usd
-from freehold.ledger.reconcile import EngineReading, Gap, reconcile
-from freehold.ledger.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up, tally
-from freehold.ledger.spool import spool_folder
+from freehold.core.units import parse_time_us
+from freehold.ledger.books import read_ledger
+from freehold.ledger.journal import Span
+from freehold.ledger.records.money import usd
+from freehold.ledger.records.reconcile import Gap
+from freehold.ledger.records.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up
 
 _DAY_US = DAY_HOURS * HOUR_US
 _HEADS = {
@@ -35,49 +32,6 @@ _HEADS = {
     "completion_tokens": "completion",
     "estimated_tokens": "estimated",
 }
-_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z?)?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
-    """What the ledger says."""
-
-    tallies: list[Tally]
-    """Of the time asked for."""
-    gaps: list[Gap]
-    """Over the whole days that it touches."""
-
-
-def read_time_us(text: str, now_s: float) -> int | None:
-    """Return Unix microseconds for `2026-11-24`, `2026-11-24T10:00Z` (UTC) or `7d` (that long ago); None: unreadable."""
-    if _DATE.fullmatch(text):
-        try:
-            return int(datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC).timestamp() * 1e6)
-        except ValueError:
-            return None
-    ago_s = parse_duration_s(text)
-    return None if isinstance(ago_s, Unreadable) else int((now_s - ago_s) * 1e6)
-
-
-def read_books(state_path: Path, span: Span) -> Books:
-    """Return the ledger of the stack with this state folder; an empty one where nothing was ever recorded."""
-    # The spool first: what is drained in between is then found in the file, and is not counted twice.
-    waiting = waiting_records(spool_folder(state_path))
-    path = state_path / JOURNAL_NAME
-    first_day, end_day = span.since_us // _DAY_US, -(-span.until_us // _DAY_US)
-    days = Span(since_us=first_day * _DAY_US, until_us=end_day * _DAY_US)
-    if not path.exists():
-        found, whole, readings = _sums(waiting, span), _sums(waiting, days), list[EngineReading]()
-    else:
-        journal = Journal(path, read_only=True)
-        found, whole = journal.tallies(span, waiting), journal.tallies(days, waiting)
-        readings = journal.readings()
-        journal.close()
-    return Books(tallies=found, gaps=reconcile(whole, readings, first_day=first_day, end_day=end_day))
-
-
-def _sums(waiting: Sequence[Any], span: Span) -> list[Tally]:
-    return [tally(record) for record in waiting if span.has(record)]
 
 
 @click.command("usage")
@@ -102,7 +56,7 @@ def command(
 ) -> None:
     """Show who used what: requests, tokens and what they cost, and what the engines counted themselves."""
     span, dimensions = _read_options(since, until, by, as_json=as_json)
-    books = read_books(state_dir_for(state_dir, find_config(config_flag)), span)
+    books = read_ledger(state_dir_for(state_dir, find_config(config_flag)), span)
     rows = roll_up(books.tallies, dimensions)
     if as_json:
         say_json(_as_json(rows, dimensions, books.gaps))
@@ -117,7 +71,7 @@ def _read_options(since: str, until: str, by: str, *, as_json: bool) -> tuple[Sp
     problems, now_s = [], wall_s()
     times: dict[str, int] = {}
     for name, text in (("--since", since), ("--until", until)):
-        found = read_time_us(text, now_s) if text else None
+        found = parse_time_us(text, now_s) if text else None
         if found is not None:
             times[name] = max(0, found)
         elif text:

@@ -19,15 +19,15 @@ from freehold.engines.base import HttpCheck
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.worker_set import GatewayLinks
-from freehold.health.agent_link import AgentLink, Hearers
-from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
-from freehold.health.base import Expected
+from freehold.health.agent.link import AgentLink, Hearers
+from freehold.health.agent.messages import EngineTarget, HealthSettings, MeshNode, MeshOptions
+from freehold.health.agent.runner import Source
+from freehold.health.agent.sources import sources_for
 from freehold.health.checks.engine_progress import STILL_S
 from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
-from freehold.health.run import Source
-from freehold.health.snapshot import Believed, HealthSnapshot
-from freehold.health.sources import sources_for
+from freehold.health.model.probe import Expected
+from freehold.health.model.snapshot import Believed, HealthSnapshot
 from freehold.spec.model import HealthExpectSpec
 from freehold.spec.shapes import parse_listen, parse_peer
 from freehold.weights.store import store_root

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from freehold.core.errors import Permanent, Temporary
-from freehold.ledger.reconcile import EngineReading
-from freehold.ledger.record import Record
-from freehold.ledger.rollup import HOUR_US, SUMS, Tally, tally
+from freehold.ledger.records.reconcile import EngineReading
+from freehold.ledger.records.record import Record
+from freehold.ledger.records.rollup import HOUR_US, SUMS, Tally, tally
 
 JOURNAL_NAME = "ledger.sqlite"
 """The file's name in a state folder."""

@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.box import Box, Stack, http
 from freehold.core.findings import Finding
-from freehold.health.history import FILE_NAME as HISTORY
-from freehold.health.history import Keeper
-from freehold.health.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident, read_file
+from freehold.health.incidents.history import FILE_NAME as HISTORY
+from freehold.health.incidents.history import Keeper
+from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident, read_file
 from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
 
@@ -82,7 +82,7 @@ def asking(stack: Stack, model: str, **body: Any) -> Iterator[None]:
 
 def agent_of(stack: Stack) -> psutil.Process:
     children = psutil.Process(stack.process.pid).children()
-    return next(child for child in children if "freehold.health.agent" in " ".join(child.cmdline()))
+    return next(child for child in children if "freehold.health.agent.process" in " ".join(child.cmdline()))
 
 
 def test_a_stopped_engine_is_found_within_15_s_and_the_fleet_replaces_it(box: Box) -> None:

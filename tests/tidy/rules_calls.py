@@ -15,7 +15,7 @@ CHILDREN = (
 GUARDS = (
     "freehold/fleet/run.py",
     "freehold/gateway/run.py",
-    "freehold/health/run.py",
+    "freehold/health/agent/runner.py",
     "freehold/cli/main.py",
 )
 BROAD = {"Exception", "BaseException"}

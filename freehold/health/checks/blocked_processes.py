@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.view import View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import View
 
 LONG_S = 60.0
 """gpud wants five looks a minute apart; the kernel's own hung-task warning comes after 120 s. Our own choice: alarm before that."""

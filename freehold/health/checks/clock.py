@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.series import failed, named
-from freehold.health.view import View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import View
 
 JUMP_S = 1.0
 """ntpd and chrony step above 0.128 s and 1 s; below a second no log or certificate minds. Our own choice."""

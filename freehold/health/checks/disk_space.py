@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.units import format_duration
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.series import failed, number
 from freehold.health.judge.storage import component_of
-from freehold.health.view import State, View, Volume
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import State, View, Volume
 
 WARN_SHARE = 0.10
 """kubelet evicts below nodefs.available 10 % (its default hard threshold)."""

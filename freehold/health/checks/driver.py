@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import REASONS, newest_gpus
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.view import Gpus, Reading, State, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import Gpus, Reading, State, View
 
 _PLACES = {
     "driver_version": "nvml",

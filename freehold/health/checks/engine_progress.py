@@ -13,9 +13,9 @@ from math import isfinite
 from typing import TypeVar
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge import series
-from freehold.health.view import EngineView, Reading, State, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import EngineView, Reading, State, View
 
 STILL_S = 7.0
 """Nothing moved and nobody worked for so long, with requests under way: it hangs. Source: our own choice, four looks: it is to be

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, seen_gpus
-from freehold.health.view import View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ lack a bridge, and is only told. It decodes no XID 74 registers: diagnosis does.
 from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number
-from freehold.health.view import View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import View
 
 ERRORS_LEAST = 1.0
 """Replays or recoveries within the window. Source: DCGM's health watch warns on any."""

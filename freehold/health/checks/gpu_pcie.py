@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number
-from freehold.health.view import Gpu, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import Gpu, View
 
 REPLAYS_PER_LANE_MINUTE: Mapping[int, float] = {1: 0.15, 2: 0.3, 3: 0.48, 4: 0.96, 5: 1.92, 6: 3.84}
 """By generation, at a bit error rate of 1e-12, times the lanes and rounded up. Source: DCGM's health watch."""

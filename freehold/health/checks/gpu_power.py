@@ -8,9 +8,9 @@ an engine without progress makes it one. It does not judge throttling: gpu_throt
 from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus
-from freehold.health.view import View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import View
 
 BUSY_PERCENT = 99.0
 """A hung kernel reads 100 %, a healthy full load 99 to 100 %. Source: our own measurement of an H100."""

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from freehold.catalog.load_xids import recovery_actions
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
-from freehold.health.view import Gpu, Gpus, State, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import Gpu, Gpus, State, View
 
 NEEDS = ("recovery_action",)
 _LEAST_ACTION = 1

@@ -7,9 +7,9 @@ is no margin, its own slowdown threshold stands in. It does not judge fans nor t
 from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
-from freehold.health.view import Gpu, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import Gpu, View
 
 MARGIN_LOW_C = 0.0
 """At a margin of 0 the card is at its operating maximum and software begins to slow it. Source: gpud's rule (margin <= 0)."""

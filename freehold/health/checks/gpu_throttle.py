@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
-from freehold.health.view import Gpu, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import Gpu, View
 
 GPU_IDLE, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 1, 8, 0x20, 0x40, 0x80
 """nvmlClocksEventReason* of nvidia-ml-py, the same values as nvmlClocksThrottleReason*; power cap (4), locked clocks (2) are normal."""

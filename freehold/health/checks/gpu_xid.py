@@ -7,7 +7,6 @@ for other probes, and what caused an incident is for diagnosis; nothing here rea
 from collections.abc import Iterator, Mapping, Sequence
 
 from freehold.core.findings import Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.gpus import has_none
 from freehold.health.judge.rule_result import BLIND_S, SILENCE_S, Judged, unread
 from freehold.health.judge.xid import (
@@ -18,7 +17,8 @@ from freehold.health.judge.xid import (
     judge_switch,
 )
 from freehold.health.kernel_log.events import KernelEvent, Kind, pci_key, read_events, uuids
-from freehold.health.view import Gpus, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import Gpus, View
 
 WINDOW_S = 86_400.0
 """NVSentinel's rules on repeated XIDs look back 24 hours."""

@@ -7,9 +7,9 @@ look full. Corrected errors are evidence and no verdict; a single one means noth
 from collections.abc import Callable, Iterator, Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.series import failed, growth, named
-from freehold.health.view import Host, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import Host, View
 
 LOW_SHARE = 0.10
 """awesome-prometheus-alerts: HostOutOfMemory below 10 % available."""

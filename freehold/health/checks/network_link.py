@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.series import failed, growth, number
-from freehold.health.view import Interface, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import Interface, View
 
 CHANGES_MOST = 2
 """Of the carrier in a window: one loss and its return; NVSentinel alarms above 2."""

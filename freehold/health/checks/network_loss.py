@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.mesh.loss_bounds import (
     BACKGROUND,
     CORROBORATION,
@@ -24,7 +23,8 @@ from freehold.health.mesh.loss_bounds import (
     odds_of_node,
     small_counts,
 )
-from freehold.health.view import LossWindow, Peer, State, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import LossWindow, Peer, State, View
 
 NAME = "network_loss"
 OWN = "network"

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from freehold.catalog.load_xids import rdma_counters
 from freehold.catalog.xid_facts import RdmaCounter
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.series import growth
-from freehold.health.view import RdmaPort, View
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import RdmaPort, View
 
 DROP_S = 240.0
 """gpud: a port that is down for 4 minutes has dropped; shorter, it may come back by itself."""

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.rule_result import (
     BLIND_S,
     SILENCE_S,
@@ -26,7 +25,8 @@ from freehold.health.judge.rule_result import (
 from freehold.health.judge.series import failed, number
 from freehold.health.judge.storage import component_of
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.view import View, Volume
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import View, Volume
 
 WINDOW_S = 86_400.0
 """As for the GPU's lines: what comes twice in a day is not chance."""

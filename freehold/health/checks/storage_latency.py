@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.series import number
 from freehold.health.judge.storage import component_of, named
-from freehold.health.view import State, View, Volume
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import State, View, Volume
 
 READS_LEAST = 30
 """Fewer reads say nothing of a median (our own choice; as fast as 30 s at one read a second)."""

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge.series import number
 from freehold.health.judge.storage import component_of, is_elsewhere, named
-from freehold.health.view import State, View, Volume
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import State, View, Volume
 
 WRITES_LEAST = 6
 """Fewer say nothing of a median; our own choice: a minute's at one in ten seconds."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict, worst
-from freehold.health.base import Expected
-from freehold.health.view import Gpu, Gpus, Reading, State, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, Gpus, Reading, State, View
 
 REASONS = {
     "ok": "Nothing wrong was seen in what could be read. Nothing to do.",

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.kernel_log.events import KernelEvent
-from freehold.health.view import Kernel, State, View
+from freehold.health.model.view import Kernel, State, View
 
 EVIDENCE_MOST = 5
 """Lines that a finding carries, the newest; our own choice."""

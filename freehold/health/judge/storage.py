@@ -4,7 +4,7 @@ A file system over the network, or in user space, has no disk of this node: nami
 Nothing here reads or judges.
 """
 
-from freehold.health.view import Volume
+from freehold.health.model.view import Volume
 
 
 def component_of(volume: Volume) -> str:

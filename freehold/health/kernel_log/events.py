@@ -11,7 +11,7 @@ import msgspec
 
 from freehold.health.kernel_log import devices, driver, gpu, host, links
 from freehold.health.kernel_log.kinds import TEXT_MOST, KernelEvent, Kind, Seen, pci_key
-from freehold.health.view import KernelLine
+from freehold.health.model.view import KernelLine
 
 __all__ = ["KernelEvent", "Kind", "fold_lines", "is_telling", "pci_key", "read_event", "read_events", "uuids"]
 

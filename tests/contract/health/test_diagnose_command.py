@@ -12,11 +12,11 @@ from click.testing import CliRunner, Result
 from freehold.cli.health_diagnose import diagnose
 from freehold.cli.output import UserMistakes
 from freehold.core.places import read_tree
-from freehold.health.history import Keeper, Mark
-from freehold.health.incident_file import diagnose_all, foremost, read_incident, read_kernel_log
-from freehold.health.incident_schema import IncidentFile, schema_text
-from freehold.health.signs_events import Past
-from freehold.health.view import EngineView, Gpu, Gpus, Kernel, KernelLine, Reading, State, View, Volume
+from freehold.health.evidence.kernel_signs import Past
+from freehold.health.incident_file.read import diagnose_all, foremost, read_incident, read_kernel_log
+from freehold.health.incident_file.schema import IncidentFile, schema_text
+from freehold.health.incidents.history import Keeper, Mark
+from freehold.health.model.view import EngineView, Gpu, Gpus, Kernel, KernelLine, Reading, State, View, Volume
 
 ROOT = Path(__file__).resolve().parents[3]
 CORPUS = ROOT / "tests" / "corpus" / "incidents"

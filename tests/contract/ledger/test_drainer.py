@@ -17,9 +17,9 @@ from freehold.core.errors import Permanent, Temporary
 from freehold.ledger import journal as journal_module
 from freehold.ledger.drainer import Drainer, spool_state, waiting_records
 from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
-from freehold.ledger.reconcile import EngineReading
-from freehold.ledger.record import Basis, Outcome, Record, frame
-from freehold.ledger.rollup import roll_up
+from freehold.ledger.records.reconcile import EngineReading
+from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.rollup import roll_up
 from freehold.ledger.spool import SpoolWriter, make_folder, segments
 from waiting import wait_until
 

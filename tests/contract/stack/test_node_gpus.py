@@ -17,8 +17,8 @@ from freehold.cli.doctor_gpus import gpu_checks
 from freehold.cli.engine_fit import local_folders
 from freehold.cli.gpu_wants import NOBODY, given_gpus, gpu_problems, gpus_for
 from freehold.cli.node_gpus import node_gpus
-from freehold.cli.numbers import Reader
 from freehold.core.events import GpuId
+from freehold.cost.intake.numbers import Reader
 
 
 def env(folder: Path, **more: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from freehold.core.events import (
 )
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.whole_file import replace_file
-from freehold.health.snapshot import (
+from freehold.health.model.snapshot import (
     Believed,
     HealthSnapshot,
     IncidentState,

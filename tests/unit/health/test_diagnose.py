@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from freehold.catalog.load_evidence import Hypothesis
 from freehold.core.findings import Action
-from freehold.health.diagnose import Diagnosis, diagnose
-from freehold.health.incident_file import as_past, diagnose_all, foremost, read_incident
+from freehold.health.evidence.diagnose import Diagnosis, diagnose
+from freehold.health.incident_file.read import as_past, diagnose_all, foremost, read_incident
 
 XID = "[{at:.1f}] NVRM: Xid (PCI:0000:{bus}:00): {number}, pid={pid}, name={name}, {words}"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from freehold.health.incident_file import diagnose_all, foremost, read_incident, read_kernel_log
+from freehold.health.incident_file.read import diagnose_all, foremost, read_incident, read_kernel_log
 
 XID = "NVRM: Xid (PCI:0000:9b:00): 48, pid=1, name=python3, DBE (double bit error) ECC Error"
 

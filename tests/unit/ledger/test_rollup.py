@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from freehold.ledger.journal import Journal, Span
-from freehold.ledger.money import picousd, usd, usd_text
-from freehold.ledger.reconcile import EngineReading, reconcile
-from freehold.ledger.record import Basis, Outcome, Record
-from freehold.ledger.rollup import Dimension, Tally, roll_up, tally
+from freehold.ledger.records.money import picousd, usd, usd_text
+from freehold.ledger.records.reconcile import EngineReading, reconcile
+from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.ledger.records.rollup import Dimension, Tally, roll_up, tally
 
 DAY_US = 86_400_000_000
 DAY = 20_781  # 2026-11-24

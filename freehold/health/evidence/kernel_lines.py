@@ -1,0 +1,124 @@
+"""Kernel lines as events of an incident: pasted text with times of any kind, and what the lines name as components.
+
+Reading a line is `kernel_log.events`' business, its time `kernel_log.formats`'s; a line that tells nothing bad is no event. Nothing here
+judges.
+"""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from freehold.health.evidence.incident import Event
+from freehold.health.incident_file.values import Reader
+from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
+from freehold.health.kernel_log.formats import parse_log_file
+from freehold.health.model.view import KernelLine
+
+SILENT = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED})
+"""Kinds that tell nothing bad. Source: what those lines say: which GPU stands where, which driver was loaded."""
+
+
+def kernel_events(lines: Sequence[KernelLine]) -> list[Event]:
+    """Return what kernel lines tell, as events of an incident; lines that tell nothing bad are none.
+
+    What links and file servers tell, and which UUID stands where, is still to be `settled`, once all lines are known.
+    """
+    read = [event for event in read_events(list(lines)) if event.kind is not Kind.DRIVER_LOADED]
+    return [as_event(event) for event in with_disk_names(read)]
+
+
+def with_disk_names(events: Sequence[KernelEvent]) -> list[KernelEvent]:
+    """Return the events with a disk's name in place of its ATA port's, where the same lines tell both."""
+    disks = _scsi_names(events)
+    return [msgspec.structs.replace(event, device=disks.get(event.device, event.device)) for event in events]
+
+
+def _scsi_names(events: Sequence[KernelEvent]) -> dict[str, str]:
+    """Return which disk an ATA port is: the one whose error the kernel tells right after the port's."""
+    names: dict[str, str] = {}
+    port, at_s = "", 0.0
+    for event in events:
+        if event.kind is not Kind.DISK_ERROR:
+            continue
+        if event.device.startswith("ata"):
+            port, at_s = event.device, event.at_s
+        elif port and event.device.startswith("sd") and event.at_s - at_s <= _SAME_ERROR_S:
+            names.setdefault(port, event.device)
+    return names
+
+
+_SAME_ERROR_S = 5.0
+"""The kernel tells one failed command of a SATA disk as the port's and then the disk's. Source: our own choice for how far apart."""
+
+
+def as_event(event: KernelEvent) -> Event:
+    """Return a kernel event as one of an incident."""
+    return Event(
+        at_s=event.at_s,
+        kind=str(event.kind),
+        component=_component(event),
+        number=event.number,
+        text=event.text,
+        fields=event.fields,
+    )
+
+
+def _component(event: KernelEvent) -> str:
+    kind = str(event.kind)
+    if kind in {"xid", "recovery_action", "off_bus", "gpu_init_failed", "gpu_uuid"}:
+        return f"gpu:{event.device}"
+    if kind.startswith(("disk", "file_system", "read_only")):
+        return f"disk:{event.device}"
+    if kind.startswith("nic"):
+        return f"link:{event.fields.get('interface') or event.fields.get('address') or event.device}"
+    if kind.startswith("server"):
+        return f"server:{event.device}"
+    if kind.startswith("driver") or kind == "reset_required":
+        return f"gpu:{event.device}" if event.device else "driver"
+    if kind in {"oom_kill", "hung_task", "crash"}:
+        return f"process:{event.fields.get('name', '')}"
+    names = {
+        "sxid": "nvswitch",
+        "api_mismatch": "driver",
+        "fabric_misfit": "nvswitch",
+        "shutdown": "node",
+        "too_hot": "host",
+        "warm": "cpu",
+        "lockup": "cpu",
+        "kernel_bug": "kernel",
+    }
+    return f"pci:{event.device}" if kind.startswith("aer") else names.get(kind, "memory")
+
+
+BOOT_MOST_S = 1e8
+"""Times below this are seconds since boot. Source: 1e8 seconds are three years of uptime; as Unix time it is 1973."""
+
+
+def pasted_lines(
+    reader: Reader, text: str, *, path: str, at_s: float, now_s: float = 0.0
+) -> list[KernelLine]:
+    """Return pasted lines; times since boot are moved so that the last one is at `at_s`.
+
+    A date without a year is the last one before `at_s`, else before `now_s`.
+    """
+    named = _tidied(text)
+    lines, bad = parse_log_file(named, name=path, now_s=at_s or now_s or _SOME_YEAR_S)
+    reader.ignored.extend(problem.where for problem in bad)
+    since_boot = [line.at_s for line in lines if line.at_s < BOOT_MOST_S]
+    shift = at_s - max(since_boot) if since_boot and at_s else 0.0
+    return [
+        msgspec.structs.replace(line, at_s=line.at_s + shift) if line.at_s < BOOT_MOST_S else line
+        for line in lines
+    ]
+
+
+def _tidied(text: str) -> str:
+    """Mend what people and syslog do to lines: a record's lines joined or indented, `kernel:` without a time, the name cut off."""
+    one_line = re.sub(r"(?:#012|\n[ \t]+)(?=NVRM:)", "\n", text)
+    bare = re.sub(r"^kernel: ", "", one_line, flags=re.MULTILINE)
+    return re.sub(r"^((?:\[[^\]]*\] ?)?)Xid \(", r"\1NVRM: Xid (", bare, flags=re.MULTILINE)
+
+
+_SOME_YEAR_S = 1.8e9
+"""Of dates without a year only the differences matter, so any year will do. Source: our own choice."""
