@@ -8,20 +8,13 @@ from pathlib import Path
 import click
 
 from freehold.cli.output import say_json
-from freehold.cli.place import (
-    config_option,
-    elsewhere_hint,
-    find_config,
-    json_option,
-    running_elsewhere,
-    state_dir_for,
-    state_dir_option,
-)
+from freehold.cli.place import config_option, elsewhere_hint, find_config, json_option, state_dir_option
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
 from freehold.fleet.control.client import NotRunning, ask
 from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.fleet.processes import proc_files
+from freehold.stack.folders import running_elsewhere, state_dir_for
 
 _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some milliseconds.
 

@@ -3,30 +3,13 @@
 from pathlib import Path
 
 import click
-import msgspec
 
 from freehold.cli.output import say_json
-from freehold.cli.place import (
-    config_option,
-    find_config,
-    json_option,
-    start_hint,
-    state_dir_for,
-    state_dir_option,
-)
-from freehold.cli.report import StackStatus, show_status
+from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
+from freehold.cli.report import show_status
 from freehold.core.errors import Permanent
-from freehold.fleet.control.client import NotRunning, ask
-
-
-def running_status(state_path: Path) -> StackStatus | None:
-    """Return the status of the stack with this state folder; None: none runs."""
-    try:
-        for answer in ask(state_path, {"op": "status"}):
-            return msgspec.convert(answer, StackStatus)
-    except NotRunning:
-        pass
-    return None
+from freehold.stack.folders import state_dir_for
+from freehold.stack.status import running_status
 
 
 @click.command("status")

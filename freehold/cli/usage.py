@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from freehold.cli.output import UserMistakes, say_json, styled
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.units import parse_time_us
@@ -24,6 +24,7 @@ from freehold.ledger.journal import Span
 from freehold.ledger.records.money import usd
 from freehold.ledger.records.reconcile import Gap
 from freehold.ledger.records.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up
+from freehold.stack.folders import state_dir_for
 
 _DAY_US = DAY_HOURS * HOUR_US
 _HEADS = {

@@ -12,11 +12,10 @@ import openai
 import psutil
 import pytest
 
-from e2e.box import Box, Stack, http
+from e2e.box import EXAMPLE, Box, Stack, http
 from freehold.ledger.spool import spool_folder
 from waiting import wait_until
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 MODEL = "smollm2-135m"
 
 

@@ -17,10 +17,9 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.box import READY_S, Box, Stack, http
+from e2e.box import EXAMPLE, READY_S, Box, Stack, http
 from waiting import wait_until
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 MODEL = "smollm2-135m"
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 pytestmark = [pytest.mark.real_model, pytest.mark.timeout(180)]

@@ -9,16 +9,16 @@ import click
 import msgspec
 import pytest
 
-from freehold.cli.config import Config
-from freehold.cli.controller import plans_for
 from freehold.cli.logs import Tail
 from freehold.cli.main import COMMANDS, Lazy, main
-from freehold.cli.place import state_dir_for
 from freehold.core.errors import Permanent, Temporary
 from freehold.engines import all_engines
 from freehold.fleet.environments.lookup import MANIFEST, Manifest, path_of
 from freehold.fleet.processes.launch_process import _placement
 from freehold.spec.load import load_text
+from freehold.stack.config import Config
+from freehold.stack.controller import plans_for
+from freehold.stack.folders import state_dir_for
 
 FAILURES: dict[str, BaseException] = {
     "mistake": ZeroDivisionError("of our own"),

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from freehold.cli.output import say_json
-from freehold.cli.report import StackStatus, note, show_ready, state_colour
+from freehold.cli.report import note, show_ready, state_colour
 from freehold.core.clock import monotonic_s
 from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.stack.status import StackStatus
 
 EXTERNAL_PATIENCE_S = 3.0
 """How long a start waits for endpoints that somebody else runs, seconds. Source: our own choice: one that

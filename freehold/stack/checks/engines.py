@@ -10,19 +10,14 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from freehold.cli.config import load_config, load_keyless
-from freehold.cli.doctor_checks import Check, Found
-from freehold.cli.engine_environment import environment_of, how_to_get, program_of
-from freehold.cli.engine_try import try_model
-from freehold.cli.output import UserMistakes
-from freehold.cli.place import find_config, state_dir_for
 from freehold.core.errors import FreeholdError
-from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, ExitKind
 from freehold.fleet.environments.ask_program import ask_flags, python_behind, run
 from freehold.fleet.environments.lookup import Environment, installed_problems, requirements_sha256
 from freehold.spec.model import ModelSpec
+from freehold.stack.checks.machine import Check, Found
+from freehold.stack.engine_environment import environment_of, how_to_get, program_of
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 """Of the processor's features those by which builds of engines differ. Source: vLLM's and llama.cpp's documentation on CPUs."""
@@ -62,26 +57,8 @@ def _driver() -> Check:
     return _check("gpu_driver", Found.GOOD, words.removeprefix("NVRM version: ").strip())
 
 
-def checks_of(
-    names: Sequence[str],
-    with_model: str | None,
-    *,
-    config_flag: Path | None,
-    state_dir: Path | None,
-    as_json: bool,
-) -> Iterator[Check]:
-    """Yield what is to be said of each engine named (none: of all that are installed or that the configuration names), and of a model to be tried."""
-    path = find_config(config_flag)
-    if with_model is not None:
-        config = load_config(path, overrides={}, as_json=as_json)
-        managed = {model.name: model for model in config.spec.models if model.managed}
-        if with_model not in managed:
-            message = f"{config.name} has no model {with_model!r} that Freehold starts"
-            problem = Problem(where="--with-model", message=message, hint=nearest_hint(with_model, managed))
-            raise UserMistakes([problem], as_json=as_json)
-        yield try_model(config, managed[with_model], state_path=state_dir_for(state_dir, path), quiet=as_json)
-        return
-    models = _models(path)
+def engine_checks(names: Sequence[str], models: Sequence[ModelSpec]) -> Iterator[Check]:
+    """Yield what is found of each engine named; without names, of each that is installed or that a model names."""
     used = {model.engine for model in models}
     wanted = [all_engines()[name] for name in names] or [
         engine
@@ -94,14 +71,6 @@ def checks_of(
 
 def _there(engine: Engine) -> bool:
     return program_of(engine, {}) is not None
-
-
-def _models(path: Path | None) -> list[ModelSpec]:
-    """Return the models of the configuration, if there is one that can be read; what is wrong with it is for `doctor`."""
-    try:
-        return list(load_keyless(path, as_json=True).spec.models)
-    except UserMistakes:
-        return []
 
 
 def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:

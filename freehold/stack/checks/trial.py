@@ -6,61 +6,58 @@ what its log said, in the answer.
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-import click
-
-from freehold.cli.config import Config
-from freehold.cli.controller import plans_for
-from freehold.cli.doctor_checks import Check, Found
-from freehold.cli.fetching import fetch_weights
-from freehold.cli.gpu_wants import given_gpus, gpu_problems, gpus_for
-from freehold.cli.output import UserMistakes
-from freehold.cli.status import running_status
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
+from freehold.core.problems import Problem
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
-from freehold.fleet.processes.launch_process import (
-    EngineExited,
-    EngineStarted,
-    ProcessLauncher,
-    Report,
-)
+from freehold.fleet.processes.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
 from freehold.spec.model import ModelSpec
+from freehold.stack.checks.machine import Check, Found
+from freehold.stack.config import Config
+from freehold.stack.controller import plans_for
+from freehold.stack.fetch import ShowProgress, fetch_weights
+from freehold.stack.gpu_allocation import given_gpus, gpu_problems, gpus_for
+from freehold.stack.status import running_status
 
 _POLL_S = 0.2
 """Between two questions whether it is ready. Source: as the fleet's own `ready_poll_s`."""
 
 
-def try_model(config: Config, model: ModelSpec, *, state_path: Path, quiet: bool) -> Check:
-    """Return what came of a start; weights that are not here yet are fetched, and raise Permanent where that fails.
+def try_model(
+    config: Config, model: ModelSpec, *, state_path: Path, show: ShowProgress, tell: Callable[[str], object]
+) -> Check | list[Problem]:
+    """Return what came of a start, or why this node cannot give it its GPUs; raise Permanent where its weights cannot be had.
 
     `state_path` is the state folder of this configuration's stack, whether it runs or not.
     """
-    weights = fetch_weights(config, quiet=quiet, only=model.name)
+    weights = fetch_weights(config, show, only=model.name)
     plan = next(plan for plan in plans_for(config, weights) if plan.model == model.name)
-    plan = _with_gpus(config, plan, state_path, as_json=quiet)
-    if not quiet:
-        click.echo(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.", err=True)
+    found = _with_gpus(config, plan, state_path)
+    if isinstance(found, list):
+        return found
+    tell(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.")
     with tempfile.TemporaryDirectory(prefix="freehold-check-") as folder:
         settings = FleetSettings(
             log_dir=Path(folder),
             ready_timeout_s=config.spec.fleet.ready_timeout,
             stop_grace_s=config.spec.fleet.stop_grace,
         )
-        return asyncio.run(_try(plan, settings))
+        return asyncio.run(_try(found, settings))
 
 
-def _with_gpus(config: Config, plan: ReplicaPlan, state_path: Path, *, as_json: bool) -> ReplicaPlan:
-    """Return the plan with its GPUs.
+def _with_gpus(config: Config, plan: ReplicaPlan, state_path: Path) -> ReplicaPlan | list[Problem]:
+    """Return the plan with its GPUs, or why this node has too few for it alone.
 
-    Raises UserMistakes where this node has too few for it alone, Permanent where this configuration's stack is up and has them:
+    Raises Permanent where this configuration's stack is up and has them:
     a second engine would take their memory from under the first.
     """
     node = gpus_for(config)
     if problems := gpu_problems(config, [plan], node):
-        raise UserMistakes(problems, as_json=as_json)
+        return problems
     given = given_gpus(config, [plan], node=node)[0]
     status = running_status(state_path)
     held = {gpu: replica.id for replica in (status.replicas if status else ()) for gpu in replica.gpus or ()}

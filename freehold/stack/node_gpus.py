@@ -8,9 +8,9 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 
-from freehold.cli.node_facts import ASK_S, printed
 from freehold.core.events import GpuId
 from freehold.fleet.gpus.pools import NodeGpu, NodeGpus, visible_to_user
+from freehold.stack.node_facts import ASK_S, printed
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _ASK = ("--query-gpu=index,uuid,mig.mode.current,memory.total,name", "--format=csv,noheader,nounits")

@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from freehold.cli import watcher as watcher_module
+from freehold.cli import start_progress as watcher_module
 from freehold.cli.background import _explain
-from freehold.cli.report import GatewayStatus, StackStatus
-from freehold.cli.watcher import EXTERNAL_PATIENCE_S, Outcome, Watcher
+from freehold.cli.start_progress import EXTERNAL_PATIENCE_S, Outcome, Watcher
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.stack.status import GatewayStatus, StackStatus
 
 GATEWAY = GatewayStatus(
     url="http://127.0.0.1:8000/v1",

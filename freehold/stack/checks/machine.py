@@ -17,10 +17,6 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.cli.config import Config
-from freehold.cli.engine_environment import program_of
-from freehold.cli.engine_fit import engine_fits, local_folders
-from freehold.cli.key import read_keys_of
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
@@ -30,6 +26,10 @@ from freehold.gateway.process.descriptors import WANTED
 from freehold.health.collectors.cgroup_limits import cpu_quota
 from freehold.health.collectors.host import HostReader
 from freehold.ledger.spool import spool_folder
+from freehold.stack.config import Config
+from freehold.stack.engine_environment import program_of
+from freehold.stack.key_file import read_keys_of
+from freehold.stack.prebuilt_engines import engine_fits, local_folders
 from freehold.weights.blobs import WeightsState
 from freehold.weights.store import Store, store_root
 

@@ -10,8 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from freehold.cli.config import Config
-from freehold.cli.report import StackStatus
 from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.findings import Finding, Verdict
@@ -30,6 +28,8 @@ from freehold.health.model.probe import Expected
 from freehold.health.model.snapshot import Believed, HealthSnapshot
 from freehold.spec.model import HealthExpectSpec
 from freehold.spec.shapes import parse_listen, parse_peer
+from freehold.stack.config import Config
+from freehold.stack.status import StackStatus
 from freehold.weights.store import store_root
 
 NAME = "agent"

@@ -16,13 +16,6 @@ from typing import Any
 
 import msgspec
 
-from freehold.cli.config import Config, keys_path_for
-from freehold.cli.engine_environment import environment_for
-from freehold.cli.gpu_wants import given_gpus, gpu_problems
-from freehold.cli.reloading import Levers, Reloader
-from freehold.cli.report import GatewayStatus, StackStatus, told
-from freehold.cli.watching import NAME as AGENT
-from freehold.cli.watching import NodeWatch
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
@@ -42,6 +35,14 @@ from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.records.reconcile import EngineReading
 from freehold.ledger.spool import remove_folder
 from freehold.spec.model import ModelSpec
+from freehold.stack.config import Config
+from freehold.stack.engine_environment import environment_for
+from freehold.stack.gpu_allocation import given_gpus, gpu_problems
+from freehold.stack.health_bridge import NAME as AGENT
+from freehold.stack.health_bridge import NodeWatch
+from freehold.stack.key_file import keys_path_for
+from freehold.stack.reload import Levers, Reloader
+from freehold.stack.status import GatewayStatus, StackStatus, with_ejected
 from freehold.telemetry.logs import get_logger
 from freehold.weights.adapter import recognise_adapter
 
@@ -257,7 +258,7 @@ class Controller:
                 errors_total=stats.errors_total if stats else None,
                 draining=self._stopping.is_set(),
             ),
-            replicas=told(self._starts.told(self._fleet.statuses()), stats.ejected if stats else ()),
+            replicas=with_ejected(self._starts.told(self._fleet.statuses()), stats.ejected if stats else ()),
             in_force=self._reloader.status(),
         )
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.cli.config import Config
-from freehold.cli.node_facts import read_node_facts
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.engines.base import NodeFacts, Value
@@ -24,6 +22,8 @@ from freehold.engines.shared.tensorrt_record import (
     unknowns,
 )
 from freehold.spec.model import ModelSpec
+from freehold.stack.config import Config
+from freehold.stack.node_facts import read_node_facts
 from freehold.weights.source import FileFolder, FileSource, parse_source
 
 ENGINE = "tensorrt-llm"

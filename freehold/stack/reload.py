@@ -15,12 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from freehold.cli.config import Config, load_config
-from freehold.cli.engine_environment import environment_for
-from freehold.cli.fetching import fetch_weights
-from freehold.cli.gpu_wants import NOBODY, gpus_for
-from freehold.cli.output import UserMistakes
-from freehold.cli.report import ConfigStatus
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
@@ -31,10 +25,15 @@ from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, Change, How, compare
 from freehold.spec.explain import dotted
 from freehold.spec.shapes import EXTERNAL
+from freehold.stack.config import Config, read_config
+from freehold.stack.engine_environment import environment_for
+from freehold.stack.fetch import fetch_weights
+from freehold.stack.gpu_allocation import NOBODY, gpus_for
+from freehold.stack.status import ConfigStatus
 from freehold.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from freehold.cli.controller import Prepared
+    from freehold.stack.controller import Prepared
 
 LOOK_S = 0.1
 """Between two looks at how far a change has got. Source: our own choice; a replica takes seconds."""
@@ -121,7 +120,7 @@ class Reloader:
             yield plan | {"done": True}
             return
         known = self._weights_known(config)
-        fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, quiet=True, known=known))
+        fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, known=known))
         missing = {name for name, source, *_ in _sources(config) if source} - known.keys()
         async for line in _while(fetching, {"fetching": sorted(missing)}):
             yield line
@@ -145,10 +144,9 @@ class Reloader:
     def _read(self) -> tuple[Config, NodeGpus, tuple[Change, ...]] | list[Problem]:
         old = self.prepared.config
         known = old.by_variable
-        try:
-            config = load_config(old.path, overrides=old.overrides, as_json=True, known=known)
-        except UserMistakes as exc:
-            return list(exc.problems)
+        config = read_config(old.path, overrides=old.overrides, known=known)
+        if not isinstance(config, Config):
+            return config
         found = compare(old.spec, config.spec, config.where)
         problems = [*found.problems, *_other_fallback_keys(old, config)]
         if problems:

@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from freehold.cli.config import load_config
-from freehold.cli.doctor_checks import Found, _engine_folders
-from freehold.cli.engine_fit import engine_fits, local_folders, record_path
 from freehold.cli.main import cli
-from freehold.cli.node_facts import installed_version, read_node_facts
 from freehold.engines.base import NodeFacts
+from freehold.stack.checks.machine import Found, _engine_folders
+from freehold.stack.node_facts import installed_version, read_node_facts
+from freehold.stack.prebuilt_engines import engine_fits, local_folders, record_path
 
 SMI = """#!/bin/sh
 case "$1" in

@@ -1,7 +1,7 @@
-from freehold.cli.config import Config
-from freehold.cli.gpu_wants import unseen
 from freehold.fleet.gpus.pools import NodeGpus
 from freehold.spec.load import load_text
+from freehold.stack.config import Config
+from freehold.stack.gpu_allocation import unseen
 
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 

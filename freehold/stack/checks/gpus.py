@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from freehold.cli.config import Config
-from freehold.cli.controller import plans_for
-from freehold.cli.doctor_checks import Check, Found
-from freehold.cli.engine_fit import local_folders
-from freehold.cli.gpu_wants import NOBODY, given_gpus, gpu_problems, gpus_for, unseen, words_of
+from freehold.stack.checks.machine import Check, Found
+from freehold.stack.config import Config
+from freehold.stack.controller import plans_for
+from freehold.stack.gpu_allocation import NOBODY, given_gpus, gpu_problems, gpus_for, unseen, words_of
+from freehold.stack.prebuilt_engines import local_folders
 
 
 def gpu_checks(config: Config) -> Iterator[Check]:

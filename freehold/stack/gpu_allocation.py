@@ -6,10 +6,6 @@ Who gets which is `fleet.gpus`, which GPUs there are `cli.node_gpus`. nvidia-smi
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from freehold.cli.config import Config
-from freehold.cli.engine_environment import environment_of
-from freehold.cli.engine_fit import read_folder
-from freehold.cli.node_gpus import node_gpus
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.fleet.decisions.plan import ReplicaPlan
@@ -17,6 +13,10 @@ from freehold.fleet.decisions.rollout import Held
 from freehold.fleet.gpus.assign import assign
 from freehold.fleet.gpus.pools import NodeGpus, Want
 from freehold.spec.model import ModelSpec
+from freehold.stack.config import Config
+from freehold.stack.engine_environment import environment_of
+from freehold.stack.node_gpus import node_gpus
+from freehold.stack.prebuilt_engines import read_folder
 
 NOBODY = NodeGpus(why="no replica takes one")
 """Nobody was asked."""
