@@ -21,7 +21,7 @@ from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.stack.folders import state_dir_for
 
 _LOOK_AGAIN_S = 0.2  # As quick as an eye; a log line more or less costs nothing.

@@ -12,8 +12,8 @@ import pytest
 from freehold.cli.main import COMMANDS, Lazy, main
 from freehold.core.errors import Permanent, Temporary
 from freehold.engines import all_engines
-from freehold.fleet.environments import MANIFEST, Manifest, path_of
-from freehold.fleet.launch_process import _placement
+from freehold.fleet.environments.lookup import MANIFEST, Manifest, path_of
+from freehold.fleet.processes.launch_process import _placement
 from freehold.spec.load import load_text
 from freehold.stack.config import Config
 from freehold.stack.controller import plans_for
