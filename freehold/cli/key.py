@@ -13,6 +13,7 @@ from typing import Any
 import click
 import msgspec
 
+from freehold.cli import shell_values
 from freehold.cli.config import load_keyless
 from freehold.cli.key_flags import Flags, Wanted, limit_options, read_flags
 from freehold.cli.output import UserMistakes, say_json, show_lines
@@ -82,7 +83,7 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
 
 
 @command.command("revoke", short_help="End keys: they are refused within a second.")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=shell_values.keys)
 @config_option
 @json_option
 def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> None:

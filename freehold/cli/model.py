@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import rich.filesize
 
+from freehold.cli import shell_values
 from freehold.cli.config import load_config
 from freehold.cli.fetch_progress import showing
 from freehold.cli.model_convert import command as convert
@@ -41,7 +42,7 @@ command.add_command(record)
 
 
 @command.command("pull", short_help="Fetch the weights of the configured models, or of one source.")
-@click.argument("names", nargs=-1, metavar="[NAME | SOURCE]...")
+@click.argument("names", nargs=-1, metavar="[NAME | SOURCE]...", shell_complete=shell_values.models)
 @click.option("--sha256", metavar="HEX", help="What a SOURCE given directly must have.")
 @config_option
 @json_option
