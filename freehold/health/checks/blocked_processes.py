@@ -9,21 +9,16 @@ import re
 from collections.abc import Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
 
-LONG_S = 60.0
-"""gpud wants five looks a minute apart; the kernel's own hung-task warning comes after 120 s. Our own choice: alarm before that."""
+DECLARED = declared(__name__)
+LONG_S = DECLARED.limit("long_s")
+
 NAMED_MOST = 5
 """Processes that a message names; our own choice."""
 _NVIDIA = re.compile(r"^\d+ nvidia")
-
-_REASONS = {
-    "none": "no process hangs in the kernel",
-    "not_read": "the host was not read: look at the agent",
-    "blocked": "processes hang in the kernel: see what they wait for; a disk or a network mount is likely",
-    "nvidia_blocked": "a process of NVIDIA's hangs in the driver: drain and reboot (as gpud does)",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
@@ -84,18 +79,4 @@ def _say(
     )
 
 
-PROBE = Probe(
-    name="blocked_processes",
-    summary="Sees processes that hang in the kernel, NVIDIA's among them: a wedged driver shows here before it says anything.",
-    reads=("host",),
-    window_s=180.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="long_s",
-            value=LONG_S,
-            source="our own choice: before the kernel's hung-task warning (120 s)",
-        ),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

@@ -8,24 +8,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.series import failed, named
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
 
-JUMP_S = 1.0
-"""ntpd and chrony step above 0.128 s and 1 s; below a second no log or certificate minds. Our own choice."""
-ERROR_MOST_S = 16.0
-"""The kernel's own limit (NTP_PHASE_LIMIT), where it calls itself unsynchronised; awesome-prometheus-alerts asks for it too."""
+DECLARED = declared(__name__)
+JUMP_S = DECLARED.limit("jump_s")
+ERROR_MOST_S = DECLARED.limit("error_most_s")
+
 
 _JUDGED = ("wall_minus_monotonic_s", "estimated_error_s", "maximum_error_s")
-_REASONS = {
-    "right": "the clock is synchronised and did not jump",
-    "not_read": "the host was not read: look at the agent",
-    "cannot_read": "the kernel does not say whether its clock is synchronised",
-    "jumped": "the wall clock jumped: what was logged around then is out of order; look at the time service",
-    "not_synchronised": "nobody keeps the clock right: start chronyd or systemd-timesyncd",
-    "uncertain": "the clock may be wrong by a second or more: look at the time service's sources",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
@@ -90,17 +83,4 @@ def _jump_s(views: Sequence[View]) -> float:
     return max((later - earlier for earlier, later in pairwise(seen)), key=abs, default=0.0)
 
 
-PROBE = Probe(
-    name="clock",
-    summary="Sees a clock that jumped or that nobody keeps right: certificates and the order of events hang on it.",
-    reads=("host",),
-    window_s=300.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="jump_s", value=JUMP_S, source="our own choice, above what time services step silently"
-        ),
-        Threshold(name="error_most_s", value=ERROR_MOST_S, source="linux/timex.h NTP_PHASE_LIMIT"),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

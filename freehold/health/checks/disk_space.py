@@ -8,42 +8,25 @@ from collections.abc import Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.units import format_duration
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.series import failed, number
 from freehold.health.judge.storage import component_of
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import State, View, Volume
 
-WARN_SHARE = 0.10
-"""kubelet evicts below nodefs.available 10 % (its default hard threshold)."""
-WARN_BYTES = 200e9
-"""A tenth of a large volume is no want: warn only below that as well, room for one 70B model in 16 bits (140 GB). Our own choice."""
-BAD_SHARE = 0.02
-"""A fifth of kubelet's threshold; our own choice."""
-BAD_BYTES = 20e9
-"""Room for one 8B model in 16 bits; our own choice."""
-FULL_BYTES = 1e9
-"""Below that on any volume logs and the ledger are in danger; our own choice."""
-WARN_INODES_SHARE = 0.05
-"""kubelet evicts below nodefs.inodesFree 5 %."""
-BAD_INODES_SHARE = 0.01
-"""A fifth of kubelet's threshold; our own choice."""
-FULL_WITHIN_S = 4 * 3600.0
-"""Soon: a person has time to act. awesome-prometheus-alerts predicts 24 h from 1 h; our window is shorter, so is the reach."""
-RATE_WINDOW_LEAST_S = 300.0
-"""Of less no rate is made; our own choice."""
+DECLARED = declared(__name__)
+WARN_SHARE = DECLARED.limit("warn_free_share")
+WARN_BYTES = DECLARED.limit("warn_free_bytes")
+BAD_SHARE = DECLARED.limit("bad_free_share")
+BAD_BYTES = DECLARED.limit("bad_free_bytes")
+FULL_BYTES = DECLARED.limit("full_bytes")
+WARN_INODES_SHARE = DECLARED.limit("warn_inodes_share")
+BAD_INODES_SHARE = DECLARED.limit("bad_inodes_share")
+FULL_WITHIN_S = DECLARED.limit("full_within_s")
+RATE_WINDOW_LEAST_S = DECLARED.limit("rate_window_least_s")
+
 
 _INODES = ("total_inodes", "free_inodes")
-_REASONS = {
-    "enough": "there is room",
-    "not_read": "nobody read the volumes: look at the agent",
-    "no_volumes": "no volume is watched: name one under health.storage.path",
-    "cannot_read": "the volume does not say how full it is",
-    "low": "little is free: remove models that nobody uses (model list), or enlarge it",
-    "almost_full": "next to nothing is free: free space now, staging and logs will fail",
-    "filling": "at this rate it is full soon: find what writes",
-    "inodes_low": "few inodes are left: remove small files",
-    "inodes_almost_gone": "next to no inodes are left: no file can be made soon, remove small files now",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
@@ -151,33 +134,4 @@ def _rate(earlier: tuple[float, float], later: tuple[float, float]) -> float:
     return (earlier[1] - later[1]) / max(later[0] - earlier[0], 1e-9)
 
 
-PROBE = Probe(
-    name="disk_space",
-    summary="Sees a volume that is full or soon will be: staging, logs and the ledger stop with it.",
-    reads=("volumes",),
-    window_s=600.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="warn_free_share", value=WARN_SHARE, source="kubelet default eviction: nodefs.available"
-        ),
-        Threshold(name="warn_free_bytes", value=WARN_BYTES, source="our own choice: a 70B model in 16 bits"),
-        Threshold(name="bad_free_share", value=BAD_SHARE, source="our own choice: a fifth of kubelet's"),
-        Threshold(name="bad_free_bytes", value=BAD_BYTES, source="our own choice: an 8B model in 16 bits"),
-        Threshold(name="full_bytes", value=FULL_BYTES, source="our own choice: logs and ledger need it"),
-        Threshold(
-            name="warn_inodes_share",
-            value=WARN_INODES_SHARE,
-            source="kubelet default eviction: nodefs.inodesFree",
-        ),
-        Threshold(
-            name="bad_inodes_share", value=BAD_INODES_SHARE, source="our own choice: a fifth of kubelet's"
-        ),
-        Threshold(
-            name="full_within_s", value=FULL_WITHIN_S, source="our own choice: time for a person to act"
-        ),
-        Threshold(name="rate_window_least_s", value=RATE_WINDOW_LEAST_S, source="our own choice"),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check)

@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.judge.gpus import REASONS, newest_gpus
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.gpus import newest_gpus
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpus, Reading, State, View
+
+DECLARED = declared(__name__)
+WINDOW_S = DECLARED.limit("window_s")
+VERSIONS_MOST = DECLARED.count("versions_most")
 
 _PLACES = {
     "driver_version": "nvml",
     "module_version": "/sys/module/nvidia",
     "disk_version": "libraries on disk",
 }
-WINDOW_S = 3600.0
-"""How long a refused program is told of. Our own choice: such a program tries again and again while somebody wants it."""
-VERSIONS_MOST = 1
-"""Driver versions at once. By the meaning of one driver; NVIDIA: library and module must be the same release."""
 
 
 def _text(gpus: Gpus, name: str) -> str:
@@ -168,28 +169,4 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     return [_with_refused(found, refused) if refused else found]
 
 
-PROBE = Probe(
-    name="driver",
-    summary="Whether the running NVIDIA driver is the one on disk and the one that is expected.",
-    reads=("gpus", "kernel"),
-    window_s=WINDOW_S,
-    reasons={
-        **{name: REASONS[name] for name in ("ok", "no_gpu", "not_read", "unreadable")},
-        "mismatch": "Library and kernel module have different versions, mostly after an upgrade. Drain and reboot (or reload the module).",
-        "client_mismatch": "A program, perhaps in a container, brings another driver library than the kernel module, and was refused. Give it the host's, or restart what was running through an upgrade.",
-        "not_loaded": "No driver is loaded. Install it, or see the kernel log for why it did not load.",
-        "not_as_locked": "Another driver runs than the lock or configuration says. Install that one, or correct it there.",
-        "pending_upgrade": "Another driver is on disk than runs. Drain and reboot at a time that you choose, before something restarts by itself.",
-    },
-    thresholds=(
-        Threshold(
-            name="window_s", value=WINDOW_S, source="our own choice: it tries again while it is wanted"
-        ),
-        Threshold(
-            name="versions_most",
-            value=VERSIONS_MOST,
-            source="NVIDIA: library and module of one release, else NVML_ERROR_LIB_RM_VERSION_MISMATCH",
-        ),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

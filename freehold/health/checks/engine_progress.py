@@ -14,46 +14,23 @@ from typing import TypeVar
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge import series
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import EngineView, Reading, State, View
 
-STILL_S = 7.0
-"""Nothing moved and nobody worked for so long, with requests under way: it hangs. Source: our own choice, four looks: it is to be
-found in 15 s, and an engine that sleeps that long with work to do is seen nowhere else."""
-CPU_SHARE = 0.02
-"""Part of a core that an engine at work takes at least. Source: our own choice: being asked for counters each second costs a
-quarter of a percent, and one runnable thread among fifty on a core still gets two."""
-GPU_PERCENT = 20.0
-"""Utilisation from which some GPU of the node may be working on it. Source: our own choice; 0 is what a node without work shows."""
-GPU_BUSY_S = 120.0
-"""How long a GPU at work excuses an engine that sleeps: llama.cpp's stall limit, for whose GPU it is is not known."""
-NO_PROGRESS_S = 600.0
-"""Busy for so long without any progress is told (degraded), and never more than told: 7,000 tokens at 17 tokens/s, as slow as a 7B
-model's prompt on two cores, take 412 s; half as long again."""
-UNANSWERED_S = 30.0
-"""An engine without work that does not answer for so long is not well. Source: our own choice: fifteen times the deadline."""
-REMOTE_STILL_S = 120.0
-"""As STILL_S for an engine whose processes cannot be seen, where nobody said how long it may be silent: llama.cpp's limit."""
+DECLARED = declared(__name__)
+STILL_S = DECLARED.limit("still_s")
+CPU_SHARE = DECLARED.limit("cpu_share")
+GPU_PERCENT = DECLARED.limit("gpu_percent")
+GPU_BUSY_S = DECLARED.limit("gpu_busy_s")
+NO_PROGRESS_S = DECLARED.limit("no_progress_s")
+UNANSWERED_S = DECLARED.limit("unanswered_s")
+REMOTE_STILL_S = DECLARED.limit("remote_still_s")
+
 FRESH_S = 30.0
 """GPU readings older than this say nothing of now. Source: our own choice, three of the agent's periods."""
 _GONE = frozenset({"backoff", "crash_loop"})
 _NOT_SERVING = frozenset({"pending", "starting", "asleep", "draining", "stopping", "stopped"})
-
-_REASONS = {
-    "progressing": "requests run and its counters move: nothing to do",
-    "idle": "no request is under way: nothing to do",
-    "busy": "requests run and it works, though its counters stand still (a long prompt): leave it alone",
-    "not_serving": "it starts, sleeps, drains or is stopped on purpose: nothing to do",
-    "no_engine": "no engine runs on this node: nothing to do",
-    "stalled": "requests are under way, nothing moves and nothing works, or its process is stopped: restart it",
-    "blocked": "its threads wait for a device in the kernel: look at the disk and the GPU, a restart would hang as well",
-    "no_progress": "it works but nothing has come of it for long: look at its log; restart it by hand if it spins",
-    "unresponsive": "it has no work and answers nothing: restart it when no request runs",
-    "canary_failed": "a tiny completion got no answer while it had nothing else to do: restart it",
-    "dead": "its process has ended: the fleet starts it again; see why it ended",
-    "not_read": "the engines could not be read: see whether the agent and the fleet run",
-    "unreadable": "neither its counters nor its processes can be read: nothing is known of it",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,48 +331,4 @@ def _finding(said: _Said, component: str, newest: View, evidence: tuple[Evidence
     )
 
 
-PROBE = Probe(
-    name="engine_progress",
-    summary="Whether each engine's work moves on while requests run: a hung engine is found, a busy one is left alone.",
-    reads=("engines", "gpus"),
-    window_s=NO_PROGRESS_S + 30.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="still_s",
-            value=STILL_S,
-            source="our own choice: four looks, so that a hang is found within 15 s",
-        ),
-        Threshold(
-            name="cpu_share",
-            value=CPU_SHARE,
-            source="our own choice: above what being asked costs, below one runnable thread among fifty",
-        ),
-        Threshold(
-            name="gpu_percent",
-            value=GPU_PERCENT,
-            source="our own choice: 0 is what a node without work shows",
-        ),
-        Threshold(
-            name="gpu_busy_s",
-            value=GPU_BUSY_S,
-            source="llama.cpp's stall limit in freehold/engines/llama_cpp.py",
-        ),
-        Threshold(
-            name="no_progress_s",
-            value=NO_PROGRESS_S,
-            source="7,000 prompt tokens at 17 tokens/s (a 7B model on two cores) and half as long again",
-        ),
-        Threshold(
-            name="unanswered_s", value=UNANSWERED_S, source="our own choice: many times the reader's deadline"
-        ),
-        Threshold(
-            name="remote_still_s",
-            value=REMOTE_STILL_S,
-            source="llama.cpp's stall limit in freehold/engines/llama_cpp.py",
-        ),
-    ),
-    check=check,
-    confirm=2,
-    clear=2,
-)
+PROBE = DECLARED.probe(check)

@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from statistics import median
 
 from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, seen_gpus
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected, Threshold
 from freehold.health.model.view import View
+
+DECLARED = declared(__name__)
+PAGES_GROWING = DECLARED.limit("pages_growing")
+OUTLIER_FACTOR = DECLARED.limit("outlier_factor")
+OUTLIER_LEAST = DECLARED.limit("outlier_least")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +135,6 @@ _LIMITS = (
         source="AzNHC: more than 1e4 corrected SRAM errors",
     ),
 )
-OUTLIER_FACTOR = 10.0
-"""Times the median of the node's other GPUs. Our own choice; that siblings are the control is DCGM's maintainers' advice."""
-OUTLIER_LEAST = 100.0
-"""Corrected errors within the window before a ratio says anything. Our own choice."""
-PAGES_GROWING = 15.0
-"""Pages retired for double-bit errors, and still growing. Source: DCGM's policy for cards up to Volta."""
 _PAGES = ("retired_pages_corrected", "retired_pages_uncorrected")
 NEEDS = (
     "ecc_mode",
@@ -224,43 +224,13 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     return judge_gpus("gpu_memory", views, expected=expected, needs=NEEDS, faults=faults)
 
 
-PROBE = Probe(
-    name="gpu_memory",
-    summary="Whether a GPU's memory has errors that cannot be corrected, and can still repair itself.",
-    reads=("gpus",),
-    window_s=3600.0,
-    reasons={
-        **REASONS,
-        "row_remap_failure": "The card could not remap a faulty row. Drain it, run field diagnostics, replace it.",
-        "sram_threshold_exceeded": "The driver's own threshold for SRAM errors is exceeded. Replace the card.",
-        "uncorrectable_sram": "Uncorrectable SRAM errors. Drain the node and have the card inspected.",
-        "uncorrectable_ecc": "Uncorrectable memory errors since the driver was loaded. Drain and reset the GPU; a second time inspect it.",
-        "too_many_retired_pages": "The card retired as many pages as it can. Replace it.",
-        "pages_growing": "Pages are retired for double-bit errors again and again. Replace the card.",
-        "row_remap_pending": "A faulty row will be remapped at the next reset. Reset the GPU when it is drained.",
-        "page_retirement_pending": "A faulty page will be retired at the next reset. Reset the GPU when it is drained.",
-        "many_remapped_rows": "Very many rows were remapped. Have the card inspected.",
-        "no_spare_rows": "A memory bank has no spare row left. Plan a swap.",
-        "many_corrected_errors": "Very many corrected errors. Watch the rate and plan a swap.",
-        "corrected_errors_outlier": "Far more corrected errors than on the other GPUs. Watch it; it often precedes worse.",
-        "ecc_off": "ECC is switched off. Switch it on (nvidia-smi -e 1) and reboot.",
-    },
-    thresholds=(
+PROBE = DECLARED.probe(
+    check,
+    first=(
         *(
             Threshold(name=f"{limit.reading}_least", value=limit.least, source=limit.source)
             for limit in _LIMITS
         ),
-        Threshold(
-            name="pages_growing",
-            value=PAGES_GROWING,
-            source="DCGM: more than 15 double-bit pages and growing",
-        ),
-        Threshold(
-            name="outlier_factor", value=OUTLIER_FACTOR, source="our own choice: siblings are the control"
-        ),
-        Threshold(
-            name="outlier_least", value=OUTLIER_LEAST, source="our own choice: fewer say nothing of a ratio"
-        ),
     ),
-    check=check,
+    common=REASONS,
 )

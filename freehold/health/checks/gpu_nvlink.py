@@ -8,14 +8,15 @@ lack a bridge, and is only told. It decodes no XID 74 registers: diagnosis does.
 from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
 
-ERRORS_LEAST = 1.0
-"""Replays or recoveries within the window. Source: DCGM's health watch warns on any."""
-CRC_PER_S = 100.0
-"""CRC errors a second. Source: DCGM's health watch."""
+DECLARED = declared(__name__)
+ERRORS_LEAST = DECLARED.limit("errors_least")
+CRC_PER_S = DECLARED.limit("crc_per_s")
+
 NEEDS = (
     "nvlink_up",
     "nvlink_replay_errors",
@@ -97,24 +98,4 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     return judge_gpus("gpu_nvlink", views, expected=expected, needs=NEEDS, faults=_faults)
 
 
-PROBE = Probe(
-    name="gpu_nvlink",
-    summary="Whether each GPU's NVLinks are up and free of errors.",
-    reads=("gpus",),
-    window_s=3600.0,
-    reasons={
-        **REASONS,
-        "link_down": "An NVLink is down that was up, or that the other GPUs have. Drain the node, reset its GPUs, then inspect card and bridge.",
-        "no_links": "Other GPUs of this model have NVLinks and this one has none. Look for its bridge; on a board without bridges drain the node and reset its GPUs.",
-        "failed_recoveries": "A link could not recover. Drain the node and inspect card, bridge or switch.",
-        "recovery_errors": "A link had to recover. Watch it; reseat bridge or cable if it repeats.",
-        "replay_errors": "A link repeated packets. Watch it; reseat bridge or cable if it repeats.",
-        "link_recoveries": "A link went down and recovered. Watch it; reseat bridge or cable if it repeats.",
-        "crc_errors": "A link has very many CRC errors. Reseat bridge or cable.",
-    },
-    thresholds=(
-        Threshold(name="errors_least", value=ERRORS_LEAST, source="DCGM: any replay or recovery warns"),
-        Threshold(name="crc_per_s", value=CRC_PER_S, source="DCGM: 100 CRC errors a second"),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

@@ -8,20 +8,18 @@ an engine without progress makes it one. It does not judge throttling: gpu_throt
 from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
 
-BUSY_PERCENT = 99.0
-"""A hung kernel reads 100 %, a healthy full load 99 to 100 %. Source: our own measurement of an H100."""
-IDLE_SHARE = 0.2
-"""Of the power limit: a hung kernel on an H100 drew 124 of 700 W (0.18), the lightest real decoding 172 W (0.25). Source: our own measurement."""
-LOOKS_LEAST = 5
-"""Looks in a row that must say so: a burst of tiny kernels can look alike for a moment. Our own choice."""
-CAP_SHARE = 0.99
-"""Of the default limit; less than that is a cap that somebody set, not rounding. Our own choice."""
-STUCK_S = 5.0
-"""An energy counter in mJ moves thousands of times in that; NVML renews it about every 20 to 100 ms. Our own choice."""
+DECLARED = declared(__name__)
+BUSY_PERCENT = DECLARED.limit("busy_percent")
+IDLE_SHARE = DECLARED.limit("idle_share")
+LOOKS_LEAST = DECLARED.count("looks_least")
+CAP_SHARE = DECLARED.limit("cap_share")
+STUCK_S = DECLARED.limit("stuck_s")
+
 NEEDS = ("power_w", "power_limit_w", "power_limit_default_w", "energy_mj", "utilisation_percent")
 
 
@@ -100,42 +98,4 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     return judge_gpus("gpu_power", views, expected=expected, needs=NEEDS, faults=faults)
 
 
-PROBE = Probe(
-    name="gpu_power",
-    summary="Whether each GPU tells its power, may draw its default, and draws what its load says.",
-    reads=("gpus", "engines"),
-    window_s=60.0,
-    reasons={
-        **REASONS,
-        "capped": "Somebody set a power limit below the card's default. If it is not meant, set the default again (nvidia-smi -pl).",
-        "stuck": "The energy counter stands still. Do not believe the power and cost figures of this card; a driver reload renews it.",
-        "busy_at_idle_power": "100 % utilisation at idle power and no engine's tokens move: a hung kernel, in all likelihood software. Restart the engine that holds the GPU.",
-    },
-    thresholds=(
-        Threshold(
-            name="busy_percent",
-            value=BUSY_PERCENT,
-            source="our own measurement: a hung kernel on an H100 reads 100 %",
-        ),
-        Threshold(
-            name="idle_share",
-            value=IDLE_SHARE,
-            source="our own measurement on an H100: hung 0.18 of the limit, lightest real decoding 0.25",
-        ),
-        Threshold(
-            name="looks_least",
-            value=LOOKS_LEAST,
-            source="our own choice: longer than a burst of tiny kernels",
-        ),
-        Threshold(
-            name="cap_share",
-            value=CAP_SHARE,
-            source="our own choice: enforced below default is a cap, 1 % is rounding",
-        ),
-        Threshold(
-            name="stuck_s", value=STUCK_S, source="our own choice: the counter is renewed many times a second"
-        ),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

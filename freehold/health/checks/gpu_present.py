@@ -11,13 +11,15 @@ from dataclasses import replace
 
 from freehold.catalog.load_xids import recovery_actions
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, Gpus, State, View
 
+DECLARED = declared(__name__)
+_LEAST_ACTION = DECLARED.count("recovery_action_least")
+
 NEEDS = ("recovery_action",)
-_LEAST_ACTION = 1
-"""Any action but none. By the field's meaning."""
 
 
 def _lost(gpu: SeenGpu) -> Iterable[Fault]:
@@ -191,31 +193,4 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     return [_count(views, expected), *(_one(gpu, expected) for gpu in seen_gpus(views))]
 
 
-PROBE = Probe(
-    name="gpu_present",
-    summary="Whether all GPUs are there, by configuration, PCI bus and driver, and each answers.",
-    reads=("gpus",),
-    window_s=600.0,
-    reasons={
-        **REASONS,
-        "hung": "The driver does not answer. A wedged driver or a dying GPU: look at the kernel log and at processes in state D.",
-        "missing": "Fewer GPUs than expected. Cordon the node; look for XID 79 in the kernel log; reboot or power-cycle it.",
-        "gone": "A GPU vanished while the node ran. Cordon the node; look for XID 79 in the kernel log.",
-        "off_the_bus": "A GPU is no longer on the PCI bus. Cordon the node and power-cycle it; a second time inspect the hardware.",
-        "not_in_driver": "A GPU on the bus is not in the driver. See the kernel log for its start; in a container, give it all GPUs or set the number expected.",
-        "no_driver": "There are GPUs and no driver. Install or load the NVIDIA driver.",
-        "more_than_expected": "More GPUs than the lock or configuration says. Correct the number.",
-        "other_model": "The GPU is another model than the lock or configuration says. Correct it there, or look at what was built in.",
-        "lost": "The GPU fell off the bus. Cordon the node and power-cycle it; a second time inspect the hardware.",
-        "reset_required": "The GPU works again only after a reset. Drain and reset it.",
-        "recovery_action": "The driver's own verdict on the GPU. Do what it asks, drained.",
-    },
-    thresholds=(
-        Threshold(
-            name="recovery_action_least",
-            value=_LEAST_ACTION,
-            source="NVIDIA: NVML field 230, any action but none",
-        ),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

@@ -7,14 +7,15 @@ is no margin, its own slowdown threshold stands in. It does not judge fans nor t
 from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, View
 
-MARGIN_LOW_C = 0.0
-"""At a margin of 0 the card is at its operating maximum and software begins to slow it. Source: gpud's rule (margin <= 0)."""
-HEADROOM_LOW_C = 2.0
-"""Without a margin: below slowdown by so little. Source: the H100's own gap between GPU maximum (87) and slowdown (89)."""
+DECLARED = declared(__name__)
+MARGIN_LOW_C = DECLARED.limit("margin_low_c")
+HEADROOM_LOW_C = DECLARED.limit("headroom_low_c")
+
 NEEDS = (
     "margin_c",
     "slowdown_tlimit_c",
@@ -81,27 +82,4 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     return judge_gpus("gpu_temperature", views, expected=expected, needs=NEEDS, faults=_faults)
 
 
-PROBE = Probe(
-    name="gpu_temperature",
-    summary="How far each GPU is from slowing down for heat, by its own margin.",
-    reads=("gpus",),
-    window_s=60.0,
-    reasons={
-        **REASONS,
-        "near_slowdown": "The GPU is at its operating maximum and about to slow down. Watch it; on all GPUs of a node check fans and inlet air.",
-        "past_slowdown": "The GPU is hot enough that its hardware halves its clocks. Check its heatsink; on all GPUs of a node the cooling of the room.",
-        "memory_hot": "The GPU's memory is at its own maximum. Watch its error counters.",
-    },
-    thresholds=(
-        Threshold(
-            name="margin_low_c", value=MARGIN_LOW_C, source="gpud: margin <= 0 is at the slowdown's edge"
-        ),
-        Threshold(
-            name="headroom_low_c",
-            value=HEADROOM_LOW_C,
-            source="an H100's own gap between GPU maximum (87 °C) and slowdown (89 °C), read through NVML",
-        ),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

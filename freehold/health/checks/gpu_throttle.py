@@ -9,24 +9,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, View
+
+DECLARED = declared(__name__)
+TIME_SHARE = DECLARED.limit("time_share")
+TIME_SHARE_BAD = DECLARED.limit("time_share_bad")
+LOOKS_SHARE = DECLARED.limit("looks_share")
+LOOKS_LEAST = DECLARED.count("looks_least")
+SLOW_CLOCK_SHARE = DECLARED.limit("slow_clock_share")
+LOADED_PERCENT = DECLARED.limit("loaded_percent")
 
 GPU_IDLE, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 1, 8, 0x20, 0x40, 0x80
 """nvmlClocksEventReason* of nvidia-ml-py, the same values as nvmlClocksThrottleReason*; power cap (4), locked clocks (2) are normal."""
-TIME_SHARE = 0.01
-"""Of the window by the driver's own counters. DCGM warns on any increase; 1 % leaves out the moment of a single spike. Our own choice."""
-TIME_SHARE_BAD = 0.5
-"""Half of the time slowed is a card at half speed. Our own choice."""
-LOOKS_SHARE = 0.6
-"""Of the looks, without counters. Source: gpud: 0.6 hardware slowdowns a minute over ten one-minute polls."""
-LOOKS_LEAST = 5
-"""Fewest looks of which a share says anything. Our own choice."""
-SLOW_CLOCK_SHARE = 0.8
-"""Of the maximum SM clock, loaded and not at the power cap. Our own choice; a loaded H100 at its cap runs at 0.68."""
-LOADED_PERCENT = 90.0
-"""Utilisation from which a card is expected at its clocks. Our own choice."""
 NANOSECONDS = 1e9
 """In a second."""
 NEEDS = ("throttle_bits", "hw_thermal_ns", "sw_thermal_ns", "power_brake_ns", "thermal_violation_ns")
@@ -156,48 +153,4 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     return judge_gpus("gpu_throttle", views, expected=expected, needs=NEEDS, faults=_faults)
 
 
-PROBE = Probe(
-    name="gpu_throttle",
-    summary="Whether heat or the power supply holds a GPU back; its own power cap is normal.",
-    reads=("gpus",),
-    window_s=600.0,
-    reasons={
-        **REASONS,
-        "power_brake": "The power supply or the facility made the GPU brake. Check the power feed of the node.",
-        "hw_thermal": "The GPU's hardware halved its clocks for heat. Check its heatsink; on all GPUs of a node the cooling.",
-        "sw_thermal": "The driver lowered the clocks for heat. Watch the temperature; on all GPUs of a node check fans and inlet air.",
-        "thermal": "The GPU's clocks were lowered for heat (older counter). Watch the temperature.",
-        "hw_slowdown": "The hardware lowered the clocks and says neither heat nor brake. Check power cables and cooling.",
-        "slow_clock": "A loaded GPU runs far below its clocks without a reason given. Compare it with the other GPUs; look for locked clocks.",
-    },
-    thresholds=(
-        Threshold(
-            name="time_share",
-            value=TIME_SHARE,
-            source="our own choice: DCGM warns on any increase, 1 % leaves out one spike",
-        ),
-        Threshold(
-            name="time_share_bad",
-            value=TIME_SHARE_BAD,
-            source="our own choice: half of the time slowed is half the speed",
-        ),
-        Threshold(
-            name="looks_share",
-            value=LOOKS_SHARE,
-            source="gpud: 0.6 hardware slowdowns per one-minute poll over 10 min",
-        ),
-        Threshold(
-            name="looks_least", value=LOOKS_LEAST, source="our own choice: fewer looks say nothing of a share"
-        ),
-        Threshold(
-            name="slow_clock_share",
-            value=SLOW_CLOCK_SHARE,
-            source="our own choice; a loaded H100 at its power cap runs at 0.68",
-        ),
-        Threshold(
-            name="loaded_percent", value=LOADED_PERCENT, source="our own choice: below that clocks may rest"
-        ),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

@@ -7,33 +7,20 @@ look full. Corrected errors are evidence and no verdict; a single one means noth
 from collections.abc import Callable, Iterator, Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.series import failed, growth, named
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import Host, View
 
-LOW_SHARE = 0.10
-"""awesome-prometheus-alerts: HostOutOfMemory below 10 % available."""
-BAD_BYTES = 100 * 1024**2
-"""kubelet evicts below memory.available 100 MiB (its default hard threshold)."""
-STALLED_WARN_SHARE = 0.10
-"""Of the time all tasks waited for memory: a tenth of the machine is lost. Our own choice."""
-STALLED_BAD_SHARE = 0.60
-"""systemd-oomd kills above DefaultMemoryPressureLimit 60 %."""
-STALLED_LEAST_S = 20.0
-"""PSI over less time says little: systemd-oomd waits 30 s, our views may be 10 s apart. Our own choice."""
+DECLARED = declared(__name__)
+LOW_SHARE = DECLARED.limit("low_share")
+BAD_BYTES = DECLARED.count("bad_bytes")
+STALLED_WARN_SHARE = DECLARED.limit("stalled_warn_share")
+STALLED_BAD_SHARE = DECLARED.limit("stalled_bad_share")
+STALLED_LEAST_S = DECLARED.limit("stalled_least_s")
+
 
 _JUDGED = ("total_bytes", "available_bytes", "limit_available_bytes", "pressure_full_s", "oom_kills")
-_REASONS = {
-    "enough": "there is memory left and nobody waits for it",
-    "not_read": "the host was not read: look at the agent",
-    "cannot_read": "the kernel does not say how much memory is available",
-    "low": "little memory is available: lower the engine's cache or move something away",
-    "almost_gone": "next to no memory is available: the kernel will kill soon",
-    "stalled": "tasks wait for memory: the node swaps or reclaims all the time",
-    "oom_kill": "the kernel killed a process for want of memory: see its log for which",
-    "uncorrected_error": "a memory module gave a wrong value that could not be corrected: replace it",
-    "uncorrected_error_before": "a memory module gave a wrong value since boot: plan a swap",
-}
 _Judged = tuple[Verdict, str, str, Action]
 
 
@@ -150,26 +137,4 @@ def _evidence(host: Host, at_s: float) -> Iterator[Evidence]:
         yield Evidence(what=f"memory errors since boot ({name})", value=str(count), source="edac", at_s=at_s)
 
 
-PROBE = Probe(
-    name="memory_pressure",
-    summary="Sees a node that is short of memory or whose modules err: engines die of it, or answer late.",
-    reads=("host",),
-    window_s=300.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="low_share", value=LOW_SHARE, source="awesome-prometheus-alerts: HostOutOfMemory"),
-        Threshold(name="bad_bytes", value=BAD_BYTES, source="kubelet default eviction: memory.available"),
-        Threshold(
-            name="stalled_warn_share", value=STALLED_WARN_SHARE, source="our own choice: a tenth is lost"
-        ),
-        Threshold(
-            name="stalled_bad_share",
-            value=STALLED_BAD_SHARE,
-            source="systemd-oomd DefaultMemoryPressureLimit",
-        ),
-        Threshold(
-            name="stalled_least_s", value=STALLED_LEAST_S, source="our own choice, near systemd-oomd's 30 s"
-        ),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

@@ -8,34 +8,20 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.series import failed, growth, number
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import Interface, View
 
-CHANGES_MOST = 2
-"""Of the carrier in a window: one loss and its return; NVSentinel alarms above 2."""
-ERRORS_SHARE = 1e-4
-"""Of packets. awesome-prometheus-alerts' 1 % lets TCP fall to a fraction; a sound link is below 1e-9, so our own choice."""
-ERRORS_LEAST = 10
-"""In a window: fewer may be a cable that was touched. Our own choice."""
-DROPS_SHARE = 0.01
-"""Of packets; awesome-prometheus-alerts: 1 %. Drops are also of packets that nobody wanted (unknown protocols), so no lower."""
+DECLARED = declared(__name__)
+CHANGES_MOST = DECLARED.count("changes_most_count")
+ERRORS_SHARE = DECLARED.limit("errors_share")
+ERRORS_LEAST = DECLARED.count("errors_least_count")
+DROPS_SHARE = DECLARED.limit("drops_share")
+
 
 _ERRORS = ("rx_errors", "tx_errors", "rx_missed_errors", "rx_over_errors", "tx_carrier_errors")
 _CABLE = ("rx_crc_errors", "tx_carrier_errors")
-_REASONS = {
-    "up": "the link is up, at its speed and without errors",
-    "not_read": "the network was not read: look at the agent",
-    "no_interfaces": "no interface with hardware behind it was found",
-    "not_used": "the port is switched off or never had a cable",
-    "cannot_read": "the kernel does not say whether it has a link, how fast it is, or how often it went",
-    "missing": "an interface that should be here is not: look for the card",
-    "link_down": "the link is down: look at cable, transceiver and switch port",
-    "link_flapping": "the link comes and goes: replace cable or transceiver",
-    "link_slow": "the link is slower than it should be: reseat or replace the cable, look at the switch port",
-    "link_errors": "packets arrive damaged or are lost at the card: look at cable and transceiver",
-    "link_drops": "the node drops packets: the card's rings or the processors do not keep up",
-}
 
 
 class _Judged(NamedTuple):
@@ -176,21 +162,4 @@ def _evidence(views: Sequence[View], link: Interface) -> Iterator[Evidence]:
             yield Evidence(what=f"{name} since boot", value=str(count), source="/sys/class/net", at_s=at_s)
 
 
-PROBE = Probe(
-    name="network_link",
-    summary="Sees a network interface that lost its link, runs too slow, comes and goes, or counts errors.",
-    reads=("network",),
-    window_s=300.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="changes_most_count", value=CHANGES_MOST, source="NVSentinel: more than 2"),
-        Threshold(
-            name="errors_share", value=ERRORS_SHARE, source="our own choice: peers' 1 % is far too lax"
-        ),
-        Threshold(
-            name="errors_least_count", value=ERRORS_LEAST, source="our own choice: a cable that was touched"
-        ),
-        Threshold(name="drops_share", value=DROPS_SHARE, source="awesome-prometheus-alerts: 1 %"),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

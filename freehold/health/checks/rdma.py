@@ -11,36 +11,20 @@ from typing import NamedTuple
 from freehold.catalog.load_xids import rdma_counters
 from freehold.catalog.xid_facts import RdmaCounter
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.series import growth
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected, Threshold
 from freehold.health.model.view import RdmaPort, View
 
-DROP_S = 240.0
-"""gpud: a port that is down for 4 minutes has dropped; shorter, it may come back by itself."""
-FLAPS_MOST = 3
-"""gpud: three times down and back is a flapping port."""
-RATE_LEAST_S = 20.0
-"""A rate is of at least so long: readings are some 5 s old. Our own choice."""
-EVENTS_LEAST = 10.0
-"""A rate is of at least so long that the limit itself would show that many: one symbol error is no 120 an hour. Our own choice."""
-RECENT_S = 60.0
-"""What came in the last minute is also judged alone, or a quiet hour would hide it. Our own choice."""
+DECLARED = declared(__name__)
+
+DROP_S = DECLARED.limit("drop_s")
+FLAPS_MOST = DECLARED.count("flaps_most_count")
+RATE_LEAST_S = DECLARED.limit("rate_least_s")
+EVENTS_LEAST = DECLARED.limit("events_least_count")
+RECENT_S = DECLARED.limit("recent_s")
 _BOTH_ENDS = "local_ack_timeout_err"
 _UP = ("ACTIVE", "LinkUp")
-
-_REASONS = {
-    "active": "the port is active and its counters are quiet",
-    "not_read": "the network was not read: look at the agent",
-    "no_ports": "this node has no RDMA device",
-    "not_used": "the port has no link and nobody expects one",
-    "counters_denied": "the port is active, but none of its error counters may be read: give the right to, or accept it",
-    "missing": "a port that should be here is not: look at card and driver",
-    "port_down": "the port is down: look at cable, transceiver, switch port and subnet manager",
-    "port_flapping": "the port comes and goes: replace cable or transceiver",
-    "fatal_counter": "a counter that stands still on a sound link grew: look at cable and card",
-    "high_counter": "errors are more frequent than they should be: look at the cable",
-    "ack_timeouts": "peers do not acknowledge: the fabric loses packets, or a remote process crashed",
-}
 
 
 class _Judged(NamedTuple):
@@ -193,25 +177,6 @@ def _thresholds() -> Iterator[Threshold]:
             yield Threshold(name=f"{limit.name}_fatal_per_s", value=limit.fatal_per_s, source=source)
         if limit.warn_per_s is not None:
             yield Threshold(name=f"{limit.name}_warn_per_s", value=limit.warn_per_s, source=source)
-    yield Threshold(name="drop_s", value=DROP_S, source="leptonai/gpud: a port is down for 4 minutes")
-    yield Threshold(
-        name="flaps_most_count", value=FLAPS_MOST, source="leptonai/gpud: three times down and back"
-    )
-    yield Threshold(name="rate_least_s", value=RATE_LEAST_S, source="our own choice: readings are 5 s old")
-    yield Threshold(
-        name="events_least_count", value=EVENTS_LEAST, source="our own choice: one event is no rate"
-    )
-    yield Threshold(
-        name="recent_s", value=RECENT_S, source="our own choice: a quiet hour must not hide a bad minute"
-    )
 
 
-PROBE = Probe(
-    name="rdma",
-    summary="Sees an RDMA port that is down, comes and goes, or counts errors: collectives between nodes stop with it.",
-    reads=("network",),
-    window_s=600.0,
-    reasons=_REASONS,
-    thresholds=tuple(_thresholds()),
-    check=check,
-)
+PROBE = DECLARED.probe(check, first=tuple(_thresholds()))

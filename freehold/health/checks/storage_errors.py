@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.rule_result import (
     BLIND_S,
     SILENCE_S,
@@ -25,23 +26,18 @@ from freehold.health.judge.rule_result import (
 from freehold.health.judge.series import failed, number
 from freehold.health.judge.storage import component_of
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected, Threshold
 from freehold.health.model.view import View, Volume
 
-WINDOW_S = 86_400.0
-"""As for the GPU's lines: what comes twice in a day is not chance."""
-ERRORS_MOST = 10
-"""Failed reads or writes in the window that are no single bad sector; our own choice."""
-TIMEOUTS_MOST = 3
-"""NVMe timeouts in the window that are no single hiccup; our own choice."""
-REPEATED_TIMES = 2
-"""Incidents, three minutes of silence apart, that make it a repeated one; as for the GPU's lines."""
-USED_WARN_PCT = 80.0
-"""Meta's GCM warns here."""
-USED_BAD_PCT = 100.0
-"""Meta's GCM calls it critical; the NVMe specification lets the estimate pass 100."""
-SECTORS_LEAST = 1
-"""Sectors of an ATA disk that it cannot read: smartd reports any (smartd.conf(5), -C and -U)."""
+DECLARED = declared(__name__)
+WINDOW_S = DECLARED.limit("window_s")
+ERRORS_MOST = DECLARED.count("errors")
+TIMEOUTS_MOST = DECLARED.count("timeouts")
+REPEATED_TIMES = DECLARED.count("repeated_times")
+SECTORS_LEAST = DECLARED.count("sectors_least")
+USED_WARN_PCT = DECLARED.limit("used_warn_pct")
+USED_BAD_PCT = DECLARED.limit("used_bad_pct")
+
 _GROWING = ("media_errors", "reallocated_sectors")
 _UNREADABLE = ("pending_sectors", "uncorrectable_sectors")
 _WARNING_TEMPERATURE = (
@@ -51,28 +47,6 @@ _WARNING_TEMPERATURE = (
 _KINDS = frozenset(
     {Kind.DISK_ERROR, Kind.DISK_TIMEOUT, Kind.DISK_GONE, Kind.FILE_SYSTEM_ERROR, Kind.READ_ONLY}
 )
-_REASONS = {
-    "no_errors": "the log was read and says nothing against it",
-    "io_error": "a read or write failed: watch; the model's files may be damaged, verify them",
-    "io_errors": "many failed, or again: take it out, look at disk and cable",
-    "medium_error": "the disk could not read its own medium: replace it soon",
-    "timeout": "an NVMe command timed out: watch",
-    "timeouts": "NVMe timeouts again and again: firmware, power saving (APST) or the disk",
-    "device_gone": "the kernel gave the disk up: inspect it",
-    "read_only": "a file system made itself read-only after an error: take the node out, check it",
-    "file_system_error": "a file system found an error in itself: drain, check it",
-    "smart_warning": "the disk warns of itself (NVMe critical warning): replace it",
-    "smart_temperature": "the disk is too warm: look at cooling",
-    "smart_spare": "spare blocks are below the maker's threshold: replace it",
-    "smart_media_errors": "media errors or reallocated sectors grew: plan a swap",
-    "smart_sectors": "the disk has sectors that it cannot read: verify the model's files, plan a swap",
-    "smart_worn": "rated wear is passed: plan a swap",
-    "smart_wearing": "most of the rated wear is used: plan a swap",
-    "not_read": "the kernel's log was not read: say why and give the right to",
-    "smart_not_read": "SMART is there and could not be read: give smartctl the right to, or look at why the disk is silent",
-    "records_lost": "the kernel overwrote records before they were read: wait",
-    "no_volumes": "which volumes matter was not read",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
@@ -294,28 +268,12 @@ def _volumes(views: Sequence[View]) -> tuple[Volume, ...]:
     return next((view.volumes for view in reversed(views) if view.volumes), ())
 
 
-PROBE = Probe(
-    name="storage_errors",
-    summary="Sees failed reads, timeouts, lost disks, broken file systems and SMART warnings; a bad disk stalls every load.",
-    reads=("kernel", "volumes"),
-    window_s=WINDOW_S,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="window_s", value=WINDOW_S, source="as for XIDs (NVSentinel: 24 h)"),
-        Threshold(name="errors", value=ERRORS_MOST, source="our own choice: more than one bad sector"),
-        Threshold(name="timeouts", value=TIMEOUTS_MOST, source="our own choice: more than a hiccup"),
-        Threshold(name="repeated_times", value=REPEATED_TIMES, source="as for XIDs (NVSentinel: twice)"),
+PROBE = DECLARED.probe(
+    check,
+    first=(
         Threshold(name="incident_silence_s", value=SILENCE_S, source="NVIDIA Fleet Intelligence: 3 min"),
         Threshold(
             name="blind_s", value=BLIND_S, source="our own choice: ten minutes after records were lost"
         ),
-        Threshold(
-            name="sectors_least", value=SECTORS_LEAST, source="smartd.conf(5): -C 197, -U 198 report any"
-        ),
-        Threshold(name="used_warn_pct", value=USED_WARN_PCT, source="Meta GCM"),
-        Threshold(name="used_bad_pct", value=USED_BAD_PCT, source="Meta GCM"),
     ),
-    check=check,
-    confirm=1,
-    clear=3,
 )

@@ -11,41 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.series import number
 from freehold.health.judge.storage import component_of, named
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import State, View, Volume
 
-READS_LEAST = 30
-"""Fewer reads say nothing of a median (our own choice; as fast as 30 s at one read a second)."""
-WARN_TIMES = 10.0
-"""Ten times the usual median; our own choice: load alone moved it less than tenfold in our measurements."""
-BAD_TIMES = 100.0
-"""A hundred times; our own choice, a hundredfold is another kind of device."""
-WARN_LEAST_S = 0.02
-"""Below that nobody waits for an NVMe: our own choice, 20 ms is a hundred times what one needs."""
-BAD_LEAST_S = 0.2
-"""As above, ten times as much."""
-BAD_MOST_S = 1.0
-"""A read that takes a second is bad on anything; our own choice."""
-USUAL_MOST_S = 0.002
-"""What may pass as usual on an SSD, so that a disk that was always slow is no measure: NVMe needs 0.1 ms, a cloud's SSD 1 ms."""
-USUAL_MOST_ROTATIONAL_S = 0.01
-"""On what the kernel calls rotational, virtual disks among them: a seek and half a turn at 7200/min take 12 ms."""
-STALLS_MOST = 3
-"""Bad reads in a window that are no single hiccup; our own choice."""
-ERRORS_MOST = 3
-"""Failed reads in a window that are no single bad block; our own choice."""
-TICKS_SHARE = 0.5
-"""Of our own read's time: a device that counted at least half of it is the cause. Measured: 0.99 on a slow device, 0.01 on a throttled one."""
-PRESSURE_SHARE = 0.25
-"""Of our own reads' time: the kernel adds PSI up every 2 s, so a short window may miss half of it; in user-space waits it is near 0."""
-QUEUE_BUSY = 4.0
-"""Requests under way at the device: our own is at most one, so others ask much of it. Our own choice."""
-
-QUEUE_OTHERS = 2.0
-"""Our own read is at most one: above that others load the device, and a single long read is no sign, unless it takes a second on top.
-Measured: each read over 0.2 s on a sound virtual disk came with a queue of 4 to 22."""
+DECLARED = declared(__name__)
+READS_LEAST = DECLARED.count("reads_least")
+WARN_TIMES = DECLARED.limit("warn_times_usual")
+BAD_TIMES = DECLARED.limit("bad_times_usual")
+WARN_LEAST_S = DECLARED.limit("warn_least_s")
+BAD_LEAST_S = DECLARED.limit("bad_least_s")
+BAD_MOST_S = DECLARED.limit("bad_most_s")
+USUAL_MOST_S = DECLARED.limit("usual_most_s")
+USUAL_MOST_ROTATIONAL_S = DECLARED.limit("usual_most_rotational_s")
+STALLS_MOST = DECLARED.count("stalls_most_count")
+ERRORS_MOST = DECLARED.count("errors_most_count")
+TICKS_SHARE = DECLARED.limit("ticks_share")
+PRESSURE_SHARE = DECLARED.limit("pressure_share")
+QUEUE_OTHERS = DECLARED.limit("queue_others_requests")
+QUEUE_BUSY = DECLARED.limit("queue_busy_requests")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,28 +84,6 @@ _UNCLEAR = _Cause(
     action=Action.WATCH,
     bad_action=Action.DRAIN,
 )
-
-_REASONS = {
-    "as_usual": "reads are as quick as they usually are here",
-    "learning": "too few reads yet: wait half a minute",
-    "not_read": "nobody read the volumes: look at the agent",
-    "no_volumes": "no volume is watched: name one under health.storage.path",
-    "cannot_read": "this volume cannot be read past the page cache, so nothing is known: see the message",
-    _DISK.reason: "reads are slow and the device's own clock agrees: plan a swap, drain if it gets worse",
-    _BUSY.reason: "reads wait in the device's queue behind many others: find who reads or writes so much",
-    _THROTTLED.reason: "reads wait for a cgroup's blkio limit: raise or lift it",
-    _NEIGHBOUR.reason: "reads wait above a quick device: look for blkio limits and for who else uses the disk",
-    _USER_SPACE.reason: "a FUSE or other user-space file system answers slowly: look at the program that serves it",
-    _NETWORK.reason: "network storage (NFS, CIFS and such) answers slowly: look at its server and at the network to it",
-    _UNCLEAR.reason: "reads are slow and no witness says why",
-    "slow_at_times": "most reads are quick, some take very long: watch",
-    "hung": "a read does not end, the request is with the device: cordon, look at disk, controller and cable",
-    "hung_throttled": "a read does not end and no request is at the device: lift the cgroup's limit",
-    "hung_user_space": "the program behind this file system does not answer: restart or remount it",
-    "hung_network": "the server of this network storage does not answer: look at it and at the network, then remount",
-    "read_error": "a read failed: verify the model's files, watch",
-    "read_errors": "reads fail again and again: take the node out, replace the disk",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
@@ -341,46 +305,4 @@ def _ms(value_s: float) -> str:
     return f"{value_s * 1000:.3g} ms" if value_s < 1 else f"{value_s:.2f} s"
 
 
-_OURS = "our own choice"
-PROBE = Probe(
-    name="storage_latency",
-    summary="Sees a disk that answers slowly, not at all or with errors, and tells the disk from a limit and from a slow server.",
-    reads=("volumes",),
-    window_s=60.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="reads_least", value=READS_LEAST, source=f"{_OURS}: fewer say nothing of a median"),
-        Threshold(
-            name="warn_times_usual", value=WARN_TIMES, source=f"{_OURS}: load alone moves a median less"
-        ),
-        Threshold(name="bad_times_usual", value=BAD_TIMES, source=f"{_OURS}: another kind of device"),
-        Threshold(
-            name="warn_least_s", value=WARN_LEAST_S, source=f"{_OURS}: a hundred times what an NVMe needs"
-        ),
-        Threshold(name="bad_least_s", value=BAD_LEAST_S, source=f"{_OURS}: ten times the warning"),
-        Threshold(name="bad_most_s", value=BAD_MOST_S, source=f"{_OURS}: bad on anything"),
-        Threshold(name="usual_most_s", value=USUAL_MOST_S, source=f"{_OURS}: a cloud's SSD needs 1 ms"),
-        Threshold(
-            name="usual_most_rotational_s",
-            value=USUAL_MOST_ROTATIONAL_S,
-            source="seek and half a turn of a 7200/min disk",
-        ),
-        Threshold(name="stalls_most_count", value=STALLS_MOST, source=_OURS),
-        Threshold(name="errors_most_count", value=ERRORS_MOST, source=_OURS),
-        Threshold(
-            name="ticks_share",
-            value=TICKS_SHARE,
-            source="measured: 0.99 on a slow device, 0.01 on a throttled one",
-        ),
-        Threshold(
-            name="pressure_share", value=PRESSURE_SHARE, source="the kernel adds PSI up every 2 s (psi.rst)"
-        ),
-        Threshold(
-            name="queue_others_requests",
-            value=QUEUE_OTHERS,
-            source="measured: 4 to 22 under load, under 1 alone",
-        ),
-        Threshold(name="queue_busy_requests", value=QUEUE_BUSY, source=f"{_OURS}: our own is at most one"),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

@@ -10,40 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.series import number
 from freehold.health.judge.storage import component_of, is_elsewhere, named
-from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.probe import Expected
 from freehold.health.model.view import State, View, Volume
 
-WRITES_LEAST = 6
-"""Fewer say nothing of a median; our own choice: a minute's at one in ten seconds."""
-WARN_S = 0.5
-"""etcd's alert etcdHighFsyncDurations: a 99th percentile of its fsyncs above 0.5 s is a warning; we take the median, which says more."""
-BAD_S = 1.0
-"""The same alert: above 1 s it is critical."""
-HUNG_S = 30.0
-"""The kernel's own timeout of NVMe and SCSI commands (nvme_core.io_timeout, scsi eh): a healthy device has answered by then."""
-QUEUE_BUSY = 4.0
-"""As in storage_latency: requests at the device, mean; our own write is at most a few, so others ask much of it."""
+DECLARED = declared(__name__)
+WRITES_LEAST = DECLARED.count("writes_least")
+WARN_S = DECLARED.limit("warn_s")
+BAD_S = DECLARED.limit("bad_s")
+HUNG_S = DECLARED.limit("hung_s")
+QUEUE_BUSY = DECLARED.limit("queue_busy_requests")
+
 _FULL = frozenset({"ENOSPC", "EDQUOT"})
 _REFUSED = frozenset({"EACCES", "EPERM", "ENOENT", "ENOTDIR", "EISDIR", "EEXIST"})
-
-_REASONS = {
-    "as_usual": "small writes reach the disk in time",
-    "learning": "too few writes yet: wait a minute",
-    "not_read": "nobody read the volumes: look at the agent",
-    "no_volumes": "no volume is watched: name one under health.storage.path",
-    "off": "nobody writes here to see whether it works: health.storage.write is false",
-    "cannot_write": "the agent may not write here, or the folder is gone: give it the right to, or set health.storage.write: false",
-    "slow_write": "a small write takes long to reach the disk: staging, logs and the ledger wait for it; plan a swap if nobody else writes",
-    "slow_write_busy": "small writes wait behind many others at the disk: find who writes so much",
-    "slow_write_elsewhere": "the machine or program behind this file system is slow to write: look there, and at the network to it",
-    "hung_write": "a write does not end: look at disk, controller and cable, or at what serves the file system",
-    "full": "no room is left, or the quota is used up: free space now",
-    "read_only": "it could be written and cannot any more, or the file system made itself read-only after an error: take the node out, check it",
-    "mounted_read_only": "it is mounted read-only, as a model's volume may be: nothing can be staged here; mount it otherwise if something should be",
-    "write_error": "a write failed: what was written lately may be lost; take the node out, look at the disk",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,25 +172,4 @@ def _ms(value_s: float) -> str:
     return f"{value_s * 1000:.3g} ms" if value_s < 1 else f"{value_s:.2f} s"
 
 
-PROBE = Probe(
-    name="storage_write",
-    summary="Sees a volume that takes small writes slowly, not at all, is full or has become read-only; reads would not show it.",
-    reads=("volumes",),
-    window_s=120.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="writes_least", value=WRITES_LEAST, source="our own choice: a minute's at one in ten seconds"
-        ),
-        Threshold(
-            name="warn_s", value=WARN_S, source="etcd mixin, etcdHighFsyncDurations: warning above 0.5 s"
-        ),
-        Threshold(name="bad_s", value=BAD_S, source="etcd mixin, etcdHighFsyncDurations: critical above 1 s"),
-        Threshold(name="hung_s", value=HUNG_S, source="the kernel's NVMe and SCSI timeout, 30 s"),
-        Threshold(
-            name="queue_busy_requests", value=QUEUE_BUSY, source="our own choice, as in storage_latency"
-        ),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check)
