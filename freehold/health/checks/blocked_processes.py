@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
 
@@ -24,19 +25,33 @@ _NVIDIA = re.compile(r"^\d+ nvidia")
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     """Return one finding on `processes`."""
     newest = views[-1]
+    return [_judge(views, newest).finding(PROBE.name, "processes", newest)]
+
+
+def _judge(views: Sequence[View], newest: View) -> RuleResult:
     if newest.host is None:
-        return [_say(newest, Verdict.UNKNOWN, reason="not_read", message="the host was not read")]
+        return RuleResult(Verdict.UNKNOWN, "not_read", "the host was not read")
     stuck = {name: since_s for name, since_s in _since(views).items() if since_s >= LONG_S}
-    driver = sorted(name for name in stuck if _NVIDIA.match(name))
     if not stuck:
-        return [_say(newest, Verdict.HEALTHY, reason="none", message="no process hangs in the kernel")]
+        return RuleResult(Verdict.HEALTHY, "none", "no process hangs in the kernel")
+    driver = sorted(name for name in stuck if _NVIDIA.match(name))
     shown = ", ".join((driver or sorted(stuck))[:NAMED_MOST])
     message = (
         f"{len(stuck)} processes have hung in the kernel for {min(stuck.values()):.0f} s or more: {shown}"
     )
+    evidence = tuple(
+        Evidence(
+            what=f"process {name} in state D",
+            value=f"{since_s:.0f} s in {newest.host.blocked.get(name, '?')}",
+            source="/proc/PID/stat",
+            at_s=newest.at_s,
+            baseline="under a second",
+        )
+        for name, since_s in sorted(stuck.items())[:NAMED_MOST]
+    )
     if driver:
-        return [_say(newest, Verdict.UNHEALTHY, reason="nvidia_blocked", message=message, stuck=stuck)]
-    return [_say(newest, Verdict.DEGRADED, reason="blocked", message=message, stuck=stuck)]
+        return RuleResult(Verdict.UNHEALTHY, "nvidia_blocked", message, Action.REBOOT, evidence)
+    return RuleResult(Verdict.DEGRADED, "blocked", message, Action.WATCH, evidence)
 
 
 def _since(views: Sequence[View]) -> dict[str, float]:
@@ -50,33 +65,6 @@ def _since(views: Sequence[View]) -> dict[str, float]:
         waits = {name: place for name, place in waits.items() if view.host.blocked.get(name) == place}
         since_s |= dict.fromkeys(waits, newest.monotonic_s - view.monotonic_s)
     return since_s
-
-
-def _say(
-    view: View, verdict: Verdict, *, reason: str, message: str, stuck: dict[str, float] | None = None
-) -> Finding:
-    places = view.host.blocked if view.host else {}
-    action = {Verdict.UNHEALTHY: Action.REBOOT, Verdict.DEGRADED: Action.WATCH}.get(verdict, Action.NONE)
-    return Finding(
-        probe="blocked_processes",
-        component="processes",
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        action=action,
-        evidence=tuple(
-            Evidence(
-                what=f"process {name} in state D",
-                value=f"{since_s:.0f} s in {places.get(name, '?')}",
-                source="/proc/PID/stat",
-                at_s=view.at_s,
-                baseline="under a second",
-            )
-            for name, since_s in sorted((stuck or {}).items())[:NAMED_MOST]
-        ),
-        at_s=view.at_s,
-        node=view.node,
-    )
 
 
 PROBE = DECLARED.probe(check)

@@ -4,13 +4,15 @@ A rate counts only when both halves of the window fill, so that one download is 
 disk is, is for other probes; nothing here reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.units import format_duration
 from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult, worst_result
 from freehold.health.judge.series import failed, number
-from freehold.health.judge.storage import component_of
+from freehold.health.judge.storage import judge_volumes, past_of
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import State, View, Volume
 
@@ -31,38 +33,16 @@ _INODES = ("total_inodes", "free_inodes")
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     """Return one finding per watched volume."""
-    newest = views[-1].volumes
-    if newest is None:
-        return [_say(views, "disk", Verdict.UNKNOWN, reason="not_read", message="the volumes were not read")]
-    if not newest:
-        message = "no volume is watched"
-        return [_say(views, "disk", Verdict.NOT_APPLICABLE, reason="no_volumes", message=message)]
-    return [_volume(views, volume) for volume in newest]
+    return judge_volumes(PROBE.name, views, _judge)
 
 
-def _say(views: Sequence[View], component: str, verdict: Verdict, *, reason: str, message: str) -> Finding:
-    return Finding(
-        probe="disk_space",
-        component=component,
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        at_s=views[-1].at_s,
-        node=views[-1].node,
-    )
-
-
-def _volume(views: Sequence[View], volume: Volume) -> Finding:
+def _judge(views: Sequence[View], volume: Volume) -> RuleResult:
     total, free = number(volume.total_bytes), number(volume.free_bytes)
-    component = component_of(volume)
     if not total or free is None:
         why = volume.free_bytes.detail or volume.detail or volume.free_bytes.state
-        message = f"{volume.path} does not say how full it is: {why}"
-        return _say(views, component, Verdict.UNKNOWN, reason="cannot_read", message=message)
-    verdict, reason, message = max(
-        (_bytes(volume.path, total, free), _inodes(volume), _filling(views, volume.path)),
-        key=lambda found: list(Verdict).index(found[0]),
-    )
+        return RuleResult(Verdict.UNKNOWN, "cannot_read", f"{volume.path} does not say how full it is: {why}")
+    space = _bytes(volume.path, total, free)
+    found = worst_result([space, *_inodes(volume), *_filling(views, volume.path)], space)
     share = Evidence(
         what="free space",
         value=f"{free / 1e9:.1f} GB ({free / total:.0%})",
@@ -70,63 +50,54 @@ def _volume(views: Sequence[View], volume: Volume) -> Finding:
         at_s=views[-1].at_s,
         baseline=f"{total / 1e9:.1f} GB in all",
     )
-    return Finding(
-        probe="disk_space",
-        component=component,
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        action=Action.FREE_SPACE if verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY} else Action.NONE,
-        evidence=(share,),
-        at_s=views[-1].at_s,
-        node=views[-1].node,
-    )
+    return replace(found, action=Action.FREE_SPACE if found.is_bad else Action.NONE, evidence=(share,))
 
 
-def _bytes(path: str, total: float, free: float) -> tuple[Verdict, str, str]:
+def _bytes(path: str, total: float, free: float) -> RuleResult:
     share = free / total
     message = f"{path}: {free / 1e9:.1f} GB of {total / 1e9:.1f} GB are free ({share:.0%})"
     if free < FULL_BYTES or (share < BAD_SHARE and free < BAD_BYTES):
-        return Verdict.UNHEALTHY, "almost_full", message
+        return RuleResult(Verdict.UNHEALTHY, "almost_full", message)
     if share < WARN_SHARE and free < WARN_BYTES:
-        return Verdict.DEGRADED, "low", message
-    return Verdict.HEALTHY, "enough", message
+        return RuleResult(Verdict.DEGRADED, "low", message)
+    return RuleResult(Verdict.HEALTHY, "enough", message)
 
 
-def _inodes(volume: Volume) -> tuple[Verdict, str, str]:
+def _inodes(volume: Volume) -> Iterator[RuleResult]:
     total, free = number(volume.total_inodes), number(volume.free_inodes)
     bad = failed({"total_inodes": volume.total_inodes, "free_inodes": volume.free_inodes}, _INODES)
     if bad:
-        return Verdict.UNKNOWN, "cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}"
-    if not total or free is None:
-        return Verdict.NOT_APPLICABLE, "enough", ""
+        yield RuleResult(
+            Verdict.UNKNOWN, "cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}"
+        )
+    if bad or not total or free is None:
+        return
     message = f"{volume.path}: {free:.0f} of {total:.0f} inodes are free"
     if free / total < BAD_INODES_SHARE:
-        return Verdict.UNHEALTHY, "inodes_almost_gone", message
-    if free / total < WARN_INODES_SHARE:
-        return Verdict.DEGRADED, "inodes_low", message
-    return Verdict.NOT_APPLICABLE, "enough", ""
+        yield RuleResult(Verdict.UNHEALTHY, "inodes_almost_gone", message)
+    elif free / total < WARN_INODES_SHARE:
+        yield RuleResult(Verdict.DEGRADED, "inodes_low", message)
 
 
-def _filling(views: Sequence[View], path: str) -> tuple[Verdict, str, str]:
-    """Return when it is full at the slower of the rates of the window's halves."""
+def _filling(views: Sequence[View], path: str) -> Iterator[RuleResult]:
+    """Yield when it is full at the slower of the rates of the window's halves."""
     points = [
         (view.monotonic_s, free)
         for view in views
-        for volume in view.volumes or ()
-        if volume.path == path and volume.state is not State.HUNG
+        for volume in past_of([view], path)
+        if volume.state is not State.HUNG
         if (free := number(volume.free_bytes)) is not None
     ]
     if len(points) < 3 or points[-1][0] - points[0][0] < RATE_WINDOW_LEAST_S:
-        return Verdict.NOT_APPLICABLE, "enough", ""
+        return
     middle_s = (points[0][0] + points[-1][0]) / 2
     middle = min(points[1:-1], key=lambda point: abs(point[0] - middle_s))
     rate = min(_rate(points[0], middle), _rate(middle, points[-1]))
     left_s = points[-1][1] / rate if rate > 0 else float("inf")
     if left_s > FULL_WITHIN_S:
-        return Verdict.NOT_APPLICABLE, "enough", ""
+        return
     message = f"{path} fills by {rate / 1e6:.1f} MB/s and is full in {format_duration(round(left_s, -1))}"
-    return Verdict.DEGRADED, "filling", message
+    yield RuleResult(Verdict.DEGRADED, "filling", message)
 
 
 def _rate(earlier: tuple[float, float], later: tuple[float, float]) -> float:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from freehold.catalog.load_xids import pcie_replays
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number
+from freehold.health.judge.gpu_limits import over_limits
+from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected, Threshold
 from freehold.health.model.view import Gpu, View
 
@@ -19,34 +21,11 @@ LOADED_PERCENT = DECLARED.limit("loaded_percent")
 LOADED_LOOKS = DECLARED.count("loaded_looks")
 REPLAY_WINDOW_S = DECLARED.limit("replay_window_s")
 
-NEEDS = (
-    "pcie_width",
-    "pcie_width_max",
-    "pcie_gen",
-    "pcie_gen_max",
-    "pcie_replays",
-    "pcie_fatal_errors",
-    "pcie_non_fatal_errors",
-)
-
 
 def replays_allowed_per_minute(generation: int, lanes: int) -> int | None:
     """Return how many replays a minute a healthy link may have, or None for a generation that is not known."""
     known = pcie_replays().get(generation)
     return None if known is None else math.ceil(known.per_lane_per_minute * lanes)
-
-
-def _narrow(gpu: SeenGpu) -> Iterable[Fault]:
-    width, most = gpu.value("pcie_width"), gpu.value("pcie_width_max")
-    if width is None or most is None or width >= most:
-        return
-    yield Fault(
-        verdict=Verdict.DEGRADED,
-        reason="narrow_link",
-        message=f"The PCIe link is x{width:g}, the card and slot can x{most:g}.",
-        action=Action.INSPECT_HARDWARE,
-        evidence=(gpu.evidence("pcie_width", baseline=f"{most:g}"),),
-    )
 
 
 def _is_slow(gpu: Gpu) -> bool:
@@ -61,11 +40,11 @@ def _is_slow(gpu: Gpu) -> bool:
     )
 
 
-def _slow(gpu: SeenGpu) -> Iterable[Fault]:
+def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
     looks = [one for _, one in gpu.past][-LOADED_LOOKS:]
     if len(looks) < LOADED_LOOKS or not all(_is_slow(one) for one in looks):
         return
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="slow_link",
         message=f"Under load the PCIe link is generation {gpu.said('pcie_gen')} of {gpu.said('pcie_gen_max')}.",
@@ -77,7 +56,7 @@ def _slow(gpu: SeenGpu) -> Iterable[Fault]:
     )
 
 
-def _replays(gpu: SeenGpu) -> Iterable[Fault]:
+def _replays(gpu: SeenGpu) -> Iterable[RuleResult]:
     rise = gpu.rise("pcie_replays")
     generation, lanes = gpu.value("pcie_gen_max"), gpu.value("pcie_width")
     if rise is None or rise.seconds < REPLAY_WINDOW_S or generation is None or lanes is None:
@@ -87,7 +66,7 @@ def _replays(gpu: SeenGpu) -> Iterable[Fault]:
     if allowed is None or per_minute <= allowed:
         return
     shown = f"+{rise.amount:g} in {rise.seconds:.0f} s"
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="replays",
         message=f"{per_minute:.0f} PCIe replays a minute; a healthy link of generation {generation:g} x{lanes:g} has at most {allowed}.",
@@ -96,33 +75,15 @@ def _replays(gpu: SeenGpu) -> Iterable[Fault]:
     )
 
 
-def _errors(gpu: SeenGpu) -> Iterable[Fault]:
-    for name, verdict in (
-        ("pcie_fatal_errors", Verdict.UNHEALTHY),
-        ("pcie_non_fatal_errors", Verdict.DEGRADED),
-    ):
-        rise = gpu.rise(name)
-        if rise is not None and rise.amount > 0:
-            shown = f"+{rise.amount:g} in {rise.seconds:.0f} s"
-            yield Fault(
-                verdict=verdict,
-                reason=name.removeprefix("pcie_"),
-                message=f"Uncorrectable PCIe errors: {name.removeprefix('pcie_').replace('_', ' ')} {shown}.",
-                action=Action.INSPECT_HARDWARE,
-                evidence=(gpu.evidence(name, value=shown, baseline="+0"),),
-            )
-
-
-def _faults(gpu: SeenGpu) -> Iterable[Fault]:
-    yield from _errors(gpu)
-    yield from _narrow(gpu)
+def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+    yield from over_limits(gpu, DECLARED.gpu.limits)
     yield from _slow(gpu)
     yield from _replays(gpu)
 
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
-    return judge_gpus("gpu_pcie", views, expected=expected, needs=NEEDS, faults=_faults)
+    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
 
 
 PROBE = DECLARED.probe(

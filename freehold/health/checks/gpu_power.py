@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus
+from freehold.health.judge.gpu_limits import over_limits
+from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
 
@@ -17,31 +19,15 @@ DECLARED = declared(__name__)
 BUSY_PERCENT = DECLARED.limit("busy_percent")
 IDLE_SHARE = DECLARED.limit("idle_share")
 LOOKS_LEAST = DECLARED.count("looks_least")
-CAP_SHARE = DECLARED.limit("cap_share")
 STUCK_S = DECLARED.limit("stuck_s")
 
-NEEDS = ("power_w", "power_limit_w", "power_limit_default_w", "energy_mj", "utilisation_percent")
 
-
-def _capped(gpu: SeenGpu) -> Iterable[Fault]:
-    limit, default = gpu.value("power_limit_w"), gpu.value("power_limit_default_w")
-    if limit is None or default is None or limit >= default * CAP_SHARE:
-        return
-    yield Fault(
-        verdict=Verdict.DEGRADED,
-        reason="capped",
-        message=f"The power limit is {limit:g} W, the card's default {default:g} W.",
-        action=Action.FIX_CONFIGURATION,
-        evidence=(gpu.evidence("power_limit_w", baseline=f"{default:g}"),),
-    )
-
-
-def _stuck(gpu: SeenGpu) -> Iterable[Fault]:
+def _stuck(gpu: SeenGpu) -> Iterable[RuleResult]:
     energy = gpu.rise("energy_mj")
     power = gpu.value("power_w")
     if energy is None or energy.amount > 0 or energy.seconds < STUCK_S or not power:
         return
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="stuck",
         message=f"The energy counter has not moved for {energy.seconds:.0f} s at {power:g} W: its power reading cannot be believed.",
@@ -70,10 +56,10 @@ def _engines_move(views: Sequence[View]) -> bool:
     return False
 
 
-def _hollow(gpu: SeenGpu, *, moving: bool) -> Iterable[Fault]:
+def _hollow(gpu: SeenGpu, *, moving: bool) -> Iterable[RuleResult]:
     if moving or not _idle_but_busy(gpu):
         return
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="busy_at_idle_power",
         message=f"It says {gpu.said('utilisation_percent')} % busy but draws {gpu.said('power_w')} W: a kernel is resident that does no work.",
@@ -90,12 +76,12 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
     moving = _engines_move(views)
 
-    def faults(gpu: SeenGpu) -> Iterable[Fault]:
-        yield from _capped(gpu)
+    def faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+        yield from over_limits(gpu, DECLARED.gpu.limits)
         yield from _stuck(gpu)
         yield from _hollow(gpu, moving=moving)
 
-    return judge_gpus("gpu_power", views, expected=expected, needs=NEEDS, faults=faults)
+    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=faults)
 
 
 PROBE = DECLARED.probe(check, common=REASONS)

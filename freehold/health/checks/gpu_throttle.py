@@ -6,11 +6,12 @@ power, one alone to its own cooling. It does not measure temperature: gpu_temper
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, View
 
@@ -26,61 +27,33 @@ GPU_IDLE, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 1, 8, 0x20, 0x40, 0
 """nvmlClocksEventReason* of nvidia-ml-py, the same values as nvmlClocksThrottleReason*; power cap (4), locked clocks (2) are normal."""
 NANOSECONDS = 1e9
 """In a second."""
-NEEDS = ("throttle_bits", "hw_thermal_ns", "sw_thermal_ns", "power_brake_ns", "thermal_violation_ns")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """One way to be held back."""
+class _Throttle(NamedTuple):
+    """One way in which a GPU is held back."""
 
     reason: str
     bit: int
     counter: str
     words: str
-    one: Action
+    action: Action
     """What to do where one GPU has it."""
 
 
-_KINDS = (
-    _Kind(
-        reason="power_brake",
-        bit=POWER_BRAKE,
-        counter="power_brake_ns",
-        words="braked by the power supply",
-        one=Action.CHECK_FACILITY,
+_THROTTLES = (
+    _Throttle(
+        "power_brake", POWER_BRAKE, "power_brake_ns", "braked by the power supply", Action.CHECK_FACILITY
     ),
-    _Kind(
-        reason="hw_thermal",
-        bit=HW_THERMAL,
-        counter="hw_thermal_ns",
-        words="slowed by its hardware for heat",
-        one=Action.INSPECT_HARDWARE,
+    _Throttle(
+        "hw_thermal", HW_THERMAL, "hw_thermal_ns", "slowed by its hardware for heat", Action.INSPECT_HARDWARE
     ),
-    _Kind(
-        reason="sw_thermal",
-        bit=SW_THERMAL,
-        counter="sw_thermal_ns",
-        words="slowed by the driver for heat",
-        one=Action.WATCH,
-    ),
-    _Kind(
-        reason="thermal",
-        bit=0,
-        counter="thermal_violation_ns",
-        words="slowed for heat",
-        one=Action.WATCH,
-    ),
-    _Kind(
-        reason="hw_slowdown",
-        bit=HW_SLOWDOWN,
-        counter="",
-        words="slowed by its hardware",
-        one=Action.INSPECT_HARDWARE,
-    ),
+    _Throttle("sw_thermal", SW_THERMAL, "sw_thermal_ns", "slowed by the driver for heat", Action.WATCH),
+    _Throttle("thermal", 0, "thermal_violation_ns", "slowed for heat", Action.WATCH),
+    _Throttle("hw_slowdown", HW_SLOWDOWN, "", "slowed by its hardware", Action.INSPECT_HARDWARE),
 )
 
 
-def _share(gpu: SeenGpu, kind: _Kind) -> tuple[float, Evidence] | None:
+def _share(gpu: SeenGpu, kind: _Throttle) -> tuple[float, Evidence] | None:
     """Return the part of the window that it was held back so, with what shows it; None where that cannot be said."""
     rise = gpu.rise(kind.counter) if kind.counter else None
     if rise is not None and rise.seconds > 0:
@@ -96,17 +69,17 @@ def _share(gpu: SeenGpu, kind: _Kind) -> tuple[float, Evidence] | None:
     return held / len(bits) * TIME_SHARE / LOOKS_SHARE, shown
 
 
-def _held(gpu: SeenGpu, kind: _Kind) -> Iterable[Fault]:
+def _held(gpu: SeenGpu, kind: _Throttle) -> Iterable[RuleResult]:
     share = _share(gpu, kind)
     if share is None or share[0] < TIME_SHARE:
         return
     everywhere = bool(kind.bit) and whole_node(gpu, lambda one: _has_bit(one, kind.bit))
     where = " So are all GPUs of the node: look at power, fans and inlet air." if everywhere else ""
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.UNHEALTHY if share[0] >= TIME_SHARE_BAD else Verdict.DEGRADED,
         reason=kind.reason,
         message=f"The GPU was {kind.words} ({share[1].value}).{where}",
-        action=Action.CHECK_FACILITY if everywhere else kind.one,
+        action=Action.CHECK_FACILITY if everywhere else kind.action,
         evidence=(share[1], gpu.evidence("temperature_c"), gpu.evidence("throttle_bits")),
     )
 
@@ -115,12 +88,12 @@ def _has_bit(gpu: Gpu, bit: int) -> bool:
     return bool(int(number(gpu, "throttle_bits") or 0) & bit)
 
 
-def _slow(gpu: SeenGpu) -> Iterable[Fault]:
+def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
     """Find a loaded GPU far below its clocks that no bit explains; the same in every one of the last looks."""
     looks = [one for _, one in gpu.past][-LOOKS_LEAST:]
     if len(looks) < LOOKS_LEAST or not all(_is_slow(one) for one in looks):
         return
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="slow_clock",
         message=f"Loaded, it runs at {gpu.said('sm_clock_mhz')} of {gpu.said('sm_clock_max_mhz')} MHz and gives no reason.",
@@ -142,15 +115,15 @@ def _is_slow(gpu: Gpu) -> bool:
     return not explained and busy >= LOADED_PERCENT and clock < most * SLOW_CLOCK_SHARE
 
 
-def _faults(gpu: SeenGpu) -> Iterable[Fault]:
-    for kind in _KINDS:
+def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+    for kind in _THROTTLES:
         yield from _held(gpu, kind)
     yield from _slow(gpu)
 
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
-    return judge_gpus("gpu_throttle", views, expected=expected, needs=NEEDS, faults=_faults)
+    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
 
 
 PROBE = DECLARED.probe(check, common=REASONS)

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from freehold.core.findings import Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import has_none
-from freehold.health.judge.rule_result import BLIND_S, SILENCE_S, Judged, unread
+from freehold.health.judge.kernel_window import BLIND_S, SILENCE_S, unread
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.xid import (
     BURST_XID_13_S,
     REPEATED_TIMES,
@@ -44,9 +45,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     found |= _switches(events, against)
     if not names and not any(each.verdict > Verdict.HEALTHY for each in judged.values()):
         found.setdefault("gpu", _without_gpus(gpus, quiet))
-    return [
-        each.finding(PROBE.name, part, node=now.node, at_s=now.at_s) for part, each in sorted(found.items())
-    ]
+    return [each.finding(PROBE.name, part, now) for part, each in sorted(found.items())]
 
 
 def _names(gpus: Gpus | None, events: Sequence[KernelEvent]) -> dict[str, str]:
@@ -78,17 +77,17 @@ def _elsewhere(device: str, numbers: Mapping[str, frozenset[int]]) -> frozenset[
     return frozenset().union(*(seen for other, seen in numbers.items() if other != device))
 
 
-def _without_gpus(gpus: Gpus | None, quiet: Judged) -> Judged:
+def _without_gpus(gpus: Gpus | None, quiet: RuleResult) -> RuleResult:
     if quiet.verdict is Verdict.UNKNOWN:
         return quiet
     if gpus and has_none(gpus):
-        return Judged(verdict=Verdict.NOT_APPLICABLE, reason="no_gpu", message="no NVIDIA GPU on the bus")
-    return Judged(verdict=Verdict.UNKNOWN, reason="gpus_unknown", message="which GPUs there are was not read")
+        return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "no NVIDIA GPU on the bus")
+    return RuleResult(Verdict.UNKNOWN, "gpus_unknown", "which GPUs there are was not read")
 
 
 def _switches(
     events: Sequence[KernelEvent], against: Mapping[str, list[KernelEvent]]
-) -> Iterator[tuple[str, Judged]]:
+) -> Iterator[tuple[str, RuleResult]]:
     off_bus_s = [
         event.at_s
         for seen in against.values()

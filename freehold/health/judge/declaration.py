@@ -10,6 +10,7 @@ import msgspec
 
 from freehold.core.findings import Finding
 from freehold.core.places import read_tree
+from freehold.health.judge.gpu_limits import GpuRules
 from freehold.health.model.probe import Expected, Part, Probe, Threshold
 from freehold.health.model.view import View
 
@@ -32,6 +33,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     confirm: int = 1
     clear: int = 3
     limits: dict[str, _Limit] = {}
+    gpu: GpuRules = GpuRules()
     reasons: dict[str, str]
 
     def limit(self, name: str) -> float:
@@ -53,6 +55,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         own = [
             Threshold(name=name, value=each.value, source=each.source) for name, each in self.limits.items()
         ]
+        on_readings = [found for limit in self.gpu.limits if (found := limit.threshold()) is not None]
         return Probe(
             name=self.name,
             summary=self.summary,
@@ -61,7 +64,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             window_s=self.window_s,
             confirm=self.confirm,
             clear=self.clear,
-            thresholds=(*first, *own),
+            thresholds=(*first, *on_readings, *own),
             reasons={**(common or {}), **self.reasons},
             check=check,
         )
