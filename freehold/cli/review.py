@@ -18,7 +18,7 @@ from freehold.catalog import look
 from freehold.catalog.facts import ApiPrice, Catalog, Gpu
 from freehold.catalog.load import load_catalog
 from freehold.cli.output import UserMistakes, say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem
 from freehold.core.spread import Spread
@@ -54,6 +54,7 @@ from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.replica.answer import Fleet, SizeAsk, Slo
 from freehold.spec.load import load_file
+from freehold.stack.folders import state_dir_for
 
 _KEPT = ("--model", "--slo-ttft-p95", "--slo-itl", "--gpu", "--quant", "--engine", "--api")
 _OWN = (

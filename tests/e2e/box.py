@@ -22,9 +22,9 @@ import httpx2
 import msgspec
 import psutil
 
-from freehold.cli.status import running_status
-from freehold.fleet.environments import engines_root
+from freehold.fleet.environments.lookup import engines_root
 from freehold.ledger.spool import spool_folder
+from freehold.stack.status import running_status
 from waiting import wait_until
 
 MARK = "E2E_BOX"
