@@ -16,7 +16,7 @@ import msgspec
 
 from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.errors import Permanent, Temporary
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.stack.config import Config
 from freehold.stack.status import StackStatus, running_status
 

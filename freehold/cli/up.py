@@ -21,8 +21,8 @@ from freehold.cli.place import config_option, find_config, json_option, state_di
 from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
-from freehold.fleet.gpu_pools import NodeGpus
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.gpus.pools import NodeGpus
 from freehold.gateway.callers.keys import why_refused
 from freehold.gateway.process.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder

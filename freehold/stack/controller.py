@@ -21,13 +21,13 @@ from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Adapter
-from freehold.fleet.control import ControlServer, until_finished
-from freehold.fleet.gpu_pools import UNKNOWN, NodeGpus
-from freehold.fleet.keeper import StateKeeper
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.control.server import ControlServer, until_finished
+from freehold.fleet.control.state_dir import Running, StateDir
+from freehold.fleet.control.state_keeper import StateKeeper
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
+from freehold.fleet.processes.start_progress import StartWatch
 from freehold.fleet.run import Fleet
-from freehold.fleet.starting import StartWatch
-from freehold.fleet.state_dir import Running, StateDir
 from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.drainer import Drainer

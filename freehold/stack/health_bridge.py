@@ -14,8 +14,8 @@ from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
+from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
-from freehold.fleet.state_dir import StateDir
 from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.health.agent.link import AgentLink, Hearers
 from freehold.health.agent.messages import EngineTarget, HealthSettings, MeshNode, MeshOptions

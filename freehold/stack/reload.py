@@ -20,7 +20,7 @@ from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
-from freehold.fleet.gpu_pools import NodeGpus
+from freehold.fleet.gpus.pools import NodeGpus
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, Change, How, compare
 from freehold.spec.explain import dotted

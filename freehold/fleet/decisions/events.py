@@ -7,7 +7,7 @@ found out or how an order is carried out.
 from dataclasses import dataclass
 
 from freehold.engines.base import Capacity, ExitCause
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 
 # --- facts from the world ---------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 
-from freehold.fleet.minder_flows import READ_BYTES, Log, Orders, Reports, Tail
+from freehold.fleet.processes.minder_pipes import READ_BYTES, Log, Orders, Reports, Tail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

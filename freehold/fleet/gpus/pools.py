@@ -11,7 +11,7 @@ from itertools import combinations
 
 from freehold.core.events import GpuId
 from freehold.core.problems import Problem
-from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import ReplicaPlan
 
 Named = tuple[int | str, ...]
 """Numbers as nvidia-smi has them, or UUIDs or the beginnings of such."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from freehold.core.events import ReplicaState as State
-from freehold.fleet.events import Add, Forget, Leave, Move
-from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.decisions.events import Add, Forget, Leave, Move
+from freehold.fleet.decisions.plan import ReplicaPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

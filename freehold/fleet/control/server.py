@@ -15,9 +15,9 @@ from typing import Any, Self
 import msgspec
 
 from freehold.core.errors import Permanent
-from freehold.fleet.asking import LINE_S, Line, NotRunning, ask
+from freehold.fleet.control.client import LINE_S, Line, NotRunning, ask
+from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
-from freehold.fleet.state_dir import StateDir
 
 __all__ = ["Answerer", "ControlServer", "NotRunning", "StateDir", "ask", "until_finished"]
 

@@ -1,7 +1,7 @@
 """The asking end of the control socket: one line of JSON to the controller, its lines back. Blocking, for the cli.
 
 It imports little, so that `freehold status` is quick, and knows no operation: what is asked and what is answered is for
-the two ends. Who answers is `freehold.fleet.control`.
+the two ends. Who answers is `freehold.fleet.control.server`.
 """
 
 import socket
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from freehold.core.errors import Permanent, Temporary
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 
 ANSWER_BYTES = 16 * 1024 * 1024
 """Longest line of an answer that the client reads: the status of thousands of replicas fits."""

@@ -15,8 +15,8 @@ import msgspec
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.engines.base import Engine
-from freehold.fleet.plan import log_path
-from freehold.fleet.processes import Usage, family, usage
+from freehold.fleet.decisions.plan import log_path
+from freehold.fleet.processes.proc_files import Usage, family, usage
 
 LOOK_S = 2.0
 """Between two looks at what is starting. Source: our own choice; a look costs some milliseconds."""

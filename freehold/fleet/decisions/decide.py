@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from freehold.core.events import ReplicaState as State
-from freehold.fleet.events import (
+from freehold.fleet.decisions.events import (
     Abandon,
     Action,
     Ask,
@@ -22,8 +22,8 @@ from freehold.fleet.events import (
     Settle,
     Terminate,
 )
-from freehold.fleet.plan import FleetSettings
-from freehold.fleet.state import After, FleetView, Process, Replica
+from freehold.fleet.decisions.plan import FleetSettings
+from freehold.fleet.decisions.state import After, FleetView, Process, Replica
 
 NEVER_S = float("inf")
 # Doubling stops mattering long before: 0.5 s * 2**30 is 17 years, and floats must not overflow.

@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import Permanent
-from freehold.fleet import processes
-from freehold.fleet.processes import ProcessMark
+from freehold.fleet.processes import proc_files
+from freehold.fleet.processes.proc_files import ProcessMark
 
 SOCKET_PATH_BYTES = 100
 """Longest path used for a unix socket as it is. Source: sun_path has 108 bytes on Linux (unix(7)), 104 on macOS."""
@@ -75,7 +75,7 @@ class StateDir:
             pid=os.getpid(),
             since_wall_s=self._clock.wall_s(),
             config_path=config_path,
-            mark=processes.mark(os.getpid()),
+            mark=proc_files.mark(os.getpid()),
         )
         self._write(_RUNNING, msgspec.json.encode(me))
         return None
@@ -109,7 +109,7 @@ class StateDir:
     def holder(self) -> Running | None:
         """Return the controller that lives here, or None; what a dead one has left in its file does not count."""
         told = self._read(_RUNNING, Running)
-        return told if told and told.mark and processes.is_alive(told.mark) else None
+        return told if told and told.mark and proc_files.is_alive(told.mark) else None
 
     def wait_free(self, timeout_s: float) -> bool:
         """Wait until no controller has the directory; returns False when one still has after `timeout_s`."""
@@ -120,14 +120,14 @@ class StateDir:
 
     def record(self, name: str, pid: int | None) -> None:
         """Write down that this process runs for the controller under that name; None: it does not any more."""
-        found = None if pid is None else processes.mark(pid)
+        found = None if pid is None else proc_files.mark(pid)
         recorded = {other: mark for other, mark in self._recorded().items() if other != name}
         self._write(_RECORD, msgspec.json.encode({**recorded, name: found} if found else recorded))
 
     def leftovers(self) -> list[Leftover]:
         """Return the recorded processes that still live: to be ended by whoever has claimed the directory."""
         recorded = self._recorded().items()
-        return [Leftover(name=name, mark=mark) for name, mark in recorded if processes.is_alive(mark)]
+        return [Leftover(name=name, mark=mark) for name, mark in recorded if proc_files.is_alive(mark)]
 
     def end_leftovers(self, *, grace_s: float = 5.0) -> list[str]:
         """End recorded processes that still live, with the groups they lead: SIGTERM, `grace_s`, SIGKILL. Blocks.
@@ -138,7 +138,7 @@ class StateDir:
         for number in (signal.SIGTERM, signal.SIGKILL):
             deadline_s = self._clock.monotonic_s() + grace_s
             for leftover in found:
-                processes.end(leftover.mark, number)
+                proc_files.end(leftover.mark, number)
             while self.leftovers() and self._clock.monotonic_s() < deadline_s:
                 threading.Event().wait(_LOCK_POLL_S)
         return [leftover.name for leftover in found]

@@ -17,7 +17,7 @@ import platformdirs
 
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines.base import Engine, Recipe, Value
-from freehold.engines.flag_list import FlagList, option_name
+from freehold.engines.shared.flag_list import FlagList, option_name
 
 MANIFEST = "environment.json"
 _HASH_DIGITS = 8  # Of a list's hash in a folder's name: lists of one version are few.

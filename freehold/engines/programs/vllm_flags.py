@@ -1,6 +1,6 @@
 """Ask an installed vLLM for its flags; run by the Python that vLLM is installed in, which need not have Freehold.
 
-`python _ask_vllm.py` prints a `FlagList` (`freehold.engines.flag_list`) as JSON: of each flag of `vllm serve` its
+`python vllm_flags.py` prints a `FlagList` (`freehold.engines.shared.flag_list`) as JSON: of each flag of `vllm serve` its
 type, choices and default, read from the program's own parser. With `check FILE` it lets that parser read the words of each line
 of FILE (a JSON list of lists) and prints a list of what it says to each, null where it takes them. Help texts are not copied. It
 loads no model and opens no socket; it imports nothing of Freehold's and only the standard library besides vLLM.
@@ -60,7 +60,7 @@ def flag_list(parser: ArgumentParser) -> dict[str, Any]:
     return {
         "program": "vllm serve",
         "version": version(),
-        "source": "the parser of the installed program, read by freehold/engines/_ask_vllm.py",
+        "source": "the parser of the installed program, read by freehold/engines/programs/vllm_flags.py",
         "flags": flags,
     }
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from freehold.core.events import GpuId
 from freehold.core.problems import Problem
-from freehold.fleet.gpu_pools import NodeGpu, NodeGpus, Want, pool_problems, pools_of
-from freehold.fleet.plan import ReplicaPlan
-from freehold.fleet.rollout import Held, process_of
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.rollout import Held, process_of
+from freehold.fleet.gpus.pools import NodeGpu, NodeGpus, Want, pool_problems, pools_of
 
 Ids = tuple[GpuId, ...]
 

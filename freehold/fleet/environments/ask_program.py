@@ -16,7 +16,7 @@ import msgspec
 
 from freehold.core.errors import Permanent
 from freehold.engines.base import Recipe
-from freehold.engines.flag_list import FlagList
+from freehold.engines.shared.flag_list import FlagList
 
 ASK_S = 300.0
 """Longest wait for an answer. Source: our own bound; vLLM needs 10 to 25 s on two busy cores, mostly to import torch."""
@@ -57,7 +57,7 @@ def ask_refusals(python: Path, recipe: Recipe, commands: Sequence[Sequence[str]]
 
 def _ask(python: Path, recipe: Recipe, words: Sequence[str]) -> bytes:
     assert recipe.asks, f"{recipe.name} names no script that asks its program"
-    with as_file(files("freehold.engines").joinpath(recipe.asks)) as script:
+    with as_file(files("freehold.engines").joinpath("programs", recipe.asks)) as script:
         return run([str(python), "-I", str(script), *words])
 
 

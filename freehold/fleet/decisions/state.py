@@ -12,7 +12,7 @@ from functools import singledispatch
 
 from freehold.core.events import ReplicaState
 from freehold.engines.base import Capacity, ExitCause, ExitKind
-from freehold.fleet.events import (
+from freehold.fleet.decisions.events import (
     Abandon,
     About,
     Add,
@@ -41,7 +41,7 @@ from freehold.fleet.events import (
     Terminate,
     Unanswered,
 )
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 
 State = ReplicaState
 

@@ -9,8 +9,8 @@ import msgspec
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, ReplicaStatus, Snapshot
 from freehold.engines.base import Capacity
-from freehold.fleet.plan import ReplicaPlan
-from freehold.fleet.state import FleetView, Replica, tokens_per_s
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.state import FleetView, Replica, tokens_per_s
 
 _SHOWN = frozenset(
     {

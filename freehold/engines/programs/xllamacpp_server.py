@@ -1,6 +1,6 @@
 """The llama.cpp server in a process of its own: the only file that imports xllamacpp.
 
-`python -m freehold.engines._child_xllamacpp` takes the flags of llama-server that `llama_cpp` sets, so that either
+`python -m freehold.engines.programs.xllamacpp_server` takes the flags of llama-server that `llama_cpp` sets, so that either
 program can stand in for the other. It imports little, since its start is part of every replica's start. It does
 not supervise: its parent reads its output, and ends it with SIGTERM.
 
@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from freehold.engines._child_flags import (
+from freehold.engines.programs.xllamacpp_flags import (
     DENSE,
     ENUM_WORDS,
     ENUMS,

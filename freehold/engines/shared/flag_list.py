@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from freehold.engines.base import Option, OptionType, Value
-from freehold.engines.option_check import split_values
+from freehold.engines.shared.option_check import split_values
 
 FlagType = Literal["int", "float", "str", "bool", "json", "list"]
 _OPTION_TYPES: dict[FlagType, OptionType] = {

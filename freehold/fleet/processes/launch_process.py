@@ -23,14 +23,14 @@ import msgspec
 import freehold
 from freehold.core.errors import Temporary
 from freehold.engines.base import Command, Placement
-from freehold.fleet import processes
-from freehold.fleet.gpus import visible_env, visible_names
-from freehold.fleet.plan import FleetSettings, ReplicaPlan, files_dir, log_path
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
+from freehold.fleet.gpus.assign import visible_env, visible_names
+from freehold.fleet.processes import proc_files
 
 HOST = "127.0.0.1"
 MARK = "FREEHOLD_LAUNCH"
 """Environment variable that every process of a launch inherits; its value is unique to the launch."""
-_MINDER = "freehold.fleet.minder"
+_MINDER = "freehold.fleet.processes.minder"
 _KEPT_BACK = ("FREEHOLD_",)
 _KEPT_BACK_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 # What an engine must not see: Freehold's own settings and keys, and what by its name is somebody's secret.
@@ -44,7 +44,7 @@ _USED_PORTS_MAX = 4096
 """Ports remembered as handed out. Source: own choice; a fleet restarts less often than requests are kept waiting."""
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LINE_BYTES = 1024 * 1024
-"""Longest report accepted from a minder; its own bound is far below (minder_flows.TAIL_LINES)."""
+"""Longest report accepted from a minder; its own bound is far below (minder_pipes.TAIL_LINES)."""
 _NOISE_LINES = 20
 """Lines kept of what a minder says besides its reports: the end of a traceback."""
 _GOODBYE_S = 2.0
@@ -272,8 +272,8 @@ class ProcessLaunch:
             pause_s = min(2 * pause_s, _HUNT_MAX_S)
 
     def _kill_rest(self) -> bool:
-        group = processes.kill_group(self._pid, self._start_ticks) if self._pid else False
-        return processes.kill_carriers(MARK, self._token) or group
+        group = proc_files.kill_group(self._pid, self._start_ticks) if self._pid else False
+        return proc_files.kill_carriers(MARK, self._token) or group
 
 
 class _Told(msgspec.Struct):
@@ -312,7 +312,7 @@ def minder_argv(name: str) -> list[str]:
 
 def replica_of(pid: int) -> str:
     """Return the replica that a process is part of, by the minder above it; empty: none."""
-    for above in processes.ancestors(pid):
+    for above in proc_files.ancestors(pid):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{above}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
             if len(words) > 1 and f"from {_MINDER} import main".encode() in words[-2]:

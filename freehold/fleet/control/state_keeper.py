@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from freehold.core.errors import Permanent
-from freehold.fleet.state_dir import Running, StateDir
+from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.telemetry.logs import get_logger
 
 _LOOK_S = 2.0  # Between two looks at the folder. Our own choice: nobody types `down` sooner after `rm`.

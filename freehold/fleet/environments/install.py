@@ -24,8 +24,9 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.core.whole_file import replace_file
 from freehold.engines.base import Recipe
-from freehold.engines.flag_list import FlagList
-from freehold.fleet.environments import (
+from freehold.engines.shared.flag_list import FlagList
+from freehold.fleet.environments.ask_program import ask_flags, foreign_env, run
+from freehold.fleet.environments.lookup import (
     MANIFEST,
     Environment,
     Manifest,
@@ -34,8 +35,7 @@ from freehold.fleet.environments import (
     requirements_of,
     requirements_sha256,
 )
-from freehold.fleet.launch_process import replica_of
-from freehold.fleet.programs import ask_flags, foreign_env, run
+from freehold.fleet.processes.launch_process import replica_of
 
 Tell = Callable[[str], object]
 _LOCK_ASK_S = 1.0  # how often a waiter looks whether it is cancelled
