@@ -14,7 +14,7 @@ import click
 from freehold.cli.agent_snapshot import asked
 from freehold.cli.health_incidents import goes_on, incident_json, whole_lines
 from freehold.cli.output import UserMistakes, say_json, styled
-from freehold.cli.place import config_option, find_config, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
@@ -29,6 +29,7 @@ from freehold.health.incident_file.read import (
 from freehold.health.incident_file.schema import schema_text
 from freehold.health.incidents.conclusions import diagnose_all, foremost
 from freehold.health.incidents.history import Keeper
+from freehold.stack.folders import state_dir_for
 
 BYTES_MOST = 64_000_000
 """Largest file that is read. Source: our own choice: a day of kernel log, or an hour of views."""

@@ -7,7 +7,7 @@ part of it did not start. So the rules read all lines that they are given. It de
 import re
 
 from freehold.engines.base import ExitCause, ExitKind, explain_code
-from freehold.engines.exit_rules import ExitRule, by_rules, exit_rule, otherwise
+from freehold.engines.shared.exit_rules import ExitRule, by_rules, exit_rule, otherwise
 
 
 def _rule(kind: ExitKind, words: str, summary: str, *, hint: str, restart: bool = False) -> ExitRule:

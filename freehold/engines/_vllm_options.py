@@ -1,13 +1,13 @@
 """What a user may set of vLLM, and with which of its flags: data for the engine file `vllm`.
 
 Every flag of vLLM 0.32.0 is an option under its own name with `_` for `-`; the list was read from the program itself
-(`_ask_vllm`). It does not say what becomes of them: that is the engine file.
+(`programs/vllm_flags`). It does not say what becomes of them: that is the engine file.
 """
 
 from types import MappingProxyType
 
 from freehold.engines.base import Option
-from freehold.engines.flag_list import load_flags, to_options
+from freehold.engines.shared.flag_list import load_flags, to_options
 
 FLAGS = load_flags("vllm-0.32.0.json").flags
 """Of the version that this file was written against."""

@@ -68,7 +68,7 @@ class Recipe:
     disk_bytes: int = 0
     """Room that it takes while it is installed, downloads included."""
     asks: str = ""
-    """File in `freehold/engines/` that, run by the environment's own Python, prints the program's flags as a `FlagList`, and
+    """File in `freehold/engines/programs/` that, run by the environment's own Python, prints the program's flags as a `FlagList`, and
     with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""
     needs: str = ""
     """What the machine must have, for a person; empty: nothing special."""

@@ -1,6 +1,6 @@
 """llama.cpp: GGUF weights on CPU or GPU, through the `xllamacpp` wheel or an existing `llama-server` program.
 
-Both are started with llama-server's own flags, so there is one list of flags: `_child_xllamacpp` reads the same
+Both are started with llama-server's own flags, so there is one list of flags: `programs/xllamacpp_server` reads the same
 ones. This file is words and numbers only; every rule in it was made from what the real server printed or answered.
 
 Measured with xllamacpp 2026.10 and SmolLM2-135M on 2 cores (docs/engines.md):
@@ -46,7 +46,7 @@ from freehold.engines.base import (
     explain_code,
     phases,
 )
-from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
+from freehold.engines.shared.exit_rules import by_rules, exit_rule, otherwise
 
 _Options = Mapping[str, Value]
 
@@ -85,7 +85,7 @@ _HEEDS_ADAPTERS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/res
 def _program(options: _Options) -> tuple[str, ...]:
     binary = str(options.get("server_binary", ""))
     # -P: a file such as http.py in the working directory must not shadow the library (it did, once).
-    return (binary,) if binary else (sys.executable, "-P", "-m", "freehold.engines._child_xllamacpp")
+    return (binary,) if binary else (sys.executable, "-P", "-m", "freehold.engines.programs.xllamacpp_server")
 
 
 def _environment(placement: Placement) -> dict[str, str]:

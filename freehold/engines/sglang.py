@@ -39,8 +39,8 @@ from freehold.engines.base import (
     explain_code,
     phases,
 )
-from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
-from freehold.engines.flag_list import load_flags, other_names, render_flags, to_options
+from freehold.engines.shared.exit_rules import by_rules, exit_rule, otherwise
+from freehold.engines.shared.flag_list import load_flags, other_names, render_flags, to_options
 
 FLAGS = load_flags("sglang-0.5.23.json")
 """Of the version that this file was written against."""

