@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from freehold.gateway.callers.cost_reservation import Bill
 from freehold.gateway.exchange.ledger_record import Ending, Heard, hear, outcome_of
-from freehold.ledger.money import picousd
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import picousd
+from freehold.ledger.records.record import Outcome
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange.exchange import Exchange

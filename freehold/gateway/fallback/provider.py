@@ -20,8 +20,8 @@ from freehold.gateway.settings import FallbackSettings
 from freehold.gateway.wire.errors import Refusal
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
-from freehold.ledger.money import usd_text
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import usd_text
+from freehold.ledger.records.record import Outcome
 
 Reason = Literal["queue_full", "no_replica", "share", "shadow"]
 """Why a request goes to a fallback."""

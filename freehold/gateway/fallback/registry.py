@@ -17,8 +17,8 @@ from freehold.gateway.fallback.mirror import Shadow
 from freehold.gateway.fallback.provider import Away, Fallback
 from freehold.gateway.settings import Settings
 from freehold.gateway.storage.budget_file import BudgetFile, part_path
-from freehold.ledger.money import PICOUSD_PER_USD, usd
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import PICOUSD_PER_USD, usd
+from freehold.ledger.records.record import Outcome
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Reading, Values
 

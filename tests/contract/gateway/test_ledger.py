@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, Outcome, Record
 from freehold.ledger.spool import make_folder, segments
 from gateway_rig.client import CHAT, Client, ask, get, post
 from gateway_rig.engines import (

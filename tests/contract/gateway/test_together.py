@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.record import Outcome, Record
+from freehold.ledger.records.record import Outcome, Record
 from gateway_rig.client import Client, post
 from gateway_rig.engines import Call, Engine, Held, healthy
 from gateway_rig.keys import Keys

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from freehold.bench import watch
-from freehold.bench.machine import this_machine
-from freehold.bench.watch import GpuMeter, Watching, cpu_seconds, memory_bytes, package_joules, reading
+from freehold.bench.measure import watch
+from freehold.bench.measure.machine import this_machine
+from freehold.bench.measure.watch import (
+    GpuMeter,
+    Watching,
+    cpu_seconds,
+    memory_bytes,
+    package_joules,
+    reading,
+)
 from freehold.health.model.view import Reading, State
 
 
