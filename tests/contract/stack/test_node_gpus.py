@@ -18,7 +18,7 @@ from freehold.cli.engine_fit import local_folders
 from freehold.cli.gpu_wants import NOBODY, given_gpus, gpu_problems, gpus_for
 from freehold.cli.node_gpus import node_gpus
 from freehold.core.events import GpuId
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 
 
 def env(folder: Path, **more: str) -> dict[str, str]:
@@ -158,7 +158,7 @@ def test_in_a_bench_each_candidate_has_the_node_to_itself(eight: Path, tmp_path:
         tmp_path, vllm("m", ", tensor_parallel_size: 4", ", gpus: 2"), vllm("n", more=", gpus: [3, 5]")
     )
     config = load_config(path, overrides={}, as_json=False)
-    node, reader = node_gpus(os.environ), Reader()
+    node, reader = node_gpus(os.environ), FlagReader()
     wanted = Wanted(engines=("vllm", "llama-cpp"), settings=("vllm.tensor_parallel_size=2,16",))
     entries = entries_of(models_of(config, wanted, reader), wanted, reader)
     assert not reader.problems
