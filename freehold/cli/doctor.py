@@ -12,16 +12,18 @@ import click
 import msgspec
 
 from freehold.cli.agent_snapshot import asked
-from freehold.cli.config import Config, load_config
-from freehold.cli.doctor_checks import Check, Found, machine_checks, stack_checks
-from freehold.cli.doctor_gpus import gpu_checks
+from freehold.cli.config import load_config
 from freehold.cli.output import UserMistakes, say_json, styled
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.watching import health_settings, looking_sources
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.findings import Finding, Verdict
 from freehold.health.agent.one_shot import look_once
 from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
+from freehold.stack.checks.gpus import gpu_checks
+from freehold.stack.checks.machine import Check, Found, machine_checks, stack_checks
+from freehold.stack.config import Config
+from freehold.stack.folders import state_dir_for
+from freehold.stack.health_bridge import health_settings, looking_sources
 
 _COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
 _OF_VERDICT = {

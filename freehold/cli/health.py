@@ -19,9 +19,7 @@ from freehold.cli.health_incidents import goes_on, incident_lines
 from freehold.cli.health_set_healthy import set_healthy
 from freehold.cli.health_table import lines_of, one_line, serving_on
 from freehold.cli.output import UserMistakes, duration_text, say_json, styled
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.status import running_status
-from freehold.cli.watching import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
@@ -34,6 +32,9 @@ from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
 from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
+from freehold.stack.folders import state_dir_for
+from freehold.stack.health_bridge import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.stack.status import running_status
 
 _WATCH_S = 2.0
 """Between two pictures of --watch. Source: the agent's own fastest pace."""

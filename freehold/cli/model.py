@@ -12,12 +12,13 @@ import click
 import rich.filesize
 
 from freehold.cli.config import load_config
-from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
+from freehold.cli.fetch_progress import showing
 from freehold.cli.model_convert import command as convert
 from freehold.cli.model_record import record
 from freehold.cli.output import UserMistakes, say_json, show_failure
 from freehold.cli.place import config_option, find_config, json_option
 from freehold.core.problems import Problem, nearest_hint
+from freehold.stack.fetch import Pulled, WeightsWanted, pull_all
 from freehold.weights.blobs import StoredWeights
 from freehold.weights.source import FolderLike, parse_sha256, parse_source
 from freehold.weights.store import Store, Verdict, store_root
@@ -64,7 +65,8 @@ def pull(
         wanted = [_direct(names, sha256, as_json=as_json)]
     else:
         wanted = _configured(names, config_flag, as_json=as_json)
-    pulled = pull_all(_store(), wanted, quiet=as_json)
+    with showing(quiet=as_json) as show:
+        pulled = pull_all(_store(), wanted, show)
     _say_pulled(pulled, as_json=as_json)
     ctx.exit(1 if any(each.error for each in pulled) else 0)
 
@@ -148,7 +150,7 @@ def _store() -> Store:
     return Store(store_root(os.environ))
 
 
-def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Wanted:
+def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> WeightsWanted:
     """Return what is wanted by a source on the command line, or raise UserMistakes with all that is wrong."""
     source = names[0] if len(names) == 1 else ""
     meant, digits = parse_source(source, where="SOURCE"), parse_sha256(sha256 or "", where="--sha256")
@@ -164,10 +166,10 @@ def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Wante
         problems = [*problems[:-1], Problem(where="--sha256", message="is needed with a source", hint=hint)]
     if isinstance(meant, Problem) or isinstance(digits, Problem) or problems:
         raise UserMistakes(problems, as_json=as_json)
-    return Wanted(name=meant.filename, source=source, sha256=digits, base_dir=Path.cwd())
+    return WeightsWanted(name=meant.filename, source=source, sha256=digits, base_dir=Path.cwd())
 
 
-def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[Wanted]:
+def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[WeightsWanted]:
     """Return the models of the configuration that have weights and their adapters, or those named, or raise UserMistakes."""
     config = load_config(find_config(config_flag), overrides={}, as_json=as_json)
     models = [model for model in config.spec.models if model.source]
@@ -182,7 +184,9 @@ def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool
     if problems:
         raise UserMistakes(problems, as_json=as_json)
     return [
-        Wanted(name=name, source=known[name].source, sha256=known[name].sha256, base_dir=config.base_dir)
+        WeightsWanted(
+            name=name, source=known[name].source, sha256=known[name].sha256, base_dir=config.base_dir
+        )
         for name in dict.fromkeys(names or known)
     ]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from freehold.cli.output import say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.reload import obeyed
+from freehold.stack.folders import state_dir_for
 
 
 @click.command("restart")

@@ -15,13 +15,14 @@ import click
 from freehold.catalog.load import load_catalog
 from freehold.cli.flag_options import flag_options, given_flags
 from freehold.cli.output import UserMistakes, say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.review_inputs import Stack, flags_for_plan, period_of, review_flags, review_inputs
 from freehold.cost.review.review import ReviewResult, review
 from freehold.engines import all_engines
 from freehold.spec.load import load_file
+from freehold.stack.folders import state_dir_for
 
 _FILE = click.Path(path_type=Path)
 

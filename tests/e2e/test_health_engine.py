@@ -14,7 +14,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.box import Box, Stack, http
+from e2e.box import EXAMPLE, Box, Stack, http
 from freehold.core.findings import Finding
 from freehold.health.incidents.history import FILE_NAME as HISTORY
 from freehold.health.incidents.history import Keeper
@@ -26,7 +26,6 @@ FOUND_S = 15.0
 """The bar on a hung engine."""
 SHORT = "gateway: {drain_grace: 1s}\n"
 """Requests that hang are not waited for at the end."""
-EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 pytestmark = pytest.mark.timeout(240)
 
 

@@ -27,7 +27,7 @@ def test_the_probe_keeps_the_contract(name: str) -> None:
 
 
 def test_each_probe_file_is_found() -> None:
-    folder = Path(__file__).resolve().parents[3] / "freehold" / "health" / "probes"
+    folder = Path(__file__).resolve().parents[3] / "freehold" / "health" / "checks"
     files = {path.stem for path in folder.glob("[!_]*.py")}
     assert set(PROBES) == files
     assert {"gpu_temperature", "gpu_present", "driver"} <= files

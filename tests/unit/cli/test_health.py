@@ -9,7 +9,6 @@ import pytest
 from freehold.cli.health import exit_code
 from freehold.cli.health_incidents import incident_json, incident_lines, whole_lines
 from freehold.cli.health_table import lines_of, serving_on
-from freehold.cli.watching import RESTART_S, SUSPECT_S, hanging, recovered, targets
 from freehold.core.events import (
     Endpoint,
     EndpointLoad,
@@ -31,6 +30,7 @@ from freehold.health.model.snapshot import (
     read_file,
     sorted_findings,
 )
+from freehold.stack.health_bridge import RESTART_S, SUSPECT_S, hanging, recovered, targets
 
 
 def believed(

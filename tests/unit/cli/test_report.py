@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from freehold.cli.output import duration_text, show_problems, styled, wants_json
-from freehold.cli.report import GatewayStatus, StackStatus, show_ready, show_status, told
+from freehold.cli.report import show_ready, show_status
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.stack.status import GatewayStatus, StackStatus, with_ejected
 
 GATEWAY = GatewayStatus(
     url="http://127.0.0.1:8000/v1",
@@ -173,7 +174,9 @@ def test_problems_in_json_are_one_line(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_replica_that_the_gateway_ejected_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     starting = replica("m-2", ReplicaState.STARTING, reason="loading")
-    replicas = told([replica("m-0"), replica("m-1", reason="it ended before"), starting], {"m-1", "m-2"})
+    replicas = with_ejected(
+        [replica("m-0"), replica("m-1", reason="it ended before"), starting], {"m-1", "m-2"}
+    )
     assert [("ejected" in each.reason) for each in replicas] == [False, True, False]
     show_status(stack(*replicas))
     assert "ejected: it failed" in capsys.readouterr().out
