@@ -1,8 +1,8 @@
 """What one XID line means on its own: verdict, reason, action and sign, from the one table in catalog/data/health.
 
 The live check (`gpu_xid`) and the diagnosis both read it here. Rows of xids.yaml say it per number, xid_classes.yaml per class; the
-registers of XID 74 and the words of NVLink 5 lines are decoded by their own tables. Whether a fault came again, and what stands
-beside it, is for the callers.
+registers of XID 74 and the words of NVLink 5 lines are decoded by their own tables. Nothing here counts repetitions or looks at other
+lines: the callers do.
 """
 
 from collections.abc import Mapping
