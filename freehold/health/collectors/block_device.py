@@ -208,7 +208,7 @@ def limits_of(pid: int, devices: tuple[str, ...], root: Path) -> tuple[str, ...]
     found: list[str] = []
     for version, path in cgroup_paths(root, str(pid), "blkio"):
         limits_in = _v1_limits if version == 1 else _v2_limits
-        for group in cgroup_folders(root, version, "blkio", path):
+        for group in cgroup_folders(root, path, version=version, controller="blkio"):
             found += limits_in(group, path, devices)
     return tuple(dict.fromkeys(found))
 
@@ -216,7 +216,9 @@ def limits_of(pid: int, devices: tuple[str, ...], root: Path) -> tuple[str, ...]
 def waited_s(pid: int, devices: tuple[str, ...], root: Path) -> float | None:
     """Return how long io.cost has made the process's cgroup wait on these devices, ever; None: the kernel does not say."""
     groups = [path for version, path in cgroup_paths(root, str(pid), "") if version == 2]
-    for group in (folder for path in groups for folder in cgroup_folders(root, 2, "", path)[:1]):
+    for group in (
+        folder for path in groups for folder in cgroup_folders(root, path, version=2, controller="")[:1]
+    ):
         for row in text_of(group / "io.stat").splitlines():
             found = re.search(r"cost\.wait=(\d+)", row)
             if row.split(" ")[0] in devices and found:

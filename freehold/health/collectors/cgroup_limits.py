@@ -37,7 +37,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 def _folders(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's cgroup for a controller, and of all above it."""
     for version, path in cgroup_paths(root, "self", controller):
-        yield from cgroup_folders(root, version, controller, path)
+        yield from cgroup_folders(root, path, version=version, controller=controller)
 
 
 def _memory_of(folder: Path) -> tuple[int, int] | None:

@@ -29,7 +29,7 @@ def cgroup_paths(root: Path, process: str, controller: str) -> Iterator[tuple[in
             yield 1, path
 
 
-def cgroup_folders(root: Path, version: int, controller: str, path: str) -> list[Path]:
+def cgroup_folders(root: Path, path: str, *, version: int, controller: str) -> list[Path]:
     """Return the folders of a cgroup and of all above it, the nearest first; empty where they are not mounted."""
     kind, option = ("cgroup", controller) if version == 1 else ("cgroup2", "")
     for line in text_of(root / "proc/self/mountinfo").splitlines():
