@@ -7,7 +7,7 @@ from freehold.core.findings import Finding, Verdict
 from freehold.health.evidence.correlations import together_signs, with_siblings
 from freehold.health.evidence.counters import change_signs, number, plain
 from freehold.health.evidence.incident import Change
-from freehold.health.evidence.log_patterns import context_signs
+from freehold.health.evidence.log_patterns import note_signs
 from freehold.health.evidence.surroundings import EngineEnd, engine_signs, finding_signs
 
 TABLE = load_evidence()
@@ -225,5 +225,5 @@ def test_an_engines_better_reason_replaces_its_bare_end() -> None:
 
 
 def test_context_words_are_only_those_that_mean_something() -> None:
-    assert [name for name, _ in context_signs("PSU 2 failure detected")] == ["facility_word"]
-    assert list(context_signs("the power supply is fine, inlet 24 C")) == []
+    assert [name for name, _ in note_signs("PSU 2 failure detected")] == ["facility_word"]
+    assert list(note_signs("the power supply is fine, inlet 24 C")) == []
