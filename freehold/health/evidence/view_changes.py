@@ -135,7 +135,7 @@ _Readings = Mapping[str, Reading]
 
 
 def _pairs(
-    component: str, before: _Readings, after: _Readings, quantities: Mapping[str, Quantity], source: str
+    component: str, before: _Readings, after: _Readings, quantities: Mapping[str, Quantity], *, source: str
 ) -> Iterator[Change]:
     for name, reading in after.items():
         now, old = _value(reading), _value(before.get(name))
@@ -159,15 +159,15 @@ def gpu_changes(first: Gpus | None, last: Gpus | None) -> Iterator[Change]:
         yield Change(component="driver", name="nvml", after=last.state, source=last.source)
     old = {gpu.index: gpu.readings for gpu in first.gpus} if first else {}
     for gpu in last.gpus:
-        yield from _pairs(f"gpu:{gpu.index}", old.get(gpu.index, {}), gpu.readings, _GPU, last.source)
+        yield from _pairs(f"gpu:{gpu.index}", old.get(gpu.index, {}), gpu.readings, _GPU, source=last.source)
     if first and first.gpus and len(last.gpus) < len(first.gpus):
         yield _counted(
-            "gpu:", "gpu_count", Quantity.GPU_COUNT, (len(first.gpus), len(last.gpus)), last.source
+            "gpu:", "gpu_count", Quantity.GPU_COUNT, (len(first.gpus), len(last.gpus)), source=last.source
         )
 
 
 def _counted(
-    component: str, name: str, quantity: Quantity, counts: tuple[float | None, float], source: str
+    component: str, name: str, quantity: Quantity, counts: tuple[float | None, float], *, source: str
 ) -> Change:
     before, after = counts
     return Change(
@@ -184,23 +184,25 @@ def _volume(old: Volume, new: Volume, views: Sequence[View]) -> Iterator[Change]
     component = component_of(new)
     same = [volume for view in views for volume in view.volumes or () if volume.path == new.path]
     if (now := _middle(new.reads_s)) is not None:
-        yield _counted(component, "probe_read_s", Quantity.READ_TIME, (_middle(old.reads_s), now), "own read")
+        yield _counted(
+            component, "probe_read_s", Quantity.READ_TIME, (_middle(old.reads_s), now), source="own read"
+        )
     timeouts, errors = sum(volume.timeouts for volume in same), sum(len(volume.errors) for volume in same)
-    yield _counted(component, "timeouts", Quantity.READ_TIMEOUTS, (0.0, timeouts), "own read")
-    yield _counted(component, "read_errors", Quantity.IO_ERRORS, (0.0, errors), "own read")
+    yield _counted(component, "timeouts", Quantity.READ_TIMEOUTS, (0.0, timeouts), source="own read")
+    yield _counted(component, "read_errors", Quantity.IO_ERRORS, (0.0, errors), source="own read")
     named = {
         "device_ticks_s": Quantity.DEVICE_TIME, "pressure_full_s": Quantity.READ_PRESSURE, "throttled_s": Quantity.THROTTLED_TIME,
         "total_bytes": Quantity.DISK_TOTAL, "free_bytes": Quantity.DISK_FREE, "free_inodes": Quantity.INODES_FREE,
     }  # fmt: skip
-    yield from _attributes(component, old, new, named, "kernel")
-    yield from _pairs(component, old.smart, new.smart, _SMART, "smart")
+    yield from _attributes(component, old, new, named, source="kernel")
+    yield from _pairs(component, old.smart, new.smart, _SMART, source="smart")
 
 
 def _attributes(
-    component: str, old: object, new: object, named: Mapping[str, Quantity], source: str
+    component: str, old: object, new: object, named: Mapping[str, Quantity], *, source: str
 ) -> Iterator[Change]:
     before, after = ({name: getattr(one, name) for name in named} for one in (old, new))
-    return _pairs(component, before, after, named, source)
+    return _pairs(component, before, after, named, source=source)
 
 
 def _middle(values: Sequence[float]) -> float | None:
@@ -214,30 +216,30 @@ def _network(first: Network | None, last: Network | None, views: Sequence[View])
         same = [p for view in views if view.network for p in view.network.peers if p.name == peer.name]
         lost = sum(p.lost_out + p.lost_back + p.lost_unknown for p in same)
         sent = sum(p.sent for p in same)
-        yield _counted(f"peer:{peer.name}", "lost", Quantity.LOST, (0.0, lost), "mesh")
-        yield _counted(f"peer:{peer.name}", "sent", Quantity.SENT, (0.0, sent), "mesh")
+        yield _counted(f"peer:{peer.name}", "lost", Quantity.LOST, (0.0, lost), source="mesh")
+        yield _counted(f"peer:{peer.name}", "sent", Quantity.SENT, (0.0, sent), source="mesh")
     old = first or last
     named = {
         "carrier": Quantity.LINK_STATE, "carrier_changes": Quantity.CARRIER_CHANGES, "speed_mbit_s": Quantity.LINK_SPEED
     }  # fmt: skip
     links = {link.name: link for link in old.interfaces}
     for link in last.interfaces:
-        yield from _attributes(f"link:{link.name}", links.get(link.name, link), link, named, "sysfs")
+        yield from _attributes(f"link:{link.name}", links.get(link.name, link), link, named, source="sysfs")
     ports = {(port.device, port.port): port.counters for port in old.rdma}
     for port in last.rdma:
         before = ports.get((port.device, port.port), port.counters)
         for name in port.counters.keys() & rdma_counters().keys():
             pair = (before.get(name), port.counters[name])
-            yield _counted(f"link:{port.device}", name, Quantity.RDMA_COUNTER, pair, "sysfs")
+            yield _counted(f"link:{port.device}", name, Quantity.RDMA_COUNTER, pair, source="sysfs")
 
 
 def _host(old: Host | None, new: Host | None) -> Iterator[Change]:
     if old is None or new is None:
         return
-    yield from _pairs("memory", old.memory, new.memory, _HOST, "/proc")
-    yield from _pairs("clock", old.clock, new.clock, _HOST, "adjtimex")
+    yield from _pairs("memory", old.memory, new.memory, _HOST, source="/proc")
+    yield from _pairs("clock", old.clock, new.clock, _HOST, source="adjtimex")
     for name in new.edac.keys() & _HOST.keys():
-        yield _counted("memory", name, _HOST[name], (old.edac.get(name), new.edac[name]), "edac")
+        yield _counted("memory", name, _HOST[name], (old.edac.get(name), new.edac[name]), source="edac")
 
 
 def engine_end(engine: EngineView, at_s: float) -> EngineEnd:
@@ -252,4 +254,4 @@ def _progress(old: EngineView | None, new: EngineView) -> Iterator[Change]:
     component, source = f"engine:{new.replica}", "engine metrics"
     after = {name: getattr(new, name) for name in named}
     before = {name: getattr(old, name) for name in ("tokens_total", "cpu_s")} if old else {}
-    yield from _pairs(component, before, after, named, source)
+    yield from _pairs(component, before, after, named, source=source)
