@@ -39,7 +39,7 @@ from freehold.bench.measure.drive import Bounds, Drive, Texts
 from freehold.bench.measure.run import measured_scale
 from freehold.bench.measure.stage import staged
 from freehold.engines import all_engines
-from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import ReplicaPlan
 from freehold.testing.fake_engine import start_fake_engine
 from freehold.weights.store import Store, store_root
 

@@ -16,7 +16,7 @@ import msgspec
 
 from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.errors import Permanent, Temporary
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.stack.status import StackStatus, running_status
 
 _LOOK_AGAIN_S = 0.1  # How often the stack is asked; readiness takes seconds.

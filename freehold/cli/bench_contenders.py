@@ -18,10 +18,10 @@ from freehold.core.problems import Problem, nearest_hint
 from freehold.cost.intake.numbers import Reader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
-from freehold.engines.option_check import check_options
-from freehold.fleet.gpu_pools import UNKNOWN, NodeGpus
-from freehold.fleet.gpus import Given, assign
-from freehold.fleet.plan import ReplicaPlan
+from freehold.engines.shared.option_check import check_options
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.gpus.assign import Given, assign
+from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
 from freehold.spec.model import ModelSpec
 from freehold.stack.config import Config
 from freehold.stack.decide.gpu_allocation import want_of

@@ -16,7 +16,7 @@ from freehold.cli.config import load_config
 from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.findings import Finding, Verdict
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.health.agent.one_shot import look_once
 from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes

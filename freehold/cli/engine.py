@@ -20,7 +20,9 @@ from freehold.cli.place import config_option, find_config, json_option, state_di
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
-from freehold.fleet.environments import (
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.environments.install import install, remove
+from freehold.fleet.environments.lookup import (
     Environment,
     engines_root,
     environments_in,
@@ -28,8 +30,6 @@ from freehold.fleet.environments import (
     path_of,
     requirements_sha256,
 )
-from freehold.fleet.install import install, remove
-from freehold.fleet.state_dir import StateDir
 from freehold.spec.model import ModelSpec
 from freehold.stack.checks.engines import engine_checks, machine_facts
 from freehold.stack.checks.machine import Check, Found

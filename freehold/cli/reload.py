@@ -16,7 +16,7 @@ from freehold.cli.place import config_option, find_config, json_option, start_hi
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent, Temporary
 from freehold.core.problems import Problem
-from freehold.fleet.asking import NotRunning, ask
+from freehold.fleet.control.client import NotRunning, ask
 from freehold.stack.folders import state_dir_for
 
 

@@ -17,7 +17,11 @@ from freehold.stack.status import running_status
 @state_dir_option
 @json_option
 def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) -> None:
-    """Show the gateway and every replica: state, uptime, tokens/s."""
+    """Show the gateway and every replica: state, uptime, tokens/s.
+
+    A request failed where the stack could not answer it (HTTP 500 or above), or only in part. A client's mistake (4xx)
+    is not a failure.
+    """
     config_path = find_config(config_flag)
     state_path = state_dir_for(state_dir, config_path)
     status = running_status(state_path)

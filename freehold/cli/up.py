@@ -18,7 +18,7 @@ from freehold.cli.place import config_option, find_config, json_option, state_di
 from freehold.cli.start_progress import Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.gateway.callers.keys import why_refused
 from freehold.stack.blueprint import write_blueprint
 from freehold.stack.config import Config

@@ -14,8 +14,8 @@ import msgspec
 
 from freehold.core.errors import Permanent
 from freehold.core.whole_file import replace_file
-from freehold.fleet.gpu_pools import NodeGpus
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.gpus.pools import NodeGpus
 from freehold.gateway.settings import Settings
 from freehold.health.agent.messages import HealthSettings
 from freehold.spec.model import Spec

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
-from freehold.engines.option_check import check_options
+from freehold.engines.shared.option_check import check_options
 from freehold.spec.example import example_text
 from freehold.spec.explain import dotted
 from freehold.spec.fields import option_value

@@ -20,11 +20,11 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
-from freehold.fleet.control import ControlServer, until_finished
-from freehold.fleet.keeper import StateKeeper
+from freehold.fleet.control.server import ControlServer, until_finished
+from freehold.fleet.control.state_dir import Running, StateDir
+from freehold.fleet.control.state_keeper import StateKeeper
+from freehold.fleet.processes.start_progress import StartWatch
 from freehold.fleet.run import Fleet
-from freehold.fleet.starting import StartWatch
-from freehold.fleet.state_dir import Running, StateDir
 from freehold.gateway.process.worker_set import GatewayLinks
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from freehold.core.problems import Problem
 from freehold.engines.base import Engine, Value
-from freehold.fleet.environments import Environment, engines_root, find_for, installed_problems
+from freehold.fleet.environments.lookup import Environment, engines_root, find_for, installed_problems
 
 
 def environment_of(engine: Engine) -> Environment | None:

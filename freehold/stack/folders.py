@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 
 BUILT_IN = "built-in example"
 

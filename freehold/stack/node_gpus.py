@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 
 from freehold.core.events import GpuId
-from freehold.fleet.gpu_pools import NodeGpu, NodeGpus, visible_to_user
+from freehold.fleet.gpus.pools import NodeGpu, NodeGpus, visible_to_user
 from freehold.stack.node_facts import ASK_S, printed
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"

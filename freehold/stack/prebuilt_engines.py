@@ -11,7 +11,7 @@ from pathlib import Path
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.engines.base import NodeFacts, Value
-from freehold.engines.tensorrt_record import (
+from freehold.engines.shared.tensorrt_record import (
     CONFIG,
     RECORD_END,
     EngineRecord,

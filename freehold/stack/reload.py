@@ -18,8 +18,8 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState
 from freehold.core.problems import Problem, nearest_hint
+from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
-from freehold.fleet.state_dir import StateDir
 from freehold.spec.changes import RESTART_HINT, Change, How, compare
 from freehold.spec.explain import dotted
 from freehold.spec.shapes import EXTERNAL

@@ -13,10 +13,10 @@ import msgspec
 
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
-from freehold.fleet.gpu_pools import NodeGpus
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
-from freehold.fleet.rollout import Held
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.rollout import Held
+from freehold.fleet.gpus.pools import NodeGpus
 from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.spool import spool_folder
 from freehold.spec.model import ModelSpec

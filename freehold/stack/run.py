@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from freehold.core.errors import Permanent
-from freehold.fleet.state_dir import Running, StateDir
+from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.gateway.process.listener import listen
 from freehold.ledger.spool import make_folder
 from freehold.stack.blueprint import write_blueprint

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.events import ReplicaState, ReplicaStatus
-from freehold.fleet.asking import NotRunning, ask
+from freehold.fleet.control.client import NotRunning, ask
 from freehold.spec.shapes import EXTERNAL
 
 _GATEWAY_TRIES = 3

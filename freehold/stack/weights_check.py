@@ -13,7 +13,7 @@ from freehold.core.formats import Format
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
-from freehold.fleet.environments import engines_root, environments_in, find_for
+from freehold.fleet.environments.lookup import engines_root, environments_in, find_for
 from freehold.spec.load import Loaded
 from freehold.spec.model import ModelSpec
 from freehold.weights.adapter import recognise_adapter

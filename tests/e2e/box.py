@@ -22,7 +22,7 @@ import httpx2
 import msgspec
 import psutil
 
-from freehold.fleet.environments import engines_root
+from freehold.fleet.environments.lookup import engines_root
 from freehold.ledger.spool import spool_folder
 from freehold.stack.status import running_status
 from waiting import wait_until

@@ -8,8 +8,8 @@ import pytest
 
 from e2e.box import EXAMPLE, Box
 from freehold.engines import all_engines
-from freehold.engines.flag_list import load_flags
-from freehold.fleet.environments import MANIFEST, Environment, engines_root, path_of
+from freehold.engines.shared.flag_list import load_flags
+from freehold.fleet.environments.lookup import MANIFEST, Environment, engines_root, path_of
 from freehold.weights.convert import Converted
 
 (RECIPE,) = [recipe for recipe in all_engines()["vllm"].recipes if recipe.name == "vllm-cpu"]

@@ -192,8 +192,12 @@ def _is_found(source: Source) -> bool:
 
 
 def _is_used(source: Source, users: list[Source]) -> bool:
-    """Return whether somebody imports it, or names it in quotes: the whole name, or a neighbour its last part."""
+    """Return whether somebody imports it, or names it in quotes: the whole name, or a neighbour its last part.
+
+    A program in a folder `programs` is a neighbour of the files beside that folder.
+    """
     room, _, last = source.module.rpartition(".")
+    room = room.removesuffix(".programs")
     for user in users:
         if source.module in user.imported_modules or f'"{source.module}"' in user.text:
             return True

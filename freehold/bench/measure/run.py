@@ -25,7 +25,7 @@ from freehold.bench.measure.stage import Stage, staged
 from freehold.bench.measure.watch import GpuMeter, watched
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import FreeholdError
-from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import ReplicaPlan
 from freehold.gateway.settings import Settings
 
 _SHORT_WORDS, _LONG_WORDS = 20, 120

@@ -19,7 +19,7 @@ from freehold.bench.measure.client import Target
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.listener import listen
 from freehold.gateway.process.worker_set import GatewayLinks

@@ -16,7 +16,7 @@ from pathlib import Path
 from freehold.bench.analysis.results import Resources
 from freehold.core.clock import monotonic_s
 from freehold.core.events import GpuId
-from freehold.fleet.processes import group_members
+from freehold.fleet.processes.proc_files import group_members
 from freehold.health.collectors.nvml import NvmlReader
 from freehold.health.model.view import Gpu, Gpus, State
 

@@ -120,7 +120,7 @@ class Agent:
         }
         for one in concluded.incidents:
             if one.hypothesis and words[one.id] != self._words.get(one.id):
-                _log.info(
+                _log.warning(
                     "incident",
                     id=one.id,
                     state=str(one.state),

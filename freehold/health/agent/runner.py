@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
-from freehold.core.findings import Finding
+from freehold.core.findings import Finding, Verdict
 from freehold.health.agent.metrics import HealthMeters
 from freehold.health.agent.view_window import KeptViews, windows_of
 from freehold.health.model.hysteresis import Held, Key, settle_all
@@ -282,7 +282,8 @@ class Runner:
 
     def _note_change(self, finding: Finding) -> None:
         self.meters.changed(finding)
-        _log.info(
+        bad = finding.verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY}
+        (_log.warning if bad else _log.info)(
             "finding",
             probe=finding.probe,
             component=finding.component,

@@ -16,7 +16,7 @@ from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
-from freehold.engines.metrics_page import read_metrics, shows_progress
+from freehold.engines.shared.metrics_page import read_metrics, shows_progress
 from freehold.health.agent.messages import EngineTarget
 from freehold.health.collectors.plain_http import Got, fetch
 from freehold.health.collectors.process_group import ProcessGroup

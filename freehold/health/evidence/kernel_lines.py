@@ -1,18 +1,14 @@
-"""Kernel lines as events of an incident: pasted text with times of any kind, and what the lines name as components.
+"""Kernel lines as events of an incident, with what they name as components.
 
-Reading a line is `kernel_log.events`' business, its time `kernel_log.formats`'s; a line that tells nothing bad is no event. Nothing here
-judges.
+Reading a line is `kernel_log.events`' business; a line that reports nothing bad is not an event. Nothing here judges.
 """
 
-import re
 from collections.abc import Sequence
 
 import msgspec
 
 from freehold.health.evidence.incident import Event
-from freehold.health.incident_file.values import Reader
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.kernel_log.formats import parse_log_file
 from freehold.health.model.view import KernelLine
 
 SILENT = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED})
@@ -89,36 +85,3 @@ def _component(event: KernelEvent) -> str:
         "kernel_bug": "kernel",
     }
     return f"pci:{event.device}" if kind.startswith("aer") else names.get(kind, "memory")
-
-
-BOOT_MOST_S = 1e8
-"""Times below this are seconds since boot. Source: 1e8 seconds are three years of uptime; as Unix time it is 1973."""
-
-
-def pasted_lines(
-    reader: Reader, text: str, *, path: str, at_s: float, now_s: float = 0.0
-) -> list[KernelLine]:
-    """Return pasted lines; times since boot are moved so that the last one is at `at_s`.
-
-    A date without a year is the last one before `at_s`, else before `now_s`.
-    """
-    named = _tidied(text)
-    lines, bad = parse_log_file(named, name=path, now_s=at_s or now_s or _SOME_YEAR_S)
-    reader.ignored.extend(problem.where for problem in bad)
-    since_boot = [line.at_s for line in lines if line.at_s < BOOT_MOST_S]
-    shift = at_s - max(since_boot) if since_boot and at_s else 0.0
-    return [
-        msgspec.structs.replace(line, at_s=line.at_s + shift) if line.at_s < BOOT_MOST_S else line
-        for line in lines
-    ]
-
-
-def _tidied(text: str) -> str:
-    """Mend what people and syslog do to lines: a record's lines joined or indented, `kernel:` without a time, the name cut off."""
-    one_line = re.sub(r"(?:#012|\n[ \t]+)(?=NVRM:)", "\n", text)
-    bare = re.sub(r"^kernel: ", "", one_line, flags=re.MULTILINE)
-    return re.sub(r"^((?:\[[^\]]*\] ?)?)Xid \(", r"\1NVRM: Xid (", bare, flags=re.MULTILINE)
-
-
-_SOME_YEAR_S = 1.8e9
-"""Of dates without a year only the differences matter, so any year will do. Source: our own choice."""

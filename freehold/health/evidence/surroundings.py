@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from freehold.catalog.load_evidence import BY_WORDS, THERMAL, Evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
-from freehold.engines.base import ExitCause, ExitKind, explain_code
+from freehold.engines.base import ExitCause, ExitKind
+from freehold.engines.shared.exit_rules import explain_code
 from freehold.health.evidence.log_patterns import context_signs, finding_sign, log_signs
 from freehold.health.evidence.scoring import Seen, see
 

@@ -7,11 +7,8 @@ views hold beyond that (rates over time) is for probes, not for diagnosis.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from freehold.health.evidence.incident import Change, Number
 from freehold.health.evidence.surroundings import EngineEnd
-from freehold.health.incident_file.values import Reader
 from freehold.health.judge.storage import component_of
 from freehold.health.model.view import (
     EngineView,
@@ -28,7 +25,7 @@ from freehold.health.model.view import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromViews:
-    """What views told."""
+    """What a list of views holds."""
 
     node: str = ""
     at_s: float = 0.0
@@ -37,14 +34,8 @@ class FromViews:
     engines: tuple[EngineEnd, ...] = ()
 
 
-def from_views(value: object, reader: Reader) -> FromViews:
-    """Return what a list of views tells; one that is none is a problem of the reader's."""
-    views: list[View] = []
-    for where, entry in reader.items(value, "$.views"):
-        try:
-            views.append(msgspec.convert(entry, View))
-        except msgspec.ValidationError as exc:
-            reader.problem(where, f"is no view: {exc}", "write them with `freehold health record`")
+def from_views(views: Sequence[View]) -> FromViews:
+    """Return what views of one node hold, oldest first."""
     if not views:
         return FromViews()
     first, last = views[0], views[-1]

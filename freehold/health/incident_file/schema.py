@@ -1,24 +1,36 @@
-"""The plain form of an incident file as types, from which docs/incident.schema.json is made.
+"""The incident file as types: what is read, and what docs/incident.schema.json is made of.
 
-The reader takes more than this (aliases, maps for lists, numbers as text: docs/health-diagnosis.md); this is what to write. Nothing is
-read with these types: `incident_file` reads, so that every mistake is told and not only the first.
+There is one way to write each thing. An unknown key is a mistake, because what it holds would be missed. Nothing here judges.
 """
 
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from freehold.core.findings import Action, Verdict
 
-Time = Annotated[float | str, Meta(description="Unix seconds, or ISO 8601 (without a zone: UTC)")]
+_YEARS_MOST_S = 1e11  # three thousand years: a larger number is not Unix seconds
+_NUMBER_MOST = 1_000_000  # XIDs, signals, exit codes and counts of requests are smaller
+
+Time = Annotated[
+    Annotated[float, Meta(ge=-_YEARS_MOST_S, le=_YEARS_MOST_S)] | datetime,
+    Meta(description="Unix seconds, or ISO 8601 (without a zone: UTC)"),
+]
 Value = Annotated[
     float | str | bool | None,
     Meta(description="a number, a text with a unit, or a state such as `lost`; null: not known"),
 ]
+Count = Annotated[int, Meta(ge=-_NUMBER_MOST, le=_NUMBER_MOST)]
+GpuId = Annotated[int | str, Meta(description="index, UUID, serial number or PCI address")]
 
 
-class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """An object of an incident file."""
+
+
+class Line(Entry):
     """A kernel line with its time, where the line itself has none."""
 
     text: str
@@ -26,7 +38,17 @@ class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     facility: Annotated[int, Meta(description="of the record; only 0, the kernel itself, is believed")] = 0
 
 
-class Gpu(msgspec.Struct, kw_only=True, omit_defaults=True):
+class XidEntry(Entry):
+    """An XID of which the kernel line is not at hand."""
+
+    xid: Count
+    at: Time | None = None
+    gpu: GpuId = ""
+    pid: str = ""
+    name: Annotated[str, Meta(description="of the process")] = ""
+
+
+class GpuNames(Entry):
     """Which names mean the same GPU."""
 
     index: int | None = None
@@ -35,21 +57,21 @@ class Gpu(msgspec.Struct, kw_only=True, omit_defaults=True):
     serial: Annotated[str, Meta(description="by which the history knows it")] = ""
 
 
-class Pair(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Pair(Entry):
     """A counter of another GPU, as control."""
 
     before: Value = None
     after: Value = None
 
 
-class Counter(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One reading before and after. Name where it belongs with one of the first keys."""
+class Counter(Entry):
+    """One reading before and after, with one of the keys that name what it was read of."""
 
     name: Annotated[
         str,
         Meta(description="as NVML, DCGM, sysfs or Freehold calls it, unit last: `ecc_uncorrected_volatile`"),
     ]
-    gpu: int | str | None = None
+    gpu: GpuId | None = None
     disk: str | None = None
     interface: str | None = None
     peer: str | None = None
@@ -65,8 +87,8 @@ class Counter(msgspec.Struct, kw_only=True, omit_defaults=True):
     source: str = ""
 
 
-class FindingEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A probe's answer."""
+class FindingEntry(Entry):
+    """A check's answer, of one of Freehold's probes or of another program."""
 
     probe: str
     component: str = ""
@@ -76,22 +98,25 @@ class FindingEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
     at: Time | None = None
 
 
-class EngineEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """An engine: how it ended, or how it stands."""
+class EngineEntry(Entry):
+    """An engine: how it ended, or its state."""
 
     replica: str
     engine: Annotated[str, Meta(description="`vllm`, `llama-cpp`, …")] = ""
-    exit_code: Annotated[int | None, Meta(description="negative: minus the signal; null: it runs")] = None
-    signal: int | str | None = None
+    exit_code: Annotated[Count | None, Meta(description="negative: minus the signal; null: it runs")] = None
+    signal: Annotated[Count | str | None, Meta(description="instead of `exit_code`: 9 or `SIGKILL`")] = None
     log_tail: Annotated[list[str], Meta(description="its last lines")] = []
-    state: Annotated[str, Meta(description="`progressing`, `idle`, `busy`, `stalled`, `dead`")] = ""
+    state: Annotated[
+        str,
+        Meta(description="`progressing`, `idle`, `busy`, `stalled`, `dead`, or the process's `T` or `D`"),
+    ] = ""
     tokens_before: float | None = None
     tokens_after: float | None = None
     running: Annotated[float | None, Meta(description="requests under way")] = None
     at: Time | None = None
 
 
-class Operator(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Operator(Entry):
     """What a person did. `set_healthy` makes everything before its time no evidence any more."""
 
     action: str
@@ -99,59 +124,74 @@ class Operator(msgspec.Struct, kw_only=True, omit_defaults=True):
     component: str = ""
 
 
-class ContextEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What is known around it. Other keys are allowed: their texts are searched for words such as a failed power supply."""
+class Context(Entry):
+    """What is known around the incident."""
 
     lock_changed_at: Annotated[
-        Time | dict[str, Time] | None,
-        Meta(description="of everything, or of `driver`, `engine`, `configuration`"),
+        Time | dict[Literal["driver", "engine", "configuration"], Time] | None,
+        Meta(description="of everything, or by what was changed"),
     ] = None
     drift: Annotated[list[str], Meta(description="what differs from the lock")] = []
-    other_nodes: Annotated[
-        list[str] | dict[str, Any], Meta(description="other nodes that show the same")
-    ] = []
-    operator: str | Operator | list[Operator] | None = None
+    other_nodes: Annotated[list[str], Meta(description="other nodes that show the same")] = []
+    operator: Operator | list[Operator] | None = None
     follows_workload: Annotated[
         bool | None, Meta(description="the fault moved to another GPU with the program")
     ] = None
     stays_with_gpu: Annotated[
         bool | None, Meta(description="the fault stayed with the GPU under another program")
     ] = None
+    notes: Annotated[
+        list[str],
+        Meta(description="what else is known; searched for words such as a failed power supply"),
+    ] = []
 
 
-class PastEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Something that was diagnosed before."""
+class PastEntry(Entry):
+    """An earlier diagnosis."""
 
     at: Time
-    gpu: str = ""
+    gpu: GpuId = ""
     serial: str = ""
     component: str = ""
-    xid: int | None = None
+    xid: Count | None = None
     signature: str = ""
     place: str = ""
     action: Action = Action.NONE
 
 
-class IncidentFile(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """An incident on one node. At least one of kernel, counters, findings, engines and views is there."""
+class IncidentFile(Entry):
+    """An incident on one node. At least one of kernel, xids, counters, findings, engines and views is there."""
 
     node: str = ""
     at: Annotated[
         Time | None, Meta(description="of the incident; kernel lines with seconds since boot end here")
     ] = None
+    about: Annotated[str, Meta(description="a title; not read")] = ""
     kernel: Annotated[
         list[str | Line], Meta(description="kernel lines as dmesg or journalctl -k prints them")
     ] = []
-    gpus: list[Gpu] = []
+    xids: list[XidEntry] = []
+    gpus: list[GpuNames] = []
     counters: list[Counter] = []
     findings: list[FindingEntry] = []
     engines: list[EngineEntry] = []
-    context: ContextEntry | None = None
+    context: Context | None = None
     history: list[PastEntry] = []
     views: Annotated[
         list[dict[str, Any]],
         Meta(description="what `freehold health record` wrote, first before, last after"),
     ] = []
+
+
+EVIDENCE = ("kernel", "xids", "counters", "findings", "engines", "views", "context")
+"""Keys of which a file has at least one."""
+
+
+def seconds(when: float | datetime | None) -> float | None:
+    """Return Unix seconds; None: there is no time."""
+    if isinstance(when, datetime):
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return when
 
 
 def schema_text() -> str:

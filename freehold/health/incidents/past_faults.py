@@ -12,7 +12,7 @@ import msgspec
 
 from freehold.core.findings import Action
 from freehold.health.evidence.kernel_signs import DAY_S, Past
-from freehold.health.incident_file.read import as_past
+from freehold.health.incidents.conclusions import as_past
 from freehold.health.incidents.history import History, Mark, boundary_s, last_words, since
 from freehold.health.incidents.node_readings import NodeReadings
 from freehold.health.incidents.open_incident import LiveIncident

@@ -15,6 +15,8 @@ from freehold.ledger.records.record import Basis, Outcome, Record
 Dimension = Literal["model", "key", "endpoint", "day", "hour"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 HOUR_US = 3_600_000_000  # Source: 60 * 60 s, in microseconds
+FAULT = 500
+"""Lowest HTTP status that is the stack's fault, as `freehold status` counts it. Source: RFC 9110, 15.6 (server errors)."""
 DAY_HOURS = 24  # Source: Unix time has no leap seconds, and UTC no summer time
 
 
@@ -32,7 +34,9 @@ class Tally:
     interrupted: int = 0
     """Cut, or abandoned by their clients."""
     failed: int = 0
-    """An error instead of an answer."""
+    """The stack could not answer: an error of HTTP 500 or above instead of an answer."""
+    rejected: int = 0
+    """The engine refused the client's request: an error below HTTP 500, such as 400."""
     unknown: int = 0
     """Requests that were answered, wholly or in part, and of whose tokens something is not known."""
     prompt_tokens: int = 0
@@ -76,7 +80,8 @@ def tally(record: Record) -> Tally:
         requests=1,
         complete=int(record.outcome is Outcome.COMPLETE),
         interrupted=int(record.outcome in {Outcome.CUT, Outcome.ABANDONED}),
-        failed=int(record.outcome is Outcome.FAILED),
+        failed=int(record.outcome is Outcome.FAILED and record.status >= FAULT),
+        rejected=int(record.outcome is Outcome.FAILED and record.status < FAULT),
         unknown=int(not known),
         prompt_tokens=record.prompt_tokens or 0,
         cached_tokens=record.cached_tokens or 0,

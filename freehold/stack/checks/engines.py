@@ -13,8 +13,8 @@ from pathlib import Path
 from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, ExitKind
-from freehold.fleet.environments import Environment, installed_problems, requirements_sha256
-from freehold.fleet.programs import ask_flags, python_behind, run
+from freehold.fleet.environments.ask_program import ask_flags, python_behind, run
+from freehold.fleet.environments.lookup import Environment, installed_problems, requirements_sha256
 from freehold.spec.model import ModelSpec
 from freehold.stack.checks.machine import Check, Found
 from freehold.stack.engine_environment import environment_of, how_to_get, program_of

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.stack.checks.machine import Check, Found
 from freehold.stack.config import Config
 from freehold.stack.decide.gpu_allocation import allocation_text

@@ -20,7 +20,7 @@ import msgspec
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.gateway.callers.keys import why_refused
 from freehold.gateway.process.descriptors import WANTED
 from freehold.health.collectors.cgroup_limits import cpu_quota

@@ -13,10 +13,10 @@ from pathlib import Path
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
-from freehold.fleet.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.processes.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
 from freehold.spec.model import ModelSpec
 from freehold.stack.checks.machine import Check, Found
 from freehold.stack.config import Config, one_replica_of

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
-from freehold.fleet.gpu_pools import NodeGpus, Want
-from freehold.fleet.gpus import assign
-from freehold.fleet.plan import ReplicaPlan
-from freehold.fleet.rollout import Held
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.rollout import Held
+from freehold.fleet.gpus.assign import assign
+from freehold.fleet.gpus.pools import NodeGpus, Want
 from freehold.spec.model import ModelSpec, Spec
 from freehold.stack.decide.replicas import GivenGpus, LocalModel
 

@@ -11,7 +11,7 @@ import msgspec
 from freehold.core.events import GpuId
 from freehold.engines import all_engines
 from freehold.engines.base import Adapter
-from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import ReplicaPlan
 from freehold.spec.model import ModelSpec, Spec
 
 

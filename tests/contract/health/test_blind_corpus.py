@@ -7,7 +7,8 @@ import pytest
 
 from freehold.core.places import read_tree
 from freehold.health.evidence.diagnose import Diagnosis
-from freehold.health.incident_file.read import diagnose_all, foremost, read_incident, read_kernel_log
+from freehold.health.incident_file.read import read_incident, read_kernel_log
+from freehold.health.incidents.conclusions import diagnose_all, foremost
 
 BLIND = Path(__file__).parents[2] / "corpus" / "blind"
 WORDS = {

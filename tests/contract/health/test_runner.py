@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from freehold.core.findings import Finding, Verdict
@@ -21,6 +22,7 @@ from freehold.health.model.probe import Expected, Probe
 from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.model.view import Gpus, Host, Kernel, KernelLine, State, View
 from freehold.health.registry import all_probes
+from freehold.telemetry import logs
 from freehold.testing.healthy_node import healthy_views
 from waiting import until, wait_until
 
@@ -300,3 +302,19 @@ def test_a_hook_that_fails_is_counted_and_the_snapshot_is_told_all_the_same() ->
     text = asyncio.run(main()).meters.text().decode()
     assert verdicts(told[-1]) == {"one": Verdict.HEALTHY}
     assert all(f'where="health.{name}"' in text for name in ("admit", "on_view", "conclude"))
+
+
+def test_a_finding_that_turns_bad_is_logged_as_a_warning(tmp_path: Path) -> None:
+    async def hung() -> Gpus:
+        return Gpus(state=State.HUNG)
+
+    async def main() -> None:
+        runner = Runner([source("host", host), source("gpus", hung)], {"one": ONE, "two": TWO}, FAST)
+        await running(runner, lambda: len(runner.snapshot.findings) == 2)
+
+    log = logs.configure(tmp_path / "health.log")
+    asyncio.run(main())
+    assert log.close()
+    lines = map(msgspec.json.decode, (tmp_path / "health.log").read_bytes().splitlines())
+    levels = {line["probe"]: line["level"] for line in lines if line["event"] == "finding"}
+    assert levels == {"one": "info", "two": "warning"}

@@ -261,15 +261,23 @@ def test_the_file_adds_up_as_records_do(path: Path) -> None:
     mixed = [
         record(1, prompt_tokens=4, cached_tokens=1),
         record(2, outcome=Outcome.ABANDONED, basis=Basis.ESTIMATED, lost=2),
-        record(3, outcome=Outcome.FAILED, basis=Basis.NONE, completion_tokens=None),
+        record(3, outcome=Outcome.FAILED, basis=Basis.NONE, status=503, completion_tokens=None),
         record(4, basis=Basis.UNKNOWN, completion_tokens=None, time_us=5_000_000_000),
+        record(
+            5,
+            outcome=Outcome.FAILED,
+            basis=Basis.NONE,
+            status=400,
+            completion_tokens=None,
+            time_us=5_000_000_000,
+        ),
     ]
     with contextlib.closing(Journal(path)) as journal:
         assert journal.add(mixed[:2]) == 2
         assert journal.add(mixed[:3]) == 1
         by = roll_up(journal.tallies(Span(), mixed), ["hour"])
         alone = roll_up(journal.tallies(Span(until_us=1), mixed[3:]), ["hour"])
-        assert journal.add(mixed) == 1
+        assert journal.add(mixed) == 2
         assert roll_up(journal.tallies(Span()), ["hour"]) == by
     assert alone == []
     ((_, first), (_, second)) = by
@@ -281,7 +289,7 @@ def test_the_file_adds_up_as_records_do(path: Path) -> None:
         first.estimated_tokens,
     ) == (3, 1, 1, 2, 2)
     assert (first.prompt_tokens, first.cached_tokens, first.lost, first.unknown) == (4, 1, 2, 1)
-    assert (second.requests, second.unknown) == (1, 1)
+    assert (second.requests, second.unknown, second.failed, second.rejected) == (2, 1, 0, 1)
 
 
 def test_a_file_that_is_no_ledger_is_said_in_words(path: Path) -> None:

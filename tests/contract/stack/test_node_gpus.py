@@ -14,8 +14,8 @@ from freehold.cli.config import load_config
 from freehold.core.events import GpuId
 from freehold.core.problems import Problem
 from freehold.cost.intake.numbers import Reader
-from freehold.fleet.plan import ReplicaPlan
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.decisions.plan import ReplicaPlan
 from freehold.stack.checks.gpus import gpu_checks
 from freehold.stack.checks.machine import Found
 from freehold.stack.config import Config

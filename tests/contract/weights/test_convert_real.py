@@ -111,7 +111,7 @@ def llama(weights_path: Path) -> Iterator[httpx2.Client]:
     command = [
         sys.executable,
         "-m",
-        "freehold.engines._child_xllamacpp",
+        "freehold.engines.programs.xllamacpp_server",
         "--host",
         "127.0.0.1",
         "--port",

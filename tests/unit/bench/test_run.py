@@ -15,7 +15,7 @@ from freehold.bench.measure.run import Bench, Contender, Setup
 from freehold.bench.measure.stage import Stage
 from freehold.core.errors import Permanent
 from freehold.engines import all_engines
-from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import ReplicaPlan
 
 
 def contender(number: int) -> Contender:

@@ -11,7 +11,8 @@ import pytest
 from freehold.catalog.load_evidence import BY_WORDS, Hypothesis, load_evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.health.evidence.surroundings import finding_signs
-from freehold.health.incident_file.read import diagnose_all, foremost, read_incident
+from freehold.health.incident_file.read import read_incident
+from freehold.health.incidents.conclusions import diagnose_all, foremost
 from freehold.health.registry import all_probes
 
 TABLE = load_evidence()

@@ -25,13 +25,14 @@ def record(**more: object) -> Record:
 MEASURED = record(prompt_tokens=10, cached_tokens=4, completion_tokens=5)
 CUT = record(outcome=Outcome.CUT, basis=Basis.ESTIMATED, completion_tokens=7, lost=3)
 UNKNOWN = record(basis=Basis.UNKNOWN, model="n")
+REJECTED = record(outcome=Outcome.FAILED, basis=Basis.NONE, status=400)
 FAILED = record(outcome=Outcome.FAILED, basis=Basis.NONE, status=503, time_us=(DAY + 1) * DAY_US)
 
 
 def test_estimates_and_unknowns_never_pass_for_measured_tokens() -> None:
-    (((), total),) = roll_up(map(tally, (MEASURED, CUT, UNKNOWN, FAILED)), ())
+    (((), total),) = roll_up(map(tally, (MEASURED, CUT, UNKNOWN, FAILED, REJECTED)), ())
     assert total == Tally(
-        requests=4, complete=2, interrupted=1, failed=1, unknown=2, prompt_tokens=10, cached_tokens=4,
+        requests=5, complete=2, interrupted=1, failed=1, rejected=1, unknown=2, prompt_tokens=10, cached_tokens=4,
         completion_tokens=5, estimated_tokens=7, lost=3,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 from freehold.core.errors import Permanent
 from freehold.core.events import GpuId
 from freehold.engines import all_engines
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 from freehold.spec.example import example_text
 from freehold.spec.load import load_text
 from freehold.spec.model import Spec

@@ -1,4 +1,4 @@
-from freehold.fleet.gpu_pools import NodeGpus
+from freehold.fleet.gpus.pools import NodeGpus
 from freehold.spec.load import load_text
 from freehold.spec.model import Spec
 from freehold.stack.decide.gpu_allocation import unseen

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from freehold.engines import all_engines
-from freehold.fleet.environments import MANIFEST, Manifest, path_of
-from freehold.fleet.launch_process import _placement
-from freehold.fleet.plan import ReplicaPlan
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.environments.lookup import MANIFEST, Manifest, path_of
+from freehold.fleet.processes.launch_process import _placement
 from freehold.spec.load import load_text
 from freehold.stack.config import Config
 from freehold.stack.decide.replicas import LocalModel, planned_replicas
