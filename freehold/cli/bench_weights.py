@@ -13,7 +13,7 @@ from freehold.cli.bench_contenders import Entry, Weights
 from freehold.cli.fetch_progress import showing
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.spec.model import ModelSpec
@@ -30,7 +30,7 @@ Key = tuple[str, str]
 """Names of a model and an engine."""
 
 
-def named_weights(texts: Iterable[str], entries: Sequence[Entry], reader: Reader) -> dict[str, Path]:
+def named_weights(texts: Iterable[str], entries: Sequence[Entry], reader: FlagReader) -> dict[str, Path]:
     """Return what each engine is to be given, by its name; problems are in the reader. `texts` are `ENGINE=PATH`."""
     benched = {entry.engine.name: entry.engine for entry in entries}
     found: dict[str, Path] = {}
@@ -52,7 +52,7 @@ def named_weights(texts: Iterable[str], entries: Sequence[Entry], reader: Reader
 _EXAMPLE = "for example vllm=/models/smollm2"
 
 
-def _seen(engine: Engine, path: Path, reader: Reader) -> Path | None:
+def _seen(engine: Engine, path: Path, reader: FlagReader) -> Path | None:
     """Return what an engine is given of a file or folder; None: it cannot be, and the reader has why."""
     if not path.exists():
         reader.wrong("--weights", f"there is nothing at {path}", _EXAMPLE)

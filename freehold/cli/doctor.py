@@ -13,8 +13,9 @@ import msgspec
 
 from freehold.cli.agent_snapshot import asked
 from freehold.cli.config import load_config
-from freehold.cli.output import UserMistakes, say_json, styled
+from freehold.cli.output import UserMistakes, say_json, show_lines, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.table import Row, table, terminal_columns
 from freehold.core.findings import Finding, Verdict
 from freehold.fleet.control.state_dir import StateDir
 from freehold.health.agent.one_shot import look_once
@@ -103,12 +104,14 @@ def _fix(finding: Finding) -> str:
 
 def _show(checks: list[Check], *, ready: bool) -> None:
     order = list(Found)
-    width = max(len(check.name) for check in checks)
-    for check in sorted(checks, key=lambda check: -order.index(check.found)):
-        word = styled(check.found.ljust(8), colour=_COLOURS[check.found])
-        click.echo(f"{word}  {check.name.ljust(width)}  {check.said}")
-        if check.fix and check.found is not Found.GOOD:
-            click.echo(f"{' ' * 10}{' ' * width}  do: {check.fix}")
+    rows = [
+        Row(
+            (styled(check.found, colour=_COLOURS[check.found]), check.name, check.said),
+            [f"do: {check.fix}"] if check.fix and check.found is not Found.GOOD else [],
+        )
+        for check in sorted(checks, key=lambda check: -order.index(check.found))
+    ]
+    show_lines(table(rows, terminal_columns()))
     problems = sum(check.found is Found.PROBLEM for check in checks)
     what = "ready to serve" if ready else f"not ready: {problems} of {len(checks)} checks found a problem"
     click.echo(styled(what, bold=True, colour="green" if ready else "red"))

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import msgspec
 
+from freehold.cli import shell_values
 from freehold.cli.config import load_config, load_keyless
 from freehold.cli.fetch_progress import showing
 from freehold.cli.output import UserMistakes, say_json, show_failure, styled
@@ -244,6 +245,7 @@ def _unfinished(name: str, root: Path) -> Path | None:
 @click.option(
     "--with-model",
     metavar="MODEL",
+    shell_complete=shell_values.models,
     help="Start the engine of this model of freehold.yaml, and ask it for a token.",
 )
 @config_option

@@ -18,8 +18,9 @@ from freehold.cli.health_diagnose import diagnose
 from freehold.cli.health_incidents import goes_on, incident_lines
 from freehold.cli.health_set_healthy import set_healthy
 from freehold.cli.health_table import lines_of, one_line, serving_on
-from freehold.cli.output import UserMistakes, duration_text, say_json, styled
+from freehold.cli.output import UserMistakes, duration_text, say_json, show_lines, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.table import paragraph, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
@@ -98,9 +99,9 @@ def _show(snapshot: HealthSnapshot, serving: dict[str, list[str]], *, as_json: b
         told = {"verdict": snapshot.verdict, "stale": stale, "age_s": age_s, "replicas_on": serving}
         say_json({**msgspec.to_builtins(snapshot), **told})
     else:
-        for line in (*incident_lines(snapshot), *lines_of(snapshot, serving)):
-            click.echo(line)
-        click.echo(_foot(snapshot, age_s))
+        columns = terminal_columns()
+        show_lines([*incident_lines(snapshot, columns), *lines_of(snapshot, serving, columns)])
+        show_lines(styled(line, dim=True) for line in paragraph(_foot(snapshot, age_s), columns))
         if stale:
             click.echo(f"{styled('too old', colour='red')}: the agent has said nothing since", err=True)
     return exit_code(snapshot, stale=stale)
@@ -110,9 +111,7 @@ def _foot(snapshot: HealthSnapshot, age_s: float) -> str:
     who = f"agent pid {snapshot.pid}" if snapshot.pid else "looked once"
     late = [f"{reader.name} {reader.state}" for reader in snapshot.readers if reader.state != "ok"]
     readers = f"; readers: {', '.join(late)}" if late else ""
-    return styled(
-        f"{snapshot.node}: {snapshot.verdict}; {who}, {duration_text(age_s)} ago{readers}", dim=True
-    )
+    return f"{snapshot.node}: {snapshot.verdict}; {who}, {duration_text(age_s)} ago{readers}"
 
 
 def exit_code(snapshot: HealthSnapshot, *, stale: bool) -> int:
@@ -234,8 +233,8 @@ def replay(file: Path, *, config_flag: Path | None, as_json: bool) -> int:
     if as_json:
         say_json({**msgspec.to_builtins(snapshot), "verdict": snapshot.verdict, "problem_seen": seen})
     else:
-        for line in (*incident_lines(snapshot), *lines_of(snapshot)):
-            click.echo(line)
+        columns = terminal_columns()
+        show_lines([*incident_lines(snapshot, columns), *lines_of(snapshot, columns=columns)])
         for problem in recording.problems:
             click.echo(str(problem), err=True)
     return 3 if seen else 0

@@ -13,10 +13,12 @@ from typing import Any
 import click
 import msgspec
 
+from freehold.cli import shell_values
 from freehold.cli.config import load_keyless
 from freehold.cli.key_flags import Flags, Wanted, limit_options, read_flags
-from freehold.cli.output import UserMistakes, say_json
+from freehold.cli.output import UserMistakes, say_json, show_lines
 from freehold.cli.place import config_option, find_config, json_option
+from freehold.cli.table import Row, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
@@ -76,11 +78,12 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
     elif not keys:
         click.echo(f"No keys in {path}. Next: freehold key create NAME")
     else:
-        _say_table([("ID", "NAME", "STATE", "CREATED", "LIMITS"), *map(_row, keys)])
+        heads = ("ID", "NAME", "STATE", "CREATED", "LIMITS")
+        show_lines(table([Row(_row(key)) for key in keys], terminal_columns(), heads=heads))
 
 
 @command.command("revoke", short_help="End keys: they are refused within a second.")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=shell_values.keys)
 @config_option
 @json_option
 def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> None:
@@ -204,11 +207,3 @@ def _limits_text(record: KeyRecord) -> str:
 
 def _date(at_s: int | None) -> str:
     return "" if at_s is None else datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _say_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows with aligned columns; never wrapped, so that a script can cut them."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())

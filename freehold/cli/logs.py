@@ -17,6 +17,7 @@ from typing import Any
 import click
 import msgspec
 
+from freehold.cli import shell_values
 from freehold.cli.output import UserMistakes, say_json, styled
 from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
 from freehold.core.errors import Permanent
@@ -39,7 +40,7 @@ _MINDER = re.compile(r"\[freehold: (\S+Z) (.*)\]")
 
 
 @click.command("logs")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=shell_values.logs)
 @config_option
 @state_dir_option
 @click.option(

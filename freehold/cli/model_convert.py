@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from freehold.cli import shell_values
 from freehold.cli.config import load_config
 from freehold.cli.fetch_progress import showing
 from freehold.cli.output import UserMistakes, say_json
@@ -37,7 +38,7 @@ class _Asked:
 
 
 @click.command("convert", short_help="Make safetensors of a GGUF file, or the other way.")
-@click.argument("what", metavar="MODEL | PATH")
+@click.argument("what", metavar="MODEL | PATH", shell_complete=shell_values.models)
 @click.option(
     "--to",
     type=click.Choice([Format.SAFETENSORS.value, Format.GGUF.value]),

@@ -99,12 +99,14 @@ def _aligned(
 
 
 def _blocks(rows: Sequence[Row], columns: int | None, heads: Sequence[str]) -> list[str]:
-    """Return a line per cell that has something, or a paragraph per row where the columns have no heads."""
+    """Return a line per cell that has something, or a paragraph per row where the columns have no heads; then only the first cell may be styled."""
     lines = []
     width = max(map(len, heads), default=0)
     for row in rows:
         if not heads:
-            lines += paragraph(_GAP.join(filter(None, row.cells)), columns)
+            plain = click.unstyle(row.cells[0])
+            first, *more = paragraph(_GAP.join(filter(None, [plain, *row.cells[1:]])), columns)
+            lines += [first.replace(plain, row.cells[0], 1), *more]
         else:
             lines.append(styled(row.cells[0], bold=True))
             facts = zip(heads[1:], row.cells[1:], strict=True)

@@ -7,14 +7,14 @@ recorded. Costs are added up exactly; an unknown one adds nothing and makes a su
 
 import csv
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from freehold.cli.output import UserMistakes, say_json, styled
+from freehold.cli.output import UserMistakes, say_json, show_lines, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.table import Row, paragraph, table, terminal_columns
 from freehold.core.clock import wall_s
@@ -185,7 +185,7 @@ def _show_table(rows: Rows, dimensions: Sequence[Dimension]) -> None:
     lines = [Row([*(part or "-" for part in place), *cells(row)]) for place, row in rows]
     if len(rows) > 1:
         lines.append(Row(["total", *[""] * (len(dimensions) - 1), *cells(total)]))
-    _echo(table(lines, terminal_columns(), heads=[*dimensions, *numbers], numbers=numbers))
+    show_lines(table(lines, terminal_columns(), heads=[*dimensions, *numbers], numbers=numbers))
 
 
 def _show_gaps(gaps: Sequence[Gap]) -> None:
@@ -204,13 +204,8 @@ def _show_gaps(gaps: Sequence[Gap]) -> None:
         rows.append(Row([name, f"{engine:,}", f"{ledger:,}", f"{engine - ledger:,} ({share})"]))
     numbers = ("its own count", "recorded", "gap")
     columns = terminal_columns()
-    _echo(table(rows, columns, heads=("engine", *numbers), numbers=numbers))
+    show_lines(table(rows, columns, heads=("engine", *numbers), numbers=numbers))
     notes = ["generated tokens over whole days (UTC); the gap holds readiness checks and cut answers"]
     if any(engine < ledger for _, engine, ledger in known):
         notes.append(_CONTINUED)
-    _echo(styled(line, dim=True) for note in notes for line in paragraph(note, columns))
-
-
-def _echo(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
+    show_lines(styled(line, dim=True) for note in notes for line in paragraph(note, columns))

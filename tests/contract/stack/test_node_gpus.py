@@ -13,7 +13,7 @@ from freehold.cli.bench_contenders import Wanted, Weights, contenders_of, entrie
 from freehold.cli.config import load_config
 from freehold.core.events import GpuId
 from freehold.core.problems import Problem
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.decisions.plan import ReplicaPlan
 from freehold.stack.checks.gpus import gpu_checks
@@ -179,7 +179,7 @@ def test_in_a_bench_each_candidate_has_the_node_to_itself(eight: Path, tmp_path:
         tmp_path, vllm("m", ", tensor_parallel_size: 4", ", gpus: 2"), vllm("n", more=", gpus: [3, 5]")
     )
     config = load_config(path, overrides={}, as_json=False)
-    node, reader = node_gpus(os.environ), Reader()
+    node, reader = node_gpus(os.environ), FlagReader()
     wanted = Wanted(engines=("vllm", "llama-cpp"), settings=("vllm.tensor_parallel_size=2,16",))
     entries = entries_of(models_of(config, wanted, reader), wanted, reader)
     assert not reader.problems

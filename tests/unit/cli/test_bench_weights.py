@@ -7,7 +7,7 @@ import pytest
 
 from freehold.cli.bench_contenders import Entry
 from freehold.cli.bench_weights import hashed, named_weights, sha256_of, source_of, told, weights_of
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
 from freehold.spec.model import ModelSpec
 from freehold.weights.blobs import Origin, Record
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 def told_of(
     *texts: str, engines: tuple[str, ...] = ("llama-cpp", "vllm")
 ) -> tuple[dict[str, Path], list[str]]:
-    reader = Reader()
+    reader = FlagReader()
     found = named_weights(texts, entries(*engines), reader)
     assert {each.where for each in reader.problems} <= {"--weights"}
     return found, [each.message for each in reader.problems]

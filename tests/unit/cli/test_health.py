@@ -251,3 +251,14 @@ def test_a_running_agent_s_incidents_read_as_a_file_s(monkeypatch: pytest.Monkey
     assert len(said["incidents"]) == 1  # type: ignore[arg-type]
     assert incident_json(with_incidents())["problem"] is False
     assert whole_lines(with_incidents()) == ["no incident goes on, and none was over within the last hour"]
+
+
+def test_in_80_columns_no_line_is_longer_and_no_word_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    found = with_incidents(
+        incident(IncidentState.OPEN), incident(IncidentState.OVER, over_s=40.0), found=Verdict.UNHEALTHY
+    )
+    narrow = [*incident_lines(found, 80), *lines_of(found, {"engine:m-0": ["m-0", "m-1"]}, 80)]
+    wide = [*incident_lines(found), *lines_of(found, {"engine:m-0": ["m-0", "m-1"]})]
+    assert max(map(len, wide)) > 80 >= max(map(len, narrow))
+    assert " ".join(narrow).split() == " ".join(wide).split()

@@ -76,8 +76,15 @@ def test_a_narrow_terminal_gets_a_block_per_replica(
     columns.setenv("COLUMNS", "40")
     show_status(stack(replica("m-0"), BROKEN))
     out = capsys.readouterr().out
-    assert "m-0  ready\n  engine    llama-cpp\n  tokens/s  unknown\n  restarts  0\n  pid       41\n" in out
-    assert "model-with-a-long-name-1  crash_loop\n  engine    llama-cpp\n  restarts  4\n" in out
+    assert out.startswith(
+        "gateway  http://127.0.0.1:8000/v1\n    serving, 1 requests under way, 12 so\n    far, 3 failed\n"
+    )
+    assert (
+        "m-0\n  engine    llama-cpp\n  state     ready\n  tokens/s  unknown\n  restarts  0\n  pid       41\n"
+        in out
+    )
+    assert "model-with-a-long-name-1\n  engine    llama-cpp\n  state     crash_loop\n  restarts  4\n" in out
+    assert max(map(len, out.splitlines())) <= 40
     columns.setenv("COLUMNS", "100")
     show_status(stack(replica("m-0"), BROKEN))
     assert "replica " in capsys.readouterr().out

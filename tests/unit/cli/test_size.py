@@ -136,7 +136,7 @@ def test_every_mistake_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         code=2,
     )
     where = [problem["where"] for problem in found["problems"]]
-    assert where == [f"{path}:2:2", "--gpu", "--quant", "--count"]
+    assert where == ["--quant", "--count", f"{path}:2:2", "--gpu"]
 
 
 def test_nothing_said(capsys: pytest.CaptureFixture[str]):
