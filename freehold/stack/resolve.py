@@ -141,7 +141,7 @@ def with_gpus(resolved: Resolved, held: Sequence[Held] = ()) -> Resolved | list[
     `held` are the replicas that run, which keep theirs where possible.
     """
     blueprint, config = resolved.blueprint, resolved.config
-    found = allocate(config.spec, resolved.replicas, blueprint.models, node=blueprint.node, held=held)
+    found = allocate(config.spec, resolved.replicas, facts=blueprint.models, node=blueprint.node, held=held)
     if isinstance(found, list):
         return [replace(each, where=_place(config, each.where)) for each in found]
     return replace(resolved, blueprint=msgspec.structs.replace(blueprint, gpus=found))

@@ -42,8 +42,8 @@ def want_of(plan: ReplicaPlan, model: ModelSpec, built_for_gpus: int = 0) -> Wan
 def allocate(
     spec: Spec,
     plans: Sequence[ReplicaPlan],
-    facts: Mapping[str, LocalModel],
     *,
+    facts: Mapping[str, LocalModel],
     node: NodeGpus,
     held: Sequence[Held] = (),
 ) -> Allocation | list[Problem]:

@@ -68,14 +68,14 @@ def planned_replicas(
         if model.managed:
             found = facts.get(model.name, LocalModel())
             plans += [
-                managed_replica(model, index, found, threads=threads) for index in range(model.replicas)
+                managed_replica(model, index, facts=found, threads=threads) for index in range(model.replicas)
             ]
         else:
             plans += _external_replicas(model, api_keys.get(model.name, ""))
     return plans
 
 
-def managed_replica(model: ModelSpec, index: int, facts: LocalModel, *, threads: int) -> ReplicaPlan:
+def managed_replica(model: ModelSpec, index: int, *, facts: LocalModel, threads: int) -> ReplicaPlan:
     """Return one replica that Freehold starts, without GPUs."""
     engine, environment = all_engines()[model.engine], facts.environment
     may_fetch = engine.fetches is None or engine.fetches(model.engine_options)
