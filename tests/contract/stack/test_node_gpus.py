@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from fake_smi import fake_smi, instance, uuid
-from freehold.cli.bench_contenders import Wanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
+from freehold.bench.contenders import Wanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
 from freehold.cli.config import load_config
 from freehold.core.events import GpuId
 from freehold.cost.intake.flags import FlagReader
