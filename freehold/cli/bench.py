@@ -20,9 +20,7 @@ from freehold import __version__
 from freehold.bench.analysis.choose import Choice
 from freehold.bench.analysis.results import VERSION, BenchFile
 from freehold.bench.analysis.sizes import fit
-from freehold.bench.load_flags import LOAD_FLAGS, LoadAsk, read_load
-from freehold.bench.measure.run import Bench, Contender, Measured, Setup
-from freehold.cli.bench_contenders import (
+from freehold.bench.contenders import (
     Wanted,
     contenders_of,
     context_of,
@@ -30,6 +28,9 @@ from freehold.cli.bench_contenders import (
     gpu_mistakes,
     models_of,
 )
+from freehold.bench.load_flags import LOAD_FLAGS, LoadAsk, read_load
+from freehold.bench.measure.run import Bench, Contender, Measured, Setup
+from freehold.bench.weights import named_weights, weights_of
 from freehold.cli.bench_show import (
     apply,
     apply_or_say,
@@ -39,8 +40,8 @@ from freehold.cli.bench_show import (
     why_not_written,
     write_page,
 )
-from freehold.cli.bench_weights import named_weights, weights_of
 from freehold.cli.config import load_config
+from freehold.cli.fetch_progress import showing
 from freehold.cli.flag_options import flag_options
 from freehold.cli.output import UserMistakes, duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
@@ -164,7 +165,8 @@ def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_j
             "The stack of this configuration is up and shares the machine with what is measured; freehold down ends it.",
             err=True,
         )
-    weights = weights_of(entries, named, base_dir=config.base_dir, quiet=as_json)
+    with showing(quiet=as_json) as progress:
+        weights = weights_of(entries, named, base_dir=config.base_dir, show=progress)
     contenders = contenders_of(entries, weights, node=node)
     sizes = fit(asked.sizes, int(context_of(entries) * _CONTEXT_PART))
     conditions = msgspec.structs.replace(asked.conditions, shape=sizes.words())

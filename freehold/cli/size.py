@@ -1,6 +1,7 @@
 """`freehold size`: does a model fit some GPUs, how fast is it there, and what does a load need.
 
 Everything is worked out from the catalog and the roofline; nothing is measured and nothing runs. `freehold bench` measures.
+Exit codes: 0 it fits and keeps the SLO; 3 it does not.
 """
 
 from dataclasses import asdict, replace
@@ -50,7 +51,7 @@ def _flags() -> list[Flag]:
     help="Print AIConfigurator's figure beside ours (needs requirements/aic.txt).",
 )
 @json_option
-def command(*, ask_second: bool, as_json: bool, **given: Any) -> None:
+def command(*, ask_second: bool, as_json: bool, **given: Any) -> int:
     """Say whether a model fits some GPUs, how fast it is there, and what a traffic needs."""
     loaded = load_catalog(today=datetime.fromtimestamp(wall_s(), UTC).date(), overlays=given["prices"])
     reader = FlagReader()
@@ -69,10 +70,16 @@ def command(*, ask_second: bool, as_json: bool, **given: Any) -> None:
     second = second_opinion(sized) if ask_second else ""
     if as_json:
         say_json(as_plain(sized, needed, second=second))
-        return
+        return _exit_code(sized)
     from freehold.cost.report.size_text import show_sized  # noqa: PLC0415 - rich takes its time to import
 
     show_sized(sized, needed, second=second)
+    return _exit_code(sized)
+
+
+def _exit_code(sized: Sized) -> int:
+    """Return 3 where the model does not fit or cannot keep the SLO, else 0. Source: DESIGN section 1, "Commands": 3 is a failed check."""
+    return 0 if sized.concurrency else 3
 
 
 def _sized(asked: SizeInputs, calibrations: Any) -> Sized:

@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from freehold.cli.bench_contenders import Entry, Weights
-from freehold.cli.fetch_progress import showing
+from freehold.bench.contenders import Entry, Weights
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.spec.model import ModelSpec
+from freehold.stack.fetch import ShowProgress
 from freehold.stack.weights_check import fitted, refuse_early
 from freehold.weights.recognise import recognise
 from freehold.weights.source import GgufParts, parse_source
@@ -77,27 +77,26 @@ def _seen(engine: Engine, path: Path, reader: FlagReader) -> Path | None:
 
 
 def weights_of(
-    entries: Sequence[Entry], named: Mapping[str, Path], *, base_dir: Path, quiet: bool
+    entries: Sequence[Entry], named: Mapping[str, Path], *, base_dir: Path, show: ShowProgress
 ) -> dict[Key, Weights]:
     """Return the weights of each model for each engine; raises Permanent that names all that are missing."""
     store, found, failed = Store(store_root(os.environ)), dict[Key, Weights](), list[FreeholdError]()
     hashes: dict[Path, str] = {}
-    with showing(quiet=quiet) as show:
-        for entry in entries:
-            key = (entry.model.name, entry.engine.name)
-            if key in found:
-                continue
-            report = show(f"{entry.model.name} for {entry.engine.name}")
-            if path := named.get(entry.engine.name):
-                if path not in hashes:
-                    hashes[path] = hashed(path, report)
-                found[key] = told(path, hashes[path], model=entry.model, store=store)
-                continue
-            try:
-                path = _fetched(entry, store, base_dir, report)
-                found[key] = Weights(path=path, sha256=sha256_of(path))
-            except FreeholdError as error:
-                failed.append(error)
+    for entry in entries:
+        key = (entry.model.name, entry.engine.name)
+        if key in found:
+            continue
+        report = show(f"{entry.model.name} for {entry.engine.name}")
+        if path := named.get(entry.engine.name):
+            if path not in hashes:
+                hashes[path] = hashed(path, report)
+            found[key] = with_source(path, hashes[path], model=entry.model, store=store)
+            continue
+        try:
+            path = _fetched(entry, store, base_dir, report)
+            found[key] = Weights(path=path, sha256=sha256_of(path))
+        except FreeholdError as error:
+            failed.append(error)
     if failed:
         said = "; ".join(dict.fromkeys(error.message for error in failed))
         raise Permanent(said, hint=next((error.hint for error in failed if error.hint), ""))
@@ -111,7 +110,7 @@ def _fetched(entry: Entry, store: Store, base_dir: Path, report: OnProgress) -> 
     return fitted(model, path, store=store, on_progress=report)
 
 
-def told(path: Path, sha256: str, *, model: ModelSpec, store: Store) -> Weights:
+def with_source(path: Path, sha256: str, *, model: ModelSpec, store: Store) -> Weights:
     """Return weights that a user named, with what freehold.yaml would have to say for a stack to serve them.
 
     That is nothing where the model's own source brings them: they are the same, or what Freehold makes of it by itself.

@@ -6,8 +6,8 @@ import pytest
 
 from freehold.bench.analysis.load import Load
 from freehold.bench.analysis.sizes import Given, Range
+from freehold.bench.contenders import Wanted, context_of, entries_of
 from freehold.bench.load_flags import LoadAsk, read_load
-from freehold.cli.bench_contenders import Wanted, context_of, entries_of
 from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.numbers import tokens
