@@ -1,4 +1,5 @@
-"""The rules of docs/STYLE.md that a program can count, on README.md, CONTRIBUTING.md, CHANGELOG.md and docs/*.md.
+"""The rules of docs/STYLE.md that a program can count, on README.md, CONTRIBUTING.md, CHANGELOG.md, docs/*.md and the
+README files of benchmarks and examples.
 
 Decision records are history and stay as they were written. Every bound may only shrink.
 """
@@ -18,8 +19,8 @@ LONG_SHARE_MOST = 0.012
 BANNED_MOST = 18
 """Banned phrases over all pages: those of docs/health-probes.md, which is what the probes say of themselves."""
 
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-PAGES += sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
+PAGES += sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 STYLE = ROOT / "docs" / "STYLE.md"
 
 
@@ -31,7 +32,7 @@ def place(page: Path, sentence: Sentence) -> str:
     return f"{page.relative_to(ROOT)}:{sentence.line}: {sentence.text}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_no_sentence_is_too_long(page: Path) -> None:
     long = [place(page, row) for row in sentences_of(page) if row.words > WORDS_MOST]
     assert not long, f"more than {WORDS_MOST} words; make two sentences of each:\n" + "\n".join(long)
