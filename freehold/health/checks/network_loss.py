@@ -44,7 +44,7 @@ NOBODY = "not known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
+class _PeerState:
     """How one peer looks from here."""
 
     reason: str
@@ -60,7 +60,7 @@ class _Look:
 
     view: View
     peers: Mapping[str, Peer]
-    kinds: Mapping[str, _Kind] = field(default_factory=dict)
+    kinds: Mapping[str, _PeerState] = field(default_factory=dict)
 
 
 _LOSING = {
@@ -105,7 +105,7 @@ def _history(views: Sequence[View], name: str) -> list[Peer]:
 # ---- one peer, as it looks from here -----------------------------------------------------------------------------
 
 
-def _kind_of(history: Sequence[Peer], look: _Look) -> _Kind:
+def _kind_of(history: Sequence[Peer], look: _Look) -> _PeerState:
     peer = history[-1]
     if peer.silent_s >= SILENT_S:
         return _silent(history, look)
@@ -113,11 +113,11 @@ def _kind_of(history: Sequence[Peer], look: _Look) -> _Kind:
         words = (
             f"{peer.name} is heard, but it has got none of the last {peer.unconfirmed} datagrams from here"
         )
-        return _Kind(reason="cut_out", verdict=Verdict.UNHEALTHY, action=Action.CHECK_CABLE, words=words)
+        return _PeerState(reason="cut_out", verdict=Verdict.UNHEALTHY, action=Action.CHECK_CABLE, words=words)
     return _speaking(peer, _windows(history), alarm_chance(len(look.peers)))
 
 
-def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
+def _silent(history: Sequence[Peer], look: _Look) -> _PeerState:
     peer = history[-1]
     name, silence = peer.name, f"silent for {peer.silent_s:.1f} s"
     if peer.link is State.LOST:
@@ -131,7 +131,7 @@ def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
         )
     if any(past.foreign for past in history):
         words = f"{name} sends, but not to this mesh: it has another key, other names for the nodes, or another version"
-        return _Kind(
+        return _PeerState(
             reason="peer_differs", verdict=Verdict.DEGRADED, action=Action.FIX_CONFIGURATION, words=words
         )
     if peer.control in GONE or (peer.control is State.UNKNOWN and peer.unreachable):
@@ -153,11 +153,11 @@ def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
             f"{name} is {silence}, though its host answers: its agent is stopped, or does not know this node",
         )
     words = f"{name} is {silence}; whether its host answers is not known yet"
-    return _Kind(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+    return _PeerState(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
 
 
-def _unhealthy(reason: str, action: Action, words: str) -> _Kind:
-    return _Kind(reason=reason, verdict=Verdict.UNHEALTHY, action=action, words=words)
+def _unhealthy(reason: str, action: Action, words: str) -> _PeerState:
+    return _PeerState(reason=reason, verdict=Verdict.UNHEALTHY, action=action, words=words)
 
 
 def _heard_by(name: str, look: _Look) -> list[str]:
@@ -169,7 +169,7 @@ def _heard_by(name: str, look: _Look) -> list[str]:
     ]
 
 
-def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _Kind:
+def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _PeerState:
     minute = windows[0]
     if hole := _black_hole(peer, minute):
         return hole
@@ -178,7 +178,7 @@ def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _Kind
     if window:
         reason = "lossy" if out and back else "lossy_out" if out else "lossy_back"
         words = _loss_words(peer.name, reason, window)
-        return _Kind(
+        return _PeerState(
             reason=reason,
             verdict=Verdict.DEGRADED,
             action=Action.CHECK_CABLE,
@@ -187,12 +187,12 @@ def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _Kind
         )
     if min(minute.settled_out, minute.settled_back) < SETTLED_MIN:
         words = f"{peer.name}: too few datagrams yet to say anything ({minute.settled_out} out, {minute.settled_back} back)"
-        return _Kind(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+        return _PeerState(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
     words = _loss_words(peer.name, "ok", minute)
-    return _Kind(reason="ok", verdict=Verdict.HEALTHY, action=Action.NONE, words=words, window=minute)
+    return _PeerState(reason="ok", verdict=Verdict.HEALTHY, action=Action.NONE, words=words, window=minute)
 
 
-def _black_hole(peer: Peer, minute: LossWindow) -> _Kind | None:
+def _black_hole(peer: Peer, minute: LossWindow) -> _PeerState | None:
     for back, run in ((False, peer.large_run_out), (True, peer.large_run_back)):
         sent, lost = small_counts(minute, back=back)
         by_chance = (lost / sent) ** run if sent else 1.0
@@ -318,7 +318,7 @@ def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
     kind = look.kinds[name]
     if own_fault and kind.reason in {*_LOSING, "ok", "no_data"}:
         words = f"{name} cannot be judged from here: this node's own network is at fault"
-        kind = _Kind(reason="not_judged", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+        kind = _PeerState(reason="not_judged", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
         return _make(name, look, kind)
     if kind.reason not in _LOSING:
         return _make(name, look, kind)
@@ -331,7 +331,7 @@ def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
         more, action = "whether it is the node or the path is not known yet", Action.WATCH
     else:
         more, action = "there is no third node to ask", kind.action
-    told = _Kind(
+    told = _PeerState(
         reason=kind.reason,
         verdict=kind.verdict,
         action=action,
@@ -341,7 +341,7 @@ def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
     return _make(name, look, told, at_fault=name if losing else NOBODY)
 
 
-def _make(name: str, look: _Look, kind: _Kind, *, at_fault: str = "") -> Finding:
+def _make(name: str, look: _Look, kind: _PeerState, *, at_fault: str = "") -> Finding:
     evidence = list(_evidence(look, name, kind))
     if at_fault:
         evidence.append(
@@ -360,7 +360,7 @@ def _make(name: str, look: _Look, kind: _Kind, *, at_fault: str = "") -> Finding
     )
 
 
-def _evidence(look: _Look, name: str, kind: _Kind) -> Sequence[Evidence]:
+def _evidence(look: _Look, name: str, kind: _PeerState) -> Sequence[Evidence]:
     source, peer, at_s = "UDP mesh", look.peers[name], look.view.at_s
     chance = alarm_chance(len(look.peers))
     if kind.window is None:

@@ -40,7 +40,7 @@ _MIG = ("GPU_I_ID", "GPU_I_PROFILE")
 _DRIVER = ("DCGM_FI_DRIVER_VERSION", "driver_version")
 
 
-class Sample(NamedTuple):
+class ExporterSample(NamedTuple):
     """One line of the exporter's text."""
 
     name: str
@@ -64,18 +64,18 @@ def gpus_of(text: str) -> Gpus:
     )
 
 
-def _samples(text: str) -> Iterable[Sample]:
+def _samples(text: str) -> Iterable[ExporterSample]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name.startswith("DCGM_"):
-                yield Sample(sample.name, sample.labels, sample.value)
+                yield ExporterSample(sample.name, sample.labels, sample.value)
 
 
 def _failed(state: State, detail: str) -> Gpus:
     return Gpus(source="dcgm", state=state, detail=detail)
 
 
-def _driver(samples: Iterable[Sample]) -> dict[str, Reading]:
+def _driver(samples: Iterable[ExporterSample]) -> dict[str, Reading]:
     for sample in samples:
         for label in _DRIVER:
             if sample.labels.get(label):
@@ -83,7 +83,7 @@ def _driver(samples: Iterable[Sample]) -> dict[str, Reading]:
     return {}
 
 
-def _gpu(index: int, samples: Iterable[Sample]) -> Gpu:
+def _gpu(index: int, samples: Iterable[ExporterSample]) -> Gpu:
     """Return one GPU; lines of its MIG slices are left out, for they are parts of it."""
     whole = [sample for sample in samples if not any(sample.labels.get(label) for label in _MIG)]
     labels = whole[0].labels if whole else {}

@@ -17,9 +17,9 @@ from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.engines.shared.metrics_page import read_metrics, shows_progress
-from freehold.health.agent.messages import EngineTarget
 from freehold.health.collectors.plain_http import Got, fetch
 from freehold.health.collectors.process_group import ProcessGroup
+from freehold.health.model.targets import EngineTarget
 from freehold.health.model.view import EngineView, Reading, State
 
 IDLE_EVERY_S = 10.0
@@ -56,7 +56,7 @@ class _Canary:
 
 
 @dataclass(slots=True)
-class _Known:
+class _EngineMemory:
     """What is remembered of one replica between two looks."""
 
     group: ProcessGroup | None
@@ -76,7 +76,7 @@ class EnginesReader:
         self.targets: Sequence[EngineTarget] = ()
         self._options = options or EngineOptions()
         self._engines = all_engines() if engines is None else engines
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _EngineMemory] = {}
 
     async def read(self) -> tuple[EngineView, ...]:
         """Return one view per target, in their order; takes at most little more than the deadline."""
@@ -95,7 +95,7 @@ class EnginesReader:
         if known.canary.task is not None:
             known.canary.task.cancel()
 
-    def _of(self, target: EngineTarget) -> _Known:
+    def _of(self, target: EngineTarget) -> _EngineMemory:
         known = self._known.get(target.replica)
         if known is None or (known.group.pid if known.group else 0) != target.pid:
             if known is not None:
@@ -103,7 +103,7 @@ class EnginesReader:
             options = self._options
             group = ProcessGroup(target.pid, root=options.root, clock=options.clock) if target.pid else None
             due_s = options.clock.monotonic_s() + options.canary_every_s
-            known = self._known[target.replica] = _Known(group, _Canary(due_s))
+            known = self._known[target.replica] = _EngineMemory(group, _Canary(due_s))
         return known
 
     async def _one(self, target: EngineTarget) -> EngineView:
@@ -139,7 +139,7 @@ class EnginesReader:
     # --- counters -------------------------------------------------------------------------------------------------
 
     async def _counted(
-        self, view: EngineView, target: EngineTarget, engine: Engine, known: _Known
+        self, view: EngineView, target: EngineTarget, engine: Engine, known: _EngineMemory
     ) -> EngineView:
         if engine.metrics_path is None or not target.url.startswith("http://"):
             known.idle = target.running == 0
@@ -195,7 +195,7 @@ class EnginesReader:
 
     # --- the canary -----------------------------------------------------------------------------------------------
 
-    def _sing(self, target: EngineTarget, engine: Engine, known: _Known) -> None:
+    def _sing(self, target: EngineTarget, engine: Engine, known: _EngineMemory) -> None:
         """Send a tiny completion where one is due and nothing is under way."""
         canary, now_s = known.canary, self._options.clock.monotonic_s()
         if not known.idle:
@@ -204,7 +204,7 @@ class EnginesReader:
             canary.due_s, canary.began_s = now_s + self._options.canary_every_s, now_s
             canary.task = asyncio.get_running_loop().create_task(self._complete(target, engine, canary))
 
-    def _hush(self, known: _Known) -> None:
+    def _hush(self, known: _EngineMemory) -> None:
         """Forget the completion that fell asleep with its engine: that it was not answered says nothing."""
         if known.canary.task is not None:
             known.canary.task.cancel()

@@ -13,7 +13,7 @@ import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.health.kernel_log.events import is_telling
-from freehold.health.kernel_log.formats import FACILITY_KERNEL, Record, parse_log_file, parse_record
+from freehold.health.kernel_log.formats import FACILITY_KERNEL, KmsgRecord, parse_log_file, parse_record
 from freehold.health.model.view import Kernel, KernelLine, State
 
 __all__ = ["KernelLog", "parse_log_file"]
@@ -108,11 +108,11 @@ class KernelLog:
                 self._take(record, lines, wall_minus_boot_s=wall_minus_boot_s)
         return [line for line in lines if line.at_s >= since_s], lost
 
-    def _gap(self, record: Record) -> int:
+    def _gap(self, record: KmsgRecord) -> int:
         expected, self._expected = self._expected, record.sequence + 1
         return max(0, record.sequence - expected) if expected is not None else 0
 
-    def _take(self, record: Record, lines: list[KernelLine], *, wall_minus_boot_s: float) -> None:
+    def _take(self, record: KmsgRecord, lines: list[KernelLine], *, wall_minus_boot_s: float) -> None:
         facility = FACILITY_KERNEL if self._trust_user_lines else record.facility
         if facility != FACILITY_KERNEL:
             return

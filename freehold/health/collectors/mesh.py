@@ -26,10 +26,10 @@ from freehold.health.collectors.mesh_host import (
     link_state,
     path_mtu,
 )
-from freehold.health.collectors.mesh_socket import Arrival, Receiver, Senders
+from freehold.health.collectors.mesh_socket import ReceivedDatagram, Receiver, Senders
 from freehold.health.mesh.frame import (
     KEY_BYTES_MIN,
-    Frame,
+    MeshFrame,
     decode,
     encode,
     is_large,
@@ -38,7 +38,7 @@ from freehold.health.mesh.frame import (
     report_id,
     unpack_reports,
 )
-from freehold.health.mesh.stream import NOT_ASKED, Host, Stream
+from freehold.health.mesh.stream import NOT_ASKED, PeerHost, Stream
 from freehold.health.model.view import Peer, State
 
 PORT = 8742
@@ -126,7 +126,7 @@ class _Remote:
     senders: Senders | None = None
     """None until the address is known."""
     large_bytes: int = 0
-    host: Host = NOT_ASKED
+    host: PeerHost = NOT_ASKED
     interface: str = ""
     drops: int = 0
     asked_s: float = 0.0
@@ -236,7 +236,7 @@ class Mesh:
             self._take(arrival, decode(arrival.data, self.settings.key))
         self._take_returned()
 
-    def _take(self, arrival: Arrival, frame: Frame | None) -> None:
+    def _take(self, arrival: ReceivedDatagram, frame: MeshFrame | None) -> None:
         remote = self._by_id.get(frame.sender) if frame else None
         if not frame or not remote or frame.receiver != self._id:
             self._ignore(arrival.host)
@@ -253,7 +253,7 @@ class Mesh:
 
     def _send(self, remote: _Remote, turn: int, now_s: float) -> None:
         number = remote.stream.out.take_number()
-        frame = Frame(
+        frame = MeshFrame(
             sender=self._id,
             receiver=remote.id,
             boot=self._boot,
@@ -271,7 +271,7 @@ class Mesh:
         if error:
             self._send_again(remote, port, frame, error)
 
-    def _send_again(self, remote: _Remote, port: int, frame: Frame, error: int) -> None:
+    def _send_again(self, remote: _Remote, port: int, frame: MeshFrame, error: int) -> None:
         """Send once more where the error may have been an earlier datagram's, or this one was too large for the link.
 
         Any other error, a filter's EPERM or a full queue's ENOBUFS, is this datagram's own loss and stays one.
@@ -344,9 +344,9 @@ class Mesh:
         remote.asked_s, remote.asked_times = self.clock.monotonic_s(), remote.asked_times + 1
         if remote.address:
             port = remote.settings.control_port or remote.settings.port
-            remote.host = Host(control=await ask_host((remote.address[0], port)))
+            remote.host = PeerHost(control=await ask_host((remote.address[0], port)))
         else:
-            remote.host = Host(control=State.ABSENT)
+            remote.host = PeerHost(control=State.ABSENT)
 
     async def _learn(self, remote: _Remote) -> None:
         remote.learned_s = self.clock.monotonic_s()

@@ -53,7 +53,7 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ReceivedDatagram:
     """One datagram that came."""
 
     data: bytes
@@ -91,7 +91,7 @@ class Receiver:
         """Return the port that it is bound to."""
         return int(self._socket.getsockname()[1])
 
-    def take(self) -> Iterator[Arrival]:
+    def take(self) -> Iterator[ReceivedDatagram]:
         """Give what has come, oldest first, at most 1,024."""
         now_s = self._clock.monotonic_s()
         wall_minus_s = self._clock.wall_s() - now_s
@@ -107,7 +107,7 @@ class Receiver:
                     at_s = _arrived(now_s, seconds + nanoseconds / 1e9 - wall_minus_s)
                 elif kind == _SO_RXQ_OVFL:
                     self._drops = _DROPS.unpack(value)[0]
-            yield Arrival(data, at_s, self._drops, source[0])
+            yield ReceivedDatagram(data, at_s, self._drops, source[0])
 
     def close(self) -> None:
         """Close it."""

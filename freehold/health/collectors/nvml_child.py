@@ -151,7 +151,7 @@ class Sweep:
         return bad or [0, sum(value[1] for value in values)]
 
 
-class Child:
+class QueryServer:
     """Reads requests and answers them until the input ends."""
 
     def __init__(self, nvml: Nvml) -> None:
@@ -203,7 +203,7 @@ def main(folder: str, progress_fd: int) -> None:
 
     progress = mmap.mmap(progress_fd, PROGRESS.size)
     os.close(progress_fd)
-    Child(Nvml(pynvml, progress)).run()
+    QueryServer(Nvml(pynvml, progress)).run()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _KMSG = re.compile(rb"(\d{1,10}),(\d{1,20}),(\d{1,20}),([^,;]*)[^;]*;([^\n]*)", re.DOTALL)
 
 
-class Record(NamedTuple):
+class KmsgRecord(NamedTuple):
     """One record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg)."""
 
     facility: int
@@ -45,14 +45,14 @@ class Record(NamedTuple):
     text: str
 
 
-def parse_record(data: bytes) -> Record | None:
+def parse_record(data: bytes) -> KmsgRecord | None:
     """Return one record, its escapes undone and its key=value lines left out; None: it is none."""
     match = _KMSG.match(data)
     if not match:
         return None
     priority = int(match[1])
     raw = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), match[5])
-    return Record(
+    return KmsgRecord(
         facility=priority >> 3,
         level=priority & 7,
         sequence=int(match[2]),
@@ -63,7 +63,7 @@ def parse_record(data: bytes) -> Record | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Page:
+class _ParsedLog:
     """What is known while a log is read."""
 
     boot_at_s: float
@@ -120,7 +120,7 @@ def parse_log_file(
     that reads as an event gets the time of the line before. Lines of programs get facility 3, so that nothing believes
     them. Sequences are line numbers, 1-based.
     """
-    page = _Page(boot_at_s=boot_at_s, now_s=now_s)
+    page = _ParsedLog(boot_at_s=boot_at_s, now_s=now_s)
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.rstrip("\r")
         if not _SKIPPED.match(line) and not _go_on(page, line) and not _add(page, line, number):
@@ -138,7 +138,7 @@ def _problems(bad: list[int], name: str) -> list[Problem]:
     return [*named, Problem(where=name, message=f"{more} more lines are no kernel lines")] if more else named
 
 
-def _go_on(page: _Page, line: str) -> bool:
+def _go_on(page: _ParsedLog, line: str) -> bool:
     """Append an indented line to the line before; a dictionary line of /dev/kmsg adds nothing."""
     if not line[0].isspace() or not page.lines:
         return False
@@ -148,7 +148,7 @@ def _go_on(page: _Page, line: str) -> bool:
     return True
 
 
-def _add(page: _Page, line: str, number: int) -> bool:
+def _add(page: _ParsedLog, line: str, number: int) -> bool:
     found = _dated_line(page, line) or _record_line(page, line) or _journal_line(line)
     if found:
         page.last_s = found.at_s
@@ -161,7 +161,7 @@ def _add(page: _Page, line: str, number: int) -> bool:
     return True
 
 
-def _dated_line(page: _Page, line: str) -> KernelLine | None:
+def _dated_line(page: _ParsedLog, line: str) -> KernelLine | None:
     for form in _FORMS:
         match = form.fullmatch(line)
         if match:
@@ -201,7 +201,7 @@ def _priority(facility: str | None, level: str | None, priority: str | None) -> 
     return _FACILITIES.get(facility or "kern", _FACILITY_DAEMON), number
 
 
-def _record_line(page: _Page, line: str) -> KernelLine | None:
+def _record_line(page: _ParsedLog, line: str) -> KernelLine | None:
     record = parse_record(line.encode("utf-8", "surrogatepass")) if line[:1].isdigit() else None
     if not record:
         return None
@@ -231,7 +231,7 @@ def _journal_line(line: str) -> KernelLine | None:
     return KernelLine(at_s=int(stamp) / 1e6, text=text, facility=facility)
 
 
-def _at_s(page: _Page, parts: Mapping[str, str | None]) -> float | None:
+def _at_s(page: _ParsedLog, parts: Mapping[str, str | None]) -> float | None:
     """Return a line's time in Unix seconds; None: there is no such date."""
     if since := parts.get("since"):
         return page.boot_at_s + float(since)
@@ -246,7 +246,7 @@ def _at_s(page: _Page, parts: Mapping[str, str | None]) -> float | None:
     return _in_last_year(page, parts)
 
 
-def _in_last_year(page: _Page, parts: Mapping[str, str | None]) -> float | None:
+def _in_last_year(page: _ParsedLog, parts: Mapping[str, str | None]) -> float | None:
     """Return the newest such date that is not in the future, or in 1970 where today's date is not known."""
     year = datetime.fromtimestamp(page.now_s, UTC).year if page.now_s else _SHORT_YEAR
     at_s = _in_year(year, parts)

@@ -30,7 +30,7 @@ BUCKET_S = 5
 
 
 @dataclass(slots=True)
-class Tally:
+class DatagramCounts:
     """One direction's decided datagrams, ever. decided = settled + outage + unknown + open run."""
 
     settled: int = 0
@@ -94,7 +94,7 @@ class Tally:
         self.run = self._run_large = 0
 
 
-def _decide(tally: Tally, begin: int, top: int, bits: int) -> int:
+def _decide(tally: DatagramCounts, begin: int, top: int, bits: int) -> int:
     """Decide what is 16 below the top and not decided yet; return the first number that still is not."""
     number = begin
     while number <= top - MARGIN:
@@ -111,7 +111,7 @@ def _decide(tally: Tally, begin: int, top: int, bits: int) -> int:
 class Incoming:
     """The peer's stream as it comes here."""
 
-    tally: Tally = field(default_factory=Tally)
+    tally: DatagramCounts = field(default_factory=DatagramCounts)
     top: int = -1
     """-1: nothing came yet."""
     bits: int = 0
@@ -165,7 +165,7 @@ class Incoming:
 class Outgoing:
     """Our stream to the peer, as its receipts tell."""
 
-    tally: Tally = field(default_factory=Tally)
+    tally: DatagramCounts = field(default_factory=DatagramCounts)
     next_number: int = 0
     top: int = -1
     """The highest of ours that it confirmed."""
@@ -214,7 +214,7 @@ class Windows:
     _times_s: list[float] = field(default_factory=list)
     _kept: list[tuple[int, ...]] = field(default_factory=list)
 
-    def take(self, now_s: float, out: Tally, back: Tally) -> tuple[LossWindow, ...]:
+    def take(self, now_s: float, out: DatagramCounts, back: DatagramCounts) -> tuple[LossWindow, ...]:
         """Return a window per length of `WINDOWS_S`; shorter than that while the mesh is young."""
         counts = (*_counts(out), *_counts(back))
         if not self._kept or now_s - self._times_s[-1] >= BUCKET_S:
@@ -240,5 +240,5 @@ class Windows:
         )
 
 
-def _counts(tally: Tally) -> tuple[int, int, int, int]:
+def _counts(tally: DatagramCounts) -> tuple[int, int, int, int]:
     return tally.settled, tally.lost, tally.large, tally.large_lost

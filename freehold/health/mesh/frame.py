@@ -60,7 +60,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 NOTHING_HEARD = Receipt()
 
 
-class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class MeshFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One datagram."""
 
     sender: int
@@ -101,7 +101,7 @@ def unpack_reports(data: bytes) -> list[tuple[int, int]]:
     return list(_REPORT.iter_unpack(data))
 
 
-def encode(frame: Frame, key: bytes, *, size: int = 0) -> bytes:
+def encode(frame: MeshFrame, key: bytes, *, size: int = 0) -> bytes:
     """Return the payload, padded with zeros to `size` bytes; never cut."""
     receipt = frame.receipt
     held_us = receipt.held_us
@@ -126,7 +126,7 @@ def encode(frame: Frame, key: bytes, *, size: int = 0) -> bytes:
     return data.ljust(size, b"\0") if size else data
 
 
-def decode(data: bytes, key: bytes) -> Frame | None:
+def decode(data: bytes, key: bytes) -> MeshFrame | None:
     """Return the frame; None for anything that is not one of this mesh's."""
     if len(data) < _HEAD.size + _TAG_BYTES or data[:4] != MAGIC:
         return None
@@ -137,7 +137,7 @@ def decode(data: bytes, key: bytes) -> Frame | None:
         data
     )
     came = int.from_bytes(bits, "big")
-    return Frame(
+    return MeshFrame(
         sender=sender,
         receiver=receiver,
         boot=boot,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from freehold.health.mesh.count import MARGIN, OUTAGE_RUN, Incoming, Outgoing, Windows
-from freehold.health.mesh.frame import NOTHING_HEARD, Frame, Receipt
+from freehold.health.mesh.frame import NOTHING_HEARD, MeshFrame, Receipt
 from freehold.health.model.view import LossWindow, Peer, State
 
 RTTS_MOST = 200
@@ -20,7 +20,7 @@ LIVES_MOST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class PeerHost:
     """What was learned of a peer's host and the way to it, outside the mesh."""
 
     control: State = State.UNKNOWN
@@ -29,7 +29,7 @@ class Host:
     link: State = State.UNKNOWN
 
 
-NOT_ASKED = Host()
+NOT_ASKED = PeerHost()
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Stream:
     windows: Windows = field(default_factory=Windows)
     _sampled: tuple[int, ...] = (0,) * 9
 
-    def heard(self, frame: Frame, now_s: float, *, ours: bool = False) -> None:
+    def heard(self, frame: MeshFrame, now_s: float, *, ours: bool = False) -> None:
         """Take a frame that arrived at the host at `now_s`; `ours`: this host dropped some before it."""
         if frame.boot != self.boot:
             if self._is_past(frame):
@@ -93,7 +93,7 @@ class Stream:
         """Return the seconds since its last datagram, or since the mesh began."""
         return max(0.0, now_s - (self.heard_s or self.began_s))
 
-    def _is_past(self, frame: Frame) -> bool:
+    def _is_past(self, frame: MeshFrame) -> bool:
         """Return whether it is of a life that ended: late, or sent again by somebody who recorded it.
 
         A life whose numbers go on did not end: what seemed to follow it was such a recording, of a start before ours.
@@ -119,7 +119,7 @@ class Stream:
         if self.out.confirm(receipt):
             self.rtts_s.append(max(0.0, now_s - receipt.echo_ns / 1e9 - receipt.held_us / 1e6))
 
-    def sample(self, name: str, now_s: float, *, host: Host, reported: Mapping[str, int]) -> Peer:
+    def sample(self, name: str, now_s: float, *, host: PeerHost, reported: Mapping[str, int]) -> Peer:
         """Return what happened since the last sample, and how things stand."""
         out, back = self.out.tally, self.back.tally
         windows = self.windows.take(now_s, out, back)
