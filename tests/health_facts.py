@@ -16,8 +16,8 @@ import msgspec
 from ruamel.yaml import YAML
 
 from freehold.health.agent.recording import Head, record
-from freehold.health.collectors.gpu_readings import FIELD, IDENTITY, READINGS, GpuReading, NvmlQuery
-from freehold.health.collectors.nvml_answers import reading_of
+from freehold.health.gpu_readings.nvml_answers import reading_of
+from freehold.health.gpu_readings.table import FIELD, IDENTITY, READINGS, GpuReading, NvmlQuery
 from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, Reading, View
 
 BASE_S = 1_795_392_000.0

@@ -18,7 +18,8 @@ import msgspec
 
 from freehold.core import clock
 from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
-from freehold.health.collectors.nvml_answers import (
+from freehold.health.collectors.nvml_process import Deadlines, Ended, Hung, NvmlProcess, pynvml_folder
+from freehold.health.gpu_readings.nvml_answers import (
     answering,
     constants_of,
     driver_of,
@@ -28,7 +29,6 @@ from freehold.health.collectors.nvml_answers import (
     unread,
     with_constants,
 )
-from freehold.health.collectors.nvml_process import Deadlines, Ended, Hung, NvmlProcess, pynvml_folder
 from freehold.health.model.view import Gpu, Gpus, Reading, State
 
 ALIVE_MOST = 2

@@ -19,8 +19,8 @@ import msgspec
 
 from freehold.core import clock
 from freehold.health.collectors.child_process import ChildProcess
-from freehold.health.collectors.nvml_answers import program
 from freehold.health.collectors.nvml_child import PROGRESS
+from freehold.health.gpu_readings.nvml_answers import program
 
 CHILD = Path(__file__).with_name("nvml_child.py")
 ANSWER_BYTES_MOST = 4_000_000

@@ -1,4 +1,4 @@
-"""The name of every reading a GPU may have, with the NVML call and the DCGM exporter's fields behind it: one table, gpu_readings.yaml.
+"""The name of every reading a GPU may have, with the NVML call and the DCGM exporter's fields behind it: one table, table.yaml.
 
 Nothing here calls anything: `nvml` and `dcgm` do. What is asked, not what it means: limits are the checks'.
 """
@@ -81,7 +81,7 @@ class _ReadingRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def _readings() -> tuple[GpuReading, ...]:
     """Return the table. The file is ours: one that is not as it must be raises when this is imported."""
-    tree = read_tree((files(__package__) / "gpu_readings.yaml").read_text("utf-8"), "gpu_readings.yaml")
+    tree = read_tree((files(__package__) / "table.yaml").read_text("utf-8"), "table.yaml")
     assert not tree.mistakes, tree.mistakes
     return tuple(row.reading() for row in msgspec.convert(tree.data, tuple[_ReadingRow, ...]))
 

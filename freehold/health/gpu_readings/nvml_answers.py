@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.health.collectors.gpu_readings import (
+from freehold.health.gpu_readings.table import (
     BY_NAME,
     DRIVER_CALLS,
     IDENTITY,
