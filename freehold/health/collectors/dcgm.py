@@ -2,8 +2,8 @@
 
 Only the exporter's text is read: fields by name, old and new (DCGM renamed many and keeps the old ones), never by number, for
 DCGM's 230 is the last XID and NVML's 230 is the recovery action. A field that the exporter does not export is unsupported, not
-zero: many counters are off by default. A remote exporter that does not answer says nothing of the GPUs. It never asks
-NVML, and takes no XID from here (the exporter keeps only the last one).
+zero: many counters are off by default. A remote exporter that does not answer shows nothing about the GPUs. This module never asks
+NVML, and takes no XID from the exporter (which keeps only the last one).
 """
 
 import asyncio
@@ -135,7 +135,7 @@ class DcgmReader:
     _most: int = field(default=0, init=False)
 
     async def read(self) -> Gpus:
-        """Return what it says, with the most GPUs that it ever showed and what the file system says of cards and driver."""
+        """Return its reading, with the most GPUs that it ever showed and what the file system shows of cards and driver."""
         gpus = await self._asked()
         self._most = max(self._most, answering(gpus.gpus))
         return msgspec.structs.replace(
@@ -146,7 +146,7 @@ class DcgmReader:
         )
 
     async def _asked(self) -> Gpus:
-        """Return what it says; HUNG past the deadline, UNKNOWN where nobody listens and for anything else than its text."""
+        """Return its reading; HUNG past the deadline, UNKNOWN where no exporter listens and for anything else than its text."""
         try:
             async with asyncio.timeout(self.deadline_s):
                 status, body = await _get(self.url)
@@ -154,7 +154,7 @@ class DcgmReader:
             return _failed(State.HUNG, f"{self.url} did not answer within {self.deadline_s:g} s")
         except ConnectionRefusedError:
             # Not ABSENT: that the exporter does not run says nothing of the GPUs.
-            return _failed(State.UNKNOWN, f"nobody listens at {self.url}")
+            return _failed(State.UNKNOWN, f"no exporter listens at {self.url}")
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as exc:
             return _failed(State.UNKNOWN, f"{self.url}: {type(exc).__name__}: {exc}")
         if status != 200:

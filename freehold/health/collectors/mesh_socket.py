@@ -1,6 +1,6 @@
-"""The mesh's sockets on Linux: one that receives, four that send, and what the kernel says of each datagram.
+"""The mesh's sockets on Linux: one that receives, four that send, and what the kernel reports of each datagram.
 
-The idea: the kernel knows when a datagram arrived (SO_TIMESTAMPNS), how many the full socket dropped (SO_RXQ_OVFL) and why a
+The kernel knows when a datagram arrived (SO_TIMESTAMPNS), how many the full socket dropped (SO_RXQ_OVFL) and why a
 datagram came back (IP_RECVERR), so that a process which reads only ten times a second still measures the network and not
 itself. Four source ports take different ways through a fabric that spreads flows. Large datagrams carry "do not
 fragment" and ignore what the kernel believes of the path, so that a black hole for them shows.
@@ -67,7 +67,7 @@ class ReceivedDatagram:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """One datagram that did not get there, as the kernel tells."""
+    """One datagram that did not arrive, as the kernel reports."""
 
     address: tuple[str, int]
     error: int
@@ -98,7 +98,7 @@ class Receiver:
         for _ in range(READS_MOST):
             try:
                 data, ancillary, _, source = self._socket.recvmsg(DATAGRAM_MOST, _ANCILLARY_BYTES)
-            except OSError:  # nothing more; an error of its own goes with being told
+            except OSError:  # nothing more; reading an error clears it
                 return
             at_s = now_s
             for _, kind, value in ancillary:

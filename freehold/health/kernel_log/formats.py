@@ -1,4 +1,4 @@
-"""Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that people have.
+"""Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that tools print.
 
 Those forms: `dmesg` (also -T, -e, -x, -r, --time-format iso), `journalctl -k` (short, short-precise, short-iso, short-full,
 short-monotonic, short-unix, json), rsyslog's kern.log, `talosctl dmesg`, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
@@ -41,12 +41,12 @@ class KmsgRecord(NamedTuple):
     sequence: int
     since_boot_s: float
     continues: bool
-    """It goes on with the record before (`+`)."""
+    """It continues the record before (`+`)."""
     text: str
 
 
 def parse_record(data: bytes) -> KmsgRecord | None:
-    """Return one record, its escapes undone and its key=value lines left out; None: it is none."""
+    """Return one record, its escapes undone and its key=value lines left out; None: it is not a record."""
     match = _KMSG.match(data)
     if not match:
         return None
@@ -113,17 +113,16 @@ _SHORT_YEAR = 1970  # the Unix epoch: what a date without a year gets where toda
 def parse_log_file(
     text: str, *, name: str = "kernel log", boot_at_s: float = 0.0, now_s: float = 0.0
 ) -> tuple[list[KernelLine], list[Problem]]:
-    """Return the lines of a saved log and what in it is no kernel line, at most `PROBLEMS_MOST` of them and a count.
+    """Return the lines of a saved log and the lines that are not kernel lines, at most `PROBLEMS_MOST` of them and a count.
 
-    Indented lines go on with the line before. `boot_at_s` (Unix seconds) is added to times since boot, 0: they stay as
+    Indented lines continue the line before. `boot_at_s` (Unix seconds) is added to times since boot, 0: they stay as
     they are; `now_s` gives dates without a year their year; dates without a zone are taken for UTC. A line without a time
-    that reads as an event gets the time of the line before. Lines of programs get facility 3, so that nothing believes
-    them. Sequences are line numbers, 1-based.
+    that reads as an event gets the time of the line before. Lines of programs get facility 3, so that they never become events. Sequences are line numbers, 1-based.
     """
     page = _ParsedLog(boot_at_s=boot_at_s, now_s=now_s)
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.rstrip("\r")
-        if not _SKIPPED.match(line) and not _go_on(page, line) and not _add(page, line, number):
+        if not _SKIPPED.match(line) and not _continue(page, line) and not _add(page, line, number):
             page.bad.append(number)
     return page.lines, _problems(page.bad, name)
 
@@ -131,14 +130,14 @@ def parse_log_file(
 def _problems(bad: list[int], name: str) -> list[Problem]:
     hint = "expected lines of dmesg, journalctl -k, kern.log or /dev/kmsg"
     named = [
-        Problem(where=f"{name}:{number}:1", message="this is no kernel line", hint=hint)
+        Problem(where=f"{name}:{number}:1", message="this is not a kernel line", hint=hint)
         for number in bad[:PROBLEMS_MOST]
     ]
     more = len(bad) - len(named)
-    return [*named, Problem(where=name, message=f"{more} more lines are no kernel lines")] if more else named
+    return [*named, Problem(where=name, message=f"{more} more lines are not kernel lines")] if more else named
 
 
-def _go_on(page: _ParsedLog, line: str) -> bool:
+def _continue(page: _ParsedLog, line: str) -> bool:
     """Append an indented line to the line before; a dictionary line of /dev/kmsg adds nothing."""
     if not line[0].isspace() or not page.lines:
         return False

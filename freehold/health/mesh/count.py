@@ -24,7 +24,7 @@ JUMP_MOST = 6_000
 """Ten minutes at 10 a second, the longest window: a stream that jumps by more is counted from there on, which bounds the work."""
 _RECEIPT_MASK = (1 << RECEIPT_BITS) - 1
 WINDOWS_S = (60, 120, 300, 600)
-"""60, 300 and 600 s are what the bounds were computed for (research on health, D2); 120 s tells whether a loss went on."""
+"""60, 300 and 600 s are what the bounds were computed for (research on health, D2); 120 s shows whether a loss went on."""
 BUCKET_S = 5
 """How far apart the snapshots are that windows begin at: a window of 60 s covers 60 to 65 s."""
 
@@ -76,7 +76,7 @@ class DatagramCounts:
             self.outage += 1
 
     def not_known(self, count: int) -> None:
-        """Count some whose fate nobody can tell; a run ends there."""
+        """Count some whose fate cannot be known; a run ends there."""
         self._end_run()
         self.unknown += count
 
@@ -163,7 +163,7 @@ class Incoming:
 
 @dataclass(slots=True)
 class Outgoing:
-    """Our stream to the peer, as its receipts tell."""
+    """Our stream to the peer, by its receipts."""
 
     tally: DatagramCounts = field(default_factory=DatagramCounts)
     next_number: int = 0

@@ -43,7 +43,7 @@ class Side:
         )
 
     def take(self, frame: MeshFrame, now_s: float, *, ours: bool = False) -> None:
-        self.stream.heard(frame, now_s, ours=ours)
+        self.stream.receive(frame, now_s, ours=ours)
 
     def sample(self, now_s: float) -> Peer:
         return self.stream.sample("peer", now_s, host=NOT_ASKED, reported={})
