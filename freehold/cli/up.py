@@ -33,7 +33,7 @@ from freehold.stack.folders import state_dir_for
 from freehold.stack.gpu_allocation import gpu_problems, gpus_for, unseen
 from freehold.stack.key_file import read_keys_of
 from freehold.stack.prebuilt_engines import engine_fits, local_folders
-from freehold.stack.status import StackStatus
+from freehold.stack.status import StackStatus, free_port_hint
 from freehold.telemetry import logs
 
 _LOOK_S = 1.0  # How often the screen is brought up to date when nothing happens.
@@ -131,7 +131,8 @@ def _foreground(
     except OSError as exc:
         raise Permanent(
             f"cannot listen on {config.spec.gateway.listen}: {exc.strerror}",
-            hint="another program has that port: choose one with --listen 127.0.0.1:PORT",
+            hint=free_port_hint(address.port, "another program has that port")
+            + "; choose another with --listen 127.0.0.1:PORT",
         ) from exc
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
