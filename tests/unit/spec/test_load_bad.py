@@ -129,6 +129,9 @@ LATER = {
 MODEL = {
     "no name": (f"{HEAD}- {{{MANAGED}}}\n", ["f:3:3: models[0].name is missing"]),
     "no engine": (f"{HEAD}- name: a\n", ["f:3:3: models[0].engine is missing"]),
+    "unknown key of a price": (
+        managed("price: {input: 1, input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 2}"),
+        ["f:3:12: unknown key 'input' in models[0].price"]),
     "name with a slash": (managed("replicas: 1", name="a/b"), ["models[0].name must be 1 to 63 letters"]),
     "name of 64": (managed("replicas: 1", name="a" * 64), ["models[0].name must be 1 to 63 letters"]),
     "name with a line break": (managed("replicas: 1", name='"a\\n"'), ["models[0].name must be 1 to 63 letters"]),
