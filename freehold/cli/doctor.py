@@ -64,7 +64,7 @@ def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) 
 def _configuration(path: Path | None) -> tuple[Config | None, list[Check]]:
     """Return the configuration where it is right, and what is to be said of it."""
     try:
-        config = load_config(path, overrides={}, as_json=True)
+        config = load_config(path, overrides={})
     except UserMistakes as exc:
         return None, [
             Check(name="configuration", found=Found.PROBLEM, said=f"{p.where}: {p.message}", fix=p.hint)

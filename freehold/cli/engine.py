@@ -127,7 +127,7 @@ def install_(*, name: str, as_json: bool) -> int:
 
     It goes on where an earlier one ended. pip is asked as the user has configured it.
     """
-    recipe = _recipe(name, as_json=as_json)
+    recipe = _recipe(name)
     shown, root = _Shown(quiet=as_json), engines_root(os.environ)
     try:
         made = install(recipe, root, shown.tell)
@@ -186,7 +186,7 @@ def _manifest(made: Environment) -> dict[str, Any]:
     return told | {"flags": len(flags["flags"]) if flags else None}
 
 
-def _recipe(name: str, *, as_json: bool) -> Recipe:
+def _recipe(name: str) -> Recipe:
     """Return what NAME means: a recipe, or an engine that has just one; raises UserMistakes."""
     engines = all_engines()
     recipes = {recipe.name: recipe for engine in engines.values() for recipe in engine.recipes}
@@ -204,7 +204,7 @@ def _recipe(name: str, *, as_json: bool) -> Recipe:
         )
     else:
         message, hint = f"Freehold has no recipe for {name}", how_to_get(engine) or _state(engine, [])
-    raise UserMistakes([Problem(where="NAME", message=message, hint=hint)], as_json=as_json)
+    raise UserMistakes([Problem(where="NAME", message=message, hint=hint)])
 
 
 @command.command("remove", short_help="Remove an environment that was installed.")
@@ -221,7 +221,6 @@ def remove_(*, name: str, as_json: bool) -> None:
         hint = nearest_hint(name, known) if known else "nothing is installed"
         raise UserMistakes(
             [Problem(where="NAME", message=f"{name!r} is not installed in {root}", hint=hint)],
-            as_json=as_json,
         )
     remove(path, root)
     if as_json:
@@ -273,7 +272,7 @@ def check(
         if name not in engines
     ]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     path = find_config(config_flag)
     if with_model is None:
         checks = [*machine_facts(), *engine_checks(names, _models(path))]
@@ -291,19 +290,19 @@ def check(
 def _models(path: Path | None) -> list[ModelSpec]:
     """Return the models of the configuration; none where it cannot be read, which `doctor` reports."""
     try:
-        return list(load_keyless(path, as_json=True).spec.models)
+        return list(load_keyless(path).spec.models)
     except UserMistakes:
         return []
 
 
 def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Check:
     """Start the engine of one model and return what came of it; raises UserMistakes where there is no such model."""
-    config = load_config(path, overrides={}, as_json=as_json)
+    config = load_config(path, overrides={})
     managed = {model.name: model for model in config.spec.models if model.managed}
     if name not in managed:
         message = f"{config.name} has no model {name!r} that Freehold starts"
         problem = Problem(where="--with-model", message=message, hint=nearest_hint(name, managed))
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
 
     def tell(line: str) -> None:
         if not as_json:
@@ -312,7 +311,7 @@ def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Che
     with showing(quiet=as_json) as show:
         found = try_model(config, managed[name], state=state, show=show, tell=tell)
     if isinstance(found, list):
-        raise UserMistakes(found, as_json=as_json)
+        raise UserMistakes(found)
     return found
 
 

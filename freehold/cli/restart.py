@@ -44,7 +44,7 @@ def command(
     state_path = state_dir_for(state_dir, config_path)
     request = {"op": "restart", "name": name, "wait": not no_wait}
     last: dict[str, object] = {}
-    for line in obeyed(state_path, request, timeout_s=timeout_s, as_json=as_json, config_path=config_path):
+    for line in obeyed(state_path, request, timeout_s=timeout_s, config_path=config_path):
         last = line
         if "replicas" in line and not as_json:
             click.echo("  ".join(f"{each} {state}" for each, state in line["replicas"].items()), err=True)

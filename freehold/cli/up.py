@@ -54,14 +54,11 @@ def command(
     watcher = Watcher(started_s=monotonic_s(), as_json=as_json)
     path = find_config(config_flag)
     state = StateDir(state_dir_for(state_dir, path))
-    if from_blueprint:
-        resolved = accepted(restore(state), as_json=as_json)
-    else:
-        resolved = _resolved(path, state, listen, as_json=as_json)
+    resolved = accepted(restore(state)) if from_blueprint else _resolved(path, state, listen, as_json=as_json)
     with _claimed(state, resolved.config):
         if not from_blueprint:
             with showing(quiet=as_json) as show:
-                resolved = accepted(fetch(resolved, show), as_json=as_json)
+                resolved = accepted(fetch(resolved, show))
         if not detach:
             try:
                 run(resolved, state, watcher)
@@ -74,7 +71,7 @@ def command(
 
 def _resolved(path: Path | None, state: StateDir, listen: str | None, *, as_json: bool) -> Resolved:
     """Return the blueprint of the file, with what a person should know of it said on stderr."""
-    resolved = accepted(resolve(path, state, overrides={"gateway.listen": listen}), as_json=as_json)
+    resolved = accepted(resolve(path, state, overrides={"gateway.listen": listen}))
     if path is None and not as_json:
         click.echo("No freehold.yaml here: running the built-in example (freehold init writes it).", err=True)
     if resolved.config.spec.gateway.auth == "keys":
