@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from freehold.cli import shell_values
+from freehold.cli.check_table import show_checks
 from freehold.cli.config import load_config, load_keyless
 from freehold.cli.fetch_progress import showing
 from freehold.cli.output import UserMistakes, say_json, show_failure, styled
@@ -32,8 +33,8 @@ from freehold.fleet.environments.lookup import (
     requirements_sha256,
 )
 from freehold.spec.model import ModelSpec
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.checks.engines import engine_checks, machine_facts
-from freehold.stack.checks.machine import Check, Found
 from freehold.stack.checks.trial import try_model
 from freehold.stack.engine_environment import how_to_get
 from freehold.stack.folders import state_dir_for
@@ -42,7 +43,6 @@ FOUND_PROBLEM = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""
-_COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
 
 
 @click.group("engine")
@@ -279,11 +279,11 @@ def check(
     else:
         tried = _try(path, with_model, state=StateDir(state_dir_for(state_dir, path)), as_json=as_json)
         checks = [*machine_facts(), tried]
-    good = all(each.found is not Found.PROBLEM for each in checks)
+    good = all(each.found is not CheckResult.PROBLEM for each in checks)
     if as_json:
         say_json({"good": good, "checks": msgspec.to_builtins(checks)})
     else:
-        _show(checks)
+        show_checks(checks)
     ctx.exit(0 if good else FOUND_PROBLEM)
 
 
@@ -313,13 +313,3 @@ def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Che
     if isinstance(found, list):
         raise UserMistakes(found)
     return found
-
-
-def _show(checks: list[Check]) -> None:
-    width = max(len(each.name) for each in checks)
-    for each in checks:
-        click.echo(
-            f"{styled(each.found.ljust(8), colour=_COLOURS[each.found])}  {each.name.ljust(width)}  {each.said}"
-        )
-        if each.fix and each.found is not Found.GOOD:
-            click.echo(f"{' ' * 10}{' ' * width}  do: {each.fix}")

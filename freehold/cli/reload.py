@@ -12,7 +12,14 @@ from typing import Any
 import click
 
 from freehold.cli.output import UserMistakes, say_json
-from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
+from freehold.cli.place import (
+    config_option,
+    find_config,
+    json_option,
+    start_hint,
+    state_dir_option,
+    timeout_option,
+)
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent, Temporary
 from freehold.core.problems import Problem
@@ -25,15 +32,7 @@ from freehold.stack.folders import state_dir_for
 @state_dir_option
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--no-wait", is_flag=True, help="Return before replicas are started or drained.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=600.0,
-    show_default=True,
-    help="Longest wait for replicas.",
-)
+@timeout_option(600.0, "Longest wait for replicas.")
 @json_option
 def command(
     config_flag: Path | None,

@@ -10,7 +10,7 @@ import click
 
 from freehold.cli import shell_values
 from freehold.cli.output import say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option, timeout_option
 from freehold.cli.reload import obeyed
 from freehold.stack.folders import state_dir_for
 
@@ -20,15 +20,7 @@ from freehold.stack.folders import state_dir_for
 @config_option
 @state_dir_option
 @click.option("--no-wait", is_flag=True, help="Return before the new ones are ready.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=600.0,
-    show_default=True,
-    help="Longest wait.",
-)
+@timeout_option(600.0, "Longest wait.")
 @json_option
 def command(
     name: str,

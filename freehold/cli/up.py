@@ -15,7 +15,7 @@ from freehold.cli.config import accepted
 from freehold.cli.fetch_progress import showing
 from freehold.cli.output import duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
-from freehold.cli.start_progress import Watcher
+from freehold.cli.start_progress import StartProgress
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.control.state_dir import StateDir
@@ -51,7 +51,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Fetch the weights, start the engines and the gateway, and serve."""
-    watcher = Watcher(started_s=monotonic_s(), as_json=as_json)
+    progress = StartProgress(started_s=monotonic_s(), as_json=as_json)
     path = find_config(config_flag)
     state = StateDir(state_dir_for(state_dir, path))
     resolved = accepted(restore(state)) if from_blueprint else _resolved(path, state, listen, as_json=as_json)
@@ -61,12 +61,12 @@ def command(
                 resolved = accepted(fetch(resolved, show))
         if not detach:
             try:
-                run(resolved, state, watcher)
+                run(resolved, state, progress)
             finally:
-                watcher.close()
-            return 1 if watcher.hopeless else 0
+                progress.close()
+            return 1 if progress.hopeless else 0
         write_blueprint(resolved.blueprint, state.path)
-    return start_in_background(state, watcher)
+    return start_in_background(state, progress)
 
 
 def _resolved(path: Path | None, state: StateDir, listen: str | None, *, as_json: bool) -> Resolved:

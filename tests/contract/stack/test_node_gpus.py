@@ -16,8 +16,8 @@ from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.stack.checks.check import CheckResult
 from freehold.stack.checks.gpus import gpu_checks
-from freehold.stack.checks.machine import Found
 from freehold.stack.config import Config
 from freehold.stack.node_gpus import node_gpus
 from freehold.stack.resolve import NO_REPLICA, Resolved, resolve_config
@@ -115,7 +115,7 @@ def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path
         "l-0": [4, 5, 6],
     }
     (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
-    assert check.found is Found.GOOD
+    assert check.found is CheckResult.GOOD
     assert check.said == "8 can be had; m-0: 0, 1; m-1: 2, 3; n-0: 7; o-0: none; l-0: 4, 5, 6"
 
 
@@ -130,8 +130,8 @@ def test_too_few_are_told_at_their_line(eight: Path, tmp_path: Path, monkeypatch
     assert "gpus names 5: CUDA_VISIBLE_DEVICES hides it" in problems[0].message
     assert "that is 4 in all, and 2 can be had (CUDA_VISIBLE_DEVICES hides 6)" in problems[1].message
     assert [check.found for check in gpu_checks(config, StateDir(tmp_path / "state"))] == [
-        Found.PROBLEM,
-        Found.PROBLEM,
+        CheckResult.PROBLEM,
+        CheckResult.PROBLEM,
     ]
 
 
@@ -141,7 +141,7 @@ def test_without_nvidia_smi_the_doctor_says_that_nobody_knows(
     config = load_config(written(tmp_path, vllm("m")), overrides={})
     monkeypatch.setenv("PATH", str(tmp_path))
     (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
-    assert check.found is Found.UNKNOWN
+    assert check.found is CheckResult.UNKNOWN
     assert "each sees all that there are" in check.said
     assert replicas(config, tmp_path)[0].gpus is None
 

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from freehold.cli.config import load_config
 from freehold.cli.main import cli
 from freehold.engines.base import NodeFacts
-from freehold.stack.checks.machine import Found, _engine_folders
+from freehold.stack.checks.check import CheckResult
+from freehold.stack.checks.machine import _engine_folders
 from freehold.stack.node_facts import installed_version, read_node_facts
 from freehold.stack.prebuilt_engines import engine_fits, local_folders, record_path
 
@@ -92,10 +93,10 @@ def test_recorded_here_they_fit_here_and_not_on_another_gpu(
     assert json.loads(record_path(engines).read_text())["driver"] == "580.95.05"
     config = load_config(config_file(tmp_path), overrides={})
     (check,) = _engine_folders(config)
-    assert check.found is Found.GOOD
+    assert check.found is CheckResult.GOOD
     gpus(bin_folder, "8.9")
     (check,) = _engine_folders(config)
-    assert check.found is Found.PROBLEM
+    assert check.found is CheckResult.PROBLEM
     assert "compute capability 9.0, this node's GPUs have 8.9" in check.said
     assert "build them anew" in check.fix
 
@@ -116,7 +117,7 @@ def test_without_a_record_the_rest_is_compared_and_the_gap_is_said(
 ) -> None:
     gpus(bin_folder, "9.0")
     (check,) = _engine_folders(load_config(config_file(tmp_path), overrides={}))
-    assert check.found is Found.UNKNOWN
+    assert check.found is CheckResult.UNKNOWN
     assert (
         check.said
         == "llama: GPU architecture: not known of the record; CUDA of the driver: not known of the record"
