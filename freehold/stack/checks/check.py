@@ -1,4 +1,4 @@
-"""What one check of this machine found. How it is shown is the command line's business."""
+"""What one check of this machine found. It deliberately prints nothing: that is the command line's business."""
 
 from enum import StrEnum
 
@@ -14,7 +14,7 @@ class CheckResult(StrEnum):
     PROBLEM = "problem"
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class Check(msgspec.Struct, frozen=True):
     """One check's answer."""
 
     name: str
@@ -22,8 +22,3 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     said: str
     fix: str = ""
     """What to do; empty where there is nothing to do."""
-
-
-def check(name: str, found: CheckResult, said: str, fix: str = "") -> Check:
-    """Return a check's answer."""
-    return Check(name=name, found=found, said=said, fix=fix)

@@ -16,7 +16,7 @@ from freehold.engines.base import Engine, ExitKind
 from freehold.fleet.environments.ask_program import ask_flags, python_behind, run
 from freehold.fleet.environments.lookup import Environment, installed_problems, requirements_sha256
 from freehold.spec.model import ModelSpec
-from freehold.stack.checks.check import Check, CheckResult, check
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.engine_environment import environment_of, how_to_get, program_of
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
@@ -37,22 +37,22 @@ def _cpu() -> Check:
             if key.strip() in ("flags", "Features"):
                 found = [flag for flag in _CPU_FLAGS if flag in words.split()]
                 if found:
-                    return check("processor", CheckResult.GOOD, ", ".join(found))
+                    return Check("processor", CheckResult.GOOD, ", ".join(found))
                 fix = "builds for CPUs need AVX2 (x86-64) or NEON (ARM)"
-                return check(
+                return Check(
                     "processor", CheckResult.WARNING, "no vector features that engines are built for", fix
                 )
-    return check("processor", CheckResult.UNKNOWN, f"{_CPUINFO} does not tell its features")
+    return Check("processor", CheckResult.UNKNOWN, f"{_CPUINFO} does not tell its features")
 
 
 def _driver() -> Check:
     try:
         words = _DRIVER.read_text().splitlines()[0]
     except (OSError, IndexError):
-        return check(
+        return Check(
             "gpu_driver", CheckResult.GOOD, "no NVIDIA driver is loaded: engines run on the processor"
         )
-    return check("gpu_driver", CheckResult.GOOD, words.removeprefix("NVRM version: ").strip())
+    return Check("gpu_driver", CheckResult.GOOD, words.removeprefix("NVRM version: ").strip())
 
 
 def engine_checks(names: Sequence[str], models: Sequence[ModelSpec]) -> Iterator[Check]:
@@ -73,7 +73,7 @@ def _there(engine: Engine) -> bool:
 
 def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
     if not engine.managed:
-        yield check(engine.name, CheckResult.GOOD, "somebody else runs it: nothing to start here")
+        yield Check(engine.name, CheckResult.GOOD, "somebody else runs it: nothing to start here")
     elif engine.distribution:
         yield _imported(engine)
     else:
@@ -88,10 +88,10 @@ def _imported(engine: Engine) -> Check:
         known = version(name)
         run([sys.executable, "-P", "-c", f"import {name}"])
     except PackageNotFoundError:
-        return check(engine.name, CheckResult.PROBLEM, f"the package {name} is not installed", fix)
+        return Check(engine.name, CheckResult.PROBLEM, f"the package {name} is not installed", fix)
     except FreeholdError as exc:
-        return check(engine.name, CheckResult.PROBLEM, exc.message, fix)
-    return check(engine.name, CheckResult.GOOD, f"{name} {known} can be imported")
+        return Check(engine.name, CheckResult.PROBLEM, exc.message, fix)
+    return Check(engine.name, CheckResult.GOOD, f"{name} {known} can be imported")
 
 
 def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
@@ -103,7 +103,7 @@ def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
         programs[program_of(engine, {})] = []
     for program, users in programs.items():
         if program is None:
-            yield check(engine.name, CheckResult.PROBLEM, "it is not installed here", how_to_get(engine))
+            yield Check(engine.name, CheckResult.PROBLEM, "it is not installed here", how_to_get(engine))
         else:
             yield _started(engine, program)
             yield from _options(engine, program, users)
@@ -122,7 +122,7 @@ def _started(engine: Engine, program: Path) -> Check:
     except FreeholdError as exc:
         cause = engine.explain_exit(1, (exc.message,))  # an engine's file may know the words
         known = cause.kind is not ExitKind.UNKNOWN
-        return check(
+        return Check(
             engine.name, CheckResult.PROBLEM, exc.message, cause.hint if known and cause.hint else fix
         )
     told = f"{program} starts and says {' '.join(said[-2:])[:80]}"
@@ -130,10 +130,10 @@ def _started(engine: Engine, program: Path) -> Check:
         (each for each in engine.recipes if environment and each.name == environment.manifest.recipe), None
     )
     if recipe and environment and environment.manifest.requirements_sha256 != requirements_sha256(recipe):
-        return check(
+        return Check(
             engine.name, CheckResult.WARNING, f"{told}; the list of its distributions has changed since", fix
         )
-    return check(engine.name, CheckResult.GOOD, told)
+    return Check(engine.name, CheckResult.GOOD, told)
 
 
 def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iterator[Check]:
@@ -144,7 +144,7 @@ def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iter
     try:
         flags = ask_flags(python, recipe)
     except FreeholdError as exc:
-        yield check(engine.name, CheckResult.UNKNOWN, f"its flags are not known: {exc.message}")
+        yield Check(engine.name, CheckResult.UNKNOWN, f"its flags are not known: {exc.message}")
         return
     problems = [
         problem
@@ -157,10 +157,10 @@ def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iter
         )
     ]
     for problem in problems:
-        yield check(engine.name, CheckResult.PROBLEM, f"{problem.where}: {problem.message}", problem.hint)
+        yield Check(engine.name, CheckResult.PROBLEM, f"{problem.where}: {problem.message}", problem.hint)
     if not problems:
         known = len(flags.flags)
         said = f"{known} flags" + (
             f", and takes the options of {', '.join(m.name for m in models)}" if models else ""
         )
-        yield check(engine.name, CheckResult.GOOD, f"version {flags.version} has {said}")
+        yield Check(engine.name, CheckResult.GOOD, f"version {flags.version} has {said}")

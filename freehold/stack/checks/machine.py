@@ -23,7 +23,7 @@ from freehold.gateway.process.descriptors import WANTED
 from freehold.health.collectors.cgroup_limits import cpu_quota
 from freehold.health.collectors.host import HostReader
 from freehold.ledger.spool import spool_folder
-from freehold.stack.checks.check import Check, CheckResult, check
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.config import Config
 from freehold.stack.engine_environment import program_of
 from freehold.stack.key_file import read_keys_of
@@ -69,7 +69,7 @@ def stack_checks(config: Config, state_path: Path) -> list[Check]:
 def _python() -> Check:
     found = CheckResult.GOOD if sys.version_info >= PYTHON_LEAST else CheckResult.PROBLEM
     least = ".".join(map(str, PYTHON_LEAST))
-    return check("python", found, f"Python {platform.python_version()}", f"install Python {least} or newer")
+    return Check("python", found, f"Python {platform.python_version()}", f"install Python {least} or newer")
 
 
 def _system() -> Check:
@@ -77,7 +77,7 @@ def _system() -> Check:
     good = system == "Linux" and machine in {"x86_64", "aarch64"}
     said = f"{system} {platform.release()} on {machine}"
     fix = "Linux on x86-64 or ARM64 is what this is made for; elsewhere processes that escape are not found"
-    return check("system", CheckResult.GOOD if good else CheckResult.WARNING, said, fix)
+    return Check("system", CheckResult.GOOD if good else CheckResult.WARNING, said, fix)
 
 
 def _cores() -> Check:
@@ -87,29 +87,29 @@ def _cores() -> Check:
     if quota is not None and quota < usable:
         usable, said = quota, f"{said}, and a cgroup gives the time of {quota:g}"
     if usable >= 2:
-        return check("cores", CheckResult.GOOD, said)
+        return Check("cores", CheckResult.GOOD, said)
     fix = "give it two cores: gateway and engine share one now (look at cgroups and taskset)"
-    return check("cores", CheckResult.WARNING, said, fix)
+    return Check("cores", CheckResult.WARNING, said, fix)
 
 
 def _descriptors() -> Check:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     said = "open files: " + ("no limit" if hard == resource.RLIM_INFINITY else f"at most {hard}")
     if hard == resource.RLIM_INFINITY or hard >= WANTED:
-        return check("open_files", CheckResult.GOOD, said)
+        return Check("open_files", CheckResult.GOOD, said)
     found = CheckResult.WARNING if hard >= DESCRIPTORS_LEAST else CheckResult.PROBLEM
     fix = (
         f"raise the hard limit to {WANTED}: `ulimit -Hn`, LimitNOFILE= of systemd, /etc/security/limits.conf"
     )
-    return check("open_files", found, said, fix)
+    return Check("open_files", found, said, fix)
 
 
 def _memory_lock() -> Check:
     soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
     if soft == 0:
-        return check("core_files", CheckResult.GOOD, "a crash writes no core file")
+        return Check("core_files", CheckResult.GOOD, "a crash writes no core file")
     said = "a crash of an engine may write all its memory, prompts included, into a core file"
-    return check(
+    return Check(
         "core_files",
         CheckResult.WARNING,
         said,
@@ -127,21 +127,21 @@ def _engines(config: Config) -> Iterator[Check]:
         if name != "llama-cpp" or not needs_wheel:
             programs = {program_of(all_engines()[name], model.engine_options) for model in models}
             said = ", ".join(sorted(str(program) for program in programs if program is not None))
-            yield check("engine", CheckResult.GOOD, f"{name}: {said or 'its programs are there'}")
+            yield Check("engine", CheckResult.GOOD, f"{name}: {said or 'its programs are there'}")
         elif importlib.util.find_spec("xllamacpp") is None:
             fix = "pip install xllamacpp, or set engine_options.server_binary"
-            yield check("engine", CheckResult.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)
+            yield Check("engine", CheckResult.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)
         else:
-            yield check("engine", CheckResult.GOOD, f"{name}: the package xllamacpp is installed")
+            yield Check("engine", CheckResult.GOOD, f"{name}: the package xllamacpp is installed")
 
 
 def _engine_folders(config: Config) -> Iterator[Check]:
     for fit in engine_fits(config, local_folders(config)):
-        yield from (check("engine_folder", CheckResult.PROBLEM, p.message, p.hint) for p in fit.problems)
+        yield from (Check("engine_folder", CheckResult.PROBLEM, p.message, p.hint) for p in fit.problems)
         said = f"{fit.model}: " + ("; ".join(fit.unknown) or "the engines are built for this node")
         fix = "freehold model record FOLDER, on the node where they were built" if fit.unknown else ""
         if not fit.problems:
-            yield check("engine_folder", CheckResult.UNKNOWN if fit.unknown else CheckResult.GOOD, said, fix)
+            yield Check("engine_folder", CheckResult.UNKNOWN if fit.unknown else CheckResult.GOOD, said, fix)
 
 
 def _weights(config: Config) -> Iterator[Check]:
@@ -153,14 +153,14 @@ def _weights(config: Config) -> Iterator[Check]:
     missing = [each.name for each in wanted if each.sha256 not in stored]
     if missing:
         said = f"{', '.join(missing)}: weights are not here yet"
-        yield check(
+        yield Check(
             "weights",
             CheckResult.WARNING,
             said,
             "freehold up fetches them, or freehold model pull does before",
         )
     else:
-        yield check("weights", CheckResult.GOOD, f"the weights of {len(managed)} models are in {root}")
+        yield Check("weights", CheckResult.GOOD, f"the weights of {len(managed)} models are in {root}")
     yield _space(root, "weights_space")
 
 
@@ -185,13 +185,13 @@ def _memory(config: Config, *, running: bool) -> Check:
     managed = [model for model in config.spec.models if model.managed]
     needed = sum(stored.get(model.sha256, 0) * model.replicas * ENGINE_ROOM for model in managed)
     if not isinstance(available, int | float):
-        return check("memory", CheckResult.UNKNOWN, "how much memory is free could not be read")
+        return Check("memory", CheckResult.UNKNOWN, "how much memory is free could not be read")
     if isinstance(limited, int | float):
         available = min(available, limited)
     said = f"{_size(available)} free, the weights that are here need some {_size(needed)}"
     if running or needed <= available:
-        return check("memory", CheckResult.GOOD, said + (" (in part in use already)" if running else ""))
-    return check(
+        return Check("memory", CheckResult.GOOD, said + (" (in part in use already)" if running else ""))
+    return Check(
         "memory",
         CheckResult.PROBLEM,
         said,
@@ -202,9 +202,9 @@ def _memory(config: Config, *, running: bool) -> Check:
 def _state(path: Path) -> Check:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if os.access(there, os.W_OK | os.X_OK):
-        return check("state_folder", CheckResult.GOOD, f"{path} can be written")
+        return Check("state_folder", CheckResult.GOOD, f"{path} can be written")
     fix = "--state-dir names another folder, or give this user the right to write there"
-    return check("state_folder", CheckResult.PROBLEM, f"{there} cannot be written", fix)
+    return Check("state_folder", CheckResult.PROBLEM, f"{there} cannot be written", fix)
 
 
 def _space(path: Path, name: str) -> Check:
@@ -212,20 +212,20 @@ def _space(path: Path, name: str) -> Check:
     try:
         free = shutil.disk_usage(there).free
     except OSError as exc:
-        return check(name, CheckResult.UNKNOWN, f"{there}: {exc.strerror}")
+        return Check(name, CheckResult.UNKNOWN, f"{there}: {exc.strerror}")
     said = f"{_size(free)} free for {path}"
     if free >= FREE_LEAST_BYTES:
-        return check(name, CheckResult.GOOD, said)
+        return Check(name, CheckResult.GOOD, said)
     found = CheckResult.WARNING if free >= FREE_LEAST_BYTES / 10 else CheckResult.PROBLEM
-    return check(name, found, said, f"make {_size(FREE_LEAST_BYTES)} of room, or choose another disk")
+    return Check(name, found, said, f"make {_size(FREE_LEAST_BYTES)} of room, or choose another disk")
 
 
 def _spool(state_path: Path) -> Check:
     folder = spool_folder(state_path)
     if not folder.is_relative_to(state_path):
-        return check("spool", CheckResult.GOOD, f"the ledger's spool is in memory ({folder.parent})")
+        return Check("spool", CheckResult.GOOD, f"the ledger's spool is in memory ({folder.parent})")
     fix = "a writable /dev/shm (a container: --shm-size or --tmpfs /dev/shm)"
-    return check(
+    return Check(
         "spool", CheckResult.WARNING, "the ledger's spool is on a disk: each request waits for it", fix
     )
 
@@ -234,7 +234,7 @@ def _port(config: Config, *, running: bool) -> Check:
     address = config.spec.gateway.address
     said = f"{config.spec.gateway.listen}"
     if running:
-        return check("port", CheckResult.GOOD, f"{said} is held by the stack that runs here")
+        return Check("port", CheckResult.GOOD, f"{said} is held by the stack that runs here")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -242,22 +242,22 @@ def _port(config: Config, *, running: bool) -> Check:
             probe.bind((address.host, address.port))
         except OSError as exc:
             fix = "end the program that has it (`ss -ltnp` names it), or change gateway.listen"
-            return check("port", CheckResult.PROBLEM, f"{said} cannot be had: {exc.strerror}", fix)
-    return check("port", CheckResult.GOOD, f"{said} is free")
+            return Check("port", CheckResult.PROBLEM, f"{said} cannot be had: {exc.strerror}", fix)
+    return Check("port", CheckResult.GOOD, f"{said} is free")
 
 
 def _keys(config: Config) -> Iterator[Check]:
     if config.spec.gateway.auth != "keys":
-        yield check("keys", CheckResult.GOOD, "nobody is asked for a key, and only this machine can connect")
+        yield Check("keys", CheckResult.GOOD, "nobody is asked for a key, and only this machine can connect")
         return
     try:
         keys = read_keys_of(config)
     except FreeholdError as exc:
-        yield check("keys", CheckResult.PROBLEM, exc.message, exc.hint)
+        yield Check("keys", CheckResult.PROBLEM, exc.message, exc.hint)
         return
     good = sum(not why_refused(record, wall_s()) for record in keys)
     found = CheckResult.GOOD if good else CheckResult.WARNING
-    yield check("keys", found, f"{good} API keys are accepted", "freehold key create NAME")
+    yield Check("keys", found, f"{good} API keys are accepted", "freehold key create NAME")
 
 
 def _size(count: float) -> str:
