@@ -23,7 +23,7 @@ from freehold.core.problems import Problem, nearest_hint
 from freehold.stack.fetch import Pulled, WeightsWanted, pull_all
 from freehold.weights.blobs import StoredWeights
 from freehold.weights.source import FolderLike, parse_sha256, parse_source
-from freehold.weights.store import Store, Verdict, store_root
+from freehold.weights.store import HashVerdict, Store, store_root
 from freehold.weights.transfer import Reporter, disk_errors, hash_file
 from freehold.weights.tree import hash_folder, tree_hash
 
@@ -209,7 +209,7 @@ def _pulled_json(each: Pulled) -> dict[str, object]:
     return {"name": each.wanted.name, "sha256": each.wanted.sha256, "path": path, "error": error}
 
 
-def _say_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
+def _say_verdicts(verdicts: Sequence[HashVerdict], *, as_json: bool) -> None:
     if as_json:
         say_json({"verdicts": [asdict(verdict) for verdict in verdicts]})
     elif not verdicts:
