@@ -35,7 +35,7 @@ from freehold.fleet.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.fleet.starting import StartWatch
 from freehold.fleet.state_dir import Running, StateDir
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
@@ -209,7 +209,7 @@ class Controller:
             on_taken=lambda other: loop.call_soon_threadsafe(self._give_way, other),
         )
         self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
-        self._link = GatewayLinks(
+        self._link = WorkerSet(
             gateway_settings(prepared, generation=1),
             prepared.listener,
             log_dir=state.logs,

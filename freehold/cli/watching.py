@@ -18,7 +18,7 @@ from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
 from freehold.fleet.state_dir import StateDir
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.health.agent_link import AgentLink, Hearers
 from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
 from freehold.health.base import Expected
@@ -233,7 +233,7 @@ class NodeWatch:
         state: StateDir,
         *,
         fleet: Fleet,
-        gateway: GatewayLinks,
+        gateway: WorkerSet,
         on_start: Callable[[str, int], object],
     ) -> None:
         self._fleet, self._gateway = fleet, gateway

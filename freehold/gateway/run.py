@@ -22,13 +22,13 @@ from freehold.gateway.process import descriptors
 from freehold.gateway.process.listener import BACKLOG, listen
 from freehold.gateway.process.messages import (
     LINE_BYTES_MAX,
-    Agent,
-    Drain,
-    Drained,
-    Endpoints,
-    Retune,
-    Start,
-    Stats,
+    AgentMessage,
+    DrainedMessage,
+    DrainMessage,
+    EndpointsMessage,
+    SettingsMessage,
+    StartMessage,
+    StatsMessage,
     downs,
     line,
 )
@@ -36,7 +36,7 @@ from freehold.gateway.server.accept import Acceptor
 from freehold.gateway.server.client_connection import ClientConnection
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.server.keyed_connection import KeyedConnection
-from freehold.gateway.server.worker_group import Crew
+from freehold.gateway.server.worker_group import WorkerGroup
 from freehold.gateway.settings import Settings
 from freehold.telemetry import logs
 
@@ -91,7 +91,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
         ]  # fmt: skip
 
 
-class Child:
+class GatewayProcess:
     """The gateway's process: its server, its parent's line, and how it ends."""
 
     def __init__(self, gateway: Gateway, listener: socket.socket) -> None:
@@ -140,13 +140,13 @@ class Child:
     async def obey(self, reader: asyncio.StreamReader) -> None:
         """Do what the parent says; when it is gone, serve on where that makes sense."""
         async for message in downs(reader):
-            if isinstance(message, Endpoints):
+            if isinstance(message, EndpointsMessage):
                 self.gateway.apply(message.snapshot)
-            elif isinstance(message, Agent):
+            elif isinstance(message, AgentMessage):
                 self.gateway.agent.take(message.metrics)
-            elif isinstance(message, Retune):
+            elif isinstance(message, SettingsMessage):
                 self.gateway.retune(message.settings)
-            elif isinstance(message, Drain):
+            elif isinstance(message, DrainMessage):
                 self.stopping.set()
         self.gateway.has_parent = False
         self.gateway.agent.lose()
@@ -161,7 +161,7 @@ class Child:
     async def report(self, writer: asyncio.StreamWriter) -> None:
         """Tell the parent each second how things are."""
         while self.gateway.has_parent:
-            writer.write(line(Stats(self.gateway.statistics())))
+            writer.write(line(StatsMessage(self.gateway.statistics())))
             await asyncio.sleep(_STATS_EVERY_S)
 
     def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -176,14 +176,14 @@ async def run_child(listener: socket.socket, link: socket.socket) -> None:
     """Run under a parent that talks over `link`."""
     reader, writer = await asyncio.open_connection(sock=link, limit=LINE_BYTES_MAX)
     start = await anext(downs(reader))
-    assert isinstance(start, Start)
-    child = Child(_gateway(start.settings), listener)
+    assert isinstance(start, StartMessage)
+    child = GatewayProcess(_gateway(start.settings), listener)
     tasks = [_guarded(child, child.obey(reader)), _guarded(child, child.report(writer))]
     whole = await child.serve()
     for task in tasks:
         task.cancel()
     if child.gateway.has_parent:
-        writer.write(line(Stats(child.gateway.statistics())) + line(Drained(whole)))
+        writer.write(line(StatsMessage(child.gateway.statistics())) + line(DrainedMessage(whole)))
         await writer.drain()
 
 
@@ -191,7 +191,7 @@ async def run_standalone(config: Standalone) -> None:
     """Run in front of fixed endpoints until SIGTERM."""
     host, _, port = config.listen.rpartition(":")
     listener = listen(host.strip("[]"), int(port))
-    child = Child(_gateway(config.settings), listener)
+    child = GatewayProcess(_gateway(config.settings), listener)
     parts = [model.snapshot_parts() for model in config.models]
     child.gateway.apply(
         Snapshot(
@@ -207,11 +207,11 @@ async def run_standalone(config: Standalone) -> None:
 def _gateway(settings: Settings) -> Gateway:
     target = Path(settings.log_path) if settings.log_path else sys.stderr
     handle = logs.configure(target, level=settings.log_level)
-    crew = Crew(settings) if settings.workers > 1 else None
+    crew = WorkerGroup(settings) if settings.workers > 1 else None
     return Gateway(settings, log_dropped=lambda: handle.dropped_total, crew=crew)
 
 
-def _guarded(child: Child, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _guarded(child: GatewayProcess, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     async def guard() -> None:
         try:
             await work

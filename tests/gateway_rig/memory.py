@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.endpoints.pool import Target
+from freehold.gateway.endpoints.pool import UpstreamTarget
 from freehold.gateway.exchange import exchange
 from freehold.gateway.exchange.upstream import UpstreamConnection
 from freehold.gateway.server.client_connection import ClientConnection
@@ -129,7 +129,7 @@ class MemoryGateway:
     async def _make(self, settings: Settings) -> Gateway:
         return Gateway(settings)
 
-    async def _connect(self, target: Target, *, timeout_s: float) -> UpstreamConnection:
+    async def _connect(self, target: UpstreamTarget, *, timeout_s: float) -> UpstreamConnection:
         del timeout_s
         connection = UpstreamConnection(target)
         wire = Wire(connection, self.loop)

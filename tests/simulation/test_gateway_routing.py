@@ -16,19 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.counters.request_metrics import Meters
+from freehold.gateway.counters.request_metrics import GatewayMetrics
 from freehold.gateway.endpoints.balance import LOAD_MAX
-from freehold.gateway.endpoints.pool import Directory, Target
-from freehold.gateway.queue.admission import Applicant
+from freehold.gateway.endpoints.pool import Directory, UpstreamTarget
+from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire.request import Request
 
 Health = Callable[[float], bool]
 
 
-def asks(talk: int, *, worth: bool = True) -> Applicant:
+def asks(talk: int, *, worth: bool = True) -> QueuedRequest:
     """Return a request of a conversation."""
-    applicant, request = Applicant(), Request()
+    applicant, request = QueuedRequest(), Request()
     request.path = "/v1/chat/completions"
     request.body = b'{"messages":[{"role":"user","content":"%d %b"}]}' % (talk, b"so " * (170 * worth))
     applicant.request = request
@@ -48,7 +48,7 @@ class World:
     worth: bool = True
 
     def __post_init__(self) -> None:
-        self.meters = Meters()
+        self.meters = GatewayMetrics()
         directory = Directory(self.meters.for_model, Settings())
         endpoints = [
             Endpoint(id=f"m-{i}", model="m", url=f"http://127.0.0.1:{i + 1}", engine="llama-cpp",
@@ -83,13 +83,13 @@ class World:
         self.homes.setdefault(talk, []).append(target.id)
         self.at(self.now_s + 0.5, lambda: self.end(applicant, target))
 
-    def check_bound(self, target: Target, before: dict[str, int]) -> None:
+    def check_bound(self, target: UpstreamTarget, before: dict[str, int]) -> None:
         if all(t.gate.in_flight < 4 for t in self.model.targets):
             mean = (sum(before.values()) + 100) / self.count
             prompt = self.model.admission.estimate.prompt_tokens(len(asks(0).request.body))
             assert before[target.id] < LOAD_MAX * mean + prompt
 
-    def end(self, applicant: Applicant, target: Target) -> None:
+    def end(self, applicant: QueuedRequest, target: UpstreamTarget) -> None:
         target.gate.leave(applicant.cost_tokens, began=False)
         if self.well.get(int(target.id[2:]), lambda _: True)(self.now_s):
             self.model.succeeded(target, self.now_s)

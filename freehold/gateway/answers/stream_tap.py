@@ -1,6 +1,6 @@
 """What an answer used, read on its way through: the usage that engines report, or else the chunks that went by.
 
-A stream passes a `StreamMeter`. Nearly every read is one more token chunk of a shape that was seen before: its length
+A stream passes a `StreamTap`. Nearly every read is one more token chunk of a shape that was seen before: its length
 gives the head that it must have (size line and the event's first bytes, up to `"choices":[{` or the event's name), one
 newline at its end says that it is a single event. So it cannot be the usage chunk nor the last event, and is passed on
 unread at no more cost than without a meter. Everything else takes the slow way: events are put together wherever they
@@ -17,8 +17,8 @@ from dataclasses import replace
 
 import msgspec
 
-from freehold.gateway.answers.continuation import Rest
-from freehold.gateway.answers.stream_log import RESUMED_PATHS, Keeping, Kept
+from freehold.gateway.answers.continuation import RestOfStream
+from freehold.gateway.answers.stream_log import RESUMED_PATHS, PackBudget, StreamLog
 from freehold.gateway.answers.usage import (
     WHOLE_BYTES_MAX,
     Usage,
@@ -27,9 +27,9 @@ from freehold.gateway.answers.usage import (
     read_event,
     whole_usage,
 )
-from freehold.gateway.exchange.upstream import EngineGaveUpError, Passing
+from freehold.gateway.exchange.upstream import EngineGaveUpError, Tap
 from freehold.gateway.wire.body import asking_usage
-from freehold.gateway.wire.frame import Frame
+from freehold.gateway.wire.frame import BodyFrame
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
 
@@ -56,7 +56,7 @@ SILENT_EVENTS = {"/v1/chat/completions": 1, "/v1/messages": 2, "/v1/responses": 
 Source: measured on llama.cpp; OpenAI and Anthropic API references, "Streaming"."""
 
 
-class StreamMeter(Passing):
+class StreamTap(Tap):
     """The meter of one stream that is passed on. `hides`: the caller did not ask for the usage chunk."""
 
     __slots__ = (
@@ -93,9 +93,9 @@ class StreamMeter(Passing):
         """The event came that ends a whole answer."""
         self.chunked = False
         """The client gets the body in chunks, and always whole ones."""
-        self.kept: Kept | None = None
+        self.kept: StreamLog | None = None
         """What the client has; None: nobody could go on with it. Where it is kept, the client gets whole events only."""
-        self._rest: Rest | None = None
+        self._rest: RestOfStream | None = None
         self._on_last = on_last
         self._silent = SILENT_EVENTS.get(path, 0)
         self._held = b""
@@ -116,17 +116,17 @@ class StreamMeter(Passing):
     def keep_all(self, *, chunked: bool) -> None:
         """Keep what goes to the client; `chunked`: the body has no length that another engine could not meet."""
         if chunked:
-            self.kept = kept = Kept()
+            self.kept = kept = StreamLog()
             kept.chunked = self.chunked
             self.keep = kept.add
 
-    def tidy(self, keeping: Keeping) -> None:
+    def tidy(self, keeping: PackBudget) -> None:
         """Bound what is kept."""
         if self.kept is not None and not self.ended:
             self.kept.tidy(self.bytes, keeping)
             self.keep = self.kept.add
 
-    def go_on(self, rest: Rest) -> None:
+    def go_on(self, rest: RestOfStream) -> None:
         """Take what comes from now on as another engine's: `rest` makes the rest of this answer of it."""
         self._rest = rest
         self._held, self._passed_bytes = b"", 0
@@ -138,15 +138,15 @@ class StreamMeter(Passing):
             self._rest = self._rest.anew()
         self._held, self._passed_bytes = b"", 0
 
-    def fast(self, frame: Frame) -> Passing | None:
+    def fast(self, frame: BodyFrame) -> Tap | None:
         """Return this meter where the next read may take the short way: on a border of chunks and of events."""
         return self if self.chunked and frame.at_border and not self._held and self._rest is None else None
 
-    def at_border(self, frame: Frame) -> bool:
+    def at_border(self, frame: BodyFrame) -> bool:
         """Return whether an in-band message may be added now."""
         return self.chunked or frame.at_border or self.kept is not None
 
-    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
+    def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and what goes to the client instead of them.
 
         Raises BadFramingError, and EngineGaveUpError where another engine may be able to go on.
@@ -305,7 +305,7 @@ def ask_usage(request: Request, options: msgspec.Raw) -> None:
             request.hides_usage = True
 
 
-class WholeMeter(Passing):
+class WholeTap(Tap):
     """The meter of one answer that is no stream: passed on as it comes, its usage read at the end."""
 
     __slots__ = ("_begin", "_end", "_on_last", "_unchunk", "usage")
@@ -322,12 +322,12 @@ class WholeMeter(Passing):
         self._unchunk = head.chunked and not http11
         return head
 
-    def fast(self, frame: Frame) -> Passing | None:
+    def fast(self, frame: BodyFrame) -> Tap | None:
         """Return None: every read is looked at; there are few."""
         del frame
         return None
 
-    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
+    def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and those bytes. Raises BadFramingError."""
         used, pieces = frame.payload(data)
         payload = b"".join(pieces)
@@ -352,14 +352,14 @@ class WholeMeter(Passing):
         return self.usage
 
 
-def meter_for(
+def tap_for(
     head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
-) -> tuple[Passing, AnswerHead]:
+) -> tuple[Tap, AnswerHead]:
     """Return the meter for an answer with this head, and the head that the client gets."""
     if not head.event_stream:
-        whole = WholeMeter(write, on_last=on_last)
+        whole = WholeTap(write, on_last=on_last)
         return whole, whole.begin(head, http11=request.http11)
-    meter = StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=on_last)
+    meter = StreamTap(write, path=request.path, hides=request.hides_usage, on_last=on_last)
     meter.choices = request.choices
     head = meter.begin(head, http11=request.http11)
     if request.resumable and request.path in RESUMED_PATHS:

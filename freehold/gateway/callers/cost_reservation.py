@@ -11,18 +11,18 @@ from freehold.gateway.callers.rate_limits import Over
 from freehold.gateway.callers.spend import Month, usd_place
 
 if TYPE_CHECKING:
-    from freehold.gateway.callers.grant import Caller
+    from freehold.gateway.callers.grant import KeyState
 
 PICOUSD_PER_MICROUSD = 10**6
 """Source: SI prefixes."""
 
 
-class Bill:
+class CostReservation:
     """The charge of one request."""
 
     __slots__ = ("_caller", "_charged_picousd", "_month", "_place", "_reserved_picousd")
 
-    def __init__(self, caller: "Caller", month: Month, *, reserved_picousd: int) -> None:
+    def __init__(self, caller: "KeyState", month: Month, *, reserved_picousd: int) -> None:
         self._caller = caller
         self._month = month
         self._place = usd_place(caller.id)
@@ -31,7 +31,9 @@ class Bill:
         month[self._place] = month.get(self._place, 0) + reserved_picousd
 
     def __repr__(self) -> str:
-        return f"<Bill {self._charged_picousd} picousd{', reserved' * bool(self._reserved_picousd)}>"
+        return (
+            f"<CostReservation {self._charged_picousd} picousd{', reserved' * bool(self._reserved_picousd)}>"
+        )
 
     def settle(self, cost_picousd: int) -> None:
         """Charge what it cost in place of what was charged before; a request settles in the month that it began in."""

@@ -7,14 +7,14 @@ under way settles with whom it began. Pure: it neither finds callers nor refuses
 from math import inf
 
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.callers.cost_reservation import Bill
+from freehold.gateway.callers.cost_reservation import CostReservation
 from freehold.gateway.callers.keys import KeyRecord
 from freehold.gateway.callers.rate_limits import Allowance
 from freehold.gateway.callers.spend import Month
 from freehold.gateway.wire.request_tokens import prompt_tokens
 
 
-class Caller:
+class KeyState:
     """One key as this process knows it; it stays the same object while its record changes."""
 
     __slots__ = (
@@ -42,7 +42,7 @@ class Caller:
         self._take(record)
 
     def __repr__(self) -> str:
-        return f"<Caller {self.id} {self.record.name!r}, {self.allowance.in_flight} under way>"
+        return f"<KeyState {self.id} {self.record.name!r}, {self.allowance.in_flight} under way>"
 
     def change(self, record: KeyRecord, now_ms: int) -> None:
         """Follow a newer record; what was used stays used."""
@@ -73,9 +73,9 @@ class Grant:
 
     __slots__ = ("_caller", "_charged", "_month", "_reserved", "bill")
 
-    def __init__(self, caller: Caller, tokens: int, month: Month | None) -> None:
+    def __init__(self, caller: KeyState, tokens: int, month: Month | None) -> None:
         self._caller = caller
-        self.bill: Bill | None = None
+        self.bill: CostReservation | None = None
         """What it is charged in US dollars; None: its key has no budget in them."""
         self._charged = self._reserved = tokens
         self._month = month

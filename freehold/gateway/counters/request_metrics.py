@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from freehold.gateway.server.gateway import Gateway
 
 
-class Meters:
+class GatewayMetrics:
     """The gateway's counters."""
 
     def __init__(self) -> None:
@@ -22,9 +22,9 @@ class Meters:
         self.requests_total = 0
         self.errors_total = 0
 
-    def for_model(self, model: str) -> "ModelMeters":
+    def for_model(self, model: str) -> "ModelMetrics":
         """Return the counters of one model's requests."""
-        return ModelMeters(self, model)
+        return ModelMetrics(self, model)
 
     def refused(self, reason: str, *, status: int) -> None:
         """Count one request that the gateway itself refused; 500 and above is also a failure."""
@@ -93,7 +93,7 @@ class Meters:
         )
 
 
-class ModelMeters:
+class ModelMetrics:
     """What is counted of one model's requests, with its handles at hand."""
 
     __slots__ = (
@@ -109,7 +109,7 @@ class ModelMeters:
         "_waits",
     )
 
-    def __init__(self, all_meters: Meters, model: str) -> None:
+    def __init__(self, all_meters: GatewayMetrics, model: str) -> None:
         metrics = all_meters.metrics
         self._all = all_meters
         self._model = model

@@ -21,25 +21,25 @@ _POINTS = 128
 share of the ring is then about a tenth over the mean (deviation 1/sqrt(128))."""
 
 
-class Gauge(Protocol):
+class RoutingLoad(Protocol):
     """What routing looks at in a candidate; `gateway.limit.Gate` is one."""
 
     limit: int
     tokens: int
 
 
-class Candidate(Protocol):
+class RoutingCandidate(Protocol):
     """An endpoint with room; `gateway.targets.Target` is one."""
 
     id: str
 
     @property
-    def gate(self) -> Gauge:
+    def gate(self) -> RoutingLoad:
         """Return its limit (requests at once, at least 1) and the tokens under way there."""
         ...
 
 
-C = TypeVar("C", bound=Candidate)
+C = TypeVar("C", bound=RoutingCandidate)
 
 
 def choose(candidates: Sequence[C], *, turn: int) -> C | None:

@@ -13,15 +13,15 @@ from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.gateway.answers import continuation
-from freehold.gateway.counters.request_metrics import ModelMeters
-from freehold.gateway.counters.shared_counters import Board
+from freehold.gateway.counters.request_metrics import ModelMetrics
+from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.endpoints import balance, outlier_detection
-from freehold.gateway.endpoints.outlier_detection import Standing
+from freehold.gateway.endpoints.outlier_detection import OutlierState
 from freehold.gateway.endpoints.prefix_key import key_of
-from freehold.gateway.queue.admission import Admission, Applicant
-from freehold.gateway.queue.concurrency_limit import Gate
+from freehold.gateway.queue.admission import Admission, QueuedRequest
+from freehold.gateway.queue.concurrency_limit import ConcurrencyLimit
 from freehold.gateway.queue.shared_admission import SharedAdmission
-from freehold.gateway.queue.shared_concurrency_limit import SharedGate
+from freehold.gateway.queue.shared_concurrency_limit import SharedConcurrencyLimit
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire.body import raw_keys
 from freehold.gateway.wire.headers import request_start
@@ -34,14 +34,19 @@ IDLE_CONNECTIONS_MAX = 64
 """Idle connections kept per endpoint. Source: our own bound; the bar's 32 closed-loop clients with room to spare."""
 
 
-class Target:
+class UpstreamTarget:
     """One endpoint as the data plane sees it: address, load, standing, idle connections (last in, first out)."""
 
     __slots__ = ("_idle", "_starts", "adapters", "as_it_is", "authority", "endpoint", "engine", "gate", "gone", "host",
                  "id", "port", "prefix", "renamed", "slots", "standing", "tls")  # fmt: skip
 
     def __init__(
-        self, endpoint: Endpoint, engine: Engine, *, context_tokens: int = 0, board: Board | None = None
+        self,
+        endpoint: Endpoint,
+        engine: Engine,
+        *,
+        context_tokens: int = 0,
+        board: SharedCounters | None = None,
     ) -> None:
         parts = urlsplit(endpoint.url)
         self.endpoint = endpoint
@@ -55,7 +60,7 @@ class Target:
         self.prefix = parts.path.rstrip("/")
         self.gate = self._gate(endpoint.kv_tokens or endpoint.slots * context_tokens, board)
         """Who may be here at once."""
-        self.standing = Standing()
+        self.standing = OutlierState()
         """Whether it answers."""
         self.gone = False
         self.renamed = endpoint.upstream_model not in {"", endpoint.model}
@@ -66,14 +71,16 @@ class Target:
         self._starts: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
-        return f"<Target {self.id} {self.in_flight} active, {len(self._idle)} idle, {self.standing!r}>"
+        return (
+            f"<UpstreamTarget {self.id} {self.in_flight} active, {len(self._idle)} idle, {self.standing!r}>"
+        )
 
-    def _gate(self, token_budget: int, board: Board | None) -> Gate:
+    def _gate(self, token_budget: int, board: SharedCounters | None) -> ConcurrencyLimit:
         if board is None:
-            return Gate(slots=self.slots, token_budget=token_budget)
+            return ConcurrencyLimit(slots=self.slots, token_budget=token_budget)
         # The address too: another incarnation at another address is another engine, and has room of its own.
         row = board.row(f"endpoint {self.id} {self.endpoint.incarnation} {self.endpoint.url}")
-        return SharedGate(row, slots=self.slots, token_budget=token_budget)
+        return SharedConcurrencyLimit(row, slots=self.slots, token_budget=token_budget)
 
     @property
     def in_flight(self) -> int:
@@ -127,7 +134,7 @@ class Target:
             self._idle.pop().close()
 
 
-class Model:
+class ServedModel:
     """One model that clients can name, with the targets that take its requests now."""
 
     __slots__ = (
@@ -149,16 +156,16 @@ class Model:
         entry: ModelEntry,
         engine: Engine,
         *,
-        meters: ModelMeters,
+        meters: ModelMetrics,
         settings: Settings,
-        board: Board | None = None,
+        board: SharedCounters | None = None,
     ) -> None:
         self.entry = entry
         self.engine = engine
         self.continues = continuation.continues(entry.resume, engine.continues)
         """How a stream whose engine died is continued; None: it is not."""
         self.meters = meters
-        self.targets: list[Target] = []
+        self.targets: list[UpstreamTarget] = []
         self.turn = 0
         self._ring: balance.Ring | None = None
         """Homes of conversations; None: it makes no difference where they go."""
@@ -177,14 +184,14 @@ class Model:
         """Return the requests that were started and are not over."""
         return self.admission.line.under_way
 
-    def give(self, targets: list[Target]) -> None:
+    def give(self, targets: list[UpstreamTarget]) -> None:
         """Take over the targets of a new snapshot."""
         self.targets = targets
         self._look()
         many = len(targets) > 1 and self.entry.affinity
         self._ring = balance.Ring({target.id: target.slots for target in targets}) if many else None
 
-    def take(self, applicant: Applicant, now_s: float) -> Target | None:
+    def take(self, applicant: QueuedRequest, now_s: float) -> UpstreamTarget | None:
         """Return the best target not yet tried that has room, with a place there taken; None: there is none.
 
         One that is ejected or busy is chosen only where all are: while others are merely full, it is better to wait.
@@ -213,7 +220,7 @@ class Model:
         targets = self._standing(self.targets, (), now_s) if self._odd_until_s > now_s else self.targets
         return any(target.gate.has_room(cost_tokens) for target in targets)
 
-    def _choose(self, targets: list[Target], applicant: Applicant) -> Target | None:
+    def _choose(self, targets: list[UpstreamTarget], applicant: QueuedRequest) -> UpstreamTarget | None:
         if self._ring is not None and targets:
             key = applicant.prefix_key
             if key is None:
@@ -232,7 +239,9 @@ class Model:
         self.turn += 1
         return balance.choose(targets, turn=self.turn)
 
-    def _standing(self, among: list[Target], tried: Collection[Target], now_s: float) -> list[Target]:
+    def _standing(
+        self, among: list[UpstreamTarget], tried: Collection[UpstreamTarget], now_s: float
+    ) -> list[UpstreamTarget]:
         """Return which of these may be asked at all: whoever stands well, else the busy ones, else the least bad."""
         untried = [target for target in among if target not in tried]
         kept = [target for target in outlier_detection.kept(among, now_s) if target in untried]
@@ -240,7 +249,7 @@ class Model:
         return ready or kept or sorted(untried, key=outlier_detection.badness)[:1]
 
     def failed(
-        self, target: Target, failure: outlier_detection.Failure, now_s: float
+        self, target: UpstreamTarget, failure: outlier_detection.Failure, now_s: float
     ) -> outlier_detection.Reason | None:
         """Count a failure of a target, and return for what reason it is ejected now, if it is; the only one never is."""
         if target.gone or len(self.targets) < 2:
@@ -251,13 +260,13 @@ class Model:
             self.meters.ejected(reason)
         return reason
 
-    def busy(self, target: Target, until_s: float) -> None:
+    def busy(self, target: UpstreamTarget, until_s: float) -> None:
         """Prefer others until `until_s`: this one said that it is busy, which is no failure."""
         standing = target.standing
         standing.busy_until_s = max(standing.busy_until_s, until_s)
         self._odd_until_s = max(self._odd_until_s, until_s)
 
-    def succeeded(self, target: Target, now_s: float) -> None:
+    def succeeded(self, target: UpstreamTarget, now_s: float) -> None:
         """Count an answer of a target."""
         if target.standing.succeeded(now_s):
             self._look()
@@ -273,16 +282,19 @@ class Directory:
     """Models and targets of the newest snapshot."""
 
     def __init__(
-        self, meters_for: Callable[[str], ModelMeters], settings: Settings, board: Board | None = None
+        self,
+        meters_for: Callable[[str], ModelMetrics],
+        settings: Settings,
+        board: SharedCounters | None = None,
     ) -> None:
         self._meters_for = meters_for
         self._board = board
         self._settings = settings
         self.snapshot = Snapshot(generation=-1)
-        self.models: dict[str, Model] = {}
-        self.adapters: dict[str, Model] = {}
+        self.models: dict[str, ServedModel] = {}
+        self.adapters: dict[str, ServedModel] = {}
         """By an adapter's name the model that has it."""
-        self._targets: dict[Endpoint, Target] = {}
+        self._targets: dict[Endpoint, UpstreamTarget] = {}
 
     def __repr__(self) -> str:
         return f"<Directory generation {self.snapshot.generation}, {len(self._targets)} targets>"
@@ -321,9 +333,9 @@ class Directory:
             model.admission.targets_changed()
         return True
 
-    def _new_model(self, entry: ModelEntry, engine: Engine) -> Model:
+    def _new_model(self, entry: ModelEntry, engine: Engine) -> ServedModel:
         meters = self._meters_for(entry.name)
-        return Model(entry, engine, meters=meters, settings=self._settings, board=self._board)
+        return ServedModel(entry, engine, meters=meters, settings=self._settings, board=self._board)
 
     def _apply_targets(self, snapshot: Snapshot, engines: dict[str, Engine]) -> None:
         # An endpoint that differs in anything (incarnation, key, slots) is another target, with connections of its own.
@@ -334,9 +346,11 @@ class Directory:
         for endpoint in ready:
             if endpoint not in self._targets:
                 engine, tokens = engines[endpoint.engine], context.get(endpoint.model, 0)
-                self._targets[endpoint] = Target(endpoint, engine, context_tokens=tokens, board=self._board)
+                self._targets[endpoint] = UpstreamTarget(
+                    endpoint, engine, context_tokens=tokens, board=self._board
+                )
 
-    def targets(self) -> Iterable[Target]:
+    def targets(self) -> Iterable[UpstreamTarget]:
         """Return every target in use."""
         return self._targets.values()
 

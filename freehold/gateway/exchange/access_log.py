@@ -15,7 +15,7 @@ import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.ledger_record import Ending
+from freehold.gateway.exchange.ledger_record import RequestEnd
 from freehold.gateway.wire.request import ENGINE_PATHS, Request
 from freehold.telemetry.redact import clean_text
 from freehold.telemetry.writer import FileTarget, LineWriter
@@ -47,7 +47,7 @@ _ID_AT = len(b"x-request-id: ")
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
-class Entry(msgspec.Struct, gc=False):
+class AccessEntry(msgspec.Struct, gc=False):
     """What is known of a request that is over; made by position, since one is made for each."""
 
     wall_s: float
@@ -70,7 +70,7 @@ class Entry(msgspec.Struct, gc=False):
     usage: Usage | None = None
 
 
-class What(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class SharedFields(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The part of a line that many lines have in common; what does not apply is left out."""
 
     path: str
@@ -94,7 +94,7 @@ def ending(status: int, code: str, *, refused: bool) -> str:
     return _ENDS.get(code) or ("refused" if refused else "engine_error")
 
 
-def render(entry: Entry) -> bytes:
+def render(entry: AccessEntry) -> bytes:
     """Return the line of an entry. Total: a path that is none of ours is cut and cleaned of secrets."""
     if entry.path in ENGINE_PATHS:
         what = _what(entry.path, entry.status, entry.code[:PATH_CHARS_MAX], entry.refused, entry.key, entry.model,
@@ -102,7 +102,7 @@ def render(entry: Entry) -> bytes:
     else:
         path = clean_text(entry.path[:PATH_CHARS_MAX])
         end = ending(entry.status, entry.code, refused=entry.refused)
-        what = _inside(What(path, entry.status, end, entry.code[:PATH_CHARS_MAX], entry.key))
+        what = _inside(SharedFields(path, entry.status, end, entry.code[:PATH_CHARS_MAX], entry.key))
     whole_s = int(entry.wall_s)
     request_id = entry.request[_ID_AT:-2]
     if _QUOTE in request_id or _BACKSLASH in request_id:
@@ -123,7 +123,7 @@ _LINE = b'{"at":"%b.%03dZ","id":"%b",%b%b}\n'
 _USUAL_LINE = b'{"at":"%b.%03dZ","id":"%b",%b,"prompt_tokens":%d,"completion_tokens":%d,"took_s":%.4f,"attempts":%d,"bytes":%d}\n'
 
 
-def _figures(entry: Entry) -> bytes:
+def _figures(entry: AccessEntry) -> bytes:
     """Return the fields that are a line's own; but for the time it took, those that are unknown or nought are left out."""
     usage, said = entry.usage, b""
     if usage is not None:
@@ -141,14 +141,14 @@ def _figures(entry: Entry) -> bytes:
     return said + b',"bytes":%d' % entry.sent_bytes if entry.sent_bytes else said
 
 
-def _inside(what: What) -> bytes:
+def _inside(what: SharedFields) -> bytes:
     return _ENCODER.encode(what)[1:-1]
 
 
 @lru_cache(maxsize=1024)  # its parts are few: our own paths, and names that are configured
 def _what(*parts: Any) -> bytes:
     path, status, code, refused, *rest = parts
-    return _inside(What(path, status, ending(status, code, refused=refused), code, *rest))
+    return _inside(SharedFields(path, status, ending(status, code, refused=refused), code, *rest))
 
 
 @lru_cache(maxsize=8)  # many lines have the same second
@@ -163,7 +163,7 @@ class AccessLog:
         self.settings = settings
         self._lost_before = 0
         self._target: FileTarget | None = None
-        self._writer: LineWriter[Entry] | None = None
+        self._writer: LineWriter[AccessEntry] | None = None
         self._open()
 
     def __repr__(self) -> str:
@@ -179,14 +179,14 @@ class AccessLog:
         """Return how many lines were lost."""
         return self._lost_before + (self._writer.dropped_total if self._writer else 0)
 
-    def note(self, exchange: "Exchange", ending: Ending, usage: Usage | None) -> None:
+    def note(self, exchange: "Exchange", ending: RequestEnd, usage: Usage | None) -> None:
         """Take a request that went to an engine, as the ledger gets it; costs about a microsecond."""
         writer = self._writer
         if writer is None:
             return
         request = exchange.request
         writer.offer(
-            Entry(
+            AccessEntry(
                 wall_s(), request.id_line, request.key_id, ending.model, ending.endpoint,
                 request.path, ending.status, exchange.code, False, request.stream,
                 exchange.waited_s, ending.ttft_s, ending.took_s, ending.retries + 1, ending.bytes,
@@ -202,7 +202,7 @@ class AccessLog:
         if exchange is not None:
             model, wait_s = request.adapter or exchange.model.entry.name, exchange.waited_s
         self._writer.offer(
-            Entry(
+            AccessEntry(
                 wall_s(), request.id_line, request.key_id, model, "", request.path, status, code, True,
                 request.stream, wait_s, None, wait_s, 0, 0,
             )
@@ -212,7 +212,7 @@ class AccessLog:
         """Take a request that the gateway answered itself, unless it was a probe or a scrape."""
         if self._writer is not None and request.path.startswith("/v1/"):
             self._writer.offer(
-                Entry(
+                AccessEntry(
                     wall_s(), request.id_line, request.key_id, "", "", request.path, status, "", False,
                     False, 0.0, None, 0.0, 0, sent_bytes,
                 )

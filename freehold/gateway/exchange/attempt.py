@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from freehold.gateway.answers.assemble import Assembler
 from freehold.gateway.endpoints import stall
 from freehold.gateway.endpoints.outlier_detection import Failure
-from freehold.gateway.endpoints.pool import Model, Target
-from freehold.gateway.queue.admission import Applicant
+from freehold.gateway.endpoints.pool import ServedModel, UpstreamTarget
+from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
@@ -23,13 +23,13 @@ ATTEMPTS_MAX = 3
 _GIVEN_UP_S = 1.0  # A client that leaves sooner says nothing of the engine. Source: our own choice.
 
 
-class Attempting(Applicant):
+class Attempting(QueuedRequest):
     """A request with the target that it is at. Defaults stand on the class, as in `Exchange`."""
 
     gateway: "Gateway"
-    model: Model
+    model: ServedModel
     request: Request
-    target: Target | None = None
+    target: UpstreamTarget | None = None
     attempts = 0
     _at_target = False
     _head: AnswerHead | None = None
@@ -41,22 +41,22 @@ class Attempting(Applicant):
     _resumed_at_bytes = 0
     """What the client had of the answer when it was last given to another replica; 0: it never was."""
 
-    def _answered(self, target: Target) -> None:
+    def _answered(self, target: UpstreamTarget) -> None:
         self.model.succeeded(target, self.gateway.tick_s)
 
-    def _failed(self, target: Target, failure: Failure) -> None:
+    def _failed(self, target: UpstreamTarget, failure: Failure) -> None:
         reason = self.model.failed(target, failure, self.gateway.now_s())
         if reason is not None:
             self.gateway.log.warning("endpoint_ejected", endpoint=target.id, reason=reason)
 
-    def _has_other(self, target: Target) -> bool:
+    def _has_other(self, target: UpstreamTarget) -> bool:
         # Who has an answer already waits for a replica that is started again, if need be.
         untried = self._resumed_at_bytes or any(
             t not in self.tried and t is not target for t in self.model.targets
         )
         return bool(untried) and self.attempts < ATTEMPTS_MAX
 
-    def _may_move(self, target: Target) -> bool:
+    def _may_move(self, target: UpstreamTarget) -> bool:
         """Return whether the request may be sent to another target, and count that on the budget.
 
         A begun answer costs no budget: a replica takes all its streams with it at once, each would be lost work, and
@@ -66,7 +66,7 @@ class Attempting(Applicant):
             return False
         return bool(self._resumed_at_bytes) or self.gateway.budget.spend(self.gateway.now_s())
 
-    def _may_move_busy(self, head: AnswerHead, target: Target) -> bool:
+    def _may_move_busy(self, head: AnswerHead, target: UpstreamTarget) -> bool:
         """Take note of a 429, 502, 503 or 504 and return the same."""
         until_s = self.gateway.now_s() + min(head.retry_after_s or 1.0, errors.RETRY_AFTER_S_MAX)
         self.model.busy(target, until_s)
@@ -76,7 +76,7 @@ class Attempting(Applicant):
             self._failed(target, "status")
         return self._may_move(target)
 
-    def _may_move_broken(self, body: bytes, target: Target) -> bool:
+    def _may_move_broken(self, body: bytes, target: UpstreamTarget) -> bool:
         """Take note of a 500, whose body says whose fault it is, and return the same."""
         engine = target.engine
         error = engine.translate_error(500, body)

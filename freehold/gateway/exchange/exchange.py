@@ -11,16 +11,16 @@ import ssl
 from typing import TYPE_CHECKING
 
 from freehold.engines.base import ApiError
-from freehold.gateway.answers.stream_tap import StreamMeter, meter_for
+from freehold.gateway.answers.stream_tap import StreamTap, tap_for
 from freehold.gateway.answers.usage import Usage, whole_usage
-from freehold.gateway.endpoints.pool import Model, Target
+from freehold.gateway.endpoints.pool import ServedModel, UpstreamTarget
 from freehold.gateway.exchange import finish
 from freehold.gateway.exchange.retry import Setbacks
 from freehold.gateway.exchange.upstream import UpstreamConnection, connect
 from freehold.gateway.exchange.upstream_request import body_for, request_bytes
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.body import too_deep
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
 
@@ -53,7 +53,7 @@ class Exchange(Setbacks):
     _noted = False
 
     def __init__(
-        self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
+        self, gateway: "Gateway", client: "ClientConnection", *, model: ServedModel, request: Request
     ) -> None:
         self.gateway = gateway
         self.client = client
@@ -82,21 +82,21 @@ class Exchange(Setbacks):
         if target is not None:
             self._attempt(target)
 
-    def proceed(self, target: Target) -> None:
+    def proceed(self, target: UpstreamTarget) -> None:
         """Send the request after a wait; a place at `target` is taken already."""
         self._heard_s = self.gateway.now_s()
         if not self.attempts:
             self._begun_s = self._heard_s
         self._attempt(target)
 
-    def turn_away(self, refusal: Refusal) -> None:
+    def turn_away(self, refusal: Rejection) -> None:
         """Refuse the request, which waited in vain; no engine saw it."""
         self.done = True
         if self.request.grant is not None:
             self.request.grant.end(refusal.error.status, 0, asked=False)
         self.client.refuse(refusal, self.request)
 
-    def _attempt(self, target: Target) -> None:
+    def _attempt(self, target: UpstreamTarget) -> None:
         self.attempts += 1
         self.target, self._at_target = target, True
         connection = None if self._fresh else target.take_idle()
@@ -105,19 +105,19 @@ class Exchange(Setbacks):
         else:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(target))
 
-    def _attempt_again(self, target: Target | None = None) -> None:
+    def _attempt_again(self, target: UpstreamTarget | None = None) -> None:
         """Begin another attempt; what the one before had begun to hear is forgotten."""
         self._heard_s, self._head, self._kept, self.assembler = self.gateway.now_s(), None, (), None
         self._began = False
         if not self._resumed_at_bytes:
             self.first_s = self.passing = None
-        elif isinstance(self.passing, StreamMeter):
+        elif isinstance(self.passing, StreamTap):
             self.passing.begin_again()
         target = target or self.model.admission.enter_again(self, self._heard_s)
         if target is not None:
             self._attempt(target)
 
-    async def _connect(self, target: Target) -> None:
+    async def _connect(self, target: UpstreamTarget) -> None:
         try:
             connection = await connect(target, timeout_s=self.gateway.settings.connect_s)
         except (OSError, TimeoutError, ssl.SSLError):
@@ -134,7 +134,7 @@ class Exchange(Setbacks):
             return
         self._send(connection, target)
 
-    def _send(self, connection: UpstreamConnection, target: Target) -> None:
+    def _send(self, connection: UpstreamConnection, target: UpstreamTarget) -> None:
         data = self._asking or self.request.body
         if not target.as_it_is:
             try:
@@ -192,7 +192,7 @@ class Exchange(Setbacks):
             self._join(head)
         else:
             self.wants_payload = False  # an attempt before may have wanted it
-            self.passing, head = meter_for(head, self.request, write=self.client.write, on_last=self._on_last)
+            self.passing, head = tap_for(head, self.request, write=self.client.write, on_last=self._on_last)
             self._pending = self._client_head(head)
             self.on_body = self._splice
 
@@ -285,7 +285,7 @@ class Exchange(Setbacks):
         assert self.assembler is not None
         result = self.assembler.result()
         if isinstance(result, ApiError):
-            self._refuse(Refusal(error=result, by_engine=True))
+            self._refuse(Rejection(error=result, by_engine=True))
             return
         self._made_bytes = len(result)
         self.usage = whole_usage(result)
@@ -347,7 +347,7 @@ class Exchange(Setbacks):
             return
         self.done = True
         now_s = self.gateway.now_s()
-        unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
+        unfinished = isinstance(self.passing, StreamTap) and not self.passing.ended
         if not self._noted:
             self._note(status, complete=status < 400 and not unfinished)
         if self._resumed_at_bytes:

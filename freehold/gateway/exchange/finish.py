@@ -6,14 +6,14 @@ that they cannot differ. It decides nothing about the request and never fails it
 
 from typing import TYPE_CHECKING
 
-from freehold.gateway.callers.cost_reservation import Bill
-from freehold.gateway.exchange.ledger_record import Ending, Heard, hear, outcome_of
+from freehold.gateway.callers.cost_reservation import CostReservation
+from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, hear, outcome_of
 from freehold.ledger.money import picousd
 from freehold.ledger.record import Outcome
 
 if TYPE_CHECKING:
     from freehold.gateway.exchange.exchange import Exchange
-    from freehold.gateway.fallback.provider import Away
+    from freehold.gateway.fallback.provider import Stay
 
 
 def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int) -> None:
@@ -35,7 +35,7 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
         outcome = outcome_of(status, answer_bytes, complete=complete)
         first_s = now_s if exchange.first_s is None and last_bytes and request.stream else exchange.first_s
         # In the order of the fields: keywords take as long as half of the rest of this.
-        ending = Ending(
+        ending = RequestEnd(
             request.adapter or model.entry.name,
             "" if exchange.target is None else exchange.target.id,
             status,
@@ -53,7 +53,7 @@ def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int
             _charge(request.grant.bill, away, heard.cost_usd)
 
 
-def _write_down(exchange: "Exchange", ending: Ending, heard: Heard) -> None:
+def _write_down(exchange: "Exchange", ending: RequestEnd, heard: AnswerTokens) -> None:
     """Tell whoever keeps it: the fallback that was asked, the ledger, the access log."""
     gateway, away, price = exchange.gateway, exchange.away, exchange.model.price
     if away is not None:
@@ -66,7 +66,7 @@ def _write_down(exchange: "Exchange", ending: Ending, heard: Heard) -> None:
         gateway.access.note(exchange, ending, heard.usage)
 
 
-def _charge(bill: Bill, away: "Away | None", cost_usd: str | None) -> None:
+def _charge(bill: CostReservation, away: "Stay | None", cost_usd: str | None) -> None:
     """Charge a cost to a key's budget; an unknown one stays charged as it was reserved, there or here."""
     if cost_usd:
         bill.settle(picousd(cost_usd))

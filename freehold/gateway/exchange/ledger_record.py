@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from freehold.core.clock import wall_s
-from freehold.gateway.answers.stream_tap import SILENT_EVENTS, StreamMeter, WholeMeter
+from freehold.gateway.answers.stream_tap import SILENT_EVENTS, StreamTap, WholeTap
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.upstream import Passing
+from freehold.gateway.exchange.upstream import Tap
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
 from freehold.ledger.record import Basis, Outcome, Record, frame
@@ -29,7 +29,7 @@ _NO_USAGE = Usage()
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
-class Ending(msgspec.Struct, frozen=True, gc=False):
+class RequestEnd(msgspec.Struct, frozen=True, gc=False):
     """How one request ended, as its exchange knows it; times in seconds. Made by position: one is made for each."""
 
     model: str
@@ -56,23 +56,23 @@ def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
     return _CUT if answer_bytes else _FAILED
 
 
-class Recorder:
+class LedgerWriter:
     """Writes records of one gateway process."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._spool = SpoolWriter(folder, max_bytes=max_bytes)
         self._folder = folder
         self._seq = 0
-        self._noted: deque[tuple[Request, Ending, Heard]] = deque()
+        self._noted: deque[tuple[Request, RequestEnd, AnswerTokens]] = deque()
         """What is not in the spool yet."""
         self._told_dropped = 0
         self._told_lost = ""
         self._log = get_logger("gateway.ledger")
 
     def __repr__(self) -> str:
-        return f"<Recorder {self._spool!r}>"
+        return f"<LedgerWriter {self._spool!r}>"
 
-    def note(self, request: Request, ending: Ending, heard: "Heard") -> None:
+    def note(self, request: Request, ending: RequestEnd, heard: "AnswerTokens") -> None:
         """Take what a request came to; `write` must follow before its client can have the end of the answer."""
         self._noted.append((request, ending, heard))
 
@@ -160,7 +160,7 @@ class Recorder:
             metrics.counter(name).read_from(reading)
 
 
-class Heard(msgspec.Struct, gc=False):
+class AnswerTokens(msgspec.Struct, gc=False):
     """What was heard of an answer."""
 
     usage: Usage | None
@@ -179,14 +179,14 @@ class Heard(msgspec.Struct, gc=False):
         return None, _NONE if outcome is _FAILED else _UNKNOWN
 
 
-def hear(meter: Passing | None, usage: Usage | None, *, events: int, path: str) -> Heard:
+def hear(meter: Tap | None, usage: Usage | None, *, events: int, path: str) -> AnswerTokens:
     """Return what was heard of an answer that was asked for at `path`.
 
     `meter`: what it was passed on through; None: it was not passed on as it came, and `usage` is what it used, as far as
     that is known. `events`: what was heard of one that was put together, about one a token.
     """
     if meter is None:
-        return Heard(usage, max(0, events - SILENT_EVENTS.get(path, 0)) if events else None, 0)
-    if isinstance(meter, StreamMeter):
-        return Heard(meter.end(), meter.tokens, meter.events + meter.chunks)
-    return Heard(meter.end() if isinstance(meter, WholeMeter) else None, None, 0)
+        return AnswerTokens(usage, max(0, events - SILENT_EVENTS.get(path, 0)) if events else None, 0)
+    if isinstance(meter, StreamTap):
+        return AnswerTokens(meter.end(), meter.tokens, meter.events + meter.chunks)
+    return AnswerTokens(meter.end() if isinstance(meter, WholeTap) else None, None, 0)

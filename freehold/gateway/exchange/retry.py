@@ -9,15 +9,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from freehold.gateway.answers import continuation
-from freehold.gateway.answers.continuation import Plan
-from freehold.gateway.answers.stream_tap import StreamMeter
+from freehold.gateway.answers.continuation import Continuation
+from freehold.gateway.answers.stream_tap import StreamTap
 from freehold.gateway.endpoints.outlier_detection import Failure
-from freehold.gateway.endpoints.pool import Target
+from freehold.gateway.endpoints.pool import UpstreamTarget
 from freehold.gateway.exchange.attempt import ATTEMPTS_MAX, Attempting
-from freehold.gateway.exchange.upstream import Passing, UpstreamConnection
+from freehold.gateway.exchange.upstream import Tap, UpstreamConnection
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
-from freehold.gateway.wire.frame import Frame, UntilCloseFrame
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.frame import BodyFrame, UntilCloseFrame
 
 if TYPE_CHECKING:
     from freehold.gateway.server.client_connection import ClientConnection
@@ -30,7 +30,7 @@ class Setbacks(Attempting):
 
     client: "ClientConnection"
     done = False
-    passing: Passing | None = None
+    passing: Tap | None = None
     """What has been passed on as it came; None: the answer is not passed on so."""
     keeps_client = True
     _connection: UpstreamConnection | None = None
@@ -45,7 +45,7 @@ class Setbacks(Attempting):
         """Finish: the answer was read to its end."""
         raise NotImplementedError
 
-    def _attempt_again(self, target: Target | None = None) -> None:
+    def _attempt_again(self, target: UpstreamTarget | None = None) -> None:
         raise NotImplementedError
 
     def _finish(self, status: int) -> None:
@@ -58,7 +58,7 @@ class Setbacks(Attempting):
 
     # Before the first byte
 
-    def on_lost(self, connection: UpstreamConnection, frame: Frame | None, *, in_order: bool) -> None:
+    def on_lost(self, connection: UpstreamConnection, frame: BodyFrame | None, *, in_order: bool) -> None:
         """Deal with an engine connection that ended before the answer did; `in_order`: by a close, not a failure."""
         self._connection = None
         if isinstance(frame, UntilCloseFrame) and in_order:
@@ -102,13 +102,13 @@ class Setbacks(Attempting):
         """Refuse the request: it failed, and no other target had room in time."""
         self._refuse(self._no_replica())
 
-    def _no_replica(self) -> Refusal:
+    def _no_replica(self) -> Rejection:
         return errors.unavailable(
             f"No replica of {self.model.entry.name} could answer; attempts: {self.attempts}.",
             code="engine_failed",
         )
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Rejection) -> None:
         if self._resumed_at_bytes:
             # The client has the beginning of an answer, so it cannot be given another one.
             self._stop_engine()
@@ -121,7 +121,7 @@ class Setbacks(Attempting):
 
     # After it
 
-    def _broken(self, frame: Frame | None, message: str, *, reason: str) -> None:
+    def _broken(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """Deal with a stream whose engine failed: another one goes on, or it is cut."""
         if not self._go_on(reason):
             self._cut(frame, message, reason=reason)
@@ -132,7 +132,7 @@ class Setbacks(Attempting):
         Returns whether that can be.
         """
         meter, how = self.passing, self.model.continues
-        if not isinstance(meter, StreamMeter) or meter.kept is None or how is None or self.target is None:
+        if not isinstance(meter, StreamTap) or meter.kept is None or how is None or self.target is None:
             return False
         request, heard = self.request, meter.kept.heard()
         end = (
@@ -143,7 +143,7 @@ class Setbacks(Attempting):
         if end is not None:
             self._end_here(meter, end)
             return True
-        plan: Plan | str = "too_many_attempts"
+        plan: Continuation | str = "too_many_attempts"
         if self.attempts < ATTEMPTS_MAX:
             plan = continuation.plan(request.path, request.body, heard=heard, how=how)
         if isinstance(plan, str):
@@ -163,7 +163,7 @@ class Setbacks(Attempting):
             event, endpoint=self.target.id, reason=reason, detail=detail, request=self.request.request_id
         )
 
-    def _end_here(self, meter: StreamMeter, events: bytes) -> None:
+    def _end_here(self, meter: StreamTap, events: bytes) -> None:
         """End an answer that is complete but for its end."""
         words = meter.last_words(events)
         meter.bytes += len(words)
@@ -172,9 +172,9 @@ class Setbacks(Attempting):
         self.client.write(words)
         self.client.answered()
 
-    def _cut(self, frame: Frame | None, message: str, *, reason: str) -> None:
+    def _cut(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """End a stream that can no longer be finished, in a way that no client takes for the end."""
-        if isinstance(self.passing, StreamMeter) and self.passing.ended and self.passing.chunked:
+        if isinstance(self.passing, StreamTap) and self.passing.ended and self.passing.chunked:
             # All of it has been passed on, and is in the ledger as whole: only its framing's end has not come.
             self._end_here(self.passing, b"")
             return
@@ -183,7 +183,7 @@ class Setbacks(Attempting):
         self.gateway.log.warning("stream_cut", endpoint=at, reason=reason, request=self.request.request_id)
         self._finish(502)
         passing, request = self.passing, self.request
-        stream = isinstance(passing, StreamMeter)
+        stream = isinstance(passing, StreamTap)
         # Without an engine there is no half of anything: what was resumed goes to the client in whole events.
         if passing is None or not stream or not (frame is None or passing.at_border(frame)):
             # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
-from freehold.gateway.wire.frame import BadFramingError, Frame, is_known_chunk, is_one_chunk
+from freehold.gateway.wire.frame import BadFramingError, BodyFrame, is_known_chunk, is_one_chunk
 from freehold.gateway.wire.headers import HEAD_BYTES_MAX, AnswerHead, may_become_head, read_head
 
 if TYPE_CHECKING:
-    from freehold.gateway.answers.stream_log import Keeping
-    from freehold.gateway.endpoints.pool import Target
+    from freehold.gateway.answers.stream_log import PackBudget
+    from freehold.gateway.endpoints.pool import UpstreamTarget
     from freehold.gateway.exchange.exchange import Exchange
 
 RECEIVE_BUFFER_BYTES = 64 * 1024
@@ -36,7 +36,7 @@ class EngineGaveUpError(Exception):
     """The engine says inside its answer that it failed; what comes after that is no part of the answer."""
 
 
-class Passing:
+class Tap:
     """What of an answer has gone to the client as it came; shared by the connection and its exchange."""
 
     __slots__ = ("bytes", "chunks", "heads", "keep", "last", "write")
@@ -54,18 +54,18 @@ class Passing:
         self.heads: dict[int, bytes] | None = None
         """What a chunk that needs no more than a look begins with, by its length; None: every chunk is such a one."""
 
-    def fast(self, frame: Frame) -> "Passing | None":
+    def fast(self, frame: BodyFrame) -> "Tap | None":
         """Return this where a next read of one whole chunk may be passed on after one look."""
         return self if frame.at_border else None
 
-    def at_border(self, frame: Frame) -> bool:
+    def at_border(self, frame: BodyFrame) -> bool:
         """Return whether an in-band message may be added now."""
         return frame.at_border
 
-    def tidy(self, keeping: "Keeping") -> None:
+    def tidy(self, keeping: "PackBudget") -> None:
         """Bound what is kept; called about twice a second."""
 
-    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
+    def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and what goes to the client. Raises BadFramingError."""
         used = frame.feed(data)
         return used, data if used == len(data) else data[:used]
@@ -91,16 +91,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     write: Callable[[bytes], None]
 
-    def __init__(self, target: "Target") -> None:
+    def __init__(self, target: "UpstreamTarget") -> None:
         self.target = target
         self.exchange: Exchange | None = None
         self.served = 0
         self.closing = False
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any use
-        self.frame: Frame | None = None
+        self.frame: BodyFrame | None = None
         self._head = b""
         self._interim = 0
-        self._passing: Passing | None = None
+        self._passing: Tap | None = None
         self._reads_on = True
         self.unsent = b""
 
@@ -245,7 +245,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif rest:
             self._head_part(rest)
 
-    def _body(self, data: bytes, frame: Frame) -> None:
+    def _body(self, data: bytes, frame: BodyFrame) -> None:
         exchange = self.exchange
         assert exchange is not None
         try:
@@ -302,7 +302,7 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-async def connect(target: "Target", *, timeout_s: float) -> UpstreamConnection:
+async def connect(target: "UpstreamTarget", *, timeout_s: float) -> UpstreamConnection:
     """Return a new connection to a target; raise OSError or TimeoutError when there is none in time."""
     loop = asyncio.get_running_loop()
     context = _tls() if target.tls else None

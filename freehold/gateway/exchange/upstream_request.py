@@ -7,12 +7,12 @@ here: what the engine makes of a field is the engine's to say.
 
 from freehold.gateway.answers.assemble import Assembler, assembler_for
 from freehold.gateway.answers.stream_tap import USAGE_OPTION_PATHS
-from freehold.gateway.endpoints.pool import Target
+from freehold.gateway.endpoints.pool import UpstreamTarget
 from freehold.gateway.wire import body
 from freehold.gateway.wire.request import Request
 
 
-def body_for(request: Request, target: Target, data: bytes) -> tuple[bytes, Assembler | None]:
+def body_for(request: Request, target: UpstreamTarget, data: bytes) -> tuple[bytes, Assembler | None]:
     """Return `data`, a body of this request, for `target`, and what puts its answer together; None: the answer is passed on as it comes.
 
     Raises RecursionError for a body that is nested too deeply to be rewritten.
@@ -28,7 +28,7 @@ def body_for(request: Request, target: Target, data: bytes) -> tuple[bytes, Asse
     return data, None
 
 
-def request_bytes(request: Request, target: Target, data: bytes) -> bytes:
+def request_bytes(request: Request, target: UpstreamTarget, data: bytes) -> bytes:
     """Return the whole HTTP request with `data` as its body."""
     return b"%b%d\r\n%b%b\r\n%b" % (
         target.request_start(request.path),

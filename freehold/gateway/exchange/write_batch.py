@@ -20,7 +20,7 @@ class Sender(Protocol):
     write: Callable[[bytes], None]
 
 
-class Outbox:
+class WriteBatch:
     """What one gateway sends at the end of this turn. `first` is done before anything leaves."""
 
     __slots__ = ("_first", "_loop", "_senders")
@@ -31,7 +31,7 @@ class Outbox:
         self._senders: list[Sender] = []
 
     def __repr__(self) -> str:
-        return f"<Outbox of {len(self._senders)} senders>"
+        return f"<WriteBatch of {len(self._senders)} senders>"
 
     def add(self, sender: Sender) -> None:
         """Send what `sender` has unsent at the end of this turn."""

@@ -15,25 +15,25 @@ import msgspec
 from freehold.core.events import ModelEntry
 from freehold.engines.base import Engine
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.counters.request_metrics import ModelMeters
+from freehold.gateway.counters.request_metrics import ModelMetrics
 from freehold.gateway.endpoints.outlier_detection import Failure
-from freehold.gateway.endpoints.pool import Model, Target
+from freehold.gateway.endpoints.pool import ServedModel, UpstreamTarget
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.exchange.upstream import UpstreamConnection
 from freehold.gateway.fallback.provider import (
     HOPELESS_S,
-    Asked,
-    Away,
-    Due,
-    Fallback,
+    Provider,
+    ProviderRequest,
     Reason,
+    Sampler,
+    Stay,
     reason_for,
     serves,
 )
 from freehold.gateway.queue.admission import Admission
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
 from freehold.telemetry.logs import get_logger
@@ -72,12 +72,14 @@ class _NoQueue(Admission):
         """Do nothing."""
 
 
-class AwayModel(Model):
+class AwayModel(ServedModel):
     """A model as it is while one of its requests is away: its name and counters, no replicas and no queue."""
 
     __slots__ = ()
 
-    def __init__(self, entry: ModelEntry, engine: Engine, *, meters: ModelMeters, settings: Settings) -> None:
+    def __init__(
+        self, entry: ModelEntry, engine: Engine, *, meters: ModelMetrics, settings: Settings
+    ) -> None:
         # How long its engines may be silent says nothing of somebody else's.
         elsewhere = msgspec.structs.replace(entry, engine=engine.name, stall_s=0.0)
         super().__init__(elsewhere, engine, meters=meters, settings=settings)
@@ -91,12 +93,12 @@ class Way:
 
     __slots__ = ("_shadow_due", "_share_due", "fallback", "model", "shadow_model")
 
-    def __init__(self, fallback: Fallback, *, model: AwayModel, shadow_model: AwayModel) -> None:
+    def __init__(self, fallback: Provider, *, model: AwayModel, shadow_model: AwayModel) -> None:
         self.fallback = fallback
         self.model = model
         self.shadow_model = shadow_model
-        self._share_due = Due(fallback.settings.share)
-        self._shadow_due = Due(fallback.settings.shadow)
+        self._share_due = Sampler(fallback.settings.share)
+        self._shadow_due = Sampler(fallback.settings.shadow)
 
     def __repr__(self) -> str:
         return f"<Way of {self.model.entry.name} to {self.fallback.name}>"
@@ -109,11 +111,11 @@ class Way:
             return self._shadow_due.next()
         return reason in self.fallback.settings.when
 
-    def enter(self, exchange: Exchange, reason: Reason, now_s: float) -> Away | None:
+    def enter(self, exchange: Exchange, reason: Reason, now_s: float) -> Stay | None:
         """Return a request's stay there, with its place and its reservation taken; None: there is no room for it."""
-        asked = Asked(exchange.request, self.model.entry.name, exchange.cost_tokens)
+        asked = ProviderRequest(exchange.request, self.model.entry.name, exchange.cost_tokens)
         away = self.fallback.enter(asked, reason, now_s)
-        if isinstance(away, Away):
+        if isinstance(away, Stay):
             return away
         if away == "budget" and self.fallback.first_without_budget():
             get_logger("gateway").error(
@@ -143,7 +145,7 @@ class Overflow:
         """Return whether requests are answered although no replica is ready."""
         return any("no_replica" in way.fallback.settings.when for way in self.ways)
 
-    def enter(self, exchange: "OutwardExchange", reason: Reason, now_s: float) -> tuple[Way, Away] | None:
+    def enter(self, exchange: "OutwardExchange", reason: Reason, now_s: float) -> tuple[Way, Stay] | None:
         """Return the first way that wants this request and has room for it, with a place there taken; None: none has."""
         for way in self.ways:
             if way.fallback.name in exchange.asked or not way.wants(reason):
@@ -157,7 +159,7 @@ class Overflow:
 class AwayExchange(Exchange):
     """One request under way that may be at a fallback, and what its fate says of that fallback."""
 
-    def _answered(self, target: Target) -> None:
+    def _answered(self, target: UpstreamTarget) -> None:
         if self.away is not None and not self.away.free:
             self.away.fallback.succeeded(self.gateway.now_s())
         super()._answered(target)
@@ -175,14 +177,14 @@ class AwayExchange(Exchange):
 class OutwardExchange(AwayExchange):
     """One request under way that may be answered elsewhere."""
 
-    _refusal: Refusal | None = None
+    _refusal: Rejection | None = None
     """What its caller is told when nobody else answers either; None: this stack would have answered."""
     _home_lines = b""
     asked: frozenset[str] = frozenset()
     """Names of fallbacks that were asked in vain."""
 
     def __init__(
-        self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
+        self, gateway: "Gateway", client: "ClientConnection", *, model: ServedModel, request: Request
     ) -> None:
         super().__init__(gateway, client, model=model, request=request)
         self.home = model
@@ -206,7 +208,7 @@ class OutwardExchange(AwayExchange):
             self._depart(*found)
         return found is not None
 
-    def turn_away(self, refusal: Refusal) -> None:
+    def turn_away(self, refusal: Rejection) -> None:
         """Go elsewhere instead of being refused, which no engine had a part in."""
         self.flow = None  # it was never begun, or is out of the queue again
         if not self._go_instead(refusal):
@@ -244,7 +246,7 @@ class OutwardExchange(AwayExchange):
         if self.away is None:
             super()._suspect_silence()
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Rejection) -> None:
         if self.answer_bytes or refusal.error.status == 504 or self.gateway.draining:
             super()._refuse(refusal)
         elif self.away is not None:
@@ -254,7 +256,7 @@ class OutwardExchange(AwayExchange):
 
     # Going and coming back
 
-    def _go_instead(self, refusal: Refusal) -> bool:
+    def _go_instead(self, refusal: Rejection) -> bool:
         """Go elsewhere instead of being refused, and return whether it went."""
         reason = reason_for(refusal)
         if reason is None or self.gateway.draining:
@@ -265,11 +267,11 @@ class OutwardExchange(AwayExchange):
             self._depart(*found)
         return found is not None
 
-    def _find(self, reason: Reason) -> tuple[Way, Away] | None:
+    def _find(self, reason: Reason) -> tuple[Way, Stay] | None:
         overflow = self.home.overflow
         return None if overflow is None else overflow.enter(self, reason, self.gateway.now_s())
 
-    def _depart(self, way: Way, away: Away) -> None:
+    def _depart(self, way: Way, away: Stay) -> None:
         """Ask elsewhere, where a place is taken."""
         self._leave_target()
         if self.flow is not None:
@@ -280,7 +282,7 @@ class OutwardExchange(AwayExchange):
         self.request.limit_lines += b"x-freehold-fallback: %b\r\n" % way.fallback.name.encode()
         self._attempt_again(away.target)
 
-    def _return(self, away: Away) -> None:
+    def _return(self, away: Stay) -> None:
         """Come back without an answer: ask another fallback, or this stack, or say what was to be said at first."""
         self.asked = self.asked | {away.fallback.name}
         self.request.limit_lines = self._home_lines
@@ -295,7 +297,7 @@ class OutwardExchange(AwayExchange):
         else:
             self._go_home()
 
-    def _close_attempt(self, away: Away) -> None:
+    def _close_attempt(self, away: Stay) -> None:
         """Settle an attempt that the request goes on after; what may have cost something has a record of its own."""
         if away.free:
             away.came_to_nothing()
@@ -318,7 +320,7 @@ class OutwardExchange(AwayExchange):
             self._attempt(target)
 
 
-def note_error(fallback: Fallback, head: AnswerHead, now_s: float) -> None:
+def note_error(fallback: Provider, head: AnswerHead, now_s: float) -> None:
     """Take notice of a fallback's error answer: there may be no room, or nothing there may work."""
     if head.status in _HOPELESS:
         fallback.failed(now_s, wait_s=HOPELESS_S)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.exchange.upstream import UpstreamConnection
 from freehold.gateway.fallback.exchange import AwayExchange, Way, note_error
-from freehold.gateway.fallback.provider import Away
+from freehold.gateway.fallback.provider import Stay
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
 
@@ -54,9 +54,9 @@ _NOBODY = cast("ClientConnection", _Nobody())
 class Shadow(AwayExchange):
     """One copy under way."""
 
-    def __init__(self, gateway: "Gateway", original: Request, *, way: Way, away: Away) -> None:
+    def __init__(self, gateway: "Gateway", original: Request, *, way: Way, away: Stay) -> None:
         super().__init__(gateway, _NOBODY, model=way.shadow_model, request=_copied(original))
-        self.away: Away = away
+        self.away: Stay = away
 
     def start(self) -> None:
         """Send it; a place is taken already."""

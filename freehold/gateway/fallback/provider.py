@@ -14,10 +14,10 @@ from freehold.engines import all_engines
 from freehold.engines.external import ENGINE
 from freehold.gateway.answers.price import Price
 from freehold.gateway.callers.spend import Month
-from freehold.gateway.endpoints.pool import Target
-from freehold.gateway.exchange.ledger_record import Ending, Heard
+from freehold.gateway.endpoints.pool import UpstreamTarget
+from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd
 from freehold.gateway.settings import FallbackSettings
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
 from freehold.ledger.money import usd_text
@@ -41,7 +41,7 @@ _REASONS: dict[str | None, Reason] = {
 """What the refusals that a fallback can spare a caller are about, by their codes."""
 
 
-def reason_for(refusal: Refusal) -> Reason | None:
+def reason_for(refusal: Rejection) -> Reason | None:
     """Return why the request of this refusal might go elsewhere; None: nobody else could help."""
     return _REASONS.get(refusal.error.code) if refusal.error.status == 503 else None
 
@@ -51,7 +51,7 @@ def serves(path: str) -> bool:
     return path in ENGINE.paths
 
 
-class Due:
+class Sampler:
     """Picks a part of requests, evenly spread and without dice: after n of them, n times the part, to within one."""
 
     __slots__ = ("_owed", "part")
@@ -61,7 +61,7 @@ class Due:
         self._owed = 0.0
 
     def __repr__(self) -> str:
-        return f"<Due {self.part:g}>"
+        return f"<Sampler {self.part:g}>"
 
     def next(self) -> bool:
         """Return whether the next request is one of the part."""
@@ -72,7 +72,7 @@ class Due:
         return True
 
 
-class Asked(NamedTuple):
+class ProviderRequest(NamedTuple):
     """What a fallback has to know of a request that would go there."""
 
     request: Request
@@ -80,11 +80,11 @@ class Asked(NamedTuple):
     cost_tokens: int
 
 
-OnSettled = Callable[["Away", Outcome, int | None], None]
+OnSettled = Callable[["Stay", Outcome, int | None], None]
 """Hears of each stay's end: its outcome and its cost in pico-dollars; None: unknown."""
 
 
-class Fallback:
+class Provider:
     """One endpoint of somebody else's as the data plane sees it."""
 
     __slots__ = (
@@ -119,7 +119,7 @@ class Fallback:
         self._told = False
 
     def __repr__(self) -> str:
-        return f"<Fallback {self.name} at {self.target!r}, {usd_text(self.spent_picousd)} USD today>"
+        return f"<Provider {self.name} at {self.target!r}, {usd_text(self.spent_picousd)} USD today>"
 
     @property
     def name(self) -> str:
@@ -135,7 +135,7 @@ class Fallback:
         """Return whether this model's requests may go there."""
         return not self.settings.models or model in self.settings.models
 
-    def enter(self, asked: Asked, reason: Reason, now_s: float) -> "Away | Skip":
+    def enter(self, asked: ProviderRequest, reason: Reason, now_s: float) -> "Stay | Skip":
         """Take a place and a reservation for a request, or return why there is none; then nothing is taken."""
         price, gate = self.settings.price, self.target.gate
         most_picousd = _most_picousd(price, asked.request)
@@ -150,7 +150,7 @@ class Fallback:
         if skip is not None:
             self.skipped[skip] += 1
             return skip
-        return Away(self, asked.model, reason=reason, reserved_picousd=most_picousd)
+        return Stay(self, asked.model, reason=reason, reserved_picousd=most_picousd)
 
     def first_without_budget(self) -> bool:
         """Return True once when the budget begins to refuse, for the log, and again only on another day."""
@@ -180,12 +180,12 @@ class Fallback:
         self._failures, self.shut_until_s, self._answered_s = 0, 0.0, now_s
 
 
-class Away:
+class Stay:
     """One request's stay at a fallback: why it is there, and what it may cost."""
 
     __slots__ = ("_day", "fallback", "free", "model", "reason", "reserved_picousd")
 
-    def __init__(self, fallback: Fallback, model: str, *, reason: Reason, reserved_picousd: int) -> None:
+    def __init__(self, fallback: Provider, model: str, *, reason: Reason, reserved_picousd: int) -> None:
         self.fallback = fallback
         self.model = model
         self.reason: Reason = reason
@@ -197,14 +197,14 @@ class Away:
         self._day[fallback.name] = self._day.get(fallback.name, 0) + reserved_picousd
 
     def __repr__(self) -> str:
-        return f"<Away at {self.fallback.name} for {self.reason}>"
+        return f"<Stay at {self.fallback.name} for {self.reason}>"
 
     @property
-    def target(self) -> Target:
+    def target(self) -> UpstreamTarget:
         """Return where it is asked."""
         return self.fallback.shadow_target if self.reason == "shadow" else self.fallback.target
 
-    def settle(self, ending: Ending, heard: Heard) -> None:
+    def settle(self, ending: RequestEnd, heard: AnswerTokens) -> None:
         """Put the real cost in the reservation's place and into what the ledger hears; unknown, the reservation stays."""
         price = self.fallback.settings.price
         self._settle(ending.outcome, price.cost_picousd(heard.usage))
@@ -231,7 +231,7 @@ def _most_picousd(price: Price, request: Request) -> int:
     return price.of(prompt, tokens_asked(body_bytes, request.path, request.max_tokens) - prompt)
 
 
-def _target(settings: FallbackSettings, target_id: str) -> Target:
+def _target(settings: FallbackSettings, target_id: str) -> UpstreamTarget:
     endpoint = Endpoint(
         id=target_id,
         model="",
@@ -242,4 +242,4 @@ def _target(settings: FallbackSettings, target_id: str) -> Target:
         upstream_model=settings.upstream_model,
         api_key=settings.api_key,
     )
-    return Target(endpoint, all_engines()[ENGINE.name])
+    return UpstreamTarget(endpoint, all_engines()[ENGINE.name])

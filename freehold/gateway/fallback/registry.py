@@ -10,11 +10,11 @@ from typing import Any
 
 from freehold.core.clock import wall_s
 from freehold.gateway.callers.spend import Daily
-from freehold.gateway.counters.request_metrics import Meters
-from freehold.gateway.endpoints.pool import Model
+from freehold.gateway.counters.request_metrics import GatewayMetrics
+from freehold.gateway.endpoints.pool import ServedModel
 from freehold.gateway.fallback.exchange import AwayModel, OutwardExchange, Overflow, Way
 from freehold.gateway.fallback.mirror import Shadow
-from freehold.gateway.fallback.provider import Away, Fallback
+from freehold.gateway.fallback.provider import Provider, Stay
 from freehold.gateway.settings import Settings
 from freehold.gateway.storage.budget_file import BudgetFile, part_path
 from freehold.ledger.money import PICOUSD_PER_USD, usd
@@ -26,11 +26,11 @@ from freehold.telemetry.metrics import Reading, Values
 class Fallbacks:
     """The fallbacks of one gateway process."""
 
-    def __init__(self, settings: Settings, meters: Meters) -> None:
+    def __init__(self, settings: Settings, meters: GatewayMetrics) -> None:
         self._meters = meters
-        self._copies_meters = Meters()
+        self._copies_meters = GatewayMetrics()
         """Where copies are counted as requests: nowhere that anybody looks, since no caller waits for them."""
-        self.all = tuple(Fallback(each, self._settled) for each in settings.fallbacks)
+        self.all = tuple(Provider(each, self._settled) for each in settings.fallbacks)
         self.copies: set[Shadow] = set()
         path = settings.fallback_spent_path
         self._file = (
@@ -70,7 +70,7 @@ class Fallbacks:
 
     # For models and their requests
 
-    def attach(self, models: Iterable[Model], settings: Settings) -> None:
+    def attach(self, models: Iterable[ServedModel], settings: Settings) -> None:
         """Give every model its ways out, after each snapshot; one that has them keeps them."""
         for model in models:
             fallbacks = [each for each in self.all if each.takes(model.entry.name)]
@@ -78,7 +78,7 @@ class Fallbacks:
                 ways = (self._way(each, model, settings) for each in fallbacks)
                 model.overflow = Overflow(tuple(ways))
 
-    def _way(self, fallback: Fallback, model: Model, settings: Settings) -> Way:
+    def _way(self, fallback: Provider, model: ServedModel, settings: Settings) -> Way:
         entry, engine = model.entry, fallback.target.engine
         copies = self._copies_meters.for_model(entry.name)
         return Way(
@@ -116,13 +116,13 @@ class Fallbacks:
             for each in self.all
         } | ({"trouble": self._file.trouble} if self._file is not None and self._file.trouble else {})
 
-    def _settled(self, away: Away, outcome: Outcome, cost_picousd: int | None) -> None:
+    def _settled(self, away: Stay, outcome: Outcome, cost_picousd: int | None) -> None:
         metrics, name = self._meters.metrics, away.fallback.name
         metrics.counter("freehold_gateway_fallback_total").add(away.model, name, away.reason, outcome.value)
         if cost_picousd is None:
             metrics.counter("freehold_gateway_fallback_unknown_cost_total").add(name)
 
-    def _watch(self, meters: Meters) -> None:
+    def _watch(self, meters: GatewayMetrics) -> None:
         gauges: dict[str, Reading] = {
             "freehold_gateway_fallback_spent_usd": lambda: self._each(lambda f: f.spent_picousd),
             "freehold_gateway_fallback_budget_usd": lambda: self._each(
@@ -141,5 +141,5 @@ class Fallbacks:
         for name, reading in counters.items():
             meters.metrics.counter(name).read_from(reading)
 
-    def _each(self, amount_picousd: Callable[[Fallback], int]) -> dict[Values, float]:
+    def _each(self, amount_picousd: Callable[[Provider], int]) -> dict[Values, float]:
         return {(each.name,): amount_picousd(each) / PICOUSD_PER_USD for each in self.all}

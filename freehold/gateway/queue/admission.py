@@ -10,18 +10,18 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.callers.grant import Caller
+from freehold.gateway.callers.grant import KeyState
 from freehold.gateway.queue.fair_queue import Claim, Flow
-from freehold.gateway.queue.queue import Bounds, Line, Reason, Turned
-from freehold.gateway.queue.token_estimate import Estimate
+from freehold.gateway.queue.queue import QueueBounds, Reason, RequestQueue, TurnedAway
+from freehold.gateway.queue.token_estimate import TokenEstimate
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 
 if TYPE_CHECKING:
-    from freehold.gateway.endpoints.pool import Model, Target
+    from freehold.gateway.endpoints.pool import ServedModel, UpstreamTarget
     from freehold.gateway.exchange.exchange import Exchange
-    from freehold.gateway.fallback.provider import Away
+    from freehold.gateway.fallback.provider import Stay
     from freehold.gateway.wire.request import Request
 
 _LOOK_EVERY_S = (
@@ -40,8 +40,8 @@ _WORDS: dict[Reason, str] = {
 _AFTER_A_WAIT = frozenset({"pushed_out", "waited_too_long", "deadline_passed", "no_replica"})
 
 
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
+def _bounds(settings: Settings) -> QueueBounds:
+    return QueueBounds(
         max_requests=settings.queue_max_requests,
         max_tokens=settings.queue_max_tokens,
         max_wait_s=settings.queue_max_wait_s,
@@ -49,7 +49,7 @@ def _bounds(settings: Settings) -> Bounds:
     )
 
 
-class Applicant:
+class QueuedRequest:
     """What the queue keeps of an exchange. Defaults stand on the class, since most requests never wait."""
 
     caller = ""
@@ -64,9 +64,9 @@ class Applicant:
     flow: "Flow[Exchange] | None" = None
     claim: "Claim[Exchange] | None" = None
     """Its place in the queue, while it waits for its first start."""
-    tried: "frozenset[Target]" = frozenset()
+    tried: "frozenset[UpstreamTarget]" = frozenset()
     """Targets that failed this request; one that is started again is another."""
-    away: "Away | None" = None
+    away: "Stay | None" = None
     """Its stay at somebody else's endpoint; None: it is here."""
     waited_s = 0.0
     """How long it waited for its first start, or in vain."""
@@ -78,7 +78,7 @@ class Applicant:
     """It is the one request that shows whether an ejected target is well again."""
     request: "Request"
 
-    def belongs_to(self, caller: Caller) -> None:
+    def belongs_to(self, caller: KeyState) -> None:
         """Wait in this caller's turn from now on."""
         limits = caller.record.limits
         self.caller, self.weight, self.priority = caller.id, limits.weight, limits.priority
@@ -89,10 +89,10 @@ class Admission:
 
     __slots__ = ("_again", "_looking", "_pumping", "estimate", "line", "model")
 
-    def __init__(self, model: "Model", settings: Settings) -> None:
+    def __init__(self, model: "ServedModel", settings: Settings) -> None:
         self.model = model
-        self.line: Line[Exchange] = Line(_bounds(settings))
-        self.estimate = Estimate(context_tokens=model.entry.max_context_tokens)
+        self.line: RequestQueue[Exchange] = RequestQueue(_bounds(settings))
+        self.estimate = TokenEstimate(context_tokens=model.entry.max_context_tokens)
         self._again: dict[Exchange, float] = {}
         """Exchanges that look for another target, with the time until which they may."""
         self._pumping = False
@@ -107,7 +107,7 @@ class Admission:
 
     # What an exchange calls
 
-    def enter(self, exchange: "Exchange", now_s: float) -> "Target | None":
+    def enter(self, exchange: "Exchange", now_s: float) -> "UpstreamTarget | None":
         """Return the target to ask now; None: the exchange waits, or was told that it cannot."""
         line, request = self.line, exchange.request
         exchange.cost_tokens = cost = self.estimate.cost_tokens(len(request.body), request.max_tokens)
@@ -134,7 +134,7 @@ class Admission:
         self._turn_away(self.line.offer(claim, now_s))
         self._look_soon()
 
-    def enter_again(self, exchange: "Exchange", now_s: float) -> "Target | None":
+    def enter_again(self, exchange: "Exchange", now_s: float) -> "UpstreamTarget | None":
         """Return another target than those tried; None: the exchange waits for one."""
         target = self.model.take(exchange, now_s)
         if target is None:
@@ -236,14 +236,14 @@ class Admission:
         self.pump()
         self._look_soon()
 
-    def _turn_away(self, turned: list[Turned["Exchange"]]) -> None:
+    def _turn_away(self, turned: list[TurnedAway["Exchange"]]) -> None:
         for each in turned:
             exchange = each.claim.owner
             exchange.claim = None
             self.model.meters.turned_away(each.reason)
             exchange.turn_away(self._refusal(each))
 
-    def _refusal(self, turned: Turned["Exchange"]) -> Refusal:
+    def _refusal(self, turned: TurnedAway["Exchange"]) -> Rejection:
         turned.claim.owner.waited_s = waited_s = self._now_s() - turned.claim.arrived_s
         message = _WORDS[turned.reason].format(
             name=turned.claim.owner.request.adapter or self.model.entry.name

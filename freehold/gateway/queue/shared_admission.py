@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from freehold.gateway.queue.admission import Admission
-from freehold.gateway.queue.queue import Bounds
-from freehold.gateway.queue.worker_fairness import Turn
+from freehold.gateway.queue.queue import QueueBounds
+from freehold.gateway.queue.worker_fairness import WorkerTurn
 from freehold.gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from freehold.gateway.counters.shared_counters import Board
-    from freehold.gateway.endpoints.pool import Model, Target
+    from freehold.gateway.counters.shared_counters import SharedCounters
+    from freehold.gateway.endpoints.pool import ServedModel, UpstreamTarget
     from freehold.gateway.exchange.exchange import Exchange
 
 PATIENCE_S = 0.02
@@ -29,7 +29,7 @@ def part_of(whole: int, *, index: int, workers: int) -> int:
     return max(1, whole // workers + (index < whole % workers))
 
 
-def _part_of_bounds(bounds: Bounds, settings: Settings) -> Bounds:
+def _part_of_bounds(bounds: QueueBounds, settings: Settings) -> QueueBounds:
     return replace(
         bounds,
         max_requests=part_of(bounds.max_requests, index=settings.worker, workers=settings.workers),
@@ -42,10 +42,10 @@ class SharedAdmission(Admission):
 
     __slots__ = ("_denied_s", "_settings", "turn")
 
-    def __init__(self, model: "Model", settings: Settings, board: "Board") -> None:
+    def __init__(self, model: "ServedModel", settings: Settings, board: "SharedCounters") -> None:
         super().__init__(model, settings)
         self.line.bounds = _part_of_bounds(self.line.bounds, settings)
-        self.turn = Turn(board, model.entry.name)
+        self.turn = WorkerTurn(board, model.entry.name)
         self._settings = settings
         self._denied_s: float | None = None
 
@@ -55,7 +55,7 @@ class SharedAdmission(Admission):
         self.line.bounds = _part_of_bounds(self.line.bounds, settings)
         self._settings = settings
 
-    def enter(self, exchange: "Exchange", now_s: float) -> "Target | None":
+    def enter(self, exchange: "Exchange", now_s: float) -> "UpstreamTarget | None":
         """Return the target to ask now; None: the exchange waits, is on its way, or was told that it cannot."""
         if not self.turn.others_wait():
             target = super().enter(exchange, now_s)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from freehold.gateway.server.gateway import Gateway
-    from freehold.gateway.server.worker_group import Crew
+    from freehold.gateway.server.worker_group import WorkerGroup
 
 _COURTESY_S = 0.002
 """How long a connection is left to a worker that has fewer. Source: our own choice: a busy loop turns in a millisecond or
@@ -29,7 +29,7 @@ class Acceptor:
         new_connection: Callable[[], asyncio.BaseProtocol],
         gateway: "Gateway",
         *,
-        crew: "Crew",
+        crew: "WorkerGroup",
         listener: socket.socket,
     ) -> None:
         self._new_connection = new_connection

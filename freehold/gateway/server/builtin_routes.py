@@ -10,9 +10,9 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from freehold.gateway.callers.grant import Caller
-from freehold.gateway.endpoints.pool import Directory, Model
-from freehold.gateway.wire.errors import Refusal, model_not_found, not_allowed
+from freehold.gateway.callers.grant import KeyState
+from freehold.gateway.endpoints.pool import Directory, ServedModel
+from freehold.gateway.wire.errors import Rejection, model_not_found, not_allowed
 
 if TYPE_CHECKING:
     from freehold.gateway.server.gateway import Gateway
@@ -27,19 +27,19 @@ def model_id_of(path: str) -> str:
     return unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")
 
 
-def models_for(gateway: "Gateway", caller: Caller | None) -> list[str]:
+def models_for(gateway: "Gateway", caller: KeyState | None) -> list[str]:
     """Return the names of the models that a caller may use, all of them where nobody is asked for a key."""
     known = gateway.directory
     return [name for name in (*known.models, *known.adapters) if caller is None or caller.may_use(name)]
 
 
-def models(gateway: "Gateway", caller: Caller | None) -> Answer:
+def models(gateway: "Gateway", caller: KeyState | None) -> Answer:
     """Return the list of the caller's models, in OpenAI's shape with vLLM's `max_model_len`."""
     rows = [_model_row(gateway.directory, name) for name in models_for(gateway, caller)]
     return 200, msgspec.json.encode({"object": "list", "data": rows}), JSON
 
 
-def one_model(gateway: "Gateway", name: str, caller: Caller | None) -> Answer | Refusal:
+def one_model(gateway: "Gateway", name: str, caller: KeyState | None) -> Answer | Rejection:
     """Return one model, or the 404, or the 403 for one that is not the caller's to use."""
     if name not in gateway.directory.models and name not in gateway.directory.adapters:
         return model_not_found(name, models_for(gateway, caller))
@@ -64,20 +64,20 @@ def _model_row(directory: Directory, name: str) -> dict[str, Any]:
     return row | ({"max_model_len": entry.max_context_tokens} if entry.max_context_tokens else {})
 
 
-def live(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+def live(gateway: "Gateway", caller: KeyState | None = None) -> Answer:
     """Return 200: the loop turns."""
     del gateway, caller
     return 200, b'{"status":"ok"}', JSON
 
 
-def ready(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+def ready(gateway: "Gateway", caller: KeyState | None = None) -> Answer:
     """Return 200 when requests should come here, 503 otherwise, with the reason."""
     del caller
     status = _status(gateway)
     return (200 if status in {"ok", "degraded"} else 503), msgspec.json.encode({"status": status}), JSON
 
 
-def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+def health(gateway: "Gateway", caller: KeyState | None = None) -> Answer:
     """Return the same verdict with what it rests on: replicas and queue per model, snapshot, requests under way."""
     snapshot = gateway.directory.snapshot
     wanted = {
@@ -109,7 +109,7 @@ def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     return ready(gateway)[0], msgspec.json.encode(body), JSON
 
 
-def _ejected(model: Model) -> int:
+def _ejected(model: ServedModel) -> int:
     return sum(bool(target.standing.until_s) for target in model.targets)
 
 
@@ -118,7 +118,7 @@ def _workers(gateway: "Gateway") -> dict[str, int]:
     return {"live": 1 if crew is None else crew.living, "wanted": gateway.settings.workers}
 
 
-def _queue(model: Model) -> dict[str, Any]:
+def _queue(model: ServedModel) -> dict[str, Any]:
     line = model.admission.line
     _, waiting, tokens = model.admission.totals()
     limit = sum(target.gate.limit for target in model.targets)
@@ -144,7 +144,7 @@ def _status(gateway: "Gateway") -> str:
     return "ok" if all(counts.values()) and not trouble else "degraded"
 
 
-def metrics(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+def metrics(gateway: "Gateway", caller: KeyState | None = None) -> Answer:
     """Return the Prometheus text: of all workers, and after it what the node's agent says."""
     del caller
     metrics = gateway.meters.metrics if gateway.crew is None else gateway.crew.metrics(gateway)
@@ -154,7 +154,7 @@ def metrics(gateway: "Gateway", caller: Caller | None = None) -> Answer:
     return 200, body + gateway.agent.text(), content_type
 
 
-LOCAL: dict[str, Callable[["Gateway", Caller | None], Answer]] = {
+LOCAL: dict[str, Callable[["Gateway", KeyState | None], Answer]] = {
     "/v1/models": models,
     "/livez": live,
     "/readyz": ready,

@@ -16,7 +16,7 @@ import httptools
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.server.request_reader import Arrival
 from freehold.gateway.wire import errors, headers
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.head_cache import KnownHead
 from freehold.gateway.wire.request import IGNORED, Request, take_header, unnamed
 
@@ -215,7 +215,7 @@ class ClientConnection(Arrival):
         if first:
             self._idle = False
             self._deadline_s = self.gateway.tick_s + self.gateway.settings.header_s
-        broken: Refusal | None = None
+        broken: Rejection | None = None
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -231,7 +231,7 @@ class ClientConnection(Arrival):
         else:
             self._after_feed(broken)
 
-    def _after_feed(self, broken: Refusal | None) -> None:
+    def _after_feed(self, broken: Rejection | None) -> None:
         broken = broken or self._past_bounds()
         if broken is not None:
             self._refuse_incoming(broken)
@@ -239,7 +239,7 @@ class ClientConnection(Arrival):
             return  # more of it is awaited, by the time limit that it has
         self._next()
 
-    def _past_bounds(self) -> Refusal | None:
+    def _past_bounds(self) -> Rejection | None:
         """Return why the request that is coming in, or the line of those before it, is too much to go on with."""
         if self._incoming is not None and self._incoming.refusal is not None:
             return self._incoming.refusal
@@ -373,7 +373,7 @@ class ClientConnection(Arrival):
         else:
             self.close()
 
-    def refuse(self, refusal: Refusal, request: Request) -> None:
+    def refuse(self, refusal: Rejection, request: Request) -> None:
         """Write an error answer."""
         if not refusal.by_engine:
             status, code = refusal.error.status, refusal.error.code or ""

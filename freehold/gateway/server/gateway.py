@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING
 from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
 from freehold.gateway.answers import stream_tap
-from freehold.gateway.answers.stream_log import Keeping
-from freehold.gateway.counters.request_metrics import Meters
+from freehold.gateway.answers.stream_log import PackBudget
+from freehold.gateway.counters.request_metrics import GatewayMetrics
 from freehold.gateway.endpoints.balance import RetryBudget
-from freehold.gateway.endpoints.pool import Directory, Model
+from freehold.gateway.endpoints.pool import Directory, ServedModel
 from freehold.gateway.exchange.access_log import AccessLog
 from freehold.gateway.exchange.exchange import Exchange
-from freehold.gateway.exchange.ledger_record import Recorder
-from freehold.gateway.exchange.write_batch import Outbox
+from freehold.gateway.exchange.ledger_record import LedgerWriter
+from freehold.gateway.exchange.write_batch import WriteBatch
 from freehold.gateway.fallback.exchange import OutwardExchange, may_leave
 from freehold.gateway.fallback.registry import Fallbacks
 from freehold.gateway.process.descriptors import CONNECTIONS_MAX
-from freehold.gateway.queue.body_memory import Intake
+from freehold.gateway.queue.body_memory import BodyMemory
 from freehold.gateway.queue.shared_admission import part_of
 from freehold.gateway.server import builtin_routes
 from freehold.gateway.server.agent_page import AgentPage
-from freehold.gateway.server.authenticate import Callers
+from freehold.gateway.server.authenticate import Authenticator
 from freehold.gateway.server.client_connection import ClientConnection
-from freehold.gateway.server.worker_group import Crew
+from freehold.gateway.server.worker_group import WorkerGroup
 from freehold.gateway.settings import Settings
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.body import read_body, refuse_adapter_keys
-from freehold.gateway.wire.errors import Refusal
-from freehold.gateway.wire.head_cache import KnownHeads
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.head_cache import HeadCache
 from freehold.gateway.wire.media_urls import refuse_addresses
 from freehold.gateway.wire.request import ENGINE_PATHS, Request
 from freehold.telemetry.logs import get_logger
@@ -55,26 +55,26 @@ class Gateway:
         settings: Settings,
         *,
         log_dropped: Callable[[], int] = lambda: 0,
-        crew: Crew | None = None,
+        crew: WorkerGroup | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.now_s: Callable[[], float] = loop.time
         self.tick_s = loop.time()
         """The time of the last tick: exact enough for deadlines of seconds, and free."""
-        self.meters = Meters()
+        self.meters = GatewayMetrics()
         self.crew = crew
         """The workers that share this address; None: there is only this one."""
         self.directory = Directory(self.meters.for_model, settings, crew.board if crew else None)
         self.budget = RetryBudget(loop.time())
-        self.keeping = Keeping()
+        self.keeping = PackBudget()
         self.access = AccessLog(settings.access_log)
-        self.callers = Callers(settings, crew.board if crew else None) if settings.keys_path else None
+        self.callers = Authenticator(settings, crew.board if crew else None) if settings.keys_path else None
         """Who may ask; None: everybody."""
         self.fallbacks = Fallbacks(settings, self.meters) if settings.fallbacks else None
         """Endpoints of others; None: there are none."""
-        self.known_heads = KnownHeads()
-        self.intake = Intake(upload_room_bytes(settings))
+        self.known_heads = HeadCache()
+        self.intake = BodyMemory(upload_room_bytes(settings))
         """Room for large bodies that are still coming in."""
         self.connections: set[ClientConnection] = set()
         self.connections_max = CONNECTIONS_MAX
@@ -86,14 +86,14 @@ class Gateway:
         self.date_line = b""
         self._date_s = 0
         self._snapshot_at_s = loop.time()
-        self.recorder: Recorder | None = None
+        self.recorder: LedgerWriter | None = None
         """Who writes requests into the ledger; None: nobody."""
         if settings.spool_path:
-            self.recorder = Recorder(Path(settings.spool_path), max_bytes=settings.spool_max_bytes)
+            self.recorder = LedgerWriter(Path(settings.spool_path), max_bytes=settings.spool_max_bytes)
             self.recorder.watch(self.meters.metrics)
         self.agent = AgentPage()
         """What the node's agent says, for `/metrics`."""
-        self.outbox = Outbox(_nothing if self.recorder is None else self.recorder.write)
+        self.outbox = WriteBatch(_nothing if self.recorder is None else self.recorder.write)
         """What leaves at the end of this turn of the loop."""
         self.meters.watch(self)
         if self.callers is not None:
@@ -210,21 +210,21 @@ class Gateway:
             self._answer_here(client, request)
             return None
         found = self._exchange_for(client, request)
-        if isinstance(found, Refusal):
+        if isinstance(found, Rejection):
             client.refuse(found, request)
             return None
         return found
 
     def _answer_here(self, client: ClientConnection, request: Request) -> None:
         answer = self._local(request)
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Rejection):
             client.refuse(answer, request)
         else:
             status, body, content_type = answer
             self.access.answered_here(request, status, len(body))
             client.reply(request, status, body=body, content_type=content_type)
 
-    def _local(self, request: Request) -> builtin_routes.Answer | Refusal:
+    def _local(self, request: Request) -> builtin_routes.Answer | Rejection:
         path, method = request.path, request.method
         local = builtin_routes.LOCAL.get(path)
         one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
@@ -236,11 +236,11 @@ class Gateway:
             return local(self, request.caller)
         return builtin_routes.one_model(self, builtin_routes.model_id_of(path), request.caller)
 
-    def _exchange_for(self, client: ClientConnection, request: Request) -> Exchange | Refusal:
+    def _exchange_for(self, client: ClientConnection, request: Request) -> Exchange | Rejection:
         if request.method != b"POST":
             return errors.wrong_method(request.method.decode("ascii"), "POST")
         asked = read_body(request.body)
-        if isinstance(asked, Refusal):
+        if isinstance(asked, Rejection):
             return asked
         model = self.directory.models.get(asked.model or "") or self._adapted(request, asked.model or "")
         if model is None and self.directory.snapshot.generation < 0:
@@ -266,14 +266,14 @@ class Gateway:
             return exchange
         return self.callers.admit(request, asked.model or "", model=model.entry.name) or exchange
 
-    def _adapted(self, request: Request, name: str) -> Model | None:
+    def _adapted(self, request: Request, name: str) -> ServedModel | None:
         """Return the model whose adapter is asked for, and note which one it is; None: there is no such adapter."""
         model = self.directory.adapters.get(name)
         if model is not None:
             request.adapter = name
         return model
 
-    def _why_not(self, model: Model, request: Request, *, elsewhere: bool) -> Refusal | None:
+    def _why_not(self, model: ServedModel, request: Request, *, elsewhere: bool) -> Rejection | None:
         """Return why a model cannot be asked this now, whoever asks, or None; `elsewhere`: others may answer as well."""
         name = model.entry.name
         if request.path not in model.engine.paths:
@@ -340,7 +340,7 @@ def _nothing() -> None:
     """Do nothing before anything leaves: there is no ledger."""
 
 
-def _what_not(model: Model, request: Request) -> Refusal | None:
+def _what_not(model: ServedModel, request: Request) -> Rejection | None:
     """Return what in a body its model must not be asked, or None: what an engine would fetch, an adapter past its name."""
     refused = None if model.entry.media_urls else refuse_addresses(request.body)
     if refused is None and model.entry.adapters and not request.adapter:

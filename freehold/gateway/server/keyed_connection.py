@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from freehold.gateway.callers.keys import hash_of
 from freehold.gateway.server.client_connection import ClientConnection
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import IGNORED, KNOWN, Request, take_header
 
 if TYPE_CHECKING:
-    from freehold.gateway.server.authenticate import Callers
+    from freehold.gateway.server.authenticate import Authenticator
     from freehold.gateway.server.gateway import Gateway
 
 
 class KeyedRequest(Request):
     """A request that knows who may say whose it is."""
 
-    def __init__(self, callers: "Callers") -> None:
+    def __init__(self, callers: "Authenticator") -> None:
         self._callers = callers
 
-    def check_head(self, version: str) -> Refusal | None:
+    def check_head(self, version: str) -> Rejection | None:
         """Return why this head cannot be served, for want of a key as well, or None."""
         return super().check_head(version) or self._callers.identify(self)
 

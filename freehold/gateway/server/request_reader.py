@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from freehold.gateway.queue.body_memory import SMALL_BYTES, Upload, full
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import Request, unnamed
 
 if TYPE_CHECKING:
@@ -114,13 +114,13 @@ class Arrival(asyncio.Protocol):
         if request.refusal is None and request.http11:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _too_large(self) -> Refusal:
+    def _too_large(self) -> Rejection:
         limit = self.gateway.settings.max_body_bytes
         return errors.invalid(f"The body is larger than {limit} bytes.", status=413, code="request_too_large")
 
     # Refusing it
 
-    def _refuse_incoming(self, refusal: Refusal) -> None:
+    def _refuse_incoming(self, refusal: Rejection) -> None:
         """Refuse what is coming in, when those that came whole before it are answered, and read no more of it.
 
         The rest of its body is not read as anything: the connection closes after the answer.
@@ -141,7 +141,7 @@ class Arrival(asyncio.Protocol):
         incoming = self._incoming
         return incoming if incoming is not None and incoming.method else unnamed()
 
-    def _too_late(self) -> Refusal:
+    def _too_late(self) -> Rejection:
         """Return why a request whose time is over is refused."""
         if self._held:
             return replace(full(), close=True)

@@ -9,7 +9,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from freehold.gateway.counters.shared_counters import Board
+from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.settings import Settings
 from freehold.telemetry.metrics import Metrics
 from freehold.telemetry.pooled import go_on, pool, tell
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from freehold.gateway.server.gateway import Gateway
 
 
-class Crew:
+class WorkerGroup:
     """This worker's place among the others."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._told_full = False
         self.index = settings.worker
-        self.board = Board(settings.board_fd, workers=settings.workers, index=settings.worker)
+        self.board = SharedCounters(settings.board_fd, workers=settings.workers, index=settings.worker)
 
     def __repr__(self) -> str:
-        return f"<Crew {self.board!r}>"
+        return f"<WorkerGroup {self.board!r}>"
 
     @property
     def living(self) -> int:

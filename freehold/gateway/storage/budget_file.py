@@ -11,7 +11,7 @@ import msgspec
 
 from freehold.core.whole_file import replace_file
 from freehold.gateway.callers.spend import Spending
-from freehold.gateway.storage.background_loop import Beside
+from freehold.gateway.storage.background_loop import BackgroundLoop
 from freehold.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -77,14 +77,14 @@ class BudgetFile:
         """Why it cannot be saved, or nothing."""
         self.spending = self._load()
         self._saved = self.spending.saved()
-        self._beside: Beside | None = None
+        self._beside: BackgroundLoop | None = None
 
     def __repr__(self) -> str:
         return f"<BudgetFile {self._path}{', ' * bool(self.trouble)}{self.trouble}>"
 
     def start(self) -> None:
         """Save from now on."""
-        self._beside = Beside("budgets", self._save, period_s=SAVE_EVERY_S)
+        self._beside = BackgroundLoop("budgets", self._save, period_s=SAVE_EVERY_S)
 
     def stop(self) -> None:
         """Save once more; waits a second for that and no longer."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
-from freehold.gateway.storage.background_loop import Beside
+from freehold.gateway.storage.background_loop import BackgroundLoop
 from freehold.gateway.storage.key_store import KeyStore
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class KeyWatch:
         self._seen: Mark | None = None
         self._again_until_s: float | None = 0.0
         self._told: tuple[KeysFile | None, str] | None = None
-        self._beside: Beside | None = None
+        self._beside: BackgroundLoop | None = None
 
     def __repr__(self) -> str:
         return f"<KeyWatch {self._store!r}>"
@@ -53,7 +53,7 @@ class KeyWatch:
     def start(self) -> None:
         """Look now, and from now on beside the loop."""
         self.look()
-        self._beside = Beside("keys", self.look, period_s=LOOK_EVERY_S)
+        self._beside = BackgroundLoop("keys", self.look, period_s=LOOK_EVERY_S)
 
     def stop(self) -> None:
         """Look no more."""

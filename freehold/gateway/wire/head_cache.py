@@ -50,7 +50,7 @@ class KnownHead:
         return request
 
 
-class KnownHeads:
+class HeadCache:
     """The heads that one gateway's clients sent lately."""
 
     __slots__ = ("_known",)
@@ -59,7 +59,7 @@ class KnownHeads:
         self._known: dict[bytes, KnownHead] = {}
 
     def __repr__(self) -> str:
-        return f"<KnownHeads {len(self._known)}>"
+        return f"<HeadCache {len(self._known)}>"
 
     def find(self, data: bytes) -> KnownHead | None:
         """Return the head that `data` seems to begin with; None: it is not known."""

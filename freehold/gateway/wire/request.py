@@ -9,9 +9,9 @@ from collections.abc import Callable
 from math import inf, isfinite
 
 from freehold.core.ids import is_request_id, request_ids_in
-from freehold.gateway.callers.grant import Caller, Grant
+from freehold.gateway.callers.grant import Grant, KeyState
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 
 ENGINE_PATHS = frozenset(
     {
@@ -74,12 +74,12 @@ class Request:
     """The header line of the request's id, for both sides."""
     named = False
     """Its client gave it that id."""
-    refusal: Refusal | None = None
+    refusal: Rejection | None = None
     key: bytes | None = None
     """The API key that was presented; empty: something that is no key, or two; None: nothing."""
     key_digest = b""
     """`keys.hash_of` that key; empty: there is none that could be used."""
-    caller: Caller | None = None
+    caller: KeyState | None = None
     """Whose request it is; None: nobody was asked."""
     grant: Grant | None = None
     """What it was given of its caller's limits; None: there are none."""
@@ -125,7 +125,7 @@ class Request:
             return b"transfer-encoding: chunked\r\n"
         return b"content-length: %d\r\n" % self.length_bytes if self.length_bytes else b""
 
-    def check_head(self, version: str) -> Refusal | None:
+    def check_head(self, version: str) -> Rejection | None:
         """Return why this head, of HTTP version `1.1` or another, cannot be trusted or served, or None."""
         if version not in {"1.1", "1.0"}:
             return errors.malformed("This server speaks HTTP/1.1 and HTTP/1.0.", status=505)
@@ -137,7 +137,7 @@ class Request:
             return None if self.url.startswith(b"/") else _malformed_target()
         return self._check_odd_head()
 
-    def _check_odd_head(self) -> Refusal | None:
+    def _check_odd_head(self) -> Rejection | None:
         if self.header_count > HEADERS_MAX:
             return errors.malformed(f"More than {HEADERS_MAX} header fields.", status=431)
         if self.hosts != 1 and (self.http11 or self.hosts):
@@ -163,7 +163,7 @@ fresh_id_line = request_ids_in(_ID_NAME, b"\r\n")
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
-def _malformed_target() -> Refusal:
+def _malformed_target() -> Rejection:
     return errors.malformed("The request target must be a path.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.counters.request_metrics import Meters
+from freehold.gateway.counters.request_metrics import GatewayMetrics
 from freehold.gateway.endpoints.pool import Directory
 from freehold.gateway.settings import Settings
 from gateway_rig.client import Client, get, post
@@ -181,7 +181,7 @@ class _Applicant:
 
 def test_while_replicas_are_replaced_only_those_that_have_the_adapter_are_asked() -> None:
 
-    directory = Directory(Meters().for_model, Settings())
+    directory = Directory(GatewayMetrics().for_model, Settings())
     entry = ModelEntry(name="m", engine="external", created_s=0, adapters=("tone",))
     endpoints = (_endpoint(0), _endpoint(1, "tone"), _endpoint(2))
     directory.apply(Snapshot(generation=1, models=(entry,), endpoints=endpoints))

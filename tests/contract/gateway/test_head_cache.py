@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.gateway.exchange import exchange
-from freehold.gateway.wire.head_cache import KnownHead, KnownHeads
+from freehold.gateway.wire.head_cache import HeadCache, KnownHead
 from gateway_rig.client import ask
 from gateway_rig.engines import ANSWER, STREAM_HEAD, STREAMED, chunk, whole
 from gateway_rig.keys import Keys
@@ -25,7 +25,7 @@ BITS = st.sampled_from(
 ) | st.binary(max_size=4)  # fmt: skip
 
 
-class Forgetful(KnownHeads):
+class Forgetful(HeadCache):
     """One that knows nothing, so that the parser reads every request."""
 
     def find(self, data: bytes) -> KnownHead | None:

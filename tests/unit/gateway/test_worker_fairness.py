@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from freehold.gateway.counters.shared_counters import Board
-from freehold.gateway.queue.fair_queue import Claim, Turns
-from freehold.gateway.queue.worker_fairness import Turn
+from freehold.gateway.counters.shared_counters import SharedCounters
+from freehold.gateway.queue.fair_queue import Claim, FairQueue
+from freehold.gateway.queue.worker_fairness import WorkerTurn
 
 COST = 100
 
@@ -17,8 +17,8 @@ class Worker:
     """A queue of one worker, as far as turns go."""
 
     def __init__(self, fd: int, index: int) -> None:
-        self.turns: Turns[str] = Turns()
-        self.turn = Turn(Board(fd, workers=2, index=index), "m")
+        self.turns: FairQueue[str] = FairQueue()
+        self.turn = WorkerTurn(SharedCounters(fd, workers=2, index=index), "m")
         self.served: Counter[str] = Counter()
 
     def wait(self, caller: str, count: int, *, priority: int = 0) -> None:
@@ -51,7 +51,7 @@ class Worker:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Worker, Worker]]:
-    board = Board.create(2)
+    board = SharedCounters.create(2)
     yield Worker(board.fd, 0), Worker(board.fd, 1)
     os.close(board.fd)
 
