@@ -17,7 +17,8 @@ from collections.abc import Callable
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.answers.stream_log import StreamLog
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.endpoints.pool import ServedModel, UpstreamTarget
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.settings import Settings

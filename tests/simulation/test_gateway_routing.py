@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.counters.request_metrics import GatewayMetrics
 from freehold.gateway.endpoints.balance import LOAD_MAX
-from freehold.gateway.endpoints.pool import Directory, UpstreamTarget
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.queue.admission import QueuedRequest
-from freehold.gateway.settings import Settings
 from freehold.gateway.wire.request import Request
+from gateway_rig.directory import still_directory
 
 Health = Callable[[float], bool]
 
@@ -49,7 +49,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.meters = GatewayMetrics()
-        directory = Directory(self.meters.for_model, Settings())
+        directory = still_directory(self.meters)
         endpoints = [
             Endpoint(id=f"m-{i}", model="m", url=f"http://127.0.0.1:{i + 1}", engine="llama-cpp",
                      state=ReplicaState.READY, slots=4)
@@ -72,7 +72,7 @@ class World:
     def ask(self, talk: int) -> None:
         applicant = asks(talk, worth=self.worth)
         before = {t.id: t.gate.tokens for t in self.model.targets}
-        out = {t.id for t in self.model.targets if t.standing.is_out(self.now_s)}
+        out = {t.id for t in self.model.targets if t.outlier.is_out(self.now_s)}
         target = self.model.take(applicant, self.now_s)
         if target is None:
             return
@@ -96,7 +96,7 @@ class World:
         else:
             self.model.failed(target, "lost", self.now_s)
         if applicant.on_trial:
-            applicant.on_trial = target.standing.trial = False
+            applicant.on_trial = target.outlier.trial = False
 
 
 def poisson(world: World, per_s: float, until_s: float, *, talks: int, seed: int) -> World:

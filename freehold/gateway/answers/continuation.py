@@ -46,13 +46,6 @@ class Continuation:
     """What makes of its answer the rest of the first one."""
 
 
-def continues(chosen: str, by_engine: Continues | None) -> Continues | None:
-    """Return how a model's engines continue an answer, from `resume` in freehold.yaml; None: they do not."""
-    if chosen == "auto":
-        return by_engine
-    return None if chosen == "off" else Continues(chosen)
-
-
 def plan(path: str, body: bytes, *, heard: StreamText, how: Continues) -> Continuation | str:
     """Return how to go on with an answer, or in a word why that cannot be."""
     request = read_json(body)

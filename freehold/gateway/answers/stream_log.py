@@ -170,7 +170,7 @@ class StreamLog:
     def __repr__(self) -> str:
         return f"<StreamLog {len(self._packed)} packs, {len(self._pieces or ())} reads>"
 
-    def heard(self) -> StreamText:
+    def text(self) -> StreamText:
         """Return what the client was told."""
         heard = StreamText()
         if self._pieces is None:

@@ -140,7 +140,7 @@ class OutlierState:
 class HasOutlierState(Protocol):
     """An endpoint with its standing; `gateway.targets.Target` is one."""
 
-    standing: OutlierState
+    outlier: OutlierState
 
 
 T = TypeVar("T", bound=HasOutlierState)
@@ -152,11 +152,11 @@ def kept(endpoints: Sequence[T], now_s: float) -> list[T]:
     Of those that do not answer at all, all but the least bad may be left out; of those that answer badly, at most half.
     Least bad is whose ejection ends first.
     """
-    out = [each for each in endpoints if each.standing.is_out(now_s)]
+    out = [each for each in endpoints if each.outlier.is_out(now_s)]
     if not out:
         return list(endpoints)
     out.sort(key=badness)
-    badly = [each for each in out if not each.standing.no_answer]
+    badly = [each for each in out if not each.outlier.no_answer]
     spared = badly[: max(0, len(badly) - len(endpoints) // 2)]
     if len(out) - len(spared) == len(endpoints):
         spared.append(out[0])
@@ -165,4 +165,4 @@ def kept(endpoints: Sequence[T], now_s: float) -> list[T]:
 
 def badness(each: HasOutlierState) -> float:
     """Return when its ejection ends: the sooner, the less bad."""
-    return each.standing.until_s
+    return each.outlier.until_s

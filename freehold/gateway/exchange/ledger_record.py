@@ -13,9 +13,7 @@ from typing import Any
 import msgspec
 
 from freehold.core.clock import wall_s
-from freehold.gateway.answers.stream_tap import SILENT_EVENTS, StreamTap, WholeTap
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.upstream import Tap
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
 from freehold.ledger.record import Basis, Outcome, Record, frame
@@ -40,6 +38,10 @@ class RequestEnd(msgspec.Struct, frozen=True, gc=False):
     ttft_s: float | None
     took_s: float
     retries: int
+    wait_s: float
+    """How long it waited for its first start."""
+    code: str
+    """Why it failed: an error's code; empty: it did not fail."""
 
 
 # Members of an enumeration are looked up slowly, and these are wanted once per request.
@@ -54,6 +56,25 @@ def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
     if status == _CLIENT_LEFT:
         return _ABANDONED
     return _CUT if answer_bytes else _FAILED
+
+
+class AnswerTokens(msgspec.Struct, gc=False):
+    """What is known of an answer's tokens."""
+
+    usage: Usage | None
+    tokens: int | None
+    """About how many tokens its engine made; None: unknown."""
+    chunks: int
+    cost_usd: str | None = None
+    """As the ledger's record has it."""
+
+    def completion(self, outcome: Outcome) -> tuple[int | None, Basis]:
+        """Return the answer's tokens and what that number rests on."""
+        if self.usage is not None and self.usage.completion_tokens is not None:
+            return self.usage.completion_tokens, _MEASURED
+        if self.tokens is not None:
+            return self.tokens, _ESTIMATED
+        return None, _NONE if outcome is _FAILED else _UNKNOWN
 
 
 class LedgerWriter:
@@ -72,7 +93,7 @@ class LedgerWriter:
     def __repr__(self) -> str:
         return f"<LedgerWriter {self._spool!r}>"
 
-    def note(self, request: Request, ending: RequestEnd, heard: "AnswerTokens") -> None:
+    def note(self, request: Request, ending: RequestEnd, heard: AnswerTokens) -> None:
         """Take what a request came to; `write` must follow before its client can have the end of the answer."""
         self._noted.append((request, ending, heard))
 
@@ -158,35 +179,3 @@ class LedgerWriter:
             metrics.gauge(name).read_from(reading)
         for name, reading in counters.items():
             metrics.counter(name).read_from(reading)
-
-
-class AnswerTokens(msgspec.Struct, gc=False):
-    """What was heard of an answer."""
-
-    usage: Usage | None
-    tokens: int | None
-    """About how many tokens its engine was heard to make; None: that cannot be told."""
-    chunks: int
-    cost_usd: str | None = None
-    """As the ledger's record has it."""
-
-    def completion(self, outcome: Outcome) -> tuple[int | None, Basis]:
-        """Return the answer's tokens and what that number rests on."""
-        if self.usage is not None and self.usage.completion_tokens is not None:
-            return self.usage.completion_tokens, _MEASURED
-        if self.tokens is not None:
-            return self.tokens, _ESTIMATED
-        return None, _NONE if outcome is _FAILED else _UNKNOWN
-
-
-def hear(meter: Tap | None, usage: Usage | None, *, events: int, path: str) -> AnswerTokens:
-    """Return what was heard of an answer that was asked for at `path`.
-
-    `meter`: what it was passed on through; None: it was not passed on as it came, and `usage` is what it used, as far as
-    that is known. `events`: what was heard of one that was put together, about one a token.
-    """
-    if meter is None:
-        return AnswerTokens(usage, max(0, events - SILENT_EVENTS.get(path, 0)) if events else None, 0)
-    if isinstance(meter, StreamTap):
-        return AnswerTokens(meter.end(), meter.tokens, meter.events + meter.chunks)
-    return AnswerTokens(meter.end() if isinstance(meter, WholeTap) else None, None, 0)

@@ -14,14 +14,16 @@ from freehold.engines import all_engines
 from freehold.engines.external import ENGINE
 from freehold.gateway.answers.price import Price
 from freehold.gateway.callers.spend import Month
-from freehold.gateway.endpoints.pool import UpstreamTarget
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd
 from freehold.gateway.settings import FallbackSettings
 from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
 from freehold.ledger.money import usd_text
 from freehold.ledger.record import Outcome
+from freehold.telemetry.logs import get_logger
 
 Reason = Literal["queue_full", "no_replica", "share", "shadow"]
 """Why a request goes to a fallback."""
@@ -33,6 +35,8 @@ _SHUT_FIRST_S, HOPELESS_S = 1.0, 60.0
 while a provider is down as well, a refusal must not wait for it."""
 _SILENT_S = 1.0  # Who waited less says nothing of an endpoint. Source: our own choice, as for a replica's (`attempt`).
 
+_HOPELESS = frozenset({401, 402, 403, 407})  # The key or the account: every request gets the same answer.
+_NO_ROOM = frozenset({429, 502, 503, 504})
 _REASONS: dict[str | None, Reason] = {
     "engine_overloaded": "queue_full",
     "engine_failed": "no_replica",
@@ -183,30 +187,55 @@ class Provider:
 class Stay:
     """One request's stay at a fallback: why it is there, and what it may cost."""
 
-    __slots__ = ("_day", "fallback", "free", "model", "reason", "reserved_picousd")
+    __slots__ = ("_day", "free", "is_copy", "model", "provider", "reason", "reserved_picousd")
 
-    def __init__(self, fallback: Provider, model: str, *, reason: Reason, reserved_picousd: int) -> None:
-        self.fallback = fallback
+    def __init__(self, provider: Provider, model: str, *, reason: Reason, reserved_picousd: int) -> None:
+        self.provider = provider
         self.model = model
         self.reason: Reason = reason
+        self.is_copy = reason == "shadow"
         self.free = False
         """It is certain that nothing was made there that could be charged."""
         self.reserved_picousd = reserved_picousd
         """What it may cost, by its size and the longest answer that it asks for."""
-        self._day = fallback.day
-        self._day[fallback.name] = self._day.get(fallback.name, 0) + reserved_picousd
+        self._day = provider.day
+        self._day[provider.name] = self._day.get(provider.name, 0) + reserved_picousd
 
     def __repr__(self) -> str:
-        return f"<Stay at {self.fallback.name} for {self.reason}>"
+        return f"<Stay at {self.provider.name} for {self.reason}>"
 
     @property
     def target(self) -> UpstreamTarget:
         """Return where it is asked."""
-        return self.fallback.shadow_target if self.reason == "shadow" else self.fallback.target
+        return self.provider.shadow_target if self.is_copy else self.provider.target
+
+    def answered(self, now_s: float) -> None:
+        """Count an answer."""
+        if not self.free:
+            self.provider.succeeded(now_s)
+
+    def failed(self, reason: str, now_s: float) -> None:
+        """Count a provider that gave no answer."""
+        self.free = reason == "connect"
+        self.provider.failed(now_s)
+
+    def silent(self, *, since_s: float, now_s: float) -> None:
+        """Count a request, sent at `since_s`, that was given up before the provider answered."""
+        self.provider.silent(since_s=since_s, now_s=now_s)
+
+    def rejected(self, head: AnswerHead, now_s: float) -> None:
+        """Count an error answer: the provider may have no room, or reject every request."""
+        self.free = True
+        if head.status in _HOPELESS:
+            self.provider.failed(now_s, wait_s=HOPELESS_S)
+        elif head.status in _NO_ROOM:
+            self.provider.target.gate.busy()
+            self.provider.failed(now_s, wait_s=head.retry_after_s)
+        get_logger("gateway").warning("fallback_refused", fallback=self.provider.name, status=head.status)
 
     def settle(self, ending: RequestEnd, heard: AnswerTokens) -> None:
         """Put the real cost in the reservation's place and into what the ledger hears; unknown, the reservation stays."""
-        price = self.fallback.settings.price
+        price = self.provider.settings.price
         self._settle(ending.outcome, price.cost_picousd(heard.usage))
         heard.cost_usd = price.told(heard.usage, nothing=self.free)
 
@@ -219,9 +248,9 @@ class Stay:
         if cost_picousd is None and self.free:
             cost_picousd = 0
         if cost_picousd is not None:
-            self._day[self.fallback.name] += cost_picousd - self.reserved_picousd
-            self.fallback.spent_total_picousd += cost_picousd
-        self.fallback.on_settled(self, outcome, cost_picousd)
+            self._day[self.provider.name] += cost_picousd - self.reserved_picousd
+            self.provider.spent_total_picousd += cost_picousd
+        self.provider.on_settled(self, outcome, cost_picousd)
 
 
 def _most_picousd(price: Price, request: Request) -> int:

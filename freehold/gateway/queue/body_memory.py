@@ -9,10 +9,9 @@ whole is a request, and the queue's to bound. There are no sockets here and no c
 
 from collections.abc import Callable
 
-from freehold.gateway.callers.grant import KeyState
-from freehold.gateway.callers.rate_limits import Over
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Caller
 
 SMALL_BYTES = 64 * 1024
 """Largest body that never waits here, bytes. Source: our own choice: sixteen thousand tokens of text; longer ones are
@@ -28,7 +27,7 @@ class Upload:
 
     __slots__ = ("caller", "comes", "on_room", "size_bytes")
 
-    def __init__(self, caller: KeyState | None, size_bytes: int, on_room: Callable[[], None]) -> None:
+    def __init__(self, caller: Caller | None, size_bytes: int, on_room: Callable[[], None]) -> None:
         """Take whose it is (None: nobody was asked), its size or the most it may have, and whom to tell of room."""
         self.caller = caller
         self.size_bytes = size_bytes
@@ -57,7 +56,7 @@ class BodyMemory:
         self.held_bytes = 0
         """What those that come in may take."""
         self._waiting: dict[Upload, None] = {}
-        self._parts: dict[KeyState, _CallerShare] = {}
+        self._parts: dict[Caller, _CallerShare] = {}
 
     def __repr__(self) -> str:
         return f"<BodyMemory {self.held_bytes} of {self.room_bytes} bytes, {len(self._waiting)} wait>"
@@ -108,9 +107,9 @@ class BodyMemory:
         part, waiting_max = None, WAITING_MAX
         if upload.caller is not None:
             part, waiting_max = self._parts.get(upload.caller), WAITING_MAX // 2
-            limits = upload.caller.record.limits
-            if part is not None and limits.concurrency is not None and part.bodies >= limits.concurrency:
-                return errors.over_limit(Over("concurrency"), limits, tokens=0)
+            most = upload.caller.concurrency
+            if part is not None and most is not None and part.bodies >= most:
+                return upload.caller.over_concurrency()
         if len(self._waiting) >= WAITING_MAX or (part is not None and part.waiting >= waiting_max):
             return full()
         return None

@@ -10,13 +10,12 @@ import contextlib
 from hmac import compare_digest
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from freehold.core.clock import wall_s
 from freehold.gateway.callers.cost_reservation import CostReservation, over_usd
 from freehold.gateway.callers.grant import Grant, KeyState
 from freehold.gateway.callers.keys import KeyRecord, KeysFile, why_refused
-from freehold.gateway.callers.rate_limits import Over
+from freehold.gateway.callers.rate_limits import Over, over_limit
 from freehold.gateway.callers.shared_limits import SharedKeys
 from freehold.gateway.callers.spend import Month, usd_place
 from freehold.gateway.counters.shared_counters import SharedCounters
@@ -26,11 +25,9 @@ from freehold.gateway.storage.key_store import KeyStore
 from freehold.gateway.storage.key_watch import KeyWatch
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
 from freehold.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from freehold.gateway.wire.request import Request
 
 _STUCK_S = (
     10.0  # A look at the keys file takes well under a second; one that takes this long hangs on its disk.
@@ -96,7 +93,7 @@ class Authenticator:
 
     # For requests
 
-    def identify(self, request: "Request") -> Rejection | None:
+    def identify(self, request: Request) -> Rejection | None:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
         digest = request.key_digest
         # Found by a digest that nobody can choose, and compared in constant time: neither step tells of a key.
@@ -110,13 +107,13 @@ class Authenticator:
             return None
         return errors.unauthorized(_why(request.key, caller, self._wall_s))
 
-    def admit(self, request: "Request", name: str, *, model: str) -> Rejection | None:
+    def admit(self, request: Request, name: str, *, model: str) -> Rejection | None:
         """Give a request its place and its tokens, or return what is in the way; a refusal takes nothing.
 
         `name` is what it asks for, which its key must allow; `model` whose price is charged: an adapter's is its model's.
         """
         caller = request.caller
-        assert caller is not None, "identify refuses every request without a key"
+        assert isinstance(caller, KeyState), "identify rejects every request without a key"
         if caller.models and name not in caller.models:
             return errors.not_allowed(name)
         if not caller.limited:
@@ -132,13 +129,13 @@ class Authenticator:
             over = self._over_usd(caller, limits.monthly_microusd) or over
         over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
         if over is None:
-            request.grant = Grant(caller, tokens, month)
+            request.grant = grant = Grant(caller, tokens, month)
             if limits.monthly_microusd is not None:
-                request.grant.bill = self._bill(caller, request, model, tokens)
-            if self._shared is not None and (month is not None or request.grant.bill is not None):
+                grant.cost = self._reserve(caller, request, model, tokens)
+            if self._shared is not None and (month is not None or grant.cost is not None):
                 self._shared.tell(caller, self._budgets.spending.month)
         request.limit_lines = caller.allowance.lines()
-        return None if over is None else errors.over_limit(over, caller.record.limits, tokens=tokens)
+        return None if over is None else over_limit(over, caller.record.limits, tokens=tokens)
 
     def _over_usd(self, caller: KeyState, budget_microusd: int) -> Over | None:
         month, reserved_picousd = self._budgets.spending.month, caller.reserved_picousd
@@ -147,7 +144,7 @@ class Authenticator:
             charged_picousd, reserved_picousd = self._shared.spent_picousd(caller, month)
         return over_usd(charged_picousd, reserved_picousd, budget_microusd=budget_microusd)
 
-    def _bill(self, caller: KeyState, request: "Request", model: str, tokens: int) -> CostReservation:
+    def _reserve(self, caller: KeyState, request: Request, model: str, tokens: int) -> CostReservation:
         price, prompt = self.prices.get(model), prompt_tokens(len(request.body))
         reserved_picousd = 0 if price is None else price.of(prompt, tokens - prompt)
         return CostReservation(caller, self._budgets.spending.month, reserved_picousd=reserved_picousd)

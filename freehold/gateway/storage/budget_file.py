@@ -5,17 +5,13 @@ no ledger: nobody can read from it who asked what.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from freehold.core.whole_file import replace_file
 from freehold.gateway.callers.spend import Spending
 from freehold.gateway.storage.background_loop import BackgroundLoop
-from freehold.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from freehold.telemetry.logs import Logger
+from freehold.telemetry.logs import Logger, get_logger
 
 SAVE_EVERY_S = 1.0
 """Source: own choice: often enough that a crash forgets little, seldom enough for any disk."""
@@ -69,7 +65,7 @@ def _failed(part: Path, exc: Exception) -> None:
 class BudgetFile:
     """Loads spending at once, and from `start` on saves it."""
 
-    def __init__(self, path: Path, log: "Logger", *, kind: type[Spending] = Spending) -> None:
+    def __init__(self, path: Path, log: Logger, *, kind: type[Spending] = Spending) -> None:
         self._kind = kind
         self._path = path
         self._log = log

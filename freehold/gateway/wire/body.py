@@ -12,11 +12,16 @@ from typing import Any
 import msgspec
 
 from freehold.gateway.wire.errors import Rejection, invalid
+from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
 
 # More is no limit but a number, of one answer or of all; a worker's 20,000 connections times 64 workers times this is
 # less than 2^63, so that sums fit the board's numbers.
 _TOKENS_MOST = 10**12
+
+
+USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
 
 
 class BodyFields(msgspec.Struct):
@@ -164,6 +169,15 @@ def as_stream(data: bytes, *, with_usage: bool) -> bytes:
     if with_usage:
         changes["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
     return rewrite(data, changes)
+
+
+def ask_usage(request: Request, options: msgspec.Raw) -> None:
+    """Make a stream's request ask for the usage chunk, where it has to be asked for and the caller did not."""
+    if request.path in USAGE_OPTION_PATHS:
+        body = asking_usage(request.body, options)
+        if body is not None:
+            request.body = body
+            request.hides_usage = True
 
 
 def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:

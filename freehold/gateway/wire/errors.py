@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from freehold.engines.base import ApiError, Engine
-from freehold.gateway.callers.keys import Limits
-from freehold.gateway.callers.rate_limits import Over
 
 MESSAGES_PATH = "/v1/messages"
 _BELOW_MESSAGES = (
@@ -17,8 +15,6 @@ _BELOW_MESSAGES = (
 )  # `count_tokens`, `batches`: not served, and refused in their client's own shape
 RETRY_AFTER_S_MAX = 60
 """Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
-
-_UNKNOWN_MS = 1000  # A place that nobody knows the end of is asked for again after a second.
 
 # Anthropic's error types by status. Source: Anthropic API reference, "Errors".
 _ANTHROPIC_TYPES = {
@@ -104,37 +100,6 @@ def not_allowed(model: str) -> Rejection:
         status=403, message=message, type="permission_error", code="model_not_allowed", param="model"
     )
     return Rejection(error=error)
-
-
-# What is said of each limit; `l` are the key's limits, `t` the tokens that the request may take.
-_OVER = {
-    "requests": "This API key may send {l.requests_per_minute} requests a minute.",
-    "tokens": "This API key may use {l.tokens_per_minute} tokens a minute; this request may take {t}.",
-    "size": "This request may take {t} tokens, prompt and answer; this API key may use {l.tokens_per_minute} a minute."
-    " Lower its max_tokens or shorten it.",
-    "concurrency": "This API key may have {l.concurrency} requests under way at once.",
-    "reserved": "The rest of this API key's {l.monthly_tokens} tokens a month is reserved by requests under way.",
-    "budget": "This API key has used its {l.monthly_tokens} tokens of this month.",
-    "usd_reserved": "The rest of this API key's {usd} USD a month is reserved by requests under way.",
-    "usd": "This API key has used its {usd} USD of this month.",
-}
-
-
-def over_limit(over: Over, limits: Limits, *, tokens: int) -> Rejection:
-    """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
-    spent = over.limit in {"budget", "usd"}
-    usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
-    error = ApiError(
-        status=429,
-        message=_OVER[over.limit].format(l=limits, t=tokens, usd=usd),
-        type="rate_limit_error",
-        code="insufficient_quota" if spent else "rate_limit_exceeded",
-    )
-    if spent or over.limit == "size":
-        return Rejection(error=error, headers=b"x-should-retry: false\r\n")
-    wait_ms = min(RETRY_AFTER_S_MAX * 1000, over.wait_ms or _UNKNOWN_MS)
-    lines = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait_ms // 1000), wait_ms)
-    return Rejection(error=error, headers=lines)
 
 
 def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Rejection:

@@ -255,7 +255,7 @@ def test_requests_past_the_bound_are_refused_and_the_others_are_not(gateway: Gat
 
 
 def test_connections_past_the_bound_are_told_so_and_closed(engine: Engine, tmp_path: Path) -> None:
-    patch = "import freehold.gateway.process.descriptors as files; files.CONNECTIONS_MAX = 3"
+    patch = "import freehold.gateway.server.descriptors as files; files.CONNECTIONS_MAX = 3"
     with running(tmp_path, [model("m", engine)], patch=patch) as gateway:
         kept = [gateway.client() for _ in range(3)]
         for client in kept:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from freehold.core.events import ModelEntry, Snapshot
-from freehold.gateway.endpoints.pool import UpstreamTarget
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.upstream import RECEIVE_BUFFER_BYTES, UpstreamConnection
 from freehold.gateway.process.listener import listen
 from freehold.gateway.process.worker_process import WorkerProcess

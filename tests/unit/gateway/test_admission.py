@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.endpoints.pool import ServedModel, UpstreamTarget
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.queue.admission import Admission, QueuedRequest
 from freehold.gateway.queue.fair_queue import Claim
 from freehold.gateway.server.gateway import Gateway
@@ -92,7 +93,7 @@ def test_who_waits_for_an_adapter_that_nobody_has_any_more_is_told_and_holds_nob
         old = msgspec.structs.replace(before.endpoints[0], adapters=(ask,))
         entry = msgspec.structs.replace(before.models[0], adapters=("tone",))
         gateway.apply(msgspec.structs.replace(before, models=(entry,), endpoints=(old,)))
-        model, now_s = gateway.directory.models["m"], gateway.now_s()
+        model, now_s = gateway.directory.models["m"], gateway.context.now_s()
         assert model.targets[0].gate.enter(1)  # the only place is taken
         tone, plain = Waiting("tone"), Waiting()
         assert [model.admission.enter(each, now_s) for each in (tone, plain)] == [None, None]  # type: ignore[arg-type]
@@ -120,7 +121,7 @@ def test_a_place_is_taken_for_what_a_request_costs() -> None:
 def test_a_tick_forgets_callers_who_are_gone_and_an_overload_that_is_over() -> None:
     async def run() -> None:
         gateway = Gateway(Settings(queue_max_wait_s=60.0))
-        line, now_s = model_of(gateway).admission.line, gateway.now_s() - 60.0
+        line, now_s = model_of(gateway).admission.line, gateway.context.now_s() - 60.0
         flow = line.turns.flow("caller", 1.0, 0)
         for _ in range(4):  # so that it is known how much goes
             line.begin(flow, 10)

@@ -65,7 +65,7 @@ def heard(events: list[bytes]) -> StreamText:
     kept = StreamLog()
     for each in events:
         kept.add(each)
-    return kept.heard()
+    return kept.text()
 
 
 def given_back(body: Mapping[str, Any]) -> str:
@@ -273,8 +273,8 @@ def test_nonsense_breaks_nothing(said: list[Any], request: Any, more: list[Any],
     kept = StreamLog()
     for each in said:
         kept.add(event(each))
-    continuation.ending(path, body, heard=kept.heard(), hides_usage=True)
-    plan = continuation.plan(path, body, heard=kept.heard(), how=Continues.FINAL_MESSAGE)
+    continuation.ending(path, body, heard=kept.text(), hides_usage=True)
+    plan = continuation.plan(path, body, heard=kept.text(), how=Continues.FINAL_MESSAGE)
     if isinstance(plan, str):
         plan = continuation.plan(path, asked(path), heard=heard([delta("a")]), how=Continues.VLLM)
     assert isinstance(plan, continuation.Continuation)
@@ -293,7 +293,7 @@ def test_what_is_long_is_packed() -> None:
             keeping.turn()
     assert passed > 2 * PACK_BYTES
     assert repr(kept).startswith("<StreamLog 2 packs")
-    assert "".join(kept.heard().texts) == "".join(f" {number}" for number in range(4000))
+    assert "".join(kept.text().texts) == "".join(f" {number}" for number in range(4000))
 
 
 def test_an_event_in_several_chunks_is_read_all_the_same() -> None:
@@ -301,8 +301,8 @@ def test_an_event_in_several_chunks_is_read_all_the_same() -> None:
     kept.chunked = True
     kept.add(chunk(delta("a")))
     kept.add(chunk(delta("b")[:30]) + chunk(delta("b")[30:]))
-    assert kept.heard().texts == ["a", "b"]
-    assert not kept.heard().why_not
+    assert kept.text().texts == ["a", "b"]
+    assert not kept.text().why_not
 
 
 def test_what_is_too_long_is_given_up() -> None:
@@ -311,12 +311,12 @@ def test_what_is_too_long_is_given_up() -> None:
     kept.add(noise)
     kept.tidy(len(noise), keeping)
     kept.add(delta("more"))
-    assert kept.heard().why_not == "too_long"
+    assert kept.text().why_not == "too_long"
     keeping.count(ALL_BYTES_MAX)
     another = StreamLog()
     another.add(delta("x"))
     another.tidy(100, keeping)
-    assert another.heard().why_not == "too_long"
+    assert another.text().why_not == "too_long"
 
 
 def test_little_is_packed_at_once() -> None:

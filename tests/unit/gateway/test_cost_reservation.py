@@ -19,7 +19,7 @@ def a_caller(name: str = "k") -> KeyState:
 def granted(caller: KeyState, month: dict[str, int], reserved_picousd: int) -> Grant:
     assert caller.allowance.ask(0, 0) is None
     grant = Grant(caller, 0, None)
-    grant.bill = CostReservation(caller, month, reserved_picousd=reserved_picousd)
+    grant.cost = CostReservation(caller, month, reserved_picousd=reserved_picousd)
     return grant
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from freehold.gateway.wire import head_cache
-from freehold.gateway.wire.head_cache import HeadCache
+from freehold.gateway.server import head_cache
+from freehold.gateway.server.head_cache import HeadCache
+from freehold.gateway.server.request_ids import fresh_id_line
 from freehold.gateway.wire.request import Request, take_header
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\nAccept: */*\r\n\r\n"
@@ -20,7 +21,7 @@ def parsed(body: bytes, *headers: tuple[bytes, bytes]) -> Request:
     request.body, request.length_bytes = body, len(body)
     for name, value in headers:
         take_header(request, name, value)
-    request.name()
+    request.name(fresh_id_line)
     return request
 
 

@@ -14,14 +14,14 @@ NO_ANSWERS: list[Failure] = ["connect", "lost", "stall", "silent"]
 
 @dataclass(eq=False)
 class Place:
-    standing: OutlierState = field(default_factory=OutlierState)
+    outlier: OutlierState = field(default_factory=OutlierState)
 
 
 def ejected(*until_s: float, no_answer: bool = True) -> list[Place]:
     """Return places whose ejections end then; 0: never began."""
     places = [Place() for _ in until_s]
     for place, end_s in zip(places, until_s, strict=True):
-        place.standing.until_s, place.standing.no_answer = end_s, no_answer
+        place.outlier.until_s, place.outlier.no_answer = end_s, no_answer
     return places
 
 
@@ -174,10 +174,10 @@ ROWS = st.lists(st.tuples(st.sampled_from([0, 4.0, 6.0, 8.0]), st.booleans(), st
 def test_somebody_is_kept_and_whoever_is_well_is(rows: list[tuple[float, bool, bool]]) -> None:
     places = [Place() for _ in rows]
     for place, (until_s, no_answer, trial) in zip(places, rows, strict=True):
-        place.standing.until_s, place.standing.no_answer = until_s, no_answer
-        place.standing.trial = trial and until_s == 4.0
+        place.outlier.until_s, place.outlier.no_answer = until_s, no_answer
+        place.outlier.trial = trial and until_s == 4.0
     left = kept(places, 5.0)
     assert bool(left) == bool(places)
-    assert all(place in left for place in places if not place.standing.is_out(5.0))
+    assert all(place in left for place in places if not place.outlier.is_out(5.0))
     out = [place for place in places if place not in left]
-    assert sum(not place.standing.no_answer for place in out) <= len(places) // 2
+    assert sum(not place.outlier.no_answer for place in out) <= len(places) // 2

@@ -35,6 +35,8 @@ ENDED = RequestEnd(
     ttft_s=None,
     took_s=1.0,
     retries=0,
+    wait_s=0.0,
+    code="",
 )
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.gateway.counters.shared_counters import SharedCounters
-from freehold.gateway.process.descriptors import CONNECTIONS_MAX
 from freehold.gateway.queue import shared_concurrency_limit
 from freehold.gateway.queue.shared_concurrency_limit import SharedConcurrencyLimit
 from freehold.gateway.queue.token_estimate import TokenEstimate
+from freehold.gateway.server.descriptors import CONNECTIONS_MAX
 from freehold.gateway.wire import body
 
 WORKERS = 3

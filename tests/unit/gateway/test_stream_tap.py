@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from freehold.gateway.answers.stream_tap import StreamTap, WholeTap, ask_usage, tap_for
+from freehold.gateway.answers.stream_tap import StreamTap, WholeTap, tap_for
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.exchange.upstream import UpstreamConnection
-from freehold.gateway.wire.body import BodyFields, read_body
+from freehold.gateway.wire.body import BodyFields, ask_usage, read_body
 from freehold.gateway.wire.frame import ChunkedFrame
 from freehold.gateway.wire.headers import AnswerHead, read_head
 from freehold.gateway.wire.request import Request
@@ -66,7 +66,7 @@ class Listener:
         )
 
     def on_body(self, data: bytes) -> None:
-        self.passing.bytes += len(data)
+        self.passing.total_bytes += len(data)
         self.passing.last = data
         self.write(data)
 
@@ -90,7 +90,7 @@ def through(
     request.choices = choices
     request.path, request.hides_usage, request.stream, request.http11 = path, hides, True, http11
     listener, connection = Listener(request), UpstreamConnection(cast("Any", Place()))
-    connection.exchange = cast("Any", listener)
+    connection.sink = cast("Any", listener)
     for data in reads:
         connection.data_received(data)
     return listener
@@ -157,7 +157,7 @@ def test_token_chunks_are_passed_on_after_one_look() -> None:
     listener = through([HEAD, *[chunk(delta("a"))] * 20])
     assert listener.passing.events == 1
     assert listener.passing.chunks == 19
-    assert listener.passing.tokens == 19, "the first event has the role and no token"
+    assert listener.passing.counted()[1] == 19, "the first event has the role and no token"
 
 
 def test_a_chunk_of_two_events_is_looked_at_although_it_begins_as_usual() -> None:

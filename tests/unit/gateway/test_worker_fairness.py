@@ -32,7 +32,7 @@ class Worker:
         claim = self.turns.next()
         if claim is not None:
             self.turn.next_is(claim.flow.priority)
-        self.turn.tell(waiting, 0, waiting * COST)
+        self.turn.publish(waiting, 0, waiting * COST)
         self.turn.weigh(self.turns)
 
     def start(self) -> bool:
@@ -110,10 +110,10 @@ def test_who_comes_back_has_neither_credit_nor_debt(pair: tuple[Worker, Worker])
 def test_turns_begin_anew_when_nobody_waits_any_more(pair: tuple[Worker, Worker]):
     """So that virtual time, a whole number with an end, is spent by one crowd and not by all that ever came."""
     one, two = pair
-    one.turn.tell(1, 0, COST)
+    one.turn.publish(1, 0, COST)
     for _ in range(20):
         one.turn.started(10**18)
-    one.turn.tell(0, 0, 0)
+    one.turn.publish(0, 0, 0)
     two.wait("b", 4)
     one.wait("a", 4)
     served = run(pair, 100)
