@@ -11,13 +11,14 @@ OLD_PYTHON := Freehold needs Python 3.11 or newer, and PYTHON=$(PYTHON) is none.
 NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
 
 .DELETE_ON_ERROR:
-.PHONY: help up install install-dev test check bench bench-plan bench-sizing bench-diagnosis bench-engines browser vllm engines faults lock clean
+.PHONY: help pictures up install install-dev test check bench bench-plan bench-sizing bench-diagnosis bench-engines browser vllm engines faults lock clean
 
 help:
 	@echo "make up      install and serve the example model: an OpenAI API on http://127.0.0.1:8000/v1"
 	@echo "make test    all checks: style, types, import contracts, tests"
 	@echo "make check   the checks that run nothing: style, types, import contracts"
 	@echo "make bench   measure the gateway against its peers"
+	@echo "make pictures  render the README's pictures from real runs (LISTEN=127.0.0.1:8765 while port 8000 is in use)"
 	@echo "make bench-plan    measure a plan of 64 options with 100,000 draws"
 	@echo "make bench-sizing  hold the roofline against measured rows (CSV=silicon_sample.csv, else it is fetched)"
 	@echo "make bench-engines    bench llama.cpp, vLLM and Transformers on SmolLM2-135M, three runs"
@@ -42,6 +43,9 @@ test: install-dev
 
 check: install-dev
 	@$(BIN)/python tests/stages.py check
+
+pictures: install
+	@$(BIN)/python docs/pictures.py $(if $(LISTEN),--listen $(LISTEN))
 
 bench: install-dev
 	@$(BIN)/python benchmarks/gateway/run.py

@@ -29,17 +29,17 @@ from pathlib import Path
 import msgspec
 from stack import Bar, CannotMeasureError
 
-from freehold.bench.client import Target
-from freehold.bench.compare import Differs, Runs, differs
-from freehold.bench.drive import Bounds, Drive, Texts
-from freehold.bench.figures import SloBounds, figures
-from freehold.bench.load import Load, schedule
-from freehold.bench.prompts import Scale
-from freehold.bench.run import measured_scale
-from freehold.bench.sizes import Given, Range
-from freehold.bench.stage import staged
+from freehold.bench.analysis.compare import Differs, Runs, differs
+from freehold.bench.analysis.figures import SloBounds, figures
+from freehold.bench.analysis.load import Load, schedule
+from freehold.bench.analysis.prompts import Scale
+from freehold.bench.analysis.sizes import Given, Range
+from freehold.bench.measure.client import Target
+from freehold.bench.measure.drive import Bounds, Drive, Texts
+from freehold.bench.measure.run import measured_scale
+from freehold.bench.measure.stage import staged
 from freehold.engines import all_engines
-from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import ReplicaPlan
 from freehold.testing.fake_engine import start_fake_engine
 from freehold.weights.store import Store, store_root
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from freehold.core.places import read_tree
-from freehold.health.diagnose import Diagnosis
-from freehold.health.incident_file import diagnose_all, foremost, read_incident, read_kernel_log
+from freehold.health.evidence.diagnose import Diagnosis
+from freehold.health.incident_file.read import read_incident, read_kernel_log
+from freehold.health.incidents.conclusions import diagnose_all, foremost
 
 CORPUS = Path(__file__).parent.parent / "tests" / "corpus"
 RIGHT_MIN, WRONG_HARDWARE_MAX, UNDETERMINED_MAX = 0.95, 0.01, 0.15

@@ -26,9 +26,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from freehold.health.agent_link import AgentLink, Hearers
-from freehold.health.agent_wire import EngineTarget, HealthSettings, MeshNode, MeshOptions
-from freehold.health.snapshot import HealthSnapshot
+from freehold.health.agent.link import AgentLink, Hearers
+from freehold.health.agent.messages import EngineTarget, HealthSettings, MeshNode, MeshOptions
+from freehold.health.model.snapshot import HealthSnapshot
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from freehold.weights.store import store_root
 

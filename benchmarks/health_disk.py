@@ -22,10 +22,10 @@ from stack import Bar, CannotMeasureError
 
 from faulty_disk import FaultyDisk, blkio_cgroup, throttled, why_not
 from freehold.core.findings import Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.storage_latency import PROBE
 from freehold.health.collectors.disks import DiskOptions, DiskReader
-from freehold.health.view import View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import View
 
 FOUND_WITHIN_S = 60.0
 CORE_SHARE_PCT = 0.2

@@ -23,8 +23,8 @@ from typing import Any
 
 import psutil
 
-from freehold.cli.status import running_status
-from freehold.health.snapshot import read_file
+from freehold.health.model.snapshot import read_file
+from freehold.stack.status import running_status
 
 FOUND_S_MOST = 15.0
 PROMPT_TOKENS = 7000

@@ -17,15 +17,15 @@ from datetime import date
 from stack import Bar
 
 from freehold.catalog.load import load_catalog
-from freehold.cli.numbers import Reader
-from freehold.cli.plan_flags import PlanAsk
-from freehold.cli.plan_inputs import plan_inputs
-from freehold.cli.plan_traffic import find_traffic
-from freehold.cli.shapes import find_shape
-from freehold.cost.inputs import PlanInputs
-from freehold.cost.offers import offers_of
+from freehold.cost.intake.model_shape import find_shape
+from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.plan_flags import PlanAsk
+from freehold.cost.intake.plan_inputs import plan_inputs
+from freehold.cost.intake.plan_traffic import find_traffic
+from freehold.cost.model.inputs import PlanInputs
+from freehold.cost.model.offers import offers_of
 from freehold.cost.plan import plan
-from freehold.sizing.shape import ModelShape
+from freehold.sizing.model.shape import ModelShape
 
 OPTIONS = 64
 DRAWS = 100_000

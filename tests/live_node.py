@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 
 from freehold.core.findings import Action, Verdict
-from freehold.health.history import History
-from freehold.health.live import Live
+from freehold.health.agent.runner import Runner, Setup, Source
+from freehold.health.evidence.kernel_signs import Past
+from freehold.health.incidents.history import History
+from freehold.health.incidents.tracker import Live
+from freehold.health.model.snapshot import HealthSnapshot, ToldIncident
+from freehold.health.model.view import EngineView, Gpu, Kernel, KernelLine, Reading, State, View, Volume
 from freehold.health.registry import all_probes
-from freehold.health.run import Runner, Setup, Source
-from freehold.health.signs_events import Past
-from freehold.health.snapshot import HealthSnapshot, ToldIncident
-from freehold.health.view import EngineView, Gpu, Kernel, KernelLine, Reading, State, View, Volume
 from freehold.testing.healthy_node import healthy_view
 
 TICK_S = 2.0

@@ -27,7 +27,7 @@ def main() -> None:
     if isinstance(parse, str):
         print(json.dumps({"unknown": parse}))
         return
-    from freehold.engines import _child_xllamacpp as child  # noqa: PLC0415
+    from freehold.engines.programs import xllamacpp_server as child  # noqa: PLC0415
 
     for line in sys.stdin:
         words = json.loads(line)

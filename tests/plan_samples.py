@@ -5,7 +5,7 @@ The figures are near research/cost.md's, so that a screenshot looks like a real 
 
 from dataclasses import replace
 
-from freehold.cost.result import (
+from freehold.cost.model.result import (
     BreakEven,
     Change,
     Curve,

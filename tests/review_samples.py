@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from freehold.cost.result import Range
-from freehold.cost.review import ReviewResult
-from freehold.cost.trend import Period, Trend
+from freehold.cost.model.result import Range
+from freehold.cost.review.review import ReviewResult
+from freehold.cost.review.trend import Period, Trend
 from plan_samples import HOSTILE, around
 
 FIRST_HOUR = 1793232000 // 3600

@@ -6,10 +6,10 @@ from typing import Any
 
 from freehold.catalog.facts import Catalog
 from freehold.catalog.load import load_catalog
-from freehold.sizing.answer import SizeAsk
-from freehold.sizing.from_catalog import shape_of
-from freehold.sizing.shape import ModelShape
-from freehold.sizing.traffic import Traffic
+from freehold.sizing.fleet.traffic import Traffic
+from freehold.sizing.model.from_catalog import shape_of
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.replica.answer import SizeAsk
 
 TODAY = date(2026, 11, 27)
 

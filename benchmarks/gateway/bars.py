@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 OURS = "freehold"
-OTHERS = frozenset({"mock", "tcp-relay", "nginx", "vllm-router"})
+OTHERS = frozenset({"mock", "tcp-relay", "nginx", "vllm-router", "freehold before"})
 """The engine and those that are compared with; every other name is ours, with these or those features."""
 Results = dict[str, Any]
 Reading = float | None
@@ -83,7 +83,19 @@ REQUESTS, STEP, SPREAD = (
     "200 streams x 10 ms, spread",
 )
 
+BEFORE = tuple(
+    Bar(
+        name=f"CPU to the gateway before, {shape}",
+        part="before",
+        read=ratio(shape, "cpu", "freehold before"),
+        plain=1.02,
+        full=1.02,
+    )
+    for shape in (REQUESTS, STEP, SPREAD)
+)
+"""What a change of the structure may cost."""
 BARS = (
+    *BEFORE,
     Bar(
         name="CPU per request, to nginx",
         part="load",

@@ -154,9 +154,9 @@ def freehold_python() -> str:
     return str(own) if own.exists() else sys.executable
 
 
-def freehold_env() -> dict[str, str]:
-    """Give what makes Python import this checkout's package."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+def freehold_env(root: Path = ROOT) -> dict[str, str]:
+    """Give what makes Python import the package of this checkout, or of another one."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
 
 
 def metering(folder: Path) -> dict[str, object]:
@@ -194,10 +194,10 @@ IN_MODEL: dict[str, dict[str, str]] = {"continuation": {"resume": "final-message
 as the mock is one, are not."""
 
 
-def freehold(setting: Setting) -> Launch:
+def freehold(setting: Setting, root: Path = ROOT) -> Launch:
     """Give this repository's gateway, without a controller: it reads its listening address and endpoints from a file."""
-    if not (ROOT / "freehold" / "gateway" / "run.py").exists():
-        raise CannotMeasureError("freehold/gateway/run.py is not there")
+    if not (root / "freehold" / "gateway" / "run.py").exists():
+        raise CannotMeasureError(f"{root} has no freehold/gateway/run.py")
     # The engine's slots are told, since what is measured is the gateway and not how it finds them out.
     model: dict[str, object] = {"name": "m", "engine": "external", "endpoints": urls(setting.engines)}
     model["slots"] = 4096
@@ -209,7 +209,12 @@ def freehold(setting: Setting) -> Launch:
     listen = f"127.0.0.1:{setting.port}"
     config.write_text(json.dumps({"listen": listen, "models": [model], "settings": settings}))
     command = [freehold_python(), "-m", "freehold.gateway.run", "--standalone", str(config)]
-    return Launch(command=command, env=freehold_env())
+    return Launch(command=command, env=freehold_env(root))
+
+
+def before(setting: Setting) -> Launch:
+    """Give the gateway of the older checkout that FREEHOLD_BEFORE names, in this checkout's environment."""
+    return freehold(setting, Path(os.environ["FREEHOLD_BEFORE"]))
 
 
 PEERS: dict[str, Callable[[Setting], Launch]] = {
@@ -219,6 +224,8 @@ PEERS: dict[str, Callable[[Setting], Launch]] = {
     "freehold": freehold,
 }
 
+BEFORE = "freehold before"
+"""An older checkout's gateway: started only where it is asked for."""
 EVERYTHING = (*FEATURES, *IN_MODEL)
 STAGES = {
     "freehold plain": (),
@@ -246,7 +253,8 @@ def inside(core: int) -> dict[str, float]:
 def start(name: str, setting: Setting, core: int) -> Running:
     """Start a peer or a stage and wait for a completion through it; raises CannotMeasureError with the reason."""
     setting.folder.mkdir(parents=True, exist_ok=True)
-    launch = freehold(setting) if name in STAGES else PEERS[name](setting)
+    known = {**PEERS, BEFORE: before, **dict.fromkeys(STAGES, freehold)}
+    launch = known[name](setting)
     log = setting.folder / "log"
     process = spawn(launch.command, log=log, core=core, env=launch.env)
     try:

@@ -4,6 +4,7 @@
     python benchmarks/gateway/run.py --quick      fewer and shorter turns, two and a half minutes, coarse
     python benchmarks/gateway/run.py --only load  one part: load, memory, slow, failures
     python benchmarks/gateway/run.py --bars full  our gateway with ledger, keys and limits, access log, continuation
+    python benchmarks/gateway/run.py --only before --before DIR   this checkout's gateway and an older one's, in turns
     python benchmarks/gateway/run.py --only parts what each of these costs, switched on one after another, and admission
 
 Needs Linux, two cores, gcc and taskset. nginx and vllm-router are compared with when they can be had; vllm-router
@@ -38,8 +39,8 @@ from processes import Cores, start_mock, stop
 RESULTS = peers.ROOT / "benchmarks" / "results"
 SHM = Path("/dev/shm")
 PARTS = ("load", "memory", "slow", "failures")
-STAGES = "parts"  # asked for by name only
-SCALE = ("tcp-relay", "nginx", "vllm-router")
+STAGES, BEFORE = "parts", "before"  # asked for by name only
+SCALE = ("tcp-relay", "nginx", "vllm-router", peers.BEFORE)
 FAILOVER = ("nginx", "vllm-router", "freehold")
 
 
@@ -51,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds per load shape that has a bar (the others: half)")
     parser.add_argument("--turn-s", type=float, help="counted seconds per turn")
     parser.add_argument(
-        "--only", choices=(*PARTS, STAGES), action="append", help="one part (may be given again)"
+        "--only", choices=(*PARTS, STAGES, BEFORE), action="append", help="one part (may be given again)"
     )
     parser.add_argument(
         "--peers", default=",".join(peers.PEERS), help="comma-separated (default: %(default)s)"
@@ -64,11 +65,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--venv", type=Path, default=peers.ROOT / ".venv-bench", help="environment of the peers"
     )
+    parser.add_argument("--before", type=Path, help="an older checkout, for --only before")
     parser.add_argument("--no-install", action="store_true", help="skip a peer rather than install it")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.turn_s = options.turn_s or (0.8 if options.quick else 1.2)
     options.only = options.only or list(PARTS)
+    if BEFORE in options.only:
+        if options.before is None:
+            parser.error("--only before needs --before DIR, an older checkout")
+        os.environ["FREEHOLD_BEFORE"] = str(options.before.resolve())
+        options.peers = f"freehold,{peers.BEFORE}"
     return options
 
 
@@ -142,9 +149,14 @@ def ratios(shape: measure.Shape, turns: dict[str, list[measure.Turn]]) -> dict[s
     return found
 
 
-def run_load(bench: measure.Bench, results: dict[str, Any], rounds: int) -> None:
+def run_load(
+    bench: measure.Bench,
+    results: dict[str, Any],
+    rounds: int,
+    shapes: tuple[measure.Shape, ...] = measure.SHAPES,
+) -> None:
     results["shapes"] = {}
-    for shape in measure.SHAPES:
+    for shape in shapes:
         times = rounds if shape in measure.BARRED else max(2, rounds // 2)
         say(f"load: {shape.name}, {times} rounds")
         results["shapes"][shape.name] = summarise(shape, measure.rotation(bench, shape, times))
@@ -212,6 +224,8 @@ def run_parts(bench: measure.Bench, options: argparse.Namespace) -> dict[str, An
         run_memory(bench, results)
     if "load" in options.only:
         run_load(bench, results, options.rounds)
+    if BEFORE in options.only:
+        run_load(bench, results, options.rounds, measure.BARRED)
     if "slow" in options.only:
         run_slow(bench, results, options.rounds)
     if "failures" in options.only:

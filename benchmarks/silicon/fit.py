@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freehold.catalog.facts import Calibration
-from freehold.sizing.replica import size
-from freehold.sizing.roofline import Setting, output_per_s
-from freehold.sizing.split import split
+from freehold.sizing.replica.replica import size
+from freehold.sizing.replica.roofline import Setting, output_per_s
+from freehold.sizing.replica.split import split
 from silicon.rows import Row
 
 Array = NDArray[np.float64]

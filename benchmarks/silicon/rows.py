@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.catalog.facts import Catalog
-from freehold.sizing.answer import SizeAsk
-from freehold.sizing.from_catalog import shape_of
-from freehold.sizing.memory import visible_bytes, weights_bytes
-from freehold.sizing.shape import ModelShape
-from freehold.sizing.words import Engine, Quant
+from freehold.sizing.model.from_catalog import shape_of
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.model.words import Engine, Quant
+from freehold.sizing.replica.answer import SizeAsk
+from freehold.sizing.replica.memory import visible_bytes, weights_bytes
 
 PACKAGE = "aiconfigurator_core"
 FILE = Path("systems") / "silicon_sample.csv"

@@ -18,7 +18,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-from freehold.bench.results import Candidate, Scalar
+from freehold.bench.analysis.results import Candidate, Scalar
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
 

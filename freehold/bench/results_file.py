@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.bench.results import VERSION, BenchFile
+from freehold.bench.analysis.results import VERSION, BenchFile
 from freehold.core.problems import Problem
 from freehold.core.whole_file import replace_file
 

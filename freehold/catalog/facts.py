@@ -259,7 +259,7 @@ class Default(Fact):
     """What the cost model assumes where nobody said: a range, mostly a judgement."""
 
     name: str
-    """As in freehold/cost/inputs; what is only for renting begins with `rent_`."""
+    """As in freehold/cost/model/inputs; what is only for renting begins with `rent_`."""
     value: Spread
     unit: str
 

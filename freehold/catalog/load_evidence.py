@@ -1,6 +1,6 @@
 """Read what each sign says of the cause of an incident: weights, tiers, sources. The facts stand in `data/evidence.yaml`.
 
-Nothing here weighs: see `freehold.health.weigh`. The file is part of the package, so a mistake in it is ours: it raises.
+Nothing here weighs: see `freehold.health.evidence.scoring`. The file is part of the package, so a mistake in it is ours: it raises.
 """
 
 from collections.abc import Mapping

@@ -6,8 +6,8 @@ import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
-from freehold.fleet.asking import NotRunning, ask
-from freehold.health.snapshot import HealthSnapshot, read_file
+from freehold.fleet.control.client import NotRunning, ask
+from freehold.health.model.snapshot import HealthSnapshot, read_file
 
 
 def asked(state_path: Path) -> HealthSnapshot | None:

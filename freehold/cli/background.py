@@ -14,12 +14,11 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.cli.config import Config
-from freehold.cli.report import StackStatus
-from freehold.cli.status import running_status
-from freehold.cli.watcher import Outcome, Watcher
+from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.errors import Permanent, Temporary
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
+from freehold.stack.config import Config
+from freehold.stack.status import StackStatus, running_status
 
 _LOOK_AGAIN_S = 0.1  # How often the stack is asked; readiness takes seconds.
 _LINES_SHOWN = 20  # Of a child that failed without saying how: its own last words, not its whole log.

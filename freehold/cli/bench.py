@@ -17,10 +17,10 @@ import click
 import msgspec
 
 from freehold import __version__
-from freehold.bench.choose import Choice
-from freehold.bench.results import VERSION, BenchFile
-from freehold.bench.run import Bench, Contender, Measured, Setup
-from freehold.bench.sizes import fit
+from freehold.bench.analysis.choose import Choice
+from freehold.bench.analysis.results import VERSION, BenchFile
+from freehold.bench.analysis.sizes import fit
+from freehold.bench.measure.run import Bench, Contender, Measured, Setup
 from freehold.cli.bench_contenders import (
     Wanted,
     contenders_of,
@@ -40,15 +40,17 @@ from freehold.cli.bench_show import (
     write_page,
 )
 from freehold.cli.bench_weights import named_weights, weights_of
-from freehold.cli.config import Config, load_config
-from freehold.cli.node_gpus import node_gpus
-from freehold.cli.numbers import Reader
+from freehold.cli.config import load_config
 from freehold.cli.output import UserMistakes, duration_text
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.status import running_status
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
+from freehold.cost.intake.numbers import Reader
 from freehold.gateway.settings import settings_from
+from freehold.stack.config import Config
+from freehold.stack.folders import state_dir_for
+from freehold.stack.node_gpus import node_gpus
+from freehold.stack.status import running_status
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""

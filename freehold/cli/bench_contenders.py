@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from freehold.bench.results import Candidate, Scalar
-from freehold.bench.run import Contender
-from freehold.cli.config import Config
-from freehold.cli.engine_environment import environment_of, environment_problems
-from freehold.cli.gpu_wants import want_of
-from freehold.cli.numbers import Reader
+from freehold.bench.analysis.results import Candidate, Scalar
+from freehold.bench.measure.run import Contender
 from freehold.core.problems import Problem, nearest_hint
+from freehold.cost.intake.numbers import Reader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
-from freehold.engines.option_check import check_options
-from freehold.fleet.gpu_pools import UNKNOWN, NodeGpus
-from freehold.fleet.gpus import Given, assign
-from freehold.fleet.plan import ReplicaPlan
+from freehold.engines.shared.option_check import check_options
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.gpus.assign import Given, assign
+from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
 from freehold.spec.model import ModelSpec
+from freehold.stack.config import Config
+from freehold.stack.engine_environment import environment_of, environment_problems
+from freehold.stack.gpu_allocation import want_of
 
 CONTENDERS_MAX = 64
 """Most candidates of one bench. Source: our own bound: with four loads of 35 s and three runs they take 7.5 hours."""

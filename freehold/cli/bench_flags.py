@@ -11,16 +11,15 @@ from typing import Any
 
 import click
 
-from freehold.bench.figures import SloBounds
-from freehold.bench.load import Load
-from freehold.bench.published import published
-from freehold.bench.results import Conditions, Through
-from freehold.bench.sizes import Given, Range, Recorded, Size, Sizes
-from freehold.cli.numbers import Reader, read_count, read_seconds
-from freehold.cli.usage import read_time_us
+from freehold.bench.analysis.figures import SloBounds
+from freehold.bench.analysis.load import Load
+from freehold.bench.analysis.published import published
+from freehold.bench.analysis.results import Conditions, Through
+from freehold.bench.analysis.sizes import Given, Range, Recorded, Size, Sizes
 from freehold.core.clock import wall_s
 from freehold.core.problems import Problem, nearest_hint
-from freehold.core.units import Unreadable, parse_duration_s
+from freehold.core.units import Unreadable, parse_duration_s, parse_time_us
+from freehold.cost.intake.numbers import Reader, read_count, read_seconds
 from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
 
 OWN = "own"
@@ -149,7 +148,7 @@ def _own(
     now_s = wall_s()
     times = {"--since": int((now_s - 7 * 86400) * 1e6), "--until": int(now_s * 1e6)}
     for flag, usual_us in times.items():
-        found = read_time_us(given[flag], now_s) if flag in given else usual_us
+        found = parse_time_us(given[flag], now_s) if flag in given else usual_us
         if found is None:
             reader.wrong(flag, f"{given[flag]!r} is no time", "for example 2026-11-24, 24h or 7d")
             return None

@@ -11,10 +11,9 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.bench.choose import Choice, choose
-from freehold.bench.results import BenchFile, Through
-from freehold.bench.results_file import read
-from freehold.bench.table import (
+from freehold.bench.analysis.choose import Choice, choose
+from freehold.bench.analysis.results import BenchFile, Through
+from freehold.bench.report.table import (
     choice_lines,
     compared,
     compared_lines,
@@ -23,6 +22,7 @@ from freehold.bench.table import (
     overhead_lines,
     yardstick_lines,
 )
+from freehold.bench.results_file import read
 from freehold.cli.output import UserMistakes, say_json, show_failure, styled
 from freehold.cli.place import json_option
 from freehold.core.errors import Permanent
@@ -153,7 +153,7 @@ def why_not_written(path: Path) -> str:
 
 def write_page(bench: BenchFile, choice: Choice, path: Path) -> None:
     """Write the page with plots; raises Permanent."""
-    from freehold.bench.page import to_html  # noqa: PLC0415 - seldom wanted
+    from freehold.bench.report.page import to_html  # noqa: PLC0415 - seldom wanted
 
     try:
         path.write_text(to_html(bench, choice), encoding="utf-8")

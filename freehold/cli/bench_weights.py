@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from freehold.cli.bench_contenders import Entry, Weights
-from freehold.cli.fetching import showing
-from freehold.cli.numbers import Reader
-from freehold.cli.weights_fit import fitted, refuse_early
+from freehold.cli.fetch_progress import showing
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
+from freehold.cost.intake.numbers import Reader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.spec.model import ModelSpec
+from freehold.stack.weights_check import fitted, refuse_early
 from freehold.weights.recognise import recognise
 from freehold.weights.source import GgufParts, parse_source
 from freehold.weights.store import Store, store_root

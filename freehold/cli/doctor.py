@@ -12,16 +12,19 @@ import click
 import msgspec
 
 from freehold.cli.agent_snapshot import asked
-from freehold.cli.config import Config, load_config
-from freehold.cli.doctor_checks import Check, Found, machine_checks, stack_checks
-from freehold.cli.doctor_gpus import gpu_checks
-from freehold.cli.output import UserMistakes, say_json, styled
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.watching import health_settings, looking_sources
+from freehold.cli.config import load_config
+from freehold.cli.output import UserMistakes, say_json, show_lines, styled
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.table import Row, table, terminal_columns
 from freehold.core.findings import Finding, Verdict
-from freehold.health.look import look_once
+from freehold.health.agent.one_shot import look_once
+from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.health.snapshot import HealthSnapshot
+from freehold.stack.checks.gpus import gpu_checks
+from freehold.stack.checks.machine import Check, Found, machine_checks, stack_checks
+from freehold.stack.config import Config
+from freehold.stack.folders import state_dir_for
+from freehold.stack.health_bridge import health_settings, looking_sources
 
 _COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
 _OF_VERDICT = {
@@ -100,12 +103,14 @@ def _fix(finding: Finding) -> str:
 
 def _show(checks: list[Check], *, ready: bool) -> None:
     order = list(Found)
-    width = max(len(check.name) for check in checks)
-    for check in sorted(checks, key=lambda check: -order.index(check.found)):
-        word = styled(check.found.ljust(8), colour=_COLOURS[check.found])
-        click.echo(f"{word}  {check.name.ljust(width)}  {check.said}")
-        if check.fix and check.found is not Found.GOOD:
-            click.echo(f"{' ' * 10}{' ' * width}  do: {check.fix}")
+    rows = [
+        Row(
+            (styled(check.found, colour=_COLOURS[check.found]), check.name, check.said),
+            [f"do: {check.fix}"] if check.fix and check.found is not Found.GOOD else [],
+        )
+        for check in sorted(checks, key=lambda check: -order.index(check.found))
+    ]
+    show_lines(table(rows, terminal_columns()))
     problems = sum(check.found is Found.PROBLEM for check in checks)
     what = "ready to serve" if ready else f"not ready: {problems} of {len(checks)} checks found a problem"
     click.echo(styled(what, bold=True, colour="green" if ready else "red"))

@@ -8,20 +8,13 @@ from pathlib import Path
 import click
 
 from freehold.cli.output import say_json
-from freehold.cli.place import (
-    config_option,
-    elsewhere_hint,
-    find_config,
-    json_option,
-    running_elsewhere,
-    state_dir_for,
-    state_dir_option,
-)
+from freehold.cli.place import config_option, elsewhere_hint, find_config, json_option, state_dir_option
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
-from freehold.fleet import processes
-from freehold.fleet.asking import NotRunning, ask
-from freehold.fleet.state_dir import Running, StateDir
+from freehold.fleet.control.client import NotRunning, ask
+from freehold.fleet.control.state_dir import Running, StateDir
+from freehold.fleet.processes import proc_files
+from freehold.stack.folders import running_elsewhere, state_dir_for
 
 _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some milliseconds.
 
@@ -90,7 +83,7 @@ def _stop(state: StateDir, holder: Running, *, now: bool, deadline_s: float) -> 
 def _wait_end(state: StateDir, holder: Running, deadline_s: float) -> bool:
     """Return whether the controller has let go of the folder and then ended, in time."""
     free = state.wait_free(max(0.0, deadline_s - monotonic_s()))
-    while free and holder.mark is not None and processes.is_alive(holder.mark):
+    while free and holder.mark is not None and proc_files.is_alive(holder.mark):
         if monotonic_s() > deadline_s:
             return False
         threading.Event().wait(_LOOK_AGAIN_S)
@@ -99,7 +92,7 @@ def _wait_end(state: StateDir, holder: Running, deadline_s: float) -> bool:
 
 def _signal(holder: Running, number: signal.Signals) -> None:
     if holder.mark is not None:
-        processes.end(holder.mark, number)
+        proc_files.end(holder.mark, number)
 
 
 def _say(text: str, value: dict[str, object], *, as_json: bool) -> None:

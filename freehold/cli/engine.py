@@ -13,15 +13,16 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.cli.doctor_checks import Check, Found
-from freehold.cli.engine_check import checks_of, machine_facts
-from freehold.cli.engine_environment import how_to_get
+from freehold.cli import shell_values
+from freehold.cli.config import load_config, load_keyless
+from freehold.cli.fetch_progress import showing
 from freehold.cli.output import UserMistakes, say_json, show_failure, styled
-from freehold.cli.place import config_option, json_option, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
-from freehold.fleet.environments import (
+from freehold.fleet.environments.install import install, remove
+from freehold.fleet.environments.lookup import (
     Environment,
     engines_root,
     environments_in,
@@ -29,7 +30,12 @@ from freehold.fleet.environments import (
     path_of,
     requirements_sha256,
 )
-from freehold.fleet.install import install, remove
+from freehold.spec.model import ModelSpec
+from freehold.stack.checks.engines import engine_checks, machine_facts
+from freehold.stack.checks.machine import Check, Found
+from freehold.stack.checks.trial import try_model
+from freehold.stack.engine_environment import how_to_get
+from freehold.stack.folders import state_dir_for
 
 FOUND_PROBLEM = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
@@ -238,6 +244,7 @@ def _unfinished(name: str, root: Path) -> Path | None:
 @click.option(
     "--with-model",
     metavar="MODEL",
+    shell_complete=shell_values.models,
     help="Start the engine of this model of freehold.yaml, and ask it for a token.",
 )
 @config_option
@@ -266,16 +273,46 @@ def check(
     ]
     if problems:
         raise UserMistakes(problems, as_json=as_json)
-    checks = [
-        *machine_facts(),
-        *checks_of(names, with_model, config_flag=config_flag, state_dir=state_dir, as_json=as_json),
-    ]
+    path = find_config(config_flag)
+    if with_model is None:
+        checks = [*machine_facts(), *engine_checks(names, _models(path))]
+    else:
+        tried = _try(path, with_model, state_path=state_dir_for(state_dir, path), as_json=as_json)
+        checks = [*machine_facts(), tried]
     good = all(each.found is not Found.PROBLEM for each in checks)
     if as_json:
         say_json({"good": good, "checks": msgspec.to_builtins(checks)})
     else:
         _show(checks)
     ctx.exit(0 if good else FOUND_PROBLEM)
+
+
+def _models(path: Path | None) -> list[ModelSpec]:
+    """Return the models of the configuration; none where it cannot be read, which `doctor` reports."""
+    try:
+        return list(load_keyless(path, as_json=True).spec.models)
+    except UserMistakes:
+        return []
+
+
+def _try(path: Path | None, name: str, *, state_path: Path, as_json: bool) -> Check:
+    """Start the engine of one model and return what came of it; raises UserMistakes where there is no such model."""
+    config = load_config(path, overrides={}, as_json=as_json)
+    managed = {model.name: model for model in config.spec.models if model.managed}
+    if name not in managed:
+        message = f"{config.name} has no model {name!r} that Freehold starts"
+        problem = Problem(where="--with-model", message=message, hint=nearest_hint(name, managed))
+        raise UserMistakes([problem], as_json=as_json)
+
+    def tell(line: str) -> None:
+        if not as_json:
+            click.echo(line, err=True)
+
+    with showing(quiet=as_json) as show:
+        found = try_model(config, managed[name], state_path=state_path, show=show, tell=tell)
+    if isinstance(found, list):
+        raise UserMistakes(found, as_json=as_json)
+    return found
 
 
 def _show(checks: list[Check]) -> None:

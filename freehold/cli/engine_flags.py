@@ -1,6 +1,6 @@
 """What a team wants of an engine, on the command line of `plan` and `size`, and its own load tests from a file.
 
-It says which flags there are and reads them; which engine follows is freehold/sizing/advise. A file of load tests is JSON, a
+It says which flags there are and reads them; which engine follows is freehold/sizing/fleet/advise. A file of load tests is JSON, a
 list of {engine, gpu, gpus, quant, output_tokens_per_s, concurrency, source}; only source may be left out.
 """
 
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import msgspec
 
-from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem, nearest_hint
-from freehold.sizing.words import Churn, Engine, Prefer, Quant
+from freehold.cost.intake.numbers import Reader
+from freehold.sizing.model.words import Churn, Engine, Prefer, Quant
 
 if TYPE_CHECKING:  # a command's help need not wait for these
     from freehold.catalog.facts import Gpu
-    from freehold.sizing.advise import Wish
-    from freehold.sizing.answer import Measured
-    from freehold.sizing.shape import ModelShape
+    from freehold.sizing.fleet.advise import Wish
+    from freehold.sizing.model.shape import ModelShape
+    from freehold.sizing.replica.answer import Measured
 
 PREFERS: tuple[str, ...] = tuple(word for word in get_args(Prefer) if word)
 CHURNS: tuple[str, ...] = tuple(word for word in get_args(Churn) if word)
@@ -37,7 +37,7 @@ NUMBERS: dict[str, tuple[float, bool]] = {
 }
 """Most that is believed of each, and whether it is a whole number. Source: our own bounds, far beyond a rack's."""
 FIELDS = {"engine", "gpu", "gpus", "quant", "output_tokens_per_s", "concurrency", "source"}
-"""Of one test: the fields of freehold.sizing.answer.Measured."""
+"""Of one test: the fields of freehold.sizing.replica.answer.Measured."""
 _PROBLEMS_MOST = 20  # Of one file: more help nobody.
 _HINT = "a JSON list of {engine, gpu, gpus, quant, output_tokens_per_s, concurrency, source}"
 
@@ -80,8 +80,8 @@ def read_engine_flags(
 
     `flags` are click's: prefer, team, model_churn, measured and bench, None or empty where nobody said.
     """
-    from freehold.sizing.advise import Wish  # noqa: PLC0415 - see above
-    from freehold.sizing.answer import Measured  # noqa: PLC0415 - see above
+    from freehold.sizing.fleet.advise import Wish  # noqa: PLC0415 - see above
+    from freehold.sizing.replica.answer import Measured  # noqa: PLC0415 - see above
 
     prefer = _one_of("--prefer", flags.get("prefer"), PREFERS, reader)
     said = [word.strip() for text in flags.get("team") or () for word in text.split(",") if word.strip()]
@@ -103,7 +103,7 @@ def read_engine_flags(
 def _benched(path: Path | None, gpus: Collection[str]) -> "Sequence[Measured | Problem]":
     if path is None:
         return ()
-    from freehold.cli.bench_rows import rows_from_bench  # noqa: PLC0415 - seldom wanted
+    from freehold.bench.load_tests import rows_from_bench  # noqa: PLC0415 - seldom wanted
 
     return rows_from_bench(path, gpus)
 
@@ -136,7 +136,7 @@ def impossible(
 ) -> list[Problem]:
     """Return a problem for each load test that no GPU can have done with this model (freehold/catalog/physics)."""
     from freehold.catalog.physics import Speed, implausible_tokens_per_s  # noqa: PLC0415 - see above
-    from freehold.sizing.memory import weights_bytes  # noqa: PLC0415 - see above
+    from freehold.sizing.replica.memory import weights_bytes  # noqa: PLC0415 - see above
 
     problems = []
     for each in measured:
@@ -183,6 +183,6 @@ def _is_number(value: object, most: float, *, whole: bool) -> bool:
 
 
 def _measured(row: dict[str, Any]) -> "Measured":
-    from freehold.sizing.answer import Measured  # noqa: PLC0415 - see above
+    from freehold.sizing.replica.answer import Measured  # noqa: PLC0415 - see above
 
     return Measured(**{**row, "output_tokens_per_s": float(row["output_tokens_per_s"])})

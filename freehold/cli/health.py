@@ -18,22 +18,24 @@ from freehold.cli.health_diagnose import diagnose
 from freehold.cli.health_incidents import goes_on, incident_lines
 from freehold.cli.health_set_healthy import set_healthy
 from freehold.cli.health_table import lines_of, one_line, serving_on
-from freehold.cli.output import UserMistakes, duration_text, say_json, styled
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.status import running_status
-from freehold.cli.watching import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.cli.output import UserMistakes, duration_text, say_json, show_lines, styled
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.table import paragraph, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.findings import Verdict
 from freehold.core.problems import Problem
 from freehold.core.units import Unreadable, parse_duration_s
+from freehold.health.agent.one_shot import Replay, look_once
+from freehold.health.agent.recording import Head, Recorder, load_recording
+from freehold.health.agent.runner import Runner, Setup
 from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
-from freehold.health.look import Replay, look_once
-from freehold.health.recording import Head, Recorder, load_recording
+from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.health.run import Runner, Setup
-from freehold.health.snapshot import HealthSnapshot
+from freehold.stack.folders import state_dir_for
+from freehold.stack.health_bridge import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.stack.status import running_status
 
 _WATCH_S = 2.0
 """Between two pictures of --watch. Source: the agent's own fastest pace."""
@@ -96,9 +98,9 @@ def _show(snapshot: HealthSnapshot, serving: dict[str, list[str]], *, as_json: b
         told = {"verdict": snapshot.verdict, "stale": stale, "age_s": age_s, "replicas_on": serving}
         say_json({**msgspec.to_builtins(snapshot), **told})
     else:
-        for line in (*incident_lines(snapshot), *lines_of(snapshot, serving)):
-            click.echo(line)
-        click.echo(_foot(snapshot, age_s))
+        columns = terminal_columns()
+        show_lines([*incident_lines(snapshot, columns), *lines_of(snapshot, serving, columns)])
+        show_lines(styled(line, dim=True) for line in paragraph(_foot(snapshot, age_s), columns))
         if stale:
             click.echo(f"{styled('too old', colour='red')}: the agent has said nothing since", err=True)
     return exit_code(snapshot, stale=stale)
@@ -108,9 +110,7 @@ def _foot(snapshot: HealthSnapshot, age_s: float) -> str:
     who = f"agent pid {snapshot.pid}" if snapshot.pid else "looked once"
     late = [f"{reader.name} {reader.state}" for reader in snapshot.readers if reader.state != "ok"]
     readers = f"; readers: {', '.join(late)}" if late else ""
-    return styled(
-        f"{snapshot.node}: {snapshot.verdict}; {who}, {duration_text(age_s)} ago{readers}", dim=True
-    )
+    return f"{snapshot.node}: {snapshot.verdict}; {who}, {duration_text(age_s)} ago{readers}"
 
 
 def exit_code(snapshot: HealthSnapshot, *, stale: bool) -> int:
@@ -232,8 +232,8 @@ def replay(file: Path, *, config_flag: Path | None, as_json: bool) -> int:
     if as_json:
         say_json({**msgspec.to_builtins(snapshot), "verdict": snapshot.verdict, "problem_seen": seen})
     else:
-        for line in (*incident_lines(snapshot), *lines_of(snapshot)):
-            click.echo(line)
+        columns = terminal_columns()
+        show_lines([*incident_lines(snapshot, columns), *lines_of(snapshot, columns=columns)])
         for problem in recording.problems:
             click.echo(str(problem), err=True)
     return 3 if seen else 0

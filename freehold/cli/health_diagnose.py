@@ -14,22 +14,22 @@ import click
 from freehold.cli.agent_snapshot import asked
 from freehold.cli.health_incidents import goes_on, incident_json, whole_lines
 from freehold.cli.output import UserMistakes, say_json, styled
-from freehold.cli.place import config_option, find_config, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
-from freehold.health.diagnose import Diagnosis
-from freehold.health.history import Keeper
-from freehold.health.incident_file import (
-    Told,
-    diagnose_all,
-    foremost,
+from freehold.health.evidence.diagnose import Diagnosis
+from freehold.health.incident_file.read import (
+    IncidentCases,
     read_incident,
     read_kernel_log,
-    remembering,
+    with_history,
 )
-from freehold.health.incident_schema import schema_text
+from freehold.health.incident_file.schema import schema_text
+from freehold.health.incidents.conclusions import diagnose_all, foremost
+from freehold.health.incidents.history import Keeper
+from freehold.stack.folders import state_dir_for
 
 BYTES_MOST = 64_000_000
 """Largest file that is read. Source: our own choice: a day of kernel log, or an hour of views."""
@@ -79,7 +79,7 @@ def diagnose(
     told = _kernel(kernel_log) if kernel_log else _incident(file or Path())
     if told.problems:
         raise UserMistakes(told.problems, as_json=as_json)
-    diagnoses = diagnose_all(remembering(told, Keeper(history).load()) if history else told.cases)
+    diagnoses = diagnose_all(with_history(told, Keeper(history).load()) if history else told.cases)
     main = foremost(diagnoses)
     if as_json:
         say_json(verdict_json(main, diagnoses, told.ignored))
@@ -116,10 +116,10 @@ def _bytes(path: Path) -> bytes:
         return file.read(BYTES_MOST + 1)
 
 
-def _kernel(path: Path) -> Told:
+def _kernel(path: Path) -> IncidentCases:
     text = _read(path)
     if isinstance(text, Problem):
-        return Told(problems=(text,))
+        return IncidentCases(problems=(text,))
     told = read_kernel_log(text, str(path), now_s=wall_s())
     if (
         text.strip()
@@ -127,33 +127,33 @@ def _kernel(path: Path) -> Told:
         and len(told.ignored) >= len([line for line in text.splitlines() if line.strip()])
     ):
         hint = "lines of dmesg, journalctl -k, kern.log or /dev/kmsg"
-        return Told(
+        return IncidentCases(
             problems=(Problem(where=f"{path}:1:1", message="there is no kernel line in it", hint=hint),)
         )
     return told
 
 
-def _incident(path: Path) -> Told:
+def _incident(path: Path) -> IncidentCases:
     text = _read(path)
     if isinstance(text, Problem):
-        return Told(problems=(text,))
+        return IncidentCases(problems=(text,))
     if path.suffix in {".yaml", ".yml"}:
         tree = read_tree(text, str(path))
         if tree.mistakes:
             wrong = (
                 Problem(where=str(m.place), message=m.message, hint=m.hint) for m in sorted(tree.mistakes)
             )
-            return Told(problems=tuple(wrong))
+            return IncidentCases(problems=tuple(wrong))
         return read_incident(tree.data, str(path))
     return _json(text, str(path))
 
 
-def _json(text: str, name: str) -> Told:
+def _json(text: str, name: str) -> IncidentCases:
     """Read JSON, or JSON lines as a recording has them."""
     try:
         return read_incident(json.loads(text), name)
     except RecursionError:
-        return Told(problems=(Problem(where=f"{name}:1:1", message="it nests too deep"),))
+        return IncidentCases(problems=(Problem(where=f"{name}:1:1", message="it nests too deep"),))
     except json.JSONDecodeError as exc:
         first = exc
     try:
@@ -163,7 +163,7 @@ def _json(text: str, name: str) -> Told:
     if len(lines) > 1:
         return read_incident(lines, name)
     where = f"{name}:{first.lineno}:{first.colno}"
-    return Told(
+    return IncidentCases(
         problems=(
             Problem(
                 where=where, message=f"this is not JSON: {first.msg}", hint="see docs/health-diagnosis.md"

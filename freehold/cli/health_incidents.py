@@ -6,8 +6,9 @@ An incident that was not diagnosed yet, or in which nothing points to a fault, i
 from collections.abc import Iterator, Sequence
 
 from freehold.cli.output import duration_text, styled
+from freehold.cli.table import Row, paragraph, table
 from freehold.core.findings import Action, Evidence
-from freehold.health.snapshot import HealthSnapshot, IncidentState, ToldIncident
+from freehold.health.model.snapshot import HealthSnapshot, IncidentState, ToldIncident
 
 
 def shown(snapshot: HealthSnapshot) -> list[ToldIncident]:
@@ -22,22 +23,24 @@ def goes_on(snapshot: HealthSnapshot) -> bool:
     return any(one.state is not IncidentState.OVER for one in shown(snapshot))
 
 
-def incident_lines(snapshot: HealthSnapshot) -> list[str]:
-    """Return two lines for each that goes on, one for the last that is over."""
-    return [line for one in shown(snapshot) for line in _lines(one, snapshot.at_s)]
+def incident_lines(snapshot: HealthSnapshot, columns: int | None = None) -> list[str]:
+    """Return two lines, or more on a narrow terminal, for each that goes on, and one for the last that is over."""
+    found = shown(snapshot)
+    rows = [_row(one, snapshot.at_s) for one in found if one.state is not IncidentState.OVER]
+    over = [_over(one, snapshot.at_s) for one in found if one.state is IncidentState.OVER]
+    lines = [styled(line, dim=True) for text in over for line in paragraph(text, columns)]
+    return [*table(rows, columns), *lines]
 
 
-def _lines(one: ToldIncident, now_s: float) -> Iterator[str]:
-    if one.state is IncidentState.OVER:
-        by = f", set healthy by {one.set_healthy_by}" if one.set_healthy_by else ""
-        yield styled(f"last incident, over for {_age(now_s, one.over_s)}{by}: {_head(one)}", dim=True)
-        return
-    yield f"{styled('incident', colour='red', bold=True)}  {_head(one)}"
-    yield f"    {'; '.join(filter(None, (_do(one.action), _since(one, now_s), _doubt(one))))}"
+def _row(one: ToldIncident, now_s: float) -> Row:
+    cells = (styled("incident", colour="red", bold=True), one.hypothesis, one.component, one.summary)
+    return Row(cells, ["; ".join(filter(None, (_do(one.action), _since(one, now_s), _doubt(one))))])
 
 
-def _head(one: ToldIncident) -> str:
-    return f"{one.hypothesis}  {one.component}".rstrip() + f"  {one.summary}"
+def _over(one: ToldIncident, now_s: float) -> str:
+    by = f", set healthy by {one.set_healthy_by}" if one.set_healthy_by else ""
+    head = f"{one.hypothesis}  {one.component}".rstrip() + f"  {one.summary}"
+    return f"last incident, over for {_age(now_s, one.over_s)}{by}: {head}"
 
 
 def _do(action: Action) -> str:

@@ -14,14 +14,15 @@ import click
 
 from freehold.cli.agent_snapshot import asked
 from freehold.cli.output import UserMistakes, say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.core.findings import Finding, Verdict
 from freehold.core.problems import Problem, nearest_hint
-from freehold.health.history import FILE_NAME, Keeper, Mark
+from freehold.health.incidents.history import FILE_NAME, Keeper, Mark
 from freehold.health.kernel_log.events import pci_key
-from freehold.health.snapshot import GpuName, HealthSnapshot, IncidentState, read_file
+from freehold.health.model.snapshot import GpuName, HealthSnapshot, IncidentState, read_file
+from freehold.stack.folders import state_dir_for
 
 REASON_MOST = 500
 """Characters of a reason. Source: our own choice: a sentence or two."""

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from freehold.cli.output import duration_text, styled
+from freehold.cli.table import Row, paragraph, table
 from freehold.core.events import ReplicaStatus
 from freehold.core.findings import Action, Finding, Verdict
+from freehold.health.model.snapshot import Believed, HealthSnapshot
 from freehold.health.registry import all_probes
-from freehold.health.snapshot import Believed, HealthSnapshot
 
 _COLOURS = {
     Verdict.HEALTHY: "green",
@@ -33,15 +34,15 @@ def serving_on(replicas: Iterable[ReplicaStatus]) -> dict[str, list[str]]:
     return found
 
 
-def lines_of(snapshot: HealthSnapshot, serving: Serving = _NOBODY) -> list[str]:
-    """Return the table's lines; what there is none of here is one line at the end. Bad ones name who is on that GPU."""
+def lines_of(snapshot: HealthSnapshot, serving: Serving = _NOBODY, columns: int | None = None) -> list[str]:
+    """Return the table's lines; probes that do not apply here are one line at the end. Bad ones name who is on that GPU."""
     here = [each for each in snapshot.findings if each.finding.verdict is not Verdict.NOT_APPLICABLE]
-    widths = [max((len(_cells(each)[at]) for each in here), default=0) for at in range(3)]
-    lines = [line for each in here for line in _lines(each, widths, snapshot, serving)]
+    lines = table([_row(each, snapshot, serving) for each in here], columns)
     absent = sorted(
         {each.finding.probe for each in snapshot.findings} - {each.finding.probe for each in here}
     )
-    return [*lines, styled(f"not applicable: {', '.join(absent)}", dim=True)] if absent else lines
+    found = paragraph(f"not applicable: {', '.join(absent)}", columns) if absent else []
+    return [*lines, *(styled(line, dim=True) for line in found)]
 
 
 def one_line(finding: Finding) -> str:
@@ -50,21 +51,16 @@ def one_line(finding: Finding) -> str:
     return f"{verdict}  {finding.probe}  {finding.component}: {finding.message} ({finding.reason})"
 
 
-def _cells(each: Believed) -> tuple[str, str, str]:
-    return each.finding.verdict, each.finding.probe, each.finding.component
-
-
-def _lines(each: Believed, widths: Sequence[int], snapshot: HealthSnapshot, serving: Serving) -> list[str]:
-    finding = each.finding
-    verdict, probe, component = (cell.ljust(width) for cell, width in zip(_cells(each), widths, strict=True))
-    shown = styled(verdict, colour=_COLOURS.get(finding.verdict), bold=finding.verdict in _BAD)
-    lines = [f"{shown}  {probe}  {component}  {finding.message}".rstrip()]
-    if finding.verdict in _BAD:
+def _row(each: Believed, snapshot: HealthSnapshot, serving: Serving) -> Row:
+    finding, below = each.finding, []
+    bad = finding.verdict in _BAD
+    verdict = styled(finding.verdict, colour=_COLOURS.get(finding.verdict), bold=bad)
+    if bad:
         since = f" for {duration_text(max(0.0, snapshot.at_s - each.since_s))}" if snapshot.pid else ""
-        lines.append(f"    {finding.reason}{since}: {_advice(finding)}")
+        below.append(f"{finding.reason}{since}: {_advice(finding)}")
         if on_it := serving.get(finding.component):
-            lines.append(f"    on it: {', '.join(on_it)}")
-    return lines
+            below.append(f"on it: {', '.join(on_it)}")
+    return Row((verdict, finding.probe, finding.component, finding.message), below)
 
 
 def _advice(finding: Finding) -> str:

@@ -13,16 +13,20 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.cli.config import Config, keys_path_for, load_keyless
+from freehold.cli import shell_values
+from freehold.cli.config import load_keyless
 from freehold.cli.key_flags import Flags, Wanted, limit_options, read_flags
-from freehold.cli.output import UserMistakes, say_json
+from freehold.cli.output import UserMistakes, say_json, show_lines
 from freehold.cli.place import config_option, find_config, json_option
+from freehold.cli.table import Row, table, terminal_columns
 from freehold.core.clock import wall_s
-from freehold.core.errors import FreeholdError, Permanent
+from freehold.core.errors import Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.units import format_count, format_duration
 from freehold.gateway.callers.keys import KEY_BYTES, KEYS_MAX, KeyRecord, hash_of, key_from, why_refused
 from freehold.gateway.storage.key_store import KeyStore
+from freehold.stack.config import Config
+from freehold.stack.key_file import keys_path_for, naming_file, read_keys_of
 
 _ID_BYTES = 4
 """Random bytes of an id, which is no secret. Source: own choice; a collision within one file is looked for."""
@@ -74,11 +78,12 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
     elif not keys:
         click.echo(f"No keys in {path}. Next: freehold key create NAME")
     else:
-        _say_table([("ID", "NAME", "STATE", "CREATED", "LIMITS"), *map(_row, keys)])
+        heads = ("ID", "NAME", "STATE", "CREATED", "LIMITS")
+        show_lines(table([Row(_row(key)) for key in keys], terminal_columns(), heads=heads))
 
 
 @command.command("revoke", short_help="End keys: they are refused within a second.")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=shell_values.keys)
 @config_option
 @json_option
 def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> None:
@@ -154,22 +159,8 @@ def _change(config: Config, change: Any) -> Path:
     try:
         KeyStore(path).change(change)
     except Permanent as exc:
-        raise _about(path, exc) from exc
+        raise naming_file(path, exc) from exc
     return path
-
-
-def read_keys_of(config: Config) -> tuple[KeyRecord, ...]:
-    """Return the keys of a configuration, none where there is no file yet; raise Permanent for a broken one."""
-    path = keys_path_for(config)
-    try:
-        return KeyStore(path).read().keys
-    except Permanent as exc:
-        raise _about(path, exc) from exc
-
-
-def _about(path: Path, exc: FreeholdError) -> Permanent:
-    """Return a failure that names the file; what is wrong with it, nobody mends by guessing."""
-    return Permanent(f"the keys file {path} {exc.message}", hint=exc.hint)
 
 
 def _state(record: KeyRecord) -> str:
@@ -216,11 +207,3 @@ def _limits_text(record: KeyRecord) -> str:
 
 def _date(at_s: int | None) -> str:
     return "" if at_s is None else datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _say_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows with aligned columns; never wrapped, so that a script can cut them."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import click
+from click.shell_completion import CompletionItem
 
 from freehold import __version__
 from freehold.cli.output import show_failure, show_problems, wants_json
@@ -52,11 +53,38 @@ COMMANDS = {
     "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
     "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify, hash, convert, record."),
     "engine": Lazy("freehold.cli.engine", "The programs that run models: list, install, check, remove."),
+    "completion": Lazy(
+        "freehold.cli.completion", "Print what makes bash, zsh or fish complete names after Tab."
+    ),
+    "help": Lazy("freehold.cli.help", "Show the help of a command, or a manual page of all."),
 }
+_OF_OTHERS = {
+    "start": "freehold up starts a stack, freehold up -d in the background",
+    "serve": "freehold up starts a stack, freehold up -d in the background",
+    "run": "freehold up starts a stack, freehold up -d in the background",
+    "stop": "freehold down ends a running stack",
+    "ps": "freehold status shows the replicas",
+    "pull": "freehold model pull fetches weights",
+}
+"""Commands of other programs, with what does the same here. Source: systemctl, docker, Ollama and vLLM."""
+
+
+_VERSION = click.Command("version", callback=lambda: click.echo(f"freehold {__version__}"))
+"""What some type in place of `--version`; the list of commands leaves it out."""
 
 
 class LazyGroup(click.Group):
     """A group whose commands are known by name and summary before they are imported."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so, without importing them; after a dash the group's own flags."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=lazy.summary)
+            for name, lazy in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table above, which is the order of use."""
@@ -68,7 +96,7 @@ class LazyGroup(click.Group):
         del ctx
         lazy = COMMANDS.get(cmd_name)
         if lazy is None:
-            return None
+            return _VERSION if cmd_name == _VERSION.name else None
         command = importlib.import_module(lazy.module).command
         assert isinstance(command, click.Command), lazy.module
         return command
@@ -76,9 +104,10 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a mistyped one name the nearest."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            hint = nearest_hint(args[0], COMMANDS)
+        """Find the command; for a mistyped one, or another program's, name the right one."""
+        known = not args or args[0] in {*COMMANDS, _VERSION.name} or args[0].startswith("-")
+        if not known and not ctx.resilient_parsing:  # which is how a shell's completion reads a line
+            hint = _OF_OTHERS.get(args[0]) or nearest_hint(args[0], COMMANDS)
             raise click.UsageError(f"no command {args[0]!r}: {hint}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -92,7 +121,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(__version__, prog_name="freehold", message="%(prog)s %(version)s")
+@click.version_option(__version__, "--version", "-V", prog_name="freehold", message="%(prog)s %(version)s")
 def cli() -> None:
     """Own your LLM inference: decide what to own, and serve it behind an OpenAI-compatible gateway."""
 

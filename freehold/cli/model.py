@@ -4,20 +4,23 @@ Exit codes: 1 when something could not be fetched, 2 when the input is wrong, 3 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 import rich.filesize
 
+from freehold.cli import shell_values
 from freehold.cli.config import load_config
-from freehold.cli.fetching import Pulled, Wanted, pull_all, showing
+from freehold.cli.fetch_progress import showing
 from freehold.cli.model_convert import command as convert
 from freehold.cli.model_record import record
-from freehold.cli.output import UserMistakes, say_json, show_failure
+from freehold.cli.output import UserMistakes, say_json, show_failure, show_lines
 from freehold.cli.place import config_option, find_config, json_option
+from freehold.cli.table import Row, table, terminal_columns
 from freehold.core.problems import Problem, nearest_hint
+from freehold.stack.fetch import Pulled, WeightsWanted, pull_all
 from freehold.weights.blobs import StoredWeights
 from freehold.weights.source import FolderLike, parse_sha256, parse_source
 from freehold.weights.store import Store, Verdict, store_root
@@ -39,7 +42,7 @@ command.add_command(record)
 
 
 @command.command("pull", short_help="Fetch the weights of the configured models, or of one source.")
-@click.argument("names", nargs=-1, metavar="[NAME | SOURCE]...")
+@click.argument("names", nargs=-1, metavar="[NAME | SOURCE]...", shell_complete=shell_values.models)
 @click.option("--sha256", metavar="HEX", help="What a SOURCE given directly must have.")
 @config_option
 @json_option
@@ -64,7 +67,8 @@ def pull(
         wanted = [_direct(names, sha256, as_json=as_json)]
     else:
         wanted = _configured(names, config_flag, as_json=as_json)
-    pulled = pull_all(_store(), wanted, quiet=as_json)
+    with showing(quiet=as_json) as show:
+        pulled = pull_all(_store(), wanted, show)
     _say_pulled(pulled, as_json=as_json)
     ctx.exit(1 if any(each.error for each in pulled) else 0)
 
@@ -79,7 +83,7 @@ def list_(*, as_json: bool) -> None:
     elif not lines:
         click.echo(f"Nothing yet in {store_root(os.environ)}. Next: freehold model pull")
     else:
-        _say_table([_row(line) for line in lines])
+        _show_table([_row(line) for line in lines])
 
 
 @command.command("verify", short_help="Hash what is stored anew; 3 if something has decayed.")
@@ -148,7 +152,7 @@ def _store() -> Store:
     return Store(store_root(os.environ))
 
 
-def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Wanted:
+def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> WeightsWanted:
     """Return what is wanted by a source on the command line, or raise UserMistakes with all that is wrong."""
     source = names[0] if len(names) == 1 else ""
     meant, digits = parse_source(source, where="SOURCE"), parse_sha256(sha256 or "", where="--sha256")
@@ -164,10 +168,10 @@ def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Wante
         problems = [*problems[:-1], Problem(where="--sha256", message="is needed with a source", hint=hint)]
     if isinstance(meant, Problem) or isinstance(digits, Problem) or problems:
         raise UserMistakes(problems, as_json=as_json)
-    return Wanted(name=meant.filename, source=source, sha256=digits, base_dir=Path.cwd())
+    return WeightsWanted(name=meant.filename, source=source, sha256=digits, base_dir=Path.cwd())
 
 
-def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[Wanted]:
+def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[WeightsWanted]:
     """Return the models of the configuration that have weights and their adapters, or those named, or raise UserMistakes."""
     config = load_config(find_config(config_flag), overrides={}, as_json=as_json)
     models = [model for model in config.spec.models if model.source]
@@ -182,7 +186,9 @@ def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool
     if problems:
         raise UserMistakes(problems, as_json=as_json)
     return [
-        Wanted(name=name, source=known[name].source, sha256=known[name].sha256, base_dir=config.base_dir)
+        WeightsWanted(
+            name=name, source=known[name].source, sha256=known[name].sha256, base_dir=config.base_dir
+        )
         for name in dict.fromkeys(names or known)
     ]
 
@@ -194,7 +200,7 @@ def _say_pulled(pulled: Sequence[Pulled], *, as_json: bool) -> None:
     for each in pulled:
         if each.error is not None:
             show_failure(f"{each.wanted.name}: {each.error.message}", each.error.hint, as_json=False)
-    _say_table([(each.wanted.name, str(each.path)) for each in pulled if each.path is not None])
+    _show_table([(each.wanted.name, str(each.path)) for each in pulled if each.path is not None])
 
 
 def _pulled_json(each: Pulled) -> dict[str, object]:
@@ -209,7 +215,7 @@ def _say_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
     elif not verdicts:
         click.echo("Nothing is stored, so nothing is damaged.")
     else:
-        _say_table(
+        _show_table(
             [
                 ("sound" if each.healthy else "DAMAGED", each.sha256[:_SHORT_SHA256], each.name, each.message)
                 for each in verdicts
@@ -226,9 +232,5 @@ def _row(line: StoredWeights) -> tuple[str, ...]:
     return (line.name, size, line.state, line.sha256[:_SHORT_SHA256], line.fetched_at, line.source)
 
 
-def _say_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows with aligned columns; never wrapped, so that a script can cut them."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+def _show_table(rows: Iterable[Sequence[str]]) -> None:
+    show_lines(table([Row(row) for row in rows], terminal_columns()))

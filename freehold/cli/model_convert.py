@@ -10,14 +10,16 @@ from pathlib import Path
 
 import click
 
+from freehold.cli import shell_values
 from freehold.cli.config import load_config
-from freehold.cli.fetching import Wanted, showing
+from freehold.cli.fetch_progress import showing
 from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import config_option, find_config, json_option
-from freehold.cli.weights_fit import TO_GGUF, converter_python
 from freehold.core.errors import Permanent
 from freehold.core.formats import Format
 from freehold.core.problems import Problem, nearest_hint
+from freehold.stack.fetch import WeightsWanted
+from freehold.stack.weights_check import TO_GGUF, converter_python
 from freehold.weights.recognise import recognise
 from freehold.weights.source import FolderLike, parse_source
 from freehold.weights.store import Store, store_root
@@ -36,7 +38,7 @@ class _Asked:
 
 
 @click.command("convert", short_help="Make safetensors of a GGUF file, or the other way.")
-@click.argument("what", metavar="MODEL | PATH")
+@click.argument("what", metavar="MODEL | PATH", shell_complete=shell_values.models)
 @click.option(
     "--to",
     type=click.Choice([Format.SAFETENSORS.value, Format.GGUF.value]),
@@ -123,7 +125,9 @@ def _weights(asked: _Asked, store: Store, on_progress: OnProgress, *, as_json: b
         message = f"there is no such file, and {config.name} has no weights for {asked.what!r}"
         raise UserMistakes([Problem(where="MODEL | PATH", message=message, hint=hint)], as_json=as_json)
     model = known[asked.what]
-    wanted = Wanted(name=model.name, source=model.source, sha256=model.sha256, base_dir=config.base_dir)
+    wanted = WeightsWanted(
+        name=model.name, source=model.source, sha256=model.sha256, base_dir=config.base_dir
+    )
     found = store.fetch(wanted.source, wanted.sha256, on_progress=on_progress, base_dir=wanted.base_dir)
     return found, "" if isinstance(parse_source(model.source), FolderLike) else model.sha256
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from freehold.cli.engine_fit import node_facts, read_folder, write_record
 from freehold.cli.output import say_json
 from freehold.cli.place import json_option
+from freehold.stack.prebuilt_engines import node_facts, read_folder, write_record
 
 
 @click.command("record", short_help="Note what a folder of TensorRT engines was built on.")

@@ -44,6 +44,12 @@ def styled(text: str, *, colour: str | None = None, bold: bool = False, dim: boo
     return click.style(text, fg=colour, bold=bold or None, dim=dim or None)
 
 
+def show_lines(lines: Iterable[str]) -> None:
+    """Print lines on stdout."""
+    for line in lines:
+        click.echo(line)
+
+
 def say_json(value: object) -> None:
     """Print one value as one line of JSON on stdout, at once."""
     click.echo(msgspec.json.encode(value))  # flushes, also where stdout was closed before we began

@@ -1,23 +1,16 @@
-"""Where a command finds its configuration file and the state folder of its stack, and the options that say so.
+"""The options that say which configuration file and which state folder a command means, and hints where no stack runs.
 
-Stacks that run elsewhere are found by the folders under the XDG state directory; one with a `--state-dir` of its own
-is not. No configuration is read here: `down`, `status` and `logs` need none, and what reads it takes its time to import.
+No configuration is read here: `down`, `status` and `logs` need none, and reading it takes its time to import.
 """
 
-import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import click
-import platformdirs
 
-from freehold.fleet.state_dir import StateDir
 from freehold.spec.example import EXAMPLE_NAME
-
-BUILT_IN = "built-in example"
+from freehold.stack.folders import Elsewhere, running_elsewhere
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,62 +46,6 @@ def find_config(flag: Path | None) -> Path | None:
         return flag.absolute()
     here = Path.cwd() / EXAMPLE_NAME
     return here if here.exists() else None
-
-
-def state_dir_for(flag: Path | None, config_path: Path | None) -> Path:
-    """Return the state folder: the flag's, or one per configuration file under the XDG state directory.
-
-    The folder is named after the file's folder and eight digits of its path's hash, so that two stacks never meet.
-    """
-    if flag is not None:
-        return flag.absolute()
-    return _state_root() / stack_name(config_path)
-
-
-def _state_root() -> Path:
-    return platformdirs.user_state_path("freehold", appauthor=False)
-
-
-def stack_name(config_path: Path | None) -> str:
-    """Return the name of the folders that belong to one configuration file, or to the built-in example."""
-    if config_path is None:
-        return "example"
-    digits = sha256(str(config_path.resolve()).encode()).hexdigest()[:8]
-    return f"{config_path.resolve().parent.name or 'root'}-{digits}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Elsewhere:
-    """A stack that runs, but not where a command looked."""
-
-    config: str
-    pid: int
-    flags: str
-    """What to add to a command so that it finds this stack."""
-
-
-def running_elsewhere(state_path: Path) -> list[Elsewhere]:
-    """Return the stacks that run with other state folders than `state_path`, in the order of their configurations."""
-    found = []
-    for folder in _folders(_state_root()):
-        holder = StateDir(folder).holder()
-        if holder is not None and folder.resolve() != state_path.resolve():
-            by_config = state_dir_for(None, Path(holder.config_path)) == folder
-            named = f"--config {holder.config_path}" if by_config else f"--state-dir {folder}"
-            found.append(Elsewhere(config=holder.config_path, pid=holder.pid, flags=_quoted(named)))
-    return sorted(found, key=lambda stack: (stack.config, stack.flags))
-
-
-def _quoted(flags: str) -> str:
-    name, _, value = flags.partition(" ")
-    return f"{name} {shlex.quote(value)}"
-
-
-def _folders(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError:
-        return []
 
 
 def elsewhere_hint(command: str, stacks: Sequence[Elsewhere]) -> str:

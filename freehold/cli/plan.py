@@ -14,11 +14,15 @@ from typing import Any, TypeVar
 import click
 
 from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
-from freehold.cli.numbers import Reader
 from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import json_option
-from freehold.cli.plan_bounds import assumption_bounds, range_within
-from freehold.cli.plan_flags import (
+from freehold.core.clock import wall_s
+from freehold.core.errors import Permanent
+from freehold.core.problems import Problem
+from freehold.core.spread import Spread
+from freehold.cost.intake.bounds import assumption_bounds, range_within
+from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.plan_flags import (
     NEED,
     PRICES,
     TRAFFIC,
@@ -27,11 +31,7 @@ from freehold.cli.plan_flags import (
     number_options,
     read_plan_flags,
 )
-from freehold.cli.plan_quotes import FORM, RENTAL_FLAG, Rentals, read_rentals
-from freehold.core.clock import wall_s
-from freehold.core.errors import Permanent
-from freehold.core.problems import Problem
-from freehold.core.spread import Spread
+from freehold.cost.intake.rental_quotes import FORM, RENTAL_FLAG, Rentals, read_rentals
 
 T = TypeVar("T")
 _FILE = click.Path(path_type=Path)
@@ -173,11 +173,11 @@ def _worked_out(
 ) -> Any:
     # Imported here, so that `freehold plan --help` need not wait for numpy.
     from freehold.catalog.load import load_catalog  # noqa: PLC0415
-    from freehold.cli.plan_inputs import plan_inputs  # noqa: PLC0415
-    from freehold.cli.plan_traffic import find_traffic  # noqa: PLC0415
-    from freehold.cli.shapes import find_shape  # noqa: PLC0415
+    from freehold.cost.intake.model_shape import find_shape  # noqa: PLC0415
+    from freehold.cost.intake.plan_inputs import plan_inputs  # noqa: PLC0415
+    from freehold.cost.intake.plan_traffic import find_traffic  # noqa: PLC0415
     from freehold.cost.plan import plan  # noqa: PLC0415
-    from freehold.sizing.shape import ModelShape  # noqa: PLC0415
+    from freehold.sizing.model.shape import ModelShape  # noqa: PLC0415
 
     loaded = load_catalog(today=datetime.fromtimestamp(wall_s(), UTC).date(), overlays=ask.prices)
     reader.problems += loaded.problems

@@ -12,18 +12,12 @@ from typing import Any
 import click
 
 from freehold.cli.output import UserMistakes, say_json
-from freehold.cli.place import (
-    config_option,
-    find_config,
-    json_option,
-    start_hint,
-    state_dir_for,
-    state_dir_option,
-)
+from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent, Temporary
 from freehold.core.problems import Problem
-from freehold.fleet.asking import NotRunning, ask
+from freehold.fleet.control.client import NotRunning, ask
+from freehold.stack.folders import state_dir_for
 
 
 @click.command("reload")

@@ -1,22 +1,15 @@
-"""What a running stack looks like: one record for scripts, a table and a summary for people.
+"""What a running stack looks like to people: a table, and a summary of a start.
 
-Lines are never cut: a table too wide for the terminal becomes one block per replica, and off a terminal a line is as
-long as it must be, so that `grep` and `cut` work.
+Lines are never cut: `table` wraps them. It asks no stack: `StackStatus` has all that is shown.
 """
 
-import os
-import shutil
-import sys
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-
 import click
-import msgspec
 
-from freehold.cli.output import duration_text, styled
+from freehold.cli.output import duration_text, show_lines, styled
+from freehold.cli.table import Row, paragraph, table, terminal_columns
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
-from freehold.spec.shapes import EXTERNAL
+from freehold.stack.status import EJECTED, ConfigStatus, GatewayStatus, StackStatus
 
 _COLOURS = {
     ReplicaState.READY: "green",
@@ -27,108 +20,7 @@ _COLOURS = {
     ReplicaState.BACKOFF: "red",
 }
 _HEADS = ("replica", "engine", "state", "uptime", "tokens/s", "restarts", "pid", "GPUs")
-_GATEWAY_TRIES = 3
-"""Starts of a gateway that never spoke before the stack is given up. Source: our own choice; the first failure may be
-an accident, the third is a rule."""
-_STATE = _HEADS.index("state")
-_EJECTED = "ejected: it failed, so the gateway tries it with one request now and then"
 _NUMBERS = frozenset({"tokens/s", "restarts", "pid"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """What cannot be started, why, and what to do (or empty)."""
-
-    who: str
-    why: str
-    hint: str
-
-
-class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway as its controller sees it."""
-
-    url: str
-    """Base URL of the OpenAI API."""
-    pid: int | None
-    """Of the first worker that runs; None: none does."""
-    restarts: int
-    in_flight: int | None
-    """Requests under way; None is unknown."""
-    requests_total: int | None
-    errors_total: int | None
-    draining: bool
-    workers: int = 1
-    """Gateway processes that there should be."""
-    workers_live: int = 1
-    """Gateway processes that run."""
-
-
-class ConfigStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Which configuration is in force."""
-
-    generation: int = 1
-    """Counts from 1, the one that the stack was started with."""
-    hash: str = ""
-    """The same for the same settings, twelve digits."""
-    since_wall_s: float = 0.0
-    refused: str = ""
-    """Why the last reload was refused; empty: it was not, or there was none."""
-
-
-class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`freehold status --json`."""
-
-    config: str
-    state_dir: str
-    pid: int
-    """The controller's process id."""
-    started_wall_s: float
-    """Unix seconds."""
-    gateway: GatewayStatus
-    replicas: tuple[ReplicaStatus, ...]
-    in_force: ConfigStatus = ConfigStatus()
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Return the models, in the user's order."""
-        return tuple(dict.fromkeys(replica.model for replica in self.replicas))
-
-    @property
-    def unserved(self) -> tuple[str, ...]:
-        """Return the models that no ready replica serves."""
-        ready = {replica.model for replica in self.replicas if replica.state is ReplicaState.READY}
-        return tuple(model for model in self.models if model not in ready)
-
-    @property
-    def hopeless(self) -> tuple[Failure, ...]:
-        """Return why nothing can be served, now or later; empty: there is hope, or success."""
-        if self.gateway.in_flight is None and self.gateway.restarts >= _GATEWAY_TRIES:
-            why = f"it ended {self.gateway.restarts} times before it served"
-            return (Failure(who="gateway", why=why, hint="freehold logs gateway.stderr shows what it wrote"),)
-        looping = tuple(r for r in self.replicas if r.state is ReplicaState.CRASH_LOOP)
-        if len(looping) < len(self.replicas):
-            return ()
-        return tuple(Failure(who=r.id, why=r.reason, hint=r.hint) for r in looping)
-
-    def settled(self, *, waited_s: float, patience_s: float) -> bool:
-        """Return whether waiting longer makes no sense: the gateway serves, each replica is ready or given up.
-
-        An external endpoint is waited for `patience_s` seconds and no longer: whether it ever comes is not up to us.
-        """
-        done = {ReplicaState.READY, ReplicaState.ASLEEP, ReplicaState.CRASH_LOOP}
-        patient = waited_s < patience_s
-        replicas = all(r.state in done or (r.engine == EXTERNAL and not patient) for r in self.replicas)
-        return replicas and self.gateway.in_flight is not None
-
-
-def told(replicas: Sequence[ReplicaStatus], ejected: Collection[str]) -> tuple[ReplicaStatus, ...]:
-    """Return the replicas with what the gateway knows of those that it has ejected."""
-    return tuple(
-        msgspec.structs.replace(each, reason=_EJECTED, hint="")
-        if each.id in ejected and each.state is ReplicaState.READY
-        else each
-        for each in replicas
-    )
 
 
 def note(replica: ReplicaStatus) -> str:
@@ -148,18 +40,21 @@ def state_text(replica: ReplicaStatus) -> str:
 
 def show_status(status: StackStatus) -> None:
     """Print the gateway and a row per replica; what is unknown says so."""
-    gateway = status.gateway
+    gateway, columns = status.gateway, terminal_columns()
     workers = f"{gateway.workers_live} of {gateway.workers} workers live, " * (gateway.workers > 1)
     doing = "draining" if gateway.draining else "not running" if gateway.pid is None else "serving"
-    click.echo(f"{styled('gateway', bold=True)}  {gateway.url}   {doing}, {workers}{_gateway_load(gateway)}")
-    rows = _without_empty_end([_HEADS, *(_row(replica) for replica in status.replicas)])
-    show = _table if _fits(rows, _terminal_columns()) else _blocks
-    for line in show(rows, status.replicas):
-        click.echo(line)
+    head = [styled("gateway", bold=True), f"{gateway.url} ", f"{doing}, {workers}{_gateway_load(gateway)}"]
+    show_lines(table([Row(head)], columns))
+    # Without GPUs their column is left out.
+    heads = _HEADS if any(replica.gpus for replica in status.replicas) else _HEADS[:-1]
+    rows = [Row(_row(replica)[: len(heads)], _notes(replica)) for replica in status.replicas]
+    show_lines(table(rows, columns, heads=heads, numbers=_NUMBERS))
     age = duration_text(max(0.0, wall_s() - status.started_wall_s))
-    click.echo(styled(f"{status.config}{_in_force(status.in_force)}; up {age}, pid {status.pid}", dim=True))
+    foot = f"{status.config}{_in_force(status.in_force)}; up {age}, pid {status.pid}"
+    show_lines(styled(line, dim=True) for line in paragraph(foot, columns))
     if status.in_force.refused:
-        click.echo(f"the last reload was {styled('refused', colour='red')}: {status.in_force.refused}")
+        refused = f"the last reload was {styled('refused', colour='red')}: {status.in_force.refused}"
+        show_lines(paragraph(refused, columns))
 
 
 def _in_force(config: ConfigStatus) -> str:
@@ -167,11 +62,6 @@ def _in_force(config: ConfigStatus) -> str:
         return ""
     age = duration_text(max(0.0, wall_s() - config.since_wall_s))
     return f" ({config.hash}{f', reloaded {age} ago' if config.generation > 1 else ''})"
-
-
-def _terminal_columns() -> int | None:
-    """Return the terminal's width; None: the output is no terminal, so a line may have any length."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
 
 
 def _gateway_load(gateway: GatewayStatus) -> str:
@@ -186,7 +76,7 @@ def _row(replica: ReplicaStatus) -> tuple[str, ...]:
     return (
         replica.id,
         replica.engine,
-        replica.state.value,
+        state_text(replica),
         "" if since is None else duration_text(max(0.0, wall_s() - since)),
         speed if replica.state is ReplicaState.READY else "",
         str(replica.restarts),
@@ -195,54 +85,10 @@ def _row(replica: ReplicaStatus) -> tuple[str, ...]:
     )
 
 
-def _without_empty_end(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return a table, heads first, without its last column where nothing stands in it: who has no GPUs need not read of them."""
-    last = None if any(row[-1] for row in rows[1:]) else -1
-    return [row[:last] for row in rows]
-
-
-def _widths(rows: Sequence[tuple[str, ...]]) -> list[int]:
-    """Return the width of each column; the first row has the heads."""
-    return [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-
-def _fits(rows: Sequence[tuple[str, ...]], columns: int | None) -> bool:
-    widths = _widths(rows)
-    return columns is None or sum(widths) + 2 * (len(widths) - 1) <= columns
-
-
-def _table(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) -> list[str]:
-    widths = _widths(rows)
-    lines = [styled("  ".join(_cells(rows[0], widths)).rstrip(), bold=True)]
-    for row, replica in zip(rows[1:], replicas, strict=True):
-        cells = _cells(row, widths)
-        cells[_STATE] = styled(
-            cells[_STATE], colour=state_colour(replica)
-        )  # codes have a length but no width
-        lines.append("  ".join(cells).rstrip())
-        lines += _notes(replica)
-    return lines
-
-
-def _cells(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    columns = zip(_HEADS[: len(row)], row, widths, strict=True)
-    return [cell.rjust(width) if head in _NUMBERS else cell.ljust(width) for head, cell, width in columns]
-
-
-def _blocks(rows: Sequence[tuple[str, ...]], replicas: Sequence[ReplicaStatus]) -> list[str]:
-    lines: list[str] = []
-    for row, replica in zip(rows[1:], replicas, strict=True):
-        lines.append(f"{styled(replica.id, bold=True)}  {state_text(replica)}")
-        facts = zip(_HEADS[1 : len(row)], row[1:], strict=True)
-        lines += [f"  {head:8}  {cell}" for head, cell in facts if cell and head != "state"]
-        lines += _notes(replica)
-    return lines
-
-
 def _notes(replica: ReplicaStatus) -> list[str]:
-    well = replica.state is ReplicaState.READY and replica.reason != _EJECTED
+    well = replica.state is ReplicaState.READY and replica.reason != EJECTED
     said = "" if well else note(replica)
-    return [f"    {said}"] if said else []
+    return [said] if said else []
 
 
 def show_ready(status: StackStatus, *, took_s: float) -> None:
@@ -258,7 +104,7 @@ def show_ready(status: StackStatus, *, took_s: float) -> None:
             click.echo(f"          adapters   {', '.join(mine[0].adapters)}")
         for replica in mine:
             for line in _notes(replica):
-                click.echo(f"                     {replica.id} {state_text(replica)}: {line.strip()}")
+                click.echo(f"                     {replica.id} {state_text(replica)}: {line}")
 
 
 def _replicas(count: int) -> str:

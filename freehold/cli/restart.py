@@ -8,13 +8,15 @@ from pathlib import Path
 
 import click
 
+from freehold.cli import shell_values
 from freehold.cli.output import say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.reload import obeyed
+from freehold.stack.folders import state_dir_for
 
 
 @click.command("restart")
-@click.argument("name")
+@click.argument("name", shell_complete=shell_values.models_and_replicas)
 @config_option
 @state_dir_option
 @click.option("--no-wait", is_flag=True, help="Return before the new ones are ready.")

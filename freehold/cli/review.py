@@ -17,11 +17,14 @@ import click
 from freehold.catalog import look
 from freehold.catalog.facts import ApiPrice, Catalog, Gpu
 from freehold.catalog.load import load_catalog
-from freehold.cli.numbers import Reader, read_count
 from freehold.cli.output import UserMistakes, say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.plan_apis import request_of
-from freehold.cli.plan_bounds import (
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.core.clock import wall_s
+from freehold.core.problems import Problem
+from freehold.core.spread import Spread
+from freehold.core.units import parse_time_us
+from freehold.cost.intake.api_choice import request_of
+from freehold.cost.intake.bounds import (
     GPU_USD,
     GPUS_MAX,
     NODE_USD,
@@ -30,23 +33,28 @@ from freehold.cli.plan_bounds import (
     at_most,
     number_within,
 )
-from freehold.cli.plan_flags import NEED, PRICES, PlanAsk, chosen_model, number_options, read_plan_flags
-from freehold.cli.plan_inputs import assumptions
-from freehold.cli.review_data import MeasuredFiles, MeasuredPeriod, measured_period
-from freehold.cli.shapes import find_shape
-from freehold.cli.usage import read_time_us
-from freehold.core.clock import wall_s
-from freehold.core.problems import Problem
-from freehold.core.spread import Spread
-from freehold.cost.review import ReviewInputs, ReviewResult, review
+from freehold.cost.intake.measured_period import MeasuredFiles, MeasuredPeriod, measured_period
+from freehold.cost.intake.model_shape import find_shape
+from freehold.cost.intake.numbers import Reader, read_count
+from freehold.cost.intake.plan_flags import (
+    NEED,
+    PRICES,
+    PlanAsk,
+    chosen_model,
+    number_options,
+    read_plan_flags,
+)
+from freehold.cost.intake.plan_inputs import assumptions
+from freehold.cost.review.review import ReviewInputs, ReviewResult, review
 from freehold.engines import all_engines
 from freehold.ledger.journal import JOURNAL_NAME
-from freehold.sizing.answer import Fleet, SizeAsk, Slo
-from freehold.sizing.choose import usual_quants
-from freehold.sizing.fleet import SECONDS_PER_MONTH, Plan, capacity, fleet
-from freehold.sizing.shape import ModelShape
-from freehold.sizing.traffic import Traffic
+from freehold.sizing.fleet.choose import usual_quants
+from freehold.sizing.fleet.fleet import SECONDS_PER_MONTH, Plan, capacity, fleet
+from freehold.sizing.fleet.traffic import Traffic
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.replica.answer import Fleet, SizeAsk, Slo
 from freehold.spec.load import load_file
+from freehold.stack.folders import state_dir_for
 
 _KEPT = ("--model", "--slo-ttft-p95", "--slo-itl", "--gpu", "--quant", "--engine", "--api")
 _OWN = (
@@ -185,9 +193,9 @@ _PLAN_NAMES = {name[2:].replace("-", "_") for name, _, _ in (*NEED, *PRICES)}
 
 
 def _period(flags: dict[str, Any], now_s: float, reader: Reader) -> MeasuredPeriod | None:
-    since_us, until_us = read_time_us(flags["since"], now_s), int(now_s * 1e6)
+    since_us, until_us = parse_time_us(flags["since"], now_s), int(now_s * 1e6)
     if flags["until"]:
-        until_us = read_time_us(flags["until"], now_s) or -1
+        until_us = parse_time_us(flags["until"], now_s) or -1
     for flag, value in (("--since", since_us), ("--until", until_us)):
         if value is None or value < 0:
             reader.wrong(

@@ -15,10 +15,12 @@ from freehold.catalog import look
 from freehold.catalog.facts import Catalog, Gpu
 from freehold.catalog.load import load_catalog
 from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
-from freehold.cli.numbers import Reader, read_count, read_seconds, read_share
 from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import json_option
-from freehold.cli.plan_bounds import (
+from freehold.core.clock import wall_s
+from freehold.core.problems import Problem, nearest_hint
+from freehold.cost.intake.aiconfigurator import second_opinion
+from freehold.cost.intake.bounds import (
     CONCURRENCY_MAX,
     GPUS_MAX,
     ITL_S_MAX,
@@ -31,17 +33,15 @@ from freehold.cli.plan_bounds import (
     number_within,
     whole_number,
 )
-from freehold.cli.plan_flags import ENGINES, QUANTS
-from freehold.cli.second_opinion import second_opinion
-from freehold.cli.shapes import find_shape
-from freehold.core.clock import wall_s
-from freehold.core.problems import Problem, nearest_hint
-from freehold.sizing.advise import Advice, Need, recommend
-from freehold.sizing.answer import Fleet, Measured, SecondOpinion, SizeAsk, Sized, Slo
-from freehold.sizing.fleet import Plan, fleet
-from freehold.sizing.replica import at_slo, size
-from freehold.sizing.shape import ModelShape
-from freehold.sizing.traffic import Traffic
+from freehold.cost.intake.model_shape import find_shape
+from freehold.cost.intake.numbers import Reader, read_count, read_seconds, read_share
+from freehold.cost.intake.plan_flags import ENGINES, QUANTS
+from freehold.sizing.fleet.advise import Advice, Need, recommend
+from freehold.sizing.fleet.fleet import Plan, fleet
+from freehold.sizing.fleet.traffic import Traffic
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.replica.answer import Fleet, Measured, SecondOpinion, SizeAsk, Sized, Slo
+from freehold.sizing.replica.replica import at_slo, size
 
 _OPTIONS = (
     ("--model", "ID", "A model of the catalog, by id or Hugging Face name, or a .gguf file."),

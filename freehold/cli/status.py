@@ -3,30 +3,13 @@
 from pathlib import Path
 
 import click
-import msgspec
 
 from freehold.cli.output import say_json
-from freehold.cli.place import (
-    config_option,
-    find_config,
-    json_option,
-    start_hint,
-    state_dir_for,
-    state_dir_option,
-)
-from freehold.cli.report import StackStatus, show_status
+from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
+from freehold.cli.report import show_status
 from freehold.core.errors import Permanent
-from freehold.fleet.asking import NotRunning, ask
-
-
-def running_status(state_path: Path) -> StackStatus | None:
-    """Return the status of the stack with this state folder; None: none runs."""
-    try:
-        for answer in ask(state_path, {"op": "status"}):
-            return msgspec.convert(answer, StackStatus)
-    except NotRunning:
-        pass
-    return None
+from freehold.stack.folders import state_dir_for
+from freehold.stack.status import running_status
 
 
 @click.command("status")
@@ -34,7 +17,11 @@ def running_status(state_path: Path) -> StackStatus | None:
 @state_dir_option
 @json_option
 def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) -> None:
-    """Show the gateway and every replica: state, uptime, tokens/s."""
+    """Show the gateway and every replica: state, uptime, tokens/s.
+
+    A request failed where the stack could not answer it (HTTP 500 or above), or only in part. A client's mistake (4xx)
+    is not a failure.
+    """
     config_path = find_config(config_flag)
     state_path = state_dir_for(state_dir, config_path)
     status = running_status(state_path)

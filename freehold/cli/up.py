@@ -14,23 +14,26 @@ from pathlib import Path
 import click
 
 from freehold.cli.background import start_in_background
-from freehold.cli.config import Config, load_config
-from freehold.cli.controller import Controller, Prepared, plans_for
-from freehold.cli.engine_fit import engine_fits, local_folders
-from freehold.cli.fetching import fetch_weights
-from freehold.cli.gpu_wants import gpu_problems, gpus_for, unseen
-from freehold.cli.key import read_keys_of
+from freehold.cli.config import load_config
+from freehold.cli.fetch_progress import showing
 from freehold.cli.output import UserMistakes, duration_text
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
-from freehold.cli.report import StackStatus
-from freehold.cli.watcher import Outcome, Watcher
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
-from freehold.fleet.gpu_pools import NodeGpus
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.gpus.pools import NodeGpus
 from freehold.gateway.callers.keys import why_refused
 from freehold.gateway.process.listener import listen
 from freehold.ledger.spool import make_folder, spool_folder
+from freehold.stack.config import Config
+from freehold.stack.controller import Controller, Prepared, plans_for
+from freehold.stack.fetch import fetch_weights
+from freehold.stack.folders import state_dir_for
+from freehold.stack.gpu_allocation import gpu_problems, gpus_for, unseen
+from freehold.stack.key_file import read_keys_of
+from freehold.stack.prebuilt_engines import engine_fits, local_folders
+from freehold.stack.status import StackStatus
 from freehold.telemetry import logs
 
 _LOOK_S = 1.0  # How often the screen is brought up to date when nothing happens.
@@ -66,7 +69,8 @@ def command(
         click.echo(said, err=True)
     refuse_too_few(config, local_folders(config), gpus=gpus, as_json=as_json)
     with _claimed(state, config):
-        weights = fetch_weights(config, quiet=as_json)
+        with showing(quiet=as_json) as show:
+            weights = fetch_weights(config, show)
         mistakes = [problem for fit in engine_fits(config, weights) for problem in fit.problems]
         if mistakes:
             raise UserMistakes(mistakes, as_json=as_json)

@@ -6,27 +6,27 @@ recorded. Costs are added up exactly; an unknown one adds nothing and makes a su
 """
 
 import csv
-import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from freehold.cli.output import UserMistakes, say_json, styled
-from freehold.cli.place import config_option, find_config, json_option, state_dir_for, state_dir_option
+from freehold.cli.output import UserMistakes, say_json, show_lines, styled
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.table import Row, paragraph, table, terminal_columns
 from freehold.core.clock import wall_s
+from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem, nearest_hint
-from freehold.core.units import Unreadable, parse_duration_s
-from freehold.ledger.drainer import waiting_records
-from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
-from freehold.ledger.money import usd
-from freehold.ledger.reconcile import EngineReading, Gap, reconcile
-from freehold.ledger.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up, tally
-from freehold.ledger.spool import spool_folder
+from freehold.core.units import parse_time_us
+from freehold.ledger.books import read_ledger
+from freehold.ledger.journal import Span
+from freehold.ledger.records.money import usd
+from freehold.ledger.records.reconcile import Gap
+from freehold.ledger.records.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up
+from freehold.stack.folders import state_dir_for
 
 _DAY_US = DAY_HOURS * HOUR_US
 _HEADS = {
@@ -35,49 +35,10 @@ _HEADS = {
     "completion_tokens": "completion",
     "estimated_tokens": "estimated",
 }
-_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z?)?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
-    """What the ledger says."""
-
-    tallies: list[Tally]
-    """Of the time asked for."""
-    gaps: list[Gap]
-    """Over the whole days that it touches."""
-
-
-def read_time_us(text: str, now_s: float) -> int | None:
-    """Return Unix microseconds for `2026-11-24`, `2026-11-24T10:00Z` (UTC) or `7d` (that long ago); None: unreadable."""
-    if _DATE.fullmatch(text):
-        try:
-            return int(datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC).timestamp() * 1e6)
-        except ValueError:
-            return None
-    ago_s = parse_duration_s(text)
-    return None if isinstance(ago_s, Unreadable) else int((now_s - ago_s) * 1e6)
-
-
-def read_books(state_path: Path, span: Span) -> Books:
-    """Return the ledger of the stack with this state folder; an empty one where nothing was ever recorded."""
-    # The spool first: what is drained in between is then found in the file, and is not counted twice.
-    waiting = waiting_records(spool_folder(state_path))
-    path = state_path / JOURNAL_NAME
-    first_day, end_day = span.since_us // _DAY_US, -(-span.until_us // _DAY_US)
-    days = Span(since_us=first_day * _DAY_US, until_us=end_day * _DAY_US)
-    if not path.exists():
-        found, whole, readings = _sums(waiting, span), _sums(waiting, days), list[EngineReading]()
-    else:
-        journal = Journal(path, read_only=True)
-        found, whole = journal.tallies(span, waiting), journal.tallies(days, waiting)
-        readings = journal.readings()
-        journal.close()
-    return Books(tallies=found, gaps=reconcile(whole, readings, first_day=first_day, end_day=end_day))
-
-
-def _sums(waiting: Sequence[Any], span: Span) -> list[Tally]:
-    return [tally(record) for record in waiting if span.has(record)]
+_CONTINUED = (
+    "below zero: an answer that another replica continued is recorded whole with the replica that finished it; "
+    "the total holds both"
+)
 
 
 @click.command("usage")
@@ -100,16 +61,22 @@ def command(
     state_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Show who used what: requests, tokens and what they cost, and what the engines counted themselves."""
+    """Show who used what: requests, tokens and what they cost, and what the engines counted themselves.
+
+    A request failed where the stack could not answer it (HTTP 500 or above). An engine rejected it where the client's
+    request was wrong (4xx).
+    """
     span, dimensions = _read_options(since, until, by, as_json=as_json)
-    books = read_books(state_dir_for(state_dir, find_config(config_flag)), span)
+    config_path = find_config(config_flag)
+    books = read_ledger(state_dir_for(state_dir, config_path), span)
     rows = roll_up(books.tallies, dimensions)
+    names = _key_names(config_path) if "key" in dimensions and not as_csv else {}
     if as_json:
-        say_json(_as_json(rows, dimensions, books.gaps))
+        say_json(_as_json(rows, dimensions, books.gaps, names))
     elif as_csv:
         _show_csv(rows, dimensions)
     else:
-        _show_table(rows, dimensions)
+        _show_table([(_named(place, dimensions, names), row) for place, row in rows], dimensions)
         _show_gaps(books.gaps)
 
 
@@ -117,7 +84,7 @@ def _read_options(since: str, until: str, by: str, *, as_json: bool) -> tuple[Sp
     problems, now_s = [], wall_s()
     times: dict[str, int] = {}
     for name, text in (("--since", since), ("--until", until)):
-        found = read_time_us(text, now_s) if text else None
+        found = parse_time_us(text, now_s) if text else None
         if found is not None:
             times[name] = max(0, found)
         elif text:
@@ -155,9 +122,37 @@ def _cost_text(row: Tally) -> str:
     return f"{least}{usd(row.cost_picousd):,f}"
 
 
-def _as_json(rows: Rows, dimensions: Sequence[Dimension], gaps: Sequence[Gap]) -> dict[str, Any]:
+def _key_names(config_path: Path | None) -> dict[str, str]:
+    """Return the keys' names by id; empty where configuration or keys file cannot be read, since usage needs neither."""
+    from freehold.stack.config import read_keyless  # noqa: PLC0415 - takes its time to import
+    from freehold.stack.key_file import read_keys_of  # noqa: PLC0415
+
+    config = read_keyless(config_path)
+    try:
+        return {} if isinstance(config, list) else {key.id: key.name for key in read_keys_of(config)}
+    except FreeholdError:
+        return {}
+
+
+def _named(
+    place: tuple[str, ...], dimensions: Sequence[Dimension], names: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return a row's place with the key's name before its id, which tells keys of one name apart."""
+    return tuple(
+        f"{names[part]} ({part})" if dimension == "key" and part in names else part
+        for dimension, part in zip(dimensions, place, strict=True)
+    )
+
+
+def _as_json(
+    rows: Rows, dimensions: Sequence[Dimension], gaps: Sequence[Gap], names: Mapping[str, str]
+) -> dict[str, Any]:
+    def of(place: tuple[str, ...]) -> dict[str, str | None]:
+        found: dict[str, str | None] = dict(zip(dimensions, place, strict=True))
+        return found | ({"key_name": names.get(found["key"] or "")} if "key" in found else {})
+
     return {
-        "usage": [dict(zip(dimensions, place, strict=True)) | _sums_of(row) for place, row in rows],
+        "usage": [of(place) | _sums_of(row) for place, row in rows],
         "engines": [asdict(gap) | {"gap_tokens": gap.gap_tokens} for gap in gaps],
     }
 
@@ -186,47 +181,31 @@ def _show_table(rows: Rows, dimensions: Sequence[Dimension]) -> None:
     def cells(row: Tally) -> list[str]:
         return [f"{getattr(row, name):,}" for name in shown] + ([_cost_text(row)] if costs else [])
 
-    lines = [[*dimensions, *(_HEADS.get(name, name) for name in shown), *(["cost USD"] if costs else [])]]
-    lines += [[*(part or "-" for part in place), *cells(row)] for place, row in rows]
+    numbers = [*(_HEADS.get(name, name) for name in shown), *(["cost USD"] if costs else [])]
+    lines = [Row([*(part or "-" for part in place), *cells(row)]) for place, row in rows]
     if len(rows) > 1:
-        words = ["total", *[""] * (len(dimensions) - 1)] if dimensions else []
-        lines.append([*words, *cells(total)])
-    for index, line in enumerate(_aligned(lines, left=len(dimensions))):
-        click.echo(styled(line, bold=True) if index == 0 else line)
-
-
-def _aligned(lines: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+        lines.append(Row(["total", *[""] * (len(dimensions) - 1), *cells(total)]))
+    show_lines(table(lines, terminal_columns(), heads=[*dimensions, *numbers], numbers=numbers))
 
 
 def _show_gaps(gaps: Sequence[Gap]) -> None:
     """Print what the engines counted beside what is recorded, for the whole days touched."""
-    known = [gap for gap in gaps if gap.engine_tokens is not None]
+    known = [
+        (gap.endpoint, gap.engine_tokens, gap.ledger_tokens) for gap in gaps if gap.engine_tokens is not None
+    ]
     if not known:
         return
+    if len(known) > 1:
+        known.append(("total", sum(each[1] for each in known), sum(each[2] for each in known)))
     click.echo()
-    lines = [["engine", "its own count", "recorded", "gap"]]
-    for gap in known:
-        share = f"{100 * (gap.gap_tokens or 0) / gap.engine_tokens:.1f}%" if gap.engine_tokens else "-"
-        lines.append(
-            [
-                gap.endpoint,
-                f"{gap.engine_tokens:,}",
-                f"{gap.ledger_tokens:,}",
-                f"{gap.gap_tokens:,} ({share})",
-            ]
-        )
-    for index, cells in enumerate(_aligned(lines, left=1)):
-        click.echo(styled(cells, bold=True) if index == 0 else cells)
-    click.echo(
-        styled(
-            "generated tokens over whole days (UTC); the gap holds readiness checks and cut answers", dim=True
-        )
-    )
+    rows = []
+    for name, engine, ledger in known:
+        share = f"{100 * (engine - ledger) / engine:.1f}%" if engine else "-"
+        rows.append(Row([name, f"{engine:,}", f"{ledger:,}", f"{engine - ledger:,} ({share})"]))
+    numbers = ("its own count", "recorded", "gap")
+    columns = terminal_columns()
+    show_lines(table(rows, columns, heads=("engine", *numbers), numbers=numbers))
+    notes = ["generated tokens over whole days (UTC); the gap holds readiness checks and cut answers"]
+    if any(engine < ledger for _, engine, ledger in known):
+        notes.append(_CONTINUED)
+    show_lines(styled(line, dim=True) for note in notes for line in paragraph(note, columns))

@@ -8,6 +8,7 @@ exact: what it writes is read back as the same value. Rounding for people's eyes
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
@@ -37,6 +38,7 @@ _BYTE_SPELLINGS: Mapping[str, int] = {**_BYTE_UNITS, "KB": 1000}
 _COUNT_UNITS: Mapping[str, int] = {"T": 1000**4, "B": 1000**3, "M": 1000**2, "k": 1000, "": 1}
 _COUNT_SPELLINGS: Mapping[str, int] = {**_COUNT_UNITS, "K": 1000, "G": 1000**3}
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z?)?")
 DURATION_PATTERN = rf"^({_NUMBER}(d|h|ms|m|s|us))+$"
 """What a duration looks like, as a regular expression that JSON Schema (ECMA 262) understands too."""
 BYTES_PATTERN = rf"^{_NUMBER}({'|'.join(_BYTE_SPELLINGS)})$"
@@ -84,6 +86,17 @@ def format_duration(value_s: float) -> str:
         whole, rest_us = divmod(rest_us, _DURATION_UNITS_US[unit])
         text += f"{whole}{unit}" if whole else ""
     return text + (f"{_decimal(rest_us, 1_000_000)}s" if rest_us else "")
+
+
+def parse_time_us(text: str, now_s: float) -> int | None:
+    """Return Unix microseconds for `2026-11-24`, `2026-11-24T10:00Z` (UTC) or `7d` (that long ago); None: unreadable."""
+    if _DATE.fullmatch(text):
+        try:
+            return int(datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC).timestamp() * 1e6)
+        except ValueError:
+            return None
+    ago_s = parse_duration_s(text)
+    return None if isinstance(ago_s, Unreadable) else int((now_s - ago_s) * 1e6)
 
 
 def _small_duration(value_us: int) -> str:

@@ -1,1 +1,1 @@
-"""API, rent or buy: one file per cost line, ranges by Monte Carlo, break-evens, rules of thumb, one verdict. Pure."""
+"""API, rent or buy: what each way of serving costs, and one verdict. Pure, but for `intake`, which reads what people say."""

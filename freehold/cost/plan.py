@@ -6,20 +6,20 @@ Everything is worked out from the inputs and the seed; nothing is read, asked or
 from collections.abc import Iterator, Sequence
 
 from freehold.core.spread import Spread
-from freehold.cost.break_even import break_even
-from freehold.cost.capex import MONTHS_PER_YEAR, capex_of
-from freehold.cost.curves import sensitivity, traffic_curves
-from freehold.cost.draw import Vector
-from freehold.cost.influence import tornado
-from freehold.cost.inputs import PlanInputs
-from freehold.cost.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model, bill_ratio, paid_utilisation
-from freehold.cost.percentiles import range_of, scaled
-from freehold.cost.report.rounding import tokens
-from freehold.cost.result import BreakEven, Influence, Option, PlanResult, Range
-from freehold.cost.rows_told import rows_left_out
-from freehold.cost.rules import rules_of
-from freehold.cost.standing import Ranked, Standing, assumptions_of, standing_of, told_names
-from freehold.cost.verdict import verdict_of
+from freehold.cost.model.capex import MONTHS_PER_YEAR, capex_of
+from freehold.cost.model.draw import Vector
+from freehold.cost.model.inputs import PlanInputs
+from freehold.cost.model.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model, bill_ratio, paid_utilisation
+from freehold.cost.model.percentiles import range_of, scaled
+from freehold.cost.model.result import BreakEven, Influence, Option, PlanResult, Range
+from freehold.cost.model.rounding import tokens
+from freehold.cost.model.unusable_rows import rows_left_out
+from freehold.cost.pricing.break_even import break_even
+from freehold.cost.pricing.curves import sensitivity, traffic_curves
+from freehold.cost.pricing.influence import tornado
+from freehold.cost.pricing.ranking import Ranked, Standing, assumptions_of, standing_of, told_names
+from freehold.cost.rules.all_rules import rules_of
+from freehold.cost.verdict.verdict import verdict_of
 
 MODELS_SHOWN = 5
 """Of a usage file's models, by their tokens. Our own choice: who pays for more than five knows the first."""

@@ -16,8 +16,6 @@ from freehold.engines.base import Engine
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-_SHARED = frozenset({"base", "exit_rules", "flag_list", "option_check", "metrics_page", "tensorrt_record"})
-"""Modules of this folder that are no engines but what engine files share."""
 ENTRY_POINT_GROUP = "freehold.engines"
 # What a package in pieces raises while it is imported; anything stranger is its own bug and shows its own traceback.
 _LOAD_ERRORS = (
@@ -62,8 +60,8 @@ def _find() -> _Found:
 
 
 def _own_engines() -> list[Engine]:
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    names = [name for name in found if not name.startswith("_") and name not in _SHARED]
+    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    names = [name for name in found if not name.startswith("_") and name != "base"]
     return [importlib.import_module(f"{__name__}.{name}").ENGINE for name in names]
 
 

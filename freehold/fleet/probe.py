@@ -15,8 +15,8 @@ import httpx2
 import msgspec
 
 from freehold.engines.base import Capacity, HttpCheck
-from freehold.engines.metrics_page import read_metrics, shows_progress
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.engines.shared.metrics_page import read_metrics, shows_progress
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 
 _ANSWER_BYTES = 64 * 1024
 """Of an answer to a readiness question no more is read: a one-token completion has some hundred bytes."""

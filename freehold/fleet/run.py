@@ -17,9 +17,9 @@ from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines.base import ExitCause, ExitKind, HttpCheck
-from freehold.fleet import rollout
-from freehold.fleet.decide import NEVER_S, Dice, all_stopped, decide, next_due_s
-from freehold.fleet.events import (
+from freehold.fleet.decisions import rollout
+from freehold.fleet.decisions.decide import NEVER_S, Dice, all_stopped, decide, next_due_s
+from freehold.fleet.decisions.events import (
     Action,
     Add,
     Answered,
@@ -44,8 +44,12 @@ from freehold.fleet.events import (
     Terminate,
     Unanswered,
 )
-from freehold.fleet.events import Launch as LaunchOrder
-from freehold.fleet.launch_process import (
+from freehold.fleet.decisions.events import Launch as LaunchOrder
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.publish import build_snapshot
+from freehold.fleet.decisions.state import apply, first_view
+from freehold.fleet.probe import Answer, HttpProber, Prober, Reading
+from freehold.fleet.processes.launch_process import (
     EngineEnding,
     EngineExited,
     EngineStarted,
@@ -54,10 +58,6 @@ from freehold.fleet.launch_process import (
     ProcessLauncher,
     Report,
 )
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
-from freehold.fleet.probe import Answer, HttpProber, Prober, Reading
-from freehold.fleet.publish import build_snapshot
-from freehold.fleet.state import apply, first_view
 from freehold.telemetry.logs import get_logger
 
 _QUEUE_FACTS = 256

@@ -136,7 +136,9 @@ class GatewayProcess:
             doing = (
                 f"clients beyond that many are refused; a limit (ulimit -n) of {descriptors.WANTED} is enough"
             )
-            self.gateway.context.log.warning("few_descriptors", limit=limit, connections_max=clients, doing=doing)
+            self.gateway.context.log.warning(
+                "few_descriptors", limit=limit, connections_max=clients, doing=doing
+            )
 
     async def obey(self, reader: asyncio.StreamReader) -> None:
         """Do what the parent says; when it is gone, serve on where that makes sense."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from freehold.gateway.answers.price import Price, price_from
-from freehold.ledger.money import picousd
+from freehold.ledger.records.money import picousd
 from freehold.ledger.spool import SPOOL_BYTES_MAX
 from freehold.spec.gateway import GatewaySpec
 from freehold.spec.model import Spec

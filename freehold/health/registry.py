@@ -10,7 +10,7 @@ from functools import cache
 from types import MappingProxyType
 
 from freehold.health import checks
-from freehold.health.base import Probe
+from freehold.health.model.probe import Probe
 
 
 def all_probes() -> Mapping[str, Probe]:

@@ -16,8 +16,8 @@ import msgspec
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Temporary
 from freehold.ledger.journal import Journal
-from freehold.ledger.reconcile import EngineReading
-from freehold.ledger.record import HEAD_BYTES, PAYLOAD_BYTES_MAX, Record, read_frames
+from freehold.ledger.records.reconcile import EngineReading
+from freehold.ledger.records.record import HEAD_BYTES, PAYLOAD_BYTES_MAX, Record, read_frames
 from freehold.ledger.spool import Segment, segments
 
 EVERY_S = 0.5

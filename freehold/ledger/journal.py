@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from freehold.core.errors import Permanent, Temporary
-from freehold.ledger.reconcile import EngineReading
-from freehold.ledger.record import Record
-from freehold.ledger.rollup import HOUR_US, SUMS, Tally, tally
+from freehold.ledger.records.reconcile import EngineReading
+from freehold.ledger.records.record import Record
+from freehold.ledger.records.rollup import FAULT, HOUR_US, SUMS, Tally, tally
 
 JOURNAL_NAME = "ledger.sqlite"
 """The file's name in a state folder."""
@@ -46,7 +46,8 @@ _ADD = f"INSERT OR IGNORE INTO requests ({', '.join(_NAMES)}) VALUES ({', '.join
 _READ = """INSERT INTO engine_readings VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
     SET tokens_total = max(tokens_total, excluded.tokens_total), read_us = excluded.read_us"""
 _SUM = f"""SELECT key_id, model, endpoint, time_us / {HOUR_US}, count(*), sum(outcome = 'complete'),
-    sum(outcome IN ('cut', 'abandoned')), sum(outcome = 'failed'), sum(basis NOT IN ('measured', 'none')),
+    sum(outcome IN ('cut', 'abandoned')), sum(outcome = 'failed' AND status >= {FAULT}),
+    sum(outcome = 'failed' AND status < {FAULT}), sum(basis NOT IN ('measured', 'none')),
     total(prompt_tokens), total(cached_tokens),
     total(CASE WHEN basis != 'estimated' THEN completion_tokens END),
     total(CASE WHEN basis = 'estimated' THEN completion_tokens END), sum(lost),

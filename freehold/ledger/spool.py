@@ -21,7 +21,7 @@ from pathlib import Path
 
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
-from freehold.ledger.record import Record, frame
+from freehold.ledger.records.record import Record, frame
 
 SPOOL_BYTES_MAX = 64 * 1024 * 1024
 """All spool files of a stack together. Source: our own bound; some 400,000 records, over an hour at 100 requests/s."""

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from freehold.cost import lines
-from freehold.cost.case import Case
-from freehold.cost.draw import Draws, Vector
-from freehold.cost.line import Line
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Draws, Vector
 
 DRAWS = 500
 """Of each case: enough to meet both tails. Our own choice."""

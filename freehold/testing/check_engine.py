@@ -22,7 +22,7 @@ from freehold.engines.base import (
     Option,
     Placement,
 )
-from freehold.engines.option_check import check_options
+from freehold.engines.shared.option_check import check_options
 
 METRIC_NAMES = frozenset(
     {

@@ -17,8 +17,8 @@ from typing import Any, get_args
 import msgspec
 
 from freehold.core.findings import Finding, Verdict
-from freehold.health.base import Expected, Part, Probe
-from freehold.health.view import Reading, State, View
+from freehold.health.model.probe import Expected, Part, Probe
+from freehold.health.model.view import Reading, State, View
 
 FAILED = (
     State.TRANSIENT,

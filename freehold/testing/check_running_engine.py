@@ -21,7 +21,7 @@ import psutil
 
 from freehold.core.clock import monotonic_s
 from freehold.engines.base import Engine, ExitKind, Placement
-from freehold.engines.metrics_page import read_metrics, shows_progress
+from freehold.engines.shared.metrics_page import read_metrics, shows_progress
 
 START_TIMEOUT_S = 120.0
 """Longest wait for a first token, seconds. Source: our own bound, far above the second that a small model takes."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from freehold.engines import sglang, tensorrt_llm
-from freehold.engines.flag_list import load_flags
+from freehold.engines.shared.flag_list import load_flags
 from freehold.testing import fake_answers as answers
 from freehold.testing.fake_engine import serve
 from freehold.testing.fake_http import Connection, Request

@@ -3,8 +3,8 @@
 It is no file of `freehold.engines`: nobody is to serve it by mistake. Tests add it to the engines they hand out.
 """
 
+import re
 import sys
-from collections.abc import Mapping
 
 import msgspec
 from msgspec import inspect
@@ -17,15 +17,14 @@ from freehold.engines.base import (
     Engine,
     ExitCause,
     ExitKind,
-    HttpCheck,
     Metric,
     Option,
     OptionType,
+    Phase,
     Placement,
-    explain_code,
-    last_words,
-    phases,
+    option_number,
 )
+from freehold.engines.shared.exit_rules import otherwise
 from freehold.testing.fake_faults import CRASH_EXIT_CODE
 from freehold.testing.fake_settings import Settings, to_flags
 
@@ -36,7 +35,6 @@ _WORDS: dict[type[inspect.Type], OptionType] = {
     inspect.StrType: "str",
     inspect.LiteralType: "str",
 }
-_Options = Mapping[str, int | str | bool | float]
 
 
 def _option(field: msgspec.structs.FieldInfo) -> Option:
@@ -59,27 +57,10 @@ def _command(placement: Placement) -> Command:
     return Command(argv=(*program, *flags, *to_flags(dict(placement.options))))
 
 
-def _ready(model: str) -> HttpCheck:
-    return HttpCheck(
-        method="POST", path="/v1/completions", body={"model": model, "prompt": "hi", "max_tokens": 1}
-    )
-
-
-def _slots(options: _Options) -> int:
-    return int(options.get("slots", Settings().slots))
-
-
-def _max_context_tokens(options: _Options) -> int:
-    return int(options.get("context_tokens", Settings().context_tokens))
-
-
 def _explain_exit(exit_code: int, lines: tuple[str, ...]) -> ExitCause:
     if exit_code == CRASH_EXIT_CODE:
         return ExitCause(kind=ExitKind.CRASHED, summary="it crashed as it was told to")
-    said = last_words(lines) or "it printed nothing"
-    return explain_code(exit_code) or ExitCause(
-        kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}: {said}"
-    )
+    return otherwise(exit_code, lines)
 
 
 def _translate_error(status: int, body: bytes) -> ApiError | None:
@@ -94,7 +75,6 @@ FAKE_ENGINE = Engine(
     stream_to_abort=True,
     options=tuple(_option(field) for field in msgspec.structs.fields(Settings)),
     command=_command,
-    ready=_ready,
     metrics_path="/metrics",
     metrics=(
         Metric(
@@ -110,9 +90,9 @@ FAKE_ENGINE = Engine(
         Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
     gpus=lambda _options: 0,
-    slots=_slots,
-    max_context_tokens=_max_context_tokens,
-    phases=phases(("^fake engine listens on ", "loading its made-up weights")),
+    slots=option_number("slots", Settings().slots),
+    max_context_tokens=option_number("context_tokens", Settings().context_tokens),
+    phases=(Phase(re.compile("^fake engine listens on "), "loading its made-up weights"),),
     explain_exit=_explain_exit,
     continues=Continues.FINAL_MESSAGE,
     translate_error=_translate_error,

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from freehold.engines.flag_list import Flag, FlagList
+from freehold.engines.shared.flag_list import Flag, FlagList
 
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "json": json.loads}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.health.recording import load_recording
-from freehold.health.view import (
+from freehold.health.agent.recording import load_recording
+from freehold.health.model.view import (
     EngineView,
     Gpu,
     Gpus,

@@ -43,7 +43,7 @@ DTYPE = "bfloat16"
 4-bit or 8-bit weight times its scale to 0.4%."""
 
 _DTYPE_BYTES = 2  # of a bfloat16
-_SCRIPT = Path(__file__).with_name("_child_gguf_to_safetensors.py")
+_SCRIPT = Path(__file__).parent / "programs" / "gguf_to_safetensors.py"
 _LOOK_EVERY_S = 0.2  # how often the growing folder is looked at for progress
 _END_S = 5.0  # how long a converter may take to end when it is asked to, seconds
 _KEPT_LINES = 200  # of its words
@@ -76,7 +76,7 @@ def to_safetensors(
     need_bytes, stamps = _need_bytes(gguf_file), _stamps(gguf_file)
     origin = Origin(
         source_sha256=sha256 or hash_file(gguf_file, report),
-        converter=f"{_SCRIPT.stem.removeprefix('_child_')}@{_hash_of(_SCRIPT)}",
+        converter=f"{_SCRIPT.stem}@{_hash_of(_SCRIPT)}",
         versions=_versions([str(python), "-I", str(_SCRIPT), "versions"]),
         options=(("dtype", DTYPE),),
     )

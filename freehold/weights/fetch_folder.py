@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
@@ -27,6 +27,7 @@ from freehold.weights.source import (
     GgufParts,
     HttpsFolder,
     HubFolder,
+    Member,
 )
 from freehold.weights.transfer import Fetched, Job, Progress, Reporter, Stage, require_space
 from freehold.weights.tree import names_mistake, read_manifest, tree_hash, walk
@@ -40,20 +41,6 @@ _PARTS = "parts"
 _SUMS_BYTES_MAX = 1 << 22  # a list of 10,000 files with long paths is less
 
 FetchFile = Callable[[FileLike, Job], Fetched]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One file of a folder, before it is here."""
-
-    path: str
-    source: FileLike
-    size_bytes: int | None = None
-    """None: nobody said."""
-    sha256: str = ""
-    """Empty: nobody said."""
-    git_sha1: str = ""
-    """Of the file as a git object, where that is all that a hub tells; empty: not told."""
 
 
 class WrongFile(Permanent):

@@ -15,9 +15,8 @@ from typing import Any
 
 from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.weights.fetch_file import copy_in
-from freehold.weights.fetch_folder import Member
 from freehold.weights.fetch_https import TRANSPORT_ERRORS, status_error, transport_error
-from freehold.weights.source import HubFolder, HubSource
+from freehold.weights.source import HubFolder, HubSource, Member
 from freehold.weights.transfer import Fetched, Job, Reporter, Stage, hash_file
 from freehold.weights.tree import wanted
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from freehold.core.problems import Problem
-from freehold.sizing.shape import ModelShape
+from freehold.sizing.model.shape import ModelShape
 
 # Source of the numbers: GGUF specification, gguf_metadata_value_type.
 _SCALARS: Mapping[int, str] = {

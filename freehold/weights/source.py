@@ -223,6 +223,20 @@ FolderLike = HubFolder | FileFolder | HttpsFolder | GgufParts
 Source = FileLike | FolderLike
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One file of a folder, before it is fetched."""
+
+    path: str
+    source: FileLike
+    size_bytes: int | None = None
+    """None: the source does not say."""
+    sha256: str = ""
+    """Empty: the source does not say."""
+    git_sha1: str = ""
+    """Hash of the file as a git object, where a hub gives no other; empty: the source does not say."""
+
+
 def allows_pickles(source: Source) -> bool:
     """Return whether the user asked for files by name that may run code when they are loaded."""
     return any(is_pickle(pattern) for pattern in getattr(source, "include", ()))

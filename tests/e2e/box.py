@@ -22,13 +22,14 @@ import httpx2
 import msgspec
 import psutil
 
-from freehold.cli.status import running_status
-from freehold.fleet.environments import engines_root
+from freehold.fleet.environments.lookup import engines_root
 from freehold.ledger.spool import spool_folder
+from freehold.stack.status import running_status
 from waiting import wait_until
 
 MARK = "E2E_BOX"
 FREEHOLD = str(Path(sys.executable).parent / "freehold")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 READY_S = 40.0
 """A start with the real model takes 2 to 3 s on two idle cores; tests share them with others."""
 GONE_S = 12.0

@@ -13,7 +13,7 @@ import pydantic
 
 from e2e.box import Stack, http
 from freehold.engines import all_engines
-from freehold.engines.metrics_page import read_metrics
+from freehold.engines.shared.metrics_page import read_metrics
 
 MODEL = "smollm2-135m"
 CONTEXT = 2048

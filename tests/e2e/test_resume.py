@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from e2e import dying
-from e2e.box import Box
+from e2e.box import EXAMPLE, Box
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "01-one-box" / "freehold.yaml"
 STREAMS = 10
 
 

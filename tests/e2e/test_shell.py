@@ -110,7 +110,12 @@ def test_logs_are_followed_over_a_rotation_until_ctrl_c(box: Box) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
     assert box.run("logs", "-n", "2", "fake-0").out == "four\nfive\n"
-    assert box.run("logs", "--json").said == {"source": "fake-0", "line": "five"}
+    assert box.run("logs", "--json").said == {
+        "source": "fake-0",
+        "at": None,
+        "level": None,
+        "line": "five",
+    }
 
 
 def test_a_reader_that_has_enough_ends_the_command_quietly(box: Box) -> None:

@@ -8,7 +8,7 @@ import pytest
 from e2e.box import Stack, data_here, serving
 from e2e.client_asks import MODEL
 from e2e.client_suite import ClientSuite
-from freehold.fleet.environments import Environment
+from freehold.fleet.environments.lookup import Environment
 from freehold.weights.convert import Converted
 
 CONFIG = """\

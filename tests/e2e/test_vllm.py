@@ -18,7 +18,7 @@ from e2e import dying
 from e2e.box import Box, Stack, http
 from e2e.client_asks import MODEL
 from e2e.client_suite import ClientSuite
-from freehold.fleet.environments import Environment, engines_root
+from freehold.fleet.environments.lookup import Environment, engines_root
 from freehold.weights.convert import Converted
 from waiting import until
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from e2e.box import Stack, data_here, http, serving
-from freehold.fleet.environments import Environment
+from freehold.fleet.environments.lookup import Environment
 from freehold.weights.convert import Converted
 from lora_folder import write_adapter_folder
 from waiting import wait_until

@@ -244,3 +244,45 @@ async def healthy(call: Call) -> None:
         call.send(STREAM_HEAD + b"".join(map(chunk, parts)) + b"0\r\n\r\n")
     else:
         call.send(whole(ANSWER))
+
+
+def says(engine: Engine, *data: bytes, then: str = "keep") -> None:
+    """Let an engine answer every request with these bytes, each in a write of its own; then keep, end or reset."""
+
+    async def answer(call: Call) -> None:
+        for part in data:
+            call.send(part)
+            await asyncio.sleep(0)
+        if then != "keep":
+            getattr(call, then)()
+
+    engine.answer = answer
+
+
+async def never(call: Call) -> None:
+    await call.gone.wait()
+
+
+def streaming_then(then: Callable[[Call], object]) -> Callable[[Call], object]:
+    async def answer(call: Call) -> None:
+        call.send(STREAM_HEAD + chunk(delta("a")))
+        then(call)
+        await call.gone.wait()
+
+    return answer
+
+
+class Held:
+    """Answers that an engine keeps back until it is told."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.go_on = asyncio.Event()
+        engine.answer = self.answer
+
+    async def answer(self, call: Call) -> None:
+        await self.go_on.wait()
+        await healthy(call)
+
+    def release(self) -> None:
+        self.engine.do(self.go_on.set)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from freehold.bench.results import schema
+from freehold.bench.analysis.results import schema
 
 
 def test_schema(golden: Callable[[str, str], None]) -> None:

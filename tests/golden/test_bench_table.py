@@ -5,8 +5,14 @@ from collections.abc import Callable
 import msgspec
 
 from bench_samples import MADE, bench, result
-from freehold.bench.choose import choose
-from freehold.bench.table import choice_lines, compared_lines, lines_of, overhead_lines, yardstick_lines
+from freehold.bench.analysis.choose import choose
+from freehold.bench.report.table import (
+    choice_lines,
+    compared_lines,
+    lines_of,
+    overhead_lines,
+    yardstick_lines,
+)
 
 
 def test_table(golden: Callable[[str, str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from freehold.health.base import Probe
+from freehold.health.model.probe import Probe
 from freehold.health.registry import all_probes
 
 HEAD = """\

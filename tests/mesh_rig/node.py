@@ -7,10 +7,10 @@ import sys
 from collections import deque
 
 from freehold.core.clock import SYSTEM_CLOCK
-from freehold.health.base import Expected
 from freehold.health.checks.network_loss import PROBE
 from freehold.health.collectors.mesh import Mesh, MeshPeer, MeshSettings
-from freehold.health.view import Network, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Network, View
 
 
 def cpu_s() -> float:

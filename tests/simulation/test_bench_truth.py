@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from freehold.bench.client import Target
-from freehold.bench.drive import Bounds, Drive, Texts
-from freehold.bench.figures import Figures, SloBounds, figures
-from freehold.bench.load import Load, schedule
-from freehold.bench.prompts import Scale
-from freehold.bench.sample import Sample
-from freehold.bench.sizes import Given, Range
+from freehold.bench.analysis.figures import Figures, SloBounds, figures
+from freehold.bench.analysis.load import Load, schedule
+from freehold.bench.analysis.prompts import Scale
+from freehold.bench.analysis.sample import Sample
+from freehold.bench.analysis.sizes import Given, Range
+from freehold.bench.measure.client import Target
+from freehold.bench.measure.drive import Bounds, Drive, Texts
 from virtual_time import VirtualLoop
 
 TOKENS, FIRST_S, TOKEN_S = 12, 0.1, 0.02
@@ -103,7 +103,7 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualLoop]:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         made = runner.get_loop()
         assert isinstance(made, VirtualLoop)
-        monkeypatch.setattr("freehold.bench.drive.monotonic_s", made.time)
+        monkeypatch.setattr("freehold.bench.measure.drive.monotonic_s", made.time)
         yield made
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from freehold.core.events import ReplicaState as State
 from freehold.engines.base import ExitCause, ExitKind
-from freehold.fleet.decide import NEVER_S, all_stopped, decide, next_due_s
-from freehold.fleet.events import (
+from freehold.fleet.decisions.decide import NEVER_S, all_stopped, decide, next_due_s
+from freehold.fleet.decisions.events import (
     Abandon,
     Action,
     Answered,
@@ -34,8 +34,8 @@ from freehold.fleet.events import (
     Terminate,
     Unanswered,
 )
-from freehold.fleet.plan import FleetSettings
-from freehold.fleet.state import FleetView, Replica, apply
+from freehold.fleet.decisions.plan import FleetSettings
+from freehold.fleet.decisions.state import FleetView, Replica, apply
 
 SETTINGS = FleetSettings(log_dir=Path("/nowhere"), ready_timeout_s=120.0)
 SLACK_S = 1e-6

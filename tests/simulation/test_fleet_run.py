@@ -17,9 +17,9 @@ from freehold.core.errors import Temporary
 from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot
 from freehold.engines.base import Capacity
-from freehold.fleet.launch_process import EngineExited, EngineStarted, Launch, Report
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import Answer, Reading
+from freehold.fleet.processes.launch_process import EngineExited, EngineStarted, Launch, Report
 from freehold.fleet.run import Fleet, World
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from virtual_time import VirtualLoop

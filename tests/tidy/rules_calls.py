@@ -7,11 +7,15 @@ from fnmatch import fnmatch
 
 from tidy.source import Source, Violation
 
-CHILDREN = ("freehold/fleet/minder.py", "freehold/engines/_child_*.py", "freehold/testing/fake_engine.py")
+CHILDREN = (
+    "freehold/fleet/processes/minder.py",
+    "freehold/engines/programs/*.py",
+    "freehold/testing/fake_engine.py",
+)
 GUARDS = (
     "freehold/fleet/run.py",
     "freehold/gateway/run.py",
-    "freehold/health/run.py",
+    "freehold/health/agent/runner.py",
     "freehold/cli/main.py",
 )
 BROAD = {"Exception", "BaseException"}
@@ -155,7 +159,7 @@ def long_sleeps(source: Source) -> Iterator[Violation]:
 
 
 def broad_excepts(source: Source) -> Iterator[Violation]:
-    """A broad except re-raises, or stands in a guard file and there tells and counts what it caught."""
+    """A broad except re-raises, or stands in a guard file and logs and counts there what it caught."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and (source.dotted(node.func) or "").endswith("contextlib.suppress"):
             if any(_is_broad(argument) for argument in node.args):

@@ -24,7 +24,7 @@ PURE = (
     "freehold.gateway.callers.rate_limits",
 )
 """What must be listed as pure in pyproject.toml; DESIGN section 2 and the pure parts of the floors so far."""
-PURE_ROOMS = ("freehold.sizing", "freehold.cost")
+PURE_ROOMS = ("freehold.sizing", "freehold.cost.model", "freehold.bench.analysis", "freehold.ledger.records")
 """Rooms that are pure as a whole, from the day they exist."""
 REGISTRIES = ("freehold/engines/", "freehold/health/checks/", "freehold/drills/", "freehold/cost/lines/")
 """Folders whose files are found by scanning: nobody imports them by name."""
@@ -192,8 +192,12 @@ def _is_found(source: Source) -> bool:
 
 
 def _is_used(source: Source, users: list[Source]) -> bool:
-    """Return whether somebody imports it, or names it in quotes: the whole name, or a neighbour its last part."""
+    """Return whether somebody imports it, or names it in quotes: the whole name, or a neighbour its last part.
+
+    A program in a folder `programs` is a neighbour of the files beside that folder.
+    """
     room, _, last = source.module.rpartition(".")
+    room = room.removesuffix(".programs")
     for user in users:
         if source.module in user.imported_modules or f'"{source.module}"' in user.text:
             return True

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from freehold.cost.line import Line
+from freehold.cost.model.cost_line import Line
 
 
 @cache

@@ -1,9 +1,9 @@
 """What a cloud API asks for the month's tokens. Falling prices are not foreseen: it is today's list price."""
 
-from freehold.cost.api_price import monthly_usd
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.api_price import monthly_usd
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 
 def price(case: Case) -> Vector:

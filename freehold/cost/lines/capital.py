@@ -5,10 +5,10 @@ All machines count, spares included: their money is bound as well.
 
 import numpy as np
 
-from freehold.cost.capex import annuity_part, capex_of, life, residual
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.capex import annuity_part, capex_of, life, residual
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 
 def price(case: Case) -> Vector:

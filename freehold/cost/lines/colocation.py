@@ -3,9 +3,9 @@
 On the team's own premises there is no such line, and the room is not priced.
 """
 
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 
 def contracted_kw(case: Case) -> Vector:

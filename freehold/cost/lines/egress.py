@@ -1,9 +1,9 @@
 """Answers that leave the provider's network, by the GB. What comes in is not charged."""
 
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
-from freehold.sizing.links import MBIT_PER_TOKEN_S
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
+from freehold.sizing.fleet.links import MBIT_PER_TOKEN_S
 
 BYTES_PER_OUTPUT_TOKEN = MBIT_PER_TOKEN_S * 1e6 / 8
 """Source: what sizing gives a balancer's link; 200 bytes, a streamed chunk of about one token."""

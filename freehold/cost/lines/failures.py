@@ -7,11 +7,11 @@ maintenance.
 
 import numpy as np
 
-from freehold.cost.api_price import monthly_usd
-from freehold.cost.capex import HOURS_PER_YEAR
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.api_price import monthly_usd
+from freehold.cost.model.capex import HOURS_PER_YEAR
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 SECONDS_PER_DAY = 86_400
 """The calendar's."""

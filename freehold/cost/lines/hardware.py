@@ -1,9 +1,9 @@
 """GPUs and chassis that serve, written off in a straight line to what they fetch at the end. Not spares, not capital."""
 
-from freehold.cost.capex import capex_of, serving, straight_line
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.capex import capex_of, serving, straight_line
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 
 def price(case: Case) -> Vector:

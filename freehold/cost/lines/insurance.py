@@ -1,9 +1,9 @@
 """Insurance of bought machines, a part of their price per year. Not of lost business."""
 
-from freehold.cost.capex import MONTHS_PER_YEAR, capex_of
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.capex import MONTHS_PER_YEAR, capex_of
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 
 def price(case: Case) -> Vector:

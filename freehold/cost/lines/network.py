@@ -1,9 +1,9 @@
 """NICs, cables and the share of a switch of the serving nodes, written off like the hardware. Not traffic: see egress."""
 
-from freehold.cost.capex import capex_of, serving, straight_line
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.capex import capex_of, serving, straight_line
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 
 def price(case: Case) -> Vector:

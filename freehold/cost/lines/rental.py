@@ -5,10 +5,10 @@ It does not foresee that prices move within the term.
 
 import numpy as np
 
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
-from freehold.sizing.traffic import HOURS_PER_MONTH
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
+from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
 
 def price(case: Case) -> Vector:

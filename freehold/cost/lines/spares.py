@@ -3,10 +3,10 @@
 There are as many as the fleet says, and none is added: a spare that nobody asked for is not charged.
 """
 
-from freehold.cost.capex import capex_of, straight_line
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.capex import capex_of, straight_line
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 
 def price(case: Case) -> Vector:

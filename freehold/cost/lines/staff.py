@@ -6,11 +6,11 @@ An API needs people as well, but none that the other ways would not need too.
 
 import numpy as np
 
-from freehold.cost.capex import MONTHS_PER_YEAR
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
-from freehold.cost.offers import is_told
+from freehold.cost.model.capex import MONTHS_PER_YEAR
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
+from freehold.cost.model.offers import is_told
 
 NODE_MORE = 0.25
 """Of the first node's people, what each further node adds. Our own choice: rollouts, on-call and watching are the same work

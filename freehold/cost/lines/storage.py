@@ -1,9 +1,9 @@
 """Disks for two copies of the weights on every node: bought and written off, or rented by the month. Not logs."""
 
-from freehold.cost.capex import capex_of, disk_tb, serving, straight_line
-from freehold.cost.case import Case
-from freehold.cost.draw import Vector
-from freehold.cost.line import Line
+from freehold.cost.model.capex import capex_of, disk_tb, serving, straight_line
+from freehold.cost.model.case import Case
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Vector
 
 
 def price(case: Case) -> Vector:

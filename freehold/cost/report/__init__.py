@@ -1,1 +1,1 @@
-"""What a plan or a review looks like: terminal, HTML, Markdown, JSON. Text in, text out; nothing is computed anew."""
+"""A plan, a review and a sizing as text, Markdown, HTML and JSON. May import all of cost but `intake`."""

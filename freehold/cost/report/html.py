@@ -11,11 +11,11 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
+from freehold.cost.model.result import BreakEven, Option, PlanResult
+from freehold.cost.model.rounding import chance
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean
 from freehold.cost.report.plots import plots
-from freehold.cost.report.rounding import chance
-from freehold.cost.result import BreakEven, Option, PlanResult
 
 _URL = re.compile(r"https?://[^\s<>\"')\]]+")
 

@@ -6,10 +6,10 @@ Every text from outside is escaped, so that it can neither end a cell, nor start
 import re
 from collections.abc import Iterable, Sequence
 
+from freehold.cost.model.result import BreakEven, Influence, Option, PlanResult
+from freehold.cost.model.rounding import bound, chance
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean
-from freehold.cost.report.rounding import bound, chance
-from freehold.cost.result import BreakEven, Influence, Option, PlanResult
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$@]|(?<=[a-z]):(?=//)|(?<=www)\.)")
 """What starts markup, a link, a mention or a formula somewhere in GitHub Markdown."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from freehold.cost.report.clean import clean, cut
-from freehold.cost.report.rounding import (
+from freehold.cost.model.result import BreakEven, Change, Influence, Kind, Option, PlanResult, Verdict
+from freehold.cost.model.rounding import (
     DASH,
     TIMES,
     chance,
@@ -22,7 +22,7 @@ from freehold.cost.report.rounding import (
     tokens_range,
     usd_range,
 )
-from freehold.cost.result import BreakEven, Change, Influence, Kind, Option, PlanResult, Verdict
+from freehold.cost.report.clean import clean, cut
 
 BREAK_EVENS = 4
 """Break-evens that are shown. Our own choice: rent and buy, against the API in use and the cheapest of the same model."""

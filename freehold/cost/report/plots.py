@@ -17,6 +17,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from freehold.cost.model.result import Curve, Influence, Option, PlanResult
+from freehold.cost.model.rounding import amount, tokens
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import (
     influence_values,
@@ -27,9 +29,7 @@ from freehold.cost.report.outline import (
     topic,
     words_of,
 )
-from freehold.cost.report.rounding import amount, tokens
 from freehold.cost.report.svg import inlined
-from freehold.cost.result import Curve, Influence, Option, PlanResult
 
 # All of these are our own choice. A plot is 331 points wide, so that it is not shrunk on a phone of 390 px; its letters
 # are then those of the page. What is counted is what can still be told apart: of cost lines the rest is `other`.

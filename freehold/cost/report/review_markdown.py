@@ -2,7 +2,7 @@
 
 from freehold.cost.report import review_outline as outline
 from freehold.cost.report.markdown import code, escaped, points, table
-from freehold.cost.review import ReviewResult
+from freehold.cost.review.review import ReviewResult
 
 
 def to_markdown(result: ReviewResult) -> str:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from freehold.cost.report.clean import clean
-from freehold.cost.report.outline import words_of
-from freehold.cost.report.rounding import (
+from freehold.cost.model.result import Range
+from freehold.cost.model.rounding import (
     amount,
     chance,
     percent,
@@ -15,9 +14,10 @@ from freehold.cost.report.rounding import (
     tokens_range,
     usd_range,
 )
-from freehold.cost.result import Range
-from freehold.cost.review import ReviewResult
-from freehold.cost.trend import DAY_H, Period
+from freehold.cost.report.clean import clean
+from freehold.cost.report.outline import words_of
+from freehold.cost.review.review import ReviewResult
+from freehold.cost.review.trend import DAY_H, Period
 
 ANSWERS: Mapping[str, str] = {
     "keep": "Keep it",

@@ -11,8 +11,8 @@ from rich.text import Text
 from freehold.cost.report import review_outline as outline
 from freehold.cost.report.clean import clean
 from freehold.cost.report.terminal import columns, heading, pairs, points, print_command, print_parts
-from freehold.cost.review import ReviewResult
-from freehold.cost.review_answer import Word
+from freehold.cost.review.answer import Word
+from freehold.cost.review.review import ReviewResult
 
 _STYLES: dict[Word, str] = {
     "keep": "bold green",

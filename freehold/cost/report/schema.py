@@ -18,12 +18,12 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from freehold.cost import result as plan_shapes
-from freehold.cost import review as review_shapes
-from freehold.cost import trend as trend_shapes
-from freehold.cost.report.rounding import significant
-from freehold.cost.result import Curve, PlanResult, Range
-from freehold.cost.review import ReviewResult
+from freehold.cost.model import result as plan_shapes
+from freehold.cost.model.result import Curve, PlanResult, Range
+from freehold.cost.model.rounding import significant
+from freehold.cost.review import review as review_shapes
+from freehold.cost.review import trend as trend_shapes
+from freehold.cost.review.review import ReviewResult
 
 SCHEMAS: Mapping[str, type[PlanResult] | type[ReviewResult]] = {
     "plan.schema.json": PlanResult,

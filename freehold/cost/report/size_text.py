@@ -9,11 +9,11 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from freehold.core.spread import Spread
-from freehold.cost.report import rounding
+from freehold.cost.model import rounding
+from freehold.cost.model.rounding import DASH, TIMES, bytes_text, plain_number
 from freehold.cost.report.clean import clean
-from freehold.cost.report.rounding import DASH, TIMES, bytes_text, plain_number
 from freehold.cost.report.terminal import Row, heading, pairs, points, print_parts
-from freehold.sizing.answer import Fleet, Reason, SecondOpinion, Sized
+from freehold.sizing.replica.answer import Fleet, Reason, SecondOpinion, Sized
 
 
 def show_sized(

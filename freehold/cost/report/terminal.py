@@ -13,11 +13,11 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from freehold.cost.model.result import Option, PlanResult
+from freehold.cost.model.rounding import DASH, TIMES, bound
 from freehold.cost.report import outline
 from freehold.cost.report.bars import Bar, bars
 from freehold.cost.report.clean import clean, cut
-from freehold.cost.report.rounding import DASH, TIMES, bound
-from freehold.cost.result import Option, PlanResult
 
 _ASCII = str.maketrans({DASH: "-", TIMES: "x", "…": ".", "•": "-", "█": "#", "┃": "|", "─": "-"})
 # All of these are our own choice: the whole stays within some 110 lines of 100 columns, and what is left out is counted.

@@ -6,7 +6,7 @@ A cost is made from the usage that an engine reported and from nothing else: wit
 import msgspec
 
 from freehold.gateway.answers.usage import Usage
-from freehold.ledger.money import picousd, usd_text
+from freehold.ledger.records.money import picousd, usd_text
 from freehold.spec.price import PriceSpec
 
 _TOKENS_PER_PRICE = 10**6

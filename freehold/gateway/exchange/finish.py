@@ -14,8 +14,8 @@ from freehold.gateway.exchange.context import Context
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
-from freehold.ledger.money import picousd
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import picousd
+from freehold.ledger.records.record import Outcome
 
 
 class ProviderStay(Protocol):

@@ -16,7 +16,7 @@ from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
-from freehold.ledger.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, Outcome, Record, frame
 from freehold.ledger.spool import SpoolWriter
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics, Reading

@@ -21,8 +21,8 @@ from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
-from freehold.ledger.money import usd_text
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import usd_text
+from freehold.ledger.records.record import Outcome
 from freehold.telemetry.logs import get_logger
 
 Reason = Literal["queue_full", "no_replica", "share", "shadow"]

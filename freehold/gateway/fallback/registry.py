@@ -20,8 +20,8 @@ from freehold.gateway.settings import Settings
 from freehold.gateway.storage.budget_file import BudgetFile, part_path
 from freehold.gateway.wire.ports import Loop
 from freehold.gateway.wire.request import Request
-from freehold.ledger.money import PICOUSD_PER_USD, usd
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import PICOUSD_PER_USD, usd
+from freehold.ledger.records.record import Outcome
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Reading, Values
 

@@ -9,39 +9,49 @@ import re
 from collections.abc import Sequence
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.view import View
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import View
 
-LONG_S = 60.0
-"""gpud wants five looks a minute apart; the kernel's own hung-task warning comes after 120 s. Our own choice: alarm before that."""
+DECLARED = declared(__name__)
+LONG_S = DECLARED.limit("long_s")
+
 NAMED_MOST = 5
 """Processes that a message names; our own choice."""
 _NVIDIA = re.compile(r"^\d+ nvidia")
-
-_REASONS = {
-    "none": "no process hangs in the kernel",
-    "not_read": "the host was not read: look at the agent",
-    "blocked": "processes hang in the kernel: see what they wait for; a disk or a network mount is likely",
-    "nvidia_blocked": "a process of NVIDIA's hangs in the driver: drain and reboot (as gpud does)",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     """Return one finding on `processes`."""
     newest = views[-1]
+    return [_judge(views, newest).finding(PROBE.name, "processes", newest)]
+
+
+def _judge(views: Sequence[View], newest: View) -> RuleResult:
     if newest.host is None:
-        return [_say(newest, Verdict.UNKNOWN, reason="not_read", message="the host was not read")]
+        return RuleResult(Verdict.UNKNOWN, "not_read", "the host was not read")
     stuck = {name: since_s for name, since_s in _since(views).items() if since_s >= LONG_S}
-    driver = sorted(name for name in stuck if _NVIDIA.match(name))
     if not stuck:
-        return [_say(newest, Verdict.HEALTHY, reason="none", message="no process hangs in the kernel")]
+        return RuleResult(Verdict.HEALTHY, "none", "no process hangs in the kernel")
+    driver = sorted(name for name in stuck if _NVIDIA.match(name))
     shown = ", ".join((driver or sorted(stuck))[:NAMED_MOST])
     message = (
         f"{len(stuck)} processes have hung in the kernel for {min(stuck.values()):.0f} s or more: {shown}"
     )
+    evidence = tuple(
+        Evidence(
+            what=f"process {name} in state D",
+            value=f"{since_s:.0f} s in {newest.host.blocked.get(name, '?')}",
+            source="/proc/PID/stat",
+            at_s=newest.at_s,
+            baseline="under a second",
+        )
+        for name, since_s in sorted(stuck.items())[:NAMED_MOST]
+    )
     if driver:
-        return [_say(newest, Verdict.UNHEALTHY, reason="nvidia_blocked", message=message, stuck=stuck)]
-    return [_say(newest, Verdict.DEGRADED, reason="blocked", message=message, stuck=stuck)]
+        return RuleResult(Verdict.UNHEALTHY, "nvidia_blocked", message, Action.REBOOT, evidence)
+    return RuleResult(Verdict.DEGRADED, "blocked", message, Action.WATCH, evidence)
 
 
 def _since(views: Sequence[View]) -> dict[str, float]:
@@ -57,45 +67,4 @@ def _since(views: Sequence[View]) -> dict[str, float]:
     return since_s
 
 
-def _say(
-    view: View, verdict: Verdict, *, reason: str, message: str, stuck: dict[str, float] | None = None
-) -> Finding:
-    places = view.host.blocked if view.host else {}
-    action = {Verdict.UNHEALTHY: Action.REBOOT, Verdict.DEGRADED: Action.WATCH}.get(verdict, Action.NONE)
-    return Finding(
-        probe="blocked_processes",
-        component="processes",
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        action=action,
-        evidence=tuple(
-            Evidence(
-                what=f"process {name} in state D",
-                value=f"{since_s:.0f} s in {places.get(name, '?')}",
-                source="/proc/PID/stat",
-                at_s=view.at_s,
-                baseline="under a second",
-            )
-            for name, since_s in sorted((stuck or {}).items())[:NAMED_MOST]
-        ),
-        at_s=view.at_s,
-        node=view.node,
-    )
-
-
-PROBE = Probe(
-    name="blocked_processes",
-    summary="Sees processes that hang in the kernel, NVIDIA's among them: a wedged driver shows here before it says anything.",
-    reads=("host",),
-    window_s=180.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="long_s",
-            value=LONG_S,
-            source="our own choice: before the kernel's hung-task warning (120 s)",
-        ),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

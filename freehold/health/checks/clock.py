@@ -5,79 +5,63 @@ time is not measured: only what the kernel says of it, and whether it jumped aga
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.series import failed, named
-from freehold.health.view import View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import View
 
-JUMP_S = 1.0
-"""ntpd and chrony step above 0.128 s and 1 s; below a second no log or certificate minds. Our own choice."""
-ERROR_MOST_S = 16.0
-"""The kernel's own limit (NTP_PHASE_LIMIT), where it calls itself unsynchronised; awesome-prometheus-alerts asks for it too."""
+DECLARED = declared(__name__)
+JUMP_S = DECLARED.limit("jump_s")
+ERROR_MOST_S = DECLARED.limit("error_most_s")
+
 
 _JUDGED = ("wall_minus_monotonic_s", "estimated_error_s", "maximum_error_s")
-_REASONS = {
-    "right": "the clock is synchronised and did not jump",
-    "not_read": "the host was not read: look at the agent",
-    "cannot_read": "the kernel does not say whether its clock is synchronised",
-    "jumped": "the wall clock jumped: what was logged around then is out of order; look at the time service",
-    "not_synchronised": "nobody keeps the clock right: start chronyd or systemd-timesyncd",
-    "uncertain": "the clock may be wrong by a second or more: look at the time service's sources",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     """Return one finding on `clock`."""
     newest = views[-1]
-    verdict, reason, message = _judge(views)
-    return [
-        Finding(
-            probe="clock",
-            component="clock",
-            verdict=verdict,
-            reason=reason,
-            message=message,
-            action=Action.FIX_CONFIGURATION if verdict is Verdict.DEGRADED else Action.NONE,
-            evidence=tuple(
-                Evidence(
-                    what=name.removesuffix("_s").replace("_", " "),
-                    value=f"{value:g}",
-                    source="adjtimex",
-                    at_s=newest.at_s,
-                )
-                for name in ("synchronised", "estimated_error_s", "maximum_error_s")
-                if newest.host and (value := named(newest.host.clock, name)) is not None
-            ),
+    judged = _judge(views)
+    evidence = tuple(
+        Evidence(
+            what=name.removesuffix("_s").replace("_", " "),
+            value=f"{value:g}",
+            source="adjtimex",
             at_s=newest.at_s,
-            node=newest.node,
         )
-    ]
+        for name in ("synchronised", "estimated_error_s", "maximum_error_s")
+        if newest.host and (value := named(newest.host.clock, name)) is not None
+    )
+    action = Action.FIX_CONFIGURATION if judged.verdict is Verdict.DEGRADED else Action.NONE
+    return [replace(judged, action=action, evidence=evidence).finding(PROBE.name, "clock", newest)]
 
 
-def _judge(views: Sequence[View]) -> tuple[Verdict, str, str]:
+def _judge(views: Sequence[View]) -> RuleResult:
     host = views[-1].host
     if host is None:
-        return Verdict.UNKNOWN, "not_read", "the host was not read"
+        return RuleResult(Verdict.UNKNOWN, "not_read", "the host was not read")
     jump_s = _jump_s(views)
     if abs(jump_s) >= JUMP_S:
-        return Verdict.DEGRADED, "jumped", f"the wall clock jumped by {jump_s:+.1f} s"
+        return RuleResult(Verdict.DEGRADED, "jumped", f"the wall clock jumped by {jump_s:+.1f} s")
     synchronised, error_s = named(host.clock, "synchronised"), named(host.clock, "maximum_error_s")
     if synchronised is None:
-        return Verdict.UNKNOWN, "cannot_read", "the kernel does not say whether its clock is synchronised"
+        message = "the kernel does not say whether its clock is synchronised"
+        return RuleResult(Verdict.UNKNOWN, "cannot_read", message)
     if not synchronised and (error_s is None or error_s >= ERROR_MOST_S):
-        return Verdict.DEGRADED, "not_synchronised", "no time service has kept this clock right lately"
+        message = "no time service has kept this clock right lately"
+        return RuleResult(Verdict.DEGRADED, "not_synchronised", message)
     estimated_s = named(host.clock, "estimated_error_s") or 0.0
     if synchronised and estimated_s >= JUMP_S:
-        return (
-            Verdict.DEGRADED,
-            "uncertain",
-            f"the time service itself expects an error of {estimated_s:.1f} s",
-        )
+        message = f"the time service itself expects an error of {estimated_s:.1f} s"
+        return RuleResult(Verdict.DEGRADED, "uncertain", message)
     if bad := failed(host.clock, _JUDGED):
-        return Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}"
-    return Verdict.HEALTHY, "right", "the clock is kept right and did not jump"
+        return RuleResult(Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}")
+    return RuleResult(Verdict.HEALTHY, "right", "the clock is kept right and did not jump")
 
 
 def _jump_s(views: Sequence[View]) -> float:
@@ -90,17 +74,4 @@ def _jump_s(views: Sequence[View]) -> float:
     return max((later - earlier for earlier, later in pairwise(seen)), key=abs, default=0.0)
 
 
-PROBE = Probe(
-    name="clock",
-    summary="Sees a clock that jumped or that nobody keeps right: certificates and the order of events hang on it.",
-    reads=("host",),
-    window_s=300.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="jump_s", value=JUMP_S, source="our own choice, above what time services step silently"
-        ),
-        Threshold(name="error_most_s", value=ERROR_MOST_S, source="linux/timex.h NTP_PHASE_LIMIT"),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

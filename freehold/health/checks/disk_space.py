@@ -4,82 +4,45 @@ A rate counts only when both halves of the window fill, so that one download is 
 disk is, is for other probes; nothing here reads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.units import format_duration
-from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult, worst_result
 from freehold.health.judge.series import failed, number
-from freehold.health.judge.storage import component_of
-from freehold.health.view import State, View, Volume
+from freehold.health.judge.storage import judge_volumes, past_of
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import State, View, Volume
 
-WARN_SHARE = 0.10
-"""kubelet evicts below nodefs.available 10 % (its default hard threshold)."""
-WARN_BYTES = 200e9
-"""A tenth of a large volume is no want: warn only below that as well, room for one 70B model in 16 bits (140 GB). Our own choice."""
-BAD_SHARE = 0.02
-"""A fifth of kubelet's threshold; our own choice."""
-BAD_BYTES = 20e9
-"""Room for one 8B model in 16 bits; our own choice."""
-FULL_BYTES = 1e9
-"""Below that on any volume logs and the ledger are in danger; our own choice."""
-WARN_INODES_SHARE = 0.05
-"""kubelet evicts below nodefs.inodesFree 5 %."""
-BAD_INODES_SHARE = 0.01
-"""A fifth of kubelet's threshold; our own choice."""
-FULL_WITHIN_S = 4 * 3600.0
-"""Soon: a person has time to act. awesome-prometheus-alerts predicts 24 h from 1 h; our window is shorter, so is the reach."""
-RATE_WINDOW_LEAST_S = 300.0
-"""Of less no rate is made; our own choice."""
+DECLARED = declared(__name__)
+WARN_SHARE = DECLARED.limit("warn_free_share")
+WARN_BYTES = DECLARED.limit("warn_free_bytes")
+BAD_SHARE = DECLARED.limit("bad_free_share")
+BAD_BYTES = DECLARED.limit("bad_free_bytes")
+FULL_BYTES = DECLARED.limit("full_bytes")
+WARN_INODES_SHARE = DECLARED.limit("warn_inodes_share")
+BAD_INODES_SHARE = DECLARED.limit("bad_inodes_share")
+FULL_WITHIN_S = DECLARED.limit("full_within_s")
+RATE_WINDOW_LEAST_S = DECLARED.limit("rate_window_least_s")
+
 
 _INODES = ("total_inodes", "free_inodes")
-_REASONS = {
-    "enough": "there is room",
-    "not_read": "nobody read the volumes: look at the agent",
-    "no_volumes": "no volume is watched: name one under health.storage.path",
-    "cannot_read": "the volume does not say how full it is",
-    "low": "little is free: remove models that nobody uses (model list), or enlarge it",
-    "almost_full": "next to nothing is free: free space now, staging and logs will fail",
-    "filling": "at this rate it is full soon: find what writes",
-    "inodes_low": "few inodes are left: remove small files",
-    "inodes_almost_gone": "next to no inodes are left: no file can be made soon, remove small files now",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     """Return one finding per watched volume."""
-    newest = views[-1].volumes
-    if newest is None:
-        return [_say(views, "disk", Verdict.UNKNOWN, reason="not_read", message="the volumes were not read")]
-    if not newest:
-        message = "no volume is watched"
-        return [_say(views, "disk", Verdict.NOT_APPLICABLE, reason="no_volumes", message=message)]
-    return [_volume(views, volume) for volume in newest]
+    return judge_volumes(PROBE.name, views, _judge)
 
 
-def _say(views: Sequence[View], component: str, verdict: Verdict, *, reason: str, message: str) -> Finding:
-    return Finding(
-        probe="disk_space",
-        component=component,
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        at_s=views[-1].at_s,
-        node=views[-1].node,
-    )
-
-
-def _volume(views: Sequence[View], volume: Volume) -> Finding:
+def _judge(views: Sequence[View], volume: Volume) -> RuleResult:
     total, free = number(volume.total_bytes), number(volume.free_bytes)
-    component = component_of(volume)
     if not total or free is None:
         why = volume.free_bytes.detail or volume.detail or volume.free_bytes.state
-        message = f"{volume.path} does not say how full it is: {why}"
-        return _say(views, component, Verdict.UNKNOWN, reason="cannot_read", message=message)
-    verdict, reason, message = max(
-        (_bytes(volume.path, total, free), _inodes(volume), _filling(views, volume.path)),
-        key=lambda found: list(Verdict).index(found[0]),
-    )
+        return RuleResult(Verdict.UNKNOWN, "cannot_read", f"{volume.path} does not say how full it is: {why}")
+    space = _bytes(volume.path, total, free)
+    found = worst_result([space, *_inodes(volume), *_filling(views, volume.path)], space)
     share = Evidence(
         what="free space",
         value=f"{free / 1e9:.1f} GB ({free / total:.0%})",
@@ -87,63 +50,54 @@ def _volume(views: Sequence[View], volume: Volume) -> Finding:
         at_s=views[-1].at_s,
         baseline=f"{total / 1e9:.1f} GB in all",
     )
-    return Finding(
-        probe="disk_space",
-        component=component,
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        action=Action.FREE_SPACE if verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY} else Action.NONE,
-        evidence=(share,),
-        at_s=views[-1].at_s,
-        node=views[-1].node,
-    )
+    return replace(found, action=Action.FREE_SPACE if found.is_bad else Action.NONE, evidence=(share,))
 
 
-def _bytes(path: str, total: float, free: float) -> tuple[Verdict, str, str]:
+def _bytes(path: str, total: float, free: float) -> RuleResult:
     share = free / total
     message = f"{path}: {free / 1e9:.1f} GB of {total / 1e9:.1f} GB are free ({share:.0%})"
     if free < FULL_BYTES or (share < BAD_SHARE and free < BAD_BYTES):
-        return Verdict.UNHEALTHY, "almost_full", message
+        return RuleResult(Verdict.UNHEALTHY, "almost_full", message)
     if share < WARN_SHARE and free < WARN_BYTES:
-        return Verdict.DEGRADED, "low", message
-    return Verdict.HEALTHY, "enough", message
+        return RuleResult(Verdict.DEGRADED, "low", message)
+    return RuleResult(Verdict.HEALTHY, "enough", message)
 
 
-def _inodes(volume: Volume) -> tuple[Verdict, str, str]:
+def _inodes(volume: Volume) -> Iterator[RuleResult]:
     total, free = number(volume.total_inodes), number(volume.free_inodes)
     bad = failed({"total_inodes": volume.total_inodes, "free_inodes": volume.free_inodes}, _INODES)
     if bad:
-        return Verdict.UNKNOWN, "cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}"
-    if not total or free is None:
-        return Verdict.NOT_APPLICABLE, "enough", ""
+        yield RuleResult(
+            Verdict.UNKNOWN, "cannot_read", f"{volume.path}: could not be read: {', '.join(bad)}"
+        )
+    if bad or not total or free is None:
+        return
     message = f"{volume.path}: {free:.0f} of {total:.0f} inodes are free"
     if free / total < BAD_INODES_SHARE:
-        return Verdict.UNHEALTHY, "inodes_almost_gone", message
-    if free / total < WARN_INODES_SHARE:
-        return Verdict.DEGRADED, "inodes_low", message
-    return Verdict.NOT_APPLICABLE, "enough", ""
+        yield RuleResult(Verdict.UNHEALTHY, "inodes_almost_gone", message)
+    elif free / total < WARN_INODES_SHARE:
+        yield RuleResult(Verdict.DEGRADED, "inodes_low", message)
 
 
-def _filling(views: Sequence[View], path: str) -> tuple[Verdict, str, str]:
-    """Return when it is full at the slower of the rates of the window's halves."""
+def _filling(views: Sequence[View], path: str) -> Iterator[RuleResult]:
+    """Yield when it is full at the slower of the rates of the window's halves."""
     points = [
         (view.monotonic_s, free)
         for view in views
-        for volume in view.volumes or ()
-        if volume.path == path and volume.state is not State.HUNG
+        for volume in past_of([view], path)
+        if volume.state is not State.HUNG
         if (free := number(volume.free_bytes)) is not None
     ]
     if len(points) < 3 or points[-1][0] - points[0][0] < RATE_WINDOW_LEAST_S:
-        return Verdict.NOT_APPLICABLE, "enough", ""
+        return
     middle_s = (points[0][0] + points[-1][0]) / 2
     middle = min(points[1:-1], key=lambda point: abs(point[0] - middle_s))
     rate = min(_rate(points[0], middle), _rate(middle, points[-1]))
     left_s = points[-1][1] / rate if rate > 0 else float("inf")
     if left_s > FULL_WITHIN_S:
-        return Verdict.NOT_APPLICABLE, "enough", ""
+        return
     message = f"{path} fills by {rate / 1e6:.1f} MB/s and is full in {format_duration(round(left_s, -1))}"
-    return Verdict.DEGRADED, "filling", message
+    yield RuleResult(Verdict.DEGRADED, "filling", message)
 
 
 def _rate(earlier: tuple[float, float], later: tuple[float, float]) -> float:
@@ -151,33 +105,4 @@ def _rate(earlier: tuple[float, float], later: tuple[float, float]) -> float:
     return (earlier[1] - later[1]) / max(later[0] - earlier[0], 1e-9)
 
 
-PROBE = Probe(
-    name="disk_space",
-    summary="Sees a volume that is full or soon will be: staging, logs and the ledger stop with it.",
-    reads=("volumes",),
-    window_s=600.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="warn_free_share", value=WARN_SHARE, source="kubelet default eviction: nodefs.available"
-        ),
-        Threshold(name="warn_free_bytes", value=WARN_BYTES, source="our own choice: a 70B model in 16 bits"),
-        Threshold(name="bad_free_share", value=BAD_SHARE, source="our own choice: a fifth of kubelet's"),
-        Threshold(name="bad_free_bytes", value=BAD_BYTES, source="our own choice: an 8B model in 16 bits"),
-        Threshold(name="full_bytes", value=FULL_BYTES, source="our own choice: logs and ledger need it"),
-        Threshold(
-            name="warn_inodes_share",
-            value=WARN_INODES_SHARE,
-            source="kubelet default eviction: nodefs.inodesFree",
-        ),
-        Threshold(
-            name="bad_inodes_share", value=BAD_INODES_SHARE, source="our own choice: a fifth of kubelet's"
-        ),
-        Threshold(
-            name="full_within_s", value=FULL_WITHIN_S, source="our own choice: time for a person to act"
-        ),
-        Threshold(name="rate_window_least_s", value=RATE_WINDOW_LEAST_S, source="our own choice"),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check)

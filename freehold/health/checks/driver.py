@@ -9,20 +9,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.judge.gpus import REASONS, newest_gpus
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.gpus import newest_gpus
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.view import Gpus, Reading, State, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpus, Reading, State, View
+
+DECLARED = declared(__name__)
+WINDOW_S = DECLARED.limit("window_s")
+VERSIONS_MOST = DECLARED.count("versions_most")
 
 _PLACES = {
     "driver_version": "nvml",
     "module_version": "/sys/module/nvidia",
     "disk_version": "libraries on disk",
 }
-WINDOW_S = 3600.0
-"""How long a refused program is told of. Our own choice: such a program tries again and again while somebody wants it."""
-VERSIONS_MOST = 1
-"""Driver versions at once. By the meaning of one driver; NVIDIA: library and module must be the same release."""
 
 
 def _text(gpus: Gpus, name: str) -> str:
@@ -38,67 +40,51 @@ def _evidence(view: View, gpus: Gpus, locked: str) -> tuple[Evidence, ...]:
     )
 
 
-def _said(
-    view: View, verdict: Verdict, reason: str, message: str, *, action: Action = Action.NONE
-) -> Finding:
-    return Finding(
-        probe="driver",
-        component="driver",
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        action=action,
-        evidence=(),
-        at_s=view.at_s,
-        node=view.node,
-    )
-
-
-def _absent(view: View, gpus: Gpus, expected: Expected) -> Finding | None:
+def _absent(gpus: Gpus, expected: Expected) -> RuleResult | None:
     """Return what there is to say where the library did not answer; None where it did."""
     if gpus.state is State.MISMATCH:
         message = f"The NVML library and the kernel module differ ({_text(gpus, 'disk_version') or '?'} on disk, {_text(gpus, 'module_version') or '?'} runs): no CUDA program will start."
-        return _said(view, Verdict.UNHEALTHY, "mismatch", message, action=Action.REBOOT)
+        return RuleResult(Verdict.UNHEALTHY, "mismatch", message, Action.REBOOT)
     wanted = bool(expected.driver_version or expected.gpus)
     if gpus.state is State.ABSENT and not _text(gpus, "module_version"):
         if not gpus.pci_addresses and not wanted:
-            return _said(view, Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU and no driver here.")
+            return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU and no driver here.")
         message = f"No NVIDIA driver is loaded: {gpus.detail}."
         verdict = Verdict.UNHEALTHY if wanted else Verdict.UNKNOWN
-        return _said(view, verdict, "not_loaded", message, action=Action.FIX_CONFIGURATION)
+        return RuleResult(verdict, "not_loaded", message, Action.FIX_CONFIGURATION)
     if gpus.state is not State.OK:
-        return _said(
-            view, Verdict.UNKNOWN, "not_read", f"The driver was not read: {gpus.detail}.", action=Action.WATCH
+        return RuleResult(
+            Verdict.UNKNOWN, "not_read", f"The driver was not read: {gpus.detail}.", Action.WATCH
         )
     return None
 
 
-def _compared(view: View, gpus: Gpus, expected: Expected) -> Finding:
+def _compared(gpus: Gpus, expected: Expected) -> RuleResult:
     library, module, disk = (_text(gpus, name) for name in _PLACES)
     running = module or library
     if library and module and library != module:
         message = f"The library is {library}, the kernel module {module}."
-        return _said(view, Verdict.UNHEALTHY, "mismatch", message, action=Action.REBOOT)
+        return RuleResult(Verdict.UNHEALTHY, "mismatch", message, Action.REBOOT)
     if not running:
-        return _unread(view, gpus)
+        return _unread(gpus)
     if expected.driver_version and running != expected.driver_version:
         message = f"Driver {running} runs, {expected.driver_version} is expected."
-        return _said(view, Verdict.DEGRADED, "not_as_locked", message, action=Action.FIX_CONFIGURATION)
+        return RuleResult(Verdict.DEGRADED, "not_as_locked", message, Action.FIX_CONFIGURATION)
     if disk and running not in disk.split(","):
         message = f"Driver {running} runs, {disk} is on disk: the next restart of a program or of the node changes it."
-        return _said(view, Verdict.DEGRADED, "pending_upgrade", message, action=Action.REBOOT)
-    return _read_all(view, gpus) or _said(view, Verdict.HEALTHY, "ok", f"Driver {running} runs.")
+        return RuleResult(Verdict.DEGRADED, "pending_upgrade", message, Action.REBOOT)
+    return _read_all(gpus) or RuleResult(Verdict.HEALTHY, "ok", f"Driver {running} runs.")
 
 
-def _unread(view: View, gpus: Gpus) -> Finding:
+def _unread(gpus: Gpus) -> RuleResult:
     if not gpus.gpus and not gpus.pci_addresses:
-        return _said(view, Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
+        return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
     said = gpus.driver.get("driver_version", Reading(state=State.UNKNOWN, detail="not asked"))
     message = f"The driver's version could not be read: {said.state.value} {said.detail}".rstrip() + "."
-    return _said(view, Verdict.UNKNOWN, "unreadable", message, action=Action.WATCH)
+    return RuleResult(Verdict.UNKNOWN, "unreadable", message, Action.WATCH)
 
 
-def _read_all(view: View, gpus: Gpus) -> Finding | None:
+def _read_all(gpus: Gpus) -> RuleResult | None:
     """Return what hides a mismatch: a version that is there and failed to be read."""
     bad = [
         name
@@ -108,7 +94,7 @@ def _read_all(view: View, gpus: Gpus) -> Finding | None:
     if not bad:
         return None
     message = f"Could not be read: {', '.join(bad)} ({gpus.driver[bad[0]].state.value})."
-    return _said(view, Verdict.UNKNOWN, "unreadable", message, action=Action.WATCH)
+    return RuleResult(Verdict.UNKNOWN, "unreadable", message, Action.WATCH)
 
 
 def _refused(views: Sequence[View]) -> list[KernelEvent]:
@@ -128,32 +114,24 @@ def _refused(views: Sequence[View]) -> list[KernelEvent]:
     return refused
 
 
-def _with_refused(found: Finding, refused: Sequence[KernelEvent]) -> Finding:
-    """Return the finding with the refused programs as evidence, and of them where it knows of nothing else that is wrong."""
-    last = refused[-1]
-    who = (
-        f"{last.fields['name']} (pid {last.fields.get('pid', '?')})" if "name" in last.fields else "a program"
-    )
-    client, module = last.fields.get("client", "another version"), last.fields.get("module", "another one")
+def _with_refused(found: RuleResult, refused: Sequence[KernelEvent]) -> RuleResult:
+    """Return the result with the refused programs as evidence; they are its reason where nothing else is wrong."""
+    fields = refused[-1].fields
+    program = f"{fields['name']} (pid {fields.get('pid', '?')})" if "name" in fields else "a program"
+    client, module = fields.get("client", "another version"), fields.get("module", "another one")
     seen = Evidence(
         what="programs refused by the driver",
-        value=f"{len(refused)}, the last {who} with {client}",
+        value=f"{len(refused)}, the last {program} with {client}",
         source="kernel log",
-        at_s=last.at_s,
-        baseline=last.fields.get("module", ""),
+        at_s=refused[-1].at_s,
+        baseline=fields.get("module", ""),
     )
-    evidence = (*found.evidence, seen)
-    if found.verdict in {Verdict.DEGRADED, Verdict.UNHEALTHY}:
-        return replace(found, evidence=evidence)
-    message = f"The driver refused {who}: its library is {client}, the kernel module {module}."
-    return replace(
-        found,
-        verdict=Verdict.DEGRADED,
-        reason="client_mismatch",
-        message=message,
-        action=Action.FIX_CONFIGURATION,
-        evidence=evidence,
-    )
+    if not found.is_bad:
+        message = f"The driver refused {program}: its library is {client}, the kernel module {module}."
+        found = RuleResult(
+            Verdict.DEGRADED, "client_mismatch", message, Action.FIX_CONFIGURATION, found.evidence
+        )
+    return replace(found, evidence=(*found.evidence, seen))
 
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
@@ -161,35 +139,13 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     view = newest_gpus(views)
     gpus, refused = view.gpus, _refused(views)
     if gpus is None:
-        found = _said(view, Verdict.UNKNOWN, "not_read", "The driver was not read.")
+        found = RuleResult(Verdict.UNKNOWN, "not_read", "The driver was not read.")
     else:
-        found = _absent(view, gpus, expected) or _compared(view, gpus, expected)
+        found = _absent(gpus, expected) or _compared(gpus, expected)
         found = replace(found, evidence=_evidence(view, gpus, expected.driver_version or ""))
-    return [_with_refused(found, refused) if refused else found]
+    if refused:
+        found = _with_refused(found, refused)
+    return [replace(found.finding(PROBE.name, "driver", view), at_s=view.at_s)]
 
 
-PROBE = Probe(
-    name="driver",
-    summary="Whether the running NVIDIA driver is the one on disk and the one that is expected.",
-    reads=("gpus", "kernel"),
-    window_s=WINDOW_S,
-    reasons={
-        **{name: REASONS[name] for name in ("ok", "no_gpu", "not_read", "unreadable")},
-        "mismatch": "Library and kernel module have different versions, mostly after an upgrade. Drain and reboot (or reload the module).",
-        "client_mismatch": "A program, perhaps in a container, brings another driver library than the kernel module, and was refused. Give it the host's, or restart what was running through an upgrade.",
-        "not_loaded": "No driver is loaded. Install it, or see the kernel log for why it did not load.",
-        "not_as_locked": "Another driver runs than the lock or configuration says. Install that one, or correct it there.",
-        "pending_upgrade": "Another driver is on disk than runs. Drain and reboot at a time that you choose, before something restarts by itself.",
-    },
-    thresholds=(
-        Threshold(
-            name="window_s", value=WINDOW_S, source="our own choice: it tries again while it is wanted"
-        ),
-        Threshold(
-            name="versions_most",
-            value=VERSIONS_MOST,
-            source="NVIDIA: library and module of one release, else NVML_ERROR_LIB_RM_VERSION_MISMATCH",
-        ),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

@@ -7,53 +7,31 @@ how fast, and it cannot see that an answer is nonsense.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import isfinite
 from typing import TypeVar
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
 from freehold.health.judge import series
-from freehold.health.view import EngineView, Reading, State, View
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import EngineView, Reading, State, View
 
-STILL_S = 7.0
-"""Nothing moved and nobody worked for so long, with requests under way: it hangs. Source: our own choice, four looks: it is to be
-found in 15 s, and an engine that sleeps that long with work to do is seen nowhere else."""
-CPU_SHARE = 0.02
-"""Part of a core that an engine at work takes at least. Source: our own choice: being asked for counters each second costs a
-quarter of a percent, and one runnable thread among fifty on a core still gets two."""
-GPU_PERCENT = 20.0
-"""Utilisation from which some GPU of the node may be working on it. Source: our own choice; 0 is what a node without work shows."""
-GPU_BUSY_S = 120.0
-"""How long a GPU at work excuses an engine that sleeps: llama.cpp's stall limit, for whose GPU it is is not known."""
-NO_PROGRESS_S = 600.0
-"""Busy for so long without any progress is told (degraded), and never more than told: 7,000 tokens at 17 tokens/s, as slow as a 7B
-model's prompt on two cores, take 412 s; half as long again."""
-UNANSWERED_S = 30.0
-"""An engine without work that does not answer for so long is not well. Source: our own choice: fifteen times the deadline."""
-REMOTE_STILL_S = 120.0
-"""As STILL_S for an engine whose processes cannot be seen, where nobody said how long it may be silent: llama.cpp's limit."""
+DECLARED = declared(__name__)
+STILL_S = DECLARED.limit("still_s")
+CPU_SHARE = DECLARED.limit("cpu_share")
+GPU_PERCENT = DECLARED.limit("gpu_percent")
+GPU_BUSY_S = DECLARED.limit("gpu_busy_s")
+NO_PROGRESS_S = DECLARED.limit("no_progress_s")
+UNANSWERED_S = DECLARED.limit("unanswered_s")
+REMOTE_STILL_S = DECLARED.limit("remote_still_s")
+
 FRESH_S = 30.0
 """GPU readings older than this say nothing of now. Source: our own choice, three of the agent's periods."""
 _GONE = frozenset({"backoff", "crash_loop"})
 _NOT_SERVING = frozenset({"pending", "starting", "asleep", "draining", "stopping", "stopped"})
-
-_REASONS = {
-    "progressing": "requests run and its counters move: nothing to do",
-    "idle": "no request is under way: nothing to do",
-    "busy": "requests run and it works, though its counters stand still (a long prompt): leave it alone",
-    "not_serving": "it starts, sleeps, drains or is stopped on purpose: nothing to do",
-    "no_engine": "no engine runs on this node: nothing to do",
-    "stalled": "requests are under way, nothing moves and nothing works, or its process is stopped: restart it",
-    "blocked": "its threads wait for a device in the kernel: look at the disk and the GPU, a restart would hang as well",
-    "no_progress": "it works but nothing has come of it for long: look at its log; restart it by hand if it spins",
-    "unresponsive": "it has no work and answers nothing: restart it when no request runs",
-    "canary_failed": "a tiny completion got no answer while it had nothing else to do: restart it",
-    "dead": "its process has ended: the fleet starts it again; see why it ended",
-    "not_read": "the engines could not be read: see whether the agent and the fleet run",
-    "unreadable": "neither its counters nor its processes can be read: nothing is known of it",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,23 +95,15 @@ class _Seen:
         return {point.view.process_state for point in self.points if point.at_s >= start}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Said:
-    verdict: Verdict
-    reason: str
-    message: str
-    action: Action = Action.NONE
-
-
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     """Return one finding per engine of this node."""
     newest = views[-1]
     if newest.engines is None:
-        said = _Said(verdict=Verdict.UNKNOWN, reason="not_read", message="the engines were not read")
-        return [_finding(said, "engine", newest, ())]
+        nothing = RuleResult(Verdict.UNKNOWN, "not_read", "the engines were not read")
+        return [nothing.finding(PROBE.name, "engine", newest)]
     if not newest.engines:
-        said = _Said(verdict=Verdict.NOT_APPLICABLE, reason="no_engine", message="no engine runs here")
-        return [_finding(said, "engine", newest, ())]
+        nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_engine", "no engine runs here")
+        return [nothing.finding(PROBE.name, "engine", newest)]
     return [_judged(seen, newest) for seen in _seen(views, newest.engines)]
 
 
@@ -191,38 +161,36 @@ def _gpu_percent(views: Sequence[View]) -> float:
 
 
 def _judged(seen: _Seen, newest: View) -> Finding:
-    said = _at_rest(seen.now) or _at_work(seen)
-    return _finding(said, f"engine:{seen.now.replica}", newest, tuple(_evidence(seen)))
+    found = replace(_at_rest(seen.now) or _at_work(seen), evidence=tuple(_evidence(seen)))
+    return found.finding(PROBE.name, f"engine:{seen.now.replica}", newest)
 
 
 # --- what needs no counters -----------------------------------------------------------------------------------------
 
 
-def _at_rest(now: EngineView) -> _Said | None:
+def _at_rest(now: EngineView) -> RuleResult | None:
     """Return what the process and the fleet say by themselves; None: its work has to be looked at."""
     if now.serves in _GONE or (now.exit_text and not now.pid):
         why = now.exit_text or "it ended"
-        return _Said(
-            verdict=Verdict.UNHEALTHY, reason="dead", message=f"no process: {why}", action=Action.WATCH
-        )
+        return RuleResult(Verdict.UNHEALTHY, "dead", f"no process: {why}", Action.WATCH)
     if now.process_state in ("X", "Z"):
         message = f"its process {now.pid} has ended"
-        return _Said(verdict=Verdict.UNHEALTHY, reason="dead", message=message, action=Action.WATCH)
+        return RuleResult(Verdict.UNHEALTHY, "dead", message, Action.WATCH)
     if now.process_state == "T":
         return _stalled(f"its process {now.pid} is stopped (state T): it cannot work")
     if now.serves in _NOT_SERVING:
-        return _Said(verdict=Verdict.NOT_APPLICABLE, reason="not_serving", message=f"it is {now.serves}")
+        return RuleResult(Verdict.NOT_APPLICABLE, "not_serving", f"it is {now.serves}")
     return None
 
 
-def _stalled(message: str) -> _Said:
-    return _Said(verdict=Verdict.UNHEALTHY, reason="stalled", message=message, action=Action.RESTART_ENGINE)
+def _stalled(message: str) -> RuleResult:
+    return RuleResult(Verdict.UNHEALTHY, "stalled", message, Action.RESTART_ENGINE)
 
 
 # --- with and without work ------------------------------------------------------------------------------------------
 
 
-def _at_work(seen: _Seen) -> _Said:
+def _at_work(seen: _Seen) -> RuleResult:
     if not any(_is_readable(point.view) for point in seen.since(UNANSWERED_S)):
         return _unreadable(seen.now)
     if not seen.points[-1].works:
@@ -249,24 +217,24 @@ def _remote_limit_s(now: EngineView) -> float:
     return STILL_S if now.process_state else max(REMOTE_STILL_S, now.stall_s)
 
 
-def _busy(still_s: float, share: float | None) -> _Said:
+def _busy(still_s: float, share: float | None) -> RuleResult:
     cpu = "CPU time not known" if share is None else f"{share:.2f} cores of CPU time"
     if still_s >= NO_PROGRESS_S:
         message = f"it works ({cpu}), but nothing has come of it for {still_s:.0f} s"
-        return _Said(verdict=Verdict.DEGRADED, reason="no_progress", message=message, action=Action.WATCH)
+        return RuleResult(Verdict.DEGRADED, "no_progress", message, Action.WATCH)
     return _healthy("busy", f"nothing has moved for {still_s:.0f} s, but it works ({cpu})")
 
 
-def _still(seen: _Seen, share: float | None, still_s: float) -> _Said:
+def _still(seen: _Seen, share: float | None, still_s: float) -> RuleResult:
     """Return what an engine is that has work and neither moves nor works."""
     now = seen.now
     said = f"{_how_many(now)} under way, nothing has moved for {still_s:.0f} s"
     if share is None:
         message = f"{said}; its processes cannot be seen"
-        return _Said(verdict=Verdict.DEGRADED, reason="no_progress", message=message, action=Action.WATCH)
+        return RuleResult(Verdict.DEGRADED, "no_progress", message, Action.WATCH)
     if "D" in seen.states(STILL_S):
         message = f"{said}: its threads wait in the kernel (state D)"
-        return _Said(verdict=Verdict.UNHEALTHY, reason="blocked", message=message, action=Action.WATCH)
+        return RuleResult(Verdict.UNHEALTHY, "blocked", message, Action.WATCH)
     if _number(now.running) == 0 and not now.canary_waits_s:
         # The engine has none: the gateway's requests may be on their way to slow clients.
         message = f"{said} by the gateway's count, while the engine knows of none"
@@ -274,31 +242,24 @@ def _still(seen: _Seen, share: float | None, still_s: float) -> _Said:
     return _stalled(f"{said} and it used {share:.3f} cores of CPU time: it hangs")
 
 
-def _idle_with(now: EngineView, message: str, still_s: float) -> _Said:
+def _idle_with(now: EngineView, message: str, still_s: float) -> RuleResult:
     if still_s >= max(REMOTE_STILL_S, now.stall_s):
-        return _Said(verdict=Verdict.DEGRADED, reason="no_progress", message=message, action=Action.WATCH)
+        return RuleResult(Verdict.DEGRADED, "no_progress", message, Action.WATCH)
     return _healthy("idle", message)
 
 
-def _idle(seen: _Seen) -> _Said:
+def _idle(seen: _Seen) -> RuleResult:
     now = seen.now
     if now.canary.state is State.HUNG:
         message = f"a tiny completion got no answer: {now.canary.detail}"
-        return _Said(
-            verdict=Verdict.UNHEALTHY,
-            reason="canary_failed",
-            message=message,
-            action=Action.RESTART_ENGINE,
-        )
+        return RuleResult(Verdict.UNHEALTHY, "canary_failed", message, Action.RESTART_ENGINE)
     recent = seen.since(UNANSWERED_S)
     if seen.now_s - recent[0].at_s < UNANSWERED_S or any(p.view.state is not State.HUNG for p in recent):
         return _healthy("idle", "no request is under way")
     if (seen.cpu_share(UNANSWERED_S) or 0.0) >= CPU_SHARE:
         return _healthy("busy", f"it has not answered for {UNANSWERED_S:.0f} s, but it works")
     message = f"no answer for {UNANSWERED_S:.0f} s, and no CPU time used"
-    return _Said(
-        verdict=Verdict.DEGRADED, reason="unresponsive", message=message, action=Action.RESTART_ENGINE
-    )
+    return RuleResult(Verdict.DEGRADED, "unresponsive", message, Action.RESTART_ENGINE)
 
 
 def _is_readable(view: EngineView) -> bool:
@@ -307,13 +268,13 @@ def _is_readable(view: EngineView) -> bool:
     return by_itself or _number(view.cpu_s) is not None or view.gateway_running is not None
 
 
-def _unreadable(now: EngineView) -> _Said:
+def _unreadable(now: EngineView) -> RuleResult:
     message = f"it cannot be read: {now.tokens_total.detail or now.state}"
-    return _Said(verdict=Verdict.UNKNOWN, reason="unreadable", message=message)
+    return RuleResult(Verdict.UNKNOWN, "unreadable", message)
 
 
-def _healthy(reason: str, message: str) -> _Said:
-    return _Said(verdict=Verdict.HEALTHY, reason=reason, message=message)
+def _healthy(reason: str, message: str) -> RuleResult:
+    return RuleResult(Verdict.HEALTHY, reason, message)
 
 
 # --- one look -------------------------------------------------------------------------------------------------------
@@ -340,62 +301,4 @@ def _evidence(seen: _Seen) -> Iterator[Evidence]:
         yield Evidence(what="process state", value=now.process_state, source="/proc/PID/stat", at_s=at_s)
 
 
-def _finding(said: _Said, component: str, newest: View, evidence: tuple[Evidence, ...]) -> Finding:
-    return Finding(
-        probe=PROBE.name,
-        component=component,
-        verdict=said.verdict,
-        reason=said.reason,
-        message=said.message,
-        action=said.action,
-        evidence=evidence,
-        at_s=newest.at_s,
-        node=newest.node,
-    )
-
-
-PROBE = Probe(
-    name="engine_progress",
-    summary="Whether each engine's work moves on while requests run: a hung engine is found, a busy one is left alone.",
-    reads=("engines", "gpus"),
-    window_s=NO_PROGRESS_S + 30.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(
-            name="still_s",
-            value=STILL_S,
-            source="our own choice: four looks, so that a hang is found within 15 s",
-        ),
-        Threshold(
-            name="cpu_share",
-            value=CPU_SHARE,
-            source="our own choice: above what being asked costs, below one runnable thread among fifty",
-        ),
-        Threshold(
-            name="gpu_percent",
-            value=GPU_PERCENT,
-            source="our own choice: 0 is what a node without work shows",
-        ),
-        Threshold(
-            name="gpu_busy_s",
-            value=GPU_BUSY_S,
-            source="llama.cpp's stall limit in freehold/engines/llama_cpp.py",
-        ),
-        Threshold(
-            name="no_progress_s",
-            value=NO_PROGRESS_S,
-            source="7,000 prompt tokens at 17 tokens/s (a 7B model on two cores) and half as long again",
-        ),
-        Threshold(
-            name="unanswered_s", value=UNANSWERED_S, source="our own choice: many times the reader's deadline"
-        ),
-        Threshold(
-            name="remote_still_s",
-            value=REMOTE_STILL_S,
-            source="llama.cpp's stall limit in freehold/engines/llama_cpp.py",
-        ),
-    ),
-    check=check,
-    confirm=2,
-    clear=2,
-)
+PROBE = DECLARED.probe(check)

@@ -5,49 +5,27 @@ are judged by what a healthy link's bit error rate allows. It reads no AER lines
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+from freehold.catalog.load_xids import pcie_replays
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number
-from freehold.health.view import Gpu, View
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.gpu_limits import over_limits
+from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number
+from freehold.health.judge.rule_result import RuleResult
+from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.view import Gpu, View
 
-REPLAYS_PER_LANE_MINUTE: Mapping[int, float] = {1: 0.15, 2: 0.3, 3: 0.48, 4: 0.96, 5: 1.92, 6: 3.84}
-"""By generation, at a bit error rate of 1e-12, times the lanes and rounded up. Source: DCGM's health watch."""
-LOADED_PERCENT = 50.0
-"""Utilisation from which the link is not resting. Our own choice; DCGM and NVIDIA say `under load`."""
-LOADED_LOOKS = 3
-"""Looks in a row, so that a link that is just waking is not blamed. Our own choice."""
-REPLAY_WINDOW_S = 60.0
-"""Least time that a rate per minute is judged over: the rate's own unit."""
-NEEDS = (
-    "pcie_width",
-    "pcie_width_max",
-    "pcie_gen",
-    "pcie_gen_max",
-    "pcie_replays",
-    "pcie_fatal_errors",
-    "pcie_non_fatal_errors",
-)
+DECLARED = declared(__name__)
+LOADED_PERCENT = DECLARED.limit("loaded_percent")
+LOADED_LOOKS = DECLARED.count("loaded_looks")
+REPLAY_WINDOW_S = DECLARED.limit("replay_window_s")
 
 
 def replays_allowed_per_minute(generation: int, lanes: int) -> int | None:
     """Return how many replays a minute a healthy link may have, or None for a generation that is not known."""
-    per_lane = REPLAYS_PER_LANE_MINUTE.get(generation)
-    return None if per_lane is None else math.ceil(per_lane * lanes)
-
-
-def _narrow(gpu: SeenGpu) -> Iterable[Fault]:
-    width, most = gpu.value("pcie_width"), gpu.value("pcie_width_max")
-    if width is None or most is None or width >= most:
-        return
-    yield Fault(
-        verdict=Verdict.DEGRADED,
-        reason="narrow_link",
-        message=f"The PCIe link is x{width:g}, the card and slot can x{most:g}.",
-        action=Action.INSPECT_HARDWARE,
-        evidence=(gpu.evidence("pcie_width", baseline=f"{most:g}"),),
-    )
+    known = pcie_replays().get(generation)
+    return None if known is None else math.ceil(known.per_lane_per_minute * lanes)
 
 
 def _is_slow(gpu: Gpu) -> bool:
@@ -62,11 +40,11 @@ def _is_slow(gpu: Gpu) -> bool:
     )
 
 
-def _slow(gpu: SeenGpu) -> Iterable[Fault]:
+def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
     looks = [one for _, one in gpu.past][-LOADED_LOOKS:]
     if len(looks) < LOADED_LOOKS or not all(_is_slow(one) for one in looks):
         return
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="slow_link",
         message=f"Under load the PCIe link is generation {gpu.said('pcie_gen')} of {gpu.said('pcie_gen_max')}.",
@@ -78,7 +56,7 @@ def _slow(gpu: SeenGpu) -> Iterable[Fault]:
     )
 
 
-def _replays(gpu: SeenGpu) -> Iterable[Fault]:
+def _replays(gpu: SeenGpu) -> Iterable[RuleResult]:
     rise = gpu.rise("pcie_replays")
     generation, lanes = gpu.value("pcie_gen_max"), gpu.value("pcie_width")
     if rise is None or rise.seconds < REPLAY_WINDOW_S or generation is None or lanes is None:
@@ -88,7 +66,7 @@ def _replays(gpu: SeenGpu) -> Iterable[Fault]:
     if allowed is None or per_minute <= allowed:
         return
     shown = f"+{rise.amount:g} in {rise.seconds:.0f} s"
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="replays",
         message=f"{per_minute:.0f} PCIe replays a minute; a healthy link of generation {generation:g} x{lanes:g} has at most {allowed}.",
@@ -97,65 +75,26 @@ def _replays(gpu: SeenGpu) -> Iterable[Fault]:
     )
 
 
-def _errors(gpu: SeenGpu) -> Iterable[Fault]:
-    for name, verdict in (
-        ("pcie_fatal_errors", Verdict.UNHEALTHY),
-        ("pcie_non_fatal_errors", Verdict.DEGRADED),
-    ):
-        rise = gpu.rise(name)
-        if rise is not None and rise.amount > 0:
-            shown = f"+{rise.amount:g} in {rise.seconds:.0f} s"
-            yield Fault(
-                verdict=verdict,
-                reason=name.removeprefix("pcie_"),
-                message=f"Uncorrectable PCIe errors: {name.removeprefix('pcie_').replace('_', ' ')} {shown}.",
-                action=Action.INSPECT_HARDWARE,
-                evidence=(gpu.evidence(name, value=shown, baseline="+0"),),
-            )
-
-
-def _faults(gpu: SeenGpu) -> Iterable[Fault]:
-    yield from _errors(gpu)
-    yield from _narrow(gpu)
+def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+    yield from over_limits(gpu, DECLARED.gpu.limits)
     yield from _slow(gpu)
     yield from _replays(gpu)
 
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
-    return judge_gpus("gpu_pcie", views, expected=expected, needs=NEEDS, faults=_faults)
+    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
 
 
-PROBE = Probe(
-    name="gpu_pcie",
-    summary="Whether each GPU's PCIe link has its width, its speed under load, and few replays.",
-    reads=("gpus",),
-    window_s=600.0,
-    reasons={
-        **REASONS,
-        "narrow_link": "The link lost lanes. Reseat the card or riser; check the slot.",
-        "slow_link": "Under load the link does not reach its generation. Reseat the card or riser; check the BIOS setting.",
-        "replays": "The link repeats more than its bit error rate allows. Reseat the card or riser.",
-        "fatal_errors": "Fatal PCIe errors were counted. Drain the node and inspect card and slot.",
-        "non_fatal_errors": "Uncorrectable PCIe errors were counted. Watch the link; inspect it at the next drain.",
-    },
-    thresholds=(
-        *(
-            Threshold(
-                name=f"replays_per_lane_minute_gen{generation}",
-                value=rate,
-                source="DCGM: bit error rate 1e-12",
-            )
-            for generation, rate in REPLAYS_PER_LANE_MINUTE.items()
-        ),
+PROBE = DECLARED.probe(
+    check,
+    first=[
         Threshold(
-            name="loaded_percent", value=LOADED_PERCENT, source="our own choice of what `under load` means"
-        ),
-        Threshold(
-            name="loaded_looks", value=LOADED_LOOKS, source="our own choice: a link that wakes takes a moment"
-        ),
-        Threshold(name="replay_window_s", value=REPLAY_WINDOW_S, source="the unit of DCGM's rate"),
-    ),
-    check=check,
-    confirm=2,
+            name=f"replays_per_lane_minute_gen{generation}",
+            value=known.per_lane_per_minute,
+            source="DCGM: bit error rate 1e-12",
+        )
+        for generation, known in pcie_replays().items()
+    ],
+    common=REASONS,
 )

@@ -8,42 +8,26 @@ an engine without progress makes it one. It does not judge throttling: gpu_throt
 from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus
-from freehold.health.view import View
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.gpu_limits import over_limits
+from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus
+from freehold.health.judge.rule_result import RuleResult
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import View
 
-BUSY_PERCENT = 99.0
-"""A hung kernel reads 100 %, a healthy full load 99 to 100 %. Source: our own measurement of an H100."""
-IDLE_SHARE = 0.2
-"""Of the power limit: a hung kernel on an H100 drew 124 of 700 W (0.18), the lightest real decoding 172 W (0.25). Source: our own measurement."""
-LOOKS_LEAST = 5
-"""Looks in a row that must say so: a burst of tiny kernels can look alike for a moment. Our own choice."""
-CAP_SHARE = 0.99
-"""Of the default limit; less than that is a cap that somebody set, not rounding. Our own choice."""
-STUCK_S = 5.0
-"""An energy counter in mJ moves thousands of times in that; NVML renews it about every 20 to 100 ms. Our own choice."""
-NEEDS = ("power_w", "power_limit_w", "power_limit_default_w", "energy_mj", "utilisation_percent")
+DECLARED = declared(__name__)
+BUSY_PERCENT = DECLARED.limit("busy_percent")
+IDLE_SHARE = DECLARED.limit("idle_share")
+LOOKS_LEAST = DECLARED.count("looks_least")
+STUCK_S = DECLARED.limit("stuck_s")
 
 
-def _capped(gpu: SeenGpu) -> Iterable[Fault]:
-    limit, default = gpu.value("power_limit_w"), gpu.value("power_limit_default_w")
-    if limit is None or default is None or limit >= default * CAP_SHARE:
-        return
-    yield Fault(
-        verdict=Verdict.DEGRADED,
-        reason="capped",
-        message=f"The power limit is {limit:g} W, the card's default {default:g} W.",
-        action=Action.FIX_CONFIGURATION,
-        evidence=(gpu.evidence("power_limit_w", baseline=f"{default:g}"),),
-    )
-
-
-def _stuck(gpu: SeenGpu) -> Iterable[Fault]:
+def _stuck(gpu: SeenGpu) -> Iterable[RuleResult]:
     energy = gpu.rise("energy_mj")
     power = gpu.value("power_w")
     if energy is None or energy.amount > 0 or energy.seconds < STUCK_S or not power:
         return
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="stuck",
         message=f"The energy counter has not moved for {energy.seconds:.0f} s at {power:g} W: its power reading cannot be believed.",
@@ -72,10 +56,10 @@ def _engines_move(views: Sequence[View]) -> bool:
     return False
 
 
-def _hollow(gpu: SeenGpu, *, moving: bool) -> Iterable[Fault]:
+def _hollow(gpu: SeenGpu, *, moving: bool) -> Iterable[RuleResult]:
     if moving or not _idle_but_busy(gpu):
         return
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="busy_at_idle_power",
         message=f"It says {gpu.said('utilisation_percent')} % busy but draws {gpu.said('power_w')} W: a kernel is resident that does no work.",
@@ -92,50 +76,12 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
     moving = _engines_move(views)
 
-    def faults(gpu: SeenGpu) -> Iterable[Fault]:
-        yield from _capped(gpu)
+    def faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+        yield from over_limits(gpu, DECLARED.gpu.limits)
         yield from _stuck(gpu)
         yield from _hollow(gpu, moving=moving)
 
-    return judge_gpus("gpu_power", views, expected=expected, needs=NEEDS, faults=faults)
+    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=faults)
 
 
-PROBE = Probe(
-    name="gpu_power",
-    summary="Whether each GPU tells its power, may draw its default, and draws what its load says.",
-    reads=("gpus", "engines"),
-    window_s=60.0,
-    reasons={
-        **REASONS,
-        "capped": "Somebody set a power limit below the card's default. If it is not meant, set the default again (nvidia-smi -pl).",
-        "stuck": "The energy counter stands still. Do not believe the power and cost figures of this card; a driver reload renews it.",
-        "busy_at_idle_power": "100 % utilisation at idle power and no engine's tokens move: a hung kernel, in all likelihood software. Restart the engine that holds the GPU.",
-    },
-    thresholds=(
-        Threshold(
-            name="busy_percent",
-            value=BUSY_PERCENT,
-            source="our own measurement: a hung kernel on an H100 reads 100 %",
-        ),
-        Threshold(
-            name="idle_share",
-            value=IDLE_SHARE,
-            source="our own measurement on an H100: hung 0.18 of the limit, lightest real decoding 0.25",
-        ),
-        Threshold(
-            name="looks_least",
-            value=LOOKS_LEAST,
-            source="our own choice: longer than a burst of tiny kernels",
-        ),
-        Threshold(
-            name="cap_share",
-            value=CAP_SHARE,
-            source="our own choice: enforced below default is a cap, 1 % is rounding",
-        ),
-        Threshold(
-            name="stuck_s", value=STUCK_S, source="our own choice: the counter is renewed many times a second"
-        ),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

@@ -11,16 +11,19 @@ from dataclasses import replace
 
 from freehold.catalog.load_xids import recovery_actions
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
-from freehold.health.view import Gpu, Gpus, State, View
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.gpus import REASONS, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
+from freehold.health.judge.rule_result import RuleResult
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, Gpus, State, View
+
+DECLARED = declared(__name__)
+_LEAST_ACTION = DECLARED.count("recovery_action_least")
 
 NEEDS = ("recovery_action",)
-_LEAST_ACTION = 1
-"""Any action but none. By the field's meaning."""
 
 
-def _lost(gpu: SeenGpu) -> Iterable[Fault]:
+def _lost(gpu: SeenGpu) -> Iterable[RuleResult]:
     for state, reason, words, action in (
         (State.LOST, "lost", "The driver says that the GPU is lost.", Action.CORDON),
         (
@@ -32,7 +35,7 @@ def _lost(gpu: SeenGpu) -> Iterable[Fault]:
     ):
         named = [name for name, reading in gpu.gpu.readings.items() if reading.state is state]
         if named:
-            yield Fault(
+            yield RuleResult(
                 verdict=Verdict.UNHEALTHY,
                 reason=reason,
                 message=words,
@@ -41,13 +44,13 @@ def _lost(gpu: SeenGpu) -> Iterable[Fault]:
             )
 
 
-def _recovery(gpu: SeenGpu) -> Iterable[Fault]:
+def _recovery(gpu: SeenGpu) -> Iterable[RuleResult]:
     wanted = gpu.value("recovery_action")
     if wanted is None or wanted < _LEAST_ACTION:
         return
     known = recovery_actions().get(int(wanted))
     words = known.name.replace("_", " ") if known else f"code {wanted:g}, which no catalogue knows"
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.UNHEALTHY,
         reason="recovery_action",
         message=f"The driver itself asks for: {words}.",
@@ -56,12 +59,12 @@ def _recovery(gpu: SeenGpu) -> Iterable[Fault]:
     )
 
 
-def _model(gpu: SeenGpu, model: str | None) -> Iterable[Fault]:
+def _model(gpu: SeenGpu, model: str | None) -> Iterable[RuleResult]:
     """Yield that a GPU is another than expected: some word of what is expected is none of its name's."""
     name = gpu.gpu.name
     if not model or not name or _words(model) <= _words(name):
         return
-    seen = Evidence(what="name", value=name, source=gpu.source, at_s=gpu.at_s, baseline=model)
+    seen = Evidence(what="name", value=name, source=gpu.source, at_s=gpu.view.at_s, baseline=model)
     yield _odd("other_model", f"This GPU is a {name}, a {model} is expected.", (seen,))
 
 
@@ -104,85 +107,71 @@ def _most_before(views: Sequence[View]) -> int:
     return max((max(_seen(view.gpus), view.gpus.most) for view in views if view.gpus is not None), default=0)
 
 
-def _count_fault(views: Sequence[View], gpus: Gpus, expected: Expected) -> Fault | None:
+def _count_fault(views: Sequence[View], gpus: Gpus, expected: Expected) -> RuleResult | None:
     seen, on_bus = _seen(gpus), len(gpus.pci_addresses)
     evidence = _counts(newest_gpus(views), gpus, expected)
     if expected.gpus is not None and seen < expected.gpus:
-        message = f"{seen} of {expected.gpus} GPUs are there; {on_bus} are on the PCI bus."
-        return _bad("missing", message, evidence)
+        return _bad(
+            "missing", f"{seen} of {expected.gpus} GPUs are there; {on_bus} are on the PCI bus.", evidence
+        )
     if seen < (before := _most_before(views)):
         return _bad("gone", f"{seen} GPUs are there, {before} were.", evidence)
     if 0 < on_bus < seen:
-        message = f"The driver shows {seen} GPUs, the PCI bus only {on_bus}."
-        return _bad("off_the_bus", message, evidence)
+        return _bad("off_the_bus", f"The driver shows {seen} GPUs, the PCI bus only {on_bus}.", evidence)
     if expected.gpus is not None and seen > expected.gpus:
-        message = f"{seen} GPUs are there, {expected.gpus} are expected."
-        return _odd("more_than_expected", message, evidence)
+        return _odd("more_than_expected", f"{seen} GPUs are there, {expected.gpus} are expected.", evidence)
     if expected.gpus is None and seen < on_bus:
         message = f"{on_bus} GPUs are on the PCI bus, the driver shows {seen}: some failed, or this container is given fewer."
         return _odd("not_in_driver", message, evidence)
     return None
 
 
-def _bad(reason: str, message: str, evidence: tuple[Evidence, ...]) -> Fault:
-    return Fault(
-        verdict=Verdict.UNHEALTHY, reason=reason, message=message, action=Action.CORDON, evidence=evidence
-    )
+def _bad(reason: str, message: str, evidence: tuple[Evidence, ...]) -> RuleResult:
+    return RuleResult(Verdict.UNHEALTHY, reason, message, Action.CORDON, evidence)
 
 
-def _odd(reason: str, message: str, evidence: tuple[Evidence, ...]) -> Fault:
-    action = Action.FIX_CONFIGURATION
-    return Fault(verdict=Verdict.DEGRADED, reason=reason, message=message, action=action, evidence=evidence)
+def _odd(reason: str, message: str, evidence: tuple[Evidence, ...]) -> RuleResult:
+    return RuleResult(Verdict.DEGRADED, reason, message, Action.FIX_CONFIGURATION, evidence)
 
 
 def _counts(view: View, gpus: Gpus, expected: Expected) -> tuple[Evidence, ...]:
     baseline = "" if expected.gpus is None else str(expected.gpus)
-    said: tuple[tuple[str, str, str], ...] = (("GPUs in the driver", str(_seen(gpus)), gpus.source),)
+    rows = [("GPUs in the driver", str(_seen(gpus)), gpus.source)]
     if gpus.pci_addresses:
-        said += (("GPUs on the PCI bus", str(len(gpus.pci_addresses)), "/sys/bus/pci/devices"),)
+        rows.append(("GPUs on the PCI bus", str(len(gpus.pci_addresses)), "/sys/bus/pci/devices"))
     return tuple(
         Evidence(what=what, value=value, source=source, at_s=view.at_s, baseline=baseline)
-        for what, value, source in said
+        for what, value, source in rows
     )
 
 
 def _count(views: Sequence[View], expected: Expected) -> Finding:
-    """Return the finding on the number of GPUs; what the library could not say is UNKNOWN."""
+    """Return the finding on the number of GPUs; what the library could not report is UNKNOWN."""
     view = newest_gpus(views)
     gpus = view.gpus
     if gpus is None or gpus.state not in (State.OK, State.ABSENT):
-        return _silent(view, gpus)
+        return _not_read(view, gpus)
     if gpus.state is State.ABSENT and gpus.pci_addresses and not expected.gpus:
         message = (
             f"{len(gpus.pci_addresses)} NVIDIA GPUs are on the PCI bus and no driver answers: {gpus.detail}."
         )
-        return _said(view, Verdict.UNKNOWN, "no_driver", message)
-    if not gpus.gpus and not gpus.pci_addresses and not expected.gpus and not _most_before(views):
+        found = RuleResult(Verdict.UNKNOWN, "no_driver", message)
+    elif not gpus.gpus and not gpus.pci_addresses and not expected.gpus and not _most_before(views):
         return no_gpus(PROBE.name, view, expected)
-    fault = _count_fault(views, gpus, expected)
-    if fault is None:
-        return _said(view, Verdict.HEALTHY, "ok", f"{_seen(gpus)} GPUs are there.")
-    found = _said(view, fault.verdict, fault.reason, fault.message)
-    return replace(found, action=fault.action, evidence=fault.evidence)
+    else:
+        found = _count_fault(views, gpus, expected) or RuleResult(
+            Verdict.HEALTHY, "ok", f"{_seen(gpus)} GPUs are there."
+        )
+    return found.finding(PROBE.name, "gpus", view)
 
 
-def _silent(view: View, gpus: Gpus | None) -> Finding:
-    if gpus is not None and gpus.state is State.HUNG:
-        evidence = Evidence(what="NVML call", value=gpus.detail, source=gpus.source, at_s=view.at_s)
-        found = _said(view, Verdict.UNKNOWN, "hung", f"Reading the GPUs hangs: {gpus.detail}.")
-        return replace(found, action=Action.WATCH, evidence=(evidence,))
-    return no_gpus(PROBE.name, view, Expected(gpus=1))
-
-
-def _said(view: View, verdict: Verdict, reason: str, message: str) -> Finding:
-    return Finding(
-        probe=PROBE.name,
-        component="gpus",
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        at_s=view.at_s,
-        node=view.node,
+def _not_read(view: View, gpus: Gpus | None) -> Finding:
+    if gpus is None or gpus.state is not State.HUNG:
+        return no_gpus(PROBE.name, view, Expected(gpus=1))
+    evidence = (Evidence(what="NVML call", value=gpus.detail, source=gpus.source, at_s=view.at_s),)
+    message = f"Reading the GPUs hangs: {gpus.detail}."
+    return RuleResult(Verdict.UNKNOWN, "hung", message, Action.WATCH, evidence).finding(
+        PROBE.name, "gpus", view
     )
 
 
@@ -191,31 +180,4 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     return [_count(views, expected), *(_one(gpu, expected) for gpu in seen_gpus(views))]
 
 
-PROBE = Probe(
-    name="gpu_present",
-    summary="Whether all GPUs are there, by configuration, PCI bus and driver, and each answers.",
-    reads=("gpus",),
-    window_s=600.0,
-    reasons={
-        **REASONS,
-        "hung": "The driver does not answer. A wedged driver or a dying GPU: look at the kernel log and at processes in state D.",
-        "missing": "Fewer GPUs than expected. Cordon the node; look for XID 79 in the kernel log; reboot or power-cycle it.",
-        "gone": "A GPU vanished while the node ran. Cordon the node; look for XID 79 in the kernel log.",
-        "off_the_bus": "A GPU is no longer on the PCI bus. Cordon the node and power-cycle it; a second time inspect the hardware.",
-        "not_in_driver": "A GPU on the bus is not in the driver. See the kernel log for its start; in a container, give it all GPUs or set the number expected.",
-        "no_driver": "There are GPUs and no driver. Install or load the NVIDIA driver.",
-        "more_than_expected": "More GPUs than the lock or configuration says. Correct the number.",
-        "other_model": "The GPU is another model than the lock or configuration says. Correct it there, or look at what was built in.",
-        "lost": "The GPU fell off the bus. Cordon the node and power-cycle it; a second time inspect the hardware.",
-        "reset_required": "The GPU works again only after a reset. Drain and reset it.",
-        "recovery_action": "The driver's own verdict on the GPU. Do what it asks, drained.",
-    },
-    thresholds=(
-        Threshold(
-            name="recovery_action_least",
-            value=_LEAST_ACTION,
-            source="NVIDIA: NVML field 230, any action but none",
-        ),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

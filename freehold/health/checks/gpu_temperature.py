@@ -7,22 +7,18 @@ is no margin, its own slowdown threshold stands in. It does not judge fans nor t
 from collections.abc import Iterable, Sequence
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
-from freehold.health.view import Gpu, View
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.gpu_limits import over_limits
+from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.judge.rule_result import RuleResult
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, View
 
-MARGIN_LOW_C = 0.0
-"""At a margin of 0 the card is at its operating maximum and software begins to slow it. Source: gpud's rule (margin <= 0)."""
-HEADROOM_LOW_C = 2.0
-"""Without a margin: below slowdown by so little. Source: the H100's own gap between GPU maximum (87) and slowdown (89)."""
-NEEDS = (
-    "margin_c",
-    "slowdown_tlimit_c",
-    "temperature_c",
-    "slowdown_threshold_c",
-    "memory_temp_c",
-    "memory_max_threshold_c",
-)
+DECLARED = declared(__name__)
+MARGIN_LOW_C = DECLARED.limit("margin_low_c")
+HEADROOM_LOW_C = DECLARED.limit("headroom_low_c")
+
+_SHOWN = ("margin_c", "slowdown_tlimit_c", "temperature_c", "slowdown_threshold_c")
 
 
 def _headroom_c(gpu: Gpu) -> tuple[float, float] | None:
@@ -42,66 +38,30 @@ def _too_hot(gpu: Gpu) -> bool:
     return headroom is not None and headroom[0] <= max(headroom[1], 0.0)
 
 
-def _core(gpu: SeenGpu) -> Iterable[Fault]:
+def _core(gpu: SeenGpu) -> Iterable[RuleResult]:
     headroom = _headroom_c(gpu.gpu)
     if headroom is None or not _too_hot(gpu.gpu):
         return
     everywhere = whole_node(gpu, _too_hot)
     where = " So are all GPUs of the node: look at fans and inlet air." if everywhere else ""
     past = headroom[0] < 0
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.UNHEALTHY if past else Verdict.DEGRADED,
         reason="past_slowdown" if past else "near_slowdown",
         message=f"{headroom[0]:g} °C below its slowdown threshold, at {gpu.said('temperature_c')} °C.{where}",
         action=Action.CHECK_FACILITY if everywhere else Action.INSPECT_HARDWARE if past else Action.WATCH,
-        evidence=tuple(gpu.evidence(name) for name in NEEDS[:4]),
+        evidence=tuple(gpu.evidence(name) for name in _SHOWN),
     )
 
 
-def _memory(gpu: SeenGpu) -> Iterable[Fault]:
-    temperature, most = gpu.value("memory_temp_c"), gpu.value("memory_max_threshold_c")
-    if temperature is None or most is None or temperature < most:
-        return
-    yield Fault(
-        verdict=Verdict.DEGRADED,
-        reason="memory_hot",
-        message=f"The memory is at {temperature:g} °C, its maximum is {most:g} °C.",
-        action=Action.WATCH,
-        evidence=(gpu.evidence("memory_temp_c", baseline=f"below {most:g}"),),
-    )
-
-
-def _faults(gpu: SeenGpu) -> Iterable[Fault]:
+def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
     yield from _core(gpu)
-    yield from _memory(gpu)
+    yield from over_limits(gpu, DECLARED.gpu.limits)
 
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU by its newest readings."""
-    return judge_gpus("gpu_temperature", views, expected=expected, needs=NEEDS, faults=_faults)
+    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
 
 
-PROBE = Probe(
-    name="gpu_temperature",
-    summary="How far each GPU is from slowing down for heat, by its own margin.",
-    reads=("gpus",),
-    window_s=60.0,
-    reasons={
-        **REASONS,
-        "near_slowdown": "The GPU is at its operating maximum and about to slow down. Watch it; on all GPUs of a node check fans and inlet air.",
-        "past_slowdown": "The GPU is hot enough that its hardware halves its clocks. Check its heatsink; on all GPUs of a node the cooling of the room.",
-        "memory_hot": "The GPU's memory is at its own maximum. Watch its error counters.",
-    },
-    thresholds=(
-        Threshold(
-            name="margin_low_c", value=MARGIN_LOW_C, source="gpud: margin <= 0 is at the slowdown's edge"
-        ),
-        Threshold(
-            name="headroom_low_c",
-            value=HEADROOM_LOW_C,
-            source="an H100's own gap between GPU maximum (87 °C) and slowdown (89 °C), read through NVML",
-        ),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

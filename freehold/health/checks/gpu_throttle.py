@@ -6,84 +6,54 @@ power, one alone to its own cooling. It does not measure temperature: gpu_temper
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.judge.gpus import REASONS, Fault, SeenGpu, judge_gpus, number, whole_node
-from freehold.health.view import Gpu, View
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.judge.rule_result import RuleResult
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, View
+
+DECLARED = declared(__name__)
+TIME_SHARE = DECLARED.limit("time_share")
+TIME_SHARE_BAD = DECLARED.limit("time_share_bad")
+LOOKS_SHARE = DECLARED.limit("looks_share")
+LOOKS_LEAST = DECLARED.count("looks_least")
+SLOW_CLOCK_SHARE = DECLARED.limit("slow_clock_share")
+LOADED_PERCENT = DECLARED.limit("loaded_percent")
 
 GPU_IDLE, HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 1, 8, 0x20, 0x40, 0x80
 """nvmlClocksEventReason* of nvidia-ml-py, the same values as nvmlClocksThrottleReason*; power cap (4), locked clocks (2) are normal."""
-TIME_SHARE = 0.01
-"""Of the window by the driver's own counters. DCGM warns on any increase; 1 % leaves out the moment of a single spike. Our own choice."""
-TIME_SHARE_BAD = 0.5
-"""Half of the time slowed is a card at half speed. Our own choice."""
-LOOKS_SHARE = 0.6
-"""Of the looks, without counters. Source: gpud: 0.6 hardware slowdowns a minute over ten one-minute polls."""
-LOOKS_LEAST = 5
-"""Fewest looks of which a share says anything. Our own choice."""
-SLOW_CLOCK_SHARE = 0.8
-"""Of the maximum SM clock, loaded and not at the power cap. Our own choice; a loaded H100 at its cap runs at 0.68."""
-LOADED_PERCENT = 90.0
-"""Utilisation from which a card is expected at its clocks. Our own choice."""
 NANOSECONDS = 1e9
 """In a second."""
-NEEDS = ("throttle_bits", "hw_thermal_ns", "sw_thermal_ns", "power_brake_ns", "thermal_violation_ns")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """One way to be held back."""
+class _Throttle(NamedTuple):
+    """One way in which a GPU is held back."""
 
     reason: str
     bit: int
     counter: str
     words: str
-    one: Action
+    action: Action
     """What to do where one GPU has it."""
 
 
-_KINDS = (
-    _Kind(
-        reason="power_brake",
-        bit=POWER_BRAKE,
-        counter="power_brake_ns",
-        words="braked by the power supply",
-        one=Action.CHECK_FACILITY,
+_THROTTLES = (
+    _Throttle(
+        "power_brake", POWER_BRAKE, "power_brake_ns", "braked by the power supply", Action.CHECK_FACILITY
     ),
-    _Kind(
-        reason="hw_thermal",
-        bit=HW_THERMAL,
-        counter="hw_thermal_ns",
-        words="slowed by its hardware for heat",
-        one=Action.INSPECT_HARDWARE,
+    _Throttle(
+        "hw_thermal", HW_THERMAL, "hw_thermal_ns", "slowed by its hardware for heat", Action.INSPECT_HARDWARE
     ),
-    _Kind(
-        reason="sw_thermal",
-        bit=SW_THERMAL,
-        counter="sw_thermal_ns",
-        words="slowed by the driver for heat",
-        one=Action.WATCH,
-    ),
-    _Kind(
-        reason="thermal",
-        bit=0,
-        counter="thermal_violation_ns",
-        words="slowed for heat",
-        one=Action.WATCH,
-    ),
-    _Kind(
-        reason="hw_slowdown",
-        bit=HW_SLOWDOWN,
-        counter="",
-        words="slowed by its hardware",
-        one=Action.INSPECT_HARDWARE,
-    ),
+    _Throttle("sw_thermal", SW_THERMAL, "sw_thermal_ns", "slowed by the driver for heat", Action.WATCH),
+    _Throttle("thermal", 0, "thermal_violation_ns", "slowed for heat", Action.WATCH),
+    _Throttle("hw_slowdown", HW_SLOWDOWN, "", "slowed by its hardware", Action.INSPECT_HARDWARE),
 )
 
 
-def _share(gpu: SeenGpu, kind: _Kind) -> tuple[float, Evidence] | None:
+def _share(gpu: SeenGpu, kind: _Throttle) -> tuple[float, Evidence] | None:
     """Return the part of the window that it was held back so, with what shows it; None where that cannot be said."""
     rise = gpu.rise(kind.counter) if kind.counter else None
     if rise is not None and rise.seconds > 0:
@@ -99,17 +69,17 @@ def _share(gpu: SeenGpu, kind: _Kind) -> tuple[float, Evidence] | None:
     return held / len(bits) * TIME_SHARE / LOOKS_SHARE, shown
 
 
-def _held(gpu: SeenGpu, kind: _Kind) -> Iterable[Fault]:
+def _held(gpu: SeenGpu, kind: _Throttle) -> Iterable[RuleResult]:
     share = _share(gpu, kind)
     if share is None or share[0] < TIME_SHARE:
         return
     everywhere = bool(kind.bit) and whole_node(gpu, lambda one: _has_bit(one, kind.bit))
     where = " So are all GPUs of the node: look at power, fans and inlet air." if everywhere else ""
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.UNHEALTHY if share[0] >= TIME_SHARE_BAD else Verdict.DEGRADED,
         reason=kind.reason,
         message=f"The GPU was {kind.words} ({share[1].value}).{where}",
-        action=Action.CHECK_FACILITY if everywhere else kind.one,
+        action=Action.CHECK_FACILITY if everywhere else kind.action,
         evidence=(share[1], gpu.evidence("temperature_c"), gpu.evidence("throttle_bits")),
     )
 
@@ -118,12 +88,12 @@ def _has_bit(gpu: Gpu, bit: int) -> bool:
     return bool(int(number(gpu, "throttle_bits") or 0) & bit)
 
 
-def _slow(gpu: SeenGpu) -> Iterable[Fault]:
+def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
     """Find a loaded GPU far below its clocks that no bit explains; the same in every one of the last looks."""
     looks = [one for _, one in gpu.past][-LOOKS_LEAST:]
     if len(looks) < LOOKS_LEAST or not all(_is_slow(one) for one in looks):
         return
-    yield Fault(
+    yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="slow_clock",
         message=f"Loaded, it runs at {gpu.said('sm_clock_mhz')} of {gpu.said('sm_clock_max_mhz')} MHz and gives no reason.",
@@ -145,59 +115,15 @@ def _is_slow(gpu: Gpu) -> bool:
     return not explained and busy >= LOADED_PERCENT and clock < most * SLOW_CLOCK_SHARE
 
 
-def _faults(gpu: SeenGpu) -> Iterable[Fault]:
-    for kind in _KINDS:
+def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+    for kind in _THROTTLES:
         yield from _held(gpu, kind)
     yield from _slow(gpu)
 
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
-    return judge_gpus("gpu_throttle", views, expected=expected, needs=NEEDS, faults=_faults)
+    return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=_faults)
 
 
-PROBE = Probe(
-    name="gpu_throttle",
-    summary="Whether heat or the power supply holds a GPU back; its own power cap is normal.",
-    reads=("gpus",),
-    window_s=600.0,
-    reasons={
-        **REASONS,
-        "power_brake": "The power supply or the facility made the GPU brake. Check the power feed of the node.",
-        "hw_thermal": "The GPU's hardware halved its clocks for heat. Check its heatsink; on all GPUs of a node the cooling.",
-        "sw_thermal": "The driver lowered the clocks for heat. Watch the temperature; on all GPUs of a node check fans and inlet air.",
-        "thermal": "The GPU's clocks were lowered for heat (older counter). Watch the temperature.",
-        "hw_slowdown": "The hardware lowered the clocks and says neither heat nor brake. Check power cables and cooling.",
-        "slow_clock": "A loaded GPU runs far below its clocks without a reason given. Compare it with the other GPUs; look for locked clocks.",
-    },
-    thresholds=(
-        Threshold(
-            name="time_share",
-            value=TIME_SHARE,
-            source="our own choice: DCGM warns on any increase, 1 % leaves out one spike",
-        ),
-        Threshold(
-            name="time_share_bad",
-            value=TIME_SHARE_BAD,
-            source="our own choice: half of the time slowed is half the speed",
-        ),
-        Threshold(
-            name="looks_share",
-            value=LOOKS_SHARE,
-            source="gpud: 0.6 hardware slowdowns per one-minute poll over 10 min",
-        ),
-        Threshold(
-            name="looks_least", value=LOOKS_LEAST, source="our own choice: fewer looks say nothing of a share"
-        ),
-        Threshold(
-            name="slow_clock_share",
-            value=SLOW_CLOCK_SHARE,
-            source="our own choice; a loaded H100 at its power cap runs at 0.68",
-        ),
-        Threshold(
-            name="loaded_percent", value=LOADED_PERCENT, source="our own choice: below that clocks may rest"
-        ),
-    ),
-    check=check,
-    confirm=2,
-)
+PROBE = DECLARED.probe(check, common=REASONS)

@@ -7,9 +7,10 @@ for other probes, and what caused an incident is for diagnosis; nothing here rea
 from collections.abc import Iterator, Mapping, Sequence
 
 from freehold.core.findings import Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpus import has_none
-from freehold.health.judge.rule_result import BLIND_S, SILENCE_S, Judged, unread
+from freehold.health.judge.kernel_window import BLIND_S, SILENCE_S, unread
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.xid import (
     BURST_XID_13_S,
     REPEATED_TIMES,
@@ -18,47 +19,11 @@ from freehold.health.judge.xid import (
     judge_switch,
 )
 from freehold.health.kernel_log.events import KernelEvent, Kind, pci_key, read_events, uuids
-from freehold.health.view import Gpus, View
+from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.view import Gpus, View
 
-WINDOW_S = 86_400.0
-"""NVSentinel's rules on repeated XIDs look back 24 hours."""
-
-_REASONS = {
-    "no_xid": "the log was read and says nothing against it",
-    "harmless_xid": "only XIDs that are never a cause: nothing to do",
-    "application_error": "a program's mistake (XID 13, 31, 43 and the like): look at the engine",
-    "unit_xid": "a copy or video unit failed: restart the program; the GPU if it comes back",
-    "ambiguous_xid": "sources point to opposite sides: restart the program; reset the GPU if it comes back",
-    "repeats_on_this_gpu": "again on this GPU alone: try the same work on another GPU, and other work here",
-    "recovery_action": "the driver's own verdict: do what it asks for",
-    "off_bus": "the GPU is gone from the bus: cordon at once, reboot or power-cycle",
-    "off_bus_again": "gone again: hardware (card, slot, riser or power)",
-    "init_failed": "the driver could not start the GPU: reboot; hardware if it comes back",
-    "pcie_error": "uncorrected PCIe errors that were not fatal: watch replays and width",
-    "pcie_fatal": "fatal PCIe errors: cordon, inspect card and slot",
-    "memory_xid": "GPU memory: reset so that rows are remapped; replace when that fails",
-    "firmware_xid": "GSP, PMU or SEC2: compare driver versions, reset; reboot if it comes back",
-    "driver_xid": "the driver: compare versions, reset if it comes back",
-    "link_xid": "NVLink or C2C: reset; inspect if the same link has it again",
-    "nvlink_signal": "poor signal on an NVLink: reset the GPU where the link is down; reseat, check the cable",
-    "nvlink_non_fatal": "an NVLink error that was not fatal: watch",
-    "nvlink_corrected": "an NVLink error that was corrected: nothing to do",
-    "nvlink_program": "an NVLink error that ends the program: do what XID 154 asks for; without one restart the program",
-    "nvlink_peer": "an NVLink went down from its other end: reset the GPU, and look at the GPU or switch there",
-    "nvlink_taken_down": "an NVLink was taken down by software, a person or the host: reset the GPU unless it was meant",
-    "power_xid": "power supply of the card: check the cable",
-    "hardware_xid": "hardware: drain, inspect if it comes back",
-    "configuration_xid": "a setting or a version: fix it",
-    "unknown_xid": "an XID that no catalogue explains: watch",
-    "switch_fatal": "an NVSwitch link failed: reboot to reset the fabric",
-    "switch_witness": "an NVSwitch saw a GPU leave: look at that GPU",
-    "switch_thermal": "an NVSwitch is too warm: look at cooling",
-    "switch_non_fatal": "an NVSwitch corrected or noted something: nothing to do",
-    "not_read": "the kernel's log was not read: say why and give the right to (dmesg_restrict, CAP_SYSLOG)",
-    "records_lost": "the kernel overwrote records before they were read: wait",
-    "gpus_unknown": "which GPUs there are was not read",
-    "no_gpu": "this machine has no NVIDIA GPU",
-}
+DECLARED = declared(__name__)
+WINDOW_S = DECLARED.limit("window_s")
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
@@ -80,9 +45,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     found |= _switches(events, against)
     if not names and not any(each.verdict > Verdict.HEALTHY for each in judged.values()):
         found.setdefault("gpu", _without_gpus(gpus, quiet))
-    return [
-        each.finding(PROBE.name, part, node=now.node, at_s=now.at_s) for part, each in sorted(found.items())
-    ]
+    return [each.finding(PROBE.name, part, now) for part, each in sorted(found.items())]
 
 
 def _names(gpus: Gpus | None, events: Sequence[KernelEvent]) -> dict[str, str]:
@@ -114,17 +77,17 @@ def _elsewhere(device: str, numbers: Mapping[str, frozenset[int]]) -> frozenset[
     return frozenset().union(*(seen for other, seen in numbers.items() if other != device))
 
 
-def _without_gpus(gpus: Gpus | None, quiet: Judged) -> Judged:
+def _without_gpus(gpus: Gpus | None, quiet: RuleResult) -> RuleResult:
     if quiet.verdict is Verdict.UNKNOWN:
         return quiet
     if gpus and has_none(gpus):
-        return Judged(verdict=Verdict.NOT_APPLICABLE, reason="no_gpu", message="no NVIDIA GPU on the bus")
-    return Judged(verdict=Verdict.UNKNOWN, reason="gpus_unknown", message="which GPUs there are was not read")
+        return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "no NVIDIA GPU on the bus")
+    return RuleResult(Verdict.UNKNOWN, "gpus_unknown", "which GPUs there are was not read")
 
 
 def _switches(
     events: Sequence[KernelEvent], against: Mapping[str, list[KernelEvent]]
-) -> Iterator[tuple[str, Judged]]:
+) -> Iterator[tuple[str, RuleResult]]:
     off_bus_s = [
         event.at_s
         for seen in against.values()
@@ -140,15 +103,9 @@ def _switches(
     )
 
 
-PROBE = Probe(
-    name="gpu_xid",
-    summary="Sees what the NVIDIA driver says of each GPU in the kernel's log; the first sign of most GPU faults.",
-    reads=("kernel", "gpus"),
-    window_s=WINDOW_S,
-    newest=("gpus",),
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="window_s", value=WINDOW_S, source="NVSentinel: repeated XIDs within 24 h"),
+PROBE = DECLARED.probe(
+    check,
+    first=(
         Threshold(
             name="repeated_times", value=REPEATED_TIMES, source="NVSentinel: XID 13 and 31 twice on one GPU"
         ),
@@ -160,7 +117,4 @@ PROBE = Probe(
             name="blind_s", value=BLIND_S, source="our own choice: ten minutes after records were lost"
         ),
     ),
-    check=check,
-    confirm=1,
-    clear=3,
 )

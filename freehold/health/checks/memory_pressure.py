@@ -5,69 +5,47 @@ look full. Corrected errors are evidence and no verdict; a single one means noth
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult, worst_result
 from freehold.health.judge.series import failed, growth, named
-from freehold.health.view import Host, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Host, View
 
-LOW_SHARE = 0.10
-"""awesome-prometheus-alerts: HostOutOfMemory below 10 % available."""
-BAD_BYTES = 100 * 1024**2
-"""kubelet evicts below memory.available 100 MiB (its default hard threshold)."""
-STALLED_WARN_SHARE = 0.10
-"""Of the time all tasks waited for memory: a tenth of the machine is lost. Our own choice."""
-STALLED_BAD_SHARE = 0.60
-"""systemd-oomd kills above DefaultMemoryPressureLimit 60 %."""
-STALLED_LEAST_S = 20.0
-"""PSI over less time says little: systemd-oomd waits 30 s, our views may be 10 s apart. Our own choice."""
+DECLARED = declared(__name__)
+LOW_SHARE = DECLARED.limit("low_share")
+BAD_BYTES = DECLARED.count("bad_bytes")
+STALLED_WARN_SHARE = DECLARED.limit("stalled_warn_share")
+STALLED_BAD_SHARE = DECLARED.limit("stalled_bad_share")
+STALLED_LEAST_S = DECLARED.limit("stalled_least_s")
+
 
 _JUDGED = ("total_bytes", "available_bytes", "limit_available_bytes", "pressure_full_s", "oom_kills")
-_REASONS = {
-    "enough": "there is memory left and nobody waits for it",
-    "not_read": "the host was not read: look at the agent",
-    "cannot_read": "the kernel does not say how much memory is available",
-    "low": "little memory is available: lower the engine's cache or move something away",
-    "almost_gone": "next to no memory is available: the kernel will kill soon",
-    "stalled": "tasks wait for memory: the node swaps or reclaims all the time",
-    "oom_kill": "the kernel killed a process for want of memory: see its log for which",
-    "uncorrected_error": "a memory module gave a wrong value that could not be corrected: replace it",
-    "uncorrected_error_before": "a memory module gave a wrong value since boot: plan a swap",
-}
-_Judged = tuple[Verdict, str, str, Action]
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     """Return one finding on `memory`."""
     newest = views[-1]
-    verdict, reason, message, action = _judge(views)
-    return [
-        Finding(
-            probe="memory_pressure",
-            component="memory",
-            verdict=verdict,
-            reason=reason,
-            message=message,
-            action=action,
-            evidence=tuple(_evidence(newest.host, newest.at_s)) if newest.host else (),
-            at_s=newest.at_s,
-            node=newest.node,
-        )
-    ]
+    evidence = tuple(_evidence(newest.host, newest.at_s)) if newest.host else ()
+    return [replace(_judge(views), evidence=evidence).finding(PROBE.name, "memory", newest)]
 
 
-def _judge(views: Sequence[View]) -> _Judged:
+def _judge(views: Sequence[View]) -> RuleResult:
     host = views[-1].host
     if host is None:
-        return Verdict.UNKNOWN, "not_read", "the host was not read", Action.NONE
+        return RuleResult(Verdict.UNKNOWN, "not_read", "the host was not read")
     found = [*_errors(views), *_kills(views), *_stalled(views), *_left(host)]
-    if found:
-        return max(found, key=lambda judged: list(Verdict).index(judged[0]))
+    return worst_result(found, _quiet(host))
+
+
+def _quiet(host: Host) -> RuleResult:
     if named(host.memory, "available_bytes") is None:
-        return Verdict.UNKNOWN, "cannot_read", "how much memory is available could not be read", Action.NONE
+        return RuleResult(Verdict.UNKNOWN, "cannot_read", "how much memory is available could not be read")
     if bad := failed(host.memory, _JUDGED):
-        return Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}", Action.NONE
-    return Verdict.HEALTHY, "enough", _share(host), Action.NONE
+        return RuleResult(Verdict.UNKNOWN, "cannot_read", f"could not be read: {', '.join(bad)}")
+    return RuleResult(Verdict.HEALTHY, "enough", _share(host))
 
 
 def _grew(views: Sequence[View], pick: Callable[[Host], float | None]) -> tuple[float, float]:
@@ -75,51 +53,47 @@ def _grew(views: Sequence[View], pick: Callable[[Host], float | None]) -> tuple[
     return growth((view.monotonic_s, pick(view.host) if view.host else None) for view in views) or (0.0, 0.0)
 
 
-def _errors(views: Sequence[View]) -> Iterator[_Judged]:
+def _errors(views: Sequence[View]) -> Iterator[RuleResult]:
     host = views[-1].host
     count = host.edac.get("ue_count", 0) if host else 0
     grown, _ = _grew(views, lambda host: host.edac.get("ue_count"))
     if grown:
         message = f"{grown:.0f} uncorrected memory errors just now, {count} since boot"
-        yield Verdict.UNHEALTHY, "uncorrected_error", message, Action.REPLACE_HARDWARE
+        yield RuleResult(Verdict.UNHEALTHY, "uncorrected_error", message, Action.REPLACE_HARDWARE)
     elif count:
         message = f"{count} uncorrected memory errors since boot"
-        yield Verdict.DEGRADED, "uncorrected_error_before", message, Action.INSPECT_HARDWARE
+        yield RuleResult(Verdict.DEGRADED, "uncorrected_error_before", message, Action.INSPECT_HARDWARE)
 
 
-def _kills(views: Sequence[View]) -> Iterator[_Judged]:
+def _kills(views: Sequence[View]) -> Iterator[RuleResult]:
     kills, _ = _grew(views, lambda host: named(host.memory, "oom_kills"))
     if kills:
-        yield (
-            Verdict.DEGRADED,
-            "oom_kill",
-            f"the kernel killed {kills:.0f} processes for want of memory",
-            Action.WATCH,
-        )
+        message = f"the kernel killed {kills:.0f} processes for want of memory"
+        yield RuleResult(Verdict.DEGRADED, "oom_kill", message, Action.WATCH)
 
 
-def _stalled(views: Sequence[View]) -> Iterator[_Judged]:
+def _stalled(views: Sequence[View]) -> Iterator[RuleResult]:
     stalled_s, elapsed_s = _grew(views, lambda host: named(host.memory, "pressure_full_s"))
     if elapsed_s < STALLED_LEAST_S:
         return
     share = stalled_s / elapsed_s
     message = f"all tasks waited for memory {share:.0%} of the last {elapsed_s:.0f} s"
     if share >= STALLED_BAD_SHARE:
-        yield Verdict.UNHEALTHY, "stalled", message, Action.DRAIN
+        yield RuleResult(Verdict.UNHEALTHY, "stalled", message, Action.DRAIN)
     elif share >= STALLED_WARN_SHARE:
-        yield Verdict.DEGRADED, "stalled", message, Action.WATCH
+        yield RuleResult(Verdict.DEGRADED, "stalled", message, Action.WATCH)
 
 
-def _left(host: Host) -> Iterator[_Judged]:
+def _left(host: Host) -> Iterator[RuleResult]:
     for available_name, total_name, of in (_MACHINE, _CGROUP):
         available, total = named(host.memory, available_name), named(host.memory, total_name)
         if available is None or not total:
             continue
         message = f"{available / 1e9:.1f} GB of {total / 1e9:.1f} GB {of} are available"
         if available < BAD_BYTES:
-            yield Verdict.UNHEALTHY, "almost_gone", message, Action.DRAIN
+            yield RuleResult(Verdict.UNHEALTHY, "almost_gone", message, Action.DRAIN)
         elif available / total < LOW_SHARE:
-            yield Verdict.DEGRADED, "low", message, Action.FIX_CONFIGURATION
+            yield RuleResult(Verdict.DEGRADED, "low", message, Action.FIX_CONFIGURATION)
 
 
 _MACHINE = ("available_bytes", "total_bytes", "of memory")
@@ -150,26 +124,4 @@ def _evidence(host: Host, at_s: float) -> Iterator[Evidence]:
         yield Evidence(what=f"memory errors since boot ({name})", value=str(count), source="edac", at_s=at_s)
 
 
-PROBE = Probe(
-    name="memory_pressure",
-    summary="Sees a node that is short of memory or whose modules err: engines die of it, or answer late.",
-    reads=("host",),
-    window_s=300.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="low_share", value=LOW_SHARE, source="awesome-prometheus-alerts: HostOutOfMemory"),
-        Threshold(name="bad_bytes", value=BAD_BYTES, source="kubelet default eviction: memory.available"),
-        Threshold(
-            name="stalled_warn_share", value=STALLED_WARN_SHARE, source="our own choice: a tenth is lost"
-        ),
-        Threshold(
-            name="stalled_bad_share",
-            value=STALLED_BAD_SHARE,
-            source="systemd-oomd DefaultMemoryPressureLimit",
-        ),
-        Threshold(
-            name="stalled_least_s", value=STALLED_LEAST_S, source="our own choice, near systemd-oomd's 30 s"
-        ),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

@@ -5,78 +5,45 @@ configuration. Loss on the way to peers is for `network_loss`, RDMA ports for `r
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult, worst_result
 from freehold.health.judge.series import failed, growth, number
-from freehold.health.view import Interface, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Interface, View
 
-CHANGES_MOST = 2
-"""Of the carrier in a window: one loss and its return; NVSentinel alarms above 2."""
-ERRORS_SHARE = 1e-4
-"""Of packets. awesome-prometheus-alerts' 1 % lets TCP fall to a fraction; a sound link is below 1e-9, so our own choice."""
-ERRORS_LEAST = 10
-"""In a window: fewer may be a cable that was touched. Our own choice."""
-DROPS_SHARE = 0.01
-"""Of packets; awesome-prometheus-alerts: 1 %. Drops are also of packets that nobody wanted (unknown protocols), so no lower."""
+DECLARED = declared(__name__)
+CHANGES_MOST = DECLARED.count("changes_most_count")
+ERRORS_SHARE = DECLARED.limit("errors_share")
+ERRORS_LEAST = DECLARED.count("errors_least_count")
+DROPS_SHARE = DECLARED.limit("drops_share")
+
 
 _ERRORS = ("rx_errors", "tx_errors", "rx_missed_errors", "rx_over_errors", "tx_carrier_errors")
 _CABLE = ("rx_crc_errors", "tx_carrier_errors")
-_REASONS = {
-    "up": "the link is up, at its speed and without errors",
-    "not_read": "the network was not read: look at the agent",
-    "no_interfaces": "no interface with hardware behind it was found",
-    "not_used": "the port is switched off or never had a cable",
-    "cannot_read": "the kernel does not say whether it has a link, how fast it is, or how often it went",
-    "missing": "an interface that should be here is not: look for the card",
-    "link_down": "the link is down: look at cable, transceiver and switch port",
-    "link_flapping": "the link comes and goes: replace cable or transceiver",
-    "link_slow": "the link is slower than it should be: reseat or replace the cable, look at the switch port",
-    "link_errors": "packets arrive damaged or are lost at the card: look at cable and transceiver",
-    "link_drops": "the node drops packets: the card's rings or the processors do not keep up",
-}
-
-
-class _Judged(NamedTuple):
-    verdict: Verdict
-    reason: str
-    message: str
-    action: Action = Action.NONE
 
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per interface that counts, and one for each that should be here and is not."""
     network = views[-1].network
     if network is None:
-        return [_say(views, "link", _Judged(Verdict.UNKNOWN, "not_read", "the network was not read"))]
+        nothing = RuleResult(Verdict.UNKNOWN, "not_read", "the network was not read")
+        return [nothing.finding(PROBE.name, "link", views[-1])]
     found = [_interface(views, link, expected) for link in network.interfaces]
     here = {link.name for link in network.interfaces}
     for name in sorted(expected.link_mbit_s.keys() - here):
-        judged = _Judged(
+        judged = RuleResult(
             Verdict.UNHEALTHY, "missing", f"{name} should be here and is not", Action.INSPECT_HARDWARE
         )
-        found.append(_say(views, f"link:{name}", judged))
+        found.append(judged.finding(PROBE.name, f"link:{name}", views[-1]))
     if not found:
-        judged = _Judged(
+        judged = RuleResult(
             Verdict.NOT_APPLICABLE, "no_interfaces", "no interface with hardware behind it was found"
         )
-        return [_say(views, "link", judged)]
+        return [judged.finding(PROBE.name, "link", views[-1])]
     return found
-
-
-def _say(views: Sequence[View], component: str, judged: _Judged, seen: tuple[Evidence, ...] = ()) -> Finding:
-    return Finding(
-        probe="network_link",
-        component=component,
-        verdict=judged.verdict,
-        reason=judged.reason,
-        message=judged.message,
-        action=judged.action,
-        evidence=seen,
-        at_s=views[-1].at_s,
-        node=views[-1].node,
-    )
 
 
 def _interface(views: Sequence[View], link: Interface, expected: Expected) -> Finding:
@@ -90,17 +57,20 @@ def _interface(views: Sequence[View], link: Interface, expected: Expected) -> Fi
     judged = _without_link(link, named=link.name in expected.link_mbit_s)
     if judged is None:
         found = [*_flapping(link, past), *_slow(link, past, expected), *_losing(link, past)]
-        judged = max(found, key=lambda each: list(Verdict).index(each.verdict), default=_quiet(link))
-    return _say(views, f"link:{link.name}", judged, tuple(_evidence(views, link)))
+        judged = worst_result(found, _quiet(link))
+    judged = replace(judged, evidence=tuple(_evidence(views, link)))
+    return judged.finding(PROBE.name, f"link:{link.name}", views[-1])
 
 
-def _quiet(link: Interface) -> _Judged:
+def _quiet(link: Interface) -> RuleResult:
     """Return what an interface is that nothing speaks against: healthy only if all could be read that the kernel has."""
     rows = {"carrier": link.carrier, "carrier changes": link.carrier_changes, "speed": link.speed_mbit_s}
     unread = [f"{name} ({rows[name].detail or rows[name].state})" for name in failed(rows, rows)]
     if unread:
-        return _Judged(Verdict.UNKNOWN, "cannot_read", f"{link.name}: {', '.join(unread)} could not be read")
-    return _Judged(Verdict.HEALTHY, "up", f"{link.name} is up{_speed(link)}")
+        return RuleResult(
+            Verdict.UNKNOWN, "cannot_read", f"{link.name}: {', '.join(unread)} could not be read"
+        )
+    return RuleResult(Verdict.HEALTHY, "up", f"{link.name} is up{_speed(link)}")
 
 
 def _speed(link: Interface) -> str:
@@ -108,11 +78,11 @@ def _speed(link: Interface) -> str:
     return "" if speed is None else f" at {speed:.0f} Mbit/s"
 
 
-def _without_link(link: Interface, *, named: bool) -> _Judged | None:
+def _without_link(link: Interface, *, named: bool) -> RuleResult | None:
     """Return what is to be said of an interface without a link; None: it has one."""
     carrier, ups = number(link.carrier), number(link.carrier_ups)
     if not link.wanted_up and not named:
-        return _Judged(Verdict.NOT_APPLICABLE, "not_used", f"{link.name} is switched off")
+        return RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{link.name} is switched off")
     if carrier == 1:
         return None
     down = carrier == 0 or link.operstate in {"down", "lowerlayerdown"} or not link.wanted_up
@@ -120,39 +90,45 @@ def _without_link(link: Interface, *, named: bool) -> _Judged | None:
         return (
             None
             if link.operstate == "up"
-            else _Judged(Verdict.UNKNOWN, "cannot_read", f"{link.name}: {link.carrier.detail}")
+            else RuleResult(Verdict.UNKNOWN, "cannot_read", f"{link.name}: {link.carrier.detail}")
         )
     if named or (ups is not None and ups > 0):
-        return _Judged(Verdict.UNHEALTHY, "link_down", f"{link.name} has lost its link", Action.CHECK_CABLE)
-    return _Judged(Verdict.NOT_APPLICABLE, "not_used", f"{link.name} has never had a link")
+        return RuleResult(
+            Verdict.UNHEALTHY, "link_down", f"{link.name} has lost its link", Action.CHECK_CABLE
+        )
+    return RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{link.name} has never had a link")
 
 
-def _flapping(link: Interface, past: Sequence[tuple[float, Interface]]) -> Iterator[_Judged]:
+def _flapping(link: Interface, past: Sequence[tuple[float, Interface]]) -> Iterator[RuleResult]:
     grown = growth((at_s, number(each.carrier_changes)) for at_s, each in past)
     if grown and grown[0] > CHANGES_MOST:
         message = f"the link of {link.name} came or went {grown[0]:.0f} times in {grown[1]:.0f} s"
-        yield _Judged(Verdict.DEGRADED, "link_flapping", message, Action.CHECK_CABLE)
+        yield RuleResult(Verdict.DEGRADED, "link_flapping", message, Action.CHECK_CABLE)
 
 
-def _slow(link: Interface, past: Sequence[tuple[float, Interface]], expected: Expected) -> Iterator[_Judged]:
+def _slow(
+    link: Interface, past: Sequence[tuple[float, Interface]], expected: Expected
+) -> Iterator[RuleResult]:
     now = number(link.speed_mbit_s)
     speeds = [speed for _, each in past if (speed := number(each.speed_mbit_s)) is not None]
     should = expected.link_mbit_s.get(link.name) or max([*speeds, link.fastest_mbit_s])
     if now is not None and should and now < should:
         message = f"{link.name} runs at {now:.0f} Mbit/s and should at {should:.0f}"
-        yield _Judged(Verdict.DEGRADED, "link_slow", message, Action.CHECK_CABLE)
+        yield RuleResult(Verdict.DEGRADED, "link_slow", message, Action.CHECK_CABLE)
 
 
-def _losing(link: Interface, past: Sequence[tuple[float, Interface]]) -> Iterator[_Judged]:
+def _losing(link: Interface, past: Sequence[tuple[float, Interface]]) -> Iterator[RuleResult]:
     packets = _grew(past, ("rx_packets", "tx_packets"))
     errors, cable = _grew(past, _ERRORS), _grew(past, _CABLE)
     drops = _grew(past, ("rx_dropped", "tx_dropped"))
     if errors >= ERRORS_LEAST and errors >= ERRORS_SHARE * packets:
         message = f"{link.name} counted {errors:.0f} errors in {packets:.0f} packets"
-        yield _Judged(Verdict.DEGRADED, "link_errors", message, Action.CHECK_CABLE if cable else Action.WATCH)
+        yield RuleResult(
+            Verdict.DEGRADED, "link_errors", message, Action.CHECK_CABLE if cable else Action.WATCH
+        )
     if drops >= ERRORS_LEAST and drops >= DROPS_SHARE * (packets + drops):
         message = f"{link.name} dropped {drops:.0f} of {packets + drops:.0f} packets"
-        yield _Judged(Verdict.DEGRADED, "link_drops", message, Action.WATCH)
+        yield RuleResult(Verdict.DEGRADED, "link_drops", message, Action.WATCH)
 
 
 def _grew(past: Sequence[tuple[float, Interface]], names: Sequence[str]) -> float:
@@ -176,21 +152,4 @@ def _evidence(views: Sequence[View], link: Interface) -> Iterator[Evidence]:
             yield Evidence(what=f"{name} since boot", value=str(count), source="/sys/class/net", at_s=at_s)
 
 
-PROBE = Probe(
-    name="network_link",
-    summary="Sees a network interface that lost its link, runs too slow, comes and goes, or counts errors.",
-    reads=("network",),
-    window_s=300.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="changes_most_count", value=CHANGES_MOST, source="NVSentinel: more than 2"),
-        Threshold(
-            name="errors_share", value=ERRORS_SHARE, source="our own choice: peers' 1 % is far too lax"
-        ),
-        Threshold(
-            name="errors_least_count", value=ERRORS_LEAST, source="our own choice: a cable that was touched"
-        ),
-        Threshold(name="drops_share", value=DROPS_SHARE, source="awesome-prometheus-alerts: 1 %"),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

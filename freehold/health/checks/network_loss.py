@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
 from freehold.health.mesh.loss_bounds import (
     BACKGROUND,
     CORROBORATION,
@@ -24,21 +24,20 @@ from freehold.health.mesh.loss_bounds import (
     odds_of_node,
     small_counts,
 )
-from freehold.health.view import LossWindow, Peer, State, View
+from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.view import LossWindow, Peer, State, View
+
+DECLARED = declared(__name__)
+SILENT_S = DECLARED.limit("silent_s")
+CUT = DECLARED.count("cut_datagrams")
+LARGE_RUN = DECLARED.count("large_run_datagrams")
+SETTLED_MIN = DECLARED.count("settled_min_datagrams")
 
 NAME = "network_loss"
 OWN = "network"
 """Component of what is this node's own fault."""
-SILENT_S = 2.0
-"""20 datagrams in a row at 10 a second: an outage, not loss (research on health, D2)."""
-CUT = 20
-"""The same number, of ours that a peer which speaks has not confirmed."""
 RECENT_S = 5.0
 """How long a refusal counts: the kernel sends one a second per host at most (research on health, D2: 6 of 20)."""
-SETTLED_MIN = 20
-"""Fates that must be known before a peer is called healthy: two seconds' worth; our own choice."""
-LARGE_RUN = 5
-"""Large datagrams lost in a row, 5 s at one a second, before a black hole for them is considered; our own choice."""
 GONE = {State.LOST, State.HUNG, State.ABSENT}
 AT_FAULT = "node at fault"
 NOBODY = "not known"
@@ -398,32 +397,9 @@ def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Actio
     )
 
 
-PROBE = Probe(
-    name=NAME,
-    summary="Finds lost packets between nodes by direction; tells a lossy peer from one that is stopped, down or unreachable. "
-    "A lossy link slows every request that crosses it and looks like a slow engine.",
-    reads=("network",),
-    window_s=3 * RECENT_S,
-    reasons={
-        "ok": "Losses are what a healthy network has.",
-        "no_peers": "No peers are configured: `health.network.peers`.",
-        "not_running": "The mesh could not be started: see the message; key file, address and port are under health.network.",
-        "no_data": "Too little was seen to say anything; it comes with the first seconds.",
-        "not_judged": "This node's own network is at fault, so a peer cannot be judged from here.",
-        "lossy_out": "Too many datagrams are lost on the way to the peer. Check its cable, port and NIC.",
-        "lossy_back": "Too many datagrams are lost on the way from the peer. Check its cable, port and NIC.",
-        "lossy": "Too many datagrams are lost in both directions. Check its cable, port and NIC.",
-        "cut_out": "The peer is heard, but nothing from here gets to it: a filter or a route, one way.",
-        "cut_back": "The peer is silent here while others hear it: a filter or a route between the two.",
-        "mtu_black_hole": "Only datagrams of full MTU size are lost: make the MTU the same on the whole path.",
-        "peer_stopped": "The peer's host answers but its agent sends nothing: stopped, hung, or it does not know this node.",
-        "peer_differs": "The peer sends what this mesh cannot take: make key, names (`health.network.node`) and version the same.",
-        "peer_down": "The peer's host refuses: its agent does not run. Start it.",
-        "peer_unreachable": "Neither the peer's agent nor its host answers: off, or cut off.",
-        "own_link": "This node's interface has no carrier. Check cable and switch port.",
-        "own_loss": "This node loses all of its peers and they do not lose each other: its own cable, port or NIC.",
-    },
-    thresholds=(
+PROBE = DECLARED.probe(
+    check,
+    first=(
         Threshold(
             name="background_loss", value=BACKGROUND, source="research on health, D2: Pingmesh 1e-5 to 1e-4"
         ),
@@ -442,14 +418,5 @@ PROBE = Probe(
             value=NODE_ODDS,
             source="our own choice: cable, port and NIC serve all paths of a node",
         ),
-        Threshold(name="silent_s", value=SILENT_S, source="research on health, D2: a run of 20 is an outage"),
-        Threshold(name="cut_datagrams", value=CUT, source="research on health, D2: a run of 20 is an outage"),
-        Threshold(name="large_run_datagrams", value=LARGE_RUN, source="our own choice: 5 s at one a second"),
-        Threshold(
-            name="settled_min_datagrams", value=SETTLED_MIN, source="our own choice: 2 s at ten a second"
-        ),
     ),
-    check=check,
-    confirm=1,
-    clear=3,
 )

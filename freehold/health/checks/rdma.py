@@ -6,49 +6,25 @@ below RoCE are also seen by `network_link`; nothing here reads.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 from freehold.catalog.load_xids import rdma_counters
 from freehold.catalog.xid_facts import RdmaCounter
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult, worst_result
 from freehold.health.judge.series import growth
-from freehold.health.view import RdmaPort, View
+from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.view import RdmaPort, View
 
-DROP_S = 240.0
-"""gpud: a port that is down for 4 minutes has dropped; shorter, it may come back by itself."""
-FLAPS_MOST = 3
-"""gpud: three times down and back is a flapping port."""
-RATE_LEAST_S = 20.0
-"""A rate is of at least so long: readings are some 5 s old. Our own choice."""
-EVENTS_LEAST = 10.0
-"""A rate is of at least so long that the limit itself would show that many: one symbol error is no 120 an hour. Our own choice."""
-RECENT_S = 60.0
-"""What came in the last minute is also judged alone, or a quiet hour would hide it. Our own choice."""
+DECLARED = declared(__name__)
+
+DROP_S = DECLARED.limit("drop_s")
+FLAPS_MOST = DECLARED.count("flaps_most_count")
+RATE_LEAST_S = DECLARED.limit("rate_least_s")
+EVENTS_LEAST = DECLARED.limit("events_least_count")
+RECENT_S = DECLARED.limit("recent_s")
 _BOTH_ENDS = "local_ack_timeout_err"
 _UP = ("ACTIVE", "LinkUp")
-
-_REASONS = {
-    "active": "the port is active and its counters are quiet",
-    "not_read": "the network was not read: look at the agent",
-    "no_ports": "this node has no RDMA device",
-    "not_used": "the port has no link and nobody expects one",
-    "counters_denied": "the port is active, but none of its error counters may be read: give the right to, or accept it",
-    "missing": "a port that should be here is not: look at card and driver",
-    "port_down": "the port is down: look at cable, transceiver, switch port and subnet manager",
-    "port_flapping": "the port comes and goes: replace cable or transceiver",
-    "fatal_counter": "a counter that stands still on a sound link grew: look at cable and card",
-    "high_counter": "errors are more frequent than they should be: look at the cable",
-    "ack_timeouts": "peers do not acknowledge: the fabric loses packets, or a remote process crashed",
-}
-
-
-class _Judged(NamedTuple):
-    verdict: Verdict
-    reason: str
-    message: str
-    action: Action = Action.NONE
-    seen: tuple[Evidence, ...] = ()
 
 
 _Past = Sequence[tuple[float, RdmaPort]]
@@ -58,38 +34,24 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per port, and one for each that should be here and is not (`DEVICE/PORT` or `DEVICE`)."""
     network = views[-1].network
     if network is None:
-        return [_say(views, "link", _Judged(Verdict.UNKNOWN, "not_read", "the network was not read"))]
+        nothing = RuleResult(Verdict.UNKNOWN, "not_read", "the network was not read")
+        return [nothing.finding(PROBE.name, "link", views[-1])]
     wanted = set(expected.rdma_ports or ())
     found = [_port(views, port, named=bool(_names(port) & wanted)) for port in network.rdma]
     here = {name for port in network.rdma for name in _names(port)}
     for name in sorted(wanted - here):
-        judged = _Judged(
+        judged = RuleResult(
             Verdict.UNHEALTHY, "missing", f"{name} should be here and is not", Action.INSPECT_HARDWARE
         )
-        found.append(_say(views, f"link:{name}", judged))
+        found.append(judged.finding(PROBE.name, f"link:{name}", views[-1]))
     if not found:
-        return [
-            _say(views, "link", _Judged(Verdict.NOT_APPLICABLE, "no_ports", "this node has no RDMA device"))
-        ]
+        nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_ports", "this node has no RDMA device")
+        return [nothing.finding(PROBE.name, "link", views[-1])]
     return found
 
 
 def _names(port: RdmaPort) -> set[str]:
     return {port.device, f"{port.device}/{port.port}"}
-
-
-def _say(views: Sequence[View], component: str, judged: _Judged) -> Finding:
-    return Finding(
-        probe="rdma",
-        component=component,
-        verdict=judged.verdict,
-        reason=judged.reason,
-        message=judged.message,
-        action=judged.action,
-        evidence=judged.seen,
-        at_s=views[-1].at_s,
-        node=views[-1].node,
-    )
 
 
 def _port(views: Sequence[View], port: RdmaPort, *, named: bool) -> Finding:
@@ -103,23 +65,22 @@ def _port(views: Sequence[View], port: RdmaPort, *, named: bool) -> Finding:
     at_s = views[-1].at_s
     name = f"{port.device}/{port.port}"
     found = [*_down(port, past, named=named), *_flapping(name, past), *_counters(name, past, at_s)]
-    judged = max(found, key=lambda each: list(Verdict).index(each.verdict), default=_quiet(name, port))
-    return _say(views, f"link:{name}", judged)
+    return worst_result(found, _quiet(name, port)).finding(PROBE.name, f"link:{name}", views[-1])
 
 
 def _is_up(port: RdmaPort) -> bool:
     return (port.state, port.physical_state) == _UP
 
 
-def _quiet(name: str, port: RdmaPort) -> _Judged:
+def _quiet(name: str, port: RdmaPort) -> RuleResult:
     if port.denied and not port.counters:
         message = f"{name} is active; its {len(port.denied)} error counters may not be read"
-        return _Judged(Verdict.UNKNOWN, "counters_denied", message)
+        return RuleResult(Verdict.UNKNOWN, "counters_denied", message)
     blind = f"; {', '.join(port.denied)} may not be read" if port.denied else ""
-    return _Judged(Verdict.HEALTHY, "active", f"{name} is active, its counters are quiet{blind}")
+    return RuleResult(Verdict.HEALTHY, "active", f"{name} is active, its counters are quiet{blind}")
 
 
-def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[_Judged]:
+def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[RuleResult]:
     if _is_up(port):
         return
     name = f"{port.device}/{port.port}"
@@ -127,11 +88,11 @@ def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[_Judged]:
     seen_up = port.was_up or any(_is_up(each) for _, each in past)
     had_link = seen_up or port.counters.get("link_downed", 0) > 0
     if not named and not had_link:
-        yield _Judged(Verdict.NOT_APPLICABLE, "not_used", f"{words} and nobody expects a link there")
+        yield RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{words} and nobody expects a link there")
         return
     down_s = _down_for(past)
     long = down_s >= DROP_S or down_s >= past[-1][0] - past[0][0]
-    yield _Judged(
+    yield RuleResult(
         Verdict.UNHEALTHY if long else Verdict.DEGRADED,
         "port_down",
         f"{words}, for {down_s:.0f} s" if down_s else words,
@@ -149,15 +110,15 @@ def _down_for(past: _Past) -> float:
     return past[-1][0] - since_s
 
 
-def _flapping(name: str, past: _Past) -> Iterator[_Judged]:
+def _flapping(name: str, past: _Past) -> Iterator[RuleResult]:
     ups = [_is_up(port) for _, port in past]
     falls = sum(1 for earlier, later in pairwise(ups) if earlier and not later)
     if falls >= FLAPS_MOST:
         message = f"{name} went down {falls} times"
-        yield _Judged(Verdict.UNHEALTHY, "port_flapping", message, Action.CHECK_CABLE)
+        yield RuleResult(Verdict.UNHEALTHY, "port_flapping", message, Action.CHECK_CABLE)
 
 
-def _counters(name: str, past: _Past, at_s: float) -> Iterator[_Judged]:
+def _counters(name: str, past: _Past, at_s: float) -> Iterator[RuleResult]:
     recent = [(when_s, port) for when_s, port in past if when_s >= past[-1][0] - RECENT_S]
     for span in (past, recent):
         for limit in rdma_counters().values():
@@ -166,16 +127,16 @@ def _counters(name: str, past: _Past, at_s: float) -> Iterator[_Judged]:
                 yield from _over(name, limit, grown, at_s=at_s)
 
 
-def _over(name: str, limit: RdmaCounter, grown: tuple[float, float], *, at_s: float) -> Iterator[_Judged]:
+def _over(name: str, limit: RdmaCounter, grown: tuple[float, float], *, at_s: float) -> Iterator[RuleResult]:
     count, elapsed_s = grown
     words = f"{count:.0f} in {elapsed_s:.0f} s"
     seen = Evidence(what=limit.name, value=words, source="/sys/class/infiniband", at_s=at_s, baseline="0")
     message = f"{name}: {limit.name} grew by {words}"
     if _above(limit.fatal_per_s, grown):
-        yield _Judged(Verdict.UNHEALTHY, "fatal_counter", message, Action.CHECK_CABLE, (seen,))
+        yield RuleResult(Verdict.UNHEALTHY, "fatal_counter", message, Action.CHECK_CABLE, (seen,))
     elif _above(limit.warn_per_s, grown):
         reason = "ack_timeouts" if limit.name == _BOTH_ENDS else "high_counter"
-        yield _Judged(Verdict.DEGRADED, reason, message, Action.WATCH, (seen,))
+        yield RuleResult(Verdict.DEGRADED, reason, message, Action.WATCH, (seen,))
 
 
 def _above(limit_per_s: float | None, grown: tuple[float, float]) -> bool:
@@ -193,25 +154,6 @@ def _thresholds() -> Iterator[Threshold]:
             yield Threshold(name=f"{limit.name}_fatal_per_s", value=limit.fatal_per_s, source=source)
         if limit.warn_per_s is not None:
             yield Threshold(name=f"{limit.name}_warn_per_s", value=limit.warn_per_s, source=source)
-    yield Threshold(name="drop_s", value=DROP_S, source="leptonai/gpud: a port is down for 4 minutes")
-    yield Threshold(
-        name="flaps_most_count", value=FLAPS_MOST, source="leptonai/gpud: three times down and back"
-    )
-    yield Threshold(name="rate_least_s", value=RATE_LEAST_S, source="our own choice: readings are 5 s old")
-    yield Threshold(
-        name="events_least_count", value=EVENTS_LEAST, source="our own choice: one event is no rate"
-    )
-    yield Threshold(
-        name="recent_s", value=RECENT_S, source="our own choice: a quiet hour must not hide a bad minute"
-    )
 
 
-PROBE = Probe(
-    name="rdma",
-    summary="Sees an RDMA port that is down, comes and goes, or counts errors: collectives between nodes stop with it.",
-    reads=("network",),
-    window_s=600.0,
-    reasons=_REASONS,
-    thresholds=tuple(_thresholds()),
-    check=check,
-)
+PROBE = DECLARED.probe(check, first=tuple(_thresholds()))

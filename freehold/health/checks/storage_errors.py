@@ -11,37 +11,34 @@ disks also `reallocated_sectors`, `pending_sectors`, `uncorrectable_sectors`.
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.judge.rule_result import (
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.kernel_window import (
     BLIND_S,
     SILENCE_S,
-    Judged,
+    event_evidence,
     how_often,
     incidents,
     unread,
-    worst_judged,
 )
+from freehold.health.judge.rule_result import RuleResult, strongest_result
 from freehold.health.judge.series import failed, number
-from freehold.health.judge.storage import component_of
+from freehold.health.judge.storage import component_of, past_of
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
-from freehold.health.view import View, Volume
+from freehold.health.model.probe import Expected, Threshold
+from freehold.health.model.view import View, Volume
 
-WINDOW_S = 86_400.0
-"""As for the GPU's lines: what comes twice in a day is not chance."""
-ERRORS_MOST = 10
-"""Failed reads or writes in the window that are no single bad sector; our own choice."""
-TIMEOUTS_MOST = 3
-"""NVMe timeouts in the window that are no single hiccup; our own choice."""
-REPEATED_TIMES = 2
-"""Incidents, three minutes of silence apart, that make it a repeated one; as for the GPU's lines."""
-USED_WARN_PCT = 80.0
-"""Meta's GCM warns here."""
-USED_BAD_PCT = 100.0
-"""Meta's GCM calls it critical; the NVMe specification lets the estimate pass 100."""
-SECTORS_LEAST = 1
-"""Sectors of an ATA disk that it cannot read: smartd reports any (smartd.conf(5), -C and -U)."""
+DECLARED = declared(__name__)
+WINDOW_S = DECLARED.limit("window_s")
+ERRORS_MOST = DECLARED.count("errors")
+TIMEOUTS_MOST = DECLARED.count("timeouts")
+REPEATED_TIMES = DECLARED.count("repeated_times")
+SECTORS_LEAST = DECLARED.count("sectors_least")
+USED_WARN_PCT = DECLARED.limit("used_warn_pct")
+USED_BAD_PCT = DECLARED.limit("used_bad_pct")
+
 _GROWING = ("media_errors", "reallocated_sectors")
 _UNREADABLE = ("pending_sectors", "uncorrectable_sectors")
 _WARNING_TEMPERATURE = (
@@ -51,28 +48,6 @@ _WARNING_TEMPERATURE = (
 _KINDS = frozenset(
     {Kind.DISK_ERROR, Kind.DISK_TIMEOUT, Kind.DISK_GONE, Kind.FILE_SYSTEM_ERROR, Kind.READ_ONLY}
 )
-_REASONS = {
-    "no_errors": "the log was read and says nothing against it",
-    "io_error": "a read or write failed: watch; the model's files may be damaged, verify them",
-    "io_errors": "many failed, or again: take it out, look at disk and cable",
-    "medium_error": "the disk could not read its own medium: replace it soon",
-    "timeout": "an NVMe command timed out: watch",
-    "timeouts": "NVMe timeouts again and again: firmware, power saving (APST) or the disk",
-    "device_gone": "the kernel gave the disk up: inspect it",
-    "read_only": "a file system made itself read-only after an error: take the node out, check it",
-    "file_system_error": "a file system found an error in itself: drain, check it",
-    "smart_warning": "the disk warns of itself (NVMe critical warning): replace it",
-    "smart_temperature": "the disk is too warm: look at cooling",
-    "smart_spare": "spare blocks are below the maker's threshold: replace it",
-    "smart_media_errors": "media errors or reallocated sectors grew: plan a swap",
-    "smart_sectors": "the disk has sectors that it cannot read: verify the model's files, plan a swap",
-    "smart_worn": "rated wear is passed: plan a swap",
-    "smart_wearing": "most of the rated wear is used: plan a swap",
-    "not_read": "the kernel's log was not read: say why and give the right to",
-    "smart_not_read": "SMART is there and could not be read: give smartctl the right to, or look at why the disk is silent",
-    "records_lost": "the kernel overwrote records before they were read: wait",
-    "no_volumes": "which volumes matter was not read",
-}
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
@@ -88,22 +63,20 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
         judged[f"disk:{device}"] = _milder(judge_disk(events))
     if not judged:
         judged["disk"] = _nothing(views)
-    return [
-        each.finding(PROBE.name, part, node=now.node, at_s=now.at_s) for part, each in sorted(judged.items())
-    ]
+    return [each.finding(PROBE.name, part, now) for part, each in sorted(judged.items())]
 
 
 def _watched(
     views: Sequence[View], by_device: defaultdict[str, list[KernelEvent]]
-) -> Iterator[tuple[str, Judged]]:
+) -> Iterator[tuple[str, RuleResult]]:
     """Judge each watched volume, by its component, and take its events out of `by_device`."""
     for volume in _volumes(views):
         under = (volume.device, *volume.disks)
         mine = [device for device in by_device if any(same_disk(device, disk) for disk in under)]
         events = [event for device in mine for event in by_device.pop(device)]
-        found = [judge_disk(events), *_smart(_series(views, volume.path), views[-1].at_s)]
-        worst = worst_judged(found)
-        assert worst is not None  # `found` is never empty
+        found = _smart(past_of(views, volume.path), views[-1].at_s)
+        by_log = judge_disk(events)
+        worst = strongest_result([by_log, *found], by_log)
         quiet = worst.verdict is Verdict.HEALTHY
         yield component_of(volume), _unread_smart(volume) or _nothing(views) if quiet else worst
 
@@ -127,13 +100,13 @@ def _controller(name: str) -> str:
     return match[1] if match else name
 
 
-def judge_disk(events: Sequence[KernelEvent]) -> Judged:
+def judge_disk(events: Sequence[KernelEvent]) -> RuleResult:
     """Return the worst that the kernel's lines on one disk say."""
-    found = worst_judged(_judgements(events))
-    return found or Judged(verdict=Verdict.HEALTHY, reason="no_errors", message="no disk error in the window")
+    nothing = RuleResult(Verdict.HEALTHY, "no_errors", "no disk error in the window")
+    return strongest_result(_judgements(events), nothing)
 
 
-def _judgements(events: Sequence[KernelEvent]) -> Iterator[Judged]:
+def _judgements(events: Sequence[KernelEvent]) -> Iterator[RuleResult]:
     kinds: defaultdict[Kind, list[KernelEvent]] = defaultdict(list)
     for event in events:
         kinds[event.kind].append(event)
@@ -149,7 +122,7 @@ def _judgements(events: Sequence[KernelEvent]) -> Iterator[Judged]:
         yield _file_system(file_system)
 
 
-def _errors(events: list[KernelEvent]) -> Judged:
+def _errors(events: list[KernelEvent]) -> RuleResult:
     times = incidents(events)
     many = len(events) >= ERRORS_MOST or times >= REPEATED_TIMES
     message = f"{len(events)} failed reads or writes, {how_often(times)}"
@@ -166,48 +139,39 @@ def _errors(events: list[KernelEvent]) -> Judged:
     return _mild("io_error", message, events, Action.WATCH)
 
 
-def _timeouts(events: list[KernelEvent]) -> Judged:
+def _timeouts(events: list[KernelEvent]) -> RuleResult:
     message = f"{len(events)} NVMe commands timed out, {how_often(incidents(events))}"
     if len(events) >= TIMEOUTS_MOST:
         return _bad("timeouts", message, events, Action.INSPECT_HARDWARE)
     return _mild("timeout", message, events, Action.WATCH)
 
 
-def _file_system(events: list[KernelEvent]) -> Judged:
+def _file_system(events: list[KernelEvent]) -> RuleResult:
     message = f"the file system found {len(events)} errors in itself"
     if any("shut down" in event.text for event in events):
         return _bad("file_system_error", f"{message} and shut down", events, Action.CORDON)
     return _mild("file_system_error", message, events, Action.DRAIN)
 
 
-def _bad(reason: str, message: str, events: list[KernelEvent], action: Action) -> Judged:
-    return Judged(
-        verdict=Verdict.UNHEALTHY, reason=reason, message=message, action=action, events=tuple(events)
-    )
+def _bad(reason: str, message: str, events: list[KernelEvent], action: Action) -> RuleResult:
+    return RuleResult(Verdict.UNHEALTHY, reason, message, action, event_evidence(events))
 
 
-def _mild(reason: str, message: str, events: list[KernelEvent], action: Action) -> Judged:
-    return Judged(
-        verdict=Verdict.DEGRADED, reason=reason, message=message, action=action, events=tuple(events)
-    )
+def _mild(reason: str, message: str, events: list[KernelEvent], action: Action) -> RuleResult:
+    return RuleResult(Verdict.DEGRADED, reason, message, action, event_evidence(events))
 
 
-def _milder(judged: Judged) -> Judged:
+def _milder(judged: RuleResult) -> RuleResult:
     """Return the same of a disk that holds no model: it is worth a look, not an outage."""
-    return Judged(
+    return replace(
+        judged,
         verdict=min(judged.verdict, Verdict.DEGRADED, key=list(Verdict).index),
-        reason=judged.reason,
         message=f"{judged.message} (no watched volume is on it)",
         action=Action.WATCH,
-        events=judged.events,
     )
 
 
-def _series(views: Sequence[View], path: str) -> list[Volume]:
-    return [volume for view in views for volume in view.volumes or () if volume.path == path]
-
-
-def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[Judged]:
+def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[RuleResult]:
     newest = _numbers(volumes[-1])
     for told in (_warned(newest), _grown(newest, volumes), _unreadable(newest), _worn(newest)):
         for each in told:
@@ -219,17 +183,12 @@ _Told = Iterator[tuple[str, str, str, Action]]
 _BAD_SMART = frozenset({"smart_warning", "smart_spare"})
 
 
-def _said_by_smart(told: tuple[str, str, str, Action], value: float, at_s: float) -> Judged:
+def _said_by_smart(told: tuple[str, str, str, Action], value: float, at_s: float) -> RuleResult:
     reason, name, normal, action = told
     words = name.replace("_", " ")
     seen = Evidence(what=words, value=f"{value:g}", source="SMART", at_s=at_s, baseline=normal)
-    return Judged(
-        verdict=Verdict.UNHEALTHY if reason in _BAD_SMART else Verdict.DEGRADED,
-        reason=reason,
-        message=f"SMART {words} {value:g}, normal {normal}",
-        action=action,
-        seen=(seen,),
-    )
+    verdict = Verdict.UNHEALTHY if reason in _BAD_SMART else Verdict.DEGRADED
+    return RuleResult(verdict, reason, f"SMART {words} {value:g}, normal {normal}", action, (seen,))
 
 
 def _warned(newest: Mapping[str, float]) -> _Told:
@@ -269,24 +228,22 @@ def _numbers(volume: Volume) -> Mapping[str, float]:
     return {name: value for name, value in read if value is not None}
 
 
-def _unread_smart(volume: Volume) -> Judged | None:
+def _unread_smart(volume: Volume) -> RuleResult | None:
     """Return why a silent disk is not called healthy: it has SMART, and that could not be read."""
     bad = failed(volume.smart, volume.smart)
     if not bad:
         return None
     reading = volume.smart[bad[0]]
     message = f"SMART could not be read: {reading.state} {reading.detail}".rstrip()
-    return Judged(verdict=Verdict.UNKNOWN, reason="smart_not_read", message=message)
+    return RuleResult(Verdict.UNKNOWN, "smart_not_read", message)
 
 
-def _nothing(views: Sequence[View]) -> Judged:
+def _nothing(views: Sequence[View]) -> RuleResult:
     """Return what a disk is that nothing complains of: healthy only if the log was read."""
     if (why := unread(views)) is not None:
         return why
     if not _volumes(views):
-        return Judged(
-            verdict=Verdict.UNKNOWN, reason="no_volumes", message="which volumes matter was not read"
-        )
+        return RuleResult(Verdict.UNKNOWN, "no_volumes", "which volumes matter was not read")
     return judge_disk(())
 
 
@@ -294,28 +251,12 @@ def _volumes(views: Sequence[View]) -> tuple[Volume, ...]:
     return next((view.volumes for view in reversed(views) if view.volumes), ())
 
 
-PROBE = Probe(
-    name="storage_errors",
-    summary="Sees failed reads, timeouts, lost disks, broken file systems and SMART warnings; a bad disk stalls every load.",
-    reads=("kernel", "volumes"),
-    window_s=WINDOW_S,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="window_s", value=WINDOW_S, source="as for XIDs (NVSentinel: 24 h)"),
-        Threshold(name="errors", value=ERRORS_MOST, source="our own choice: more than one bad sector"),
-        Threshold(name="timeouts", value=TIMEOUTS_MOST, source="our own choice: more than a hiccup"),
-        Threshold(name="repeated_times", value=REPEATED_TIMES, source="as for XIDs (NVSentinel: twice)"),
+PROBE = DECLARED.probe(
+    check,
+    first=(
         Threshold(name="incident_silence_s", value=SILENCE_S, source="NVIDIA Fleet Intelligence: 3 min"),
         Threshold(
             name="blind_s", value=BLIND_S, source="our own choice: ten minutes after records were lost"
         ),
-        Threshold(
-            name="sectors_least", value=SECTORS_LEAST, source="smartd.conf(5): -C 197, -U 198 report any"
-        ),
-        Threshold(name="used_warn_pct", value=USED_WARN_PCT, source="Meta GCM"),
-        Threshold(name="used_bad_pct", value=USED_BAD_PCT, source="Meta GCM"),
     ),
-    check=check,
-    confirm=1,
-    clear=3,
 )

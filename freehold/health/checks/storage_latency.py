@@ -8,153 +8,82 @@ sick one by its queue. How full it is, and what the kernel's log says, is for ot
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
+from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.series import number
-from freehold.health.judge.storage import component_of, named
-from freehold.health.view import State, View, Volume
+from freehold.health.judge.storage import (
+    judge_volumes,
+    median_of,
+    milliseconds,
+    named,
+    past_of,
+    queue_evidence,
+    queue_of,
+)
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import State, View, Volume
 
-READS_LEAST = 30
-"""Fewer reads say nothing of a median (our own choice; as fast as 30 s at one read a second)."""
-WARN_TIMES = 10.0
-"""Ten times the usual median; our own choice: load alone moved it less than tenfold in our measurements."""
-BAD_TIMES = 100.0
-"""A hundred times; our own choice, a hundredfold is another kind of device."""
-WARN_LEAST_S = 0.02
-"""Below that nobody waits for an NVMe: our own choice, 20 ms is a hundred times what one needs."""
-BAD_LEAST_S = 0.2
-"""As above, ten times as much."""
-BAD_MOST_S = 1.0
-"""A read that takes a second is bad on anything; our own choice."""
-USUAL_MOST_S = 0.002
-"""What may pass as usual on an SSD, so that a disk that was always slow is no measure: NVMe needs 0.1 ms, a cloud's SSD 1 ms."""
-USUAL_MOST_ROTATIONAL_S = 0.01
-"""On what the kernel calls rotational, virtual disks among them: a seek and half a turn at 7200/min take 12 ms."""
-STALLS_MOST = 3
-"""Bad reads in a window that are no single hiccup; our own choice."""
-ERRORS_MOST = 3
-"""Failed reads in a window that are no single bad block; our own choice."""
-TICKS_SHARE = 0.5
-"""Of our own read's time: a device that counted at least half of it is the cause. Measured: 0.99 on a slow device, 0.01 on a throttled one."""
-PRESSURE_SHARE = 0.25
-"""Of our own reads' time: the kernel adds PSI up every 2 s, so a short window may miss half of it; in user-space waits it is near 0."""
-QUEUE_BUSY = 4.0
-"""Requests under way at the device: our own is at most one, so others ask much of it. Our own choice."""
-
-QUEUE_OTHERS = 2.0
-"""Our own read is at most one: above that others load the device, and a single long read is no sign, unless it takes a second on top.
-Measured: each read over 0.2 s on a sound virtual disk came with a queue of 4 to 22."""
+DECLARED = declared(__name__)
+READS_LEAST = DECLARED.count("reads_least")
+WARN_TIMES = DECLARED.limit("warn_times_usual")
+BAD_TIMES = DECLARED.limit("bad_times_usual")
+WARN_LEAST_S = DECLARED.limit("warn_least_s")
+BAD_LEAST_S = DECLARED.limit("bad_least_s")
+BAD_MOST_S = DECLARED.limit("bad_most_s")
+USUAL_MOST_S = DECLARED.limit("usual_most_s")
+USUAL_MOST_ROTATIONAL_S = DECLARED.limit("usual_most_rotational_s")
+STALLS_MOST = DECLARED.count("stalls_most_count")
+ERRORS_MOST = DECLARED.count("errors_most_count")
+TICKS_SHARE = DECLARED.limit("ticks_share")
+PRESSURE_SHARE = DECLARED.limit("pressure_share")
+QUEUE_OTHERS = DECLARED.limit("queue_others_requests")
+QUEUE_BUSY = DECLARED.limit("queue_busy_requests")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cause:
+class _Cause(NamedTuple):
+    """Why reads are slow: the finding's reason, the words of its message, and what to do when it is slow or very slow."""
+
     reason: str
     words: str
     action: Action
     bad_action: Action
 
 
-_DISK = _Cause(
-    reason="slow_disk",
-    words="the device itself took that long",
-    action=Action.WATCH,
-    bad_action=Action.INSPECT_HARDWARE,
-)
-_BUSY = _Cause(
-    reason="slow_busy",
-    words="the device has a long queue: much is asked of it",
-    action=Action.WATCH,
-    bad_action=Action.WATCH,
-)
+_DISK = _Cause("slow_disk", "the device itself took that long", Action.WATCH, Action.INSPECT_HARDWARE)
+_BUSY = _Cause("slow_busy", "the device has a long queue: much is asked of it", Action.WATCH, Action.WATCH)
 _THROTTLED = _Cause(
-    reason="slow_throttled",
-    words="a cgroup's blkio limit holds the reads back, the device is quick",
-    action=Action.FIX_CONFIGURATION,
-    bad_action=Action.FIX_CONFIGURATION,
+    "slow_throttled",
+    "a cgroup's blkio limit holds the reads back, the device is quick",
+    Action.FIX_CONFIGURATION,
+    Action.FIX_CONFIGURATION,
 )
 _NEIGHBOUR = _Cause(
-    reason="slow_throttled_or_neighbour",
-    words="the wait is above the device, which is quick: a limit that is not seen from here, or a neighbour",
-    action=Action.FIX_CONFIGURATION,
-    bad_action=Action.FIX_CONFIGURATION,
+    "slow_throttled_or_neighbour",
+    "the wait is above the device, which is quick: a limit that is not seen from here, or a neighbour",
+    Action.FIX_CONFIGURATION,
+    Action.FIX_CONFIGURATION,
 )
 _USER_SPACE = _Cause(
-    reason="slow_user_space",
-    words="the block layer did not wait: the process or server behind this file system is slow",
-    action=Action.WATCH,
-    bad_action=Action.FIX_CONFIGURATION,
+    "slow_user_space",
+    "the block layer did not wait: the process or server behind this file system is slow",
+    Action.WATCH,
+    Action.FIX_CONFIGURATION,
 )
 _NETWORK = _Cause(
-    reason="slow_network",
-    words="it is no disk of this node: the network to its server, or the server, is slow",
-    action=Action.WATCH,
-    bad_action=Action.FIX_CONFIGURATION,
+    "slow_network",
+    "it is no disk of this node: the network to its server, or the server, is slow",
+    Action.WATCH,
+    Action.FIX_CONFIGURATION,
 )
-_UNCLEAR = _Cause(
-    reason="slow",
-    words="what keeps it could not be told",
-    action=Action.WATCH,
-    bad_action=Action.DRAIN,
-)
-
-_REASONS = {
-    "as_usual": "reads are as quick as they usually are here",
-    "learning": "too few reads yet: wait half a minute",
-    "not_read": "nobody read the volumes: look at the agent",
-    "no_volumes": "no volume is watched: name one under health.storage.path",
-    "cannot_read": "this volume cannot be read past the page cache, so nothing is known: see the message",
-    _DISK.reason: "reads are slow and the device's own clock agrees: plan a swap, drain if it gets worse",
-    _BUSY.reason: "reads wait in the device's queue behind many others: find who reads or writes so much",
-    _THROTTLED.reason: "reads wait for a cgroup's blkio limit: raise or lift it",
-    _NEIGHBOUR.reason: "reads wait above a quick device: look for blkio limits and for who else uses the disk",
-    _USER_SPACE.reason: "a FUSE or other user-space file system answers slowly: look at the program that serves it",
-    _NETWORK.reason: "network storage (NFS, CIFS and such) answers slowly: look at its server and at the network to it",
-    _UNCLEAR.reason: "reads are slow and no witness says why",
-    "slow_at_times": "most reads are quick, some take very long: watch",
-    "hung": "a read does not end, the request is with the device: cordon, look at disk, controller and cable",
-    "hung_throttled": "a read does not end and no request is at the device: lift the cgroup's limit",
-    "hung_user_space": "the program behind this file system does not answer: restart or remount it",
-    "hung_network": "the server of this network storage does not answer: look at it and at the network, then remount",
-    "read_error": "a read failed: verify the model's files, watch",
-    "read_errors": "reads fail again and again: take the node out, replace the disk",
-}
+_UNCLEAR = _Cause("slow", "what keeps it could not be told", Action.WATCH, Action.DRAIN)
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     """Return one finding per watched volume."""
-    newest = views[-1].volumes
-    if newest is None:
-        return [_finding(views, "disk", _Judged(Verdict.UNKNOWN, "not_read", "the volumes were not read"))]
-    if not newest:
-        return [
-            _finding(views, "disk", _Judged(Verdict.NOT_APPLICABLE, "no_volumes", "no volume is watched"))
-        ]
-    return [_finding(views, component_of(volume), _judge(_Series(views, volume))) for volume in newest]
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    verdict: Verdict
-    reason: str
-    message: str
-    action: Action = Action.NONE
-    evidence: tuple[Evidence, ...] = ()
-
-
-def _finding(views: Sequence[View], component: str, judged: _Judged) -> Finding:
-    return Finding(
-        probe="storage_latency",
-        component=component,
-        verdict=judged.verdict,
-        reason=judged.reason,
-        message=judged.message,
-        action=judged.action,
-        evidence=judged.evidence,
-        at_s=views[-1].at_s,
-        node=views[-1].node,
-    )
+    return judge_volumes(PROBE.name, views, _judge)
 
 
 class _Series:
@@ -163,7 +92,7 @@ class _Series:
     def __init__(self, views: Sequence[View], newest: Volume) -> None:
         self.newest = newest
         self.at_s = views[-1].at_s
-        self.all = [volume for view in views for volume in view.volumes or () if volume.path == newest.path]
+        self.all = past_of(views, newest.path)
         self.recent = _recent(self.all)
         self.reads_s = [took_s for volume in self.recent for took_s in volume.reads_s][-READS_LEAST:]
         usual_s = number(newest.usual_read_s)
@@ -180,29 +109,28 @@ class _Series:
     def evidence(self) -> tuple[Evidence, ...]:
         """Return what each witness said."""
         rows = [
-            ("O_DIRECT read, median", _ms(statistics.median(self.reads_s)), "own read", _ms(self.usual_s))
+            (
+                "O_DIRECT read, median",
+                milliseconds(statistics.median(self.reads_s)),
+                "own read",
+                milliseconds(self.usual_s),
+            )
         ]
         ticks_s, stalled_s = self.ticks_s(), self.stalled_s()
         if ticks_s is not None:
-            rows.append(("device time per read", _ms(ticks_s), "/sys/dev/block", ""))
+            rows.append(("device time per read", milliseconds(ticks_s), "/sys/dev/block", ""))
         if stalled_s is not None:
-            own = f"own reads waited {_ms(sum(self.reads_s))}"
-            rows.append(("tasks stalled on I/O", _ms(stalled_s), "/proc/pressure/io", own))
+            own = f"own reads waited {milliseconds(sum(self.reads_s))}"
+            rows.append(("tasks stalled on I/O", milliseconds(stalled_s), "/proc/pressure/io", own))
         rows += [("blkio limit", limit, "cgroup", "none") for limit in self.newest.limits]
-        if (queue := self.queue()) is not None:
-            rows.append(
-                ("requests under way at the device, mean", f"{queue:.2g}", "/sys/dev/block", "under 1")
-            )
-        return tuple(
+        shown = tuple(
             Evidence(what=what, value=value, source=source, at_s=self.at_s, baseline=baseline)
             for what, value, source, baseline in rows
         )
+        return (*shown, *queue_evidence(self.recent, self.at_s))
 
     def ticks_s(self) -> float | None:
-        return _middle([number(volume.device_ticks_s) for volume in self.recent])
-
-    def queue(self) -> float | None:
-        return _middle([number(volume.device_queue) for volume in self.recent])
+        return median_of(number(volume.device_ticks_s) for volume in self.recent)
 
     def stalled_s(self) -> float | None:
         seen = [number(volume.pressure_some_s) for volume in self.recent]
@@ -220,18 +148,13 @@ def _recent(volumes: Sequence[Volume]) -> list[Volume]:
     return found[::-1]
 
 
-def _middle(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
-
-
-def _judge(series: _Series) -> _Judged:
-    volume = series.newest
+def _judge(views: Sequence[View], volume: Volume) -> RuleResult:
+    series = _Series(views, volume)
     if volume.state is State.HUNG:
         return _hung(series)
     if volume.state not in {State.OK, State.TRANSIENT}:
         message = f"{named(volume)} is not measured: {volume.detail or volume.state}"
-        return _Judged(Verdict.UNKNOWN, "cannot_read", message)
+        return RuleResult(Verdict.UNKNOWN, "cannot_read", message)
     if errors := series.errors:
         return _failed(series, errors)
     if len(series.reads_s) < READS_LEAST:
@@ -242,7 +165,7 @@ def _judge(series: _Series) -> _Judged:
     return _stalls(series) or _quick(series, median_s)
 
 
-def _hung(series: _Series) -> _Judged:
+def _hung(series: _Series) -> RuleResult:
     volume = series.newest
     at_device = number(volume.device_in_flight)
     seen = [Evidence(what="read without an answer", value=volume.detail, source="own read", at_s=series.at_s)]
@@ -259,10 +182,10 @@ def _hung(series: _Series) -> _Judged:
     elif at_device == 0 and volume.limits:
         reason, action = "hung_throttled", Action.FIX_CONFIGURATION
     message = f"a read of {named(volume)} does not end: {volume.detail}"
-    return _Judged(Verdict.UNHEALTHY, reason, message, action, tuple(seen))
+    return RuleResult(Verdict.UNHEALTHY, reason, message, action, tuple(seen))
 
 
-def _failed(series: _Series, errors: Sequence[str]) -> _Judged:
+def _failed(series: _Series, errors: Sequence[str]) -> RuleResult:
     many = len(errors) >= ERRORS_MOST
     kinds = ", ".join(sorted(set(errors)))
     seen = Evidence(
@@ -272,7 +195,7 @@ def _failed(series: _Series, errors: Sequence[str]) -> _Judged:
         at_s=series.at_s,
         baseline="0",
     )
-    return _Judged(
+    return RuleResult(
         Verdict.UNHEALTHY if many else Verdict.DEGRADED,
         "read_errors" if many else "read_error",
         f"{len(errors)} of our reads of {named(series.newest)} failed: {kinds}",
@@ -281,19 +204,19 @@ def _failed(series: _Series, errors: Sequence[str]) -> _Judged:
     )
 
 
-def _few(series: _Series) -> _Judged:
+def _few(series: _Series) -> RuleResult:
     message = f"{len(series.reads_s)} of {READS_LEAST} reads of {named(series.newest)}: too few to judge"
-    return _Judged(Verdict.UNKNOWN, "learning", message)
+    return RuleResult(Verdict.UNKNOWN, "learning", message)
 
 
-def _slow(series: _Series, median_s: float) -> _Judged:
+def _slow(series: _Series, median_s: float) -> RuleResult:
     cause = _cause(series, median_s)
     bad = median_s >= series.bad_s
     message = (
-        f"a 4 KiB read of {named(series.newest)} takes {_ms(median_s)}, "
-        f"normal is under {_ms(series.warn_s)}: {cause.words}"
+        f"a 4 KiB read of {named(series.newest)} takes {milliseconds(median_s)}, "
+        f"normal is under {milliseconds(series.warn_s)}: {cause.words}"
     )
-    return _Judged(
+    return RuleResult(
         Verdict.UNHEALTHY if bad else Verdict.DEGRADED,
         cause.reason,
         message,
@@ -305,7 +228,7 @@ def _slow(series: _Series, median_s: float) -> _Judged:
 def _cause(series: _Series, median_s: float) -> _Cause:
     if series.newest.network:
         return _NETWORK  # waits for a server are in no PSI that counts disks only, and there is no device
-    ticks_s, stalled_s, queue = series.ticks_s(), series.stalled_s(), series.queue()
+    ticks_s, stalled_s, queue = series.ticks_s(), series.stalled_s(), queue_of(series.recent)
     if ticks_s is not None and ticks_s >= TICKS_SHARE * median_s:
         return _BUSY if queue is not None and queue >= QUEUE_BUSY else _DISK
     if stalled_s is not None and stalled_s < PRESSURE_SHARE * sum(series.reads_s):
@@ -315,7 +238,7 @@ def _cause(series: _Series, median_s: float) -> _Cause:
     return _USER_SPACE if series.newest.user_space else _UNCLEAR
 
 
-def _stalls(series: _Series) -> _Judged | None:
+def _stalls(series: _Series) -> RuleResult | None:
     bad = [
         took_s
         for volume in series.all
@@ -324,63 +247,17 @@ def _stalls(series: _Series) -> _Judged | None:
     ]
     if len(bad) < STALLS_MOST:
         return None
-    message = f"{len(bad)} reads of {named(series.newest)} took {_ms(min(bad))} or more, the longest {_ms(max(bad))}"
-    return _Judged(Verdict.DEGRADED, "slow_at_times", message, Action.WATCH, series.evidence())
+    message = f"{len(bad)} reads of {named(series.newest)} took {milliseconds(min(bad))} or more, the longest {milliseconds(max(bad))}"
+    return RuleResult(Verdict.DEGRADED, "slow_at_times", message, Action.WATCH, series.evidence())
 
 
-def _quick(series: _Series, median_s: float) -> _Judged:
+def _quick(series: _Series, median_s: float) -> RuleResult:
     longest_s = max(series.reads_s)
     message = (
-        f"a 4 KiB read of {named(series.newest)} takes {_ms(median_s)}, the longest of the last "
-        f"{len(series.reads_s)} {_ms(longest_s)}"
+        f"a 4 KiB read of {named(series.newest)} takes {milliseconds(median_s)}, the longest of the last "
+        f"{len(series.reads_s)} {milliseconds(longest_s)}"
     )
-    return _Judged(Verdict.HEALTHY, "as_usual", message, evidence=series.evidence())
+    return RuleResult(Verdict.HEALTHY, "as_usual", message, evidence=series.evidence())
 
 
-def _ms(value_s: float) -> str:
-    return f"{value_s * 1000:.3g} ms" if value_s < 1 else f"{value_s:.2f} s"
-
-
-_OURS = "our own choice"
-PROBE = Probe(
-    name="storage_latency",
-    summary="Sees a disk that answers slowly, not at all or with errors, and tells the disk from a limit and from a slow server.",
-    reads=("volumes",),
-    window_s=60.0,
-    reasons=_REASONS,
-    thresholds=(
-        Threshold(name="reads_least", value=READS_LEAST, source=f"{_OURS}: fewer say nothing of a median"),
-        Threshold(
-            name="warn_times_usual", value=WARN_TIMES, source=f"{_OURS}: load alone moves a median less"
-        ),
-        Threshold(name="bad_times_usual", value=BAD_TIMES, source=f"{_OURS}: another kind of device"),
-        Threshold(
-            name="warn_least_s", value=WARN_LEAST_S, source=f"{_OURS}: a hundred times what an NVMe needs"
-        ),
-        Threshold(name="bad_least_s", value=BAD_LEAST_S, source=f"{_OURS}: ten times the warning"),
-        Threshold(name="bad_most_s", value=BAD_MOST_S, source=f"{_OURS}: bad on anything"),
-        Threshold(name="usual_most_s", value=USUAL_MOST_S, source=f"{_OURS}: a cloud's SSD needs 1 ms"),
-        Threshold(
-            name="usual_most_rotational_s",
-            value=USUAL_MOST_ROTATIONAL_S,
-            source="seek and half a turn of a 7200/min disk",
-        ),
-        Threshold(name="stalls_most_count", value=STALLS_MOST, source=_OURS),
-        Threshold(name="errors_most_count", value=ERRORS_MOST, source=_OURS),
-        Threshold(
-            name="ticks_share",
-            value=TICKS_SHARE,
-            source="measured: 0.99 on a slow device, 0.01 on a throttled one",
-        ),
-        Threshold(
-            name="pressure_share", value=PRESSURE_SHARE, source="the kernel adds PSI up every 2 s (psi.rst)"
-        ),
-        Threshold(
-            name="queue_others_requests",
-            value=QUEUE_OTHERS,
-            source="measured: 4 to 22 under load, under 1 alone",
-        ),
-        Threshold(name="queue_busy_requests", value=QUEUE_BUSY, source=f"{_OURS}: our own is at most one"),
-    ),
-    check=check,
-)
+PROBE = DECLARED.probe(check)

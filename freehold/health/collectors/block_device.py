@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from freehold.health.view import Reading, State
+from freehold.health.model.view import Reading, State
 
 CHAIN_MOST = 8
 """Devices below one another (loop on dm on md …) that are followed; our own choice, more is a mistake."""

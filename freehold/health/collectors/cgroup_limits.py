@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from freehold.health.collectors.block_device import cgroup_folders, cgroup_mount
-from freehold.health.view import Reading, State
+from freehold.health.model.view import Reading, State
 
 _NO_LIMIT = Reading(state=State.UNSUPPORTED, detail="no cgroup here limits memory")
 _UNLIMITED_BYTES = 1 << 60

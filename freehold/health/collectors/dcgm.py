@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
 from freehold.health.collectors.gpu_readings import IDENTITY, READINGS, GpuReading
 from freehold.health.collectors.nvml_answers import answering, measured
-from freehold.health.view import Gpu, Gpus, Reading, State
+from freehold.health.model.view import Gpu, Gpus, Reading, State
 
 TEXT_BYTES_MOST = 16_000_000
 """An exporter with every field of 16 GPUs gives some 0.5 MB. Our own bound."""

@@ -29,7 +29,7 @@ from freehold.health.collectors.block_device import (
 from freehold.health.collectors.disk_process import DiskProcess, Heard, Space
 from freehold.health.collectors.pressure import grown, pressure_s
 from freehold.health.collectors.smart import SmartReaders
-from freehold.health.view import Reading, State, Volume
+from freehold.health.model.view import Reading, State, Volume
 
 PROBE_FILE = ".freehold-disk-probe"
 WRITE_FILE = ".freehold-disk-write"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from freehold.health.view import Reading, State
+from freehold.health.model.view import Reading, State
 
 _VERSION = re.compile(r"(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)")
 """`580.159.04`, `535.183`. Source: NVIDIA's driver version scheme as /proc/driver/nvidia/version prints it."""

@@ -16,11 +16,11 @@ from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
-from freehold.engines.metrics_page import read_metrics, shows_progress
-from freehold.health.agent_wire import EngineTarget
+from freehold.engines.shared.metrics_page import read_metrics, shows_progress
+from freehold.health.agent.messages import EngineTarget
 from freehold.health.collectors.plain_http import Got, fetch
 from freehold.health.collectors.process_group import ProcessGroup
-from freehold.health.view import EngineView, Reading, State
+from freehold.health.model.view import EngineView, Reading, State
 
 IDLE_EVERY_S = 10.0
 """Between two questions for the counters of an engine that has nothing to do. Source: our own choice."""

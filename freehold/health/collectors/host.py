@@ -13,7 +13,7 @@ from pathlib import Path
 from freehold.core import clock
 from freehold.health.collectors.cgroup_limits import memory_limit
 from freehold.health.collectors.pressure import pressure_s
-from freehold.health.view import Host, Reading, State
+from freehold.health.model.view import Host, Reading, State
 
 BLOCKED_EVERY_S = 20.0
 """Between two looks at all processes: one costs some 15 us per process, and only those that stay blocked matter. Our own choice."""

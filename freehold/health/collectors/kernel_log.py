@@ -14,7 +14,7 @@ import msgspec
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.health.kernel_log.events import is_telling
 from freehold.health.kernel_log.formats import FACILITY_KERNEL, Record, parse_log_file, parse_record
-from freehold.health.view import Kernel, KernelLine, State
+from freehold.health.model.view import Kernel, KernelLine, State
 
 __all__ = ["KernelLog", "parse_log_file"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.core import clock
-from freehold.health.view import Interface, RdmaPort, Reading, State
+from freehold.health.model.view import Interface, RdmaPort, Reading, State
 
 RDMA_EVERY_S = 5.0
 """Between two readings: some drivers ask their firmware for each counter. Our own choice."""

@@ -39,7 +39,7 @@ from freehold.health.mesh.frame import (
     unpack_reports,
 )
 from freehold.health.mesh.stream import NOT_ASKED, Host, Stream
-from freehold.health.view import Peer, State
+from freehold.health.model.view import Peer, State
 
 PORT = 8742
 """UDP; our own choice, below the ephemeral range and free in IANA's list as far as we know."""

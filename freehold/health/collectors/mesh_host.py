@@ -15,7 +15,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from freehold.health.view import State
+from freehold.health.model.view import State
 
 CONNECT_S = 1.0
 """How long a host has to answer: hosts of one farm answer in a millisecond; the kernel's first SYN repeat comes after 1 s."""

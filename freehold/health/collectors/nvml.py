@@ -29,7 +29,7 @@ from freehold.health.collectors.nvml_answers import (
     with_constants,
 )
 from freehold.health.collectors.nvml_process import Deadlines, Ended, Hung, NvmlProcess, pynvml_folder
-from freehold.health.view import Gpu, Gpus, Reading, State
+from freehold.health.model.view import Gpu, Gpus, Reading, State
 
 ALIVE_MOST = 2
 """A child that hangs and one replacement. Source: docs/decisions/0012-health.md."""

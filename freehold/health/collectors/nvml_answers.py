@@ -17,7 +17,7 @@ from freehold.health.collectors.gpu_readings import (
     READINGS,
     GpuReading,
 )
-from freehold.health.view import Gpu, Reading, State
+from freehold.health.model.view import Gpu, Reading, State
 
 BLANK = 1e18
 """Above this a number is a blank sentinel that leaked (2^63 less 16 and the like), no card's value. Source: dcgm_structs.h's DCGM_INT64_BLANK."""

@@ -7,7 +7,7 @@ user-space file systems are not in it (their readers sleep, state S). Only read 
 import re
 from pathlib import Path
 
-from freehold.health.view import Reading, State
+from freehold.health.model.view import Reading, State
 
 _TOTAL = re.compile(r"^(some|full) .*total=(\d+)", re.MULTILINE)
 

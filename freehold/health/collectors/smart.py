@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from freehold.core import clock
-from freehold.health.view import Reading, State
+from freehold.health.model.view import Reading, State
 
 EVERY_S = 3600.0
 """Between two questions. Source: smartd asks every 30 minutes; wear and spare move in days, so half as often is enough."""

@@ -1,17 +1,18 @@
 """GPUs over a window of views, and the answers that every GPU probe gives alike: no GPU, not read, unreadable, unsupported, fine.
 
-A probe says what is wrong with one GPU as `Fault`s; this makes of them, and of what could not be read, one finding per
+A probe says what is wrong with one GPU as `RuleResult`s; this makes of them, and of what could not be read, one finding per
 GPU. So that no data is never HEALTHY stands here once. It knows no threshold.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from freehold.core.findings import Action, Evidence, Finding, Verdict, worst
-from freehold.health.base import Expected
-from freehold.health.view import Gpu, Gpus, Reading, State, View
+from freehold.core.findings import Action, Evidence, Finding, Verdict
+from freehold.health.judge.rule_result import RuleResult, worst_result
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, Gpus, Reading, State, View
 
 REASONS = {
     "ok": "Nothing wrong was seen in what could be read. Nothing to do.",
@@ -28,17 +29,6 @@ STALE_S = 60.0
 """How old GPU readings may be and still speak for now: some sweeps' time. Our own choice, as for the kernel's log."""
 WHOLE_NODE_LEAST = 2
 """Fewest GPUs of which `all of them` says anything of the node. By the meaning of the word."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One thing that is wrong with one GPU, or with the whole."""
-
-    verdict: Verdict
-    reason: str
-    message: str
-    action: Action
-    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +53,8 @@ class SeenGpu:
     siblings: tuple[Gpu, ...]
     """The node's other GPUs, newest view."""
     source: str
-    at_s: float
-    node: str
+    view: View
+    """The newest with GPUs."""
 
     @property
     def gpu(self) -> Gpu:
@@ -101,7 +91,11 @@ class SeenGpu:
     def evidence(self, name: str, *, baseline: str = "", value: str = "") -> Evidence:
         """Return a reading as evidence, with its unit; `value` replaces it where a change is what was seen."""
         return Evidence(
-            what=name, value=value or self.said(name), source=self.source, at_s=self.at_s, baseline=baseline
+            what=name,
+            value=value or self.said(name),
+            source=self.source,
+            at_s=self.view.at_s,
+            baseline=baseline,
         )
 
     def said(self, name: str) -> str:
@@ -154,8 +148,7 @@ def seen_gpus(views: Sequence[View]) -> list[SeenGpu]:
             past=tuple((view.monotonic_s, gpu) for view in past for gpu in _same(view.gpus, now)),
             siblings=tuple(gpu for gpu in newest.gpus.gpus if gpu is not now),
             source=newest.gpus.source,
-            at_s=newest.at_s,
-            node=newest.node,
+            view=newest,
         )
         for now in newest.gpus.gpus
     ]
@@ -184,7 +177,7 @@ def judge_gpus(
     *,
     expected: Expected,
     needs: Sequence[str],
-    faults: Callable[[SeenGpu], Iterable[Fault]],
+    faults: Callable[[SeenGpu], Iterable[RuleResult]],
 ) -> list[Finding]:
     """Return one finding per GPU, or the one that says why there is none.
 
@@ -202,9 +195,11 @@ def no_gpus(probe: str, view: View, expected: Expected) -> Finding:
     """Return what to say where no GPU can be judged: NOT_APPLICABLE only where there is none and none is expected."""
     gpus = view.gpus
     if gpus is not None and has_none(gpus) and not expected.gpus:
-        return _plain(probe, view, Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
-    why = "nobody read them" if gpus is None else gpus.detail or gpus.state.value
-    return _plain(probe, view, Verdict.UNKNOWN, "not_read", f"The GPUs were not read: {why}.")
+        nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
+    else:
+        why = "nobody read them" if gpus is None else gpus.detail or gpus.state.value
+        nothing = RuleResult(Verdict.UNKNOWN, "not_read", f"The GPUs were not read: {why}.")
+    return nothing.finding(probe, "gpus", view)
 
 
 def has_none(gpus: Gpus) -> bool:
@@ -217,58 +212,26 @@ def has_none(gpus: Gpus) -> bool:
     return silent and not gpus.gpus and not gpus.pci_addresses
 
 
-def _plain(probe: str, view: View, verdict: Verdict, *said: str) -> Finding:
-    reason, message = said
-    return Finding(
-        probe=probe,
-        component="gpus",
-        verdict=verdict,
-        reason=reason,
-        message=message,
-        at_s=view.at_s,
-        node=view.node,
-    )
-
-
-def finding_of(probe: str, gpu: SeenGpu, *, faults: Sequence[Fault], needs: Sequence[str]) -> Finding:
+def finding_of(probe: str, gpu: SeenGpu, *, faults: Sequence[RuleResult], needs: Sequence[str]) -> Finding:
     """Return the one finding on a GPU: its worst fault with the evidence of all, or what could not be read, or that it is fine."""
-    top = _top(gpu, faults, needs)
-    rest = [other for other in faults if other is not top]
-    evidence = top.evidence + tuple(item for other in rest for item in other.evidence)
-    return Finding(
-        probe=probe,
-        component=gpu.component,
-        verdict=top.verdict,
-        reason=top.reason,
-        message=top.message,
-        action=top.action,
-        evidence=tuple(dict.fromkeys(evidence)),
-        at_s=gpu.at_s,
-        node=gpu.node,
-    )
+    top = worst_result(faults, _quiet(gpu, needs))
+    if not top.is_bad:
+        top = _quiet(gpu, needs)
+    rest = [item for other in faults if other is not top for item in other.evidence]
+    evidence = tuple(dict.fromkeys((*top.evidence, *rest)))
+    return replace(top, evidence=evidence).finding(probe, gpu.component, gpu.view)
 
 
-def _top(gpu: SeenGpu, faults: Sequence[Fault], needs: Sequence[str]) -> Fault:
-    worst_verdict = worst(fault.verdict for fault in faults)
-    if faults and worst_verdict in (Verdict.DEGRADED, Verdict.UNHEALTHY):
-        return next(fault for fault in faults if fault.verdict is worst_verdict)
-    failed = gpu.failed(needs)
-    if failed:
+def _quiet(gpu: SeenGpu, needs: Sequence[str]) -> RuleResult:
+    """Return what a GPU without a fault is: healthy only where all that the check needs was read."""
+    if failed := gpu.failed(needs):
         message = f"Could not be read: {', '.join(failed)} ({gpu.said(failed[0])})."
         evidence = tuple(gpu.evidence(name) for name in failed[:8])
-        return Fault(
-            verdict=Verdict.UNKNOWN,
-            reason="unreadable",
-            message=message,
-            action=Action.WATCH,
-            evidence=evidence,
-        )
+        return RuleResult(Verdict.UNKNOWN, "unreadable", message, Action.WATCH, evidence)
     if not gpu.supported(needs):
         message = "This card, driver or exporter has none of the readings."
-        return Fault(
-            verdict=Verdict.NOT_APPLICABLE, reason="unsupported", message=message, action=Action.NONE
-        )
-    return Fault(verdict=Verdict.HEALTHY, reason="ok", message="Nothing wrong was seen.", action=Action.NONE)
+        return RuleResult(Verdict.NOT_APPLICABLE, "unsupported", message)
+    return RuleResult(Verdict.HEALTHY, "ok", "Nothing wrong was seen.")
 
 
 def whole_node(gpu: SeenGpu, is_so: Callable[[Gpu], bool]) -> bool:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from freehold.health.view import Reading, State
+from freehold.health.model.view import Reading, State
 
 _NOTHING_HIDDEN = (State.OK, State.UNSUPPORTED, State.ABSENT)
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from freehold.catalog.load_xids import nvlink_bits, recovery_actions, xid
 from freehold.catalog.xid_facts import Xid, XidClass
 from freehold.core.findings import Action, Verdict
-from freehold.health.judge.rule_result import SILENCE_S, Judged, how_often, incidents, worst_judged
+from freehold.health.judge.kernel_window import SILENCE_S, event_evidence, how_often, incidents
+from freehold.health.judge.rule_result import RuleResult, strongest_result
 from freehold.health.kernel_log import nvlink5
 from freehold.health.kernel_log.events import KernelEvent, Kind
 from freehold.health.kernel_log.kinds import HARMLESS
@@ -64,13 +65,13 @@ def _outlives_reload(event: KernelEvent) -> bool:
     return event.kind in {Kind.OFF_BUS, Kind.AER_UNRECOVERED}
 
 
-def judge_gpu(events: Sequence[KernelEvent], *, elsewhere: frozenset[int] = frozenset()) -> Judged:
+def judge_gpu(events: Sequence[KernelEvent], *, elsewhere: frozenset[int] = frozenset()) -> RuleResult:
     """Return the worst that a GPU's events say. `elsewhere`: XIDs that other GPUs had in the window as well."""
-    found = worst_judged(_judgements(events, elsewhere))
-    return found or Judged(verdict=Verdict.HEALTHY, reason="no_xid", message="no XID in the window")
+    nothing = RuleResult(Verdict.HEALTHY, "no_xid", "no XID in the window")
+    return strongest_result(_judgements(events, elsewhere), nothing)
 
 
-def _judgements(events: Sequence[KernelEvent], elsewhere: frozenset[int]) -> Iterator[Judged]:
+def _judgements(events: Sequence[KernelEvent], elsewhere: frozenset[int]) -> Iterator[RuleResult]:
     numbers: defaultdict[int, list[KernelEvent]] = defaultdict(list)
     kinds: defaultdict[Kind, list[KernelEvent]] = defaultdict(list)
     for event in events:
@@ -99,55 +100,55 @@ def _is_bus(number: int) -> bool:
     return xid(number).kind is XidClass.BUS
 
 
-def _recovery(event: KernelEvent) -> Judged:
+def _recovery(event: KernelEvent) -> RuleResult:
     code = event.number or 0
     known = recovery_actions().get(code)
     name = known.name.replace("_", " ") if known else f"code {code}, which no catalogue knows"
-    return Judged(
+    return RuleResult(
         verdict=Verdict.UNHEALTHY,
         reason="recovery_action",
         message=f"the driver itself asks for: {name}",
         action=known.action if known else Action.DRAIN,
-        events=(event,),
+        evidence=event_evidence([event]),
     )
 
 
-def _off_bus(events: list[KernelEvent]) -> Judged:
+def _off_bus(events: list[KernelEvent]) -> RuleResult:
     times = incidents(events)
     again = times >= REPEATED_TIMES
-    return Judged(
+    return RuleResult(
         verdict=Verdict.UNHEALTHY,
         reason="off_bus_again" if again else "off_bus",
         message=f"the GPU fell off the bus {how_often(times)}: card, slot, riser or power",
         action=Action.INSPECT_HARDWARE if again else Action.CORDON,
-        events=tuple(events),
+        evidence=event_evidence(events),
     )
 
 
-def _init_failed(events: list[KernelEvent]) -> Judged:
-    return Judged(
+def _init_failed(events: list[KernelEvent]) -> RuleResult:
+    return RuleResult(
         verdict=Verdict.UNHEALTHY,
         reason="init_failed",
         message="the driver could not start the GPU",
         action=Action.INSPECT_HARDWARE if incidents(events) >= REPEATED_TIMES else Action.REBOOT,
-        events=tuple(events),
+        evidence=event_evidence(events),
     )
 
 
-def _pcie(events: list[KernelEvent]) -> Judged:
+def _pcie(events: list[KernelEvent]) -> RuleResult:
     broken = any(
         event.kind is Kind.AER_UNRECOVERED or event.fields.get("severity") == "fatal" for event in events
     )
-    return Judged(
+    return RuleResult(
         verdict=Verdict.UNHEALTHY if broken else Verdict.DEGRADED,
         reason="pcie_fatal" if broken else "pcie_error",
         message="uncorrected PCIe errors at the GPU's address: card, slot, riser or power",
         action=Action.CORDON if broken else Action.WATCH,
-        events=tuple(events),
+        evidence=event_evidence(events),
     )
 
 
-def _judge_xid(fact: Xid, events: list[KernelEvent], elsewhere: frozenset[int]) -> Judged:
+def _judge_xid(fact: Xid, events: list[KernelEvent], elsewhere: frozenset[int]) -> RuleResult:
     if fact.kind in HARMLESS:
         return _said(fact, events, Verdict.HEALTHY, reason="harmless_xid", action=Action.NONE)
     times = _times(fact, events)
@@ -163,14 +164,14 @@ def _judge_xid(fact: Xid, events: list[KernelEvent], elsewhere: frozenset[int]) 
     return _said(fact, events, _verdict(action), reason=f"{fact.kind}_xid", action=action)
 
 
-def _nvlink5(fact: Xid, events: list[KernelEvent], *, again: bool) -> Judged:
+def _nvlink5(fact: Xid, events: list[KernelEvent], *, again: bool) -> RuleResult:
     """Judge by what the lines' words say; where they say nothing, by the XID and the word Fatal alone."""
     found = nvlink5.worst(fact, events, again=again)
     judged = _said(fact, events, found.verdict, reason=found.reason, action=found.action)
     return replace(judged, message=f"{judged.message}; {found.words}")
 
 
-def _program_first(fact: Xid, events: list[KernelEvent], times: int, *, on_others: bool) -> Judged:
+def _program_first(fact: Xid, events: list[KernelEvent], times: int, *, on_others: bool) -> RuleResult:
     """Judge what a program's own mistake can cause: the GPU is well until it alone has it again."""
     hardware_possible = fact.repeated not in {Action.RESTART_ENGINE, Action.NONE}
     if times >= REPEATED_TIMES and hardware_possible and not on_others:
@@ -239,21 +240,23 @@ _LEADS = {
 }
 
 
-def _said(fact: Xid, events: list[KernelEvent], verdict: Verdict, *, reason: str, action: Action) -> Judged:
+def _said(
+    fact: Xid, events: list[KernelEvent], verdict: Verdict, *, reason: str, action: Action
+) -> RuleResult:
     name = f"XID {fact.number}" + (f" ({fact.mnemonic})" if fact.mnemonic else "")
     parts = [f"{name} {how_often(incidents(events))}", _LEADS.get(reason, ""), fact.note]
     if fact.disputed:
         parts.append(f"sources disagree: {fact.disagreement}")
-    return Judged(
+    return RuleResult(
         verdict=verdict,
         reason=reason,
         message="; ".join(part for part in parts if part),
         action=action,
-        events=tuple(events),
+        evidence=event_evidence(events),
     )
 
 
-def judge_switch(events: Sequence[KernelEvent], *, off_bus_s: Sequence[float] = ()) -> Judged:
+def judge_switch(events: Sequence[KernelEvent], *, off_bus_s: Sequence[float] = ()) -> RuleResult:
     """Return what the SXids of one NVSwitch say; one beside a GPU that fell off the bus is a witness, not the cause."""
     fatal = [event for event in events if event.fields.get("severity") == "fatal"]
     own = [event for event in fatal if not any(abs(event.at_s - at_s) <= SILENCE_S for at_s in off_bus_s)]
@@ -266,7 +269,7 @@ def judge_switch(events: Sequence[KernelEvent], *, off_bus_s: Sequence[float] = 
     return _switch(list(events), Verdict.HEALTHY, "switch_non_fatal", Action.NONE)
 
 
-def _switch(events: list[KernelEvent], verdict: Verdict, reason: str, action: Action) -> Judged:
+def _switch(events: list[KernelEvent], verdict: Verdict, reason: str, action: Action) -> RuleResult:
     numbers = ", ".join(str(number) for number in sorted({event.number or 0 for event in events}))
     leads = {
         "switch_fatal": "fatal: links of this switch are down until it is reset",
@@ -274,10 +277,10 @@ def _switch(events: list[KernelEvent], verdict: Verdict, reason: str, action: Ac
         "switch_thermal": "the switch is too warm and may slow its links: look at cooling",
         "switch_non_fatal": "not fatal",
     }
-    return Judged(
+    return RuleResult(
         verdict=verdict,
         reason=reason,
         message=f"SXid {numbers}: {leads[reason]}",
         action=action,
-        events=tuple(events),
+        evidence=event_evidence(events),
     )

@@ -1,89 +1,19 @@
-"""Kernel lines as events: the driver's multi-line records folded, then each line read by the rules that its words call for.
+"""Kernel lines as events: the driver's records of several lines are folded into one, then each line is read by patterns.yaml.
 
-`read_events` is all that probes and diagnosis need. Only facility 0 is read, whatever the lines' source, because user space
+`read_events` is all that checks and diagnosis need. Only facility 0 is read, whatever the lines' source, because user space
 can write any other. Nothing here judges, reads files or knows the time.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from freehold.health.kernel_log import devices, driver, gpu, host, links
-from freehold.health.kernel_log.kinds import TEXT_MOST, KernelEvent, Kind, Seen, pci_key
-from freehold.health.view import KernelLine
+from freehold.health.kernel_log.kinds import TEXT_MOST, KernelEvent, Kind, pci_key
+from freehold.health.kernel_log.patterns import report_of
+from freehold.health.model.view import KernelLine
 
 __all__ = ["KernelEvent", "Kind", "fold_lines", "is_telling", "pci_key", "read_event", "read_events", "uuids"]
-
-_RULES: tuple[tuple[str, Callable[[str], Seen | None]], ...] = (
-    ("NVRM: Xid", gpu.xid),
-    ("SXid (", gpu.sxid),
-    ("fallen off the bus", gpu.off_bus),
-    ("NVRM: API mismatch", gpu.api_mismatch),
-    (": GPU-", gpu.gpu_uuid),
-    ("NVRM: loading NVIDIA UNIX", gpu.driver_loaded),
-    ("dapter failed", gpu.init_failed),
-    ("nvidia", gpu.init_failed),
-    ("NVRM: ", driver.refused),
-    ("reject", driver.refused),
-    ("nvidia", driver.misfit),
-    ("RESET_REQUIRED", driver.misfit),
-    ("AER: ", host.aer),
-    ("PCIe Bus Error", host.aer),
-    ("DPC: ", host.aer),
-    ("[Hardware Error]", host.memory),
-    ("EDAC ", host.memory),
-    ("Memory failure: ", host.memory),
-    ("hardware memory error", host.memory),
-    ("blocked ", host.task),
-    ("lockup", host.task),
-    ("LOCKUP", host.task),
-    ("INFO: rcu", host.task),
-    ("Kernel panic", host.memory),
-    ("Kernel panic", host.bug),
-    ("NMI: ", host.aer),
-    ("temperature", host.heat),
-    ("BUG", host.bug),
-    ("Oops", host.bug),
-    ("general protection fault, ", host.bug),
-    ("oom-kill:", host.oom),
-    ("of memory", host.oom),
-    ("segfault at", host.crash),
-    ("traps: ", host.crash),
-    (" error, dev ", devices.disk_error),
-    ("Buffer I/O error", devices.disk_error),
-    ("Sense Key", devices.disk_command),
-    ("failed command: ", devices.disk_command),
-    (": error: { ", devices.disk_command),
-    ("nvme", devices.nvme),
-    (" inaccessible", devices.inaccessible),
-    ("Disk failure on", devices.raid),
-    ("FAULT", devices.raid),
-    ("offline", devices.raid),
-    ("Pool '", devices.raid),
-    ("ournal", devices.file_system),
-    ("JBD2: ", devices.file_system),
-    ("-fs ", devices.file_system),
-    ("XFS (", devices.file_system),
-    ("BTRFS ", devices.file_system),
-    ("mlx5_core ", devices.mlx5),
-    ("NETDEV WATCHDOG", devices.transmit_timeout),
-    ("imeout detected", devices.hang),
-    ("Unit Hang", devices.hang),
-    ("PF reset failed", devices.hang),
-    ("PCIe link lost", devices.hang),
-    ("irmware fatal", devices.hang),
-    ("irmware is not", devices.hang),
-    ("FATAL", devices.hang),
-    ("ink ", links.link),
-    ("without any active", links.link),
-    ("nfs: server", links.server),
-    ("Lustre", links.server),
-    ("ceph: ", links.server),
-    ("reboot: ", links.shutdown),
-    ("systemd-shutdown", links.shutdown),
-)
-"""Words that a line must hold, and the rule that then reads it. A search for plain words is some ten times cheaper than a pattern."""
 
 _OPENINGS = (
     (
@@ -135,14 +65,14 @@ def read_event(line: KernelLine) -> KernelEvent | None:
     """Return what one line tells (already folded), or None; never for a line that the kernel did not write."""
     if line.facility:
         return None
-    seen = _seen(line.text[:_READ_MOST])
-    if seen is None:
+    report = report_of(line.text[:_READ_MOST])
+    if report is None:
         return None
     return KernelEvent(
-        kind=seen.kind,
-        device=seen.device,
-        number=seen.number,
-        fields=dict(seen.fields),
+        kind=report.kind,
+        device=report.device,
+        number=report.number,
+        fields=report.fields,
         at_s=line.at_s,
         sequence=line.sequence,
         text=line.text[:TEXT_MOST],
@@ -152,13 +82,6 @@ def read_event(line: KernelLine) -> KernelEvent | None:
 def is_telling(line: KernelLine) -> bool:
     """Return whether the line tells an event or may be a part of one: what a long memory has to keep of a log."""
     return line.text.startswith("NVRM:") or read_event(line) is not None
-
-
-def _seen(text: str) -> Seen | None:
-    for words, rule in _RULES:
-        if words in text and (seen := rule(text)):
-            return seen
-    return None
 
 
 def uuids(events: Iterable[KernelEvent]) -> dict[str, str]:

@@ -17,7 +17,7 @@ import msgspec
 
 from freehold.core.problems import Problem
 from freehold.health.kernel_log.events import is_telling
-from freehold.health.view import KernelLine
+from freehold.health.model.view import KernelLine
 
 PROBLEMS_MOST = 20
 """Unreadable lines that are named one by one; our own choice."""

@@ -1,9 +1,7 @@
 """What a kernel line can tell of a node: the kinds of events, and one event. Nothing here parses (see `events`)."""
 
 import re
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
@@ -124,15 +122,6 @@ class KernelEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         if self.kind is Kind.SXID:
             return self.fields.get("severity") != "non-fatal"
         return self.kind not in INFORMATIVE
-
-
-class Seen(NamedTuple):
-    """What a rule read in a line's text."""
-
-    kind: Kind
-    device: str = ""
-    number: int | None = None
-    fields: Mapping[str, str] = {}
 
 
 TEXT_MOST = 1000

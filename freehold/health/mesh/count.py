@@ -13,7 +13,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from freehold.health.mesh.frame import RECEIPT_BITS, Receipt, is_large
-from freehold.health.view import LossWindow
+from freehold.health.model.view import LossWindow
 
 MARGIN = 16
 """How many numbers later a missing datagram is given up: 1.6 s at 10 a second; our own choice: no path reorders by that."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from freehold.health.view import LossWindow
+from freehold.health.model.view import LossWindow
 
 BACKGROUND = 1e-4
 """Loss of a healthy network: 1e-5 to 1e-4 (Pingmesh, as research on health, D2, has it; not checked there)."""

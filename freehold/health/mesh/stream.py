@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from freehold.health.mesh.count import MARGIN, OUTAGE_RUN, Incoming, Outgoing, Windows
 from freehold.health.mesh.frame import NOTHING_HEARD, Frame, Receipt
-from freehold.health.view import LossWindow, Peer, State
+from freehold.health.model.view import LossWindow, Peer, State
 
 RTTS_MOST = 200
 """Round trips kept per view, as `view.Peer` says."""

@@ -1,1 +1,1 @@
-"""Usage files that others wrote, and Freehold's own ledger, as a team's traffic. Reads only; asks nobody over the network."""
+"""Usage rows of other programs and what they add up to as traffic; pure. Reads no file."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from freehold.ledger.foreign.seen import Seen
 from freehold.ledger.foreign.spans import HOUR_S, Spans
 from freehold.ledger.foreign.use import Item, LeftOut, Paid, Unusable, Use
-from freehold.sizing.traffic import BadRow
+from freehold.sizing.fleet.traffic import BadRow
 
 BAD_ROWS_SHOWN = 100
-"""Source: freehold.sizing.traffic.Traffic.bad_rows."""
+"""Source: freehold.sizing.fleet.traffic.Traffic.bad_rows."""
 SKEW_S = 300.0
 """How far ahead of our clock a row may lie. Source: our own choice: clocks without NTP drift by seconds a day."""
 _MODELS_MAX = 1000  # Names that are kept apart: a file may make up a new one in each row.

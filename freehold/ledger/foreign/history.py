@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from freehold.core.spread import quantile
 from freehold.ledger.foreign.gather import Gathered, Sums
 from freehold.ledger.foreign.spans import HOUR_S, Span, Spans
-from freehold.sizing.traffic import HOURS_PER_MONTH, Hour, Traffic
+from freehold.sizing.fleet.traffic import HOURS_PER_MONTH, Hour, Traffic
 
 LOST_S = 14 * 24 * 3600.0
 """A log without a row for longer than this was not being written. Source: our own choice: longer than the longest public
@@ -24,7 +24,7 @@ DIURNAL_PEAK = 2.5
 """Busiest hour over the day's mean where only days are known. Source: the middle of the 2 to 3 that diurnal load is said to
 have; from memory, no measurement."""
 PEAK_RANK = 0.99
-"""Source: freehold.sizing.traffic.Traffic.peak_over_mean: the 99th percentile hour."""
+"""Source: freehold.sizing.fleet.traffic.Traffic.peak_over_mean: the 99th percentile hour."""
 OLD_DAYS = 90.0
 """Age of a history that is told. Source: docs/decisions/0010-decide.md, as of prices."""
 EMBEDDED_PART = 0.1

@@ -9,13 +9,13 @@ import signal
 
 import pytest
 
-from freehold.bench.client import Target
-from freehold.bench.drive import Bounds, Drive, Driven, Texts
-from freehold.bench.figures import Figures, SloBounds, figures
-from freehold.bench.load import Load, schedule
-from freehold.bench.prompts import Scale
-from freehold.bench.run import measured_scale, settled
-from freehold.bench.sizes import Given, Range
+from freehold.bench.analysis.figures import Figures, SloBounds, figures
+from freehold.bench.analysis.load import Load, schedule
+from freehold.bench.analysis.prompts import Scale
+from freehold.bench.analysis.sizes import Given, Range
+from freehold.bench.measure.client import Target
+from freehold.bench.measure.drive import Bounds, Drive, Driven, Texts
+from freehold.bench.measure.run import measured_scale, settled
 from freehold.testing.fake_engine import FakeEngine, start_fake_engine
 
 SIZES = Given(prompt=Range(20, 40), answer=Range(12, 12))

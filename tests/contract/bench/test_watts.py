@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from freehold.bench.machine import this_machine
-from freehold.bench.results import Machine
-from freehold.bench.watch import GpuMeter
+from freehold.bench.analysis.results import Machine
+from freehold.bench.measure.machine import this_machine
+from freehold.bench.measure.watch import GpuMeter
 from freehold.core.events import GpuId
-from freehold.health.view import State
+from freehold.health.model.view import State
 from nvml_shim import Scenario, build, uuid
 
 POWER = "nvmlDeviceGetPowerUsage"

@@ -10,12 +10,12 @@ import pytest
 
 from freehold.engines import all_engines
 from freehold.engines.base import Capacity, Engine, ExitKind, Option, Placement, Value
-from freehold.engines.flag_list import FlagList
 from freehold.engines.sglang import FLAGS as SGLANG_FLAGS
+from freehold.engines.shared.flag_list import FlagList
 from freehold.engines.tensorrt_llm import FLAGS as TENSORRT_FLAGS
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
-from freehold.health.agent_wire import EngineTarget
+from freehold.health.agent.messages import EngineTarget
 from freehold.health.collectors.engines import EngineOptions, EnginesReader
 from freehold.testing.check_engine import _values
 from freehold.testing.check_running_engine import GRACE_S, Child, check_running_engine, start_child

@@ -335,7 +335,7 @@ def test_no_web_page_may_read_an_answer(weights_path: Path, free_port: int) -> N
 
 def test_the_child_imports_little() -> None:
     """Its start is part of every replica's start: no client library, no asyncio, no metadata scan."""
-    code = "import sys, freehold.engines._child_xllamacpp as c; print(*sys.modules)"
+    code = "import sys, freehold.engines.programs.xllamacpp_server as c; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {

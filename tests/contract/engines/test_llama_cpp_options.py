@@ -16,7 +16,7 @@ import pytest
 
 from freehold.engines.base import Placement, Value
 from freehold.engines.llama_cpp import ENGINE
-from freehold.engines.option_check import check_options
+from freehold.engines.shared.option_check import check_options
 from freehold.testing.check_engine import _values
 
 PARSER = Path(__file__).parents[2] / "llama_parser.py"

@@ -9,7 +9,7 @@ from typing import Any
 
 from freehold.engines.base import Placement, Value
 from freehold.engines.llama_cpp import ENGINE
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import Answer, HttpProber
 from freehold.testing.check_running_engine import Child, start_child
 from small_reranker import write_reranker

@@ -11,7 +11,7 @@ import pytest
 
 from freehold.engines.base import ExitKind, Placement, Value
 from freehold.engines.transformers import ENGINE
-from freehold.fleet.environments import Environment, engines_root, find_for
+from freehold.fleet.environments.lookup import Environment, engines_root, find_for
 from freehold.testing.check_running_engine import GRACE_S, check_running_engine
 from freehold.weights.convert import Converted
 

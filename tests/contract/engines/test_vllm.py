@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from freehold.engines import flag_list
 from freehold.engines.base import ExitCause, ExitKind, Option, Placement, Value
-from freehold.engines.flag_list import Flag
+from freehold.engines.shared import flag_list
+from freehold.engines.shared.flag_list import Flag
 from freehold.engines.vllm import ENGINE
-from freehold.fleet.environments import Environment
-from freehold.fleet.programs import ask_refusals, foreign_env
+from freehold.fleet.environments.ask_program import ask_refusals, foreign_env
+from freehold.fleet.environments.lookup import Environment
 from freehold.testing.check_running_engine import GRACE_S, check_running_engine
 from freehold.weights.convert import Converted
 

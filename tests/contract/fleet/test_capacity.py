@@ -10,7 +10,7 @@ import pytest
 
 from freehold.core.events import Endpoint, ReplicaState, Snapshot
 from freehold.engines import all_engines
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from gateway_rig.engines import Call, Engine, whole
 from waiting import until

@@ -16,9 +16,16 @@ from typing import Any
 import pytest
 
 from freehold.core.errors import Permanent, Temporary
-from freehold.fleet import control
-from freehold.fleet.control import ControlServer, Line, NotRunning, StateDir, ask, until_finished
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.control import server
+from freehold.fleet.control.server import (
+    ControlServer,
+    Line,
+    NotRunning,
+    StateDir,
+    ask,
+    until_finished,
+)
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from waiting import wait_until
@@ -26,7 +33,7 @@ from waiting import wait_until
 HOLDER = """
 import sys, time
 from pathlib import Path
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 state = StateDir(Path(sys.argv[1]))
 print(state.claim(config_path="there.yaml"), flush=True)
 time.sleep(600)
@@ -48,7 +55,7 @@ def child(argv: list[str], *, start_new_session: bool = False) -> Iterator["subp
             process.kill()
 
 
-def served(path: Path, story: Callable[[StateDir], Awaitable[None]], answer: control.Answerer = echo) -> None:
+def served(path: Path, story: Callable[[StateDir], Awaitable[None]], answer: server.Answerer = echo) -> None:
     async def run() -> None:
         state = StateDir(path)
         assert state.claim(config_path="x.yaml") is None
@@ -111,11 +118,11 @@ def test_what_is_no_request_is_refused_in_words(tmp_path: Path, sent: bytes) -> 
 def test_clients_that_say_nothing_are_bounded_and_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "LINE_S", 0.3)
+    monkeypatch.setattr(server, "LINE_S", 0.3)
 
     async def story(state: StateDir) -> None:
         path = str(state.path / "control.sock")
-        idle = [await asyncio.open_unix_connection(path) for _ in range(control.CLIENTS_MAX)]
+        idle = [await asyncio.open_unix_connection(path) for _ in range(server.CLIENTS_MAX)]
         (refused,) = await asked(state.path, op="status")
         assert "clients are being answered" in refused["error"]
         for reader, writer in idle:
@@ -127,7 +134,7 @@ def test_clients_that_say_nothing_are_bounded_and_let_go(
 
 
 def test_a_client_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "LINE_S", 0.3)
+    monkeypatch.setattr(server, "LINE_S", 0.3)
     ended = asyncio.Event()
 
     async def flood(_request: dict[str, Any]) -> AsyncIterator[Line]:
@@ -149,7 +156,7 @@ def test_a_client_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pyte
 def test_a_controller_that_hangs_is_a_temporary_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "LINE_S", 0.2)
+    monkeypatch.setattr(server, "LINE_S", 0.2)
     with socket.socket(socket.AF_UNIX) as hung:
         hung.bind(str(tmp_path / "control.sock"))
         hung.listen()

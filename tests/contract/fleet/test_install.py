@@ -19,9 +19,9 @@ import pytest
 
 from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.engines.base import Recipe
-from freehold.fleet import environments, install, programs
-from freehold.fleet.environments import MANIFEST, Environment, find, path_of
-from freehold.fleet.launch_process import minder_argv
+from freehold.fleet.environments import ask_program, install, lookup
+from freehold.fleet.environments.lookup import MANIFEST, Environment, find, path_of
+from freehold.fleet.processes.launch_process import minder_argv
 from waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -89,9 +89,9 @@ class Shop:
             needs="pip must know the index of tools",
         )
         (folder / "ask.py").write_text(ASK.format(flags=FLAGS))
-        for module in (environments, install):
+        for module in (lookup, install):
             monkeypatch.setattr(module, "requirements_of", lambda _recipe: self.text, raising=False)
-        monkeypatch.setattr(programs, "files", lambda _package: folder)
+        monkeypatch.setattr(ask_program, "files", lambda _package: folder)
         # Nothing but the wheels of the test, whatever this machine's pip is set up with.
         for name in [name for name in os.environ if name.startswith("PIP_")]:
             monkeypatch.delenv(name)
@@ -129,7 +129,7 @@ def test_it_is_made_asked_and_found(shop: Shop) -> None:
     made = shop.install(summary="from nothing")
     assert "making a virtual environment" in shop.told[0]
     assert find(shop.recipe, shop.root) == made
-    assert made.manifest.flags == msgspec.convert(FLAGS, environments.FlagList)
+    assert made.manifest.flags == msgspec.convert(FLAGS, lookup.FlagList)
     assert made.manifest.python == ".".join(map(str, sys.version_info[:3]))
     said = subprocess.run(
         [made.path / "bin" / "tool", "hi"], capture_output=True, text=True, check=True
@@ -147,7 +147,7 @@ def test_a_list_that_changed_is_installed_anew(shop: Shop) -> None:
     second = shop.install()
     assert second.manifest.requirements_sha256 != first.manifest.requirements_sha256
     assert second.path != first.path, "what runs in the first imports from it still"
-    assert environments.read(first.path) == first
+    assert lookup.read(first.path) == first
     assert f"freehold engine remove {first.path.name}" in shop.told[-1]
     assert find(shop.recipe, shop.root) == second
 
@@ -292,14 +292,14 @@ def test_the_interpreter_behind_a_program(tmp_path: Path) -> None:
     script = tmp_path / "tool"
     script.write_text(f"#!{sys.executable}\n")
     script.chmod(0o755)
-    assert programs.python_behind(str(script)) == Path(sys.executable)
-    assert programs.python_behind("/bin/ls") is None
-    assert programs.python_behind(str(tmp_path / "nothing")) is None
+    assert ask_program.python_behind(str(script)) == Path(sys.executable)
+    assert ask_program.python_behind("/bin/ls") is None
+    assert ask_program.python_behind(str(tmp_path / "nothing")) is None
 
 
 def test_a_program_that_hangs_is_given_up() -> None:
     with pytest.raises(Permanent, match=r"no answer within 0\.5 s"):
-        programs.run(
+        ask_program.run(
             [sys.executable, "-c", "import sys; sys.stdin = open('/dev/zero'); sys.stdin.read()"],
             timeout_s=0.5,
         )
@@ -307,4 +307,4 @@ def test_a_program_that_hangs_is_given_up() -> None:
 
 def test_a_program_that_fails_is_told_with_its_last_words() -> None:
     with pytest.raises(Permanent, match=r"exit code 1.*no way"):
-        programs.run([sys.executable, "-c", "raise SystemExit('no way')"])
+        ask_program.run([sys.executable, "-c", "raise SystemExit('no way')"])

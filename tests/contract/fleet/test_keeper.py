@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from freehold.core.clock import monotonic_s
-from freehold.fleet.control import ControlServer
-from freehold.fleet.keeper import StateKeeper
-from freehold.fleet.state_dir import Running, StateDir
+from freehold.fleet.control.server import ControlServer
+from freehold.fleet.control.state_dir import Running, StateDir
+from freehold.fleet.control.state_keeper import StateKeeper
 from waiting import remove_at_once, wait_until
 
 CLAIM = """
 import sys, threading
 from pathlib import Path
 from typing import Any
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
 state = StateDir(Path(sys.argv[1]))
 assert state.claim(config_path="other.yaml") is None
 (state.path / "control.sock").touch()

@@ -14,15 +14,15 @@ import pytest
 
 from freehold.core.errors import Temporary
 from freehold.engines.base import FOLDER, Command, Placement
-from freehold.fleet import processes
-from freehold.fleet.launch_process import (
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
+from freehold.fleet.processes import proc_files
+from freehold.fleet.processes.launch_process import (
     MARK,
     EngineExited,
     EngineStarted,
     ProcessLauncher,
     Report,
 )
-from freehold.fleet.plan import FleetSettings, ReplicaPlan, files_dir, log_path
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from waiting import until, wait_until
 
@@ -40,7 +40,7 @@ import asyncio, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
 from test_launch_process import plan_of, settings_in
-from freehold.fleet.launch_process import ProcessLauncher
+from freehold.fleet.processes.launch_process import ProcessLauncher
 
 async def main():
     launcher = ProcessLauncher(settings_in(Path(sys.argv[1])))
@@ -82,7 +82,7 @@ class Launched:
         return self.reports[-1] if self.reports else None
 
     def alive(self) -> list[int]:
-        return processes.carriers(MARK, self.token)
+        return proc_files.carriers(MARK, self.token)
 
     async def started(self) -> EngineStarted:
         await until(lambda: self.reports, what="a report")
@@ -149,7 +149,7 @@ def test_a_kill_needs_no_minder_and_takes_grandchildren_that_hid(tmp_path: Path)
 def test_a_minder_that_hangs_is_no_obstacle_to_a_kill(tmp_path: Path) -> None:
     async def story(one: Launched) -> None:
         await one.all_here()
-        minder = next(pid for pid in one.alive() if b"freehold.fleet.minder" in _cmdline(pid))
+        minder = next(pid for pid in one.alive() if b"freehold.fleet.processes.minder" in _cmdline(pid))
         os.kill(minder, signal.SIGSTOP)
         one.launch.stop(0.1)
         one.launch.kill()
@@ -176,22 +176,22 @@ def test_nothing_outlives_a_controller_that_is_killed(tmp_path: Path) -> None:
         assert controller.stdout is not None
         controller.stdout.readline()
         try:
-            wait_until(lambda: len(processes.carriers("TEST_MARK", mark)) == 5, what="all processes")
+            wait_until(lambda: len(proc_files.carriers("TEST_MARK", mark)) == 5, what="all processes")
         finally:
             controller.kill()
-        wait_until(lambda: not processes.carriers("TEST_MARK", mark), timeout_s=2.0, what="grace + 1 s")
+        wait_until(lambda: not proc_files.carriers("TEST_MARK", mark), timeout_s=2.0, what="grace + 1 s")
 
 
 def test_a_pid_that_is_somebody_elses_by_now_is_not_signalled() -> None:
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
-        mark = processes.mark(stranger.pid)
+        mark = proc_files.mark(stranger.pid)
         assert mark is not None
-        assert not processes.kill_group(stranger.pid, mark.start_ticks - 1)
-        older = processes.ProcessMark(mark.pid, mark.start_ticks - 1, mark.boot_id)
-        processes.end(older, signal.SIGKILL)
-        assert processes.is_alive(mark)
-        assert not processes.is_alive(older)
-        processes.end(mark, signal.SIGKILL)
+        assert not proc_files.kill_group(stranger.pid, mark.start_ticks - 1)
+        older = proc_files.ProcessMark(mark.pid, mark.start_ticks - 1, mark.boot_id)
+        proc_files.end(older, signal.SIGKILL)
+        assert proc_files.is_alive(mark)
+        assert not proc_files.is_alive(older)
+        proc_files.end(mark, signal.SIGKILL)
         assert stranger.wait(5) == -signal.SIGKILL
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from freehold.fleet import processes
-from freehold.fleet.launch_process import minder_argv
+from freehold.fleet.processes import proc_files
+from freehold.fleet.processes.launch_process import minder_argv
 from waiting import wait_until
 
 MARK = "TEST_MINDER_MARK"
@@ -76,7 +76,7 @@ class Minded:
         return told
 
     def alive(self) -> list[int]:
-        return processes.carriers(MARK, self.token)
+        return proc_files.carriers(MARK, self.token)
 
     def children_up(self) -> None:
         """Wait until the stubborn engine has both its children and ignores SIGTERM in all three."""
@@ -99,7 +99,7 @@ def _ignores_term(pid: int) -> bool:
 def minded(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Minded]:
     minded = Minded(tmp_path, f"{os.getpid()}-{request.node.name}")
     yield minded
-    processes.kill_carriers(MARK, minded.token)
+    proc_files.kill_carriers(MARK, minded.token)
     minded.process.wait(10)
     for pipe in (minded.process.stdin, minded.process.stdout):
         assert pipe is not None
@@ -171,10 +171,10 @@ def _is_engine(pid: int) -> bool:
 
 def test_an_engine_dies_with_its_minder(minded: Minded) -> None:
     pid = minded.start("sleep", "600").report()["pid"]
-    mark = processes.mark(pid)
+    mark = proc_files.mark(pid)
     assert mark is not None
     minded.process.kill()
-    wait_until(lambda: not processes.is_alive(mark), timeout_s=2, what="the engine's end")
+    wait_until(lambda: not proc_files.is_alive(mark), timeout_s=2, what="the engine's end")
 
 
 def test_a_flood_of_output_is_bounded_on_disk_and_in_memory_and_stops_at_once(minded: Minded) -> None:

@@ -11,8 +11,8 @@ import httpx2
 from freehold.core.events import ReplicaState as State
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
-from freehold.fleet import processes
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.processes import proc_files
 from freehold.fleet.run import Fleet
 from freehold.testing.fake_engine import start_fake_engine
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
@@ -57,7 +57,7 @@ def run_fleet(
             pids = [status.pid for status in running.fleet.statuses() if status.pid]
             running.fleet.request_stop(drained=True)
         assert [status.state for status in running.fleet.statuses()] == [State.STOPPED] * len(plans)
-        assert not [pid for pid in pids if processes.mark(pid)]
+        assert not [pid for pid in pids if proc_files.mark(pid)]
         assert running.fleet.errors_total == 0
         generations = [snapshot.generation for snapshot in snapshots]
         assert generations == list(range(1, len(snapshots) + 1))
@@ -165,7 +165,7 @@ def test_sigterm_ignored_means_sigkill_after_the_grace(tmp_path: Path) -> None:
         await running.state(State.STOPPING)
         await running.state(State.STARTING)
         assert first.pid is not None
-        assert processes.mark(first.pid) is None
+        assert proc_files.mark(first.pid) is None
         await running.state(State.READY)
 
     run_fleet(tmp_path, [plan(0, ignore_sigterm=True)], story, stop_grace_s=0.5)
@@ -230,7 +230,7 @@ def test_an_external_endpoint_is_watched_at_no_cost_and_never_ended(tmp_path: Pa
 
         run_fleet(tmp_path, [outside, nobody], story, external_poll_s=0.05, external_timeout_s=0.2)
         assert engine.stats()["requests"] == 0, "it was asked for a completion"
-        assert processes.mark(engine.pid) is not None
+        assert proc_files.mark(engine.pid) is not None
 
 
 def test_a_callback_that_fails_is_counted_and_stops_nothing(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_fleet_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
         assert pid is not None
         task.cancel()
         await asyncio.wait([task])
-        assert processes.mark(pid) is None
+        assert proc_files.mark(pid) is None
         assert fleet.finished.is_set()
 
     asyncio.run(run())

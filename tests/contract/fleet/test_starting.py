@@ -9,10 +9,10 @@ import pytest
 
 from freehold.core.clock import monotonic_s
 from freehold.core.events import ReplicaState as State
-from freehold.fleet.plan import FleetSettings, ReplicaPlan, log_path
-from freehold.fleet.processes import family
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, log_path
+from freehold.fleet.processes.proc_files import family
+from freehold.fleet.processes.start_progress import StartWatch, look, moved
 from freehold.fleet.run import Fleet
-from freehold.fleet.starting import StartWatch, look, moved
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from waiting import until, wait_until
 

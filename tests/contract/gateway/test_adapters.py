@@ -51,12 +51,6 @@ def gateway(
         assert gateway.metric("freehold_bugs_total") == 0
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
-
-
 def chat(client: Client, keys: Keys, name: str, *, key: str = "all", **more: Any) -> Any:
     body = {"model": name, "messages": [{"role": "user", "content": "hi"}], **more}
     return client.ask(post(body, extra=keys.bearer(key)))

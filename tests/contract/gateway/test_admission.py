@@ -15,27 +15,11 @@ from freehold.gateway.process.worker_process import WorkerProcess
 from freehold.gateway.settings import Settings
 from freehold.testing.fake_engine import FakeEngine, start_fake_engine
 from gateway_rig.client import Client, ask, get, post
-from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, Engines, chunk, delta, healthy
+from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, Engines, Held, chunk, delta
 from gateway_rig.process import Gateway, model, running
 from waiting import until, wait_until
 
 SLOTS = 2
-
-
-class Held:
-    """Answers that an engine keeps back until it is told."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.go_on = asyncio.Event()
-        engine.answer = self.answer
-
-    async def answer(self, call: Call) -> None:
-        await self.go_on.wait()
-        await healthy(call)
-
-    def release(self) -> None:
-        self.engine.do(self.go_on.set)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway_rig.client import Client, CutError, ask, get, post
-from gateway_rig.engines import STREAM_HEAD, Call, Engine, chunk, delta, healthy
+from gateway_rig.engines import STREAM_HEAD, Call, Engine, chunk, healthy, never, streaming_then
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
@@ -20,19 +20,6 @@ def patient(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with running(tmp_path_factory.mktemp("patient"), models) as gateway:
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
-
-
-async def never(call: Call) -> None:
-    await call.gone.wait()
-
-
-def streaming_then(then: Callable[[Call], object]) -> Callable[[Call], object]:
-    async def answer(call: Call) -> None:
-        call.send(STREAM_HEAD + chunk(delta("a")))
-        then(call)
-        await call.gone.wait()
-
-    return answer
 
 
 # Clients that do not read

@@ -20,6 +20,7 @@ from gateway_rig.engines import (
     chunk,
     delta,
     event,
+    says,
     whole,
 )
 from gateway_rig.process import Gateway, model, running
@@ -33,33 +34,6 @@ def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield gateway
         assert gateway.metric("freehold_gateway_in_flight") == 0
         assert gateway.metric("freehold_bugs_total") == 0
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
-
-
-@pytest.fixture
-def sdk(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"{gateway.url}/v1", api_key="sk-of-the-caller", max_retries=0, timeout=10
-    ) as sdk:
-        yield sdk
-
-
-def says(engine: Engine, *data: bytes, then: str = "keep") -> None:
-    """Let an engine answer every request with these bytes, each in a write of its own; then keep, end or reset."""
-
-    async def answer(call: Call) -> None:
-        for part in data:
-            call.send(part)
-            await asyncio.sleep(0)
-        if then != "keep":
-            getattr(call, then)()
-
-    engine.answer = answer
 
 
 MESSAGES: list[Any] = [{"role": "user", "content": "hi"}]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, Outcome, Record
 from freehold.ledger.spool import make_folder
 from gateway_rig.client import Client, ask, get, post
 from gateway_rig.engines import Call, Engine, Engines, healthy, whole

@@ -4,42 +4,13 @@ A real gateway process stands in front of an engine that keeps every byte it get
 a well-formed one that a careless parser would find behind it; it must never come out at the engine.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from gateway_rig.client import Client, ask, get
 from gateway_rig.engines import ANSWER, Engine
-from gateway_rig.process import Gateway, model, running
+from gateway_rig.malformed import BODY, CHUNKED, HIDDEN, LINE, SIZED, TOP, lines
+from gateway_rig.process import Gateway
 from waiting import wait_until
-
-MAX_BODY_BYTES = 20_000
-
-
-@pytest.fixture(scope="module")
-def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("framing")
-    with running(folder, [model("m", the_engine)], max_body_bytes=MAX_BODY_BYTES) as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
-
-
-HIDDEN = ask("m", extra="x-request-id: hidden\r\n")
-BODY = b'{"model":"m"}'
-LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
-TOP = LINE + b"Host: h\r\n"
-SIZED = b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
-CHUNKED = TOP + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-def lines(*fields: bytes, body: bytes = BODY) -> bytes:
-    return TOP + b"".join(field + b"\r\n" for field in fields) + b"\r\n" + body
-
 
 MALFORMED: dict[str, bytes] = {
     # Two ways to say where the body ends

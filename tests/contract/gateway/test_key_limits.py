@@ -20,11 +20,6 @@ HI: Any = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return Keys(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
 def gateway(
     the_engine: Engine, engines: Engines, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Gateway]:
@@ -57,12 +52,6 @@ LIMITS: dict[str, dict[str, Any]] = {
     "sdk": {"requests_per_minute": 60, "models": ("m",)},
     "sdk-budget": {"monthly_tokens": 10},
 }
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
 
 
 def limited(answer: Answer, code: str = "rate_limit_exceeded") -> str:

@@ -48,12 +48,6 @@ def keys(the_keys: Keys, gateway: Gateway, engine: Engine) -> Iterator[Keys]:
     wait_until(lambda: gateway.metric("freehold_gateway_keys_trouble") == 0)
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
-
-
 def soon(status: int, client: Client, line: str) -> float:
     """Wait until a key is answered so; return the seconds that took, which are at most what is promised."""
     started_s = time.monotonic()

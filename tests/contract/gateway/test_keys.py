@@ -37,12 +37,6 @@ def gateway(
         yield gateway
 
 
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
-
-
 def refused(answer: Answer) -> str:
     """Return what a 401 says, checked for its form."""
     assert answer.status == 401

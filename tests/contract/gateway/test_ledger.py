@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, Outcome, Record
 from freehold.ledger.spool import make_folder, segments
 from gateway_rig.client import CHAT, Client, ask, get, post
 from gateway_rig.engines import (
@@ -34,13 +34,6 @@ MESSAGES, RESPONSES, TEXT = "/v1/messages", "/v1/responses", "/v1/completions"
 
 
 @pytest.fixture(scope="module")
-def engines() -> Iterator[Engines]:
-    engines = Engines()
-    yield engines
-    engines.stop()
-
-
-@pytest.fixture(scope="module")
 def engine(engines: Engines) -> Engine:
     return engines.new()
 
@@ -48,13 +41,6 @@ def engine(engines: Engines) -> Engine:
 @pytest.fixture(scope="module")
 def llama(engines: Engines) -> Engine:
     return engines.new()
-
-
-@pytest.fixture(scope="module")
-def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("spool")
-    make_folder(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

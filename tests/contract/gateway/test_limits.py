@@ -3,13 +3,24 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway_rig.client import Client, ask, get
-from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, chunk, delta, healthy, whole
+from gateway_rig.engines import (
+    ANSWER,
+    STREAM_HEAD,
+    Call,
+    Engine,
+    chunk,
+    delta,
+    healthy,
+    never,
+    streaming_then,
+    whole,
+)
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
@@ -36,25 +47,6 @@ def gateway(the_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
         assert gateway.metric("freehold_gateway_in_flight") == 0
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
-
-
-async def never(call: Call) -> None:
-    await call.gone.wait()
-
-
-def streaming_then(then: Callable[[Call], object]) -> Callable[[Call], object]:
-    async def answer(call: Call) -> None:
-        call.send(STREAM_HEAD + chunk(delta("a")))
-        then(call)
-        await call.gone.wait()
-
-    return answer
 
 
 def within(client: Client, *, least_s: float = LIMIT_S - TICK_S) -> float:

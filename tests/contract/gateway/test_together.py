@@ -1,6 +1,5 @@
 """Keys, queue and ledger in one gateway: what one of them learns of a request, the others know as well."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -9,44 +8,15 @@ from pathlib import Path
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.record import Outcome, Record
-from freehold.ledger.spool import make_folder
+from freehold.ledger.records.record import Outcome, Record
 from gateway_rig.client import Client, post
-from gateway_rig.engines import Call, Engine, healthy
+from gateway_rig.engines import Call, Engine, Held, healthy
 from gateway_rig.keys import Keys
 from gateway_rig.process import Gateway, model, running
 from waiting import wait_until
 
 LIMIT = 1000
 QUEUE = 5
-
-
-class Held:
-    """Answers that an engine keeps back until it is told; the order in which it was asked is the order of starts."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.go_on = asyncio.Event()
-        engine.answer = self.answer
-
-    async def answer(self, call: Call) -> None:
-        await self.go_on.wait()
-        await healthy(call)
-
-    def release(self) -> None:
-        self.engine.do(self.go_on.set)
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    return Keys(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("spool")
-    make_folder(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +41,6 @@ def gateway(
         yield gateway
         assert gateway.metric("freehold_bugs_total") == 0
         assert gateway.metric("freehold_gateway_in_flight") == 0
-
-
-@pytest.fixture
-def client(gateway: Gateway) -> Iterator[Client]:
-    with gateway.client() as client:
-        yield client
 
 
 def asking(keys: Keys, name: str, *, tokens: int = 10) -> bytes:

@@ -21,8 +21,8 @@ from freehold.gateway.counters import shared_counters
 from freehold.gateway.process.listener import listen
 from freehold.gateway.process.worker_set import WorkerSet
 from freehold.gateway.settings import FallbackSettings
-from freehold.ledger.money import PICOUSD_PER_USD
-from freehold.ledger.record import read_frames
+from freehold.ledger.records.money import PICOUSD_PER_USD
+from freehold.ledger.records.record import read_frames
 from freehold.ledger.spool import segments
 from gateway_rig.client import Client, CutError, ask, get, post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, Call, Engine, chunk, delta, healthy

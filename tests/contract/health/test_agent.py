@@ -16,16 +16,16 @@ import msgspec
 import pytest
 
 from freehold.core.clock import monotonic_s, wall_s
-from freehold.health import agent as agent_module
-from freehold.health.agent import Agent
-from freehold.health.agent_books import Books
-from freehold.health.agent_wire import HealthSettings
-from freehold.health.history import FILE_NAME, History, Keeper, Mark
-from freehold.health.run import Source
-from freehold.health.signs_events import Past
-from freehold.health.snapshot import FILE_NAME as SNAPSHOT
-from freehold.health.snapshot import HealthSnapshot, IncidentState, read_file
-from freehold.health.view import Kernel, KernelLine
+from freehold.health.agent import process as agent_module
+from freehold.health.agent.messages import HealthSettings
+from freehold.health.agent.process import Agent
+from freehold.health.agent.runner import Source
+from freehold.health.agent.state_files import Books
+from freehold.health.evidence.kernel_signs import Past
+from freehold.health.incidents.history import FILE_NAME, History, Keeper, Mark
+from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT
+from freehold.health.model.snapshot import HealthSnapshot, IncidentState, read_file
+from freehold.health.model.view import Kernel, KernelLine
 from freehold.testing.healthy_node import healthy_view
 from live_node import OFF_BUS, SERIAL, UUID, xid
 from waiting import until, wait_until
@@ -130,7 +130,7 @@ def test_lines_wait_for_a_full_disk_and_are_written_once_it_has_room(
             raise OSError(errno.ENOSPC, "No space left on device")
         really(descriptor)
 
-    monkeypatch.setattr("freehold.health.history.os.fsync", fsync)
+    monkeypatch.setattr("freehold.health.incidents.history.os.fsync", fsync)
 
     async def main() -> None:
         nonlocal full
@@ -204,7 +204,7 @@ def test_who_else_writes_is_heard(tmp_path: Path) -> None:
 def agent_process(settings: HealthSettings, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     path = folder / "settings.json"
     path.write_bytes(msgspec.json.encode(settings))
-    command = [sys.executable, "-m", "freehold.health.agent", "--settings", str(path)]
+    command = [sys.executable, "-m", "freehold.health.agent.process", "--settings", str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         try:
             yield process

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from freehold.core.places import read_tree
-from freehold.health.diagnose import Diagnosis
-from freehold.health.incident_file import diagnose_all, foremost, read_incident, read_kernel_log
+from freehold.health.evidence.diagnose import Diagnosis
+from freehold.health.incident_file.read import read_incident, read_kernel_log
+from freehold.health.incidents.conclusions import diagnose_all, foremost
 
 BLIND = Path(__file__).parents[2] / "corpus" / "blind"
 WORDS = {

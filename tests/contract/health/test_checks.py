@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected, Probe, Threshold
-from freehold.health.recording import load_recording, record
+from freehold.health.agent.recording import load_recording, record
+from freehold.health.model.probe import Expected, Probe, Threshold
+from freehold.health.model.view import View
 from freehold.health.registry import all_probes
-from freehold.health.view import View
 from freehold.testing.check_probe import check_probe
 from freehold.testing.healthy_node import DATA, healthy_views
 from health_facts import recordings
@@ -27,7 +27,7 @@ def test_the_probe_keeps_the_contract(name: str) -> None:
 
 
 def test_each_probe_file_is_found() -> None:
-    folder = Path(__file__).resolve().parents[3] / "freehold" / "health" / "probes"
+    folder = Path(__file__).resolve().parents[3] / "freehold" / "health" / "checks"
     files = {path.stem for path in folder.glob("[!_]*.py")}
     assert set(PROBES) == files
     assert {"gpu_temperature", "gpu_present", "driver"} <= files

@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 
 from freehold.cli.main import cli
 from freehold.core.findings import Verdict
-from freehold.health.base import Expected
-from freehold.health.recording import Head, load_recording, record
-from freehold.health.view import Reading, View
+from freehold.health.agent.recording import Head, load_recording, record
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Reading, View
 from freehold.testing.healthy_node import DATA, healthy_views
 
 pytestmark = pytest.mark.timeout(90)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from freehold.core.findings import Verdict
-from freehold.health.base import Expected
 from freehold.health.collectors.dcgm import DcgmReader
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpus, Kernel, State, View
 from freehold.health.registry import all_probes
-from freehold.health.view import Gpus, Kernel, State, View
 
 TEXT = (
     '# TYPE DCGM_FI_DEV_GPU_TEMP gauge\nDCGM_FI_DEV_GPU_TEMP{gpu="0",UUID="GPU-1",DCGM_FI_DRIVER_VERSION="580.159.04"} 50\n'

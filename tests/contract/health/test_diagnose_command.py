@@ -12,11 +12,12 @@ from click.testing import CliRunner, Result
 from freehold.cli.health_diagnose import diagnose
 from freehold.cli.output import UserMistakes
 from freehold.core.places import read_tree
-from freehold.health.history import Keeper, Mark
-from freehold.health.incident_file import diagnose_all, foremost, read_incident, read_kernel_log
-from freehold.health.incident_schema import IncidentFile, schema_text
-from freehold.health.signs_events import Past
-from freehold.health.view import EngineView, Gpu, Gpus, Kernel, KernelLine, Reading, State, View, Volume
+from freehold.health.evidence.kernel_signs import Past
+from freehold.health.incident_file.read import read_incident, read_kernel_log
+from freehold.health.incident_file.schema import IncidentFile, schema_text
+from freehold.health.incidents.conclusions import diagnose_all, foremost
+from freehold.health.incidents.history import Keeper, Mark
+from freehold.health.model.view import EngineView, Gpu, Gpus, Kernel, KernelLine, Reading, State, View, Volume
 
 ROOT = Path(__file__).resolve().parents[3]
 CORPUS = ROOT / "tests" / "corpus" / "incidents"
@@ -88,21 +89,30 @@ def test_every_mistake_is_told_at_once_with_its_path(tmp_path: Path) -> None:
         "at": "soon",
         "counters": [{"name": "x", "before": [{}]}, 7],
         "findings": [{"verdict": "purple"}],
+        "weather": "rain",
     }
     path.write_text(json.dumps(wrong))
     code, result = run(str(path))
     told = problems(result)
     assert code == 2
-    for where in ("$.kernal", "$.at", "$.counters[0].before", "$.counters[1]", "$.findings[0].verdict"):
+    for where in (
+        "$.kernal",
+        "$.at",
+        "$.counters[0].before",
+        "$.counters[1]",
+        "$.findings[0].verdict",
+        "$.findings[0].probe",
+        "$.weather",
+    ):
         assert any(where in line for line in told), where
     assert "did you mean 'kernel'?" in " ".join(told)
 
 
-def test_a_key_that_is_no_slip_is_left_out_and_told(tmp_path: Path) -> None:
+def test_lines_that_are_not_a_kernels_are_left_out_and_named(tmp_path: Path) -> None:
     path = tmp_path / "incident.json"
-    path.write_text(json.dumps({"kernel": [XID], "weather": "rain"}))
+    path.write_text(json.dumps({"kernel": [XID, "Dear all,"]}))
     code, result = run(str(path), "--json")
-    assert (code, json.loads(result.stdout)["ignored"]) == (3, ["$.weather"])
+    assert (code, json.loads(result.stdout)["ignored"]) == (3, ["$.kernel:2:1"])
 
 
 def test_broken_json_names_line_and_column(tmp_path: Path) -> None:
@@ -185,7 +195,7 @@ def test_the_schema_in_the_documents_is_the_one_that_is_printed() -> None:
 
 def test_every_key_of_the_schema_is_read() -> None:
     one: dict[str, Any] = {
-        "node": "a", "at": 1_764_237_600, "kernel": [{"text": XID, "at": 1_764_237_600, "facility": 0}],
+        "node": "a", "at": 1_764_237_600, "about": "x", "xids": [{"xid": 13, "at": 1, "gpu": 0, "pid": "7", "name": "python3"}], "kernel": [{"text": XID, "at": 1_764_237_600, "facility": 0}],
         "gpus": [{"index": 0, "pci": "0000:65:00.0", "uuid": "GPU-1", "serial": "1"}],
         "counters": [
             {"name": "x", "gpu": 0, "before": 0, "after": 1, "siblings": [{"before": 0, "after": 0}], "unit": "ms", "source": "nvml"},
@@ -198,7 +208,7 @@ def test_every_key_of_the_schema_is_read() -> None:
              "tokens_after": 2, "running": 1, "at": 1}
         ],
         "context": {"lock_changed_at": 1, "drift": [], "other_nodes": [], "operator": {"action": "x", "at": 1, "component": ""},
-                    "follows_workload": False, "stays_with_gpu": False},
+                    "follows_workload": False, "stays_with_gpu": False, "notes": []},
         "history": [{"at": 1, "gpu": "0", "serial": "1", "component": "", "xid": 1, "signature": "", "place": "", "action": "none"}],
         "views": [],
     }  # fmt: skip
@@ -260,8 +270,8 @@ VICTIMS: list[tuple[str, list[Any]]] = [
     ("engines", [{"replica": "zz", "engine": "vllm", "exit_code": 1, "log_tail": ["Traceback (most recent call last):", "RuntimeError: died"]}]),
     ("engines", [{"replica": "zz", "engine": "llama-cpp", "exit_code": -9}]),
     ("engines", [{"replica": "zz", "engine": "vllm", "state": "stalled", "tokens_before": 5, "tokens_after": 5, "running": 2}]),
-    ("xids", [45]),
-    ("note", ["all power supplies are fine, inlet 24 C"]),
+    ("xids", [{"xid": 45}]),
+    ("notes", ["all power supplies are fine, inlet 24 C"]),
 ]  # fmt: skip
 
 
@@ -270,10 +280,12 @@ def test_what_only_suffers_or_says_nothing_changes_no_verdict(victim: tuple[str,
     key, more = victim
     changed = []
     for _, entry in corpus():
-        had = entry["file"].get(key) or []
-        if entry["label"] in {"software", "undetermined", "none"} or not isinstance(had, list):
+        if entry["label"] in {"software", "undetermined", "none"}:
             continue
-        main = foremost(diagnose_all(read_incident({**entry["file"], key: [*had, *more]}, entry["id"]).cases))
+        file = {**entry["file"], "context": {**entry["file"].get("context", {})}}
+        holder = file["context"] if key == "notes" else file
+        holder[key] = [*holder.get(key, []), *more]
+        main = foremost(diagnose_all(read_incident(file, entry["id"]).cases))
         said = str(main.hypothesis) if main is not None else "none"
         if said not in {entry["label"], "undetermined"}:
             changed.append((entry["id"], said))

@@ -17,10 +17,10 @@ import pytest
 
 from faulty_disk import FaultyDisk, blkio_cgroup, may_mount, throttled, why_not
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.storage_latency import PROBE
 from freehold.health.collectors.disks import PROBE_FILE, DiskOptions, DiskReader
-from freehold.health.view import State, View, Volume
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import State, View, Volume
 from waiting import wait_until
 
 REASON = why_not()

@@ -12,10 +12,10 @@ import pytest
 
 from faulty_disk import SBIN, FaultyDisk, may_mount, why_not
 from freehold.core.findings import Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.storage_write import PROBE
 from freehold.health.collectors.disks import WRITE_FILE, DiskOptions, DiskReader
-from freehold.health.view import State, View, Volume
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import State, View, Volume
 from waiting import wait_until
 
 REASON = why_not()

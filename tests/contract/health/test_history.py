@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from freehold.health.history import MOST, Keeper, write_past
-from freehold.health.signs_events import Past
+from freehold.health.evidence.kernel_signs import Past
+from freehold.health.incidents.history import MOST, Keeper, write_past
 
 EACH = 12
 
@@ -20,7 +20,7 @@ def test_two_processes_write_one_file_and_lose_nothing(tmp_path: Path) -> None:
         write_past(past(float(n)) for n in range(MOST - 5))
     )  # so that it is written anew meanwhile
     code = (
-        "import sys; from pathlib import Path; from freehold.health.history import Keeper, Mark\n"
+        "import sys; from pathlib import Path; from freehold.health.incidents.history import Keeper, Mark\n"
         f"for n in range({EACH}): Keeper(Path(sys.argv[1])).mark(Mark(set_healthy_s=float(n), by='other'))"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as other:

@@ -15,7 +15,7 @@ from freehold.core.clock import wall_s
 from freehold.health.collectors import kernel_log
 from freehold.health.collectors.kernel_log import KernelLog, parse_log_file
 from freehold.health.kernel_log.events import Kind, read_events
-from freehold.health.view import State
+from freehold.health.model.view import State
 
 KMSG = Path("/dev/kmsg")
 XID = "NVRM: Xid (PCI:0000:fe:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."

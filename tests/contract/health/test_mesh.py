@@ -15,7 +15,7 @@ from freehold.core.errors import Permanent
 from freehold.health.collectors.mesh import Mesh, MeshPeer, MeshSettings, settings_problems
 from freehold.health.collectors.mesh_host import ask_host, interface_to, link_state, neighbour_state, path_mtu
 from freehold.health.mesh.frame import Frame, encode, node_id
-from freehold.health.view import State
+from freehold.health.model.view import State
 from mesh_rig.namespaces import Farm, Node, missing
 from waiting import until, wait_until
 

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from freehold.core import clock
+from freehold.health.agent.recording import ScriptedReader, load_recording
 from freehold.health.collectors.nvml import NvmlOptions, NvmlReader
 from freehold.health.collectors.nvml_process import Deadlines
-from freehold.health.recording import ScriptedReader, load_recording
-from freehold.health.view import Gpu, Gpus, Reading, State, View
+from freehold.health.model.view import Gpu, Gpus, Reading, State, View
 from freehold.testing.healthy_node import DATA
 from nvml_shim import H100, Scenario, build, uuid
 from waiting import until, wait_until

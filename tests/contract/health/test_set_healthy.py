@@ -13,9 +13,9 @@ from freehold.cli.main import cli
 from freehold.core.clock import wall_s
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.core.whole_file import replace_file
-from freehold.health.history import FILE_NAME, Keeper
-from freehold.health.snapshot import FILE_NAME as SNAPSHOT
-from freehold.health.snapshot import (
+from freehold.health.incidents.history import FILE_NAME, Keeper
+from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT
+from freehold.health.model.snapshot import (
     Believed,
     GpuName,
     HealthSnapshot,

@@ -17,9 +17,9 @@ from freehold.core.errors import Permanent, Temporary
 from freehold.ledger import journal as journal_module
 from freehold.ledger.drainer import Drainer, spool_state, waiting_records
 from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
-from freehold.ledger.reconcile import EngineReading
-from freehold.ledger.record import Basis, Outcome, Record, frame
-from freehold.ledger.rollup import roll_up
+from freehold.ledger.records.reconcile import EngineReading
+from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.rollup import roll_up
 from freehold.ledger.spool import SpoolWriter, make_folder, segments
 from waiting import wait_until
 
@@ -261,15 +261,23 @@ def test_the_file_adds_up_as_records_do(path: Path) -> None:
     mixed = [
         record(1, prompt_tokens=4, cached_tokens=1),
         record(2, outcome=Outcome.ABANDONED, basis=Basis.ESTIMATED, lost=2),
-        record(3, outcome=Outcome.FAILED, basis=Basis.NONE, completion_tokens=None),
+        record(3, outcome=Outcome.FAILED, basis=Basis.NONE, status=503, completion_tokens=None),
         record(4, basis=Basis.UNKNOWN, completion_tokens=None, time_us=5_000_000_000),
+        record(
+            5,
+            outcome=Outcome.FAILED,
+            basis=Basis.NONE,
+            status=400,
+            completion_tokens=None,
+            time_us=5_000_000_000,
+        ),
     ]
     with contextlib.closing(Journal(path)) as journal:
         assert journal.add(mixed[:2]) == 2
         assert journal.add(mixed[:3]) == 1
         by = roll_up(journal.tallies(Span(), mixed), ["hour"])
         alone = roll_up(journal.tallies(Span(until_us=1), mixed[3:]), ["hour"])
-        assert journal.add(mixed) == 1
+        assert journal.add(mixed) == 2
         assert roll_up(journal.tallies(Span()), ["hour"]) == by
     assert alone == []
     ((_, first), (_, second)) = by
@@ -281,7 +289,7 @@ def test_the_file_adds_up_as_records_do(path: Path) -> None:
         first.estimated_tokens,
     ) == (3, 1, 1, 2, 2)
     assert (first.prompt_tokens, first.cached_tokens, first.lost, first.unknown) == (4, 1, 2, 1)
-    assert (second.requests, second.unknown) == (1, 1)
+    assert (second.requests, second.unknown, second.failed, second.rejected) == (2, 1, 0, 1)
 
 
 def test_a_file_that_is_no_ledger_is_said_in_words(path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.ledger.foreign.read import FORMAT_NAMES, FORMATS, ReadUsage, read_usage
+from freehold.ledger.files.usage_files import FORMAT_NAMES, FORMATS, ReadUsage, read_usage
 from freehold.ledger.journal import JOURNAL_NAME, Journal
-from freehold.ledger.record import Basis, Outcome, Record
-from freehold.sizing.traffic import Traffic
+from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.sizing.fleet.traffic import Traffic
 from gateway_rig.spoiling import fuzz, spoil
 
 FILES = Path(__file__).parent / "usage_files"

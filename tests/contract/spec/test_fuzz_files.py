@@ -19,7 +19,7 @@ from freehold.gateway.callers.keys import (
 )
 from freehold.ledger.drainer import Drainer, spool_state, waiting_records
 from freehold.ledger.journal import JOURNAL_NAME
-from freehold.ledger.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, Outcome, Record, frame
 from freehold.ledger.spool import make_folder, segments
 from gateway_rig.spoiling import fuzz, spoil
 

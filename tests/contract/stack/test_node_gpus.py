@@ -11,14 +11,14 @@ import pytest
 from fake_smi import fake_smi, instance, uuid
 from freehold.cli.bench_contenders import Wanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
 from freehold.cli.config import load_config
-from freehold.cli.controller import plans_for
-from freehold.cli.doctor_checks import Found
-from freehold.cli.doctor_gpus import gpu_checks
-from freehold.cli.engine_fit import local_folders
-from freehold.cli.gpu_wants import NOBODY, given_gpus, gpu_problems, gpus_for
-from freehold.cli.node_gpus import node_gpus
-from freehold.cli.numbers import Reader
 from freehold.core.events import GpuId
+from freehold.cost.intake.numbers import Reader
+from freehold.stack.checks.gpus import gpu_checks
+from freehold.stack.checks.machine import Found
+from freehold.stack.controller import plans_for
+from freehold.stack.gpu_allocation import NOBODY, given_gpus, gpu_problems, gpus_for
+from freehold.stack.node_gpus import node_gpus
+from freehold.stack.prebuilt_engines import local_folders
 
 
 def env(folder: Path, **more: str) -> dict[str, str]:

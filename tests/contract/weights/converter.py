@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from freehold.fleet.environments import MANIFEST, Manifest
+from freehold.fleet.environments.lookup import MANIFEST, Manifest
 
 PYTHON = """#!{python}
 # Stands in for the Python of an engine's environment: it is given a converter and its arguments.

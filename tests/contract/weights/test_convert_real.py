@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, dequantize
 
-from freehold.cli.weights_fit import converter_python
 from freehold.core.formats import Format
+from freehold.stack.weights_check import converter_python
 from freehold.weights.convert import Converted, to_gguf, to_safetensors
 from freehold.weights.recognise import recognise
 from freehold.weights.store import Store
@@ -111,7 +111,7 @@ def llama(weights_path: Path) -> Iterator[httpx2.Client]:
     command = [
         sys.executable,
         "-m",
-        "freehold.engines._child_xllamacpp",
+        "freehold.engines.programs.xllamacpp_server",
         "--host",
         "127.0.0.1",
         "--port",

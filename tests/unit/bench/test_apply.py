@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from freehold.bench.analysis.results import Candidate, Scalar
 from freehold.bench.apply import BACKUP, Applied, file_sha256, left_out, prepared, unmeasured, with_values
-from freehold.bench.results import Candidate, Scalar
 from freehold.core.events import GpuId
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.bench.choose import choose
-from freehold.bench.compare import Differs, Runs, differs, runs
-from freehold.bench.figures import Distribution, Figures, SloBounds
-from freehold.bench.load import Load
-from freehold.bench.results import (
+from freehold.bench.analysis.choose import choose
+from freehold.bench.analysis.compare import Differs, Runs, differs, runs
+from freehold.bench.analysis.figures import Distribution, Figures, SloBounds
+from freehold.bench.analysis.load import Load
+from freehold.bench.analysis.results import (
     VERSION,
     BenchFile,
     Candidate,

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.bench.figures import SloBounds, Window, distribution, figures, keeps
-from freehold.bench.load import Ask
-from freehold.bench.sample import Fate, Sample
-from freehold.bench.sizes import Size
+from freehold.bench.analysis.figures import SloBounds, Window, distribution, figures, keeps
+from freehold.bench.analysis.load import Ask
+from freehold.bench.analysis.sample import Fate, Sample
+from freehold.bench.analysis.sizes import Size
 from freehold.core.spread import quantile
 
 SLO = SloBounds(ttft_s=0.5, itl_s=0.1)

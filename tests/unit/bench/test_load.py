@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.bench.load import Ask, Load, schedule
-from freehold.bench.prompts import Scale, fitted, prompt
-from freehold.bench.published import published
-from freehold.bench.sizes import Fitted, Given, Quantiles, Range, Recorded, Size, Sizes, cut, fit
+from freehold.bench.analysis.load import Ask, Load, schedule
+from freehold.bench.analysis.prompts import Scale, fitted, prompt
+from freehold.bench.analysis.published import published
+from freehold.bench.analysis.sizes import Fitted, Given, Quantiles, Range, Recorded, Size, Sizes, cut, fit
 
 FIXED = Given(prompt=Range(512, 512), answer=Range(128, 128))
 RECORDED = Recorded(

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from bench_samples import MADE
-from freehold.bench import run as bench_run
-from freehold.bench.results import Candidate
-from freehold.bench.run import Bench, Contender, Setup
-from freehold.bench.sizes import Given, Range
-from freehold.bench.stage import Stage
+from freehold.bench.analysis.results import Candidate
+from freehold.bench.analysis.sizes import Given, Range
+from freehold.bench.measure import run as bench_run
+from freehold.bench.measure.run import Bench, Contender, Setup
+from freehold.bench.measure.stage import Stage
 from freehold.core.errors import Permanent
 from freehold.engines import all_engines
-from freehold.fleet.plan import ReplicaPlan
+from freehold.fleet.decisions.plan import ReplicaPlan
 
 
 def contender(number: int) -> Contender:

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench_samples import MADE, bench, result, some
-from freehold.bench.choose import choose
-from freehold.bench.compare import Runs
-from freehold.bench.page import nice_above, to_html
-from freehold.bench.results_file import read, write
-from freehold.bench.table import (
+from freehold.bench.analysis.choose import choose
+from freehold.bench.analysis.compare import Runs
+from freehold.bench.report.page import nice_above, to_html
+from freehold.bench.report.table import (
     choice_lines,
     compared_lines,
     lines_of,
@@ -21,6 +20,7 @@ from freehold.bench.table import (
     spread_text,
     yardstick_lines,
 )
+from freehold.bench.results_file import read, write
 from freehold.core.problems import Problem
 
 

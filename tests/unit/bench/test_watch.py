@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from freehold.bench import watch
-from freehold.bench.machine import this_machine
-from freehold.bench.watch import GpuMeter, Watching, cpu_seconds, memory_bytes, package_joules, reading
-from freehold.health.view import Reading, State
+from freehold.bench.measure import watch
+from freehold.bench.measure.machine import this_machine
+from freehold.bench.measure.watch import (
+    GpuMeter,
+    Watching,
+    cpu_seconds,
+    memory_bytes,
+    package_joules,
+    reading,
+)
+from freehold.health.model.view import Reading, State
 
 
 def zone(root: Path, name: str, energy_uj: str, *, says: str = "", most_uj: str = "1000000") -> None:

@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 import bench_against
 from stack import CannotMeasureError
 
-from freehold.bench.load import Load
+from freehold.bench.analysis.load import Load
 
 LOAD = Load(kind="concurrency", value=4.0)
 TASK = bench_against.Task(

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from freehold.bench.load import Load
-from freehold.bench.sizes import Given, Range
+from freehold.bench.analysis.load import Load
+from freehold.bench.analysis.sizes import Given, Range
 from freehold.cli.bench_contenders import Wanted, context_of, entries_of
 from freehold.cli.bench_flags import LOAD_FLAGS, Asked, read_load, read_tokens
-from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem
+from freehold.cost.intake.numbers import Reader
 from freehold.spec.model import ModelSpec
 
 SHA = "a" * 64

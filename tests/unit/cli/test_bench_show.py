@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from bench_samples import MADE, bench
+from freehold.bench.analysis.results import BenchFile
 from freehold.bench.apply import file_sha256
-from freehold.bench.results import BenchFile
 from freehold.bench.results_file import write
 from freehold.cli.main import main
 

@@ -7,7 +7,7 @@ import pytest
 
 from freehold.cli.bench_contenders import Entry
 from freehold.cli.bench_weights import hashed, named_weights, sha256_of, source_of, told, weights_of
-from freehold.cli.numbers import Reader
+from freehold.cost.intake.numbers import Reader
 from freehold.engines import all_engines
 from freehold.spec.model import ModelSpec
 from freehold.weights.blobs import Origin, Record

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from freehold.cli.engine_flags import engine_options, read_engine_flags, read_measured
-from freehold.cli.numbers import Reader
 from freehold.core.problems import Problem
-from freehold.sizing.advise import Wish
-from freehold.sizing.answer import Measured
+from freehold.cost.intake.numbers import Reader
+from freehold.sizing.fleet.advise import Wish
+from freehold.sizing.replica.answer import Measured
 
 GPUS = ("h100-sxm", "h200-sxm")
 ROW: dict[str, Any] = {

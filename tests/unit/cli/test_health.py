@@ -9,7 +9,6 @@ import pytest
 from freehold.cli.health import exit_code
 from freehold.cli.health_incidents import incident_json, incident_lines, whole_lines
 from freehold.cli.health_table import lines_of, serving_on
-from freehold.cli.watching import RESTART_S, SUSPECT_S, hanging, recovered, targets
 from freehold.core.events import (
     Endpoint,
     EndpointLoad,
@@ -21,7 +20,7 @@ from freehold.core.events import (
 )
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.whole_file import replace_file
-from freehold.health.snapshot import (
+from freehold.health.model.snapshot import (
     Believed,
     HealthSnapshot,
     IncidentState,
@@ -31,6 +30,7 @@ from freehold.health.snapshot import (
     read_file,
     sorted_findings,
 )
+from freehold.stack.health_bridge import RESTART_S, SUSPECT_S, hanging, recovered, targets
 
 
 def believed(
@@ -251,3 +251,14 @@ def test_a_running_agent_s_incidents_read_as_a_file_s(monkeypatch: pytest.Monkey
     assert len(said["incidents"]) == 1  # type: ignore[arg-type]
     assert incident_json(with_incidents())["problem"] is False
     assert whole_lines(with_incidents()) == ["no incident goes on, and none was over within the last hour"]
+
+
+def test_in_80_columns_no_line_is_longer_and_no_word_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    found = with_incidents(
+        incident(IncidentState.OPEN), incident(IncidentState.OVER, over_s=40.0), found=Verdict.UNHEALTHY
+    )
+    narrow = [*incident_lines(found, 80), *lines_of(found, {"engine:m-0": ["m-0", "m-1"]}, 80)]
+    wide = [*incident_lines(found), *lines_of(found, {"engine:m-0": ["m-0", "m-1"]})]
+    assert max(map(len, wide)) > 80 >= max(map(len, narrow))
+    assert " ".join(narrow).split() == " ".join(wide).split()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from freehold.cli.main import main
-from freehold.cli.place import state_dir_for
-from freehold.fleet.state_dir import StateDir
+from freehold.fleet.control.state_dir import StateDir
+from freehold.stack.folders import state_dir_for
 
 BROKEN = """\
 version: 1

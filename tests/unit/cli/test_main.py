@@ -9,16 +9,15 @@ import click
 import msgspec
 import pytest
 
-from freehold.cli.config import Config
-from freehold.cli.controller import plans_for
-from freehold.cli.logs import Tail
 from freehold.cli.main import COMMANDS, Lazy, main
-from freehold.cli.place import state_dir_for
 from freehold.core.errors import Permanent, Temporary
 from freehold.engines import all_engines
-from freehold.fleet.environments import MANIFEST, Manifest, path_of
-from freehold.fleet.launch_process import _placement
+from freehold.fleet.environments.lookup import MANIFEST, Manifest, path_of
+from freehold.fleet.processes.launch_process import _placement
 from freehold.spec.load import load_text
+from freehold.stack.config import Config
+from freehold.stack.controller import plans_for
+from freehold.stack.folders import state_dir_for
 
 FAILURES: dict[str, BaseException] = {
     "mistake": ZeroDivisionError("of our own"),
@@ -226,41 +225,3 @@ models:
     assert plan.environment == folder
     assert plan.engine.command is not None
     assert _placement(plan, 1).environment == folder
-
-
-# A log that is read while it is written
-
-
-def test_tail_over_rotations_and_unfinished_lines(tmp_path: Path) -> None:
-    log = tmp_path / "x.log"
-    log.with_name("x.log.1").write_bytes(b"old 1\nold 2\n")
-    log.write_bytes(b"new 1\nbroken \xff\nunfin")
-    tail = Tail("x", log)
-    assert tail.last(3) == ["old 2", "new 1", "broken \N{REPLACEMENT CHARACTER}"]
-    assert list(tail.more()) == []
-    with log.open("ab") as more:
-        more.write(b"ished\nnext\n")
-    assert list(tail.more()) == ["unfinished", "next"]
-    log.rename(log.with_name("x.log.1"))
-    assert list(tail.more()) == []
-    log.write_bytes(b"after\n")
-    assert list(tail.more()) == ["after"]
-    log.write_bytes(b"")
-    log.write_bytes(b"cut\n")
-    assert list(tail.more()) == ["cut"]
-
-
-def test_a_followed_log_loses_no_line_to_a_rotation(tmp_path: Path) -> None:
-    log = tmp_path / "x.log"
-    log.write_bytes(b"1\n")
-    tail = Tail("x", log)
-    assert tail.last(10) == ["1"]
-    with log.open("ab") as more:
-        more.write(b"2\n3\n")
-    log.rename(log.with_name("x.log.1"))
-    log.write_bytes(b"4\n")
-    assert list(tail.more()) == ["2", "3", "4"]
-    assert list(tail.more()) == []
-    log.rename(log.with_name("x.log.1"))
-    log.write_bytes(b"5\n")
-    assert list(tail.more()) == ["5"], "what was read before the rotation is not told again"

@@ -9,10 +9,10 @@ import pytest
 
 from freehold.cli import plan
 from freehold.cli.main import main
-from freehold.cli.numbers import Reader
-from freehold.cli.plan_flags import PlanAsk, read_plan_flags
-from freehold.cli.plan_traffic import find_traffic
 from freehold.core.spread import Spread
+from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.plan_flags import PlanAsk, read_plan_flags
+from freehold.cost.intake.plan_traffic import find_traffic
 
 QUICK = ("plan", "--gpu", "h100-sxm,l40s", "--draws", "1000", "--json")
 

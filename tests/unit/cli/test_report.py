@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from freehold.cli.output import duration_text, show_problems, styled, wants_json
-from freehold.cli.report import GatewayStatus, StackStatus, show_ready, show_status, told
+from freehold.cli.report import show_ready, show_status
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.stack.status import GatewayStatus, StackStatus, with_ejected
 
 GATEWAY = GatewayStatus(
     url="http://127.0.0.1:8000/v1",
@@ -75,8 +76,15 @@ def test_a_narrow_terminal_gets_a_block_per_replica(
     columns.setenv("COLUMNS", "40")
     show_status(stack(replica("m-0"), BROKEN))
     out = capsys.readouterr().out
-    assert "m-0  ready\n  engine    llama-cpp\n  tokens/s  unknown\n  restarts  0\n  pid       41\n" in out
-    assert "model-with-a-long-name-1  crash_loop\n  engine    llama-cpp\n  restarts  4\n" in out
+    assert out.startswith(
+        "gateway  http://127.0.0.1:8000/v1\n    serving, 1 requests under way, 12 so\n    far, 3 failed\n"
+    )
+    assert (
+        "m-0\n  engine    llama-cpp\n  state     ready\n  tokens/s  unknown\n  restarts  0\n  pid       41\n"
+        in out
+    )
+    assert "model-with-a-long-name-1\n  engine    llama-cpp\n  state     crash_loop\n  restarts  4\n" in out
+    assert max(map(len, out.splitlines())) <= 40
     columns.setenv("COLUMNS", "100")
     show_status(stack(replica("m-0"), BROKEN))
     assert "replica " in capsys.readouterr().out
@@ -173,7 +181,9 @@ def test_problems_in_json_are_one_line(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_replica_that_the_gateway_ejected_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     starting = replica("m-2", ReplicaState.STARTING, reason="loading")
-    replicas = told([replica("m-0"), replica("m-1", reason="it ended before"), starting], {"m-1", "m-2"})
+    replicas = with_ejected(
+        [replica("m-0"), replica("m-1", reason="it ended before"), starting], {"m-1", "m-2"}
+    )
     assert [("ejected" in each.reason) for each in replicas] == [False, True, False]
     show_status(stack(*replicas))
     assert "ejected: it failed" in capsys.readouterr().out

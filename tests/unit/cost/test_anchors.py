@@ -6,12 +6,12 @@ import pytest
 
 import cost_samples as samples
 from freehold.core.spread import Spread
-from freehold.cost.break_even import payback
-from freehold.cost.case import Setting
-from freehold.cost.closed_form import payback_months, per_gpu_hour, usd_per_million
-from freehold.cost.draw import Middle
-from freehold.cost.price import middle_usd, price
-from freehold.sizing.traffic import HOURS_PER_MONTH
+from freehold.cost.model.case import Setting
+from freehold.cost.model.closed_form import payback_months, per_gpu_hour, usd_per_million
+from freehold.cost.model.draw import Middle
+from freehold.cost.pricing.break_even import payback
+from freehold.cost.pricing.price import middle_usd, price
+from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
 EXACT = Spread.exactly
 SECONDS = HOURS_PER_MONTH * 3600

@@ -6,10 +6,10 @@ import pytest
 
 import cost_samples as samples
 from freehold.core.spread import Spread
-from freehold.cost.break_even import against_api, break_even, payback, utilisation_against_rental
-from freehold.cost.case import Offer, Setting
-from freehold.cost.draw import Draws, Middle
-from freehold.cost.price import Priced, middle_usd, price
+from freehold.cost.model.case import Offer, Setting
+from freehold.cost.model.draw import Draws, Middle
+from freehold.cost.pricing.break_even import against_api, break_even, payback, utilisation_against_rental
+from freehold.cost.pricing.price import Priced, middle_usd, price
 
 EXACT = Spread.exactly
 

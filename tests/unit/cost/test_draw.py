@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.spread import Spread
-from freehold.cost.draw import Draws, Middle
-from freehold.cost.percentiles import cheapest_shares, range_of
-from freehold.cost.result import Range
+from freehold.cost.model.draw import Draws, Middle
+from freehold.cost.model.percentiles import cheapest_shares, range_of
+from freehold.cost.model.result import Range
 
 PRICE = Spread(25_000.0, 28_000.0, 40_000.0)
 

@@ -6,14 +6,14 @@ import pytest
 
 import cost_samples as samples
 from freehold.core.spread import Spread
-from freehold.cost.capex import capex_of
-from freehold.cost.case import Case
-from freehold.cost.closed_form import energy_usd_per_month
-from freehold.cost.draw import Draws, Middle
 from freehold.cost.lines import all_lines
 from freehold.cost.lines.colocation import contracted_kw
 from freehold.cost.lines.electricity import it_kw
-from freehold.cost.price import middle_usd, price
+from freehold.cost.model.capex import capex_of
+from freehold.cost.model.case import Case
+from freehold.cost.model.closed_form import energy_usd_per_month
+from freehold.cost.model.draw import Draws, Middle
+from freehold.cost.pricing.price import middle_usd, price
 
 EXACT = Spread.exactly
 LINES = {line.name: line for line in all_lines()}

@@ -7,14 +7,14 @@ import pytest
 import cost_samples as samples
 from freehold.catalog.facts import RentalKind
 from freehold.core.spread import Spread
-from freehold.cost.break_even import break_even
-from freehold.cost.draw import Middle
-from freehold.cost.fleet_counts import counts_of
-from freehold.cost.influence import unit_of
+from freehold.cost.model.draw import Middle
+from freehold.cost.model.fleet_counts import counts_of
 from freehold.cost.plan import plan
-from freehold.cost.price import middle_usd
-from freehold.cost.standing import standing_of, told_names
-from freehold.sizing.traffic import BadRow
+from freehold.cost.pricing.break_even import break_even
+from freehold.cost.pricing.influence import unit_of
+from freehold.cost.pricing.price import middle_usd
+from freehold.cost.pricing.ranking import standing_of, told_names
+from freehold.sizing.fleet.traffic import BadRow
 
 EXACT = Spread.exactly
 

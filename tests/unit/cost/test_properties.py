@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 import cost_samples as samples
 from freehold.core.spread import Spread
-from freehold.cost.draw import Draws, Middle
-from freehold.cost.inputs import OwnAssumptions
+from freehold.cost.model.draw import Draws, Middle
+from freehold.cost.model.inputs import OwnAssumptions
+from freehold.cost.model.result import PlanResult, Range
 from freehold.cost.plan import plan
-from freehold.cost.price import middle_usd, price
-from freehold.cost.result import PlanResult, Range
-from freehold.cost.standing import standing_of
-from freehold.sizing.fleet import round_gpus
+from freehold.cost.pricing.price import middle_usd, price
+from freehold.cost.pricing.ranking import standing_of
+from freehold.sizing.fleet.fleet import round_gpus
 
 CHEAPER_WHEN_MORE = {"residual_fraction", "life_months"}
 OWN_NAMES = [field.name for field in fields(OwnAssumptions)]

@@ -2,10 +2,10 @@
 
 import cost_samples as samples
 from freehold.core.spread import Spread
-from freehold.cost.report.rounding import amount
-from freehold.cost.result import Rule
-from freehold.cost.rules import rules_of
-from freehold.cost.standing import Standing, standing_of
+from freehold.cost.model.result import Rule
+from freehold.cost.model.rounding import amount
+from freehold.cost.pricing.ranking import Standing, standing_of
+from freehold.cost.rules.all_rules import rules_of
 
 EXACT = Spread.exactly
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from freehold.cost.model.result import Change
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import why_weak
-from freehold.cost.result import Change
 from plan_samples import (
     API_ID,
     BUY_ID,

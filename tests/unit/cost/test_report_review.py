@@ -7,12 +7,12 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from freehold.cost.model.result import Range
 from freehold.cost.report.review_markdown import to_markdown
 from freehold.cost.report.review_outline import break_even_text, figures, period_rows, trend_text
 from freehold.cost.report.review_terminal import show
-from freehold.cost.result import Range
-from freehold.cost.review import ReviewResult
-from freehold.cost.trend import Trend
+from freehold.cost.review.review import ReviewResult
+from freehold.cost.review.trend import Trend
 from review_samples import REVIEWS, hostile, review, unpriced, weeks
 
 every = pytest.mark.parametrize("name", REVIEWS)

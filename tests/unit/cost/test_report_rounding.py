@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.spread import Spread
-from freehold.cost.report import rounding
-from freehold.cost.result import Range
+from freehold.cost.model import rounding
+from freehold.cost.model.result import Range
 
 INF, NAN = float("inf"), float("nan")
 

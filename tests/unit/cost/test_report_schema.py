@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
+from freehold.cost.model.result import PlanResult, Range
 from freehold.cost.report.schema import to_jsonable
-from freehold.cost.result import PlanResult, Range
 from plan_samples import EVERY, plan
 
 

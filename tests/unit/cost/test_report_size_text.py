@@ -10,8 +10,8 @@ from rich.console import Console
 from freehold.catalog.facts import Gpu, Verified
 from freehold.core.spread import Spread
 from freehold.cost.report.size_text import compared, show_sized
-from freehold.sizing.answer import Fleet, Reason, SecondOpinion, SizeAsk, Sized
-from freehold.sizing.shape import ModelShape
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.replica.answer import Fleet, Reason, SecondOpinion, SizeAsk, Sized
 from plan_samples import HOSTILE
 
 SHAPE = ModelShape(

@@ -6,9 +6,9 @@ import re
 import pytest
 from rich.console import Console
 
+from freehold.cost.model.result import PlanResult
 from freehold.cost.report.bars import bars
 from freehold.cost.report.terminal import show
-from freehold.cost.result import PlanResult
 from plan_samples import EVERY, HOSTILE, hostile, plan
 
 COMMAND = re.compile(r"^  next: .*$", re.MULTILINE)

@@ -8,9 +8,9 @@ import pytest
 import cost_samples as samples
 from freehold.catalog.facts import Verified
 from freehold.core.spread import Spread
-from freehold.cost.review import ReviewInputs, review
-from freehold.cost.trend import periods_of, trend_of
-from freehold.sizing.traffic import BadRow, Hour
+from freehold.cost.review.review import ReviewInputs, review
+from freehold.cost.review.trend import periods_of, trend_of
+from freehold.sizing.fleet.traffic import BadRow, Hour
 
 EXACT = Spread.exactly
 MONTH_S = 2_628_000

@@ -8,10 +8,10 @@ import pytest
 import cost_samples as samples
 from freehold.catalog.facts import EngineRatio, FailureRate, Verified
 from freehold.core.spread import Spread
-from freehold.cost import rules_machines, rules_money
-from freehold.cost.break_even import against_api
-from freehold.cost.capex import capex_of
-from freehold.cost.closed_form import (
+from freehold.cost.lines.electricity import it_kw
+from freehold.cost.lines.failures import down_hours_per_node_year, missed_part
+from freehold.cost.model.capex import capex_of
+from freehold.cost.model.closed_form import (
     break_even_api_usd_per_m,
     break_even_tokens,
     break_even_utilisation,
@@ -21,14 +21,14 @@ from freehold.cost.closed_form import (
     per_gpu_hour,
     rental_for_utilisation,
 )
-from freehold.cost.draw import Draws, Middle, Vector
-from freehold.cost.lines.electricity import it_kw
-from freehold.cost.lines.failures import down_hours_per_node_year, missed_part
-from freehold.cost.price import Priced, middle_usd, price
-from freehold.cost.result import Rule
-from freehold.cost.rules import rules_of
-from freehold.cost.standing import Standing, standing_of
-from freehold.sizing.links import balancer_mbit_s, tensor_crossing
+from freehold.cost.model.draw import Draws, Middle, Vector
+from freehold.cost.model.result import Rule
+from freehold.cost.pricing.break_even import against_api
+from freehold.cost.pricing.price import Priced, middle_usd, price
+from freehold.cost.pricing.ranking import Standing, standing_of
+from freehold.cost.rules import machines, money
+from freehold.cost.rules.all_rules import rules_of
+from freehold.sizing.fleet.links import balancer_mbit_s, tensor_crossing
 
 EXACT = Spread.exactly
 H100_MONTH = 2.69 * 730
@@ -393,7 +393,7 @@ def test_a_slow_network_is_enough_for_replicas_and_not_for_splits():
 
 
 def test_nas_to_nvme():
-    assert rules_machines.swap_bytes(0.2) == pytest.approx(182e6, rel=0.005)
+    assert machines.swap_bytes(0.2) == pytest.approx(182e6, rel=0.005)
     found = rule(standing(), "Moving weights")
     assert found.verdict == "does not hold"
     assert "182 MB" in found.computed
@@ -467,7 +467,7 @@ def test_llama3_failures_sum_to_419():
 def test_without_numbers_nothing_holds():
     empty = samples.inputs(fleets=(), apis=(), rentals=())
     verdicts = {each.claim: each.verdict for each in rules_of(standing_of(empty))}
-    assert len(verdicts) == len(rules_money.MONEY_RULES) + len(rules_machines.MACHINE_RULES) == 17
+    assert len(verdicts) == len(money.MONEY_RULES) + len(machines.MACHINE_RULES) == 17
     assert set(verdicts.values()) == {"unknown", "depends"}
     assert [claim for claim, verdict in verdicts.items() if verdict == "depends"] == [
         "TensorRT-LLM needs a fragile build per model and GPU"

@@ -9,11 +9,11 @@ import pytest
 import cost_samples as samples
 from freehold.catalog.facts import RentalKind, Verified
 from freehold.core.spread import Spread
-from freehold.cost.percentiles import cheapest_shares
+from freehold.cost.model.percentiles import cheapest_shares
+from freehold.cost.model.result import Change, Verdict
 from freehold.cost.plan import influences_of, plan
-from freehold.cost.result import Change, Verdict
-from freehold.cost.standing import Standing, standing_of
-from freehold.cost.verdict import Doubts, sureness, verdict_of
+from freehold.cost.pricing.ranking import Standing, standing_of
+from freehold.cost.verdict.verdict import Doubts, sureness, verdict_of
 
 EXACT = Spread.exactly
 SONNET = (samples.api(),)

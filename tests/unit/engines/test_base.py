@@ -4,15 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.engines.base import (
-    ExitKind,
-    context_error,
-    error_fields,
-    explain_code,
-    last_words,
-)
+from freehold.engines.base import ExitKind
 from freehold.engines.llama_cpp import ENGINE
-from freehold.engines.option_check import check_options
+from freehold.engines.shared.api_errors import context_error, error_fields
+from freehold.engines.shared.exit_rules import explain_code, last_words
+from freehold.engines.shared.option_check import check_options
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from freehold.engines import _child_xllamacpp as child
 from freehold.engines.base import Placement
 from freehold.engines.llama_cpp import ENGINE
+from freehold.engines.programs import xllamacpp_server as child
 
 
 def params_of(options: dict[str, int | str | bool | float]) -> Any:

@@ -5,10 +5,11 @@ import dataclasses
 import msgspec
 import pytest
 
-from freehold.engines import all_engines, flag_list
+from freehold.engines import all_engines
 from freehold.engines.base import Engine, Value
-from freehold.engines.flag_list import Flag, FlagList, option_name, render_flags, to_options
-from freehold.engines.option_check import check_options
+from freehold.engines.shared import flag_list
+from freehold.engines.shared.flag_list import Flag, FlagList, option_name, render_flags, to_options
+from freehold.engines.shared.option_check import check_options
 
 FLAGS = (
     Flag(flag="--max-num-seqs", type="int", default=256),

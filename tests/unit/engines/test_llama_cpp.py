@@ -8,7 +8,7 @@ import pytest
 
 from freehold.engines.base import ExitKind, Placement
 from freehold.engines.llama_cpp import ENGINE
-from freehold.engines.option_check import check_options
+from freehold.engines.shared.option_check import check_options
 
 
 def argv(options: dict[str, int | str | bool | float] | None = None, *, threads: int = 3) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def flag(words: tuple[str, ...], name: str) -> str:
 
 
 def test_the_wheels_child_is_run_by_default() -> None:
-    assert argv()[:4] == (sys.executable, "-P", "-m", "freehold.engines._child_xllamacpp")
+    assert argv()[:4] == (sys.executable, "-P", "-m", "freehold.engines.programs.xllamacpp_server")
 
 
 def test_a_server_binary_is_run_with_the_same_flags() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from freehold.engines.base import Capacity, ExitKind, Placement, Value
-from freehold.engines.option_check import check_options
 from freehold.engines.sglang import ENGINE, FLAGS
+from freehold.engines.shared.option_check import check_options
 
 
 def argv(environment: Path | None = None, **options: Value) -> tuple[str, ...]:

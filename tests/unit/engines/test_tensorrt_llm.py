@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freehold.engines.base import FOLDER, Command, ExitKind, Placement, Value
-from freehold.engines.option_check import check_options
+from freehold.engines.shared.option_check import check_options
 from freehold.engines.tensorrt_llm import ENGINE, FLAGS, RELEASE
 
 

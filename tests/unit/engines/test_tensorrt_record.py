@@ -3,7 +3,7 @@
 import json
 
 from freehold.engines.base import NodeFacts
-from freehold.engines.tensorrt_record import (
+from freehold.engines.shared.tensorrt_record import (
     EngineRecord,
     fits,
     is_engine_folder,

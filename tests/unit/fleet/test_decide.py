@@ -6,8 +6,8 @@ import pytest
 
 from freehold.core.events import ReplicaState as State
 from freehold.engines.base import ExitCause, ExitKind
-from freehold.fleet.decide import NEVER_S, all_stopped, backoff_s, decide, next_due_s
-from freehold.fleet.events import (
+from freehold.fleet.decisions.decide import NEVER_S, all_stopped, backoff_s, decide, next_due_s
+from freehold.fleet.decisions.events import (
     Abandon,
     Action,
     Answered,
@@ -30,8 +30,8 @@ from freehold.fleet.events import (
     Terminate,
     Unanswered,
 )
-from freehold.fleet.plan import FleetSettings
-from freehold.fleet.state import FleetView, Replica, apply
+from freehold.fleet.decisions.plan import FleetSettings
+from freehold.fleet.decisions.state import FleetView, Replica, apply
 
 SETTINGS = FleetSettings(log_dir=Path("/nowhere"))
 CRASH = ExitCause(kind=ExitKind.CRASHED, summary="it crashed", hint="mend it")

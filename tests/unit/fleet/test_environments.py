@@ -8,8 +8,8 @@ import pytest
 
 from freehold.engines import all_engines
 from freehold.engines.base import Recipe, Value
-from freehold.engines.flag_list import Flag, FlagList, load_flags
-from freehold.fleet.environments import (
+from freehold.engines.shared.flag_list import Flag, FlagList, load_flags
+from freehold.fleet.environments.lookup import (
     MANIFEST,
     engines_root,
     environments_in,

@@ -9,10 +9,10 @@ import pytest
 from freehold.core.events import GpuId
 from freehold.core.events import ReplicaState as State
 from freehold.engines import all_engines
-from freehold.fleet.gpu_pools import NodeGpu, NodeGpus, Want, visible_to_user
-from freehold.fleet.gpus import Given, assign, choose, visible_env
-from freehold.fleet.plan import ReplicaPlan
-from freehold.fleet.rollout import Held
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.rollout import Held
+from freehold.fleet.gpus.assign import Given, assign, choose, visible_env
+from freehold.fleet.gpus.pools import NodeGpu, NodeGpus, Want, visible_to_user
 
 ENGINE = all_engines()["vllm"]
 

@@ -1,6 +1,6 @@
 import socket
 
-from freehold.fleet.launch_process import MARK, Ports, engine_env, minder_argv
+from freehold.fleet.processes.launch_process import MARK, Ports, engine_env, minder_argv
 
 
 def test_an_engine_does_not_see_freeholds_settings_nor_secrets() -> None:

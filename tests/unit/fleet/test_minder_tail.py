@@ -1,6 +1,12 @@
 """What an exit report quotes of an engine's output: its last lines, and before them those that name an error."""
 
-from freehold.fleet.minder_flows import TAIL_LINE_CHARS, TAIL_LINES, TOLD_BYTES, TOLD_LINES, Tail
+from freehold.fleet.processes.minder_pipes import (
+    TAIL_LINE_CHARS,
+    TAIL_LINES,
+    TOLD_BYTES,
+    TOLD_LINES,
+    Tail,
+)
 
 
 def lines_of(*texts: str) -> list[str]:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from freehold.fleet.plan import log_path
+from freehold.fleet.decisions.plan import log_path
 
 
 def test_any_id_is_one_file_name_and_no_two_share_it() -> None:

@@ -1,5 +1,5 @@
 from freehold.engines.base import Metric
-from freehold.engines.metrics_page import read_metrics
+from freehold.engines.shared.metrics_page import read_metrics
 
 TOKENS = Metric(name="generated_tokens_total", theirs=("new:tokens_total", "old:tokens_total"))
 RUNNING = Metric(name="running_requests", theirs=("eng:running",))

@@ -7,10 +7,10 @@ from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Adapter, Capacity
-from freehold.fleet.events import Answered, Ask, Event, Launch, Started
-from freehold.fleet.plan import FleetSettings, ReplicaPlan
-from freehold.fleet.publish import build_snapshot
-from freehold.fleet.state import apply, first_view
+from freehold.fleet.decisions.events import Answered, Ask, Event, Launch, Started
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.decisions.publish import build_snapshot
+from freehold.fleet.decisions.state import apply, first_view
 
 SETTINGS = FleetSettings(log_dir=Path("/nowhere"))
 LLAMA = ReplicaPlan(id="m-0", model="m", engine=all_engines()["llama-cpp"])

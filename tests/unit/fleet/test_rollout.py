@@ -8,9 +8,9 @@ import pytest
 from freehold.core.events import GpuId
 from freehold.core.events import ReplicaState as State
 from freehold.engines import all_engines
-from freehold.fleet.events import Add, Forget, Move
-from freehold.fleet.plan import ReplicaPlan
-from freehold.fleet.rollout import Held, done, moves, same
+from freehold.fleet.decisions.events import Add, Forget, Move
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.rollout import Held, done, moves, same
 
 ENGINE = all_engines()["llama-cpp"]
 

@@ -8,8 +8,16 @@ import pytest
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.engines import all_engines
-from freehold.fleet.processes import Usage
-from freehold.fleet.starting import LOOK_S, QUIET_S, Sight, Start, StartWatch, look, moved
+from freehold.fleet.processes.proc_files import Usage
+from freehold.fleet.processes.start_progress import (
+    LOOK_S,
+    QUIET_S,
+    Sight,
+    Start,
+    StartWatch,
+    look,
+    moved,
+)
 
 SIGHT = Sight(
     at_s=100.0,

@@ -3,8 +3,8 @@ from random import Random
 
 from freehold.core.events import ReplicaState as State
 from freehold.engines.base import ExitCause, ExitKind
-from freehold.fleet.decide import decide
-from freehold.fleet.events import (
+from freehold.fleet.decisions.decide import decide
+from freehold.fleet.decisions.events import (
     Answered,
     Cordon,
     Exited,
@@ -17,8 +17,8 @@ from freehold.fleet.events import (
     StopAsked,
     Terminate,
 )
-from freehold.fleet.plan import FleetSettings
-from freehold.fleet.state import FleetView, Replica, apply, tokens_per_s
+from freehold.fleet.decisions.plan import FleetSettings
+from freehold.fleet.decisions.state import FleetView, Replica, apply, tokens_per_s
 
 SETTINGS = FleetSettings(log_dir=Path("/nowhere"))
 

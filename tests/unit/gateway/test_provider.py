@@ -19,8 +19,8 @@ from freehold.gateway.fallback.provider import (
 from freehold.gateway.settings import FallbackSettings
 from freehold.gateway.wire.errors import Rejection, bad_gateway, not_ready, timeout, unavailable
 from freehold.gateway.wire.request import Request
-from freehold.ledger.money import usd_text
-from freehold.ledger.record import Outcome
+from freehold.ledger.records.money import usd_text
+from freehold.ledger.records.record import Outcome
 from freehold.spec.model import PriceSpec
 
 PRICE = Price(input_picousd=2, cached_picousd=1, output_picousd=10)

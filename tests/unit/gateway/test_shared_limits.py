@@ -12,7 +12,7 @@ from freehold.gateway.callers.grant import KeyState
 from freehold.gateway.callers.keys import KeyRecord, Limits
 from freehold.gateway.callers.shared_limits import SharedAllowance, SharedKeys
 from freehold.gateway.counters.shared_counters import SharedCounters
-from freehold.ledger.money import PICOUSD_PER_USD
+from freehold.ledger.records.money import PICOUSD_PER_USD
 
 WORKERS = 3
 TICK_MS = 500

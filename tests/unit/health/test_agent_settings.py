@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.health.agent import main
+from freehold.health.agent.process import main
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from freehold.core.findings import Verdict
-from freehold.health.base import Expected
 from freehold.health.checks import gpu_xid, storage_errors
 from freehold.health.kernel_log.events import read_event, read_events
 from freehold.health.kernel_log.formats import parse_log_file
-from freehold.health.view import Gpu, Gpus, Kernel, KernelLine, View, Volume
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, View, Volume
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "kernel_benign.txt"
 LINES_LEAST = 300

@@ -15,7 +15,7 @@ from freehold.health.collectors.block_device import (
     ticks_of,
     waited_s,
 )
-from freehold.health.view import State
+from freehold.health.model.view import State
 
 MOUNTS = r"""22 27 0:21 / /proc rw - proc proc rw
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw

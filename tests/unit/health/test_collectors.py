@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.problems import Problem
+from freehold.health.agent.recording import Head, Recorder, load_recording, record, replay
 from freehold.health.collectors.dcgm import gpus_of
 from freehold.health.collectors.driver_files import driver_versions, long_address, nvidia_pci_addresses
 from freehold.health.collectors.gpu_readings import BY_NAME, IDENTITY, READINGS
 from freehold.health.collectors.nvml_answers import measured, program, reading_of, readings_of, state_of
-from freehold.health.recording import Head, Recorder, load_recording, record, replay
-from freehold.health.view import Gpus, Host, Reading, State, View
+from freehold.health.model.view import Gpus, Host, Reading, State, View
 
 
 def write(path: Path, text: str) -> None:

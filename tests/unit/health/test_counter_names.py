@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from freehold.health.incident_file import diagnose_all, foremost, read_incident
+from freehold.health.incident_file.read import read_incident
+from freehold.health.incidents.conclusions import diagnose_all, foremost
 
 COLD = [{"before": 60, "after": 61}] * 3
 BAD: list[tuple[dict[str, Any], str]] = [

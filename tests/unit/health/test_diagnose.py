@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from freehold.catalog.load_evidence import Hypothesis
 from freehold.core.findings import Action
-from freehold.health.diagnose import Diagnosis, diagnose
-from freehold.health.incident_file import as_past, diagnose_all, foremost, read_incident
+from freehold.health.evidence.diagnose import Diagnosis, diagnose
+from freehold.health.incident_file.read import read_incident
+from freehold.health.incidents.conclusions import as_past, diagnose_all, foremost
 
 XID = "[{at:.1f}] NVRM: Xid (PCI:0000:{bus}:00): {number}, pid={pid}, name={name}, {words}"
 
@@ -166,7 +167,7 @@ def test_several_gpus_lost_at_once_are_no_broken_card() -> None:
     lost = [line(79, bus=bus) for bus in ("17", "18", "19")]
     assert of(kernel=lost[:1]).hypothesis is Hypothesis.HARDWARE
     assert of(kernel=lost).hypothesis is Hypothesis.UNDETERMINED
-    assert of(kernel=lost, context={"bmc": "PSU 1 failure"}).hypothesis is Hypothesis.FACILITY
+    assert of(kernel=lost, context={"notes": ["PSU 1 failure"]}).hypothesis is Hypothesis.FACILITY
 
 
 def test_exit_words_come_from_the_engine_file() -> None:

@@ -2,7 +2,7 @@
 
 from freehold.health.collectors.disk_process import Heard, Space, take
 from freehold.health.collectors.disks import FIRST_READS, MINUTE_READS, Usual
-from freehold.health.view import State
+from freehold.health.model.view import State
 
 
 def heard(*lines: str) -> Heard:

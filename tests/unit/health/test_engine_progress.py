@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.engine_progress import NO_PROGRESS_S, PROBE
-from freehold.health.view import EngineView, Gpu, Gpus, Reading, State, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import EngineView, Gpu, Gpus, Reading, State, View
 
 STEP_S = 2.0
 BASE: dict[str, Any] = {

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.gpu_pcie import replays_allowed_per_minute
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, Reading, State, View
 from freehold.health.registry import all_probes
-from freehold.health.view import Gpu, Gpus, Kernel, KernelLine, Reading, State, View
 from freehold.testing.healthy_node import healthy_views
 
 NODE = healthy_views(3)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from freehold.catalog.load_xids import xids
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.gpu_xid import PROBE
-from freehold.health.view import Gpu, Gpus, Kernel, KernelLine, State, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, State, View
 
 NOW_S = 1_000_000.0
 ADDRESS, OTHER = "0000:9b:00", "0000:c4:00"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.health.history import (
+from freehold.health.evidence.kernel_signs import Past
+from freehold.health.incidents.history import (
     KEEP_S,
     MOST,
     History,
@@ -20,7 +21,6 @@ from freehold.health.history import (
     since,
     write_past,
 )
-from freehold.health.signs_events import Past
 
 
 def past(at_s: float, subject: str = "gpu:0", signature: str = "xid 119", action: str = "reboot") -> Past:
@@ -111,7 +111,7 @@ def test_a_disk_that_takes_half_leaves_no_half(tmp_path: Path, monkeypatch: pyte
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("freehold.health.history.os.fsync", full)
+    monkeypatch.setattr("freehold.health.incidents.history.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         keeper.add([past(2)], now_s=2)
     monkeypatch.undo()

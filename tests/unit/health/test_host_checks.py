@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks import blocked_processes, clock, disk_space, memory_pressure
-from freehold.health.view import Host, Reading, State, View, Volume
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Host, Reading, State, View, Volume
 
 GB = 1e9
 

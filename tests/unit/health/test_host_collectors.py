@@ -10,7 +10,7 @@ from freehold.health.collectors.cgroup_limits import cpu_quota, memory_limit
 from freehold.health.collectors.host import HostOptions, HostReader, Synchronised, ask_kernel_clock
 from freehold.health.collectors.links import RdmaReader, read_interfaces, read_tcp
 from freehold.health.collectors.network import NetworkReader
-from freehold.health.view import Network, State
+from freehold.health.model.view import Network, State
 
 
 class Hands:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from freehold.health.incident_links import settled
-from freehold.health.incidents import Event
+from freehold.health.evidence.incident import Event
+from freehold.health.evidence.link_events import settled
 
 
 def told(*events: tuple[float, str]) -> list[Event]:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.health.incidents import Change, Event, group, occurrences
+from freehold.health.evidence.incident import Change, Event, group, occurrences
 
 GPU = "gpu:0000:65:00"
 

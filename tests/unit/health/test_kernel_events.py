@@ -15,7 +15,7 @@ from freehold.health.kernel_log.events import (
 )
 from freehold.health.kernel_log.formats import parse_record
 from freehold.health.kernel_log.kinds import INFORMATIVE
-from freehold.health.view import KernelLine
+from freehold.health.model.view import KernelLine
 
 
 def lines(*texts: str, facility: int = 0, step_s: float = 0.001) -> list[KernelLine]:

@@ -13,7 +13,7 @@ from freehold.health.mesh.loss_bounds import (
     odds_of_node,
     poisson_below,
 )
-from freehold.health.view import LossWindow
+from freehold.health.model.view import LossWindow
 
 
 @pytest.mark.parametrize(("sent", "lost"), [(600, 3), (3000, 5), (6000, 6)])

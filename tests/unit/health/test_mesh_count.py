@@ -17,7 +17,7 @@ from freehold.health.mesh.count import (
 )
 from freehold.health.mesh.frame import RECEIPT_BITS, Frame
 from freehold.health.mesh.stream import LIVES_MOST, NOT_ASKED, RTTS_MOST, Stream
-from freehold.health.view import Peer
+from freehold.health.model.view import Peer
 
 
 @dataclass

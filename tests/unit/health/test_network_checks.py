@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks import network_link, rdma
-from freehold.health.view import Interface, Network, RdmaPort, Reading, State, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Interface, Network, RdmaPort, Reading, State, View
 
 
 def card(

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.network_loss import AT_FAULT, NOBODY, PROBE
-from freehold.health.view import LossWindow, Network, Peer, State, View
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import LossWindow, Network, Peer, State, View
 
 
 def windows(**counts: int) -> tuple[LossWindow, ...]:

@@ -6,11 +6,11 @@ from freehold.catalog.load_evidence import load_evidence
 from freehold.catalog.load_xids import nvlink5_rules, xid
 from freehold.core.findings import Action, Verdict
 from freehold.health.checks.gpu_xid import PROBE
+from freehold.health.evidence.log_patterns import finding_sign
 from freehold.health.judge.xid import judge_gpu
 from freehold.health.kernel_log import nvlink5
 from freehold.health.kernel_log.events import KernelEvent, read_events
-from freehold.health.view import KernelLine
-from freehold.health.words import finding_sign
+from freehold.health.model.view import KernelLine
 
 H, D, U = Verdict.HEALTHY, Verdict.DEGRADED, Verdict.UNHEALTHY
 

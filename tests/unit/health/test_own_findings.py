@@ -10,9 +10,10 @@ import pytest
 
 from freehold.catalog.load_evidence import BY_WORDS, Hypothesis, load_evidence
 from freehold.core.findings import Finding, Verdict
-from freehold.health.incident_file import diagnose_all, foremost, read_incident
+from freehold.health.evidence.surroundings import finding_signs
+from freehold.health.incident_file.read import read_incident
+from freehold.health.incidents.conclusions import diagnose_all, foremost
 from freehold.health.registry import all_probes
-from freehold.health.signs_engines import finding_signs
 
 TABLE = load_evidence()
 NO_RULE = "probe_degraded"

@@ -4,11 +4,11 @@ import pytest
 
 from freehold.catalog.load_evidence import load_evidence
 from freehold.core.findings import Finding, Verdict
-from freehold.health.incidents import Change
-from freehold.health.signs_changes import change_signs, number, plain
-from freehold.health.signs_engines import EngineEnd, engine_signs, finding_signs
-from freehold.health.signs_together import together_signs, with_siblings
-from freehold.health.words import context_signs
+from freehold.health.evidence.correlations import together_signs, with_siblings
+from freehold.health.evidence.counters import change_signs, number, plain
+from freehold.health.evidence.incident import Change
+from freehold.health.evidence.log_patterns import context_signs
+from freehold.health.evidence.surroundings import EngineEnd, engine_signs, finding_signs
 
 TABLE = load_evidence()
 

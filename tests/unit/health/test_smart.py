@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freehold.health.collectors.smart import SmartReaders, disk_of, readings_of, worst_of
-from freehold.health.view import Reading, State
+from freehold.health.model.view import Reading, State
 from waiting import wait_until
 
 NVME = {

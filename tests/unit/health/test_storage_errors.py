@@ -3,9 +3,9 @@
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.storage_errors import PROBE, same_disk
-from freehold.health.view import Kernel, KernelLine, Reading, State, View, Volume
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Kernel, KernelLine, Reading, State, View, Volume
 
 NOW_S = 1_000_000.0
 IO_ERROR = "I/O error, dev nvme0n1, sector {} op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2"

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.storage_latency import PROBE
-from freehold.health.view import Reading, State, View, Volume
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Reading, State, View, Volume
 
 NONE = Reading(state=State.UNSUPPORTED)
 

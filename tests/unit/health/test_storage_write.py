@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.base import Expected
 from freehold.health.checks.storage_write import BAD_S, HUNG_S, PROBE, WARN_S, WRITES_LEAST
-from freehold.health.view import Reading, State, View, Volume
+from freehold.health.model.probe import Expected
+from freehold.health.model.view import Reading, State, View, Volume
 
 H, D, U, N, NA = (
     Verdict.HEALTHY,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from freehold.ledger.foreign.rows import Rows, delimiter, shape_of
-from freehold.ledger.foreign.text import LINE_CHARS_MAX, Lines
+from freehold.ledger.files.rows import Rows, delimiter, shape_of
+from freehold.ledger.files.text import LINE_CHARS_MAX, Lines
 from freehold.ledger.foreign.use import Record, Unusable
 
 Reader = Callable[[str], tuple[str, list[tuple[int, Any]]]]

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.ledger.record import HEAD_BYTES, MAGIC, Basis, Outcome, Record, frame, read_frames
+from freehold.ledger.records.record import HEAD_BYTES, MAGIC, Basis, Outcome, Record, frame, read_frames
 
 
 def record(seq: int = 1, **more: object) -> Record:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from freehold.ledger.journal import Journal, Span
-from freehold.ledger.money import picousd, usd, usd_text
-from freehold.ledger.reconcile import EngineReading, reconcile
-from freehold.ledger.record import Basis, Outcome, Record
-from freehold.ledger.rollup import Dimension, Tally, roll_up, tally
+from freehold.ledger.records.money import picousd, usd, usd_text
+from freehold.ledger.records.reconcile import EngineReading, reconcile
+from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.ledger.records.rollup import Dimension, Tally, roll_up, tally
 
 DAY_US = 86_400_000_000
 DAY = 20_781  # 2026-11-24
@@ -25,13 +25,14 @@ def record(**more: object) -> Record:
 MEASURED = record(prompt_tokens=10, cached_tokens=4, completion_tokens=5)
 CUT = record(outcome=Outcome.CUT, basis=Basis.ESTIMATED, completion_tokens=7, lost=3)
 UNKNOWN = record(basis=Basis.UNKNOWN, model="n")
+REJECTED = record(outcome=Outcome.FAILED, basis=Basis.NONE, status=400)
 FAILED = record(outcome=Outcome.FAILED, basis=Basis.NONE, status=503, time_us=(DAY + 1) * DAY_US)
 
 
 def test_estimates_and_unknowns_never_pass_for_measured_tokens() -> None:
-    (((), total),) = roll_up(map(tally, (MEASURED, CUT, UNKNOWN, FAILED)), ())
+    (((), total),) = roll_up(map(tally, (MEASURED, CUT, UNKNOWN, FAILED, REJECTED)), ())
     assert total == Tally(
-        requests=4, complete=2, interrupted=1, failed=1, unknown=2, prompt_tokens=10, cached_tokens=4,
+        requests=5, complete=2, interrupted=1, failed=1, rejected=1, unknown=2, prompt_tokens=10, cached_tokens=4,
         completion_tokens=5, estimated_tokens=7, lost=3,
     )  # fmt: skip
 

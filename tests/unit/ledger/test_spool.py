@@ -10,7 +10,7 @@ import pytest
 from freehold.core.errors import Permanent
 from freehold.ledger import spool
 from freehold.ledger.drainer import spool_state, waiting_records
-from freehold.ledger.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, Outcome, Record, frame
 from freehold.ledger.spool import SpoolWriter, make_folder, remove_folder, segments, spool_folder
 
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.sizing.advise import Need, Wish, recommend
-from freehold.sizing.answer import Fleet, Measured, Slo
-from freehold.sizing.choose import Among, _counts, candidates, usual_quants
-from freehold.sizing.fleet import Plan, capacity, crossing_links, fleet, peak_tokens_per_s, round_gpus
-from freehold.sizing.links import networks
-from freehold.sizing.memory import BITS
-from freehold.sizing.replica import size
+from freehold.sizing.fleet.advise import Need, Wish, recommend
+from freehold.sizing.fleet.choose import Among, _counts, candidates, usual_quants
+from freehold.sizing.fleet.fleet import Plan, capacity, crossing_links, fleet, peak_tokens_per_s, round_gpus
+from freehold.sizing.fleet.links import networks
+from freehold.sizing.replica.answer import Fleet, Measured, Slo
+from freehold.sizing.replica.memory import BITS
+from freehold.sizing.replica.replica import size
 from sizing_box import ask, catalog, model, traffic
 
 SLO = Slo(ttft_s=2.0, itl_s=0.05)

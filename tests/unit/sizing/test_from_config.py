@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.problems import Problem
-from freehold.sizing.from_config import shape_from_config
-from freehold.sizing.shape import ModelShape
+from freehold.sizing.model.from_config import shape_from_config
+from freehold.sizing.model.shape import ModelShape
 from sizing_box import DEEPSEEK_V3, GPT_OSS_120B, LLAMA_8B
 
 QWEN3_32B: dict[str, Any] = {

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.sizing.links import (
+from freehold.sizing.fleet.links import (
     balancer_mbit_s,
     judge,
     networks,
     pipeline_crossing,
     tensor_crossing,
 )
-from freehold.sizing.staging import host_ram_gb, least_for_rebuild, load_over_s, stage
+from freehold.sizing.fleet.staging import host_ram_gb, least_for_rebuild, load_over_s, stage
 from sizing_box import catalog, model
 
 LINKS = catalog().links

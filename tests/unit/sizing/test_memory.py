@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from freehold.sizing.from_config import shape_from_config
-from freehold.sizing.memory import (
+from freehold.sizing.model.from_config import shape_from_config
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.replica.memory import (
     kv_bytes_of_sequence,
     kv_bytes_per_token,
     kv_share_per_gpu,
@@ -17,8 +18,7 @@ from freehold.sizing.memory import (
     visible_bytes,
     weights_bytes,
 )
-from freehold.sizing.replica import size
-from freehold.sizing.shape import ModelShape
+from freehold.sizing.replica.replica import size
 from sizing_box import DEEPSEEK_V3, GPT_OSS_120B, ask, catalog, model
 
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from freehold.sizing.answer import Batch, SizeAsk, Sized, Slo
-from freehold.sizing.replica import at_slo, batch, size
-from freehold.sizing.shape import ModelShape
-from freehold.sizing.split import split
-from freehold.sizing.vector import choose_vector
-from freehold.sizing.words import Engine
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.model.words import Engine
+from freehold.sizing.replica.answer import Batch, SizeAsk, Sized, Slo
+from freehold.sizing.replica.replica import at_slo, batch, size
+from freehold.sizing.replica.split import split
+from freehold.sizing.replica.vector import choose_vector
 from sizing_box import ask, catalog
 
 EASY = Slo(ttft_s=5.0, itl_s=0.2)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.catalog.facts import Calibration
-from freehold.sizing.pace import SERVER_S, Load, pace
-from freehold.sizing.roofline import (
+from freehold.sizing.replica.pace import SERVER_S, Load, pace
+from freehold.sizing.replica.roofline import (
     Setting,
     decode_step,
     experts_read,

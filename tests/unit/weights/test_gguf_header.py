@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from freehold.core.problems import Problem
-from freehold.sizing.memory import weights_bytes
-from freehold.sizing.shape import ModelShape
+from freehold.sizing.model.shape import ModelShape
+from freehold.sizing.replica.memory import weights_bytes
 from freehold.weights.gguf_header import shape_from_gguf
 
 

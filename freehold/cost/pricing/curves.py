@@ -1,0 +1,96 @@
+"""Curves for plots, at middle values: cost over traffic, over the rental price and over the number of people.
+
+Along the traffic the fleets grow by whole replicas, so the curves have steps. They carry no ranges.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from freehold.core.spread import Spread
+from freehold.cost.model.case import Offer
+from freehold.cost.model.draw import Middle
+from freehold.cost.model.offers import RENTAL_QUOTE
+from freehold.cost.model.result import Curve
+from freehold.cost.pricing.price import middle_usd
+from freehold.cost.pricing.ranking import Ranked, Standing
+
+POINTS = 25
+"""Of a curve. Source: four per factor of ten over six of them, which a plot of 600 px resolves."""
+DECADES = 3
+"""To both sides of today's traffic. Source: from a pilot to a product is a factor of a thousand."""
+VARIED_POINTS = 13
+"""Of a straight line over one input: two would do, some more make its table readable. Our own choice."""
+MOST_FTE = 2.0
+"""Where the curve over staffing ends. Source: more people than that run many fleets, not one."""
+
+
+def traffic_curves(standing: Standing) -> tuple[Curve, ...]:
+    """Return cost over traffic of the APIs in use, of the same model and cheapest, and of the best rental and purchase.
+
+    The advised option is always among them.
+    """
+    shown = (standing.in_use, standing.same_model, standing.best("api"), *_machines(standing))
+    offers = {each.offer.id: each.offer for each in shown if each}
+    scales = np.logspace(-DECADES, DECADES, POINTS)
+    return tuple(
+        _over_traffic(offer, standing, [float(scale) for scale in scales]) for offer in offers.values()
+    )
+
+
+def sensitivity(standing: Standing) -> tuple[Curve, ...]:
+    """Return the cost of the best rental and purchase over the rental price and over staffing."""
+    return tuple(
+        curve
+        for ranked in _machines(standing)
+        for curve in (*_over_rental(ranked, standing), _over_staff(ranked, standing))
+    )
+
+
+def _machines(standing: Standing) -> list[Ranked]:
+    return [each for each in (standing.best("rent"), standing.best("buy")) if each]
+
+
+def _over_traffic(offer: Offer, standing: Standing, scales: list[float]) -> Curve:
+    tokens = standing.setting.traffic.tokens_per_month
+    return Curve(
+        option=offer.id,
+        x=tuple(tokens * scale for scale in scales),
+        usd_per_month=tuple(
+            middle_usd(offer, standing.setting, tokens_scale=scale, fleet_scale=scale) for scale in scales
+        ),
+    )
+
+
+def _over_rental(ranked: Ranked, standing: Standing) -> Iterator[Curve]:
+    rented = standing.best("rent")
+    market = standing.market(rented.offer.gpu) if rented else None
+    if market:
+        name = ranked.offer.price_name if ranked.offer.kind == "rent" else ""
+        yield _varied(
+            ranked,
+            standing,
+            over=RENTAL_QUOTE,
+            span=Spread(market.low / 2, market.mid, market.high),
+            name=name,
+        )
+
+
+def _over_staff(ranked: Ranked, standing: Standing) -> Curve:
+    people = standing.setting.own if ranked.offer.kind == "buy" else standing.setting.rent
+    most = max(MOST_FTE, people.staff_fte.value.high)
+    return _varied(
+        ranked, standing, over="staff_fte", span=Spread(0.0, most / 2, most), name=people.staff_fte.name
+    )
+
+
+def _varied(ranked: Ranked, standing: Standing, *, over: str, span: Spread, name: str) -> Curve:
+    values = [float(value) for value in np.linspace(span.low, span.high, VARIED_POINTS)]
+    return Curve(
+        option=ranked.offer.id,
+        x=tuple(values),
+        usd_per_month=tuple(
+            middle_usd(ranked.offer, standing.setting, held=Middle(values={name: value})) for value in values
+        ),
+        over=over,
+    )

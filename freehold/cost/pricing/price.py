@@ -1,0 +1,69 @@
+"""An option's price: the sum of its cost lines, draw by draw.
+
+Which lines there are is the folder lines/'s business. Nothing is compared here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from freehold.cost.lines import all_lines
+from freehold.cost.model.case import Case, Offer, Setting
+from freehold.cost.model.cost_line import Line
+from freehold.cost.model.draw import Middle, Sampler, Vector
+
+WRITTEN_OFF = frozenset({"hardware", "host_ram", "network", "storage", "spares", "capital"})
+"""The lines of a bought option that spread what was paid at the start: not paid again, month by month."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """USD per month, by line and in sum; each a value per draw or one for all."""
+
+    case: Case
+    lines: dict[str, Vector]
+    total: Vector
+
+    @property
+    def offer(self) -> Offer:
+        """Return what was priced."""
+        return self.case.offer
+
+    @property
+    def running(self) -> Vector:
+        """Return the total without what was paid at the start."""
+        return self._sum_of([name for name in self.lines if name not in WRITTEN_OFF])
+
+    def _sum_of(self, names: list[str]) -> Vector:
+        return sum((self.lines[name] for name in names), start=np.zeros(1, dtype=np.float32))
+
+
+def price(
+    offer: Offer, setting: Setting, *, draws: Sampler, tokens_scale: float = 1.0, fleet_scale: float = 1.0
+) -> Priced:
+    """Return the option priced. The total of an incomplete one is a least figure."""
+    case = Case(setting=setting, offer=offer, draws=draws, tokens_scale=tokens_scale, fleet_scale=fleet_scale)
+    lines = {line.name: _priced(line, case) for line in all_lines() if line.applies(case)}
+    return Priced(case=case, lines=lines, total=sum(lines.values(), start=np.zeros(1, dtype=np.float32)))
+
+
+def middle_usd(
+    offer: Offer,
+    setting: Setting,
+    *,
+    held: Middle | None = None,
+    tokens_scale: float = 1.0,
+    fleet_scale: float = 1.0,
+) -> float:
+    """Return USD per month at middle values, or with some inputs held elsewhere."""
+    draws = held or Middle()
+    return float(
+        price(offer, setting, draws=draws, tokens_scale=tokens_scale, fleet_scale=fleet_scale).total[0]
+    )
+
+
+def _priced(line: Line, case: Case) -> Vector:
+    if line.of_offer:
+        return line.price(case)
+    key = ("line", line.name, case.kind, id(case.offer.fleet), case.tokens_scale, case.fleet_scale)
+    return case.draws.keep(key, lambda: line.price(case))

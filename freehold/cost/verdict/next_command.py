@@ -1,0 +1,94 @@
+"""What to run after a plan: a line to paste that looks further, never the line that was just run.
+
+It keeps what was said. No price of the catalog is written as if it were a quote, and nothing that nobody said is made up.
+"""
+
+import shlex
+
+from freehold.cost.model.case import Offer
+from freehold.cost.model.inputs import PlanInputs
+from freehold.cost.model.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model
+from freehold.cost.model.result import Word
+from freehold.cost.pricing.ranking import Standing
+from freehold.cost.verdict.questions import flag_of, meant
+from freehold.sizing.replica.answer import Fleet
+
+SIZE_KEEPS = ("--config", "--prices", "--slo-ttft-p95", "--slo-itl", "--spares")
+"""Flags of `freehold plan` that `freehold size` has as well."""
+COMPARED = 3
+"""APIs that are named to be compared where none takes part. Our own choice: a line that fits a terminal."""
+
+
+def next_command(word: Word, offer: Offer | None, standing: Standing) -> str:
+    """Return the line: size what is to be rented or bought, else the plan again with the question that is left."""
+    said = said_words(standing.inputs)
+    if not standing.best("api"):
+        listed = [each.offer for each in standing.options if each.offer.kind == "api" and each.offer.complete]
+        names = [f"{each.provider}/{each.model}" for each in listed[:COMPARED]]
+        if names and "--compare" not in said:
+            return _plan({**said, "--compare": [",".join(names)]})
+    if offer and offer.fleet:
+        return _size(offer.fleet, said, standing)
+    if word == "change-api" and offer:
+        return _plan(_changed_to(offer, said, standing.inputs))
+    machines = standing.machines
+    fleet = machines.offer.fleet if machines else meant(standing)
+    gpu = fleet.sized.ask.gpu.id if fleet else ""
+    if gpu and said.get("--gpu") != [gpu]:
+        return _plan({**said, "--gpu": [gpu]})
+    return _size(fleet, said, standing) if fleet else _plan({**said, "--html": ["plan.html"]})
+
+
+def said_words(inputs: PlanInputs) -> dict[str, list[str]]:
+    """Return the flags that were given with their values; where nobody passed them on, those that the inputs tell of."""
+    if not inputs.said:
+        return _told(inputs)
+    found: dict[str, list[str]] = {}
+    for flag, value in zip(inputs.said[::2], inputs.said[1::2], strict=True):
+        found.setdefault(flag, []).append(value)
+    return found
+
+
+def _told(inputs: PlanInputs) -> dict[str, list[str]]:
+    found = {"--tokens-per-month": f"{inputs.traffic.tokens_per_month:.0f}", "--model": asked_model(inputs)}
+    found["--api"] = inputs.paid_today
+    for name, quote in inputs.quotes.items():
+        key, _, gpu = name.partition(":")
+        found[flag_of(key) if key == RENTAL_QUOTE else f"--{NODE_QUOTE.replace('_', '-')}"] = f"{quote.mid:g}"
+        found |= {"--gpu": gpu} if gpu else {}
+    if inputs.own.staff_fte.asked:
+        found[flag_of("staff_fte")] = f"{inputs.own.staff_fte.value.mid:g}"
+    return {flag: [value] for flag, value in found.items() if value}
+
+
+def _changed_to(offer: Offer, said: dict[str, list[str]], inputs: PlanInputs) -> dict[str, list[str]]:
+    """Return the plan's flags with the API that is advised as the one that is paid, and the one of today beside it."""
+    before = [*said.get("--compare", []), inputs.paid_today]
+    chosen = f"{offer.provider}/{offer.model}"
+    others = [name for words in before for name in words.split(",") if name and name != chosen]
+    return {**said, "--api": [chosen], "--compare": [",".join(dict.fromkeys(others))]}
+
+
+def _plan(flags: dict[str, list[str]]) -> str:
+    words = [word for flag, values in flags.items() for value in values if value for word in (flag, value)]
+    return shlex.join(["freehold", "plan", *words])
+
+
+def _size(fleet: Fleet, said: dict[str, list[str]], standing: Standing) -> str:
+    ask = fleet.sized.ask
+    kept = {flag: said[flag] for flag in SIZE_KEEPS if flag in said}
+    words: dict[str, list[str]] = {
+        "--model": [] if "--config" in kept else said.get("--model", [ask.shape.name]),
+        "--gpu": [ask.gpu.id],
+        "--count": [f"{ask.gpus}"],
+        "--engine": [ask.engine],
+        "--quant": [ask.quant],
+        "--input-tokens": [f"{ask.input_tokens:.0f}"],
+        "--output-tokens": [f"{ask.output_tokens:.0f}"],
+        "--cached-share": [f"{ask.cached_share:g}"] if ask.cached_share else [],
+        "--tokens-per-month": [f"{standing.setting.traffic.tokens_per_month:.0f}"],
+        "--peak": [f"{standing.setting.traffic.peak_over_mean:g}"],
+        **kept,
+    }
+    flat = [word for flag, values in words.items() for value in values for word in (flag, value)]
+    return shlex.join(["freehold", "size", *flat])

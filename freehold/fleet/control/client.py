@@ -1,0 +1,58 @@
+"""The asking end of the control socket: one line of JSON to the controller, its lines back. Blocking, for the cli.
+
+It imports little, so that `freehold status` is quick, and knows no operation: what is asked and what is answered is for
+the two ends. Who answers is `freehold.fleet.control.server`.
+"""
+
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from freehold.core.errors import Permanent, Temporary
+from freehold.fleet.control.state_dir import StateDir
+
+ANSWER_BYTES = 16 * 1024 * 1024
+"""Longest line of an answer that the client reads: the status of thousands of replicas fits."""
+LINE_S = 5.0
+"""For a client to send its line, and to take one of ours; for the controller to answer at first."""
+SILENCE_S = 60.0
+"""Longest pause between two lines that a client waits for: a stop tells of itself at least every HEARTBEAT_S."""
+
+Line = Mapping[str, Any]
+
+
+class NotRunning(Permanent):
+    """Nobody answers on this state directory's socket."""
+
+
+def ask(state_path: Path, request: Line, *, silence_s: float = SILENCE_S) -> Iterator[dict[str, Any]]:
+    """Yield the lines with which the controller of a state directory answers; blocking, for the cli.
+
+    Raises NotRunning when nobody is there, Temporary when it does not answer: the first line must come within LINE_S,
+    every later one within `silence_s`. An answer that breaks off just ends; a stop's is whole with `done`.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(LINE_S)
+        try:
+            _connect(client, StateDir(state_path))
+            client.sendall(msgspec.json.encode(request) + b"\n")
+            with client.makefile("rb") as lines:
+                while line := lines.readline(ANSWER_BYTES):
+                    yield msgspec.json.decode(line, type=dict[str, Any])
+                    client.settimeout(silence_s)
+        except TimeoutError as exc:
+            raise Temporary("the controller does not answer", hint="is the machine overloaded?") from exc
+        except (OSError, msgspec.MsgspecError) as exc:
+            raise Temporary(f"the controller's answer broke off: {exc}") from exc
+
+
+def _connect(client: socket.socket, state_dir: StateDir) -> None:
+    try:
+        with state_dir.socket_path() as path:
+            client.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as exc:
+        message = f"nothing runs here (state directory {state_dir.path})"
+        raise NotRunning(message, hint="start it with `freehold up`") from exc

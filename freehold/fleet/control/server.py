@@ -1,0 +1,161 @@
+"""The control socket: a person's `status`, `stop` and `restart` reach the running controller.
+
+A unix socket in the state directory, mode 0600 in a directory of 0700: whoever may open it is the user. One line of
+JSON asks; one line of JSON or more answer. Everything has a bound: length of a line, clients at once, time per line.
+It is not for other machines and has no business with inference requests.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from freehold.core.errors import Permanent
+from freehold.fleet.control.client import LINE_S, Line, NotRunning, ask
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.run import Fleet
+
+__all__ = ["Answerer", "ControlServer", "NotRunning", "StateDir", "ask", "until_finished"]
+
+LINE_BYTES = 64 * 1024
+"""Longest request. Source: own choice; a request is an op and an id."""
+CLIENTS_MAX = 16
+"""Clients answered at once. Source: own choice; they are one person's terminals."""
+REFUSED_MAX = 48
+"""Clients beyond these that are told so; those beyond are hung up on. Source: own choice."""
+PROGRESS_S = 0.2
+"""Between two looks at how far a stop has got."""
+HEARTBEAT_S = 2.0
+"""Longest silence in the answer to a stop. Source: own choice; a person still believes that it works."""
+
+Answerer = Callable[[dict[str, Any]], AsyncIterator[Line]]
+"""From a request to the lines of its answer; the cli brings it, since it knows of more than the fleet."""
+
+
+async def until_finished(fleet: Fleet) -> AsyncIterator[Line]:
+    """Yield `{"replicas": …}` when a state changes, and every HEARTBEAT_S, until the fleet has ended.
+
+    What the answer to a stop is made of; the last line has `"done": true`.
+    """
+    told, quiet_s = None, 0.0
+    while not fleet.finished.is_set():
+        states = {status.id: str(status.state) for status in fleet.statuses()}
+        if states != told or quiet_s >= HEARTBEAT_S:
+            yield {"replicas": _statuses(fleet)}
+            told, quiet_s = states, 0.0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROGRESS_S):
+                await fleet.finished.wait()
+        quiet_s += PROGRESS_S
+    yield {"replicas": _statuses(fleet), "done": True}
+
+
+def _statuses(fleet: Fleet) -> Any:
+    return msgspec.to_builtins(fleet.statuses())
+
+
+class ControlServer:
+    """Answers requests on the socket of a state directory that this process has claimed; `async with` runs it."""
+
+    def __init__(self, state_dir: StateDir, answer: Answerer) -> None:
+        self._state_dir = state_dir
+        self._answer = answer
+        self._clients: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._inode = 0
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Begin to listen; a socket that a dead controller left is replaced. Raises Permanent when it cannot."""
+        try:
+            listener = self._listen()
+        except OSError as exc:
+            raise Permanent(f"cannot listen in {self._state_dir.path}: {exc.strerror or exc}") from exc
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_BYTES)
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with self._state_dir.socket_path() as path:
+            Path(path).unlink(missing_ok=True)
+            listener.bind(path)
+            Path(path).chmod(0o600)
+            self._inode = Path(path).stat().st_ino
+        listener.listen(CLIENTS_MAX)
+        return listener
+
+    async def reopen(self) -> None:
+        """Listen anew, after the socket's file was removed; raises Permanent when it cannot."""
+        if self._server is not None:
+            self._server.close()
+        await self.start()
+
+    async def close(self) -> None:
+        """Stop listening and let running answers finish their present line (LINE_S at most)."""
+        if self._server is not None:
+            self._server.close()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=LINE_S)
+        for client in self._clients:
+            client.cancel()
+        self._unlink()
+
+    def _unlink(self) -> None:
+        with contextlib.suppress(OSError), self._state_dir.socket_path() as path:
+            if Path(path).stat().st_ino == self._inode:  # else it is the next controller's
+                Path(path).unlink()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            if len(self._clients) <= CLIENTS_MAX + REFUSED_MAX:
+                await self._serve(reader, writer, refused=len(self._clients) > CLIENTS_MAX)
+        except (TimeoutError, OSError):  # the client is slow or gone: it loses its answer, nobody else does
+            pass
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, refused: bool
+    ) -> None:
+        request = await _read_request(reader)  # also of a refused client: unread, it would lose our words
+        if refused:
+            await _send(writer, {"error": f"{CLIENTS_MAX} clients are being answered: try again"})
+            return
+        if request is None:
+            await _send(writer, {"error": 'one line of JSON is wanted, such as {"op": "status"}'})
+            return
+        async for line in self._answer(request):
+            await _send(writer, line)
+
+
+async def _read_request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    """Return the request, or None when it is too long or no JSON object; raises TimeoutError."""
+    async with asyncio.timeout(LINE_S):
+        try:
+            line = await reader.readline()
+        except ValueError:
+            return None
+    try:
+        request = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return request if isinstance(request, dict) else None
+
+
+async def _send(writer: asyncio.StreamWriter, line: Line) -> None:
+    async with asyncio.timeout(LINE_S):
+        writer.write(msgspec.json.encode(line) + b"\n")
+        await writer.drain()

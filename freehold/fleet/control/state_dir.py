@@ -1,0 +1,192 @@
+"""The state directory: who runs here, what of an earlier run still lives, where the control socket is.
+
+One controller per directory, kept by a file lock: the kernel lets go of it when its holder dies, by whatever death,
+so there are no stale locks. Nothing here is needed to serve; it holds no secrets, and of history only the ledger.
+"""
+
+import contextlib
+import os
+import signal
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from freehold.core.clock import SYSTEM_CLOCK, Clock
+from freehold.core.errors import Permanent
+from freehold.fleet.processes import proc_files
+from freehold.fleet.processes.proc_files import ProcessMark
+
+SOCKET_PATH_BYTES = 100
+"""Longest path used for a unix socket as it is. Source: sun_path has 108 bytes on Linux (unix(7)), 104 on macOS."""
+_LOCK_POLL_S = 0.05
+"""Between two looks at a lock or a process that somebody waits for. Source: own choice, below what a person notices."""
+_CLAIM_S = 1.0
+"""Longest wait for a lock whose holder is not known. Source: own choice; both its causes pass in milliseconds."""
+_T = TypeVar("_T")
+_LOCK, _RUNNING, _RECORD, _SOCKET = "controller.lock", "controller.json", "processes.json", "control.sock"
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """The controller that has the directory."""
+
+    pid: int = 0
+    """0: it has the lock but has not said who it is yet."""
+    since_wall_s: float = 0.0
+    config_path: str = ""
+    mark: ProcessMark | None = None
+
+
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of an earlier controller that still lives."""
+
+    name: str
+    """As it was recorded: `gateway`, or a replica's id."""
+    mark: ProcessMark
+
+
+class StateDir:
+    """A directory for one controller at a time; made with mode 0700, one that is there already is left as it is.
+
+    Raises Permanent when the directory cannot be made, belongs to somebody else, or anybody may write to it.
+    """
+
+    def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.path = path
+        self._clock = clock
+        self._lock = FileLock(path / _LOCK, mode=0o600, fallback_to_soft=False, thread_local=False)
+
+    def claim(self, *, config_path: str) -> Running | None:
+        """Take the directory; returns None, or who has it already.
+
+        It is ours until `release`, until this object is forgotten, or until death.
+        """
+        self._make()
+        try:
+            # Nobody there and yet locked: the last holder is on its way out, or a new one about to say who it is.
+            self._lock.acquire(timeout=0 if self.holder() else _CLAIM_S, poll_interval=_LOCK_POLL_S)
+        except Timeout:
+            return self.holder() or Running()
+        me = Running(
+            pid=os.getpid(),
+            since_wall_s=self._clock.wall_s(),
+            config_path=config_path,
+            mark=proc_files.mark(os.getpid()),
+        )
+        self._write(_RUNNING, msgspec.json.encode(me))
+        return None
+
+    def claim_again(self, *, config_path: str) -> Running | None:
+        """Take the directory anew after it was removed: what was locked is gone with it; returns as `claim` does."""
+        self._lock.release()
+        other = self.claim(config_path=config_path)
+        if other is None:
+            with contextlib.suppress(OSError):
+                self.logs.mkdir(mode=0o700, exist_ok=True)
+        return other
+
+    def whole(self) -> bool:
+        """Return whether the directory still says that it is ours, and where we listen."""
+        told = self._read(_RUNNING, Running)
+        return told is not None and told.pid == os.getpid() and (self.path / _SOCKET).exists()
+
+    def release(self) -> None:
+        """Give the directory back; nothing happens when it was not ours."""
+        if self._lock.is_locked:
+            with contextlib.suppress(OSError):
+                (self.path / _RUNNING).unlink()
+            self._lock.release()
+
+    @property
+    def logs(self) -> Path:
+        """Return the folder of the logs."""
+        return self.path / "logs"
+
+    def holder(self) -> Running | None:
+        """Return the controller that lives here, or None; what a dead one has left in its file does not count."""
+        told = self._read(_RUNNING, Running)
+        return told if told and told.mark and proc_files.is_alive(told.mark) else None
+
+    def wait_free(self, timeout_s: float) -> bool:
+        """Wait until no controller has the directory; returns False when one still has after `timeout_s`."""
+        deadline_s = self._clock.monotonic_s() + timeout_s
+        while self.holder() is not None and self._clock.monotonic_s() < deadline_s:
+            threading.Event().wait(_LOCK_POLL_S)
+        return self.holder() is None
+
+    def record(self, name: str, pid: int | None) -> None:
+        """Write down that this process runs for the controller under that name; None: it does not any more."""
+        found = None if pid is None else proc_files.mark(pid)
+        recorded = {other: mark for other, mark in self._recorded().items() if other != name}
+        self._write(_RECORD, msgspec.json.encode({**recorded, name: found} if found else recorded))
+
+    def leftovers(self) -> list[Leftover]:
+        """Return the recorded processes that still live: to be ended by whoever has claimed the directory."""
+        recorded = self._recorded().items()
+        return [Leftover(name=name, mark=mark) for name, mark in recorded if proc_files.is_alive(mark)]
+
+    def end_leftovers(self, *, grace_s: float = 5.0) -> list[str]:
+        """End recorded processes that still live, with the groups they lead: SIGTERM, `grace_s`, SIGKILL. Blocks.
+
+        Returns their names. Only for whoever has claimed the directory, or knows that nobody has.
+        """
+        found = self.leftovers()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline_s = self._clock.monotonic_s() + grace_s
+            for leftover in found:
+                proc_files.end(leftover.mark, number)
+            while self.leftovers() and self._clock.monotonic_s() < deadline_s:
+                threading.Event().wait(_LOCK_POLL_S)
+        return [leftover.name for leftover in found]
+
+    def _recorded(self) -> dict[str, ProcessMark]:
+        return self._read(_RECORD, dict[str, ProcessMark]) or {}
+
+    @contextlib.contextmanager
+    def socket_path(self) -> Iterator[str]:
+        """Yield a path of the control socket that is short enough to bind or connect to, for as long as it is open.
+
+        A long path is reached through /proc/self/fd (Linux).
+        """
+        plain = str(self.path / _SOCKET)
+        if len(os.fsencode(plain)) <= SOCKET_PATH_BYTES:
+            yield plain
+            return
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{fd}/{_SOCKET}"
+        finally:
+            os.close(fd)
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            seen = self.path.stat()
+        except OSError as exc:
+            raise Permanent(f"cannot use the state directory {self.path}: {exc.strerror}") from exc
+        if seen.st_uid != os.geteuid():
+            raise Permanent(f"{self.path} belongs to another user", hint="choose another state directory")
+        if seen.st_mode & stat.S_IWOTH:
+            # Whoever may write here could put a socket of his own in the place of ours.
+            raise Permanent(
+                f"everybody may write to {self.path}", hint=f"chmod o-w {self.path}, or name a folder in it"
+            )
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Replace a file whole, so that no reader ever sees half of it."""
+        fresh = self.path / f"{name}.{os.getpid()}.new"
+        try:
+            fresh.touch(mode=0o600)
+            fresh.write_bytes(content)
+            fresh.replace(self.path / name)
+        except OSError as exc:
+            raise Permanent(f"cannot write to the state directory {self.path}: {exc.strerror}") from exc
+
+    def _read(self, name: str, kind: type[_T]) -> _T | None:
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
+        return None

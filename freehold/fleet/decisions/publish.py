@@ -1,0 +1,144 @@
+"""The view in the words that others read: `Snapshot` for the gateway, `ReplicaStatus` for people.
+
+Pure. It adds nothing: what is not known stays None, and a key is in an endpoint only, never in a status.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, ReplicaStatus, Snapshot
+from freehold.engines.base import Capacity
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.fleet.decisions.state import FleetView, Replica, tokens_per_s
+
+_SHOWN = frozenset(
+    {
+        ReplicaState.STARTING,
+        ReplicaState.READY,
+        ReplicaState.ASLEEP,
+        ReplicaState.DRAINING,
+        ReplicaState.STOPPING,
+    }
+)
+
+
+def build_snapshot(
+    view: FleetView,
+    plans: Sequence[ReplicaPlan],
+    *,
+    generation: int,
+    wall_offset_s: float,
+    wanted: Sequence[ReplicaPlan] | None = None,
+) -> Snapshot:
+    """Return the snapshot of a view; `wall_offset_s` plus monotonic seconds is Unix time (fixed per controller).
+
+    `plans` are those of the view's replicas; models are those of `wanted`, where that differs.
+    """
+    by_id = {plan.id: plan for plan in plans}
+    order = list(dict.fromkeys(plan.model for plan in (*(wanted or ()), *plans)))
+    known = sorted(
+        ((by_id[replica.id], replica) for replica in view.replicas),
+        key=lambda pair: order.index(pair[0].model),
+    )
+    return Snapshot(
+        generation=generation,
+        models=tuple(_models(_served(plans, wanted), view, round(wall_offset_s + view.born_s)).values()),
+        endpoints=tuple(_endpoint(plan, replica) for plan, replica in known if _has_endpoint(replica)),
+        replicas=tuple(_status(plan, replica, wall_offset_s) for plan, replica in known),
+    )
+
+
+def _served(plans: Sequence[ReplicaPlan], wanted: Sequence[ReplicaPlan] | None) -> Sequence[ReplicaPlan]:
+    """Return the plans by which models are described: a model that is to go is no more, though its replicas drain."""
+    if wanted is None:
+        return plans
+    names = {plan.model for plan in wanted}
+    return [*wanted, *(plan for plan in plans if plan.model in names)]
+
+
+def _models(plans: Sequence[ReplicaPlan], view: FleetView, created_s: int) -> Mapping[str, ModelEntry]:
+    """Return each model once, in the user's order; the replica with the shortest known context sets the limit."""
+    models: dict[str, ModelEntry] = {}
+    told = {replica.id: replica.capacity for replica in view.replicas}
+    for plan in plans:
+        known = models.get(plan.model)
+        tokens = _capacity(plan, told.get(plan.id)).max_context_tokens
+        limits = [limit for limit in (tokens, known.max_context_tokens if known else 0) if limit]
+        models[plan.model] = ModelEntry(
+            name=plan.model,
+            engine=known.engine if known else plan.engine.name,
+            created_s=created_s,
+            max_context_tokens=min(limits, default=0),
+            stall_s=known.stall_s if known else plan.stall_s or plan.engine.stall_s,
+            affinity=known.affinity if known else plan.affinity,
+            resume=known.resume if known else plan.resume,
+            media_urls=known.media_urls if known else plan.media_urls,
+            adapters=known.adapters if known else tuple(adapter.name for adapter in plan.adapters),
+        )
+    return models
+
+
+def _has_endpoint(replica: Replica) -> bool:
+    return bool(replica.url) and (not replica.managed or replica.state in _SHOWN)
+
+
+def _capacity(plan: ReplicaPlan, told: Capacity | None) -> Capacity:
+    """Return what a replica can take: as the user says, else as it told itself."""
+    engine, options = plan.engine, plan.options
+    said = Capacity(
+        slots=engine.slots(options),
+        kv_tokens=engine.kv_tokens(options) if engine.kv_tokens else 0,
+        max_context_tokens=engine.max_context_tokens(options),
+    )
+    return said.filled(told or Capacity())
+
+
+def _endpoint(plan: ReplicaPlan, replica: Replica) -> Endpoint:
+    capacity = _capacity(plan, replica.capacity)
+    return Endpoint(
+        id=plan.id,
+        model=plan.model,
+        url=replica.url,
+        engine=plan.engine.name,
+        state=replica.state,
+        slots=capacity.slots,
+        kv_tokens=capacity.kv_tokens,
+        incarnation=replica.incarnation,
+        upstream_model=plan.upstream_model,
+        api_key=plan.api_key,
+        adapters=tuple(_asks(plan)),
+    )
+
+
+def _asks(plan: ReplicaPlan) -> Iterator[AdapterAsk]:
+    """Give how a replica is asked for each of its adapters: by its own numbers, since another may have others."""
+    ask = plan.engine.ask_adapter
+    for place, adapter in enumerate(plan.adapters):
+        assert ask is not None, (
+            f"{plan.engine.name} takes no adapters; the configuration's check refuses them"
+        )
+        keys = ask(plan.name_upstream, place, adapter)
+        yield AdapterAsk(name=adapter.name, keys=msgspec.json.encode(keys).decode())
+
+
+def _status(plan: ReplicaPlan, replica: Replica, wall_offset_s: float) -> ReplicaStatus:
+    process = replica.process
+    ready = process is not None and process.ready_s is not None and replica.state is ReplicaState.READY
+    return ReplicaStatus(
+        id=plan.id,
+        model=plan.model,
+        engine=plan.engine.name,
+        state=replica.state,
+        url=replica.url,
+        pid=process.pid if process else None,
+        started_wall_s=wall_offset_s + process.ordered_s if process else None,
+        ready_wall_s=wall_offset_s + (process.ready_s or 0.0) if process and ready else None,
+        restarts=max(0, replica.incarnation - replica.base - 1),
+        tokens_per_s=tokens_per_s(replica.meter),
+        tokens_total=replica.meter.readings[-1][1] if replica.meter.readings else None,
+        reason=replica.reason,
+        hint=replica.hint,
+        gpus=plan.gpus,
+        adapters=tuple(adapter.name for adapter in plan.adapters),
+    )

@@ -1,0 +1,1 @@
+"""Which replica gets which GPUs. Pure; may import `fleet.decisions`."""

@@ -1,0 +1,390 @@
+"""Start one engine as a child process under a minder, and tell what becomes of it.
+
+`Launcher` and `Launch` are what the fleet wants of any runtime; `ProcessLauncher` is the one for plain processes.
+It decides nothing: no restart, no deadline of its own but the one that keeps a dead minder's engine from living on.
+Ports are on 127.0.0.1 and each is handed out once, so that a late request can never meet another model's engine.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+import freehold
+from freehold.core.errors import Temporary
+from freehold.engines.base import Command, Placement
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan, files_dir, log_path
+from freehold.fleet.gpus.assign import visible_env, visible_names
+from freehold.fleet.processes import proc_files
+
+HOST = "127.0.0.1"
+MARK = "FREEHOLD_LAUNCH"
+"""Environment variable that every process of a launch inherits; its value is unique to the launch."""
+_MINDER = "freehold.fleet.processes.minder"
+_KEPT_BACK = ("FREEHOLD_",)
+_KEPT_BACK_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+# What an engine must not see: Freehold's own settings and keys, and what by its name is somebody's secret.
+_PORTS_FROM = 20000
+"""Lowest port tried. Source: own choice; above the registered ports in common use (IANA: 1024 to 49151)."""
+_PORTS_LEAST = 2000
+"""Fewer ports than this below the ephemeral range: the kernel picks instead."""
+_PORT_TRIES = 200
+"""Ports tried before none is called free. Source: own choice; one try costs 10 µs."""
+_USED_PORTS_MAX = 4096
+"""Ports remembered as handed out. Source: own choice; a fleet restarts less often than requests are kept waiting."""
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LINE_BYTES = 1024 * 1024
+"""Longest report accepted from a minder; its own bound is far below (minder_pipes.TAIL_LINES)."""
+_NOISE_LINES = 20
+"""Lines kept of what a minder says besides its reports: the end of a traceback."""
+_GOODBYE_S = 2.0
+"""Longest wait for a minder that has reported the end: its disk may hang, it holds nothing any more."""
+_HUNT_S = 0.02
+"""Between the first two looks for what a dead minder's engine left."""
+_HUNT_MAX_S = 1.0
+"""Between later ones: what survives SIGKILL takes its time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStarted:
+    """The program runs and will answer at `url`."""
+
+    pid: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEnding:
+    """The program has ended, but what it started does not all die at once."""
+
+    code: int
+    tail: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineExited:
+    """Nothing of the launch lives any more; the last report there is."""
+
+    code: int
+    """Exit code; negative: minus the signal."""
+    tail: tuple[str, ...] = ()
+    """Last lines of its output."""
+    log_dropped_bytes: int = 0
+    failure: str = ""
+    """Why it is not the engine's doing: it could not be launched, or its minder died."""
+
+
+Report = EngineStarted | EngineEnding | EngineExited
+
+
+class Launch(Protocol):
+    """One start of one engine, from the order to its last report."""
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM to the process group, SIGKILL after `grace_s`; a second call can only shorten it."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL to everything of the launch, without asking the minder."""
+        ...
+
+
+class Launcher(Protocol):
+    """Where processes come from."""
+
+    def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> Launch:
+        """Start an engine; returns at once. `report` is called in the event loop, with EngineExited last."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything: engines that still run are ended by their minders."""
+        ...
+
+
+class ProcessLauncher:
+    """Launches engines as child processes of minders on this machine. One per fleet, used in one event loop."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self._settings = settings
+        self._ports = Ports()
+        self._launches: set[ProcessLaunch] = set()
+
+    def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> Launch:
+        """Start an engine on a fresh port under a minder of its own.
+
+        Raises Temporary when no port is free; what goes wrong later is reported as EngineExited.
+        """
+        if plan.engine.command is None:
+            raise AssertionError(f"{plan.engine.name} is not an engine that can be started")
+        port = self._ports.take()
+        command = plan.engine.command(_placement(plan, port))
+        command = command.in_folder(str(files_dir(self._settings.log_dir, plan.id)))
+        launch = ProcessLaunch(
+            self._spec(plan, command),
+            report,
+            url=f"http://{HOST}:{port}",
+            env={**command.env, **visible_env(plan.gpus, uuids=plan.engine.gpu_uuids)},
+        )
+        self._launches.add(launch)
+        launch.task.add_done_callback(lambda _: self._launches.discard(launch))
+        return launch
+
+    def _spec(self, plan: ReplicaPlan, command: Command) -> dict[str, object]:
+        return {
+            "argv": list(command.argv),
+            "folder": str(files_dir(self._settings.log_dir, plan.id)),
+            "files": dict(command.files),
+            "links": dict(command.links),
+            "cwd": str(self._settings.cwd) if self._settings.cwd else None,
+            "log": str(log_path(self._settings.log_dir, plan.id)),
+            "log_max_bytes": self._settings.log_max_bytes,
+            "grace_s": self._settings.stop_grace_s,
+            "name": plan.id,
+        }
+
+    async def close(self) -> None:
+        """Hang up on all minders, wait until each has ended its engine, and kill what takes too long."""
+        await self._wait_for(
+            self._settings.stop_grace_s + self._settings.kill_margin_s, ProcessLaunch.hang_up
+        )
+        await self._wait_for(self._settings.kill_margin_s, ProcessLaunch.kill)
+        await self._wait_for(self._settings.kill_margin_s, lambda launch: launch.task.cancel())
+
+    async def _wait_for(self, wait_s: float, urge: Callable[["ProcessLaunch"], object]) -> None:
+        for launch in self._launches:
+            urge(launch)
+        if self._launches:
+            await asyncio.wait([launch.task for launch in self._launches], timeout=wait_s)
+
+
+class ProcessLaunch:
+    """One minder and its engine. Orders given before the minder is up are kept for it."""
+
+    def __init__(
+        self, spec: dict[str, object], report: Callable[[Report], None], *, url: str, env: Mapping[str, str]
+    ) -> None:
+        self._spec = spec
+        self._url = url
+        self._token = secrets.token_hex(16)
+        self._env = engine_env(os.environ, env, self._token)
+        self._report = report
+        self._minder: asyncio.subprocess.Process | None = None
+        self._orders: list[dict[str, object]] = [spec]
+        self._kill_wanted = False
+        self._pid = 0
+        self._start_ticks = 0
+        self._noise: deque[str] = deque(maxlen=_NOISE_LINES)
+        self.task = asyncio.create_task(self._mind(), name=f"launch {spec['name']}")
+
+    def stop(self, grace_s: float) -> None:
+        """See Launch."""
+        self._order({"op": "stop", "grace_s": grace_s})
+
+    def kill(self) -> None:
+        """See Launch."""
+        self._kill_wanted = True
+        if self._minder is not None and self._minder.returncode is None:
+            self._minder.kill()
+
+    def hang_up(self) -> None:
+        """End the minder's stdin: it ends the engine with its own grace, then itself."""
+        if self._minder is not None and self._minder.stdin is not None:
+            self._minder.stdin.close()
+
+    def _order(self, order: dict[str, object]) -> None:
+        self._orders.append(order)
+        self._send_orders()
+
+    def _send_orders(self) -> None:
+        if self._minder is not None and self._minder.stdin is not None:
+            lines = [msgspec.json.encode(order) + b"\n" for order in self._orders]
+            self._orders.clear()
+            # Not awaited: a minder that does not read gets a few hundred bytes, and the caller must not wait.
+            self._minder.stdin.write(b"".join(lines))
+
+    async def _mind(self) -> None:
+        try:
+            minder = await asyncio.create_subprocess_exec(
+                *minder_argv(str(self._spec["name"])),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._env,
+                start_new_session=True,  # Ctrl-C in the terminal is for the controller alone
+                limit=_LINE_BYTES,
+            )
+        except OSError as exc:
+            self._report(EngineExited(code=-1, failure=f"cannot start a process: {exc.strerror or exc}"))
+            return
+        self._minder = minder
+        try:
+            await self._follow(minder)
+        finally:
+            self.hang_up()
+
+    async def _follow(self, minder: asyncio.subprocess.Process) -> None:
+        if self._kill_wanted:
+            minder.kill()
+        self._send_orders()
+        last = await self._read_reports(minder)
+        if last is None:
+            await self._hunt()
+            said = "; ".join(self._noise)
+            last = EngineExited(code=-9, failure="its minder process died" + (f": {said}" if said else ""))
+        self._report(last)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await minder.wait()
+
+    async def _read_reports(self, minder: asyncio.subprocess.Process) -> EngineExited | None:
+        """Pass reports on until the last one and return that; None: the minder went without it."""
+        assert minder.stdout is not None
+        while line := await _read_line(minder.stdout):
+            told = _decode(line)
+            if told is None:
+                self._noise.append(line.decode("utf-8", "replace").strip())
+            elif told.event == "started":
+                self._pid, self._start_ticks = told.pid, told.start_ticks
+                self._report(EngineStarted(pid=told.pid, url=self._url))
+            elif told.event == "ending":
+                self._report(EngineEnding(code=told.code, tail=told.tail))
+            elif told.event == "exited":
+                return EngineExited(code=told.code, tail=told.tail, log_dropped_bytes=told.log_dropped_bytes)
+        return None
+
+    async def _hunt(self) -> None:
+        """Kill what a dead minder's engine left, and return only when nothing of it lives."""
+        pause_s = _HUNT_S
+        while True:
+            if not await asyncio.to_thread(self._kill_rest):
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _HUNT_MAX_S)
+
+    def _kill_rest(self) -> bool:
+        group = proc_files.kill_group(self._pid, self._start_ticks) if self._pid else False
+        return proc_files.kill_carriers(MARK, self._token) or group
+
+
+class _Told(msgspec.Struct):
+    event: str
+    pid: int = 0
+    start_ticks: int = 0
+    code: int = 0
+    tail: tuple[str, ...] = ()
+    log_dropped_bytes: int = 0
+
+
+def _decode(line: bytes) -> _Told | None:
+    try:
+        return msgspec.json.decode(line, type=_Told)
+    except msgspec.MsgspecError:
+        return None
+
+
+async def _read_line(stream: asyncio.StreamReader) -> bytes:
+    """Return the next line; a line beyond the bound or a broken pipe counts as the end."""
+    try:
+        return await stream.readline()
+    except (ValueError, OSError):
+        return b""
+
+
+def minder_argv(name: str) -> list[str]:
+    """Return the command of a minder: a bare interpreter (no site, no user settings) that can import Freehold.
+
+    `name` is only there so that `ps` says whose minder it is.
+    """
+    root = Path(freehold.__file__).parent.parent
+    code = f"import sys; sys.path.append({str(root)!r}); from {_MINDER} import main; main()"
+    return [sys.executable, "-I", "-S", "-c", code, name]
+
+
+def replica_of(pid: int) -> str:
+    """Return the replica that a process is part of, by the minder above it; empty: none."""
+    for above in proc_files.ancestors(pid):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{above}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+            if len(words) > 1 and f"from {_MINDER} import main".encode() in words[-2]:
+                return words[-1].decode("utf-8", "replace")
+    return ""
+
+
+def engine_env(base: Mapping[str, str], added: Mapping[str, str], token: str) -> dict[str, str]:
+    """Return an engine's environment: the controller's without secrets, what the engine file adds, and the mark.
+
+    Left out are names that begin with FREEHOLD_ or end like a secret (`_API_KEY`, `_TOKEN`, `_PASSWORD`, …); an
+    engine that needs one gets it through `Command.env`.
+    """
+    kept = {
+        name: value
+        for name, value in base.items()
+        if not name.startswith(_KEPT_BACK) and not name.upper().endswith(_KEPT_BACK_ENDS)
+    }
+    return {**kept, **added, MARK: token}
+
+
+class Ports:
+    """Free ports on 127.0.0.1, each handed out once.
+
+    They are taken from below the kernel's ephemeral range: an engine may take minutes to listen, and no outgoing
+    connection can take such a port meanwhile. A port that somebody takes all the same shows as PORT_IN_USE.
+    """
+
+    def __init__(self) -> None:
+        self._used: deque[int] = deque(maxlen=_USED_PORTS_MAX)
+        self._rng = random.Random()  # noqa: S311 (no secret)
+        low = _ephemeral_low()
+        self._range = range(_PORTS_FROM, low) if low - _PORTS_FROM >= _PORTS_LEAST else None
+
+    def take(self) -> int:
+        """Return a port that was free just now; raises Temporary when none is found."""
+        for _ in range(_PORT_TRIES):
+            wanted = self._rng.choice(self._range) if self._range else 0
+            if wanted in self._used:
+                continue
+            port = _bind(wanted)
+            if port and port not in self._used:
+                self._used.append(port)
+                return port
+        raise Temporary(
+            f"no free port on {HOST} after {_PORT_TRIES} tries", hint="see `ss -ltn` for who has them"
+        )
+
+
+def _bind(port: int) -> int:
+    """Return the port if it can be bound (0: one that the kernel picks), else 0."""
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind((HOST, port))
+        return int(probe.getsockname()[1])
+    return 0
+
+
+def _ephemeral_low() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        return int(_EPHEMERAL.read_text().split()[0])
+    return 0
+
+
+def _placement(plan: ReplicaPlan, port: int) -> Placement:
+    return Placement(
+        model=plan.model,
+        weights=plan.weights,
+        host=HOST,
+        port=port,
+        options=plan.options,
+        threads=plan.threads,
+        adapters=plan.adapters,
+        environment=plan.environment,
+        gpus=None if plan.gpus is None else visible_names(plan.gpus, uuids=plan.engine.gpu_uuids),
+    )

@@ -1,0 +1,153 @@
+"""How far the starts of engines are, and whether they move: by their own log lines, and by the work of their processes.
+
+A large model loads for minutes, in which no port is open and nobody can be asked. What the log tells of it is the engine file's
+business (`Engine.phases`). A start that neither writes, nor computes, nor reads is told as such and nothing else is done:
+`ready_timeout` ends it. A process that spins without getting on cannot be told from one that works.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from freehold.core.clock import monotonic_s, wall_s
+from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.engines.base import Engine
+from freehold.fleet.decisions.plan import log_path
+from freehold.fleet.processes.proc_files import Usage, family, usage
+
+LOOK_S = 2.0
+"""Between two looks at what is starting. Source: our own choice; a look costs some milliseconds."""
+QUIET_S = 60.0
+"""Without any sign of life for so long, a start is told to be still. Source: our own choice; engines that load, compile or wait
+for their parts do something every few seconds."""
+_BUSY_SHARE = 0.02
+"""Of one core: below that a process only waits and looks now and then. Source: our own choice; vLLM's idle server takes less."""
+_READ_BYTES_PER_S = 1_000_000
+"""Reads that are some loading. Source: our own choice; a slow disk gives a hundred times as much."""
+_TAIL_BYTES = 64 * 1024
+"""How far back the log is read. Source: our own choice; vLLM writes less between two phases."""
+_FRESH_S = 5.0
+"""Log lines younger than this need no word of their age. Source: our own choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What was seen of a start at one moment."""
+
+    at_s: float
+    """Monotonic."""
+    phase: str
+    """By its log; empty: it does not say."""
+    log_bytes: int
+    log_age_s: float
+    """Of the last line."""
+    pids: frozenset[int]
+    used: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """One start: its process, the last look, and when it showed a sign of life."""
+
+    pid: int
+    sight: Sight
+    sign_s: float
+
+    def after(self, sight: Sight) -> "Start":
+        """Return this after another look."""
+        return Start(
+            pid=self.pid, sight=sight, sign_s=sight.at_s if moved(self.sight, sight) else self.sign_s
+        )
+
+    def words(self) -> str:
+        """Return in words where the start is and whether it moves."""
+        phase, quiet_s = self.sight.phase or "loading", self.sight.at_s - self.sign_s
+        if quiet_s >= QUIET_S:
+            return (
+                f"{phase}; no sign of life for {quiet_s:.0f} s: no log line, no processor time, nothing read"
+            )
+        if self.sight.log_age_s < _FRESH_S:
+            return phase
+        working = "busy" if quiet_s < 2 * LOOK_S else f"still for {quiet_s:.0f} s"
+        return f"{phase} (last log line {self.sight.log_age_s:.0f} s ago, its processes are {working})"
+
+
+def moved(before: Sight, now: Sight) -> bool:
+    """Return whether anything between two looks shows that a start gets on, or at least works."""
+    took_s = now.at_s - before.at_s
+    return (
+        now.log_bytes != before.log_bytes
+        or now.pids != before.pids
+        or now.used.cpu_s - before.used.cpu_s >= _BUSY_SHARE * took_s
+        or now.used.read_bytes - before.used.read_bytes >= _READ_BYTES_PER_S * took_s
+    )
+
+
+def look(path: Path, pid: int, engine: Engine) -> Sight:
+    """Return what can be seen of a start now; total. It reads a file and /proc, so it may wait for a disk."""
+    size_bytes, age_s, lines = _tail(path, pid)
+    pids = family(pid)
+    return Sight(
+        at_s=monotonic_s(),
+        phase=engine.phase(lines),
+        log_bytes=size_bytes,
+        log_age_s=age_s,
+        pids=frozenset(pids),
+        used=usage(pids),
+    )
+
+
+def _tail(path: Path, pid: int) -> tuple[int, float, list[str]]:
+    """Return the log's size, the age of its last line, and its last lines as far as they are of this process."""
+    try:
+        with path.open("rb") as file:
+            size_bytes = file.seek(0, 2)
+            file.seek(max(0, size_bytes - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+            age_s = max(0.0, wall_s() - path.stat().st_mtime)
+    except OSError:
+        return 0, 0.0, []
+    own = text.rpartition(f"process {pid} started]")[2]  # what stands before is of an earlier start
+    return size_bytes, age_s, own.replace("\r", "\n").splitlines()
+
+
+class StartWatch:
+    """Keeps looking at the replicas that start. All methods are for the event loop's own thread."""
+
+    def __init__(self, log_dir: Path, engines: Mapping[str, Engine]) -> None:
+        self._log_dir = log_dir
+        self._engines = engines
+        self._starts: dict[str, Start] = {}
+
+    async def run(self, statuses: Callable[[], Iterable[ReplicaStatus]]) -> None:
+        """Look every LOOK_S until cancelled; the disk is waited for in a thread."""
+        while True:
+            starting = [each for each in statuses() if _starts(each) and each.engine in self._engines]
+            self._starts = {each.id: await self._seen(each) for each in starting}
+            await asyncio.sleep(LOOK_S)
+
+    async def _seen(self, replica: ReplicaStatus) -> Start:
+        pid = replica.pid or 0
+        path = log_path(self._log_dir, replica.id)
+        sight = await asyncio.to_thread(look, path, pid, self._engines[replica.engine])
+        before = self._starts.get(replica.id)
+        if before is not None and before.pid == pid:
+            return before.after(sight)
+        return Start(pid=pid, sight=sight, sign_s=sight.at_s)
+
+    def told(self, replicas: Iterable[ReplicaStatus]) -> tuple[ReplicaStatus, ...]:
+        """Return the replicas; those that start say where they are."""
+        return tuple(self._with_words(each) for each in replicas)
+
+    def _with_words(self, replica: ReplicaStatus) -> ReplicaStatus:
+        start = self._starts.get(replica.id)
+        if start is None or start.pid != replica.pid or not _starts(replica):
+            return replica
+        return msgspec.structs.replace(replica, reason=start.words())
+
+
+def _starts(replica: ReplicaStatus) -> bool:
+    return replica.state is ReplicaState.STARTING and replica.pid is not None

@@ -1,0 +1,215 @@
+"""What engines' ends, logs and states are signs of, and what findings, people and other nodes say of an incident.
+
+How an engine's exit code and last words read is the engine file's business (`explain_exit`); here each cause becomes a sign. Of the
+words of findings and contexts only those that a rule knows count.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from freehold.catalog.load_evidence import BY_WORDS, THERMAL, Evidence
+from freehold.core.findings import Finding, Verdict
+from freehold.engines import all_engines
+from freehold.engines.base import ExitCause, ExitKind
+from freehold.engines.shared.exit_rules import explain_code
+from freehold.health.evidence.log_patterns import context_signs, finding_sign, log_signs
+from freehold.health.evidence.scoring import Seen, see
+
+_KINDS = {
+    ExitKind.OUT_OF_MEMORY: "engine_memory",
+    ExitKind.PORT_IN_USE: "engine_configuration",
+    ExitKind.BAD_WEIGHTS: "engine_weights",
+    ExitKind.BAD_OPTION: "engine_configuration",
+    ExitKind.MISSING_PROGRAM: "engine_configuration",
+    ExitKind.BAD_DRIVER: "engine_configuration",
+    ExitKind.CRASHED: "engine_crashed",
+    ExitKind.KILLED: "engine_killed",
+}
+_OF_LINES = frozenset({"engine_memory", "engine_configuration", "engine_weights"})
+"""Ends that an engine's file reads out of its last lines, as `words.log_signs` does."""
+_STATES = (
+    (
+        r"\b(hung|hang\w*|froze\w*|stall\w*|stuck|unresponsive|no.?progress|not.?progress\w*)\b",
+        "engine_frozen",
+    ),
+    (r"^T$|^(process )?stopped \(|sigstop", "engine_stopped"),
+    (r"\b(crash\w*|dead|died|aborted)\b", "engine_crashed"),
+    (r"^D$|d.?state|uninterruptible", "task_blocked"),
+    (r"oom.?killed", "oom_kill"),
+)
+"""Words for an engine's state. Source: DESIGN's states of an engine, and those of proc(5)."""
+_BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
+_BARE_CRASH = frozenset({"log_exception", "engine_crashed", "engine_killed"})
+"""What an engine's end says by itself; any better reason replaces it. Source: our own choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEnd:
+    """What is known of one engine in an incident."""
+
+    replica: str
+    engine: str = ""
+    exit_code: int | None = None
+    """Negative: minus the signal. None: it runs, or nobody said."""
+    log_tail: tuple[str, ...] = ()
+    state: str = ""
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What is known around an incident."""
+
+    changed: Mapping[str, float] = field(default_factory=dict)
+    """What was changed (`driver`, `engine`, `configuration`, `versions`) to how long before the incident, seconds."""
+    drift: tuple[str, ...] = ()
+    """What differs from the lock."""
+    same_on: tuple[str, ...] = ()
+    """Other nodes that show the same."""
+    operator: str = ""
+    """What an operator did on it, shortly before; empty: nothing."""
+    follows_workload: bool | None = None
+    stays_with_gpu: bool | None = None
+    words: tuple[str, ...] = ()
+    """Whatever else somebody wrote."""
+
+
+CHANGED_S = 86_400.0
+"""A change counts as recent for this long, seconds. Source: our own choice: a day."""
+
+
+def engine_signs(table: Evidence, engines: Sequence[EngineEnd]) -> list[Seen]:
+    """Return what engines' ends, logs and states say."""
+    return [sign for engine in engines for sign in _engine(table, engine)]
+
+
+def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
+    found: dict[str, Seen] = {}
+
+    def add(name: str, value: str, source: str) -> None:
+        at = {"component": f"engine:{engine.replica}", "at_s": engine.at_s}
+        found.setdefault(name, see(table, name, value=value, source=source, **at))
+
+    for name, line in log_signs(engine.log_tail):
+        add(name, line, "engine log")
+    for words, name in _STATES:
+        if re.search(words, engine.state, re.IGNORECASE if len(words) > 6 else 0):
+            add(name, engine.state, "engine state")
+    if engine.exit_code is not None:
+        cause = explain(engine.engine, engine.exit_code, engine.log_tail)
+        exit_sign = _exit_sign(cause, engine)
+        # A cause that was read out of the same lines is no second witness.
+        told = any(
+            seen.source.startswith("engine log") and name not in _BARE_CRASH for name, seen in found.items()
+        )
+        if exit_sign and not (told and exit_sign in _OF_LINES):
+            add(exit_sign, cause.summary, "engine exit")
+    better = [seen for name, seen in found.items() if name not in _BARE_CRASH]
+    return better or list(found.values())[:1]
+
+
+def _exit_sign(cause: ExitCause, engine: EngineEnd) -> str | None:
+    if cause.kind is ExitKind.UNKNOWN and engine.exit_code:
+        return "engine_crashed"
+    return _KINDS.get(cause.kind)
+
+
+def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause:
+    """Return why an engine ended, in its own file's words; for a program that we do not know, what the code alone tells."""
+    known = all_engines().get(engine)
+    if known is not None and known.managed:
+        return known.explain_exit(exit_code, log_tail)
+    return explain_code(exit_code) or ExitCause(
+        kind=ExitKind.UNKNOWN, summary=f"it ended with exit code {exit_code}"
+    )
+
+
+def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
+    """Return what findings say; heat found on several GPUs is the room's, on one beside cool ones the GPU's."""
+    hot = {f.component for f in findings if _rule(table, f) == THERMAL}
+    cool = {
+        f.component for f in findings if f.verdict is Verdict.HEALTHY and re.search("temp|therm", f.probe)
+    } - hot
+    found = [sign for finding in findings for sign in _finding(table, finding, hot, cool)]
+    clean = [
+        f
+        for f in findings
+        if f.verdict is Verdict.HEALTHY and re.search("gpu_(memory|pcie)|ecc|remap", f.probe)
+    ]
+    if clean and not found:
+        found.append(_told(table, "counters_clean", clean[0]))
+    return found
+
+
+def _rule(table: Evidence, finding: Finding) -> str | None:
+    """Return the sign of a bad finding: of one of our probes' by its reason, else by its words; None: it is none."""
+    if finding.verdict not in _BAD:
+        return None
+    own = table.findings.get((finding.probe, finding.reason), BY_WORDS)
+    if own != BY_WORDS:
+        return own or None
+    words = f"{finding.probe} {finding.reason} {finding.message}".replace("_", " ")
+    return finding_sign(finding.probe or finding.component, words)
+
+
+def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[Seen]:
+    if finding.verdict not in _BAD:
+        return
+    name = _rule(table, finding)
+    if name == THERMAL:
+        name = (
+            "thermal_one"
+            if cool and len(hot) == 1
+            else "thermal_all"
+            if len(hot) > 1 and not cool
+            else "thermal_alone"
+        )
+    yield _told(table, name or "probe_degraded", finding)
+
+
+def _told(table: Evidence, name: str, finding: Finding) -> Seen:
+    what = finding.message or finding.reason
+    source = f"probe {finding.probe}" if finding.probe else "finding"
+    return see(table, name, component=finding.component, value=what, source=source, at_s=finding.at_s)
+
+
+def around_signs(table: Evidence, around: Around) -> list[Seen]:
+    """Return what is known around the incident says."""
+    return list(_around(table, around))
+
+
+def _around(table: Evidence, around: Around) -> Iterator[Seen]:
+    def seen(name: str, value: str) -> Seen:
+        return see(table, name, value=value, source="context")
+
+    yield from _changed(table, around)
+    for what in around.drift:
+        yield seen(
+            "driver_drift" if re.search("driver|cuda|nvidia", what, re.IGNORECASE) else "lock_drift", what
+        )
+    for name, words in (
+        ("same_on_other_nodes", ", ".join(around.same_on)),
+        ("operator_acted", around.operator),
+    ):
+        if words:
+            yield seen(name, words)
+    for name, said in (
+        ("follows_workload", around.follows_workload),
+        ("stays_with_gpu", around.stays_with_gpu),
+    ):
+        if said:
+            yield seen(name, "by experiment")
+    for text in around.words:
+        for name, words in context_signs(text):
+            yield seen(name, words)
+
+
+def _changed(table: Evidence, around: Around) -> Iterator[Seen]:
+    for what, ago_s in sorted(around.changed.items()):
+        if 0 <= ago_s <= CHANGED_S:
+            name = f"{what}_changed_recently"
+            value = f"{what} changed {ago_s / 3600:.1f} h before"
+            yield see(
+                table, name if name in table.signs else "changed_recently", value=value, source="context"
+            )

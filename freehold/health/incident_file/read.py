@@ -1,0 +1,292 @@
+"""An incident file, or a recording of views, as cases for `diagnose`: one case per incident in it, oldest first.
+
+The format is documented in docs/health-diagnosis.md and docs/incident.schema.json. Every mistake is a `Problem` with its path, all at
+once. Nothing here judges and nothing here reads the disk.
+"""
+
+import re
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import msgspec
+
+from freehold.core.findings import Finding, Verdict
+from freehold.core.problems import Problem
+from freehold.health.evidence.case import Case
+from freehold.health.evidence.counters import number, plain
+from freehold.health.evidence.incident import Change, Event, Incident, Number, group
+from freehold.health.evidence.kernel_lines import kernel_events
+from freehold.health.evidence.link_events import settled
+from freehold.health.evidence.surroundings import Around, EngineEnd
+from freehold.health.evidence.view_changes import FromViews, from_views
+from freehold.health.incident_file.context import around, boundaries, earlier, operator_mistakes
+from freehold.health.incident_file.kernel_text import BOOT_MOST_S, dated_line, pasted_lines
+from freehold.health.incident_file.mistakes import mistakes
+from freehold.health.incident_file.names import component_of, gpu_component, gpu_names, of_counter
+from freehold.health.incident_file.schema import (
+    EVIDENCE,
+    Context,
+    Counter,
+    EngineEntry,
+    IncidentFile,
+    Line,
+    Pair,
+    seconds,
+)
+from freehold.health.incidents.history import History, boundary_s, last_words, since
+from freehold.health.model.view import View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentCases:
+    """What a file holds."""
+
+    cases: tuple[Case, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Places of lines that are not a kernel's and were left out."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Other names of a GPU (`gpu:SERIAL`, `gpu:0`) to the component that the cases know it by."""
+
+
+def read_incident(data: object, name: str) -> IncidentCases:
+    """Return the cases that a file's data holds; `name` is the file's, for problems."""
+    if (
+        isinstance(data, list)
+        and data
+        and all(isinstance(one, dict) and "monotonic_s" in one for one in data)
+    ):
+        data = {"views": data}
+    problems = list(_problems(data))
+    if problems:
+        named = (replace(one, where=f"{name}: {one.where}") for one in problems)
+        return IncidentCases(problems=tuple(named))
+    return _cases(msgspec.convert(data, IncidentFile))
+
+
+def _problems(data: object) -> Iterator[Problem]:
+    found = list(mistakes(data, IncidentFile))
+    yield from found
+    if not isinstance(data, dict):
+        return
+    if not data.keys() & set(EVIDENCE):
+        message = "none of the keys that hold evidence is here"
+        yield Problem(where="$", message=message, hint=f"at least one of {', '.join(EVIDENCE)}")
+    if not found:
+        file = msgspec.convert(data, IncidentFile)
+        yield from operator_mistakes(file.context or Context())
+        yield from _counter_mistakes(file.counters)
+        yield from _view_mistakes(file.views)
+
+
+def _counter_mistakes(counters: Sequence[Counter]) -> Iterator[Problem]:
+    for index, counter in enumerate(counters):
+        if not of_counter(counter):
+            hint = "name it with gpu, disk, interface, peer, replica, host or component"
+            yield Problem(where=f"$.counters[{index}]", message="does not say what it was read of", hint=hint)
+
+
+def _view_mistakes(views: Sequence[object]) -> Iterator[Problem]:
+    for index, view in enumerate(views):
+        try:
+            msgspec.convert(view, View)
+        except msgspec.ValidationError as exc:
+            hint = "write views with `freehold health record`"
+            yield Problem(where=f"$.views[{index}]", message=f"is not a view: {exc}", hint=hint)
+
+
+def read_kernel_log(text: str, name: str = "kernel log", *, now_s: float = 0.0) -> IncidentCases:
+    """Return the cases that kernel lines alone hold; `now_s` (Unix seconds) says which year dates without one are of."""
+    lines, ignored = pasted_lines(text, path=name, at_s=0.0, now_s=now_s)
+    incidents = group(settled(kernel_events(lines)))
+    cases = tuple(Case(incident=incident) for incident in incidents)
+    return IncidentCases(cases=cases, ignored=tuple(ignored))
+
+
+def _cases(file: IncidentFile) -> IncidentCases:
+    views = from_views([msgspec.convert(view, View) for view in file.views])
+    at_s = seconds(file.at) or views.at_s
+    events, ignored = _kernel(file, at_s)
+    events += [*_xids(file, at_s), *kernel_events(views.lines)]
+    names = gpu_names(file.gpus, events)
+    findings = [_renamed(one, names) for one in _findings(file)]
+    changes = [_renamed(one, names) for one in _changes(file, views)]
+    events += _xids_in_words(events, findings, changes, at_s)
+    engines = (*map(_engine_end, file.engines), *views.engines)
+    context = file.context or Context()
+    known = around(context, at_s=at_s or max((event.at_s for event in events), default=0.0))
+    bounds = boundaries(context)
+    bounds |= {names[subject]: when for subject, when in bounds.items() if subject in names}
+    counted = settled([event for event in events if event.at_s > boundary_s(bounds, event.component)])
+    if not counted and (findings or engines or known != Around()) and not (bounds and events):
+        counted = [Event(at_s=at_s, kind="told")]
+    incidents = group(counted, node=file.node or views.node, changes=changes)
+    past = [replace(one, subject=names.get(one.subject, one.subject)) for one in map(earlier, file.history)]
+    every = Case(incident=_NOTHING, around=known, past=tuple(since(past, boundaries=bounds)))
+    cases = [replace(every, incident=incident) for incident in incidents]
+    cases[-1:] = [replace(one, findings=tuple(findings), engines=engines) for one in cases[-1:]]
+    return IncidentCases(cases=tuple(cases), ignored=tuple(ignored), names=names)
+
+
+_NOTHING = Incident(node="", start_s=0.0, end_s=0.0, events=())
+_Named = TypeVar("_Named", Finding, Change)
+
+
+def _renamed(one: _Named, names: Mapping[str, str]) -> _Named:
+    """Give a GPU one name: its address, where that is known."""
+    return replace(one, component=names.get(one.component, one.component))
+
+
+def _kernel(file: IncidentFile, at_s: float) -> tuple[list[Event], list[str]]:
+    text = "\n".join(line for line in file.kernel if isinstance(line, str))
+    lines, ignored = pasted_lines(text, path="$.kernel", at_s=at_s)
+    dated = [dated_line(line, at_s) for line in file.kernel if isinstance(line, Line)]
+    return [event for some in (*dated, lines) for event in kernel_events(some)], ignored
+
+
+def _xids(file: IncidentFile, at_s: float) -> Iterator[Event]:
+    for entry in file.xids:
+        fields = {key: value for key, value in (("pid", entry.pid), ("name", entry.name)) if value}
+        when = seconds(entry.at)
+        yield Event(
+            at_s=at_s if when is None else when,
+            kind="xid",
+            component=gpu_component(entry.gpu),
+            number=entry.xid,
+            fields=fields,
+        )
+
+
+def _findings(file: IncidentFile) -> Iterator[Finding]:
+    for entry in file.findings:
+        yield Finding(
+            probe=entry.probe,
+            component=component_of(entry.component),
+            verdict=entry.verdict,
+            reason=entry.reason,
+            message=entry.message,
+            at_s=seconds(entry.at) or 0.0,
+        )
+
+
+def _changes(file: IncidentFile, views: FromViews) -> Iterator[Change]:
+    yield from map(_change, file.counters)
+    for entry in file.engines:
+        yield from _progress(entry)
+    yield from views.changes
+
+
+def _change(counter: Counter) -> Change:
+    siblings = (one if isinstance(one, Pair) else Pair(after=one) for one in counter.siblings)
+    return Change(
+        component=of_counter(counter),
+        name=_with_unit(counter),
+        before=_value(counter.before),
+        after=_value(counter.after),
+        siblings=tuple((_value(one.before), _value(one.after)) for one in siblings),
+        source=counter.source or "incident file",
+    )
+
+
+def _value(value: float | str | bool | None) -> Number:  # noqa: FBT001 -- a reading may be yes or no
+    if isinstance(value, bool | float) and float(value).is_integer():
+        return int(value)
+    return value
+
+
+def _with_unit(counter: Counter) -> str:
+    """Return the name with its unit, which may be named by itself or with the value: `82 ms` makes it `…_ms`."""
+    beside = re.search(r"\d\s*(ms|us|µs)$", counter.after) if isinstance(counter.after, str) else None
+    unit = counter.unit if counter.unit in {"ms", "us", "s"} else beside[1] if beside else ""
+    has_one = re.search(r"_(ms|us|s)$", counter.name)
+    return counter.name if has_one or not unit else f"{counter.name}_{unit.replace('µ', 'u')}"
+
+
+def _engine_end(entry: EngineEntry) -> EngineEnd:
+    return EngineEnd(
+        replica=entry.replica,
+        engine=entry.engine,
+        exit_code=_exit_code(entry),
+        log_tail=tuple(line for text in entry.log_tail for line in text.splitlines()),
+        state=entry.state,
+        at_s=seconds(entry.at) or 0.0,
+    )
+
+
+def _exit_code(entry: EngineEntry) -> int | None:
+    if isinstance(entry.signal, str) and entry.signal.upper() in signal.Signals.__members__:
+        return -signal.Signals[entry.signal.upper()].value
+    return -abs(entry.signal) if isinstance(entry.signal, int) and entry.signal else entry.exit_code
+
+
+def _progress(entry: EngineEntry) -> Iterator[Change]:
+    counted = (
+        ("tokens_total", entry.tokens_before, entry.tokens_after),
+        ("running", None, entry.running),
+    )
+    for name, before, after in counted:
+        if after is not None:
+            component = f"engine:{entry.replica}"
+            yield Change(component=component, name=name, before=before, after=after, source="engine metrics")
+
+
+_XID_WORD = re.compile(r"\bxid\D{0,3}(\d{1,3})\b", re.IGNORECASE)
+_XID_MOST = 1000
+"""XIDs are below this. Source: NVIDIA's catalogue ends at 173."""
+_WELL = frozenset({Verdict.HEALTHY, Verdict.NOT_APPLICABLE, Verdict.UNKNOWN})
+
+
+def _xids_in_words(
+    events: Sequence[Event], findings: Sequence[Finding], changes: Sequence[Change], at_s: float
+) -> list[Event]:
+    """Return XIDs that only another program's finding or a last-XID gauge has, not the kernel's log, as events."""
+    known = {event.number for event in events if event.kind == "xid"}
+    found = [
+        Event(
+            at_s=one.at_s or at_s, kind="xid", component=one.component, number=int(match[1]), text=one.message, source=one.probe
+        )
+        for one in findings
+        if one.verdict not in _WELL
+        and one.probe != "gpu_xid"
+        and (match := _XID_WORD.search(f"{one.reason} {one.message}"))
+    ]  # fmt: skip
+    gauges = [
+        Event(at_s=at_s, kind="xid", component=one.component, number=int(value), source=one.source)
+        for one in changes
+        if plain(one.name) in {"xid", "xid_error", "xid_errors"}
+        and (value := number(one.after))
+        and 0 < value < _XID_MOST
+        and value != number(one.before)
+    ]
+    return [event for event in (*found, *gauges) if event.number not in known]
+
+
+def with_history(file: IncidentCases, history: History) -> list[Case]:
+    """Return the cases with what a history knows, and without what an operator has set healthy since.
+
+    Lines that only say how long after the boot they came (a kernel log without dates) cannot be compared with that time: they stay.
+    """
+    past = [
+        replace(one, subject=file.names.get(one.subject, one.subject)) for one in last_words(history.past)
+    ]
+    bounds = {file.names.get(subject, subject): at_s for subject, at_s in history.boundaries().items()}
+    counted = since(past, boundaries=bounds)
+    cases: list[Case] = []
+    for case in file.cases:
+        incident = case.incident
+        events, followers = (
+            tuple(event for event in some if _is_after(event, bounds))
+            for some in (incident.events, incident.followers)
+        )
+        if not events and incident.events:
+            continue
+        before = [one for one in counted if one.at_s < incident.start_s or incident.start_s < BOOT_MOST_S]
+        left = replace(incident, events=events, followers=followers)
+        cases.append(replace(case, incident=left, past=(*before, *case.past)))
+    return cases
+
+
+def _is_after(event: Event, bounds: dict[str, float]) -> bool:
+    return event.at_s > boundary_s(bounds, event.component) or event.at_s < BOOT_MOST_S

@@ -1,0 +1,1 @@
+"""One replica: memory, split over GPUs, speed by the calibrated roofline. May import `model`."""

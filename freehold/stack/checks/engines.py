@@ -1,0 +1,166 @@
+"""What `freehold engine check` looks at: the processor and the driver, and whether each engine's program starts here.
+
+A program is really started: to say its version, or to be imported; with a model it is started to serve and asked for a token. It
+deliberately looks at no GPU: what those are like is `freehold doctor`'s business.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from freehold.core.errors import FreeholdError
+from freehold.engines import all_engines
+from freehold.engines.base import Engine, ExitKind
+from freehold.fleet.environments.ask_program import ask_flags, python_behind, run
+from freehold.fleet.environments.lookup import Environment, installed_problems, requirements_sha256
+from freehold.spec.model import ModelSpec
+from freehold.stack.checks.machine import Check, Found
+from freehold.stack.engine_environment import environment_of, how_to_get, program_of
+
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
+"""Of the processor's features those by which builds of engines differ. Source: vLLM's and llama.cpp's documentation on CPUs."""
+_CPUINFO = Path("/proc/cpuinfo")
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def machine_facts() -> list[Check]:
+    """Return what of this machine decides which builds run: the processor's features and the GPU driver."""
+    return [_cpu(), _driver()]
+
+
+def _check(name: str, found: Found, said: str, fix: str = "") -> Check:
+    return Check(name=name, found=found, said=said, fix=fix)
+
+
+def _cpu() -> Check:
+    with suppress(OSError):
+        for line in _CPUINFO.read_text().splitlines():
+            key, _, words = line.partition(":")
+            if key.strip() in ("flags", "Features"):
+                found = [flag for flag in _CPU_FLAGS if flag in words.split()]
+                if found:
+                    return _check("processor", Found.GOOD, ", ".join(found))
+                fix = "builds for CPUs need AVX2 (x86-64) or NEON (ARM)"
+                return _check(
+                    "processor", Found.WARNING, "no vector features that engines are built for", fix
+                )
+    return _check("processor", Found.UNKNOWN, f"{_CPUINFO} does not tell its features")
+
+
+def _driver() -> Check:
+    try:
+        words = _DRIVER.read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return _check("gpu_driver", Found.GOOD, "no NVIDIA driver is loaded: engines run on the processor")
+    return _check("gpu_driver", Found.GOOD, words.removeprefix("NVRM version: ").strip())
+
+
+def engine_checks(names: Sequence[str], models: Sequence[ModelSpec]) -> Iterator[Check]:
+    """Yield what is found of each engine named; without names, of each that is installed or that a model names."""
+    used = {model.engine for model in models}
+    wanted = [all_engines()[name] for name in names] or [
+        engine
+        for engine in all_engines().values()
+        if engine.managed and (engine.name in used or engine.distribution or _there(engine))
+    ]
+    for engine in wanted:
+        yield from _engine(engine, [model for model in models if model.engine == engine.name])
+
+
+def _there(engine: Engine) -> bool:
+    return program_of(engine, {}) is not None
+
+
+def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
+    if not engine.managed:
+        yield _check(engine.name, Found.GOOD, "somebody else runs it: nothing to start here")
+    elif engine.distribution:
+        yield _imported(engine)
+    else:
+        yield from _programs(engine, models)
+
+
+def _imported(engine: Engine) -> Check:
+    """Import the package in a process of its own, as a replica does: a build for another processor dies of it."""
+    name = engine.distribution
+    fix = f"pip install {name}, into the Python of Freehold: {sys.executable}"
+    try:
+        known = version(name)
+        run([sys.executable, "-P", "-c", f"import {name}"])
+    except PackageNotFoundError:
+        return _check(engine.name, Found.PROBLEM, f"the package {name} is not installed", fix)
+    except FreeholdError as exc:
+        return _check(engine.name, Found.PROBLEM, exc.message, fix)
+    return _check(engine.name, Found.GOOD, f"{name} {known} can be imported")
+
+
+def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
+    """Start each program that the configured models run, or the one that a new model would run."""
+    programs: dict[Path | None, list[ModelSpec]] = {}
+    for model in models:
+        programs.setdefault(program_of(engine, model.engine_options), []).append(model)
+    if not programs:
+        programs[program_of(engine, {})] = []
+    for program, users in programs.items():
+        if program is None:
+            yield _check(engine.name, Found.PROBLEM, "it is not installed here", how_to_get(engine))
+        else:
+            yield _started(engine, program)
+            yield from _options(engine, program, users)
+
+
+def _made(engine: Engine, program: Path) -> Environment | None:
+    environment = environment_of(engine)
+    return environment if environment is not None and program.is_relative_to(environment.path) else None
+
+
+def _started(engine: Engine, program: Path) -> Check:
+    environment = _made(engine, program)
+    fix = f"freehold engine install {environment.manifest.recipe}" if environment else how_to_get(engine)
+    try:
+        said = run([str(program), "--version"]).decode("utf-8", "replace").split()
+    except FreeholdError as exc:
+        cause = engine.explain_exit(1, (exc.message,))  # an engine's file may know the words
+        known = cause.kind is not ExitKind.UNKNOWN
+        return _check(engine.name, Found.PROBLEM, exc.message, cause.hint if known and cause.hint else fix)
+    told = f"{program} starts and says {' '.join(said[-2:])[:80]}"
+    recipe = next(
+        (each for each in engine.recipes if environment and each.name == environment.manifest.recipe), None
+    )
+    if recipe and environment and environment.manifest.requirements_sha256 != requirements_sha256(recipe):
+        return _check(
+            engine.name, Found.WARNING, f"{told}; the list of its distributions has changed since", fix
+        )
+    return _check(engine.name, Found.GOOD, told)
+
+
+def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iterator[Check]:
+    """Ask the program for its flags, and hold the options of the models that run it to them."""
+    python, recipe = python_behind(str(program)), next((each for each in engine.recipes if each.asks), None)
+    if python is None or recipe is None or not any(option.flag for option in engine.options):
+        return  # its options are no flags of this program, so those of the program say nothing of them
+    try:
+        flags = ask_flags(python, recipe)
+    except FreeholdError as exc:
+        yield _check(engine.name, Found.UNKNOWN, f"its flags are not known: {exc.message}")
+        return
+    problems = [
+        problem
+        for model in models
+        for problem in installed_problems(
+            engine,
+            model.engine_options,
+            flags=flags,
+            where=lambda name, model=model: f"{model.name}: {name}",  # type: ignore[misc]
+        )
+    ]
+    for problem in problems:
+        yield _check(engine.name, Found.PROBLEM, f"{problem.where}: {problem.message}", problem.hint)
+    if not problems:
+        known = len(flags.flags)
+        said = f"{known} flags" + (
+            f", and takes the options of {', '.join(m.name for m in models)}" if models else ""
+        )
+        yield _check(engine.name, Found.GOOD, f"version {flags.version} has {said}")

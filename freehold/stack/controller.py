@@ -1,0 +1,395 @@
+"""The controller: wires the fleet, the gateway link and the control socket of one stack, and ends them in order.
+
+The way down is the way of the requests backwards: the gateway stops accepting and finishes its streams, then the
+engines are told to end. A second signal skips the waiting. Nothing is decided here; that is `fleet.decide`'s business.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from freehold.core.clock import wall_s
+from freehold.core.errors import Permanent
+from freehold.core.events import ReplicaStatus, Snapshot
+from freehold.engines import all_engines
+from freehold.engines.base import Adapter
+from freehold.fleet.control.server import ControlServer, until_finished
+from freehold.fleet.control.state_dir import Running, StateDir
+from freehold.fleet.control.state_keeper import StateKeeper
+from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
+from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
+from freehold.fleet.processes.start_progress import StartWatch
+from freehold.fleet.run import Fleet
+from freehold.gateway.process.worker_set import WorkerSet
+from freehold.gateway.settings import Settings, settings_from, with_fallbacks
+from freehold.ledger.drainer import Drainer
+from freehold.ledger.journal import JOURNAL_NAME
+from freehold.ledger.records.reconcile import EngineReading
+from freehold.ledger.spool import remove_folder
+from freehold.spec.model import ModelSpec
+from freehold.stack.config import Config
+from freehold.stack.engine_environment import environment_for
+from freehold.stack.gpu_allocation import given_gpus, gpu_problems
+from freehold.stack.health_bridge import NAME as AGENT
+from freehold.stack.health_bridge import NodeWatch
+from freehold.stack.key_file import keys_path_for
+from freehold.stack.reload import Levers, Reloader
+from freehold.stack.status import GatewayStatus, StackStatus, with_ejected
+from freehold.telemetry.logs import get_logger
+from freehold.weights.adapter import recognise_adapter
+
+ACCESS_LOG = "access.log"
+"""The access log's name among the logs."""
+_LAST_DRAIN_S = 5.0
+"""How long the end of a stack waits for the ledger's disk. Source: our own choice; a round takes milliseconds, and what
+is left over is in the spool for the next start."""
+OnStatus = Callable[[StackStatus], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """All that a controller needs, with everything that can be wrong before the start already checked."""
+
+    config: Config
+    state: StateDir
+    listener: socket.socket
+    url: str
+    weights: Mapping[str, Path]
+    """Verified files by the name of their model or adapter."""
+    spool: Path
+    """The ledger's spool folder, made."""
+    gpus: NodeGpus = UNKNOWN
+    """Of this node, as they were when the configuration was checked; unknown unless somebody looked."""
+
+
+def plans_for(config: Config, weights: Mapping[str, Path]) -> list[ReplicaPlan]:
+    """Return every replica that the configuration asks for, without GPUs; cores are shared evenly between managed ones.
+
+    Models whose weights are not here yet have none.
+    """
+    managed = sum(model.replicas for model in config.spec.models if model.managed)
+    threads = max(1, len(os.sched_getaffinity(0)) // max(1, managed))
+    plans: list[ReplicaPlan] = []
+    for model in config.spec.models:
+        plans += _managed(model, weights, threads) if model.managed else _external(model, config)
+    return plans
+
+
+def _managed(model: ModelSpec, weights: Mapping[str, Path], threads: int) -> list[ReplicaPlan]:
+    engine = all_engines()[model.engine]
+    adapters = tuple(
+        Adapter(name=each.name, path=weights[each.name], rank=recognise_adapter(weights[each.name]).rank)
+        for each in model.adapters
+        if each.name in weights
+    )
+    environment = environment_for(engine, model.engine_options)
+    may_fetch = engine.fetches is None or engine.fetches(model.engine_options)
+    return [
+        ReplicaPlan(
+            id=f"{model.name}-{index}",
+            model=model.name,
+            engine=engine,
+            weights=weights.get(model.name),
+            options=model.engine_options,
+            threads=threads,
+            adapters=adapters,
+            environment=environment.path if environment else None,
+            environment_mark=environment.mark if environment else "",
+            stall_s=model.stall or 0.0,
+            affinity=model.affinity == "prefix",
+            media_urls=model.fetches_media or not may_fetch,
+            resume=model.resume,
+        )
+        for index in range(model.replicas)
+    ]
+
+
+def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
+    engine = all_engines()[model.engine]
+    return [
+        ReplicaPlan(
+            id=f"{model.name}-ext-{index}",
+            model=model.name,
+            engine=engine,
+            upstream_model=model.upstream_model,
+            options=model.engine_options,
+            adapters=tuple(Adapter(name=a.name, upstream_name=a.upstream_name) for a in model.adapters),
+            resume=model.resume,
+            url=url.rstrip("/"),
+            api_key=config.api_keys.get(model.name, ""),
+            stall_s=model.stall or 0.0,
+            affinity=model.affinity == "prefix",
+            media_urls=model.fetches_media,
+        )
+        for index, url in enumerate(model.endpoints)
+    ]
+
+
+def fleet_settings(prepared: Prepared) -> FleetSettings:
+    """Return the numbers that the fleet of a stack decides by."""
+    spec = prepared.config.spec
+    return FleetSettings(
+        log_dir=prepared.state.logs,
+        ready_timeout_s=spec.fleet.ready_timeout,
+        stop_grace_s=spec.fleet.stop_grace,
+        drain_s=spec.gateway.drain_grace,
+    )
+
+
+def _is_daemon() -> bool:
+    """Return whether SIGHUP cannot mean that a terminal has closed: a session of our own, without a terminal."""
+    if os.getsid(0) != os.getpid():
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return True
+    return False
+
+
+def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
+    """Yield what the engines' own counters of generated tokens say now."""
+    now_s = wall_s()
+    for replica in replicas:
+        if replica.tokens_total is not None and replica.started_wall_s is not None:
+            yield EngineReading(
+                replica=replica.id,
+                started_us=int(replica.started_wall_s * 1e6),
+                day=int(now_s // 86400),
+                tokens_total=int(replica.tokens_total),
+                read_us=int(now_s * 1e6),
+            )
+
+
+def gateway_settings(prepared: Prepared, *, generation: int) -> Settings:
+    """Return what the gateway of a stack is told; `generation` counts its configurations."""
+    config, state = prepared.config, prepared.state
+    settings = settings_from(
+        config.spec.gateway,
+        spool_path=str(prepared.spool),
+        log_path=str(state.logs / "gateway.log"),
+        access_path=str(state.logs / ACCESS_LOG),
+    )
+    spent_path = str(state.path / "fallback.json")
+    settings = with_fallbacks(settings, config.spec, api_keys=config.fallback_keys, spent_path=spent_path)
+    settings = msgspec.structs.replace(settings, generation=generation)
+    if config.spec.gateway.auth == "none":
+        return settings
+    keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
+    return msgspec.structs.replace(settings, keys_path=keys_path, budgets_path=budgets_path)
+
+
+class Controller:
+    """One running stack."""
+
+    def __init__(self, prepared: Prepared, *, on_status: OnStatus, on_hurry: Callable[[], object]) -> None:
+        self._prepared = prepared
+        self._on_status = on_status
+        self._on_hurry = on_hurry
+        self._log = get_logger("controller")
+        self._started_wall_s = wall_s()
+        self._stopping = asyncio.Event()
+        self._signals = 0
+        self._recorded: dict[str, int | None] = {}
+        state = prepared.state
+        self._control = ControlServer(state, self._answer)
+        self._taken_by: Running | None = None
+        loop = asyncio.get_running_loop()
+        self._keeper = StateKeeper(
+            state,
+            config_path=prepared.config.name,
+            on_restored=lambda: asyncio.run_coroutine_threadsafe(self._control.reopen(), loop),
+            on_taken=lambda other: loop.call_soon_threadsafe(self._give_way, other),
+        )
+        self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
+        self._link = WorkerSet(
+            gateway_settings(prepared, generation=1),
+            prepared.listener,
+            log_dir=state.logs,
+            on_start=self._keeper.record,
+        )
+        self._fleet = Fleet(
+            given_gpus(prepared.config, plans_for(prepared.config, prepared.weights), node=prepared.gpus),
+            fleet_settings(prepared),
+            on_snapshot=self._on_snapshot,
+        )
+        self._starts = StartWatch(state.logs, all_engines())
+        self._watch = NodeWatch(
+            prepared.config, state, fleet=self._fleet, gateway=self._link, on_start=self._keeper.record
+        )
+        self._reloader = Reloader(
+            prepared,
+            self._fleet,
+            Levers(
+                apply=self._apply,
+                lacking=lambda wanted: gpu_problems(
+                    wanted.config, plans_for(wanted.config, wanted.weights), wanted.gpus
+                ),
+                in_force=self._gateway_generation,
+                stopping=self._stopping.is_set,
+            ),
+        )
+        self._hang_ups: set[asyncio.Task[None]] = set()
+
+    def status(self) -> StackStatus:
+        """Return how everything is."""
+        stats, pids = self._link.stats, self._link.pids
+        return StackStatus(
+            config=self._prepared.config.name,
+            state_dir=str(self._prepared.state.path),
+            pid=os.getpid(),
+            started_wall_s=self._started_wall_s,
+            gateway=GatewayStatus(
+                url=f"{self._prepared.url}/v1",
+                pid=pids[0] if pids else None,
+                workers=self._link.workers,
+                workers_live=len(pids),
+                restarts=self._link.restarts,
+                in_flight=stats.in_flight if stats else None,
+                requests_total=stats.requests_total if stats else None,
+                errors_total=stats.errors_total if stats else None,
+                draining=self._stopping.is_set(),
+            ),
+            replicas=with_ejected(self._starts.told(self._fleet.statuses()), stats.ejected if stats else ()),
+            in_force=self._reloader.status(),
+        )
+
+    def show(self) -> None:
+        """Tell whoever watches how everything is now."""
+        with contextlib.suppress(OSError):  # nobody reads any more: what is served goes on being served
+            self._on_status(self.status())
+
+    def stop(self) -> None:
+        """Begin the way down; called again, skip the waiting."""
+        self._signals += 1
+        self._stopping.set()
+        if self._signals == 1:
+            self.show()
+            return
+        if self._signals == 2:
+            self._on_hurry()
+        self._link.kill()
+        self._fleet.request_stop(now=True)
+
+    async def run(self) -> None:
+        """Run the stack until it was told to stop and all of it has ended."""
+        loop = asyncio.get_running_loop()
+        hang_up = self._hang_up if _is_daemon() else self.stop
+        for number, handler in (
+            (signal.SIGTERM, self.stop),
+            (signal.SIGINT, self.stop),
+            (signal.SIGHUP, hang_up),
+        ):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
+                loop.add_signal_handler(number, handler)
+        self._books.start()
+        async with self._control:
+            self._keeper.start()
+            fleet = asyncio.create_task(self._fleet.run())
+            gateway = asyncio.create_task(self._link.run())
+            watch = asyncio.create_task(self._watch.run())
+            starts = asyncio.create_task(self._starts.run(self._fleet.statuses))
+            stopping = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({fleet, gateway, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            self._stopping.set()
+            self._link.stop()
+            await gateway
+            # The gateway has ended, so no request runs any more: the engines need no drain of their own.
+            self._fleet.request_stop(drained=True)
+            self._watch.stop()
+            await fleet
+            starts.cancel()
+            await watch
+            # Whoever asked for the stop on the control socket hears its end before the socket goes.
+            await asyncio.sleep(0)
+            for name in (*self._link.names, AGENT):
+                self._keeper.record(name, None)
+            await asyncio.to_thread(self._keeper.close)
+        if not await asyncio.to_thread(self._books.stop, _LAST_DRAIN_S):
+            self._log.error(
+                "ledger_not_drained", spool=str(self._prepared.spool), doing="the next start goes on"
+            )
+        if self._taken_by is not None:
+            raise Permanent(
+                f"the state folder {self._prepared.state.path} was removed and pid {self._taken_by.pid} has it now",
+                hint="--state-dir gives each stack a folder of its own",
+            )
+        remove_folder(self._prepared.spool)
+
+    def _apply(self, prepared: Prepared, generation: int, rounds: Mapping[str, int]) -> bool:
+        """Let fleet and gateway go over to a configuration; False: the fleet cannot take a wish now."""
+        plans = [
+            replace(plan, round=rounds.get(plan.model, 0))
+            for plan in plans_for(prepared.config, prepared.weights)
+        ]
+        plans = given_gpus(prepared.config, plans, node=prepared.gpus, held=self._fleet.held())
+        if not self._fleet.change(plans, fleet_settings(prepared)):
+            return False
+        self._link.retune(gateway_settings(prepared, generation=generation))
+        return True
+
+    def _gateway_generation(self) -> int:
+        stats = self._link.stats
+        return stats.settings_generation if stats is not None else 0
+
+    def _hang_up(self) -> None:
+        """Read the configuration again; what comes of it is in the log and in the status."""
+
+        async def reload() -> None:
+            async for _line in self._reloader.reload(wait=False):
+                pass
+
+        task = asyncio.get_running_loop().create_task(reload())
+        self._hang_ups.add(task)
+        task.add_done_callback(self._hang_ups.discard)
+
+    def _give_way(self, other: Running) -> None:
+        """End in order: nobody could find this stack any more."""
+        self._taken_by = other
+        self.stop()
+
+    def _on_snapshot(self, snapshot: Snapshot) -> None:
+        self._link.send(snapshot)
+        for replica in snapshot.replicas:
+            # Written down, so that the next `up` waits for what this controller might leave behind.
+            if self._recorded.get(replica.id) != replica.pid:
+                self._recorded[replica.id] = replica.pid
+                self._keeper.record(replica.id, replica.pid)
+        for gone in self._recorded.keys() - {replica.id for replica in snapshot.replicas}:
+            del self._recorded[gone]
+            self._keeper.record(gone, None)
+        self._books.note(_readings(snapshot.replicas))
+        self.show()
+
+    async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        """Answer one request on the control socket, in one line or several."""
+        operation = request.get("op")
+        if operation == "status":
+            yield msgspec.to_builtins(self.status())
+        elif operation == "health":
+            yield {"snapshot": msgspec.to_builtins(self._watch.link.snapshot)}
+        elif operation == "stop":
+            self.stop()
+            if request.get("now"):
+                self.stop()
+            async for line in until_finished(self._fleet):
+                yield line
+        elif operation == "restart":
+            async for line in self._reloader.restart(
+                str(request.get("name")), wait=bool(request.get("wait"))
+            ):
+                yield line
+        elif operation == "reload":
+            dry_run, wait = bool(request.get("dry_run")), bool(request.get("wait"))
+            async for line in self._reloader.reload(dry_run=dry_run, wait=wait):
+                yield line
+        else:
+            yield {"error": f"unknown operation {operation!r}"}

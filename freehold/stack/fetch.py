@@ -1,0 +1,117 @@
+"""The weights of a configuration, fetched, verified and as their engines load them. It prints nothing: the caller shows progress."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from freehold.core.errors import FreeholdError, Permanent
+from freehold.spec.model import AdapterSpec, ModelSpec
+from freehold.stack.config import Config
+from freehold.stack.weights_check import fitted, fitted_adapter, refuse_early
+from freehold.weights.store import Store, store_root
+from freehold.weights.transfer import OnProgress, Progress
+
+ShowProgress = Callable[[str], OnProgress]
+"""From a name to the callback that gets the progress of what has this name."""
+
+
+def without_progress(name: str) -> OnProgress:
+    """Return a callback that shows nothing."""
+    del name
+
+    def ignore(progress: Progress) -> None:
+        del progress
+
+    return ignore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsWanted:
+    """One weights file that is to be on this machine."""
+
+    name: str
+    """What to call it on the screen."""
+    source: str
+    sha256: str
+    base_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What came of it: a verified path, or why not."""
+
+    wanted: WeightsWanted
+    path: Path | None = None
+    error: FreeholdError | None = None
+
+
+def pull_all(store: Store, wanted: Iterable[WeightsWanted], show: ShowProgress) -> list[Pulled]:
+    """Fetch one after the other and return what came of each; a failure does not keep the others from coming."""
+    return [_pull(store, each, show(each.name)) for each in wanted]
+
+
+def fetch_weights(
+    config: Config,
+    show: ShowProgress = without_progress,
+    *,
+    known: Mapping[str, Path] = MappingProxyType({}),
+    only: str = "",
+) -> dict[str, Path]:
+    """Return the verified weights of a configuration by model name, as their engines load them, and adapters by theirs.
+
+    Raises Permanent that names each one missing, or of another kind than its engine loads. Those that are `known` are not
+    looked at again. `only` is the one model that is wanted; empty: all.
+    """
+    models = [model for model in config.spec.models if model.managed and only in ("", model.name)]
+    store = Store(store_root(os.environ))
+    pulled = [
+        _pull_fitted(store, model, config.base_dir, show(model.name))
+        for model in models
+        if model.name not in known
+    ]
+    pulled += [
+        _pull_adapter(store, model, adapter, base_dir=config.base_dir, on_progress=show(adapter.name))
+        for model in models
+        for adapter in model.adapters
+        if adapter.name not in known
+    ]
+    failed = [each for each in pulled if each.error is not None]
+    if failed:
+        said = "; ".join(f"{each.wanted.name}: {each.error}" for each in failed)
+        raise Permanent(f"no weights for {said}", hint=next((e.error.hint for e in failed if e.error), ""))
+    return {**known, **{each.wanted.name: each.path for each in pulled if each.path is not None}}
+
+
+def _pull(store: Store, wanted: WeightsWanted, on_progress: OnProgress) -> Pulled:
+    try:
+        path = store.fetch(wanted.source, wanted.sha256, on_progress=on_progress, base_dir=wanted.base_dir)
+    except FreeholdError as error:
+        return Pulled(wanted=wanted, error=error)
+    return Pulled(wanted=wanted, path=path)
+
+
+def _pull_fitted(store: Store, model: ModelSpec, base_dir: Path, on_progress: OnProgress) -> Pulled:
+    wanted = WeightsWanted(name=model.name, source=model.source, sha256=model.sha256, base_dir=base_dir)
+    try:
+        refuse_early(model)
+        pulled = _pull(store, wanted, on_progress)
+        if pulled.path is None:
+            return pulled
+        return replace(pulled, path=fitted(model, pulled.path, store=store, on_progress=on_progress))
+    except FreeholdError as error:
+        return Pulled(wanted=wanted, error=error)
+
+
+def _pull_adapter(
+    store: Store, model: ModelSpec, adapter: AdapterSpec, *, base_dir: Path, on_progress: OnProgress
+) -> Pulled:
+    wanted = WeightsWanted(name=adapter.name, source=adapter.source, sha256=adapter.sha256, base_dir=base_dir)
+    pulled = _pull(store, wanted, on_progress)
+    try:
+        if pulled.path is not None:
+            fitted_adapter(model, pulled.path)
+    except FreeholdError as error:
+        return Pulled(wanted=wanted, error=error)
+    return pulled

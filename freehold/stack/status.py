@@ -1,0 +1,126 @@
+"""What a running stack looks like: one record, which its controller makes and commands ask for.
+
+It deliberately shows nothing: that is the command line's business.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from freehold.core.events import ReplicaState, ReplicaStatus
+from freehold.fleet.control.client import NotRunning, ask
+from freehold.spec.shapes import EXTERNAL
+
+_GATEWAY_TRIES = 3
+"""Starts of a gateway that never spoke before the stack is given up. Source: our own choice; the first failure may be
+an accident, the third is a rule."""
+EJECTED = "ejected: it failed, so the gateway tries it with one request now and then"
+"""Why a ready replica gets no requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What cannot be started, why, and what to do (or empty)."""
+
+    who: str
+    why: str
+    hint: str
+
+
+class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway as its controller sees it."""
+
+    url: str
+    """Base URL of the OpenAI API."""
+    pid: int | None
+    """Of the first worker that runs; None: none does."""
+    restarts: int
+    in_flight: int | None
+    """Requests under way; None is unknown."""
+    requests_total: int | None
+    errors_total: int | None
+    draining: bool
+    workers: int = 1
+    """Gateway processes that there should be."""
+    workers_live: int = 1
+    """Gateway processes that run."""
+
+
+class ConfigStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Which configuration is in force."""
+
+    generation: int = 1
+    """Counts from 1, the one that the stack was started with."""
+    hash: str = ""
+    """The same for the same settings, twelve digits."""
+    since_wall_s: float = 0.0
+    refused: str = ""
+    """Why the last reload was refused; empty: it was not, or there was none."""
+
+
+class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`freehold status --json`."""
+
+    config: str
+    state_dir: str
+    pid: int
+    """The controller's process id."""
+    started_wall_s: float
+    """Unix seconds."""
+    gateway: GatewayStatus
+    replicas: tuple[ReplicaStatus, ...]
+    in_force: ConfigStatus = ConfigStatus()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Return the models, in the user's order."""
+        return tuple(dict.fromkeys(replica.model for replica in self.replicas))
+
+    @property
+    def unserved(self) -> tuple[str, ...]:
+        """Return the models that no ready replica serves."""
+        ready = {replica.model for replica in self.replicas if replica.state is ReplicaState.READY}
+        return tuple(model for model in self.models if model not in ready)
+
+    @property
+    def hopeless(self) -> tuple[Failure, ...]:
+        """Return why nothing can be served, now or later; empty: there is hope, or success."""
+        if self.gateway.in_flight is None and self.gateway.restarts >= _GATEWAY_TRIES:
+            why = f"it ended {self.gateway.restarts} times before it served"
+            return (Failure(who="gateway", why=why, hint="freehold logs gateway.stderr shows what it wrote"),)
+        looping = tuple(r for r in self.replicas if r.state is ReplicaState.CRASH_LOOP)
+        if len(looping) < len(self.replicas):
+            return ()
+        return tuple(Failure(who=r.id, why=r.reason, hint=r.hint) for r in looping)
+
+    def settled(self, *, waited_s: float, patience_s: float) -> bool:
+        """Return whether waiting longer makes no sense: the gateway serves, each replica is ready or given up.
+
+        An external endpoint is waited for `patience_s` seconds and no longer: whether it ever comes is not up to us.
+        """
+        done = {ReplicaState.READY, ReplicaState.ASLEEP, ReplicaState.CRASH_LOOP}
+        patient = waited_s < patience_s
+        replicas = all(r.state in done or (r.engine == EXTERNAL and not patient) for r in self.replicas)
+        return replicas and self.gateway.in_flight is not None
+
+
+def with_ejected(replicas: Sequence[ReplicaStatus], ejected: Collection[str]) -> tuple[ReplicaStatus, ...]:
+    """Return the replicas with what the gateway knows of those that it has ejected."""
+    return tuple(
+        msgspec.structs.replace(each, reason=EJECTED, hint="")
+        if each.id in ejected and each.state is ReplicaState.READY
+        else each
+        for each in replicas
+    )
+
+
+def running_status(state_path: Path) -> StackStatus | None:
+    """Return the status of the stack with this state folder; None: none runs."""
+    try:
+        for answer in ask(state_path, {"op": "status"}):
+            return msgspec.convert(answer, StackStatus)
+    except NotRunning:
+        pass
+    return None
