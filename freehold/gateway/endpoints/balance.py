@@ -3,7 +3,7 @@
 Load is tokens under way over the requests that an endpoint may be given at once: four long prompts are more than four
 short ones, and eight slots take twice what four do. A conversation goes to its home on a ring (consistent hashing with
 bounded loads) as long as the home carries at most a quarter more than the mean, so that its prefix is computed once.
-Which endpoints answer is decided in `outlier_detection`.
+It does not know which endpoints answer: `outlier_detection` does.
 """
 
 from bisect import bisect_right

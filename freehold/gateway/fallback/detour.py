@@ -59,7 +59,7 @@ class _NoQueue(ModelAdmission):
         """Do nothing."""
 
 
-def model_elsewhere(entry: ModelEntry, engine: Engine, metrics: ModelMetrics, loop: Loop) -> ServedModel:
+def model_elsewhere(entry: ModelEntry, engine: Engine, *, metrics: ModelMetrics, loop: Loop) -> ServedModel:
     """Return a model as it is while one of its requests is away: its name and counters, no replicas and no queue."""
     # How long its engines may be silent says nothing of another provider's, and no stream is continued there.
     entry = msgspec.structs.replace(entry, engine=engine.name, stall_s=0.0, resume="off")

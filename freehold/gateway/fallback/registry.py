@@ -89,8 +89,8 @@ class Fallbacks:
         copies = self._copies_metrics.for_model(entry.name)
         return ProviderRoute(
             provider,
-            model=model_elsewhere(entry, engine, model.metrics, self._loop),
-            copy_model=model_elsewhere(entry, engine, copies, self._loop),
+            model=model_elsewhere(entry, engine, metrics=model.metrics, loop=self._loop),
+            copy_model=model_elsewhere(entry, engine, metrics=copies, loop=self._loop),
         )
 
     def detour(self, model: ServedModel, request: Request) -> Detour | None:

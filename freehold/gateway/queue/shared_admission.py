@@ -27,8 +27,8 @@ class SharedAdmission(Admission[T]):
         self,
         model: Targets[T],
         bounds: QueueBounds,
-        loop: Loop,
         *,
+        loop: Loop,
         counters: SharedCounters,
         wake: Callable[[int], object],
     ) -> None:

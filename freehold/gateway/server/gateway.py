@@ -270,7 +270,7 @@ def new_directory(
         return SharedAdmission(
             model,
             bounds,
-            loop,
+            loop=loop,
             counters=group.counters,
             wake=lambda worker: os.eventfd_write(wake_fds[worker], 1),
         )

@@ -1,6 +1,6 @@
 """Metrics that are read at each scrape instead of being counted: the levels of queues, endpoints and replicas.
 
-Names and meanings stand in `freehold.telemetry.declared`.
+Names and meanings stand in `freehold.telemetry.declared`; nothing is counted here.
 """
 
 from collections.abc import Callable, Iterator, Mapping

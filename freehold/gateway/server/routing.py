@@ -1,7 +1,7 @@
 """What becomes of a request: it is answered here, rejected, or given to an exchange.
 
-It decides by path, method, model, key and body. Whether a request may start, waits or is rejected for want of room is
-decided later, in its model's `queue.admission`.
+It decides by path, method, model, key and body. It does not decide whether there is room for a request: the model's
+`queue.admission` does, later.
 """
 
 from typing import Protocol

@@ -264,7 +264,7 @@ def test_connections_past_the_bound_are_told_so_and_closed(engine: Engine, tmp_p
 
 
 def test_an_answer_too_large_to_put_together_is_refused_once(engine: Engine, tmp_path: Path) -> None:
-    patch = "import freehold.gateway.exchange.exchange as exchange; exchange._ANSWER_BYTES_MAX = 10_000"
+    patch = "import freehold.gateway.exchange.attempt as attempt; attempt._ANSWER_BYTES_MAX = 10_000"
 
     async def answer(call: Call) -> None:
         call.send(STREAM_HEAD + b"".join(chunk(delta("x" * 1000)) for _ in range(100)))
