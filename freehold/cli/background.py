@@ -1,4 +1,4 @@
-"""The other half of `freehold up -d`: start the same command detached, wait until it is ready, tell what came of it.
+"""The other half of `freehold up -d`: start a detached child that runs the blueprint, wait until it is ready, say what came of it.
 
 The child answers in JSON on its standard output, which lies in the log `up`; what it could not do is told here in its
 own words. A stack that is up but does not serve every model goes on, and this half says so with exit code 1.
@@ -17,7 +17,6 @@ import msgspec
 from freehold.cli.start_progress import Outcome, Watcher
 from freehold.core.errors import Permanent, Temporary
 from freehold.fleet.control.state_dir import StateDir
-from freehold.stack.config import Config
 from freehold.stack.status import StackStatus, running_status
 
 _LOOK_AGAIN_S = 0.1  # How often the stack is asked; readiness takes seconds.
@@ -26,13 +25,13 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
 
 
-def start_in_background(config: Config, state: StateDir, watcher: Watcher) -> int:
+def start_in_background(state: StateDir, watcher: Watcher) -> int:
     """Start the stack detached, wait until the outcome is known, and return the exit code.
 
     Raises Permanent with the child's own message when it ended before.
     """
     output_path = state.logs / "up.log"
-    child = _spawn(config, state, output_path)
+    child = _spawn(state, output_path)
     try:
         outcome = _wait(child, state, watcher, output_path)
     except KeyboardInterrupt:
@@ -44,12 +43,8 @@ def start_in_background(config: Config, state: StateDir, watcher: Watcher) -> in
     return 0 if outcome is Outcome.READY else 1
 
 
-def _spawn(config: Config, state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
-    arguments = ["--json", "--state-dir", str(state.path)]
-    if listen := config.overrides.get("gateway.listen"):  # what the file says is read there, and read again
-        arguments += ["--listen", str(listen)]
-    if config.path is not None:
-        arguments += ["--config", str(config.path)]
+def _spawn(state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
+    arguments = ["--json", "--from-blueprint", "--state-dir", str(state.path)]
     with output_path.open("wb") as output:
         # -P: what lies in the current directory must not stand in for a module.
         return subprocess.Popen(

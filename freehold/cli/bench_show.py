@@ -25,6 +25,7 @@ from freehold.bench.report.table import (
 from freehold.bench.results_file import read
 from freehold.cli.output import UserMistakes, say_json, show_failure, styled
 from freehold.cli.place import json_option
+from freehold.cli.table import paragraph, terminal_columns
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 
@@ -71,7 +72,7 @@ def _say_compared(old: BenchFile, new: BenchFile, *, as_json: bool) -> None:
     if as_json:
         say_json({"compared": [msgspec.to_builtins(each) for each in compared(old, new)]})
         return
-    for line in compared_lines(old, new):
+    for line in compared_lines(old, new, terminal_columns()):
         click.echo(line)
 
 
@@ -166,15 +167,21 @@ def say_bench(bench: BenchFile, choice: Choice, *, path: Path, as_json: bool) ->
     if as_json:
         say_json({"bench": msgspec.to_builtins(bench), "choice": choice_json(choice), "file": str(path)})
         return
-    for number, line in enumerate(lines_of(bench)):
+    columns = terminal_columns()
+    for number, line in enumerate(lines_of(bench, columns)):
         click.echo(styled(line, bold=True) if number == 0 else line)
     for line in (*overhead_lines(bench), *yardstick_lines(bench), *gpu_lines(bench)):
-        click.echo(line)
+        _echo(line, columns)
     click.echo("times in ms; medians of the runs (least-greatest)")
     click.echo()
     for number, line in enumerate(choice_lines(choice)):
-        click.echo(styled(line, bold=True) if number == 0 else line)
+        _echo(styled(line, bold=True) if number == 0 else line, columns)
     click.echo(f"{path}: freehold bench show, apply; freehold size --bench, plan --bench")
+
+
+def _echo(line: str, columns: int | None) -> None:
+    indent = len(line) - len(line.lstrip())
+    click.echo("\n".join(paragraph(line.strip(), columns, indent=indent)))
 
 
 def choice_json(choice: Choice) -> dict[str, Any]:

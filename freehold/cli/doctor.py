@@ -17,6 +17,7 @@ from freehold.cli.output import UserMistakes, say_json, show_lines, styled
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.cli.table import Row, table, terminal_columns
 from freehold.core.findings import Finding, Verdict
+from freehold.fleet.control.state_dir import StateDir
 from freehold.health.agent.one_shot import look_once
 from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
@@ -24,7 +25,7 @@ from freehold.stack.checks.gpus import gpu_checks
 from freehold.stack.checks.machine import Check, Found, machine_checks, stack_checks
 from freehold.stack.config import Config
 from freehold.stack.folders import state_dir_for
-from freehold.stack.health_bridge import health_settings, looking_sources
+from freehold.stack.health_settings import health_settings, looking_sources
 
 _COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
 _OF_VERDICT = {
@@ -50,7 +51,7 @@ def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) 
     checks += machine_checks()
     if config is not None:
         checks += stack_checks(config, state_path)
-        checks += gpu_checks(config)
+        checks += gpu_checks(config, StateDir(state_path))
     checks += _node(config, state_path, quiet=as_json)
     ready = all(check.found is not Found.PROBLEM for check in checks)
     if as_json:

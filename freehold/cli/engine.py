@@ -21,6 +21,7 @@ from freehold.cli.place import config_option, find_config, json_option, state_di
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
+from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.environments.install import install, remove
 from freehold.fleet.environments.lookup import (
     Environment,
@@ -277,7 +278,7 @@ def check(
     if with_model is None:
         checks = [*machine_facts(), *engine_checks(names, _models(path))]
     else:
-        tried = _try(path, with_model, state_path=state_dir_for(state_dir, path), as_json=as_json)
+        tried = _try(path, with_model, state=StateDir(state_dir_for(state_dir, path)), as_json=as_json)
         checks = [*machine_facts(), tried]
     good = all(each.found is not Found.PROBLEM for each in checks)
     if as_json:
@@ -295,7 +296,7 @@ def _models(path: Path | None) -> list[ModelSpec]:
         return []
 
 
-def _try(path: Path | None, name: str, *, state_path: Path, as_json: bool) -> Check:
+def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Check:
     """Start the engine of one model and return what came of it; raises UserMistakes where there is no such model."""
     config = load_config(path, overrides={}, as_json=as_json)
     managed = {model.name: model for model in config.spec.models if model.managed}
@@ -309,7 +310,7 @@ def _try(path: Path | None, name: str, *, state_path: Path, as_json: bool) -> Ch
             click.echo(line, err=True)
 
     with showing(quiet=as_json) as show:
-        found = try_model(config, managed[name], state_path=state_path, show=show, tell=tell)
+        found = try_model(config, managed[name], state=state, show=show, tell=tell)
     if isinstance(found, list):
         raise UserMistakes(found, as_json=as_json)
     return found

@@ -34,7 +34,8 @@ from freehold.health.collectors.engines import EnginesReader
 from freehold.health.model.snapshot import HealthSnapshot
 from freehold.health.registry import all_probes
 from freehold.stack.folders import state_dir_for
-from freehold.stack.health_bridge import expected_of, health_settings, looking_sources, targets_from_status
+from freehold.stack.health_bridge import targets_from_status
+from freehold.stack.health_settings import expected_of, health_settings, looking_sources
 from freehold.stack.status import running_status
 
 _WATCH_S = 2.0

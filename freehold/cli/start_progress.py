@@ -49,8 +49,18 @@ class Watcher:
         self._console = Console(stderr=True, highlight=False, markup=False)
         self._spinner = self._console.status("") if self._console.is_terminal and not as_json else None
 
+    @property
+    def waiting(self) -> bool:
+        """Return whether the outcome of the start is still open."""
+        return self.outcome is Outcome.WAITING
+
+    @property
+    def hopeless(self) -> bool:
+        """Return whether the stack can never serve."""
+        return self.outcome is Outcome.HOPELESS
+
     def see(self, status: StackStatus) -> Outcome:
-        """Take a newer status, show what is new, and return what has come of the start."""
+        """Take a newer status, show what is new, and return the outcome of the start so far."""
         waiting = self.outcome is Outcome.WAITING
         if waiting and status.hopeless:
             self._end_wait(Outcome.HOPELESS)

@@ -7,6 +7,7 @@ by the library; after a killed process it begins the file anew (it keeps no part
 """
 
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
@@ -84,10 +85,24 @@ def _library() -> Any:
             importlib.import_module(f"huggingface_hub.{part}")
     except ModuleNotFoundError as error:
         message = f"hf:// needs a package that is not installed: {error.name}"
-        raise Permanent(
-            message, hint="pip install huggingface_hub, into the environment that Freehold runs in"
-        ) from error
+        raise Permanent(message, hint=install_command(Path(sys.prefix), Path(sys.executable))) from error
     return hub
+
+
+def install_command(prefix: Path, python: Path) -> str:
+    """Return the command that adds the hub's client to Freehold's own environment, by what made that environment.
+
+    Source: pipx writes `pipx_metadata.json` and `uv tool` writes `uv-receipt.toml` into the environment; `uv venv`, whose
+    environments have no pip, names itself in `pyvenv.cfg`.
+    """
+    if (prefix / "pipx_metadata.json").exists():
+        return "pipx inject freehold huggingface_hub"
+    if (prefix / "uv-receipt.toml").exists():
+        return "uv tool install --with huggingface_hub freehold"
+    config = prefix / "pyvenv.cfg"
+    if config.exists() and "\nuv = " in config.read_text():
+        return f"uv pip install --python {python} huggingface_hub"
+    return f"{python} -m pip install huggingface_hub"
 
 
 def _from_cache(hub: Any, source: HubSource, job: Job) -> Fetched | None:

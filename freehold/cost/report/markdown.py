@@ -58,7 +58,7 @@ def _verdict(result: PlanResult) -> str:
         escaped(verdict.text),
         f"Confidence: {escaped(outline.confidence_text(verdict))}. Plan of {escaped(result.today)}.",
         f"What would change it:\n\n{changes}" if changes else "",
-        f"Not said yet, and it matters most:\n\n{asked}" if asked else "",
+        f"Not given yet, and it matters most:\n\n{asked}" if asked else "",
         f"Next: {code(verdict.next_command)}" if verdict.next_command else "",
     )
     return "\n\n".join(filter(None, parts))

@@ -15,7 +15,7 @@ from pathlib import Path
 from freehold.bench.analysis.results import Candidate, Scalar
 from freehold.bench.measure.run import Contender
 from freehold.core.problems import Problem, nearest_hint
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
 from freehold.engines.shared.option_check import check_options
@@ -24,8 +24,9 @@ from freehold.fleet.gpus.assign import Given, assign
 from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
 from freehold.spec.model import ModelSpec
 from freehold.stack.config import Config
+from freehold.stack.decide.gpu_allocation import want_of
 from freehold.stack.engine_environment import environment_of, environment_problems
-from freehold.stack.gpu_allocation import want_of
+from freehold.stack.prebuilt_engines import built_for_gpus
 
 CONTENDERS_MAX = 64
 """Most candidates of one bench. Source: our own bound: with four loads of 35 s and three runs they take 7.5 hours."""
@@ -64,7 +65,7 @@ class Weights:
     """What freehold.yaml must say, with the hash, for a stack to serve them; empty: what it says already brings them."""
 
 
-def models_of(config: Config, wanted: Wanted, reader: Reader) -> list[ModelSpec]:
+def models_of(config: Config, wanted: Wanted, reader: FlagReader) -> list[ModelSpec]:
     """Return the models that are meant; problems are in the reader."""
     managed = {model.name: model for model in config.spec.models if model.managed}
     for name in wanted.models:
@@ -85,7 +86,7 @@ def models_of(config: Config, wanted: Wanted, reader: Reader) -> list[ModelSpec]
     return [model for name, model in managed.items() if not wanted.models or name in wanted.models]
 
 
-def entries_of(models: Sequence[ModelSpec], wanted: Wanted, reader: Reader) -> list[Entry]:
+def entries_of(models: Sequence[ModelSpec], wanted: Wanted, reader: FlagReader) -> list[Entry]:
     """Return every candidate, in the order of the models, engines and settings; problems are in the reader."""
     engines = all_engines()
     named = [name for name in wanted.engines if _known(name, engines, reader)]
@@ -118,7 +119,7 @@ def _place(option: str) -> str:
     return f"--set {option}"
 
 
-def _known(name: str, engines: Mapping[str, Engine], reader: Reader) -> bool:
+def _known(name: str, engines: Mapping[str, Engine], reader: FlagReader) -> bool:
     engine = engines.get(name)
     if engine is None:
         reader.wrong("--engines", f"there is no engine {name!r}", nearest_hint(name, engines))
@@ -153,7 +154,7 @@ def _combined(grid: Mapping[str, Sequence[Scalar]]) -> Iterator[dict[str, Scalar
 
 
 def _grids(
-    settings: Iterable[str], engines: Mapping[str, Engine], reader: Reader
+    settings: Iterable[str], engines: Mapping[str, Engine], reader: FlagReader
 ) -> dict[str, dict[str, list[Scalar]]]:
     grids: dict[str, dict[str, list[Scalar]]] = {}
     for text in settings:
@@ -237,7 +238,7 @@ def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> Given:
     model = entry.model
     if isinstance(model.gpus, int) and entry.engine.name != model.engine:
         model = model.model_copy(update={"gpus": "auto"})
-    return assign([want_of(plan, model)], node)
+    return assign([want_of(plan, model, built_for_gpus(plan.weights))], node)
 
 
 def gpu_mistakes(entries: Sequence[Entry], node: NodeGpus) -> list[Problem]:

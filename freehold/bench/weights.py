@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from freehold.cli.bench_contenders import Entry, Weights
-from freehold.cli.fetch_progress import showing
+from freehold.bench.contenders import Entry, Weights
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.spec.model import ModelSpec
+from freehold.stack.fetch import ShowProgress
 from freehold.stack.weights_check import fitted, refuse_early
 from freehold.weights.recognise import recognise
 from freehold.weights.source import GgufParts, parse_source
@@ -30,7 +30,7 @@ Key = tuple[str, str]
 """Names of a model and an engine."""
 
 
-def named_weights(texts: Iterable[str], entries: Sequence[Entry], reader: Reader) -> dict[str, Path]:
+def named_weights(texts: Iterable[str], entries: Sequence[Entry], reader: FlagReader) -> dict[str, Path]:
     """Return what each engine is to be given, by its name; problems are in the reader. `texts` are `ENGINE=PATH`."""
     benched = {entry.engine.name: entry.engine for entry in entries}
     found: dict[str, Path] = {}
@@ -52,7 +52,7 @@ def named_weights(texts: Iterable[str], entries: Sequence[Entry], reader: Reader
 _EXAMPLE = "for example vllm=/models/smollm2"
 
 
-def _seen(engine: Engine, path: Path, reader: Reader) -> Path | None:
+def _seen(engine: Engine, path: Path, reader: FlagReader) -> Path | None:
     """Return what an engine is given of a file or folder; None: it cannot be, and the reader has why."""
     if not path.exists():
         reader.wrong("--weights", f"there is nothing at {path}", _EXAMPLE)
@@ -77,27 +77,26 @@ def _seen(engine: Engine, path: Path, reader: Reader) -> Path | None:
 
 
 def weights_of(
-    entries: Sequence[Entry], named: Mapping[str, Path], *, base_dir: Path, quiet: bool
+    entries: Sequence[Entry], named: Mapping[str, Path], *, base_dir: Path, show: ShowProgress
 ) -> dict[Key, Weights]:
     """Return the weights of each model for each engine; raises Permanent that names all that are missing."""
     store, found, failed = Store(store_root(os.environ)), dict[Key, Weights](), list[FreeholdError]()
     hashes: dict[Path, str] = {}
-    with showing(quiet=quiet) as show:
-        for entry in entries:
-            key = (entry.model.name, entry.engine.name)
-            if key in found:
-                continue
-            report = show(f"{entry.model.name} for {entry.engine.name}")
-            if path := named.get(entry.engine.name):
-                if path not in hashes:
-                    hashes[path] = hashed(path, report)
-                found[key] = told(path, hashes[path], model=entry.model, store=store)
-                continue
-            try:
-                path = _fetched(entry, store, base_dir, report)
-                found[key] = Weights(path=path, sha256=sha256_of(path))
-            except FreeholdError as error:
-                failed.append(error)
+    for entry in entries:
+        key = (entry.model.name, entry.engine.name)
+        if key in found:
+            continue
+        report = show(f"{entry.model.name} for {entry.engine.name}")
+        if path := named.get(entry.engine.name):
+            if path not in hashes:
+                hashes[path] = hashed(path, report)
+            found[key] = with_source(path, hashes[path], model=entry.model, store=store)
+            continue
+        try:
+            path = _fetched(entry, store, base_dir, report)
+            found[key] = Weights(path=path, sha256=sha256_of(path))
+        except FreeholdError as error:
+            failed.append(error)
     if failed:
         said = "; ".join(dict.fromkeys(error.message for error in failed))
         raise Permanent(said, hint=next((error.hint for error in failed if error.hint), ""))
@@ -111,7 +110,7 @@ def _fetched(entry: Entry, store: Store, base_dir: Path, report: OnProgress) -> 
     return fitted(model, path, store=store, on_progress=report)
 
 
-def told(path: Path, sha256: str, *, model: ModelSpec, store: Store) -> Weights:
+def with_source(path: Path, sha256: str, *, model: ModelSpec, store: Store) -> Weights:
     """Return weights that a user named, with what freehold.yaml would have to say for a stack to serve them.
 
     That is nothing where the model's own source brings them: they are the same, or what Freehold makes of it by itself.

@@ -1,15 +1,16 @@
-"""Weights that `--weights` names: what is wrong with them is told before anything starts, and what freehold.yaml needs for them."""
+"""Weights that `--weights` names: what is wrong with them is with_source before anything starts, and what freehold.yaml needs for them."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from freehold.cli.bench_contenders import Entry
-from freehold.cli.bench_weights import hashed, named_weights, sha256_of, source_of, told, weights_of
-from freehold.cost.intake.numbers import Reader
+from freehold.bench.contenders import Entry
+from freehold.bench.weights import hashed, named_weights, sha256_of, source_of, weights_of, with_source
+from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
 from freehold.spec.model import ModelSpec
+from freehold.stack.fetch import without_progress
 from freehold.weights.blobs import Origin, Record
 from freehold.weights.source import FileFolder, FileSource, GgufParts, parse_source
 from freehold.weights.store import Store
@@ -46,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 def told_of(
     *texts: str, engines: tuple[str, ...] = ("llama-cpp", "vllm")
 ) -> tuple[dict[str, Path], list[str]]:
-    reader = Reader()
+    reader = FlagReader()
     found = named_weights(texts, entries(*engines), reader)
     assert {each.where for each in reader.problems} <= {"--weights"}
     return found, [each.message for each in reader.problems]
@@ -140,23 +141,25 @@ def test_what_the_store_knows_of_weights(
     tmp_path: Path, gguf: Path, source: str, made_of: str, expected: str | None
 ) -> None:
     store = Store(tmp_path / "store")
-    found = told(gguf, kept(store, source, made_of=made_of), model=MODEL, store=store)
+    found = with_source(gguf, kept(store, source, made_of=made_of), model=MODEL, store=store)
     assert found.source == (f"file://{gguf}" if expected is None else expected)
     assert found.sha256 == hashlib.sha256(GGUF).hexdigest()
 
 
 def test_the_models_own_weights_under_another_path_change_nothing(tmp_path: Path, gguf: Path) -> None:
     store = Store(tmp_path / "store")
-    assert told(gguf, SHA, model=MODEL, store=store).source == ""
-    assert told(gguf, "", model=MODEL, store=store).source == ""  # without a hash nothing can be written
-    assert told(gguf, "b" * 64, model=MODEL, store=store).source == f"file://{gguf}"
+    assert with_source(gguf, SHA, model=MODEL, store=store).source == ""
+    assert (
+        with_source(gguf, "", model=MODEL, store=store).source == ""
+    )  # without a hash nothing can be written
+    assert with_source(gguf, "b" * 64, model=MODEL, store=store).source == f"file://{gguf}"
 
 
 def test_named_weights_are_hashed_and_nothing_is_fetched(
     tmp_path: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FREEHOLD_CACHE_DIR", str(tmp_path / "cache"))
-    found = weights_of(entries("llama-cpp"), {"llama-cpp": gguf}, base_dir=tmp_path, quiet=True)
+    found = weights_of(entries("llama-cpp"), {"llama-cpp": gguf}, base_dir=tmp_path, show=without_progress)
     (one,) = found.values()
     assert (one.path, one.sha256, one.source) == (gguf, hashlib.sha256(GGUF).hexdigest(), f"file://{gguf}")
 
