@@ -20,12 +20,13 @@ from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
 from freehold.engines.shared.option_check import check_options
 from freehold.fleet.decisions.plan import ReplicaPlan
-from freehold.fleet.gpus.assign import Given, assign
+from freehold.fleet.gpus.assign import GpuAssignment, assign
 from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
 from freehold.spec.model import ModelSpec
 from freehold.stack.config import Config
+from freehold.stack.decide.gpu_allocation import want_of
 from freehold.stack.engine_environment import environment_of, environment_problems
-from freehold.stack.gpu_allocation import want_of
+from freehold.stack.prebuilt_engines import built_for_gpus
 
 CONTENDERS_MAX = 64
 """Most candidates of one bench. Source: our own bound: with four loads of 35 s and three runs they take 7.5 hours."""
@@ -229,7 +230,7 @@ def contenders_of(
     return made
 
 
-def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> Given:
+def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> GpuAssignment:
     """Return the plan of a candidate with the GPUs that it would have as the only replica of this node, or why it cannot have them.
 
     A number in the model's `gpus` is meant for the model's own engine; a list is so for all.
@@ -237,7 +238,7 @@ def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> Given:
     model = entry.model
     if isinstance(model.gpus, int) and entry.engine.name != model.engine:
         model = model.model_copy(update={"gpus": "auto"})
-    return assign([want_of(plan, model)], node)
+    return assign([want_of(plan, model, built_for_gpus(plan.weights))], node)
 
 
 def gpu_mistakes(entries: Sequence[Entry], node: NodeGpus) -> list[Problem]:

@@ -49,7 +49,7 @@ def command(*, as_json: bool, markdown: Path | None, **given: Any) -> None:
     reader = FlagReader()
     result = _reviewed(given, reader)
     if result is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     if markdown is not None:
         from freehold.cli.plan import write_report  # noqa: PLC0415 - seldom wanted
         from freehold.cost.report.markdown import review_to_markdown  # noqa: PLC0415

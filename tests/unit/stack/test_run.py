@@ -1,10 +1,10 @@
-"""What `freehold up` says of the place where it is to run."""
+"""What a stack logs of the place where it runs."""
 
 import json
 from pathlib import Path
 
-from freehold.cli.up import warn_of_disk
 from freehold.ledger.spool import spool_folder
+from freehold.stack.run import warn_of_disk
 from freehold.telemetry.logs import configure
 
 
