@@ -12,6 +12,7 @@ from pathlib import Path
 
 from freehold.core import clock
 from freehold.health.collectors.cgroup_limits import memory_limit
+from freehold.health.collectors.kernel_files import text_of
 from freehold.health.collectors.pressure import pressure_s
 from freehold.health.model.view import Host, Reading, State
 
@@ -150,7 +151,7 @@ def _memory(root: Path) -> dict[str, Reading]:
 
 def _numbers(path: Path, mark: str) -> Iterator[tuple[str, int]]:
     """Yield name and number of each line `NAME<mark> NUMBER …`."""
-    for line in _text(path).splitlines():
+    for line in text_of(path).splitlines():
         name, _, rest = line.partition(mark)
         words = rest.split()
         if words and words[0].isdigit():
@@ -165,7 +166,7 @@ def _edac(root: Path) -> dict[str, int]:
         return found
     for folder in controllers:
         for name in ("ce_count", "ue_count"):
-            text = _text(folder / name).strip()
+            text = text_of(folder / name).strip()
             if text.isdigit():
                 found[name] = found.get(name, 0) + int(text)
     return found
@@ -184,20 +185,13 @@ def blocked_processes(root: Path) -> dict[str, str]:
     for pid in pids:
         name = _blocked_name(root, pid)
         if name and len(found) < BLOCKED_MOST:
-            found[f"{pid} {name}"] = _text(root / "proc" / pid / "wchan").strip() or "?"
+            found[f"{pid} {name}"] = text_of(root / "proc" / pid / "wchan").strip() or "?"
     return found
 
 
 def _blocked_name(root: Path, pid: str) -> str:
     """Return a process's name where it is in state D and not ours; empty otherwise."""
     # `pid (name) state …`: a name may hold spaces and brackets (proc_pid_stat(5)).
-    head, _, rest = _text(root / "proc" / pid / "stat").rpartition(")")
+    head, _, rest = text_of(root / "proc" / pid / "stat").rpartition(")")
     name = head.partition("(")[2]
     return name if rest.startswith(" D") and not name.startswith(OURS) else ""
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.core import clock
+from freehold.health.collectors.kernel_files import text_of
 from freehold.health.model.view import Interface, RdmaPort, Reading, State
 
 RDMA_EVERY_S = 5.0
@@ -55,12 +56,12 @@ def _counts(folder: Path) -> bool:
 
 
 def _interface(folder: Path) -> Interface:
-    flags = _text(folder / "flags")
+    flags = text_of(folder / "flags")
     statistics = folder / "statistics"
-    counters = {name: _text(statistics / name) for name in COUNTERS}
+    counters = {name: text_of(statistics / name) for name in COUNTERS}
     return Interface(
         name=folder.name,
-        operstate=_text(folder / "operstate"),
+        operstate=text_of(folder / "operstate"),
         carrier=_number(folder / "carrier"),
         carrier_changes=_number(folder / "carrier_changes"),
         carrier_ups=_number(folder / "carrier_up_count"),
@@ -75,7 +76,7 @@ def _speed(folder: Path) -> Reading:
     # -1 is the kernel's word for a speed that is not known (virtual cards, link down); EINVAL with a link up is a driver
     # that has no such call.
     unknown = isinstance(found.value, int) and found.value <= 0
-    if unknown or (found.state is State.TRANSIENT and _text(folder / "carrier") == "1"):
+    if unknown or (found.state is State.TRANSIENT and text_of(folder / "carrier") == "1"):
         return Reading(state=State.UNSUPPORTED, detail="the driver does not know")
     return found
 
@@ -94,17 +95,10 @@ def _number(path: Path) -> Reading:
         return Reading(state=State.UNKNOWN, detail="not a number")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
-
-
 def read_tcp(root: Path = Path("/")) -> tuple[Reading, Reading]:
     """Return the segments that TCP has sent again, and has sent, since boot (/proc/net/snmp: RetransSegs, OutSegs)."""
     rows = [
-        line.split()[1:] for line in _text(root / "proc/net/snmp").splitlines() if line.startswith("Tcp:")
+        line.split()[1:] for line in text_of(root / "proc/net/snmp").splitlines() if line.startswith("Tcp:")
     ]
     if len(rows) != 2:
         missing = Reading(state=State.UNSUPPORTED, detail="no Tcp in /proc/net/snmp")
@@ -209,4 +203,4 @@ class RdmaReader:
 
 def _word(path: Path) -> str:
     """Return the word of `4: ACTIVE`."""
-    return _text(path).partition(":")[2].strip()
+    return text_of(path).partition(":")[2].strip()

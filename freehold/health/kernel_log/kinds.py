@@ -5,8 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
-from freehold.catalog.load_xids import xid
-from freehold.catalog.xid_facts import XidClass
+from freehold.health.kernel_log.xid_judgement import XidJudgement, judge_xid
 
 
 class Kind(StrEnum):
@@ -84,8 +83,6 @@ INFORMATIVE = frozenset(
     }
 )
 """Kinds that are no trouble by themselves: corrected errors count only as a rate, links only by what becomes of them."""
-HARMLESS = frozenset({XidClass.SYMPATHETIC, XidClass.INFORMATION, XidClass.DISPLAY})
-"""XIDs that are never a cause for themselves."""
 
 
 class KernelEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,13 +107,19 @@ class KernelEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The line, at most `TEXT_MOST` characters of it."""
 
     @property
+    def judgement(self) -> XidJudgement:
+        """Return what the line of an XID means on its own; of other kinds it must not be asked."""
+        assert self.number is not None, "an XID has a number"
+        return judge_xid(self.number, self.fields)
+
+    @property
     def is_trouble(self) -> bool:
         """Return whether it can mean that something is wrong.
 
         A verdict taken back, a corrected error, a switch's non-fatal note and an XID that is never a cause cannot.
         """
         if self.kind is Kind.XID and self.number is not None:
-            return xid(self.number).kind not in HARMLESS
+            return self.judgement.reason != "harmless_xid"
         if self.kind is Kind.RECOVERY_ACTION:
             return self.number != 0
         if self.kind is Kind.SXID:
