@@ -17,8 +17,8 @@ from datetime import date
 from stack import Bar
 
 from freehold.catalog.load import load_catalog
+from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.model_shape import find_shape
-from freehold.cost.intake.numbers import Reader
 from freehold.cost.intake.plan_flags import PlanAsk
 from freehold.cost.intake.plan_inputs import plan_inputs
 from freehold.cost.intake.plan_traffic import find_traffic
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def found_inputs() -> PlanInputs:
-    reader = Reader()
+    reader = FlagReader()
     ask = PlanAsk(tokens_per_month=900e6, model="llama-3.1-8b", api="anthropic/claude-sonnet-5-5")
     catalog = load_catalog(today=TODAY).catalog
     assert catalog is not None

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from freehold.catalog.load_xids import fact_file
+from freehold.catalog.load_xids import fact_file, xids
 from freehold.core.findings import Action
 from freehold.core.places import read_tree
 
@@ -71,17 +71,8 @@ class Evidence:
 
     as_of: str
     signs: Mapping[str, Sign]
-    classes: Mapping[str, str]
-    """XID class to the name of a sign."""
-    numbers: Mapping[int, str]
-    """XID number to the name of a sign, where its class is too coarse."""
     findings: Mapping[tuple[str, str], str]
     """Probe and reason of a bad finding of ours to the name of a sign, `BY_WORDS` or `THERMAL`; empty: deliberately none."""
-
-    def of_xid(self, number: int, kind: str) -> Sign | None:
-        """Return the sign that an XID is, from its number and class; None: it says nothing of a cause."""
-        name = self.numbers.get(number) or self.classes.get(kind)
-        return self.signs[name] if name else None
 
 
 @cache
@@ -92,15 +83,12 @@ def load_evidence() -> Evidence:
         raise ValueError(f"{_FILE.name}: {tree.mistakes}")
     data: dict[str, Any] = tree.data
     signs = {row["name"]: _sign(row) for row in data["signs"]}
-    numbers = {int(number): name for number, name in data["numbers"].items()}
-    unknown = {*data["classes"].values(), *numbers.values()} - signs.keys()
+    unknown = {fact.sign for fact in xids().values()} - signs.keys() - {""}
     findings = _findings()
     unknown |= set(findings.values()) - signs.keys() - {"", BY_WORDS, THERMAL}
     if unknown or len(signs) != len(data["signs"]):
         raise ValueError(f"{_FILE.name}: unknown or double signs {sorted(unknown)}")
-    return Evidence(
-        as_of=str(data["as_of"]), signs=signs, classes=data["classes"], numbers=numbers, findings=findings
-    )
+    return Evidence(as_of=str(data["as_of"]), signs=signs, findings=findings)
 
 
 def _findings() -> dict[tuple[str, str], str]:

@@ -22,8 +22,9 @@ from freehold.catalog.xid_facts import (
     ThrottleBit,
     Xid,
     XidClass,
+    XidClassRule,
 )
-from freehold.core.findings import Action
+from freehold.core.findings import Action, Verdict
 from freehold.core.places import read_tree
 
 _FATAL = {"yes": True, "always": True, "no": False, "depends": None}
@@ -101,12 +102,13 @@ def xid(number: int) -> Xid:
         kind=XidClass.UNKNOWN,
         action=Action.NONE,
         repeated=Action.WATCH,
+        sign="unknown_xid",
         note="in no catalogue that Freehold knows",
     )
 
 
 def _xids_of(row: tuple[str, ...]) -> Iterator[Xid]:
-    numbers, names, nvidia, causes, gpud, peers, kind, action, repeated, disagreement, note = row
+    numbers, names, nvidia, causes, gpud, peers, kind, action, repeated, sign, disagreement, note = row
     for index, number in enumerate(_numbers(numbers)):
         yield Xid(
             number=number,
@@ -118,9 +120,22 @@ def _xids_of(row: tuple[str, ...]) -> Iterator[Xid]:
             kind=XidClass(kind),
             action=Action(action),
             repeated=Action(repeated),
+            sign=sign,
             disagreement=disagreement,
             note=note,
         )
+
+
+@cache
+def xid_classes() -> MappingProxyType[XidClass, XidClassRule]:
+    """Return what an XID of each class is on its own."""
+    rules = (
+        XidClassRule(
+            kind=XidClass(kind), reason=reason, verdict=Verdict(verdict) if verdict else None, says=says
+        )
+        for kind, reason, verdict, says in fact_file("xid_classes").rows
+    )
+    return MappingProxyType({rule.kind: rule for rule in rules})
 
 
 @cache

@@ -6,7 +6,7 @@ One type per kind of fact. Nothing here reads files (see `load_xids`) or judges 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from freehold.core.findings import Action
+from freehold.core.findings import Action, Verdict
 
 
 class XidClass(StrEnum):
@@ -58,6 +58,8 @@ class Xid:
     """The first step."""
     repeated: Action
     """The step when the same device has it again within a day."""
+    sign: str = ""
+    """What diagnosis takes it for, a name of evidence.yaml; empty: it says nothing of a cause."""
     disagreement: str = ""
     """How sources contradict each other; empty: they do not."""
     note: str = ""
@@ -66,6 +68,19 @@ class Xid:
     def disputed(self) -> bool:
         """Return whether sources contradict each other on it."""
         return bool(self.disagreement)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XidClassRule:
+    """What an XID of one class is on its own."""
+
+    kind: XidClass
+    reason: str
+    """Of the finding that it gives."""
+    verdict: Verdict | None
+    """None: by the action of its row."""
+    says: str
+    """For the finding's message; empty: the row's note says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

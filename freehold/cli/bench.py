@@ -20,8 +20,7 @@ from freehold import __version__
 from freehold.bench.analysis.choose import Choice
 from freehold.bench.analysis.results import VERSION, BenchFile
 from freehold.bench.analysis.sizes import fit
-from freehold.bench.measure.run import Bench, Contender, Measured, Setup
-from freehold.cli.bench_contenders import (
+from freehold.bench.contenders import (
     Wanted,
     contenders_of,
     context_of,
@@ -29,7 +28,9 @@ from freehold.cli.bench_contenders import (
     gpu_mistakes,
     models_of,
 )
-from freehold.cli.bench_flags import LOAD_FLAGS, Asked, load_options, read_load
+from freehold.bench.load_flags import LOAD_FLAGS, LoadAsk, read_load
+from freehold.bench.measure.run import Bench, Contender, Measured, Setup
+from freehold.bench.weights import named_weights, weights_of
 from freehold.cli.bench_show import (
     apply,
     apply_or_say,
@@ -39,13 +40,14 @@ from freehold.cli.bench_show import (
     why_not_written,
     write_page,
 )
-from freehold.cli.bench_weights import named_weights, weights_of
 from freehold.cli.config import load_config
+from freehold.cli.fetch_progress import showing
+from freehold.cli.flag_options import flag_options
 from freehold.cli.output import UserMistakes, duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.gateway.settings import settings_from
 from freehold.stack.config import Config
 from freehold.stack.folders import state_dir_for
@@ -86,7 +88,7 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     help="Weights of one engine, where it cannot load the model's own.",
 )
-@load_options
+@flag_options(LOAD_FLAGS.values())
 @click.option("--out", type=_FILE, help="Where the results go, JSON [default: bench-DATE-TIME.json].")
 @click.option("--html", type=_FILE, help="Write a page with plots.")
 @click.option("--apply", "and_apply", is_flag=True, help="Write the winner into freehold.yaml at the end.")
@@ -99,9 +101,9 @@ def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fm
     if ctx.invoked_subcommand is not None:
         return 0
     path = find_config(flags["config_flag"])
-    config = load_config(path, overrides={}, as_json=as_json)
+    config = load_config(path, overrides={})
     out = flags["out"] or Path(f"bench-{datetime.fromtimestamp(wall_s(), UTC):%Y%m%d-%H%M%S}.json")
-    reader = Reader()
+    reader = FlagReader()
     _check_files(out, flags, reader, has_config=path is not None)
     bench = _measured(config, flags, reader, as_json=as_json)
     _write(bench, out)
@@ -114,7 +116,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fm
     return exit_code(bench, choice)
 
 
-def _check_files(out: Path, flags: dict[str, Any], reader: Reader, *, has_config: bool) -> None:
+def _check_files(out: Path, flags: dict[str, Any], reader: FlagReader, *, has_config: bool) -> None:
     """Tell before an engine starts what could not be written when hours of measuring are over."""
     for flag, path in (("--out", out), ("--html", flags["html"])):
         if path is not None and (why := why_not_written(path)):
@@ -138,7 +140,7 @@ def exit_code(bench: BenchFile, choice: Choice) -> int:
     return 3 if choice.winner is None or any(each.failed for each in bench.candidates) else 0
 
 
-def _measured(config: Config, flags: dict[str, Any], reader: Reader, *, as_json: bool) -> BenchFile:
+def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_json: bool) -> BenchFile:
     wanted = Wanted(
         models=flags["models"],
         engines=tuple(word.strip() for word in flags["engines"].split(",") if word.strip()),
@@ -148,22 +150,23 @@ def _measured(config: Config, flags: dict[str, Any], reader: Reader, *, as_json:
     entries = entries_of(models, wanted, reader)
     named = named_weights(flags["weights"], entries, reader)
     asked = read_load(
-        {name: flags[name] for name in LOAD_FLAGS},
+        flags,
         reader,
         state_path=state_dir_for(flags["state_dir"], config.path),
         models=tuple(each.name for model in models for each in model.named),
     )
     if asked is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     node = node_gpus(os.environ)
     if mistakes := gpu_mistakes(entries, node):
-        raise UserMistakes(mistakes, as_json=as_json)
+        raise UserMistakes(mistakes)
     if not as_json and running_status(state_dir_for(flags["state_dir"], config.path)) is not None:
         click.echo(
             "The stack of this configuration is up and shares the machine with what is measured; freehold down ends it.",
             err=True,
         )
-    weights = weights_of(entries, named, base_dir=config.base_dir, quiet=as_json)
+    with showing(quiet=as_json) as progress:
+        weights = weights_of(entries, named, base_dir=config.base_dir, show=progress)
     contenders = contenders_of(entries, weights, node=node)
     sizes = fit(asked.sizes, int(context_of(entries) * _CONTEXT_PART))
     conditions = msgspec.structs.replace(asked.conditions, shape=sizes.words())
@@ -172,7 +175,7 @@ def _measured(config: Config, flags: dict[str, Any], reader: Reader, *, as_json:
     return _file(config, asked, measured)
 
 
-def _run(config: Config, asked: Asked, contenders: list[Contender], *, as_json: bool) -> Measured:
+def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json: bool) -> Measured:
     def tell(words: str) -> None:
         if not as_json:
             click.echo(words, err=True)
@@ -202,14 +205,14 @@ def _run(config: Config, asked: Asked, contenders: list[Contender], *, as_json: 
             return bench.so_far()
 
 
-def least_s(asked: Asked, candidates: int) -> float:
+def least_s(asked: LoadAsk, candidates: int) -> float:
     """Return how long the loads are on, seconds; starts and slow answers come on top."""
     conditions = asked.conditions
     each_s = conditions.warm_up_s + conditions.duration_s
     return each_s * len(conditions.loads) * len(asked.through) * conditions.runs * candidates
 
 
-def _file(config: Config, asked: Asked, measured: Measured) -> BenchFile:
+def _file(config: Config, asked: LoadAsk, measured: Measured) -> BenchFile:
     from freehold.bench.apply import file_sha256  # noqa: PLC0415 - ruamel.yaml takes its time to import
 
     conditions = msgspec.structs.replace(asked.conditions, words_per_token=measured.words_per_token)

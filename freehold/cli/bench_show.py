@@ -25,6 +25,7 @@ from freehold.bench.report.table import (
 from freehold.bench.results_file import read
 from freehold.cli.output import UserMistakes, say_json, show_failure, styled
 from freehold.cli.place import json_option
+from freehold.cli.table import paragraph, terminal_columns
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 
@@ -33,11 +34,11 @@ NO_WINNER = 3
 """Exit code where nobody kept the SLO. Source: DESIGN section 1, "Commands": a check found a problem."""
 
 
-def load_bench(path: Path, *, as_json: bool) -> BenchFile:
+def load_bench(path: Path) -> BenchFile:
     """Return a results file, or raise UserMistakes."""
     found = read(path)
     if isinstance(found, Problem):
-        raise UserMistakes([found], as_json=as_json)
+        raise UserMistakes([found])
     return found
 
 
@@ -54,15 +55,15 @@ def chosen(bench: BenchFile) -> Choice:
 @json_option
 def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) -> None:
     """Show a bench and its choice again."""
-    bench = load_bench(file, as_json=as_json)
+    bench = load_bench(file)
     choice = chosen(bench)
     if html is not None and (why := why_not_written(html)):
         hint = "a file in a folder that is there"
-        raise UserMistakes([Problem(where="--html", message=why, hint=hint)], as_json=as_json)
+        raise UserMistakes([Problem(where="--html", message=why, hint=hint)])
     if html is not None:
         write_page(bench, choice, html)
     if compare is not None:
-        _say_compared(load_bench(compare, as_json=as_json), bench, as_json=as_json)
+        _say_compared(load_bench(compare), bench, as_json=as_json)
         return
     say_bench(bench, choice, path=file, as_json=as_json)
 
@@ -71,7 +72,7 @@ def _say_compared(old: BenchFile, new: BenchFile, *, as_json: bool) -> None:
     if as_json:
         say_json({"compared": [msgspec.to_builtins(each) for each in compared(old, new)]})
         return
-    for line in compared_lines(old, new):
+    for line in compared_lines(old, new, terminal_columns()):
         click.echo(line)
 
 
@@ -81,10 +82,10 @@ def _say_compared(old: BenchFile, new: BenchFile, *, as_json: bool) -> None:
 @json_option
 def apply(*, file: Path, dry_run: bool, as_json: bool) -> int:
     """Write a bench's winner to freehold.yaml."""
-    bench = load_bench(file, as_json=as_json)
+    bench = load_bench(file)
     choice = chosen(bench)
     if bench.interrupted:
-        raise UserMistakes([Problem(where=str(file), message=HALF, hint=_WHOLE)], as_json=as_json)
+        raise UserMistakes([Problem(where=str(file), message=HALF, hint=_WHOLE)])
     if choice.winner is None:
         show_failure("there is no winner to apply", choice.reasons[0], as_json=as_json)
         return NO_WINNER
@@ -117,10 +118,10 @@ def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_
     if not bench.config:
         hint = "freehold init writes a freehold.yaml: bench that"
         problem = Problem(where="freehold.yaml", message="the built-in example was benched", hint=hint)
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     found = prepared(Path(bench.config), choice.winner.candidate, wanted_sha256=bench.config_sha256)
     if isinstance(found, Problem):
-        raise UserMistakes([found], as_json=as_json)
+        raise UserMistakes([found])
     backup = None
     if found.changed and not dry_run:
         try:
@@ -166,15 +167,21 @@ def say_bench(bench: BenchFile, choice: Choice, *, path: Path, as_json: bool) ->
     if as_json:
         say_json({"bench": msgspec.to_builtins(bench), "choice": choice_json(choice), "file": str(path)})
         return
-    for number, line in enumerate(lines_of(bench)):
+    columns = terminal_columns()
+    for number, line in enumerate(lines_of(bench, columns)):
         click.echo(styled(line, bold=True) if number == 0 else line)
     for line in (*overhead_lines(bench), *yardstick_lines(bench), *gpu_lines(bench)):
-        click.echo(line)
+        _echo(line, columns)
     click.echo("times in ms; medians of the runs (least-greatest)")
     click.echo()
     for number, line in enumerate(choice_lines(choice)):
-        click.echo(styled(line, bold=True) if number == 0 else line)
+        _echo(styled(line, bold=True) if number == 0 else line, columns)
     click.echo(f"{path}: freehold bench show, apply; freehold size --bench, plan --bench")
+
+
+def _echo(line: str, columns: int | None) -> None:
+    indent = len(line) - len(line.lstrip())
+    click.echo("\n".join(paragraph(line.strip(), columns, indent=indent)))
 
 
 def choice_json(choice: Choice) -> dict[str, Any]:

@@ -5,22 +5,27 @@ Nothing is checked here; that is `stack.config`.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from freehold.cli.output import UserMistakes
+from freehold.core.problems import Problem
 from freehold.stack.config import Config, read_config, read_keyless
 
+_T = TypeVar("_T")
 
-def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: bool) -> Config:
+
+def accepted(found: _T | list[Problem]) -> _T:
+    """Return what was found; raise UserMistakes where it is a list of problems instead."""
+    if isinstance(found, list):
+        raise UserMistakes(found)
+    return found
+
+
+def load_config(path: Path | None, *, overrides: Mapping[str, object]) -> Config:
     """Return the checked configuration with its secrets; raise UserMistakes with every problem there is."""
-    found = read_config(path, overrides=overrides)
-    if not isinstance(found, Config):
-        raise UserMistakes(found, as_json=as_json)
-    return found
+    return accepted(read_config(path, overrides=overrides))
 
 
-def load_keyless(path: Path | None, *, as_json: bool) -> Config:
+def load_keyless(path: Path | None) -> Config:
     """Return the configuration without its secrets and with unchecked engine options; raise UserMistakes likewise."""
-    found = read_keyless(path)
-    if not isinstance(found, Config):
-        raise UserMistakes(found, as_json=as_json)
-    return found
+    return accepted(read_keyless(path))

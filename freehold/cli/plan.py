@@ -13,55 +13,26 @@ from typing import Any, TypeVar
 
 import click
 
-from freehold.cli.engine_flags import ENGINE_FLAGS, engine_options, impossible, read_engine_flags
+from freehold.cli.engine_flags import read_engine_flags
+from freehold.cli.flag_options import flag_options, given_flags
 from freehold.cli.output import UserMistakes, say_json
 from freehold.cli.place import json_option
 from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.core.spread import Spread
-from freehold.cost.intake.bounds import assumption_bounds, range_within
-from freehold.cost.intake.numbers import Reader
-from freehold.cost.intake.plan_flags import (
-    NEED,
-    PRICES,
-    TRAFFIC,
-    PlanAsk,
-    chosen_model,
-    number_options,
-    read_plan_flags,
-)
+from freehold.cost.intake.flags import FlagReader, assumption_bounds, flags_in
+from freehold.cost.intake.numbers import spread
+from freehold.cost.intake.plan_flags import PlanAsk, chosen_model, read_plan_flags
 from freehold.cost.intake.rental_quotes import FORM, RENTAL_FLAG, Rentals, read_rentals
 
 T = TypeVar("T")
 _FILE = click.Path(path_type=Path)
+_FLAGS = tuple(flags_in("plan", "assumptions", "engine").values())
 
 
 @click.command("plan")
-@click.option(
-    "--usage",
-    type=_FILE,
-    multiple=True,
-    help="Your usage: OpenAI's export, LiteLLM's spend logs, an access log, or a ledger.sqlite; can be given again.",
-)
-@click.option(
-    "--usage-format", default="", metavar="NAME", help="What the usage files are [default: found out]."
-)
-@number_options(TRAFFIC, NEED)
-@engine_options
-@click.option(
-    "--config",
-    "model_config",
-    type=_FILE,
-    help="A Hugging Face config.json or a .gguf, for a model that the catalog lacks.",
-)
-@number_options(PRICES)
-@click.option(
-    "--prices",
-    type=_FILE,
-    multiple=True,
-    help="YAML with your own prices, laid over the catalog; can be given again.",
-)
+@flag_options(_FLAGS)
 @click.option(
     "--draws",
     default=100_000,
@@ -74,18 +45,16 @@ _FILE = click.Path(path_type=Path)
 @click.option("--markdown", type=_FILE, help="Write a report in Markdown; - prints it.")
 @click.option("--no-input", is_flag=True, help="Ask nothing.")
 @json_option
-def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json: bool, **flags: Any) -> None:
+def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json: bool, **given: Any) -> None:
     """Say whether to stay on the API, to rent or to buy, and what: from your own traffic, with ranges."""
-    reader = Reader()
-    draws, seed, said = flags.pop("draws"), flags.pop("seed"), _said(flags)
-    files = {name: flags.pop(name) for name in ("usage", "usage_format", "prices", "model_config")}
-    engine_flags = {name: flags.pop(name) for name in ENGINE_FLAGS}
-    ask = replace(read_plan_flags(flags, reader), **files)
+    reader = FlagReader()
+    said = given_flags(_FLAGS, given)
+    ask = read_plan_flags(given, reader)
     if not (no_input or as_json or reader.problems) and sys.stdin.isatty() and sys.stdout.isatty():
         before, ask = ask, _ask_first(ask)
         said += _answers(before, ask)
-    more = {"draws": draws, "seed": seed, "said": said}
-    result = _worked_out(ask, reader, more, engine_flags=engine_flags, as_json=as_json)
+    inputs = _inputs(ask, given, reader)
+    result = _planned(replace(inputs, draws=given["draws"], seed=given["seed"], said=said))
     if html is not None:
         from freehold.cost.report.html import to_html  # noqa: PLC0415 - plots take their time to import
 
@@ -104,16 +73,6 @@ def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json
         show(result)
 
 
-def _said(flags: dict[str, Any]) -> tuple[str, ...]:
-    """Return the flags that were given with their values, to be pasted again."""
-    words: list[str] = []
-    for name, value in flags.items():
-        flag = "--config" if name == "model_config" else f"--{name.replace('_', '-')}"
-        several = value if isinstance(value, tuple) else (value,)
-        words += [word for each in several if each not in (None, "") for word in (flag, str(each))]
-    return tuple(words)
-
-
 def _ask_first(ask: PlanAsk) -> PlanAsk:
     """Ask for the rental quote and the staff where flags do not say them; an empty answer means not known."""
     if not ask.rentals:
@@ -124,7 +83,7 @@ def _ask_first(ask: PlanAsk) -> PlanAsk:
         ask = ask if rentals is None else replace(ask, rentals=rentals)
     if "staff_fte" not in ask.assumptions:
         question = "People for owned machines, on-call included, full-time equivalents (Enter: assumed)"
-        staff = _prompt(question, range_within(assumption_bounds("staff_fte")))
+        staff = _prompt(question, spread(assumption_bounds("staff_fte")))
         if staff is not None:
             ask = replace(ask, assumptions=ask.assumptions | {"staff_fte": staff})
     return ask
@@ -168,15 +127,13 @@ def _prompt(question: str, read: Callable[[str, str], T | Problem]) -> T | None:
         click.echo(f"{found.message}: {found.hint}", err=True)
 
 
-def _worked_out(
-    ask: PlanAsk, reader: Reader, more: dict[str, Any], *, engine_flags: dict[str, Any], as_json: bool
-) -> Any:
+def _inputs(ask: PlanAsk, given: dict[str, Any], reader: FlagReader) -> Any:
     # Imported here, so that `freehold plan --help` need not wait for numpy.
     from freehold.catalog.load import load_catalog  # noqa: PLC0415
+    from freehold.cost.intake.load_tests import impossible  # noqa: PLC0415
     from freehold.cost.intake.model_shape import find_shape  # noqa: PLC0415
     from freehold.cost.intake.plan_inputs import plan_inputs  # noqa: PLC0415
     from freehold.cost.intake.plan_traffic import find_traffic  # noqa: PLC0415
-    from freehold.cost.plan import plan  # noqa: PLC0415
     from freehold.sizing.model.shape import ModelShape  # noqa: PLC0415
 
     loaded = load_catalog(today=datetime.fromtimestamp(wall_s(), UTC).date(), overlays=ask.prices)
@@ -186,14 +143,20 @@ def _worked_out(
     if loaded.catalog is not None:
         found = find_shape(chosen_model(ask), ask.model_config, loaded.catalog)
         shape = found if isinstance(found, ModelShape) else None
-        wish, measured = read_engine_flags(engine_flags, reader, gpus=loaded.catalog.gpus)
+        wish, measured = read_engine_flags(given, reader, gpus=loaded.catalog.gpus)
         ask = replace(ask, wish=wish, measured=measured)
         reader.problems += impossible(measured, shape, loaded.catalog.gpus) if shape else ()
         reader.problems += () if isinstance(found, ModelShape) else found
         inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
     if inputs is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
-    return plan(replace(inputs, **more))
+        raise UserMistakes(reader.problems)
+    return inputs
+
+
+def _planned(inputs: Any) -> Any:
+    from freehold.cost.plan import plan  # noqa: PLC0415 - as above
+
+    return plan(inputs)
 
 
 def write_report(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ No value is repeated where a secret may have been pasted by mistake, and none is
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -126,7 +127,7 @@ def _walk(section: type[BaseModel], name: str) -> Iterator[tuple[str, str]]:
 
 
 def _section(annotation: Any) -> Any:
-    """Return the section class inside an annotation such as `tuple[ModelSpec, ...]`."""
-    while get_origin(annotation) in {tuple, Annotated}:
+    """Return the section class inside an annotation such as `tuple[ModelSpec, ...]` or `PriceSpec | None`."""
+    while get_origin(annotation) in {tuple, Annotated, UnionType}:
         annotation = get_args(annotation)[0]
     return annotation

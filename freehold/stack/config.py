@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -64,6 +64,17 @@ class Config:
         return str(self.path) if self.path else BUILT_IN
 
 
+def one_replica_of(config: Config, model: str) -> Config:
+    """Return the configuration with one replica of one model and no other; places in the file stay right."""
+    index, spec = next((at, each) for at, each in enumerate(config.spec.models) if each.name == model)
+    alone = config.spec.model_copy(update={"models": (spec.model_copy(update={"replicas": 1}),)})
+
+    def where(path: tuple[str | int, ...]) -> str:
+        return config.where((path[0], index, *path[2:]) if path[:1] == ("models",) else path)
+
+    return replace(config, spec=alone, where=where)
+
+
 def read_keyless(path: Path | None) -> Config | list[Problem]:
     """Return the configuration without its secrets and with unchecked engine options, or every problem there is."""
     loaded = _load(path, {})
@@ -91,26 +102,22 @@ def read_config(
     """
     loaded = _load(path, overrides)
     problems = list(loaded.problems)
-    keys: dict[str, str] = {}
-    fallback_keys: dict[str, str] = {}
     problems += _option_problems(loaded)
     problems += source_problems(loaded)
     problems += adapter_problems(loaded)
-    if loaded.spec is not None:
-        base_dir = path.parent if path else Path.cwd()
-        reader = _KeyReader(loaded, base_dir, problems, known)
-        keys = reader.read("models", loaded.spec.models)
-        fallback_keys = reader.read("fallback", loaded.spec.fallback)
-    if loaded.spec is None or problems:
+    if loaded.spec is None:
         return problems
-    return Config(
-        spec=loaded.spec,
-        path=path,
-        api_keys=keys,
-        fallback_keys=fallback_keys,
-        overrides=overrides,
-        where=loaded.where,
-    )
+    bare = Config(spec=loaded.spec, path=path, api_keys={}, overrides=overrides, where=loaded.where)
+    keyed = with_keys(bare, known)
+    return problems + (keyed if isinstance(keyed, list) else []) or keyed
+
+
+def with_keys(config: Config, known: Mapping[str, str] = MappingProxyType({})) -> Config | list[Problem]:
+    """Return the configuration with the API keys that it names, or what is wrong with them; `known` as in `read_config`."""
+    reader = _KeyReader(config, known, [])
+    keys = reader.read("models", config.spec.models)
+    fallback_keys = reader.read("fallback", config.spec.fallback)
+    return reader.problems or replace(config, api_keys=keys, fallback_keys=fallback_keys)
 
 
 def _option_problems(loaded: Loaded) -> list[Problem]:
@@ -176,10 +183,9 @@ def _file_problems(
 class _KeyReader:
     """Reads the keys that a file names, and notes what is wrong with them."""
 
-    loaded: Loaded
-    base_dir: Path
-    problems: list[Problem]
+    config: Config
     known: Mapping[str, str]
+    problems: list[Problem]
 
     def read(self, section: str, entries: Sequence[ModelSpec | FallbackSpec]) -> dict[str, str]:
         """Return the keys of a section's entries by their names."""
@@ -188,9 +194,9 @@ class _KeyReader:
             source = "api_key_env" if entry.api_key_env else "api_key_file"
             if not (entry.api_key_env or entry.api_key_file):
                 continue
-            key = _read_key(entry, self.base_dir, self.known)
+            key = _read_key(entry, self.config.base_dir, self.known)
             if isinstance(key, Problem):
-                where = self.loaded.where((section, index, source))
+                where = self.config.where((section, index, source))
                 self.problems.append(Problem(where=where, message=key.message, hint=key.hint))
             else:
                 keys[entry.name] = key

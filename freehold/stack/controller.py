@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +20,23 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaStatus, Snapshot
 from freehold.engines import all_engines
-from freehold.engines.base import Adapter
 from freehold.fleet.control.server import ControlServer, until_finished
 from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.fleet.control.state_keeper import StateKeeper
-from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
-from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
 from freehold.fleet.processes.start_progress import StartWatch
 from freehold.fleet.run import Fleet
-from freehold.gateway.process.worker_set import GatewayLinks
-from freehold.gateway.settings import Settings, settings_from, with_fallbacks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.records.reconcile import EngineReading
 from freehold.ledger.spool import remove_folder
-from freehold.spec.model import ModelSpec
-from freehold.stack.config import Config
-from freehold.stack.engine_environment import environment_for
-from freehold.stack.gpu_allocation import given_gpus, gpu_problems
 from freehold.stack.health_bridge import NAME as AGENT
 from freehold.stack.health_bridge import NodeWatch
-from freehold.stack.key_file import keys_path_for
 from freehold.stack.reload import Levers, Reloader
+from freehold.stack.resolve import Resolved
 from freehold.stack.status import GatewayStatus, StackStatus, with_ejected
 from freehold.telemetry.logs import get_logger
-from freehold.weights.adapter import recognise_adapter
 
-ACCESS_LOG = "access.log"
-"""The access log's name among the logs."""
 _LAST_DRAIN_S = 5.0
 """How long the end of a stack waits for the ledger's disk. Source: our own choice; a round takes milliseconds, and what
 is left over is in the spool for the next start."""
@@ -55,93 +44,18 @@ OnStatus = Callable[[StackStatus], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """All that a controller needs, with everything that can be wrong before the start already checked."""
+class Opened:
+    """What a stack has open before it runs."""
 
-    config: Config
     state: StateDir
+    """Claimed by this process."""
     listener: socket.socket
-    url: str
-    weights: Mapping[str, Path]
-    """Verified files by the name of their model or adapter."""
-    spool: Path
-    """The ledger's spool folder, made."""
-    gpus: NodeGpus = UNKNOWN
-    """Of this node, as they were when the configuration was checked; unknown unless somebody looked."""
 
-
-def plans_for(config: Config, weights: Mapping[str, Path]) -> list[ReplicaPlan]:
-    """Return every replica that the configuration asks for, without GPUs; cores are shared evenly between managed ones.
-
-    Models whose weights are not here yet have none.
-    """
-    managed = sum(model.replicas for model in config.spec.models if model.managed)
-    threads = max(1, len(os.sched_getaffinity(0)) // max(1, managed))
-    plans: list[ReplicaPlan] = []
-    for model in config.spec.models:
-        plans += _managed(model, weights, threads) if model.managed else _external(model, config)
-    return plans
-
-
-def _managed(model: ModelSpec, weights: Mapping[str, Path], threads: int) -> list[ReplicaPlan]:
-    engine = all_engines()[model.engine]
-    adapters = tuple(
-        Adapter(name=each.name, path=weights[each.name], rank=recognise_adapter(weights[each.name]).rank)
-        for each in model.adapters
-        if each.name in weights
-    )
-    environment = environment_for(engine, model.engine_options)
-    may_fetch = engine.fetches is None or engine.fetches(model.engine_options)
-    return [
-        ReplicaPlan(
-            id=f"{model.name}-{index}",
-            model=model.name,
-            engine=engine,
-            weights=weights.get(model.name),
-            options=model.engine_options,
-            threads=threads,
-            adapters=adapters,
-            environment=environment.path if environment else None,
-            environment_mark=environment.mark if environment else "",
-            stall_s=model.stall or 0.0,
-            affinity=model.affinity == "prefix",
-            media_urls=model.fetches_media or not may_fetch,
-            resume=model.resume,
-        )
-        for index in range(model.replicas)
-    ]
-
-
-def _external(model: ModelSpec, config: Config) -> list[ReplicaPlan]:
-    engine = all_engines()[model.engine]
-    return [
-        ReplicaPlan(
-            id=f"{model.name}-ext-{index}",
-            model=model.name,
-            engine=engine,
-            upstream_model=model.upstream_model,
-            options=model.engine_options,
-            adapters=tuple(Adapter(name=a.name, upstream_name=a.upstream_name) for a in model.adapters),
-            resume=model.resume,
-            url=url.rstrip("/"),
-            api_key=config.api_keys.get(model.name, ""),
-            stall_s=model.stall or 0.0,
-            affinity=model.affinity == "prefix",
-            media_urls=model.fetches_media,
-        )
-        for index, url in enumerate(model.endpoints)
-    ]
-
-
-def fleet_settings(prepared: Prepared) -> FleetSettings:
-    """Return the numbers that the fleet of a stack decides by."""
-    spec = prepared.config.spec
-    return FleetSettings(
-        log_dir=prepared.state.logs,
-        ready_timeout_s=spec.fleet.ready_timeout,
-        stop_grace_s=spec.fleet.stop_grace,
-        drain_s=spec.gateway.drain_grace,
-    )
+    @property
+    def url(self) -> str:
+        """Return where clients reach the listener."""
+        host, port = self.listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _is_daemon() -> bool:
@@ -169,29 +83,18 @@ def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
             )
 
 
-def gateway_settings(prepared: Prepared, *, generation: int) -> Settings:
-    """Return what the gateway of a stack is told; `generation` counts its configurations."""
-    config, state = prepared.config, prepared.state
-    settings = settings_from(
-        config.spec.gateway,
-        spool_path=str(prepared.spool),
-        log_path=str(state.logs / "gateway.log"),
-        access_path=str(state.logs / ACCESS_LOG),
-    )
-    spent_path = str(state.path / "fallback.json")
-    settings = with_fallbacks(settings, config.spec, api_keys=config.fallback_keys, spent_path=spent_path)
-    settings = msgspec.structs.replace(settings, generation=generation)
-    if config.spec.gateway.auth == "none":
-        return settings
-    keys_path, budgets_path = str(keys_path_for(config)), str(state.path / "budgets.json")
-    return msgspec.structs.replace(settings, keys_path=keys_path, budgets_path=budgets_path)
-
-
 class Controller:
     """One running stack."""
 
-    def __init__(self, prepared: Prepared, *, on_status: OnStatus, on_hurry: Callable[[], object]) -> None:
-        self._prepared = prepared
+    def __init__(
+        self,
+        resolved: Resolved,
+        opened: Opened,
+        *,
+        on_status: OnStatus,
+        on_hurry: Callable[[], object],
+    ) -> None:
+        self._opened = opened
         self._on_status = on_status
         self._on_hurry = on_hurry
         self._log = get_logger("controller")
@@ -199,40 +102,37 @@ class Controller:
         self._stopping = asyncio.Event()
         self._signals = 0
         self._recorded: dict[str, int | None] = {}
-        state = prepared.state
+        state, blueprint = opened.state, resolved.blueprint
+        self._config_name = resolved.config.name
+        self._spool = Path(blueprint.gateway.spool_path)
         self._control = ControlServer(state, self._answer)
         self._taken_by: Running | None = None
         loop = asyncio.get_running_loop()
         self._keeper = StateKeeper(
             state,
-            config_path=prepared.config.name,
+            config_path=self._config_name,
             on_restored=lambda: asyncio.run_coroutine_threadsafe(self._control.reopen(), loop),
             on_taken=lambda other: loop.call_soon_threadsafe(self._give_way, other),
         )
-        self._books = Drainer(prepared.spool, state.path / JOURNAL_NAME)
-        self._link = GatewayLinks(
-            gateway_settings(prepared, generation=1),
-            prepared.listener,
-            log_dir=state.logs,
-            on_start=self._keeper.record,
+        self._books = Drainer(self._spool, state.path / JOURNAL_NAME)
+        self._link = WorkerSet(
+            resolved.gateway, opened.listener, log_dir=state.logs, on_start=self._keeper.record
         )
-        self._fleet = Fleet(
-            given_gpus(prepared.config, plans_for(prepared.config, prepared.weights), node=prepared.gpus),
-            fleet_settings(prepared),
-            on_snapshot=self._on_snapshot,
-        )
+        self._fleet = Fleet(resolved.replicas, blueprint.fleet, on_snapshot=self._on_snapshot)
         self._starts = StartWatch(state.logs, all_engines())
         self._watch = NodeWatch(
-            prepared.config, state, fleet=self._fleet, gateway=self._link, on_start=self._keeper.record
+            blueprint.agent,
+            state.logs,
+            fleet=self._fleet,
+            gateway=self._link,
+            on_start=self._keeper.record,
         )
         self._reloader = Reloader(
-            prepared,
-            self._fleet,
-            Levers(
+            resolved,
+            state,
+            fleet=self._fleet,
+            levers=Levers(
                 apply=self._apply,
-                lacking=lambda wanted: gpu_problems(
-                    wanted.config, plans_for(wanted.config, wanted.weights), wanted.gpus
-                ),
                 in_force=self._gateway_generation,
                 stopping=self._stopping.is_set,
             ),
@@ -243,12 +143,12 @@ class Controller:
         """Return how everything is."""
         stats, pids = self._link.stats, self._link.pids
         return StackStatus(
-            config=self._prepared.config.name,
-            state_dir=str(self._prepared.state.path),
+            config=self._config_name,
+            state_dir=str(self._opened.state.path),
             pid=os.getpid(),
             started_wall_s=self._started_wall_s,
             gateway=GatewayStatus(
-                url=f"{self._prepared.url}/v1",
+                url=f"{self._opened.url}/v1",
                 pid=pids[0] if pids else None,
                 workers=self._link.workers,
                 workers_live=len(pids),
@@ -314,26 +214,19 @@ class Controller:
                 self._keeper.record(name, None)
             await asyncio.to_thread(self._keeper.close)
         if not await asyncio.to_thread(self._books.stop, _LAST_DRAIN_S):
-            self._log.error(
-                "ledger_not_drained", spool=str(self._prepared.spool), doing="the next start goes on"
-            )
+            self._log.error("ledger_not_drained", spool=str(self._spool), doing="the next start goes on")
         if self._taken_by is not None:
             raise Permanent(
-                f"the state folder {self._prepared.state.path} was removed and pid {self._taken_by.pid} has it now",
+                f"the state folder {self._opened.state.path} was removed and pid {self._taken_by.pid} has it now",
                 hint="--state-dir gives each stack a folder of its own",
             )
-        remove_folder(self._prepared.spool)
+        remove_folder(self._spool)
 
-    def _apply(self, prepared: Prepared, generation: int, rounds: Mapping[str, int]) -> bool:
-        """Let fleet and gateway go over to a configuration; False: the fleet cannot take a wish now."""
-        plans = [
-            replace(plan, round=rounds.get(plan.model, 0))
-            for plan in plans_for(prepared.config, prepared.weights)
-        ]
-        plans = given_gpus(prepared.config, plans, node=prepared.gpus, held=self._fleet.held())
-        if not self._fleet.change(plans, fleet_settings(prepared)):
+    def _apply(self, resolved: Resolved) -> bool:
+        """Let fleet and gateway go over to a blueprint; False: the fleet cannot take a change now."""
+        if not self._fleet.change(resolved.replicas, resolved.blueprint.fleet):
             return False
-        self._link.retune(gateway_settings(prepared, generation=generation))
+        self._link.retune(resolved.gateway)
         return True
 
     def _gateway_generation(self) -> int:

@@ -5,8 +5,6 @@ process, is named to the fleet; one that is busy never is.
 """
 
 import asyncio
-import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,34 +12,17 @@ from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
-from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.health.agent.link import AgentLink, Hearers
-from freehold.health.agent.messages import EngineTarget, HealthSettings, MeshNode, MeshOptions
-from freehold.health.agent.runner import Source
-from freehold.health.agent.sources import sources_for
+from freehold.health.agent.messages import HealthSettings
 from freehold.health.checks.engine_progress import STILL_S
-from freehold.health.collectors.disks import DiskOptions
-from freehold.health.collectors.engines import EnginesReader
-from freehold.health.model.probe import Expected
 from freehold.health.model.snapshot import Believed, HealthSnapshot
-from freehold.spec.model import HealthExpectSpec
-from freehold.spec.shapes import parse_listen, parse_peer
-from freehold.stack.config import Config
+from freehold.health.model.targets import EngineTarget
 from freehold.stack.status import StackStatus
-from freehold.weights.store import store_root
 
 NAME = "agent"
 """What it is called in records and logs."""
-LOG_NAME = "health.log"
-LOOK_FILE, LOOK_WRITE_FILE = ".freehold-disk-look", ".freehold-disk-look-write"
-LOOK_BYTES = 4 << 20
-"""4 MiB: written in a moment, and still more than one block. Source: our own choice."""
-LOOK_READ_S = 0.05
-"""Between two reads of a short look, so that some forty are made. Source: our own choice."""
-LOOK_WRITE_S = 0.2
-"""Between two writes of it, so that some nine are made. Source: our own choice: six make a median."""
 TELL_S = 1.0
 """Between two looks at what the agent should know of the engines. Source: the gateway's own pace of figures."""
 RESTART_S = 30.0
@@ -51,76 +32,6 @@ SUSPECT_S = 120.0
 """The same where every replica is called stalled just after the agent itself had stood still, as a whole machine does that was
 suspended. Source: our own choice: what was merely frozen has gone on long before, and what lost its GPU over it has not."""
 _EXITED = frozenset({ReplicaState.BACKOFF, ReplicaState.CRASH_LOOP})
-
-
-def health_settings(
-    config: Config, *, state_path: Path | None = None, log_path: Path | None = None
-) -> HealthSettings:
-    """Return what an agent of this configuration watches; without a state folder it writes no snapshot."""
-    spec = config.spec.health
-    network = spec.network
-    peers = tuple(found for text in network.peers if (found := parse_peer(text)) is not None)
-    listen = parse_listen(network.listen)
-    mesh = None
-    if peers and listen is not None:
-        mesh = MeshOptions(
-            peers=tuple(MeshNode(name=peer.name, host=peer.host, port=peer.port) for peer in peers),
-            key_path=str(config.base_dir / Path(network.key_file).expanduser()),
-            host=listen.host,
-            port=listen.port,
-        )
-    return HealthSettings(
-        node=network.node,
-        state_dir=str(state_path or ""),
-        log_path=str(log_path or ""),
-        volumes=watched_folders(spec.storage.path),
-        write=spec.storage.write,
-        gpu=spec.gpu,
-        mesh=mesh,
-        expected=expected_of(spec.expect),
-    )
-
-
-def expected_of(spec: HealthExpectSpec) -> Expected:
-    """Return what a node should have by `health.expect`."""
-    return Expected(
-        gpus=spec.gpus,
-        gpu_model=spec.gpu_model or None,
-        driver_version=spec.driver or None,
-        rdma_ports=spec.rdma_ports or None,
-        link_mbit_s=spec.link_mbit_s,
-    )
-
-
-def watched_folders(path: str) -> tuple[str, ...]:
-    """Return the folders whose disks are watched, by `health.storage.path`."""
-    if path == "off":
-        return ()
-    if path != "auto":
-        return (path,)
-    store = store_root(os.environ)
-    return (str(store),) if store.is_dir() else ()  # without weights there is nothing to read from a disk
-
-
-@contextlib.contextmanager
-def looking_sources(
-    settings: HealthSettings, engines: EnginesReader | None = None, *, write_interval_s: float = LOOK_WRITE_S
-) -> Iterator[list[Source]]:
-    """Give the sources of a look that lasts seconds: disks are read and written more often, in small files that are removed again."""
-    options = DiskOptions(
-        file=LOOK_FILE,
-        size_bytes=LOOK_BYTES,
-        interval_s=LOOK_READ_S,
-        write_file=LOOK_WRITE_FILE,
-        write_interval_s=write_interval_s,
-    )
-    try:
-        yield sources_for(settings, engines, options)
-    finally:
-        for folder in settings.volumes:
-            for name in (LOOK_FILE, f"{LOOK_WRITE_FILE}.new", LOOK_WRITE_FILE):
-                with contextlib.suppress(OSError):
-                    (Path(folder) / name).unlink()
 
 
 def targets_from_status(status: StackStatus | None) -> tuple[EngineTarget, ...]:
@@ -229,18 +140,17 @@ class NodeWatch:
 
     def __init__(
         self,
-        config: Config,
-        state: StateDir,
+        settings: HealthSettings,
+        logs: Path,
         *,
         fleet: Fleet,
-        gateway: GatewayLinks,
+        gateway: WorkerSet,
         on_start: Callable[[str, int], object],
     ) -> None:
         self._fleet, self._gateway = fleet, gateway
-        settings = health_settings(config, state_path=state.path, log_path=state.logs / LOG_NAME)
         self.link = AgentLink(
             settings,
-            stderr_path=state.logs / "health.stderr.log",
+            stderr_path=logs / "health.stderr.log",
             hearers=Hearers(
                 on_snapshot=self._heard,
                 on_metrics=gateway.show,

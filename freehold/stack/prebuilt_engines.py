@@ -83,6 +83,12 @@ def read_folder(folder: Path) -> EngineRecord | None:
     return read_record(config, _read(record_path(folder))) if is_engine_folder(config) else None
 
 
+def built_for_gpus(folder: Path | None) -> int:
+    """Return how many GPUs a folder of prebuilt engines was built for; 0: it is not one, or does not record it."""
+    record = read_folder(folder) if folder is not None and folder.is_dir() else None
+    return record.gpus if record is not None else 0
+
+
 def record_path(folder: Path) -> Path:
     """Return where the record of a folder is: beside it."""
     return folder.with_name(folder.name + RECORD_END)

@@ -7,33 +7,27 @@ configuration in force, said in the log and in `freehold status`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
-from freehold.core.events import ReplicaState
+from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.core.problems import Problem, nearest_hint
-from freehold.engines import all_engines
-from freehold.fleet.gpus.pools import NodeGpus
+from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
 from freehold.spec.changes import RESTART_HINT, Change, How, compare
 from freehold.spec.explain import dotted
 from freehold.spec.shapes import EXTERNAL
+from freehold.stack.blueprint import Blueprint, write_blueprint
 from freehold.stack.config import Config, read_config
-from freehold.stack.engine_environment import environment_for
-from freehold.stack.fetch import fetch_weights
-from freehold.stack.gpu_allocation import NOBODY, gpus_for
+from freehold.stack.resolve import Resolved, fetch, resolve_config, with_gpus
 from freehold.stack.status import ConfigStatus
 from freehold.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from freehold.stack.controller import Prepared
 
 LOOK_S = 0.1
 """Between two looks at how far a change has got. Source: our own choice; a replica takes seconds."""
@@ -42,6 +36,7 @@ HEARTBEAT_S = 2.0
 
 _SETTLED = frozenset({ReplicaState.READY, ReplicaState.ASLEEP})
 _MOVING = frozenset(ReplicaState) - _SETTLED - {ReplicaState.CRASH_LOOP}
+_BUSY = "the stack is stopping, or too busy"
 Line = Mapping[str, Any]
 
 
@@ -49,30 +44,26 @@ Line = Mapping[str, Any]
 class Levers:
     """How a stack is moved; the controller has them."""
 
-    apply: Callable[["Prepared", int, Mapping[str, int]], bool]
-    """Tell gateway and fleet: a configuration, its generation, and how often each model's replicas were replaced."""
-    lacking: Callable[["Prepared"], list[Problem]]
-    """Return why this node has not the GPUs that a configuration wants."""
+    apply: Callable[[Resolved], bool]
+    """Give a blueprint to gateway and fleet; False: the fleet cannot take it now."""
     in_force: Callable[[], int]
-    """Return the generation that the gateway says it goes by."""
+    """Return the generation that the gateway reports."""
     stopping: Callable[[], bool]
 
 
-def hash_of(config: Config) -> str:
+def hash_of(blueprint: Blueprint) -> str:
     """Return twelve digits that tell one configuration from another, defaults and overrides included."""
-    return sha256(config.spec.model_dump_json().encode()).hexdigest()[:12]
+    return sha256(blueprint.spec.model_dump_json().encode()).hexdigest()[:12]
 
 
 class Reloader:
-    """The configuration in force, and the way to another."""
+    """The blueprint in force, and the way to the next."""
 
-    def __init__(self, prepared: "Prepared", fleet: Fleet, levers: Levers) -> None:
-        self.prepared = prepared
+    def __init__(self, resolved: Resolved, state: StateDir, *, fleet: Fleet, levers: Levers) -> None:
+        self._current = resolved
+        self._state = state
         self._fleet = fleet
         self._levers = levers
-        self._rounds: dict[str, int] = {}
-        self._installed = installed_for(prepared.config)
-        self._generation = 1
         self._since_wall_s = wall_s()
         self._refused = ""
         self._busy = False
@@ -81,14 +72,14 @@ class Reloader:
     def status(self) -> ConfigStatus:
         """Return which configuration is in force."""
         return ConfigStatus(
-            generation=self._generation,
-            hash=hash_of(self.prepared.config),
+            generation=self._current.blueprint.generation,
+            hash=hash_of(self._current.blueprint),
             since_wall_s=self._since_wall_s,
             refused=self._refused,
         )
 
     async def reload(self, *, dry_run: bool = False, wait: bool = True) -> AsyncIterator[Line]:
-        """Read the file again and go over to it; yield what a client is told, line by line."""
+        """Read the file again and go over to it; yield the answer to a client, line by line."""
         if self._busy or self._levers.stopping():
             why = "another reload is being prepared" if self._busy else "the stack is stopping"
             yield {"error": why, "hint": "try again" if self._busy else ""}
@@ -108,86 +99,58 @@ class Reloader:
                 yield line
 
     async def _reload(self, *, dry_run: bool) -> AsyncIterator[Line]:
-        yield {"reading": self.prepared.config.name}
+        yield {"reading": self._current.config.name}
         found = await asyncio.to_thread(self._read)
         if isinstance(found, list):
             yield _problem_lines(found)
             return
-        config, gpus, changes = found
-        installed = installed_for(config)
+        draft, changes = found
         plan = {"changes": [_change_line(change) for change in changes], "dry_run": dry_run}
         if dry_run:
             yield plan | {"done": True}
             return
-        known = self._weights_known(config)
-        fetching = asyncio.create_task(asyncio.to_thread(fetch_weights, config, known=known))
-        missing = {name for name, source, *_ in _sources(config) if source} - known.keys()
-        async for line in _while(fetching, {"fetching": sorted(missing)}):
+        fetching = asyncio.create_task(asyncio.to_thread(fetch, draft))
+        async for line in _while(fetching, {"fetching": draft.blueprint.to_fetch}):
             yield line
         try:
-            weights = fetching.result()
+            complete = fetching.result()
         except FreeholdError as exc:
             yield {"error": exc.message, "hint": exc.hint}
             return
-        prepared = replace(self.prepared, config=config, weights=weights, gpus=gpus)
-        # Weights that are built for a number of GPUs are here only now.
-        if lacking := self._levers.lacking(prepared):
-            yield _problem_lines(lacking)
+        if isinstance(complete, list):
+            yield _problem_lines(complete)
             return
-        if self._levers.stopping() or not self._take(prepared):
-            yield {"error": "the stack is stopping, or too busy", "hint": "try again"}
+        if self._levers.stopping() or not self._take(complete):
+            yield {"error": _BUSY, "hint": "try again"}
             return
-        self._installed = installed
-        self._log.info("reloaded", generation=self._generation, changes=[str(change) for change in changes])
-        yield plan | {"generation": self._generation}
+        self._refused, self._since_wall_s = "", wall_s()
+        generation = complete.blueprint.generation
+        self._log.info("reloaded", generation=generation, changes=[str(change) for change in changes])
+        yield plan | {"generation": generation}
 
-    def _read(self) -> tuple[Config, NodeGpus, tuple[Change, ...]] | list[Problem]:
-        old = self.prepared.config
-        known = old.by_variable
-        config = read_config(old.path, overrides=old.overrides, known=known)
-        if not isinstance(config, Config):
-            return config
-        found = compare(old.spec, config.spec, config.where)
-        problems = [*found.problems, *_other_fallback_keys(old, config)]
-        if problems:
-            return problems
-        rekeyed = [
-            Change(how=How.ROLL, what=f"models.{name}.api_key", old="one key", new="another")
-            for name, key in config.api_keys.items()
-            if old.api_keys.get(name, key) != key
-        ]
-        gpus = self._gpus(config)
-        lacking = self._levers.lacking(replace(self.prepared, config=config, gpus=gpus))
-        return lacking or (config, gpus, (*found.changes, *rekeyed, *self._reinstalled(config)))
+    def _read(self) -> tuple[Resolved, tuple[Change, ...]] | list[Problem]:
+        """Return the next blueprint, still without new weights, and what it changes; or why it cannot come."""
+        old = self._current
+        found = read_config(old.config.path, overrides=old.config.overrides, known=old.config.by_variable)
+        if not isinstance(found, Config):
+            return found
+        compared = compare(old.config.spec, found.spec, found.where)
+        problems = [*compared.problems, *_other_fallback_keys(old.config, found)]
+        draft = problems or resolve_config(found, self._state, parent=old)
+        if isinstance(draft, list):
+            return draft
+        return draft, (*compared.changes, *_other_keys(old.config, found), *_reinstalled(old, draft))
 
-    def _gpus(self, config: Config) -> NodeGpus:
-        """Return the node's GPUs as they are now, unless they are unknown now or were at the start.
-
-        Replicas are not started anew because nvidia-smi answers one time and another time not.
-        """
-        before, now = self.prepared.gpus, gpus_for(config)
-        unknown = before.gpus is None and before != NOBODY
-        return before if unknown or now.gpus is None else now
-
-    def _reinstalled(self, config: Config) -> Iterator[Change]:
-        """Yield the models whose engine's environment is another one than that of the replicas that run."""
-        for name, new in installed_for(config).items():
-            old = self._installed.get(name, new)
-            if old != new:
-                yield Change(how=How.ROLL, what=f"models.{name}.environment", old=old, new=new)
-
-    def _weights_known(self, config: Config) -> dict[str, Path]:
-        """Return the weights that are here and verified already, of models that are to have the same."""
-        before = set(_sources(self.prepared.config))
-        same = {wanted[0] for wanted in _sources(config) if wanted in before}
-        return {name: path for name, path in self.prepared.weights.items() if name in same}
-
-    def _take(self, prepared: "Prepared") -> bool:
-        if not self._levers.apply(prepared, self._generation + 1, self._rounds):
+    def _take(self, resolved: Resolved) -> bool:
+        """Go over to a blueprint; False: the one before stays in force."""
+        found = with_gpus(resolved, self._fleet.held())
+        if isinstance(found, list) or not self._levers.apply(found):
             return False
-        self.prepared, self._refused = prepared, ""
-        self._generation += 1
-        self._since_wall_s = wall_s()
+        self._current = found
+        try:
+            write_blueprint(found.blueprint, self._state.path)
+        except FreeholdError as exc:
+            self._log.error("blueprint_not_written", why=exc.message, doing="the stack has it in memory")
         return True
 
     def _note_refusal(self, line: Line) -> None:
@@ -198,10 +161,10 @@ class Reloader:
 
     async def restart(self, name: str, *, wait: bool = True) -> AsyncIterator[Line]:
         """Replace a model's replicas one by one, or start one replica afresh."""
-        models = [model.name for model in self.prepared.config.spec.models]
+        models = [model.name for model in self._current.config.spec.models]
         replicas = {status.id: status for status in self._fleet.statuses()}
         if name not in models and name not in replicas:
-            hint = nearest_hint(name, [*models, *replicas])
+            hint = _replaced_hint(name, replicas.values()) or nearest_hint(name, [*models, *replicas])
             message = f"there is no model and no replica {name!r}"
             problem: Problem | None = Problem(where="NAME", message=message, hint=hint)
         elif any(each.engine == EXTERNAL for each in replicas.values() if name in {each.id, each.model}):
@@ -218,10 +181,11 @@ class Reloader:
                 yield line
 
     def _replace(self, model: str) -> Problem | None:
-        rounds = self._rounds | {model: self._rounds.get(model, 0) + 1}
-        if self._levers.stopping() or not self._levers.apply(self.prepared, self._generation, rounds):
-            return Problem(where="NAME", message="the stack is stopping, or too busy", hint="try again")
-        self._rounds = rounds
+        blueprint = self._current.blueprint
+        rounds = blueprint.rounds | {model: blueprint.rounds.get(model, 0) + 1}
+        again = replace(self._current, blueprint=msgspec.structs.replace(blueprint, rounds=rounds))
+        if self._levers.stopping() or not self._take(again):
+            return Problem(where="NAME", message=_BUSY, hint="try again")
         return None
 
     async def _settle(self, again: Mapping[str, int] | None = None) -> AsyncIterator[Line]:
@@ -247,9 +211,9 @@ class Reloader:
         yield {"error": "the stack is stopping", "hint": ""}
 
     def _settled(self, again: Mapping[str, int]) -> bool:
-        if not self._fleet.done or self._levers.in_force() < self._generation:
+        if not self._fleet.done or self._levers.in_force() < self._current.blueprint.generation:
             return False
-        managed = _managed(self.prepared.config)
+        managed = self._current.blueprint.models
         statuses = self._fleet.statuses()
         ready = all(s.state in _SETTLED for s in statuses if s.model in managed)
         return ready and all(s.restarts > again[s.id] for s in statuses if s.id in again)
@@ -280,28 +244,20 @@ def _other_fallback_keys(old: Config, new: Config) -> list[Problem]:
     ]
 
 
-def _sources(config: Config) -> Iterator[tuple[str, str, str, str]]:
-    """Give the name of each model and adapter with where it comes from and which engine loads it."""
-    for model in config.spec.models:
-        for each in model.named:
-            yield each.name, each.source, each.sha256, model.engine
+def _other_keys(old: Config, new: Config) -> Iterator[Change]:
+    """Yield the models whose API key has changed."""
+    for name, key in new.api_keys.items():
+        if old.api_keys.get(name, key) != key:
+            yield Change(how=How.ROLL, what=f"models.{name}.api_key", old="one key", new="another")
 
 
-def installed_for(config: Config) -> dict[str, str]:
-    """Return for each model that Freehold runs which environment its engine has on this machine, in words; empty: none."""
-    found = {
-        model.name: environment_for(all_engines()[model.engine], model.engine_options)
-        for model in config.spec.models
-        if model.managed
-    }
-    return {
-        name: f"{each.path.name} of {each.manifest.made_at} ({each.mark})" if each else ""
-        for name, each in found.items()
-    }
-
-
-def _managed(config: Config) -> set[str]:
-    return {model.name for model in config.spec.models if model.managed}
+def _reinstalled(old: Resolved, new: Resolved) -> Iterator[Change]:
+    """Yield the models whose engine's environment is another installation than that of the replicas that run."""
+    for name, facts in new.blueprint.models.items():
+        before = old.blueprint.models.get(name, facts).environment
+        if before != facts.environment:
+            was, now = (str(each or "") for each in (before, facts.environment))
+            yield Change(how=How.ROLL, what=f"models.{name}.environment", old=was, new=now)
 
 
 async def _while(task: "asyncio.Task[Any]", line: Line) -> AsyncIterator[Line]:
@@ -310,6 +266,15 @@ async def _while(task: "asyncio.Task[Any]", line: Line) -> AsyncIterator[Line]:
     while not task.done():
         await asyncio.wait({task}, timeout=HEARTBEAT_S)
         yield line
+
+
+def _replaced_hint(name: str, replicas: Iterable[ReplicaStatus]) -> str:
+    """Return which replicas a model has now, where a name is that of an earlier one; empty: the name is another mistake."""
+    model, _, number = name.rpartition("-")
+    now = [each.id for each in replicas if each.model == model] if number.isdecimal() else []
+    if not now:
+        return ""
+    return f"the replicas of {model} are {', '.join(now)}; a reload or restart replaces replicas by new ones"
 
 
 def _problem_lines(problems: list[Problem]) -> Line:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from freehold.core.problems import Problem, nearest_hint
-from freehold.spec.shapes import is_loopback
+from freehold.spec.shapes import is_loopback, with_scheme
 from freehold.weights.tree import is_pickle
 
 LONGEST_NAME_BYTES = 200
@@ -251,8 +251,10 @@ def parse_source(text: str, *, where: str = "source") -> Source | Problem:
     elif mark and scheme in _PARSERS:
         found = _PARSERS[scheme](rest)
     else:
-        # The text itself is not repeated: it may be a URL with a password in it.
-        hint = nearest_hint(scheme, FORMS) if mark else "write " + ", or ".join(FORMS.values())
+        # A text of any other form is not repeated: it may be a URL with a password in it.
+        meant = with_scheme(text.strip())
+        forms = f"did you mean `source: {meant}`?" if meant else "write " + ", or ".join(FORMS.values())
+        hint = nearest_hint(scheme, FORMS) if mark else forms
         return Problem(
             where=where, message="a source begins with pypi://, hf://, https:// or file://", hint=hint
         )

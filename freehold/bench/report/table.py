@@ -3,6 +3,7 @@
 It works out nothing but medians, and does not colour or print.
 """
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -25,8 +26,11 @@ _LEFT = 3
 """Columns that are words."""
 
 
-def lines_of(bench: BenchFile) -> list[str]:
-    """Return the table, heads first: times in ms, medians of the runs, with their ends where engines are compared by them."""
+def lines_of(bench: BenchFile, columns: int | None = None) -> list[str]:
+    """Return the table, heads first: times in ms, medians of the runs, with their ends where engines are compared by them.
+
+    Wider than `columns`, each row becomes a block of lines; None: a line may have any length.
+    """
     rows = [list(_HEADS)]
     for candidate in bench.candidates:
         for load in bench.conditions.loads:
@@ -35,7 +39,7 @@ def lines_of(bench: BenchFile) -> list[str]:
                 if results:
                     late = any(sent_late(each, bench.conditions.slo.ttft_s) for each in results)
                     rows.append([candidate.id, load.words() + (" (late)" if late else ""), *_cells(results)])
-    return aligned(rows, left=_LEFT)
+    return fitted(rows, columns)
 
 
 def _cells(results: Sequence[Result]) -> list[str]:
@@ -99,6 +103,32 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def fitted(rows: Sequence[Sequence[str]], columns: int | None) -> list[str]:
+    """Return rows, heads first, as a table; where it is wider than `columns`, as a block of lines per row, no figure cut."""
+    lines = aligned(rows, left=_LEFT)
+    if columns is None or max(map(len, lines)) <= columns:
+        return lines
+    heads, *rest = rows
+    found = [f"{', '.join(heads[:_LEFT])}:"]
+    for row in rest:
+        figures = [f"{head} {cell}".strip() for head, cell in zip(heads[_LEFT:], row[_LEFT:], strict=True)]
+        for text, indent in (
+            (", ".join(row[:_LEFT]), ""),
+            ("; ".join(_whole(each) for each in figures), "    "),
+        ):
+            wrapped = textwrap.wrap(
+                text, columns, initial_indent=indent, subsequent_indent="    ", break_long_words=False,
+                break_on_hyphens=False,
+            )  # fmt: skip
+            found += [line.replace("\xa0", " ") for line in wrapped]
+    return found
+
+
+def _whole(text: str) -> str:
+    """Return a text whose blanks are no place to break a line at."""
+    return text.replace(" ", "\xa0")
 
 
 def gpu_lines(bench: BenchFile) -> list[str]:
@@ -229,8 +259,8 @@ def _verdict(now: Runs | None, then: Runs | None) -> Differs:
     return Differs.UNKNOWN if now is None or then is None else differs(now, then)
 
 
-def compared_lines(old: BenchFile, new: BenchFile) -> list[str]:
-    """Return the same as a table."""
+def compared_lines(old: BenchFile, new: BenchFile, columns: int | None = None) -> list[str]:
+    """Return the same as a table, or as blocks where it is wider than `columns`."""
     rows = [["engine", "load", "asked", "goodput/s then", "now", "", "TTFT p95 then", "now", ""]]
     for each in compared(old, new):
         sides = (each.goodput_then, each.goodput_now, each.ttft_then, each.ttft_now)
@@ -240,4 +270,4 @@ def compared_lines(old: BenchFile, new: BenchFile) -> list[str]:
         )
     if len(rows) == 1:
         return ["the two benches have no candidate and load in common"]
-    return aligned(rows, left=_LEFT)
+    return fitted(rows, columns)

@@ -9,7 +9,7 @@ from freehold.catalog import look
 from freehold.catalog.ask_genai_prices import Request
 from freehold.catalog.facts import ApiPrice, Catalog
 from freehold.core.problems import Problem
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.plan_flags import PlanAsk
 from freehold.cost.model.offers import api_id
 from freehold.ledger.files.own_ledger import NAME as OWN_LEDGER
@@ -44,7 +44,7 @@ def with_api_of_files(
 
 
 def apis_of(
-    ask: PlanAsk, traffic: Traffic | None, *, shape: ModelShape | None, catalog: Catalog, reader: Reader
+    ask: PlanAsk, traffic: Traffic | None, *, shape: ModelShape | None, catalog: Catalog, reader: FlagReader
 ) -> tuple[ApiPrice, ...]:
     """Return the API in use, those that serve the same model, those that were named, and a few others."""
     request = request_of(traffic) if traffic else None

@@ -20,9 +20,9 @@ _CONFIG_BYTES_MAX = 4 * 1024 * 1024  # Our own bound, some hundred times the lon
 
 
 def find_shape(model: str, config: Path | None, catalog: Catalog) -> ModelShape | tuple[Problem, ...]:
-    """Return the shape of `--model`, or of the file of `--config`, whose name is its own unless `model` says another.
+    """Return the shape of `--model`, or of the file of `--model-config`, whose name is its own unless `model` says another.
 
-    A `--config` or `--model` that ends in `.gguf` is read as one. A model of the catalog that the file is not is a problem.
+    A `--model-config` or `--model` that ends in `.gguf` is read as one. A model of the catalog that the file is not is a problem.
     """
     if config is not None:
         return _named(_from_file(config), model, config, catalog)
@@ -32,7 +32,7 @@ def find_shape(model: str, config: Path | None, catalog: Catalog) -> ModelShape 
     if known is not None:
         return known
     hint = nearest_hint(model.casefold(), catalog.models)
-    hint += "; or its shape: --config config.json of Hugging Face, or a .gguf file"
+    hint += "; or its shape: --model-config config.json of Hugging Face, or a .gguf file"
     return (Problem(where="--model", message=f"the catalog does not know {model!r}", hint=hint),)
 
 
@@ -57,7 +57,7 @@ def _named(
         message = (
             f"the catalog knows {known.name} as {_dimensions(known)}, and {path} has {_dimensions(found)}"
         )
-        hint = "leave out --model or --config: each says by itself which model is meant"
+        hint = "leave out --model or --model-config: each says by itself which model is meant"
         return (Problem(where="--model", message=message, hint=hint),)
     return replace(found, name=known.name)
 

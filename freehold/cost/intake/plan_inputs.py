@@ -11,7 +11,7 @@ from freehold.catalog.facts import Catalog, Fact, Gpu, Verified
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.spread import Spread
 from freehold.cost.intake.api_choice import apis_of, only_listed, with_api_of_files
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.plan_flags import PlanAsk
 from freehold.cost.intake.rental_quotes import FORM, RENTAL_FLAG
 from freehold.cost.model.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
@@ -28,7 +28,7 @@ _LOST = 0.01
 
 
 def plan_inputs(
-    ask: PlanAsk, traffic: Traffic | None, *, shape: ModelShape | None, catalog: Catalog, reader: Reader
+    ask: PlanAsk, traffic: Traffic | None, *, shape: ModelShape | None, catalog: Catalog, reader: FlagReader
 ) -> PlanInputs | None:
     """Return everything that a plan needs, or None where problems are in the reader.
 
@@ -85,7 +85,7 @@ def plan_inputs(
     )
 
 
-def _gpus(ask: PlanAsk, catalog: Catalog, reader: Reader) -> tuple[str, ...]:
+def _gpus(ask: PlanAsk, catalog: Catalog, reader: FlagReader) -> tuple[str, ...]:
     if not ask.gpus:
         return tuple(catalog.gpus)
     found = [look.gpu(catalog, name) for name in ask.gpus]
@@ -143,7 +143,9 @@ def _no_fleet(model: str, reasons: list[tuple[str, str]], *, some: bool) -> Iter
         yield "; ".join(f"{gpu}: {why}" for gpu, why in others)
 
 
-def _quotes(ask: PlanAsk, *, gpus: tuple[str, ...], catalog: Catalog, reader: Reader) -> dict[str, Spread]:
+def _quotes(
+    ask: PlanAsk, *, gpus: tuple[str, ...], catalog: Catalog, reader: FlagReader
+) -> dict[str, Spread]:
     """Return the quotes by the keys of cost.inputs; a price always says what it is for."""
     named = tuple(dict.fromkeys(gpus)) if ask.gpus else ()
     found: dict[str, Spread] = {}
@@ -159,7 +161,7 @@ def _quotes(ask: PlanAsk, *, gpus: tuple[str, ...], catalog: Catalog, reader: Re
     return found
 
 
-def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: Reader) -> str:
+def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: FlagReader) -> str:
     """Return the GPU that a quote is for; empty: a problem is in the reader."""
     if not said:
         if len(named) == 1:
@@ -175,7 +177,7 @@ def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: Rea
 
 
 def assumptions(
-    ask: PlanAsk, catalog: Catalog, reader: Reader
+    ask: PlanAsk, catalog: Catalog, reader: FlagReader
 ) -> tuple[OwnAssumptions | None, RentAssumptions | None]:
     """Return what flags and the catalog say of owning and renting; None where problems are in the reader."""
     own_names = [field.name for field in fields(OwnAssumptions)]

@@ -5,18 +5,13 @@ What nobody said is assumed and said so. It reads the named usage files; prices 
 
 from dataclasses import replace
 
-from freehold.cost.intake.numbers import Reader
-from freehold.cost.intake.plan_flags import PlanAsk
+from freehold.cost.intake.flags import FlagReader
+from freehold.cost.intake.plan_flags import USUAL_INPUT_TOKENS, USUAL_PEAK, PlanAsk
 from freehold.ledger.files.usage_files import read_usage
 from freehold.sizing.fleet.traffic import Traffic
 
-_INPUT_TOKENS = 1500.0
-"""Of a mean request. Source: our own choice: a chat with a few turns, or a short document."""
-_PEAK = 2.5
-"""Source: the middle of the diurnal range of 2 to 3 that public traces show; a history replaces it."""
 
-
-def find_traffic(ask: PlanAsk, reader: Reader) -> Traffic | None:
+def find_traffic(ask: PlanAsk, reader: FlagReader) -> Traffic | None:
     """Return the traffic, or None where problems are in the reader."""
     if ask.usage:
         return _from_files(ask, reader)
@@ -29,7 +24,7 @@ def find_traffic(ask: PlanAsk, reader: Reader) -> Traffic | None:
     return _from_flags(ask, ask.tokens_per_month)
 
 
-def _from_files(ask: PlanAsk, reader: Reader) -> Traffic | None:
+def _from_files(ask: PlanAsk, reader: FlagReader) -> Traffic | None:
     read = read_usage(ask.usage, format=ask.usage_format)
     reader.problems += read.problems
     found = read.traffic
@@ -70,7 +65,7 @@ def _from_flags(ask: PlanAsk, tokens: float) -> Traffic:
         cached_share=ask.cached_share or 0.0,
         input_tokens_per_request=input_tokens,
         output_tokens_per_request=output_tokens,
-        peak_over_mean=ask.peak or _PEAK,
+        peak_over_mean=ask.peak or USUAL_PEAK,
         batch_share=ask.batch_share or 0.0,
         assumed=tuple(_assumed(ask, input_tokens, output_tokens)),
     )
@@ -83,7 +78,7 @@ def _sizes(ask: PlanAsk) -> tuple[float, float]:
         return ask.input_tokens, ask.output_tokens
     if ask.output_tokens is not None:
         return max(1.0, ask.output_tokens * share / (1 - share)), ask.output_tokens
-    input_tokens = ask.input_tokens or _INPUT_TOKENS
+    input_tokens = ask.input_tokens or USUAL_INPUT_TOKENS
     return input_tokens, max(1.0, input_tokens * (1 - share) / share)
 
 
@@ -92,7 +87,7 @@ def _assumed(ask: PlanAsk, input_tokens: float, output_tokens: float) -> list[st
     if ask.input_tokens is None and ask.output_tokens is None:
         said.append(f"A mean request has {input_tokens:,.0f} input and {output_tokens:,.0f} output tokens.")
     if ask.peak is None:
-        said.append(f"The busiest hour has {_PEAK:g} times the mean (--peak).")
+        said.append(f"The busiest hour has {USUAL_PEAK:g} times the mean (--peak).")
     if ask.cached_share is None:
         said.append("No prefix cache hits (--cached-share).")
     return said

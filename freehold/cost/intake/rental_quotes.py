@@ -8,11 +8,13 @@ from collections.abc import Mapping
 
 from freehold.core.problems import Problem
 from freehold.core.spread import Spread
-from freehold.cost.intake.bounds import RENTAL_USD_PER_GPU_HOUR, range_within
+from freehold.cost.intake.numbers import spread
 
 RENTAL_FLAG = "--rental-usd-per-gpu-hour"
 FORM = "h100-sxm=2.10, or several: h100-sxm=2.10,l40s=0.80..0.95"
 """How a rental quote says what it is for."""
+_BOUNDS = (0.01, 200.0)
+"""USD. Source: the rental catalog spans 0.2 to 15; twenty times less or more is another unit (a node, a month, a cent)."""
 
 Rentals = Mapping[str, Spread]
 """USD per GPU-hour by the GPU's name as it was said; empty: for the one GPU of `--gpu`."""
@@ -20,7 +22,7 @@ Rentals = Mapping[str, Spread]
 
 def read_rentals(flag: str, text: str) -> Rentals | Problem:
     """Return the quotes of `2.10`, `1.80..2.60`, `h100-sxm=2.10` or `h100-sxm=2.10,l40s=0.95`, each within bounds."""
-    read = range_within(RENTAL_USD_PER_GPU_HOUR)
+    read = spread(_BOUNDS)
     if "=" not in text:
         found = read(flag, text)
         return found if isinstance(found, Problem) else {"": found}

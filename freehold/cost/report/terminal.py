@@ -1,4 +1,4 @@
-"""A plan in a terminal: from the asked traffic to the verdict, which stands last because that is where one looks.
+"""A plan in a terminal: the verdict first, then what it rests on; the command to run next is the last line.
 
 It fits 80 columns and a pipe: what is long is wrapped inside its column, never cut through a number. Texts are
 printed as they are and never read as markup. The whole plan is not here: that is in the HTML and the JSON.
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
-from rich.rule import Rule as Line
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -131,8 +130,7 @@ def _head(result: PlanResult, _: Console) -> RenderableType:
     notes = [cut(clean(note), _TWO_LINES) for note in result.notes]
     if len(notes) > _NOTES_MOST:
         notes = [*notes[:_NOTES_MOST], f"and {len(notes) - _NOTES_MOST} more, in --html and --json"]
-    parts: list[RenderableType] = [heading("Plan", result.today), pairs(rows)]
-    return Group(*parts, points(notes)) if notes else Group(*parts)
+    return Group(heading("What was asked"), pairs(rows), *([points(notes)] if notes else []))
 
 
 def _options(result: PlanResult, console: Console) -> RenderableType:
@@ -237,11 +235,7 @@ def _sources(result: PlanResult, _: Console) -> RenderableType | None:
 
 def _ask_first(result: PlanResult, _: Console) -> RenderableType | None:
     asked = [clean(text) for text in result.verdict.ask_first[:2]]
-    return (
-        Group(heading("Tell us first", "these two move the answer most"), points(asked, "?"))
-        if asked
-        else None
-    )
+    return Group(heading("Not given yet, and it matters most"), points(asked, "?")) if asked else None
 
 
 def _verdict(result: PlanResult, _: Console) -> RenderableType:
@@ -257,16 +251,16 @@ def _verdict(result: PlanResult, _: Console) -> RenderableType:
         Text(clean(verdict.text)),
         pairs(rows),
     ]
-    return Group(Line(characters="─", style="dim"), answer, Padding(Group(*body), (0, 0, 0, 2)))
+    return Group(heading("Plan", result.today), answer, Padding(Group(*body), (0, 0, 0, 2)))
 
 
 _SECTIONS: tuple[Callable[[PlanResult, Console], RenderableType | None], ...] = (
+    _verdict,
+    _ask_first,
     _head,
     _options,
     _break_evens,
     _rules,
     _tornado,
     _sources,
-    _ask_first,
-    _verdict,
 )

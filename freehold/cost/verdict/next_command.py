@@ -13,7 +13,7 @@ from freehold.cost.pricing.ranking import Standing
 from freehold.cost.verdict.questions import flag_of, meant
 from freehold.sizing.replica.answer import Fleet
 
-SIZE_KEEPS = ("--config", "--prices", "--slo-ttft-p95", "--slo-itl", "--spares")
+SIZE_KEEPS = ("--model-config", "--prices", "--slo-ttft-p95", "--slo-itl", "--spares")
 """Flags of `freehold plan` that `freehold size` has as well."""
 COMPARED = 3
 """APIs that are named to be compared where none takes part. Our own choice: a line that fits a terminal."""
@@ -78,7 +78,7 @@ def _size(fleet: Fleet, said: dict[str, list[str]], standing: Standing) -> str:
     ask = fleet.sized.ask
     kept = {flag: said[flag] for flag in SIZE_KEEPS if flag in said}
     words: dict[str, list[str]] = {
-        "--model": [] if "--config" in kept else said.get("--model", [ask.shape.name]),
+        "--model": [] if "--model-config" in kept else said.get("--model", [ask.shape.name]),
         "--gpu": [ask.gpu.id],
         "--count": [f"{ask.gpus}"],
         "--engine": [ask.engine],

@@ -1,12 +1,15 @@
-"""Naive serving: Hugging Face Transformers' `generate` behind a small HTTP server, one request at a time.
+"""Hugging Face Transformers' `generate` behind a small HTTP server, one request at a time: the yardstick of `freehold bench`.
 
-Run by path with the Python of an environment that has torch and transformers; nothing of Freehold is imported. It is a
-yardstick: no continuous batching, no paged cache, no prefix cache, so that what those bring is a measured number. Other
-requests wait in the order of their coming. Tools, JSON schemas, log probabilities, stop texts and several choices are
-refused, not ignored.
+Run by path with the Python of an environment that has torch and transformers; it imports nothing of Freehold. It deliberately
+has no continuous batching, no paged cache and no prefix cache, so that their benefit is a measured number. Other requests wait
+in order of arrival. Tools, JSON schemas, log probabilities, stop texts and several choices are refused, not ignored.
 
-Exit codes: 0 after SIGTERM or SIGINT once it listens, 2 for a wrong flag, 3 for weights that cannot be loaded, 4 for an address
-that is taken, 127 when torch or transformers cannot be imported.
+Why not `transformers serve` (measured with transformers 5.19.0): its streams end without `[DONE]`, so a cut stream looks
+whole; it ignores `max_completion_tokens`, `n` and `response_format` with status 200; it answers 422 to `ignore_eos`, which a
+load test needs; it has no counters, no bound on the context, and names the model by its path.
+
+Exit codes: 0 after SIGTERM or SIGINT once it listens, 2 for a wrong flag, 3 for weights that cannot be loaded, 4 for a port in
+use, 5 for a device that is not there, 127 when torch or transformers cannot be imported.
 """
 
 import argparse
@@ -23,20 +26,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 EXIT_NO_WEIGHTS, EXIT_NO_PORT, EXIT_NO_DEVICE, EXIT_NO_PACKAGE = 3, 4, 5, 127
-"""Source: our own choice, but 127: what a shell answers for a program that is not there."""
+"""Source: our own choice, but 127: what a shell reports for a program that is not there."""
 _BODY_BYTES_MAX = 16 * 1024 * 1024  # Our own bound, the same as the gateway's default.
-_ANSWER_TOKENS = (
-    256  # Of a request that names no max_tokens: our own choice, so that nobody holds the one place for ever.
-)
+_ANSWER_TOKENS = 256  # Of a request without max_tokens: our own choice, since there is one slot.
 _REFUSED = (
     "tools", "functions", "response_format", "logprobs", "top_logprobs", "stop", "logit_bias",
     "frequency_penalty", "presence_penalty", "echo", "suffix",
 )  # fmt: skip
-_UNSURE = "\ufffd"  # What a tokeniser shows for bytes of a character that is not whole yet.
+_INCOMPLETE = "\ufffd"  # What a tokeniser decodes the first bytes of a character to.
+_COUNTERS = ("requests_running", "requests_waiting", "prompt_tokens_total", "generated_tokens_total")
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error; `code` as OpenAI says it."""
+    """A request that is answered with an error; `code` as in OpenAI's error bodies."""
 
     def __init__(
         self, message: str, *, status: int = 400, code: str | None = None, param: str | None = None
@@ -45,36 +47,34 @@ class RefusedError(Exception):
         self.status, self.code, self.param = status, code, param
 
 
-class Counts:
-    """What /metrics tells."""
+class DeviceError(Exception):
+    """The device of the flags is not there."""
+
+
+class ServerCounters:
+    """The numbers on /metrics."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.running = self.waiting = self.prompt_tokens = self.generated_tokens = 0
-
-    def page(self) -> bytes:
-        """Return it in the Prometheus text format."""
-        with self.lock:
-            rows = {
-                "requests_running": self.running,
-                "requests_waiting": self.waiting,
-                "prompt_tokens_total": self.prompt_tokens,
-                "generated_tokens_total": self.generated_tokens,
-            }
-        return "".join(f"transformers:{name} {value}\n" for name, value in rows.items()).encode()
+        self._lock = threading.Lock()
+        self._numbers = dict.fromkeys(_COUNTERS, 0)
 
     def add(self, **changes: int) -> None:
-        """Change counters by so much."""
-        with self.lock:
+        """Add to counters, by name."""
+        with self._lock:
             for name, change in changes.items():
-                setattr(self, name, getattr(self, name) + change)
+                self._numbers[name] += change
+
+    def page(self) -> bytes:
+        """Return the counters in the Prometheus text format."""
+        with self._lock:
+            return "".join(f"transformers:{name} {self._numbers[name]}\n" for name in _COUNTERS).encode()
 
 
-class Model:
-    """The loaded model; `lock` is the one place that there is."""
+class LoadedModel:
+    """The model in memory; `lock` is its one slot."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
-        import torch  # noqa: PLC0415 -- so that a wrong flag is told without it, and its absence in our words
+        import torch  # noqa: PLC0415 -- so that a wrong flag is reported without it, and its absence in our words
         import transformers  # noqa: PLC0415
 
         self._device = _device(torch, flags.device)
@@ -85,109 +85,82 @@ class Model:
             flags.model, local_files_only=True, dtype=flags.dtype
         )
         self._model.to(self._device).eval()
-        whole = getattr(self._model.config, "max_position_embeddings", 0)
-        self.context_tokens = (
-            min(flags.max_context, whole) if whole and flags.max_context else flags.max_context or whole
-        )
-        self.versions = {
-            "version": transformers.__version__,
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
-        }
+        limits = (getattr(self._model.config, "max_position_embeddings", 0), flags.max_context)
+        self.context_tokens = min(filter(None, limits), default=0)
+        version = transformers.__version__
+        self.versions = {"version": version, "transformers": version, "torch": torch.__version__}
         self.lock = threading.Lock()
 
     def encode(self, body: dict[str, Any], *, chat: bool) -> list[int]:
-        """Return a request's prompt as tokens; raises RefusedError for what is no prompt."""
+        """Return a request's prompt as tokens; raises RefusedError for an invalid one."""
         if not chat:
             prompt = body.get("prompt")
             if not isinstance(prompt, str):
                 raise RefusedError("'prompt' must be a string", param="prompt")
             return list(self.tokenizer(prompt)["input_ids"])
-        said = [
+        messages = [
             {"role": str(each.get("role")), "content": _text(each.get("content"))}
             for each in messages_of(body)
         ]
         if getattr(self.tokenizer, "chat_template", None):
-            text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return list(self.tokenizer("\n".join(each["content"] for each in said))["input_ids"])
+        return list(self.tokenizer("\n".join(each["content"] for each in messages))["input_ids"])
 
     def generate(self, tokens: list[int], body: dict[str, Any], on_token: Callable[[int], bool]) -> None:
-        """Make an answer, token by token, until it ends or `on_token` returns False."""
-        torch, transformers = self._torch, self._transformers
+        """Generate an answer token by token, until it ends or `on_token` returns False."""
+        torch = self._torch
         config = copy.deepcopy(self._model.generation_config)
         temperature, top_p = sampling(body)
         config.do_sample = temperature > 0
         config.temperature, config.top_p = (temperature, top_p) if config.do_sample else (None, None)
-        config.top_k = None
-        config.max_length, config.max_new_tokens = None, answer_tokens(body)
+        config.top_k = config.max_length = None
+        config.max_new_tokens = answer_tokens(body)
         config.pad_token_id = self.tokenizer.eos_token_id
         if body.get("ignore_eos") is True:
             config.eos_token_id = None
         if isinstance(body.get("seed"), int):
             torch.manual_seed(body["seed"])
-        streamer = _Streamer(on_token)
-        halt = transformers.StoppingCriteriaList(
-            [lambda ids, _scores, **_: torch.full((ids.shape[0],), streamer.over, device=ids.device)]
-        )
         ids = torch.tensor([tokens], device=self._device)
+
+        def stops(
+            so_far: Any, _scores: Any, **_more: Any
+        ) -> Any:  # called with all tokens after each new one
+            return torch.full((1,), not on_token(int(so_far[0, -1])), device=so_far.device)
+
         with torch.inference_mode():
             self._model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 generation_config=config,
-                streamer=streamer,
-                stopping_criteria=halt,
+                stopping_criteria=self._transformers.StoppingCriteriaList([stops]),
             )
 
 
-class _Streamer:
-    """What `generate` hands each token to; the prompt comes first and is passed over."""
-
-    def __init__(self, on_token: Callable[[int], bool]) -> None:
-        self._on_token = on_token
-        self._prompt_seen = False
-        self.over = False
-
-    def put(self, value: Any) -> None:
-        """Take one token."""
-        if not self._prompt_seen:
-            self._prompt_seen = True
-        elif not self.over:
-            self.over = not self._on_token(int(value.reshape(-1)[-1]))
-
-    def end(self) -> None:
-        """Take the end: there is nothing to flush."""
-
-
-class Text:
-    """Tokens into text as they come: a piece is given when its characters are whole."""
+class TextPieces:
+    """Tokens into text as they come; a piece is returned when its characters are complete."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._from = self._told = 0
+        self._from = self._returned = 0
 
     def add(self, token: int) -> str:
         """Return the text that this token completes, often empty."""
         self._ids.append(token)
-        known = self._decode(self._ids[self._from : self._told])
+        known = self._decode(self._ids[self._from : self._returned])
         now = self._decode(self._ids[self._from :])
-        if now.endswith(_UNSURE) or len(now) <= len(known):
+        if now.endswith(_INCOMPLETE) or len(now) <= len(known):
             return ""
-        self._from, self._told = self._told, len(self._ids)
+        self._from, self._returned = self._returned, len(self._ids)
         return now[len(known) :]
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
 
-class DeviceError(Exception):
-    """The device that was asked for is not there."""
-
-
 def _device(torch: Any, named: str) -> str:
-    """Return where to compute, looked at before weights are loaded; raises DeviceError where that is not there."""
+    """Return where to compute, before weights are read; raises DeviceError where that is not there."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if named == "auto":
         return "cuda" if gpus else "cpu"
@@ -197,7 +170,7 @@ def _device(torch: Any, named: str) -> str:
 
 
 def messages_of(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a chat's messages; raises RefusedError for what are none."""
+    """Return a chat's messages; raises RefusedError for anything else."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
         raise RefusedError("'messages' must be an array of objects", param="messages")
@@ -211,79 +184,65 @@ def _text(content: object) -> str:
         raise RefusedError("a message's 'content' must be a string or an array of parts", param="messages")
     others = {str(part.get("type")) for part in content} - {"text"}
     if others:
-        words = f"this engine takes texts only, and no {', '.join(sorted(others))}"
-        raise RefusedError(words, code="not_supported_by_engine", param="messages")
+        message = f"this engine takes texts only, and no {', '.join(sorted(others))}"
+        raise RefusedError(message, code="not_supported_by_engine", param="messages")
     return "".join(str(part.get("text", "")) for part in content)
 
 
 def sampling(body: dict[str, Any]) -> tuple[float, float]:
-    """Return temperature and top_p; raises RefusedError for no number, or none in OpenAI's range."""
+    """Return temperature and top_p; raises RefusedError for a value that is not in OpenAI's range."""
     return _number(body, "temperature", most=2.0), _number(body, "top_p", most=1.0)
 
 
 def _number(body: dict[str, Any], name: str, *, most: float) -> float:
-    value = body.get(name)
-    if value is None:
-        return 1.0
+    value = 1.0 if body.get(name) is None else body[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
         raise RefusedError(f"{name} must be a number from 0 to {most:g}", param=name)
     return float(value)
 
 
 def answer_tokens(body: dict[str, Any]) -> int:
-    """Return how many tokens an answer may have; raises RefusedError for no number."""
-    most = body.get("max_completion_tokens")
-    most = body.get("max_tokens") if most is None else most
-    if most is None:
-        return _ANSWER_TOKENS
+    """Return how many tokens an answer may have; raises RefusedError for an invalid number."""
+    limits = (body.get("max_completion_tokens"), body.get("max_tokens"), _ANSWER_TOKENS)
+    most = next(limit for limit in limits if limit is not None)
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise RefusedError("max_tokens must be a whole number of at least 1", param="max_tokens")
     return most
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection, one request."""
+    """One connection; its requests are answered one after the other."""
 
     protocol_version = "HTTP/1.1"
-    model: Model
+    model: LoadedModel
     name: str
-    counts: Counts
+    counters: ServerCounters
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the library's name
-        """Say nothing: neither prompts nor paths belong in the log."""
+        """Log nothing: neither prompts nor paths belong in the log."""
 
     def do_GET(self) -> None:
         """Answer the pages."""
-        pages = {
+        card = {"id": self.name, "object": "model", "created": 0, "owned_by": "transformers"}
+        card["max_model_len"] = self.model.context_tokens
+        pages: dict[str, object] = {
             "/health": {"status": "ok"},
             "/version": self.model.versions,
-            "/v1/models": {
-                "object": "list",
-                "data": [
-                    {
-                        "id": self.name,
-                        "object": "model",
-                        "created": 0,
-                        "owned_by": "transformers",
-                        "max_model_len": self.model.context_tokens,
-                    }
-                ],
-            },
+            "/v1/models": {"object": "list", "data": [card]},
         }
         if self.path == "/metrics":
-            self._send(200, self.counts.page(), "text/plain; version=0.0.4")
+            self._send(200, self.counters.page(), "text/plain; version=0.0.4")
         elif self.path in pages:
-            self._send(200, json.dumps(pages[self.path]).encode())
+            self.send_json(200, pages[self.path])
         else:
             self._error(RefusedError(f"there is no {self.path}", status=404))
 
     def do_POST(self) -> None:
         """Answer completions."""
         try:
-            body = self._body()
-            self._answer(body, chat=self.path.endswith("chat/completions"))
-        except RefusedError as refusal:
-            self._error(refusal)
+            self._answer(self._body(), chat=self.path.endswith("chat/completions"))
+        except RefusedError as refused:
+            self._error(refused)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -291,21 +250,20 @@ class Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("content-length") or 0)
         if size > _BODY_BYTES_MAX:
             raise RefusedError("the body is too large", status=413)
-        # Read in any case: a connection that is closed with something unread is reset, and the answer may be lost.
+        # Read in any case: closing a connection with unread bytes resets it, and the answer may be lost.
         text = self.rfile.read(size)
         if self.path not in {"/v1/chat/completions", "/v1/completions"}:
             raise RefusedError(f"there is no {self.path}", status=404)
         try:
             body = json.loads(text)
         except (ValueError, RecursionError) as exc:
-            raise RefusedError("the body is no JSON") from exc
+            raise RefusedError("the body is not JSON") from exc
         if not isinstance(body, dict):
-            raise RefusedError("the body is no JSON object")
-        asked = [name for name in _REFUSED if body.get(name)]
-        if asked or body.get("n") not in (None, 1):
-            raise RefusedError(
-                f"this engine does not know {', '.join(asked) or 'n'}", code="not_supported_by_engine"
-            )
+            raise RefusedError("the body is not a JSON object")
+        unknown = [name for name in _REFUSED if body.get(name)]
+        if unknown or body.get("n") not in (None, 1):
+            message = f"this engine does not know {', '.join(unknown) or 'n'}"
+            raise RefusedError(message, code="not_supported_by_engine")
         return body
 
     def _answer(self, body: dict[str, Any], *, chat: bool) -> None:
@@ -315,37 +273,36 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError("the prompt is empty", param="messages" if chat else "prompt")
         most, context = answer_tokens(body), self.model.context_tokens
         if context and len(tokens) + most > context:
-            words = f"the maximum context length is {context} tokens, and the prompt has {len(tokens)} and the answer {most}"
-            raise RefusedError(words, code="context_length_exceeded")
-        self.counts.add(waiting=1)
+            message = f"the maximum context length is {context} tokens, and the prompt has {len(tokens)} and the answer {most}"
+            raise RefusedError(message, code="context_length_exceeded")
+        self.counters.add(requests_waiting=1)
         with self.model.lock:
-            self.counts.add(waiting=-1, running=1, prompt_tokens=len(tokens))
+            self.counters.add(requests_waiting=-1, requests_running=1, prompt_tokens_total=len(tokens))
             try:
-                Answer(self, body, prompt_tokens=len(tokens), chat=chat).make(tokens)
+                AnswerWriter(self, body, prompt_tokens=len(tokens), chat=chat).write(tokens)
             finally:
-                self.counts.add(running=-1)
+                self.counters.add(requests_running=-1)
 
-    def left(self) -> bool:
-        """Return whether the client has gone."""
+    def client_left(self) -> bool:
+        """Return whether the client has closed its connection."""
         try:
-            if not select.select([self.connection], [], [], 0)[0]:
-                return False
-            return not self.connection.recv(1, socket.MSG_PEEK)
+            readable = select.select([self.connection], [], [], 0)[0]
+            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
         except OSError:
             return True
 
-    def _send(self, status: int, body: bytes, kind: str = "application/json") -> None:
+    def _send(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)
         self.send_header("content-type", kind)
-        if self.close_connection:  # said, so that no client sends the next request into it
+        if self.close_connection:  # so that no client sends its next request into it
             self.send_header("connection", "close")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def send_json(self, status: int, body: dict[str, Any]) -> None:
-        """Answer with a JSON body."""
-        self._send(status, json.dumps(body).encode())
+    def send_json(self, status: int, body: object) -> None:
+        """Send a JSON answer."""
+        self._send(status, json.dumps(body).encode(), "application/json")
 
     def begin_stream(self) -> None:
         """Send the head of a stream."""
@@ -356,41 +313,41 @@ class Handler(BaseHTTPRequestHandler):
 
     def event(self, data: bytes) -> None:
         """Send one event."""
-        whole = b"data: " + data + b"\n\n"
-        self.wfile.write(f"{len(whole):x}\r\n".encode() + whole + b"\r\n")
+        event = b"data: " + data + b"\n\n"
+        self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
 
     def end_stream(self) -> None:
         """Send the end of a stream."""
         self.event(b"[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 
-    def _error(self, refusal: RefusedError) -> None:
-        kind = "invalid_request_error" if refusal.status < 500 else "server_error"
-        error = {"message": str(refusal), "type": kind, "param": refusal.param, "code": refusal.code}
+    def _error(self, refused: RefusedError) -> None:
+        kind = "invalid_request_error" if refused.status < 500 else "server_error"
+        error = {"message": str(refused), "type": kind, "param": refused.param, "code": refused.code}
         self.close_connection = True
-        self.send_json(refusal.status, {"error": error})
+        self.send_json(refused.status, {"error": error})
 
 
-class Answer:
-    """One answer in the making, streamed or whole."""
+class AnswerWriter:
+    """One answer, streamed or whole."""
 
     def __init__(self, handler: Handler, body: dict[str, Any], *, prompt_tokens: int, chat: bool) -> None:
         self._handler, self._body, self._chat = handler, body, chat
-        self._prompt_tokens = prompt_tokens
-        self._made = 0
+        self._prompt_tokens, self._made = prompt_tokens, 0
         self._parts: list[str] = []
-        self._text = Text(handler.model.tokenizer)
+        self._text = TextPieces(handler.model.tokenizer)
         self._stream = body.get("stream") is True
+        kind = ("chat.completion" if chat else "text_completion") + ".chunk" * (self._stream and chat)
+        prefix = "chatcmpl" if chat else "cmpl"
         self._head = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{os.urandom(8).hex()}",
-            "object": ("chat.completion" if chat else "text_completion")
-            + (".chunk" if self._stream and chat else ""),
+            "id": f"{prefix}-{os.urandom(8).hex()}",
+            "object": kind,
             "created": 0,  # Unix time of its making: a yardstick needs no clock
             "model": handler.name,
         }
 
-    def make(self, tokens: list[int]) -> None:
-        """Generate and send it."""
+    def write(self, tokens: list[int]) -> None:
+        """Generate the answer and send it."""
         if self._stream:
             self._handler.begin_stream()
             if self._chat:
@@ -402,23 +359,23 @@ class Answer:
             if not self._stream:
                 raise RefusedError(f"generate failed: {exc}", status=500) from exc
             self._handler.close_connection = True
-            return  # a stream without its end is no whole answer
+            return  # a stream without its end is not a whole answer
         self._end()
 
     def _take(self, token: int) -> bool:
         self._made += 1
-        self._handler.counts.add(generated_tokens=1)
+        self._handler.counters.add(generated_tokens_total=1)
         piece = self._text.add(token)
+        self._parts.append(piece)
         if self._stream and piece:
             try:
                 self._chunk({"delta": {"content": piece}} if self._chat else {"text": piece})
             except OSError:
                 return False
-        self._parts.append(piece)
-        return not self._handler.left()
+        return not self._handler.client_left()
 
-    def _chunk(self, said: dict[str, Any], finish: str | None = None) -> None:
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    def _chunk(self, content: dict[str, Any], finish: str | None = None) -> None:
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
         self._handler.event(json.dumps({**self._head, "choices": [choice]}).encode())
 
     def _end(self) -> None:
@@ -427,10 +384,10 @@ class Answer:
         usage = {"prompt_tokens": self._prompt_tokens, "completion_tokens": self._made, "total_tokens": total}
         if not self._stream:
             text = "".join(self._parts)
-            said: dict[str, Any] = (
-                {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-            )
-            choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+            content: dict[str, Any] = {"text": text}
+            if self._chat:
+                content = {"message": {"role": "assistant", "content": text}}
+            choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
             self._handler.send_json(200, {**self._head, "choices": [choice], "usage": usage})
             return
         self._chunk({"delta": {}} if self._chat else {"text": ""}, finish)
@@ -441,7 +398,7 @@ class Answer:
 
 
 class Server(ThreadingHTTPServer):
-    """A thread a connection: all but one of them wait for the model."""
+    """A thread for each connection: all but one of them wait for the model."""
 
     daemon_threads = True
     request_queue_size = 1024
@@ -464,19 +421,14 @@ def main(argv: list[str]) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code when it cannot."""
     flags = parse(argv)
     try:
-        Handler.model = Model(flags)
+        Handler.model = LoadedModel(flags)
     except DeviceError as exc:
         return _fail(str(exc), EXIT_NO_DEVICE)
     except ImportError as exc:
         return _fail(f"torch and transformers cannot be imported: {exc}", EXIT_NO_PACKAGE)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-    ) as exc:  # what from_pretrained raises for weights in pieces
+    except (OSError, ValueError, KeyError, RuntimeError) as exc:  # of from_pretrained, for damaged weights
         return _fail(f"weights cannot be loaded: {type(exc).__name__}: {exc}", EXIT_NO_WEIGHTS)
-    Handler.name, Handler.counts = flags.name, Counts()
+    Handler.name, Handler.counters = flags.name, ServerCounters()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: os._exit(0))
     try:
@@ -488,8 +440,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _fail(words: str, code: int) -> int:
-    print(words, file=sys.stderr, flush=True)  # noqa: T201
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
     return code
 
 

@@ -6,11 +6,11 @@ evidence and not a measurement. Nothing here judges.
 """
 
 import contextlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from freehold.health.collectors.kernel_files import cgroup_folders, cgroup_paths, text_of, unescaped
 from freehold.health.model.view import Reading, State
 
 CHAIN_MOST = 8
@@ -24,7 +24,7 @@ _NETWORK = re.compile(
 """Types of file systems that another machine answers. Source: linux/fs of the kernel, and the subtypes that these FUSE programs mount with."""
 _USER_SPACE = re.compile(r"fuse(?!ctl)|^9p$|^virtiofs$")
 _OWN_READ_ONLY = frozenset({"ro", "emergency_ro"})
-"""Options of a super block. Source: proc_pid_mountinfo(5); the latter stands beside `rw` when ext4
+"""Options of a super block. Source: proc_pid_mountinfo(5); the latter comes with `rw` when ext4
 has given its journal up (seen on Linux 6.18)."""
 _THROTTLES = ("read_bps", "read_iops", "write_bps", "write_iops")
 
@@ -79,12 +79,12 @@ def mount_of(path: str, mountinfo: str) -> Mount | None:
         fields, ends = left.split(" "), right.split(" ")
         if len(fields) < 5 or len(ends) < 2:
             continue
-        point = _plain(fields[4])
+        point = unescaped(fields[4])
         if _above(point, path) and (best is None or len(point) >= len(best.point)):
             best = Mount(
                 point=point,
                 file_system=ends[0],
-                source=_plain(ends[1]),
+                source=unescaped(ends[1]),
                 numbers=fields[2],
                 read_only=_read_only(fields[5:6], ends[2:3]),
             )
@@ -97,11 +97,6 @@ def _read_only(mount: list[str], file_system: list[str]) -> str:
         return "mount"
     own = {option for options in file_system for option in options.split(",")}
     return "file_system" if own & _OWN_READ_ONLY else ""
-
-
-def _plain(text: str) -> str:
-    """Return the text without the octal escapes that the kernel writes for space, tab, newline and backslash."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 def _above(point: str, path: str) -> bool:
@@ -130,14 +125,14 @@ def device_of(numbers: str, source: str, root: Path) -> Device | None:
     if not folder.exists():
         found = re.fullmatch(r"/dev/(?:mapper/)?([\w.!-]+)", source)
         folder = root / "sys/class/block" / _kernel_name(found[1], root) if found else folder
-        numbers = _text(folder / "dev") if found else ""
+        numbers = text_of(folder / "dev") if found else ""
     if not numbers or not folder.exists():
         return None
     real = folder.resolve()
     queue = real / "queue" if (real / "queue").exists() else real.parent / "queue"
-    rotational = _text(queue / "rotational")
+    rotational = text_of(queue / "rotational")
     under = _under(real)
-    below = ((each, _text(each / "dev")) for each in under)
+    below = ((each, text_of(each / "dev")) for each in under)
     return Device(
         name=real.name,
         numbers=numbers,
@@ -150,7 +145,7 @@ def device_of(numbers: str, source: str, root: Path) -> Device | None:
 def _kernel_name(name: str, root: Path) -> str:
     """Return `dm-0` for what is called `vg-models` or `luks-…` below /dev/mapper."""
     named = (root / "sys/class/block").glob("dm-*")
-    return next((device.name for device in named if _text(device / "dm/name") == name), name)
+    return next((device.name for device in named if text_of(device / "dm/name") == name), name)
 
 
 def _under(folder: Path) -> list[Path]:
@@ -168,13 +163,6 @@ def _under(folder: Path) -> list[Path]:
     return found
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticks:
     """A device's own counts since it exists (kernel Documentation/block/stat.rst)."""
@@ -189,7 +177,7 @@ class Ticks:
 
 def ticks_of(numbers: str, root: Path) -> Ticks | None:
     """Return the counts of the device `MAJOR:MINOR`; None: they cannot be read."""
-    fields = _text(root / "sys/dev/block" / numbers / "stat").split()
+    fields = text_of(root / "sys/dev/block" / numbers / "stat").split()
     if len(fields) < 11:
         return None
     return Ticks(
@@ -218,49 +206,28 @@ def limits_of(pid: int, devices: tuple[str, ...], root: Path) -> tuple[str, ...]
     Those of its cgroup and of every one above, v1 and v2. Limits of other cgroups, the engine's for one, are not seen.
     """
     found: list[str] = []
-    for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
-        if "blkio" in controllers.split(","):
-            for group in cgroup_folders(cgroup_mount(root, "cgroup", "blkio"), path):
-                found += _v1_limits(group, path, devices)
-        elif number == "0":
-            for group in cgroup_folders(cgroup_mount(root, "cgroup2", ""), path):
-                found += _v2_limits(group, path, devices)
+    for version, path in cgroup_paths(root, str(pid), "blkio"):
+        limits_in = _v1_limits if version == 1 else _v2_limits
+        for group in cgroup_folders(root, path, version=version, controller="blkio"):
+            found += limits_in(group, path, devices)
     return tuple(dict.fromkeys(found))
 
 
 def waited_s(pid: int, devices: tuple[str, ...], root: Path) -> float | None:
     """Return how long io.cost has made the process's cgroup wait on these devices, ever; None: the kernel does not say."""
-    for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
-        number, _, path = line.split(":", 2)
-        top = cgroup_mount(root, "cgroup2", "") if number == "0" else None
-        for row in _text(top / path.lstrip("/") / "io.stat").splitlines() if top else ():
+    groups = [path for version, path in cgroup_paths(root, str(pid), "") if version == 2]
+    for group in (
+        folder for path in groups for folder in cgroup_folders(root, path, version=2, controller="")[:1]
+    ):
+        for row in text_of(group / "io.stat").splitlines():
             found = re.search(r"cost\.wait=(\d+)", row)
             if row.split(" ")[0] in devices and found:
                 return int(found[1]) / 1e6
     return None
 
 
-def cgroup_mount(root: Path, kind: str, option: str) -> Path | None:
-    """Return where cgroups of a kind (`cgroup` with a controller, `cgroup2` with none) are mounted; None: nowhere."""
-    for line in _text(root / "proc/self/mountinfo").splitlines():
-        left, _, right = line.partition(" - ")
-        ends = right.split(" ")
-        if len(ends) > 2 and ends[0] == kind and (not option or option in ends[2].split(",")):
-            return root / _plain(left.split(" ")[4]).lstrip("/")
-    return None
-
-
-def cgroup_folders(top: Path | None, path: str) -> list[Path]:
-    """Return the folders of a cgroup and of all above it, the nearest first."""
-    if top is None:
-        return []
-    here = Path(os.path.normpath("/" + path))
-    return [top / str(each).lstrip("/") for each in (here, *here.parents)]
-
-
 def _v1_limits(group: Path, path: str, devices: tuple[str, ...]) -> list[str]:
-    rows = [(name, _text(group / f"blkio.throttle.{name}_device")) for name in _THROTTLES]
+    rows = [(name, text_of(group / f"blkio.throttle.{name}_device")) for name in _THROTTLES]
     return [
         f"{name} {value} (blkio:{path}, {device})"
         for name, text in rows
@@ -271,7 +238,7 @@ def _v1_limits(group: Path, path: str, devices: tuple[str, ...]) -> list[str]:
 
 def _v2_limits(group: Path, path: str, devices: tuple[str, ...]) -> list[str]:
     found = []
-    for line in _text(group / "io.max").splitlines():
+    for line in text_of(group / "io.max").splitlines():
         device, _, rest = line.partition(" ")
         set_here = [word.replace("=", " ") for word in rest.split() if not word.endswith("=max")]
         found += [f"{words} (io.max:{path}, {device})" for words in set_here if device in devices]

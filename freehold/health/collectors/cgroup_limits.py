@@ -8,7 +8,7 @@ and all above it are read, version 1 and 2; without a limit there is no reading,
 from collections.abc import Iterator
 from pathlib import Path
 
-from freehold.health.collectors.block_device import cgroup_folders, cgroup_mount
+from freehold.health.collectors.kernel_files import cgroup_folders, cgroup_paths, text_of
 from freehold.health.model.view import Reading, State
 
 _NO_LIMIT = Reading(state=State.UNSUPPORTED, detail="no cgroup here limits memory")
@@ -36,12 +36,8 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 def _folders(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's cgroup for a controller, and of all above it."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            yield from cgroup_folders(cgroup_mount(root, "cgroup", controller), path)
-        elif number == "0":
-            yield from cgroup_folders(cgroup_mount(root, "cgroup2", ""), path)
+    for version, path in cgroup_paths(root, "self", controller):
+        yield from cgroup_folders(root, path, version=version, controller=controller)
 
 
 def _memory_of(folder: Path) -> tuple[int, int] | None:
@@ -50,16 +46,16 @@ def _memory_of(folder: Path) -> tuple[int, int] | None:
     used = _first(folder, "memory.current", "memory.usage_in_bytes")
     if limit is None or limit >= _UNLIMITED_BYTES or used is None:
         return None
-    rows = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
+    rows = dict(line.split(" ", 1) for line in text_of(folder / "memory.stat").splitlines() if " " in line)
     prefix = "total_" if "total_active_file" in rows else ""
     cache = sum(int(rows.get(f"{prefix}{name}_file", "0")) for name in ("active", "inactive"))
     return limit, max(0, limit - max(0, used - cache))
 
 
 def _cores_of(folder: Path) -> float | None:
-    quota, _, period = _text(folder / "cpu.max").partition(" ")
+    quota, _, period = text_of(folder / "cpu.max").partition(" ")
     if not quota:
-        quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+        quota, period = text_of(folder / "cpu.cfs_quota_us"), text_of(folder / "cpu.cfs_period_us")
     if not (quota.isdigit() and period.isdigit() and int(period)):
         return None  # `max`, -1, or no such controller
     return int(quota) / int(period)
@@ -67,11 +63,4 @@ def _cores_of(folder: Path) -> float | None:
 
 def _first(folder: Path, *names: str) -> int | None:
     """Return the number in the first of the files that holds one: version 2's or version 1's."""
-    return next((int(text) for name in names if (text := _text(folder / name)).isdigit()), None)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return next((int(text) for name in names if (text := text_of(folder / name)).isdigit()), None)

@@ -26,7 +26,7 @@ from freehold.health.collectors.block_device import (
     ticks_of,
     waited_s,
 )
-from freehold.health.collectors.disk_process import DiskProcess, Heard, Space
+from freehold.health.collectors.disk_process import DiskProcess, DiskReport, Space
 from freehold.health.collectors.pressure import grown, pressure_s
 from freehold.health.collectors.smart import SmartReaders
 from freehold.health.model.view import Reading, State, Volume
@@ -120,17 +120,17 @@ class _Writes:
     wrote: bool = False
     read_only: str = ""
 
-    def take(self, heard: Heard, mount: Callable[[], Mount | None]) -> None:
-        """Take in what a child said; why the volume is read-only is looked up when it first says so."""
-        if heard.write_error is None:
+    def take(self, report: DiskReport, mount: Callable[[], Mount | None]) -> None:
+        """Take in a child's report; why the volume is read-only is looked up when it first reports EROFS."""
+        if report.write_error is None:
             return
-        self.wrote |= bool(heard.writes_s)
-        if heard.write_error != "EROFS":
+        self.wrote |= bool(report.writes_s)
+        if report.write_error != "EROFS":
             self.read_only = ""
         elif self.error != "EROFS":
             found = mount()
             self.read_only = found.read_only if found else ""
-        self.error = heard.write_error
+        self.error = report.write_error
 
 
 class DiskReader:
@@ -201,7 +201,7 @@ class DiskReader:
         self._heard_s, self._born_s, self._reads = now_s, now_s, False
 
     def _from_child(self, now_s: float) -> Volume:
-        """Return the part that the child tells, and give it up where it is over its deadline."""
+        """Return the part that the child reports, and give it up where it is over its deadline."""
         reads_s: list[float] = []
         errors: list[str] = []
         writes_s: list[float] = []
@@ -209,10 +209,10 @@ class DiskReader:
         child = self._child
         if child is not None:
             alive = child.listen()
-            heard = child.heard
-            reads_s, errors, writes_s = heard.reads_s[:], heard.errors[:], heard.writes_s[:]
-            waits_s = now_s - heard.write_began_s if heard.write_began_s is not None else 0.0
-            self._writes.take(heard, lambda: mount_of(os.path.normpath(self._path), self._mountinfo()))
+            report = child.report
+            reads_s, errors, writes_s = report.reads_s[:], report.errors[:], report.writes_s[:]
+            waits_s = now_s - report.write_began_s if report.write_began_s is not None else 0.0
+            self._writes.take(report, lambda: mount_of(os.path.normpath(self._path), self._mountinfo()))
             self._take(child, spoke=bool(reads_s or errors), now_s=now_s)
             self._give_up(child, alive=alive, now_s=now_s)
         self._usual.add(reads_s)
@@ -234,19 +234,19 @@ class DiskReader:
         )
 
     def _take(self, child: DiskProcess, *, spoke: bool, now_s: float) -> None:
-        heard = child.heard
-        heard.reads_s.clear()
-        heard.errors.clear()
-        heard.writes_s.clear()
-        if spoke or heard.space is not self._space:
+        report = child.report
+        report.reads_s.clear()
+        report.errors.clear()
+        report.writes_s.clear()
+        if spoke or report.space is not self._space:
             self._heard_s = now_s
         if spoke:
             self._reads, self._pause_s = True, RESTART_S
-        self._space = heard.space or self._space
-        self._why = heard.refused
-        if heard.place is not None and heard.place != self._place:
-            self._place = heard.place
-            self._find_device(heard.place)
+        self._space = report.space or self._space
+        self._why = report.refused
+        if report.place is not None and report.place != self._place:
+            self._place = report.place
+            self._find_device(report.place)
 
     def _find_device(self, place: tuple[int, int, str]) -> None:
         major, minor, path = place
@@ -261,19 +261,19 @@ class DiskReader:
             return ""
 
     def _give_up(self, child: DiskProcess, *, alive: bool, now_s: float) -> None:
-        heard, deadline_s = child.heard, self._options.deadline_s
+        report, deadline_s = child.report, self._options.deadline_s
         if not alive:
             self._why = self._why or f"the disk reading process ended (code {child.code})"
             child.abandon()
             self._child, self._start_s = None, now_s + self._pause_s
             self._pause_s = min(2 * self._pause_s, RESTART_MOST_S)
             return
-        limit_s = MAKING_S if heard.making else deadline_s
+        limit_s = MAKING_S if report.making else deadline_s
         quiet_s = self._options.interval_s if self._reads else SILENT_S
-        since_s = heard.began_s if heard.began_s is not None else self._heard_s + quiet_s
+        since_s = report.began_s if report.began_s is not None else self._heard_s + quiet_s
         if now_s - since_s >= limit_s:
             self._given_up_s = since_s
-        elif not (heard.refused and now_s - self._born_s >= REFUSED_S):
+        elif not (report.refused and now_s - self._born_s >= REFUSED_S):
             return
         child.abandon()
         self._stuck.append(child)

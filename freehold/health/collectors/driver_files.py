@@ -1,7 +1,7 @@
-"""What the file system says of the NVIDIA driver: the version that runs, the versions on disk, and the cards on the PCI bus.
+"""What the file system shows of the NVIDIA driver: the version that runs, the versions on disk, and the cards on the PCI bus.
 
 These answer when NVML does not: a pending upgrade shows first on disk, a card that fell off the bus is missing from the driver but
-was on the bus, and a library of another version than the kernel module is told apart from a broken GPU. Only cached
+was on the bus, and a library of another version than the kernel module is distinguished from a broken GPU. Only cached
 files of /proc and /sys are read, none that asks the device itself, so nothing here can hang on a card. It loads no
 library.
 """
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from freehold.health.collectors.kernel_files import text_of
 from freehold.health.model.view import Reading, State
 
 _VERSION = re.compile(r"(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)")
@@ -55,20 +56,13 @@ def long_address(address: str) -> str:
 
 
 def _is_gpu(device: Path) -> bool:
-    return _text(device / "vendor") == _VENDOR and _text(device / "class")[:6] in _CLASSES
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return text_of(device / "vendor") == _VENDOR and text_of(device / "class")[:6] in _CLASSES
 
 
 def _module_version(root: Path) -> Reading:
     """Return the loaded kernel module's version, from /sys or, where the module is built in, /proc."""
-    found = _VERSION.fullmatch(_text(root / "sys/module/nvidia/version"))
-    found = found or _MODULE_LINE.search(_text(root / "proc/driver/nvidia/version"))
+    found = _VERSION.fullmatch(text_of(root / "sys/module/nvidia/version"))
+    found = found or _MODULE_LINE.search(text_of(root / "proc/driver/nvidia/version"))
     if found:
         return Reading(value=found[1])
     return Reading(state=State.ABSENT, detail="no NVIDIA kernel module is loaded")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from freehold.core import clock
 from freehold.health.collectors.cgroup_limits import memory_limit
+from freehold.health.collectors.kernel_files import text_of
 from freehold.health.collectors.pressure import pressure_s
 from freehold.health.model.view import Host, Reading, State
 
@@ -20,7 +21,7 @@ BLOCKED_EVERY_S = 20.0
 BLOCKED_MOST = 50
 """Blocked processes that a view names; when a disk hangs there may be thousands. Our own bound."""
 OURS = "freehold-"
-"""Readers of ours that hang in a disk's or driver's stead: their own probes tell of them."""
+"""Freehold's own reading children: they hang in a disk's or driver's place, and other checks judge them."""
 STA_UNSYNC = 0x0040
 """adjtimex(2), linux/timex.h: the clock is not synchronised."""
 _KIB = 1024  # /proc/meminfo counts in KiB and calls them kB (proc_meminfo(5))
@@ -114,14 +115,14 @@ class HostReader:
         # A machine that slept and woke has a wall clock that went on: no jump.
         offset_s = time.wall_s() - time.monotonic_s() - self._options.slept_s()
         readings = {"wall_minus_monotonic_s": Reading(value=offset_s)}
-        said = self._options.ask_clock()
-        if said is None:
+        kernel = self._options.ask_clock()
+        if kernel is None:
             missing = Reading(state=State.UNSUPPORTED, detail="no adjtimex here")
             return readings | dict.fromkeys(("synchronised", "estimated_error_s", "maximum_error_s"), missing)
         return readings | {
-            "synchronised": Reading(value=int(said.synchronised)),
-            "estimated_error_s": Reading(value=said.estimated_error_s),
-            "maximum_error_s": Reading(value=said.maximum_error_s),
+            "synchronised": Reading(value=int(kernel.synchronised)),
+            "estimated_error_s": Reading(value=kernel.estimated_error_s),
+            "maximum_error_s": Reading(value=kernel.maximum_error_s),
         }
 
 
@@ -150,7 +151,7 @@ def _memory(root: Path) -> dict[str, Reading]:
 
 def _numbers(path: Path, mark: str) -> Iterator[tuple[str, int]]:
     """Yield name and number of each line `NAME<mark> NUMBER …`."""
-    for line in _text(path).splitlines():
+    for line in text_of(path).splitlines():
         name, _, rest = line.partition(mark)
         words = rest.split()
         if words and words[0].isdigit():
@@ -165,7 +166,7 @@ def _edac(root: Path) -> dict[str, int]:
         return found
     for folder in controllers:
         for name in ("ce_count", "ue_count"):
-            text = _text(folder / name).strip()
+            text = text_of(folder / name).strip()
             if text.isdigit():
                 found[name] = found.get(name, 0) + int(text)
     return found
@@ -184,20 +185,13 @@ def blocked_processes(root: Path) -> dict[str, str]:
     for pid in pids:
         name = _blocked_name(root, pid)
         if name and len(found) < BLOCKED_MOST:
-            found[f"{pid} {name}"] = _text(root / "proc" / pid / "wchan").strip() or "?"
+            found[f"{pid} {name}"] = text_of(root / "proc" / pid / "wchan").strip() or "?"
     return found
 
 
 def _blocked_name(root: Path, pid: str) -> str:
     """Return a process's name where it is in state D and not ours; empty otherwise."""
     # `pid (name) state …`: a name may hold spaces and brackets (proc_pid_stat(5)).
-    head, _, rest = _text(root / "proc" / pid / "stat").rpartition(")")
+    head, _, rest = text_of(root / "proc" / pid / "stat").rpartition(")")
     name = head.partition("(")[2]
     return name if rest.startswith(" D") and not name.startswith(OURS) else ""
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

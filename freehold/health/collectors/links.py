@@ -1,6 +1,6 @@
 """Reads network interfaces, RDMA ports and TCP's retransmissions: text of /sys and /proc, which cannot hang.
 
-An interface counts when hardware is behind it, when it binds such together, or when somebody named it; containers' and tunnels'
+An interface counts when hardware is behind it, when it bonds such interfaces, or when the configuration names it; containers' and tunnels'
 do not. An RDMA counter that may not be read is left alone for a while: each attempt makes some drivers write a
 line into the kernel's log. Nothing here judges.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.core import clock
+from freehold.health.collectors.kernel_files import text_of
 from freehold.health.model.view import Interface, RdmaPort, Reading, State
 
 RDMA_EVERY_S = 5.0
@@ -55,12 +56,12 @@ def _counts(folder: Path) -> bool:
 
 
 def _interface(folder: Path) -> Interface:
-    flags = _text(folder / "flags")
+    flags = text_of(folder / "flags")
     statistics = folder / "statistics"
-    counters = {name: _text(statistics / name) for name in COUNTERS}
+    counters = {name: text_of(statistics / name) for name in COUNTERS}
     return Interface(
         name=folder.name,
-        operstate=_text(folder / "operstate"),
+        operstate=text_of(folder / "operstate"),
         carrier=_number(folder / "carrier"),
         carrier_changes=_number(folder / "carrier_changes"),
         carrier_ups=_number(folder / "carrier_up_count"),
@@ -72,10 +73,10 @@ def _interface(folder: Path) -> Interface:
 
 def _speed(folder: Path) -> Reading:
     found = _number(folder / "speed")
-    # -1 is the kernel's word for a speed that is not known (virtual cards, link down); EINVAL with a link up is a driver
+    # -1 is the kernel's value for a speed that is not known (virtual cards, link down); EINVAL with a link up is a driver
     # that has no such call.
     unknown = isinstance(found.value, int) and found.value <= 0
-    if unknown or (found.state is State.TRANSIENT and _text(folder / "carrier") == "1"):
+    if unknown or (found.state is State.TRANSIENT and text_of(folder / "carrier") == "1"):
         return Reading(state=State.UNSUPPORTED, detail="the driver does not know")
     return found
 
@@ -94,17 +95,10 @@ def _number(path: Path) -> Reading:
         return Reading(state=State.UNKNOWN, detail="not a number")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
-
-
 def read_tcp(root: Path = Path("/")) -> tuple[Reading, Reading]:
     """Return the segments that TCP has sent again, and has sent, since boot (/proc/net/snmp: RetransSegs, OutSegs)."""
     rows = [
-        line.split()[1:] for line in _text(root / "proc/net/snmp").splitlines() if line.startswith("Tcp:")
+        line.split()[1:] for line in text_of(root / "proc/net/snmp").splitlines() if line.startswith("Tcp:")
     ]
     if len(rows) != 2:
         missing = Reading(state=State.UNSUPPORTED, detail="no Tcp in /proc/net/snmp")
@@ -135,7 +129,7 @@ class RdmaReader:
         time: clock.Clock = clock.SYSTEM_CLOCK,
         every_s: float = RDMA_EVERY_S,
     ) -> None:
-        """`counters` are the names to read, those that somebody judges: a port has a hundred more."""
+        """`counters` are the names to read, those that a check judges: a port has a hundred more."""
         self._folder = root / "sys/class/infiniband"
         self._counters = tuple(counters)
         self._clock = time
@@ -208,5 +202,5 @@ class RdmaReader:
 
 
 def _word(path: Path) -> str:
-    """Return the word of `4: ACTIVE`."""
-    return _text(path).partition(":")[2].strip()
+    """Return `ACTIVE` of `4: ACTIVE`."""
+    return text_of(path).partition(":")[2].strip()

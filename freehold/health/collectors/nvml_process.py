@@ -2,16 +2,13 @@
 
 A call into the driver may never return, and a process in it may not even die of SIGKILL. So nothing here waits for an exit:
 an abandoned child is killed, its pipes are closed, its pid is kept, and whether it is gone is asked without blocking. What its
-answers mean is none of this module's business.
+answers mean is not known here.
 """
 
 import asyncio
-import contextlib
 import importlib.util
 import mmap
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,12 +18,11 @@ from typing import Any
 import msgspec
 
 from freehold.core import clock
-from freehold.health.collectors.nvml_answers import program
+from freehold.health.collectors.child_process import ChildProcess
 from freehold.health.collectors.nvml_child import PROGRESS
+from freehold.health.gpu_readings.nvml_answers import program
 
 CHILD = Path(__file__).with_name("nvml_child.py")
-READ_BYTES = 65_536
-"""Per read of the child's answers: a pipe's capacity on Linux (pipe(7))."""
 ANSWER_BYTES_MOST = 4_000_000
 """Longest answer line; 16 GPUs of 120 readings need some 10 kB each. Our own bound on what a child in pieces may send."""
 LOOKS_PER_DEADLINE = 5
@@ -55,7 +51,7 @@ class Deadlines:
 
     @property
     def longest_s(self) -> float:
-        """Return how long one read can take: who gives up before that learns of no hang, only of a late reader."""
+        """Return how long one read can take: a shorter deadline sees only a late reader, not a hang."""
         return self.init_s + self.sweep_s + self.call_s
 
 
@@ -65,7 +61,7 @@ def pynvml_folder() -> str | None:
     return None if spec is None or spec.origin is None else str(Path(spec.origin).parent)
 
 
-class NvmlProcess:
+class NvmlProcess(ChildProcess):
     """A running child; only one question at a time."""
 
     def __init__(
@@ -73,43 +69,20 @@ class NvmlProcess:
     ) -> None:
         """Start it. `kill` is os.kill, but for a test that needs a process which does not die."""
         self._deadlines = deadlines
-        self._kill = kill
         self._buffer = b""
         memory = os.memfd_create("freehold-nvml-progress")
         os.ftruncate(memory, PROGRESS.size)
         self._progress = mmap.mmap(memory, PROGRESS.size)
+        command = [sys.executable, "-I", "-S", str(CHILD), folder, str(memory)]
         try:
-            self._process = self._start(folder, memory)
+            super().__init__(command, pass_fds=(memory,), kill=kill)
         finally:
             os.close(memory)
-        os.set_blocking(self._out, False)
         self._send(program())
 
-    def _start(self, folder: str, memory: int) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(CHILD), folder, str(memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(memory,),
-            start_new_session=True,  # a Ctrl-C for the agent is no reason for half an answer
-        )
-
-    @property
-    def pid(self) -> int:
-        """Return its process id."""
-        return self._process.pid
-
-    @property
-    def _out(self) -> int:
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
-
     def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(msgspec.json.encode(message) + b"\n")
-            self._process.stdin.flush()
+            self.write(msgspec.json.encode(message) + b"\n")
         except OSError as exc:
             raise Ended(f"the NVML reader process {self.pid} is gone: {exc}") from exc
 
@@ -138,7 +111,7 @@ class NvmlProcess:
         seen, since_s = self.progress(), clock.monotonic_s()
         while b"\n" not in self._buffer:
             await self._readable(self._deadlines.call_s / LOOKS_PER_DEADLINE)
-            self._read()
+            self._fill()
             now_s, now = clock.monotonic_s(), self.progress()
             if now != seen:
                 seen, since_s = now, now_s
@@ -157,19 +130,18 @@ class NvmlProcess:
     async def _readable(self, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
-        loop.add_reader(self._out, ready.set)
+        loop.add_reader(self.out, ready.set)
         try:
             async with asyncio.timeout(timeout_s):
                 await ready.wait()
         except TimeoutError:
             pass
         finally:
-            loop.remove_reader(self._out)
+            loop.remove_reader(self.out)
 
-    def _read(self) -> None:
-        try:
-            data = os.read(self._out, READ_BYTES)
-        except BlockingIOError:
+    def _fill(self) -> None:
+        data = self.read()
+        if data is None:
             return
         if not data:
             raise Ended(f"the NVML reader process {self.pid} ended in {self.progress()[2] or 'starting'}")
@@ -181,16 +153,3 @@ class NvmlProcess:
         """Return how many calls it has begun, for which GPU (-1: none) the last, and that call's name."""
         calls, gpu, name = PROGRESS.unpack_from(self._progress, 0)
         return calls, gpu, name.rstrip(b"\0").decode(errors="replace")
-
-    def abandon(self) -> None:
-        """Kill it and close the pipes; do not wait: it may be in a call that nothing ends."""
-        with contextlib.suppress(ProcessLookupError):
-            self._kill(self._process.pid, signal.SIGKILL)
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-    def gone(self) -> bool:
-        """Return whether it has ended; never waits."""
-        return self._process.poll() is not None

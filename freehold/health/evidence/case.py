@@ -14,6 +14,7 @@ from freehold.health.evidence.correlations import together_signs, with_siblings
 from freehold.health.evidence.counters import change_signs
 from freehold.health.evidence.incident import Incident
 from freehold.health.evidence.kernel_signs import DAY_S, Past, event_signs
+from freehold.health.evidence.quantity import Quantity
 from freehold.health.evidence.scoring import RECOVERY, Seen, see
 from freehold.health.evidence.surroundings import Around, EngineEnd, around_signs, engine_signs, finding_signs
 
@@ -163,8 +164,8 @@ def _idle_gpu(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
         for change in case.incident.changes:
             if (
                 change.component.startswith("gpu:")
-                and "util" in change.name.lower()
-                and change.after in {0, "0"}
+                and change.quantity is Quantity.UTILISATION
+                and change.after == 0
             ):
                 yield see(
                     table,

@@ -8,6 +8,8 @@ one are set aside and kept. Nothing here says what an incident means: see `signs
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from freehold.health.evidence.quantity import Change
+
 SILENCE_S = 180.0
 """An incident ends with this much silence, seconds. Source: NVIDIA Fleet Intelligence, "XID Bursts"; NVSentinel the same."""
 BURST_S = 15.0
@@ -21,8 +23,6 @@ _PREEMPTED = 45
 _CARRIER = 154
 """Source: NVIDIA Xid catalogue: 154 carries the recovery action of the error before it."""
 _LEADERS = frozenset({"xid", "sxid", "gpu_lost", "off_bus"})
-
-Number = float | str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +43,6 @@ class Event:
     def order(self) -> tuple[float, str, str, int, str]:
         """Return what events are sorted by: time, and for simultaneous ones anything but the order they came in."""
         return (self.at_s, self.kind, self.component, self.number or 0, self.text)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One reading before and after an incident, from the ring buffer or an incident file."""
-
-    component: str
-    name: str
-    """As the source calls it: `ecc_uncorrected_volatile`, `DCGM_FI_DEV_ROW_REMAP_FAILURE`."""
-    before: Number
-    """None: not known."""
-    after: Number
-    siblings: tuple[tuple[Number, Number], ...] = ()
-    """Before and after on the node's other GPUs."""
-    source: str = "nvml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from freehold.catalog.load_evidence import Evidence
-from freehold.catalog.load_xids import xid
 from freehold.health.evidence.incident import BURST_S, Event, Incident, occurrences
 from freehold.health.evidence.scoring import Seen, see
-from freehold.health.kernel_log import nvlink5
+from freehold.health.kernel_log.xid_judgement import judge_xid
 
 DAY_S = 86_400.0
 """How far back the same fault counts as a repetition, seconds. Source: NVSentinel, RepeatedXIDErrorOnSameGPU: 24 h."""
@@ -138,17 +137,15 @@ def _hung_task(event: Event) -> str:
 
 def _xid(table: Evidence, event: Event) -> Iterator[Seen]:
     assert event.number is not None, "an XID has a number"
-    fact = xid(event.number)
-    own = nvlink5.sign_of(event.number, event.fields) if event.number in nvlink5.NUMBERS else ""
-    sign = table.signs[own] if own else table.of_xid(event.number, str(fact.kind))
-    if sign is None:
+    judgement = judge_xid(event.number, event.fields)
+    if not judgement.sign:
         return
-    seen = _seen(table, sign.name, event)
-    yield replace(seen, value=f"XID {event.number} {fact.mnemonic}".strip())
+    seen = _seen(table, judgement.sign, event)
+    yield replace(seen, value=f"XID {event.number} {judgement.fact.mnemonic}".strip())
     name = event.fields.get("name", "")
     if name.startswith(_MONITORS):
         yield replace(_seen(table, "monitor_pid", event), value=name, number=None)
-    elif name.lower().startswith(_ENGINES) and sign.name in {"app_fault", "app_disputed"}:
+    elif name.lower().startswith(_ENGINES) and judgement.sign in {"app_fault", "app_disputed"}:
         yield replace(_seen(table, "engine_pid", event), value=name, number=None)
 
 

@@ -13,7 +13,7 @@ from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind
 from freehold.engines.shared.exit_rules import explain_code
-from freehold.health.evidence.log_patterns import context_signs, finding_sign, log_signs
+from freehold.health.evidence.log_patterns import finding_sign, log_signs, note_signs, state_signs
 from freehold.health.evidence.scoring import Seen, see
 
 _KINDS = {
@@ -28,17 +28,6 @@ _KINDS = {
 }
 _OF_LINES = frozenset({"engine_memory", "engine_configuration", "engine_weights"})
 """Ends that an engine's file reads out of its last lines, as `words.log_signs` does."""
-_STATES = (
-    (
-        r"\b(hung|hang\w*|froze\w*|stall\w*|stuck|unresponsive|no.?progress|not.?progress\w*)\b",
-        "engine_frozen",
-    ),
-    (r"^T$|^(process )?stopped \(|sigstop", "engine_stopped"),
-    (r"\b(crash\w*|dead|died|aborted)\b", "engine_crashed"),
-    (r"^D$|d.?state|uninterruptible", "task_blocked"),
-    (r"oom.?killed", "oom_kill"),
-)
-"""Words for an engine's state. Source: DESIGN's states of an engine, and those of proc(5)."""
 _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 _BARE_CRASH = frozenset({"log_exception", "engine_crashed", "engine_killed"})
 """What an engine's end says by itself; any better reason replaces it. Source: our own choice."""
@@ -93,9 +82,8 @@ def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
 
     for name, line in log_signs(engine.log_tail):
         add(name, line, "engine log")
-    for words, name in _STATES:
-        if re.search(words, engine.state, re.IGNORECASE if len(words) > 6 else 0):
-            add(name, engine.state, "engine state")
+    for name in state_signs(engine.state):
+        add(name, engine.state, "engine state")
     if engine.exit_code is not None:
         cause = explain(engine.engine, engine.exit_code, engine.log_tail)
         exit_sign = _exit_sign(cause, engine)
@@ -201,7 +189,7 @@ def _around(table: Evidence, around: Around) -> Iterator[Seen]:
         if said:
             yield seen(name, "by experiment")
     for text in around.words:
-        for name, words in context_signs(text):
+        for name, words in note_signs(text):
             yield seen(name, words)
 
 

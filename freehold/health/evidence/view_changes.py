@@ -4,10 +4,11 @@ The first view is before, the last one after. A reading that failed in the last 
 views hold beyond that (rates over time) is for probes, not for diagnosis.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from freehold.health.evidence.incident import Change, Number
+from freehold.catalog.load_xids import rdma_counters
+from freehold.health.evidence.quantity import Change, Quantity
 from freehold.health.evidence.surroundings import EngineEnd
 from freehold.health.judge.storage import component_of
 from freehold.health.model.view import (
@@ -48,37 +49,106 @@ def from_views(views: Sequence[View]) -> FromViews:
     )
 
 
+_PLACES = ("", "dram_", "sram_")
+_GPU: Mapping[str, Quantity] = {
+    "temperature_c": Quantity.TEMPERATURE,
+    "margin_c": Quantity.THERMAL_MARGIN,
+    "throttle_bits": Quantity.THROTTLE_BITS,
+    "sw_thermal_ns": Quantity.THERMAL_SLOWDOWN,
+    "hw_thermal_ns": Quantity.THERMAL_SLOWDOWN,
+    "thermal_violation_ns": Quantity.THERMAL_SLOWDOWN,
+    "power_brake_ns": Quantity.POWER_BRAKE,
+    "ecc_mode": Quantity.ECC_MODE,
+    **{f"ecc_{place}{life}_corrected": Quantity.ECC_CORRECTED for place in _PLACES for life in ("volatile", "aggregate")},
+    **{f"ecc_{place}volatile_uncorrected": Quantity.ECC_UNCORRECTED for place in _PLACES},
+    **{f"ecc_{place}aggregate_uncorrected": Quantity.ECC_AGGREGATE_UNCORRECTED for place in _PLACES},
+    "sram_threshold_exceeded": Quantity.SRAM_THRESHOLD,
+    "row_remap_corrected": Quantity.ROW_REMAP_CORRECTED,
+    "row_remap_uncorrected": Quantity.ROW_REMAP_UNCORRECTED,
+    "retired_pages_uncorrected": Quantity.ROW_REMAP_UNCORRECTED,
+    "row_remap_pending": Quantity.ROW_REMAP_PENDING,
+    "row_remap_banks_none": Quantity.ROW_REMAP_PENDING,
+    "retired_pages_pending": Quantity.ROW_REMAP_PENDING,
+    "row_remap_failure": Quantity.ROW_REMAP_FAILURE,
+    "recovery_action": Quantity.RECOVERY_ACTION,
+    "memory_total_bytes": Quantity.GPU_MEMORY_TOTAL,
+    "power_w": Quantity.POWER,
+    "power_limit_w": Quantity.POWER_LIMIT,
+    "power_limit_default_w": Quantity.POWER_LIMIT_DEFAULT,
+    "utilisation_percent": Quantity.UTILISATION,
+    "pcie_gen": Quantity.PCIE_GEN,
+    "pcie_gen_max": Quantity.PCIE_GEN_MAX,
+    "pcie_width": Quantity.PCIE_WIDTH,
+    "pcie_width_max": Quantity.PCIE_WIDTH_MAX,
+    "pcie_replays": Quantity.PCIE_REPLAYS,
+    "pcie_non_fatal_errors": Quantity.PCIE_ERRORS,
+    "pcie_fatal_errors": Quantity.PCIE_ERRORS,
+    "nvlink_up": Quantity.NVLINK_UP,
+    "nvlink_replay_errors": Quantity.NVLINK_REPLAYS,
+    **{f"nvlink_{what}": Quantity.NVLINK_ERRORS for what in ("down", "recovery_errors", "crc_errors", "link_recoveries", "failed_recoveries")},
+}  # fmt: skip
+"""Readings of a GPU by the names of `gpu_readings.table`."""
+_SMART: Mapping[str, Quantity] = {
+    "critical_warning": Quantity.DISK_WARNING,
+    "media_errors": Quantity.DISK_WEAR,
+    "reallocated_sectors": Quantity.DISK_WEAR,
+    "pending_sectors": Quantity.DISK_WEAR,
+    "available_spare_pct": Quantity.DISK_SPARE,
+    "percentage_used_pct": Quantity.DISK_ENDURANCE_USED,
+}
+"""Readings of a disk's SMART log by the names of `collectors.smart`."""
+_HOST: Mapping[str, Quantity] = {
+    "total_bytes": Quantity.MEMORY_TOTAL,
+    "available_bytes": Quantity.MEMORY_AVAILABLE,
+    "oom_kills": Quantity.OOM_KILLS,
+    "wall_minus_monotonic_s": Quantity.CLOCK_OFFSET,
+    "synchronised": Quantity.CLOCK_SYNCHRONISED,
+    "ce_count": Quantity.MEMORY_CORRECTED,
+    "ue_count": Quantity.MEMORY_UNCORRECTED,
+}
+"""Readings of memory, clock and kernel counters by the names of `collectors.host`."""
+_SIGNS = frozenset({State.LOST, State.RESET_REQUIRED, State.MISMATCH, State.HUNG})
+"""States of a reading that are evidence themselves; after any other the value is not known."""
+
+
 def _changes(first: View, last: View, views: Sequence[View]) -> Iterator[Change]:
     yield from gpu_changes(first.gpus, last.gpus)
     before = {volume.path: volume for volume in first.volumes or ()}
     for volume in last.volumes or ():
-        yield from _volume(before.get(volume.path), volume, views)
+        yield from _volume(before.get(volume.path, volume), volume, views)
     yield from _network(first.network, last.network, views)
-    yield from _host(first.host, last.host)
+    yield from _host(first.host or last.host, last.host)
     engines = {engine.replica: engine for engine in first.engines or ()}
     for engine in last.engines or ():
         yield from _progress(engines.get(engine.replica), engine)
 
 
-def _value(reading: Reading | None) -> Number:
-    if reading is None or reading.state in {
-        State.UNSUPPORTED,
-        State.UNKNOWN,
-        State.TRANSIENT,
-        State.DENIED,
-        State.ABSENT,
-    }:
+def _value(reading: Reading | None) -> float | State | None:
+    if reading is None:
         return None
-    return reading.value if reading.state is State.OK else str(reading.state)
+    if reading.state in _SIGNS:
+        return reading.state
+    return float(reading.value) if isinstance(reading.value, int | float) else None
+
+
+_Readings = Mapping[str, Reading]
 
 
 def _pairs(
-    component: str, before: dict[str, Reading], after: dict[str, Reading], source: str
+    component: str, before: _Readings, after: _Readings, quantities: Mapping[str, Quantity], *, source: str
 ) -> Iterator[Change]:
     for name, reading in after.items():
-        if (value := _value(reading)) is not None:
-            old = _value(before.get(name))
-            yield Change(component=component, name=name, before=old, after=value, source=source)
+        now, old = _value(reading), _value(before.get(name))
+        quantity = quantities.get(name, Quantity.OTHER)
+        if now is not None and (quantity is not Quantity.OTHER or isinstance(now, State)):
+            yield Change(
+                component=component,
+                name=name,
+                quantity=quantity,
+                before=None if isinstance(old, State) else old,
+                after=now,
+                source=source,
+            )
 
 
 def gpu_changes(first: Gpus | None, last: Gpus | None) -> Iterator[Change]:
@@ -86,41 +156,53 @@ def gpu_changes(first: Gpus | None, last: Gpus | None) -> Iterator[Change]:
     if last is None:
         return
     if last.state in {State.MISMATCH, State.HUNG, State.LOST}:
-        yield Change(component="driver", name="nvml", before=None, after=str(last.state), source=last.source)
-    old = {gpu.index: gpu for gpu in first.gpus} if first else {}
+        yield Change(component="driver", name="nvml", after=last.state, source=last.source)
+    old = {gpu.index: gpu.readings for gpu in first.gpus} if first else {}
     for gpu in last.gpus:
-        before = old[gpu.index].readings if gpu.index in old else {}
-        yield from _pairs(f"gpu:{gpu.index}", before, gpu.readings, last.source)
+        yield from _pairs(f"gpu:{gpu.index}", old.get(gpu.index, {}), gpu.readings, _GPU, source=last.source)
     if first and first.gpus and len(last.gpus) < len(first.gpus):
-        yield Change(
-            component="gpu:",
-            name="gpu_count",
-            before=len(first.gpus),
-            after=len(last.gpus),
-            source=last.source,
+        yield _counted(
+            "gpu:", "gpu_count", Quantity.GPU_COUNT, (len(first.gpus), len(last.gpus)), source=last.source
         )
 
 
-def _volume(before: Volume | None, after: Volume, views: Sequence[View]) -> Iterator[Change]:
-    component = component_of(after)
-    same = [volume for view in views for volume in view.volumes or () if volume.path == after.path]
-    old = before or after
-    pairs = {
-        "probe_read_s": (_middle(old.reads_s), _middle(after.reads_s)),
-        "timeouts": (0.0, float(sum(volume.timeouts for volume in same))),
-        "read_errors": (0.0, float(sum(len(volume.errors) for volume in same))),
-    }
-    for name, (was, now) in pairs.items():
-        if now is not None:
-            yield Change(component=component, name=name, before=was, after=now, source="own read")
-    named = {
-        "device_ticks_s": "device_ticks_s", "pressure_full_s": "pressure_full_s", "throttled_s": "throttled_s",
-        "total_bytes": "total_bytes", "free_bytes": "free_bytes", "free_inodes": "free_inodes",
-    }  # fmt: skip
-    yield from _pairs(
-        component, {k: getattr(old, k) for k in named}, {k: getattr(after, k) for k in named}, "kernel"
+def _counted(
+    component: str, name: str, quantity: Quantity, counts: tuple[float | None, float], *, source: str
+) -> Change:
+    before, after = counts
+    return Change(
+        component=component,
+        name=name,
+        quantity=quantity,
+        before=None if before is None else float(before),
+        after=float(after),
+        source=source,
     )
-    yield from _pairs(component, old.smart, after.smart, "smart")
+
+
+def _volume(old: Volume, new: Volume, views: Sequence[View]) -> Iterator[Change]:
+    component = component_of(new)
+    same = [volume for view in views for volume in view.volumes or () if volume.path == new.path]
+    if (now := _middle(new.reads_s)) is not None:
+        yield _counted(
+            component, "probe_read_s", Quantity.READ_TIME, (_middle(old.reads_s), now), source="own read"
+        )
+    timeouts, errors = sum(volume.timeouts for volume in same), sum(len(volume.errors) for volume in same)
+    yield _counted(component, "timeouts", Quantity.READ_TIMEOUTS, (0.0, timeouts), source="own read")
+    yield _counted(component, "read_errors", Quantity.IO_ERRORS, (0.0, errors), source="own read")
+    named = {
+        "device_ticks_s": Quantity.DEVICE_TIME, "pressure_full_s": Quantity.READ_PRESSURE, "throttled_s": Quantity.THROTTLED_TIME,
+        "total_bytes": Quantity.DISK_TOTAL, "free_bytes": Quantity.DISK_FREE, "free_inodes": Quantity.INODES_FREE,
+    }  # fmt: skip
+    yield from _attributes(component, old, new, named, source="kernel")
+    yield from _pairs(component, old.smart, new.smart, _SMART, source="smart")
+
+
+def _attributes(
+    component: str, old: object, new: object, named: Mapping[str, Quantity], *, source: str
+) -> Iterator[Change]:
+    before, after = ({name: getattr(one, name) for name in named} for one in (old, new))
+    return _pairs(component, before, after, named, source=source)
 
 
 def _middle(values: Sequence[float]) -> float | None:
@@ -133,57 +215,43 @@ def _network(first: Network | None, last: Network | None, views: Sequence[View])
     for peer in last.peers:
         same = [p for view in views if view.network for p in view.network.peers if p.name == peer.name]
         lost = sum(p.lost_out + p.lost_back + p.lost_unknown for p in same)
-        yield Change(component=f"peer:{peer.name}", name="lost", before=0.0, after=float(lost), source="mesh")
-        yield Change(
-            component=f"peer:{peer.name}",
-            name="sent",
-            before=0.0,
-            after=float(sum(p.sent for p in same)),
-            source="mesh",
-        )
+        sent = sum(p.sent for p in same)
+        yield _counted(f"peer:{peer.name}", "lost", Quantity.LOST, (0.0, lost), source="mesh")
+        yield _counted(f"peer:{peer.name}", "sent", Quantity.SENT, (0.0, sent), source="mesh")
     old = first or last
+    named = {
+        "carrier": Quantity.LINK_STATE, "carrier_changes": Quantity.CARRIER_CHANGES, "speed_mbit_s": Quantity.LINK_SPEED
+    }  # fmt: skip
     links = {link.name: link for link in old.interfaces}
     for link in last.interfaces:
-        was = links.get(link.name, link)
-        readings = ("carrier", "carrier_changes", "speed_mbit_s")
-        yield from _pairs(
-            f"link:{link.name}",
-            {k: getattr(was, k) for k in readings},
-            {k: getattr(link, k) for k in readings},
-            "sysfs",
-        )
-    ports = {(port.device, port.port): port for port in old.rdma}
+        yield from _attributes(f"link:{link.name}", links.get(link.name, link), link, named, source="sysfs")
+    ports = {(port.device, port.port): port.counters for port in old.rdma}
     for port in last.rdma:
-        before = ports.get((port.device, port.port), port).counters
-        for name, count in port.counters.items():
-            yield Change(
-                component=f"link:{port.device}",
-                name=name,
-                before=before.get(name),
-                after=count,
-                source="sysfs",
-            )
+        before = ports.get((port.device, port.port), port.counters)
+        for name in port.counters.keys() & rdma_counters().keys():
+            pair = (before.get(name), port.counters[name])
+            yield _counted(f"link:{port.device}", name, Quantity.RDMA_COUNTER, pair, source="sysfs")
 
 
-def _host(first: Host | None, last: Host | None) -> Iterator[Change]:
-    if last is None:
+def _host(old: Host | None, new: Host | None) -> Iterator[Change]:
+    if old is None or new is None:
         return
-    old = first or last
-    yield from _pairs("memory", old.memory, last.memory, "/proc")
-    yield from _pairs("clock", old.clock, last.clock, "adjtimex")
-    for name, count in last.edac.items():
-        yield Change(component="memory", name=name, before=old.edac.get(name), after=count, source="edac")
+    yield from _pairs("memory", old.memory, new.memory, _HOST, source="/proc")
+    yield from _pairs("clock", old.clock, new.clock, _HOST, source="adjtimex")
+    for name in new.edac.keys() & _HOST.keys():
+        yield _counted("memory", name, _HOST[name], (old.edac.get(name), new.edac[name]), source="edac")
 
 
 def engine_end(engine: EngineView, at_s: float) -> EngineEnd:
-    """Return what a view says of an engine's end or standstill."""
+    """Return what a view has of an engine's end or standstill."""
     log = (engine.exit_text,) if engine.exit_text else ()
     state = engine.process_state if engine.process_state in {"T", "D"} else ""
     return EngineEnd(replica=engine.replica, engine=engine.engine, log_tail=log, state=state, at_s=at_s)
 
 
-def _progress(before: EngineView | None, after: EngineView) -> Iterator[Change]:
-    component = f"engine:{after.replica}"
-    old = {"tokens_total": before.tokens_total, "cpu_s": before.cpu_s} if before else {}
-    new = {"tokens_total": after.tokens_total, "running": after.running, "cpu_s": after.cpu_s}
-    yield from _pairs(component, old, new, "engine metrics")
+def _progress(old: EngineView | None, new: EngineView) -> Iterator[Change]:
+    named = {"tokens_total": Quantity.PROGRESS, "running": Quantity.RUNNING, "cpu_s": Quantity.WORK}
+    component, source = f"engine:{new.replica}", "engine metrics"
+    after = {name: getattr(new, name) for name in named}
+    before = {name: getattr(old, name) for name in ("tokens_total", "cpu_s")} if old else {}
+    yield from _pairs(component, before, after, named, source=source)

@@ -15,13 +15,14 @@ import msgspec
 from freehold.core.findings import Finding, Verdict
 from freehold.core.problems import Problem
 from freehold.health.evidence.case import Case
-from freehold.health.evidence.counters import number, plain
-from freehold.health.evidence.incident import Change, Event, Incident, Number, group
+from freehold.health.evidence.incident import Event, Incident, group
 from freehold.health.evidence.kernel_lines import kernel_events
 from freehold.health.evidence.link_events import settled
+from freehold.health.evidence.quantity import Change, Quantity
 from freehold.health.evidence.surroundings import Around, EngineEnd
 from freehold.health.evidence.view_changes import FromViews, from_views
 from freehold.health.incident_file.context import around, boundaries, earlier, operator_mistakes
+from freehold.health.incident_file.counters import change_of, last_xids
 from freehold.health.incident_file.kernel_text import BOOT_MOST_S, dated_line, pasted_lines
 from freehold.health.incident_file.mistakes import mistakes
 from freehold.health.incident_file.names import component_of, gpu_component, gpu_names, of_counter
@@ -32,7 +33,6 @@ from freehold.health.incident_file.schema import (
     EngineEntry,
     IncidentFile,
     Line,
-    Pair,
     seconds,
 )
 from freehold.health.incidents.history import History, boundary_s, last_words, since
@@ -172,36 +172,10 @@ def _findings(file: IncidentFile) -> Iterator[Finding]:
 
 
 def _changes(file: IncidentFile, views: FromViews) -> Iterator[Change]:
-    yield from map(_change, file.counters)
+    yield from map(change_of, file.counters)
     for entry in file.engines:
         yield from _progress(entry)
     yield from views.changes
-
-
-def _change(counter: Counter) -> Change:
-    siblings = (one if isinstance(one, Pair) else Pair(after=one) for one in counter.siblings)
-    return Change(
-        component=of_counter(counter),
-        name=_with_unit(counter),
-        before=_value(counter.before),
-        after=_value(counter.after),
-        siblings=tuple((_value(one.before), _value(one.after)) for one in siblings),
-        source=counter.source or "incident file",
-    )
-
-
-def _value(value: float | str | bool | None) -> Number:  # noqa: FBT001 -- a reading may be yes or no
-    if isinstance(value, bool | float) and float(value).is_integer():
-        return int(value)
-    return value
-
-
-def _with_unit(counter: Counter) -> str:
-    """Return the name with its unit, which may be named by itself or with the value: `82 ms` makes it `…_ms`."""
-    beside = re.search(r"\d\s*(ms|us|µs)$", counter.after) if isinstance(counter.after, str) else None
-    unit = counter.unit if counter.unit in {"ms", "us", "s"} else beside[1] if beside else ""
-    has_one = re.search(r"_(ms|us|s)$", counter.name)
-    return counter.name if has_one or not unit else f"{counter.name}_{unit.replace('µ', 'u')}"
 
 
 def _engine_end(entry: EngineEntry) -> EngineEnd:
@@ -223,18 +197,22 @@ def _exit_code(entry: EngineEntry) -> int | None:
 
 def _progress(entry: EngineEntry) -> Iterator[Change]:
     counted = (
-        ("tokens_total", entry.tokens_before, entry.tokens_after),
-        ("running", None, entry.running),
+        ("tokens_total", Quantity.PROGRESS, entry.tokens_before, entry.tokens_after),
+        ("running", Quantity.RUNNING, None, entry.running),
     )
-    for name, before, after in counted:
+    for name, quantity, before, after in counted:
         if after is not None:
-            component = f"engine:{entry.replica}"
-            yield Change(component=component, name=name, before=before, after=after, source="engine metrics")
+            yield Change(
+                component=f"engine:{entry.replica}",
+                name=name,
+                quantity=quantity,
+                before=before,
+                after=after,
+                source="engine metrics",
+            )
 
 
 _XID_WORD = re.compile(r"\bxid\D{0,3}(\d{1,3})\b", re.IGNORECASE)
-_XID_MOST = 1000
-"""XIDs are below this. Source: NVIDIA's catalogue ends at 173."""
 _WELL = frozenset({Verdict.HEALTHY, Verdict.NOT_APPLICABLE, Verdict.UNKNOWN})
 
 
@@ -253,12 +231,8 @@ def _xids_in_words(
         and (match := _XID_WORD.search(f"{one.reason} {one.message}"))
     ]  # fmt: skip
     gauges = [
-        Event(at_s=at_s, kind="xid", component=one.component, number=int(value), source=one.source)
-        for one in changes
-        if plain(one.name) in {"xid", "xid_error", "xid_errors"}
-        and (value := number(one.after))
-        and 0 < value < _XID_MOST
-        and value != number(one.before)
+        Event(at_s=at_s, kind="xid", component=one.component, number=number, source=one.source)
+        for one, number in last_xids(changes)
     ]
     return [event for event in (*found, *gauges) if event.number not in known]
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from freehold.catalog.load_evidence import Tier, load_evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.health.evidence.case import Case
-from freehold.health.evidence.incident import Change, Event, group
+from freehold.health.evidence.correlations import ERROR_COUNTERS
+from freehold.health.evidence.incident import Event, group
 from freehold.health.evidence.kernel_signs import Past
 from freehold.health.evidence.link_events import settled
 from freehold.health.evidence.log_patterns import finding_sign
+from freehold.health.evidence.quantity import Change, Quantity
 from freehold.health.incidents.node_readings import NodeReadings
 from freehold.health.incidents.open_incident import LiveIncident
 from freehold.health.model.view import State
@@ -27,8 +29,8 @@ _GPU_KINDS = frozenset(
     {"xid", "recovery_action", "off_bus", "gpu_init_failed", "aer_uncorrected", "aer_unrecovered"}
 )
 """Kernel events that the probe `gpu_xid` judges. Source: `judge.xid`."""
-_COUNTERS = ("ecc_", "remap", "replay", "retired", "utilisation", "power_w")
-"""Readings that say something when they did not move, too. Source: `signs_together`: clean counters, a GPU that is busy or idle."""
+_STEADY = ERROR_COUNTERS | {Quantity.ECC_MODE, Quantity.UTILISATION, Quantity.POWER}
+"""Readings that mean something when they did not move, too. Source: `correlations`: clean counters, a GPU that is busy or idle."""
 
 
 def apart_of(component: str, finding: Finding | None = None) -> str:
@@ -92,17 +94,13 @@ def _changes(one: LiveIncident, readings: NodeReadings) -> tuple[Change, ...]:
 
     Of a GPU all of whose readings fail alike (it is lost) one is enough.
     """
-    told: dict[tuple[str, str], Change] = {}
+    found: dict[tuple[str, str], Change] = {}
     for change in () if one.apart else readings.changes(one.before):
-        if isinstance(change.after, str) and change.after in set(State):
-            told.setdefault((change.component, change.after), change)
-        elif change.before is not None and (change.before != change.after or _counts(change)):
-            told[change.component, change.name] = change
-    return tuple(told.values())
-
-
-def _counts(change: Change) -> bool:
-    return any(word in change.name for word in _COUNTERS)
+        if isinstance(change.after, State):
+            found.setdefault((change.component, change.after), change)
+        elif change.before is not None and (change.before != change.after or change.quantity in _STEADY):
+            found[change.component, change.name] = change
+    return tuple(found.values())
 
 
 def _standing(one: LiveIncident, beside: Iterable[LiveIncident]) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.checks.storage_errors import same_disk
-from freehold.health.evidence.incident import Change
+from freehold.health.evidence.quantity import Change
 from freehold.health.evidence.surroundings import EngineEnd
 from freehold.health.evidence.view_changes import engine_end, gpu_changes
 from freehold.health.kernel_log.events import KernelEvent, pci_key, uuids

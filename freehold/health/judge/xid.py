@@ -1,22 +1,21 @@
-"""What the driver's lines on one GPU, or on one NVSwitch, say of it: the XID rules, with disputes told and not decided.
+"""The result of the driver's lines on one GPU or one NVSwitch: each line's judgement, and whether the fault came again or with others.
 
-The catalog says what a number is; this says what follows from it when it comes once, again, or with others. An
-application's error is never the hardware's for itself. What the driver took back (recovery action none) or what a
-reload of the driver ended no longer counts. Nothing here weighs other evidence: that is diagnosis.
+What a single line means is judged in `kernel_log.xid_judgement`. An application's error is never the hardware's on its own; disputes
+between sources are named in the message, not decided. What the driver took back (recovery action none), and what a
+reload of the driver ended, no longer counts. Nothing here weighs other evidence: diagnosis does.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from freehold.catalog.load_xids import nvlink_bits, recovery_actions, xid
+from freehold.catalog.load_xids import recovery_actions, xid
 from freehold.catalog.xid_facts import Xid, XidClass
 from freehold.core.findings import Action, Verdict
 from freehold.health.judge.kernel_window import SILENCE_S, event_evidence, how_often, incidents
 from freehold.health.judge.rule_result import RuleResult, strongest_result
-from freehold.health.kernel_log import nvlink5
 from freehold.health.kernel_log.events import KernelEvent, Kind
-from freehold.health.kernel_log.kinds import HARMLESS
+from freehold.health.kernel_log.xid_judgement import SIGNAL, XidJudgement
 
 REPEATED_TIMES = 2
 """Incidents on one device within the window that make a fault a repeated one (NVSentinel's XID 13 and 31 rules)."""
@@ -26,8 +25,6 @@ _XID_13 = 13  # NVIDIA's Xid catalogue: GR_EXCEPTION
 _XID_74 = 74
 """NVIDIA's Xid catalogue: NVLINK_ERROR."""
 _THERMAL_START, _THERMAL_END = 10004, 10005  # NVIDIA Fabric Manager User Guide, other notable SXids
-_REGISTERS = 7
-"""Of an XID 74 line (NVIDIA's WORKFLOW_NVLINK_ERR)."""
 
 _PROGRAM_FIRST = frozenset({XidClass.APP, XidClass.UNIT, XidClass.AMBIGUOUS})
 _DEGRADED = frozenset(
@@ -66,7 +63,7 @@ def _outlives_reload(event: KernelEvent) -> bool:
 
 
 def judge_gpu(events: Sequence[KernelEvent], *, elsewhere: frozenset[int] = frozenset()) -> RuleResult:
-    """Return the worst that a GPU's events say. `elsewhere`: XIDs that other GPUs had in the window as well."""
+    """Return the worst result of a GPU's events. `elsewhere`: XIDs that other GPUs had in the window as well."""
     nothing = RuleResult(Verdict.HEALTHY, "no_xid", "no XID in the window")
     return strongest_result(_judgements(events, elsewhere), nothing)
 
@@ -91,9 +88,7 @@ def _judgements(events: Sequence[KernelEvent], elsewhere: frozenset[int]) -> Ite
     pcie = [*kinds[Kind.AER_UNCORRECTED], *kinds[Kind.AER_UNRECOVERED]]
     if pcie:
         yield _pcie(pcie)
-    yield from (
-        _judge_xid(xid(number), seen, elsewhere) for number, seen in numbers.items() if not _is_bus(number)
-    )
+    yield from (_judge_xid(seen, elsewhere) for number, seen in numbers.items() if not _is_bus(number))
 
 
 def _is_bus(number: int) -> bool:
@@ -148,38 +143,25 @@ def _pcie(events: list[KernelEvent]) -> RuleResult:
     )
 
 
-def _judge_xid(fact: Xid, events: list[KernelEvent], elsewhere: frozenset[int]) -> RuleResult:
-    if fact.kind in HARMLESS:
-        return _said(fact, events, Verdict.HEALTHY, reason="harmless_xid", action=Action.NONE)
-    times = _times(fact, events)
+def _judge_xid(events: list[KernelEvent], elsewhere: frozenset[int]) -> RuleResult:
+    """Judge the lines of one XID number: by the worst of what they mean, and by whether it came again."""
+    found = max((event.judgement for event in reversed(events)), key=_gravity)
+    fact, again = found.fact, _times(found.fact, events) >= REPEATED_TIMES
     if fact.kind in _PROGRAM_FIRST:
-        return _program_first(fact, events, times, on_others=fact.number in elsewhere)
-    if fact.number == _XID_74 and _is_signal(events):
-        return _said(fact, events, Verdict.UNHEALTHY, reason="nvlink_signal", action=Action.CHECK_CABLE)
-    if fact.number in nvlink5.NUMBERS:
-        return _nvlink5(fact, events, again=times >= REPEATED_TIMES)
-    if fact.kind in {XidClass.UNKNOWN, XidClass.VERDICT}:
-        return _said(fact, events, Verdict.DEGRADED, reason="unknown_xid", action=Action.WATCH)
-    action = fact.repeated if times >= REPEATED_TIMES else fact.action
-    return _said(fact, events, _verdict(action), reason=f"{fact.kind}_xid", action=action)
+        hardware_possible = fact.repeated not in {Action.RESTART_ENGINE, Action.NONE}
+        if again and hardware_possible and fact.number not in elsewhere:
+            action = Action.WATCH if fact.kind is XidClass.APP else fact.repeated
+            repeats = replace(found, reason="repeats_on_this_gpu", says=_REPEATS)
+            return _result(repeats, events, Verdict.DEGRADED, action)
+    action = found.repeated if again else found.action
+    return _result(found, events, found.verdict or _verdict(action), action)
 
 
-def _nvlink5(fact: Xid, events: list[KernelEvent], *, again: bool) -> RuleResult:
-    """Judge by what the lines' words say; where they say nothing, by the XID and the word Fatal alone."""
-    found = nvlink5.worst(fact, events, again=again)
-    judged = _said(fact, events, found.verdict, reason=found.reason, action=found.action)
-    return replace(judged, message=f"{judged.message}; {found.words}")
-
-
-def _program_first(fact: Xid, events: list[KernelEvent], times: int, *, on_others: bool) -> RuleResult:
-    """Judge what a program's own mistake can cause: the GPU is well until it alone has it again."""
-    hardware_possible = fact.repeated not in {Action.RESTART_ENGINE, Action.NONE}
-    if times >= REPEATED_TIMES and hardware_possible and not on_others:
-        action = Action.WATCH if fact.kind is XidClass.APP else fact.repeated
-        return _said(fact, events, Verdict.DEGRADED, reason="repeats_on_this_gpu", action=action)
-    if fact.kind is XidClass.APP:
-        return _said(fact, events, Verdict.HEALTHY, reason="application_error", action=Action.NONE)
-    return _said(fact, events, Verdict.DEGRADED, reason=f"{fact.kind}_xid", action=fact.action)
+def _gravity(judgement: XidJudgement) -> int:
+    """Return the order of judgements on one XID number; XID 74 points to the cable only where all lines are poor signal."""
+    if judgement.fact.number == _XID_74:
+        return int(judgement.reason != SIGNAL)
+    return list(Verdict).index(judgement.verdict) if judgement.verdict else 0
 
 
 def _verdict(action: Action) -> Verdict:
@@ -205,59 +187,22 @@ def _most(events: list[KernelEvent], names: tuple[str, ...], silence_s: float) -
     return max((incidents(seen, silence_s=silence_s) for seen in places.values()), default=1)
 
 
-def _is_signal(events: list[KernelEvent]) -> bool:
-    """Return whether every line's registers hold nothing but the bits of poor signal integrity (reseat, cable)."""
-    signal = {
-        (rule.register, bit)
-        for rule in nvlink_bits()
-        if rule.leads_to == "signal_integrity"
-        for bit in rule.bits
-    }
-    held = [_bits(event) for event in events]
-    return all(bits and bits <= signal for bits in held)
+_REPEATS = "again on this GPU and on no other: try the same work elsewhere, and other work here"
 
 
-def _bits(event: KernelEvent) -> set[tuple[int, int]]:
-    words = [int(event.fields.get(f"reg{index}", "0x0"), 16) for index in range(_REGISTERS)]
-    return {
-        (index, bit)
-        for index, word in enumerate(words)
-        for bit in range(word.bit_length())
-        if word >> bit & 1
-    }
-
-
-_LEADS = {
-    "application_error": "an error of the program on it, not the GPU's for itself",
-    "repeats_on_this_gpu": "again on this GPU and on no other: try the same work elsewhere, and other work here",
-    "nvlink_signal": "poor signal integrity: reseat, check the cable",
-    "nvlink_corrected": "corrected, nothing was lost",
-    "nvlink_peer": "the other end of the link went first",
-    "nvlink_taken_down": "somebody took the link down",
-    "nvlink_program": "the program on it ends, the link stays",
-    "harmless_xid": "never a cause for itself",
-    "unknown_xid": "no catalogue says what to do",
-}
-
-
-def _said(
-    fact: Xid, events: list[KernelEvent], verdict: Verdict, *, reason: str, action: Action
+def _result(
+    judgement: XidJudgement, events: list[KernelEvent], verdict: Verdict, action: Action
 ) -> RuleResult:
+    fact = judgement.fact
     name = f"XID {fact.number}" + (f" ({fact.mnemonic})" if fact.mnemonic else "")
-    parts = [f"{name} {how_often(incidents(events))}", _LEADS.get(reason, ""), fact.note]
-    if fact.disputed:
-        parts.append(f"sources disagree: {fact.disagreement}")
-    return RuleResult(
-        verdict=verdict,
-        reason=reason,
-        message="; ".join(part for part in parts if part),
-        action=action,
-        evidence=event_evidence(events),
-    )
+    disputed = f"sources disagree: {fact.disagreement}" if fact.disputed else ""
+    parts = (f"{name} {how_often(incidents(events))}", judgement.says, fact.note, disputed, judgement.words)
+    message = "; ".join(part for part in parts if part)
+    return RuleResult(verdict, judgement.reason, message, action, event_evidence(events))
 
 
 def judge_switch(events: Sequence[KernelEvent], *, off_bus_s: Sequence[float] = ()) -> RuleResult:
-    """Return what the SXids of one NVSwitch say; one beside a GPU that fell off the bus is a witness, not the cause."""
+    """Return the result of the SXids of one NVSwitch; next to a GPU that fell off the bus they are a witness, not the cause."""
     fatal = [event for event in events if event.fields.get("severity") == "fatal"]
     own = [event for event in fatal if not any(abs(event.at_s - at_s) <= SILENCE_S for at_s in off_bus_s)]
     if own:

@@ -1,4 +1,4 @@
-"""Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that people have.
+"""Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that tools print.
 
 Those forms: `dmesg` (also -T, -e, -x, -r, --time-format iso), `journalctl -k` (short, short-precise, short-iso, short-full,
 short-monotonic, short-unix, json), rsyslog's kern.log, `talosctl dmesg`, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
@@ -8,7 +8,7 @@ comes from /dev/kmsg can.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -27,11 +27,13 @@ _FACILITY_USER = 1  # RFC 5424, 6.2.1
 _FACILITY_DAEMON = 3  # RFC 5424, 6.2.1: what a program's line in a journal is taken for
 _FACILITIES = {"kern": FACILITY_KERNEL, "user": _FACILITY_USER, "daemon": _FACILITY_DAEMON}
 _LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+_LEVEL_NAMES = {"warning": "warn", "error": "err"}
+"""As talosctl writes them."""
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _KMSG = re.compile(rb"(\d{1,10}),(\d{1,20}),(\d{1,20}),([^,;]*)[^;]*;([^\n]*)", re.DOTALL)
 
 
-class Record(NamedTuple):
+class KmsgRecord(NamedTuple):
     """One record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg)."""
 
     facility: int
@@ -39,18 +41,18 @@ class Record(NamedTuple):
     sequence: int
     since_boot_s: float
     continues: bool
-    """It goes on with the record before (`+`)."""
+    """It continues the record before (`+`)."""
     text: str
 
 
-def parse_record(data: bytes) -> Record | None:
-    """Return one record, its escapes undone and its key=value lines left out; None: it is none."""
+def parse_record(data: bytes) -> KmsgRecord | None:
+    """Return one record, its escapes undone and its key=value lines left out; None: it is not a record."""
     match = _KMSG.match(data)
     if not match:
         return None
     priority = int(match[1])
     raw = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), match[5])
-    return Record(
+    return KmsgRecord(
         facility=priority >> 3,
         level=priority & 7,
         sequence=int(match[2]),
@@ -61,7 +63,7 @@ def parse_record(data: bytes) -> Record | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Page:
+class _ParsedLog:
     """What is known while a log is read."""
 
     boot_at_s: float
@@ -71,59 +73,56 @@ class _Page:
     last_s: float = 0.0
 
 
-_MONTHS = {
-    name: index + 1
-    for index, name in enumerate(
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DAYS = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_LABEL = r"(?:(?P<facility>\w+) *:(?P<level>\w+) *: )?"
+_TEXT = r"(?: (?P<text>.*))?"
+_CLOCK = r"\d\d:\d\d:\d\d(?:\.\d{1,9})?"
+_ZONE = r"(?P<zone>Z|[+-]\d\d:?\d\d)?"
+_FORMS = tuple(
+    re.compile(form, re.DOTALL)
+    for form in (
+        # dmesg, with -x or -r; journalctl -o short-monotonic
+        rf"{_LABEL}(?:<(?P<priority>\d{{1,3}})>)?\[ *(?P<since>\d{{1,10}}\.\d{{1,9}})\](?:\[ *[TC]\d+\])?{_TEXT}",
+        # journalctl -o short and short-precise, rsyslog's kern.log
+        rf"(?P<month>[A-Z][a-z]{{2}}) +(?P<day>\d{{1,2}}) (?P<clock>{_CLOCK}) (?P<entry>.*)",
+        # dmesg --time-format iso
+        rf"(?P<date>\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{{1,9}}){_ZONE} (?P<text>.*)",
+        # journalctl -o short-iso, rsyslog with RFC 3339 times
+        rf"(?P<date>\d{{4}}-\d\d-\d\dT{_CLOCK}){_ZONE} (?P<entry>.*)",
+        # dmesg -T
+        rf"{_LABEL}\[{_DAYS} (?P<month>\w{{3}}) +(?P<day>\d{{1,2}}) (?P<clock>\d\d:\d\d:\d\d) (?P<year>\d{{4}})\]{_TEXT}",
+        # dmesg -e: seconds since the line before, and a date at each new minute
+        rf"\[ *(?P<delta>[+-]\d{{1,10}}\.\d{{1,9}})\]{_TEXT}",
+        r"\[(?P<month>[A-Z][a-z]{2}) ?(?P<day>\d{1,2}) (?P<clock>\d\d:\d\d)\] (?P<text>.*)",
+        # journalctl -o short-full
+        rf"[A-Z][a-z]{{2}} (?P<date>\d{{4}}-\d\d-\d\d {_CLOCK}) [A-Z+-][\w:]{{1,5}} (?P<entry>.*)",
+        # journalctl -o short-unix
+        r"(?P<unix>\d{9,11}\.\d{1,9}) (?P<entry>.*)",
+        # talosctl dmesg
+        rf"(?:\S+: )?(?P<facility>\w+): +(?P<level>\w+): \[(?P<date>\d{{4}}-\d\d-\d\dT{_CLOCK}){_ZONE}\]: (?P<text>.*)",
     )
-}
+)
+"""`text` is the kernel's text, `entry` has host and program before it."""
+_ENTRY = re.compile(r"[\w.-]{1,255} (?P<program>[\w()@./:-]{1,120}?)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
 _INNER = re.compile(r"(?:<(\d{1,3})>)?\[ *(\d{1,10}\.\d{1,9})\](?: ?\[ *[TC]\d+\])? ?")
-_SECONDS = re.compile(
-    r"(?:(?P<facility>\w+) *:(?P<level>\w+) *: )?(?:<(?P<priority>\d{1,3})>)?\[ *(?P<since>\d{1,10}\.\d{1,9})\]"
-    r"(?:\[ *[TC]\d+\])?(?: (?P<text>.*)|$)",
-    re.DOTALL,
-)
-_HUMAN = re.compile(
-    r"(?:(?P<facility>\w+) *:(?P<level>\w+) *: )?\[(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?P<month>\w{3}) +(?P<day>\d{1,2}) "
-    r"(?P<clock>\d\d:\d\d:\d\d) (?P<year>\d{4})\](?: (?P<text>.*)|$)",
-    re.DOTALL,
-)
-_CLOCK = r"\d\d:\d\d:\d\d"
-_DMESG_ISO = re.compile(rf"(\d{{4}}-\d\d-\d\dT{_CLOCK}),(\d{{1,9}})(Z|[+-]\d\d:?\d\d)? (.*)", re.DOTALL)
-_ISO = re.compile(rf"(\d{{4}}-\d\d-\d\dT{_CLOCK}(?:\.\d{{1,9}})?)(Z|[+-]\d\d:?\d\d)? (.*)", re.DOTALL)
-_FULL = re.compile(
-    rf"[A-Z][a-z]{{2}} (\d{{4}}-\d\d-\d\d {_CLOCK}(?:\.\d{{1,9}})?) [A-Z+-][\w:]{{1,5}} (.*)", re.DOTALL
-)
-_SHORT = re.compile(
-    r"(?P<month>[A-Z][a-z]{2}) +(?P<day>\d{1,2}) (?P<clock>\d\d:\d\d:\d\d(?:\.\d{1,9})?) (?P<text>.*)",
-    re.DOTALL,
-)
-_TALOS = re.compile(
-    r"(?:\S+: )?(\w+): +(\w+): \[(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:?\d\d)\]: (.*)",
-    re.DOTALL,
-)
-_MINUTE = re.compile(r"\[([A-Z][a-z]{2}) ?(\d{1,2}) (\d\d:\d\d)\] (.*)", re.DOTALL)
-_DELTA = re.compile(r"\[ *([+-]\d{1,10}\.\d{1,9})\](?: (.*)|$)", re.DOTALL)
-_UNIX = re.compile(r"(?P<unix>\d{9,11}\.\d{1,9}) (?P<text>.*)", re.DOTALL)
-_WRITER = re.compile(r"[\w.-]{1,255} (?P<who>[\w()@./:-]{1,120}?)(?:\[\d+\])?: (?P<text>.*)", re.DOTALL)
 _SKIPPED = re.compile(r"\s*$|-- .*|\.\.\.$")
-_SHORT_YEAR = 1970  # the Unix epoch: what a date without a year gets where nobody said what today is
+_SHORT_YEAR = 1970  # the Unix epoch: what a date without a year gets where today's date is not known
 
 
 def parse_log_file(
     text: str, *, name: str = "kernel log", boot_at_s: float = 0.0, now_s: float = 0.0
 ) -> tuple[list[KernelLine], list[Problem]]:
-    """Return the lines of a saved log and what in it is no kernel line, at most `PROBLEMS_MOST` of them and a count.
+    """Return the lines of a saved log and the lines that are not kernel lines, at most `PROBLEMS_MOST` of them and a count.
 
-    Indented lines go on with the line before. `boot_at_s` (Unix seconds) is added to times since boot, 0: they stay as
+    Indented lines continue the line before. `boot_at_s` (Unix seconds) is added to times since boot, 0: they stay as
     they are; `now_s` gives dates without a year their year; dates without a zone are taken for UTC. A line without a time
-    that reads as an event gets the time of the line before. Lines of programs get facility 3, so that nothing believes
-    them. Sequences are line numbers, 1-based.
+    that reads as an event gets the time of the line before. Lines of programs get facility 3, so that they never become events. Sequences are line numbers, 1-based.
     """
-    page = _Page(boot_at_s=boot_at_s, now_s=now_s)
+    page = _ParsedLog(boot_at_s=boot_at_s, now_s=now_s)
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.rstrip("\r")
-        if not _SKIPPED.match(line) and not _go_on(page, line) and not _add(page, line, number):
+        if not _SKIPPED.match(line) and not _continue(page, line) and not _add(page, line, number):
             page.bad.append(number)
     return page.lines, _problems(page.bad, name)
 
@@ -131,14 +130,14 @@ def parse_log_file(
 def _problems(bad: list[int], name: str) -> list[Problem]:
     hint = "expected lines of dmesg, journalctl -k, kern.log or /dev/kmsg"
     named = [
-        Problem(where=f"{name}:{number}:1", message="this is no kernel line", hint=hint)
+        Problem(where=f"{name}:{number}:1", message="this is not a kernel line", hint=hint)
         for number in bad[:PROBLEMS_MOST]
     ]
     more = len(bad) - len(named)
-    return [*named, Problem(where=name, message=f"{more} more lines are no kernel lines")] if more else named
+    return [*named, Problem(where=name, message=f"{more} more lines are not kernel lines")] if more else named
 
 
-def _go_on(page: _Page, line: str) -> bool:
+def _continue(page: _ParsedLog, line: str) -> bool:
     """Append an indented line to the line before; a dictionary line of /dev/kmsg adds nothing."""
     if not line[0].isspace() or not page.lines:
         return False
@@ -148,13 +147,12 @@ def _go_on(page: _Page, line: str) -> bool:
     return True
 
 
-def _add(page: _Page, line: str, number: int) -> bool:
-    for read in _FORMS:
-        found = read(page, line)
-        if found:
-            page.last_s = found.at_s
-            page.lines.append(msgspec.structs.replace(found, sequence=number))
-            return True
+def _add(page: _ParsedLog, line: str, number: int) -> bool:
+    found = _dated_line(page, line) or _record_line(page, line) or _journal_line(line)
+    if found:
+        page.last_s = found.at_s
+        page.lines.append(msgspec.structs.replace(found, sequence=number))
+        return True
     bare = KernelLine(at_s=page.last_s, text=line, sequence=number)
     if not is_telling(bare):
         return False
@@ -162,7 +160,47 @@ def _add(page: _Page, line: str, number: int) -> bool:
     return True
 
 
-def _kmsg(page: _Page, line: str) -> KernelLine | None:
+def _dated_line(page: _ParsedLog, line: str) -> KernelLine | None:
+    for form in _FORMS:
+        match = form.fullmatch(line)
+        if match:
+            parts = match.groupdict()
+            at_s = _at_s(page, parts)
+            if at_s is not None:
+                return _kernel_line(at_s, parts)
+    return None
+
+
+def _kernel_line(at_s: float, parts: Mapping[str, str | None]) -> KernelLine:
+    entry = parts.get("entry")
+    if entry is not None:
+        return _journal_entry(at_s, entry) or KernelLine(at_s=at_s, text=entry, facility=_FACILITY_DAEMON)
+    facility, level = _priority(parts.get("facility"), parts.get("level"), parts.get("priority"))
+    text = parts["text"] or ""
+    if "since" in parts and parts["facility"] is None and " kernel: " in text[:300]:
+        found = _journal_entry(at_s, text)
+        if found is not None:
+            return msgspec.structs.replace(found, facility=facility, level=level)
+    return KernelLine(at_s=at_s, text=text, facility=facility, level=level)
+
+
+def _journal_entry(at_s: float, entry: str) -> KernelLine | None:
+    """Return the line without `HOST kernel: ` and an inner `[seconds]`; None: the kernel did not write it."""
+    match = _ENTRY.fullmatch(entry)
+    if match is None or match["program"] != "kernel":
+        return None
+    return KernelLine(at_s=at_s, text=_INNER.sub("", match["text"], count=1))
+
+
+def _priority(facility: str | None, level: str | None, priority: str | None) -> tuple[int, int]:
+    if priority:
+        return int(priority) >> 3, int(priority) & 7
+    level = _LEVEL_NAMES.get(level or "", level)
+    number = _LEVELS.index(level) if level in _LEVELS else _LEVELS.index("info")
+    return _FACILITIES.get(facility or "kern", _FACILITY_DAEMON), number
+
+
+def _record_line(page: _ParsedLog, line: str) -> KernelLine | None:
     record = parse_record(line.encode("utf-8", "surrogatepass")) if line[:1].isdigit() else None
     if not record:
         return None
@@ -174,58 +212,7 @@ def _kmsg(page: _Page, line: str) -> KernelLine | None:
     )
 
 
-def _seconds(page: _Page, line: str) -> KernelLine | None:
-    match = _SECONDS.match(line)
-    if not match:
-        return None
-    facility, level = _priority(match["facility"], match["level"], match["priority"])
-    at_s, text = page.boot_at_s + float(match["since"]), match["text"] or ""
-    written = _WRITER.fullmatch(text) if match["facility"] is None and " kernel: " in text[:300] else None
-    if written and written["who"] == "kernel":  # journalctl -o short-monotonic
-        return KernelLine(at_s=at_s, text=written["text"], facility=facility, level=level)
-    return KernelLine(at_s=at_s, text=text, facility=facility, level=level)
-
-
-def _priority(facility: str | None, level: str | None, priority: str | None) -> tuple[int, int]:
-    if priority:
-        return int(priority) >> 3, int(priority) & 7
-    return _FACILITIES.get(facility or "kern", _FACILITY_DAEMON), _LEVELS.index(
-        level
-    ) if level in _LEVELS else 6
-
-
-def _human(_page: _Page, line: str) -> KernelLine | None:
-    match = _HUMAN.match(line)
-    at_s = _dated(int(match["year"]), match["month"], match["day"], match["clock"]) if match else None
-    if match is None or at_s is None:
-        return None
-    facility, level = _priority(match["facility"], match["level"], None)
-    return KernelLine(at_s=at_s, text=match["text"] or "", facility=facility, level=level)
-
-
-def _dmesg_iso(_page: _Page, line: str) -> KernelLine | None:
-    match = _DMESG_ISO.fullmatch(line)
-    at_s = _iso_s(f"{match[1]}.{match[2]}", match[3]) if match else None
-    return None if match is None or at_s is None else KernelLine(at_s=at_s, text=match[4])
-
-
-def _iso(_page: _Page, line: str) -> KernelLine | None:
-    match = _ISO.fullmatch(line)
-    at_s = _iso_s(match[1], match[2]) if match else None
-    return None if match is None or at_s is None else _written(at_s, match[3])
-
-
-def _talos(_page: _Page, line: str) -> KernelLine | None:
-    """Read `talosctl dmesg`: `NODE: kern: warning: [DATE]: text`."""
-    match = _TALOS.fullmatch(line)
-    at_s = _iso_s(match[3], match[4]) if match else None
-    if match is None or at_s is None:
-        return None
-    facility, level = _priority(match[1], {"warning": "warn", "error": "err"}.get(match[2], match[2]), None)
-    return KernelLine(at_s=at_s, text=match[5], facility=facility, level=level)
-
-
-def _journal(_page: _Page, line: str) -> KernelLine | None:
+def _journal_line(line: str) -> KernelLine | None:
     """Read `journalctl -o json`: one object a line; only what came by the kernel's transport is the kernel's."""
     if not line.startswith("{"):
         return None
@@ -233,92 +220,50 @@ def _journal(_page: _Page, line: str) -> KernelLine | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    text, stamp = (
-        (entry.get(key) for key in ("MESSAGE", "__REALTIME_TIMESTAMP"))
-        if isinstance(entry, dict)
-        else (None, None)
-    )
-    if not isinstance(text, str) or not str(stamp).isdigit():
+    if not isinstance(entry, dict):
+        return None
+    text, stamp = entry.get("MESSAGE"), str(entry.get("__REALTIME_TIMESTAMP"))
+    if not isinstance(text, str) or not stamp.isdigit():
         return None
     kernel = entry.get("_TRANSPORT", "kernel") == "kernel" and str(entry.get("SYSLOG_FACILITY", "0")) == "0"
-    return KernelLine(
-        at_s=int(str(stamp)) / 1e6, text=text, facility=FACILITY_KERNEL if kernel else _FACILITY_DAEMON
-    )
+    facility = FACILITY_KERNEL if kernel else _FACILITY_DAEMON
+    return KernelLine(at_s=int(stamp) / 1e6, text=text, facility=facility)
 
 
-def _full(_page: _Page, line: str) -> KernelLine | None:
-    match = _FULL.fullmatch(line)
-    at_s = _iso_s(match[1], None) if match else None
-    return None if match is None or at_s is None else _written(at_s, match[2])
+def _at_s(page: _ParsedLog, parts: Mapping[str, str | None]) -> float | None:
+    """Return a line's time in Unix seconds; None: there is no such date."""
+    if since := parts.get("since"):
+        return page.boot_at_s + float(since)
+    if delta := parts.get("delta"):
+        return page.last_s + float(delta)
+    if unix := parts.get("unix"):
+        return float(unix)
+    if date := parts.get("date"):
+        return _unix_s(f"{date}{parts.get('zone') or ''}")
+    if year := parts.get("year"):
+        return _in_year(int(year), parts)
+    return _in_last_year(page, parts)
 
 
-def _iso_s(when: str, zone: str | None) -> float | None:
-    try:
-        return _unix_s(datetime.fromisoformat(when + (zone or "")))
-    except ValueError:
-        return None
-
-
-def _unix(_page: _Page, line: str) -> KernelLine | None:
-    match = _UNIX.fullmatch(line)
-    return _written(float(match["unix"]), match["text"]) if match else None
-
-
-def _short(page: _Page, line: str) -> KernelLine | None:
-    match = _SHORT.fullmatch(line)
-    if not match:
-        return None
-    at_s = _this_year(page, match["month"], match["day"], match["clock"])
-    return _written(at_s, match["text"]) if at_s is not None else None
-
-
-def _relative(page: _Page, line: str) -> KernelLine | None:
-    """Read dmesg -e: a date at each new minute, and seconds since the line before."""
-    if match := _DELTA.match(line):
-        return KernelLine(at_s=page.last_s + float(match[1]), text=match[2] or "")
-    match = _MINUTE.match(line)
-    at_s = _this_year(page, match[1], match[2], match[3]) if match else None
-    return None if match is None or at_s is None else KernelLine(at_s=at_s, text=match[4])
-
-
-def _this_year(page: _Page, month: str, day: str, clock: str) -> float | None:
-    """Return the newest such date that is not in the future, or in 1970 where nobody said what today is."""
+def _in_last_year(page: _ParsedLog, parts: Mapping[str, str | None]) -> float | None:
+    """Return the newest such date that is not in the future, or in 1970 where today's date is not known."""
     year = datetime.fromtimestamp(page.now_s, UTC).year if page.now_s else _SHORT_YEAR
-    at_s = _dated(year, month, day, clock)
+    at_s = _in_year(year, parts)
     if at_s is not None and page.now_s and at_s > page.now_s + timedelta(days=1).total_seconds():
-        return _dated(year - 1, month, day, clock)
+        return _in_year(year - 1, parts)
     return at_s
 
 
-def _dated(year: int, month: str, day: str, clock: str) -> float | None:
-    try:
-        return _unix_s(datetime.fromisoformat(f"{year:04d}-{_MONTHS[month]:02d}-{int(day):02d}T{clock}"))
-    except (KeyError, ValueError):
+def _in_year(year: int, parts: Mapping[str, str | None]) -> float | None:
+    month, day = parts["month"], int(parts["day"] or 0)
+    if month not in _MONTHS:
         return None
+    return _unix_s(f"{year:04d}-{_MONTHS.index(month) + 1:02d}-{day:02d}T{parts['clock']}")
 
 
-def _unix_s(when: datetime) -> float:
+def _unix_s(date: str) -> float | None:
+    try:
+        when = datetime.fromisoformat(date)
+    except ValueError:
+        return None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-
-
-def _written(at_s: float, text: str) -> KernelLine:
-    """Take `HOST kernel: ` and an inner `[seconds]` away; whoever is not the kernel gets a program's facility."""
-    match = _WRITER.fullmatch(text)
-    if match is None or match["who"] != "kernel":
-        return KernelLine(at_s=at_s, text=text, facility=_FACILITY_DAEMON)
-    return KernelLine(at_s=at_s, text=_INNER.sub("", match["text"], count=1))
-
-
-_FORMS: tuple[Callable[[_Page, str], KernelLine | None], ...] = (
-    _seconds,
-    _short,
-    _dmesg_iso,
-    _iso,
-    _human,
-    _relative,
-    _full,
-    _kmsg,
-    _unix,
-    _talos,
-    _journal,
-)

@@ -7,20 +7,21 @@ what its log said, in the answer.
 import asyncio
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
+from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
 from freehold.fleet.processes.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
 from freehold.spec.model import ModelSpec
-from freehold.stack.checks.machine import Check, Found
-from freehold.stack.config import Config
-from freehold.stack.controller import plans_for
-from freehold.stack.fetch import ShowProgress, fetch_weights
-from freehold.stack.gpu_allocation import given_gpus, gpu_problems, gpus_for
+from freehold.stack.checks.check import Check, CheckResult
+from freehold.stack.config import Config, one_replica_of
+from freehold.stack.fetch import ShowProgress
+from freehold.stack.resolve import fetch, resolve_config
 from freehold.stack.status import running_status
 
 _POLL_S = 0.2
@@ -28,45 +29,32 @@ _POLL_S = 0.2
 
 
 def try_model(
-    config: Config, model: ModelSpec, *, state_path: Path, show: ShowProgress, tell: Callable[[str], object]
+    config: Config, model: ModelSpec, *, state: StateDir, show: ShowProgress, tell: Callable[[str], object]
 ) -> Check | list[Problem]:
     """Return what came of a start, or why this node cannot give it its GPUs; raise Permanent where its weights cannot be had.
 
-    `state_path` is the state folder of this configuration's stack, whether it runs or not.
+    `state` is the state folder of this configuration's stack, whether it runs or not.
     """
-    weights = fetch_weights(config, show, only=model.name)
-    plan = next(plan for plan in plans_for(config, weights) if plan.model == model.name)
-    found = _with_gpus(config, plan, state_path)
-    if isinstance(found, list):
-        return found
+    draft = resolve_config(one_replica_of(config, model.name), state)
+    resolved = draft if isinstance(draft, list) else fetch(draft, show)
+    if isinstance(resolved, list):
+        return resolved
+    (plan,) = resolved.replicas
+    _refuse_taken(plan, state.path)
     tell(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.")
     with tempfile.TemporaryDirectory(prefix="freehold-check-") as folder:
-        settings = FleetSettings(
-            log_dir=Path(folder),
-            ready_timeout_s=config.spec.fleet.ready_timeout,
-            stop_grace_s=config.spec.fleet.stop_grace,
-        )
-        return asyncio.run(_try(found, settings))
+        return asyncio.run(_try(plan, replace(resolved.blueprint.fleet, log_dir=Path(folder))))
 
 
-def _with_gpus(config: Config, plan: ReplicaPlan, state_path: Path) -> ReplicaPlan | list[Problem]:
-    """Return the plan with its GPUs, or why this node has too few for it alone.
-
-    Raises Permanent where this configuration's stack is up and has them:
-    a second engine would take their memory from under the first.
-    """
-    node = gpus_for(config)
-    if problems := gpu_problems(config, [plan], node):
-        return problems
-    given = given_gpus(config, [plan], node=node)[0]
+def _refuse_taken(plan: ReplicaPlan, state_path: Path) -> None:
+    """Raise Permanent where this configuration's stack runs and has the GPUs: a second engine would take their memory."""
     status = running_status(state_path)
     held = {gpu: replica.id for replica in (status.replicas if status else ()) for gpu in replica.gpus or ()}
-    if taken := [f"{gpu} ({held[gpu]})" for gpu in given.gpus or () if gpu in held]:
+    if taken := [f"{gpu} ({held[gpu]})" for gpu in plan.gpus or () if gpu in held]:
         raise Permanent(
             f"the stack that is up has GPU {', '.join(taken)}",
             hint="freehold down first; or CUDA_VISIBLE_DEVICES=… leaves only free ones to see",
         )
-    return given
 
 
 async def _try(plan: ReplicaPlan, settings: FleetSettings) -> Check:
@@ -88,7 +76,10 @@ async def _try(plan: ReplicaPlan, settings: FleetSettings) -> Check:
     except TimeoutError:
         said = f"{plan.model}: no answer within {settings.ready_timeout_s:g} s (fleet.ready_timeout)"
         return Check(
-            name=plan.engine.name, found=Found.PROBLEM, said=said, fix="raise it, if it was still loading"
+            name=plan.engine.name,
+            found=CheckResult.PROBLEM,
+            said=said,
+            fix="raise it, if it was still loading",
         )
     finally:
         await launcher.close()
@@ -117,13 +108,16 @@ async def _ready(
 def _good(plan: ReplicaPlan, took_s: float, kv_tokens: int) -> Check:
     room = f"; its KV cache holds {kv_tokens} tokens" if kv_tokens else ""
     said = f"{plan.model} answered its first token {took_s:.1f} s after the start{room}"
-    return Check(name=plan.engine.name, found=Found.GOOD, said=said)
+    return Check(name=plan.engine.name, found=CheckResult.GOOD, said=said)
 
 
 def _bad(plan: ReplicaPlan, exited: EngineExited) -> Check:
     if exited.failure:
-        return Check(name=plan.engine.name, found=Found.PROBLEM, said=f"{plan.model}: {exited.failure}")
+        return Check(name=plan.engine.name, found=CheckResult.PROBLEM, said=f"{plan.model}: {exited.failure}")
     cause = plan.engine.explain_exit(exited.code, exited.tail)
     return Check(
-        name=plan.engine.name, found=Found.PROBLEM, said=f"{plan.model}: {cause.summary}", fix=cause.hint
+        name=plan.engine.name,
+        found=CheckResult.PROBLEM,
+        said=f"{plan.model}: {cause.summary}",
+        fix=cause.hint,
     )

@@ -59,8 +59,9 @@ def test_every_example_is_recognised_as_what_it_is():
 
 
 def test_a_format_is_called_as_its_file():
-    folder = Path(__file__).resolve().parents[3] / "freehold" / "ledger" / "foreign"
-    assert all((folder / f"{name}.py").is_file() for name in FORMAT_NAMES)
+    room = Path(__file__).resolve().parents[3] / "freehold" / "ledger"
+    files = {path.stem for folder in ("foreign", "files") for path in (room / folder).glob("*.py")}
+    assert files >= {*FORMAT_NAMES}
     assert len({*FORMAT_NAMES}) == len(FORMATS) + 1
 
 

@@ -9,16 +9,18 @@ from time import monotonic
 import pytest
 
 from fake_smi import fake_smi, instance, uuid
-from freehold.cli.bench_contenders import Wanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
+from freehold.bench.contenders import Wanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
 from freehold.cli.config import load_config
 from freehold.core.events import GpuId
-from freehold.cost.intake.numbers import Reader
+from freehold.core.problems import Problem
+from freehold.cost.intake.flags import FlagReader
+from freehold.fleet.control.state_dir import StateDir
+from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.stack.checks.check import CheckResult
 from freehold.stack.checks.gpus import gpu_checks
-from freehold.stack.checks.machine import Found
-from freehold.stack.controller import plans_for
-from freehold.stack.gpu_allocation import NOBODY, given_gpus, gpu_problems, gpus_for
+from freehold.stack.config import Config
 from freehold.stack.node_gpus import node_gpus
-from freehold.stack.prebuilt_engines import local_folders
+from freehold.stack.resolve import NO_REPLICA, Resolved, resolve_config
 
 
 def env(folder: Path, **more: str) -> dict[str, str]:
@@ -43,6 +45,22 @@ def written(folder: Path, *models: str) -> Path:
 
 def vllm(name: str, options: str = "", more: str = "") -> str:
     return f"name: {name}, engine: vllm, engine_options: {{program: '{sys.executable}'{options}}}{more}"
+
+
+def resolved(config: Config, folder: Path) -> Resolved:
+    found = resolve_config(config, StateDir(folder / "state"))
+    assert isinstance(found, Resolved)
+    return found
+
+
+def replicas(config: Config, folder: Path) -> list[ReplicaPlan]:
+    return resolved(config, folder).replicas
+
+
+def problems_of(config: Config, folder: Path) -> list[Problem]:
+    found = resolve_config(config, StateDir(folder / "state"))
+    assert isinstance(found, list)
+    return found
 
 
 def test_every_gpu_with_number_uuid_and_kind(eight: Path) -> None:
@@ -87,8 +105,8 @@ def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path
         vllm("o", more=", gpus: 0"),
         "name: l, engine: llama-cpp",
     )
-    config = load_config(path, overrides={}, as_json=False)
-    plans = given_gpus(config, plans_for(config, {}), node=gpus_for(config))
+    config = load_config(path, overrides={})
+    plans = replicas(config, tmp_path)
     assert {plan.id: [gpu.index for gpu in plan.gpus or ()] for plan in plans} == {
         "m-0": [0, 1],
         "m-1": [2, 3],
@@ -96,8 +114,8 @@ def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path
         "o-0": [],
         "l-0": [4, 5, 6],
     }
-    (check,) = gpu_checks(config)
-    assert check.found is Found.GOOD
+    (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
+    assert check.found is CheckResult.GOOD
     assert check.said == "8 can be had; m-0: 0, 1; m-1: 2, 3; n-0: 7; o-0: none; l-0: 4, 5, 6"
 
 
@@ -106,23 +124,26 @@ def test_too_few_are_told_at_their_line(eight: Path, tmp_path: Path, monkeypatch
     path = written(
         tmp_path, vllm("m", ", tensor_parallel_size: 2", ", replicas: 2"), vllm("n", more=", gpus: [5]")
     )
-    config = load_config(path, overrides={}, as_json=False)
-    problems = gpu_problems(config, plans_for(config, {}), gpus_for(config))
+    config = load_config(path, overrides={})
+    problems = problems_of(config, tmp_path)
     assert [problem.where.removeprefix(str(path)).split(":")[1] for problem in problems] == ["4", "3"]
     assert "gpus names 5: CUDA_VISIBLE_DEVICES hides it" in problems[0].message
     assert "that is 4 in all, and 2 can be had (CUDA_VISIBLE_DEVICES hides 6)" in problems[1].message
-    assert [check.found for check in gpu_checks(config)] == [Found.PROBLEM, Found.PROBLEM]
+    assert [check.found for check in gpu_checks(config, StateDir(tmp_path / "state"))] == [
+        CheckResult.PROBLEM,
+        CheckResult.PROBLEM,
+    ]
 
 
 def test_without_nvidia_smi_the_doctor_says_that_nobody_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = load_config(written(tmp_path, vllm("m")), overrides={}, as_json=False)
+    config = load_config(written(tmp_path, vllm("m")), overrides={})
     monkeypatch.setenv("PATH", str(tmp_path))
-    (check,) = gpu_checks(config)
-    assert check.found is Found.UNKNOWN
+    (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
+    assert check.found is CheckResult.UNKNOWN
     assert "each sees all that there are" in check.said
-    assert given_gpus(config, plans_for(config, {}), node=gpus_for(config))[0].gpus is None
+    assert replicas(config, tmp_path)[0].gpus is None
 
 
 def test_nobody_is_asked_where_no_replica_takes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,10 +151,9 @@ def test_nobody_is_asked_where_no_replica_takes_one(tmp_path: Path, monkeypatch:
     config = load_config(
         written(tmp_path, "name: l, engine: llama-cpp, engine_options: {n_gpu_layers: 0}"),
         overrides={},
-        as_json=False,
     )
-    assert gpus_for(config) == NOBODY
-    assert list(gpu_checks(config)) == []
+    assert resolved(config, tmp_path).blueprint.node == NO_REPLICA
+    assert list(gpu_checks(config, StateDir(tmp_path / "state"))) == []
 
 
 def test_a_folder_of_prebuilt_engines_says_how_many_it_was_built_for(eight: Path, tmp_path: Path) -> None:
@@ -144,12 +164,12 @@ def test_a_folder_of_prebuilt_engines_says_how_many_it_was_built_for(eight: Path
     model = (
         f"name: t, engine: tensorrt-llm, engine_options: {{program: '{sys.executable}', backend: tensorrt}}"
     )
-    config = load_config(written(tmp_path, f"{model}, replicas: 2"), overrides={}, as_json=False)
-    plans = given_gpus(config, plans_for(config, local_folders(config)), node=gpus_for(config))
+    config = load_config(written(tmp_path, f"{model}, replicas: 2"), overrides={})
+    plans = replicas(config, tmp_path)
     assert [plan.gpus_shared for plan in plans] == [False, False]
     assert [len(plan.gpus or ()) for plan in plans] == [4, 4]
-    config = load_config(written(tmp_path, f"{model}, replicas: 3"), overrides={}, as_json=False)
-    (problem,) = gpu_problems(config, plans_for(config, local_folders(config)), gpus_for(config))
+    config = load_config(written(tmp_path, f"{model}, replicas: 3"), overrides={})
+    (problem,) = problems_of(config, tmp_path)
     assert "t: 3 replicas take 4 GPUs each" in problem.message
 
 
@@ -157,8 +177,8 @@ def test_in_a_bench_each_candidate_has_the_node_to_itself(eight: Path, tmp_path:
     path = written(
         tmp_path, vllm("m", ", tensor_parallel_size: 4", ", gpus: 2"), vllm("n", more=", gpus: [3, 5]")
     )
-    config = load_config(path, overrides={}, as_json=False)
-    node, reader = node_gpus(os.environ), Reader()
+    config = load_config(path, overrides={})
+    node, reader = node_gpus(os.environ), FlagReader()
     wanted = Wanted(engines=("vllm", "llama-cpp"), settings=("vllm.tensor_parallel_size=2,16",))
     entries = entries_of(models_of(config, wanted, reader), wanted, reader)
     assert not reader.problems

@@ -97,6 +97,26 @@ def test_the_page_is_whole_and_escapes_what_comes_from_outside():
     assert len(svg.findall("{*}circle")) == 2
 
 
+def test_the_unit_of_an_axis_stands_above_its_scale():
+    page = to_html(MADE, choose(MADE))
+    start = page.index("<svg")
+    texts = ET.fromstring(page[start : page.index("</svg>") + 6]).findall("{*}text")
+    unit = next(float(each.get("y", 0)) for each in texts if each.text == "tokens/s")
+    highest = min(float(each.get("y", 0)) for each in texts if each.get("text-anchor") == "end")
+    assert highest - unit >= 12, "lines of 12 pixels overlap when they are nearer"
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_in_a_narrow_terminal_no_word_and_no_figure_is_broken(columns: int):
+    lines = lines_of(MADE, columns)
+    assert max(map(len, lines)) <= columns
+    assert lines[0] == "engine, load, asked:"
+    assert lines[1] == "llama-cpp, 4 callers, direct"
+    assert any("goodput/s 105.0 (100.0-110.0)" in line for line in lines)
+    assert lines_of(MADE, 400) == lines_of(MADE)
+    assert max(map(len, compared_lines(MADE, MADE, columns))) <= columns
+
+
 @given(st.floats(1e-9, 1e12))
 def test_an_axis_reaches_above_what_it_shows(value: float) -> None:
     assert value * (1 - 1e-6) <= nice_above(value) <= value * 2.5 * (1 + 1e-6)

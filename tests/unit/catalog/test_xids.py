@@ -11,6 +11,7 @@ from freehold.core.findings import Action
 
 FILES = (
     "xids",
+    "xid_classes",
     "sxids",
     "throttle_bits",
     "recovery_actions",

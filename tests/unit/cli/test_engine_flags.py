@@ -8,9 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from freehold.cli.engine_flags import engine_options, read_engine_flags, read_measured
+from freehold.cli.engine_flags import read_engine_flags
+from freehold.cli.flag_options import flag_options
 from freehold.core.problems import Problem
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader, flags_in
+from freehold.cost.intake.load_tests import read_load_tests
 from freehold.sizing.fleet.advise import Wish
 from freehold.sizing.replica.answer import Measured
 
@@ -27,10 +29,10 @@ ROW: dict[str, Any] = {
 
 
 def given(*words: str) -> tuple[Wish, tuple[Measured, ...], list[Problem]]:
-    reader, seen = Reader(), {}
+    reader, seen = FlagReader(), {}
 
     @click.command()
-    @engine_options
+    @flag_options(flags_in("engine").values())
     def command(**flags: Any) -> None:
         seen["found"] = read_engine_flags(flags, reader, gpus=GPUS)
 
@@ -79,7 +81,7 @@ def test_every_wrong_word_is_told_at_once():
 def test_a_wrong_row_has_its_place(tmp_path: Path, change: dict[str, Any], places: list[str]):
     file = tmp_path / "m.json"
     file.write_text(json.dumps([ROW, {**ROW, **change}]))
-    found = read_measured(file, gpus=GPUS)
+    found = read_load_tests(file, gpus=GPUS)
     assert [each.where for each in found if isinstance(each, Problem)] == [
         f"{file}[1].{name}" for name in places
     ]
@@ -90,12 +92,12 @@ def test_a_wrong_row_has_its_place(tmp_path: Path, change: dict[str, Any], place
 def test_what_is_no_list_of_load_tests(tmp_path: Path, text: str):
     file = tmp_path / "m.json"
     file.write_text(text)
-    found = read_measured(file, gpus=GPUS)
+    found = read_load_tests(file, gpus=GPUS)
     assert found
     assert all(isinstance(each, Problem) and str(file) in each.where for each in found)
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path):
-    assert "cannot be read" in str(read_measured(tmp_path / "none", gpus=GPUS)[0])
+    assert "cannot be read" in str(read_load_tests(tmp_path / "none", gpus=GPUS)[0])
     (tmp_path / "b").write_bytes(b'["\xff"]')
-    assert "no JSON" in str(read_measured(tmp_path / "b", gpus=GPUS)[0])
+    assert "not JSON" in str(read_load_tests(tmp_path / "b", gpus=GPUS)[0])

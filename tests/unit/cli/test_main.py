@@ -6,17 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import pytest
 
 from freehold.cli.main import COMMANDS, Lazy, main
 from freehold.core.errors import Permanent, Temporary
-from freehold.engines import all_engines
-from freehold.fleet.environments.lookup import MANIFEST, Manifest, path_of
-from freehold.fleet.processes.launch_process import _placement
-from freehold.spec.load import load_text
-from freehold.stack.config import Config
-from freehold.stack.controller import plans_for
 from freehold.stack.folders import state_dir_for
 
 FAILURES: dict[str, BaseException] = {
@@ -172,56 +165,3 @@ def test_one_file_by_two_ways_is_one_stack(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert state_dir_for(None, tmp_path / "a" / "f.yaml") == state_dir_for(None, tmp_path / "b" / "f.yaml")
-
-
-# From a configuration to replicas
-
-
-def test_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
-    text = f"""
-version: 1
-models:
-  - {{name: a, engine: llama-cpp, source: file://x, sha256: "{"0" * 64}", replicas: 3}}
-  - {{name: b, engine: external, endpoints: ["http://h:1/", "https://h/p"], upstream_model: other}}
-"""
-    spec = load_text(text, engines=all_engines(), env={}).spec
-    assert spec is not None
-    config = Config(spec=spec, path=None, api_keys={"b": "s3cret"})
-    plans = plans_for(config, {"a": Path("/w")})
-    assert [plan.id for plan in plans] == ["a-0", "a-1", "a-2", "b-ext-0", "b-ext-1"]
-    assert {(plan.threads, plan.weights, plan.api_key) for plan in plans[:3]} == {(2, Path("/w"), "")}
-    assert [(plan.url, plan.name_upstream, plan.api_key) for plan in plans[3:]] == [
-        ("http://h:1", "other", "s3cret"),
-        ("https://h/p", "other", "s3cret"),
-    ]
-    assert "s3cret" not in repr(plans)
-
-
-def test_a_replica_runs_in_the_environment_that_is_installed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("FREEHOLD_DATA_DIR", str(tmp_path))
-    text = f"""
-version: 1
-models:
-  - {{name: a, engine: vllm, source: file://x/, sha256: "{"0" * 64}"}}
-"""
-    spec = load_text(text, engines=all_engines(), env={}).spec
-    assert spec is not None
-    config = Config(spec=spec, path=None, api_keys={})
-    recipe = all_engines()["vllm"].recipes[-1]
-    (bare,) = plans_for(config, {"a": Path("/w")})
-    assert bare.environment is None
-    folder = path_of(recipe, tmp_path / "engines")
-    (folder / "bin").mkdir(parents=True)
-    for name in ("python", "vllm"):
-        (folder / "bin" / name).symlink_to("/bin/true")
-    manifest = Manifest(
-        recipe=recipe.name, version=recipe.version, python="3", requirements_sha256="", made_at=""
-    )
-    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
-    (plan,) = plans_for(config, {"a": Path("/w")})
-    assert plan.environment == folder
-    assert plan.engine.command is not None
-    assert _placement(plan, 1).environment == folder

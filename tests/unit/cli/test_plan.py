@@ -10,7 +10,7 @@ import pytest
 from freehold.cli import plan
 from freehold.cli.main import main
 from freehold.core.spread import Spread
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.plan_flags import PlanAsk, read_plan_flags
 from freehold.cost.intake.plan_traffic import find_traffic
 
@@ -22,8 +22,8 @@ def said(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def read(**flags: Any) -> tuple[PlanAsk, Reader]:
-    reader = Reader()
+def read(**flags: Any) -> tuple[PlanAsk, FlagReader]:
+    reader = FlagReader()
     return read_plan_flags(flags, reader), reader
 
 
@@ -104,14 +104,14 @@ def test_the_mix_follows_the_sizes_and_may_not_be_said_twice():
 
 
 def test_what_nobody_said_of_the_traffic_is_said():
-    traffic = find_traffic(read(tokens_per_month="100M")[0], Reader())
+    traffic = find_traffic(read(tokens_per_month="100M")[0], FlagReader())
     assert traffic is not None
     assert traffic.input_tokens_per_month == 75e6
     assert (traffic.input_tokens_per_request, traffic.output_tokens_per_request) == (1500, 500)
     assert len(traffic.assumed) == 3
     told = find_traffic(
         read(tokens_per_month="100M", input_tokens="10", output_tokens="10", peak="2", cached_share="0%")[0],
-        Reader(),
+        FlagReader(),
     )
     assert told is not None
     assert told.assumed == ()

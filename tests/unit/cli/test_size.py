@@ -57,10 +57,16 @@ def test_more_sequences_are_more_tokens_until_the_cache_is_full(capsys: pytest.C
 
 
 def test_what_does_not_fit_has_no_speed_and_says_what_would(capsys: pytest.CaptureFixture[str]):
-    found = said(capsys, "size", "--model", "llama-3.3-70b", "--gpu", "l4", "--json")
+    found = said(capsys, "size", "--model", "llama-3.3-70b", "--gpu", "l4", "--json", code=3)
     assert found["fits"] is False
     assert found["output_tokens_per_s"] is None
     assert "would fit" in found["why_not"]
+
+
+def test_what_misses_the_slo_alone_is_a_failed_check(capsys: pytest.CaptureFixture[str]):
+    found = said(capsys, *H100, "--slo-itl", "1ms", code=3)
+    assert found["fits"]
+    assert found["concurrency"] == 0
 
 
 def test_a_model_is_sized_as_its_checkpoint_is_stored(capsys: pytest.CaptureFixture[str]):
@@ -71,7 +77,9 @@ def test_a_model_is_sized_as_its_checkpoint_is_stored(capsys: pytest.CaptureFixt
 
 
 def test_more_stages_than_layers_do_not_fit(capsys: pytest.CaptureFixture[str]):
-    found = said(capsys, "size", "--model", "llama-3.1-8b", "--gpu", "l4", "--count", "100000", "--json")
+    found = said(
+        capsys, "size", "--model", "llama-3.1-8b", "--gpu", "l4", "--count", "100000", "--json", code=3
+    )
     assert found["fits"] is False
     assert "12,500 pipeline stages" in found["why_not"]
     assert "at most 256 GPUs" in found["why_not"]
@@ -136,7 +144,7 @@ def test_every_mistake_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         code=2,
     )
     where = [problem["where"] for problem in found["problems"]]
-    assert where == [f"{path}:2:2", "--gpu", "--quant", "--count"]
+    assert where == ["--quant", "--count", f"{path}:2:2", "--gpu"]
 
 
 def test_nothing_said(capsys: pytest.CaptureFixture[str]):

@@ -53,12 +53,17 @@ def test_a_number_stands_on_one_line(columns: int):
         assert figure in text
 
 
-def test_the_verdict_stands_last_with_its_command():
-    lines = shown(plan()).splitlines()
-    answer = lines.index("STAY ON THE API")
-    assert answer > lines.index("Tell us first  these two move the answer most") > 0
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_verdict_is_in_the_first_twelve_lines_and_its_command_last(columns: int):
+    lines = shown(plan(), columns=columns).splitlines()
+    assert lines.index("STAY ON THE API") < 3
+    assert plan().verdict.headline.split(":")[0] in "\n".join(lines[:12])
+    assert any(line.strip().startswith("confidence") for line in lines[:12])
     assert lines[-1] == f"  next: {plan().verdict.next_command}"
-    after = "\n".join(lines[answer:])
+
+
+def test_the_verdict_says_how_sure_it_is_and_what_changes_it():
+    after = shown(plan())
     assert "93% of the draws" in after
     assert plan().verdict.headline in after
     assert "traffic above 1.31B tokens a month: then rent" in after
@@ -72,13 +77,14 @@ def test_the_sections_come_in_their_order():
     text = shown(plan())
     titles = (
         "Plan",
+        "STAY",
+        "Not given yet",
+        "What was asked",
         "Options",
         "Break-even",
         "Rules of thumb",
         "What moves",
         "Check before",
-        "Tell us first",
-        "STAY",
     )
     places = [text.index(f"\n{title}" if index else title) for index, title in enumerate(titles)]
     assert places == sorted(places)

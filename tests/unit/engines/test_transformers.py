@@ -108,7 +108,7 @@ def client(model: Model) -> Iterator[httpx2.Client]:
     class Handler(child.Handler):
         pass
 
-    Handler.model, Handler.name, Handler.counts = model, "m", child.Counts()  # type: ignore[assignment]
+    Handler.model, Handler.name, Handler.counters = model, "m", child.ServerCounters()  # type: ignore[assignment]
     server = child.Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -187,7 +187,7 @@ def test_nulls_are_as_good_as_nothing(client: httpx2.Client) -> None:
     ],
 )
 def test_messages_that_it_cannot_take_are_never_half_read(messages: object, code: str | None) -> None:
-    model = child.Model.__new__(child.Model)
+    model = child.LoadedModel.__new__(child.LoadedModel)
     model.tokenizer = WholeTokenizer()
     with pytest.raises(child.RefusedError) as refused:
         model.encode({"messages": messages}, chat=True)
@@ -252,7 +252,7 @@ def test_one_at_a_time(client: httpx2.Client, model: Model) -> None:
 
 
 def test_a_character_in_two_tokens_is_given_when_it_is_whole():
-    text = child.Text(Tokenizer())
+    text = child.TextPieces(Tokenizer())
     assert [text.add(token) for token in (0, 90, 91)] == ["one ", "", "é"]
 
 

@@ -12,7 +12,7 @@ from freehold.health.model.view import KernelLine
 
 TESTS = Path(__file__).parents[2]
 SHOWN = (*TESTS.glob("unit/health/test_*.py"), *TESTS.glob("corpus/**/*"))
-STARTS = re.compile(r"[\w/<{(]")
+STARTS = re.compile(r"(?:^|[\"'\]:] ?|- )(?=[\w/<{(\[])")
 
 FURTHER = [
     ("NVRM: The NVIDIA GPU 0000:9b:00.0 (PCI ID: 10de:2330) NVRM: installed in this system requires use of the NVIDIA open kernel modules.", "driver_refused", "0000:9b:00"),
@@ -39,7 +39,7 @@ def shown_lines() -> set[str]:
     for path in SHOWN:
         text = path.read_text(errors="replace").replace("\\n", "\n") if path.is_file() else ""
         lines = [line for line in text.splitlines() if any(word in line for word in words)]
-        found |= {line[at.start() :] for line in lines for at in STARTS.finditer(line[:300])}
+        found |= {line[at.end() :] for line in lines for at in STARTS.finditer(line[:300])}
     return found
 
 

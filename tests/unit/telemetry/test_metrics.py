@@ -4,6 +4,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from freehold import __version__
+from freehold.core.events import MODELS_MAX
 from freehold.spec.load import load_text
 from freehold.telemetry.declared import AGENT, DECLARED
 from freehold.telemetry.metrics import OTHER, Metrics, wants_openmetrics
@@ -135,3 +136,8 @@ def test_every_model_of_a_full_stack_has_its_own_series() -> None:
     for model in spec.models:
         metrics.gauge("freehold_gateway_in_flight").set(model.name, to=1)
     assert b'model="other"' not in metrics.render()[0]
+
+
+def test_every_model_of_a_configuration_has_its_own_label_value() -> None:
+    bounds = {label.at_most for row in DECLARED for label in row.labels if label.name == "model"}
+    assert bounds == {MODELS_MAX}

@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import httpx2
 import pytest
 from huggingface_hub import errors
 
 from freehold.core.errors import Permanent, Temporary
-from freehold.weights.fetch_hub import _explained
+from freehold.weights.fetch_hub import _explained, install_command
 from freehold.weights.source import HubSource
 
 SOURCE = HubSource(repo="org/repo", revision="main", file="m.gguf")
@@ -36,3 +38,25 @@ def test_the_librarys_words_become_ours(error: Exception, kind: type[Exception])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a mistake of ours")])
 def test_what_is_not_the_hubs_passes(error: Exception) -> None:
     assert _explained(errors, error, SOURCE) is None
+
+
+@pytest.mark.parametrize(
+    ("marker", "text", "command"),
+    [
+        ("pipx_metadata.json", "{}", "pipx inject freehold huggingface_hub"),
+        ("uv-receipt.toml", "", "uv tool install --with huggingface_hub freehold"),
+        (
+            "pyvenv.cfg",
+            "home = /usr/bin\nuv = 0.9.1\n",
+            "uv pip install --python {}/bin/python huggingface_hub",
+        ),
+        ("pyvenv.cfg", "home = /usr/bin\n", "{}/bin/python -m pip install huggingface_hub"),
+    ],
+)
+def test_the_command_that_adds_the_client_fits_how_freehold_was_installed(
+    tmp_path: Path, marker: str, text: str, command: str
+) -> None:
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (tmp_path / marker).write_text(text)
+    python = tmp_path / "bin" / "python"
+    assert install_command(tmp_path, python) == command.format(tmp_path)

@@ -159,6 +159,33 @@ def test_the_human_name_stays() -> None:
     assert source.filename == "model_one.gguf"
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("/models/x.gguf", "source: file:///models/x.gguf"),
+        ("~/models/x.gguf", "source: file://~/models/x.gguf"),
+        ("./x.gguf", "source: file://./x.gguf"),
+        ("models/x.gguf", "source: file://models/x.gguf"),
+        ("/models/llama/", "source: file:///models/llama/"),
+        ("Qwen/Qwen2.5-7B-Instruct", "source: hf://Qwen/Qwen2.5-7B-Instruct@main"),
+        ("Qwen/Qwen2.5-7B-Instruct@v1", "source: hf://Qwen/Qwen2.5-7B-Instruct@v1"),
+    ],
+)
+def test_a_path_or_a_repository_without_its_scheme_gets_the_line_to_paste(text: str, line: str) -> None:
+    found = parse_source(text)
+    assert isinstance(found, Problem)
+    assert found.hint == f"did you mean `{line}`?"
+    assert not isinstance(parse_source(line.removeprefix("source: ")), Problem)
+
+
+@pytest.mark.parametrize("text", ["user:secret@host/x", "host:8000/x.gguf?key=secret", "x", ""])
+def test_what_may_hold_a_secret_is_never_repeated(text: str) -> None:
+    found = parse_source(text)
+    assert isinstance(found, Problem)
+    assert "secret" not in found.message + found.hint
+    assert "did you mean" not in found.hint
+
+
 def test_a_query_is_kept_for_the_request_and_hidden_from_people() -> None:
     source = parse_source("https://host/m.gguf?sig=secret#part")
     assert source == HttpsSource(url="https://host/m.gguf?sig=secret")

@@ -94,5 +94,5 @@ def test_a_plan_for_a_file_is_a_plan_for_that_model(
     served = {each["model"] for each in found["options"] if each["kind"] == "api"}
     assert served == {"llama-3.1-8b-instant"}, "no API of the default model stands for another one"
     words = shlex.split(found["verdict"]["next_command"])
-    assert words[words.index("--config") + 1] == path
+    assert words[words.index("--model-config") + 1] == path
     assert "--model" not in words

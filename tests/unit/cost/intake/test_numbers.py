@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from freehold.core.problems import Problem
 from freehold.core.spread import Spread
-from freehold.cost.intake.numbers import Reader, read_count, read_number, read_range, read_seconds, read_share
+from freehold.cost.intake.flags import FlagReader
+from freehold.cost.intake.numbers import (
+    read_count,
+    read_number,
+    read_range,
+    read_seconds,
+    read_share,
+)
 
 
 def test_one_number_is_known_and_two_are_a_range():
@@ -45,7 +52,7 @@ def test_counts_and_times_are_above_nought():
 
 
 def test_a_reader_keeps_every_problem():
-    reader = Reader()
+    reader = FlagReader()
     assert reader.take(read_count, "--a", None) is None
     assert reader.take(read_count, "--a", "5x") is None
     assert reader.take(read_share, "--b", "7") is None

@@ -6,7 +6,7 @@ import pytest
 
 from freehold.catalog.load import load_catalog
 from freehold.core.spread import Spread
-from freehold.cost.intake.numbers import Reader
+from freehold.cost.intake.flags import FlagReader
 from freehold.cost.intake.plan_flags import PlanAsk
 from freehold.cost.intake.plan_inputs import assumptions
 
@@ -15,7 +15,7 @@ def people(**said: float) -> tuple[tuple[str, float, bool], tuple[str, float, bo
     catalog = load_catalog(today=date(2026, 11, 27), overlays=()).catalog
     assert catalog is not None
     ask = PlanAsk(assumptions={name: Spread.exactly(value) for name, value in said.items()})
-    own, rent = assumptions(ask, catalog, Reader())
+    own, rent = assumptions(ask, catalog, FlagReader())
     assert own
     assert rent
     one, other = ((each.name, each.value.mid, each.asked) for each in (own.staff_fte, rent.staff_fte))
