@@ -35,7 +35,6 @@ class RoutingCandidate(Protocol):
     @property
     def gate(self) -> RoutingLoad:
         """Return its limit (requests at once, at least 1) and the tokens under way there."""
-        ...
 
 
 C = TypeVar("C", bound=RoutingCandidate)

@@ -60,59 +60,45 @@ class Owner(Protocol):
     @property
     def answer_bytes(self) -> int:
         """Return how much of an answer's body the client was given."""
-        ...
 
     def client_head(self, head: AnswerHead) -> bytes:
         """Return the head of the client's answer."""
-        ...
 
     def on_last(self, last_bytes: int) -> None:
         """Record the answer as complete: its last bytes are about to leave."""
-        ...
 
     def answer_came(self) -> None:
         """Count an answer of the target."""
-        ...
 
     def moves_on(self, head: AnswerHead) -> bool:
         """Deal with an answer of status 300 or more; return whether this attempt is over."""
-        ...
 
     def attempt_failed(self, attempt: "Attempt", reason: Failure) -> None:
         """Deal with a target that gave no answer."""
-        ...
 
     def stream_broke(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """Deal with a stream whose engine failed."""
-        ...
 
     def try_again(self, target: UpstreamTarget | None = None) -> None:
         """Begin another attempt, at this target or at any other."""
-        ...
 
     def reject(self, rejection: Rejection) -> None:
         """Send an error instead of an answer."""
-        ...
 
     def no_other_target(self) -> None:
         """Reject the request: no target answered."""
-        ...
 
     def finish_whole(self, head: AnswerHead, data: bytes) -> None:
         """Send an answer that came whole in one read."""
-        ...
 
     def finish_passed(self, status: int) -> None:
         """End an answer that was passed on to its end."""
-        ...
 
     def finish_error(self, status: int, body: bytes, *, retry_after_s: float | None) -> None:
         """Deal with an error answer that was read to its end."""
-        ...
 
     def finish_assembled(self, answer: bytes) -> None:
         """Send an answer that was put together."""
-        ...
 
 
 class Attempt:

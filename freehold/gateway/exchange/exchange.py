@@ -40,15 +40,12 @@ class Alternative(Protocol):
 
     def start(self, exchange: "Exchange") -> bool:
         """Return whether the request was sent elsewhere, or rejected, instead of being started here."""
-        ...
 
     def instead_of(self, exchange: "Exchange", rejection: Rejection) -> bool:
         """Return whether the request went elsewhere, or came back to be asked again, instead of this rejection."""
-        ...
 
     def come_back(self, exchange: "Exchange") -> None:
         """Bring a request back from a provider that did not answer it."""
-        ...
 
 
 class Exchange(QueuedRequest[UpstreamTarget]):

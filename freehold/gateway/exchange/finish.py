@@ -6,14 +6,11 @@ cannot differ. It decides nothing about the request and never fails it.
 
 from typing import Protocol
 
-from freehold.gateway.answers.stream_tap import SILENT_EVENTS, Tap
+from freehold.gateway.answers.stream_tap import SILENT_EVENTS
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.endpoints.model import ServedModel
-from freehold.gateway.exchange.attempt import Attempt
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.attempt import Attempt, Owner
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
 from freehold.gateway.wire.headers import AnswerHead
-from freehold.gateway.wire.request import Request
 from freehold.ledger.records.money import picousd
 from freehold.ledger.records.record import Outcome
 
@@ -28,46 +25,31 @@ class ProviderStay(Protocol):
 
     def answered(self, now_s: float) -> None:
         """Count an answer."""
-        ...
 
     def failed(self, reason: str, now_s: float) -> None:
         """Count a provider that gave no answer."""
-        ...
 
     def rejected(self, head: AnswerHead, now_s: float) -> None:
         """Count an error answer."""
-        ...
 
     def silent(self, *, since_s: float, now_s: float) -> None:
         """Count a request that was given up before the provider answered."""
-        ...
 
     def settle(self, end: RequestEnd, tokens: AnswerTokens) -> None:
         """Charge the real cost."""
-        ...
 
 
-class Ended(Protocol):
+class Ended(Owner, Protocol):
     """A request that is over, or about to be; `exchange.Exchange` is one."""
 
-    context: Context
-    request: Request
-    model: ServedModel
     attempt: Attempt | None
     attempts: int
-    tap: Tap | None
     stay: ProviderStay | None
     usage: Usage | None
     """What an answer used that no tap has seen; None: unknown."""
     code: str
     started_s: float
-    first_s: float | None
     waited_s: float
-
-    @property
-    def answer_bytes(self) -> int:
-        """Return how much of an answer's body the client was given."""
-        ...
 
 
 def record_end(ended: Ended, status: int, *, complete: bool, last_bytes: int) -> AnswerTokens | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import cast
 
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.wire.frame import (
     BadFramingError,
     BodyFrame,
@@ -19,7 +20,7 @@ from freehold.gateway.wire.frame import (
     is_one_chunk,
 )
 from freehold.gateway.wire.headers import HEAD_BYTES_MAX, AnswerHead, may_become_head, read_head
-from freehold.gateway.wire.ports import AnswerSink, Batch, Passing, Pool
+from freehold.gateway.wire.ports import AnswerSink, Batch, Passing
 from freehold.telemetry.logs import get_logger
 
 RECEIVE_BUFFER_BYTES = 64 * 1024
@@ -52,7 +53,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     write: Callable[[bytes], None]
 
-    def __init__(self, target: Pool) -> None:
+    def __init__(self, target: UpstreamTarget) -> None:
         self.target = target
         self.sink: AnswerSink | None = None
         """Reads the answer under way; None: the connection is idle."""
@@ -264,7 +265,7 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-async def connect(target: Pool, *, timeout_s: float) -> UpstreamConnection:
+async def connect(target: UpstreamTarget, *, timeout_s: float) -> UpstreamConnection:
     """Return a new connection to a target; raise OSError or TimeoutError when there is none in time."""
     loop = asyncio.get_running_loop()
     context = _tls() if target.tls else None

@@ -63,9 +63,9 @@ class Mirror:
         del answer
         self.answered()
 
-    def reply(self, request: Request, status: int, *, body: bytes) -> None:
+    def reply(self, request: Request, status: int, *, body: bytes, content_type: str = "") -> None:
         """Drop a whole answer."""
-        del request, status, body
+        del request, status, body, content_type
         self.answered()
 
     def reject(self, rejection: Rejection, request: Request) -> None:

@@ -42,7 +42,6 @@ class HasLimit(Protocol):
     @property
     def gate(self) -> ConcurrencyLimit:
         """Return its limit of requests at once."""
-        ...
 
 
 T = TypeVar("T", bound=HasLimit)
@@ -101,19 +100,15 @@ class Targets(Protocol[T]):
     @property
     def targets(self) -> Sequence[T]:
         """Return the targets of the newest snapshot."""
-        ...
 
     def take(self, request: QueuedRequest[T], now_s: float) -> T | None:
         """Return the best target with room, with a place there taken; None: no target has room."""
-        ...
 
     def has_adapter(self, name: str) -> bool:
         """Return whether any target has an adapter; the empty name is the model itself."""
-        ...
 
     def has_room(self, now_s: float, cost_tokens: int) -> bool:
         """Return whether `take` would find a target for a new request."""
-        ...
 
 
 class Admission(Generic[T]):

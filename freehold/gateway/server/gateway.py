@@ -42,15 +42,12 @@ class OpenConnection(Protocol):
     @property
     def busy(self) -> bool:
         """Return whether a request is under way, or coming in."""
-        ...
 
     def check(self, now_s: float) -> None:
         """Enforce the time limits."""
-        ...
 
     def drain(self) -> None:
         """Close, now or after the answer."""
-        ...
 
 
 class Gateway:

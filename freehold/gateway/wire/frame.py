@@ -30,11 +30,9 @@ class BodyFrame(Protocol):
 
     def feed(self, data: bytes) -> int:
         """Return how many bytes of `data` belong to this body; raise BadFramingError on nonsense."""
-        ...
 
     def payload(self, data: bytes) -> tuple[int, list[bytes]]:
         """Return like `feed`, and the payload pieces without the framing."""
-        ...
 
 
 class SizedFrame:

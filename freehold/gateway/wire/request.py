@@ -45,11 +45,9 @@ class Caller(Protocol):
 
     def may_use(self, model: str) -> bool:
         """Return whether this key may use a model."""
-        ...
 
     def over_concurrency(self) -> Rejection:
         """Return the 429 for one request more than this key may have at once."""
-        ...
 
 
 class Charge(Protocol):
@@ -57,15 +55,12 @@ class Charge(Protocol):
 
     def learn(self, used_tokens: int | None, answer_tokens: int | None, body_bytes: int) -> None:
         """Charge the tokens that the engine counted; None: only about how many the answer has is known."""
-        ...
 
     def pay(self, cost_picousd: int) -> None:
         """Charge this cost to the key's budget in US dollars, if it has one."""
-        ...
 
     def end(self, status: int, answer_bytes: int, *, asked: bool) -> None:
         """End the request, once; `asked`: some engine was asked."""
-        ...
 
 
 class Request:
