@@ -68,11 +68,11 @@ class Over:
     limit: Literal["requests", "tokens", "size", "concurrency", "reserved", "budget", "usd_reserved", "usd"]
     """`size`: more tokens than a minute ever has; `reserved`: only requests under way stand in the budget's way."""
     wait_ms: int | None = None
-    """Milliseconds until there is room; None: nobody knows, or never."""
+    """Milliseconds until there is room; None: unknown, or never."""
 
 
 _UNKNOWN_MS = 1000  # Where the wait is not known, the client is asked to retry after a second.
-# What is said of each limit; `l` are the key's limits, `t` the tokens that the request may take.
+# The message for each limit; `l` are the key's limits, `t` the tokens that the request may take.
 _OVER = {
     "requests": "This API key may send {l.requests_per_minute} requests a minute.",
     "tokens": "This API key may use {l.tokens_per_minute} tokens a minute; this request may take {t}.",
@@ -87,7 +87,7 @@ _OVER = {
 
 
 def over_limit(over: Over, limits: Limits, *, tokens: int) -> Rejection:
-    """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
+    """Return the 429 for a caller's own limit; it says when to retry, or that a retry does not help."""
     spent = over.limit in {"budget", "usd"}
     usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
     error = ApiError(

@@ -1,6 +1,6 @@
 """What the gateway counts: handles bound once per label set, plain integers after that.
 
-Names and meanings stand in `freehold.telemetry.declared`; this file only says when each is counted.
+Names and meanings stand in `freehold.telemetry.declared`; this file decides when each is counted and nothing else.
 """
 
 from freehold.telemetry.metrics import Count, Metrics

@@ -60,7 +60,7 @@ def choose(candidates: Sequence[C], *, turn: int) -> C | None:
 
 
 class Ring:
-    """The homes of conversations: points in proportion to slots, so that who joins or leaves moves only his share."""
+    """The homes of conversations: points in proportion to slots, so that an endpoint that joins or leaves moves only its own share."""
 
     __slots__ = ("_ids", "_points")
 

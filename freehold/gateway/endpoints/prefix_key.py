@@ -44,8 +44,8 @@ def key_of(path: str, body: bytes) -> int:
     if user < 0:
         return crc32(body[start : start + WORTH_BYTES]) * _SCATTER & 0xFFFFFFFF or 1
     end = user + _PIECE_BYTES
-    told = body.find(b"}", user, end)
-    if told >= 0:
-        end = told
+    brace = body.find(b"}", user, end)
+    if brace >= 0:
+        end = brace
     begun = min(end, start + _PIECE_BYTES)
     return crc32(body[user:end], crc32(body[start:begun])) * _SCATTER & 0xFFFFFFFF or 1

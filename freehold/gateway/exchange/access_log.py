@@ -1,4 +1,4 @@
-"""The access log: one JSON line per request that is over, and never a word of what was asked or answered.
+"""The access log: one JSON line per request that is over, and never any text of a request or an answer.
 
 The event loop only hands over a tuple of what it knows anyway; a thread of its own makes lines of them, some hundred at
 a time, and writes. A disk that is slow or full costs lines, which are counted (`freehold_access_log_dropped_total`),
@@ -31,7 +31,7 @@ PATH_CHARS_MAX = 200
 CLOSE_S = 1.0
 """How long the end of a gateway waits for the last lines. Source: as long as the log of the process itself."""
 
-# An engine's own codes are shown as they are; these are the gateway's, and say how a request ended.
+# An engine's own codes are shown as they are; these are the gateway's, by how a request ended.
 _ENDS = {
     "timeout": "deadline",
     "draining": "draining",
@@ -39,7 +39,7 @@ _ENDS = {
     "engine_failed": "engine_lost",
     "engine_lost": "engine_lost",
 }
-_LEAST_S = 0.00005  # Less is nought in the four digits that are shown.
+_LEAST_S = 0.00005  # Less is 0 in the four digits that are shown.
 _ENCODER = msgspec.json.Encoder()
 _ID_AT = len(b"x-request-id: ")
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
@@ -78,7 +78,7 @@ class SharedFields(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 def ending(status: int, code: str, *, refused: bool) -> str:
-    """Return in a word how a request ended."""
+    """Return how a request ended, as a code."""
     if not code:
         return "client_left" if status == _CLIENT_LEFT else "complete" if status < 400 else "engine_error"
     return _ENDS.get(code) or ("refused" if refused else "engine_error")

@@ -1,6 +1,6 @@
-"""One attempt of a request at one target: send, read the answer, pass it on; and what that says of the target.
+"""One attempt of a request at one target: send, read the answer, pass it on; and what that reveals about the target.
 
-An attempt reads what the engine answers and tells its exchange (`Owner`) what happened. It decides neither whether the
+An attempt reads what the engine answers and reports to its exchange (`Owner`) what happened. It decides neither whether the
 request goes to another target nor what the client gets instead of an answer: `exchange` does. It never parses what it
 passes on.
 """
@@ -32,9 +32,9 @@ _ERROR_BODY_BYTES_MAX = (
     64 * 1024
 )  # An engine's error is a sentence; more than this is cut. Source: our own bound.
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. Source: our own bound.
-_GIVEN_UP_S = 1.0  # A client that leaves sooner says nothing of the engine. Source: our own choice.
+_GIVEN_UP_S = 1.0  # A client that leaves sooner is no sign of a hung engine. Source: our own choice.
 TRY_ELSEWHERE = frozenset({429, 502, 503, 504})
-"""Answers of a target that is busy, or dead behind its server; of a 500 the body says whose fault it is."""
+"""Answers of a target that is busy, or dead behind its server; for a 500 the body decides."""
 
 
 class Owner(Protocol):
@@ -128,7 +128,7 @@ class Attempt:
         self.owner = owner
         self.target = target
         self.heard_s = heard_s
-        """When the target was last heard of; at first, when the attempt began."""
+        """When the target last sent something; at first, when the attempt began."""
 
     def __repr__(self) -> str:
         return f"<Attempt at {self.target.id}, {'answered' if self.head else 'waiting'}>"
@@ -380,7 +380,7 @@ class Attempt:
             self.count_failure("status")
 
     def count_broken(self, body: bytes) -> bool:
-        """Count a 500; return whether its body says that the engine is at fault, and not the request or the model."""
+        """Count a 500; return whether its body shows that the engine is at fault, and not the request or the model."""
         engine = self.target.engine
         error = engine.translate_error(500, body)
         clients_fault = error is not None and error.status < 500

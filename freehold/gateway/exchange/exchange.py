@@ -3,8 +3,8 @@
 An exchange has an attempt (one try at one target), a tap (what the client received) and a client. A client that reads
 slowly pauses the engine; a client that leaves ends the engine's work. Before the first byte another target is asked,
 unseen. After it another target continues a plain text, so that the client sees one answer; where that cannot be, an error
-in the stream says that the answer is not complete. How a continuation is worded is `answers.continuation`; which request
-starts when is `queue.admission`; whether other providers are asked is its `detour`.
+in the stream says that the answer is not complete. `answers.continuation` words the request for the rest, `queue.admission` decides which
+request starts when, and the `detour` whether other providers are asked.
 """
 
 from dataclasses import replace
@@ -185,7 +185,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         """Return whether the request may be sent to another target, and count that on the retry budget.
 
         A begun answer costs no budget: a replica takes all its streams with it at once, each would be lost work, and
-        they wait for room beside the queue, be it for the replica's restart; only the number of attempts bounds them.
+        they wait for room outside the queue, possibly until the replica has restarted; only the number of attempts bounds them.
         """
         if self.attempts >= ATTEMPTS_MAX:
             return False
@@ -254,13 +254,13 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         text = tap.log.text()
         end: bytes | None = b""
         if not tap.ended:
-            end = continuation.ending(request.path, request.body, heard=text, hides_usage=request.hides_usage)
+            end = continuation.ending(request.path, request.body, sent=text, hides_usage=request.hides_usage)
         if end is not None:
             self._end_stream(tap, end)
             return True
         plan: Continuation | str = "too_many_attempts"
         if self.attempts < ATTEMPTS_MAX:
-            plan = continuation.plan(request.path, request.body, heard=text, how=how)
+            plan = continuation.plan(request.path, request.body, sent=text, how=how)
         if isinstance(plan, str):
             self._warn("not_resumed", reason=reason, detail=plan)
             if not self.resumed_at_bytes:
@@ -301,7 +301,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         error = errors.bad_gateway(message, code=reason if reason in _OWN_CODES else "engine_failed")
         client.write(errors.in_band(error, request.path, chunked=request.http11, last=tap.last))
         if request.http11:
-            # The body has its end, so the connection is as good as after any answer, and the head may have said so.
+            # The body has its end, so the connection is as good as after any answer, as the head may have announced.
             client.answered()
         else:
             client.close()

@@ -109,12 +109,12 @@ def _end(ended: Ended, attempt: Attempt, status: int, *, complete: bool, last_by
 
 
 def _write(ended: Ended, end: RequestEnd, tokens: AnswerTokens) -> None:
-    """Write to whoever keeps it: the provider that was asked, the ledger, the access log."""
+    """Write to the provider that was asked, the ledger, and the access log."""
     context, stay, price = ended.context, ended.stay, ended.model.price
     if stay is not None:
         stay.settle(end, tokens)
     elif price is not None:
-        tokens.cost_usd = price.told(tokens.usage, nothing=end.outcome is Outcome.FAILED)
+        tokens.cost_usd = price.cost_usd(tokens.usage, nothing=end.outcome is Outcome.FAILED)
     if context.ledger is not None:
         context.ledger.note(ended.request, end, tokens)
     if context.access_log.writer is not None and (stay is None or not stay.is_copy):

@@ -61,7 +61,7 @@ class _NoQueue(ModelAdmission):
 
 def model_elsewhere(entry: ModelEntry, engine: Engine, *, metrics: ModelMetrics, loop: Loop) -> ServedModel:
     """Return a model as it is while one of its requests is away: its name and counters, no replicas and no queue."""
-    # How long its engines may be silent says nothing of another provider's, and no stream is continued there.
+    # The limit on its engines' silence does not apply to another provider, and no stream is continued there.
     entry = msgspec.structs.replace(entry, engine=engine.name, stall_s=0.0, resume="off")
     return ServedModel(
         entry, engine, metrics=metrics, new_admission=lambda model: _NoQueue(model, QueueBounds(), loop)
@@ -92,7 +92,7 @@ class ProviderRoute:
         return reason in self.provider.settings.when
 
     def enter(self, exchange: Exchange, reason: Reason, now_s: float) -> Stay | None:
-        """Return a request's stay there, with its place and its reservation taken; None: there is no room for it."""
+        """Return a request's stay there, with its place and its reservation taken; None: it has no room."""
         asked = ProviderRequest(exchange.request, self.model.entry.name, exchange.cost_tokens)
         stay = self.provider.enter(asked, reason, now_s)
         if isinstance(stay, Stay):

@@ -1,7 +1,7 @@
 """A copy of a request whose answer goes to no client: sent to a provider to be compared in metrics and ledger, and paid for.
 
 It is an exchange like any other, with a client that drops everything. It has no part in the original's fate: it is not
-retried, charges no key's limits and ends with the drain. Answers are not compared word by word here.
+retried, charges no key's limits and ends with the drain. The texts of the answers are not compared.
 """
 
 import copy
@@ -74,11 +74,11 @@ class Mirror:
         self.answered()
 
     def close(self) -> None:
-        """End: there is no connection."""
+        """End the copy."""
         self.answered()
 
     def abort(self, *, reset: bool = False) -> None:
-        """End: there is no connection."""
+        """End the copy."""
         del reset
         self.answered()
 

@@ -108,10 +108,10 @@ class Fallbacks:
             if stay is not None:
                 Mirror(context, exchange.request, self.copies).start(route, stay)
 
-    # For people
+    # For operators
 
     def health(self, *, spent: bool) -> dict[str, Any]:
-        """Return what `/health` says of each: never an address or a key; and what it has `spent`, if that may be told."""
+        """Return what `/health` shows of each: never an address or a key; `spent`: its costs too."""
         return {
             each.name: {"in_flight": each.target.in_flight}
             | (

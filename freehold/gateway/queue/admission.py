@@ -3,7 +3,7 @@
 Where a target has room and no request waits, a request passes here with a few dictionary operations. Else it waits
 without a task of its own: each request that leaves a target starts the next one, and one timer, which runs only while
 requests wait, rejects those whose time is over. A request that needs another replica after its first one failed waits
-beside the queue and before it, since it was started already. The timer is the loop's (`Loop`); nothing is imported for it.
+outside the queue and goes first, since it was started already. The timer is the loop's (`Loop`); nothing is imported for it.
 """
 
 from collections.abc import Sequence

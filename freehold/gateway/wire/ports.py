@@ -100,7 +100,7 @@ class Passing(Protocol):
 
 
 class AnswerSink(Protocol):
-    """Who reads an engine's answer: one attempt of an exchange."""
+    """Reads an engine's answer: one attempt of an exchange."""
 
     wants_payload: bool
     """The body is read here (an error, an answer to assemble) instead of being passed on."""

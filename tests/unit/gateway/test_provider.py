@@ -87,8 +87,8 @@ def stay(there: Provider, reason: Reason = "no_replica") -> Stay:
 )
 def test_a_cost_comes_from_the_whole_usage_or_is_unknown(usage: Usage | None, cost: int | None) -> None:
     assert PRICE.cost_picousd(usage) == cost
-    assert PRICE.told(usage, nothing=False) == ("" if cost is None else usd_text(cost))
-    assert PRICE.told(usage, nothing=True) == usd_text(cost or 0)
+    assert PRICE.cost_usd(usage, nothing=False) == ("" if cost is None else usd_text(cost))
+    assert PRICE.cost_usd(usage, nothing=True) == usd_text(cost or 0)
 
 
 def test_prices_of_the_file_are_exact() -> None:

@@ -24,7 +24,7 @@ def crew(fd: int) -> list[SharedKeys]:
 
 def allowances(fd: int, **limits: Any) -> tuple[list[SharedKeys], list[SharedAllowance]]:
     keys = crew(fd)
-    rows = [each._board.row("key k") for each in keys]
+    rows = [each._counters.row("key k") for each in keys]
     made = [
         SharedAllowance(each, row, limits=Limits(**limits), now_ms=0)
         for each, row in zip(keys, rows, strict=True)
@@ -77,7 +77,7 @@ def test_one_that_was_just_started_knows_what_the_others_used(fd: int):
     _, (one, _, _) = allowances(fd, requests_per_minute=5)
     assert [one.ask(0, 0) for _ in range(5)] == [None] * 5
     late = crew(fd)[2]
-    newcomer = SharedAllowance(late, late._board.row("key k"), limits=Limits(requests_per_minute=5), now_ms=0)
+    newcomer = SharedAllowance(late, late._counters.row("key k"), limits=Limits(requests_per_minute=5), now_ms=0)
     assert newcomer.ask(0, 100) is not None
 
 
@@ -163,5 +163,5 @@ def test_a_key_that_is_gone_leaves_nothing_on_the_board(fd: int):
     first, second, _ = callers(keys, [{"k": 5, "usd:k": 10**6}, {}, {}], monthly_tokens=9, monthly_microusd=9)
     one.forget(first)
     assert two.spent(second, {}) == two.spent_picousd(second, {}) == (0, 0)
-    one._board.look()
-    assert not one._board._rows
+    one._counters.look()
+    assert not one._counters._rows
