@@ -1,4 +1,4 @@
-"""An answer that an engine began is given to another one to finish. Pure: requests and events in, bytes out.
+"""Let another engine finish an answer that one engine began. Pure: requests and events in, bytes out.
 
 The second engine gets the prompt and the text that the client has; its events are made to look like the rest of the
 first answer: same id, no second role, usage as of one request, at most as many tokens as were asked for. Blanks at the
@@ -32,7 +32,7 @@ own documents: vLLM (sampling and structured output parameters), SGLang, llama.c
 
 _MARKS = r"!-/:-@\[-`{-~\u2010-\u205e"
 _WORD = re.compile(rf"[{_MARKS}]?[^\s{_MARKS}]+(?:['\u2019_][^\s{_MARKS}]+)*|[{_MARKS}]+")
-"""What no token is more than one of. Source: the patterns with which byte-pair tokenizers (GPT-2 to o200k, Llama 3)
+"""A piece of text that is at least one token. Source: the patterns with which byte-pair tokenizers (GPT-2 to o200k, Llama 3)
 split a text before anything else: a mark belongs to the word after it, never to the one before it."""
 
 
@@ -43,7 +43,7 @@ class Continuation:
     body: bytes
     """What the next engine is asked."""
     rest: "RestOfStream"
-    """What makes of its answer the rest of the first one."""
+    """Turns its answer into the rest of the first one."""
 
 
 def plan(path: str, body: bytes, *, sent: StreamText, how: Continues) -> Continuation | str:
@@ -66,7 +66,7 @@ def plan(path: str, body: bytes, *, sent: StreamText, how: Continues) -> Continu
     rest = RestOfStream(sent, owed=owed, tokens=tokens, silent=silent)
     try:
         return Continuation(body=msgspec.json.encode(begun), rest=rest)
-    except RecursionError:  # read as deep as that, but not written
+    except RecursionError:  # nested too deeply to be written
         return "too_deep"
 
 
@@ -92,7 +92,7 @@ def ending(path: str, body: bytes, *, sent: StreamText, hides_usage: bool) -> by
 
 
 def _why_not(request: Json) -> str:
-    """Return why what was asked for is more than a text; empty: it is not."""
+    """Return the field that makes the answer more than a text; empty: there is none."""
     for key in sorted(_MEAN_MORE & request.keys()):
         if request[key]:
             return key
@@ -165,7 +165,7 @@ def _holds_text_back(request: Json) -> bool:
 
 
 def _tokens(texts: list[str], request: Json) -> int:
-    """Return about how many tokens made these texts; hardly ever more than did.
+    """Return about how many tokens these texts have; hardly ever too many.
 
     vLLM sends an event for a token that ends inside a character, and joins tokens that it had no time to send one by
     one. With `stop` it holds text back, and sends it cut anywhere. Source: vLLM 0.32.0, measured.
@@ -197,7 +197,7 @@ def _without_blanks(texts: list[str]) -> tuple[list[str], str]:
 
 
 class RestOfStream:
-    """Makes of another engine's stream the rest of an answer that was begun."""
+    """Turns another engine's stream into the rest of an answer that was begun."""
 
     __slots__ = (
         "_announced",

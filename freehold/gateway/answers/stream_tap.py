@@ -55,7 +55,7 @@ _forget: Callable[[bytes], object] = deque[bytes](maxlen=0).append  # the cheape
 
 
 class Tap:
-    """What of an answer has gone to the client as it came; shared by the connection and its exchange."""
+    """What an answer passes on its way to the client; shared by the connection and its exchange."""
 
     __slots__ = ("chunks", "heads", "keep", "last", "total_bytes", "write")
 
@@ -71,26 +71,6 @@ class Tap:
         """Remembers each read that goes to the client, in case another engine has to continue the answer."""
         self.heads: dict[int, bytes] | None = None
         """What a chunk that needs no more than a look begins with, by its length; None: every chunk is such a one."""
-
-    def counted(self) -> tuple[Usage | None, int | None, int]:
-        """Return the usage, about how many tokens were made, and the chunks; None is unknown."""
-        return None, None, 0
-
-    def fast(self, frame: BodyFrame) -> "Tap | None":
-        """Return self where the next read of one whole chunk may be passed on after one look."""
-        return self if frame.at_border else None
-
-    def at_border(self, frame: BodyFrame) -> bool:
-        """Return whether an in-band message may be added now."""
-        return frame.at_border
-
-    def tidy(self, keeping: "PackBudget") -> None:
-        """Bound what is kept; called about twice a second."""
-
-    def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
-        """Return how many bytes of a read belong to the answer, and what goes to the client. Raises BadFramingError."""
-        used = frame.feed(data)
-        return used, data if used == len(data) else data[:used]
 
 
 class StreamTap(Tap):
@@ -143,11 +123,6 @@ class StreamTap(Tap):
         chunks = self.events + self.chunks
         return self.end(), max(0, chunks - self._silent), chunks
 
-    @property
-    def tokens(self) -> int:
-        """Return about how many tokens went by: one an event, as all engines that we know send them."""
-        return max(0, self.events + self.chunks - self._silent)
-
     def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
         """Return the head to answer with: a stream whose usage chunk is taken out has no known length."""
         if self.hides and head.length_bytes is not None:
@@ -180,7 +155,7 @@ class StreamTap(Tap):
             self._rest = self._rest.copy()
         self._held, self._passed_bytes = b"", 0
 
-    def fast(self, frame: BodyFrame) -> Tap | None:
+    def fast(self, frame: BodyFrame) -> "StreamTap | None":
         """Return self where the next read may take the short way: on a border of chunks and of events."""
         return self if self.chunked and frame.at_border and not self._held and self._rest is None else None
 
@@ -359,10 +334,9 @@ class WholeTap(Tap):
         """Return the usage; nothing else is counted of a whole answer."""
         return self.end(), None, 0
 
-    def fast(self, frame: BodyFrame) -> Tap | None:
+    def fast(self, frame: BodyFrame) -> None:
         """Return None: every read is looked at; there are few."""
         del frame
-        return None
 
     def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and those bytes. Raises BadFramingError."""
@@ -389,9 +363,12 @@ class WholeTap(Tap):
         return self.usage
 
 
+AnswerTap = StreamTap | WholeTap
+
+
 def tap_for(
     head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
-) -> tuple[Tap, AnswerHead]:
+) -> tuple[AnswerTap, AnswerHead]:
     """Return the tap for an answer with this head, and the head that the client gets."""
     if not head.event_stream:
         whole = WholeTap(write, on_last=on_last)

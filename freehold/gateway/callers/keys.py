@@ -1,7 +1,7 @@
 """API keys as records: what a key looks like, how it is hashed, and the keys file.
 
 A key is `fh-` and 200 random bits; it is shown once, when it is made, and only its hash is kept. Pure: it reads no file,
-no clock and no dice; `key_store` owns the file, `callers` what a running gateway knows of each key.
+no clock and nothing random; `storage.key_store` owns the file, `grant` what a running gateway knows of each key.
 """
 
 import base64

@@ -2,7 +2,7 @@
 
 A bucket holds one minute's allowance and fills evenly. So over any stretch of t minutes a key is given at most
 (1 + t) times its limit, and over a long one exactly its limit. Pure: the time comes in as a value; one that goes back
-fills nothing, one that jumps ahead fills a bucket at most to its brim. It does not know whose request it judges.
+fills nothing, one that jumps ahead fills a bucket at most to its brim. It does not know which request it judges.
 """
 
 from dataclasses import dataclass

@@ -21,14 +21,14 @@ share of the ring is then about a tenth over the mean (deviation 1/sqrt(128)).""
 
 
 class RoutingLoad(Protocol):
-    """What routing looks at in a candidate; `gateway.limit.Gate` is one."""
+    """The load of a candidate; `queue.concurrency_limit.ConcurrencyLimit` is one."""
 
     limit: int
     tokens: int
 
 
 class RoutingCandidate(Protocol):
-    """An endpoint with room; `gateway.targets.Target` is one."""
+    """An endpoint with room; `target.UpstreamTarget` is one."""
 
     id: str
 

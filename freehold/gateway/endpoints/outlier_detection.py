@@ -40,7 +40,7 @@ _OUTLIER_TIMES = 2.0
 
 
 class OutlierState:
-    """What is known of one endpoint's failures."""
+    """One endpoint's failures, and whether it is ejected."""
 
     __slots__ = ("_closed_s", "_ejections", "_in_a_row", "answers", "busy_until_s", "failures", "heard_s", "no_answer",
                  "trial", "until_s")  # fmt: skip
@@ -138,7 +138,7 @@ class OutlierState:
 
 
 class HasOutlierState(Protocol):
-    """An endpoint with its standing; `gateway.targets.Target` is one."""
+    """An endpoint with its state; `target.UpstreamTarget` is one."""
 
     outlier: OutlierState
 

@@ -1,4 +1,4 @@
-"""The key of a conversation: a number that stays the same while it grows, for `route.Ring`. Pure.
+"""The key of a conversation: a number that stays the same while it grows, for `balance.Ring`. Pure.
 
 Engines keep what they computed of a prompt, so a conversation's next turn is cheap where its last one was. Each turn
 sends all turns before it, so what names a conversation is what its first turn began with: the system prompt and the

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from freehold.engines.base import ApiError
 from freehold.gateway.answers.assemble import Assembler
-from freehold.gateway.answers.stream_tap import Tap, tap_for
+from freehold.gateway.answers.stream_tap import AnswerTap, tap_for
 from freehold.gateway.endpoints import stall
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
@@ -47,7 +47,7 @@ class Owner(Protocol):
     cost_tokens: int
     on_trial: bool
     done: bool
-    tap: Tap | None
+    tap: AnswerTap | None
     """What has been passed on as it came; None: nothing is passed on so."""
     rest_body: bytes
     """The request for the rest of an answer; empty: the client's own request is sent."""
@@ -105,7 +105,7 @@ class Attempt:
     """One attempt. Defaults stand on the class: an instance holds what differs."""
 
     wants_payload = False
-    passing: Tap | None = None
+    passing: AnswerTap | None = None
     engine_keeps_alive = False
     head: AnswerHead | None = None
     """The answer's head; None: the target has not answered yet."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from freehold.gateway.answers import continuation
 from freehold.gateway.answers.continuation import Continuation
-from freehold.gateway.answers.stream_tap import StreamTap, Tap
+from freehold.gateway.answers.stream_tap import AnswerTap, StreamTap
 from freehold.gateway.answers.usage import Usage, whole_usage
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
@@ -54,7 +54,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     attempt: Attempt | None = None
     """The newest attempt; None: no target was asked yet."""
     attempts = 0
-    tap: Tap | None = None
+    tap: AnswerTap | None = None
     detour: Alternative | None = None
     """The way to other providers; None: the request stays here."""
     stay: ProviderStay | None = None
@@ -283,23 +283,23 @@ class Exchange(QueuedRequest[UpstreamTarget]):
 
     def _cut(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
         """End a stream that cannot be finished, in a way that no client takes for the end."""
-        tap, request, client = self.tap, self.request, self.client
-        stream = isinstance(tap, StreamTap)
-        if isinstance(tap, StreamTap) and tap.ended and tap.chunked:
+        request, client = self.request, self.client
+        stream = self.tap if isinstance(self.tap, StreamTap) else None
+        if stream is not None and stream.ended and stream.chunked:
             # All of it has been passed on, and is in the ledger as whole: only its framing's end has not come.
-            self._end_stream(tap, b"")
+            self._end_stream(stream, b"")
             return
         self.context.metrics.cut(self.model.entry.name, reason)
         self.code = reason
         self._warn("stream_cut", reason=reason)
         self._finish(502)
         # Without an engine there is no half event: what was resumed goes to the client in whole events.
-        if tap is None or not stream or not (frame is None or tap.at_border(frame)):
+        if stream is None or not (frame is None or stream.at_border(frame)):
             # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
             client.abort(reset=not self.keeps_client)
             return
         error = errors.bad_gateway(message, code=reason if reason in _OWN_CODES else "engine_failed")
-        client.write(errors.in_band(error, request.path, chunked=request.http11, last=tap.last))
+        client.write(errors.in_band(error, request.path, chunked=request.http11, last=stream.last))
         if request.http11:
             # The body has its end, so the connection is as good as after any answer, as the head may have announced.
             client.answered()
@@ -322,7 +322,7 @@ class Exchange(QueuedRequest[UpstreamTarget]):
         attempt = self.attempt
         if self.claim is not None:
             return  # the queue has its own
-        if self.tap is not None:
+        if isinstance(self.tap, StreamTap):
             self.tap.tidy(self.context.pack_budget)
         if now_s >= self.deadline_s:
             self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")

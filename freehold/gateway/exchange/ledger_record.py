@@ -14,6 +14,7 @@ import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
+from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
 from freehold.ledger.records.record import Basis, Outcome, Record, frame
@@ -165,17 +166,12 @@ class LedgerWriter:
     def watch(self, metrics: Metrics) -> None:
         """Let `/metrics` read how the ledger is at each scrape."""
         spool, folder = self._spool, self._folder
-        gauges: dict[str, Reading] = {
+        readings: dict[str, Reading] = {
             "freehold_ledger_spool_bytes": lambda: {(): spool_state(folder).waiting_bytes},
             "freehold_ledger_lag_seconds": lambda: {(): spool_state(folder).lag_s},
-        }
-        counters: dict[str, Reading] = {
             "freehold_ledger_records_total": lambda: {(): spool.records_total},
             "freehold_ledger_dropped_total": lambda: {(): spool.dropped_total},
             "freehold_ledger_spool_removed_total": lambda: {(): spool.removed_total},
             "freehold_ledger_drain_errors_total": lambda: {(): spool_state(folder).drain.errors_total},
         }
-        for name, reading in gauges.items():
-            metrics.gauge(name).read_from(reading)
-        for name, reading in counters.items():
-            metrics.counter(name).read_from(reading)
+        read_at_scrape(metrics, readings)

@@ -18,7 +18,6 @@ from freehold.gateway.endpoints.model import ModelAdmission, ModelRequest, Serve
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.fallback.provider import (
     Provider,
-    ProviderRequest,
     Reason,
     Sampler,
     Stay,
@@ -93,8 +92,10 @@ class ProviderRoute:
 
     def enter(self, exchange: Exchange, reason: Reason, now_s: float) -> Stay | None:
         """Return a request's stay there, with its place and its reservation taken; None: it has no room."""
-        asked = ProviderRequest(exchange.request, self.model.entry.name, exchange.cost_tokens)
-        stay = self.provider.enter(asked, reason, now_s)
+        model, cost_tokens = self.model.entry.name, exchange.cost_tokens
+        stay = self.provider.enter(
+            exchange.request, model, reason=reason, cost_tokens=cost_tokens, now_s=now_s
+        )
         if isinstance(stay, Stay):
             return stay
         if stay == "budget" and self.provider.first_without_budget():

@@ -7,7 +7,7 @@ sends requests nor picks them; `detour` does.
 
 from collections.abc import Callable
 from math import inf
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from freehold.core.events import Endpoint, ReplicaState
 from freehold.engines import all_engines
@@ -78,14 +78,6 @@ class Sampler:
         return True
 
 
-class ProviderRequest(NamedTuple):
-    """A request that may go to a provider."""
-
-    request: Request
-    model: str
-    cost_tokens: int
-
-
 OnSettled = Callable[["Stay", Outcome, int | None], None]
 """Called at each stay's end with its outcome and its cost in pico-dollars; None: unknown."""
 
@@ -141,22 +133,24 @@ class Provider:
         """Return whether this model's requests may go there."""
         return not self.settings.models or model in self.settings.models
 
-    def enter(self, asked: ProviderRequest, reason: Reason, now_s: float) -> "Stay | Skip":
+    def enter(
+        self, request: Request, model: str, *, reason: Reason, cost_tokens: int, now_s: float
+    ) -> "Stay | Skip":
         """Take a place and a reservation for a request, or return why there is none; then nothing is taken."""
         price, gate = self.settings.price, self.target.gate
-        most_picousd = _most_picousd(price, asked.request)
+        most_picousd = _most_picousd(price, request)
         skip: Skip | None = None
         if self.shut_until_s > now_s:
             skip = "shut"
         elif self.spent_picousd + most_picousd > self.settings.budget_picousd_per_day:
             skip = "budget"
-        elif (reason == "shadow" and gate.in_flight * 2 >= gate.limit) or not gate.enter(asked.cost_tokens):
+        elif (reason == "shadow" and gate.in_flight * 2 >= gate.limit) or not gate.enter(cost_tokens):
             # Copies use at most half of the places: no client waits for their answers.
             skip = "concurrency"
         if skip is not None:
             self.skipped[skip] += 1
             return skip
-        return Stay(self, asked.model, reason=reason, reserved_picousd=most_picousd)
+        return Stay(self, model, reason=reason, reserved_picousd=most_picousd)
 
     def first_without_budget(self) -> bool:
         """Return True once when the budget begins to refuse, for the log, and again only on another day."""

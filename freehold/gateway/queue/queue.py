@@ -49,7 +49,7 @@ RETRY_AFTER_S_MIN = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueBounds:
-    """What may be here at most."""
+    """The bounds of a queue."""
 
     max_requests: int = 512
     """Requests of the model that wait."""

@@ -2,7 +2,7 @@
 
 A worker looks at the sum, then adds itself to it; another may do the same in between. So a target may have up to one
 request per other worker more than its limit, never further, and by as many requests more tokens than its budget. A
-cost beyond _COST_MOST is seen by the others as that. What is learned from first bytes is each worker's own opinion. It does not decide which worker goes next; `turn` does.
+cost beyond _COST_MOST is published as that. Each worker learns from its own first bytes. It does not decide which worker is next; `worker_fairness` does.
 """
 
 from freehold.gateway.counters.shared_counters import CounterRow

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from freehold.core.clock import wall_s
 from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
+from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ModelAdmission, ServedModel
 from freehold.gateway.exchange.context import Context
@@ -29,6 +30,7 @@ from freehold.gateway.server.descriptors import CONNECTIONS_MAX
 from freehold.gateway.server.head_cache import HeadCache
 from freehold.gateway.server.worker_group import WorkerGroup
 from freehold.gateway.settings import Settings
+from freehold.telemetry.metrics import Reading
 
 _TICK_S = 0.5  # One coarse timer for every time limit of every connection: limits are seconds, half of one is exact enough.
 
@@ -96,23 +98,20 @@ class Gateway:
         return f"<Gateway {self.directory!r}, {len(self.connections)} connections{draining}>"
 
     def _watch(self) -> None:
-        metrics = self.context.metrics.metrics
+        metrics, keys = self.context.metrics.metrics, self.authenticator
         gauges.watch_directory(metrics, self.directory)
-        levels: dict[str, Callable[[], float]] = {
-            "freehold_gateway_connections": lambda: len(self.connections),
-            "freehold_gateway_upload_bytes": lambda: self.body_memory.held_bytes,
-            "freehold_gateway_uploads_waiting": lambda: self.body_memory.waiting,
-            "freehold_gateway_snapshot_age_seconds": self.snapshot_age_s,
+        readings: dict[str, Reading] = {
+            "freehold_gateway_connections": lambda: {(): len(self.connections)},
+            "freehold_gateway_upload_bytes": lambda: {(): self.body_memory.held_bytes},
+            "freehold_gateway_uploads_waiting": lambda: {(): self.body_memory.waiting},
+            "freehold_gateway_snapshot_age_seconds": lambda: {(): self.snapshot_age_s()},
+            "freehold_log_dropped_total": lambda: {(): self.log_dropped()},
+            "freehold_access_log_dropped_total": lambda: {(): self.context.access_log.dropped_total},
         }
-        keys = self.authenticator
         if keys is not None:
-            levels["freehold_gateway_keys"] = lambda: keys.active
-            levels["freehold_gateway_keys_trouble"] = lambda: bool(keys.trouble)
-        gauges.watch_levels(metrics, levels)
-        metrics.counter("freehold_log_dropped_total").read_from(lambda: {(): self.log_dropped()})
-        metrics.counter("freehold_access_log_dropped_total").read_from(
-            lambda: {(): self.context.access_log.dropped_total}
-        )
+            readings["freehold_gateway_keys"] = lambda: {(): keys.active}
+            readings["freehold_gateway_keys_trouble"] = lambda: {(): bool(keys.trouble)}
+        read_at_scrape(metrics, readings)
 
     def _pump(self) -> None:
         """Start requests that wait: another worker has woken this one."""

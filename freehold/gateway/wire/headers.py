@@ -69,7 +69,7 @@ def read_head(raw: bytes) -> AnswerHead:
     """Return the answer head in `raw` (up to and without the blank line); raise BadFramingError on nonsense."""
     lines = raw.split(b"\r\n")
     if not len(lines) - 1 == raw.count(b"\r") == raw.count(b"\n") or b"\0" in raw:
-        # A bare CR or LF inside a value that is passed on would be a header of the engine's making.
+        # A bare CR or LF inside a value that is passed on would be a header that the engine injects.
         raise BadFramingError("bare CR, LF or NUL in an engine's answer")
     version, status = _status_line(lines[0])
     fields = _Fields()

@@ -1,4 +1,4 @@
-"""Addresses in a request that an engine would fetch by itself: found, so that they can be refused. Pure.
+"""Addresses in a request that an engine would fetch by itself: found, so that they can be rejected. Pure.
 
 An engine that takes pictures fetches what a caller names, from where it runs: its own loopback, a cloud's metadata service, the
 inside of the network. What comes in the request itself (`data:`) is harmless. Texts are never searched: an address in a question
@@ -21,7 +21,7 @@ _ARGUMENTS = {"tool_use": "input"}
 """Kinds of parts, and under which of their keys are the arguments that a tool was given, which are text to an engine. Source:
 Anthropic's messages."""
 _BARE = frozenset({"image", "video", "audio"})
-"""Keys that hold an address without saying so. Source: SGLang's embeddings (`MultimodalEmbeddingInput`), Qwen's chat format."""
+"""Keys that hold an address although their name does not show it. Source: SGLang's embeddings (`MultimodalEmbeddingInput`), Qwen's chat format."""
 _SHOWN = 80  # characters of an address in an error
 
 

@@ -10,7 +10,6 @@ from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, ou
 from freehold.gateway.fallback.provider import (
     HOPELESS_S,
     Provider,
-    ProviderRequest,
     Reason,
     Sampler,
     Stay,
@@ -64,7 +63,7 @@ def fallback(heard: Heardof | None = None, *, budget: int = 10**6, places: int =
 
 
 def enter(there: Provider, reason: Reason = "no_replica", now_s: float = 0.0) -> Stay | str:
-    return there.enter(ProviderRequest(a_request(), "m", 0), reason, now_s)
+    return there.enter(a_request(), "m", reason=reason, cost_tokens=0, now_s=now_s)
 
 
 def stay(there: Provider, reason: Reason = "no_replica") -> Stay:

@@ -77,7 +77,9 @@ def test_one_that_was_just_started_knows_what_the_others_used(fd: int):
     _, (one, _, _) = allowances(fd, requests_per_minute=5)
     assert [one.ask(0, 0) for _ in range(5)] == [None] * 5
     late = crew(fd)[2]
-    newcomer = SharedAllowance(late, late._counters.row("key k"), limits=Limits(requests_per_minute=5), now_ms=0)
+    newcomer = SharedAllowance(
+        late, late._counters.row("key k"), limits=Limits(requests_per_minute=5), now_ms=0
+    )
     assert newcomer.ask(0, 100) is not None
 
 
