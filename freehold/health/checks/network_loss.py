@@ -38,7 +38,7 @@ NAME = "network_loss"
 OWN = "network"
 """Component of what is this node's own fault."""
 RECENT_S = 5.0
-"""How long a refusal counts: the kernel sends one a second per host at most (research on health, D2: 6 of 20)."""
+"""How long a refusal counts: the kernel sends one a second per host at most (our own measurement: 6 of 20)."""
 GONE = {State.LOST, State.HUNG, State.ABSENT}
 AT_FAULT = "node at fault"
 NOBODY = "not known"
@@ -383,13 +383,11 @@ def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Actio
 PROBE = DECLARED.probe(
     check,
     first=(
-        Threshold(
-            name="background_loss", value=BACKGROUND, source="research on health, D2: Pingmesh 1e-5 to 1e-4"
-        ),
+        Threshold(name="background_loss", value=BACKGROUND, source="Pingmesh: 1e-5 to 1e-4"),
         Threshold(
             name="false_alarm_chance",
             value=FALSE_ALARM,
-            source="research on health, D2; with more than two peers they share it",
+            source="our own choice; with more than two peers they share it",
         ),
         Threshold(
             name="corroboration_chance",
