@@ -12,7 +12,7 @@ from typing import get_args
 
 from freehold.bench.analysis.choose import Best, best_of
 from freehold.bench.analysis.compare import runs
-from freehold.bench.analysis.results import Candidate, BenchFile, Scalar, Through
+from freehold.bench.analysis.results import BenchFile, Candidate, Scalar, Through
 from freehold.bench.results_file import read
 from freehold.core.problems import Problem
 from freehold.sizing.model.words import Engine, Quant

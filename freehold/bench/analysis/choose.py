@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from freehold.bench.analysis.compare import Differs, Runs, differs, runs
 from freehold.bench.analysis.load import Load
-from freehold.bench.analysis.results import Candidate, BenchFile, Result, Through
+from freehold.bench.analysis.results import BenchFile, Candidate, Result, Through
 
 LATE_SHARE = 0.2
 """Of the SLO's time to first token, how late the bench may send nineteen in twenty requests before a load tells more of the

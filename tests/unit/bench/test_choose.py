@@ -13,8 +13,8 @@ from freehold.bench.analysis.figures import Distribution, Figures, SloBounds
 from freehold.bench.analysis.load import Load
 from freehold.bench.analysis.results import (
     VERSION,
-    Candidate,
     BenchFile,
+    Candidate,
     Conditions,
     Machine,
     Resources,

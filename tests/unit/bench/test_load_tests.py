@@ -9,8 +9,8 @@ from freehold.bench.analysis.figures import Figures, SloBounds
 from freehold.bench.analysis.load import Load
 from freehold.bench.analysis.results import (
     VERSION,
-    Candidate,
     BenchFile,
+    Candidate,
     Conditions,
     GpuFact,
     Machine,
