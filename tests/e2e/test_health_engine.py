@@ -16,9 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.box import EXAMPLE, Box, Stack, http
 from freehold.core.findings import Finding
+from freehold.health.agent.state_files import read_snapshot
 from freehold.health.incidents.history import FILE_NAME as HISTORY
 from freehold.health.incidents.history import Keeper
-from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident, read_file
+from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident
 from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 def snapshot(box: Box) -> HealthSnapshot | None:
-    return read_file(Path(box.env["FREEHOLD_STATE_DIR"]))
+    return read_snapshot(Path(box.env["FREEHOLD_STATE_DIR"]))
 
 
 def engine(box: Box, replica: str) -> Finding | None:

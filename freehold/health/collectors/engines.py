@@ -17,9 +17,9 @@ from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.engines.shared.metrics_page import read_metrics, shows_progress
-from freehold.health.agent.messages import EngineTarget
 from freehold.health.collectors.plain_http import Got, fetch
 from freehold.health.collectors.process_group import ProcessGroup
+from freehold.health.model.targets import EngineTarget
 from freehold.health.model.view import EngineView, Reading, State
 
 IDLE_EVERY_S = 10.0

@@ -12,8 +12,8 @@ import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError, Permanent
-from freehold.health.agent.messages import MeshOptions
 from freehold.health.collectors.links import RdmaReader, read_interfaces, read_tcp
+from freehold.health.model.targets import MeshOptions
 from freehold.health.model.view import Interface, Network, Peer, Reading, State
 from freehold.telemetry.logs import get_logger
 

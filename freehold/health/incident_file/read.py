@@ -5,7 +5,6 @@ once. Nothing here judges and nothing here reads the disk.
 """
 
 import re
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -190,9 +189,15 @@ def _engine_end(entry: EngineEntry) -> EngineEnd:
 
 
 def _exit_code(entry: EngineEntry) -> int | None:
-    if isinstance(entry.signal, str) and entry.signal.upper() in signal.Signals.__members__:
-        return -signal.Signals[entry.signal.upper()].value
-    return -abs(entry.signal) if isinstance(entry.signal, int) and entry.signal else entry.exit_code
+    if isinstance(entry.signal, str):
+        return -_SIGNALS[entry.signal.upper()] if entry.signal.upper() in _SIGNALS else entry.exit_code
+    return -abs(entry.signal) if entry.signal else entry.exit_code
+
+
+_SIGNALS = {
+    "SIGHUP": 1, "SIGINT": 2, "SIGILL": 4, "SIGABRT": 6, "SIGBUS": 7, "SIGFPE": 8, "SIGKILL": 9, "SIGSEGV": 11, "SIGTERM": 15,
+}  # fmt: skip
+"""Source: signal(7)."""
 
 
 def _progress(entry: EngineEntry) -> Iterator[Change]:

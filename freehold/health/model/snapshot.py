@@ -4,9 +4,7 @@ The file is replaced whole, so nobody reads half of it; whoever reads it looks a
 nothing. Nothing here judges.
 """
 
-import contextlib
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
@@ -170,10 +168,3 @@ def decode(data: bytes) -> HealthSnapshot | None:
         return _DECODER.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-
-
-def read_file(folder: Path) -> HealthSnapshot | None:
-    """Return the snapshot in a state folder; None: there is none that can be read."""
-    with contextlib.suppress(OSError):
-        return decode((folder / FILE_NAME).read_bytes())
-    return None
