@@ -19,7 +19,7 @@ from freehold.core.findings import Finding
 from freehold.health.agent.state_files import read_snapshot
 from freehold.health.incidents.history import FILE_NAME as HISTORY
 from freehold.health.incidents.history import Keeper
-from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident
+from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentReport, IncidentState
 from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
 
@@ -139,7 +139,7 @@ def test_a_real_engine_that_is_stopped_is_diagnosed_and_an_operator_can_set_it_h
     assert [(mark.component, mark.reason) for mark in kept.marks] == [(f"engine:{name}", "a test")]
 
 
-def incidents_of(box: Box, component: str) -> list[ToldIncident]:
+def incidents_of(box: Box, component: str) -> list[IncidentReport]:
     """Return the incidents on a component that go on and have a cause."""
     told = snapshot(box)
     return [

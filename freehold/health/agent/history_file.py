@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from freehold.core.whole_file import replace_file
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incidents.history import MOST, History, Mark, history_lines, read_history, still_kept
 
 
@@ -34,7 +34,7 @@ class HistoryFile:
             return None
         return (found.st_ino, found.st_size, found.st_mtime_ns)
 
-    def add(self, past: Sequence[Past], *, now_s: float) -> None:
+    def add(self, past: Sequence[PastFault], *, now_s: float) -> None:
         """Append and make it durable; after `MOST` lines write the file anew. Raises OSError when the disk does not take it."""
         self._add(past, now_s)
 
@@ -42,7 +42,7 @@ class HistoryFile:
         """Append what an operator says; as `add`."""
         self._add([mark], mark.set_healthy_s)
 
-    def _add(self, entries: Sequence[Past | Mark], now_s: float) -> None:
+    def _add(self, entries: Sequence[PastFault | Mark], now_s: float) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._alone():
             self._append(history_lines(entries))

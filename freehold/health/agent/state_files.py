@@ -11,7 +11,7 @@ from pathlib import Path
 
 from freehold.core.clock import wall_s
 from freehold.health.agent.history_file import HistoryFile
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incidents.history import FILE_NAME, History
 from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT_NAME
 from freehold.health.model.snapshot import HealthSnapshot, decode
@@ -25,7 +25,7 @@ WAITING_MOST = 500
 _log = get_logger("health.books")
 
 
-class Books:
+class StateFiles:
     """The files of one state folder; methods are for the event loop's own thread."""
 
     def __init__(self, folder: Path, *, on_history: Callable[[History], object]) -> None:
@@ -34,7 +34,7 @@ class Books:
         self._keeper = HistoryFile(folder / FILE_NAME)
         self._on_history = on_history
         self._stamp: tuple[int, int, int] | None = None
-        self._waiting: list[Past] = []
+        self._waiting: list[PastFault] = []
         self._working: asyncio.Task[None] | None = None
         self._complaint = ""
 
@@ -46,7 +46,7 @@ class Books:
         _log.warning("history not read", why=f"the disk did not answer within {OPEN_S:g} s")
         return None
 
-    def turn(self, lines: Sequence[Past]) -> None:
+    def turn(self, lines: Sequence[PastFault]) -> None:
         """Let lines be written, and look whether the file has changed; returns at once."""
         self._waiting = [*self._waiting, *lines][-WAITING_MOST:]
         if self._working is None or self._working.done():

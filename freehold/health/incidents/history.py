@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.evidence.kernel_signs import PastFault
 
 FILE_NAME = "health-history.jsonl"
 """In the state folder."""
@@ -22,7 +22,7 @@ MOST = 5000
 MARKS_MOST = 500
 """Marks that are kept. Source: our own choice: an operator's hand, a dozen times a day."""
 _NEVER_S = -float("inf")
-_Kind = TypeVar("_Kind", Past, "Mark")
+_Kind = TypeVar("_Kind", PastFault, "Mark")
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,7 +31,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     set_healthy_s: float
     """Unix seconds: the boundary."""
     subject: str = ""
-    """As `Past.subject`; empty: the whole node."""
+    """As `PastFault.subject`; empty: the whole node."""
     component: str = ""
     """The same as findings call it: a GPU by its UUID."""
     findings: tuple[tuple[str, str, str], ...] = ()
@@ -46,7 +46,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class History:
     """What a file tells."""
 
-    past: tuple[Past, ...] = ()
+    past: tuple[PastFault, ...] = ()
     """Oldest first."""
     marks: tuple[Mark, ...] = ()
     """Oldest first."""
@@ -55,9 +55,9 @@ class History:
         """Return when an operator last set what healthy: subject, or empty for the node, to Unix seconds."""
         return {mark.subject: mark.set_healthy_s for mark in self.marks}
 
-    def counts(self) -> list[Past]:
+    def counts(self) -> list[PastFault]:
         """Return the diagnoses that still count: of each incident the last word, and nothing before a mark."""
-        return since(last_words(self.past), boundaries=self.boundaries())
+        return since(latest_revisions(self.past), boundaries=self.boundaries())
 
 
 def read_history(text: str) -> History:
@@ -66,9 +66,9 @@ def read_history(text: str) -> History:
     return History(past=tuple(read_past(text)), marks=tuple(marks))
 
 
-def read_past(text: str) -> list[Past]:
+def read_past(text: str) -> list[PastFault]:
     """Return the diagnoses that the text tells, oldest first."""
-    return sorted(_read(text, Past), key=lambda past: past.at_s)
+    return sorted(_read(text, PastFault), key=lambda past: past.at_s)
 
 
 def _read(text: str, kind: type[_Kind]) -> Iterator[_Kind]:
@@ -78,12 +78,12 @@ def _read(text: str, kind: type[_Kind]) -> Iterator[_Kind]:
             yield decoder.decode(line)
 
 
-def history_lines(entries: Iterable[Past | Mark]) -> str:
+def history_lines(entries: Iterable[PastFault | Mark]) -> str:
     """Return the file's lines for them."""
     return "".join(msgspec.json.encode(one).decode() + "\n" for one in entries)
 
 
-def last_words(past: Iterable[Past]) -> list[Past]:
+def latest_revisions(past: Iterable[PastFault]) -> list[PastFault]:
     """Return them with what was said again of an incident in place of what was said of it before."""
     every = list(past)
     last: dict[str, int] = {}
@@ -94,13 +94,13 @@ def last_words(past: Iterable[Past]) -> list[Past]:
     return sorted([*fresh, *(one for one in every if not one.incident)], key=lambda one: one.at_s)
 
 
-def still_kept(history: History, *, now_s: float) -> list[Past | Mark]:
+def still_kept(history: History, *, now_s: float) -> list[PastFault | Mark]:
     """Return what is still worth keeping: the newest marks, then the newest diagnoses, oldest first."""
     marks = [mark for mark in history.marks if now_s - mark.set_healthy_s <= KEEP_S][-MARKS_MOST:]
     return [*marks, *[one for one in history.past if now_s - one.at_s <= KEEP_S][-MOST:]]
 
 
-def since(past: Iterable[Past], *, boundaries: dict[str, float]) -> list[Past]:
+def since(past: Iterable[PastFault], *, boundaries: dict[str, float]) -> list[PastFault]:
     """Return what came after an operator set a subject healthy; `""` among the boundaries is the whole node.
 
     So an old fault never trips again, and a new one does.

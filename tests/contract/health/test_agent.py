@@ -19,10 +19,10 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.health.agent import process as agent_module
 from freehold.health.agent.history_file import HistoryFile
 from freehold.health.agent.messages import HealthSettings
-from freehold.health.agent.process import Agent
+from freehold.health.agent.process import NodeAgent
 from freehold.health.agent.runner import Source
-from freehold.health.agent.state_files import Books, read_snapshot
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.agent.state_files import StateFiles, read_snapshot
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incidents.history import FILE_NAME, History, Mark
 from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT
 from freehold.health.model.snapshot import HealthSnapshot, IncidentState
@@ -72,7 +72,7 @@ def scripted(log: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 async def running(folder: Path, doing: Any) -> None:
     """Run an agent while something is done beside it."""
-    agent = Agent(HealthSettings(node="n", state_dir=str(folder)), with_engines=False)
+    agent = NodeAgent(HealthSettings(node="n", state_dir=str(folder)), with_engines=False)
     await agent.open()
     task = asyncio.create_task(agent.runner.run())
     try:
@@ -116,8 +116,8 @@ def test_an_incident_is_kept_taken_up_again_by_the_next_agent_and_set_healthy_in
 # --- a disk that does not do what it should ---------------------------------------------------------------------------
 
 
-def past(at_s: float) -> Past:
-    return Past(at_s=at_s, subject="gpu:1", signature="xid 119")
+def past(at_s: float) -> PastFault:
+    return PastFault(at_s=at_s, subject="gpu:1", signature="xid 119")
 
 
 def test_lines_wait_for_a_full_disk_and_are_written_once_it_has_room(
@@ -135,7 +135,7 @@ def test_lines_wait_for_a_full_disk_and_are_written_once_it_has_room(
 
     async def main() -> None:
         nonlocal full
-        books = Books(tmp_path, on_history=bool)
+        books = StateFiles(tmp_path, on_history=bool)
         assert await books.open() == (None, History())
         books.turn([past(1.0)])
         await books.close()
@@ -157,7 +157,7 @@ def test_a_torn_history_and_a_torn_snapshot_cost_what_was_torn(tmp_path: Path) -
     (tmp_path / SNAPSHOT).write_bytes(b'{"at_s": 1.0, "find')
 
     async def main() -> None:
-        books = Books(tmp_path, on_history=bool)
+        books = StateFiles(tmp_path, on_history=bool)
         found = await books.open()
         assert found is not None
         before, history = found
@@ -174,7 +174,7 @@ def test_a_history_that_is_no_file_is_told_and_stops_nobody(tmp_path: Path) -> N
     (tmp_path / FILE_NAME).mkdir()
 
     async def main() -> None:
-        books = Books(tmp_path, on_history=bool)
+        books = StateFiles(tmp_path, on_history=bool)
         assert await books.open() == (None, History())
         for _ in range(3):
             books.turn([past(1.0)])
@@ -187,7 +187,7 @@ def test_who_else_writes_is_heard(tmp_path: Path) -> None:
     heard: list[History] = []
 
     async def main() -> None:
-        books = Books(tmp_path, on_history=heard.append)
+        books = StateFiles(tmp_path, on_history=heard.append)
         await books.open()
         books.turn([past(1.0)])
         await books.close()

@@ -13,7 +13,7 @@ from freehold.cli.health_diagnose import diagnose
 from freehold.cli.output import UserMistakes
 from freehold.core.places import read_tree
 from freehold.health.agent.history_file import HistoryFile
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incident_file.read import read_incident, read_kernel_log
 from freehold.health.incident_file.schema import IncidentFile, schema_text
 from freehold.health.incidents.conclusions import diagnose_all, foremost
@@ -332,7 +332,9 @@ def test_a_history_by_serial_number_is_found_and_what_was_set_healthy_does_not_t
     tmp_path: Path,
 ) -> None:
     keeper = HistoryFile(tmp_path / "history.jsonl")
-    earlier = Past(at_s=NOW_S - 900, subject="gpu:1650522000001", signature="xid 119", action="reset_gpu")
+    earlier = PastFault(
+        at_s=NOW_S - 900, subject="gpu:1650522000001", signature="xid 119", action="reset_gpu"
+    )
     keeper.add([earlier], now_s=NOW_S)
     arguments = (str(gsp_incident(tmp_path)), "--json", "--history", str(keeper.path))
     assert json.loads(run(*arguments)[1].stdout)["action"] == "reboot"

@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 from freehold.health.agent.history_file import HistoryFile
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incidents.history import MOST, history_lines
 
 EACH = 12
 
 
-def past(at_s: float) -> Past:
-    return Past(at_s=at_s, subject="gpu:1", signature="xid 119")
+def past(at_s: float) -> PastFault:
+    return PastFault(at_s=at_s, subject="gpu:1", signature="xid 119")
 
 
 def test_two_processes_write_one_file_and_lose_nothing(tmp_path: Path) -> None:

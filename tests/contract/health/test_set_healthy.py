@@ -17,11 +17,11 @@ from freehold.health.agent.history_file import HistoryFile
 from freehold.health.incidents.history import FILE_NAME
 from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT
 from freehold.health.model.snapshot import (
-    Believed,
     GpuName,
     HealthSnapshot,
+    IncidentReport,
     IncidentState,
-    ToldIncident,
+    SettledFinding,
     encode,
 )
 
@@ -46,14 +46,14 @@ def told(state: Path, *, age_s: float = 0.0, marked_s: float = 0.0) -> HealthSna
     disk = Finding(
         probe="disk_space", component="disk:/models", verdict=Verdict.DEGRADED, reason="low", message="m"
     )
-    one = ToldIncident(
+    one = IncidentReport(
         id="1", state=IncidentState.OPEN, start_s=wall_s() - 9, last_s=wall_s() - 9, problem=True,
         hypothesis="hardware", component="gpu:GPU-1", confidence=0.9, action=Action.DRAIN, summary="row remap pending",
     )  # fmt: skip
     snapshot = HealthSnapshot(
         at_s=wall_s() - age_s,
         pid=1,
-        findings=tuple(Believed(finding=each, since_s=1.0) for each in (ill, disk)),
+        findings=tuple(SettledFinding(finding=each, since_s=1.0) for each in (ill, disk)),
         incidents=(one,),
         gpus=(GPU,),
         marked_s=marked_s,

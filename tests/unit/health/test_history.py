@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.health.agent.history_file import HistoryFile
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incidents.history import (
     KEEP_S,
     MOST,
     History,
     Mark,
     history_lines,
-    last_words,
+    latest_revisions,
     read_history,
     read_past,
     since,
@@ -23,8 +23,10 @@ from freehold.health.incidents.history import (
 )
 
 
-def past(at_s: float, subject: str = "gpu:0", signature: str = "xid 119", action: str = "reboot") -> Past:
-    return Past(at_s=at_s, subject=subject, signature=signature, action=action)
+def past(
+    at_s: float, subject: str = "gpu:0", signature: str = "xid 119", action: str = "reboot"
+) -> PastFault:
+    return PastFault(at_s=at_s, subject=subject, signature=signature, action=action)
 
 
 PASTS = st.lists(
@@ -33,7 +35,7 @@ PASTS = st.lists(
 
 
 @given(PASTS, st.integers(0, 10_000))
-def test_a_torn_file_loses_only_the_torn_line(pasts: list[Past], cut: int) -> None:
+def test_a_torn_file_loses_only_the_torn_line(pasts: list[PastFault], cut: int) -> None:
     lines = [history_lines([one]) for one in pasts]
     text = "".join(lines)
     torn = text[: min(cut, len(text))]
@@ -72,7 +74,7 @@ def test_old_entries_are_not_kept() -> None:
     assert [
         one.at_s
         for one in still_kept(History(past=(past(0), past(KEEP_S + 5))), now_s=KEEP_S + 6)
-        if isinstance(one, Past)
+        if isinstance(one, PastFault)
     ] == [KEEP_S + 5]
 
 
@@ -83,14 +85,14 @@ def test_set_healthy_ends_what_was_before_for_that_subject_only() -> None:
 
 
 def test_of_an_incident_only_the_last_word_counts_once() -> None:
-    first = Past(at_s=5.0, subject="gpu:1", signature="ambiguous", incident="a", revision=1)
+    first = PastFault(at_s=5.0, subject="gpu:1", signature="ambiguous", incident="a", revision=1)
     better = [
-        Past(at_s=5.0, subject="gpu:1", signature=name, incident="a", revision=2)
+        PastFault(at_s=5.0, subject="gpu:1", signature=name, incident="a", revision=2)
         for name in ("gsp", "xid 119")
     ]
-    other = Past(at_s=7.0, subject="gpu:1", signature="gsp", incident="b", revision=1)
-    assert last_words([first, *better, other, *better]) == [*better, other]
-    assert last_words([past(1), past(1)]) == [past(1), past(1)]  # nobody said that they are one
+    other = PastFault(at_s=7.0, subject="gpu:1", signature="gsp", incident="b", revision=1)
+    assert latest_revisions([first, *better, other, *better]) == [*better, other]
+    assert latest_revisions([past(1), past(1)]) == [past(1), past(1)]  # nobody said that they are one
 
 
 def test_a_mark_stands_among_the_diagnoses_and_outlives_a_rewrite(tmp_path: Path) -> None:
