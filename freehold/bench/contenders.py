@@ -20,7 +20,7 @@ from freehold.engines import all_engines
 from freehold.engines.base import Engine, Format, Option
 from freehold.engines.shared.option_check import check_options
 from freehold.fleet.decisions.plan import ReplicaPlan
-from freehold.fleet.gpus.assign import Given, assign
+from freehold.fleet.gpus.assign import GpuAssignment, assign
 from freehold.fleet.gpus.pools import UNKNOWN, NodeGpus
 from freehold.spec.model import ModelSpec
 from freehold.stack.config import Config
@@ -230,7 +230,7 @@ def contenders_of(
     return made
 
 
-def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> Given:
+def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> GpuAssignment:
     """Return the plan of a candidate with the GPUs that it would have as the only replica of this node, or why it cannot have them.
 
     A number in the model's `gpus` is meant for the model's own engine; a list is so for all.

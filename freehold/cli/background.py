@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.cli.start_progress import Outcome, Watcher
+from freehold.cli.start_progress import StartOutcome, StartProgress
 from freehold.core.errors import Permanent, Temporary
 from freehold.fleet.control.state_dir import StateDir
 from freehold.stack.status import StackStatus, running_status
@@ -25,7 +25,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
 
 
-def start_in_background(state: StateDir, watcher: Watcher) -> int:
+def start_in_background(state: StateDir, progress: StartProgress) -> int:
     """Start the stack detached, wait until the outcome is known, and return the exit code.
 
     Raises Permanent with the child's own message when it ended before.
@@ -33,14 +33,14 @@ def start_in_background(state: StateDir, watcher: Watcher) -> int:
     output_path = state.logs / "up.log"
     child = _spawn(state, output_path)
     try:
-        outcome = _wait(child, state, watcher, output_path)
+        outcome = _wait(child, state, progress, output_path)
     except KeyboardInterrupt:
-        watcher.close()
+        progress.close()
         click.echo("The stack goes on in the background: freehold status shows it, down ends it.", err=True)
         return INTERRUPTED
     finally:
-        watcher.close()
-    return 0 if outcome is Outcome.READY else 1
+        progress.close()
+    return 0 if outcome is StartOutcome.READY else 1
 
 
 def _spawn(state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
@@ -56,32 +56,34 @@ def _spawn(state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def _wait(child: "subprocess.Popen[bytes]", state: StateDir, watcher: Watcher, output_path: Path) -> Outcome:
+def _wait(
+    child: "subprocess.Popen[bytes]", state: StateDir, progress: StartProgress, output_path: Path
+) -> StartOutcome:
     while True:
         with contextlib.suppress(Temporary):  # it is busy starting: ask again
             status = running_status(state.path)
-            if status is not None and watcher.see(status) is not Outcome.WAITING:
-                return _ended(child, watcher)
+            if status is not None and progress.see(status) is not StartOutcome.WAITING:
+                return _ended(child, progress)
         try:
             child.wait(_LOOK_AGAIN_S)
         except subprocess.TimeoutExpired:
             continue
-        return _explain(output_path.read_bytes().splitlines(), watcher)
+        return _explain(output_path.read_bytes().splitlines(), progress)
 
 
-def _ended(child: "subprocess.Popen[bytes]", watcher: Watcher) -> Outcome:
+def _ended(child: "subprocess.Popen[bytes]", progress: StartProgress) -> StartOutcome:
     """Return the outcome; a stack that can never serve is on its way down, and gone when this returns."""
-    if watcher.outcome is Outcome.HOPELESS:
+    if progress.outcome is StartOutcome.HOPELESS:
         child.wait()
-    return watcher.outcome
+    return progress.outcome
 
 
-def _explain(lines: Sequence[bytes], watcher: Watcher) -> Outcome:
+def _explain(lines: Sequence[bytes], progress: StartProgress) -> StartOutcome:
     """Say why the child ended, in its own words where it had some."""
     for answer in _answers(lines):
         status = msgspec.convert(answer["status"], StackStatus) if "status" in answer else None
         if status is not None and status.hopeless:
-            return watcher.see(status)
+            return progress.see(status)
         if "error" in answer:
             raise Permanent(str(answer["error"]["message"]), hint=str(answer["error"]["hint"]))
     said = [line.decode("utf-8", "replace") for line in lines[-_LINES_SHOWN:]]

@@ -101,7 +101,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fm
     if ctx.invoked_subcommand is not None:
         return 0
     path = find_config(flags["config_flag"])
-    config = load_config(path, overrides={}, as_json=as_json)
+    config = load_config(path, overrides={})
     out = flags["out"] or Path(f"bench-{datetime.fromtimestamp(wall_s(), UTC):%Y%m%d-%H%M%S}.json")
     reader = FlagReader()
     _check_files(out, flags, reader, has_config=path is not None)
@@ -156,10 +156,10 @@ def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_j
         models=tuple(each.name for model in models for each in model.named),
     )
     if asked is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     node = node_gpus(os.environ)
     if mistakes := gpu_mistakes(entries, node):
-        raise UserMistakes(mistakes, as_json=as_json)
+        raise UserMistakes(mistakes)
     if not as_json and running_status(state_dir_for(flags["state_dir"], config.path)) is not None:
         click.echo(
             "The stack of this configuration is up and shares the machine with what is measured; freehold down ends it.",

@@ -34,11 +34,11 @@ NO_WINNER = 3
 """Exit code where nobody kept the SLO. Source: DESIGN section 1, "Commands": a check found a problem."""
 
 
-def load_bench(path: Path, *, as_json: bool) -> BenchFile:
+def load_bench(path: Path) -> BenchFile:
     """Return a results file, or raise UserMistakes."""
     found = read(path)
     if isinstance(found, Problem):
-        raise UserMistakes([found], as_json=as_json)
+        raise UserMistakes([found])
     return found
 
 
@@ -55,15 +55,15 @@ def chosen(bench: BenchFile) -> Choice:
 @json_option
 def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) -> None:
     """Show a bench and its choice again."""
-    bench = load_bench(file, as_json=as_json)
+    bench = load_bench(file)
     choice = chosen(bench)
     if html is not None and (why := why_not_written(html)):
         hint = "a file in a folder that is there"
-        raise UserMistakes([Problem(where="--html", message=why, hint=hint)], as_json=as_json)
+        raise UserMistakes([Problem(where="--html", message=why, hint=hint)])
     if html is not None:
         write_page(bench, choice, html)
     if compare is not None:
-        _say_compared(load_bench(compare, as_json=as_json), bench, as_json=as_json)
+        _say_compared(load_bench(compare), bench, as_json=as_json)
         return
     say_bench(bench, choice, path=file, as_json=as_json)
 
@@ -82,10 +82,10 @@ def _say_compared(old: BenchFile, new: BenchFile, *, as_json: bool) -> None:
 @json_option
 def apply(*, file: Path, dry_run: bool, as_json: bool) -> int:
     """Write a bench's winner to freehold.yaml."""
-    bench = load_bench(file, as_json=as_json)
+    bench = load_bench(file)
     choice = chosen(bench)
     if bench.interrupted:
-        raise UserMistakes([Problem(where=str(file), message=HALF, hint=_WHOLE)], as_json=as_json)
+        raise UserMistakes([Problem(where=str(file), message=HALF, hint=_WHOLE)])
     if choice.winner is None:
         show_failure("there is no winner to apply", choice.reasons[0], as_json=as_json)
         return NO_WINNER
@@ -118,10 +118,10 @@ def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_
     if not bench.config:
         hint = "freehold init writes a freehold.yaml: bench that"
         problem = Problem(where="freehold.yaml", message="the built-in example was benched", hint=hint)
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     found = prepared(Path(bench.config), choice.winner.candidate, wanted_sha256=bench.config_sha256)
     if isinstance(found, Problem):
-        raise UserMistakes([found], as_json=as_json)
+        raise UserMistakes([found])
     backup = None
     if found.changed and not dry_run:
         try:

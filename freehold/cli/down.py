@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 
 from freehold.cli.output import say_json
-from freehold.cli.place import config_option, elsewhere_hint, find_config, json_option, state_dir_option
+from freehold.cli.place import (
+    config_option,
+    elsewhere_hint,
+    find_config,
+    json_option,
+    state_dir_option,
+    timeout_option,
+)
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
 from freehold.fleet.control.client import NotRunning, ask
@@ -23,15 +30,7 @@ _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some millisecond
 @config_option
 @state_dir_option
 @click.option("--now", is_flag=True, help="Do not wait for streams to finish.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=120.0,
-    show_default=True,
-    help="Longest wait for the end.",
-)
+@timeout_option(120.0, "Longest wait for the end.")
 @json_option
 def command(
     config_flag: Path | None, state_dir: Path | None, *, now: bool, timeout_s: float, as_json: bool

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from freehold.cli import shell_values
+from freehold.cli.check_table import show_checks
 from freehold.cli.config import load_config, load_keyless
 from freehold.cli.fetch_progress import showing
 from freehold.cli.output import UserMistakes, say_json, show_failure, styled
@@ -32,8 +33,8 @@ from freehold.fleet.environments.lookup import (
     requirements_sha256,
 )
 from freehold.spec.model import ModelSpec
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.checks.engines import engine_checks, machine_facts
-from freehold.stack.checks.machine import Check, Found
 from freehold.stack.checks.trial import try_model
 from freehold.stack.engine_environment import how_to_get
 from freehold.stack.folders import state_dir_for
@@ -42,7 +43,6 @@ FOUND_PROBLEM = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""
-_COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
 
 
 @click.group("engine")
@@ -127,7 +127,7 @@ def install_(*, name: str, as_json: bool) -> int:
 
     It goes on where an earlier one ended. pip is asked as the user has configured it.
     """
-    recipe = _recipe(name, as_json=as_json)
+    recipe = _recipe(name)
     shown, root = _Shown(quiet=as_json), engines_root(os.environ)
     try:
         made = install(recipe, root, shown.tell)
@@ -186,7 +186,7 @@ def _manifest(made: Environment) -> dict[str, Any]:
     return told | {"flags": len(flags["flags"]) if flags else None}
 
 
-def _recipe(name: str, *, as_json: bool) -> Recipe:
+def _recipe(name: str) -> Recipe:
     """Return what NAME means: a recipe, or an engine that has just one; raises UserMistakes."""
     engines = all_engines()
     recipes = {recipe.name: recipe for engine in engines.values() for recipe in engine.recipes}
@@ -204,7 +204,7 @@ def _recipe(name: str, *, as_json: bool) -> Recipe:
         )
     else:
         message, hint = f"Freehold has no recipe for {name}", how_to_get(engine) or _state(engine, [])
-    raise UserMistakes([Problem(where="NAME", message=message, hint=hint)], as_json=as_json)
+    raise UserMistakes([Problem(where="NAME", message=message, hint=hint)])
 
 
 @command.command("remove", short_help="Remove an environment that was installed.")
@@ -221,7 +221,6 @@ def remove_(*, name: str, as_json: bool) -> None:
         hint = nearest_hint(name, known) if known else "nothing is installed"
         raise UserMistakes(
             [Problem(where="NAME", message=f"{name!r} is not installed in {root}", hint=hint)],
-            as_json=as_json,
         )
     remove(path, root)
     if as_json:
@@ -273,37 +272,37 @@ def check(
         if name not in engines
     ]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     path = find_config(config_flag)
     if with_model is None:
         checks = [*machine_facts(), *engine_checks(names, _models(path))]
     else:
         tried = _try(path, with_model, state=StateDir(state_dir_for(state_dir, path)), as_json=as_json)
         checks = [*machine_facts(), tried]
-    good = all(each.found is not Found.PROBLEM for each in checks)
+    good = all(each.found is not CheckResult.PROBLEM for each in checks)
     if as_json:
         say_json({"good": good, "checks": msgspec.to_builtins(checks)})
     else:
-        _show(checks)
+        show_checks(checks)
     ctx.exit(0 if good else FOUND_PROBLEM)
 
 
 def _models(path: Path | None) -> list[ModelSpec]:
     """Return the models of the configuration; none where it cannot be read, which `doctor` reports."""
     try:
-        return list(load_keyless(path, as_json=True).spec.models)
+        return list(load_keyless(path).spec.models)
     except UserMistakes:
         return []
 
 
 def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Check:
     """Start the engine of one model and return what came of it; raises UserMistakes where there is no such model."""
-    config = load_config(path, overrides={}, as_json=as_json)
+    config = load_config(path, overrides={})
     managed = {model.name: model for model in config.spec.models if model.managed}
     if name not in managed:
         message = f"{config.name} has no model {name!r} that Freehold starts"
         problem = Problem(where="--with-model", message=message, hint=nearest_hint(name, managed))
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
 
     def tell(line: str) -> None:
         if not as_json:
@@ -312,15 +311,5 @@ def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Che
     with showing(quiet=as_json) as show:
         found = try_model(config, managed[name], state=state, show=show, tell=tell)
     if isinstance(found, list):
-        raise UserMistakes(found, as_json=as_json)
+        raise UserMistakes(found)
     return found
-
-
-def _show(checks: list[Check]) -> None:
-    width = max(len(each.name) for each in checks)
-    for each in checks:
-        click.echo(
-            f"{styled(each.found.ljust(8), colour=_COLOURS[each.found])}  {each.name.ljust(width)}  {each.said}"
-        )
-        if each.fix and each.found is not Found.GOOD:
-            click.echo(f"{' ' * 10}{' ' * width}  do: {each.fix}")

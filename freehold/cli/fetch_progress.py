@@ -12,7 +12,7 @@ import rich.console
 import rich.progress
 
 from freehold.stack.fetch import ShowProgress, without_progress
-from freehold.weights.transfer import OnProgress, Progress, Stage
+from freehold.weights.transfer import FetchStage, OnProgress, Progress
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def showing(*, quiet: bool) -> Iterator[ShowProgress]:
 
 def _lines(name: str) -> OnProgress:
     """Say each stage once, and each reason to try again once."""
-    said: set[tuple[Stage, str]] = set()
+    said: set[tuple[FetchStage, str]] = set()
 
     def show(progress: Progress) -> None:
         reason = progress.detail.partition("; in ")[0]  # without the seconds that are left
@@ -49,7 +49,7 @@ def _lines(name: str) -> OnProgress:
 
 def _bar(bars: rich.progress.Progress, name: str) -> OnProgress:
     """Show one bar for what is going on now; a new stage begins it anew."""
-    shown: list[tuple[Stage, rich.progress.TaskID]] = []
+    shown: list[tuple[FetchStage, rich.progress.TaskID]] = []
 
     def show(progress: Progress) -> None:
         words = f"{name}  {progress.stage}" + (f" ({progress.detail})" if progress.detail else "")

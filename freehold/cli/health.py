@@ -84,7 +84,7 @@ def _serving(state_path: Path) -> dict[str, list[str]]:
 
 
 def _looked(config_path: Path | None, *, as_json: bool) -> HealthSnapshot:
-    settings = health_settings(load_keyless(config_path, as_json=as_json))
+    settings = health_settings(load_keyless(config_path))
     if not as_json:
         click.echo("No agent runs here: looking once, which takes some seconds.", err=True)
     with looking_sources(settings) as sources:
@@ -154,9 +154,9 @@ def record(
         problem = Problem(
             where="--for", message=f"{for_!r} is no time up to 24h", hint="for example 60s or 5m"
         )
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     config_path = find_config(config_flag)
-    settings = health_settings(load_keyless(config_path, as_json=as_json))
+    settings = health_settings(load_keyless(config_path))
     engines = EnginesReader()
     with contextlib.suppress(FreeholdError):
         engines.targets = targets_from_status(running_status(state_dir_for(state_dir, config_path)))
@@ -215,12 +215,10 @@ def replay(file: Path, *, config_flag: Path | None, as_json: bool) -> int:
     """
     recording = load_recording(file)
     if not recording.views:
-        raise UserMistakes(
-            recording.problems or [Problem(where=str(file), message="it has no view")], as_json=as_json
-        )
+        raise UserMistakes(recording.problems or [Problem(where=str(file), message="it has no view")])
     expected = recording.head.expected
     if config_flag is not None:
-        expected = expected_of(load_keyless(find_config(config_flag), as_json=as_json).spec.health.expect)
+        expected = expected_of(load_keyless(find_config(config_flag)).spec.health.expect)
     replaying = Replay(all_probes(), expected)
     first_s = recording.views[0].at_s
     seen = False

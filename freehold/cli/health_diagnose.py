@@ -78,7 +78,7 @@ def diagnose(
         raise click.UsageError("name one file: an incident file, or a kernel log with --kernel-log")
     told = _kernel(kernel_log) if kernel_log else _incident(file or Path())
     if told.problems:
-        raise UserMistakes(told.problems, as_json=as_json)
+        raise UserMistakes(told.problems)
     diagnoses = diagnose_all(with_history(told, HistoryFile(history).load()) if history else told.cases)
     main = foremost(diagnoses)
     if as_json:

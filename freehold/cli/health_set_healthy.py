@@ -55,7 +55,7 @@ def set_healthy(
         raise Permanent(
             f"no agent has ever looked from here ({state_path})", hint="freehold up starts a stack with one"
         )
-    mark = _mark(component, reason, known, as_json=as_json)
+    mark = _mark(component, reason, known)
     try:
         HistoryFile(state_path / FILE_NAME).mark(mark)
     except OSError as exc:
@@ -65,14 +65,14 @@ def set_healthy(
     return 0 if after is not None or not running else 1
 
 
-def _mark(component: str, reason: str, known: HealthSnapshot | None, *, as_json: bool) -> Mark:
+def _mark(component: str, reason: str, known: HealthSnapshot | None) -> Mark:
     mine = _component(component, known) if component and known else component
     problems = [_unknown(component, known)] if mine is None and known else []
     if len(reason) > REASON_MOST:
         message = f"a reason has {REASON_MOST} characters at most, this one {len(reason)}"
         problems.append(Problem(where="--reason", message=message, hint="name a ticket"))
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     mine = mine or ""
     found = [each for each in _bad(known) if mine in {"", each.component}]
     return Mark(

@@ -33,7 +33,6 @@ def command(path: Path, *, force: bool, to_stdout: bool, as_json: bool) -> None:
     if path.exists() and not force:
         raise UserMistakes(
             [Problem(where=str(path), message="is there already", hint="--force overwrites it")],
-            as_json=as_json,
         )
     try:
         path.write_text(example_text(), encoding="utf-8")

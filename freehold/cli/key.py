@@ -44,14 +44,14 @@ def command() -> None:
 @json_option
 def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str | None) -> None:
     """Make a key for NAME and print it. It is shown this once: only its hash is kept."""
-    config = load_keyless(find_config(config_flag), as_json=as_json)
+    config = load_keyless(find_config(config_flag))
     key = key_from(secrets.token_bytes(KEY_BYTES))
     made: list[KeyRecord] = []
 
     def add(before: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
         wanted = _wanted(config, name, Flags(**flags), before)
         if isinstance(wanted, list):
-            raise UserMistakes(wanted, as_json=as_json)
+            raise UserMistakes(wanted)
         made.append(_record(wanted, key, {record.id for record in before}))
         return (*before, made[0])
 
@@ -71,7 +71,7 @@ def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str |
 @json_option
 def list_(*, config_flag: Path | None, as_json: bool) -> None:
     """List every key: id, name, state and limits. The keys themselves are not kept anywhere."""
-    config = load_keyless(find_config(config_flag), as_json=as_json)
+    config = load_keyless(find_config(config_flag))
     path, keys = keys_path_for(config), read_keys_of(config)
     if as_json:
         say_json({"path": str(path), "keys": [_shown(record) for record in keys]})
@@ -88,11 +88,11 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
 @json_option
 def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> None:
     """End keys by id or name. A running gateway refuses them within a second; streams under way go on to their end."""
-    config = load_keyless(find_config(config_flag), as_json=as_json)
+    config = load_keyless(find_config(config_flag))
     revoked: list[KeyRecord] = []
 
     def end(before: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
-        meant = _meant(ids, before, as_json=as_json)
+        meant = _meant(ids, before)
         now_s = int(wall_s())
         after = tuple(
             msgspec.structs.replace(record, revoked_s=now_s)
@@ -140,7 +140,7 @@ def _new_id(ids: set[str]) -> str:
     return found
 
 
-def _meant(ids: Sequence[str], known: Sequence[KeyRecord], *, as_json: bool) -> set[str]:
+def _meant(ids: Sequence[str], known: Sequence[KeyRecord]) -> set[str]:
     """Return the ids of the keys that are meant by id or, among keys that are not revoked, by name."""
     by_word = {record.name: record.id for record in known if record.revoked_s is None}
     by_word |= {record.id: record.id for record in known}
@@ -150,7 +150,7 @@ def _meant(ids: Sequence[str], known: Sequence[KeyRecord], *, as_json: bool) -> 
         if word not in by_word
     ]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     return {by_word[word] for word in ids}
 
 

@@ -79,7 +79,7 @@ def command(
         )
     if name is not None and name not in logs:
         problem = Problem(where="NAME", message=f"there is no log {name!r}", hint=nearest_hint(name, logs))
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     tails = [Tail(source, logs[source]) for source in logs if _is_meant(source, name)]
     wanted = _every if name is not None else _worth_showing
     alone = len(tails) == 1 and name is not None

@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from freehold import __version__
-from freehold.cli.output import show_failure, show_problems, wants_json
+from freehold.cli.output import UserMistakes, show_failure, show_problems, wants_json
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import nearest_hint
 
@@ -176,6 +176,9 @@ def _run(argv: list[str] | None) -> int:
         where = exc.ctx.command_path if exc.ctx else "freehold"
         show_problems([(where, exc.format_message(), f"{where} --help")], as_json=as_json)
         return 2
+    except UserMistakes as exc:
+        show_problems([(each.where, each.message, each.hint) for each in exc.problems], as_json=as_json)
+        return exc.exit_code
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code

@@ -23,7 +23,7 @@ from freehold.core.problems import Problem, nearest_hint
 from freehold.stack.fetch import Pulled, WeightsWanted, pull_all
 from freehold.weights.blobs import StoredWeights
 from freehold.weights.source import FolderLike, parse_sha256, parse_source
-from freehold.weights.store import Store, Verdict, store_root
+from freehold.weights.store import HashVerdict, Store, store_root
 from freehold.weights.transfer import Reporter, disk_errors, hash_file
 from freehold.weights.tree import hash_folder, tree_hash
 
@@ -64,9 +64,9 @@ def pull(
     if sha256 is None and len(names) == 1 and isinstance(parse_source(names[0]), FolderLike):
         ctx.exit(_adopt(names[0], as_json=as_json))
     if any("://" in name for name in names) or sha256 is not None:
-        wanted = [_direct(names, sha256, as_json=as_json)]
+        wanted = [_direct(names, sha256)]
     else:
-        wanted = _configured(names, config_flag, as_json=as_json)
+        wanted = _configured(names, config_flag)
     with showing(quiet=as_json) as show:
         pulled = pull_all(_store(), wanted, show)
     _say_pulled(pulled, as_json=as_json)
@@ -94,7 +94,7 @@ def verify(ctx: click.Context, /, *, hashes: tuple[str, ...], as_json: bool) -> 
     """Hash every stored file anew, or those given; what has decayed goes to quarantine."""
     problems = [found for text in hashes if isinstance(found := parse_sha256(text, where="SHA256"), Problem)]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     with showing(quiet=as_json) as show:
         on_progress = show("weights")
         verdicts = [
@@ -118,7 +118,7 @@ def hash_(path: Path, *, include: str, as_json: bool) -> None:
     patterns = tuple(include.split(",")) if include else ()
     if not path.exists():
         problem = Problem(where="PATH", message=f"there is no {path}", hint="name a file or a folder")
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     with disk_errors(path), showing(quiet=as_json) as show:
         report = Reporter(show(path.name))
         files = hash_folder(path, report, patterns) if path.is_dir() else {}
@@ -152,7 +152,7 @@ def _store() -> Store:
     return Store(store_root(os.environ))
 
 
-def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> WeightsWanted:
+def _direct(names: Sequence[str], sha256: str | None) -> WeightsWanted:
     """Return what is wanted by a source on the command line, or raise UserMistakes with all that is wrong."""
     source = names[0] if len(names) == 1 else ""
     meant, digits = parse_source(source, where="SOURCE"), parse_sha256(sha256 or "", where="--sha256")
@@ -167,13 +167,13 @@ def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Weigh
         )
         problems = [*problems[:-1], Problem(where="--sha256", message="is needed with a source", hint=hint)]
     if isinstance(meant, Problem) or isinstance(digits, Problem) or problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     return WeightsWanted(name=meant.filename, source=source, sha256=digits, base_dir=Path.cwd())
 
 
-def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[WeightsWanted]:
+def _configured(names: Sequence[str], config_flag: Path | None) -> list[WeightsWanted]:
     """Return the models of the configuration that have weights and their adapters, or those named, or raise UserMistakes."""
-    config = load_config(find_config(config_flag), overrides={}, as_json=as_json)
+    config = load_config(find_config(config_flag), overrides={})
     models = [model for model in config.spec.models if model.source]
     known = {each.name: each for model in models for each in model.named}
     problems = [
@@ -184,7 +184,7 @@ def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool
         if name not in known
     ]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     return [
         WeightsWanted(
             name=name, source=known[name].source, sha256=known[name].sha256, base_dir=config.base_dir
@@ -209,7 +209,7 @@ def _pulled_json(each: Pulled) -> dict[str, object]:
     return {"name": each.wanted.name, "sha256": each.wanted.sha256, "path": path, "error": error}
 
 
-def _say_verdicts(verdicts: Sequence[Verdict], *, as_json: bool) -> None:
+def _say_verdicts(verdicts: Sequence[HashVerdict], *, as_json: bool) -> None:
     if as_json:
         say_json({"verdicts": [asdict(verdict) for verdict in verdicts]})
     elif not verdicts:

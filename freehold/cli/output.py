@@ -18,15 +18,9 @@ class UserMistakes(click.ClickException):
 
     exit_code = 2
 
-    def __init__(self, problems: Iterable[Problem], *, as_json: bool) -> None:
+    def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        self.as_json = as_json
         super().__init__("; ".join(map(str, self.problems)))
-
-    def show(self, file: object = None) -> None:
-        """Print every problem."""
-        del file
-        show_problems([(p.where, p.message, p.hint) for p in self.problems], as_json=self.as_json)
 
 
 def wants_json(argv: Sequence[str]) -> bool:

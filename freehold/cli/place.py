@@ -40,6 +40,19 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
+def timeout_option(default_s: float, help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds `--timeout`, in seconds."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        default=default_s,
+        show_default=True,
+        help=help_text,
+    )
+
+
 def find_config(flag: Path | None) -> Path | None:
     """Return the configuration file in use; None: there is none, so the built-in example holds."""
     if flag is not None:

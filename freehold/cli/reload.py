@@ -12,7 +12,14 @@ from typing import Any
 import click
 
 from freehold.cli.output import UserMistakes, say_json
-from freehold.cli.place import config_option, find_config, json_option, start_hint, state_dir_option
+from freehold.cli.place import (
+    config_option,
+    find_config,
+    json_option,
+    start_hint,
+    state_dir_option,
+    timeout_option,
+)
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent, Temporary
 from freehold.core.problems import Problem
@@ -25,15 +32,7 @@ from freehold.stack.folders import state_dir_for
 @state_dir_option
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--no-wait", is_flag=True, help="Return before replicas are started or drained.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=600.0,
-    show_default=True,
-    help="Longest wait for replicas.",
-)
+@timeout_option(600.0, "Longest wait for replicas.")
 @json_option
 def command(
     config_flag: Path | None,
@@ -48,9 +47,7 @@ def command(
     state_path = state_dir_for(state_dir, find_config(config_flag))
     request = {"op": "reload", "dry_run": dry_run, "wait": not no_wait}
     told: dict[str, Any] = {}
-    for line in obeyed(
-        state_path, request, timeout_s=timeout_s, as_json=as_json, config_path=find_config(config_flag)
-    ):
+    for line in obeyed(state_path, request, timeout_s=timeout_s, config_path=find_config(config_flag)):
         if "changes" in line:
             told = line
         if as_json:
@@ -73,14 +70,14 @@ def _show_changes(line: dict[str, Any]) -> None:
 
 
 def obeyed(
-    state_path: Path, request: dict[str, Any], *, timeout_s: float, as_json: bool, config_path: Path | None
+    state_path: Path, request: dict[str, Any], *, timeout_s: float, config_path: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Yield the controller's lines; raise what it found wrong, what failed, and that it took too long."""
     deadline_s = monotonic_s() + timeout_s
     try:
         for line in ask(state_path, request):
             if "problems" in line:
-                raise UserMistakes([Problem(**problem) for problem in line["problems"]], as_json=as_json)
+                raise UserMistakes([Problem(**problem) for problem in line["problems"]])
             if "error" in line:
                 raise Permanent(line["error"], hint=line.get("hint", ""))
             yield line

@@ -10,7 +10,7 @@ import click
 
 from freehold.cli import shell_values
 from freehold.cli.output import say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option, timeout_option
 from freehold.cli.reload import obeyed
 from freehold.stack.folders import state_dir_for
 
@@ -20,15 +20,7 @@ from freehold.stack.folders import state_dir_for
 @config_option
 @state_dir_option
 @click.option("--no-wait", is_flag=True, help="Return before the new ones are ready.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=600.0,
-    show_default=True,
-    help="Longest wait.",
-)
+@timeout_option(600.0, "Longest wait.")
 @json_option
 def command(
     name: str,
@@ -44,7 +36,7 @@ def command(
     state_path = state_dir_for(state_dir, config_path)
     request = {"op": "restart", "name": name, "wait": not no_wait}
     last: dict[str, object] = {}
-    for line in obeyed(state_path, request, timeout_s=timeout_s, as_json=as_json, config_path=config_path):
+    for line in obeyed(state_path, request, timeout_s=timeout_s, config_path=config_path):
         last = line
         if "replicas" in line and not as_json:
             click.echo("  ".join(f"{each} {state}" for each, state in line["replicas"].items()), err=True)

@@ -57,11 +57,11 @@ def command(*, ask_second: bool, as_json: bool, **given: Any) -> int:
     reader = FlagReader()
     reader.problems += loaded.problems
     if loaded.catalog is None:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     wish, measured = read_engine_flags(given, reader, gpus=loaded.catalog.gpus)
     asked = size_inputs(given, wish, measured=measured, catalog=loaded.catalog, reader=reader)
     if asked is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     sized = _sized(asked, loaded.catalog.calibrations)
     needed = None
     if asked.traffic is not None and sized.fits:

@@ -27,7 +27,7 @@ _ON_THE_WAY_DOWN = frozenset({ReplicaState.DRAINING, ReplicaState.STOPPING, Repl
 _SPINNER_COLUMNS = 3  # The dots, a space, and the last column, which some terminals wrap after.
 
 
-class Outcome(Enum):
+class StartOutcome(Enum):
     """What came of a start."""
 
     WAITING = "waiting"
@@ -36,11 +36,11 @@ class Outcome(Enum):
     HOPELESS = "hopeless"  # nothing can be started
 
 
-class Watcher:
+class StartProgress:
     """Shows how a stack is doing, from one status to the next."""
 
     def __init__(self, *, started_s: float, as_json: bool) -> None:
-        self.outcome = Outcome.WAITING
+        self.outcome = StartOutcome.WAITING
         self._started_s = started_s
         self._as_json = as_json
         self._draining = False
@@ -52,18 +52,18 @@ class Watcher:
     @property
     def waiting(self) -> bool:
         """Return whether the outcome of the start is still open."""
-        return self.outcome is Outcome.WAITING
+        return self.outcome is StartOutcome.WAITING
 
     @property
     def hopeless(self) -> bool:
         """Return whether the stack can never serve."""
-        return self.outcome is Outcome.HOPELESS
+        return self.outcome is StartOutcome.HOPELESS
 
-    def see(self, status: StackStatus) -> Outcome:
+    def see(self, status: StackStatus) -> StartOutcome:
         """Take a newer status, show what is new, and return the outcome of the start so far."""
-        waiting = self.outcome is Outcome.WAITING
+        waiting = self.outcome is StartOutcome.WAITING
         if waiting and status.hopeless:
-            self._end_wait(Outcome.HOPELESS)
+            self._end_wait(StartOutcome.HOPELESS)
             self._give_up(status)
         elif status.gateway.draining or self._draining:
             self._see_end(status)
@@ -88,17 +88,17 @@ class Watcher:
     def _judge(self, status: StackStatus) -> None:
         waited_s = monotonic_s() - self._started_s
         if status.settled(waited_s=waited_s, patience_s=EXTERNAL_PATIENCE_S):
-            self._end_wait(Outcome.PARTLY if status.unserved else Outcome.READY)
+            self._end_wait(StartOutcome.PARTLY if status.unserved else StartOutcome.READY)
             self._show_ready(status, took_s=waited_s)
 
-    def _end_wait(self, outcome: Outcome) -> None:
+    def _end_wait(self, outcome: StartOutcome) -> None:
         self.outcome = outcome
         self._stop_spinner()
 
     def _show_ready(self, status: StackStatus, *, took_s: float) -> None:
         if not self._as_json:
             show_ready(status, took_s=took_s)
-        elif self.outcome is Outcome.READY:
+        elif self.outcome is StartOutcome.READY:
             say_json({"ready_s": round(took_s, 3), "status": status})
         else:
             message = f"no replica of {', '.join(status.unserved)} is ready; the stack serves what is"
@@ -123,7 +123,7 @@ class Watcher:
         changed = [r for r in status.replicas if self._news(r)]
         self._states = {replica.id: replica.state for replica in status.replicas}
         self._stages = {replica.id: _stage(replica) for replica in status.replicas}
-        moving = self._spinner is not None and self.outcome is Outcome.WAITING
+        moving = self._spinner is not None and self.outcome is StartOutcome.WAITING
         for replica in changed:
             if replica.state in _GONE_WRONG or not (moving or replica.state is ReplicaState.PENDING):
                 self._show_change(replica)
@@ -146,7 +146,7 @@ class Watcher:
     # The end
 
     def _see_end(self, status: StackStatus) -> None:
-        if self.outcome is Outcome.HOPELESS:
+        if self.outcome is StartOutcome.HOPELESS:
             return  # it was said why
         if not self._draining:
             self._draining = True

@@ -15,7 +15,7 @@ from freehold.cli.config import accepted
 from freehold.cli.fetch_progress import showing
 from freehold.cli.output import duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
-from freehold.cli.start_progress import Watcher
+from freehold.cli.start_progress import StartProgress
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.control.state_dir import StateDir
@@ -51,30 +51,27 @@ def command(
     as_json: bool,
 ) -> int:
     """Fetch the weights, start the engines and the gateway, and serve."""
-    watcher = Watcher(started_s=monotonic_s(), as_json=as_json)
+    progress = StartProgress(started_s=monotonic_s(), as_json=as_json)
     path = find_config(config_flag)
     state = StateDir(state_dir_for(state_dir, path))
-    if from_blueprint:
-        resolved = accepted(restore(state), as_json=as_json)
-    else:
-        resolved = _resolved(path, state, listen, as_json=as_json)
+    resolved = accepted(restore(state)) if from_blueprint else _resolved(path, state, listen, as_json=as_json)
     with _claimed(state, resolved.config):
         if not from_blueprint:
             with showing(quiet=as_json) as show:
-                resolved = accepted(fetch(resolved, show), as_json=as_json)
+                resolved = accepted(fetch(resolved, show))
         if not detach:
             try:
-                run(resolved, state, watcher)
+                run(resolved, state, progress)
             finally:
-                watcher.close()
-            return 1 if watcher.hopeless else 0
+                progress.close()
+            return 1 if progress.hopeless else 0
         write_blueprint(resolved.blueprint, state.path)
-    return start_in_background(state, watcher)
+    return start_in_background(state, progress)
 
 
 def _resolved(path: Path | None, state: StateDir, listen: str | None, *, as_json: bool) -> Resolved:
     """Return the blueprint of the file, with what a person should know of it said on stderr."""
-    resolved = accepted(resolve(path, state, overrides={"gateway.listen": listen}), as_json=as_json)
+    resolved = accepted(resolve(path, state, overrides={"gateway.listen": listen}))
     if path is None and not as_json:
         click.echo("No freehold.yaml here: running the built-in example (freehold init writes it).", err=True)
     if resolved.config.spec.gateway.auth == "keys":

@@ -66,7 +66,7 @@ def command(
     A request failed where the stack could not answer it (HTTP 500 or above). An engine rejected it where the client's
     request was wrong (4xx).
     """
-    span, dimensions = _read_options(since, until, by, as_json=as_json)
+    span, dimensions = _read_options(since, until, by)
     config_path = find_config(config_flag)
     books = read_ledger(state_dir_for(state_dir, config_path), span)
     rows = roll_up(books.tallies, dimensions)
@@ -80,7 +80,7 @@ def command(
         _show_gaps(books.gaps)
 
 
-def _read_options(since: str, until: str, by: str, *, as_json: bool) -> tuple[Span, list[Dimension]]:
+def _read_options(since: str, until: str, by: str) -> tuple[Span, list[Dimension]]:
     problems, now_s = [], wall_s()
     times: dict[str, int] = {}
     for name, text in (("--since", since), ("--until", until)):
@@ -96,7 +96,7 @@ def _read_options(since: str, until: str, by: str, *, as_json: bool) -> tuple[Sp
             hint = nearest_hint(word, DIMENSIONS)
             problems.append(Problem(where="--by", message=f"cannot sort by {word!r}", hint=hint))
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     until_us = times.get("--until", int(now_s * 1e6) + _DAY_US)
     return Span(since_us=times.get("--since", 0), until_us=until_us), [d for d in DIMENSIONS if d in words]
 

@@ -32,7 +32,7 @@ _BUSY = 429
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ReadinessAnswer:
     """What came of a readiness question; `reason` and `hint` say why it was not answered as hoped."""
 
     ok: bool
@@ -41,7 +41,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class CounterReading:
     """Counters of one engine; None is unknown, 0.0 is a real nought."""
 
     tokens_total: float | None = None
@@ -53,11 +53,11 @@ class Reading:
 class Prober(Protocol):
     """Whoever can put these questions; total: a failure is an answer too."""
 
-    async def ask(self, plan: ReplicaPlan, url: str) -> Answer:
+    async def ask(self, plan: ReplicaPlan, url: str) -> ReadinessAnswer:
         """Return whether the replica at `url` is ready."""
         ...
 
-    async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
+    async def measure(self, plan: ReplicaPlan, url: str) -> CounterReading:
         """Return its counters."""
         ...
 
@@ -79,7 +79,7 @@ class HttpProber:
             trust_env=False, timeout=None, limits=httpx2.Limits(max_keepalive_connections=0)
         )
 
-    async def ask(self, plan: ReplicaPlan, url: str) -> Answer:
+    async def ask(self, plan: ReplicaPlan, url: str) -> ReadinessAnswer:
         """Return whether a managed engine answers its completion, or an external one lists its models.
 
         Deadlines: `ready_ask_timeout_s`, `external_timeout_s`.
@@ -91,26 +91,28 @@ class HttpProber:
             async with asyncio.timeout(deadline_s):
                 status, body = await self._fetch(check, url, plan.api_key, _ANSWER_BYTES)
         except TimeoutError:
-            return Answer(ok=False, reason=f"no answer within {deadline_s:g} s")
+            return ReadinessAnswer(ok=False, reason=f"no answer within {deadline_s:g} s")
         except httpx2.ConnectError as exc:
-            return Answer(ok=False, reason="loading" if managed else f"no connection: {_words(str(exc))}")
+            return ReadinessAnswer(
+                ok=False, reason="loading" if managed else f"no connection: {_words(str(exc))}"
+            )
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as exc:
-            return Answer(ok=False, reason=_words(str(exc)) or type(exc).__name__)
+            return ReadinessAnswer(ok=False, reason=_words(str(exc)) or type(exc).__name__)
         if 200 <= status < 300 or (not managed and status == _BUSY):
-            return Answer(ok=True)
-        return Answer(
+            return ReadinessAnswer(ok=True)
+        return ReadinessAnswer(
             ok=False,
             reason=f"HTTP {status}: {_said(plan, status, body)}",
             hint=_hint(status, managed=managed),
         )
 
-    async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
+    async def measure(self, plan: ReplicaPlan, url: str) -> CounterReading:
         """Return the counters that the engine's metric map names; all None when the page does not come in time."""
         try:
             async with asyncio.timeout(self._settings.scrape_timeout_s):
                 return await self._measure(plan, url)
         except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, OSError):
-            return Reading()
+            return CounterReading()
 
     async def capacity(self, plan: ReplicaPlan, url: str) -> Capacity | None:
         """Return what the pages tell on which such servers tell their capacity; one that is not there says nothing."""
@@ -125,7 +127,7 @@ class HttpProber:
             return None
         return told
 
-    async def _measure(self, plan: ReplicaPlan, url: str) -> Reading:
+    async def _measure(self, plan: ReplicaPlan, url: str) -> CounterReading:
         unfinished, page = plan.engine.unfinished, await self._page(plan, url)
         if unfinished is None:
             return _reading(page, 0.0)
@@ -183,12 +185,12 @@ def _tokens(page: Mapping[str, float]) -> float | None:
     return page.get("generated_tokens_total")
 
 
-def _reading(page: Mapping[str, float], unfinished_tokens: float | None) -> Reading:
+def _reading(page: Mapping[str, float], unfinished_tokens: float | None) -> CounterReading:
     """Return a reading; a count of which a part is unknown is unknown."""
     finished = _tokens(page)
     known = finished is not None and unfinished_tokens is not None
     awake = page.get("awake_engines")
-    return Reading(
+    return CounterReading(
         tokens_total=(finished or 0.0) + (unfinished_tokens or 0.0) if known else None,
         running=page.get("running_requests"),
         asleep=None if awake is None else awake == 0,

@@ -18,23 +18,24 @@ from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
 from freehold.core.problems import Problem, nearest_hint
 from freehold.engines.base import ExitCause, ExitKind, HttpCheck
 from freehold.fleet.decisions import rollout
-from freehold.fleet.decisions.decide import NEVER_S, Dice, all_stopped, decide, next_due_s
+from freehold.fleet.decisions.decide import NEVER_S, RandomSource, all_stopped, decide, next_due_s
 from freehold.fleet.decisions.events import (
     Action,
     Add,
     Answered,
-    Ask,
+    AskReady,
     ChangeAsked,
-    Ending,
+    CountersRead,
     Exited,
     Fact,
     Forget,
     GiveUp,
     Kill,
+    Launch,
     Leave,
-    Measure,
-    Measured,
+    MainProcessGone,
     Move,
+    ReadCounters,
     Recovered,
     RestartAsked,
     Schedule,
@@ -44,16 +45,15 @@ from freehold.fleet.decisions.events import (
     Terminate,
     Unanswered,
 )
-from freehold.fleet.decisions.events import Launch as LaunchOrder
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.decisions.publish import build_snapshot
 from freehold.fleet.decisions.state import apply, first_view
-from freehold.fleet.probe import Answer, HttpProber, Prober, Reading
+from freehold.fleet.probe import CounterReading, HttpProber, Prober, ReadinessAnswer
 from freehold.fleet.processes.launch_process import (
     EngineEnding,
     EngineExited,
+    EngineLaunch,
     EngineStarted,
-    Launch,
     Launcher,
     ProcessLauncher,
     Report,
@@ -79,7 +79,7 @@ class World:
     launcher: Launcher
     prober: Prober
     clock: Clock
-    rng: Dice
+    rng: RandomSource
 
 
 def this_machine(settings: FleetSettings) -> World:
@@ -124,7 +124,7 @@ class Fleet:
         self._view = first_view(plans, settings, now_s)
         self._snapshot = Snapshot(generation=0)
         self._queue: asyncio.Queue[Fact] = asyncio.Queue()  # bounded in `_post`, by the replicas there are
-        self._launches: dict[str, Launch] = {}
+        self._launches: dict[str, EngineLaunch] = {}
         self._questions: dict[str, set[asyncio.Task[None]]] = {plan.id: set() for plan in plans}
 
     @property
@@ -281,10 +281,10 @@ class Fleet:
 
     # --- changes --------------------------------------------------------------------------------------------------
 
-    def held(self) -> list[rollout.Held]:
+    def held(self) -> list[rollout.HeldReplica]:
         """Return the replicas that there are, those that are on their way out included."""
         return [
-            rollout.Held(
+            rollout.HeldReplica(
                 plan=self._by_id[replica.id],
                 state=replica.state,
                 leaving=replica.leaving,
@@ -320,11 +320,11 @@ class Fleet:
     # --- orders ---------------------------------------------------------------------------------------------------
 
     def _perform(self, action: Action | Move) -> None:
-        if isinstance(action, LaunchOrder):
+        if isinstance(action, Launch):
             self._launch(action)
-        elif isinstance(action, Ask):
+        elif isinstance(action, AskReady):
             self._question(action.id, self._ask(action, self._url(action.id)))
-        elif isinstance(action, Measure):
+        elif isinstance(action, ReadCounters):
             self._question(action.id, self._measure(action, self._url(action.id)))
         elif isinstance(action, Terminate | Kill):
             self._end(action)
@@ -337,7 +337,7 @@ class Fleet:
         replica = self._view.find(replica_id)
         return replica.url if replica else ""
 
-    def _launch(self, order: LaunchOrder) -> None:
+    def _launch(self, order: Launch) -> None:
         for question in self._questions[order.id]:
             question.cancel()
         self._launches.pop(order.id, None)
@@ -361,17 +361,17 @@ class Fleet:
         else:
             self._guarded("stop", lambda: launch.stop(order.grace_s))
 
-    def _launch_failed(self, order: LaunchOrder, message: str, hint: str) -> None:
+    def _launch_failed(self, order: Launch, message: str, hint: str) -> None:
         cause = ExitCause(kind=ExitKind.UNKNOWN, summary=f"could not be started: {message}", hint=hint)
         self._post(Exited(id=order.id, incarnation=order.incarnation, cause=cause))
 
-    def _reported(self, order: LaunchOrder, report: Report) -> None:
+    def _reported(self, order: Launch, report: Report) -> None:
         about = (order.id, order.incarnation)
         if isinstance(report, EngineStarted):
             self._post(Started(id=about[0], incarnation=about[1], pid=report.pid, url=report.url))
         elif isinstance(report, EngineEnding):
             cause = self._explain(order.id, report.code, report.tail)
-            self._post(Ending(id=about[0], incarnation=about[1], cause=cause))
+            self._post(MainProcessGone(id=about[0], incarnation=about[1], cause=cause))
         else:
             self._post(Exited(id=about[0], incarnation=about[1], cause=self._exit_cause(order.id, report)))
 
@@ -402,8 +402,8 @@ class Fleet:
         self._questions[replica_id].add(task)
         task.add_done_callback(self._questions[replica_id].discard)
 
-    async def _ask(self, order: Ask, url: str) -> None:
-        mistake = Answer(ok=False, reason="could not be asked: a mistake of ours, see the log")
+    async def _ask(self, order: AskReady, url: str) -> None:
+        mistake = ReadinessAnswer(ok=False, reason="could not be asked: a mistake of ours, see the log")
         answer = await self._total(self._world.prober.ask(self._by_id[order.id], url), mistake)
         if answer.ok:
             plan, capacity = self._by_id[order.id], None
@@ -415,10 +415,10 @@ class Fleet:
                 Unanswered(id=order.id, incarnation=order.incarnation, reason=answer.reason, hint=answer.hint)
             )
 
-    async def _measure(self, order: Measure, url: str) -> None:
-        reading = await self._total(self._world.prober.measure(self._by_id[order.id], url), Reading())
+    async def _measure(self, order: ReadCounters, url: str) -> None:
+        reading = await self._total(self._world.prober.measure(self._by_id[order.id], url), CounterReading())
         self._post(
-            Measured(
+            CountersRead(
                 id=order.id,
                 incarnation=order.incarnation,
                 tokens_total=reading.tokens_total,

@@ -15,7 +15,7 @@ from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
-from freehold.fleet.decisions.rollout import Held
+from freehold.fleet.decisions.rollout import HeldReplica
 from freehold.fleet.gpus.pools import NodeGpus
 from freehold.gateway.settings import Settings, settings_from, with_fallbacks
 from freehold.ledger.spool import spool_folder
@@ -135,7 +135,7 @@ def fetch(resolved: Resolved, show: ShowProgress = without_progress) -> Resolved
     return with_gpus(replace(resolved, blueprint=complete))
 
 
-def with_gpus(resolved: Resolved, held: Sequence[Held] = ()) -> Resolved | list[Problem]:
+def with_gpus(resolved: Resolved, held: Sequence[HeldReplica] = ()) -> Resolved | list[Problem]:
     """Return the blueprint with the GPUs of each replica, or why this node cannot give them, at their places in the file.
 
     `held` are the replicas that run, which keep theirs where possible.

@@ -33,14 +33,14 @@ def why_not(text: str, *, prefix: str, taken: Collection[str] = ()) -> str:
         return f"it is longer than {TEXT_BYTES_MOST} bytes"
     if text and not text.endswith("\n"):
         return "its last line is not whole"
-    page = _Page(prefix, taken)
+    page = _AppendedPage(prefix, taken)
     for number, line in enumerate(text.split("\n")[:-1], start=1):
         if why := page.take(line):
             return f"line {number} {why}"
     return ""
 
 
-class _Page:
+class _AppendedPage:
     """What has been read so far."""
 
     def __init__(self, prefix: str, taken: Collection[str]) -> None:

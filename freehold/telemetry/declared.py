@@ -34,7 +34,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """How the numbers of several processes combine: most are parts of a whole, some are each process's view of it."""
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _MetricRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One metric as the file has it: labels and buckets by their keys."""
 
     name: str
@@ -45,13 +45,13 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pooled: Literal["sum", "max"] = "sum"
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _MetricFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     labels: dict[str, Label]
     buckets: dict[str, tuple[float, ...]]
-    gateway: tuple[_Row, ...]
-    agent: tuple[_Row, ...]
+    gateway: tuple[_MetricRow, ...]
+    agent: tuple[_MetricRow, ...]
 
-    def metrics(self, rows: tuple[_Row, ...]) -> tuple[Declared, ...]:
+    def metrics(self, rows: tuple[_MetricRow, ...]) -> tuple[Declared, ...]:
         """Return rows with their labels and buckets; raises KeyError for one that is not in the file."""
         return tuple(
             Declared(
@@ -71,7 +71,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 _FILE = msgspec.convert(
-    tomllib.loads(files("freehold.telemetry").joinpath("declared.toml").read_text("utf-8")), _File
+    tomllib.loads(files("freehold.telemetry").joinpath("declared.toml").read_text("utf-8")), _MetricFile
 )
 DECLARED = _FILE.metrics(_FILE.gateway)
 """What a gateway exposes of itself and of the stack."""

@@ -52,7 +52,7 @@ class Level:
         self.value: float = 0
 
 
-class Spread:
+class BucketCounts:
     """A histogram's one series: how many observations fell under each bound, and their sum."""
 
     __slots__ = ("bounds", "counts", "sum")
@@ -76,7 +76,7 @@ class Spread:
         return rows
 
 
-Cell = TypeVar("Cell", Count, Level, Spread)
+Cell = TypeVar("Cell", Count, Level, BucketCounts)
 Number = TypeVar("Number", Count, Level)
 
 
@@ -187,7 +187,7 @@ class Gauge(_Readable[Level]):
         return family
 
 
-class Histogram(Series[Spread]):
+class Histogram(Series[BucketCounts]):
     """A distribution in declared buckets."""
 
     def observe(self, *values: str, value: float) -> None:
@@ -272,7 +272,7 @@ class Metrics:
         makers: dict[Kind, Callable[[], Counter | Gauge | Histogram]] = {
             "counter": lambda: Counter(row, Count, lambda: self._folded(row)),
             "gauge": lambda: Gauge(row, Level, lambda: self._folded(row)),
-            "histogram": lambda: Histogram(row, lambda: Spread(row.buckets), lambda: self._folded(row)),
+            "histogram": lambda: Histogram(row, lambda: BucketCounts(row.buckets), lambda: self._folded(row)),
         }
         return makers[row.kind]()
 

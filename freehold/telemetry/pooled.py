@@ -18,14 +18,14 @@ from freehold.telemetry.metrics import Counter, Histogram, Metrics, Values
 _EARLIEST = "process_start_time_seconds"  # All others of a process are parts of a whole.
 
 
-class _Told(msgspec.Struct, array_like=True, frozen=True):
+class _ProcessNumbers(msgspec.Struct, array_like=True, frozen=True):
     """What one process tells: numbers, and distributions as counts per bucket with their sum."""
 
     numbers: dict[str, list[tuple[Values, float]]]
     spreads: dict[str, list[tuple[Values, list[int], float]]]
 
 
-_ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_Told)
+_ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_ProcessNumbers)
 
 
 def tell(metrics: Metrics) -> bytes:
@@ -38,7 +38,7 @@ def tell(metrics: Metrics) -> bytes:
             spreads[name] = [(values, cell.counts, cell.sum) for values, cell in series.cells.items()]
         else:
             numbers[name] = list(series.now().items())
-    return _ENCODER.encode(_Told(numbers, spreads))
+    return _ENCODER.encode(_ProcessNumbers(numbers, spreads))
 
 
 def go_on(metrics: Metrics, told: bytes) -> None:
@@ -88,10 +88,10 @@ def _add_spreads(series: Histogram, told: Iterable[tuple[Values, list[int], floa
             cell.sum += total
 
 
-def _read(told: bytes) -> _Told:
+def _read(told: bytes) -> _ProcessNumbers:
     with contextlib.suppress(msgspec.MsgspecError):
         return _DECODER.decode(told)
-    return _Told({}, {})
+    return _ProcessNumbers({}, {})
 
 
 class _Processes(Collector):

@@ -46,7 +46,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Child:
+class EngineChild:
     """A running engine program and the means to ask it."""
 
     engine: Engine
@@ -89,7 +89,7 @@ class Child:
 
 
 @contextlib.contextmanager
-def start_child(engine: Engine, placement: Placement) -> Iterator[Child]:
+def start_child(engine: Engine, placement: Placement) -> Iterator[EngineChild]:
     """Run an engine's command until the block ends, then kill what is left of it.
 
     Raises AssertionError of the block with the child's last lines added.
@@ -120,7 +120,7 @@ def start_child(engine: Engine, placement: Placement) -> Iterator[Child]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        child = Child(engine=engine, placement=placement, process=process, log=log, client=client)
+        child = EngineChild(engine=engine, placement=placement, process=process, log=log, client=client)
         try:
             yield child
         except AssertionError as exc:
@@ -144,12 +144,12 @@ def check_running_engine(engine: Engine, placement: Placement) -> Run:
         return Run(ready_s=ready_s, end_s=_check_end(child))
 
 
-def _check_models(child: Child) -> None:
+def _check_models(child: EngineChild) -> None:
     listed = [model["id"] for model in child.client.get("/v1/models").json()["data"]]
     assert child.placement.model in listed, f"/v1/models lists {listed}, not {child.placement.model}"
 
 
-def _check_answers(child: Child) -> None:
+def _check_answers(child: EngineChild) -> None:
     """Ask once plainly and once as a stream; at temperature 0 both are the same text."""
     request = {
         "model": child.placement.model,
@@ -195,7 +195,7 @@ def _check_usage(usage: dict[str, int]) -> None:
     assert usage["total_tokens"] == total, f"usage {usage} does not add up"
 
 
-def _check_counters(child: Child) -> None:
+def _check_counters(child: EngineChild) -> None:
     """Every counter moves with an answer, and a running request is seen while it runs."""
     before = child.metrics()
     missing = {metric.name for metric in child.engine.metrics} - before.keys()
@@ -210,7 +210,7 @@ def _check_counters(child: Child) -> None:
 
 
 @contextlib.contextmanager
-def _request_in_background(child: Child) -> Iterator[None]:
+def _request_in_background(child: EngineChild) -> Iterator[None]:
     request: dict[str, Any] = {"model": child.placement.model, "prompt": "Once upon a time", "max_tokens": 64}
     thread = threading.Thread(
         target=child.client.post, args=("/v1/completions",), kwargs={"json": {**request, "ignore_eos": True}}
@@ -222,7 +222,7 @@ def _request_in_background(child: Child) -> Iterator[None]:
         thread.join()
 
 
-def _check_too_long(child: Child) -> None:
+def _check_too_long(child: EngineChild) -> None:
     limit = child.engine.max_context_tokens(child.placement.options)
     if not limit:
         return
@@ -233,7 +233,7 @@ def _check_too_long(child: Child) -> None:
     assert (error.status, error.code) == (400, "context_length_exceeded"), f"it is told as {error}"
 
 
-def _check_loopback(child: Child) -> None:
+def _check_loopback(child: EngineChild) -> None:
     process = psutil.Process(child.process.pid)
     for member in (process, *process.children(recursive=True)):
         for connection in member.net_connections("inet"):
@@ -242,7 +242,7 @@ def _check_loopback(child: Child) -> None:
                 assert address.startswith(_LOOPBACK), f"it listens on {address}:{connection.laddr.port}"
 
 
-def _check_end(child: Child) -> float:
+def _check_end(child: EngineChild) -> float:
     """Send SIGTERM; return after how many seconds the program was gone."""
     child.process.terminate()
     started_s = monotonic_s()

@@ -18,9 +18,9 @@ from freehold.engines import sglang, tensorrt_llm
 from freehold.engines.shared.flag_list import load_flags
 from freehold.testing import fake_answers as answers
 from freehold.testing.fake_engine import serve
-from freehold.testing.fake_http import Connection, Request
+from freehold.testing.fake_http import Connection, FakeRequest
 from freehold.testing.fake_server import FakeServer
-from freehold.testing.fake_settings import Settings, add_flags, from_flags
+from freehold.testing.fake_settings import FakeSettings, add_flags, from_flags
 from freehold.testing.flag_parser import flag_parser
 
 _SGLANG_SLOTS = 48
@@ -34,7 +34,7 @@ _STATS_KEPT = 1000
 class SglangDouble(FakeServer):
     """SGLang 0.5.23 as its source describes it."""
 
-    def __init__(self, settings: Settings, flags: argparse.Namespace) -> None:
+    def __init__(self, settings: FakeSettings, flags: argparse.Namespace) -> None:
         super().__init__(settings, model=flags.served_model_name)
         self._flags = flags
         self.routes |= {
@@ -53,10 +53,10 @@ class SglangDouble(FakeServer):
         words = f"The input ({prompt} tokens) is longer than the model's context length ({limit} tokens)."
         return self.error_body(400, words, kind="BadRequestError")
 
-    async def _nothing(self, connection: Connection, _request: Request) -> None:
+    async def _nothing(self, connection: Connection, _request: FakeRequest) -> None:
         connection.respond(404, {"detail": "Not Found"})
 
-    async def _counters(self, connection: Connection, _request: Request) -> None:
+    async def _counters(self, connection: Connection, _request: FakeRequest) -> None:
         """Answer the Prometheus page: a labelled counter appears with its first event, as prometheus_client does it."""
         counts, labels = self.counts, f'engine_type="unified",model_name="{self.model}",tp_rank="0"'
         rows = [
@@ -74,7 +74,7 @@ class SglangDouble(FakeServer):
             )
         connection.respond(200, "".join(f"{name} {float(value)}\n" for name, value in rows))
 
-    async def _info(self, connection: Connection, _request: Request) -> None:
+    async def _info(self, connection: Connection, _request: FakeRequest) -> None:
         state = {"effective_max_running_requests_per_dp": self._flags.max_running_requests or _SGLANG_SLOTS}
         info = {
             "max_total_num_tokens": self._flags.max_total_tokens or _KV_TOKENS,
@@ -82,7 +82,7 @@ class SglangDouble(FakeServer):
         }
         connection.respond(200, {**info, "version": sglang.FLAGS.version})
 
-    async def _cards(self, connection: Connection, _request: Request) -> None:
+    async def _cards(self, connection: Connection, _request: FakeRequest) -> None:
         card = {**answers.models(self.model)["data"][0], "max_model_len": self.settings.context_tokens}
         connection.respond(200, {"object": "list", "data": [card]})
 
@@ -90,7 +90,7 @@ class SglangDouble(FakeServer):
 class TensorrtLlmDouble(FakeServer):
     """`trtllm-serve` as its source describes it; `gauges`: with the Prometheus page of newer versions."""
 
-    def __init__(self, settings: Settings, *, folder: Path, config: dict[str, Any], gauges: bool) -> None:
+    def __init__(self, settings: FakeSettings, *, folder: Path, config: dict[str, Any], gauges: bool) -> None:
         super().__init__(settings, model=folder.name)
         self._told_steps = 0
         self._gauges = gauges
@@ -112,10 +112,10 @@ class TensorrtLlmDouble(FakeServer):
         words = f"The sum of prompt length ({prompt}) and query length (0) should not exceed max_seq_len ({limit})"
         return self.error_body(400, words, kind="BadRequestError")
 
-    async def _version(self, connection: Connection, _request: Request) -> None:
+    async def _version(self, connection: Connection, _request: FakeRequest) -> None:
         connection.respond(200, {"version": tensorrt_llm.FLAGS.version})
 
-    async def _iterations(self, connection: Connection, _request: Request) -> None:
+    async def _iterations(self, connection: Connection, _request: FakeRequest) -> None:
         """Answer the iterations since somebody last asked, each once."""
         steps = self.counts.decode_steps
         first = max(self._told_steps, steps - _STATS_KEPT)
@@ -130,7 +130,7 @@ class TensorrtLlmDouble(FakeServer):
         ]
         connection.respond(200, rows if self._counts_iterations and not self._gauges else [])
 
-    async def _prometheus(self, connection: Connection, _request: Request) -> None:
+    async def _prometheus(self, connection: Connection, _request: FakeRequest) -> None:
         counts, labels = self.counts, 'engine_type="undefined",model_name="undefined"'
         rows = [(f'trtllm_request_success_total{{{labels},finished_reason="length"}}', counts.finished)]
         if self._gauges:
@@ -144,12 +144,12 @@ class TensorrtLlmDouble(FakeServer):
         connection.respond(200, "".join(f"{name} {float(value)}\n" for name, value in rows))
 
 
-def _sglang(settings: Settings, words: list[str]) -> tuple[FakeServer, str, int]:
+def _sglang(settings: FakeSettings, words: list[str]) -> tuple[FakeServer, str, int]:
     flags = flag_parser(sglang.FLAGS).parse_args(words[words[:1] == ["serve"] :])
     return SglangDouble(settings, flags), flags.host, flags.port
 
 
-def _tensorrt_llm(settings: Settings, words: list[str], *, gauges: bool) -> tuple[FakeServer, str, int]:
+def _tensorrt_llm(settings: FakeSettings, words: list[str], *, gauges: bool) -> tuple[FakeServer, str, int]:
     parser = flag_parser(tensorrt_llm.FLAGS)
     parser.add_argument("model", type=Path)
     parser.error = _as_click_says  # type: ignore[method-assign]
@@ -162,7 +162,7 @@ def _tensorrt_llm(settings: Settings, words: list[str], *, gauges: bool) -> tupl
     return double, flags.host, flags.port
 
 
-def _vllm(settings: Settings, words: list[str]) -> tuple[FakeServer, str, int]:
+def _vllm(settings: FakeSettings, words: list[str]) -> tuple[FakeServer, str, int]:
     parser = flag_parser(load_flags("vllm-0.32.0.json"))
     parser.add_argument("model")
     flags = parser.parse_args(words[words[:1] == ["serve"] :])

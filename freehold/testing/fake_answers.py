@@ -36,7 +36,7 @@ def text_of(first: int, end: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class AnswerJob:
     """One completion to make: what the client asked for and which tokens it will get."""
 
     kind: Kind
@@ -61,7 +61,7 @@ class Job:
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": made, "total_tokens": total}
 
 
-def read_job(kind: Kind, body: Mapping[str, Any], *, number: int, answer_tokens: int) -> Job:
+def read_job(kind: Kind, body: Mapping[str, Any], *, number: int, answer_tokens: int) -> AnswerJob:
     """Return the job a request body asks for; raises ValueError with words for the client."""
     texts = _prompt_texts(kind, body)
     first = _next_index(texts[-1]) if _continues(kind, body) else 0
@@ -71,7 +71,7 @@ def read_job(kind: Kind, body: Mapping[str, Any], *, number: int, answer_tokens:
         raise ValueError("max_tokens must be a whole number")
     end = whole if limit is None else min(whole, first + limit)
     options = body.get("stream_options")
-    return Job(
+    return AnswerJob(
         kind=kind,
         id=f"{kind}-{number}",
         model=str(body.get("model", "")),
@@ -112,7 +112,7 @@ def _next_index(text: str) -> int:
     return int(match.group(1)) + 1 if match else 0
 
 
-def whole_answer(job: Job) -> dict[str, Any]:
+def whole_answer(job: AnswerJob) -> dict[str, Any]:
     """Return the body of an answer that is not streamed."""
     text = text_of(job.first, job.end)
     if job.kind == "messages":
@@ -128,7 +128,7 @@ def whole_answer(job: Job) -> dict[str, Any]:
     return {**_head(job, _object(job)), "choices": [_choice(said, job.finish)], "usage": job.usage}
 
 
-def opening(job: Job) -> bytes:
+def opening(job: AnswerJob) -> bytes:
     """Return the events before the first token; empty for plain completions."""
     if job.kind == "text":
         return b""
@@ -140,7 +140,7 @@ def opening(job: Job) -> bytes:
     )
 
 
-def token_event(job: Job, index: int) -> bytes:
+def token_event(job: AnswerJob, index: int) -> bytes:
     """Return the event that carries one token."""
     text = token(index)
     if job.kind == "messages":
@@ -149,7 +149,7 @@ def token_event(job: Job, index: int) -> bytes:
     return _data(_chunk(job, _choice(said, None)))
 
 
-def closing(job: Job) -> bytes:
+def closing(job: AnswerJob) -> bytes:
     """Return the events after the last token: finish reason, usage when asked for, `[DONE]`."""
     if job.kind == "messages":
         stop = {"stop_reason": _STOP_WORDS[job.finish], "stop_sequence": None}
@@ -206,15 +206,15 @@ def models(name: str) -> dict[str, Any]:
     }
 
 
-def _object(job: Job) -> str:
+def _object(job: AnswerJob) -> str:
     return "text_completion" if job.kind == "text" else "chat.completion"
 
 
-def _head(job: Job, kind: str) -> dict[str, Any]:
+def _head(job: AnswerJob, kind: str) -> dict[str, Any]:
     return {"id": job.id, "object": kind, "created": _CREATED_S, "model": job.model}
 
 
-def _chunk(job: Job, *choices: dict[str, Any]) -> dict[str, Any]:
+def _chunk(job: AnswerJob, *choices: dict[str, Any]) -> dict[str, Any]:
     kind = _object(job) if job.kind == "text" else f"{_object(job)}.chunk"
     return {**_head(job, kind), "choices": list(choices)}
 
@@ -223,7 +223,7 @@ def _choice(said: dict[str, Any], finish: str | None) -> dict[str, Any]:
     return {"index": 0, **said, "logprobs": None, "finish_reason": finish}
 
 
-def _message(job: Job) -> dict[str, Any]:
+def _message(job: AnswerJob) -> dict[str, Any]:
     return {
         "id": job.id,
         "type": "message",

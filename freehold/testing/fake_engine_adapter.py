@@ -26,7 +26,7 @@ from freehold.engines.base import (
 )
 from freehold.engines.shared.exit_rules import otherwise
 from freehold.testing.fake_faults import CRASH_EXIT_CODE
-from freehold.testing.fake_settings import Settings, to_flags
+from freehold.testing.fake_settings import FakeSettings, to_flags
 
 _WORDS: dict[type[inspect.Type], OptionType] = {
     inspect.IntType: "int",
@@ -73,7 +73,7 @@ FAKE_ENGINE = Engine(
     managed=True,
     paths=frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages"}),
     stream_to_abort=True,
-    options=tuple(_option(field) for field in msgspec.structs.fields(Settings)),
+    options=tuple(_option(field) for field in msgspec.structs.fields(FakeSettings)),
     command=_command,
     metrics_path="/metrics",
     metrics=(
@@ -90,8 +90,8 @@ FAKE_ENGINE = Engine(
         Metric(name="awake_engines", theirs=("vllm:engine_sleep_state",), only=("sleep_state", "awake")),
     ),
     gpus=lambda _options: 0,
-    slots=option_number("slots", Settings().slots),
-    max_context_tokens=option_number("context_tokens", Settings().context_tokens),
+    slots=option_number("slots", FakeSettings().slots),
+    max_context_tokens=option_number("context_tokens", FakeSettings().context_tokens),
     phases=(Phase(re.compile("^fake engine listens on "), "loading its made-up weights"),),
     explain_exit=_explain_exit,
     continues=Continues.FINAL_MESSAGE,

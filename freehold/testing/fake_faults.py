@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from freehold.testing.fake_answers import error_body, error_event
 from freehold.testing.fake_http import Connection
-from freehold.testing.fake_settings import Fault, Settings
+from freehold.testing.fake_settings import FakeSettings, Fault
 
 CRASH_EXIT_CODE = 70
 """Exit code of the `crash` faults. Source: EX_SOFTWARE of sysexits.h; no shell or signal uses it."""
@@ -24,65 +24,65 @@ async def hang() -> None:
     await asyncio.Event().wait()
 
 
-async def _hang(_connection: Connection, _settings: Settings) -> None:
+async def _hang(_connection: Connection, _settings: FakeSettings) -> None:
     await hang()
 
 
-async def _crash(_connection: Connection, _settings: Settings) -> None:
+async def _crash(_connection: Connection, _settings: FakeSettings) -> None:
     os._exit(CRASH_EXIT_CODE)
 
 
-async def _close(connection: Connection, _settings: Settings) -> None:
+async def _close(connection: Connection, _settings: FakeSettings) -> None:
     connection.close()
 
 
-async def _status(connection: Connection, settings: Settings) -> None:
+async def _status(connection: Connection, settings: FakeSettings) -> None:
     status = settings.fault_status
     wait_s = settings.fault_retry_after_s
     lines = [f"Retry-After: {wait_s}"] if wait_s else []
     connection.respond(status, error_body(status, "the fake was told to say so", kind="server_error"), *lines)
 
 
-async def _bad_head(connection: Connection, _settings: Settings) -> None:
+async def _bad_head(connection: Connection, _settings: FakeSettings) -> None:
     connection.send(b"HTTP/1.1 fine\r\nno colon here\r\n\r\n")
     connection.close()
 
 
-async def _huge_headers(connection: Connection, _settings: Settings) -> None:
+async def _huge_headers(connection: Connection, _settings: FakeSettings) -> None:
     connection.respond(200, {}, f"X-Huge: {'x' * _HUGE_HEADER_BYTES}")
 
 
-async def _two_lengths(connection: Connection, _settings: Settings) -> None:
+async def _two_lengths(connection: Connection, _settings: FakeSettings) -> None:
     connection.send(connection.head(200, "Content-Length: 2", "Content-Length: 4") + b"{}{}")
 
 
-async def _short_body(connection: Connection, _settings: Settings) -> None:
+async def _short_body(connection: Connection, _settings: FakeSettings) -> None:
     connection.send(connection.head(200, f"Content-Length: {_PROMISED_BYTES}") + b'{"choices": [')
     connection.close()
 
 
-async def _long_body(connection: Connection, _settings: Settings) -> None:
+async def _long_body(connection: Connection, _settings: FakeSettings) -> None:
     connection.send(connection.head(200, "Content-Length: 2") + b'{}{"more": "than promised"}')
 
 
-async def _close_stream(connection: Connection, _settings: Settings) -> None:
+async def _close_stream(connection: Connection, _settings: FakeSettings) -> None:
     connection.close()
 
 
-async def _reset_stream(connection: Connection, _settings: Settings) -> None:
+async def _reset_stream(connection: Connection, _settings: FakeSettings) -> None:
     connection.reset()
 
 
-async def _bad_chunk(connection: Connection, _settings: Settings) -> None:
+async def _bad_chunk(connection: Connection, _settings: FakeSettings) -> None:
     connection.send(b"zz\r\nthis is no chunk\r\n")
 
 
-async def _error_event(connection: Connection, _settings: Settings) -> None:
+async def _error_event(connection: Connection, _settings: FakeSettings) -> None:
     connection.chunk(error_event("the fake was told to fail"))
     connection.chunk(b"")
 
 
-Act = Callable[[Connection, Settings], Awaitable[None]]
+Act = Callable[[Connection, FakeSettings], Awaitable[None]]
 INSTEAD: dict[Fault, Act] = {
     "hang": _hang,
     "crash": _crash,

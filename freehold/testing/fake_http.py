@@ -18,7 +18,7 @@ import httptools
 import msgspec
 
 from freehold.core.clock import monotonic_s
-from freehold.testing.fake_settings import Settings
+from freehold.testing.fake_settings import FakeSettings
 
 BODY_KEPT_MAX = 65_536
 """Bytes of each remembered body. Source: our own bound, above what tests send on purpose."""
@@ -29,7 +29,7 @@ REMEMBERED_MAX = 100
 
 
 @dataclass(slots=True, kw_only=True)
-class Request:
+class FakeRequest:
     """One whole request."""
 
     method: str = ""
@@ -50,7 +50,7 @@ class Departure(msgspec.Struct, frozen=True, kw_only=True):
     """When it was noticed, on the machine's monotonic clock, which all processes share."""
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One well-formed request to an API path, as it came."""
 
     method: str
@@ -60,7 +60,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     received_s: float
 
 
-class Counts(msgspec.Struct, kw_only=True):
+class ServerCounts(msgspec.Struct, kw_only=True):
     """What the fake has seen and done; `GET /_fake` gives it all."""
 
     requests: int = 0
@@ -88,17 +88,17 @@ class Counts(msgspec.Struct, kw_only=True):
     decode_steps: int = 0
     departures: list[Departure] = msgspec.field(default_factory=list)
     """The last REMEMBERED_MAX clients that left."""
-    recent: list[Seen] = msgspec.field(default_factory=list)
+    recent: list[ReceivedRequest] = msgspec.field(default_factory=list)
     """The last REMEMBERED_MAX requests to completion and embedding paths."""
 
 
 class Owner(Protocol):
     """Whoever answers requests."""
 
-    settings: Settings
-    counts: Counts
+    settings: FakeSettings
+    counts: ServerCounts
 
-    async def handle(self, connection: "Connection", request: Request) -> None:
+    async def handle(self, connection: "Connection", request: FakeRequest) -> None:
         """Answer one request on its connection."""
         ...
 
@@ -109,8 +109,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._parser = httptools.HttpRequestParser(self)
-        self._incoming = Request()
-        self._requests: asyncio.Queue[Request] = asyncio.Queue()
+        self._incoming = FakeRequest()
+        self._requests: asyncio.Queue[FakeRequest] = asyncio.Queue()
         self._writable = asyncio.Event()
         self._writable.set()
         self._served = 0
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         self._incoming.method = self._parser.get_method().decode("latin-1")
         self._incoming.keep_alive = self._parser.should_keep_alive()
         self._requests.put_nowait(self._incoming)
-        self._incoming = Request()
+        self._incoming = FakeRequest()
 
     async def _serve(self) -> None:
         while not self.gone and not self.last:
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
             await self._owner.handle(self, request)
         self.close()
 
-    async def _next(self) -> Request | None:
+    async def _next(self) -> FakeRequest | None:
         idle_s = self._owner.settings.keep_alive_s or None
         try:
             return await asyncio.wait_for(self._requests.get(), idle_s)
@@ -250,10 +250,10 @@ def _end_on_bug(task: "asyncio.Task[None]") -> None:
         os._exit(BUG_EXIT_CODE)
 
 
-def remember(counts: Counts, request: Request) -> None:
+def remember(counts: ServerCounts, request: FakeRequest) -> None:
     """Count a request to an API path and keep it for `GET /_fake`."""
     counts.requests += 1
-    seen = Seen(
+    seen = ReceivedRequest(
         method=request.method,
         target=request.target,
         headers=tuple(request.headers),
@@ -263,7 +263,7 @@ def remember(counts: Counts, request: Request) -> None:
     counts.recent = [*counts.recent, seen][-REMEMBERED_MAX:]
 
 
-def note_departure(counts: Counts, departure: Departure) -> None:
+def note_departure(counts: ServerCounts, departure: Departure) -> None:
     """Count a client that left before its answer was complete."""
     counts.aborted += 1
     counts.departures = [*counts.departures, departure][-REMEMBERED_MAX:]

@@ -14,22 +14,29 @@ import msgspec
 
 from freehold.core.clock import monotonic_s
 from freehold.testing import fake_answers as answers
-from freehold.testing.fake_answers import Job
+from freehold.testing.fake_answers import AnswerJob
 from freehold.testing.fake_faults import INSTEAD, MIDWAY, hang
-from freehold.testing.fake_http import Connection, Counts, Departure, Request, note_departure, remember
-from freehold.testing.fake_settings import Fault, Settings, changed
+from freehold.testing.fake_http import (
+    Connection,
+    Departure,
+    FakeRequest,
+    ServerCounts,
+    note_departure,
+    remember,
+)
+from freehold.testing.fake_settings import FakeSettings, Fault, changed
 
 CONTROL_PATH = "/_fake"
-Handler = Callable[[Connection, Request], Awaitable[None]]
+Handler = Callable[[Connection, FakeRequest], Awaitable[None]]
 """What answers one path."""
 
 
 class FakeServer:
     """One fake engine; make a `Connection` with it for every client."""
 
-    def __init__(self, settings: Settings, *, model: str) -> None:
+    def __init__(self, settings: FakeSettings, *, model: str) -> None:
         self.settings = settings
-        self.counts = Counts()
+        self.counts = ServerCounts()
         self.model = model
         self._started_s = monotonic_s()
         self._slots = asyncio.Semaphore(settings.slots)
@@ -47,7 +54,7 @@ class FakeServer:
             ("GET", "/is_sleeping"): self._is_sleeping,
         }
 
-    async def handle(self, connection: Connection, request: Request) -> None:
+    async def handle(self, connection: Connection, request: FakeRequest) -> None:
         """Answer one request."""
         path = request.target.partition("?")[0]
         if request.method == "POST" and path in answers.KINDS:
@@ -69,7 +76,7 @@ class FakeServer:
     def _loading(self) -> bool:
         return monotonic_s() - self._started_s < self.settings.start_s
 
-    async def _health(self, connection: Connection, _request: Request) -> None:
+    async def _health(self, connection: Connection, _request: FakeRequest) -> None:
         settings = self.settings
         await asyncio.sleep(settings.health_delay_s)
         if settings.health == "hang":
@@ -80,7 +87,7 @@ class FakeServer:
         else:
             connection.respond(200, {"status": "ok"})
 
-    async def _metrics(self, connection: Connection, _request: Request) -> None:
+    async def _metrics(self, connection: Connection, _request: FakeRequest) -> None:
         if self.settings.metrics == "hang":
             await hang()
         if self.settings.metrics == "missing":
@@ -91,21 +98,21 @@ class FakeServer:
             lines.append(f'vllm:engine_sleep_state{{engine="0",sleep_state="awake"}} {awake}')
             connection.respond(200, "\n".join(lines) + "\n")
 
-    async def _models(self, connection: Connection, _request: Request) -> None:
+    async def _models(self, connection: Connection, _request: FakeRequest) -> None:
         connection.respond(200, answers.models(self.model))
 
-    async def _embeddings(self, connection: Connection, request: Request) -> None:
+    async def _embeddings(self, connection: Connection, request: FakeRequest) -> None:
         remember(self.counts, request)
         try:
             connection.respond(200, answers.embeddings(_object(request.body)))
         except ValueError as exc:
             self._refuse(connection, 400, str(exc))
 
-    async def _report(self, connection: Connection, _request: Request) -> None:
+    async def _report(self, connection: Connection, _request: FakeRequest) -> None:
         report = {"counts": self.counts, "settings": self.settings, "model": self.model}
         connection.respond(200, msgspec.to_builtins(report))
 
-    async def _change(self, connection: Connection, request: Request) -> None:
+    async def _change(self, connection: Connection, request: FakeRequest) -> None:
         try:
             self.settings = changed(self.settings, _object(request.body))
             self._fall_asleep(sleeping=self.settings.sleeping)
@@ -120,16 +127,16 @@ class FakeServer:
         else:
             self._awake.set()
 
-    async def _sleep(self, connection: Connection, request: Request) -> None:
+    async def _sleep(self, connection: Connection, request: FakeRequest) -> None:
         sleeping = request.target.startswith("/sleep")
         self.settings = changed(self.settings, {"sleeping": sleeping})
         self._fall_asleep(sleeping=sleeping)
         connection.respond(200, {"status": "sleeping" if sleeping else "awake"})
 
-    async def _is_sleeping(self, connection: Connection, _request: Request) -> None:
+    async def _is_sleeping(self, connection: Connection, _request: FakeRequest) -> None:
         connection.respond(200, {"is_sleeping": self.settings.sleeping})
 
-    async def _complete(self, connection: Connection, request: Request, path: str) -> None:
+    async def _complete(self, connection: Connection, request: FakeRequest, path: str) -> None:
         remember(self.counts, request)
         if self._loading():
             early = self.counts.while_loading
@@ -146,7 +153,7 @@ class FakeServer:
                 self.counts.prompt_tokens += job.prompt_tokens
                 await self._answer(connection, job, fault)
 
-    def _read(self, connection: Connection, request: Request, path: str) -> Job | None:
+    def _read(self, connection: Connection, request: FakeRequest, path: str) -> AnswerJob | None:
         settings = self.settings
         try:
             body = _object(request.body)
@@ -177,7 +184,7 @@ class FakeServer:
         return fault if count else "none"
 
     @contextmanager
-    def _watched(self, connection: Connection, job: Job, path: str) -> Iterator[None]:
+    def _watched(self, connection: Connection, job: AnswerJob, path: str) -> Iterator[None]:
         """Count a request as in flight, and how it ended."""
         counts = self.counts
         before = counts.tokens
@@ -210,7 +217,7 @@ class FakeServer:
             self.counts.running -= 1
             self._slots.release()
 
-    async def _answer(self, connection: Connection, job: Job, fault: Fault) -> None:
+    async def _answer(self, connection: Connection, job: AnswerJob, fault: Fault) -> None:
         if fault in INSTEAD:
             await INSTEAD[fault](connection, self.settings)
         elif job.stream:
@@ -218,7 +225,7 @@ class FakeServer:
         else:
             await self._plain(connection, job, fault)
 
-    async def _plain(self, connection: Connection, job: Job, fault: Fault) -> None:
+    async def _plain(self, connection: Connection, job: AnswerJob, fault: Fault) -> None:
         async for made in self._pace(job):
             if fault in MIDWAY and made == self.settings.fault_after_tokens:
                 connection.open_stream()  # the wrong kind of answer, and broken as told
@@ -227,7 +234,7 @@ class FakeServer:
         self._finished(job)
         connection.respond(200, answers.whole_answer(job))
 
-    async def _stream(self, connection: Connection, job: Job, fault: Fault) -> None:
+    async def _stream(self, connection: Connection, job: AnswerJob, fault: Fault) -> None:
         connection.open_stream()
         if start := answers.opening(job):
             connection.chunk(start)
@@ -243,11 +250,11 @@ class FakeServer:
         connection.chunk(b"")
         await connection.flush()
 
-    def _finished(self, job: Job) -> None:
+    def _finished(self, job: AnswerJob) -> None:
         self.counts.finished += 1
         self.counts.tokens_of_finished += job.end - job.first
 
-    async def _pace(self, job: Job) -> AsyncIterator[int]:
+    async def _pace(self, job: AnswerJob) -> AsyncIterator[int]:
         """Give the number of tokens already made, before each token, at the set speed."""
         due_s = monotonic_s() + self.settings.first_token_s
         for made in range(job.end - job.first):
@@ -276,7 +283,7 @@ def _too_long(prompt: int, limit: int) -> dict[str, Any]:
     )
 
 
-def _rows(counts: Counts) -> list[tuple[str, str, int]]:
+def _rows(counts: ServerCounts) -> list[tuple[str, str, int]]:
     """Return the counters under llama.cpp's and vLLM's names: name, Prometheus type, value."""
     return [
         ("llamacpp:prompt_tokens_total", "counter", counts.prompt_tokens),

@@ -33,7 +33,7 @@ Whole = Annotated[int, msgspec.Meta(ge=0)]
 Real = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class FakeSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """All knobs with their defaults: a healthy, quick engine with llama.cpp's habits."""
 
     tokens_per_s: Real = 200.0
@@ -77,9 +77,9 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A connection is closed after this many requests; 0: never. Default as llama.cpp (measured)."""
 
 
-def changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+def changed(settings: FakeSettings, changes: dict[str, Any]) -> FakeSettings:
     """Return the settings with changes put in; raises `msgspec.ValidationError` for unknown or impossible ones."""
-    return msgspec.convert({**msgspec.structs.asdict(settings), **changes}, Settings)
+    return msgspec.convert({**msgspec.structs.asdict(settings), **changes}, FakeSettings)
 
 
 def to_flags(settings: dict[str, Any]) -> list[str]:
@@ -93,13 +93,13 @@ def to_flags(settings: dict[str, Any]) -> list[str]:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add one flag per setting; values stay text until `from_flags`."""
-    for field in msgspec.structs.fields(Settings):
+    for field in msgspec.structs.fields(FakeSettings):
         parser.add_argument(f"--{field.name.replace('_', '-')}", default=None)
 
 
-def from_flags(flags: argparse.Namespace) -> Settings:
+def from_flags(flags: argparse.Namespace) -> FakeSettings:
     """Return the settings that the flags give; raises `msgspec.ValidationError` for impossible ones."""
-    given = {field.name: getattr(flags, field.name) for field in msgspec.structs.fields(Settings)}
+    given = {field.name: getattr(flags, field.name) for field in msgspec.structs.fields(FakeSettings)}
     return msgspec.convert(
-        {name: text for name, text in given.items() if text is not None}, Settings, strict=False
+        {name: text for name, text in given.items() if text is not None}, FakeSettings, strict=False
     )

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from freehold.engines.shared.flag_list import Flag, FlagList
+from freehold.engines.shared.flag_list import FlagList, ProgramFlag
 
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str, "json": json.loads}
 
@@ -21,7 +21,7 @@ def flag_parser(flags: FlagList) -> argparse.ArgumentParser:
     return parser
 
 
-def _how(flag: Flag) -> dict[str, Any]:
+def _how(flag: ProgramFlag) -> dict[str, Any]:
     if flag.type == "bool":
         action = argparse.BooleanOptionalAction if flag.negatable else "store_true"
         return {"action": action, "default": flag.default}

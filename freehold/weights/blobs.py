@@ -72,7 +72,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[tuple[str, str], ...]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BlobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of a blob, or of one that is on its way (then without a stamp)."""
 
     name: str
@@ -86,7 +86,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How it was made here, each way that gave these bytes; empty: it was fetched as it is."""
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class QuarantineNote(msgspec.Struct, frozen=True, kw_only=True):
     """The note beside a quarantined file."""
 
     name: str
@@ -140,7 +140,7 @@ class Blobs:
             return path if _as_recorded(path, record.files) else None
         return path if record.stamp is not None and record.stamp == stamp_of(path) else None
 
-    def record(self, sha256: str) -> Record | None:
+    def record(self, sha256: str) -> BlobRecord | None:
         """Return what is recorded of a blob; None: nothing that can be read."""
         return _read(self._blobs / sha256 / RECORD)
 
@@ -162,7 +162,7 @@ class Blobs:
 
         So a write that came in between is seen by the next quick check. A folder has `files` and no stamp of its own.
         """
-        old = _read(self._blobs / sha256 / RECORD) or Record(name=blob.name, source="", fetched_at=_now())
+        old = _read(self._blobs / sha256 / RECORD) or BlobRecord(name=blob.name, source="", fetched_at=_now())
         new = msgspec.structs.replace(old, name=blob.name, stamp=stamp, files=files)
         if new != self.record(sha256):
             _write(self._blobs / sha256 / RECORD, new)
@@ -187,7 +187,7 @@ class Blobs:
         """Return the folder where a fetch of `sha256` works and may find what an earlier one left."""
         folder = self._incoming / sha256
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / RECORD, Record(name=name, source=source, fetched_at=""))
+        _write(folder / RECORD, BlobRecord(name=name, source=source, fetched_at=""))
         return folder
 
     def begun(self, sha256: str) -> bool:
@@ -207,7 +207,7 @@ class Blobs:
         shutil.rmtree(ready, ignore_errors=True)
         ready.mkdir(parents=True)
         blob = fetched.path.rename(ready / name)
-        record = Record(name=name, source=source, fetched_at=_now(), made=made)
+        record = BlobRecord(name=name, source=source, fetched_at=_now(), made=made)
         if fetched.files:
             known = tuple(KnownFile(path, digits, None) for path, digits in sorted(fetched.files.items()))
             record = msgspec.structs.replace(record, files=freeze_all(blob, known))
@@ -231,7 +231,7 @@ class Blobs:
         record = _read(self._blobs / expected_sha256 / RECORD) or _read(
             self._incoming / expected_sha256 / RECORD
         )
-        note = Refusal(
+        note = QuarantineNote(
             name=record.name if record else file.name,
             source=record.source if record else "",
             expected_sha256=expected_sha256,
@@ -293,7 +293,7 @@ class Blobs:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _line(sha256: str, path: Path, record: Record | None, state: WeightsState) -> StoredWeights:
+def _line(sha256: str, path: Path, record: BlobRecord | None, state: WeightsState) -> StoredWeights:
     return StoredWeights(
         name=record.name if record else path.name,
         sha256=sha256,
@@ -362,16 +362,16 @@ def _folders(parent: Path) -> list[Path]:
         return []
 
 
-def _read(path: Path) -> Record | None:
+def _read(path: Path) -> BlobRecord | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Record)
+        return msgspec.json.decode(path.read_bytes(), type=BlobRecord)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
 
 
-def _read_note(folder: Path) -> Refusal | None:
+def _read_note(folder: Path) -> QuarantineNote | None:
     try:
-        return msgspec.json.decode((folder / RECORD).read_bytes(), type=Refusal)
+        return msgspec.json.decode((folder / RECORD).read_bytes(), type=QuarantineNote)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 

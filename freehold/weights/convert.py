@@ -22,16 +22,16 @@ from typing import Any
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.formats import Format
 from freehold.core.problems import Problem
-from freehold.weights.blobs import Origin, Record, Stamp, size_of, stamp_of
+from freehold.weights.blobs import BlobRecord, Origin, Stamp, size_of, stamp_of
 from freehold.weights.gguf_header import shape_from_gguf
 from freehold.weights.source import safe_name
 from freehold.weights.store import Store
 from freehold.weights.transfer import (
     FREE_SPACE,
     DiskFull,
+    FetchStage,
     OnProgress,
     Reporter,
-    Stage,
     disk_errors,
     hash_file,
     require_space,
@@ -82,7 +82,7 @@ def to_safetensors(
     )
     argv = [str(python), "-I", str(_SCRIPT), "convert", str(gguf_file.absolute())]
     name = safe_name(gguf_file.name.removesuffix(".gguf") + f"-{Format.SAFETENSORS}")
-    job = _Job(
+    job = _Conversion(
         name=name,
         need_bytes=need_bytes,
         argv=lambda folder: [*argv, str(folder), DTYPE],
@@ -120,7 +120,7 @@ def to_gguf(
         "--outtype",
         _OUTTYPE,
     ]
-    job = _Job(
+    job = _Conversion(
         name=name,
         need_bytes=sum(size for path, size in walk(folder, ("*",)).items() if path.endswith(".safetensors")),
         argv=lambda made: [*argv, "--outfile", str(made / name)],
@@ -135,7 +135,7 @@ _OUTTYPE = "bf16"  # llama.cpp's word for bfloat16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
+class _Conversion:
     name: str
     """Of the result in the store."""
     need_bytes: int
@@ -149,7 +149,7 @@ class _Job:
 
 
 def _once(
-    store: Store, origin: Origin, job: _Job, *, report: Reporter, on_progress: OnProgress | None
+    store: Store, origin: Origin, job: _Conversion, *, report: Reporter, on_progress: OnProgress | None
 ) -> Converted:
     made = store.made_by(origin, on_progress)
     if made is not None:
@@ -167,18 +167,20 @@ def _once(
             store.drop_workplace(key)
 
 
-def _make(store: Store, origin: Origin, job: _Job, *, scratch: Path, report: Reporter) -> Converted:
+def _make(store: Store, origin: Origin, job: _Conversion, *, scratch: Path, report: Reporter) -> Converted:
     folder = scratch / "made"
     folder.mkdir()
     require_space(scratch, job.need_bytes)
-    _run(job.argv(folder), folder, _Growing(report, folder, job.need_bytes), silent=job.file)
+    _run(job.argv(folder), folder, _OutputProgress(report, folder, job.need_bytes), silent=job.file)
     if _stamps(job.source) != job.stamps:
         raise Permanent(f"{job.source} was written to while it was converted", hint="convert it again")
     made = folder / job.name if job.file else folder
     if not made.exists():
         raise Permanent("the converter ended well and made nothing", hint="try it by hand")
     made = made.rename(scratch / "result")
-    record = Record(name=job.name, source=f"made from {origin.source_sha256}", fetched_at="", made=(origin,))
+    record = BlobRecord(
+        name=job.name, source=f"made from {origin.source_sha256}", fetched_at="", made=(origin,)
+    )
     sha256, path = store.keep_made(made, record)
     return Converted(sha256=sha256, path=path, again=False, origin=origin)
 
@@ -189,7 +191,7 @@ def _stamps(source: Path) -> dict[str, Stamp | None]:
     return {path: stamp_of(source / path) for path in walk(source, ("*",))}
 
 
-class _Growing:
+class _OutputProgress:
     """Tells how much of a result is written."""
 
     def __init__(self, report: Reporter, folder: Path, total_bytes: int) -> None:
@@ -201,11 +203,11 @@ class _Growing:
     def tell(self) -> None:
         """Look and tell; an exception from whoever listens ends the conversion."""
         self._report(
-            Stage.CONVERTING, size_of(self._folder), total_bytes=self._total_bytes, detail=self.doing
+            FetchStage.CONVERTING, size_of(self._folder), total_bytes=self._total_bytes, detail=self.doing
         )
 
 
-def _run(argv: list[str], folder: Path, growing: _Growing, *, silent: bool) -> None:
+def _run(argv: list[str], folder: Path, growing: _OutputProgress, *, silent: bool) -> None:
     """Run a converter to its end; raises what its words mean unless it says that it is done."""
     child = subprocess.Popen(
         argv,

@@ -14,25 +14,25 @@ from typing import BinaryIO
 
 from freehold.core.errors import Permanent
 from freehold.weights.source import FileSource
-from freehold.weights.transfer import Fetched, Job, Stage, hash_file, pour
+from freehold.weights.transfer import Fetched, FetchJob, FetchStage, hash_file, pour
 
 FICLONE = 0x40049409
 """The ioctl that makes one file share another's blocks. Source: linux/fs.h, `_IOW(0x94, 9, int)`."""
 
 
-def fetch(source: FileSource, job: Job) -> Fetched:
+def fetch(source: FileSource, job: FetchJob) -> Fetched:
     """Return a copy of the file; raises `Permanent` when it cannot be read, `DiskFull` or OSError for the store."""
     with _opened(resolved(source, job.base_dir)) as original:
         return copy_in(original, job)
 
 
-def copy_in(original: BinaryIO, job: Job) -> Fetched:
+def copy_in(original: BinaryIO, job: FetchJob) -> Fetched:
     """Return a clone or copy of an open file in the scratch folder, hashed; raises `DiskFull` or OSError."""
     target = job.scratch / "data"
     if _clone(original, target):
         return Fetched(path=target, sha256=hash_file(target, job.report))
     size_bytes = os.fstat(original.fileno()).st_size
-    return pour(original, target, stage=Stage.COPYING, total_bytes=size_bytes, report=job.report)
+    return pour(original, target, stage=FetchStage.COPYING, total_bytes=size_bytes, report=job.report)
 
 
 def resolved(source: FileSource, base_dir: Path) -> Path:

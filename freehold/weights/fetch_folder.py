@@ -29,7 +29,7 @@ from freehold.weights.source import (
     HubFolder,
     Member,
 )
-from freehold.weights.transfer import Fetched, Job, Progress, Reporter, Stage, require_space
+from freehold.weights.transfer import Fetched, FetchJob, FetchStage, Progress, Reporter, require_space
 from freehold.weights.tree import names_mistake, read_manifest, tree_hash, walk
 
 AT_ONCE = 4
@@ -40,7 +40,7 @@ _DONE = "done.jsonl"  # a line for each file that is whole, appended: cheap also
 _PARTS = "parts"
 _SUMS_BYTES_MAX = 1 << 22  # a list of 10,000 files with long paths is less
 
-FetchFile = Callable[[FileLike, Job], Fetched]
+FetchFile = Callable[[FileLike, FetchJob], Fetched]
 
 
 class WrongFile(Permanent):
@@ -55,13 +55,16 @@ class _StoppedError(Exception):
     """Another file of the folder has failed, so this one need not go on."""
 
 
-def fetch(source: FolderLike, job: Job, fetch_file: FetchFile) -> Fetched:
+def fetch(source: FolderLike, job: FetchJob, fetch_file: FetchFile) -> Fetched:
     """Return the folder in the scratch folder with its tree hash; raises what fetching one of its files does, or `WrongFile`."""
     members = _listed(source, job, fetch_file)
     if mistake := names_mistake(member.path for member in members):
         raise Permanent(f"{source}: {mistake}", hint="choose files with ?include=PATTERN,…")
     folder = _Folder(
-        members, job, fetch_file=fetch_file, moving=Stage.COPYING if _is_here(source) else Stage.FETCHING
+        members,
+        job,
+        fetch_file=fetch_file,
+        moving=FetchStage.COPYING if _is_here(source) else FetchStage.FETCHING,
     )
     return folder.run()
 
@@ -72,7 +75,7 @@ def _is_here(source: FolderLike) -> bool:
     )
 
 
-def _listed(source: FolderLike, job: Job, fetch_file: FetchFile) -> list[Member]:
+def _listed(source: FolderLike, job: FetchJob, fetch_file: FetchFile) -> list[Member]:
     match source:
         case HubFolder():
             from freehold.weights.fetch_hub import listing  # noqa: PLC0415 - its client is loaded when used
@@ -88,7 +91,7 @@ def _listed(source: FolderLike, job: Job, fetch_file: FetchFile) -> list[Member]
             assert_never(source)
 
 
-def _listed_here(source: FileFolder, job: Job) -> list[Member]:
+def _listed_here(source: FileFolder, job: FetchJob) -> list[Member]:
     folder = resolved(FileSource(path=source.path), job.base_dir).absolute()
     if not folder.is_dir():
         raise Permanent(f"{folder} is no folder", hint="a / at the end of a file:// source means a folder")
@@ -98,7 +101,7 @@ def _listed_here(source: FileFolder, job: Job) -> list[Member]:
     ]
 
 
-def _listed_by_sums(source: HttpsFolder, job: Job, fetch_file: FetchFile) -> list[Member]:
+def _listed_by_sums(source: HttpsFolder, job: FetchJob, fetch_file: FetchFile) -> list[Member]:
     """Return what the list at the URL names; raises `WrongFile` at once when it is not the list that the hash is of."""
     scratch = _emptied(job.scratch / "sums")
     got = fetch_file(
@@ -120,14 +123,16 @@ def _listed_by_sums(source: HttpsFolder, job: Job, fetch_file: FetchFile) -> lis
 class _Folder:
     """A folder on its way."""
 
-    def __init__(self, members: list[Member], job: Job, *, fetch_file: FetchFile, moving: Stage) -> None:
+    def __init__(
+        self, members: list[Member], job: FetchJob, *, fetch_file: FetchFile, moving: FetchStage
+    ) -> None:
         self._members = members
         self._job = job
         self._fetch_file = fetch_file
         self._tree = job.scratch / TREE
         self._done = _read_done(job.scratch / _DONE, self._tree)
         self._lock = threading.Lock()
-        self._told = _Told(job.report, _total(members), moving)
+        self._told = _FolderProgress(job.report, _total(members), moving)
 
     def run(self) -> Fetched:
         """Return the whole folder once each file is here."""
@@ -203,10 +208,10 @@ def _raise_first(futures: list[Future[None]]) -> None:
         raise error
 
 
-class _Told:
+class _FolderProgress:
     """One progress of several files at once, and the word to stop for all of them."""
 
-    def __init__(self, report: Reporter, total_bytes: int | None, moving: Stage) -> None:
+    def __init__(self, report: Reporter, total_bytes: int | None, moving: FetchStage) -> None:
         self._report = report
         self._total_bytes = total_bytes
         self._moving = moving
@@ -227,8 +232,8 @@ class _Told:
             raise _StoppedError
         with self._lock:
             self.done_bytes[path] = max(self.done_bytes.get(path, 0), progress.done_bytes)
-            stage = progress.stage if progress.stage is Stage.RETRYING else self._moving
-            detail = progress.detail if stage is Stage.RETRYING else ""
+            stage = progress.stage if progress.stage is FetchStage.RETRYING else self._moving
+            detail = progress.detail if stage is FetchStage.RETRYING else ""
             done_bytes = sum(self.done_bytes.values())
             self._report(stage, done_bytes, total_bytes=self._total_bytes, detail=detail)
 

@@ -27,7 +27,7 @@ from freehold.core import clock
 from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.weights.retry import persist
 from freehold.weights.source import HttpsSource, shown_url, url_mistake
-from freehold.weights.transfer import Fetched, Job, Sink, Stage, require_space
+from freehold.weights.transfer import Fetched, FetchJob, FetchStage, Sink, require_space
 
 CONNECT_S, READ_S = 10.0, 30.0
 """Longest wait for a connection and for the next bytes, seconds. Source: our choice; a stalled line is dropped and
@@ -69,7 +69,7 @@ class _Range:
     total_bytes: int | None
 
 
-def fetch(source: HttpsSource, job: Job) -> Fetched:
+def fetch(source: HttpsSource, job: FetchJob) -> Fetched:
     """Return the complete file; raises `Temporary` when tries are spent, `Permanent`, `DiskFull` or OSError."""
     with _client(source.url) as client:
         download = _Download(client, source.url, job)
@@ -83,7 +83,7 @@ def fetch(source: HttpsSource, job: Job) -> Fetched:
 class _Download:
     """One file on its way: the partial file, the note beside it, and the tries."""
 
-    def __init__(self, client: httpx2.Client, url: str, job: Job) -> None:
+    def __init__(self, client: httpx2.Client, url: str, job: FetchJob) -> None:
         self._client = client
         self._url = url
         self._job = job
@@ -100,7 +100,7 @@ class _Download:
             backoff=self._job.backoff,
             gained_bytes=lambda: self._most_bytes,
             on_wait=lambda error, left_s: self._job.report(
-                Stage.RETRYING, self._most_bytes, detail=f"{error.message}; in {left_s:.0f} s"
+                FetchStage.RETRYING, self._most_bytes, detail=f"{error.message}; in {left_s:.0f} s"
             ),
         )
 
@@ -125,7 +125,7 @@ class _Download:
 
     def _ask(self, sink: Sink, note: ResumeNote | None) -> None:
         headers = self._range_headers(sink.done_bytes, note)
-        self._job.report(Stage.FETCHING, sink.done_bytes, total_bytes=note.total_bytes if note else None)
+        self._job.report(FetchStage.FETCHING, sink.done_bytes, total_bytes=note.total_bytes if note else None)
         with _mapped(self._url), self._client.stream("GET", self._url, headers=headers) as response:
             found = _content_range(response)
             if response.status_code == 200:
@@ -158,7 +158,7 @@ class _Download:
         for block in response.iter_raw():
             sink.write(block)
             self._most_bytes = max(self._most_bytes, sink.done_bytes)
-            self._job.report(Stage.FETCHING, sink.done_bytes, total_bytes=total_bytes)
+            self._job.report(FetchStage.FETCHING, sink.done_bytes, total_bytes=total_bytes)
         self._check_end(sink.done_bytes, total_bytes)
 
     def _check_end(self, done_bytes: int, total_bytes: int | None) -> None:

@@ -18,11 +18,11 @@ from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.weights.fetch_file import copy_in
 from freehold.weights.fetch_https import TRANSPORT_ERRORS, status_error, transport_error
 from freehold.weights.source import HubFolder, HubSource, Member
-from freehold.weights.transfer import Fetched, Job, Reporter, Stage, hash_file
+from freehold.weights.transfer import Fetched, FetchJob, FetchStage, Reporter, hash_file
 from freehold.weights.tree import wanted
 
 
-def fetch(source: HubSource, job: Job) -> Fetched:
+def fetch(source: HubSource, job: FetchJob) -> Fetched:
     """Return the file from the user's hub cache or from the hub; raises `Permanent`, `Temporary` or OSError."""
     hub = _library()
     return _from_cache(hub, source, job) or _from_hub(hub, source, job)
@@ -34,7 +34,7 @@ def listing(source: HubFolder, report: Reporter) -> list[Member]:
     Raises `Permanent` or `Temporary`.
     """
     hub = _library()
-    report(Stage.FETCHING, detail="asking the hub")
+    report(FetchStage.FETCHING, detail="asking the hub")
     with _mapped(hub, source):
         if hub.constants.HF_HUB_OFFLINE:
             return _listed_in_cache(hub, source)
@@ -105,7 +105,7 @@ def install_command(prefix: Path, python: Path) -> str:
     return f"{python} -m pip install huggingface_hub"
 
 
-def _from_cache(hub: Any, source: HubSource, job: Job) -> Fetched | None:
+def _from_cache(hub: Any, source: HubSource, job: FetchJob) -> Fetched | None:
     with _mapped(hub, source):
         found = hub.try_to_load_from_cache(source.repo, source.file, revision=source.revision)
     if not isinstance(found, str):
@@ -116,8 +116,8 @@ def _from_cache(hub: Any, source: HubSource, job: Job) -> Fetched | None:
         return copy_in(original, job)
 
 
-def _from_hub(hub: Any, source: HubSource, job: Job) -> Fetched:
-    job.report(Stage.FETCHING, detail="asking the hub")
+def _from_hub(hub: Any, source: HubSource, job: FetchJob) -> Fetched:
+    job.report(FetchStage.FETCHING, detail="asking the hub")
     with _mapped(hub, source):
         # Not tried again here: the library does that by itself, for about 23 s when nobody answers.
         path = hub.hf_hub_download(
@@ -134,7 +134,7 @@ def _from_hub(hub: Any, source: HubSource, job: Job) -> Fetched:
 def _bar_class(hub: Any, report: Reporter) -> Any:
     """Return the library's own progress bar, made silent, that tells `report` instead."""
 
-    class Bar(hub.utils.tqdm):  # type: ignore[misc]  # a class of an optional library
+    class SilentBar(hub.utils.tqdm):  # type: ignore[misc]  # a class of an optional library
         def __init__(self, *args: Any, **options: Any) -> None:
             self._done_bytes = int(options.get("initial") or 0)
             self._total_bytes = options.get("total")
@@ -142,9 +142,9 @@ def _bar_class(hub: Any, report: Reporter) -> Any:
 
         def update(self, n: float | None = 1) -> None:
             self._done_bytes += int(n or 0)
-            report(Stage.FETCHING, self._done_bytes, total_bytes=self._total_bytes)
+            report(FetchStage.FETCHING, self._done_bytes, total_bytes=self._total_bytes)
 
-    return Bar
+    return SilentBar
 
 
 @contextmanager

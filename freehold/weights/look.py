@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freehold.core.errors import Permanent
-from freehold.weights.blobs import KnownFile, Record, Stamp, freeze, freeze_all
+from freehold.weights.blobs import BlobRecord, KnownFile, Stamp, freeze, freeze_all
 from freehold.weights.transfer import Reporter, hash_file
 from freehold.weights.tree import hash_folder, tree_hash, walk
 
@@ -60,7 +60,7 @@ def _unreadable(error: OSError) -> Look:
     return Look(reason=f"the disk cannot read it: {error.strerror}")
 
 
-def differing(record: Record | None, found: tuple[KnownFile, ...]) -> str:
+def differing(record: BlobRecord | None, found: tuple[KnownFile, ...]) -> str:
     """Return which files of a folder are not what they were, by the record of when it was stored."""
     was = {each.path: each.sha256 for each in record.files} if record else {}
     now = {each.path: each.sha256 for each in found}

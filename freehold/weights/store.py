@@ -18,7 +18,7 @@ import platformdirs
 from freehold.core.errors import Permanent
 from freehold.core.problems import Problem
 from freehold.weights import fetch_folder
-from freehold.weights.blobs import Blobs, Origin, Record, StoredWeights
+from freehold.weights.blobs import BlobRecord, Blobs, Origin, StoredWeights
 from freehold.weights.look import differing, look
 from freehold.weights.retry import Backoff
 from freehold.weights.source import (
@@ -36,10 +36,10 @@ from freehold.weights.source import (
 from freehold.weights.transfer import (
     DiskFull,
     Fetched,
-    Job,
+    FetchJob,
+    FetchStage,
     OnProgress,
     Reporter,
-    Stage,
     WontFit,
     disk_errors,
     hash_file,
@@ -66,7 +66,7 @@ class WrongHash(Permanent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class HashVerdict:
     """What a full hash of one stored file found."""
 
     name: str
@@ -141,7 +141,7 @@ class Store:
         with disk_errors(self._root), self.locked(key, report), self._tidied(key):
             job = self._job(key, meant, report=report, base_dir=base_dir or Path.cwd())
             fetched = _bring(meant, replace(job, want_sha256=""))
-            path = self._keep(key, fetched, Record(name=meant.filename, source=str(meant), fetched_at=""))
+            path = self._keep(key, fetched, BlobRecord(name=meant.filename, source=str(meant), fetched_at=""))
             return fetched.sha256, _entry(meant, path)
 
     def made_by(self, origin: Origin, on_progress: OnProgress | None = None) -> tuple[str, Path] | None:
@@ -152,7 +152,7 @@ class Store:
                 return sha256, path
         return None
 
-    def keep_made(self, made: Path, record: Record) -> tuple[str, Path]:
+    def keep_made(self, made: Path, record: BlobRecord) -> tuple[str, Path]:
         """Take over a file or folder that was made in a folder of `workplace`; return its hash and where it is now.
 
         `record` has its name and source, and of what and how it was made. Raises `Permanent` or OSError.
@@ -165,7 +165,7 @@ class Store:
                 fetched = Fetched(path=made, sha256=tree_hash(hashes), files=hashes)
             return fetched.sha256, self._keep(made.parent.name, fetched, record)
 
-    def record(self, sha256: str) -> Record | None:
+    def record(self, sha256: str) -> BlobRecord | None:
         """Return what is recorded of a blob; None: there is none, or its record cannot be read."""
         return self._blobs.record(sha256)
 
@@ -194,7 +194,7 @@ class Store:
         with disk_errors(self._root):
             return self._blobs.stored()
 
-    def verify(self, sha256: str | None = None, on_progress: OnProgress | None = None) -> list[Verdict]:
+    def verify(self, sha256: str | None = None, on_progress: OnProgress | None = None) -> list[HashVerdict]:
         """Hash one blob, or all, and return a verdict on each; what has decayed goes to quarantine.
 
         Raises `Permanent` when nothing is stored under `sha256`.
@@ -207,7 +207,7 @@ class Store:
             raise Permanent(f"nothing is stored under {wanted}", hint="`freehold model list` shows what is")
         return [verdict for verdict in verdicts if verdict is not None]
 
-    def _verified(self, sha256: str, report: Reporter) -> Verdict | None:
+    def _verified(self, sha256: str, report: Reporter) -> HashVerdict | None:
         with self.locked(sha256, report):
             blob = self._blobs.suspect(sha256)
             if blob is None:
@@ -222,7 +222,7 @@ class Store:
             return present
         return blob if self._judge(sha256, blob, report).healthy else None
 
-    def _judge(self, sha256: str, blob: Path, report: Reporter) -> Verdict:
+    def _judge(self, sha256: str, blob: Path, report: Reporter) -> HashVerdict:
         """Hash what is stored; record it as good or put it into quarantine."""
         found = look(blob, report)
         healthy = found.sha256 == sha256
@@ -232,12 +232,12 @@ class Store:
         else:
             self._blobs.quarantine(sha256, blob, got_sha256=found.sha256, reason=reason)
         message = "" if healthy else f"{reason}; moved to quarantine, fetch it again"
-        return Verdict(
+        return HashVerdict(
             name=blob.name, sha256=sha256, healthy=healthy, got_sha256=found.sha256, message=message
         )
 
-    def _job(self, key: str, source: Source, *, report: Reporter, base_dir: Path) -> Job:
-        return Job(
+    def _job(self, key: str, source: Source, *, report: Reporter, base_dir: Path) -> FetchJob:
+        return FetchJob(
             want_sha256=key,
             scratch=self._blobs.scratch(key, source.filename, str(source)),
             base_dir=base_dir,
@@ -270,7 +270,7 @@ class Store:
             self._blobs.drop_scratch(key)
             raise
 
-    def _keep(self, key: str, fetched: Fetched, record: Record) -> Path:
+    def _keep(self, key: str, fetched: Fetched, record: BlobRecord) -> Path:
         """Commit what lies in the scratch folder `key` under its own hash, unless it is here already."""
         with self.locked(fetched.sha256, Reporter(None)):
             known = self._known(fetched.sha256, Reporter(None))
@@ -304,7 +304,7 @@ class Store:
                 lock.acquire(timeout=wait_s)
             except filelock.Timeout:
                 wait_s = _LOCK_ASK_S
-                report(Stage.WAITING)
+                report(FetchStage.WAITING)
         try:
             yield
         finally:
@@ -331,7 +331,7 @@ def _entry(source: Source, path: Path) -> Path:
     return path / source.first.filename if isinstance(source, GgufParts) and path.is_dir() else path
 
 
-def _bring(source: Source, job: Job) -> Fetched:
+def _bring(source: Source, job: FetchJob) -> Fetched:
     return (
         fetch_folder.fetch(source, job, _bring_file)
         if isinstance(source, FolderLike)
@@ -339,6 +339,6 @@ def _bring(source: Source, job: Job) -> Fetched:
     )
 
 
-def _bring_file(source: FileLike, job: Job) -> Fetched:
+def _bring_file(source: FileLike, job: FetchJob) -> Fetched:
     module = importlib.import_module(f"freehold.weights.{_FETCHERS[type(source)]}")
-    return cast("Callable[[FileLike, Job], Fetched]", module.fetch)(source, job)
+    return cast("Callable[[FileLike, FetchJob], Fetched]", module.fetch)(source, job)

@@ -27,7 +27,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-class Stage(StrEnum):
+class FetchStage(StrEnum):
     """What a fetch is busy with, in words for people."""
 
     WAITING = "waiting for another process"
@@ -43,7 +43,7 @@ class Stage(StrEnum):
 class Progress:
     """How far a stage is; `total_bytes` is None when nobody knows, `detail` one line or empty."""
 
-    stage: Stage
+    stage: FetchStage
     done_bytes: int = 0
     total_bytes: int | None = None
     detail: str = ""
@@ -60,11 +60,11 @@ class Reporter:
 
     def __init__(self, on_progress: OnProgress | None) -> None:
         self._on_progress = on_progress
-        self._stage: Stage | None = None
+        self._stage: FetchStage | None = None
         self._last_s = 0.0
 
     def __call__(
-        self, stage: Stage, done_bytes: int = 0, *, total_bytes: int | None = None, detail: str = ""
+        self, stage: FetchStage, done_bytes: int = 0, *, total_bytes: int | None = None, detail: str = ""
     ) -> None:
         """Report, unless the last report of this stage was just now; the end of a stage is always reported."""
         now_s = clock.monotonic_s()
@@ -78,7 +78,7 @@ class Reporter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class FetchJob:
     """One fetch: what it wants, where it may write, whom it tells."""
 
     want_sha256: str
@@ -144,7 +144,7 @@ class Sink:
         while block := self._file.read(BLOCK_BYTES):
             self._digest.update(block)
             self.done_bytes += len(block)
-            report(Stage.CHECKING, self.done_bytes, total_bytes=total_bytes)
+            report(FetchStage.CHECKING, self.done_bytes, total_bytes=total_bytes)
 
     def restart(self) -> None:
         """Throw away what is there."""
@@ -174,11 +174,11 @@ def hash_file(path: Path, report: Reporter) -> str:
         while taken := file.readinto(block):
             digest.update(view[:taken])
             done_bytes += taken
-            report(Stage.CHECKING, done_bytes, total_bytes=total_bytes)
+            report(FetchStage.CHECKING, done_bytes, total_bytes=total_bytes)
     return digest.hexdigest()
 
 
-def pour(stream: Readable, path: Path, *, stage: Stage, total_bytes: int, report: Reporter) -> Fetched:
+def pour(stream: Readable, path: Path, *, stage: FetchStage, total_bytes: int, report: Reporter) -> Fetched:
     """Copy `stream` into a new file at `path`, hashing on the way; raises `WontFit` before it starts, or OSError."""
     require_space(path.parent, total_bytes)
     with Sink(path) as sink:

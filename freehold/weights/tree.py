@@ -19,7 +19,7 @@ from os import scandir
 from pathlib import Path
 
 from freehold.core.errors import Permanent
-from freehold.weights.transfer import Reporter, Stage, hash_file
+from freehold.weights.transfer import FetchStage, Reporter, hash_file
 
 MOST_FILES = 10_000
 """Files that a folder may have. Source: our own bound; the largest published models have some hundred."""
@@ -182,12 +182,12 @@ def hash_files(folder: Path, sizes: Mapping[str, int], report: Reporter) -> dict
     total_bytes, before_bytes = sum(sizes.values()), 0
     found: dict[str, str] = {}
     for path, size_bytes in sorted(sizes.items()):
-        found[path] = hash_file(folder / path, _Part(report, before_bytes, total_bytes))
+        found[path] = hash_file(folder / path, _WholeReporter(report, before_bytes, total_bytes))
         before_bytes += size_bytes
     return found
 
 
-class _Part(Reporter):
+class _WholeReporter(Reporter):
     """Tells of one file of several as a part of the whole."""
 
     def __init__(self, whole: Reporter, before_bytes: int, whole_bytes: int) -> None:
@@ -197,7 +197,7 @@ class _Part(Reporter):
         self._whole_bytes = whole_bytes
 
     def __call__(
-        self, stage: Stage, done_bytes: int = 0, *, total_bytes: int | None = None, detail: str = ""
+        self, stage: FetchStage, done_bytes: int = 0, *, total_bytes: int | None = None, detail: str = ""
     ) -> None:
         """Pass on how far the whole is."""
         del total_bytes

@@ -19,15 +19,15 @@ from freehold.fleet.decisions.events import (
     Abandon,
     Action,
     Answered,
-    Ask,
-    Ending,
+    AskReady,
+    CountersRead,
     Exited,
     Fact,
     GiveUp,
     Kill,
     Launch,
-    Measure,
-    Measured,
+    MainProcessGone,
+    ReadCounters,
     RestartAsked,
     Started,
     StopAsked,
@@ -77,9 +77,9 @@ class SimulatedWorld:
     def do(self, action: Action) -> None:
         if isinstance(action, Launch):
             self.launch(action)
-        elif isinstance(action, Ask):
+        elif isinstance(action, AskReady):
             self.ask(action)
-        elif isinstance(action, Measure):
+        elif isinstance(action, ReadCounters):
             self.measure(action)
         elif isinstance(action, Terminate):
             self.terminate(self.child(action.id, action.incarnation), action.grace_s)
@@ -127,7 +127,7 @@ class SimulatedWorld:
             self.later(self.rng.uniform(0, 30), lambda: exited)
         if self.rng.random() < 0.2:
             self.later(0.3, lambda: exited)
-            return Ending(id=child.id, incarnation=child.incarnation, cause=cause)
+            return MainProcessGone(id=child.id, incarnation=child.incarnation, cause=cause)
         return exited
 
     def terminate(self, child: Child, grace_s: float) -> None:
@@ -135,7 +135,7 @@ class SimulatedWorld:
         if delay_s is not None:
             self.later(delay_s, lambda: self.die(child, code=-15))
 
-    def ask(self, order: Ask) -> None:
+    def ask(self, order: AskReady) -> None:
         child = self.child(order.id, order.incarnation)
         delay_s = 60.0 if child.fate == "mute" else self.rng.uniform(0.001, 3)
         self.later(delay_s, lambda: self.answer(child))
@@ -149,9 +149,9 @@ class SimulatedWorld:
             return Answered(id=child.id, incarnation=child.incarnation)
         return Unanswered(id=child.id, incarnation=child.incarnation, reason="loading")
 
-    def measure(self, order: Measure) -> None:
+    def measure(self, order: ReadCounters) -> None:
         total = None if self.rng.random() < 0.2 else self.rng.uniform(0, 1e6)
-        measured = Measured(
+        measured = CountersRead(
             id=order.id, incarnation=order.incarnation, tokens_total=total, running=self.rng.randint(0, 2)
         )
         self.later(self.rng.uniform(0.001, 2), lambda: measured)
@@ -265,4 +265,6 @@ def test_the_faults_are_not_too_kind() -> None:
         simulation = Simulation(seed)
         simulation.run_until(HOUR_S)
         seen |= simulation.seen
-    assert seen >= {kind.__name__ for kind in (Launch, Ask, Measure, Terminate, Kill, Abandon, GiveUp)}
+    assert seen >= {
+        kind.__name__ for kind in (Launch, AskReady, ReadCounters, Terminate, Kill, Abandon, GiveUp)
+    }

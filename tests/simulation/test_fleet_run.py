@@ -18,8 +18,8 @@ from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot
 from freehold.engines.base import Capacity
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
-from freehold.fleet.probe import Answer, Reading
-from freehold.fleet.processes.launch_process import EngineExited, EngineStarted, Launch, Report
+from freehold.fleet.probe import CounterReading, ReadinessAnswer
+from freehold.fleet.processes.launch_process import EngineExited, EngineLaunch, EngineStarted, Report
 from freehold.fleet.run import Fleet, World
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from virtual_time import VirtualLoop
@@ -65,7 +65,7 @@ class Dice:
         self.rng = rng
         self.launches: list[DiceLaunch] = []
 
-    def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> Launch:
+    def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> EngineLaunch:
         if self.rng.random() < 0.05:
             raise Temporary("no free port", hint="wait")
         if self.rng.random() < 0.05:
@@ -73,15 +73,15 @@ class Dice:
         self.launches.append(DiceLaunch(self, report, port=20000 + len(self.launches)))
         return self.launches[-1]
 
-    async def ask(self, plan: ReplicaPlan, url: str) -> Answer:
+    async def ask(self, plan: ReplicaPlan, url: str) -> ReadinessAnswer:
         await asyncio.sleep(self.rng.choice([0.01, 0.5, 60]))
         if self.rng.random() < 0.02:
             raise ValueError("a prober's mistake")
-        return Answer(ok=self.rng.random() < 0.5, reason="loading")
+        return ReadinessAnswer(ok=self.rng.random() < 0.5, reason="loading")
 
-    async def measure(self, plan: ReplicaPlan, url: str) -> Reading:
+    async def measure(self, plan: ReplicaPlan, url: str) -> CounterReading:
         await asyncio.sleep(self.rng.uniform(0, 1))
-        return Reading(
+        return CounterReading(
             tokens_total=self.rng.choice([None, 1.0, 2.0, 3.0]),
             running=self.rng.choice([0.0, 1.0]),
             asleep=self.rng.choice([None, False, False, True]),

@@ -16,6 +16,8 @@ WORDS_MOST = 40
 """No sentence is longer: a reader loses the subject."""
 LONG_SHARE_MOST = 0.012
 """The part of all sentences that may have more than 25 words: 0.008 when this was written."""
+README_LINES_MOST = 120
+"""A reader decides on the first screen."""
 BANNED_MOST = 18
 """Banned phrases over all pages: those of docs/health-probes.md, which is what the probes say of themselves."""
 
@@ -36,6 +38,13 @@ def place(page: Path, sentence: Sentence) -> str:
 def test_no_sentence_is_too_long(page: Path) -> None:
     long = [place(page, row) for row in sentences_of(page) if row.words > WORDS_MOST]
     assert not long, f"more than {WORDS_MOST} words; make two sentences of each:\n" + "\n".join(long)
+
+
+def test_the_readme_is_a_first_screen() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= README_LINES_MOST, (
+        "lists belong to docs/: commands.md, guarantees.md, README.md (the index)"
+    )
 
 
 def test_long_sentences_are_few() -> None:

@@ -30,7 +30,7 @@ _FORMS = {
 }
 
 
-class Flag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProgramFlag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One flag of a program."""
 
     flag: str
@@ -68,7 +68,7 @@ class FlagList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     version: str
     source: str
     """Where the list was taken from, and how."""
-    flags: tuple[Flag, ...]
+    flags: tuple[ProgramFlag, ...]
     file_keys: tuple[str, ...] = ()
     """Top-level keys of the file of settings that the program reads besides; empty: it reads none, or they are not recorded."""
 
@@ -93,19 +93,19 @@ def load_flags(file: str) -> FlagList:
 
 
 def to_options(
-    flags: Iterable[Flag], *, helps: Mapping[str, str], reserved: Iterable[str] = ()
+    flags: Iterable[ProgramFlag], *, helps: Mapping[str, str], reserved: Iterable[str] = ()
 ) -> tuple[Option, ...]:
     """Return the flags as options, but for those whose names are reserved; `helps` says in our words what some set."""
     left_out = frozenset(reserved)
     return tuple(_to_option(flag, helps.get(flag.name, "")) for flag in flags if flag.name not in left_out)
 
 
-def other_names(flags: Iterable[Flag]) -> dict[str, str]:
+def other_names(flags: Iterable[ProgramFlag]) -> dict[str, str]:
     """Return for each other spelling of a flag what to write instead, as `Engine.reserved` wants it."""
     return {option_name(alias): f"write {flag.name}" for flag in flags for alias in flag.aliases}
 
 
-def _to_option(flag: Flag, said: str) -> Option:
+def _to_option(flag: ProgramFlag, said: str) -> Option:
     known = flag.default is not None and not isinstance(flag.default, list | dict)
     usual = f"; the program's own default: {flag.default}" if known else ""
     form = f" ({_FORMS[flag.type]})" if flag.type in _FORMS else ""
@@ -120,7 +120,7 @@ def _to_option(flag: Flag, said: str) -> Option:
     )
 
 
-def render_flags(flags: Iterable[Flag], options: Mapping[str, Value]) -> list[str]:
+def render_flags(flags: Iterable[ProgramFlag], options: Mapping[str, Value]) -> list[str]:
     """Return the words of the command line that set these options, in the order of the list.
 
     Options that are no flags of the list are left out: they are the engine file's own.
@@ -132,7 +132,7 @@ def render_flags(flags: Iterable[Flag], options: Mapping[str, Value]) -> list[st
     return words
 
 
-def _words(flag: Flag, value: Value) -> list[str]:
+def _words(flag: ProgramFlag, value: Value) -> list[str]:
     if flag.type == "bool":
         no = f"--no-{flag.flag.lstrip('-')}"
         return [flag.flag] if value else [no] if flag.negatable else []

@@ -12,12 +12,12 @@ from freehold.core.events import ReplicaState as State
 from freehold.fleet.decisions.events import (
     Abandon,
     Action,
-    Ask,
+    AskReady,
     Cordon,
     GiveUp,
     Kill,
     Launch,
-    Measure,
+    ReadCounters,
     Schedule,
     Settle,
     Terminate,
@@ -32,7 +32,7 @@ _STALLED_GRACE_S = 1.0
 """From SIGTERM to SIGKILL of an engine that hangs, seconds. Source: our own choice: llama.cpp ends in 0.2 s where it still can."""
 
 
-class Dice(Protocol):
+class RandomSource(Protocol):
     """Where chance comes from; `random.Random` fits."""
 
     def random(self) -> float:
@@ -40,7 +40,7 @@ class Dice(Protocol):
         ...
 
 
-def decide(view: FleetView, now_s: float, rng: Dice) -> list[Action]:
+def decide(view: FleetView, now_s: float, rng: RandomSource) -> list[Action]:
     """Return the orders that are due at `now_s`, at most one per replica; empty when there is nothing to do."""
     orders = (_order(view, replica, now_s, rng) for replica in view.replicas)
     return [order for order in orders if order is not None]
@@ -56,7 +56,7 @@ def all_stopped(view: FleetView) -> bool:
     return view.stopping and all(r.state is State.STOPPED for r in view.replicas)
 
 
-def _order(view: FleetView, replica: Replica, now_s: float, rng: Dice) -> Action | None:
+def _order(view: FleetView, replica: Replica, now_s: float, rng: RandomSource) -> Action | None:
     if now_s < _due_s(view, replica):
         return None
     if not replica.managed:
@@ -92,7 +92,7 @@ def _external_order(view: FleetView, replica: Replica) -> Action:
     if not view.ends(replica):
         # One that comes back may be another server than it was.
         look = replica.capacity is None or replica.state is not State.READY
-        return Ask(id=replica.id, incarnation=replica.incarnation, look=look)
+        return AskReady(id=replica.id, incarnation=replica.incarnation, look=look)
     if replica.state is State.READY:
         return Cordon(id=replica.id, incarnation=replica.incarnation, reason="stopping")
     return Settle(id=replica.id, incarnation=replica.incarnation)
@@ -109,7 +109,7 @@ def _idle_due_s(view: FleetView, replica: Replica) -> float:
     return replica.due_s
 
 
-def _idle_order(view: FleetView, replica: Replica, now_s: float, rng: Dice) -> Action:
+def _idle_order(view: FleetView, replica: Replica, now_s: float, rng: RandomSource) -> Action:
     if view.ends(replica):
         return Settle(id=replica.id, incarnation=replica.incarnation)
     if replica.state is State.BACKOFF and replica.due_s is None:
@@ -117,7 +117,7 @@ def _idle_order(view: FleetView, replica: Replica, now_s: float, rng: Dice) -> A
     return Launch(id=replica.id, incarnation=replica.incarnation + 1)
 
 
-def _after_failure(settings: FleetSettings, replica: Replica, now_s: float, rng: Dice) -> Action:
+def _after_failure(settings: FleetSettings, replica: Replica, now_s: float, rng: RandomSource) -> Action:
     loop = _crash_loop(settings, replica)
     if loop:
         hint = (
@@ -142,7 +142,7 @@ def _crash_loop(settings: FleetSettings, replica: Replica) -> str:
     return ""
 
 
-def backoff_s(settings: FleetSettings, failures: int, rng: Dice) -> float:
+def backoff_s(settings: FleetSettings, failures: int, rng: RandomSource) -> float:
     """Return the pause before the start that follows `failures` (at least 1) failures in a row, seconds.
 
     Doubles from `backoff_base_s` up to `backoff_max_s`, then half of it is left to chance, so that replicas that
@@ -187,7 +187,7 @@ def _live_order(view: FleetView, replica: Replica, process: Process, now_s: floa
     if replica.state in {State.READY, State.ASLEEP} and replica.after is not After.COUNT:
         why = "stopping" if replica.after is After.STOP else "restarting"
         return Cordon(id=replica.id, incarnation=replica.incarnation, reason=why)
-    return Measure(id=replica.id, incarnation=replica.incarnation)
+    return ReadCounters(id=replica.id, incarnation=replica.incarnation)
 
 
 def _waits_its_turn(view: FleetView, replica: Replica) -> bool:
@@ -213,7 +213,7 @@ def _starting_order(view: FleetView, replica: Replica, process: Process, now_s: 
     if now_s >= _ready_deadline_s(view, process):
         waited = f"not ready within {view.settings.ready_timeout_s:g} s"
         return _terminate(view, replica, blame=f"{waited} ({replica.reason})" if replica.reason else waited)
-    return Ask(id=replica.id, incarnation=replica.incarnation, look=True)
+    return AskReady(id=replica.id, incarnation=replica.incarnation, look=True)
 
 
 def _terminate(view: FleetView, replica: Replica, *, blame: str = "") -> Terminate:

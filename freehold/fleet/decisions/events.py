@@ -29,7 +29,7 @@ class Started(About):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending(About):
+class MainProcessGone(About):
     """The engine's main process is gone, but not yet all it left behind."""
 
     cause: ExitCause
@@ -59,7 +59,7 @@ class Unanswered(About):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured(About):
+class CountersRead(About):
     """One reading of the engine's counters; None is unknown."""
 
     tokens_total: float | None
@@ -138,7 +138,7 @@ class Launch(About):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask(About):
+class AskReady(About):
     """Put the readiness question."""
 
     look: bool = False
@@ -146,7 +146,7 @@ class Ask(About):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measure(About):
+class ReadCounters(About):
     """Read the counters."""
 
 
@@ -198,11 +198,11 @@ class Settle(About):
 
 Fact = (
     Started
-    | Ending
+    | MainProcessGone
     | Exited
     | Answered
     | Unanswered
-    | Measured
+    | CountersRead
     | Stalled
     | Recovered
     | StopAsked
@@ -210,5 +210,5 @@ Fact = (
     | ChangeAsked
 )
 Move = Add | Leave | Forget
-Action = Launch | Ask | Measure | Cordon | Terminate | Kill | Abandon | Schedule | GiveUp | Settle
+Action = Launch | AskReady | ReadCounters | Cordon | Terminate | Kill | Abandon | Schedule | GiveUp | Settle
 Event = Fact | Move | Action

@@ -17,7 +17,7 @@ from freehold.fleet.decisions.plan import ReplicaPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class HeldReplica:
     """A replica that the fleet has, as far as a roll-out looks at it."""
 
     plan: ReplicaPlan
@@ -31,9 +31,9 @@ class Sorted:
     """One model's replicas, beside what is wanted of it."""
 
     wanted: tuple[ReplicaPlan, ...]
-    matched: tuple[Held, ...]
+    matched: tuple[HeldReplica, ...]
     """As wanted."""
-    surplus: tuple[Held, ...]
+    surplus: tuple[HeldReplica, ...]
     missing: tuple[ReplicaPlan, ...]
     leaving: bool
     """Some are on their way out, and hold their memory still."""
@@ -44,7 +44,7 @@ class Sorted:
         return sum(each.state is State.READY for each in (*self.matched, *self.surplus))
 
 
-def moves(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> list[Move]:
+def moves(held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan]) -> list[Move]:
     """Return what is to be done now; empty: nothing, or something has to happen first."""
     gone = [each for each in held if each.leaving and each.state is State.STOPPED and not each.has_process]
     taken = {each.plan.id for each in held if each not in gone}
@@ -64,7 +64,7 @@ def moves(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> list[Move]:
     return found
 
 
-def sort(model: str, held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> Sorted:
+def sort(model: str, held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan]) -> Sorted:
     """Sort a model's replicas by whether they are as wanted; of several that are, those that serve are kept."""
     mine = [each for each in held if each.plan.model == model and not each.leaving]
     missing = [plan for plan in wanted if plan.model == model]
@@ -104,14 +104,14 @@ def process_of(plan: ReplicaPlan) -> ReplicaPlan:
     return replace(plan, id="", threads=0, stall_s=0.0, affinity=True, resume="auto", media_urls=False)
 
 
-def done(held: Sequence[Held], wanted: Sequence[ReplicaPlan]) -> bool:
+def done(held: Sequence[HeldReplica], wanted: Sequence[ReplicaPlan]) -> bool:
     """Return whether the replicas are those that are wanted; whether they serve is another question."""
     models = {plan.model for plan in wanted} | {each.plan.model for each in held}
     groups = [sort(model, held, wanted) for model in models]
     return not any(each.leaving for each in held) and not any(g.missing or g.surplus for g in groups)
 
 
-def _leavers(group: Sorted) -> Iterator[Held]:
+def _leavers(group: Sorted) -> Iterator[HeldReplica]:
     """Yield who is to go now: those that serve only as far as enough others do."""
     serving = group.serving
     for each in group.surplus:
@@ -122,7 +122,7 @@ def _leavers(group: Sorted) -> Iterator[Held]:
             yield each
 
 
-def _giving_way(group: Sorted, missing: Sequence[ReplicaPlan]) -> list[Held]:
+def _giving_way(group: Sorted, missing: Sequence[ReplicaPlan]) -> list[HeldReplica]:
     """Return the one that serves and is to go although its successor is not ready: it is on the GPUs of a missing one.
 
     Nobody while another is on its way out or not ready yet, so that a model loses one replica at a time and no more.

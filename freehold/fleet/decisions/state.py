@@ -17,10 +17,10 @@ from freehold.fleet.decisions.events import (
     About,
     Add,
     Answered,
-    Ask,
+    AskReady,
     ChangeAsked,
     Cordon,
-    Ending,
+    CountersRead,
     Event,
     Exited,
     Forget,
@@ -28,9 +28,9 @@ from freehold.fleet.decisions.events import (
     Kill,
     Launch,
     Leave,
-    Measure,
-    Measured,
+    MainProcessGone,
     Move,
+    ReadCounters,
     Recovered,
     RestartAsked,
     Schedule,
@@ -263,7 +263,7 @@ def _(event: Launch, replica: Replica, _settings: FleetSettings, now_s: float) -
 
 
 @_change.register
-def _(_event: Ask, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
+def _(_event: AskReady, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
     asked = replace(replica, asking=True)
     if replica.state is State.PENDING:  # only external endpoints are asked before they are started
         return _to(replace(asked, reason="no answer yet"), State.STARTING, now_s)
@@ -271,7 +271,7 @@ def _(_event: Ask, replica: Replica, _settings: FleetSettings, now_s: float) -> 
 
 
 @_change.register
-def _(_event: Measure, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
+def _(_event: ReadCounters, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
     return replace(replica, meter=replace(replica.meter, under_way=True, asked_s=now_s))
 
 
@@ -340,7 +340,7 @@ def _(event: Started, replica: Replica, _settings: FleetSettings, now_s: float) 
 
 
 @_change.register
-def _(event: Ending, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
+def _(event: MainProcessGone, replica: Replica, _settings: FleetSettings, now_s: float) -> Replica:
     if replica.process is None or replica.process.terminate_s is not None:
         return replica
     process = replace(replica.process, terminate_s=now_s)
@@ -447,7 +447,7 @@ def _(event: Unanswered, replica: Replica, settings: FleetSettings, now_s: float
 
 
 @_change.register
-def _(event: Measured, replica: Replica, settings: FleetSettings, now_s: float) -> Replica:
+def _(event: CountersRead, replica: Replica, settings: FleetSettings, now_s: float) -> Replica:
     if replica.process is None:
         return replica
     draining = replica.state is State.DRAINING

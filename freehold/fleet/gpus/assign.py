@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from freehold.core.events import GpuId
 from freehold.core.problems import Problem
 from freehold.fleet.decisions.plan import ReplicaPlan
-from freehold.fleet.decisions.rollout import Held, process_of
+from freehold.fleet.decisions.rollout import HeldReplica, process_of
 from freehold.fleet.gpus.pools import NodeGpu, NodeGpus, Want, pool_problems, pools_of
 
 Ids = tuple[GpuId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class GpuAssignment:
     """The plans with their GPUs, or why that cannot be."""
 
     plans: tuple[ReplicaPlan, ...]
@@ -27,7 +27,7 @@ class Given:
     """`where` is the model's name."""
 
 
-def assign(wants: Sequence[Want], node: NodeGpus, held: Sequence[Held] = ()) -> Given:
+def assign(wants: Sequence[Want], node: NodeGpus, held: Sequence[HeldReplica] = ()) -> GpuAssignment:
     """Return every plan with its GPUs; `held` are the replicas that there are, whose GPUs are kept where they can be.
 
     A replica that is to be replaced keeps its GPUs until it has ended: its successor gets free ones, where there are enough,
@@ -35,15 +35,15 @@ def assign(wants: Sequence[Want], node: NodeGpus, held: Sequence[Held] = ()) -> 
     """
     bare = tuple(want.plan for want in wants)
     if node.gpus is None:
-        return Given(plans=bare)
+        return GpuAssignment(plans=bare)
     problems = tuple(pool_problems(wants, node))
     if problems:
-        return Given(plans=bare, problems=problems)
+        return GpuAssignment(plans=bare, problems=problems)
     found = _Hand(wants, pools_of(wants, node.gpus), held).deal()
     plans = (
         replace(want.plan, gpus=found[number], gpus_shared=want.shares) for number, want in enumerate(wants)
     )
-    return Given(plans=tuple(plans))
+    return GpuAssignment(plans=tuple(plans))
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class _Hand:
     wants: Sequence[Want]
     pools: Mapping[str, Sequence[NodeGpu]]
     """What each model may have, in order."""
-    held: Sequence[Held]
+    held: Sequence[HeldReplica]
     taken: set[GpuId] = field(default_factory=set)
     """By those that have theirs to themselves."""
     given: dict[int, Ids | None] = field(default_factory=dict)

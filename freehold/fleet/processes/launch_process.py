@@ -1,6 +1,6 @@
 """Start one engine as a child process under a minder, and tell what becomes of it.
 
-`Launcher` and `Launch` are what the fleet wants of any runtime; `ProcessLauncher` is the one for plain processes.
+`Launcher` and `EngineLaunch` are what the fleet wants of any runtime; `ProcessLauncher` is the one for plain processes.
 It decides nothing: no restart, no deadline of its own but the one that keeps a dead minder's engine from living on.
 Ports are on 127.0.0.1 and each is handed out once, so that a late request can never meet another model's engine.
 """
@@ -87,7 +87,7 @@ class EngineExited:
 Report = EngineStarted | EngineEnding | EngineExited
 
 
-class Launch(Protocol):
+class EngineLaunch(Protocol):
     """One start of one engine, from the order to its last report."""
 
     def stop(self, grace_s: float) -> None:
@@ -102,7 +102,7 @@ class Launch(Protocol):
 class Launcher(Protocol):
     """Where processes come from."""
 
-    def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> Launch:
+    def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> EngineLaunch:
         """Start an engine; returns at once. `report` is called in the event loop, with EngineExited last."""
         ...
 
@@ -119,7 +119,7 @@ class ProcessLauncher:
         self._ports = Ports()
         self._launches: set[ProcessLaunch] = set()
 
-    def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> Launch:
+    def launch(self, plan: ReplicaPlan, report: Callable[[Report], None]) -> EngineLaunch:
         """Start an engine on a fresh port under a minder of its own.
 
         Raises Temporary when no port is free; what goes wrong later is reported as EngineExited.
@@ -187,11 +187,11 @@ class ProcessLaunch:
         self.task = asyncio.create_task(self._mind(), name=f"launch {spec['name']}")
 
     def stop(self, grace_s: float) -> None:
-        """See Launch."""
+        """See `EngineLaunch`."""
         self._order({"op": "stop", "grace_s": grace_s})
 
     def kill(self) -> None:
-        """See Launch."""
+        """See `EngineLaunch`."""
         self._kill_wanted = True
         if self._minder is not None and self._minder.returncode is None:
             self._minder.kill()
@@ -276,7 +276,7 @@ class ProcessLaunch:
         return proc_files.kill_carriers(MARK, self._token) or group
 
 
-class _Told(msgspec.Struct):
+class _MinderReport(msgspec.Struct):
     event: str
     pid: int = 0
     start_ticks: int = 0
@@ -285,9 +285,9 @@ class _Told(msgspec.Struct):
     log_dropped_bytes: int = 0
 
 
-def _decode(line: bytes) -> _Told | None:
+def _decode(line: bytes) -> _MinderReport | None:
     try:
-        return msgspec.json.decode(line, type=_Told)
+        return msgspec.json.decode(line, type=_MinderReport)
     except msgspec.MsgspecError:
         return None
 

@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 
-from freehold.fleet.processes.minder_pipes import READ_BYTES, Log, Orders, Reports, Tail
+from freehold.fleet.processes.minder_pipes import READ_BYTES, Log, Orders, OutputTail, Reports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Minder:
         self._orders = orders
         self._reports = reports
         self._log = Log(spec["log"], spec["log_max_bytes"])
-        self._tail = Tail()
+        self._tail = OutputTail()
         self._poll = select.poll()
         self._code: int | None = None
         self._kill_at_s: float | None = None

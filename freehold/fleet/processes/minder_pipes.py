@@ -159,7 +159,7 @@ class Log:
         self._fd = -1
 
 
-class Tail:
+class OutputTail:
     """The last output of the engine, kept as raw chunks: cutting into lines waits until somebody asks."""
 
     def __init__(self) -> None:

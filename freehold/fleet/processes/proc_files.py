@@ -88,7 +88,7 @@ def family(pid: int) -> list[int]:
     return found
 
 
-class Usage(msgspec.Struct, frozen=True):
+class ProcessUsage(msgspec.Struct, frozen=True):
     """What processes have used since they were started, all together."""
 
     cpu_s: float
@@ -96,14 +96,14 @@ class Usage(msgspec.Struct, frozen=True):
     """Asked of the kernel by reads, and brought from disks."""
 
 
-def usage(pids: Iterable[int]) -> Usage:
+def usage(pids: Iterable[int]) -> ProcessUsage:
     """Return what processes have used; those that are gone, or of other users, count nothing."""
     ticks = read_bytes = 0
     for pid in pids:
         fields = _stat(pid)
         ticks += int(fields[_USER_TICKS]) + int(fields[_SYSTEM_TICKS]) if fields else 0
         read_bytes += _read_bytes(pid)
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), read_bytes)
+    return ProcessUsage(ticks / os.sysconf("SC_CLK_TCK"), read_bytes)
 
 
 def _read_bytes(pid: int) -> int:

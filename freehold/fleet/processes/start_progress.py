@@ -16,7 +16,7 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.engines.base import Engine
 from freehold.fleet.decisions.plan import log_path
-from freehold.fleet.processes.proc_files import Usage, family, usage
+from freehold.fleet.processes.proc_files import ProcessUsage, family, usage
 
 LOOK_S = 2.0
 """Between two looks at what is starting. Source: our own choice; a look costs some milliseconds."""
@@ -34,7 +34,7 @@ _FRESH_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class StartObservation:
     """What was seen of a start at one moment."""
 
     at_s: float
@@ -45,20 +45,20 @@ class Sight:
     log_age_s: float
     """Of the last line."""
     pids: frozenset[int]
-    used: Usage
+    used: ProcessUsage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class EngineStart:
     """One start: its process, the last look, and when it showed a sign of life."""
 
     pid: int
-    sight: Sight
+    sight: StartObservation
     sign_s: float
 
-    def after(self, sight: Sight) -> "Start":
+    def after(self, sight: StartObservation) -> "EngineStart":
         """Return this after another look."""
-        return Start(
+        return EngineStart(
             pid=self.pid, sight=sight, sign_s=sight.at_s if moved(self.sight, sight) else self.sign_s
         )
 
@@ -75,7 +75,7 @@ class Start:
         return f"{phase} (last log line {self.sight.log_age_s:.0f} s ago, its processes are {working})"
 
 
-def moved(before: Sight, now: Sight) -> bool:
+def moved(before: StartObservation, now: StartObservation) -> bool:
     """Return whether anything between two looks shows that a start gets on, or at least works."""
     took_s = now.at_s - before.at_s
     return (
@@ -86,11 +86,11 @@ def moved(before: Sight, now: Sight) -> bool:
     )
 
 
-def look(path: Path, pid: int, engine: Engine) -> Sight:
+def look(path: Path, pid: int, engine: Engine) -> StartObservation:
     """Return what can be seen of a start now; total. It reads a file and /proc, so it may wait for a disk."""
     size_bytes, age_s, lines = _tail(path, pid)
     pids = family(pid)
-    return Sight(
+    return StartObservation(
         at_s=monotonic_s(),
         phase=engine.phase(lines),
         log_bytes=size_bytes,
@@ -120,7 +120,7 @@ class StartWatch:
     def __init__(self, log_dir: Path, engines: Mapping[str, Engine]) -> None:
         self._log_dir = log_dir
         self._engines = engines
-        self._starts: dict[str, Start] = {}
+        self._starts: dict[str, EngineStart] = {}
 
     async def run(self, statuses: Callable[[], Iterable[ReplicaStatus]]) -> None:
         """Look every LOOK_S until cancelled; the disk is waited for in a thread."""
@@ -129,14 +129,14 @@ class StartWatch:
             self._starts = {each.id: await self._seen(each) for each in starting}
             await asyncio.sleep(LOOK_S)
 
-    async def _seen(self, replica: ReplicaStatus) -> Start:
+    async def _seen(self, replica: ReplicaStatus) -> EngineStart:
         pid = replica.pid or 0
         path = log_path(self._log_dir, replica.id)
         sight = await asyncio.to_thread(look, path, pid, self._engines[replica.engine])
         before = self._starts.get(replica.id)
         if before is not None and before.pid == pid:
             return before.after(sight)
-        return Start(pid=pid, sight=sight, sign_s=sight.at_s)
+        return EngineStart(pid=pid, sight=sight, sign_s=sight.at_s)
 
     def told(self, replicas: Iterable[ReplicaStatus]) -> tuple[ReplicaStatus, ...]:
         """Return the replicas; those that start say where they are."""

@@ -16,7 +16,7 @@ from freehold.engines.base import Engine, ExitKind
 from freehold.fleet.environments.ask_program import ask_flags, python_behind, run
 from freehold.fleet.environments.lookup import Environment, installed_problems, requirements_sha256
 from freehold.spec.model import ModelSpec
-from freehold.stack.checks.machine import Check, Found
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.engine_environment import environment_of, how_to_get, program_of
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
@@ -30,10 +30,6 @@ def machine_facts() -> list[Check]:
     return [_cpu(), _driver()]
 
 
-def _check(name: str, found: Found, said: str, fix: str = "") -> Check:
-    return Check(name=name, found=found, said=said, fix=fix)
-
-
 def _cpu() -> Check:
     with suppress(OSError):
         for line in _CPUINFO.read_text().splitlines():
@@ -41,20 +37,22 @@ def _cpu() -> Check:
             if key.strip() in ("flags", "Features"):
                 found = [flag for flag in _CPU_FLAGS if flag in words.split()]
                 if found:
-                    return _check("processor", Found.GOOD, ", ".join(found))
+                    return Check("processor", CheckResult.GOOD, ", ".join(found))
                 fix = "builds for CPUs need AVX2 (x86-64) or NEON (ARM)"
-                return _check(
-                    "processor", Found.WARNING, "no vector features that engines are built for", fix
+                return Check(
+                    "processor", CheckResult.WARNING, "no vector features that engines are built for", fix
                 )
-    return _check("processor", Found.UNKNOWN, f"{_CPUINFO} does not tell its features")
+    return Check("processor", CheckResult.UNKNOWN, f"{_CPUINFO} does not tell its features")
 
 
 def _driver() -> Check:
     try:
         words = _DRIVER.read_text().splitlines()[0]
     except (OSError, IndexError):
-        return _check("gpu_driver", Found.GOOD, "no NVIDIA driver is loaded: engines run on the processor")
-    return _check("gpu_driver", Found.GOOD, words.removeprefix("NVRM version: ").strip())
+        return Check(
+            "gpu_driver", CheckResult.GOOD, "no NVIDIA driver is loaded: engines run on the processor"
+        )
+    return Check("gpu_driver", CheckResult.GOOD, words.removeprefix("NVRM version: ").strip())
 
 
 def engine_checks(names: Sequence[str], models: Sequence[ModelSpec]) -> Iterator[Check]:
@@ -75,7 +73,7 @@ def _there(engine: Engine) -> bool:
 
 def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
     if not engine.managed:
-        yield _check(engine.name, Found.GOOD, "somebody else runs it: nothing to start here")
+        yield Check(engine.name, CheckResult.GOOD, "somebody else runs it: nothing to start here")
     elif engine.distribution:
         yield _imported(engine)
     else:
@@ -90,10 +88,10 @@ def _imported(engine: Engine) -> Check:
         known = version(name)
         run([sys.executable, "-P", "-c", f"import {name}"])
     except PackageNotFoundError:
-        return _check(engine.name, Found.PROBLEM, f"the package {name} is not installed", fix)
+        return Check(engine.name, CheckResult.PROBLEM, f"the package {name} is not installed", fix)
     except FreeholdError as exc:
-        return _check(engine.name, Found.PROBLEM, exc.message, fix)
-    return _check(engine.name, Found.GOOD, f"{name} {known} can be imported")
+        return Check(engine.name, CheckResult.PROBLEM, exc.message, fix)
+    return Check(engine.name, CheckResult.GOOD, f"{name} {known} can be imported")
 
 
 def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
@@ -105,7 +103,7 @@ def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
         programs[program_of(engine, {})] = []
     for program, users in programs.items():
         if program is None:
-            yield _check(engine.name, Found.PROBLEM, "it is not installed here", how_to_get(engine))
+            yield Check(engine.name, CheckResult.PROBLEM, "it is not installed here", how_to_get(engine))
         else:
             yield _started(engine, program)
             yield from _options(engine, program, users)
@@ -124,16 +122,18 @@ def _started(engine: Engine, program: Path) -> Check:
     except FreeholdError as exc:
         cause = engine.explain_exit(1, (exc.message,))  # an engine's file may know the words
         known = cause.kind is not ExitKind.UNKNOWN
-        return _check(engine.name, Found.PROBLEM, exc.message, cause.hint if known and cause.hint else fix)
+        return Check(
+            engine.name, CheckResult.PROBLEM, exc.message, cause.hint if known and cause.hint else fix
+        )
     told = f"{program} starts and says {' '.join(said[-2:])[:80]}"
     recipe = next(
         (each for each in engine.recipes if environment and each.name == environment.manifest.recipe), None
     )
     if recipe and environment and environment.manifest.requirements_sha256 != requirements_sha256(recipe):
-        return _check(
-            engine.name, Found.WARNING, f"{told}; the list of its distributions has changed since", fix
+        return Check(
+            engine.name, CheckResult.WARNING, f"{told}; the list of its distributions has changed since", fix
         )
-    return _check(engine.name, Found.GOOD, told)
+    return Check(engine.name, CheckResult.GOOD, told)
 
 
 def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iterator[Check]:
@@ -144,7 +144,7 @@ def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iter
     try:
         flags = ask_flags(python, recipe)
     except FreeholdError as exc:
-        yield _check(engine.name, Found.UNKNOWN, f"its flags are not known: {exc.message}")
+        yield Check(engine.name, CheckResult.UNKNOWN, f"its flags are not known: {exc.message}")
         return
     problems = [
         problem
@@ -157,10 +157,10 @@ def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iter
         )
     ]
     for problem in problems:
-        yield _check(engine.name, Found.PROBLEM, f"{problem.where}: {problem.message}", problem.hint)
+        yield Check(engine.name, CheckResult.PROBLEM, f"{problem.where}: {problem.message}", problem.hint)
     if not problems:
         known = len(flags.flags)
         said = f"{known} flags" + (
             f", and takes the options of {', '.join(m.name for m in models)}" if models else ""
         )
-        yield _check(engine.name, Found.GOOD, f"version {flags.version} has {said}")
+        yield Check(engine.name, CheckResult.GOOD, f"version {flags.version} has {said}")

@@ -12,10 +12,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-
-import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
@@ -26,6 +23,7 @@ from freehold.gateway.process.descriptors import WANTED
 from freehold.health.collectors.cgroup_limits import cpu_quota
 from freehold.health.collectors.host import HostReader
 from freehold.ledger.spool import spool_folder
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.config import Config
 from freehold.stack.engine_environment import program_of
 from freehold.stack.key_file import read_keys_of
@@ -42,25 +40,6 @@ ENGINE_ROOM = 1.3
 of weights and a context of 8192 tokens takes more in proportion, a 70B model less."""
 DESCRIPTORS_LEAST = 4096
 """Below this few clients fit, since so many are kept for what is no client. Source: `gateway.files`."""
-
-
-class Found(StrEnum):
-    """What a check found, best first."""
-
-    GOOD = "good"
-    UNKNOWN = "unknown"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One check's answer."""
-
-    name: str
-    found: Found
-    said: str
-    fix: str = ""
-    """What to do; empty where there is nothing to do."""
 
 
 def machine_checks() -> list[Check]:
@@ -84,17 +63,13 @@ def stack_checks(config: Config, state_path: Path) -> list[Check]:
     ]
 
 
-def _check(name: str, found: Found, said: str, fix: str = "") -> Check:
-    return Check(name=name, found=found, said=said, fix=fix)
-
-
 # --- the machine ----------------------------------------------------------------------------------------------------
 
 
 def _python() -> Check:
-    found = Found.GOOD if sys.version_info >= PYTHON_LEAST else Found.PROBLEM
+    found = CheckResult.GOOD if sys.version_info >= PYTHON_LEAST else CheckResult.PROBLEM
     least = ".".join(map(str, PYTHON_LEAST))
-    return _check("python", found, f"Python {platform.python_version()}", f"install Python {least} or newer")
+    return Check("python", found, f"Python {platform.python_version()}", f"install Python {least} or newer")
 
 
 def _system() -> Check:
@@ -102,7 +77,7 @@ def _system() -> Check:
     good = system == "Linux" and machine in {"x86_64", "aarch64"}
     said = f"{system} {platform.release()} on {machine}"
     fix = "Linux on x86-64 or ARM64 is what this is made for; elsewhere processes that escape are not found"
-    return _check("system", Found.GOOD if good else Found.WARNING, said, fix)
+    return Check("system", CheckResult.GOOD if good else CheckResult.WARNING, said, fix)
 
 
 def _cores() -> Check:
@@ -112,31 +87,31 @@ def _cores() -> Check:
     if quota is not None and quota < usable:
         usable, said = quota, f"{said}, and a cgroup gives the time of {quota:g}"
     if usable >= 2:
-        return _check("cores", Found.GOOD, said)
+        return Check("cores", CheckResult.GOOD, said)
     fix = "give it two cores: gateway and engine share one now (look at cgroups and taskset)"
-    return _check("cores", Found.WARNING, said, fix)
+    return Check("cores", CheckResult.WARNING, said, fix)
 
 
 def _descriptors() -> Check:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     said = "open files: " + ("no limit" if hard == resource.RLIM_INFINITY else f"at most {hard}")
     if hard == resource.RLIM_INFINITY or hard >= WANTED:
-        return _check("open_files", Found.GOOD, said)
-    found = Found.WARNING if hard >= DESCRIPTORS_LEAST else Found.PROBLEM
+        return Check("open_files", CheckResult.GOOD, said)
+    found = CheckResult.WARNING if hard >= DESCRIPTORS_LEAST else CheckResult.PROBLEM
     fix = (
         f"raise the hard limit to {WANTED}: `ulimit -Hn`, LimitNOFILE= of systemd, /etc/security/limits.conf"
     )
-    return _check("open_files", found, said, fix)
+    return Check("open_files", found, said, fix)
 
 
 def _memory_lock() -> Check:
     soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
     if soft == 0:
-        return _check("core_files", Found.GOOD, "a crash writes no core file")
+        return Check("core_files", CheckResult.GOOD, "a crash writes no core file")
     said = "a crash of an engine may write all its memory, prompts included, into a core file"
-    return _check(
+    return Check(
         "core_files",
-        Found.WARNING,
+        CheckResult.WARNING,
         said,
         "ulimit -c 0, or send them to a place of your choice (core_pattern)",
     )
@@ -152,21 +127,21 @@ def _engines(config: Config) -> Iterator[Check]:
         if name != "llama-cpp" or not needs_wheel:
             programs = {program_of(all_engines()[name], model.engine_options) for model in models}
             said = ", ".join(sorted(str(program) for program in programs if program is not None))
-            yield _check("engine", Found.GOOD, f"{name}: {said or 'its programs are there'}")
+            yield Check("engine", CheckResult.GOOD, f"{name}: {said or 'its programs are there'}")
         elif importlib.util.find_spec("xllamacpp") is None:
             fix = "pip install xllamacpp, or set engine_options.server_binary"
-            yield _check("engine", Found.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)
+            yield Check("engine", CheckResult.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)
         else:
-            yield _check("engine", Found.GOOD, f"{name}: the package xllamacpp is installed")
+            yield Check("engine", CheckResult.GOOD, f"{name}: the package xllamacpp is installed")
 
 
 def _engine_folders(config: Config) -> Iterator[Check]:
     for fit in engine_fits(config, local_folders(config)):
-        yield from (_check("engine_folder", Found.PROBLEM, p.message, p.hint) for p in fit.problems)
+        yield from (Check("engine_folder", CheckResult.PROBLEM, p.message, p.hint) for p in fit.problems)
         said = f"{fit.model}: " + ("; ".join(fit.unknown) or "the engines are built for this node")
         fix = "freehold model record FOLDER, on the node where they were built" if fit.unknown else ""
         if not fit.problems:
-            yield _check("engine_folder", Found.UNKNOWN if fit.unknown else Found.GOOD, said, fix)
+            yield Check("engine_folder", CheckResult.UNKNOWN if fit.unknown else CheckResult.GOOD, said, fix)
 
 
 def _weights(config: Config) -> Iterator[Check]:
@@ -178,11 +153,14 @@ def _weights(config: Config) -> Iterator[Check]:
     missing = [each.name for each in wanted if each.sha256 not in stored]
     if missing:
         said = f"{', '.join(missing)}: weights are not here yet"
-        yield _check(
-            "weights", Found.WARNING, said, "freehold up fetches them, or freehold model pull does before"
+        yield Check(
+            "weights",
+            CheckResult.WARNING,
+            said,
+            "freehold up fetches them, or freehold model pull does before",
         )
     else:
-        yield _check("weights", Found.GOOD, f"the weights of {len(managed)} models are in {root}")
+        yield Check("weights", CheckResult.GOOD, f"the weights of {len(managed)} models are in {root}")
     yield _space(root, "weights_space")
 
 
@@ -207,15 +185,15 @@ def _memory(config: Config, *, running: bool) -> Check:
     managed = [model for model in config.spec.models if model.managed]
     needed = sum(stored.get(model.sha256, 0) * model.replicas * ENGINE_ROOM for model in managed)
     if not isinstance(available, int | float):
-        return _check("memory", Found.UNKNOWN, "how much memory is free could not be read")
+        return Check("memory", CheckResult.UNKNOWN, "how much memory is free could not be read")
     if isinstance(limited, int | float):
         available = min(available, limited)
     said = f"{_size(available)} free, the weights that are here need some {_size(needed)}"
     if running or needed <= available:
-        return _check("memory", Found.GOOD, said + (" (in part in use already)" if running else ""))
-    return _check(
+        return Check("memory", CheckResult.GOOD, said + (" (in part in use already)" if running else ""))
+    return Check(
         "memory",
-        Found.PROBLEM,
+        CheckResult.PROBLEM,
         said,
         "fewer replicas, smaller weights (another quantisation), or more memory",
     )
@@ -224,9 +202,9 @@ def _memory(config: Config, *, running: bool) -> Check:
 def _state(path: Path) -> Check:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if os.access(there, os.W_OK | os.X_OK):
-        return _check("state_folder", Found.GOOD, f"{path} can be written")
+        return Check("state_folder", CheckResult.GOOD, f"{path} can be written")
     fix = "--state-dir names another folder, or give this user the right to write there"
-    return _check("state_folder", Found.PROBLEM, f"{there} cannot be written", fix)
+    return Check("state_folder", CheckResult.PROBLEM, f"{there} cannot be written", fix)
 
 
 def _space(path: Path, name: str) -> Check:
@@ -234,27 +212,29 @@ def _space(path: Path, name: str) -> Check:
     try:
         free = shutil.disk_usage(there).free
     except OSError as exc:
-        return _check(name, Found.UNKNOWN, f"{there}: {exc.strerror}")
+        return Check(name, CheckResult.UNKNOWN, f"{there}: {exc.strerror}")
     said = f"{_size(free)} free for {path}"
     if free >= FREE_LEAST_BYTES:
-        return _check(name, Found.GOOD, said)
-    found = Found.WARNING if free >= FREE_LEAST_BYTES / 10 else Found.PROBLEM
-    return _check(name, found, said, f"make {_size(FREE_LEAST_BYTES)} of room, or choose another disk")
+        return Check(name, CheckResult.GOOD, said)
+    found = CheckResult.WARNING if free >= FREE_LEAST_BYTES / 10 else CheckResult.PROBLEM
+    return Check(name, found, said, f"make {_size(FREE_LEAST_BYTES)} of room, or choose another disk")
 
 
 def _spool(state_path: Path) -> Check:
     folder = spool_folder(state_path)
     if not folder.is_relative_to(state_path):
-        return _check("spool", Found.GOOD, f"the ledger's spool is in memory ({folder.parent})")
+        return Check("spool", CheckResult.GOOD, f"the ledger's spool is in memory ({folder.parent})")
     fix = "a writable /dev/shm (a container: --shm-size or --tmpfs /dev/shm)"
-    return _check("spool", Found.WARNING, "the ledger's spool is on a disk: each request waits for it", fix)
+    return Check(
+        "spool", CheckResult.WARNING, "the ledger's spool is on a disk: each request waits for it", fix
+    )
 
 
 def _port(config: Config, *, running: bool) -> Check:
     address = config.spec.gateway.address
     said = f"{config.spec.gateway.listen}"
     if running:
-        return _check("port", Found.GOOD, f"{said} is held by the stack that runs here")
+        return Check("port", CheckResult.GOOD, f"{said} is held by the stack that runs here")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -262,22 +242,22 @@ def _port(config: Config, *, running: bool) -> Check:
             probe.bind((address.host, address.port))
         except OSError as exc:
             fix = "end the program that has it (`ss -ltnp` names it), or change gateway.listen"
-            return _check("port", Found.PROBLEM, f"{said} cannot be had: {exc.strerror}", fix)
-    return _check("port", Found.GOOD, f"{said} is free")
+            return Check("port", CheckResult.PROBLEM, f"{said} cannot be had: {exc.strerror}", fix)
+    return Check("port", CheckResult.GOOD, f"{said} is free")
 
 
 def _keys(config: Config) -> Iterator[Check]:
     if config.spec.gateway.auth != "keys":
-        yield _check("keys", Found.GOOD, "nobody is asked for a key, and only this machine can connect")
+        yield Check("keys", CheckResult.GOOD, "nobody is asked for a key, and only this machine can connect")
         return
     try:
         keys = read_keys_of(config)
     except FreeholdError as exc:
-        yield _check("keys", Found.PROBLEM, exc.message, exc.hint)
+        yield Check("keys", CheckResult.PROBLEM, exc.message, exc.hint)
         return
     good = sum(not why_refused(record, wall_s()) for record in keys)
-    found = Found.GOOD if good else Found.WARNING
-    yield _check("keys", found, f"{good} API keys are accepted", "freehold key create NAME")
+    found = CheckResult.GOOD if good else CheckResult.WARNING
+    yield Check("keys", found, f"{good} API keys are accepted", "freehold key create NAME")
 
 
 def _size(count: float) -> str:

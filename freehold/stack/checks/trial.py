@@ -18,7 +18,7 @@ from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
 from freehold.fleet.processes.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
 from freehold.spec.model import ModelSpec
-from freehold.stack.checks.machine import Check, Found
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.config import Config, one_replica_of
 from freehold.stack.fetch import ShowProgress
 from freehold.stack.resolve import fetch, resolve_config
@@ -76,7 +76,10 @@ async def _try(plan: ReplicaPlan, settings: FleetSettings) -> Check:
     except TimeoutError:
         said = f"{plan.model}: no answer within {settings.ready_timeout_s:g} s (fleet.ready_timeout)"
         return Check(
-            name=plan.engine.name, found=Found.PROBLEM, said=said, fix="raise it, if it was still loading"
+            name=plan.engine.name,
+            found=CheckResult.PROBLEM,
+            said=said,
+            fix="raise it, if it was still loading",
         )
     finally:
         await launcher.close()
@@ -105,13 +108,16 @@ async def _ready(
 def _good(plan: ReplicaPlan, took_s: float, kv_tokens: int) -> Check:
     room = f"; its KV cache holds {kv_tokens} tokens" if kv_tokens else ""
     said = f"{plan.model} answered its first token {took_s:.1f} s after the start{room}"
-    return Check(name=plan.engine.name, found=Found.GOOD, said=said)
+    return Check(name=plan.engine.name, found=CheckResult.GOOD, said=said)
 
 
 def _bad(plan: ReplicaPlan, exited: EngineExited) -> Check:
     if exited.failure:
-        return Check(name=plan.engine.name, found=Found.PROBLEM, said=f"{plan.model}: {exited.failure}")
+        return Check(name=plan.engine.name, found=CheckResult.PROBLEM, said=f"{plan.model}: {exited.failure}")
     cause = plan.engine.explain_exit(exited.code, exited.tail)
     return Check(
-        name=plan.engine.name, found=Found.PROBLEM, said=f"{plan.model}: {cause.summary}", fix=cause.hint
+        name=plan.engine.name,
+        found=CheckResult.PROBLEM,
+        said=f"{plan.model}: {cause.summary}",
+        fix=cause.hint,
     )

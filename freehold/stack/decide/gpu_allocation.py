@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from freehold.core.problems import Problem
 from freehold.engines import all_engines
 from freehold.fleet.decisions.plan import ReplicaPlan
-from freehold.fleet.decisions.rollout import Held
+from freehold.fleet.decisions.rollout import HeldReplica
 from freehold.fleet.gpus.assign import assign
 from freehold.fleet.gpus.pools import NodeGpus, Want
 from freehold.spec.model import ModelSpec, Spec
@@ -45,7 +45,7 @@ def allocate(
     *,
     facts: Mapping[str, LocalModel],
     node: NodeGpus,
-    held: Sequence[Held] = (),
+    held: Sequence[HeldReplica] = (),
 ) -> Allocation | list[Problem]:
     """Return the GPUs of every managed replica, or why this node cannot give them; `where` is a model's name.
 

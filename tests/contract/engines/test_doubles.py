@@ -18,7 +18,7 @@ from freehold.fleet.probe import HttpProber
 from freehold.health.collectors.engines import EngineOptions, EnginesReader
 from freehold.health.model.targets import EngineTarget
 from freehold.testing.check_engine import _values
-from freehold.testing.check_running_engine import GRACE_S, Child, check_running_engine, start_child
+from freehold.testing.check_running_engine import GRACE_S, EngineChild, check_running_engine, start_child
 from freehold.testing.flag_parser import flag_parser
 from waiting import wait_until
 
@@ -62,7 +62,7 @@ def test_tensorrt_llm_keeps_its_word(place: Place) -> None:
     assert run.end_s < GRACE_S
 
 
-def told(child: Child) -> Capacity:
+def told(child: EngineChild) -> Capacity:
     capacity = Capacity()
     for tells in child.engine.tells:
         capacity = capacity.filled(tells.read(child.client.get(tells.path).content, child.placement.model))

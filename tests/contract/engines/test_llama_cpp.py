@@ -17,7 +17,7 @@ import pytest
 from freehold.engines import external
 from freehold.engines.base import Capacity, ExitCause, ExitKind, Placement
 from freehold.engines.llama_cpp import ENGINE
-from freehold.testing.check_running_engine import Child, start_child
+from freehold.testing.check_running_engine import EngineChild, start_child
 from waiting import wait_until
 
 DEADLINE_S = 30.0
@@ -151,7 +151,7 @@ def test_sigterm_while_it_loads_is_prompt(weights_path: Path, free_port: int) ->
         assert ENGINE.explain_exit(-signal.SIGTERM, child.log_lines).kind == ExitKind.STOPPED
 
 
-def answers(child: Child) -> bool:
+def answers(child: EngineChild) -> bool:
     with contextlib.suppress(httpx2.TransportError):
         return child.client.get("/health").status_code > 0
     return False
@@ -192,7 +192,7 @@ def test_options_show_on_the_running_server(weights_path: Path, free_port: int) 
 
 
 @contextlib.contextmanager
-def leaving_client(child: Child, *, stream: bool) -> Iterator[None]:
+def leaving_client(child: EngineChild, *, stream: bool) -> Iterator[None]:
     """Ask for 400 tokens, wait until some are made, and leave when the block ends."""
     body = json.dumps({"prompt": "Once", "max_tokens": 400, "ignore_eos": True, "stream": stream}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -239,7 +239,7 @@ def test_metrics_answer_while_many_wait(weights_path: Path, free_port: int) -> N
         wait_until(lambda: child.metrics()["waiting_requests"] >= 39, timeout_s=4, what="39 waiting requests")
 
 
-def refusal(child: Child, path: str, request: dict[str, object]) -> tuple[int, str | None, str]:
+def refusal(child: EngineChild, path: str, request: dict[str, object]) -> tuple[int, str | None, str]:
     answer = child.client.post(path, json={"model": "smollm2-135m", **request})
     error = ENGINE.translate_error(answer.status_code, answer.content)
     assert error is not None, answer.text
@@ -302,7 +302,7 @@ def test_embeddings_without_a_pooling_say_so(weights_path: Path, free_port: int)
         assert "pooling: mean" in refusal(child, "/v1/embeddings", {"input": "hi"})[2]
 
 
-def logged_tokens(child: Child) -> str:
+def logged_tokens(child: EngineChild) -> str:
     child.log.seek(0)
     log = child.log.read().decode("utf-8", "replace")
     return "".join(re.findall(r"next token: +\d+ '(.*?)'", log, re.DOTALL))

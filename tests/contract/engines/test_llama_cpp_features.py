@@ -6,7 +6,7 @@ import pytest
 
 from freehold.engines.base import ExitKind, Placement, Value
 from freehold.engines.llama_cpp import ENGINE
-from freehold.testing.check_running_engine import Child, start_child
+from freehold.testing.check_running_engine import EngineChild, start_child
 from lora_adapter import write_adapter
 from small_projector import write_projector
 from waiting import wait_until
@@ -20,14 +20,14 @@ def placed(weights: Path, port: int, **options: Value) -> Placement:
     )
 
 
-def told(child: Child, **more: object) -> str:
+def told(child: EngineChild, **more: object) -> str:
     body = {"prompt": STORY, "max_tokens": 24, "temperature": 0, "cache_prompt": False, **more}
     answer = child.client.post("/v1/completions", json=body)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["choices"][0]["text"])
 
 
-def kv_log(child: Child) -> str:
+def kv_log(child: EngineChild) -> str:
     child.log.seek(0)
     lines = child.log.read().decode("utf-8", "replace").splitlines()
     return next(line for line in lines if "llama_kv_cache: size" in line)

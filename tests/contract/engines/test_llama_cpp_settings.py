@@ -10,8 +10,8 @@ from typing import Any
 from freehold.engines.base import Placement, Value
 from freehold.engines.llama_cpp import ENGINE
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
-from freehold.fleet.probe import Answer, HttpProber
-from freehold.testing.check_running_engine import Child, start_child
+from freehold.fleet.probe import HttpProber, ReadinessAnswer
+from freehold.testing.check_running_engine import EngineChild, start_child
 from small_reranker import write_reranker
 from waiting import wait_until
 
@@ -33,7 +33,7 @@ def placed(weights: Path, port: int, **options: Value) -> Placement:
     return Placement(model="m", weights=weights, host="127.0.0.1", port=port, options=options, threads=1)
 
 
-def told(child: Child, path: str, **body: object) -> Any:
+def told(child: EngineChild, path: str, **body: object) -> Any:
     answer = child.client.post(path, json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -118,7 +118,7 @@ def test_an_encoder_is_ready_with_embeddings_and_says_which_option_is_missing_wi
         with start_child(ENGINE, placed(weights, free_port, n_ctx=512, **options)) as child:
             child.wait_ready()
 
-    async def ask(url: str) -> Answer:
+    async def ask(url: str) -> ReadinessAnswer:
         prober = HttpProber(FleetSettings(log_dir=tmp_path))
         try:
             return await prober.ask(ReplicaPlan(id="m-0", model="m", engine=ENGINE), url)
@@ -134,7 +134,7 @@ def test_an_encoder_is_ready_with_embeddings_and_says_which_option_is_missing_wi
     assert "embeddings: true" in answer.reason
 
 
-def kept_of_an_earlier_prompt(child: Child) -> int:
+def kept_of_an_earlier_prompt(child: EngineChild) -> int:
     """Return how many tokens of a prompt are used again after another one was in its slot."""
     for prompt in (ONE, OTHER, ONE):
         last = told(child, "/completion", prompt=prompt, n_predict=1, id_slot=0, cache_prompt=True)

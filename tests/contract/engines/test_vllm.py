@@ -14,7 +14,7 @@ import pytest
 
 from freehold.engines.base import ExitCause, ExitKind, Option, Placement, Value
 from freehold.engines.shared import flag_list
-from freehold.engines.shared.flag_list import Flag
+from freehold.engines.shared.flag_list import ProgramFlag
 from freehold.engines.vllm import ENGINE
 from freehold.fleet.environments.ask_program import ask_refusals, foreign_env
 from freehold.fleet.environments.lookup import Environment
@@ -74,7 +74,7 @@ EXAMPLES: dict[str, list[Value]] = {
 KINDS: dict[str, list[Value]] = {"json": ["{}"], "list": ["a", "a b"], "str": ["some"], "float": [0.5]}
 
 
-def examples(option: Option, flag: Flag) -> list[Value]:
+def examples(option: Option, flag: ProgramFlag) -> list[Value]:
     """Return values of an option that the program must take: every choice, both truths, or one of its kind."""
     if option.name in EXAMPLES:
         return EXAMPLES[option.name]

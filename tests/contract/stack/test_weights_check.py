@@ -53,7 +53,7 @@ def config_file(folder: Path, engine: str, source: str, sha256: str = "0" * 64) 
 
 
 def load(path: Path):
-    return load_config(path, overrides={}, as_json=True)
+    return load_config(path, overrides={})
 
 
 def fetched(config: Config) -> Path:

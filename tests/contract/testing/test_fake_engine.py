@@ -17,7 +17,7 @@ import pytest
 
 from freehold.testing.fake_engine import FakeEngine, start_fake_engine
 from freehold.testing.fake_faults import CRASH_EXIT_CODE, INSTEAD, MIDWAY
-from freehold.testing.fake_settings import Settings
+from freehold.testing.fake_settings import FakeSettings
 from waiting import wait_until
 
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "three words here"}]}
@@ -199,7 +199,7 @@ def test_requests_past_the_slots_wait(engine: FakeEngine) -> None:
         for _ in range(6):
             clients.enter_context(sent(engine, CHAT))
         stats = wait_until(lambda: (now := engine.stats())["in_flight"] == 6 and now, what="six requests")
-        assert (stats["running"], stats["waiting"]) == (Settings().slots, 2)
+        assert (stats["running"], stats["waiting"]) == (FakeSettings().slots, 2)
         text = get(engine, "/metrics")[1].decode()
         assert "llamacpp:requests_deferred 2" in text
         assert "vllm:num_requests_running 4" in text

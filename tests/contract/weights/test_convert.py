@@ -16,7 +16,7 @@ from freehold.core.errors import FreeholdError, Permanent
 from freehold.weights.blobs import RECORD, WeightsState
 from freehold.weights.convert import Converted, to_gguf, to_safetensors
 from freehold.weights.store import Store
-from freehold.weights.transfer import DiskFull, Progress, Stage
+from freehold.weights.transfer import DiskFull, FetchStage, Progress
 from waiting import wait_until
 
 
@@ -67,7 +67,7 @@ def test_a_conversion_is_an_artefact_with_a_hash_and_a_record(
     assert origin["versions"] == [["gguf", "1"], ["transformers", "5.0"]]
     assert origin["options"] == [["dtype", "bfloat16"]]
     assert record["source"] == f"made from {source}"
-    assert Stage.CONVERTING in {each.stage for each in seen}
+    assert FetchStage.CONVERTING in {each.stage for each in seen}
     assert [line.state for line in store.list_models()] == [WeightsState.VERIFIED]
     assert incoming(tmp_path) == []
 
@@ -129,7 +129,7 @@ def test_what_is_written_to_meanwhile_is_not_recorded_as_what_it_was(
     written: list[bytes] = []
 
     def write(progress: Progress) -> None:
-        if progress.stage is Stage.CONVERTING and not written:
+        if progress.stage is FetchStage.CONVERTING and not written:
             written.append(gguf.read_bytes())
             gguf.write_bytes(written[0][:-1] + b"x")
 
@@ -150,7 +150,7 @@ def test_a_conversion_that_is_given_up_ends_its_child(
         pass
 
     def stop(progress: Progress) -> None:
-        if progress.stage is Stage.CONVERTING and (python.parent / "pid").exists():
+        if progress.stage is FetchStage.CONVERTING and (python.parent / "pid").exists():
             raise Enough
 
     with pytest.raises(Enough):
@@ -191,7 +191,9 @@ def test_of_two_processes_one_converts_and_the_other_waits(python: Path, gguf: P
         (python.parent / "mode").write_text("well")
         second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert second.stdout is not None
-        wait_until(lambda: second.stdout is not None and second.stdout.readline().strip() == Stage.WAITING)
+        wait_until(
+            lambda: second.stdout is not None and second.stdout.readline().strip() == FetchStage.WAITING
+        )
     finally:
         os.kill(int((python.parent / "pid").read_text()), 9)
         first.communicate(timeout=20)

@@ -10,7 +10,7 @@ from contract.weights.origin import Origin, serving
 from freehold.core.errors import Permanent, Temporary
 from freehold.weights.retry import Backoff
 from freehold.weights.store import Store, WrongHash
-from freehold.weights.transfer import Progress, Stage
+from freehold.weights.transfer import FetchStage, Progress
 
 DATA = random.Random(1).randbytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -38,7 +38,7 @@ def test_a_file_is_fetched_once_and_then_present(store: Store, origin: Origin) -
     path = fetch(store, origin, on_progress=seen.append)
     assert path.read_bytes() == DATA
     assert path.name == "m.gguf"
-    assert seen[-1] == Progress(stage=Stage.FETCHING, done_bytes=len(DATA), total_bytes=len(DATA))
+    assert seen[-1] == Progress(stage=FetchStage.FETCHING, done_bytes=len(DATA), total_bytes=len(DATA))
     assert fetch(store, origin) == path
     assert len(origin.requests) == 1
 
@@ -130,7 +130,7 @@ def test_a_busy_server_is_asked_again(store: Store, origin: Origin, status: int)
     origin.failures = [(status, {"Retry-After": "0"}), (status, {})]
     seen: list[Progress] = []
     assert fetch(store, origin, on_progress=seen.append).read_bytes() == DATA
-    assert any(progress.stage is Stage.RETRYING and str(status) in progress.detail for progress in seen)
+    assert any(progress.stage is FetchStage.RETRYING and str(status) in progress.detail for progress in seen)
 
 
 def test_a_server_that_stays_busy_is_given_up(store: Store, origin: Origin) -> None:
@@ -220,7 +220,7 @@ def test_the_caller_cancels_by_raising_and_the_rest_is_fetched_later(store: Stor
         pass
 
     def cancel(progress: Progress) -> None:
-        if progress.stage is Stage.RETRYING:
+        if progress.stage is FetchStage.RETRYING:
             raise Cancelled
 
     origin.cuts = [CUT]

@@ -19,7 +19,7 @@ from freehold.weights.blobs import RECORD, WeightsState
 from freehold.weights.fetch_folder import AT_ONCE
 from freehold.weights.retry import Backoff
 from freehold.weights.store import Store, WrongHash
-from freehold.weights.transfer import DiskFull, Progress, Stage
+from freehold.weights.transfer import DiskFull, FetchStage, Progress
 from freehold.weights.tree import manifest, tree_hash
 from waiting import wait_until
 
@@ -89,7 +89,7 @@ def test_a_folder_of_this_machine(store: Store, here: Path, root: Path) -> None:
     assert contents(path) == FILES
     assert path == root / "blobs" / TREE / "here"
     total = sum(map(len, FILES.values()))
-    assert seen[-1] == Progress(stage=Stage.COPYING, done_bytes=total, total_bytes=total)
+    assert seen[-1] == Progress(stage=FetchStage.COPYING, done_bytes=total, total_bytes=total)
     assert [done.done_bytes for done in seen] == sorted(done.done_bytes for done in seen)
     (here / ONE).write_bytes(b"changed later")
     assert store.fetch("https://host/never-asked/SHA256SUMS", TREE) == path
@@ -322,7 +322,7 @@ def test_two_processes_fetch_a_folder_once(start: Start, hub: Hub) -> None:
     wait_until(lambda: hub.sent_bytes >= 1)
     second = start("hf://org/repo@main")
     assert second.stdout is not None
-    assert second.stdout.readline().strip() == Stage.WAITING
+    assert second.stdout.readline().strip() == FetchStage.WAITING
     hub.let_go.set()
     assert result(first) == result(second)
     assert len([1 for method, path, _ in hub.requests if method == "GET" and ONE in path]) == 1

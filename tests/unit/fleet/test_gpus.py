@@ -10,8 +10,8 @@ from freehold.core.events import GpuId
 from freehold.core.events import ReplicaState as State
 from freehold.engines import all_engines
 from freehold.fleet.decisions.plan import ReplicaPlan
-from freehold.fleet.decisions.rollout import Held
-from freehold.fleet.gpus.assign import Given, assign, choose, visible_env
+from freehold.fleet.decisions.rollout import HeldReplica
+from freehold.fleet.gpus.assign import GpuAssignment, assign, choose, visible_env
 from freehold.fleet.gpus.pools import NodeGpu, NodeGpus, Want, visible_to_user
 
 ENGINE = all_engines()["vllm"]
@@ -43,11 +43,11 @@ def wants(model: str, replicas: int, count: int | None, **more: object) -> list[
     ]
 
 
-def held(given: Given, **more: object) -> list[Held]:
-    return [Held(plan=plan, state=State.READY, has_process=True, **more) for plan in given.plans]  # type: ignore[arg-type]
+def held(given: GpuAssignment, **more: object) -> list[HeldReplica]:
+    return [HeldReplica(plan=plan, state=State.READY, has_process=True, **more) for plan in given.plans]  # type: ignore[arg-type]
 
 
-def numbers(given: Given) -> list[list[int] | None]:
+def numbers(given: GpuAssignment) -> list[list[int] | None]:
     assert not given.problems, given.problems
     return [None if plan.gpus is None else [each.index for each in plan.gpus] for plan in given.plans]
 
@@ -195,7 +195,7 @@ def scene(rng: random.Random) -> list[Want]:
     ]
 
 
-def check(asked: list[Want], given: Given, supply: int) -> None:
+def check(asked: list[Want], given: GpuAssignment, supply: int) -> None:
     need = sum(want.count or 0 for want in asked)
     assert bool(given.problems) == (need > supply)
     if given.problems:

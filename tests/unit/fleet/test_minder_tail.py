@@ -5,12 +5,12 @@ from freehold.fleet.processes.minder_pipes import (
     TAIL_LINES,
     TOLD_BYTES,
     TOLD_LINES,
-    Tail,
+    OutputTail,
 )
 
 
 def lines_of(*texts: str) -> list[str]:
-    tail = Tail()
+    tail = OutputTail()
     for text in texts:
         tail.add(text.encode())
     return tail.lines()
@@ -37,7 +37,7 @@ def test_of_many_errors_the_last_are_quoted() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    tail = Tail()
+    tail = OutputTail()
     for _ in range(100):
         tail.add(b"ValueError: old\n" + b"y" * 20_000)
     assert tail._size_bytes <= TOLD_BYTES + 20_016

@@ -7,7 +7,7 @@ from freehold.core.events import ReplicaState as State
 from freehold.core.events import Snapshot
 from freehold.engines import all_engines
 from freehold.engines.base import Adapter, Capacity
-from freehold.fleet.decisions.events import Answered, Ask, Event, Launch, Started
+from freehold.fleet.decisions.events import Answered, AskReady, Event, Launch, Started
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.decisions.publish import build_snapshot
 from freehold.fleet.decisions.state import apply, first_view
@@ -56,7 +56,7 @@ def test_a_process_has_an_address_once_it_started() -> None:
 
 
 def test_an_external_endpoint_carries_its_name_and_key_and_no_status_does() -> None:
-    answered = snapshot(Ask(id="m-ext-0", incarnation=0), Answered(id="m-ext-0", incarnation=0))
+    answered = snapshot(AskReady(id="m-ext-0", incarnation=0), Answered(id="m-ext-0", incarnation=0))
     (endpoint,) = answered.endpoints
     assert (endpoint.state, endpoint.upstream_model, endpoint.api_key) == (
         State.READY,
@@ -84,9 +84,9 @@ def test_what_the_user_says_goes_before_what_a_server_told() -> None:
         plan = replace(OUTSIDE, options=options)
         view = first_view([plan], SETTINGS, 100.0)
         for event in (
-            Ask(id=plan.id, incarnation=0, look=True),
+            AskReady(id=plan.id, incarnation=0, look=True),
             Answered(id=plan.id, incarnation=0, capacity=told),
-            Ask(id=plan.id, incarnation=0),
+            AskReady(id=plan.id, incarnation=0),
             Answered(id=plan.id, incarnation=0),
         ):
             view = apply(view, event, 101.0)

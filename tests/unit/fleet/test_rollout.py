@@ -10,7 +10,7 @@ from freehold.core.events import ReplicaState as State
 from freehold.engines import all_engines
 from freehold.fleet.decisions.events import Add, Forget, Move
 from freehold.fleet.decisions.plan import ReplicaPlan
-from freehold.fleet.decisions.rollout import Held, done, moves, same
+from freehold.fleet.decisions.rollout import HeldReplica, done, moves, same
 
 ENGINE = all_engines()["llama-cpp"]
 
@@ -19,8 +19,8 @@ def plans(count: int, *, model: str = "m", **options: int) -> list[ReplicaPlan]:
     return [ReplicaPlan(id=f"{model}-{i}", model=model, engine=ENGINE, options=options) for i in range(count)]
 
 
-def held(wanted: list[ReplicaPlan], state: State = State.READY) -> list[Held]:
-    return [Held(plan=plan, state=state, has_process=state is State.READY) for plan in wanted]
+def held(wanted: list[ReplicaPlan], state: State = State.READY) -> list[HeldReplica]:
+    return [HeldReplica(plan=plan, state=state, has_process=state is State.READY) for plan in wanted]
 
 
 def told(found: list[Move]) -> list[tuple[str, str]]:
@@ -31,14 +31,14 @@ def told(found: list[Move]) -> list[tuple[str, str]]:
 class World:
     """A fleet that does what it is told: what starts becomes ready, or fails, what leaves ends, one tick later."""
 
-    replicas: list[Held]
+    replicas: list[HeldReplica]
     fails: bool = False
 
     def tick(self, wanted: list[ReplicaPlan]) -> list[tuple[str, str]]:
         found = moves(self.replicas, wanted)
         for move in found:
             if isinstance(move, Add):
-                self.replicas.append(Held(plan=move.plan, state=State.STARTING, has_process=True))
+                self.replicas.append(HeldReplica(plan=move.plan, state=State.STARTING, has_process=True))
             elif isinstance(move, Forget):
                 self.replicas = [each for each in self.replicas if each.plan.id != move.id]
             else:
@@ -49,7 +49,7 @@ class World:
             self.replicas = [self._after(each) for each in self.replicas]
         return told(found)
 
-    def _after(self, each: Held) -> Held:
+    def _after(self, each: HeldReplica) -> HeldReplica:
         if each.leaving:
             return replace(each, state=State.STOPPED, has_process=False)
         if each.state is State.STARTING:
@@ -105,7 +105,7 @@ def test_a_replacement_that_fails_stops_the_roll_out() -> None:
 
 def test_a_replica_that_sleeps_is_neither_waited_for_nor_missed() -> None:
     new = plans(3, n_ctx=64)
-    asleep = Held(plan=new[0], state=State.ASLEEP, has_process=True)
+    asleep = HeldReplica(plan=new[0], state=State.ASLEEP, has_process=True)
     old = replace(held(plans(1))[0], plan=replace(plans(1)[0], id="m-9"))
     assert told(moves([asleep, old], new)) == [("Add", "m-1")]
     assert done([asleep], new[:1])
@@ -120,7 +120,7 @@ def test_a_model_that_is_gone_leaves_and_another_comes() -> None:
 
 
 def test_an_id_is_not_given_again_before_its_process_has_gone() -> None:
-    stuck = Held(plan=plans(1)[0], state=State.STOPPED, leaving=True, has_process=True)
+    stuck = HeldReplica(plan=plans(1)[0], state=State.STOPPED, leaving=True, has_process=True)
     assert told(moves([stuck], plans(1))) == [("Add", "m-1")]
 
 

@@ -8,24 +8,24 @@ import pytest
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.engines import all_engines
-from freehold.fleet.processes.proc_files import Usage
+from freehold.fleet.processes.proc_files import ProcessUsage
 from freehold.fleet.processes.start_progress import (
     LOOK_S,
     QUIET_S,
-    Sight,
-    Start,
+    EngineStart,
+    StartObservation,
     StartWatch,
     look,
     moved,
 )
 
-SIGHT = Sight(
+SIGHT = StartObservation(
     at_s=100.0,
     phase="loading weights, 33%",
     log_bytes=10,
     log_age_s=0.0,
     pids=frozenset({7}),
-    used=Usage(1.0, 0),
+    used=ProcessUsage(1.0, 0),
 )
 
 
@@ -36,10 +36,10 @@ SIGHT = Sight(
         ({"log_bytes": 11}, True),
         ({"log_bytes": 3}, True),  # it was rotated
         ({"pids": frozenset({7, 8})}, True),
-        ({"used": Usage(1.03, 0)}, False),  # it looks now and then whether something has come
-        ({"used": Usage(1.04, 0)}, True),
-        ({"used": Usage(1.0, 1_000_000)}, False),
-        ({"used": Usage(1.0, 2_000_000)}, True),
+        ({"used": ProcessUsage(1.03, 0)}, False),  # it looks now and then whether something has come
+        ({"used": ProcessUsage(1.04, 0)}, True),
+        ({"used": ProcessUsage(1.0, 1_000_000)}, False),
+        ({"used": ProcessUsage(1.0, 2_000_000)}, True),
         ({"log_age_s": 500.0}, False),
     ],
 )
@@ -48,17 +48,19 @@ def test_what_is_a_sign_of_life(change: dict[str, object], *, is_life: bool) -> 
 
 
 def test_a_start_that_moves_and_one_that_does_not() -> None:
-    start = Start(pid=7, sight=SIGHT, sign_s=100.0)
+    start = EngineStart(pid=7, sight=SIGHT, sign_s=100.0)
     assert start.words() == "loading weights, 33%"
-    start = start.after(replace(SIGHT, at_s=102.0, log_age_s=40.0, used=Usage(3.0, 0)))
+    start = start.after(replace(SIGHT, at_s=102.0, log_age_s=40.0, used=ProcessUsage(3.0, 0)))
     assert start.words() == "loading weights, 33% (last log line 40 s ago, its processes are busy)"
-    start = start.after(replace(SIGHT, at_s=112.0, log_age_s=50.0, used=Usage(3.0, 0)))
+    start = start.after(replace(SIGHT, at_s=112.0, log_age_s=50.0, used=ProcessUsage(3.0, 0)))
     assert start.words() == "loading weights, 33% (last log line 50 s ago, its processes are still for 10 s)"
-    start = start.after(replace(SIGHT, at_s=102.0 + QUIET_S, log_age_s=100.0, used=Usage(3.0, 0)))
+    start = start.after(replace(SIGHT, at_s=102.0 + QUIET_S, log_age_s=100.0, used=ProcessUsage(3.0, 0)))
     assert start.words() == (
         "loading weights, 33%; no sign of life for 60 s: no log line, no processor time, nothing read"
     )
-    start = start.after(replace(SIGHT, at_s=104.0 + QUIET_S, phase="", log_bytes=20, used=Usage(3.0, 0)))
+    start = start.after(
+        replace(SIGHT, at_s=104.0 + QUIET_S, phase="", log_bytes=20, used=ProcessUsage(3.0, 0))
+    )
     assert start.words() == "loading"
 
 
@@ -81,7 +83,7 @@ def test_the_words_are_of_the_present_process_only(tmp_path: Path) -> None:
 
 def test_only_what_starts_says_so(tmp_path: Path) -> None:
     watch = StartWatch(tmp_path, {})
-    watch._starts["m-0"] = Start(pid=7, sight=SIGHT, sign_s=100.0)
+    watch._starts["m-0"] = EngineStart(pid=7, sight=SIGHT, sign_s=100.0)
     status = ReplicaStatus(
         id="m-0",
         model="m",

@@ -7,10 +7,10 @@ from freehold.fleet.decisions.decide import decide
 from freehold.fleet.decisions.events import (
     Answered,
     Cordon,
+    CountersRead,
     Exited,
     Fact,
     Launch,
-    Measured,
     RestartAsked,
     Stalled,
     Started,
@@ -37,7 +37,7 @@ def ready_view() -> FleetView:
 def measured(*readings: tuple[float, float | None]) -> FleetView:
     view = ready_view()
     for now_s, total in readings:
-        view = apply(view, Measured(id="m-0", incarnation=1, tokens_total=total, running=0.0), now_s)
+        view = apply(view, CountersRead(id="m-0", incarnation=1, tokens_total=total, running=0.0), now_s)
     return view
 
 
@@ -86,12 +86,14 @@ def test_an_exit_takes_the_address_and_the_readings_with_it() -> None:
     replica = view.replicas[0]
     assert (replica.state, replica.url, replica.process) == (State.BACKOFF, "", None)
     assert tokens_per_s(replica.meter) is None
-    late = Measured(id="m-0", incarnation=1, tokens_total=5.0, running=0.0)
+    late = CountersRead(id="m-0", incarnation=1, tokens_total=5.0, running=0.0)
     assert apply(view, late, 4.0) == view
 
 
 def asleep(view: FleetView, *, asleep: bool | None, now_s: float) -> FleetView:
-    return apply(view, Measured(id="m-0", incarnation=1, tokens_total=1.0, running=0.0, asleep=asleep), now_s)
+    return apply(
+        view, CountersRead(id="m-0", incarnation=1, tokens_total=1.0, running=0.0, asleep=asleep), now_s
+    )
 
 
 def test_an_engine_that_says_that_it_sleeps_serves_no_more_until_it_says_that_it_is_awake() -> None:

@@ -9,10 +9,10 @@ from freehold.core.errors import Permanent, Temporary
 from freehold.weights.transfer import (
     BLOCK_BYTES,
     DiskFull,
+    FetchStage,
     Progress,
     Reporter,
     Sink,
-    Stage,
     disk_errors,
     hash_file,
     pour,
@@ -50,21 +50,21 @@ def test_pour_and_hash_agree_and_report_the_end(tmp_path: Path) -> None:
     seen: list[Progress] = []
     path = tmp_path / "data"
     fetched = pour(
-        io.BytesIO(DATA), path, stage=Stage.COPYING, total_bytes=len(DATA), report=Reporter(seen.append)
+        io.BytesIO(DATA), path, stage=FetchStage.COPYING, total_bytes=len(DATA), report=Reporter(seen.append)
     )
     assert fetched.sha256 == SHA256 == hash_file(path, Reporter(seen.append))
-    assert Progress(stage=Stage.COPYING, done_bytes=len(DATA), total_bytes=len(DATA)) in seen
-    assert seen[-1] == Progress(stage=Stage.CHECKING, done_bytes=len(DATA), total_bytes=len(DATA))
+    assert Progress(stage=FetchStage.COPYING, done_bytes=len(DATA), total_bytes=len(DATA)) in seen
+    assert seen[-1] == Progress(stage=FetchStage.CHECKING, done_bytes=len(DATA), total_bytes=len(DATA))
 
 
 def test_reports_of_one_stage_are_few_and_new_stages_are_all_told() -> None:
     seen: list[Progress] = []
     report = Reporter(seen.append)
     for number in range(1000):
-        report(Stage.FETCHING, number, total_bytes=5000)
-    report(Stage.CHECKING)
-    report(Stage.FETCHING, 5000, total_bytes=5000)
-    assert [progress.stage for progress in seen[-2:]] == [Stage.CHECKING, Stage.FETCHING]
+        report(FetchStage.FETCHING, number, total_bytes=5000)
+    report(FetchStage.CHECKING)
+    report(FetchStage.FETCHING, 5000, total_bytes=5000)
+    assert [progress.stage for progress in seen[-2:]] == [FetchStage.CHECKING, FetchStage.FETCHING]
     assert len(seen) < 100
 
 
