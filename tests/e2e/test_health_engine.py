@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.box import EXAMPLE, Box, Stack, http
 from freehold.core.findings import Finding
+from freehold.health.agent.history_file import HistoryFile
 from freehold.health.agent.state_files import read_snapshot
 from freehold.health.incidents.history import FILE_NAME as HISTORY
-from freehold.health.incidents.history import Keeper
 from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentReport, IncidentState
 from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
@@ -135,7 +135,7 @@ def test_a_real_engine_that_is_stopped_is_diagnosed_and_an_operator_can_set_it_h
             with suppress(ProcessLookupError):  # it took so long that the fleet has replaced it
                 os.kill(pid, signal.SIGCONT)
         assert stack.end() == 0
-    kept = Keeper(Path(box.env["FREEHOLD_STATE_DIR"]) / HISTORY).load()
+    kept = HistoryFile(Path(box.env["FREEHOLD_STATE_DIR"]) / HISTORY).load()
     assert [(mark.component, mark.reason) for mark in kept.marks] == [(f"engine:{name}", "a test")]
 
 
