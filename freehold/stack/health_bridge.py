@@ -13,7 +13,7 @@ from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snap
 from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.health.agent.link import AgentLink, AgentListeners
 from freehold.health.agent.messages import HealthSettings
 from freehold.health.checks.engine_progress import STILL_S
@@ -144,7 +144,7 @@ class NodeWatch:
         logs: Path,
         *,
         fleet: Fleet,
-        gateway: GatewayLinks,
+        gateway: WorkerSet,
         on_start: Callable[[str, int], object],
     ) -> None:
         self._fleet, self._gateway = fleet, gateway

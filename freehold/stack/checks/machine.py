@@ -19,7 +19,7 @@ from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
 from freehold.gateway.callers.keys import why_refused
-from freehold.gateway.process.descriptors import WANTED
+from freehold.gateway.server.descriptors import WANTED
 from freehold.health.collectors.cgroup_limits import cpu_quota
 from freehold.health.collectors.host import HostReader
 from freehold.ledger.spool import spool_folder

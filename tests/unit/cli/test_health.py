@@ -20,6 +20,7 @@ from freehold.core.events import (
 )
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.whole_file import replace_file
+from freehold.health.agent.state_files import read_snapshot
 from freehold.health.model.snapshot import (
     HealthSnapshot,
     IncidentReport,
@@ -27,7 +28,6 @@ from freehold.health.model.snapshot import (
     SettledFinding,
     decode,
     encode,
-    read_file,
     sorted_findings,
 )
 from freehold.stack.health_bridge import RESTART_S, SUSPECT_S, hanging, recovered, targets
@@ -82,9 +82,9 @@ def test_exit_codes(verdicts: list[Verdict], code: int) -> None:
 def test_a_snapshot_survives_its_file(tmp_path: Path) -> None:
     told = snapshot(believed(Verdict.UNHEALTHY))
     replace_file(tmp_path / "health.json", encode(told) + b"\n")
-    assert read_file(tmp_path) == told
+    assert read_snapshot(tmp_path) == told
     assert decode(b"{") is None
-    assert read_file(tmp_path / "nowhere") is None
+    assert read_snapshot(tmp_path / "nowhere") is None
     assert not told.is_stale(120.0)
     assert told.is_stale(131.0)
     assert told.is_stale(0.0)  # from the future: a clock was set

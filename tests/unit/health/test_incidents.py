@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.health.evidence.incident import Change, IncidentEvent, group, occurrences
+from freehold.health.evidence.incident import IncidentEvent, group, occurrences
+from freehold.health.evidence.quantity import ReadingChange
 
 GPU = "gpu:0000:65:00"
 
@@ -39,7 +40,7 @@ def test_the_recovery_action_and_a_154_make_no_other_event_follow() -> None:
 
 
 def test_changes_without_events_are_one_incident_and_nothing_is_none() -> None:
-    change = Change(component="gpu:0", name="ecc", before=0, after=1)
+    change = ReadingChange(component="gpu:0", name="ecc", before=0, after=1)
     assert len(group([], changes=[change])) == 1
     assert group([]) == []
 
