@@ -1,6 +1,6 @@
 """The history's file, which the agent and an operator's command write: lines appended under a lock, the file written anew when it has grown.
 
-What its lines hold and mean is in `incidents.history`.
+What its lines hold and mean is in `incidents.history`; nothing here judges.
 """
 
 import contextlib
