@@ -87,7 +87,7 @@ _GPU: Mapping[str, MeasuredQuantity] = {
     "nvlink_replay_errors": MeasuredQuantity.NVLINK_REPLAYS,
     **{f"nvlink_{what}": MeasuredQuantity.NVLINK_ERRORS for what in ("down", "recovery_errors", "crc_errors", "link_recoveries", "failed_recoveries")},
 }  # fmt: skip
-"""Readings of a GPU by the names of `collectors.gpu_readings`."""
+"""Readings of a GPU by the names of `gpu_readings.table`."""
 _SMART: Mapping[str, MeasuredQuantity] = {
     "critical_warning": MeasuredQuantity.DISK_WARNING,
     "media_errors": MeasuredQuantity.DISK_WEAR,

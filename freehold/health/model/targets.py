@@ -1,35 +1,9 @@
-"""What an agent watches beside its own machine: the engines of its node, and the other nodes of its mesh. Values only; nothing here connects."""
+"""What an agent watches besides its own node: the engines that run here and the mesh's peers. Data only; nothing here reads."""
 
 import msgspec
 
 from freehold.core.events import ReplicaState
 from freehold.engines.base import HttpCheck
-
-
-class EngineTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One replica, as whoever runs the fleet knows it."""
-
-    replica: str
-    engine: str
-    model: str = ""
-    """The name that the engine knows its model by."""
-    url: str = ""
-    """Empty: it has no address now."""
-    pid: int = 0
-    """Of the engine's process, which leads its group; 0: there is none, or not on this machine."""
-    state: str = ReplicaState.READY
-    key: str = ""
-    """What the engine wants as Bearer key. Never logged or shown."""
-    running: int | None = None
-    """Requests that the gateway has under way there; None: nobody to ask."""
-    progress: int | None = None
-    """A number that moves when the gateway gets anything from it."""
-    exit_text: str = ""
-    """Why its last process ended; empty while it runs."""
-    stall_s: float = 0.0
-    """How long it may say nothing, as the model's configuration says; 0: as its engine file says."""
-    proof: HttpCheck | None = None
-    """The tiny request that shows it alive under its options; None: its engine file's completion."""
 
 
 class MeshNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,3 +23,29 @@ class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     """Where it listens."""
     port: int
+
+
+class EngineTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One replica, as the fleet knows it."""
+
+    replica: str
+    engine: str
+    model: str = ""
+    """The name that the engine knows its model by."""
+    url: str = ""
+    """Empty: it has no address now."""
+    pid: int = 0
+    """Of the engine's process, which leads its group; 0: there is none, or not on this machine."""
+    state: str = ReplicaState.READY
+    key: str = ""
+    """What the engine wants as Bearer key. Never logged or shown."""
+    running: int | None = None
+    """Requests that the gateway has under way there; None: not known."""
+    progress: int | None = None
+    """A number that moves when the gateway gets anything from it."""
+    exit_text: str = ""
+    """Why its last process ended; empty while it runs."""
+    stall_s: float = 0.0
+    """How long it may make no progress, by the model's configuration; 0: by its engine file."""
+    proof: HttpCheck | None = None
+    """The tiny request that shows it alive under its options; None: its engine file's completion."""

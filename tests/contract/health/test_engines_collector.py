@@ -246,4 +246,4 @@ def test_nonsense_is_a_reading_and_no_exception() -> None:
 
         view = asyncio.run(main())
     assert view.state is State.UNKNOWN
-    assert "no HTTP" in view.tokens_total.detail
+    assert "not HTTP" in view.tokens_total.detail
