@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from freehold.catalog.load_evidence import Evidence
+from freehold.catalog.load_evidence import EvidenceTable
 from freehold.health.evidence.quantity import MeasuredQuantity, Number, ReadingChange
 from freehold.health.evidence.scoring import SeenSign, see
 
@@ -65,7 +65,7 @@ _GPU_TIERS = frozenset({"memory", "bus"})
 class _Readings:
     """The readings of one component."""
 
-    table: Evidence
+    table: EvidenceTable
     component: str
     by: dict[MeasuredQuantity, ReadingChange]
     """Of several of one quantity the first."""
@@ -90,7 +90,7 @@ class _Readings:
         return _seen(self.table, sign, change, value)
 
 
-def _seen(table: Evidence, sign: str, change: ReadingChange, value: str = "") -> SeenSign:
+def _seen(table: EvidenceTable, sign: str, change: ReadingChange, value: str = "") -> SeenSign:
     return see(
         table, sign, component=change.component, value=value or change.shown, source=change.source, baseline=change.baseline
     )  # fmt: skip
@@ -119,7 +119,7 @@ def _others(change: ReadingChange, same: list[ReadingChange]) -> tuple[tuple[Num
 
 
 def together_signs(
-    table: Evidence, changes: Sequence[ReadingChange], alone: Sequence[SeenSign] = ()
+    table: EvidenceTable, changes: Sequence[ReadingChange], alone: Sequence[SeenSign] = ()
 ) -> list[SeenSign]:
     """Return what the changes mean together; `alone` is what they meant one by one."""
     found = list(_heat(table, changes))
@@ -134,7 +134,7 @@ def together_signs(
     return found
 
 
-def _by_component(table: Evidence, changes: Sequence[ReadingChange]) -> list[_Readings]:
+def _by_component(table: EvidenceTable, changes: Sequence[ReadingChange]) -> list[_Readings]:
     by: dict[str, dict[MeasuredQuantity, ReadingChange]] = defaultdict(dict)
     for change in changes:
         if change.number is not None:
@@ -142,7 +142,7 @@ def _by_component(table: Evidence, changes: Sequence[ReadingChange]) -> list[_Re
     return [_Readings(table=table, component=component, by=found) for component, found in by.items()]
 
 
-def _heat(table: Evidence, changes: Sequence[ReadingChange]) -> Iterator[SeenSign]:
+def _heat(table: EvidenceTable, changes: Sequence[ReadingChange]) -> Iterator[SeenSign]:
     for change in changes:
         if not change.component.startswith("gpu:") or not _is_hot(change, change.before, change.number):
             continue
@@ -293,7 +293,7 @@ def _loss(part: _Readings) -> Iterator[SeenSign]:
 _OF_KIND = {"gpu": _gpu, "disk": _disk, "volume": _disk, "storage": _disk, "engine": _engine}
 
 
-def _clean(table: Evidence, changes: Sequence[ReadingChange]) -> Iterator[SeenSign]:
+def _clean(table: EvidenceTable, changes: Sequence[ReadingChange]) -> Iterator[SeenSign]:
     """Yield, for a GPU whose error counters were read and gave no sign, that they are clean."""
     counters = [one for one in changes if one.quantity in ERROR_COUNTERS and one.number is not None]
     if counters and not any(one.rises for one in counters):

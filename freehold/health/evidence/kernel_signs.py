@@ -7,7 +7,7 @@ sees a GPU fall off the bus is its witness, a program that fails on many units i
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from freehold.catalog.load_evidence import Evidence
+from freehold.catalog.load_evidence import EvidenceTable
 from freehold.health.evidence.incident import BURST_S, IncidentEvent, NodeIncident, occurrences
 from freehold.health.evidence.scoring import SeenSign, see
 from freehold.health.kernel_log.xid_judgement import judge_xid
@@ -99,7 +99,9 @@ class PastFault:
     """The kernel's boot id then: with another one now, the machine was started anew since."""
 
 
-def event_signs(table: Evidence, incident: NodeIncident, past: Sequence[PastFault] = ()) -> list[SeenSign]:
+def event_signs(
+    table: EvidenceTable, incident: NodeIncident, past: Sequence[PastFault] = ()
+) -> list[SeenSign]:
     """Return what the incident's events say, and what it means that they came before."""
     found = [sign for event in incident.events for sign in _signs(table, event)]
     if any(item.sign.name == "gpu_lost" for item in found):
@@ -110,7 +112,7 @@ def event_signs(table: Evidence, incident: NodeIncident, past: Sequence[PastFaul
     return found
 
 
-def _signs(table: Evidence, event: IncidentEvent) -> Iterator[SeenSign]:
+def _signs(table: EvidenceTable, event: IncidentEvent) -> Iterator[SeenSign]:
     if event.kind == "xid":
         yield from _xid(table, event)
     elif event.kind == "sxid":
@@ -135,7 +137,7 @@ def _hung_task(event: IncidentEvent) -> str:
     return "storage_hung" if waits else "task_blocked"
 
 
-def _xid(table: Evidence, event: IncidentEvent) -> Iterator[SeenSign]:
+def _xid(table: EvidenceTable, event: IncidentEvent) -> Iterator[SeenSign]:
     assert event.number is not None, "an XID has a number"
     judgement = judge_xid(event.number, event.fields)
     if not judgement.sign:
@@ -149,7 +151,7 @@ def _xid(table: Evidence, event: IncidentEvent) -> Iterator[SeenSign]:
         yield replace(_seen(table, "engine_pid", event), value=name, number=None)
 
 
-def _seen(table: Evidence, name: str, event: IncidentEvent) -> SeenSign:
+def _seen(table: EvidenceTable, name: str, event: IncidentEvent) -> SeenSign:
     value = event.fields.get("value") or event.text[:200]
     place = ", ".join(f"{key} {event.fields[key]}" for key in ("gpc", "tpc") if key in event.fields)
     return see(
@@ -158,7 +160,7 @@ def _seen(table: Evidence, name: str, event: IncidentEvent) -> SeenSign:
     )  # fmt: skip
 
 
-def _recovery(table: Evidence, events: Sequence[IncidentEvent]) -> Iterator[SeenSign]:
+def _recovery(table: EvidenceTable, events: Sequence[IncidentEvent]) -> Iterator[SeenSign]:
     """Yield the recovery action that each GPU's driver asked for last; one that was taken back is none."""
     last = {event.component: event for event in events if event.kind == "recovery_action"}
     led = {event.component for event in events if event.kind == "xid"}
@@ -169,7 +171,7 @@ def _recovery(table: Evidence, events: Sequence[IncidentEvent]) -> Iterator[Seen
             yield replace(_seen(table, name, event), value=words, number=event.number)
 
 
-def _rates(table: Evidence, events: Iterable[IncidentEvent]) -> Iterator[SeenSign]:
+def _rates(table: EvidenceTable, events: Iterable[IncidentEvent]) -> Iterator[SeenSign]:
     of_device: dict[tuple[str, str], list[IncidentEvent]] = {}
     for event in events:
         if event.kind in _RATES:
@@ -179,7 +181,7 @@ def _rates(table: Evidence, events: Iterable[IncidentEvent]) -> Iterator[SeenSig
             yield replace(_seen(table, _RATES[kind], some[0]), value=f"{len(some)} lines")
 
 
-def _repeats(table: Evidence, incident: NodeIncident, past: Sequence[PastFault]) -> Iterator[SeenSign]:
+def _repeats(table: EvidenceTable, incident: NodeIncident, past: Sequence[PastFault]) -> Iterator[SeenSign]:
     for number in sorted(_REPEATED_APP):
         lines = [event for event in incident.events if event.kind == "xid" and event.number == number]
         before = [one for one in past if one.signature == f"xid {number}" and _recent(one, incident)]
@@ -192,7 +194,7 @@ def _recent(one: PastFault, incident: NodeIncident) -> bool:
 
 
 def _repeated(
-    table: Evidence, number: int, lines: list[IncidentEvent], before: list[PastFault]
+    table: EvidenceTable, number: int, lines: list[IncidentEvent], before: list[PastFault]
 ) -> Iterator[SeenSign]:
     last = lines[-1]
     subjects = {event.component for event in lines} | {one.subject for one in before}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from freehold.catalog.load_evidence import BY_WORDS, THERMAL, Evidence
+from freehold.catalog.load_evidence import BY_WORDS, THERMAL, EvidenceTable
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind
@@ -130,7 +130,7 @@ def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[SeenSign
     return found
 
 
-def _rule(table: Evidence, finding: Finding) -> str | None:
+def _rule(table: EvidenceTable, finding: Finding) -> str | None:
     """Return the sign of a bad finding: of one of our probes' by its reason, else by its words; None: it is none."""
     if finding.verdict not in _BAD:
         return None
