@@ -127,12 +127,12 @@ _RULES: Mapping[MeasuredQuantity, tuple[_Rule, str]] = {
 }
 
 
-def change_signs(table: Evidence, changes: Sequence[ReadingChange]) -> list[SeenSign]:
+def change_signs(table: EvidenceTable, changes: Sequence[ReadingChange]) -> list[SeenSign]:
     """Return the signs in each change by itself. What several mean together: see `correlations`."""
     return [sign for change in changes for sign in _signs(table, change)]
 
 
-def _signs(table: Evidence, change: ReadingChange) -> Iterator[SeenSign]:
+def _signs(table: EvidenceTable, change: ReadingChange) -> Iterator[SeenSign]:
     if isinstance(change.after, State):
         if change.after in STATES:
             yield _seen(table, STATES[change.after], change)
@@ -149,13 +149,13 @@ def _signs(table: Evidence, change: ReadingChange) -> Iterator[SeenSign]:
             yield _seen(table, sign, change)
 
 
-def _recovery(table: Evidence, change: ReadingChange, code: int) -> SeenSign:
+def _recovery(table: EvidenceTable, change: ReadingChange, code: int) -> SeenSign:
     known = recovery_actions().get(code)
     value = change.shown if known is None else f"{code} {known.name}"
     return _seen(table, "recovery_action", change, number=code, value=value)
 
 
-def _rdma(table: Evidence, change: ReadingChange) -> Iterator[SeenSign]:
+def _rdma(table: EvidenceTable, change: ReadingChange) -> Iterator[SeenSign]:
     """Yield what an RDMA counter means: limits are per second, so one that rose without a known time must rise by a minute's."""
     limit = rdma_counters()[change.name]
     if change.before is None:
@@ -168,7 +168,7 @@ def _rdma(table: Evidence, change: ReadingChange) -> Iterator[SeenSign]:
 
 
 def _seen(
-    table: Evidence, name: str, change: ReadingChange, *, number: int | None = None, value: str = ""
+    table: EvidenceTable, name: str, change: ReadingChange, *, number: int | None = None, value: str = ""
 ) -> SeenSign:
     return see(
         table, name, component=change.component, value=value or change.shown, source=change.source, baseline=change.baseline, number=number

@@ -110,6 +110,6 @@ def _prefers_another(sign: Sign, hypothesis: Hypothesis) -> bool:
     return any(weight > max(own, 0.0) for other, weight in sign.weights.items() if other != hypothesis)
 
 
-def see(table: Evidence, name: str, **what: object) -> SeenSign:
+def see(table: EvidenceTable, name: str, **what: object) -> SeenSign:
     """Return a sign of the table as seen. Raises KeyError for a name that is not there: that is our own mistake."""
     return SeenSign(sign=table.signs[name], **what)  # type: ignore[arg-type]

@@ -68,12 +68,12 @@ CHANGED_S = 86_400.0
 """A change counts as recent for this long, seconds. Source: our own choice: a day."""
 
 
-def engine_signs(table: Evidence, engines: Sequence[EngineEnd]) -> list[SeenSign]:
+def engine_signs(table: EvidenceTable, engines: Sequence[EngineEnd]) -> list[SeenSign]:
     """Return what engines' ends, logs and states say."""
     return [sign for engine in engines for sign in _engine(table, engine)]
 
 
-def _engine(table: Evidence, engine: EngineEnd) -> list[SeenSign]:
+def _engine(table: EvidenceTable, engine: EngineEnd) -> list[SeenSign]:
     found: dict[str, SeenSign] = {}
 
     def add(name: str, value: str, source: str) -> None:
@@ -113,7 +113,7 @@ def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause
     )
 
 
-def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[SeenSign]:
+def finding_signs(table: EvidenceTable, findings: Sequence[Finding]) -> list[SeenSign]:
     """Return what findings say; heat found on several GPUs is the room's, on one beside cool ones the GPU's."""
     hot = {f.component for f in findings if _rule(table, f) == THERMAL}
     cool = {
@@ -141,7 +141,7 @@ def _rule(table: EvidenceTable, finding: Finding) -> str | None:
     return finding_sign(finding.probe or finding.component, words)
 
 
-def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[SeenSign]:
+def _finding(table: EvidenceTable, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[SeenSign]:
     if finding.verdict not in _BAD:
         return
     name = _rule(table, finding)
@@ -156,18 +156,18 @@ def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -
     yield _told(table, name or "probe_degraded", finding)
 
 
-def _told(table: Evidence, name: str, finding: Finding) -> SeenSign:
+def _told(table: EvidenceTable, name: str, finding: Finding) -> SeenSign:
     what = finding.message or finding.reason
     source = f"probe {finding.probe}" if finding.probe else "finding"
     return see(table, name, component=finding.component, value=what, source=source, at_s=finding.at_s)
 
 
-def around_signs(table: Evidence, around: Surroundings) -> list[SeenSign]:
+def around_signs(table: EvidenceTable, around: Surroundings) -> list[SeenSign]:
     """Return what is known around the incident says."""
     return list(_around(table, around))
 
 
-def _around(table: Evidence, around: Surroundings) -> Iterator[SeenSign]:
+def _around(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
     def seen(name: str, value: str) -> SeenSign:
         return see(table, name, value=value, source="context")
 
@@ -193,7 +193,7 @@ def _around(table: Evidence, around: Surroundings) -> Iterator[SeenSign]:
             yield seen(name, words)
 
 
-def _changed(table: Evidence, around: Surroundings) -> Iterator[SeenSign]:
+def _changed(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
     for what, ago_s in sorted(around.changed.items()):
         if 0 <= ago_s <= CHANGED_S:
             name = f"{what}_changed_recently"
