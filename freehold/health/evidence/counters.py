@@ -6,6 +6,7 @@ for the cause stands in the catalog.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from freehold.catalog.load_evidence import EvidenceTable
 from freehold.catalog.load_xids import rdma_counters, recovery_actions
 from freehold.health.evidence.quantity import MeasuredQuantity, ReadingChange
 from freehold.health.evidence.scoring import SeenSign, see

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from freehold.catalog.load_evidence import Hypothesis, Sign
+from freehold.catalog.load_evidence import EvidenceTable, Hypothesis, Sign
 
 NOT_KNOWN = 1.0
 """What a hypothesis must outweigh, nats, even without a rival. Source: our own choice, set on the tuning corpus."""
