@@ -7,7 +7,7 @@ configuration in force, said in the log and in `freehold status`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -16,11 +16,11 @@ import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
-from freehold.core.events import ReplicaState
+from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
-from freehold.spec.changes import RESTART_HINT, Change, How, compare
+from freehold.spec.changes import RESTART_HINT, How, SpecChange, compare
 from freehold.spec.explain import dotted
 from freehold.spec.shapes import EXTERNAL
 from freehold.stack.blueprint import Blueprint, write_blueprint
@@ -128,7 +128,7 @@ class Reloader:
         self._log.info("reloaded", generation=generation, changes=[str(change) for change in changes])
         yield plan | {"generation": generation}
 
-    def _read(self) -> tuple[Resolved, tuple[Change, ...]] | list[Problem]:
+    def _read(self) -> tuple[Resolved, tuple[SpecChange, ...]] | list[Problem]:
         """Return the next blueprint, still without new weights, and what it changes; or why it cannot come."""
         old = self._current
         found = read_config(old.config.path, overrides=old.config.overrides, known=old.config.by_variable)
@@ -164,7 +164,7 @@ class Reloader:
         models = [model.name for model in self._current.config.spec.models]
         replicas = {status.id: status for status in self._fleet.statuses()}
         if name not in models and name not in replicas:
-            hint = nearest_hint(name, [*models, *replicas])
+            hint = _replaced_hint(name, replicas.values()) or nearest_hint(name, [*models, *replicas])
             message = f"there is no model and no replica {name!r}"
             problem: Problem | None = Problem(where="NAME", message=message, hint=hint)
         elif any(each.engine == EXTERNAL for each in replicas.values() if name in {each.id, each.model}):
@@ -244,20 +244,20 @@ def _other_fallback_keys(old: Config, new: Config) -> list[Problem]:
     ]
 
 
-def _other_keys(old: Config, new: Config) -> Iterator[Change]:
+def _other_keys(old: Config, new: Config) -> Iterator[SpecChange]:
     """Yield the models whose API key has changed."""
     for name, key in new.api_keys.items():
         if old.api_keys.get(name, key) != key:
-            yield Change(how=How.ROLL, what=f"models.{name}.api_key", old="one key", new="another")
+            yield SpecChange(how=How.ROLL, what=f"models.{name}.api_key", old="one key", new="another")
 
 
-def _reinstalled(old: Resolved, new: Resolved) -> Iterator[Change]:
+def _reinstalled(old: Resolved, new: Resolved) -> Iterator[SpecChange]:
     """Yield the models whose engine's environment is another installation than that of the replicas that run."""
     for name, facts in new.blueprint.models.items():
         before = old.blueprint.models.get(name, facts).environment
         if before != facts.environment:
             was, now = (str(each or "") for each in (before, facts.environment))
-            yield Change(how=How.ROLL, what=f"models.{name}.environment", old=was, new=now)
+            yield SpecChange(how=How.ROLL, what=f"models.{name}.environment", old=was, new=now)
 
 
 async def _while(task: "asyncio.Task[Any]", line: Line) -> AsyncIterator[Line]:
@@ -268,9 +268,18 @@ async def _while(task: "asyncio.Task[Any]", line: Line) -> AsyncIterator[Line]:
         yield line
 
 
+def _replaced_hint(name: str, replicas: Iterable[ReplicaStatus]) -> str:
+    """Return which replicas a model has now, where a name is that of an earlier one; empty: the name is another mistake."""
+    model, _, number = name.rpartition("-")
+    now = [each.id for each in replicas if each.model == model] if number.isdecimal() else []
+    if not now:
+        return ""
+    return f"the replicas of {model} are {', '.join(now)}; a reload or restart replaces replicas by new ones"
+
+
 def _problem_lines(problems: list[Problem]) -> Line:
     return {"problems": [{"where": p.where, "message": p.message, "hint": p.hint} for p in problems]}
 
 
-def _change_line(change: Change) -> Line:
+def _change_line(change: SpecChange) -> Line:
     return {**msgspec.to_builtins(change, enc_hook=str), "text": str(change)}

@@ -60,9 +60,19 @@ PLANTED = {
     "health/state.py": "import freehold.health.planted_indirect",
     "health/planted_indirect.py": "import subprocess",
     "health/checks/planted_check.py": "import socket",
+    "health/gpu_readings/planted_readings.py": "import subprocess",
+    "health/kernel_log/planted_layer.py": "import freehold.health.judge.xid",
     "health/judge/planted_judge.py": "import freehold.core.clock",
     "health/kernel_log/planted_kernel_log.py": "import subprocess",
     "health/mesh/planted_mesh.py": "import socket",
+    "health/model/planted_model.py": "import asyncio",
+    "health/model/planted_upward.py": "import freehold.health.evidence",
+    "health/evidence/planted_upward.py": "import freehold.health.incident_file",
+    "health/incidents/planted_file.py": "import freehold.core.clock",
+    "health/incident_file/planted_reader.py": "import socket",
+    "health/collectors/planted_upward.py": "import freehold.health.agent",
+    "health/agent/planted_circle.py": "import freehold.health.agent.planted_other",
+    "health/agent/planted_other.py": "import freehold.health.agent.planted_circle",
 }
 UNDECLARED = {"utils/__init__.py": ""}
 CAUGHT = (
@@ -111,8 +121,17 @@ CAUGHT = (
     "freehold.health.state -> freehold.health.planted_indirect",
     "freehold.health.checks.planted_check -> socket",
     "freehold.health.judge.planted_judge -> freehold.core.clock",
+    "freehold.health.gpu_readings.planted_readings -> subprocess",
+    "freehold.health.kernel_log.planted_layer -> freehold.health.judge.xid",
     "freehold.health.kernel_log.planted_kernel_log -> subprocess",
     "freehold.health.mesh.planted_mesh -> socket",
+    "freehold.health.model.planted_model -> asyncio",
+    "freehold.health.model.planted_upward -> freehold.health.evidence",
+    "freehold.health.evidence.planted_upward -> freehold.health.incident_file",
+    "freehold.health.incidents.planted_file -> freehold.core.clock",
+    "freehold.health.incident_file.planted_reader -> socket",
+    "freehold.health.collectors.planted_upward -> freehold.health.agent",
+    "No cycles are allowed in freehold.health.agent",
 )
 
 

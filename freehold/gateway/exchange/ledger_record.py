@@ -17,7 +17,7 @@ from freehold.gateway.answers.usage import Usage
 from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
-from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
 from freehold.ledger.spool import SpoolWriter
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics, Reading
@@ -119,7 +119,7 @@ class LedgerWriter:
             usage = tokens.usage or _NO_USAGE
             completion, basis = tokens.completion(end.outcome)
             # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
-            record = Record(
+            record = LedgerRecord(
                 run, self._seq, time_us,
                 request.request_id, request.key_id, end.model, request.path, end.endpoint,
                 end.status, end.outcome, basis, request.stream,

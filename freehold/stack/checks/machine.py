@@ -28,6 +28,7 @@ from freehold.stack.config import Config
 from freehold.stack.engine_environment import program_of
 from freehold.stack.key_file import read_keys_of
 from freehold.stack.prebuilt_engines import engine_fits, local_folders
+from freehold.stack.status import free_port_hint
 from freehold.weights.blobs import WeightsState
 from freehold.weights.store import Store, store_root
 
@@ -241,7 +242,8 @@ def _port(config: Config, *, running: bool) -> Check:
         try:
             probe.bind((address.host, address.port))
         except OSError as exc:
-            fix = "end the program that has it (`ss -ltnp` names it), or change gateway.listen"
+            fix = free_port_hint(address.port, "end the program that has it (`ss -ltnp` names it)")
+            fix += ", or change gateway.listen"
             return Check("port", CheckResult.PROBLEM, f"{said} cannot be had: {exc.strerror}", fix)
     return Check("port", CheckResult.GOOD, f"{said} is free")
 
