@@ -36,7 +36,7 @@ class BadKeysError(ValueError):
     """A keys file that cannot be used; the text gives the reason and names no path and no key."""
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What one key may do; None: this key has no such limit."""
 
     requests_per_minute: Positive | None = None
@@ -74,7 +74,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     """From then on it is refused; None: never."""
     revoked_s: int | None = None
     """Since when it is refused; None: it is not revoked."""
-    limits: Limits = Limits()
+    limits: KeyLimits = KeyLimits()
 
 
 class KeysFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

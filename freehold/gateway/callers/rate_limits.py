@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from freehold.engines.base import ApiError
-from freehold.gateway.callers.keys import Limits
+from freehold.gateway.callers.keys import KeyLimits
 from freehold.gateway.wire.errors import RETRY_AFTER_S_MAX, Rejection
 
 MINUTE_MS = 60_000
@@ -86,7 +86,7 @@ _OVER = {
 }
 
 
-def over_limit(over: Over, limits: Limits, *, tokens: int) -> Rejection:
+def over_limit(over: Over, limits: KeyLimits, *, tokens: int) -> Rejection:
     """Return the 429 for a caller's own limit; it says when to retry, or that a retry does not help."""
     spent = over.limit in {"budget", "usd"}
     usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
@@ -108,13 +108,13 @@ class Allowance:
 
     __slots__ = ("_concurrency", "_form", "_requests", "_tokens", "in_flight")
 
-    def __init__(self, limits: Limits, now_ms: int) -> None:
+    def __init__(self, limits: KeyLimits, now_ms: int) -> None:
         self.in_flight = 0
         self._requests: Bucket | None = None
         self._tokens: Bucket | None = None
         self.change(limits, now_ms)
 
-    def change(self, limits: Limits, now_ms: int) -> None:
+    def change(self, limits: KeyLimits, now_ms: int) -> None:
         """Hold to other limits from now on; what was used stays used."""
         self._concurrency = limits.concurrency
         self._requests = _bucket(limits.requests_per_minute, now_ms, self._requests)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from freehold.gateway.callers.cost_reservation import PICOUSD_PER_MICROUSD
 from freehold.gateway.callers.grant import KeyState
-from freehold.gateway.callers.keys import Limits
+from freehold.gateway.callers.keys import KeyLimits
 from freehold.gateway.callers.rate_limits import MINUTE_MS, Allowance, Bucket, Over, duration
 from freehold.gateway.callers.spend import usd_place
 from freehold.gateway.counters.shared_counters import CounterRow, SharedCounters
@@ -68,7 +68,7 @@ class SharedAllowance(Allowance):
 
     __slots__ = ("_keys", "row")
 
-    def __init__(self, keys: "SharedKeys", row: CounterRow, *, limits: Limits, now_ms: int) -> None:
+    def __init__(self, keys: "SharedKeys", row: CounterRow, *, limits: KeyLimits, now_ms: int) -> None:
         self._keys = keys
         self.row = row
         super().__init__(limits, now_ms)
@@ -83,7 +83,7 @@ class SharedAllowance(Allowance):
         """Publish the number to the other workers."""
         self.row.put(_IN_FLIGHT, value)
 
-    def change(self, limits: Limits, now_ms: int) -> None:
+    def change(self, limits: KeyLimits, now_ms: int) -> None:
         """Hold to other limits from now on; what was used stays used."""
         super().change(limits, now_ms)
         self._requests = self._share(self._requests, _REQUESTS, now_ms)

@@ -1,6 +1,6 @@
 """One attempt of a request at one target: send, read the answer, pass it on; and what that reveals about the target.
 
-An attempt reads what the engine answers and reports to its exchange (`Owner`) what happened. It decides neither whether the
+An attempt reads what the engine answers and reports to its exchange (`AttemptOwner`) what happened. It decides neither whether the
 request goes to another target nor what the client gets instead of an answer: `exchange` does. It never parses what it
 passes on.
 """
@@ -17,7 +17,7 @@ from freehold.gateway.endpoints import stall
 from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.upstream import connect
 from freehold.gateway.exchange.upstream_request import body_for
 from freehold.gateway.wire import errors
@@ -25,7 +25,7 @@ from freehold.gateway.wire.body import too_deep
 from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.frame import BodyFrame, UntilCloseFrame
 from freehold.gateway.wire.headers import AnswerHead
-from freehold.gateway.wire.ports import Client, Connection
+from freehold.gateway.wire.ports import Client, EngineConnection
 from freehold.gateway.wire.request import Request
 
 _ERROR_BODY_BYTES_MAX = (
@@ -37,10 +37,10 @@ TRY_ELSEWHERE = frozenset({429, 502, 503, 504})
 """Answers of a target that is busy, or dead behind its server; for a 500 the body decides."""
 
 
-class Owner(Protocol):
+class AttemptOwner(Protocol):
     """The request that an attempt belongs to; `exchange.Exchange` is one."""
 
-    context: Context
+    context: ExchangeContext
     client: Client
     model: ServedModel
     request: Request
@@ -113,7 +113,7 @@ class Attempt:
     """Puts a stream together for a client that asked for a whole answer; None: the answer is passed on."""
     holds_place = True
     """It counts in the target's limit."""
-    connection: Connection | None = None
+    connection: EngineConnection | None = None
     _began = False
     """The answer's body has begun."""
     _connecting: asyncio.Task[None] | None = None
@@ -124,7 +124,7 @@ class Attempt:
     _seen_bytes = 0
     on_body: Callable[[bytes], None]
 
-    def __init__(self, owner: Owner, target: UpstreamTarget, heard_s: float) -> None:
+    def __init__(self, owner: AttemptOwner, target: UpstreamTarget, heard_s: float) -> None:
         self.owner = owner
         self.target = target
         self.heard_s = heard_s
@@ -160,7 +160,7 @@ class Attempt:
         else:
             self._send(connection)
 
-    def _send(self, connection: Connection) -> None:
+    def _send(self, connection: EngineConnection) -> None:
         owner, target = self.owner, self.target
         request = owner.request
         data = owner.rest_body or request.body
@@ -192,7 +192,7 @@ class Attempt:
         self.owner.answer_came()
         self.owner.finish_whole(head, data)
 
-    def on_head(self, connection: Connection, head: AnswerHead) -> None:
+    def on_head(self, connection: EngineConnection, head: AnswerHead) -> None:
         """Decide what to do with an answer whose head has come."""
         del connection
         self.engine_keeps_alive = head.keep_alive
@@ -222,7 +222,7 @@ class Attempt:
         else:
             self.owner.no_other_target()
 
-    def on_lost(self, connection: Connection, frame: BodyFrame | None, *, in_order: bool) -> None:
+    def on_lost(self, connection: EngineConnection, frame: BodyFrame | None, *, in_order: bool) -> None:
         """Deal with an engine connection that ended before the answer did; `in_order`: it was closed, not broken."""
         self.connection = None
         owner = self.owner

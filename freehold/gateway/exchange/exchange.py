@@ -18,7 +18,7 @@ from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.endpoints.outlier_detection import Failure
 from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.finish import ProviderStay, record_end
 from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.wire import errors
@@ -75,7 +75,9 @@ class Exchange(QueuedRequest[UpstreamTarget]):
     usage: Usage | None = None
     _recorded = False
 
-    def __init__(self, context: Context, client: Client, *, model: ServedModel, request: Request) -> None:
+    def __init__(
+        self, context: ExchangeContext, client: Client, *, model: ServedModel, request: Request
+    ) -> None:
         self.context = context
         self.client = client
         self.model = model

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from freehold.gateway.answers.stream_tap import SILENT_EVENTS
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.attempt import Attempt, Owner
+from freehold.gateway.exchange.attempt import Attempt, AttemptOwner
 from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.ledger.records.money import picousd
@@ -39,7 +39,7 @@ class ProviderStay(Protocol):
         """Charge the real cost."""
 
 
-class Ended(Owner, Protocol):
+class EndedRequest(AttemptOwner, Protocol):
     """A request that is over, or about to be; `exchange.Exchange` is one."""
 
     attempt: Attempt | None
@@ -52,7 +52,7 @@ class Ended(Owner, Protocol):
     waited_s: float
 
 
-def record_end(ended: Ended, status: int, *, complete: bool, last_bytes: int) -> AnswerTokens | None:
+def record_end(ended: EndedRequest, status: int, *, complete: bool, last_bytes: int) -> AnswerTokens | None:
     """Record a request; `last_bytes` of its answer are about to leave. Return what is known of its tokens.
 
     None: it ended in the queue, so no engine was asked, and only the access log gets it.
@@ -80,7 +80,7 @@ def record_end(ended: Ended, status: int, *, complete: bool, last_bytes: int) ->
     return tokens
 
 
-def _tokens(ended: Ended, attempt: Attempt) -> AnswerTokens:
+def _tokens(ended: EndedRequest, attempt: Attempt) -> AnswerTokens:
     if ended.tap is not None:
         return AnswerTokens(*ended.tap.counted())
     events = 0 if attempt.assembler is None else attempt.assembler.events
@@ -88,7 +88,9 @@ def _tokens(ended: Ended, attempt: Attempt) -> AnswerTokens:
     return AnswerTokens(ended.usage, max(0, events - silent) if events else None, 0)
 
 
-def _end(ended: Ended, attempt: Attempt, status: int, *, complete: bool, last_bytes: int) -> RequestEnd:
+def _end(
+    ended: EndedRequest, attempt: Attempt, status: int, *, complete: bool, last_bytes: int
+) -> RequestEnd:
     now_s, request, first_s = ended.context.now_s(), ended.request, ended.first_s
     answer_bytes = ended.answer_bytes + last_bytes
     if first_s is None and last_bytes and request.stream:
@@ -108,7 +110,7 @@ def _end(ended: Ended, attempt: Attempt, status: int, *, complete: bool, last_by
     )
 
 
-def _write(ended: Ended, end: RequestEnd, tokens: AnswerTokens) -> None:
+def _write(ended: EndedRequest, end: RequestEnd, tokens: AnswerTokens) -> None:
     """Write to the provider that was asked, the ledger, and the access log."""
     context, stay, price = ended.context, ended.stay, ended.model.price
     if stay is not None:

@@ -20,7 +20,7 @@ from freehold.gateway.wire.frame import (
     is_one_chunk,
 )
 from freehold.gateway.wire.headers import HEAD_BYTES_MAX, AnswerHead, may_become_head, read_head
-from freehold.gateway.wire.ports import AnswerSink, Batch, Passing
+from freehold.gateway.wire.ports import AnswerSink, Passing, SendBatch
 from freehold.telemetry.logs import get_logger
 
 RECEIVE_BUFFER_BYTES = 64 * 1024
@@ -130,7 +130,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What an attempt calls
 
-    def send(self, sink: AnswerSink, request: bytes, batch: Batch) -> None:
+    def send(self, sink: AnswerSink, request: bytes, batch: SendBatch) -> None:
         """Send one request at the end of this turn of the loop, and give its answer to `sink`."""
         self.sink = sink
         self.frame = None

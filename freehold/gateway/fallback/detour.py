@@ -19,7 +19,7 @@ from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.fallback.provider import (
     Provider,
     Reason,
-    Sampler,
+    ShareSampler,
     Stay,
     reason_for,
     serves,
@@ -76,8 +76,8 @@ class ProviderRoute:
         self.provider = provider
         self.model = model
         self.copy_model = copy_model
-        self._share_sampler = Sampler(provider.settings.share)
-        self._copy_sampler = Sampler(provider.settings.shadow)
+        self._share_sampler = ShareSampler(provider.settings.share)
+        self._copy_sampler = ShareSampler(provider.settings.shadow)
 
     def __repr__(self) -> str:
         return f"<ProviderRoute of {self.model.entry.name} to {self.provider.name}>"

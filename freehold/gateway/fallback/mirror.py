@@ -6,7 +6,7 @@ retried, charges no key's limits and ends with the drain. The texts of the answe
 
 import copy
 
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.fallback.detour import ProviderRoute
 from freehold.gateway.fallback.provider import Stay
@@ -17,7 +17,7 @@ from freehold.gateway.wire.request import Request
 class Mirror:
     """The client of one copy; `running` are the copies under way."""
 
-    def __init__(self, context: Context, original: Request, running: "set[Mirror]") -> None:
+    def __init__(self, context: ExchangeContext, original: Request, running: "set[Mirror]") -> None:
         self._context = context
         self._request = _copied(original)
         self._running = running

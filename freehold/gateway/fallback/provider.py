@@ -57,7 +57,7 @@ def serves(path: str) -> bool:
     return path in ENGINE.paths
 
 
-class Sampler:
+class ShareSampler:
     """Picks a part of requests, evenly spread and not at random: after n of them, n times the part, to within one."""
 
     __slots__ = ("_owed", "part")
@@ -67,7 +67,7 @@ class Sampler:
         self._owed = 0.0
 
     def __repr__(self) -> str:
-        return f"<Sampler {self.part:g}>"
+        return f"<ShareSampler {self.part:g}>"
 
     def next(self) -> bool:
         """Return whether the next request is one of the part."""

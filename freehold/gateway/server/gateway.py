@@ -16,7 +16,7 @@ from freehold.core.events import EndpointLoad, GatewayStats, Snapshot
 from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.endpoints.directory import Directory
 from freehold.gateway.endpoints.model import ModelAdmission, ServedModel
-from freehold.gateway.exchange.context import Context
+from freehold.gateway.exchange.context import ExchangeContext
 from freehold.gateway.exchange.exchange import Exchange
 from freehold.gateway.fallback.registry import Fallbacks
 from freehold.gateway.queue.admission import Admission
@@ -63,7 +63,7 @@ class Gateway:
         group: WorkerGroup | None = None,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        self.context = context = Context(settings, loop.time)
+        self.context = context = ExchangeContext(settings, loop.time)
         self.group = group
         """The workers that share this address; None: there is only this one."""
         self.directory = new_directory(context, loop, group)
@@ -254,7 +254,7 @@ def queue_bounds(settings: Settings) -> QueueBounds:
 
 
 def new_directory(
-    context: Context, loop: asyncio.AbstractEventLoop, group: WorkerGroup | None = None
+    context: ExchangeContext, loop: asyncio.AbstractEventLoop, group: WorkerGroup | None = None
 ) -> Directory:
     """Return an empty directory whose models queue on this loop, together with the workers of `group`."""
 

@@ -70,7 +70,7 @@ class Sender(Protocol):
         """Return what writes bytes to the peer."""
 
 
-class Batch(Protocol):
+class SendBatch(Protocol):
     """Collects senders until the end of this turn of the loop."""
 
     def add(self, sender: Sender) -> None:
@@ -119,17 +119,17 @@ class AnswerSink(Protocol):
     def on_whole(self, head: AnswerHead, data: bytes) -> None:
         """Take such an answer; its connection is free again."""
 
-    def on_head(self, connection: "Connection", head: AnswerHead) -> None:
+    def on_head(self, connection: "EngineConnection", head: AnswerHead) -> None:
         """Take an answer's head."""
 
     def on_end(self) -> None:
         """Finish: the answer was read to its end."""
 
-    def on_lost(self, connection: "Connection", frame: BodyFrame | None, *, in_order: bool) -> None:
+    def on_lost(self, connection: "EngineConnection", frame: BodyFrame | None, *, in_order: bool) -> None:
         """Deal with a connection that ended before the answer did; `in_order`: it was closed, not broken."""
 
 
-class Connection(Protocol):
+class EngineConnection(Protocol):
     """A connection to an engine; `exchange.upstream` has the class."""
 
     closing: bool
@@ -137,7 +137,7 @@ class Connection(Protocol):
     """Answers that were read to their end."""
     frame: BodyFrame | None
 
-    def send(self, sink: AnswerSink, request: bytes, batch: Batch) -> None:
+    def send(self, sink: AnswerSink, request: bytes, batch: SendBatch) -> None:
         """Send one request at the end of this turn, and give its answer to `sink`."""
 
     def pause(self) -> None:

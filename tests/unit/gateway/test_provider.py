@@ -11,7 +11,7 @@ from freehold.gateway.fallback.provider import (
     HOPELESS_S,
     Provider,
     Reason,
-    Sampler,
+    ShareSampler,
     Stay,
     reason_for,
 )
@@ -99,7 +99,7 @@ def test_prices_of_the_file_are_exact() -> None:
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.1, 1 / 3, 0.5, 0.99, 1.0])
 def test_a_part_is_kept_at_every_moment(part: float) -> None:
-    due, taken = Sampler(part), 0
+    due, taken = ShareSampler(part), 0
     for count in range(1, 2001):
         taken += due.next()
         assert abs(taken - part * count) <= 1
