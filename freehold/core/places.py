@@ -22,7 +22,7 @@ _SYNTAX = (
      "check the indentation, or put a text that has `: ` in it in quotes"),
     ("found another document", "a second document begins here", "write one document: remove the line ---"),
     (r"undefined alias (.*)", "*{1} stands for nothing, since no &{1} is above it", "put a text that begins with * in quotes"),
-    (r"found character '\\t'", "a tab stands where YAML wants spaces", "indent with spaces"),
+    (r"found character '\\t'", "a tab stands where only spaces may", "indent with spaces"),
     (r"found character (.*) that cannot start", "a text cannot begin with {1}", "put the text in quotes"),
     (r"unknown escape character (.*)", "a backslash before {1} means nothing in double quotes",
      "write \\\\ for a backslash, or use single quotes"),

@@ -120,3 +120,22 @@ def test_only_broken_framing_and_a_slow_client_close_the_connection() -> None:
     assert not errors.timeout("m").close
     assert not errors.invalid("m").close
     assert errors.wrong_method("PUT", "POST").allow == "POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/models", "/v1/models"),
+        ("/", None),
+        ("/v1/slots", None),
+        ("/metrics/", None),
+    ],
+)
+def test_a_path_without_v1_names_the_one_that_is_meant(path: str, meant: str | None) -> None:
+    rejection = errors.not_found(path, {"/v1/chat/completions", "/v1/models", "/metrics"})
+    hint = "" if meant is None else f" Did you mean {meant}? The base URL ends in /v1."
+    assert rejection.error.message == f"Unknown path {path}.{hint}"
+    assert rejection.error.status == 404

@@ -50,7 +50,7 @@ SYNTAX = {
     "empty file": ("", ["f:1:1: the file is empty (`freehold init`"]),
     "only a comment": ("# nothing\n", ["f:1:1: the file is empty"]),
     "only null": ("~\n", ["f:1:1: the file is empty"]),
-    "a tab": ("version: 1\nmodels:\n\t- name: a\n", ["f:3:1: a tab stands where YAML wants spaces"]),
+    "a tab": ("version: 1\nmodels:\n\t- name: a\n", ["f:3:1: this is not YAML: a tab stands where only spaces may"]),
     "unclosed bracket": ("version: [1\n", ["f:2:1: this is not YAML: the bracket in line 1 is not closed"]),
     "colon in a text": ("version: 1\nmodels: a: b\n", ["f:2:10: this is not YAML: a `:` stands where no key can be"]),
     "unclosed quote": ('version: "1\nmodels: []\n', ["f:3:1: this is not YAML: the text that begins in line 1 has no closing quote"]),
