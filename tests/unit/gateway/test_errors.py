@@ -48,7 +48,7 @@ def test_anthropic_shape(status: int, kind: str) -> None:
     ],
 )
 def test_whose_shape_a_path_has(path: str, *, anthropic: bool) -> None:
-    body = json.loads(errors.body(errors.not_found(path).error, path))
+    body = json.loads(errors.body(errors.not_found(path, ()).error, path))
     assert body["error"]["type"] == ("not_found_error" if anthropic else "invalid_request_error")
     assert body.get("type") == ("error" if anthropic else None)
 
@@ -111,7 +111,7 @@ def test_retry_after_is_whole_seconds_within_bounds(asked: float, sent: int) -> 
 
 def test_what_the_client_named_is_cut_before_it_is_repeated() -> None:
     assert len(errors.model_not_found("x" * 10_000, [f"m{i}" for i in range(1000)]).error.message) < 1000
-    assert len(errors.not_found("/" + "x" * 10_000).error.message) < 300
+    assert len(errors.not_found("/" + "x" * 10_000, ()).error.message) < 300
 
 
 def test_only_broken_framing_and_a_slow_client_close_the_connection() -> None:
