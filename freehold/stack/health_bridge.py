@@ -15,9 +15,10 @@ from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.worker_set import WorkerSet
 from freehold.health.agent.link import AgentLink, Hearers
-from freehold.health.agent.messages import EngineTarget, HealthSettings
+from freehold.health.agent.messages import HealthSettings
 from freehold.health.checks.engine_progress import STILL_S
 from freehold.health.model.snapshot import Believed, HealthSnapshot
+from freehold.health.model.targets import EngineTarget
 from freehold.stack.status import StackStatus
 
 NAME = "agent"

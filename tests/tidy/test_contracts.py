@@ -60,6 +60,8 @@ PLANTED = {
     "health/state.py": "import freehold.health.planted_indirect",
     "health/planted_indirect.py": "import subprocess",
     "health/checks/planted_check.py": "import socket",
+    "health/gpu_readings/planted_readings.py": "import subprocess",
+    "health/kernel_log/planted_layer.py": "import freehold.health.judge.xid",
     "health/judge/planted_judge.py": "import freehold.core.clock",
     "health/kernel_log/planted_kernel_log.py": "import subprocess",
     "health/mesh/planted_mesh.py": "import socket",
@@ -111,6 +113,8 @@ CAUGHT = (
     "freehold.health.state -> freehold.health.planted_indirect",
     "freehold.health.checks.planted_check -> socket",
     "freehold.health.judge.planted_judge -> freehold.core.clock",
+    "freehold.health.gpu_readings.planted_readings -> subprocess",
+    "freehold.health.kernel_log.planted_layer -> freehold.health.judge.xid",
     "freehold.health.kernel_log.planted_kernel_log -> subprocess",
     "freehold.health.mesh.planted_mesh -> socket",
 )
