@@ -14,10 +14,10 @@ from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.worker_set import WorkerSet
-from freehold.health.agent.link import AgentLink, Hearers
+from freehold.health.agent.link import AgentLink, AgentListeners
 from freehold.health.agent.messages import HealthSettings
 from freehold.health.checks.engine_progress import STILL_S
-from freehold.health.model.snapshot import Believed, HealthSnapshot
+from freehold.health.model.snapshot import HealthSnapshot, SettledFinding
 from freehold.health.model.targets import EngineTarget
 from freehold.stack.status import StackStatus
 
@@ -114,7 +114,7 @@ def recovered(snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]) -> li
 
 def _stalled(
     snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]
-) -> Iterator[tuple[ReplicaStatus, Believed]]:
+) -> Iterator[tuple[ReplicaStatus, SettledFinding]]:
     """Yield the replicas whose present process is believed to be stalled."""
     stalled = {
         each.finding.component: each
@@ -130,7 +130,7 @@ def _stalled(
             yield replica, believed
 
 
-def _from_a_gap(snapshot: HealthSnapshot, believed: Believed) -> bool:
+def _from_a_gap(snapshot: HealthSnapshot, believed: SettledFinding) -> bool:
     """Return whether a stall was believed so soon after the agent stood still that the stillness seen must be that gap's."""
     return 0 <= believed.since_s - snapshot.woke_s < STILL_S
 
@@ -151,7 +151,7 @@ class NodeWatch:
         self.link = AgentLink(
             settings,
             stderr_path=logs / "health.stderr.log",
-            hearers=Hearers(
+            hearers=AgentListeners(
                 on_snapshot=self._heard,
                 on_metrics=gateway.show,
                 on_start=lambda pid: on_start(NAME, pid),
