@@ -38,7 +38,7 @@ def _cpu() -> Check:
                 found = [flag for flag in _CPU_FLAGS if flag in words.split()]
                 if found:
                     return Check("processor", CheckResult.GOOD, ", ".join(found))
-                fix = "builds for CPUs need AVX2 (x86-64) or NEON (ARM)"
+                fix = "use a processor with AVX2 (x86-64) or NEON (ARM): builds for CPUs need it"
                 return Check(
                     "processor", CheckResult.WARNING, "no vector features that engines are built for", fix
                 )
@@ -83,7 +83,7 @@ def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
 def _imported(engine: Engine) -> Check:
     """Import the package in a process of its own, as a replica does: a build for another processor dies of it."""
     name = engine.distribution
-    fix = f"pip install {name}, into the Python of Freehold: {sys.executable}"
+    fix = f"install it into the Python of Freehold: {sys.executable} -m pip install {name}"
     try:
         known = version(name)
         run([sys.executable, "-P", "-c", f"import {name}"])

@@ -22,7 +22,7 @@ def gpu_checks(config: Config, state: StateDir) -> Iterator[Check]:
         return
     if node.gpus is None:
         said = f"{node.why}: no replica is given GPUs of its own, each sees all that there are"
-        fix = "a driver with nvidia-smi in PATH, where this node has NVIDIA GPUs"
+        fix = "install a driver with nvidia-smi in PATH, if this node has NVIDIA GPUs"
         yield Check(name="gpus", found=CheckResult.UNKNOWN, said=said, fix=fix)
         for note in resolved.blueprint.notes:
             yield Check(name="gpus", found=CheckResult.WARNING, said=note, fix=fix)

@@ -77,7 +77,7 @@ def _system() -> Check:
     system, machine = platform.system(), platform.machine()
     good = system == "Linux" and machine in {"x86_64", "aarch64"}
     said = f"{system} {platform.release()} on {machine}"
-    fix = "Linux on x86-64 or ARM64 is what this is made for; elsewhere processes that escape are not found"
+    fix = "use Linux on x86-64 or ARM64: elsewhere processes that escape are not found"
     return Check("system", CheckResult.GOOD if good else CheckResult.WARNING, said, fix)
 
 
@@ -114,7 +114,7 @@ def _memory_lock() -> Check:
         "core_files",
         CheckResult.WARNING,
         said,
-        "ulimit -c 0, or send them to a place of your choice (core_pattern)",
+        "run ulimit -c 0 before freehold up, or send core files to a place of your choice (core_pattern)",
     )
 
 
@@ -130,7 +130,7 @@ def _engines(config: Config) -> Iterator[Check]:
             said = ", ".join(sorted(str(program) for program in programs if program is not None))
             yield Check("engine", CheckResult.GOOD, f"{name}: {said or 'its programs are there'}")
         elif importlib.util.find_spec("xllamacpp") is None:
-            fix = "pip install xllamacpp, or set engine_options.server_binary"
+            fix = "run pip install xllamacpp, or set engine_options.server_binary"
             yield Check("engine", CheckResult.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)
         else:
             yield Check("engine", CheckResult.GOOD, f"{name}: the package xllamacpp is installed")
@@ -140,7 +140,7 @@ def _engine_folders(config: Config) -> Iterator[Check]:
     for fit in engine_fits(config, local_folders(config)):
         yield from (Check("engine_folder", CheckResult.PROBLEM, p.message, p.hint) for p in fit.problems)
         said = f"{fit.model}: " + ("; ".join(fit.unknown) or "the engines are built for this node")
-        fix = "freehold model record FOLDER, on the node where they were built" if fit.unknown else ""
+        fix = "run freehold model record FOLDER on the node where they were built" if fit.unknown else ""
         if not fit.problems:
             yield Check("engine_folder", CheckResult.UNKNOWN if fit.unknown else CheckResult.GOOD, said, fix)
 
@@ -158,7 +158,7 @@ def _weights(config: Config) -> Iterator[Check]:
             "weights",
             CheckResult.WARNING,
             said,
-            "freehold up fetches them, or freehold model pull does before",
+            "run freehold model pull, or freehold up, which fetches them first",
         )
     else:
         yield Check("weights", CheckResult.GOOD, f"the weights of {len(managed)} models are in {root}")
@@ -196,7 +196,7 @@ def _memory(config: Config, *, running: bool) -> Check:
         "memory",
         CheckResult.PROBLEM,
         said,
-        "fewer replicas, smaller weights (another quantisation), or more memory",
+        "run fewer replicas, take smaller weights (another quantisation), or add memory",
     )
 
 
@@ -204,7 +204,7 @@ def _state(path: Path) -> Check:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if os.access(there, os.W_OK | os.X_OK):
         return Check("state_folder", CheckResult.GOOD, f"{path} can be written")
-    fix = "--state-dir names another folder, or give this user the right to write there"
+    fix = "name another folder with --state-dir, or give this user the right to write there"
     return Check("state_folder", CheckResult.PROBLEM, f"{there} cannot be written", fix)
 
 
@@ -225,7 +225,7 @@ def _spool(state_path: Path) -> Check:
     folder = spool_folder(state_path)
     if not folder.is_relative_to(state_path):
         return Check("spool", CheckResult.GOOD, f"the ledger's spool is in memory ({folder.parent})")
-    fix = "a writable /dev/shm (a container: --shm-size or --tmpfs /dev/shm)"
+    fix = "make /dev/shm writable (a container: --shm-size or --tmpfs /dev/shm)"
     return Check(
         "spool", CheckResult.WARNING, "the ledger's spool is on a disk: each request waits for it", fix
     )
@@ -259,7 +259,7 @@ def _keys(config: Config) -> Iterator[Check]:
         return
     good = sum(not why_refused(record, wall_s()) for record in keys)
     found = CheckResult.GOOD if good else CheckResult.WARNING
-    yield Check("keys", found, f"{good} API keys are accepted", "freehold key create NAME")
+    yield Check("keys", found, f"{good} API keys are accepted", "run freehold key create NAME")
 
 
 def _size(count: float) -> str:
