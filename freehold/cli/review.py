@@ -52,9 +52,9 @@ def command(*, as_json: bool, markdown: Path | None, **given: Any) -> None:
         raise UserMistakes(reader.problems)
     if markdown is not None:
         from freehold.cli.plan import write_report  # noqa: PLC0415 - seldom wanted
-        from freehold.cost.report.review_markdown import to_markdown  # noqa: PLC0415
+        from freehold.cost.report.markdown import review_to_markdown  # noqa: PLC0415
 
-        write_report(markdown, to_markdown(result))
+        write_report(markdown, review_to_markdown(result))
     if as_json:
         from freehold.cost.report.schema import to_jsonable  # noqa: PLC0415 - only here
 

@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from freehold.cost.model.result import Range
-from freehold.cost.report.review_markdown import to_markdown
+from freehold.cost.report.markdown import review_to_markdown as to_markdown
 from freehold.cost.report.review_outline import break_even_text, figures, period_rows, trend_text
 from freehold.cost.report.review_terminal import show
 from freehold.cost.review.review import ReviewResult
