@@ -27,8 +27,9 @@ import msgspec
 import psutil
 
 from freehold.health.agent.link import AgentLink, Hearers
-from freehold.health.agent.messages import EngineTarget, HealthSettings, MeshNode, MeshOptions
+from freehold.health.agent.messages import HealthSettings
 from freehold.health.model.snapshot import HealthSnapshot
+from freehold.health.model.targets import EngineTarget, MeshNode, MeshOptions
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from freehold.weights.store import store_root
 

@@ -16,8 +16,8 @@ import msgspec
 from ruamel.yaml import YAML
 
 from freehold.health.agent.recording import Head, record
-from freehold.health.collectors.gpu_readings import FIELD, IDENTITY, READINGS, Ask, GpuReading
-from freehold.health.collectors.nvml_answers import reading_of
+from freehold.health.gpu_readings.nvml_answers import reading_of
+from freehold.health.gpu_readings.table import FIELD, IDENTITY, READINGS, GpuReading, NvmlQuery
 from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, Reading, View
 
 BASE_S = 1_795_392_000.0
@@ -70,7 +70,7 @@ def _found(row: GpuReading, readings: Mapping[str, Any]) -> Reading | None:
     return None
 
 
-def _key(ask: Ask, readings: Mapping[str, Any]) -> str:
+def _key(ask: NvmlQuery, readings: Mapping[str, Any]) -> str:
     if ask.call == FIELD or (ask.call == "nvmlDeviceGetMemoryInfo" and ask.args):
         return "not read"
     arguments = f"({', '.join(map(str, ask.args))})" if ask.args else ""
@@ -78,7 +78,7 @@ def _key(ask: Ask, readings: Mapping[str, Any]) -> str:
     return f"{ask.call}(0)" if ask.call == "nvmlDeviceGetNvLinkState" else f"{ask.call}{arguments}"
 
 
-def _answer(ask: Ask, raw: Any) -> list[Any]:
+def _answer(ask: NvmlQuery, raw: Any) -> list[Any]:
     if isinstance(raw, str) and raw.startswith("ERR "):
         error = re.match(r"ERR NVMLError_(\w+)", raw)
         return [CODES[error[1]] if error else 999, None]

@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """End a running stack: streams finish, then engines stop."""
     state = StateDir(state_dir_for(state_dir, find_config(config_flag)))
-    holder = state.holder()
+    holder = state.holder() or state.hidden_holder()
     if holder is None:
         ended = state.end_leftovers()
         others = running_elsewhere(state.path)
@@ -69,7 +69,7 @@ def _stop(state: StateDir, holder: Running, *, now: bool, deadline_s: float) -> 
         for _sign_of_life in ask(state.path, {"op": "stop", "now": now}):
             if monotonic_s() > deadline_s:
                 return
-    except NotRunning:  # not that far: it fetches weights
+    except NotRunning:  # it still fetches weights, or its socket went with the folder
         _signal(holder, signal.SIGTERM)
     except Temporary as exc:
         if not now:

@@ -91,6 +91,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the gateway's JSON log lines go; empty: standard error."""
     log_level: LevelName = "info"
 
+    def part_of(self, whole: int) -> int:
+        """Return this worker's part of a bound: all parts together are the whole, but each is at least 1."""
+        return max(1, whole // self.workers + (self.worker < whole % self.workers))
+
 
 def settings_from(
     spec: GatewaySpec, *, spool_path: str = "", log_path: str = "", access_path: str = ""

@@ -25,7 +25,7 @@ from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.fleet.control.state_keeper import StateKeeper
 from freehold.fleet.processes.start_progress import StartWatch
 from freehold.fleet.run import Fleet
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.records.reconcile import EngineReading
@@ -115,7 +115,7 @@ class Controller:
             on_taken=lambda other: loop.call_soon_threadsafe(self._on_state_taken, other),
         )
         self._drainer = Drainer(self._spool, state.path / JOURNAL_NAME)
-        self._gateway = GatewayLinks(
+        self._gateway = WorkerSet(
             resolved.gateway, opened.listener, log_dir=state.logs, on_start=self._keeper.record
         )
         self._fleet = Fleet(resolved.replicas, blueprint.fleet, on_snapshot=self._on_snapshot)

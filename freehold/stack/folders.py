@@ -54,10 +54,15 @@ def running_elsewhere(state_path: Path) -> list[Elsewhere]:
     for folder in _folders(_state_root()):
         holder = StateDir(folder).holder()
         if holder is not None and folder.resolve() != state_path.resolve():
-            by_config = state_dir_for(None, Path(holder.config_path)) == folder
-            named = f"--config {holder.config_path}" if by_config else f"--state-dir {folder}"
-            found.append(Elsewhere(config=holder.config_path, pid=holder.pid, flags=_quoted(named)))
+            found.append(elsewhere(folder, config=holder.config_path, pid=holder.pid))
     return sorted(found, key=lambda stack: (stack.config, stack.flags))
+
+
+def elsewhere(folder: Path, *, config: str, pid: int) -> Elsewhere:
+    """Return the stack with this state folder, and the flag by which a command finds it."""
+    by_config = state_dir_for(None, Path(config)) == folder
+    named = f"--config {config}" if by_config else f"--state-dir {folder}"
+    return Elsewhere(config=config, pid=pid, flags=_quoted(named))
 
 
 def _quoted(flags: str) -> str:

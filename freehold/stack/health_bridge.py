@@ -13,11 +13,12 @@ from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snap
 from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.health.agent.link import AgentLink, Hearers
-from freehold.health.agent.messages import EngineTarget, HealthSettings
+from freehold.health.agent.messages import HealthSettings
 from freehold.health.checks.engine_progress import STILL_S
 from freehold.health.model.snapshot import Believed, HealthSnapshot
+from freehold.health.model.targets import EngineTarget
 from freehold.stack.status import StackStatus
 
 NAME = "agent"
@@ -143,7 +144,7 @@ class NodeWatch:
         logs: Path,
         *,
         fleet: Fleet,
-        gateway: GatewayLinks,
+        gateway: WorkerSet,
         on_start: Callable[[str, int], object],
     ) -> None:
         self._fleet, self._gateway = fleet, gateway

@@ -5,12 +5,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from freehold.health.agent.messages import HealthSettings, MeshNode, MeshOptions
+from freehold.health.agent.messages import HealthSettings
 from freehold.health.agent.runner import Source
 from freehold.health.agent.sources import sources_for
 from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
 from freehold.health.model.probe import Expected
+from freehold.health.model.targets import MeshNode, MeshOptions
 from freehold.spec.model import HealthExpectSpec
 from freehold.spec.shapes import parse_listen, parse_peer
 from freehold.stack.config import Config

@@ -6,7 +6,7 @@ and `freehold status` show why.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -15,7 +15,7 @@ import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
-from freehold.core.events import ReplicaState
+from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
@@ -162,11 +162,12 @@ class Reloader:
         models = [model.name for model in self._current.config.spec.models]
         replicas = {status.id: status for status in self._fleet.statuses()}
         if name not in models and name not in replicas:
-            hint = nearest_hint(name, [*models, *replicas])
+            hint = _replaced_hint(name, replicas.values()) or nearest_hint(name, [*models, *replicas])
             message = f"there is no model and no replica {name!r}"
             problem: Problem | None = Problem(where="NAME", message=message, hint=hint)
         elif any(each.engine == EXTERNAL for each in replicas.values() if name in {each.id, each.model}):
-            problem = Problem(where="NAME", message=f"somebody else runs {name}: nothing here can restart it")
+            message = f"{name} is external, so Freehold cannot restart it"
+            problem = Problem(where="NAME", message=message, hint="restart it on its own host")
         else:
             problem = self._replace(name) if name in models else self._fleet.restart(name)
         if problem is not None:
@@ -264,6 +265,15 @@ async def _repeat_until_done(task: "asyncio.Task[Any]", line: Line) -> AsyncIter
     while not task.done():
         await asyncio.wait({task}, timeout=HEARTBEAT_S)
         yield line
+
+
+def _replaced_hint(name: str, replicas: Iterable[ReplicaStatus]) -> str:
+    """Return which replicas a model has now, where a name is that of an earlier one; empty: the name is another mistake."""
+    model, _, number = name.rpartition("-")
+    now = [each.id for each in replicas if each.model == model] if number.isdecimal() else []
+    if not now:
+        return ""
+    return f"the replicas of {model} are {', '.join(now)}; a reload or restart replaces replicas by new ones"
 
 
 def _problem_lines(problems: list[Problem]) -> Line:

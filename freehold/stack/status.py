@@ -3,15 +3,20 @@
 It deliberately shows nothing: that is the command line's business.
 """
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
+from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.fleet.control.client import NotRunning, ask
+from freehold.fleet.control.state_dir import locked_directories
 from freehold.spec.shapes import EXTERNAL
+from freehold.stack.folders import Elsewhere, elsewhere
 
 _GATEWAY_TRIES = 3
 """Starts of a gateway that never reported before the stack is called hopeless. Source: our own choice: one failure may be an
@@ -114,6 +119,24 @@ def with_ejected(replicas: Sequence[ReplicaStatus], ejected: Collection[str]) ->
         else each
         for each in replicas
     )
+
+
+def stack_on_port(port: int) -> Elsewhere | None:
+    """Return the stack of this user whose gateway has a port; None: none has, or it does not answer."""
+    for folder in locked_directories():
+        with contextlib.suppress(FreeholdError):
+            status = running_status(folder)
+            if status is not None and urlsplit(status.gateway.url).port == port:
+                return elsewhere(folder, config=status.config, pid=status.pid)
+    return None
+
+
+def free_port_hint(port: int, otherwise: str) -> str:
+    """Return how to end the stack of one's own that has a port, or else `otherwise`."""
+    found = stack_on_port(port)
+    if found is None:
+        return otherwise
+    return f"the stack of {found.config} (pid {found.pid}) has it: freehold down {found.flags} ends that one"
 
 
 def running_status(state_path: Path) -> StackStatus | None:

@@ -22,7 +22,7 @@ from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.listener import listen
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.gateway.settings import Settings
 from freehold.ledger.spool import make_folder, spool_folder
 
@@ -134,7 +134,7 @@ class _Front:
         self._spool = spool_folder(folder)
         make_folder(self._spool)
         self._listener = listen(HOST, 0)
-        self._links = GatewayLinks(
+        self._links = WorkerSet(
             msgspec.structs.replace(settings, spool_path=str(self._spool), generation=1),
             self._listener,
             log_dir=folder,

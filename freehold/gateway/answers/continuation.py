@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from freehold.engines.base import Continues
-from freehold.gateway.answers.stream_log import HEAD_KEYS, Heard, Json, read_json
+from freehold.gateway.answers.stream_log import HEAD_KEYS, Json, StreamText, read_json
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "n_predict")
 """Names of the most tokens an answer may have. Source: OpenAI API reference; llama.cpp tools/server/README.md."""
@@ -37,23 +37,16 @@ split a text before anything else: a mark goes with the word behind it, never wi
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Continuation:
     """How an answer is continued."""
 
     body: bytes
     """What the next engine is asked."""
-    rest: "Rest"
+    rest: "RestOfStream"
     """What makes of its answer the rest of the first one."""
 
 
-def continues(chosen: str, by_engine: Continues | None) -> Continues | None:
-    """Return how a model's engines continue an answer, from `resume` in freehold.yaml; None: they do not."""
-    if chosen == "auto":
-        return by_engine
-    return None if chosen == "off" else Continues(chosen)
-
-
-def plan(path: str, body: bytes, *, heard: Heard, how: Continues) -> Plan | str:
+def plan(path: str, body: bytes, *, heard: StreamText, how: Continues) -> Continuation | str:
     """Return how to go on with an answer, or in a word why that cannot be."""
     request = read_json(body)
     if request is None or heard.why_not:
@@ -70,14 +63,14 @@ def plan(path: str, body: bytes, *, heard: Heard, how: Continues) -> Plan | str:
     silent = heard.finished or (left is not None and left <= 0)
     if silent:
         _least(begun)
-    rest = Rest(heard, owed=owed, tokens=tokens, silent=silent)
+    rest = RestOfStream(heard, owed=owed, tokens=tokens, silent=silent)
     try:
-        return Plan(body=msgspec.json.encode(begun), rest=rest)
+        return Continuation(body=msgspec.json.encode(begun), rest=rest)
     except RecursionError:  # read as deep as that, but not written
         return "too_deep"
 
 
-def ending(path: str, body: bytes, *, heard: Heard, hides_usage: bool) -> bytes | None:
+def ending(path: str, body: bytes, *, heard: StreamText, hides_usage: bool) -> bytes | None:
     """Return the events that end an answer of which nothing is missing but its end; None: more is missing.
 
     With usage to be told, more is missing: only an engine knows the prompt's tokens. `hides_usage`: the caller is not
@@ -203,7 +196,7 @@ def _without_blanks(texts: list[str]) -> tuple[list[str], str]:
     return kept, owed
 
 
-class Rest:
+class RestOfStream:
     """Makes of another engine's stream the rest of an answer that was begun."""
 
     __slots__ = (
@@ -220,7 +213,7 @@ class Rest:
         "tokens_before",
     )
 
-    def __init__(self, heard: Heard, *, owed: str, tokens: int, silent: bool) -> None:
+    def __init__(self, heard: StreamText, *, owed: str, tokens: int, silent: bool) -> None:
         self._heard, self._owed_first = heard, owed
         self._head = heard.head
         self._role = heard.role
@@ -235,11 +228,11 @@ class Rest:
         self.tokens_before = sum(map(bool, heard.texts))
 
     def __repr__(self) -> str:
-        return f"<Rest after {self._tokens} tokens>"
+        return f"<RestOfStream after {self._tokens} tokens>"
 
-    def anew(self) -> "Rest":
+    def anew(self) -> "RestOfStream":
         """Return the same for yet another engine, where of this one's answer nothing has gone to the client."""
-        return Rest(self._heard, owed=self._owed_first, tokens=self._tokens, silent=self._silent)
+        return RestOfStream(self._heard, owed=self._owed_first, tokens=self._tokens, silent=self._silent)
 
     def feed(self, payload: bytes) -> bytes:
         """Return what the client gets for bytes of the new stream, cut anywhere; only whole events."""
@@ -330,7 +323,7 @@ def _common(one: str, other: str) -> int:
     return next((at for at, (a, b) in enumerate(both) if a != b), min(len(one), len(other)))
 
 
-def _finish_event(heard: Heard, *, chat: bool) -> bytes:
+def _finish_event(heard: StreamText, *, chat: bool) -> bytes:
     said: Mapping[str, Any] = {"delta": {}} if chat else {"text": ""}
     choice = {"index": 0, **said, "logprobs": None, "finish_reason": "length"}
     return b"data: %b\n\n" % msgspec.json.encode({**heard.head, "choices": [choice]})

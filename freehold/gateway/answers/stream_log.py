@@ -36,13 +36,13 @@ _CHOICE = frozenset({"index", "delta", "text", "finish_reason", "logprobs", "sto
 _DELTA = frozenset({"role", "content"})
 
 
-class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _TokenDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     content: str
 
 
-class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _TokenChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     index: int = 0
-    delta: _Delta | None = None
+    delta: _TokenDelta | None = None
     text: str | None = None
     finish_reason: None = None
     logprobs: None = None
@@ -50,14 +50,14 @@ class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Token(msgspec.Struct, gc=False):
-    choices: tuple[_Choice]
+    choices: tuple[_TokenChoice]
 
 
 _TOKEN: msgspec.json.Decoder[_Token] = msgspec.json.Decoder(_Token)
 """Reads an event with one token and nothing else, as nearly all are, in a tenth of the time."""
 
 
-class Heard:
+class StreamText:
     """What was said to a client so far."""
 
     __slots__ = ("finished", "head", "role", "texts", "usage_told", "why_not")
@@ -76,7 +76,7 @@ class Heard:
         """Why it cannot be continued, in a word; empty: it can."""
 
     def __repr__(self) -> str:
-        return f"<Heard {len(self.texts)} tokens{', finished' * self.finished} {self.why_not}>"
+        return f"<StreamText {len(self.texts)} tokens{', finished' * self.finished} {self.why_not}>"
 
     def take(self, events: bytes) -> None:
         """Take whole events, each with its data in one line; other lines mean nothing."""
@@ -154,7 +154,7 @@ def read_json(data: bytes) -> Json | None:
     return value if isinstance(value, dict) else None
 
 
-class Kept:
+class StreamLog:
     """What one client has of its stream. `chunked`: it is kept in whole chunks, as it was sent."""
 
     __slots__ = ("_packed", "_pieces", "_seen_bytes", "add", "chunked")
@@ -168,11 +168,11 @@ class Kept:
         self._seen_bytes = 0
 
     def __repr__(self) -> str:
-        return f"<Kept {len(self._packed)} packs, {len(self._pieces or ())} reads>"
+        return f"<StreamLog {len(self._packed)} packs, {len(self._pieces or ())} reads>"
 
-    def heard(self) -> Heard:
+    def text(self) -> StreamText:
         """Return what the client was told."""
-        heard = Heard()
+        heard = StreamText()
         if self._pieces is None:
             heard.why_not = "too_long"
             return heard
@@ -180,11 +180,11 @@ class Kept:
         heard.take(data)
         if heard.why_not and self.chunked:
             # Mostly chunks begin and end where events do, so that their sizes are lines of their own; not always.
-            heard = Heard()
+            heard = StreamText()
             heard.take(_without_chunks(data))
         return heard
 
-    def tidy(self, passed_bytes: int, keeping: "Keeping") -> None:
+    def tidy(self, passed_bytes: int, keeping: "PackBudget") -> None:
         """Pack what has become long, and give up what is too long; `passed_bytes`: all that was sent so far."""
         if self._pieces is None:
             return
@@ -198,7 +198,7 @@ class Kept:
             self._pieces, self._packed, self.add = None, (), _drop
 
 
-class Keeping:
+class PackBudget:
     """How much all streams of a gateway keep, counted anew at each tick."""
 
     __slots__ = ("_before_bytes", "_now_bytes", "_packed_bytes")
@@ -207,7 +207,7 @@ class Keeping:
         self._before_bytes = self._now_bytes = self._packed_bytes = 0
 
     def __repr__(self) -> str:
-        return f"<Keeping {self._before_bytes} bytes>"
+        return f"<PackBudget {self._before_bytes} bytes>"
 
     def turn(self) -> None:
         """Begin to count anew."""

@@ -8,7 +8,9 @@ fills nothing, one that jumps ahead fills a bucket at most to its brim. It does 
 from dataclasses import dataclass
 from typing import Literal
 
+from freehold.engines.base import ApiError
 from freehold.gateway.callers.keys import Limits
+from freehold.gateway.wire.errors import RETRY_AFTER_S_MAX, Rejection
 
 MINUTE_MS = 60_000
 """A level counts in minute-milliseconds: at n a minute a bucket gains exactly n in each millisecond."""
@@ -67,6 +69,38 @@ class Over:
     """`size`: more tokens than a minute ever has; `reserved`: only requests under way stand in the budget's way."""
     wait_ms: int | None = None
     """Milliseconds until there is room; None: nobody knows, or never."""
+
+
+_UNKNOWN_MS = 1000  # Where the wait is not known, the client is asked to retry after a second.
+# What is said of each limit; `l` are the key's limits, `t` the tokens that the request may take.
+_OVER = {
+    "requests": "This API key may send {l.requests_per_minute} requests a minute.",
+    "tokens": "This API key may use {l.tokens_per_minute} tokens a minute; this request may take {t}.",
+    "size": "This request may take {t} tokens, prompt and answer; this API key may use {l.tokens_per_minute} a minute."
+    " Lower its max_tokens or shorten it.",
+    "concurrency": "This API key may have {l.concurrency} requests under way at once.",
+    "reserved": "The rest of this API key's {l.monthly_tokens} tokens a month is reserved by requests under way.",
+    "budget": "This API key has used its {l.monthly_tokens} tokens of this month.",
+    "usd_reserved": "The rest of this API key's {usd} USD a month is reserved by requests under way.",
+    "usd": "This API key has used its {usd} USD of this month.",
+}
+
+
+def over_limit(over: Over, limits: Limits, *, tokens: int) -> Rejection:
+    """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
+    spent = over.limit in {"budget", "usd"}
+    usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
+    error = ApiError(
+        status=429,
+        message=_OVER[over.limit].format(l=limits, t=tokens, usd=usd),
+        type="rate_limit_error",
+        code="insufficient_quota" if spent else "rate_limit_exceeded",
+    )
+    if spent or over.limit == "size":
+        return Rejection(error=error, headers=b"x-should-retry: false\r\n")
+    wait_ms = min(RETRY_AFTER_S_MAX * 1000, over.wait_ms or _UNKNOWN_MS)
+    lines = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait_ms // 1000), wait_ms)
+    return Rejection(error=error, headers=lines)
 
 
 class Allowance:

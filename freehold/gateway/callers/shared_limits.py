@@ -9,16 +9,13 @@ millionths, each part rounded up.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from freehold.gateway.callers.cost_reservation import PICOUSD_PER_MICROUSD
+from freehold.gateway.callers.grant import KeyState
+from freehold.gateway.callers.keys import Limits
 from freehold.gateway.callers.rate_limits import MINUTE_MS, Allowance, Bucket, Over, duration
 from freehold.gateway.callers.spend import usd_place
-
-if TYPE_CHECKING:
-    from freehold.gateway.callers.grant import Caller
-    from freehold.gateway.callers.keys import Limits
-    from freehold.gateway.counters.shared_counters import Board, Row
+from freehold.gateway.counters.shared_counters import CounterRow, SharedCounters
 
 _IN_FLIGHT, _REQUESTS, _TOKENS, _MONTH, _RESERVED, _USD, _USD_RESERVED = range(7)
 _NOTHING = (0, 0, 0, 0)  # What is said of a key that has spent nothing and reserves nothing.
@@ -30,7 +27,7 @@ class SharedBucket(Bucket):
     __slots__ = ("_row", "_what")
 
     def __init__(
-        self, per_minute: int, now_ms: int, *, row: "Row", what: int, older: Bucket | None = None
+        self, per_minute: int, now_ms: int, *, row: CounterRow, what: int, older: Bucket | None = None
     ) -> None:
         super().__init__(per_minute, now_ms, older=older)
         self._row = row
@@ -71,7 +68,7 @@ class SharedAllowance(Allowance):
 
     __slots__ = ("_keys", "row")
 
-    def __init__(self, keys: "SharedKeys", row: "Row", *, limits: "Limits", now_ms: int) -> None:
+    def __init__(self, keys: "SharedKeys", row: CounterRow, *, limits: Limits, now_ms: int) -> None:
         self._keys = keys
         self.row = row
         super().__init__(limits, now_ms)
@@ -86,7 +83,7 @@ class SharedAllowance(Allowance):
         """Count it anew, for the others to see."""
         self.row.put(_IN_FLIGHT, value)
 
-    def change(self, limits: "Limits", now_ms: int) -> None:
+    def change(self, limits: Limits, now_ms: int) -> None:
         """Hold to other limits from now on; what was used stays used."""
         super().change(limits, now_ms)
         self._requests = self._share(self._requests, _REQUESTS, now_ms)
@@ -126,23 +123,23 @@ class SharedAllowance(Allowance):
 class SharedKeys:
     """All keys at one of several workers."""
 
-    def __init__(self, board: "Board") -> None:
+    def __init__(self, board: SharedCounters) -> None:
         self._board = board
         self.active: dict[SharedAllowance, None] = {}
         """Of whom something was used here and has not faded yet."""
-        self._budgeted: dict[str, Caller] = {}
+        self._budgeted: dict[str, KeyState] = {}
         self._told: dict[str, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<SharedKeys {len(self.active)} active, {len(self._budgeted)} with a budget>"
 
-    def take_over(self, caller: "Caller", month: Mapping[str, int], now_ms: int) -> None:
+    def take_over(self, caller: KeyState, month: Mapping[str, int], now_ms: int) -> None:
         """Let a caller's limits hold over all workers from now on."""
         row = self._board.row(f"key {caller.id}")
         caller.allowance = SharedAllowance(self, row, limits=caller.record.limits, now_ms=now_ms)
         self.tell(caller, month)
 
-    def forget(self, caller: "Caller") -> None:
+    def forget(self, caller: KeyState) -> None:
         """Give up a caller whose key is gone."""
         row = self._row(caller)
         if self._budgeted.pop(caller.id, None) is not None:
@@ -151,12 +148,12 @@ class SharedKeys:
                 row.put(what, 0)
         row.release()
 
-    def spent(self, caller: "Caller", month: Mapping[str, int]) -> tuple[int, int]:
+    def spent(self, caller: KeyState, month: Mapping[str, int]) -> tuple[int, int]:
         """Return the tokens that a key has spent, and how many of them are only reserved, all workers' together."""
         row = self._row(caller)
         return month.get(caller.id, 0) + row.others(_MONTH), caller.reserved + row.others(_RESERVED)
 
-    def spent_picousd(self, caller: "Caller", month: Mapping[str, int]) -> tuple[int, int]:
+    def spent_picousd(self, caller: KeyState, month: Mapping[str, int]) -> tuple[int, int]:
         """Return the same of its dollars: what others charged is rounded up, what they reserved down."""
         row = self._row(caller)
         charged = month.get(usd_place(caller.id), 0) + row.others(_USD) * PICOUSD_PER_MICROUSD
@@ -170,7 +167,7 @@ class SharedKeys:
         for caller in self._budgeted.values():
             self.tell(caller, month)
 
-    def tell(self, caller: "Caller", month: Mapping[str, int]) -> None:
+    def tell(self, caller: KeyState, month: Mapping[str, int]) -> None:
         """Say what a caller has spent here, where that is news: before anything else is let in, and twice a second."""
         picousd = month.get(usd_place(caller.id), 0)
         spent = (month.get(caller.id, 0), caller.reserved, picousd, caller.reserved_picousd)
@@ -184,6 +181,6 @@ class SharedKeys:
         row.put(_USD_RESERVED, caller.reserved_picousd // PICOUSD_PER_MICROUSD)
 
     @staticmethod
-    def _row(caller: "Caller") -> "Row":
+    def _row(caller: KeyState) -> CounterRow:
         assert isinstance(caller.allowance, SharedAllowance)
         return caller.allowance.row

@@ -42,7 +42,7 @@ def _tag(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) >> 1 or 1
 
 
-class Board:
+class SharedCounters:
     """One process's view of the memory: of a worker with its own column, or of the parent, who has none."""
 
     def __init__(self, fd: int, *, workers: int, index: int = -1) -> None:
@@ -57,17 +57,17 @@ class Board:
         self.dead: dict[int, int] = {}
         """Columns whose worker has died and whom nobody has cleared yet, with its pid."""
         self._start = index * _COLUMN
-        self._rows: dict[str, Row] = {}
-        self._leaving: dict[str, Row] = {}
+        self._rows: dict[str, CounterRow] = {}
+        self._leaving: dict[str, CounterRow] = {}
         """Rows that nobody uses any more; they go when their numbers are 0."""
         self.overflows = 0
         """Rows that found no place: what they count is seen by this worker only."""
 
     def __repr__(self) -> str:
-        return f"<Board {self.index} of {self.workers}, {len(self._rows)} rows>"
+        return f"<SharedCounters {self.index} of {self.workers}, {len(self._rows)} rows>"
 
     @classmethod
-    def create(cls, workers: int) -> "Board":
+    def create(cls, workers: int) -> "SharedCounters":
         """Return the parent's view of new memory without a name, gone with the last process that has it.
 
         Raises Permanent where there is none to be had.
@@ -143,7 +143,7 @@ class Board:
 
     # Counts
 
-    def row(self, name: str) -> "Row":
+    def row(self, name: str) -> "CounterRow":
         """Return the row of a name, one per process however often it is asked for; release it as often."""
         row = self._rows.get(name)
         if row is None:
@@ -151,11 +151,11 @@ class Board:
         row.users += 1
         return row
 
-    def leave(self, row: "Row") -> None:
+    def leave(self, row: "CounterRow") -> None:
         """Give a row up once its numbers are 0."""
         self._leaving[row.name] = row
 
-    def _new_row(self, name: str) -> "Row":
+    def _new_row(self, name: str) -> "CounterRow":
         tag = _tag(name)
         for step in range(PLACES):
             place = (tag + step) % PLACES * _PLACE + _HEAD
@@ -163,11 +163,11 @@ class Board:
             if self.cells[cell] in (0, _FREED, tag):
                 self.cells[cell + 1 : cell + _PLACE] = memoryview(bytes(VALUES * _CELL_BYTES)).cast("q")
                 self.cells[cell] = tag
-                return Row(self, name, own=self.cells, at=cell)
+                return CounterRow(self, name, own=self.cells, at=cell)
         self.overflows += 1
-        return Row(self, name, own=memoryview(bytearray(_PLACE * _CELL_BYTES)).cast("q"), at=0)
+        return CounterRow(self, name, own=memoryview(bytearray(_PLACE * _CELL_BYTES)).cast("q"), at=0)
 
-    def _give_up(self, row: "Row") -> None:
+    def _give_up(self, row: "CounterRow") -> None:
         if row.own is not self.cells:
             return
         place = (row.at - self._start - _HEAD) // _PLACE
@@ -211,12 +211,12 @@ class Board:
         return texts + (2 * index + turn % 2) * (_CRC_BYTES + PUBLISHED_BYTES_MAX)
 
 
-class Row:
+class CounterRow:
     """The numbers of one name: this worker's own, to be changed, and the others', to be read."""
 
     __slots__ = ("_board", "_cells", "_home", "_homes", "_tag", "at", "name", "own", "users")
 
-    def __init__(self, board: Board, name: str, *, own: memoryview, at: int) -> None:
+    def __init__(self, board: SharedCounters, name: str, *, own: memoryview, at: int) -> None:
         self._board = board
         self._cells = board.cells
         self._tag = tag = _tag(name)
@@ -228,7 +228,7 @@ class Row:
         self.users = 0
 
     def __repr__(self) -> str:
-        return f"<Row {[self.get(what) for what in range(VALUES)]}, {self.users} users>"
+        return f"<CounterRow {[self.get(what) for what in range(VALUES)]}, {self.users} users>"
 
     @property
     def idle(self) -> bool:

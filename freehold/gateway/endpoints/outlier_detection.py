@@ -39,7 +39,7 @@ _OUTLIER_TIMES = 2.0
 """And so many times the others' share: what fails everywhere is the requests' fault. Source: our own choice."""
 
 
-class Standing:
+class OutlierState:
     """What is known of one endpoint's failures."""
 
     __slots__ = ("_closed_s", "_ejections", "_in_a_row", "answers", "busy_until_s", "failures", "heard_s", "no_answer",
@@ -69,13 +69,13 @@ class Standing:
             if self.trial
             else f"ejected until {self.until_s:.1f}"
         )
-        return f"<Standing {what}, {self.failures:.0f} of {self.answers:.0f} failed>"
+        return f"<OutlierState {what}, {self.failures:.0f} of {self.answers:.0f} failed>"
 
     def is_out(self, now_s: float) -> bool:
         """Return whether it gets no request: it is ejected, or its one trial is under way."""
         return self.until_s > now_s or self.trial
 
-    def note(self, failure: Failure, others: Iterable["Standing"], now_s: float) -> Reason | None:
+    def note(self, failure: Failure, others: Iterable["OutlierState"], now_s: float) -> Reason | None:
         """Count a failure and return for what reason it ejects, if it does."""
         self.answers += 1
         self.failures += 1
@@ -92,7 +92,7 @@ class Standing:
             self._eject(now_s, no_answer=failure in _NO_ANSWER)
         return reason
 
-    def _by_answers(self, others: Iterable["Standing"]) -> Reason | None:
+    def _by_answers(self, others: Iterable["OutlierState"]) -> Reason | None:
         if self._in_a_row >= _IN_A_ROW:
             return "status"
         share = self.failures / self.answers
@@ -137,13 +137,13 @@ class Standing:
         return True
 
 
-class Judged(Protocol):
+class HasOutlierState(Protocol):
     """An endpoint with its standing; `gateway.targets.Target` is one."""
 
-    standing: Standing
+    outlier: OutlierState
 
 
-T = TypeVar("T", bound=Judged)
+T = TypeVar("T", bound=HasOutlierState)
 
 
 def kept(endpoints: Sequence[T], now_s: float) -> list[T]:
@@ -152,17 +152,17 @@ def kept(endpoints: Sequence[T], now_s: float) -> list[T]:
     Of those that do not answer at all, all but the least bad may be left out; of those that answer badly, at most half.
     Least bad is whose ejection ends first.
     """
-    out = [each for each in endpoints if each.standing.is_out(now_s)]
+    out = [each for each in endpoints if each.outlier.is_out(now_s)]
     if not out:
         return list(endpoints)
     out.sort(key=badness)
-    badly = [each for each in out if not each.standing.no_answer]
+    badly = [each for each in out if not each.outlier.no_answer]
     spared = badly[: max(0, len(badly) - len(endpoints) // 2)]
     if len(out) - len(spared) == len(endpoints):
         spared.append(out[0])
     return [each for each in endpoints if each in spared or each not in out]
 
 
-def badness(each: Judged) -> float:
+def badness(each: HasOutlierState) -> float:
     """Return when its ejection ends: the sooner, the less bad."""
-    return each.standing.until_s
+    return each.outlier.until_s

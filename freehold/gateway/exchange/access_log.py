@@ -9,20 +9,17 @@ no query, no address. Probes and scrapes (`/health`, `/metrics` and the like) ar
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.ledger_record import Ending
+from freehold.gateway.exchange.ledger_record import RequestEnd
+from freehold.gateway.settings import AccessLogSettings
 from freehold.gateway.wire.request import ENGINE_PATHS, Request
 from freehold.telemetry.redact import clean_text
 from freehold.telemetry.writer import FileTarget, LineWriter
-
-if TYPE_CHECKING:
-    from freehold.gateway.exchange.exchange import Exchange
-    from freehold.gateway.settings import AccessLogSettings
 
 QUEUE_LINES = 8192
 """Lines that wait for the disk at most. Source: our own choice: 4 MB, or two seconds of 4,000 requests a second."""
@@ -47,7 +44,7 @@ _ID_AT = len(b"x-request-id: ")
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
-class Entry(msgspec.Struct, gc=False):
+class AccessEntry(msgspec.Struct, gc=False):
     """What is known of a request that is over; made by position, since one is made for each."""
 
     wall_s: float
@@ -70,7 +67,7 @@ class Entry(msgspec.Struct, gc=False):
     usage: Usage | None = None
 
 
-class What(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+class SharedFields(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The part of a line that many lines have in common; what does not apply is left out."""
 
     path: str
@@ -94,7 +91,7 @@ def ending(status: int, code: str, *, refused: bool) -> str:
     return _ENDS.get(code) or ("refused" if refused else "engine_error")
 
 
-def render(entry: Entry) -> bytes:
+def render(entry: AccessEntry) -> bytes:
     """Return the line of an entry. Total: a path that is none of ours is cut and cleaned of secrets."""
     if entry.path in ENGINE_PATHS:
         what = _what(entry.path, entry.status, entry.code[:PATH_CHARS_MAX], entry.refused, entry.key, entry.model,
@@ -102,7 +99,7 @@ def render(entry: Entry) -> bytes:
     else:
         path = clean_text(entry.path[:PATH_CHARS_MAX])
         end = ending(entry.status, entry.code, refused=entry.refused)
-        what = _inside(What(path, entry.status, end, entry.code[:PATH_CHARS_MAX], entry.key))
+        what = _inside(SharedFields(path, entry.status, end, entry.code[:PATH_CHARS_MAX], entry.key))
     whole_s = int(entry.wall_s)
     request_id = entry.request[_ID_AT:-2]
     if _QUOTE in request_id or _BACKSLASH in request_id:
@@ -123,7 +120,7 @@ _LINE = b'{"at":"%b.%03dZ","id":"%b",%b%b}\n'
 _USUAL_LINE = b'{"at":"%b.%03dZ","id":"%b",%b,"prompt_tokens":%d,"completion_tokens":%d,"took_s":%.4f,"attempts":%d,"bytes":%d}\n'
 
 
-def _figures(entry: Entry) -> bytes:
+def _figures(entry: AccessEntry) -> bytes:
     """Return the fields that are a line's own; but for the time it took, those that are unknown or nought are left out."""
     usage, said = entry.usage, b""
     if usage is not None:
@@ -141,14 +138,14 @@ def _figures(entry: Entry) -> bytes:
     return said + b',"bytes":%d' % entry.sent_bytes if entry.sent_bytes else said
 
 
-def _inside(what: What) -> bytes:
+def _inside(what: SharedFields) -> bytes:
     return _ENCODER.encode(what)[1:-1]
 
 
 @lru_cache(maxsize=1024)  # its parts are few: our own paths, and names that are configured
 def _what(*parts: Any) -> bytes:
     path, status, code, refused, *rest = parts
-    return _inside(What(path, status, ending(status, code, refused=refused), code, *rest))
+    return _inside(SharedFields(path, status, ending(status, code, refused=refused), code, *rest))
 
 
 @lru_cache(maxsize=8)  # many lines have the same second
@@ -159,81 +156,74 @@ def _second(wall_s: int) -> bytes:
 class AccessLog:
     """The access log of one gateway process; switched on, off and over while it runs."""
 
-    def __init__(self, settings: "AccessLogSettings") -> None:
+    def __init__(self, settings: AccessLogSettings) -> None:
         self.settings = settings
         self._lost_before = 0
         self._target: FileTarget | None = None
-        self._writer: LineWriter[Entry] | None = None
+        self.writer: LineWriter[AccessEntry] | None = None
+        """Takes the lines; None: the log is off."""
         self._open()
 
     def __repr__(self) -> str:
-        return f"<AccessLog {self.settings.path or 'off'} {self._writer!r}>"
-
-    @property
-    def on(self) -> bool:
-        """Return whether lines are taken."""
-        return self._writer is not None
+        return f"<AccessLog {self.settings.path or 'off'} {self.writer!r}>"
 
     @property
     def dropped_total(self) -> int:
         """Return how many lines were lost."""
-        return self._lost_before + (self._writer.dropped_total if self._writer else 0)
+        return self._lost_before + (self.writer.dropped_total if self.writer else 0)
 
-    def note(self, exchange: "Exchange", ending: Ending, usage: Usage | None) -> None:
+    def note(self, request: Request, end: RequestEnd, usage: Usage | None) -> None:
         """Take a request that went to an engine, as the ledger gets it; costs about a microsecond."""
-        writer = self._writer
+        writer = self.writer
         if writer is None:
             return
-        request = exchange.request
         writer.offer(
-            Entry(
-                wall_s(), request.id_line, request.key_id, ending.model, ending.endpoint,
-                request.path, ending.status, exchange.code, False, request.stream,
-                exchange.waited_s, ending.ttft_s, ending.took_s, ending.retries + 1, ending.bytes,
+            AccessEntry(
+                wall_s(), request.id_line, request.key_id, end.model, end.endpoint,
+                request.path, end.status, end.code, False, request.stream,
+                end.wait_s, end.ttft_s, end.took_s, end.retries + 1, end.bytes,
                 usage,
             )
         )  # fmt: skip
 
-    def refused(self, request: Request, exchange: "Exchange | None", *, status: int, code: str) -> None:
-        """Take a request that no engine saw; `exchange` is there when it had waited for one."""
-        if self._writer is None:
-            return
-        model, wait_s = "", 0.0
-        if exchange is not None:
-            model, wait_s = request.adapter or exchange.model.entry.name, exchange.waited_s
-        self._writer.offer(
-            Entry(
-                wall_s(), request.id_line, request.key_id, model, "", request.path, status, code, True,
-                request.stream, wait_s, None, wait_s, 0, 0,
-            )
-        )  # fmt: skip
+    def refused(
+        self, request: Request, *, status: int, code: str, model: str = "", waited_s: float = 0.0
+    ) -> None:
+        """Take a request that no engine saw; `model` is known where it waited in that model's queue."""
+        if self.writer is not None:
+            self.writer.offer(
+                AccessEntry(
+                    wall_s(), request.id_line, request.key_id, model, "", request.path, status, code, True,
+                    request.stream, waited_s, None, waited_s, 0, 0,
+                )
+            )  # fmt: skip
 
     def answered_here(self, request: Request, status: int, sent_bytes: int) -> None:
         """Take a request that the gateway answered itself, unless it was a probe or a scrape."""
-        if self._writer is not None and request.path.startswith("/v1/"):
-            self._writer.offer(
-                Entry(
+        if self.writer is not None and request.path.startswith("/v1/"):
+            self.writer.offer(
+                AccessEntry(
                     wall_s(), request.id_line, request.key_id, "", "", request.path, status, "", False,
                     False, 0.0, None, 0.0, 0, sent_bytes,
                 )
             )  # fmt: skip
 
-    def change(self, settings: "AccessLogSettings") -> None:
+    def change(self, settings: AccessLogSettings) -> None:
         """Go on by other settings; what was taken before is still written."""
         before, self.settings = self.settings, settings
         if settings.path == before.path and self._target is not None:
             self._target.bound(max_bytes=settings.max_bytes, backups=settings.keep)
             return
-        if self._writer is not None:
-            self._writer.finish()
-            self._lost_before += self._writer.dropped_total
-        self._writer = self._target = None
+        if self.writer is not None:
+            self.writer.finish()
+            self._lost_before += self.writer.dropped_total
+        self.writer = self._target = None
         self._open()
 
     def close(self) -> None:
         """Write what is queued, within CLOSE_S. Blocks, so only at the end."""
-        if self._writer is not None:
-            self._writer.close(CLOSE_S)
+        if self.writer is not None:
+            self.writer.close(CLOSE_S)
 
     def _open(self) -> None:
         settings = self.settings
@@ -241,6 +231,6 @@ class AccessLog:
             self._target = FileTarget(
                 Path(settings.path), max_bytes=settings.max_bytes, backups=settings.keep
             )
-            self._writer = LineWriter(
+            self.writer = LineWriter(
                 self._target, queue_records=QUEUE_LINES, render=render, linger_s=LINGER_S
             )

@@ -13,9 +13,7 @@ from typing import Any
 import msgspec
 
 from freehold.core.clock import wall_s
-from freehold.gateway.answers.stream_tap import SILENT_EVENTS, StreamMeter, WholeMeter
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.upstream import Passing
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
 from freehold.ledger.records.record import Basis, Outcome, Record, frame
@@ -29,7 +27,7 @@ _NO_USAGE = Usage()
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
-class Ending(msgspec.Struct, frozen=True, gc=False):
+class RequestEnd(msgspec.Struct, frozen=True, gc=False):
     """How one request ended, as its exchange knows it; times in seconds. Made by position: one is made for each."""
 
     model: str
@@ -40,6 +38,10 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     ttft_s: float | None
     took_s: float
     retries: int
+    wait_s: float
+    """How long it waited for its first start."""
+    code: str
+    """Why it failed: an error's code; empty: it did not fail."""
 
 
 # Members of an enumeration are looked up slowly, and these are wanted once per request.
@@ -56,23 +58,42 @@ def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
     return _CUT if answer_bytes else _FAILED
 
 
-class Recorder:
+class AnswerTokens(msgspec.Struct, gc=False):
+    """What is known of an answer's tokens."""
+
+    usage: Usage | None
+    tokens: int | None
+    """About how many tokens its engine made; None: unknown."""
+    chunks: int
+    cost_usd: str | None = None
+    """As the ledger's record has it."""
+
+    def completion(self, outcome: Outcome) -> tuple[int | None, Basis]:
+        """Return the answer's tokens and what that number rests on."""
+        if self.usage is not None and self.usage.completion_tokens is not None:
+            return self.usage.completion_tokens, _MEASURED
+        if self.tokens is not None:
+            return self.tokens, _ESTIMATED
+        return None, _NONE if outcome is _FAILED else _UNKNOWN
+
+
+class LedgerWriter:
     """Writes records of one gateway process."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._spool = SpoolWriter(folder, max_bytes=max_bytes)
         self._folder = folder
         self._seq = 0
-        self._noted: deque[tuple[Request, Ending, Heard]] = deque()
+        self._noted: deque[tuple[Request, RequestEnd, AnswerTokens]] = deque()
         """What is not in the spool yet."""
         self._told_dropped = 0
         self._told_lost = ""
         self._log = get_logger("gateway.ledger")
 
     def __repr__(self) -> str:
-        return f"<Recorder {self._spool!r}>"
+        return f"<LedgerWriter {self._spool!r}>"
 
-    def note(self, request: Request, ending: Ending, heard: "Heard") -> None:
+    def note(self, request: Request, ending: RequestEnd, heard: AnswerTokens) -> None:
         """Take what a request came to; `write` must follow before its client can have the end of the answer."""
         self._noted.append((request, ending, heard))
 
@@ -158,35 +179,3 @@ class Recorder:
             metrics.gauge(name).read_from(reading)
         for name, reading in counters.items():
             metrics.counter(name).read_from(reading)
-
-
-class Heard(msgspec.Struct, gc=False):
-    """What was heard of an answer."""
-
-    usage: Usage | None
-    tokens: int | None
-    """About how many tokens its engine was heard to make; None: that cannot be told."""
-    chunks: int
-    cost_usd: str | None = None
-    """As the ledger's record has it."""
-
-    def completion(self, outcome: Outcome) -> tuple[int | None, Basis]:
-        """Return the answer's tokens and what that number rests on."""
-        if self.usage is not None and self.usage.completion_tokens is not None:
-            return self.usage.completion_tokens, _MEASURED
-        if self.tokens is not None:
-            return self.tokens, _ESTIMATED
-        return None, _NONE if outcome is _FAILED else _UNKNOWN
-
-
-def hear(meter: Passing | None, usage: Usage | None, *, events: int, path: str) -> Heard:
-    """Return what was heard of an answer that was asked for at `path`.
-
-    `meter`: what it was passed on through; None: it was not passed on as it came, and `usage` is what it used, as far as
-    that is known. `events`: what was heard of one that was put together, about one a token.
-    """
-    if meter is None:
-        return Heard(usage, max(0, events - SILENT_EVENTS.get(path, 0)) if events else None, 0)
-    if isinstance(meter, StreamMeter):
-        return Heard(meter.end(), meter.tokens, meter.events + meter.chunks)
-    return Heard(meter.end() if isinstance(meter, WholeMeter) else None, None, 0)

@@ -14,14 +14,16 @@ from freehold.engines import all_engines
 from freehold.engines.external import ENGINE
 from freehold.gateway.answers.price import Price
 from freehold.gateway.callers.spend import Month
-from freehold.gateway.endpoints.pool import Target
-from freehold.gateway.exchange.ledger_record import Ending, Heard
+from freehold.gateway.endpoints.target import UpstreamTarget
+from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd
 from freehold.gateway.settings import FallbackSettings
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
 from freehold.ledger.records.money import usd_text
 from freehold.ledger.records.record import Outcome
+from freehold.telemetry.logs import get_logger
 
 Reason = Literal["queue_full", "no_replica", "share", "shadow"]
 """Why a request goes to a fallback."""
@@ -33,6 +35,8 @@ _SHUT_FIRST_S, HOPELESS_S = 1.0, 60.0
 while a provider is down as well, a refusal must not wait for it."""
 _SILENT_S = 1.0  # Who waited less says nothing of an endpoint. Source: our own choice, as for a replica's (`attempt`).
 
+_HOPELESS = frozenset({401, 402, 403, 407})  # The key or the account: every request gets the same answer.
+_NO_ROOM = frozenset({429, 502, 503, 504})
 _REASONS: dict[str | None, Reason] = {
     "engine_overloaded": "queue_full",
     "engine_failed": "no_replica",
@@ -41,7 +45,7 @@ _REASONS: dict[str | None, Reason] = {
 """What the refusals that a fallback can spare a caller are about, by their codes."""
 
 
-def reason_for(refusal: Refusal) -> Reason | None:
+def reason_for(refusal: Rejection) -> Reason | None:
     """Return why the request of this refusal might go elsewhere; None: nobody else could help."""
     return _REASONS.get(refusal.error.code) if refusal.error.status == 503 else None
 
@@ -51,7 +55,7 @@ def serves(path: str) -> bool:
     return path in ENGINE.paths
 
 
-class Due:
+class Sampler:
     """Picks a part of requests, evenly spread and without dice: after n of them, n times the part, to within one."""
 
     __slots__ = ("_owed", "part")
@@ -61,7 +65,7 @@ class Due:
         self._owed = 0.0
 
     def __repr__(self) -> str:
-        return f"<Due {self.part:g}>"
+        return f"<Sampler {self.part:g}>"
 
     def next(self) -> bool:
         """Return whether the next request is one of the part."""
@@ -72,7 +76,7 @@ class Due:
         return True
 
 
-class Asked(NamedTuple):
+class ProviderRequest(NamedTuple):
     """What a fallback has to know of a request that would go there."""
 
     request: Request
@@ -80,11 +84,11 @@ class Asked(NamedTuple):
     cost_tokens: int
 
 
-OnSettled = Callable[["Away", Outcome, int | None], None]
+OnSettled = Callable[["Stay", Outcome, int | None], None]
 """Hears of each stay's end: its outcome and its cost in pico-dollars; None: unknown."""
 
 
-class Fallback:
+class Provider:
     """One endpoint of somebody else's as the data plane sees it."""
 
     __slots__ = (
@@ -119,7 +123,7 @@ class Fallback:
         self._told = False
 
     def __repr__(self) -> str:
-        return f"<Fallback {self.name} at {self.target!r}, {usd_text(self.spent_picousd)} USD today>"
+        return f"<Provider {self.name} at {self.target!r}, {usd_text(self.spent_picousd)} USD today>"
 
     @property
     def name(self) -> str:
@@ -135,7 +139,7 @@ class Fallback:
         """Return whether this model's requests may go there."""
         return not self.settings.models or model in self.settings.models
 
-    def enter(self, asked: Asked, reason: Reason, now_s: float) -> "Away | Skip":
+    def enter(self, asked: ProviderRequest, reason: Reason, now_s: float) -> "Stay | Skip":
         """Take a place and a reservation for a request, or return why there is none; then nothing is taken."""
         price, gate = self.settings.price, self.target.gate
         most_picousd = _most_picousd(price, asked.request)
@@ -150,7 +154,7 @@ class Fallback:
         if skip is not None:
             self.skipped[skip] += 1
             return skip
-        return Away(self, asked.model, reason=reason, reserved_picousd=most_picousd)
+        return Stay(self, asked.model, reason=reason, reserved_picousd=most_picousd)
 
     def first_without_budget(self) -> bool:
         """Return True once when the budget begins to refuse, for the log, and again only on another day."""
@@ -180,33 +184,58 @@ class Fallback:
         self._failures, self.shut_until_s, self._answered_s = 0, 0.0, now_s
 
 
-class Away:
+class Stay:
     """One request's stay at a fallback: why it is there, and what it may cost."""
 
-    __slots__ = ("_day", "fallback", "free", "model", "reason", "reserved_picousd")
+    __slots__ = ("_day", "free", "is_copy", "model", "provider", "reason", "reserved_picousd")
 
-    def __init__(self, fallback: Fallback, model: str, *, reason: Reason, reserved_picousd: int) -> None:
-        self.fallback = fallback
+    def __init__(self, provider: Provider, model: str, *, reason: Reason, reserved_picousd: int) -> None:
+        self.provider = provider
         self.model = model
         self.reason: Reason = reason
+        self.is_copy = reason == "shadow"
         self.free = False
         """It is certain that nothing was made there that could be charged."""
         self.reserved_picousd = reserved_picousd
         """What it may cost, by its size and the longest answer that it asks for."""
-        self._day = fallback.day
-        self._day[fallback.name] = self._day.get(fallback.name, 0) + reserved_picousd
+        self._day = provider.day
+        self._day[provider.name] = self._day.get(provider.name, 0) + reserved_picousd
 
     def __repr__(self) -> str:
-        return f"<Away at {self.fallback.name} for {self.reason}>"
+        return f"<Stay at {self.provider.name} for {self.reason}>"
 
     @property
-    def target(self) -> Target:
+    def target(self) -> UpstreamTarget:
         """Return where it is asked."""
-        return self.fallback.shadow_target if self.reason == "shadow" else self.fallback.target
+        return self.provider.shadow_target if self.is_copy else self.provider.target
 
-    def settle(self, ending: Ending, heard: Heard) -> None:
+    def answered(self, now_s: float) -> None:
+        """Count an answer."""
+        if not self.free:
+            self.provider.succeeded(now_s)
+
+    def failed(self, reason: str, now_s: float) -> None:
+        """Count a provider that gave no answer."""
+        self.free = reason == "connect"
+        self.provider.failed(now_s)
+
+    def silent(self, *, since_s: float, now_s: float) -> None:
+        """Count a request, sent at `since_s`, that was given up before the provider answered."""
+        self.provider.silent(since_s=since_s, now_s=now_s)
+
+    def rejected(self, head: AnswerHead, now_s: float) -> None:
+        """Count an error answer: the provider may have no room, or reject every request."""
+        self.free = True
+        if head.status in _HOPELESS:
+            self.provider.failed(now_s, wait_s=HOPELESS_S)
+        elif head.status in _NO_ROOM:
+            self.provider.target.gate.busy()
+            self.provider.failed(now_s, wait_s=head.retry_after_s)
+        get_logger("gateway").warning("fallback_refused", fallback=self.provider.name, status=head.status)
+
+    def settle(self, ending: RequestEnd, heard: AnswerTokens) -> None:
         """Put the real cost in the reservation's place and into what the ledger hears; unknown, the reservation stays."""
-        price = self.fallback.settings.price
+        price = self.provider.settings.price
         self._settle(ending.outcome, price.cost_picousd(heard.usage))
         heard.cost_usd = price.told(heard.usage, nothing=self.free)
 
@@ -219,9 +248,9 @@ class Away:
         if cost_picousd is None and self.free:
             cost_picousd = 0
         if cost_picousd is not None:
-            self._day[self.fallback.name] += cost_picousd - self.reserved_picousd
-            self.fallback.spent_total_picousd += cost_picousd
-        self.fallback.on_settled(self, outcome, cost_picousd)
+            self._day[self.provider.name] += cost_picousd - self.reserved_picousd
+            self.provider.spent_total_picousd += cost_picousd
+        self.provider.on_settled(self, outcome, cost_picousd)
 
 
 def _most_picousd(price: Price, request: Request) -> int:
@@ -231,7 +260,7 @@ def _most_picousd(price: Price, request: Request) -> int:
     return price.of(prompt, tokens_asked(body_bytes, request.path, request.max_tokens) - prompt)
 
 
-def _target(settings: FallbackSettings, target_id: str) -> Target:
+def _target(settings: FallbackSettings, target_id: str) -> UpstreamTarget:
     endpoint = Endpoint(
         id=target_id,
         model="",
@@ -242,4 +271,4 @@ def _target(settings: FallbackSettings, target_id: str) -> Target:
         upstream_model=settings.upstream_model,
         api_key=settings.api_key,
     )
-    return Target(endpoint, all_engines()[ENGINE.name])
+    return UpstreamTarget(endpoint, all_engines()[ENGINE.name])

@@ -20,14 +20,14 @@ from freehold.core.errors import FreeholdError
 from freehold.core.events import AgentMetrics, GatewayStats, Snapshot
 from freehold.gateway.process.messages import (
     LINE_BYTES_MAX,
-    Agent,
+    AgentMessage,
     Down,
-    Drain,
-    Drained,
-    Endpoints,
-    Retune,
-    Start,
-    Stats,
+    DrainedMessage,
+    DrainMessage,
+    EndpointsMessage,
+    SettingsMessage,
+    StartMessage,
+    StatsMessage,
     line,
     ups,
 )
@@ -47,7 +47,7 @@ SILENT_S = 15.0
 Source: our own choice: many times the longest pause that a loaded machine of two cores gave it."""
 
 
-class GatewayLink:
+class WorkerProcess:
     """One gateway process, as its parent sees it.
 
     `on_start` is told the pid of each one that is started.
@@ -84,7 +84,7 @@ class GatewayLink:
         """After a drain: whether every stream was finished within the grace; None: not known."""
 
     def __repr__(self) -> str:
-        return f"<GatewayLink pid {self.pid}, {self.restarts} restarts{', stopping' * self._stopping}>"
+        return f"<WorkerProcess pid {self.pid}, {self.restarts} restarts{', stopping' * self._stopping}>"
 
     @property
     def pid(self) -> int | None:
@@ -94,11 +94,11 @@ class GatewayLink:
 
     def send(self, snapshot: Snapshot) -> None:
         """Give the gateway a newer snapshot, now or as soon as it can take it."""
-        self._renew(Endpoints(snapshot))
+        self._renew(EndpointsMessage(snapshot))
 
     def show(self, metrics: AgentMetrics) -> None:
         """Give the gateway what the node's agent counts, likewise."""
-        self._renew(Agent(metrics))
+        self._renew(AgentMessage(metrics))
 
     def _renew(self, message: Down) -> None:
         self._newest[type(message)] = self._unsent[type(message)] = message
@@ -107,7 +107,7 @@ class GatewayLink:
     def retune(self, settings: Settings) -> None:
         """Give the gateway other settings, also the one that follows should it have to be started again."""
         self._settings = settings
-        self._say(Retune(settings))
+        self._say(SettingsMessage(settings))
 
     async def run(self) -> None:
         """Keep a gateway running until `stop` was called and it has ended."""
@@ -144,7 +144,7 @@ class GatewayLink:
         self._stopping = True
         self._stop_asked.set()
         self._listener.close()
-        self._say(Drain())
+        self._say(DrainMessage())
 
     def kill(self) -> None:
         """End the gateway in a moment: time to tell its clients that their answers are not complete."""
@@ -160,7 +160,7 @@ class GatewayLink:
                 ours.close()
                 raise
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MAX)
-        self._say(Start(self._settings))
+        self._say(StartMessage(self._settings))
         self._unsent = dict(self._newest)
         self._flush()
         watch = asyncio.create_task(self._watch())
@@ -204,9 +204,9 @@ class GatewayLink:
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         async for message in ups(reader):
             self._heard_s = monotonic_s()
-            if isinstance(message, Stats):
+            if isinstance(message, StatsMessage):
                 self.stats = message.stats
-            elif isinstance(message, Drained):
+            elif isinstance(message, DrainedMessage):
                 self.finished_all = message.whole
             self._flush()
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.events import AgentMetrics, EndpointLoad, GatewayStats, Snapshot
-from freehold.gateway.counters.shared_counters import Board
-from freehold.gateway.process.worker_process import SILENT_S, GatewayLink
+from freehold.gateway.counters.shared_counters import SharedCounters
+from freehold.gateway.process.worker_process import SILENT_S, WorkerProcess
 from freehold.gateway.settings import Settings
 from freehold.gateway.storage.budget_file import gather, part_path, spread
 
@@ -25,7 +25,7 @@ def name_of(index: int) -> str:
     return f"gateway-{index}" if index else "gateway"
 
 
-class GatewayLinks:
+class WorkerSet:
     """Every worker of one gateway; `on_start` is told the name and pid of each one that is started."""
 
     def __init__(
@@ -38,7 +38,7 @@ class GatewayLinks:
         silent_s: float = SILENT_S,
     ) -> None:
         """Make the links, and the memory that several workers share; raises Permanent where there is none."""
-        self._board = Board.create(settings.workers) if settings.workers > 1 else None
+        self._board = SharedCounters.create(settings.workers) if settings.workers > 1 else None
         self._wake_fds = _wake_fds(settings.workers) if self._board is not None else ()
         self._log_dir = log_dir
         if settings.budgets_path:
@@ -46,7 +46,7 @@ class GatewayLinks:
         if settings.fallback_spent_path:
             spread(Path(settings.fallback_spent_path), settings.workers)
         self._links = [
-            GatewayLink(
+            WorkerProcess(
                 self._settings(settings, index),
                 listener,
                 stderr_path=log_dir / f"{name_of(index)}.stderr.log",
@@ -60,7 +60,7 @@ class GatewayLinks:
                 link.on_end = partial(self._board.clear, index)
 
     def __repr__(self) -> str:
-        return f"<GatewayLinks {self._links}>"
+        return f"<WorkerSet {self._links}>"
 
     def _settings(self, settings: Settings, index: int) -> Settings:
         """Return one worker's settings: files of its own, and what it shares with the others."""

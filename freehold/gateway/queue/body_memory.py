@@ -9,10 +9,9 @@ whole is a request, and the queue's to bound. There are no sockets here and no c
 
 from collections.abc import Callable
 
-from freehold.gateway.callers.grant import Caller
-from freehold.gateway.callers.rate_limits import Over
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Caller
 
 SMALL_BYTES = 64 * 1024
 """Largest body that never waits here, bytes. Source: our own choice: sixteen thousand tokens of text; longer ones are
@@ -40,7 +39,7 @@ class Upload:
         return f"<Upload of {self.size_bytes} bytes, {'coming' if self.comes else 'waiting'}>"
 
 
-class _Part:
+class _CallerShare:
     """What one caller has here."""
 
     __slots__ = ("bodies", "held_bytes", "waiting")
@@ -49,7 +48,7 @@ class _Part:
         self.bodies = self.waiting = self.held_bytes = 0
 
 
-class Intake:
+class BodyMemory:
     """The room for bodies of one gateway process."""
 
     def __init__(self, room_bytes: int) -> None:
@@ -57,17 +56,17 @@ class Intake:
         self.held_bytes = 0
         """What those that come in may take."""
         self._waiting: dict[Upload, None] = {}
-        self._parts: dict[Caller, _Part] = {}
+        self._parts: dict[Caller, _CallerShare] = {}
 
     def __repr__(self) -> str:
-        return f"<Intake {self.held_bytes} of {self.room_bytes} bytes, {len(self._waiting)} wait>"
+        return f"<BodyMemory {self.held_bytes} of {self.room_bytes} bytes, {len(self._waiting)} wait>"
 
     @property
     def waiting(self) -> int:
         """Return how many bodies wait for room."""
         return len(self._waiting)
 
-    def ask(self, upload: Upload) -> Refusal | None:
+    def ask(self, upload: Upload) -> Rejection | None:
         """Give a body its room or a place in the line (`upload.comes` tells which), or return why it gets neither."""
         refusal = self._why_not(upload)
         if refusal is not None:
@@ -99,16 +98,18 @@ class Intake:
         self.room_bytes = room_bytes
         self._let_in()
 
-    def _part(self, upload: Upload) -> _Part:
-        return _Part() if upload.caller is None else self._parts.setdefault(upload.caller, _Part())
+    def _part(self, upload: Upload) -> _CallerShare:
+        return (
+            _CallerShare() if upload.caller is None else self._parts.setdefault(upload.caller, _CallerShare())
+        )
 
-    def _why_not(self, upload: Upload) -> Refusal | None:
+    def _why_not(self, upload: Upload) -> Rejection | None:
         part, waiting_max = None, WAITING_MAX
         if upload.caller is not None:
             part, waiting_max = self._parts.get(upload.caller), WAITING_MAX // 2
-            limits = upload.caller.record.limits
-            if part is not None and limits.concurrency is not None and part.bodies >= limits.concurrency:
-                return errors.over_limit(Over("concurrency"), limits, tokens=0)
+            most = upload.caller.concurrency
+            if part is not None and most is not None and part.bodies >= most:
+                return upload.caller.over_concurrency()
         if len(self._waiting) >= WAITING_MAX or (part is not None and part.waiting >= waiting_max):
             return full()
         return None
@@ -131,7 +132,7 @@ class Intake:
                 upload.on_room()
 
 
-def full() -> Refusal:
+def full() -> Rejection:
     """Return the 503 for a body for which there was no room in time."""
     message = "Too many large requests are coming in; this one was not read."
     return errors.unavailable(message, code="too_many_uploads", retry_after_s=_RETRY_AFTER_S)

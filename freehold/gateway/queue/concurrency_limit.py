@@ -99,7 +99,7 @@ class _Base:
         self.value += (value - self.value) * (_FALL if value < self.value else rise)
 
 
-class Gate:
+class ConcurrencyLimit:
     """The room at one target: requests under way and the tokens that they may need, each with its bound."""
 
     __slots__ = (
@@ -132,7 +132,7 @@ class Gate:
         )
 
     def __repr__(self) -> str:
-        return f"<Gate {self.in_flight} of {self.limit}, {self.tokens} tokens of {self.token_budget or 'unknown'}>"
+        return f"<ConcurrencyLimit {self.in_flight} of {self.limit}, {self.tokens} tokens of {self.token_budget or 'unknown'}>"
 
     def present(self) -> int:
         """Return the requests under way at the target, whoever sent them."""

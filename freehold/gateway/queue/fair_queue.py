@@ -148,7 +148,7 @@ class _Rank(Generic[Owner]):
         self.tokens = 0
 
 
-class Turns(Generic[Owner]):
+class FairQueue(Generic[Owner]):
     """The order in which claims start. Each choice looks at every caller that waits, once."""
 
     __slots__ = ("_flows", "_last", "_ranks", "credit_tokens")
@@ -161,7 +161,7 @@ class Turns(Generic[Owner]):
         """How far behind the others a caller that comes back may be put, tokens; the caller of this class keeps it up."""
 
     def __repr__(self) -> str:
-        return f"<Turns {len(self._flows)} flows known, priorities that wait: {sorted(self._ranks)}>"
+        return f"<FairQueue {len(self._flows)} flows known, priorities that wait: {sorted(self._ranks)}>"
 
     @property
     def known(self) -> int:

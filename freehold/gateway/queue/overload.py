@@ -1,6 +1,6 @@
 """How fast a queue moves, and whether more comes than goes. Pure: the caller says what time it is.
 
-`Pace` turns tokens that wait into seconds: from what left the queue while it stood, or, before that is known, from how
+`QueueRate` turns tokens that wait into seconds: from what left the queue while it stood, or, before that is known, from how
 long requests take (Little's law). `Overload` tells a burst, which will be worked off, from an overload, which will not.
 """
 
@@ -15,7 +15,7 @@ _KEPT = (
 )
 
 
-class Pace:
+class QueueRate:
     """How fast one model works its queue off."""
 
     __slots__ = ("_cost", "_mark_s", "_service_s", "_standing_s", "_started", "_tokens")
@@ -29,7 +29,7 @@ class Pace:
         self._started = 0
 
     def __repr__(self) -> str:
-        return f"<Pace {self._started} starts measured, {self._service_s:.2f} s each>"
+        return f"<QueueRate {self._started} starts measured, {self._service_s:.2f} s each>"
 
     @property
     def mean_tokens(self) -> float:

@@ -18,8 +18,8 @@ from itertools import takewhile
 from math import inf
 from typing import Generic, Literal
 
-from freehold.gateway.queue.fair_queue import LONG, Claim, Flow, Owner, Turns
-from freehold.gateway.queue.overload import Overload, Pace
+from freehold.gateway.queue.fair_queue import LONG, Claim, FairQueue, Flow, Owner
+from freehold.gateway.queue.overload import Overload, QueueRate
 
 Reason = Literal[
     "queue_full",  # as many requests, or tokens, wait as may wait
@@ -48,7 +48,7 @@ RETRY_AFTER_S_MIN = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class QueueBounds:
     """What may be here at most."""
 
     max_requests: int = 512
@@ -61,7 +61,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Turned(Generic[Owner]):
+class TurnedAway(Generic[Owner]):
     """A request that is turned away, why, and after how many seconds it is worth to come again."""
 
     claim: Claim[Owner]
@@ -69,15 +69,15 @@ class Turned(Generic[Owner]):
     retry_after_s: float
 
 
-class Line(Generic[Owner]):
+class RequestQueue(Generic[Owner]):
     """One model's queue."""
 
     __slots__ = ("_arrivals", "_due", "_ended", "_overload", "_pace", "_serial", "_sizes", "bounds", "places", "tokens",
                  "turns", "under_way", "waiting")  # fmt: skip
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: QueueBounds) -> None:
         self.bounds = bounds
-        self.turns: Turns[Owner] = Turns()
+        self.turns: FairQueue[Owner] = FairQueue()
         self.under_way = 0
         """Requests that were started and are not over."""
         self.waiting = 0
@@ -85,7 +85,7 @@ class Line(Generic[Owner]):
         """Cost of what waits."""
         self.places = 1
         """Requests that all targets together may work on; the caller keeps it up."""
-        self._pace = Pace()
+        self._pace = QueueRate()
         self._overload = Overload()
         self._arrivals: OrderedDict[Claim[Owner], None] = OrderedDict()
         self._sizes: list[int] = []
@@ -95,7 +95,7 @@ class Line(Generic[Owner]):
         self._ended = 0
 
     def __repr__(self) -> str:
-        return f"<Line {self.under_way} under way, {self.waiting} wait with {self.tokens} tokens>"
+        return f"<RequestQueue {self.under_way} under way, {self.waiting} wait with {self.tokens} tokens>"
 
     # What starts at once
 
@@ -123,7 +123,7 @@ class Line(Generic[Owner]):
 
     # What waits
 
-    def offer(self, claim: Claim[Owner], now_s: float) -> list[Turned[Owner]]:
+    def offer(self, claim: Claim[Owner], now_s: float) -> list[TurnedAway[Owner]]:
         """Let a claim wait, and return who is turned away for that: nobody, the claim itself, or who gives way to it."""
         rate = self._pace.tokens_per_s(self.places)
         self._overload.came(claim.cost_tokens, now_s, rate)
@@ -235,9 +235,9 @@ class Line(Generic[Owner]):
             self._overload.empty()
             self._due.clear()
 
-    def expire(self, now_s: float) -> list[Turned[Owner]]:
+    def expire(self, now_s: float) -> list[TurnedAway[Owner]]:
         """Turn away, and return, those who waited too long; to be called often while something waits."""
-        gone: list[Turned[Owner]] = []
+        gone: list[TurnedAway[Owner]] = []
         bound_s = self._bound_s()
         for claim in list(takewhile(lambda claim: claim.arrived_s <= now_s - bound_s, self._arrivals)):
             if claim.arrived_s <= now_s - bound_s * self._patience(claim.flow):
@@ -248,18 +248,18 @@ class Line(Generic[Owner]):
                 gone.append(self._turn(claim, "deadline_passed"))
         return gone
 
-    def clear(self, hopeless: Callable[[Owner], bool] = lambda _owner: True) -> list[Turned[Owner]]:
+    def clear(self, hopeless: Callable[[Owner], bool] = lambda _owner: True) -> list[TurnedAway[Owner]]:
         """Turn away, and return, those for whom no target is left: everybody, unless it is said who."""
         return [self._turn(claim, "no_replica") for claim in list(self._arrivals) if hopeless(claim.owner)]
 
-    def _turn(self, claim: Claim[Owner], reason: Reason) -> Turned[Owner]:
+    def _turn(self, claim: Claim[Owner], reason: Reason) -> TurnedAway[Owner]:
         turned = self._turned(claim, reason)
         self.remove(claim)
         return turned
 
-    def _turned(self, claim: Claim[Owner], reason: Reason) -> Turned[Owner]:
+    def _turned(self, claim: Claim[Owner], reason: Reason) -> TurnedAway[Owner]:
         rate = self._pace.tokens_per_s(self.places)
-        return Turned(claim, reason, max(RETRY_AFTER_S_MIN, self.tokens / rate if rate else 0.0))
+        return TurnedAway(claim, reason, max(RETRY_AFTER_S_MIN, self.tokens / rate if rate else 0.0))
 
     # How things are
 

@@ -5,12 +5,8 @@ request per other worker more than its limit, never further, and by as many requ
 cost beyond _COST_MOST is seen by the others as that. What is learned from first bytes is each worker's own opinion. It does not decide which worker goes next; `turn` does.
 """
 
-from typing import TYPE_CHECKING
-
-from freehold.gateway.queue.concurrency_limit import Gate
-
-if TYPE_CHECKING:
-    from freehold.gateway.counters.shared_counters import Row
+from freehold.gateway.counters.shared_counters import CounterRow
+from freehold.gateway.queue.concurrency_limit import ConcurrencyLimit
 
 _IN_FLIGHT, _TOKENS, _AWAITED = 0, 1, 2
 _COST_MOST = 2 * 10**12
@@ -18,12 +14,12 @@ _COST_MOST = 2 * 10**12
 that are less than 2^63, so that what is added can always be taken back."""
 
 
-class SharedGate(Gate):
+class SharedConcurrencyLimit(ConcurrencyLimit):
     """The room at one target that other workers fill too."""
 
     __slots__ = ("_row",)
 
-    def __init__(self, row: "Row", *, slots: int, token_budget: int = 0) -> None:
+    def __init__(self, row: CounterRow, *, slots: int, token_budget: int = 0) -> None:
         """Take the target's row, its slots (0: unknown) and the tokens that fit at once (0: unknown)."""
         super().__init__(slots=slots, token_budget=token_budget)
         self._row = row

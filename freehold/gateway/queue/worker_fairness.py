@@ -7,34 +7,32 @@ or less than his share, and callers who are one and the same are served in propo
 before that, with the ageing that `fair` has. It does not know who waits within a worker, nor whether there is room.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from freehold.gateway.queue.fair_queue import PASSED_MAX, PRIORITY_FIRST, Flow, Turns
-
-if TYPE_CHECKING:
-    from freehold.gateway.counters.shared_counters import Board, Row
+from freehold.gateway.counters.shared_counters import CounterRow, SharedCounters
+from freehold.gateway.queue.fair_queue import PASSED_MAX, PRIORITY_FIRST, FairQueue, Flow
 
 _WAITING, _UNDER_WAY, _TOKENS, _TIME, _WEIGHT, _PRIORITY, _STARTS = range(7)
 _FINE = 1000
 """Virtual time and weights are kept in thousandths, since the board holds whole numbers."""
 
 
-class Turn:
+class WorkerTurn:
     """One worker's part in the turns of one model."""
 
     __slots__ = ("_board", "_callers", "_marked", "_name", "_row", "_still", "_weight")
 
-    def __init__(self, board: "Board", model: str) -> None:
+    def __init__(self, board: SharedCounters, model: str) -> None:
         self._board = board
         self._name = model
         self._row = board.row(f"model {model}")
-        self._callers: dict[Flow[Any], Row] = {}
+        self._callers: dict[Flow[Any], CounterRow] = {}
         self._weight = 1.0
         self._marked = 0
         self._still: dict[int, int] = {}
 
     def __repr__(self) -> str:
-        return f"<Turn {self._row!r}>"
+        return f"<WorkerTurn {self._row!r}>"
 
     @property
     def waits(self) -> bool:
@@ -55,7 +53,7 @@ class Turn:
         others = self._row.others(_WEIGHT)
         return self._weight / (self._weight + others / _FINE)
 
-    def tell(self, waiting: int, under_way: int, tokens: int) -> None:
+    def publish(self, waiting: int, under_way: int, tokens: int) -> None:
         """Say how many wait, how many are under way, and the cost of those that wait."""
         row = self._row
         row.put(_UNDER_WAY, under_way)
@@ -109,7 +107,7 @@ class Turn:
         self._row.add(_STARTS, 1)
         self._marked = self._row.others(_STARTS)
 
-    def weigh(self, turns: Turns[Any]) -> None:
+    def weigh(self, turns: FairQueue[Any]) -> None:
         """Find out, and say, what the callers who wait here weigh, each by the part of his requests that is here."""
         waiting = set(turns.waiting())
         for flow in self._callers.keys() - waiting:
@@ -125,6 +123,6 @@ class Turn:
             self._weight = max(1 / _FINE, sum(flow.weight for flow in waiting))
             self._row.put(_WEIGHT, round(self._weight * _FINE))
 
-    def _row_of(self, flow: Flow[Any]) -> "Row":
+    def _row_of(self, flow: Flow[Any]) -> CounterRow:
         row = self._callers[flow] = self._board.row(f"caller {self._name} {flow.priority} {flow.caller}")
         return row

@@ -9,11 +9,9 @@ It deliberately takes one connection at a time: whoever takes all that wait leav
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from freehold.gateway.server.gateway import Gateway
-    from freehold.gateway.server.worker_group import Crew
+from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.server.worker_group import WorkerGroup
 
 _COURTESY_S = 0.002
 """How long a connection is left to a worker that has fewer. Source: our own choice: a busy loop turns in a millisecond or
@@ -27,14 +25,14 @@ class Acceptor:
     def __init__(
         self,
         new_connection: Callable[[], asyncio.BaseProtocol],
-        gateway: "Gateway",
+        gateway: Gateway,
         *,
-        crew: "Crew",
+        group: WorkerGroup,
         listener: socket.socket,
     ) -> None:
         self._new_connection = new_connection
         self._gateway = gateway
-        self._board = crew.board
+        self._counters = group.counters
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._held_back: asyncio.TimerHandle | None = None
@@ -42,7 +40,9 @@ class Acceptor:
         self._loop.add_reader(listener.fileno(), self._came)
 
     def __repr__(self) -> str:
-        return f"<Acceptor {len(self._gateway.connections)} here, {self._board.connections_least} elsewhere>"
+        return (
+            f"<Acceptor {len(self._gateway.connections)} here, {self._counters.connections_least} elsewhere>"
+        )
 
     def close(self) -> None:
         """Take no more; those who wait are the other workers', or are refused when the last one closes."""
@@ -55,8 +55,8 @@ class Acceptor:
 
     def _came(self) -> None:
         here = len(self._gateway.connections) + len(self._joining)
-        self._board.tell_connections(here)
-        if 0 <= self._board.connections_least < here:
+        self._counters.tell_connections(here)
+        if 0 <= self._counters.connections_least < here:
             self._pause(_COURTESY_S)
         else:
             self._take()
@@ -76,7 +76,7 @@ class Acceptor:
         except (BlockingIOError, ConnectionError, InterruptedError):
             return  # another worker was quicker, or the client is gone again
         except OSError as exc:
-            self._gateway.log.warning("cannot_accept", why=exc.strerror)
+            self._gateway.context.log.warning("cannot_accept", why=exc.strerror)
             self._pause(_AGAIN_S)
             return
         connected.setblocking(False)

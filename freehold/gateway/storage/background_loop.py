@@ -10,7 +10,7 @@ from collections.abc import Callable
 from freehold.core.clock import monotonic_s
 
 
-class Beside:
+class BackgroundLoop:
     """A daemon thread that does `work` every `period_s` seconds until `stop`."""
 
     def __init__(self, name: str, work: Callable[[], object], *, period_s: float) -> None:
@@ -22,7 +22,7 @@ class Beside:
         self._thread.start()
 
     def __repr__(self) -> str:
-        return f"<Beside {self._thread.name} every {self._period_s:g} s>"
+        return f"<BackgroundLoop {self._thread.name} every {self._period_s:g} s>"
 
     @property
     def silent_s(self) -> float:

@@ -5,17 +5,13 @@ no ledger: nobody can read from it who asked what.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from freehold.core.whole_file import replace_file
 from freehold.gateway.callers.spend import Spending
-from freehold.gateway.storage.background_loop import Beside
-from freehold.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from freehold.telemetry.logs import Logger
+from freehold.gateway.storage.background_loop import BackgroundLoop
+from freehold.telemetry.logs import Logger, get_logger
 
 SAVE_EVERY_S = 1.0
 """Source: own choice: often enough that a crash forgets little, seldom enough for any disk."""
@@ -69,7 +65,7 @@ def _failed(part: Path, exc: Exception) -> None:
 class BudgetFile:
     """Loads spending at once, and from `start` on saves it."""
 
-    def __init__(self, path: Path, log: "Logger", *, kind: type[Spending] = Spending) -> None:
+    def __init__(self, path: Path, log: Logger, *, kind: type[Spending] = Spending) -> None:
         self._kind = kind
         self._path = path
         self._log = log
@@ -77,14 +73,14 @@ class BudgetFile:
         """Why it cannot be saved, or nothing."""
         self.spending = self._load()
         self._saved = self.spending.saved()
-        self._beside: Beside | None = None
+        self._beside: BackgroundLoop | None = None
 
     def __repr__(self) -> str:
         return f"<BudgetFile {self._path}{', ' * bool(self.trouble)}{self.trouble}>"
 
     def start(self) -> None:
         """Save from now on."""
-        self._beside = Beside("budgets", self._save, period_s=SAVE_EVERY_S)
+        self._beside = BackgroundLoop("budgets", self._save, period_s=SAVE_EVERY_S)
 
     def stop(self) -> None:
         """Save once more; waits a second for that and no longer."""

@@ -5,16 +5,12 @@ trusted changes nothing: the last good keys stay, and the reason is told. Nothin
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
-from freehold.gateway.storage.background_loop import Beside
-from freehold.gateway.storage.key_store import KeyStore
-
-if TYPE_CHECKING:
-    from freehold.gateway.callers.keys import KeysFile
-    from freehold.gateway.storage.key_store import Mark
+from freehold.gateway.callers.keys import KeysFile
+from freehold.gateway.storage.background_loop import BackgroundLoop
+from freehold.gateway.storage.key_store import KeyStore, Mark
 
 LOOK_EVERY_S = 0.25
 """Source: own choice; with the loop's own work a change holds well within the promised second."""
@@ -22,7 +18,7 @@ _UNSETTLED_S = 1.0
 """For so long a changed file is read again at each look: a second change may leave its times as they are, since file
 systems count in steps of some milliseconds. Source: git knows the same of its index ("racy git")."""
 
-Tell = Callable[["KeysFile | None", str], object]
+Tell = Callable[[KeysFile | None, str], object]
 """Is called with the keys, or None and why there are none to be had."""
 
 
@@ -35,7 +31,7 @@ class KeyWatch:
         self._seen: Mark | None = None
         self._again_until_s: float | None = 0.0
         self._told: tuple[KeysFile | None, str] | None = None
-        self._beside: Beside | None = None
+        self._beside: BackgroundLoop | None = None
 
     def __repr__(self) -> str:
         return f"<KeyWatch {self._store!r}>"
@@ -53,7 +49,7 @@ class KeyWatch:
     def start(self) -> None:
         """Look now, and from now on beside the loop."""
         self.look()
-        self._beside = Beside("keys", self.look, period_s=LOOK_EVERY_S)
+        self._beside = BackgroundLoop("keys", self.look, period_s=LOOK_EVERY_S)
 
     def stop(self) -> None:
         """Look no more."""
@@ -74,7 +70,7 @@ class KeyWatch:
             self._told = news
             self._tell(*news)
 
-    def _read(self, mark: "Mark | None") -> "tuple[KeysFile | None, str]":
+    def _read(self, mark: Mark | None) -> tuple[KeysFile | None, str]:
         if mark is None:
             return None, "is not there, or cannot be reached"
         try:

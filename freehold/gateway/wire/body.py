@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from freehold.gateway.wire.errors import Refusal, invalid
+from freehold.gateway.wire.errors import Rejection, invalid
+from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
 
 # More is no limit but a number, of one answer or of all; a worker's 20,000 connections times 64 workers times this is
@@ -19,7 +20,11 @@ from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
 _TOKENS_MOST = 10**12
 
 
-class Asked(msgspec.Struct):
+USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
+
+
+class BodyFields(msgspec.Struct):
     """The fields of a body that the gateway acts on; all others are skipped without being built."""
 
     model: str | None = None
@@ -79,7 +84,7 @@ def _prompts(prompt: msgspec.Raw) -> int:
     return len(_LIST_DECODER.decode(prompt)) or 1
 
 
-_DECODER = msgspec.json.Decoder(Asked)
+_DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKET = ord("[")
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
@@ -87,7 +92,7 @@ _OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
 
 
-def read_body(data: bytes) -> Asked | Refusal:
+def read_body(data: bytes) -> BodyFields | Rejection:
     """Return the decoded fields, or the 400 that says what is wrong with the body."""
     try:
         if not data.isascii():
@@ -106,12 +111,12 @@ def read_body(data: bytes) -> Asked | Refusal:
     return asked
 
 
-def too_deep() -> Refusal:
+def too_deep() -> Rejection:
     """Return the 400 for a body nested deeper than the decoder goes."""
     return invalid("The body is not valid JSON: it is nested too deeply.", code="invalid_json")
 
 
-def _wrong_type(said: str) -> Refusal:
+def _wrong_type(said: str) -> Rejection:
     # msgspec says, for example: Expected `bool | null`, got `str` - at `$.stream`
     param = said.rpartition("$.")[2].rstrip("`") if "$." in said else None
     place = f" for '{param}'" if param else ""
@@ -132,7 +137,7 @@ def rewrite(
     return msgspec.json.encode(kept | dict(changes))
 
 
-def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Refusal | None:
+def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Rejection | None:
     """Return the 400 for a body (as `read_body` accepted it) with a key by which its engine takes adapters, or None.
 
     Who may ask for which adapter is decided by its name: a key that gives its number would go past that.
@@ -164,6 +169,15 @@ def as_stream(data: bytes, *, with_usage: bool) -> bytes:
     if with_usage:
         changes["stream_options"] = msgspec.Raw(b'{"include_usage":true}')
     return rewrite(data, changes)
+
+
+def ask_usage(request: Request, options: msgspec.Raw) -> None:
+    """Make a stream's request ask for the usage chunk, where it has to be asked for and the caller did not."""
+    if request.path in USAGE_OPTION_PATHS:
+        body = asking_usage(request.body, options)
+        if body is not None:
+            request.body = body
+            request.hides_usage = True
 
 
 def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from freehold.engines.base import ApiError, Engine
-from freehold.gateway.callers.keys import Limits
-from freehold.gateway.callers.rate_limits import Over
 
 MESSAGES_PATH = "/v1/messages"
 _BELOW_MESSAGES = (
@@ -17,8 +15,6 @@ _BELOW_MESSAGES = (
 )  # `count_tokens`, `batches`: not served, and refused in their client's own shape
 RETRY_AFTER_S_MAX = 60
 """Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
-
-_UNKNOWN_MS = 1000  # A place that nobody knows the end of is asked for again after a second.
 
 # Anthropic's error types by status. Source: Anthropic API reference, "Errors".
 _ANTHROPIC_TYPES = {
@@ -29,7 +25,7 @@ _ANTHROPIC_TYPES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Rejection:
     """One error answer: what it says and how the connection goes on."""
 
     error: ApiError
@@ -44,30 +40,32 @@ class Refusal:
     """More header lines, each with CRLF."""
 
 
-def invalid(message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> Refusal:
+def invalid(
+    message: str, *, param: str | None = None, code: str | None = None, status: int = 400
+) -> Rejection:
     """Return a refusal for a well-framed request that says something impossible."""
-    return Refusal(
+    return Rejection(
         error=ApiError(status=status, message=message, type="invalid_request_error", code=code, param=param)
     )
 
 
-def malformed(message: str, *, status: int = 400) -> Refusal:
+def malformed(message: str, *, status: int = 400) -> Rejection:
     """Return a refusal for broken framing: the connection closes, since what follows cannot be told apart."""
     error = ApiError(status=status, message=message, type="invalid_request_error", code="malformed_request")
-    return Refusal(error=error, close=True)
+    return Rejection(error=error, close=True)
 
 
-def forbidden(message: str) -> Refusal:
+def forbidden(message: str) -> Rejection:
     """Return the 403 for a caller who may not be here."""
-    return Refusal(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
+    return Rejection(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
 
 
-def not_found(path: str) -> Refusal:
+def not_found(path: str) -> Rejection:
     """Return the 404 for a path that does not exist."""
     return invalid(f"Unknown path {path[:200]}.", status=404, code="unknown_url")
 
 
-def wrong_method(method: str, allow: str) -> Refusal:
+def wrong_method(method: str, allow: str) -> Rejection:
     """Return the 405 that names the method to use."""
     error = ApiError(
         status=405,
@@ -75,10 +73,10 @@ def wrong_method(method: str, allow: str) -> Refusal:
         type="invalid_request_error",
         code="method_not_allowed",
     )
-    return Refusal(error=error, allow=allow)
+    return Rejection(error=error, allow=allow)
 
 
-def model_not_found(model: str, known: list[str]) -> Refusal:
+def model_not_found(model: str, known: list[str]) -> Rejection:
     """Return the 404 for a model that this stack does not serve, naming those it does."""
     names = ", ".join(known[:20]) or "none"
     return invalid(
@@ -89,75 +87,44 @@ def model_not_found(model: str, known: list[str]) -> Refusal:
     )
 
 
-def unauthorized(message: str) -> Refusal:
+def unauthorized(message: str) -> Rejection:
     """Return the 401 for a request without a key that is accepted."""
     error = ApiError(status=401, message=message, type="authentication_error", code="invalid_api_key")
-    return Refusal(error=error, headers=b"www-authenticate: Bearer\r\n")
+    return Rejection(error=error, headers=b"www-authenticate: Bearer\r\n")
 
 
-def not_allowed(model: str) -> Refusal:
+def not_allowed(model: str) -> Rejection:
     """Return the 403 for a model that exists and is not this key's to use."""
     message = f"This API key may not use the model {model}."
     error = ApiError(
         status=403, message=message, type="permission_error", code="model_not_allowed", param="model"
     )
-    return Refusal(error=error)
+    return Rejection(error=error)
 
 
-# What is said of each limit; `l` are the key's limits, `t` the tokens that the request may take.
-_OVER = {
-    "requests": "This API key may send {l.requests_per_minute} requests a minute.",
-    "tokens": "This API key may use {l.tokens_per_minute} tokens a minute; this request may take {t}.",
-    "size": "This request may take {t} tokens, prompt and answer; this API key may use {l.tokens_per_minute} a minute."
-    " Lower its max_tokens or shorten it.",
-    "concurrency": "This API key may have {l.concurrency} requests under way at once.",
-    "reserved": "The rest of this API key's {l.monthly_tokens} tokens a month is reserved by requests under way.",
-    "budget": "This API key has used its {l.monthly_tokens} tokens of this month.",
-    "usd_reserved": "The rest of this API key's {usd} USD a month is reserved by requests under way.",
-    "usd": "This API key has used its {usd} USD of this month.",
-}
-
-
-def over_limit(over: Over, limits: Limits, *, tokens: int) -> Refusal:
-    """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
-    spent = over.limit in {"budget", "usd"}
-    usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
-    error = ApiError(
-        status=429,
-        message=_OVER[over.limit].format(l=limits, t=tokens, usd=usd),
-        type="rate_limit_error",
-        code="insufficient_quota" if spent else "rate_limit_exceeded",
-    )
-    if spent or over.limit == "size":
-        return Refusal(error=error, headers=b"x-should-retry: false\r\n")
-    wait_ms = min(RETRY_AFTER_S_MAX * 1000, over.wait_ms or _UNKNOWN_MS)
-    lines = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait_ms // 1000), wait_ms)
-    return Refusal(error=error, headers=lines)
-
-
-def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Refusal:
+def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Rejection:
     """Return a 503 that asks the client to come again; `retry_after_s` is rounded up to 1..60 whole seconds."""
     error = ApiError(status=503, message=message, type="service_unavailable", code=code)
-    return Refusal(error=error, retry_after_s=max(1, round(min(RETRY_AFTER_S_MAX, retry_after_s + 0.49))))
+    return Rejection(error=error, retry_after_s=max(1, round(min(RETRY_AFTER_S_MAX, retry_after_s + 0.49))))
 
 
-def not_ready(model: str) -> Refusal:
+def not_ready(model: str) -> Rejection:
     """Return the 503 for a model without a ready replica."""
     return unavailable(f"No replica of {model} is ready yet.", code="model_not_ready", retry_after_s=2.0)
 
 
-def timeout(message: str, *, status: int = 504) -> Refusal:
+def timeout(message: str, *, status: int = 504) -> Rejection:
     """Return a 504 (engine too slow) or 408 (client too slow)."""
     error = ApiError(status=status, message=message, type="timeout", code="timeout")
-    return Refusal(error=error, close=status == 408)
+    return Rejection(error=error, close=status == 408)
 
 
-def bad_gateway(message: str, *, code: str = "engine_failed") -> Refusal:
+def bad_gateway(message: str, *, code: str = "engine_failed") -> Rejection:
     """Return a 502: engines were tried and none gave an answer."""
-    return Refusal(error=ApiError(status=502, message=message, type="server_error", code=code))
+    return Rejection(error=ApiError(status=502, message=message, type="server_error", code=code))
 
 
-def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: float | None) -> Refusal:
+def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: float | None) -> Rejection:
     """Return what a client is told for an engine's answer of `status` 300 or more, in the engine's words or ours."""
     if status < 400:
         return bad_gateway("The engine answered with a redirect; its endpoint's address is not right.")
@@ -167,7 +134,7 @@ def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: floa
     if status in {429, 503}:
         # Whatever its words: the engine has no room, which is not the caller's own limit.
         return unavailable(error.message, code="engine_overloaded", retry_after_s=retry_after_s or 1.0)
-    return Refusal(error=error, by_engine=True)
+    return Rejection(error=error, by_engine=True)
 
 
 def from_engine(status: int, body: bytes) -> ApiError:
@@ -207,7 +174,7 @@ def event(error: ApiError, path: str) -> bytes:
     return b"data: " + body(error, path) + b"\n\n"
 
 
-def in_band(refusal: Refusal, path: str, *, chunked: bool, last: bytes) -> bytes:
+def in_band(refusal: Rejection, path: str, *, chunked: bool, last: bytes) -> bytes:
     """Return the bytes that end a stream after its first byte; `last` is what was written before them."""
     error = replace(refusal.error, message=f"{refusal.error.message} This answer is not complete.")
     said = event(error, path)

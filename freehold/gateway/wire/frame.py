@@ -18,7 +18,11 @@ class BadFramingError(ValueError):
     """The engine's bytes break HTTP/1.1 framing; the connection cannot be trusted any more."""
 
 
-class Frame(Protocol):
+class EngineGaveUpError(Exception):
+    """The engine says inside its answer that it failed; what comes after that is no part of the answer."""
+
+
+class BodyFrame(Protocol):
     """Follows one body. `done` after the last byte; `at_border` where an in-band message may be added."""
 
     done: bool

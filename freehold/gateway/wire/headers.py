@@ -7,7 +7,7 @@ client pass (an allow list): hop-by-hop fields, CORS grants, server names and a 
 from dataclasses import dataclass
 from functools import lru_cache
 
-from freehold.gateway.wire.frame import BadFramingError, ChunkedFrame, Frame, SizedFrame, UntilCloseFrame
+from freehold.gateway.wire.frame import BadFramingError, BodyFrame, ChunkedFrame, SizedFrame, UntilCloseFrame
 
 HEAD_BYTES_MAX = 32768
 """Longest head of an engine's answer, bytes. Source: our own bound; four times nginx's default buffer of 8 KiB."""
@@ -50,7 +50,7 @@ class AnswerHead:
     start_unchunked: bytes
     """The same for a client of HTTP/1.0, which gets the body without chunks and the end by a close."""
 
-    def frame(self) -> Frame:
+    def frame(self) -> BodyFrame:
         """Return a fresh follower of this answer's body."""
         if self.chunked:
             return ChunkedFrame()

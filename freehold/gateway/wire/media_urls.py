@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from freehold.gateway.wire.body import too_deep
-from freehold.gateway.wire.errors import Refusal, invalid
+from freehold.gateway.wire.errors import Rejection, invalid
 
 _PLACES = ("messages", "input", "system", "prompt", "documents", "query")
 """Where content may be. Source: OpenAI's chat completions and responses, Anthropic's messages, vLLM's rerank."""
@@ -25,7 +25,7 @@ _BARE = frozenset({"image", "video", "audio"})
 _SHOWN = 80  # characters of an address in an error
 
 
-def refuse_addresses(body: bytes) -> Refusal | None:
+def refuse_addresses(body: bytes) -> Rejection | None:
     """Return the 400 for a body (as `read_body` accepted it) with an address to fetch, or None."""
     if not _may_hold(body):
         return None

@@ -7,11 +7,10 @@ this object is made for each one. Headers that mean nothing here are not even lo
 import re
 from collections.abc import Callable
 from math import inf, isfinite
+from typing import Protocol
 
-from freehold.core.ids import is_request_id, request_ids_in
-from freehold.gateway.callers.grant import Caller, Grant
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 
 ENGINE_PATHS = frozenset(
     {
@@ -26,7 +25,47 @@ ENGINE_PATHS = frozenset(
 """The paths that engines answer; every other path is answered here or does not exist."""
 HEADERS_MAX = 100
 """Header fields of one request. Source: Apache's LimitRequestFields default."""
+REQUEST_ID_CHARS_MAX = 128
+"""Longest request id of a client that is kept, characters. Source: our own bound; OpenAI's own ids have 36."""
 _KNOWN_PATHS = {path.encode(): path for path in ENGINE_PATHS}
+
+
+class Caller(Protocol):
+    """The API key that a request came with; `callers.grant` has the class."""
+
+    id: str
+    weight: float
+    """Its share beside other callers of the same priority."""
+    priority: int
+    """As nice(1): lower goes first."""
+    concurrency: int | None
+    """Requests at once; None: no limit."""
+    may_leave: bool
+    """Its requests may go to endpoints of other providers."""
+
+    def may_use(self, model: str) -> bool:
+        """Return whether this key may use a model."""
+        ...
+
+    def over_concurrency(self) -> Rejection:
+        """Return the 429 for one request more than this key may have at once."""
+        ...
+
+
+class Charge(Protocol):
+    """What a request takes of its key's limits; `callers.grant` has the class."""
+
+    def learn(self, used_tokens: int | None, answer_tokens: int | None, body_bytes: int) -> None:
+        """Charge the tokens that the engine counted; None: only about how many the answer has is known."""
+        ...
+
+    def pay(self, cost_picousd: int) -> None:
+        """Charge this cost to the key's budget in US dollars, if it has one."""
+        ...
+
+    def end(self, status: int, answer_bytes: int, *, asked: bool) -> None:
+        """End the request, once; `asked`: some engine was asked."""
+        ...
 
 
 class Request:
@@ -74,14 +113,14 @@ class Request:
     """The header line of the request's id, for both sides."""
     named = False
     """Its client gave it that id."""
-    refusal: Refusal | None = None
+    rejection: Rejection | None = None
     key: bytes | None = None
     """The API key that was presented; empty: something that is no key, or two; None: nothing."""
     key_digest = b""
     """`keys.hash_of` that key; empty: there is none that could be used."""
     caller: Caller | None = None
     """Whose request it is; None: nobody was asked."""
-    grant: Grant | None = None
+    grant: Charge | None = None
     """What it was given of its caller's limits; None: there are none."""
     limit_lines = b""
     """Header lines of the answer that tell the caller's limits and who else answers, each with CRLF."""
@@ -89,9 +128,9 @@ class Request:
     @property
     def request_id(self) -> str:
         """Return the id alone."""
-        return self.id_line[len(_ID_NAME) : -2].decode("ascii")
+        return self.id_line[len(ID_NAME) : -2].decode("ascii")
 
-    def name(self) -> None:
+    def name(self, fresh_id_line: Callable[[], bytes]) -> None:
         """Settle the path and the id, once the head has come."""
         url = self.url
         self.path = _KNOWN_PATHS.get(url) or url.partition(b"?")[0].decode("ascii", "replace")
@@ -110,14 +149,8 @@ class Request:
             or self.expect
             or self.stays
         )
-        plain = self.refusal is None and not odd and self.timeout_s == inf
+        plain = self.rejection is None and not odd and self.timeout_s == inf
         return plain and self.method == b"POST" and self.keep_alive and self.url in _KNOWN_PATHS
-
-    def complete(self) -> None:
-        """Put the body together, once all of it has come."""
-        if self.gathered is not None:
-            self.body = bytes(self.gathered)
-            self.gathered = None
 
     def framing(self) -> bytes:
         """Return the header line that says how this request's body is framed, or nothing for no body."""
@@ -125,7 +158,7 @@ class Request:
             return b"transfer-encoding: chunked\r\n"
         return b"content-length: %d\r\n" % self.length_bytes if self.length_bytes else b""
 
-    def check_head(self, version: str) -> Refusal | None:
+    def check_head(self, version: str) -> Rejection | None:
         """Return why this head, of HTTP version `1.1` or another, cannot be trusted or served, or None."""
         if version not in {"1.1", "1.0"}:
             return errors.malformed("This server speaks HTTP/1.1 and HTTP/1.0.", status=505)
@@ -137,7 +170,7 @@ class Request:
             return None if self.url.startswith(b"/") else _malformed_target()
         return self._check_odd_head()
 
-    def _check_odd_head(self) -> Refusal | None:
+    def _check_odd_head(self) -> Rejection | None:
         if self.header_count > HEADERS_MAX:
             return errors.malformed(f"More than {HEADERS_MAX} header fields.", status=431)
         if self.hosts != 1 and (self.http11 or self.hosts):
@@ -157,21 +190,13 @@ class Request:
         return None
 
 
-_ID_NAME = b"x-request-id: "
-fresh_id_line = request_ids_in(_ID_NAME, b"\r\n")
-"""Returns the header line of an id that no other request has."""
+ID_NAME = b"x-request-id: "
+"""How the header line of a request's id begins."""
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
-def _malformed_target() -> Refusal:
+def _malformed_target() -> Rejection:
     return errors.malformed("The request target must be a path.")
-
-
-def unnamed() -> Request:
-    """Return a stand-in for a request that could not be understood, with an id to find its refusal by."""
-    request = Request()
-    request.name()
-    return request
 
 
 # What each header does. A header that is not here does nothing.
@@ -192,8 +217,9 @@ def _length(request: Request, value: bytes) -> None:
 
 
 def _id(request: Request, value: bytes) -> None:
-    if is_request_id(value.decode("latin-1")):
-        request.id_line, request.named = b"%b%b\r\n" % (_ID_NAME, value), True
+    text = value.decode("latin-1")
+    if 0 < len(text) <= REQUEST_ID_CHARS_MAX and text.isascii() and text.isprintable() and " " not in text:
+        request.id_line, request.named = b"%b%b\r\n" % (ID_NAME, value), True
 
 
 def _expect(request: Request, value: bytes) -> None:

@@ -22,7 +22,6 @@ from freehold.core.events import AgentMetrics
 from freehold.health.agent.messages import (
     LINE_BYTES_MOST,
     Engines,
-    EngineTarget,
     HealthSettings,
     Order,
     Watch,
@@ -31,6 +30,7 @@ from freehold.health.agent.messages import (
 )
 from freehold.health.agent.metrics import NAMESPACE
 from freehold.health.model.snapshot import HealthSnapshot
+from freehold.health.model.targets import EngineTarget
 from freehold.telemetry.appended import why_not
 from freehold.telemetry.declared import DECLARED
 from freehold.telemetry.logs import get_logger

@@ -8,32 +8,12 @@ import socket
 
 import msgspec
 
-from freehold.core.events import ReplicaState
-from freehold.engines.base import HttpCheck
 from freehold.health.model.probe import Expected
 from freehold.health.model.snapshot import HealthSnapshot
+from freehold.health.model.targets import EngineTarget, MeshOptions
 
 LINE_BYTES_MOST = 4 * 1024 * 1024
 """Longest line either way. Source: our own bound; a snapshot of a node with eight GPUs has some 50 kB."""
-
-
-class MeshNode(msgspec.Struct, frozen=True, kw_only=True):
-    """Another node's agent."""
-
-    name: str
-    host: str
-    port: int
-
-
-class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """This node's part of the mesh."""
-
-    peers: tuple[MeshNode, ...]
-    key_path: str
-    """A file with the mesh's secret, at least 16 bytes, the same on all nodes."""
-    host: str
-    """Where it listens."""
-    port: int
 
 
 class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,32 +40,6 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     def name(self) -> str:
         """Return the node's name."""
         return self.node or socket.gethostname()
-
-
-class EngineTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One replica, as whoever runs the fleet knows it."""
-
-    replica: str
-    engine: str
-    model: str = ""
-    """The name that the engine knows its model by."""
-    url: str = ""
-    """Empty: it has no address now."""
-    pid: int = 0
-    """Of the engine's process, which leads its group; 0: there is none, or not on this machine."""
-    state: str = ReplicaState.READY
-    key: str = ""
-    """What the engine wants as Bearer key. Never logged or shown."""
-    running: int | None = None
-    """Requests that the gateway has under way there; None: nobody to ask."""
-    progress: int | None = None
-    """A number that moves when the gateway gets anything from it."""
-    exit_text: str = ""
-    """Why its last process ended; empty while it runs."""
-    stall_s: float = 0.0
-    """How long it may say nothing, as the model's configuration says; 0: as its engine file says."""
-    proof: HttpCheck | None = None
-    """The tiny request that shows it alive under its options; None: its engine file's completion."""
 
 
 class Watch(msgspec.Struct, frozen=True, tag="watch"):

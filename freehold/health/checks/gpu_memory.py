@@ -1,8 +1,8 @@
 """Does a GPU's memory lose bits, and can it still repair itself?
 
-Uncorrectable errors and spent repairs are direct verdicts of the card on itself. Corrected errors are everyday; only very many, or far
-more than the node's other GPUs have, say anything, and then early. A reading that a card does not have is no zero. It does
-not read XIDs: gpu_xid does, and diagnosis puts them together.
+Uncorrectable errors and spent repairs are direct verdicts of the card on itself. Corrected errors are everyday; they count only if there are
+very many, or far more than on the node's other GPUs. A reading that a card does not have is not zero. The check does
+not read XIDs: gpu_xid does, and diagnosis combines them.
 """
 
 from collections.abc import Iterable, Sequence

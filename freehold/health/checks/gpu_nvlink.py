@@ -1,8 +1,8 @@
 """Are a GPU's NVLinks up, and free of errors?
 
-How many links a card uses depends on the board: a card without bridges has none up and is not broken. So a link counts as down when
-it was up before in the window, or when other GPUs of the same model have more; a card that has none at all while they do may
-lack a bridge, and is only told. It decodes no XID 74 registers: diagnosis does.
+How many links a card uses depends on the board: a card without bridges has none up and is not broken. So a link counts as down if
+it was up before in the window, or if other GPUs of the same model have more. A card that has none at all while they do may
+lack a bridge, and is only degraded. The check does not decode XID 74 registers: diagnosis does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ def _down(gpu: SeenGpu) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.UNHEALTHY,
         reason="link_down",
-        message=f"{up:g} NVLinks are up where {usual:g} were or the other GPUs have; down: {gpu.said('nvlink_down')}.",
+        message=f"{up:g} NVLinks are up where {usual:g} were or the other GPUs have; down: {gpu.shown('nvlink_down')}.",
         action=Action.INSPECT_HARDWARE,
         evidence=shown,
     )

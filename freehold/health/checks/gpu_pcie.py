@@ -47,10 +47,10 @@ def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="slow_link",
-        message=f"Under load the PCIe link is generation {gpu.said('pcie_gen')} of {gpu.said('pcie_gen_max')}.",
+        message=f"Under load the PCIe link is generation {gpu.shown('pcie_gen')} of {gpu.shown('pcie_gen_max')}.",
         action=Action.INSPECT_HARDWARE,
         evidence=(
-            gpu.evidence("pcie_gen", baseline=gpu.said("pcie_gen_max")),
+            gpu.evidence("pcie_gen", baseline=gpu.shown("pcie_gen_max")),
             gpu.evidence("utilisation_percent"),
         ),
     )

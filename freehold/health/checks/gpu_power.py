@@ -1,8 +1,8 @@
-"""Does a GPU tell its power, may it draw what it is built for, and does it draw what its load says?
+"""Does a GPU report its power, may it draw what it is built for, and does it draw what its load suggests?
 
-High power is no fault. A limit below the default was set by somebody; a counter that stands still cannot be believed; and a
-GPU that says 100 % busy at idle power runs a kernel that does nothing, which is a hint at a hung kernel and no more: only
-an engine without progress makes it one. It does not judge throttling: gpu_throttle does.
+High power is not a fault. A limit below the default was configured; a counter that stands still cannot be trusted. A
+GPU that reports 100 % busy at idle power runs a kernel that does nothing: a hint at a hung kernel, which only an engine
+without progress confirms. The check does not judge throttling: gpu_throttle does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -62,7 +62,7 @@ def _hollow(gpu: SeenGpu, *, moving: bool) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="busy_at_idle_power",
-        message=f"It says {gpu.said('utilisation_percent')} % busy but draws {gpu.said('power_w')} W: a kernel is resident that does no work.",
+        message=f"It says {gpu.shown('utilisation_percent')} % busy but draws {gpu.shown('power_w')} W: a kernel is resident that does no work.",
         action=Action.RESTART_ENGINE,
         evidence=(
             gpu.evidence("utilisation_percent"),

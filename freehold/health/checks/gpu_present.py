@@ -1,8 +1,9 @@
 """Are all the GPUs there, and does each answer?
 
 Three counts are compared: what the node should have, what hangs on the PCI bus, and what the driver shows; and each GPU's name with the
-one that it should have. A GPU that is lost or wants a reset says so in its readings, and the driver's own recovery action is the last word on its card. One that cannot be read is
-UNKNOWN, never healthy and never broken. It does not say why a GPU left: the kernel log does.
+one that it should have. A GPU that is lost or needs a reset shows it in its
+readings, and the driver's own recovery action decides for its card. A GPU that cannot be read is UNKNOWN, never healthy and
+never broken. Why a GPU left is not judged here: the kernel log shows it.
 """
 
 import re
@@ -24,7 +25,7 @@ NEEDS = ("recovery_action",)
 
 
 def _lost(gpu: SeenGpu) -> Iterable[RuleResult]:
-    for state, reason, words, action in (
+    for state, reason, message, action in (
         (State.LOST, "lost", "The driver says that the GPU is lost.", Action.CORDON),
         (
             State.RESET_REQUIRED,
@@ -38,7 +39,7 @@ def _lost(gpu: SeenGpu) -> Iterable[RuleResult]:
             yield RuleResult(
                 verdict=Verdict.UNHEALTHY,
                 reason=reason,
-                message=words,
+                message=message,
                 action=action,
                 evidence=tuple(gpu.evidence(name) for name in named[:2]),
             )
@@ -49,18 +50,18 @@ def _recovery(gpu: SeenGpu) -> Iterable[RuleResult]:
     if wanted is None or wanted < _LEAST_ACTION:
         return
     known = recovery_actions().get(int(wanted))
-    words = known.name.replace("_", " ") if known else f"code {wanted:g}, which no catalogue knows"
+    wanted_action = known.name.replace("_", " ") if known else f"code {wanted:g}, which no catalogue knows"
     yield RuleResult(
         verdict=Verdict.UNHEALTHY,
         reason="recovery_action",
-        message=f"The driver itself asks for: {words}.",
+        message=f"The driver itself asks for: {wanted_action}.",
         action=known.action if known else Action.DRAIN,
         evidence=(gpu.evidence("recovery_action", baseline="0"),),
     )
 
 
 def _model(gpu: SeenGpu, model: str | None) -> Iterable[RuleResult]:
-    """Yield that a GPU is another than expected: some word of what is expected is none of its name's."""
+    """Yield that a GPU is another than expected: its name lacks a word of the expected one."""
     name = gpu.gpu.name
     if not model or not name or _words(model) <= _words(name):
         return
@@ -69,7 +70,7 @@ def _model(gpu: SeenGpu, model: str | None) -> Iterable[RuleResult]:
 
 
 def _words(name: str) -> set[str]:
-    """Return the words of a GPU's name: whole ones, so that an A100 is no A10."""
+    """Return the words of a GPU's name: whole ones, so that an A100 is not an A10."""
     return set(re.split(r"[\s_-]+", name.strip().casefold()))
 
 

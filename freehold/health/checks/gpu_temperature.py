@@ -1,7 +1,7 @@
 """Is a GPU close to slowing itself down for heat? Judged by the card's own margin, never by a number of degrees of ours.
 
-Cards differ by tens of degrees in what they bear; each tells its margin and the offset at which its hardware slows down. Where there
-is no margin, its own slowdown threshold stands in. It does not judge fans nor the room; many cards at once only hint at them.
+Cards differ by tens of degrees in what they bear; each reports its margin and the offset at which its hardware slows down. Without
+a margin its own slowdown threshold is used. The check does not judge fans or the room; many cards at once only hint at them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,7 +48,7 @@ def _core(gpu: SeenGpu) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.UNHEALTHY if past else Verdict.DEGRADED,
         reason="past_slowdown" if past else "near_slowdown",
-        message=f"{headroom[0]:g} °C below its slowdown threshold, at {gpu.said('temperature_c')} °C.{where}",
+        message=f"{headroom[0]:g} °C below its slowdown threshold, at {gpu.shown('temperature_c')} °C.{where}",
         action=Action.CHECK_FACILITY if everywhere else Action.INSPECT_HARDWARE if past else Action.WATCH,
         evidence=tuple(gpu.evidence(name) for name in _SHOWN),
     )

@@ -35,7 +35,7 @@ class _Throttle(NamedTuple):
     reason: str
     bit: int
     counter: str
-    words: str
+    effect: str
     action: Action
     """What to do where one GPU has it."""
 
@@ -54,7 +54,7 @@ _THROTTLES = (
 
 
 def _share(gpu: SeenGpu, kind: _Throttle) -> tuple[float, Evidence] | None:
-    """Return the part of the window that it was held back so, with what shows it; None where that cannot be said."""
+    """Return the part of the window that it was held back so, with what shows it; None where it is not known."""
     rise = gpu.rise(kind.counter) if kind.counter else None
     if rise is not None and rise.seconds > 0:
         spent_s = rise.amount / NANOSECONDS
@@ -78,7 +78,7 @@ def _held(gpu: SeenGpu, kind: _Throttle) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.UNHEALTHY if share[0] >= TIME_SHARE_BAD else Verdict.DEGRADED,
         reason=kind.reason,
-        message=f"The GPU was {kind.words} ({share[1].value}).{where}",
+        message=f"The GPU was {kind.effect} ({share[1].value}).{where}",
         action=Action.CHECK_FACILITY if everywhere else kind.action,
         evidence=(share[1], gpu.evidence("temperature_c"), gpu.evidence("throttle_bits")),
     )
@@ -96,7 +96,7 @@ def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="slow_clock",
-        message=f"Loaded, it runs at {gpu.said('sm_clock_mhz')} of {gpu.said('sm_clock_max_mhz')} MHz and gives no reason.",
+        message=f"Loaded, it runs at {gpu.shown('sm_clock_mhz')} of {gpu.shown('sm_clock_max_mhz')} MHz and gives no reason.",
         action=Action.WATCH,
         evidence=(
             gpu.evidence("sm_clock_mhz"),

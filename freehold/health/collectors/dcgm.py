@@ -2,8 +2,8 @@
 
 Only the exporter's text is read: fields by name, old and new (DCGM renamed many and keeps the old ones), never by number, for
 DCGM's 230 is the last XID and NVML's 230 is the recovery action. A field that the exporter does not export is unsupported, not
-zero: many counters are off by default. A remote exporter that does not answer says nothing of the GPUs. It never asks
-NVML, and takes no XID from here (the exporter keeps only the last one).
+zero: many counters are off by default. A remote exporter that does not answer shows nothing about the GPUs. This module never asks
+NVML, and takes no XID from the exporter (which keeps only the last one).
 """
 
 import asyncio
@@ -18,8 +18,8 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
-from freehold.health.collectors.gpu_readings import IDENTITY, READINGS, GpuReading
-from freehold.health.collectors.nvml_answers import answering, measured
+from freehold.health.gpu_readings.nvml_answers import answering, measured
+from freehold.health.gpu_readings.table import IDENTITY, READINGS, GpuReading
 from freehold.health.model.view import Gpu, Gpus, Reading, State
 
 TEXT_BYTES_MOST = 16_000_000
@@ -40,7 +40,7 @@ _MIG = ("GPU_I_ID", "GPU_I_PROFILE")
 _DRIVER = ("DCGM_FI_DRIVER_VERSION", "driver_version")
 
 
-class Sample(NamedTuple):
+class ExporterSample(NamedTuple):
     """One line of the exporter's text."""
 
     name: str
@@ -64,18 +64,18 @@ def gpus_of(text: str) -> Gpus:
     )
 
 
-def _samples(text: str) -> Iterable[Sample]:
+def _samples(text: str) -> Iterable[ExporterSample]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name.startswith("DCGM_"):
-                yield Sample(sample.name, sample.labels, sample.value)
+                yield ExporterSample(sample.name, sample.labels, sample.value)
 
 
 def _failed(state: State, detail: str) -> Gpus:
     return Gpus(source="dcgm", state=state, detail=detail)
 
 
-def _driver(samples: Iterable[Sample]) -> dict[str, Reading]:
+def _driver(samples: Iterable[ExporterSample]) -> dict[str, Reading]:
     for sample in samples:
         for label in _DRIVER:
             if sample.labels.get(label):
@@ -83,7 +83,7 @@ def _driver(samples: Iterable[Sample]) -> dict[str, Reading]:
     return {}
 
 
-def _gpu(index: int, samples: Iterable[Sample]) -> Gpu:
+def _gpu(index: int, samples: Iterable[ExporterSample]) -> Gpu:
     """Return one GPU; lines of its MIG slices are left out, for they are parts of it."""
     whole = [sample for sample in samples if not any(sample.labels.get(label) for label in _MIG)]
     labels = whole[0].labels if whole else {}
@@ -135,7 +135,7 @@ class DcgmReader:
     _most: int = field(default=0, init=False)
 
     async def read(self) -> Gpus:
-        """Return what it says, with the most GPUs that it ever showed and what the file system says of cards and driver."""
+        """Return its reading, with the most GPUs that it ever showed and what the file system shows of cards and driver."""
         gpus = await self._asked()
         self._most = max(self._most, answering(gpus.gpus))
         return msgspec.structs.replace(
@@ -146,7 +146,7 @@ class DcgmReader:
         )
 
     async def _asked(self) -> Gpus:
-        """Return what it says; HUNG past the deadline, UNKNOWN where nobody listens and for anything else than its text."""
+        """Return its reading; HUNG past the deadline, UNKNOWN where no exporter listens and for anything else than its text."""
         try:
             async with asyncio.timeout(self.deadline_s):
                 status, body = await _get(self.url)
@@ -154,7 +154,7 @@ class DcgmReader:
             return _failed(State.HUNG, f"{self.url} did not answer within {self.deadline_s:g} s")
         except ConnectionRefusedError:
             # Not ABSENT: that the exporter does not run says nothing of the GPUs.
-            return _failed(State.UNKNOWN, f"nobody listens at {self.url}")
+            return _failed(State.UNKNOWN, f"no exporter listens at {self.url}")
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as exc:
             return _failed(State.UNKNOWN, f"{self.url}: {type(exc).__name__}: {exc}")
         if status != 200:

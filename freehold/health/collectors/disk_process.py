@@ -1,7 +1,7 @@
-"""One disk reading child as its parent sees it: started, listened to, killed and given up, never waited for.
+"""One disk reading child as its parent sees it: started, read, killed and given up, never waited for.
 
 A process in state D does not die of SIGKILL; so nothing here waits for an exit, and whether it is gone is asked without
-blocking. What the times mean is none of this module's business.
+blocking. What the times mean is not judged here.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ PACKAGE_ROOT = Path(freehold.__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """What statvfs said."""
+    """The numbers of statvfs."""
 
     total_bytes: int
     free_bytes: int
@@ -33,7 +33,7 @@ class Space:
 
 @dataclass(slots=True, kw_only=True)
 class DiskReport:
-    """What the child has said since it was last asked, and what it said last of what stays."""
+    """What the child has reported since it was last read, and the last report of what stays."""
 
     reads_s: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class DiskReport:
     """Why it cannot read without the page cache."""
     making: bool = False
     began_s: float | None = None
-    """Monotonic; of the read that has not ended, or of the child's start until its first word."""
+    """Monotonic; of the read that has not ended, or of the child's start until its first line."""
     writes_s: list[float] = field(default_factory=list)
     write_error: str | None = None
     """errno name of the newest write that ended, empty where it succeeded; None: none has ended."""
@@ -84,7 +84,7 @@ def take(report: DiskReport, line: str) -> None:
 
 
 def _pass_over(report: DiskReport, rest: str) -> None:
-    """A newer child may say more than we know."""
+    """A newer child may report more than this parent knows."""
 
 
 def _at(report: DiskReport, rest: str) -> None:

@@ -121,7 +121,7 @@ class _Writes:
     read_only: str = ""
 
     def take(self, report: DiskReport, mount: Callable[[], Mount | None]) -> None:
-        """Take in what a child said; why the volume is read-only is looked up when it first says so."""
+        """Take in a child's report; why the volume is read-only is looked up when it first reports EROFS."""
         if report.write_error is None:
             return
         self.wrote |= bool(report.writes_s)
@@ -201,7 +201,7 @@ class DiskReader:
         self._heard_s, self._born_s, self._reads = now_s, now_s, False
 
     def _from_child(self, now_s: float) -> Volume:
-        """Return the part that the child tells, and give it up where it is over its deadline."""
+        """Return the part that the child reports, and give it up where it is over its deadline."""
         reads_s: list[float] = []
         errors: list[str] = []
         writes_s: list[float] = []

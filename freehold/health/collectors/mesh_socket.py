@@ -1,6 +1,6 @@
-"""The mesh's sockets on Linux: one that receives, four that send, and what the kernel says of each datagram.
+"""The mesh's sockets on Linux: one that receives, four that send, and what the kernel reports of each datagram.
 
-The idea: the kernel knows when a datagram arrived (SO_TIMESTAMPNS), how many the full socket dropped (SO_RXQ_OVFL) and why a
+The kernel knows when a datagram arrived (SO_TIMESTAMPNS), how many the full socket dropped (SO_RXQ_OVFL) and why a
 datagram came back (IP_RECVERR), so that a process which reads only ten times a second still measures the network and not
 itself. Four source ports take different ways through a fabric that spreads flows. Large datagrams carry "do not
 fragment" and ignore what the kernel believes of the path, so that a black hole for them shows.
@@ -53,7 +53,7 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ReceivedDatagram:
     """One datagram that came."""
 
     data: bytes
@@ -67,7 +67,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """One datagram that did not get there, as the kernel tells."""
+    """One datagram that did not arrive, as the kernel reports."""
 
     address: tuple[str, int]
     error: int
@@ -91,14 +91,14 @@ class Receiver:
         """Return the port that it is bound to."""
         return int(self._socket.getsockname()[1])
 
-    def take(self) -> Iterator[Arrival]:
+    def take(self) -> Iterator[ReceivedDatagram]:
         """Give what has come, oldest first, at most 1,024."""
         now_s = self._clock.monotonic_s()
         wall_minus_s = self._clock.wall_s() - now_s
         for _ in range(READS_MOST):
             try:
                 data, ancillary, _, source = self._socket.recvmsg(DATAGRAM_MOST, _ANCILLARY_BYTES)
-            except OSError:  # nothing more; an error of its own goes with being told
+            except OSError:  # nothing more; reading an error clears it
                 return
             at_s = now_s
             for _, kind, value in ancillary:
@@ -107,7 +107,7 @@ class Receiver:
                     at_s = _arrived(now_s, seconds + nanoseconds / 1e9 - wall_minus_s)
                 elif kind == _SO_RXQ_OVFL:
                     self._drops = _DROPS.unpack(value)[0]
-            yield Arrival(data, at_s, self._drops, source[0])
+            yield ReceivedDatagram(data, at_s, self._drops, source[0])
 
     def close(self) -> None:
         """Close it."""

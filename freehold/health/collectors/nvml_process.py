@@ -2,7 +2,7 @@
 
 A call into the driver may never return, and a process in it may not even die of SIGKILL. So nothing here waits for an exit:
 an abandoned child is killed, its pipes are closed, its pid is kept, and whether it is gone is asked without blocking. What its
-answers mean is none of this module's business.
+answers mean is not known here.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ import msgspec
 
 from freehold.core import clock
 from freehold.health.collectors.child_process import ChildProcess
-from freehold.health.collectors.nvml_answers import program
 from freehold.health.collectors.nvml_child import PROGRESS
+from freehold.health.gpu_readings.nvml_answers import program
 
 CHILD = Path(__file__).with_name("nvml_child.py")
 ANSWER_BYTES_MOST = 4_000_000
@@ -51,7 +51,7 @@ class Deadlines:
 
     @property
     def longest_s(self) -> float:
-        """Return how long one read can take: who gives up before that learns of no hang, only of a late reader."""
+        """Return how long one read can take: a shorter deadline sees only a late reader, not a hang."""
         return self.init_s + self.sweep_s + self.call_s
 
 

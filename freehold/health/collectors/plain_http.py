@@ -26,8 +26,8 @@ async def fetch(url: str, path: str, *, deadline_s: float, body: bytes | None = 
 
     Raises:
         TimeoutError: it took longer than `deadline_s` in all.
-        ConnectionRefusedError: nobody listens there.
-        OSError, ValueError: the connection broke, or what came is no HTTP.
+        ConnectionRefusedError: no server listens there.
+        OSError, ValueError: the connection broke, or the answer is not HTTP.
     """
     async with asyncio.timeout(deadline_s):
         parts = urlsplit(url)
@@ -55,7 +55,7 @@ async def _answer(reader: asyncio.StreamReader) -> Got:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     words = head[0].split(" ", 2)
     if not words[0].startswith("HTTP/1.") or len(words) < 2:
-        raise ValueError("this is no HTTP/1")
+        raise ValueError("this is not HTTP/1")
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
     if "chunked" in fields.get("transfer-encoding", "").lower():
         return Got(status=int(words[1]), body=await _chunks(reader))

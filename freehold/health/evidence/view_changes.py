@@ -87,7 +87,7 @@ _GPU: Mapping[str, Quantity] = {
     "nvlink_replay_errors": Quantity.NVLINK_REPLAYS,
     **{f"nvlink_{what}": Quantity.NVLINK_ERRORS for what in ("down", "recovery_errors", "crc_errors", "link_recoveries", "failed_recoveries")},
 }  # fmt: skip
-"""Readings of a GPU by the names of `collectors.gpu_readings`."""
+"""Readings of a GPU by the names of `gpu_readings.table`."""
 _SMART: Mapping[str, Quantity] = {
     "critical_warning": Quantity.DISK_WARNING,
     "media_errors": Quantity.DISK_WEAR,

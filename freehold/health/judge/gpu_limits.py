@@ -1,6 +1,6 @@
-"""Limits on readings of a GPU, as the YAML file beside a check declares them, and the faults of a GPU that is past one.
+"""Limits on readings of a GPU, as the YAML file next to a check declares them, and the faults of a GPU that is past one.
 
-A reading that a GPU does not have is past no limit. Nothing here knows a number: each stands in a file, with its source.
+A reading that a GPU does not have is past no limit. Nothing here knows a number: each is in a file, with its source.
 """
 
 from collections.abc import Iterable, Iterator

@@ -33,7 +33,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One GPU's readings, by the names of `freehold/health/collectors/gpu_readings.py` (unit last)."""
+    """One GPU's readings, by the names of `freehold/health/gpu_readings/table.py` (unit last)."""
 
     index: int
     uuid: str = ""

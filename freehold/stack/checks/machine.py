@@ -19,7 +19,7 @@ from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
 from freehold.gateway.callers.keys import why_refused
-from freehold.gateway.process.descriptors import WANTED
+from freehold.gateway.server.descriptors import WANTED
 from freehold.health.collectors.cgroup_limits import cpu_quota
 from freehold.health.collectors.host import HostReader
 from freehold.ledger.spool import spool_folder
@@ -28,6 +28,7 @@ from freehold.stack.config import Config
 from freehold.stack.engine_environment import program_of
 from freehold.stack.key_file import read_keys_of
 from freehold.stack.prebuilt_engines import engine_fits, local_folders
+from freehold.stack.status import free_port_hint
 from freehold.weights.blobs import WeightsState
 from freehold.weights.store import Store, store_root
 
@@ -241,7 +242,8 @@ def _port(config: Config, *, running: bool) -> Check:
         try:
             probe.bind((address.host, address.port))
         except OSError as exc:
-            fix = "end the program that holds it (`ss -ltnp` names it), or change gateway.listen"
+            fix = free_port_hint(address.port, "end the program that holds it (`ss -ltnp` names it)")
+            fix += ", or change gateway.listen"
             return Check("port", CheckResult.PROBLEM, f"{said} is not available: {exc.strerror}", fix)
     return Check("port", CheckResult.GOOD, f"{said} is free")
 

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from freehold.engines.base import Continues
 from freehold.gateway.answers import continuation
-from freehold.gateway.answers.stream_log import ALL_BYTES_MAX, ONE_BYTES_MAX, PACK_BYTES, Heard, Keeping, Kept
+from freehold.gateway.answers.stream_log import (
+    ALL_BYTES_MAX,
+    ONE_BYTES_MAX,
+    PACK_BYTES,
+    PackBudget,
+    StreamLog,
+    StreamText,
+)
 from gateway_rig.engines import chunk, delta, event
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -54,11 +61,11 @@ def asked(path: str, **more: Any) -> bytes:
     return json.dumps({"model": "m", "stream": True, **said, **more}).encode()
 
 
-def heard(events: list[bytes]) -> Heard:
-    kept = Kept()
+def heard(events: list[bytes]) -> StreamText:
+    kept = StreamLog()
     for each in events:
         kept.add(each)
-    return kept.heard()
+    return kept.text()
 
 
 def given_back(body: Mapping[str, Any]) -> str:
@@ -98,7 +105,7 @@ def test_wherever_it_ends_the_client_gets_the_whole_answer(
     end = continuation.ending(path, body, heard=known, hides_usage=False)
     if end is None:
         plan = continuation.plan(path, body, heard=known, how=Continues.FINAL_MESSAGE)
-        assert isinstance(plan, continuation.Plan)
+        assert isinstance(plan, continuation.Continuation)
         back = given_back(json.loads(plan.body))
         # An engine makes the same text again, if perhaps of other tokens, from wherever its prompt ends.
         left = "".join(tokens).removeprefix(back)
@@ -127,7 +134,7 @@ def test_usage_is_that_of_one_request(tokens: list[str], cut: int) -> None:
     plan = continuation.plan(
         CHAT, asked(CHAT), heard=heard(stream(CHAT, tokens)[: cut + 1]), how=Continues.VLLM
     )
-    assert isinstance(plan, continuation.Plan)
+    assert isinstance(plan, continuation.Continuation)
     back = given_back(json.loads(plan.body))
     start = next(n for n in range(len(tokens) + 1) if "".join(tokens[:n]) == back)
     said = [msgspec.json.decode(line[6:]) for line in
@@ -141,7 +148,7 @@ def test_only_what_is_left_of_the_limit_is_asked_for(key: str) -> None:
     plan = continuation.plan(
         CHAT, asked(CHAT, **{key: 5}), heard=heard([delta("a"), delta("b")]), how=Continues.VLLM
     )
-    assert isinstance(plan, continuation.Plan)
+    assert isinstance(plan, continuation.Continuation)
     body = json.loads(plan.body)
     assert body[key] == 3
     assert body["messages"][-1] == {"role": "assistant", "content": "ab"}
@@ -167,7 +174,7 @@ def test_what_vllm_sends_is_counted_in_tokens(texts: list[str], more: Json, toke
     said = [VLLM_EVENT % b'"role":"assistant","content":""']
     said += [VLLM_EVENT % b'"content":%b' % msgspec.json.encode(text) for text in texts]
     plan = continuation.plan(CHAT, asked(CHAT, max_tokens=80, **more), heard=heard(said), how=Continues.VLLM)
-    assert isinstance(plan, continuation.Plan)
+    assert isinstance(plan, continuation.Continuation)
     assert json.loads(plan.body)["max_tokens"] == 80 - tokens
 
 
@@ -177,7 +184,7 @@ def test_text_that_vllm_holds_back_for_a_stop_string_is_cut_within_words(stop: s
     assert continuation.plan(CHAT, asked(CHAT, stop=stop), heard=said, how=Continues.VLLM) == "stop"
     assert isinstance(
         continuation.plan(CHAT, asked(CHAT, stop=stop), heard=said, how=Continues.FINAL_MESSAGE),
-        continuation.Plan,
+        continuation.Continuation,
     )
 
 
@@ -187,7 +194,7 @@ def test_where_only_usage_is_missing_one_token_is_asked_for(limits: Json) -> Non
     said = heard([delta("done."), delta("", "stop")])
     assert continuation.ending(CHAT, body, heard=said, hides_usage=False) is None
     plan = continuation.plan(CHAT, body, heard=said, how=Continues.FINAL_MESSAGE)
-    assert isinstance(plan, continuation.Plan)
+    assert isinstance(plan, continuation.Continuation)
     then = json.loads(plan.body)
     assert then.get("min_tokens", 0) == 0
     assert {then[key] for key in (limits.keys() - {"min_tokens"}) or {"max_tokens"}} == {1}
@@ -195,7 +202,7 @@ def test_where_only_usage_is_missing_one_token_is_asked_for(limits: Json) -> Non
 
 def test_blanks_that_are_not_made_again_are_owed_no_longer() -> None:
     plan = continuation.plan(CHAT, asked(CHAT), heard=heard([delta("a"), delta("\n\n")]), how=Continues.VLLM)
-    assert isinstance(plan, continuation.Plan)
+    assert isinstance(plan, continuation.Continuation)
     said = plan.rest.feed(delta("\n b") + delta("\n") + delta("c", "stop") + DONE)
     assert text_of(parsed(said)) == " b\nc"
 
@@ -206,7 +213,7 @@ def test_an_answer_that_the_caller_began_is_one_text_with_what_was_said() -> Non
     last = {}
     for how in Continues:
         plan = continuation.plan(CHAT, asked(CHAT, messages=messages), heard=begun, how=how)
-        assert isinstance(plan, continuation.Plan)
+        assert isinstance(plan, continuation.Continuation)
         last[how] = [message["content"] for message in json.loads(plan.body)["messages"]]
     assert last == {Continues.FINAL_MESSAGE: ["hi", "Hello"], Continues.VLLM: ["hi", "He", "llo"]}
 
@@ -263,20 +270,20 @@ JUNK: st.SearchStrategy[Any] = st.recursive(
 )
 def test_nonsense_breaks_nothing(said: list[Any], request: Any, more: list[Any], path: str) -> None:
     body = json.dumps(request).encode()
-    kept = Kept()
+    kept = StreamLog()
     for each in said:
         kept.add(event(each))
-    continuation.ending(path, body, heard=kept.heard(), hides_usage=True)
-    plan = continuation.plan(path, body, heard=kept.heard(), how=Continues.FINAL_MESSAGE)
+    continuation.ending(path, body, heard=kept.text(), hides_usage=True)
+    plan = continuation.plan(path, body, heard=kept.text(), how=Continues.FINAL_MESSAGE)
     if isinstance(plan, str):
         plan = continuation.plan(path, asked(path), heard=heard([delta("a")]), how=Continues.VLLM)
-    assert isinstance(plan, continuation.Plan)
+    assert isinstance(plan, continuation.Continuation)
     for each in more:
         plan.rest.feed(event(each))
 
 
 def test_what_is_long_is_packed() -> None:
-    kept, keeping, passed = Kept(), Keeping(), 0
+    kept, keeping, passed = StreamLog(), PackBudget(), 0
     kept.chunked = True
     for number in range(4000):
         kept.add(chunk(delta(f" {number}")))
@@ -285,35 +292,35 @@ def test_what_is_long_is_packed() -> None:
             kept.tidy(passed, keeping)
             keeping.turn()
     assert passed > 2 * PACK_BYTES
-    assert repr(kept).startswith("<Kept 2 packs")
-    assert "".join(kept.heard().texts) == "".join(f" {number}" for number in range(4000))
+    assert repr(kept).startswith("<StreamLog 2 packs")
+    assert "".join(kept.text().texts) == "".join(f" {number}" for number in range(4000))
 
 
 def test_an_event_in_several_chunks_is_read_all_the_same() -> None:
-    kept = Kept()
+    kept = StreamLog()
     kept.chunked = True
     kept.add(chunk(delta("a")))
     kept.add(chunk(delta("b")[:30]) + chunk(delta("b")[30:]))
-    assert kept.heard().texts == ["a", "b"]
-    assert not kept.heard().why_not
+    assert kept.text().texts == ["a", "b"]
+    assert not kept.text().why_not
 
 
 def test_what_is_too_long_is_given_up() -> None:
-    kept, keeping = Kept(), Keeping()
+    kept, keeping = StreamLog(), PackBudget()
     noise = random.Random(1).randbytes(2 * ONE_BYTES_MAX)
     kept.add(noise)
     kept.tidy(len(noise), keeping)
     kept.add(delta("more"))
-    assert kept.heard().why_not == "too_long"
+    assert kept.text().why_not == "too_long"
     keeping.count(ALL_BYTES_MAX)
-    another = Kept()
+    another = StreamLog()
     another.add(delta("x"))
     another.tidy(100, keeping)
-    assert another.heard().why_not == "too_long"
+    assert another.text().why_not == "too_long"
 
 
 def test_little_is_packed_at_once() -> None:
-    keeping = Keeping()
+    keeping = PackBudget()
     packed = [keeping.may_pack(PACK_BYTES + 1) for _ in range(10)]
     assert packed == [True] * 7 + [False] * 3
     keeping.turn()

@@ -4,21 +4,21 @@ import re
 
 import pytest
 
-from freehold.gateway.callers.grant import Caller, Grant
+from freehold.gateway.callers.grant import Grant, KeyState
 from freehold.gateway.callers.keys import KeyRecord, Limits
 from freehold.gateway.callers.rate_limits import Over
 
 
-def caller(**limits: int) -> Caller:
-    return Caller(KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=Limits(**limits)), 0)
+def caller(**limits: int) -> KeyState:
+    return KeyState(KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=Limits(**limits)), 0)
 
 
-def granted(one: Caller, tokens: int, month: dict[str, int] | None = None) -> Grant:
+def granted(one: KeyState, tokens: int, month: dict[str, int] | None = None) -> Grant:
     assert one.allowance.ask(tokens, 0) is None
     return Grant(one, tokens, month)
 
 
-def left(one: Caller) -> int:
+def left(one: KeyState) -> int:
     found = re.search(rb"remaining-tokens: (\d+)", one.allowance.lines())
     assert found
     return int(found[1])
@@ -109,7 +109,7 @@ def test_a_changed_record_keeps_what_is_under_way():
 
 def test_what_a_caller_may_use():
     record = KeyRecord(id="k", name="n", hash="0" * 64, created_s=0, limits=Limits(models=("a", "b")))
-    one = Caller(record, 0)
+    one = KeyState(record, 0)
     assert [one.may_use(name) for name in ("a", "b", "c")] == [True, True, False]
     assert not one.limited
     assert caller().may_use("anything")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.callers.grant import Caller
+from freehold.gateway.callers.grant import KeyState
 from freehold.gateway.callers.keys import KeyRecord, Limits
 from freehold.gateway.callers.shared_limits import SharedAllowance, SharedKeys
-from freehold.gateway.counters.shared_counters import Board
+from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.ledger.records.money import PICOUSD_PER_USD
 
 WORKERS = 3
@@ -19,7 +19,7 @@ TICK_MS = 500
 
 
 def crew(fd: int) -> list[SharedKeys]:
-    return [SharedKeys(Board(fd, workers=WORKERS, index=index)) for index in range(WORKERS)]
+    return [SharedKeys(SharedCounters(fd, workers=WORKERS, index=index)) for index in range(WORKERS)]
 
 
 def allowances(fd: int, **limits: Any) -> tuple[list[SharedKeys], list[SharedAllowance]]:
@@ -34,7 +34,7 @@ def allowances(fd: int, **limits: Any) -> tuple[list[SharedKeys], list[SharedAll
 
 @pytest.fixture
 def fd() -> Iterator[int]:
-    board = Board.create(WORKERS)
+    board = SharedCounters.create(WORKERS)
     yield board.fd
     os.close(board.fd)
 
@@ -83,7 +83,7 @@ def test_one_that_was_just_started_knows_what_the_others_used(fd: int):
 
 @given(st.lists(st.tuples(st.integers(0, WORKERS - 1), st.integers(0, 700)), min_size=50, max_size=300))
 def test_the_rate_is_the_limit_and_a_minutes_worth_at_most(asks: list[tuple[int, int]]):
-    board = Board.create(WORKERS)
+    board = SharedCounters.create(WORKERS)
     keys, made = allowances(board.fd, requests_per_minute=60)
     now_ms = taken = 0
     next_tick_ms = TICK_MS
@@ -118,9 +118,9 @@ def test_a_key_that_is_not_used_any_more_costs_nothing(fd: int):
     assert not one.active
 
 
-def callers(keys: list[SharedKeys], months: list[dict[str, int]], **limits: int) -> list[Caller]:
+def callers(keys: list[SharedKeys], months: list[dict[str, int]], **limits: int) -> list[KeyState]:
     record = KeyRecord(id="k", name="k", hash="00" * 32, created_s=0, limits=Limits(**limits))
-    made = [Caller(record, 0) for _ in keys]
+    made = [KeyState(record, 0) for _ in keys]
     for each, caller, month in zip(keys, made, months, strict=True):
         each.take_over(caller, month, 0)
     return made

@@ -11,8 +11,8 @@ from freehold.core.problems import Problem
 from freehold.health.agent.recording import Head, Recorder, load_recording, record, replay
 from freehold.health.collectors.dcgm import gpus_of
 from freehold.health.collectors.driver_files import driver_versions, long_address, nvidia_pci_addresses
-from freehold.health.collectors.gpu_readings import BY_NAME, IDENTITY, READINGS
-from freehold.health.collectors.nvml_answers import measured, program, reading_of, readings_of, state_of
+from freehold.health.gpu_readings.nvml_answers import measured, program, reading_of, readings_of, state_of
+from freehold.health.gpu_readings.table import BY_NAME, IDENTITY, READINGS
 from freehold.health.model.view import Gpus, Host, Reading, State, View
 
 

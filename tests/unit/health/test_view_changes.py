@@ -7,12 +7,12 @@ import pytest
 
 from freehold.catalog.load_evidence import load_evidence
 from freehold.health.collectors import smart
-from freehold.health.collectors.gpu_readings import BY_NAME
 from freehold.health.evidence import log_patterns, view_changes
 from freehold.health.evidence.correlations import together_signs, with_siblings
 from freehold.health.evidence.counters import change_signs
 from freehold.health.evidence.quantity import Quantity
 from freehold.health.evidence.view_changes import from_views
+from freehold.health.gpu_readings.table import BY_NAME
 from freehold.health.incident_file import counters
 from freehold.health.model.view import EngineView, Gpu, Gpus, Host, Reading, State, View, Volume
 

@@ -6,7 +6,8 @@ is compared, where they stand. Whose request it is, and whether it is taken, is 
 the same twice (an id or a trace of their own), or that mean anything unusual, are not kept: the parser reads them.
 """
 
-from freehold.gateway.wire.request import Request, fresh_id_line
+from freehold.gateway.server.request_ids import fresh_id_line
+from freehold.gateway.wire.request import Request
 
 HEADS_MAX = 256
 """Heads that are kept. Source: our own choice: as many kinds of clients and keys at once are rare; half a megabyte at most."""
@@ -50,7 +51,7 @@ class KnownHead:
         return request
 
 
-class KnownHeads:
+class HeadCache:
     """The heads that one gateway's clients sent lately."""
 
     __slots__ = ("_known",)
@@ -59,7 +60,7 @@ class KnownHeads:
         self._known: dict[bytes, KnownHead] = {}
 
     def __repr__(self) -> str:
-        return f"<KnownHeads {len(self._known)}>"
+        return f"<HeadCache {len(self._known)}>"
 
     def find(self, data: bytes) -> KnownHead | None:
         """Return the head that `data` seems to begin with; None: it is not known."""
