@@ -16,7 +16,7 @@ from freehold.bench.analysis.results import BenchFile, Candidate, Scalar, Throug
 from freehold.bench.results_file import read
 from freehold.core.problems import Problem
 from freehold.sizing.model.words import Engine, Quant
-from freehold.sizing.replica.answer import Measured
+from freehold.sizing.replica.answer import MeasuredSpeed
 
 _WHERE = "--bench"
 _SILENT = frozenset({"sxm", "oam"})
@@ -24,7 +24,7 @@ _SILENT = frozenset({"sxm", "oam"})
 `NVIDIA H100 80GB HBM3` for SXM boards, and `NVIDIA H100 PCIe` for cards."""
 
 
-def rows_from_bench(path: Path, gpus: Collection[str]) -> list[Measured] | list[Problem]:
+def rows_from_bench(path: Path, gpus: Collection[str]) -> list[MeasuredSpeed] | list[Problem]:
     """Return the rows of a results file, most goodput first, or its problems; `gpus` are the catalog's ids."""
     bench = read(path)
     if isinstance(bench, Problem):
@@ -47,13 +47,13 @@ def rows_from_bench(path: Path, gpus: Collection[str]) -> list[Measured] | list[
     return found
 
 
-def _rows(bench: BenchFile, gpu: str) -> Iterator[Measured]:
+def _rows(bench: BenchFile, gpu: str) -> Iterator[MeasuredSpeed]:
     through: Through = "direct" if any(each.through == "direct" for each in bench.results) else "gateway"
     for candidate in bench.candidates:
         best = best_of(bench, candidate, through)
         if best is None or candidate.engine not in get_args(Engine):
             continue
-        yield Measured(
+        yield MeasuredSpeed(
             engine=candidate.engine,  # type: ignore[arg-type] # checked
             gpu=gpu,
             gpus=_gpus(candidate, len(bench.machine.gpus)),

@@ -17,7 +17,7 @@ from freehold.catalog.facts import (
     Fact,
     FailureRate,
     Figure,
-    Gpu,
+    GpuFacts,
     Link,
     ModelFacts,
     Node,
@@ -60,7 +60,18 @@ rows agree; second-hand ones that did not were 18 % (Together) to 60 % (a Lambda
 DISAGREEING = 0.17
 """The least width of an API price on which two databases disagree. Source: ln(1.04 / 0.88), Llama-3.3-70B at Together."""
 
-_AGELESS = (Gpu, ModelFacts, Link, Storage, Pue, FailureRate, Calibration, EngineRatio, Figure, PriceDatabase)
+_AGELESS = (
+    GpuFacts,
+    ModelFacts,
+    Link,
+    Storage,
+    Pue,
+    FailureRate,
+    Calibration,
+    EngineRatio,
+    Figure,
+    PriceDatabase,
+)
 _MEMORY_NAMES = ("host_ram_usd_per_gb", "ddr5-rdimm")
 _PER_YEAR: dict[type[Fact], float] = {
     RentalPrice: RENTAL_PER_YEAR,

@@ -33,7 +33,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu(Fact):
+class GpuFacts(Fact):
     """One accelerator model. Rates are the vendor's peaks, dense."""
 
     id: str
@@ -301,7 +301,7 @@ class Catalog:
 
     today: date
     """What ages are counted from."""
-    gpus: Mapping[str, Gpu]
+    gpus: Mapping[str, GpuFacts]
     models: Mapping[str, ModelFacts]
     links: Mapping[str, Link]
     storage: Mapping[str, Storage]

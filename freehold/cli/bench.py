@@ -21,7 +21,7 @@ from freehold.bench.analysis.choose import Choice
 from freehold.bench.analysis.results import VERSION, BenchFile
 from freehold.bench.analysis.sizes import fit
 from freehold.bench.contenders import (
-    Wanted,
+    BenchWanted,
     contenders_of,
     context_of,
     entries_of,
@@ -29,7 +29,7 @@ from freehold.bench.contenders import (
     models_of,
 )
 from freehold.bench.load_flags import LOAD_FLAGS, LoadAsk, read_load
-from freehold.bench.measure.run import Bench, Contender, Measured, Setup
+from freehold.bench.measure.run import Bench, BenchSetup, Contender, Measurements
 from freehold.bench.weights import named_weights, weights_of
 from freehold.cli.bench_show import (
     apply,
@@ -141,7 +141,7 @@ def exit_code(bench: BenchFile, choice: Choice) -> int:
 
 
 def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_json: bool) -> BenchFile:
-    wanted = Wanted(
+    wanted = BenchWanted(
         models=flags["models"],
         engines=tuple(word.strip() for word in flags["engines"].split(",") if word.strip()),
         settings=flags["settings"],
@@ -175,7 +175,7 @@ def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_j
     return _file(config, asked, measured)
 
 
-def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json: bool) -> Measured:
+def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json: bool) -> Measurements:
     def tell(words: str) -> None:
         if not as_json:
             click.echo(words, err=True)
@@ -184,7 +184,7 @@ def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json
     if "gateway" in asked.through:
         gateway = msgspec.structs.replace(settings_from(config.spec.gateway), workers=1)
     with tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
-        setup = Setup(
+        setup = BenchSetup(
             contenders=contenders,
             conditions=asked.conditions,
             sizes=asked.sizes,
@@ -212,7 +212,7 @@ def least_s(asked: LoadAsk, candidates: int) -> float:
     return each_s * len(conditions.loads) * len(asked.through) * conditions.runs * candidates
 
 
-def _file(config: Config, asked: LoadAsk, measured: Measured) -> BenchFile:
+def _file(config: Config, asked: LoadAsk, measured: Measurements) -> BenchFile:
     from freehold.bench.apply import file_sha256  # noqa: PLC0415 - ruamel.yaml takes its time to import
 
     conditions = msgspec.structs.replace(asked.conditions, words_per_token=measured.words_per_token)

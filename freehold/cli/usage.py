@@ -25,7 +25,15 @@ from freehold.ledger.books import read_ledger
 from freehold.ledger.journal import Span
 from freehold.ledger.records.money import usd
 from freehold.ledger.records.reconcile import Gap
-from freehold.ledger.records.rollup import DAY_HOURS, DIMENSIONS, HOUR_US, SUMS, Dimension, Tally, roll_up
+from freehold.ledger.records.rollup import (
+    DAY_HOURS,
+    DIMENSIONS,
+    HOUR_US,
+    SUMS,
+    Dimension,
+    UsageTally,
+    roll_up,
+)
 from freehold.stack.folders import state_dir_for
 
 _DAY_US = DAY_HOURS * HOUR_US
@@ -101,20 +109,20 @@ def _read_options(since: str, until: str, by: str) -> tuple[Span, list[Dimension
     return Span(since_us=times.get("--since", 0), until_us=until_us), [d for d in DIMENSIONS if d in words]
 
 
-Rows = list[tuple[tuple[str, ...], Tally]]
+Rows = list[tuple[tuple[str, ...], UsageTally]]
 
 
 _COUNTS = tuple(name for name in SUMS if name not in {"cost_picousd", "cost_unknown"})
 
 
-def _sums_of(row: Tally) -> dict[str, int | str | None]:
+def _sums_of(row: UsageTally) -> dict[str, int | str | None]:
     """Return a row's sums for a program: the cost is exact, as text, and null where no request has a known one."""
     counts = {name: getattr(row, name) for name in _COUNTS}
     cost_usd = f"{usd(row.cost_picousd):f}" if row.priced else None
     return {**counts, "cost_usd": cost_usd, "cost_unknown": row.cost_unknown}
 
 
-def _cost_text(row: Tally) -> str:
+def _cost_text(row: UsageTally) -> str:
     """Return a row's cost for people: `≥` where some requests' cost is not known, which add nothing to it."""
     if not row.priced:
         return "unknown" if row.cost_unknown else "-"
@@ -159,7 +167,7 @@ def _as_json(
 
 def _show_csv(rows: Rows, dimensions: Sequence[Dimension]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*dimensions, *_sums_of(Tally())])
+    writer.writerow([*dimensions, *_sums_of(UsageTally())])
     for place, row in rows:
         writer.writerow([*place, *_sums_of(row).values()])
 
@@ -178,7 +186,7 @@ def _show_table(rows: Rows, dimensions: Sequence[Dimension]) -> None:
     ]
     costs = total.priced or total.cost_unknown
 
-    def cells(row: Tally) -> list[str]:
+    def cells(row: UsageTally) -> list[str]:
         return [f"{getattr(row, name):,}" for name in shown] + ([_cost_text(row)] if costs else [])
 
     numbers = [*(_HEADS.get(name, name) for name in shown), *(["cost USD"] if costs else [])]

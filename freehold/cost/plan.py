@@ -11,13 +11,13 @@ from freehold.cost.model.draw import Vector
 from freehold.cost.model.inputs import PlanInputs
 from freehold.cost.model.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model, bill_ratio, paid_utilisation
 from freehold.cost.model.percentiles import range_of, scaled
-from freehold.cost.model.result import BreakEven, Influence, Option, PlanResult, Range
+from freehold.cost.model.result import BreakEven, Influence, Percentiles, PlanOption, PlanResult
 from freehold.cost.model.rounding import tokens
 from freehold.cost.model.unusable_rows import rows_left_out
 from freehold.cost.pricing.break_even import break_even
 from freehold.cost.pricing.curves import sensitivity, traffic_curves
 from freehold.cost.pricing.influence import tornado
-from freehold.cost.pricing.ranking import Ranked, Standing, assumptions_of, standing_of, told_names
+from freehold.cost.pricing.ranking import Ranked, Ranking, assumptions_of, ranking_of, told_names
 from freehold.cost.rules.all_rules import rules_of
 from freehold.cost.verdict.verdict import verdict_of
 
@@ -29,7 +29,7 @@ VERSION = 1
 
 def plan(inputs: PlanInputs) -> PlanResult:
     """Return the plan for these inputs; the same inputs and seed give the same plan."""
-    standing = standing_of(inputs)
+    standing = ranking_of(inputs)
     influences = influences_of(standing)
     mine, other = _tornado_of(standing)
     return PlanResult(
@@ -50,7 +50,7 @@ def plan(inputs: PlanInputs) -> PlanResult:
     )
 
 
-def influences_of(standing: Standing) -> tuple[Influence, ...]:
+def influences_of(standing: Ranking) -> tuple[Influence, ...]:
     """Return the tornado of the best machines against the API, or of an API's cost where there are no machines."""
     mine, other = _tornado_of(standing)
     if mine is None:
@@ -64,13 +64,13 @@ def influences_of(standing: Standing) -> tuple[Influence, ...]:
     )
 
 
-def _tornado_of(standing: Standing) -> tuple[Ranked | None, Ranked | None]:
+def _tornado_of(standing: Ranking) -> tuple[Ranked | None, Ranked | None]:
     """Return the option that the tornado is of, and the API that it is held against."""
     mine, other = standing.machines or standing.yardstick, standing.yardstick
     return mine, other if other is not mine else None
 
 
-def _market_span(mine: Ranked, standing: Standing) -> dict[str, Spread]:
+def _market_span(mine: Ranked, standing: Ranking) -> dict[str, Spread]:
     """Return the range of a rental price that nobody quoted: what others ask for the same GPU."""
     if mine.offer.kind != "rent" or mine.offer.price_name in told_names(standing.inputs):
         return {}
@@ -81,7 +81,7 @@ def _market_span(mine: Ranked, standing: Standing) -> dict[str, Spread]:
     return {mine.offer.price_name: span}
 
 
-def _break_evens(standing: Standing) -> Iterator[BreakEven]:
+def _break_evens(standing: Ranking) -> Iterator[BreakEven]:
     """Yield the best rental and purchase against the APIs in use, of the same model and cheapest, and, bought, a rental."""
     if standing.setting.traffic.tokens_per_month <= 0:
         return  # no token has no price
@@ -94,10 +94,10 @@ def _break_evens(standing: Standing) -> Iterator[BreakEven]:
                 yield break_even(mine.priced, other.priced, growth_per_month=standing.inputs.growth_per_month)
 
 
-def _options(standing: Standing) -> Iterator[Option]:
-    ranges: dict[int, Range] = {}
+def _options(standing: Ranking) -> Iterator[PlanOption]:
+    ranges: dict[int, Percentiles] = {}
 
-    def ranged(values: Vector) -> Range:
+    def ranged(values: Vector) -> Percentiles:
         """Return the range; options of one fleet share most lines, so each is put in order once."""
         if id(values) not in ranges:
             ranges[id(values)] = range_of(values)
@@ -109,10 +109,10 @@ def _options(standing: Standing) -> Iterator[Option]:
         yield _option(ranked, lines, served)
 
 
-def _option(ranked: Ranked, lines: dict[str, Range], served: float) -> Option:
+def _option(ranked: Ranked, lines: dict[str, Percentiles], served: float) -> PlanOption:
     offer, fleet = ranked.offer, ranked.offer.fleet
-    nothing = Range(p10=0.0, p50=0.0, p90=0.0)
-    return Option(
+    nothing = Percentiles(p10=0.0, p50=0.0, p90=0.0)
+    return PlanOption(
         id=offer.id,
         kind=offer.kind,
         provider=offer.provider,
@@ -136,7 +136,7 @@ def _option(ranked: Ranked, lines: dict[str, Range], served: float) -> Option:
     )
 
 
-def _summary(standing: Standing) -> dict[str, str | float | int]:
+def _summary(standing: Ranking) -> dict[str, str | float | int]:
     inputs, traffic = standing.inputs, standing.setting.traffic
     found: dict[str, str | float | int] = {
         "model": asked_model(inputs),
@@ -172,7 +172,7 @@ def _by_model(models: Sequence[tuple[str, float]]) -> str:
     return ", ".join([*shown, *([f"{more} more"] if more else [])])
 
 
-def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
+def _assumptions(standing: Ranking) -> Iterator[dict[str, str | float | bool]]:
     for each in {each.name: each for each in assumptions_of(standing.inputs)}.values():
         yield {
             "name": each.name,
@@ -186,7 +186,7 @@ def _assumptions(standing: Standing) -> Iterator[dict[str, str | float | bool]]:
         }
 
 
-def _notes(standing: Standing) -> Iterator[str]:
+def _notes(standing: Ranking) -> Iterator[str]:
     inputs = standing.inputs
     yield from inputs.notes
     yield from rows_left_out(inputs.traffic)
@@ -230,7 +230,7 @@ def _answers_while_down(inputs: PlanInputs) -> Iterator[str]:
         yield f"{who} while a bought machine is down: what is missed then is not priced"
 
 
-def _bill(standing: Standing) -> Iterator[str]:
+def _bill(standing: Ranking) -> Iterator[str]:
     """Yield a note where the bill is not what the price list comes to: then staying costs what is billed."""
     used = standing.in_use
     if used and used.offer.api and bill_ratio(used.offer.api.fact, standing.inputs) is not None:

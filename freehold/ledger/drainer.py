@@ -17,7 +17,7 @@ from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError, Temporary
 from freehold.ledger.journal import Journal
 from freehold.ledger.records.reconcile import EngineReading
-from freehold.ledger.records.record import HEAD_BYTES, PAYLOAD_BYTES_MAX, Record, read_frames
+from freehold.ledger.records.record import HEAD_BYTES, PAYLOAD_BYTES_MAX, LedgerRecord, read_frames
 from freehold.ledger.spool import Segment, segments
 
 EVERY_S = 0.5
@@ -210,10 +210,10 @@ class Drainer:
             self._said = data
 
 
-def waiting_records(folder: Path) -> list[Record]:
+def waiting_records(folder: Path) -> list[LedgerRecord]:
     """Return the records in a spool folder that are not known to be in the ledger file, without changing anything."""
     drained = _read_state(folder).offsets
-    waiting: list[Record] = []
+    waiting: list[LedgerRecord] = []
     for segment in segments(folder):
         at = drained.get(segment.path.name, 0)
         waiting += read_frames(segment.read(at, segment.size_bytes())).records

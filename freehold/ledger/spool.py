@@ -21,7 +21,7 @@ from pathlib import Path
 
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
-from freehold.ledger.records.record import Record, frame
+from freehold.ledger.records.record import LedgerRecord, frame
 
 SPOOL_BYTES_MAX = 64 * 1024 * 1024
 """All spool files of a stack together. Source: our own bound; some 400,000 records, over an hour at 100 requests/s."""
@@ -150,7 +150,7 @@ class SpoolWriter:
     def __repr__(self) -> str:
         return f"<SpoolWriter {self.run:016x} {self.records_total} written, {self.dropped_total} dropped>"
 
-    def append(self, record: Record) -> bool:
+    def append(self, record: LedgerRecord) -> bool:
         """Write one record; returns False when it was dropped, and counted, instead."""
         return self.append_all([frame(record)])
 

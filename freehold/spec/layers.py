@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from freehold.core.places import Mistake, Place, Tree
 from freehold.core.problems import nearest_hint
 from freehold.spec import later
-from freehold.spec.fields import Quantity
+from freehold.spec.fields import QuantityText
 from freehold.spec.model import Spec
 
 PREFIX = "FREEHOLD_"
@@ -116,7 +116,7 @@ def _leaves(section: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[t
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _leaves(kind, (*path, key))
         elif path and kind in {int, float, str}:
-            measured = any(isinstance(note, Quantity) for note in info.metadata)
+            measured = any(isinstance(note, QuantityText) for note in info.metadata)
             yield (*path, key), kind is int and not measured
 
 

@@ -19,7 +19,7 @@ from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.core.problems import Problem, nearest_hint
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.run import Fleet
-from freehold.spec.changes import RESTART_HINT, Change, How, compare
+from freehold.spec.changes import RESTART_HINT, How, SpecChange, compare
 from freehold.spec.explain import dotted
 from freehold.spec.shapes import EXTERNAL
 from freehold.stack.blueprint import Blueprint, write_blueprint
@@ -127,7 +127,7 @@ class Reloader:
         self._log.info("reloaded", generation=generation, changes=[str(change) for change in changes])
         yield plan | {"generation": generation}
 
-    def _read(self) -> tuple[Resolved, tuple[Change, ...]] | list[Problem]:
+    def _read(self) -> tuple[Resolved, tuple[SpecChange, ...]] | list[Problem]:
         """Return the next blueprint, still without new weights, and its changes; or every problem."""
         old = self._current
         found = read_config(old.config.path, overrides=old.config.overrides, known=old.config.by_variable)
@@ -243,20 +243,20 @@ def _changed_fallback_keys(old: Config, new: Config) -> list[Problem]:
     ]
 
 
-def _changed_keys(old: Config, new: Config) -> Iterator[Change]:
+def _changed_keys(old: Config, new: Config) -> Iterator[SpecChange]:
     """Yield a change for each model whose API key differs."""
     for name, key in new.api_keys.items():
         if old.api_keys.get(name, key) != key:
-            yield Change(how=How.ROLL, what=f"models.{name}.api_key", old="one key", new="another")
+            yield SpecChange(how=How.ROLL, what=f"models.{name}.api_key", old="one key", new="another")
 
 
-def _reinstalled(old: Resolved, new: Resolved) -> Iterator[Change]:
+def _reinstalled(old: Resolved, new: Resolved) -> Iterator[SpecChange]:
     """Yield a change for each model whose engine was installed again since its replicas started."""
     for name, facts in new.blueprint.models.items():
         before = old.blueprint.models.get(name, facts).environment
         if before != facts.environment:
             was, now = (str(each or "") for each in (before, facts.environment))
-            yield Change(how=How.ROLL, what=f"models.{name}.environment", old=was, new=now)
+            yield SpecChange(how=How.ROLL, what=f"models.{name}.environment", old=was, new=now)
 
 
 async def _repeat_until_done(task: "asyncio.Task[Any]", line: Line) -> AsyncIterator[Line]:
@@ -280,5 +280,5 @@ def _problem_lines(problems: list[Problem]) -> Line:
     return {"problems": [{"where": p.where, "message": p.message, "hint": p.hint} for p in problems]}
 
 
-def _change_line(change: Change) -> Line:
+def _change_line(change: SpecChange) -> Line:
     return {**msgspec.to_builtins(change, enc_hook=str), "text": str(change)}

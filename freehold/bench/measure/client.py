@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import httptools
 import msgspec
 
-from freehold.bench.analysis.load import Ask
-from freehold.bench.analysis.sample import Fate, Sample
+from freehold.bench.analysis.load import ScheduledRequest
+from freehold.bench.analysis.sample import Fate, RequestSample
 
 _DETAIL_CHARS = 200
 """Of an error's words, what is kept: a line."""
@@ -23,7 +23,7 @@ _REFUSALS = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class BenchTarget:
     """Where requests go."""
 
     host: str
@@ -56,23 +56,23 @@ class Target:
         return head.encode() + body
 
 
-class _Delta(msgspec.Struct):
+class _StreamDelta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
 
 
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
+class _StreamChoice(msgspec.Struct):
+    delta: _StreamDelta | None = None
 
 
-class _Usage(msgspec.Struct):
+class _StreamUsage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
 class _Event(msgspec.Struct):
-    choices: tuple[_Choice, ...] = ()
-    usage: _Usage | None = None
+    choices: tuple[_StreamChoice, ...] = ()
+    usage: _StreamUsage | None = None
     error: msgspec.Raw | None = None
 
 
@@ -87,7 +87,7 @@ class _Heard(asyncio.Protocol):
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     status: int = 0
     chunk_s: list[float] = field(default_factory=list)
-    usage: _Usage = field(default_factory=_Usage)
+    usage: _StreamUsage = field(default_factory=_StreamUsage)
     done: bool = False
     error: str = ""
     whole: bool = False
@@ -166,16 +166,21 @@ class _Heard(asyncio.Protocol):
 
 
 async def send(
-    target: Target, ask: Ask, *, request: bytes, timing: "Timing", keep: Callable[[Sample], object]
+    target: BenchTarget,
+    ask: ScheduledRequest,
+    *,
+    request: bytes,
+    timing: "Timing",
+    keep: Callable[[RequestSample], object],
 ) -> None:
     """Make one request and give what became of it to `keep`, also when the task is cancelled in the middle."""
     heard = _Heard(timing.now)
     sent_s = timing.now()
     fate: Fate | None = None
 
-    def sample() -> Sample:
+    def sample() -> RequestSample:
         counted = heard.usage.completion_tokens is not None
-        return Sample(
+        return RequestSample(
             ask=ask,
             intended_s=timing.intended_s,
             sent_s=sent_s,

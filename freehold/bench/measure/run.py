@@ -13,13 +13,13 @@ from typing import TypeVar
 import msgspec
 
 from freehold.bench.analysis.figures import figures
-from freehold.bench.analysis.load import Ask, schedule
+from freehold.bench.analysis.load import ScheduledRequest, schedule
 from freehold.bench.analysis.prompts import Scale, fitted, prompt
 from freehold.bench.analysis.results import Candidate, Conditions, Machine, Result, Through
-from freehold.bench.analysis.sample import Sample
+from freehold.bench.analysis.sample import RequestSample
 from freehold.bench.analysis.sizes import Size, Sizes
-from freehold.bench.measure.client import Target, Timing, send
-from freehold.bench.measure.drive import Bounds, Drive, Driven, Texts
+from freehold.bench.measure.client import BenchTarget, Timing, send
+from freehold.bench.measure.drive import Drive, DriveBounds, Driven, Texts
 from freehold.bench.measure.machine import this_machine
 from freehold.bench.measure.stage import Stage, staged
 from freehold.bench.measure.watch import GpuMeter, watched
@@ -45,7 +45,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class BenchSetup:
     """All that a bench needs, checked."""
 
     contenders: Sequence[Contender]
@@ -60,7 +60,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measurements:
     """What came of it."""
 
     machine: Machine
@@ -75,7 +75,7 @@ class Measured:
 class Bench:
     """One bench under way; `run` may be called once. Cancelled, it ends what it started and keeps what it has."""
 
-    setup: Setup
+    setup: BenchSetup
     tell: Tell
     _meter: GpuMeter = field(default_factory=GpuMeter)
     _scale: Scale | None = None
@@ -84,7 +84,7 @@ class Bench:
     _machine: Machine = field(default_factory=Machine)
     _whole: bool = False
 
-    async def run(self) -> Measured:
+    async def run(self) -> Measurements:
         """Measure everything and return it."""
         self._candidates = {each.candidate.id: each.candidate for each in self.setup.contenders}
         try:
@@ -97,9 +97,9 @@ class Bench:
             await self._meter.close()
         return self.so_far()
 
-    def so_far(self) -> Measured:
+    def so_far(self) -> Measurements:
         """Return what was measured until now."""
-        return Measured(
+        return Measurements(
             machine=self._machine,
             whole=self._whole,
             candidates=tuple(self._candidates.values()),
@@ -172,9 +172,9 @@ class Bench:
         return Texts(scale=scale, label=label, shared_words=round(shared / scale.per_word) if shared else 0)
 
 
-def bounds_of(conditions: Conditions) -> Bounds:
+def bounds_of(conditions: Conditions) -> DriveBounds:
     """Return how long each load stays on."""
-    return Bounds(
+    return DriveBounds(
         warm_up_s=conditions.warm_up_s,
         duration_s=conditions.duration_s,
         requests=conditions.requests,
@@ -188,26 +188,26 @@ def turned(things: Sequence[T], by: int) -> list[T]:
     return [*things[by:], *things[:by]]
 
 
-async def measured_scale(target: Target) -> Scale:
+async def measured_scale(target: BenchTarget) -> Scale:
     """Return how words become tokens, by what the engine counts of two prompts; the plain scale where it tells nothing."""
     counts = []
     for words in (_SHORT_WORDS, _LONG_WORDS):
-        ask = Ask(number=0, at_s=None, size=Size(prompt_tokens=words, answer_tokens=1))
+        ask = ScheduledRequest(number=0, at_s=None, size=Size(prompt_tokens=words, answer_tokens=1))
         sample = await _one(target, ask, prompt(words, label=(words,)))
         counts.append((words, sample.prompt_tokens or 0))
     return fitted(counts[0], counts[1])
 
 
-async def settled(target: Target) -> None:
+async def settled(target: BenchTarget) -> None:
     """Wait until a short question is answered: what a load left under way has ended, or soon will."""
-    ask = Ask(number=0, at_s=None, size=Size(prompt_tokens=1, answer_tokens=1))
+    ask = ScheduledRequest(number=0, at_s=None, size=Size(prompt_tokens=1, answer_tokens=1))
     await _one(target, ask, "Hello")
 
 
-async def _one(target: Target, ask: Ask, text: str) -> Sample:
+async def _one(target: BenchTarget, ask: ScheduledRequest, text: str) -> RequestSample:
     began_s = monotonic_s()
     timing = Timing(now=lambda: monotonic_s() - began_s, intended_s=0.0, timeout_s=_SETTLE_S)
     request = target.request(text, ask.size.answer_tokens)
-    found: list[Sample] = []
+    found: list[RequestSample] = []
     await send(target, ask, request=request, timing=timing, keep=found.append)
     return found[0]

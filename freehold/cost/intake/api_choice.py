@@ -6,7 +6,7 @@ Where nobody named the API in use and the usage files leave no doubt about it, i
 from dataclasses import replace
 
 from freehold.catalog import look
-from freehold.catalog.ask_genai_prices import Request
+from freehold.catalog.ask_genai_prices import RequestSize
 from freehold.catalog.facts import ApiPrice, Catalog
 from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader
@@ -68,9 +68,9 @@ def only_listed(ask: PlanAsk, apis: tuple[ApiPrice, ...], shape: ModelShape) -> 
     )
 
 
-def request_of(traffic: Traffic) -> Request:
+def request_of(traffic: Traffic) -> RequestSize:
     """Return the mean request, whose size decides what some APIs ask."""
-    return Request(
+    return RequestSize(
         input_tokens=round(traffic.input_tokens_per_request),
         output_tokens=round(traffic.output_tokens_per_request),
         cached_tokens=round(traffic.input_tokens_per_request * traffic.cached_share),

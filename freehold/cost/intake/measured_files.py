@@ -60,7 +60,7 @@ class Watts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
+class NodeOutage:
     """A time in which something was wrong, as its file says; Unix seconds."""
 
     start_s: float
@@ -102,7 +102,7 @@ def _on_bad(bad: list[BadRow], path: Path) -> tuple[str, ...]:
     return (f"{many} of watts could not be read: {shown}{more}.",)
 
 
-def read_incidents(path: Path, until_s: float) -> tuple[list[Incident], list[Problem]]:
+def read_incidents(path: Path, until_s: float) -> tuple[list[NodeOutage], list[Problem]]:
     """Return the incidents of a file in order of time, and everything that is wrong with it; an open one ends at `until_s`."""
     try:
         with path.open("rb") as file:
@@ -123,7 +123,7 @@ def read_incidents(path: Path, until_s: float) -> tuple[list[Incident], list[Pro
     return sorted(incidents, key=lambda each: each.start_s), problems[:_PROBLEMS_MOST]
 
 
-def down_node_hours(incidents: Iterable[Incident], since_s: float, until_s: float) -> float:
+def down_node_hours(incidents: Iterable[NodeOutage], since_s: float, until_s: float) -> float:
     """Return how many hours of that time nodes were out, summed over the nodes; on one node overlaps count once."""
     by_node: dict[str, Spans] = defaultdict(Spans)
     for each in incidents:
@@ -131,7 +131,7 @@ def down_node_hours(incidents: Iterable[Incident], since_s: float, until_s: floa
     return sum(spans.within(since_s, until_s).total_s() for spans in by_node.values()) / HOUR_S
 
 
-def _incident(value: Any, until_s: float) -> Incident:
+def _incident(value: Any, until_s: float) -> NodeOutage:
     if type(value) is not dict:
         raise Unusable("is no incident: {start, end, what}")
     start_s = moment_s(value, ("start",))
@@ -145,7 +145,7 @@ def _incident(value: Any, until_s: float) -> Incident:
     node = value.get("node", "")
     if type(node) is not str:
         raise Unusable("has a node that is no name")
-    return Incident(start_s=start_s, end_s=end_s, what=what.strip(), node=node)
+    return NodeOutage(start_s=start_s, end_s=end_s, what=what.strip(), node=node)
 
 
 def _samples(path: Path) -> tuple[Samples, list[BadRow]]:

@@ -11,15 +11,15 @@ from pathlib import Path
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem
-from freehold.cost.intake.measured_files import Incident, Watts, down_node_hours, read_incidents, read_watts
+from freehold.cost.intake.measured_files import NodeOutage, Watts, down_node_hours, read_incidents, read_watts
 from freehold.ledger.books import read_ledger
 from freehold.ledger.files.own_ledger import notes_on, uses_of
-from freehold.ledger.foreign.gather import Gathered, Window
+from freehold.ledger.foreign.gather import Gathered, TimeWindow
 from freehold.ledger.foreign.history import traffic_of
 from freehold.ledger.foreign.spans import HOUR_S
 from freehold.ledger.journal import Span
 from freehold.ledger.records.money import PICOUSD_PER_USD
-from freehold.ledger.records.rollup import Tally
+from freehold.ledger.records.rollup import UsageTally
 from freehold.sizing.fleet.traffic import Traffic
 
 _MOST = 0.95  # Of the hours: a part that is missing beyond this is worth a sentence.
@@ -38,7 +38,7 @@ class MeasuredFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overflow:
+class AnsweredElsewhere:
     """What endpoints of others answered in the period."""
 
     tokens: int
@@ -71,7 +71,7 @@ class MeasuredPeriod:
     """Up to when: the end asked for, or now."""
     traffic: Traffic | None
     """Of the stack's own machines. None: no tokens of theirs were recorded."""
-    overflow: Overflow | None = None
+    overflow: AnsweredElsewhere | None = None
     """None: nobody else answered."""
     requests: int = 0
     """All that were recorded, failed ones included."""
@@ -83,7 +83,7 @@ class MeasuredPeriod:
     """Input and output tokens by who answered, most first: cloud endpoints that were overflowed to are among them."""
     watts: Watts | None = None
     """None: nobody measured."""
-    incidents: tuple[Incident, ...] | None = None
+    incidents: tuple[NodeOutage, ...] | None = None
     """Of the period; None: nobody kept a list."""
     down_node_hours: float | None = None
     """Hours that nodes were out by these incidents, summed over the nodes; None: nobody kept a list."""
@@ -138,7 +138,7 @@ def measured_period(
 
 def _tallies(
     state_path: Path, since_s: float, until_s: float, problems: list[Problem]
-) -> tuple[list[Tally], float]:
+) -> tuple[list[UsageTally], float]:
     """Return the sums of the period, and from when on the stack kept its ledger."""
     since_us, until_us = int(since_s * _US), max(int(since_s * _US), int(until_s * _US))
     try:
@@ -154,8 +154,8 @@ def _tallies(
     return tallies, since_s if before else max(since_s, float(first_s))
 
 
-def _gathered(tallies: list[Tally], began_s: float, until_s: float) -> Gathered:
-    gathered = Gathered(window=Window(since_s=began_s, until_s=until_s, now_s=until_s))
+def _gathered(tallies: list[UsageTally], began_s: float, until_s: float) -> Gathered:
+    gathered = Gathered(window=TimeWindow(since_s=began_s, until_s=until_s, now_s=until_s))
     for index, use in enumerate(uses_of(tallies, since_s=began_s)):
         gathered.take(use, index)
     gathered.notes += notes_on(tallies)
@@ -180,14 +180,14 @@ def _traffic(gathered: Gathered, watts: Watts | None, hours: float) -> Traffic |
     return replace(traffic, assumed=(*traffic.assumed, *said))
 
 
-def _told(traffic: Traffic | None, overflow: Overflow | None) -> Traffic | None:
+def _told(traffic: Traffic | None, overflow: AnsweredElsewhere | None) -> Traffic | None:
     """Return the machines' traffic with a sentence on what others answered."""
     if traffic is None or overflow is None:
         return traffic
     return replace(traffic, assumed=(*traffic.assumed, overflow.text))
 
 
-def _is_own(tally: Tally, models: frozenset[str]) -> bool:
+def _is_own(tally: UsageTally, models: frozenset[str]) -> bool:
     """Return whether the stack's own machines answered: a model's replicas are MODEL-N, its listed endpoints MODEL-ext-N.
 
     An own model that has a price is told from a fallback by that name; without a price, a number at the end will do.
@@ -200,13 +200,13 @@ def _is_own(tally: Tally, models: frozenset[str]) -> bool:
     )
 
 
-def _overflow(tallies: list[Tally]) -> Overflow | None:
+def _overflow(tallies: list[UsageTally]) -> AnsweredElsewhere | None:
     """Return what these endpoints of others answered, or None where they answered nothing."""
     by_endpoint = _by_endpoint(tallies)
     if not by_endpoint:
         return None
     priced = any(tally.priced for tally in tallies)
-    return Overflow(
+    return AnsweredElsewhere(
         tokens=sum(tokens for _, tokens in by_endpoint),
         usd=sum(tally.cost_picousd for tally in tallies) / PICOUSD_PER_USD if priced else None,
         cost_unknown=sum(tally.cost_unknown for tally in tallies),
@@ -223,7 +223,7 @@ def _of(part_h: float, whole_h: float) -> str:
     )
 
 
-def _by_endpoint(tallies: list[Tally]) -> tuple[tuple[str, int], ...]:
+def _by_endpoint(tallies: list[UsageTally]) -> tuple[tuple[str, int], ...]:
     sums: dict[str, int] = {}
     for tally in tallies:
         tokens = tally.prompt_tokens + tally.completion_tokens + tally.estimated_tokens
@@ -243,7 +243,7 @@ def _watts(path: Path | None, since_s: float, until_s: float, problems: list[Pro
 
 def _incidents(
     path: Path | None, since_s: float, until_s: float, problems: list[Problem]
-) -> tuple[Incident, ...] | None:
+) -> tuple[NodeOutage, ...] | None:
     if path is None:
         return None
     found, faults = read_incidents(path, until_s)

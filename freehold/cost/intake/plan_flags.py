@@ -16,7 +16,7 @@ from freehold.cost.intake.rental_quotes import Rentals
 
 if TYPE_CHECKING:  # `freehold plan --help` need not wait for these
     from freehold.sizing.fleet.advise import Wish
-    from freehold.sizing.replica.answer import Measured
+    from freehold.sizing.replica.answer import MeasuredSpeed
 
 DEFAULT_MODEL = "llama-3.1-8b"
 USUAL_INPUT_TOKENS, USUAL_OUTPUT_TOKENS = 1500.0, 500.0
@@ -62,7 +62,7 @@ class PlanAsk:
     model_config: Path | None = None
     wish: "Wish | None" = None
     """What the team wants of an engine."""
-    measured: "tuple[Measured, ...]" = ()
+    measured: "tuple[MeasuredSpeed, ...]" = ()
     """Its own load tests."""
 
 

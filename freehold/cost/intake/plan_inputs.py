@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 
 from freehold.catalog import look
-from freehold.catalog.facts import Catalog, Fact, Gpu, Verified
+from freehold.catalog.facts import Catalog, Fact, GpuFacts, Verified
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.spread import Spread
 from freehold.cost.intake.api_choice import apis_of, only_listed, with_api_of_files
@@ -18,7 +18,7 @@ from freehold.cost.model.inputs import Assumption, OwnAssumptions, PlanInputs, R
 from freehold.cost.model.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
 from freehold.sizing.fleet.advise import NO_WISH
 from freehold.sizing.fleet.choose import Among, candidates, why_none
-from freehold.sizing.fleet.fleet import Plan
+from freehold.sizing.fleet.fleet import FleetTarget
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.replica.answer import Slo
@@ -42,7 +42,7 @@ def plan_inputs(
     if reader.problems or traffic is None or shape is None or own is None or rent is None:
         return None
     sizing, among = (
-        Plan(
+        FleetTarget(
             slo=Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s), spares=ask.spares or 0, measured=ask.measured
         ),
         _among(ask, gpus),
@@ -90,7 +90,7 @@ def _gpus(ask: PlanAsk, catalog: Catalog, reader: FlagReader) -> tuple[str, ...]
         return tuple(catalog.gpus)
     found = [look.gpu(catalog, name) for name in ask.gpus]
     reader.problems += [each for each in found if isinstance(each, Problem)]
-    return tuple(each.id for each in found if isinstance(each, Gpu))
+    return tuple(each.id for each in found if isinstance(each, GpuFacts))
 
 
 def _unused(quotes: Mapping[str, Spread], gpus: tuple[str, ...]) -> Iterator[str]:

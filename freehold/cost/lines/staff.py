@@ -7,8 +7,8 @@ An API needs people as well, but none that the other ways would not need too.
 import numpy as np
 
 from freehold.cost.model.capex import MONTHS_PER_YEAR
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 from freehold.cost.model.offers import is_told
 
@@ -17,7 +17,7 @@ NODE_MORE = 0.25
 for one node and for ten, hardware is not; the default of 0.05 to 0.3 becomes 0.16 to 1.0 engineers for ten nodes."""
 
 
-def people_scale(case: Case) -> Vector:
+def people_scale(case: CostCase) -> Vector:
     """Return what a default of people is multiplied by for the case's fleet: 1 for one node, and for what was said."""
     people = (case.setting.own if case.kind == "buy" else case.setting.rent).staff_fte
     if people.asked or is_told(people.fact):
@@ -25,7 +25,7 @@ def people_scale(case: Case) -> Vector:
     return 1 + NODE_MORE * (np.maximum(case.counts.nodes, 1) - 1)
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month."""
     people = case.setting.own if case.kind == "buy" else case.setting.rent
     told = case.draws.keep(
@@ -35,7 +35,7 @@ def price(case: Case) -> Vector:
     return told * people_scale(case)
 
 
-LINE = Line(
+LINE = CostLine(
     name="staff",
     kinds=frozenset({"rent", "buy"}),
     price=price,

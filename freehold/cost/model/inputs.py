@@ -10,7 +10,7 @@ from datetime import date
 from freehold.catalog.facts import ApiPrice, Catalog, Fact, RentalPrice
 from freehold.core.spread import Spread
 from freehold.sizing.fleet.traffic import Traffic
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class PlanInputs:
     """Everything that a plan is worked out from."""
 
     traffic: Traffic
-    fleets: tuple[Fleet, ...]
+    fleets: tuple[SizedFleet, ...]
     """The best few per GPU; each is priced as rented and as bought."""
     apis: tuple[ApiPrice, ...]
     """Those worth comparing; the one in use first."""

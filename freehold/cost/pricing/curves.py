@@ -13,7 +13,7 @@ from freehold.cost.model.draw import Middle
 from freehold.cost.model.offers import RENTAL_QUOTE
 from freehold.cost.model.result import Curve
 from freehold.cost.pricing.price import middle_usd
-from freehold.cost.pricing.ranking import Ranked, Standing
+from freehold.cost.pricing.ranking import Ranked, Ranking
 
 POINTS = 25
 """Of a curve. Source: four per factor of ten over six of them, which a plot of 600 px resolves."""
@@ -25,7 +25,7 @@ MOST_FTE = 2.0
 """Where the curve over staffing ends. Source: more people than that run many fleets, not one."""
 
 
-def traffic_curves(standing: Standing) -> tuple[Curve, ...]:
+def traffic_curves(standing: Ranking) -> tuple[Curve, ...]:
     """Return cost over traffic of the APIs in use, of the same model and cheapest, and of the best rental and purchase.
 
     The advised option is always among them.
@@ -38,7 +38,7 @@ def traffic_curves(standing: Standing) -> tuple[Curve, ...]:
     )
 
 
-def sensitivity(standing: Standing) -> tuple[Curve, ...]:
+def sensitivity(standing: Ranking) -> tuple[Curve, ...]:
     """Return the cost of the best rental and purchase over the rental price and over staffing."""
     return tuple(
         curve
@@ -47,11 +47,11 @@ def sensitivity(standing: Standing) -> tuple[Curve, ...]:
     )
 
 
-def _machines(standing: Standing) -> list[Ranked]:
+def _machines(standing: Ranking) -> list[Ranked]:
     return [each for each in (standing.best("rent"), standing.best("buy")) if each]
 
 
-def _over_traffic(offer: Offer, standing: Standing, scales: list[float]) -> Curve:
+def _over_traffic(offer: Offer, standing: Ranking, scales: list[float]) -> Curve:
     tokens = standing.setting.traffic.tokens_per_month
     return Curve(
         option=offer.id,
@@ -62,7 +62,7 @@ def _over_traffic(offer: Offer, standing: Standing, scales: list[float]) -> Curv
     )
 
 
-def _over_rental(ranked: Ranked, standing: Standing) -> Iterator[Curve]:
+def _over_rental(ranked: Ranked, standing: Ranking) -> Iterator[Curve]:
     rented = standing.best("rent")
     market = standing.market(rented.offer.gpu) if rented else None
     if market:
@@ -76,7 +76,7 @@ def _over_rental(ranked: Ranked, standing: Standing) -> Iterator[Curve]:
         )
 
 
-def _over_staff(ranked: Ranked, standing: Standing) -> Curve:
+def _over_staff(ranked: Ranked, standing: Ranking) -> Curve:
     people = standing.setting.own if ranked.offer.kind == "buy" else standing.setting.rent
     most = max(MOST_FTE, people.staff_fte.value.high)
     return _varied(
@@ -84,7 +84,7 @@ def _over_staff(ranked: Ranked, standing: Standing) -> Curve:
     )
 
 
-def _varied(ranked: Ranked, standing: Standing, *, over: str, span: Spread, name: str) -> Curve:
+def _varied(ranked: Ranked, standing: Ranking, *, over: str, span: Spread, name: str) -> Curve:
     values = [float(value) for value in np.linspace(span.low, span.high, VARIED_POINTS)]
     return Curve(
         option=ranked.offer.id,

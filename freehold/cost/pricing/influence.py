@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from freehold.core.spread import Spread
-from freehold.cost.model.case import Offer, Setting
+from freehold.cost.model.case import CostSetting, Offer
 from freehold.cost.model.draw import Kept, Middle, Vector
 from freehold.cost.model.result import Influence
 from freehold.cost.pricing.price import middle_usd, price
@@ -31,7 +31,7 @@ class Watcher:
         return self._middle.keep(key, make)
 
 
-def inputs_of(setting: Setting, *offers: Offer) -> dict[str, Spread]:
+def inputs_of(setting: CostSetting, *offers: Offer) -> dict[str, Spread]:
     """Return the inputs that the prices of these options depend on, by name."""
     watcher = Watcher()
     for offer in offers:
@@ -40,7 +40,12 @@ def inputs_of(setting: Setting, *offers: Offer) -> dict[str, Spread]:
 
 
 def tornado(
-    mine: Offer, other: Offer | None, *, setting: Setting, spans: Mapping[str, Spread], told: frozenset[str]
+    mine: Offer,
+    other: Offer | None,
+    *,
+    setting: CostSetting,
+    spans: Mapping[str, Spread],
+    told: frozenset[str],
 ) -> tuple[Influence, ...]:
     """Return the influences on the difference of two options (mine less the other), the greatest first.
 
@@ -75,7 +80,7 @@ def _influence(
     )
 
 
-def _difference(mine: Offer, other: Offer | None, setting: Setting, held: Middle) -> float:
+def _difference(mine: Offer, other: Offer | None, setting: CostSetting, held: Middle) -> float:
     return middle_usd(mine, setting, held=held) - (middle_usd(other, setting, held=held) if other else 0.0)
 
 

@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from freehold.cost.model.result import Option, PlanResult
+from freehold.cost.model.result import PlanOption, PlanResult
 from freehold.cost.model.rounding import DASH, TIMES, bound
 from freehold.cost.report import outline
 from freehold.cost.report.bars import Bar, bars
@@ -150,7 +150,7 @@ def _options(result: PlanResult, console: Console) -> RenderableType:
     return Group(title, *body, *(Text(text, style="dim") for text in rest if text))
 
 
-def _name(option: Option, notes: Sequence[str]) -> str:
+def _name(option: PlanOption, notes: Sequence[str]) -> str:
     today = " (today's)" if option.paid_today else ""
     name = cut(outline.option_name(option), _NAME_MOST) + today + outline.why_listed(option)
     return name + outline.marks(option, notes)

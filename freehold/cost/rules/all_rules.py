@@ -6,11 +6,11 @@ it is unknown, never holding.
 """
 
 from freehold.cost.model.result import Rule
-from freehold.cost.pricing.ranking import Standing
+from freehold.cost.pricing.ranking import Ranking
 from freehold.cost.rules.machines import MACHINE_RULES
 from freehold.cost.rules.money import MONEY_RULES
 
 
-def rules_of(standing: Standing) -> tuple[Rule, ...]:
+def rules_of(standing: Ranking) -> tuple[Rule, ...]:
     """Return all rules, those on money first."""
     return tuple(rule(standing) for rule in (*MONEY_RULES, *MACHINE_RULES))

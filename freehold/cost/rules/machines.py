@@ -11,7 +11,7 @@ from freehold.cost.model.capex import HOURS_PER_YEAR
 from freehold.cost.model.closed_form import load_s, node_loss_probability
 from freehold.cost.model.percentiles import range_of
 from freehold.cost.model.result import Rule
-from freehold.cost.pricing.ranking import Standing
+from freehold.cost.pricing.ranking import Ranking
 from freehold.cost.pricing.reference_node import NODE_GPUS
 from freehold.cost.rules.money import GUIDE_KW, NO_NODE, unknown
 from freehold.sizing.fleet.links import SLOWER_PART, balancer_mbit_s, tensor_crossing
@@ -33,7 +33,7 @@ PUBLISHED_FAILURES = 419
 PAPER = "Llama 3 paper (arXiv 2407.21783), table 5; training, so an upper bound for inference"
 
 
-def node_power(standing: Standing) -> Rule:
+def node_power(standing: Ranking) -> Rule:
     """Judge "an eight-GPU node draws 12 to 15 kW": that is a facility's figure at the nameplate."""
     claim = "An 8-GPU node draws 12-15 kW"
     node = standing.node
@@ -57,7 +57,7 @@ def node_power(standing: Standing) -> Rule:
     )
 
 
-def trt_speed(standing: Standing) -> Rule:
+def trt_speed(standing: Ranking) -> Rule:
     """Judge "TensorRT-LLM is 30 to 50 % faster than vLLM" by matched measured pairs."""
     claim = "TensorRT-LLM is 30-50% faster than vLLM"
     ratio = standing.inputs.catalog.engine_ratios.get(TRT_RATIO)
@@ -76,7 +76,7 @@ def trt_speed(standing: Standing) -> Rule:
     )
 
 
-def trt_fragile(standing: Standing) -> Rule:
+def trt_fragile(standing: Ranking) -> Rule:
     """Judge "TensorRT-LLM's builds are locked to one GPU and fragile"."""
     claim = "TensorRT-LLM needs a fragile build per model and GPU"
     engines = sorted({fleet.sized.ask.engine for fleet in standing.inputs.fleets})
@@ -93,7 +93,7 @@ def trt_fragile(standing: Standing) -> Rule:
     )
 
 
-def slow_network(standing: Standing) -> Rule:
+def slow_network(standing: Ranking) -> Rule:
     """Judge "1 or 10 GbE is not enough, 100 or 200G is needed": of tensor parallel across nodes it is true."""
     claim = "1/10 GbE is not enough between nodes"
     link = standing.inputs.catalog.links.get(TEN_GBE)
@@ -116,7 +116,7 @@ def slow_network(standing: Standing) -> Rule:
     )
 
 
-def nvme(standing: Standing) -> Rule:
+def nvme(standing: Ranking) -> Rule:
     """Judge "moving weights from a NAS to NVMe saves 200 ms of latency": of a swap or a start, not of serving."""
     claim = "Moving weights from NAS to NVMe saves 200 ms of inference latency"
     if not standing.inputs.fleets:
@@ -139,7 +139,7 @@ def swap_bytes(saved_s: float) -> float:
     return saved_s / (1 / (NAS_GB_S * 1e9) - 1 / (NVME_GB_S * 1e9))
 
 
-def rebuild(standing: Standing) -> Rule:
+def rebuild(standing: Ranking) -> Rule:
     """Judge "a node is rebuilt in under an hour", as far as loading the weights decides it."""
     claim = "A node is rebuilt in under an hour"
     if not standing.inputs.fleets:
@@ -164,7 +164,7 @@ def rebuild(standing: Standing) -> Rule:
     )
 
 
-def failures(standing: Standing) -> Rule:
+def failures(standing: Ranking) -> Rule:
     """Judge "Llama-3-style failure data can be used": it can, as a bound, with its sums corrected."""
     claim = "Llama-3-style failure data can be used for planning"
     rows = [row for row in standing.inputs.catalog.failures if row.count]
@@ -187,14 +187,14 @@ def failures(standing: Standing) -> Rule:
     )
 
 
-def _down_hours(standing: Standing) -> float:
+def _down_hours(standing: Ranking) -> float:
     """Return the hours in a year in which an eight-GPU node without a spare is out."""
     own = standing.setting.own
     hours = NODE_GPUS * own.gpu_failures_per_gpu_year.value.mid * own.repair_days.value.mid * 24
     return min(hours, HOURS_PER_YEAR)
 
 
-MACHINE_RULES: tuple[Callable[[Standing], Rule], ...] = (
+MACHINE_RULES: tuple[Callable[[Ranking], Rule], ...] = (
     node_power,
     slow_network,
     nvme,

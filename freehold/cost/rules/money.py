@@ -18,12 +18,12 @@ from freehold.cost.model.closed_form import (
     energy_usd_per_month,
     rental_for_utilisation,
 )
-from freehold.cost.model.draw import Held, Middle, Vector
+from freehold.cost.model.draw import HeldDraws, Middle, Vector
 from freehold.cost.model.percentiles import range_of, share
 from freehold.cost.model.result import Rule
 from freehold.cost.model.rounding import amount
 from freehold.cost.pricing.price import Priced, price
-from freehold.cost.pricing.ranking import Ranked, Standing
+from freehold.cost.pricing.ranking import Ranked, Ranking
 from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
 Judgement = Literal["holds", "does not hold", "depends", "unknown"]
@@ -56,7 +56,7 @@ def unknown(claim: str, why: str, source: str = "") -> Rule:
     return Rule(claim=claim, verdict="unknown", computed=why, source=source)
 
 
-def rent_below(standing: Standing) -> Rule:
+def rent_below(standing: Ranking) -> Rule:
     """Judge "rent below 200M tokens a month": true of renting against buying, while an API may beat both there."""
     claim = "Rent below 200M tokens a month"
     api, tokens = standing.yardstick, standing.setting.traffic.tokens_per_month
@@ -81,7 +81,7 @@ def rent_below(standing: Standing) -> Rule:
     )
 
 
-def _rentals(standing: Standing) -> list[Ranked]:
+def _rentals(standing: Ranking) -> list[Ranked]:
     """Return the cheapest rental of each fleet: at another traffic another fleet may be the cheapest."""
     found: dict[int, Ranked] = {}
     for each in standing.options:
@@ -90,7 +90,7 @@ def _rentals(standing: Standing) -> list[Ranked]:
     return list(found.values())
 
 
-def _at(standing: Standing, ranked: Ranked, scale: float) -> float:
+def _at(standing: Ranking, ranked: Ranked, scale: float) -> float:
     """Return the middle of the draws of a month's cost at so many times the traffic."""
     priced = price(
         ranked.offer, standing.setting, draws=standing.draws, tokens_scale=scale, fleet_scale=scale
@@ -98,7 +98,7 @@ def _at(standing: Standing, ranked: Ranked, scale: float) -> float:
     return range_of(priced.total).p50
 
 
-def buy_above(standing: Standing) -> Rule:
+def buy_above(standing: Ranking) -> Rule:
     """Judge "buy above 65 % utilisation": a rental price in disguise."""
     claim = "Buy above 65% utilisation"
     bought, rented = standing.same_gpu
@@ -141,7 +141,7 @@ def _own_per_gpu_hour(bought: Priced) -> Vector:
     return np.asarray(bought.total / bought.case.counts.gpus / HOURS_PER_MONTH)
 
 
-def gpu_price(standing: Standing) -> Rule:
+def gpu_price(standing: Ranking) -> Rule:
     """Judge "an H100 costs 25,000 to 30,000 USD"."""
     claim = "An H100 costs 25,000 to 30,000 USD"
     spread = _h100(standing)
@@ -157,13 +157,13 @@ def gpu_price(standing: Standing) -> Rule:
     )
 
 
-def _h100(standing: Standing) -> Spread | None:
+def _h100(standing: Ranking) -> Spread | None:
     gpus = {fleet.sized.ask.gpu.id: fleet.sized.ask.gpu for fleet in standing.inputs.fleets}
     known = gpus.get("h100-sxm") or standing.inputs.catalog.gpus.get("h100-sxm")
     return known.price_new_usd if known else None
 
 
-def infrastructure(standing: Standing) -> Rule:
+def infrastructure(standing: Ranking) -> Rule:
     """Judge "infrastructure adds 40 to 60 % to the GPUs"."""
     claim = "Infrastructure adds 40-60% to the price of the GPUs"
     node = standing.node
@@ -187,7 +187,7 @@ def _band(value: float, band: tuple[float, float], *, wide: tuple[float, float])
     return "depends" if wide[0] <= band[1] and wide[1] >= band[0] else "does not hold"
 
 
-def node_price(standing: Standing) -> Rule:
+def node_price(standing: Ranking) -> Rule:
     """Judge "an eight-GPU node costs more than 200,000 USD"."""
     claim = "An 8-GPU node costs more than 200,000 USD"
     node = standing.node
@@ -212,7 +212,7 @@ def _all_around(node: Priced) -> str:
     return f"Eight {node.offer.gpu} with all that is around them come to"
 
 
-def energy(standing: Standing) -> Rule:
+def energy(standing: Ranking) -> Rule:
     """Judge "12 to 15 kW at 0.12 USD per kWh are 1,300 to 1,600 USD a month": they are 1,051 to 1,314."""
     claim = "12-15 kW at 0.12 USD per kWh cost 1,300-1,600 USD a month"
     low, high = (energy_usd_per_month(kw, GUIDE_USD_PER_KWH) for kw in GUIDE_KW)
@@ -231,7 +231,7 @@ def energy(standing: Standing) -> Rule:
     )
 
 
-def colocation(standing: Standing) -> Rule:
+def colocation(standing: Ranking) -> Rule:
     """Judge "colocation of a node costs 2,500 USD a month"."""
     claim = "Colocation of a node costs 2,500 USD a month"
     node = standing.node
@@ -248,7 +248,7 @@ def colocation(standing: Standing) -> Rule:
     )
 
 
-def power_over_hardware(standing: Standing) -> Rule:
+def power_over_hardware(standing: Ranking) -> Rule:
     """Judge "power costs more than half of the hardware over three years"."""
     claim = "Power costs more than half of the hardware over 3 years"
     node = standing.node
@@ -268,7 +268,7 @@ def power_over_hardware(standing: Standing) -> Rule:
     )
 
 
-def straight_line(standing: Standing) -> Rule:
+def straight_line(standing: Ranking) -> Rule:
     """Judge "write off over three years": a convention, so what another one would change is told."""
     claim = "Hardware is written off over 3 years in a straight line"
     bought = standing.best("buy")
@@ -277,7 +277,7 @@ def straight_line(standing: Standing) -> Rule:
     life = standing.setting.own.life_months
     three, five = (
         range_of(
-            price(bought.offer, standing.setting, draws=Held(standing.draws, {life.name: months})).total
+            price(bought.offer, standing.setting, draws=HeldDraws(standing.draws, {life.name: months})).total
         ).p50
         for months in (GUIDE_YEARS * 12.0, LONG_LIFE_MONTHS)
     )
@@ -297,7 +297,7 @@ def _as_shown(bought: Ranked, months: Spread) -> str:
     return f"The options show {amount(bought.usd_per_month.p50)}, over {span} months."
 
 
-def spare(standing: Standing) -> Rule:
+def spare(standing: Ranking) -> Rule:
     """Judge "keep a cold spare node": it depends on how many nodes share it, and on who answers meanwhile."""
     claim = "Keep a cold spare node"
     bought, api = standing.best("buy"), standing.yardstick
@@ -318,14 +318,14 @@ def spare(standing: Standing) -> Rule:
     )
 
 
-def _with_fallback(standing: Standing, bought: Ranked, *, spare_node: bool) -> Priced:
+def _with_fallback(standing: Ranking, bought: Ranked, *, spare_node: bool) -> Priced:
     assert standing.yardstick is not None
     fallback = None if spare_node else standing.yardstick.offer.api
     setting = replace(standing.setting, fallback=fallback, spare_node=spare_node)
     return price(bought.offer, setting, draws=Middle())
 
 
-MONEY_RULES: tuple[Callable[[Standing], Rule], ...] = (
+MONEY_RULES: tuple[Callable[[Ranking], Rule], ...] = (
     rent_below,
     buy_above,
     gpu_price,

@@ -9,9 +9,9 @@ from freehold.cost.model.case import Offer
 from freehold.cost.model.inputs import PlanInputs
 from freehold.cost.model.offers import NODE_QUOTE, RENTAL_QUOTE, asked_model
 from freehold.cost.model.result import Word
-from freehold.cost.pricing.ranking import Standing
+from freehold.cost.pricing.ranking import Ranking
 from freehold.cost.verdict.questions import flag_of, meant
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 SIZE_KEEPS = ("--model-config", "--prices", "--slo-ttft-p95", "--slo-itl", "--spares")
 """Flags of `freehold plan` that `freehold size` has as well."""
@@ -19,7 +19,7 @@ COMPARED = 3
 """APIs that are named to be compared where none takes part. Our own choice: a line that fits a terminal."""
 
 
-def next_command(word: Word, offer: Offer | None, standing: Standing) -> str:
+def next_command(word: Word, offer: Offer | None, standing: Ranking) -> str:
     """Return the line: size what is to be rented or bought, else the plan again with the question that is left."""
     said = said_words(standing.inputs)
     if not standing.best("api"):
@@ -74,7 +74,7 @@ def _plan(flags: dict[str, list[str]]) -> str:
     return shlex.join(["freehold", "plan", *words])
 
 
-def _size(fleet: Fleet, said: dict[str, list[str]], standing: Standing) -> str:
+def _size(fleet: SizedFleet, said: dict[str, list[str]], standing: Ranking) -> str:
     ask = fleet.sized.ask
     kept = {flag: said[flag] for flag in SIZE_KEEPS if flag in said}
     words: dict[str, list[str]] = {

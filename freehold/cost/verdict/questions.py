@@ -13,9 +13,9 @@ from freehold.cost.model.percentiles import range_of
 from freehold.cost.model.result import Influence, Word
 from freehold.cost.model.rounding import amount
 from freehold.cost.pricing.influence import inputs_of
-from freehold.cost.pricing.ranking import Standing, assumptions_of, told_names
-from freehold.cost.verdict.decide_again import PEOPLE, Again, Way
-from freehold.sizing.replica.answer import Fleet
+from freehold.cost.pricing.ranking import Ranking, assumptions_of, told_names
+from freehold.cost.verdict.decide_again import PEOPLE, Again, Alternative
+from freehold.sizing.replica.answer import SizedFleet
 
 FLAGS = {
     RENTAL_QUOTE: "--rental-usd-per-gpu-hour",
@@ -38,7 +38,9 @@ QUOTE_BELOW = 0.7
 """Of the market's least price, what a quote may come to. Source: negotiated terms of a year are some 30 % below lists."""
 
 
-def ask_first(standing: Standing, tornado: Sequence[Influence], ways: Sequence[Way]) -> tuple[str, ...]:
+def ask_first(
+    standing: Ranking, tornado: Sequence[Influence], ways: Sequence[Alternative]
+) -> tuple[str, ...]:
     """Return at most two inputs; empty: nothing that nobody said can change the verdict."""
     found = [] if standing.best("api") else ["an API to compare with: --api PROVIDER/MODEL"]
     again = Again(standing)
@@ -53,7 +55,7 @@ def flag_of(name: str) -> str:
     return FLAGS.get(name, f"--set {name}")
 
 
-def meant(standing: Standing) -> Fleet | None:
+def meant(standing: Ranking) -> SizedFleet | None:
     """Return the fleet of the cheapest machines, or the first one that could win if it had its prices."""
     best = standing.machines
     if best:
@@ -62,7 +64,7 @@ def meant(standing: Standing) -> Fleet | None:
     return next((each.fleet for each in lacking if each.fleet and each.fleet.replicas), None)
 
 
-def _machines(standing: Standing, again: Again) -> list[str]:
+def _machines(standing: Ranking, again: Again) -> list[str]:
     """Return the questions on rental and people, where their ends, alone or together, change the verdict."""
     rented, told = standing.best("rent"), told_names(standing.inputs)
     fleet = rented.offer.fleet if rented else meant(standing)
@@ -90,7 +92,7 @@ def _flips(again: Again, spans: Mapping[str, Spread], now: Word | None = None) -
     return any(again.word(values) != now for values in (lows, highs))
 
 
-def _rental(standing: Standing) -> dict[str, Spread]:
+def _rental(standing: Ranking) -> dict[str, Spread]:
     rented = standing.best("rent")
     market = standing.market(rented.offer.gpu) if rented else None
     if rented is None or market is None or rented.offer.rental_usd_per_gpu_hour is None:
@@ -100,7 +102,7 @@ def _rental(standing: Standing) -> dict[str, Spread]:
     return {rented.offer.price_name: Spread(low, own.mid, high)}
 
 
-def _staff(standing: Standing) -> dict[str, Spread]:
+def _staff(standing: Ranking) -> dict[str, Spread]:
     """Return what might be said of people: from the least that is thought of any machines to the most."""
     spans = []
     for kind, people in (("rent", standing.setting.rent), ("buy", standing.setting.own)):
@@ -115,7 +117,7 @@ def _around(spans: Sequence[Spread]) -> Spread:
     return Spread(low, spans[0].mid, high)
 
 
-def _others(again: Again, tornado: Sequence[Influence], ways: Sequence[Way]) -> Iterator[str]:
+def _others(again: Again, tornado: Sequence[Influence], ways: Sequence[Alternative]) -> Iterator[str]:
     """Yield the other inputs that change the verdict at an end of their range, the most influential first."""
     standing = again.standing
     least = MOVES_LEAST * ways[0].best.usd_per_month.p50

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from freehold.cost.lines.staff import people_scale
 from freehold.cost.model.case import Offer
 from freehold.cost.model.percentiles import range_of
-from freehold.cost.model.result import Change, Word
+from freehold.cost.model.result import TurningPoint, Word
 from freehold.cost.model.rounding import tokens
 from freehold.cost.pricing.price import middle_usd
-from freehold.cost.pricing.ranking import Ranked, Standing
+from freehold.cost.pricing.ranking import Ranked, Ranking
 from freehold.cost.verdict.decide_again import PEOPLE, Again, word_of
 
 LEAST_PART = 0.3
@@ -74,10 +74,10 @@ class Found:
     """What came of one try: the change, or nothing where it takes too much."""
 
     tried: str
-    change: Change | None = None
+    change: TurningPoint | None = None
 
 
-def would_change(standing: Standing, leader: Ranked, word: Word) -> tuple[Change, ...]:
+def would_change(standing: Ranking, leader: Ranked, word: Word) -> tuple[TurningPoint, ...]:
     """Return what would make the verdict another than `word`; never empty: without any it says what was tried."""
     again, said = Again(standing), Again(standing, people_said=True)
     found = [solved(move, said if move.people else again, word) for move in _moves(standing, leader)]
@@ -85,7 +85,7 @@ def would_change(standing: Standing, leader: Ranked, word: Word) -> tuple[Change
     if changes:
         return changes
     tried = "; ".join(each.tried for each in found) or "there is no other complete option"
-    return (Change(what=f"nothing reasonable that was tried: {tried}", to=word),)
+    return (TurningPoint(what=f"nothing reasonable that was tried: {tried}", to=word),)
 
 
 def solved(move: Move, again: Again, word: Word) -> Found:
@@ -103,7 +103,7 @@ def solved(move: Move, again: Again, word: Word) -> Found:
     if beyond != to or before == to or word_at(move, again, move.now) == to:
         return Found(tried=tried)
     text = f"{move.what} {side} {move.text(value)} (now {move.today}{_when(move, again, value)})"
-    return Found(tried=text, change=Change(what=text, to=to))
+    return Found(tried=text, change=TurningPoint(what=text, to=to))
 
 
 def _when(move: Move, again: Again, value: float) -> str:
@@ -136,7 +136,7 @@ def _first_part(move: Move, again: Again, word: Word) -> float | None:
     return high
 
 
-def _moves(standing: Standing, leader: Ranked) -> Iterator[Move]:
+def _moves(standing: Ranking, leader: Ranked) -> Iterator[Move]:
     rented, bought = standing.best("rent"), standing.best("buy")
     api = leader if leader.offer.kind == "api" else standing.best("api")
     if rented and rented.offer.rental_usd_per_gpu_hour:
@@ -158,7 +158,7 @@ def _moves(standing: Standing, leader: Ranked) -> Iterator[Move]:
         yield from _traffic(standing)
 
 
-def _next_api(standing: Standing, leader: Ranked) -> Ranked | None:
+def _next_api(standing: Ranking, leader: Ranked) -> Ranked | None:
     """Return the cheapest API of another word than the leader's: staying with one and changing to one are two ways."""
     word = word_of(leader.offer, standing.inputs)
     return next(
@@ -177,7 +177,7 @@ def _priced(offer: Offer, now: float, what: str, unit: str, *, leads: bool) -> I
         yield Move(names=(offer.price_name,), now=now, to=to, what=what, unit=unit)
 
 
-def _staff(standing: Standing, machines: Ranked, *, leads: bool) -> Iterator[Move]:
+def _staff(standing: Ranking, machines: Ranked, *, leads: bool) -> Iterator[Move]:
     """Yield the people, as one says them: for the whole fleet, rented or bought."""
     people = standing.setting.own if machines.offer.kind == "buy" else standing.setting.rent
     now = people.staff_fte.value.mid * range_of(people_scale(machines.priced.case)).p50
@@ -192,7 +192,7 @@ def _staff(standing: Standing, machines: Ranked, *, leads: bool) -> Iterator[Mov
         )
 
 
-def _api_price(standing: Standing, api: Ranked, *, leads: bool) -> Move:
+def _api_price(standing: Ranking, api: Ranked, *, leads: bool) -> Move:
     now = api.offer.api.price_ratio.mid if api.offer.api else 1.0  # of the list: a bill may be below it
     blended = middle_usd(api.offer, standing.setting) / standing.setting.traffic.tokens_per_month * 1e6
     return Move(
@@ -205,7 +205,7 @@ def _api_price(standing: Standing, api: Ranked, *, leads: bool) -> Move:
     )
 
 
-def _traffic(standing: Standing) -> Iterator[Move]:
+def _traffic(standing: Ranking) -> Iterator[Move]:
     today = standing.setting.traffic.tokens_per_month
     for to in (MOST_TRAFFIC, 1 / MOST_TRAFFIC):
         yield Move(names=(), now=1.0, to=to, what="traffic", unit="tokens a month", shown=today)

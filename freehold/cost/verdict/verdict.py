@@ -12,15 +12,15 @@ from typing import Literal
 
 from freehold.cost.model.case import Offer
 from freehold.cost.model.offers import ANOTHER_MODEL, QUOTED, asked_model, doubts_of, paid_utilisation, serves
-from freehold.cost.model.result import Change, Influence, Range, Verdict, Word
+from freehold.cost.model.result import Influence, Percentiles, PlanVerdict, TurningPoint, Word
 from freehold.cost.model.rounding import amount, bound, chance
 from freehold.cost.pricing.influence import inputs_of
-from freehold.cost.pricing.ranking import Standing, assumptions_of
-from freehold.cost.verdict.decide_again import UNDECIDED_BELOW, Way, ways_of
+from freehold.cost.pricing.ranking import Ranking, assumptions_of
+from freehold.cost.verdict.decide_again import UNDECIDED_BELOW, Alternative, alternatives_of
 from freehold.cost.verdict.next_command import next_command
 from freehold.cost.verdict.questions import ask_first
 from freehold.cost.verdict.thresholds import would_change
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 Level = Literal["low", "medium", "high"]
 # How often the advised way must be the cheapest. Our own choice: 3 in 5 is a lean, 7 in 10 a view, 9 in 10 a finding.
@@ -31,9 +31,9 @@ DOUBTED_INFLUENCES = 5
 """Of the most influential inputs: whose facts are doubted aloud. Our own choice: a list that is read to its end."""
 
 
-def verdict_of(standing: Standing, tornado: Sequence[Influence]) -> Verdict:
+def verdict_of(standing: Ranking, tornado: Sequence[Influence]) -> PlanVerdict:
     """Return the verdict."""
-    ways = ways_of(standing)
+    ways = alternatives_of(standing)
     asks = ask_first(standing, tornado, ways)
     if not ways:
         return _nothing(standing, asks)
@@ -42,7 +42,7 @@ def verdict_of(standing: Standing, tornado: Sequence[Influence]) -> Verdict:
     word: Word = lead.word if decided else "undecided"
     doubts = _doubts(lead, second, standing, tornado)
     level, reason = sureness(lead.share, doubts=doubts, compared=bool(standing.best("api")))
-    return Verdict(
+    return PlanVerdict(
         word=word,
         option=lead.best.offer.id if decided else "",
         confidence=lead.share,
@@ -95,7 +95,9 @@ def sureness(share: float, *, doubts: Doubts, compared: bool) -> tuple[Level, st
     return WORDS[level], "; ".join(reasons)
 
 
-def _doubts(lead: Way, second: Way | None, standing: Standing, tornado: Sequence[Influence]) -> Doubts:
+def _doubts(
+    lead: Alternative, second: Alternative | None, standing: Ranking, tornado: Sequence[Influence]
+) -> Doubts:
     """Return the doubts on what the advised way and the runner-up rest on, and on nothing else."""
     offers = [way.best.offer for way in (lead, second) if way]
     stands = _stands_for(lead.best.offer, standing)
@@ -107,7 +109,7 @@ def _doubts(lead: Way, second: Way | None, standing: Standing, tornado: Sequence
     )
 
 
-def _stands_for(offer: Offer, standing: Standing) -> str:
+def _stands_for(offer: Offer, standing: Ranking) -> str:
     """Return the doubt on another API's model than the one that is paid today, whoever named it; empty: it is the same."""
     paid = standing.in_use.offer if standing.in_use else None
     if offer.kind != "api" or paid is None or offer.paid_today or paid.api is None or offer.api is None:
@@ -122,7 +124,7 @@ def _stands_for(offer: Offer, standing: Standing) -> str:
 
 
 def _assumed_doubts(
-    standing: Standing, tornado: Sequence[Influence], offers: Sequence[Offer]
+    standing: Ranking, tornado: Sequence[Influence], offers: Sequence[Offer]
 ) -> tuple[str, ...]:
     """Return the doubts on the assumptions of these options that move the answer most and that the user did not say."""
     used = inputs_of(standing.setting, *offers)
@@ -140,7 +142,7 @@ def usd(value: float) -> str:
     return f"{amount(value)} USD"
 
 
-def usd_range(values: Range) -> str:
+def usd_range(values: Percentiles) -> str:
     """Return a middle amount with its range in brackets, where it has one."""
     if values.p10 == values.p90:
         return usd(values.p50)
@@ -158,7 +160,7 @@ def named(offer: Offer) -> str:
     return f"{many} at your quote" if offer.provider == QUOTED else f"{many} from {offer.provider}"
 
 
-def _headline(lead: Way, second: Way | None, standing: Standing) -> str:
+def _headline(lead: Alternative, second: Alternative | None, standing: Ranking) -> str:
     offer, cost = lead.best.offer, usd(lead.best.usd_per_month.p50)
     verb = {"stay": "Stay on", "change-api": "Change to", "rent": "Rent", "buy": "Buy", "undecided": ""}[
         lead.word
@@ -178,20 +180,20 @@ def _way(offer: Offer) -> str:
     return {"api": "calling", "rent": "renting", "buy": "buying"}[offer.kind]
 
 
-def _other_model(offer: Offer, standing: Standing) -> str:
+def _other_model(offer: Offer, standing: Ranking) -> str:
     model = asked_model(standing.inputs)
     if offer.kind != "api" or offer.paid_today or not model or serves(offer, model):
         return ""
     return f" It is another model than {model}."
 
 
-def _torn(lead: Way, second: Way | None) -> str:
+def _torn(lead: Alternative, second: Alternative | None) -> str:
     assert second is not None, "one way alone is always the cheapest"
     first, other = (f"{_way(w.best.offer)} {named(w.best.offer)}" for w in (lead, second))
     return f"Undecided: {first} and {other} are within each other's range."
 
 
-def _text(lead: Way, second: Way | None, standing: Standing, *, asked: bool) -> str:
+def _text(lead: Alternative, second: Alternative | None, standing: Ranking, *, asked: bool) -> str:
     """Return what the headline does not say: how often, how far apart, how full, what else is to be known."""
     parts = [
         f"It is the cheapest way in {lead.share:.0%} of the draws; it costs {usd_range(lead.best.usd_per_month)}."
@@ -222,7 +224,7 @@ def _text(lead: Way, second: Way | None, standing: Standing, *, asked: bool) -> 
     return " ".join(parts)
 
 
-def _used(fleet: Fleet) -> str:
+def _used(fleet: SizedFleet) -> str:
     """Return how full the machines are, of all that is paid for, and how many GPUs do nothing."""
     text = f"All that is paid for would be {paid_utilisation(fleet):.0%} used over the clock"
     idle = fleet.gpus - fleet.replicas * fleet.sized.ask.gpus
@@ -235,12 +237,12 @@ def _used(fleet: Fleet) -> str:
     return f"{text}: of {fleet.gpus} GPUs {' and '.join(kinds)}."
 
 
-def _nothing(standing: Standing, asks: tuple[str, ...]) -> Verdict:
+def _nothing(standing: Ranking, asks: tuple[str, ...]) -> PlanVerdict:
     lacking = sorted({what for each in standing.options for what in each.offer.incomplete})
     what = (
         f"prices are missing: {', '.join(lacking)}" if lacking else "only options that are listed are known"
     )
-    return Verdict(
+    return PlanVerdict(
         word="undecided",
         option="",
         confidence=0.0,
@@ -251,7 +253,7 @@ def _nothing(standing: Standing, asks: tuple[str, ...]) -> Verdict:
         if standing.options
         else "There is no option to compare.",
         would_change_it=(
-            Change(
+            TurningPoint(
                 what=f"any price of these: {', '.join(lacking)}"
                 if lacking
                 else "an API, a rental or a purchase to compare",

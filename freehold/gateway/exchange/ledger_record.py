@@ -16,7 +16,7 @@ from freehold.core.clock import wall_s
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
-from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
 from freehold.ledger.spool import SpoolWriter
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics, Reading
@@ -118,7 +118,7 @@ class LedgerWriter:
             usage = heard.usage or _NO_USAGE
             completion, basis = heard.completion(ending.outcome)
             # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
-            record = Record(
+            record = LedgerRecord(
                 run, self._seq, time_us,
                 request.request_id, request.key_id, ending.model, request.path, ending.endpoint,
                 ending.status, ending.outcome, basis, request.stream,

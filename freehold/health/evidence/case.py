@@ -7,7 +7,7 @@ together. Their order never depends on the order in which things were told. Noth
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from freehold.catalog.load_evidence import Evidence as Table
+from freehold.catalog.load_evidence import EvidenceTable as Table
 from freehold.catalog.load_evidence import Hypothesis, Tier
 from freehold.core.findings import Action, Finding
 from freehold.health.evidence.correlations import together_signs, with_siblings

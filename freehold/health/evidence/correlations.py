@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from freehold.catalog.load_evidence import Evidence
+from freehold.catalog.load_evidence import EvidenceTable
 from freehold.health.evidence.quantity import Change, Number, Quantity
 from freehold.health.evidence.scoring import Seen, see
 
@@ -65,7 +65,7 @@ _GPU_TIERS = frozenset({"memory", "bus"})
 class _Readings:
     """The readings of one component."""
 
-    table: Evidence
+    table: EvidenceTable
     component: str
     by: dict[Quantity, Change]
     """Of several of one quantity the first."""
@@ -90,7 +90,7 @@ class _Readings:
         return _seen(self.table, sign, change, value)
 
 
-def _seen(table: Evidence, sign: str, change: Change, value: str = "") -> Seen:
+def _seen(table: EvidenceTable, sign: str, change: Change, value: str = "") -> Seen:
     return see(
         table, sign, component=change.component, value=value or change.shown, source=change.source, baseline=change.baseline
     )  # fmt: skip
@@ -118,7 +118,7 @@ def _others(change: Change, same: list[Change]) -> tuple[tuple[Number, Number], 
     return tuple((one.before, one.number) for one in same if one.component != change.component)
 
 
-def together_signs(table: Evidence, changes: Sequence[Change], alone: Sequence[Seen] = ()) -> list[Seen]:
+def together_signs(table: EvidenceTable, changes: Sequence[Change], alone: Sequence[Seen] = ()) -> list[Seen]:
     """Return what the changes mean together; `alone` is what they meant one by one."""
     found = list(_heat(table, changes))
     every = _by_component(table, changes)
@@ -132,7 +132,7 @@ def together_signs(table: Evidence, changes: Sequence[Change], alone: Sequence[S
     return found
 
 
-def _by_component(table: Evidence, changes: Sequence[Change]) -> list[_Readings]:
+def _by_component(table: EvidenceTable, changes: Sequence[Change]) -> list[_Readings]:
     by: dict[str, dict[Quantity, Change]] = defaultdict(dict)
     for change in changes:
         if change.number is not None:
@@ -140,7 +140,7 @@ def _by_component(table: Evidence, changes: Sequence[Change]) -> list[_Readings]
     return [_Readings(table=table, component=component, by=found) for component, found in by.items()]
 
 
-def _heat(table: Evidence, changes: Sequence[Change]) -> Iterator[Seen]:
+def _heat(table: EvidenceTable, changes: Sequence[Change]) -> Iterator[Seen]:
     for change in changes:
         if not change.component.startswith("gpu:") or not _is_hot(change, change.before, change.number):
             continue
@@ -284,7 +284,7 @@ def _loss(part: _Readings) -> Iterator[Seen]:
 _OF_KIND = {"gpu": _gpu, "disk": _disk, "volume": _disk, "storage": _disk, "engine": _engine}
 
 
-def _clean(table: Evidence, changes: Sequence[Change]) -> Iterator[Seen]:
+def _clean(table: EvidenceTable, changes: Sequence[Change]) -> Iterator[Seen]:
     """Yield, for a GPU whose error counters were read and gave no sign, that they are clean."""
     counters = [one for one in changes if one.quantity in ERROR_COUNTERS and one.number is not None]
     if counters and not any(one.rises for one in counters):

@@ -6,7 +6,7 @@ for the cause stands in the catalog.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from freehold.catalog.load_evidence import Evidence
+from freehold.catalog.load_evidence import EvidenceTable
 from freehold.catalog.load_xids import rdma_counters, recovery_actions
 from freehold.health.evidence.quantity import Change, Quantity
 from freehold.health.evidence.scoring import Seen, see
@@ -128,12 +128,12 @@ _RULES: Mapping[Quantity, tuple[_Rule, str]] = {
 }
 
 
-def change_signs(table: Evidence, changes: Sequence[Change]) -> list[Seen]:
+def change_signs(table: EvidenceTable, changes: Sequence[Change]) -> list[Seen]:
     """Return the signs in each change by itself. What several mean together: see `correlations`."""
     return [sign for change in changes for sign in _signs(table, change)]
 
 
-def _signs(table: Evidence, change: Change) -> Iterator[Seen]:
+def _signs(table: EvidenceTable, change: Change) -> Iterator[Seen]:
     if isinstance(change.after, State):
         if change.after in STATES:
             yield _seen(table, STATES[change.after], change)
@@ -150,13 +150,13 @@ def _signs(table: Evidence, change: Change) -> Iterator[Seen]:
             yield _seen(table, sign, change)
 
 
-def _recovery(table: Evidence, change: Change, code: int) -> Seen:
+def _recovery(table: EvidenceTable, change: Change, code: int) -> Seen:
     known = recovery_actions().get(code)
     value = change.shown if known is None else f"{code} {known.name}"
     return _seen(table, "recovery_action", change, number=code, value=value)
 
 
-def _rdma(table: Evidence, change: Change) -> Iterator[Seen]:
+def _rdma(table: EvidenceTable, change: Change) -> Iterator[Seen]:
     """Yield what an RDMA counter means: limits are per second, so one that rose without a known time must rise by a minute's."""
     limit = rdma_counters()[change.name]
     if change.before is None:
@@ -168,7 +168,9 @@ def _rdma(table: Evidence, change: Change) -> Iterator[Seen]:
         yield _seen(table, sign, change)
 
 
-def _seen(table: Evidence, name: str, change: Change, *, number: int | None = None, value: str = "") -> Seen:
+def _seen(
+    table: EvidenceTable, name: str, change: Change, *, number: int | None = None, value: str = ""
+) -> Seen:
     return see(
         table, name, component=change.component, value=value or change.shown, source=change.source, baseline=change.baseline, number=number
     )  # fmt: skip

@@ -9,7 +9,7 @@ here acts, counts cordons or knows the fleet: how many nodes may be out at once 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from freehold.catalog.load_evidence import Evidence as Table
+from freehold.catalog.load_evidence import EvidenceTable as Table
 from freehold.catalog.load_evidence import Hypothesis, Tier, load_evidence
 from freehold.core.findings import Action, Evidence
 from freehold.health.evidence.case import Case, signature, signs

@@ -7,7 +7,7 @@ sees a GPU fall off the bus is its witness, a program that fails on many units i
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from freehold.catalog.load_evidence import Evidence
+from freehold.catalog.load_evidence import EvidenceTable
 from freehold.health.evidence.incident import BURST_S, Event, Incident, occurrences
 from freehold.health.evidence.scoring import Seen, see
 from freehold.health.kernel_log.xid_judgement import judge_xid
@@ -99,7 +99,7 @@ class Past:
     """The kernel's boot id then: with another one now, the machine was started anew since."""
 
 
-def event_signs(table: Evidence, incident: Incident, past: Sequence[Past] = ()) -> list[Seen]:
+def event_signs(table: EvidenceTable, incident: Incident, past: Sequence[Past] = ()) -> list[Seen]:
     """Return what the incident's events say, and what it means that they came before."""
     found = [sign for event in incident.events for sign in _signs(table, event)]
     if any(item.sign.name == "gpu_lost" for item in found):
@@ -110,7 +110,7 @@ def event_signs(table: Evidence, incident: Incident, past: Sequence[Past] = ()) 
     return found
 
 
-def _signs(table: Evidence, event: Event) -> Iterator[Seen]:
+def _signs(table: EvidenceTable, event: Event) -> Iterator[Seen]:
     if event.kind == "xid":
         yield from _xid(table, event)
     elif event.kind == "sxid":
@@ -135,7 +135,7 @@ def _hung_task(event: Event) -> str:
     return "storage_hung" if waits else "task_blocked"
 
 
-def _xid(table: Evidence, event: Event) -> Iterator[Seen]:
+def _xid(table: EvidenceTable, event: Event) -> Iterator[Seen]:
     assert event.number is not None, "an XID has a number"
     judgement = judge_xid(event.number, event.fields)
     if not judgement.sign:
@@ -149,7 +149,7 @@ def _xid(table: Evidence, event: Event) -> Iterator[Seen]:
         yield replace(_seen(table, "engine_pid", event), value=name, number=None)
 
 
-def _seen(table: Evidence, name: str, event: Event) -> Seen:
+def _seen(table: EvidenceTable, name: str, event: Event) -> Seen:
     value = event.fields.get("value") or event.text[:200]
     place = ", ".join(f"{key} {event.fields[key]}" for key in ("gpc", "tpc") if key in event.fields)
     return see(
@@ -158,7 +158,7 @@ def _seen(table: Evidence, name: str, event: Event) -> Seen:
     )  # fmt: skip
 
 
-def _recovery(table: Evidence, events: Sequence[Event]) -> Iterator[Seen]:
+def _recovery(table: EvidenceTable, events: Sequence[Event]) -> Iterator[Seen]:
     """Yield the recovery action that each GPU's driver asked for last; one that was taken back is none."""
     last = {event.component: event for event in events if event.kind == "recovery_action"}
     led = {event.component for event in events if event.kind == "xid"}
@@ -169,7 +169,7 @@ def _recovery(table: Evidence, events: Sequence[Event]) -> Iterator[Seen]:
             yield replace(_seen(table, name, event), value=words, number=event.number)
 
 
-def _rates(table: Evidence, events: Iterable[Event]) -> Iterator[Seen]:
+def _rates(table: EvidenceTable, events: Iterable[Event]) -> Iterator[Seen]:
     of_device: dict[tuple[str, str], list[Event]] = {}
     for event in events:
         if event.kind in _RATES:
@@ -179,7 +179,7 @@ def _rates(table: Evidence, events: Iterable[Event]) -> Iterator[Seen]:
             yield replace(_seen(table, _RATES[kind], some[0]), value=f"{len(some)} lines")
 
 
-def _repeats(table: Evidence, incident: Incident, past: Sequence[Past]) -> Iterator[Seen]:
+def _repeats(table: EvidenceTable, incident: Incident, past: Sequence[Past]) -> Iterator[Seen]:
     for number in sorted(_REPEATED_APP):
         lines = [event for event in incident.events if event.kind == "xid" and event.number == number]
         before = [one for one in past if one.signature == f"xid {number}" and _recent(one, incident)]
@@ -191,7 +191,7 @@ def _recent(one: Past, incident: Incident) -> bool:
     return 0 <= incident.start_s - one.at_s <= DAY_S
 
 
-def _repeated(table: Evidence, number: int, lines: list[Event], before: list[Past]) -> Iterator[Seen]:
+def _repeated(table: EvidenceTable, number: int, lines: list[Event], before: list[Past]) -> Iterator[Seen]:
     last = lines[-1]
     subjects = {event.component for event in lines} | {one.subject for one in before}
     times = occurrences(lines) + len(before)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from freehold.catalog.load_evidence import Evidence, Hypothesis, Sign
+from freehold.catalog.load_evidence import EvidenceTable, Hypothesis, Sign
 
 NOT_KNOWN = 1.0
 """What a hypothesis must outweigh, nats, even without a rival. Source: our own choice, set on the tuning corpus."""
@@ -110,6 +110,6 @@ def _prefers_another(sign: Sign, hypothesis: Hypothesis) -> bool:
     return any(weight > max(own, 0.0) for other, weight in sign.weights.items() if other != hypothesis)
 
 
-def see(table: Evidence, name: str, **what: object) -> Seen:
+def see(table: EvidenceTable, name: str, **what: object) -> Seen:
     """Return a sign of the table as seen. Raises KeyError for a name that is not there: that is our own mistake."""
     return Seen(sign=table.signs[name], **what)  # type: ignore[arg-type]

@@ -19,13 +19,13 @@ from freehold.ledger.files.rows import SNIFF_CHARS, Rows, Shape, shape_of
 from freehold.ledger.files.text import Lines, archive
 from freehold.ledger.foreign import access_log, litellm, openai_usage
 from freehold.ledger.foreign.cells import lacks_zone
-from freehold.ledger.foreign.gather import Gathered, Window
+from freehold.ledger.foreign.gather import Gathered, TimeWindow
 from freehold.ledger.foreign.history import overlap_h, traffic_of
-from freehold.ledger.foreign.use import Format, Unusable
+from freehold.ledger.foreign.use import Unusable, UsageFormat
 from freehold.ledger.journal import Span
 from freehold.sizing.fleet.traffic import BadRow, Traffic
 
-FORMATS: tuple[Format, ...] = (openai_usage.FORMAT, litellm.FORMAT, access_log.FORMAT)
+FORMATS: tuple[UsageFormat, ...] = (openai_usage.FORMAT, litellm.FORMAT, access_log.FORMAT)
 """Those made of records, the most particular first."""
 FORMAT_NAMES: tuple[str, ...] = (*(format_.name for format_ in FORMATS), own_ledger.NAME)
 """What `--usage-format` takes."""
@@ -62,7 +62,9 @@ def read_usage(
     files would be an answer to another question. Never raises for what stands in a file.
     """
     now_s = wall_s() if now_s is None else now_s
-    window = Window(since_s=since_s or 0.0, until_s=float("inf") if until_s is None else until_s, now_s=now_s)
+    window = TimeWindow(
+        since_s=since_s or 0.0, until_s=float("inf") if until_s is None else until_s, now_s=now_s
+    )
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if format and format not in FORMAT_NAMES:
         message = f"{format!r} is no format of usage files"
@@ -148,7 +150,7 @@ class _Reading:
             return None
         return _useless(path, format_, self.gathered.bad_rows_total - bad, self.gathered.bad_rows)
 
-    def _take_all(self, rows: Rows, format_: Format, path: Path) -> None:
+    def _take_all(self, rows: Rows, format_: UsageFormat, path: Path) -> None:
         take, read, name, times = self.gathered.take, format_.read, str(path), format_.times
         self.gathered.where = lambda number: name + rows.where(number)
         for number, record in rows:
@@ -166,7 +168,7 @@ class _Reading:
         if rows.has_more:
             self.gathered.notes.append(f"{name} ends with a page that says that there are more.")
 
-    def _recognise(self, names: AbstractSet[str]) -> Format | None:
+    def _recognise(self, names: AbstractSet[str]) -> UsageFormat | None:
         found = (
             each
             for each in FORMATS
@@ -248,7 +250,7 @@ def _unknown(path: Path, names: AbstractSet[str]) -> Problem:
     )
 
 
-def _useless(path: Path, format_: Format, bad: int, shown: Sequence[BadRow]) -> Problem:
+def _useless(path: Path, format_: UsageFormat, bad: int, shown: Sequence[BadRow]) -> Problem:
     if not bad:
         return Problem(where=str(path), message=f"has no rows ({format_.name})")
     first = next((row for row in shown if row.where.startswith(str(path))), None)

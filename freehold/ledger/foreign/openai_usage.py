@@ -23,7 +23,7 @@ from freehold.ledger.foreign.cells import (
     optional_count,
     part_of,
 )
-from freehold.ledger.foreign.use import Format, Item, LeftOut, Paid, Record, Unusable, Use
+from freehold.ledger.foreign.use import Item, LeftOut, Paid, Record, Unusable, UsageFormat, Use
 
 _LONGEST_S = 32 * 86_400  # No bucket is longer than a month: more is a misread end.
 _TIMES = {"start_time", "end_time", "start_time_iso", "end_time_iso"}
@@ -121,7 +121,7 @@ def _identity(result: Record, start_s: float) -> str:
     return f"{start_s} {json.dumps(result, sort_keys=True, default=str)}"
 
 
-FORMAT = Format(
+FORMAT = UsageFormat(
     name="openai_usage",
     looked_for="columns or keys start_time and end_time, with input_tokens, amount_value or a list of results",
     recognises=_recognises,

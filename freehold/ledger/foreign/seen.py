@@ -12,7 +12,7 @@ _FIRST_SLOTS = 1 << 16  # Powers of two, so that a mask finds the slot; twice th
 _MASK = (1 << 64) - 1
 
 
-class Seen:
+class SeenRows:
     """The fingerprints of the rows so far."""
 
     def __init__(self, generation_rows: int = GENERATION_ROWS) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from freehold.ledger.records.rollup import DAY_HOURS, Tally
+from freehold.ledger.records.rollup import DAY_HOURS, UsageTally
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,7 +44,7 @@ class Gap:
 
 
 def reconcile(
-    tallies: Iterable[Tally], readings: Iterable[EngineReading], *, first_day: int, end_day: int
+    tallies: Iterable[UsageTally], readings: Iterable[EngineReading], *, first_day: int, end_day: int
 ) -> list[Gap]:
     """Return the gap of each endpoint over whole days, from `first_day` up to and without `end_day`."""
     booked: dict[str, int] = {}

@@ -6,10 +6,10 @@ A load test of the user's own (`freehold bench`) overrides all of it. It sizes n
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from freehold.catalog.facts import EngineRatio, Gpu
+from freehold.catalog.facts import EngineRatio, GpuFacts
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Churn, Engine, Prefer, Quant
-from freehold.sizing.replica.answer import Measured, Reason
+from freehold.sizing.replica.answer import MeasuredSpeed, Reason
 from freehold.sizing.replica.split import LLAMA_CPP_QUANTS
 
 WORTH_PINNING = 1.15
@@ -38,7 +38,7 @@ class Need:
     """What the engine is for."""
 
     shape: ModelShape
-    gpu: Gpu | None
+    gpu: GpuFacts | None
     """None: no GPU, the CPU."""
     quant: Quant
     wish: Wish = NO_WISH
@@ -54,7 +54,7 @@ class Advice:
 
 
 def recommend(
-    need: Need, measured: Sequence[Measured] = (), ratios: Mapping[str, EngineRatio] | None = None
+    need: Need, measured: Sequence[MeasuredSpeed] = (), ratios: Mapping[str, EngineRatio] | None = None
 ) -> Advice:
     """Return the advised engine with its reasons; `ratios` are the catalog's measured pairs of engines."""
     tested = _tested(need, measured)
@@ -66,7 +66,7 @@ def recommend(
     return _server(need, ratios or {})
 
 
-def _tested(need: Need, measured: Sequence[Measured]) -> Advice | None:
+def _tested(need: Need, measured: Sequence[MeasuredSpeed]) -> Advice | None:
     """Return the fastest engine of the user's own load tests on this GPU and quantisation, per GPU."""
     fitting = [each for each in measured if need.gpu and (each.gpu, each.quant) == (need.gpu.id, need.quant)]
     if not fitting:
@@ -83,7 +83,7 @@ def _tested(need: Need, measured: Sequence[Measured]) -> Advice | None:
     return Advice(engine=best.engine, reasons=(reason,), against=against)
 
 
-def _per_gpu(measured: Measured) -> float:
+def _per_gpu(measured: MeasuredSpeed) -> float:
     return measured.output_tokens_per_s / measured.gpus
 
 

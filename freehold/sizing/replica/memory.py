@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from freehold.catalog.facts import Gpu
+from freehold.catalog.facts import GpuFacts
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Quant
 
@@ -63,7 +63,7 @@ GRAPH_BYTES = 0.6 * GIB
 Source: order of magnitude of vLLM's own log line on an 8B model (memory)."""
 
 
-def visible_bytes(gpu: Gpu) -> float:
+def visible_bytes(gpu: GpuFacts) -> float:
     """Return the bytes that a process sees on this GPU."""
     inline = _INLINE_ECC_SHARE if gpu.id in _INLINE_ECC else 0.0
     return gpu.memory_gb * GIB * (1 - inline) * (1 - DRIVER_SHARE)
@@ -156,7 +156,9 @@ class Room:
         return self.budget - self.weights - self.activations - self.non_torch - self.graphs
 
 
-def room(shape: ModelShape, gpu: Gpu, *, quant: Quant, split: tuple[int, int], utilisation: float) -> Room:
+def room(
+    shape: ModelShape, gpu: GpuFacts, *, quant: Quant, split: tuple[int, int], utilisation: float
+) -> Room:
     """Return how one GPU's memory is used; `split` is (tensor parallel, pipeline parallel), `utilisation` 0 to 1.
 
     Where weights leave little, the engine is taken to be told a smaller batch of tokens: a quarter of what is left, but

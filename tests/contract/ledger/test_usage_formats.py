@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from freehold.ledger.files.usage_files import FORMAT_NAMES, FORMATS, ReadUsage, read_usage
 from freehold.ledger.journal import JOURNAL_NAME, Journal
-from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome
 from freehold.sizing.fleet.traffic import Traffic
 from gateway_rig.spoiling import fuzz, spoil
 
@@ -271,16 +271,16 @@ def test_a_format_can_be_forced():
     assert read("litellm.csv", format="own_ledger").problems[0].message == "is no ledger of Freehold"
 
 
-def record(seq: int, at_s: float, prompt: int | None, answer: int | None, **more: object) -> Record:
+def record(seq: int, at_s: float, prompt: int | None, answer: int | None, **more: object) -> LedgerRecord:
     basis = Basis.MEASURED if prompt is not None else Basis.UNKNOWN
-    return Record(
+    return LedgerRecord(
         run=1, seq=seq, time_us=int(at_s * 1e6), request_id=f"r{seq}", key_id="k", model="smol", path="/v1/completions",
         endpoint="e", status=200, outcome=Outcome.COMPLETE, basis=basis, stream=False, prompt_tokens=prompt,
         cached_tokens=10 if prompt else None, completion_tokens=answer, cost_usd="0.001000000000" if prompt else "", **more,
     )  # fmt: skip
 
 
-def ledger(folder: Path, *records: Record) -> Path:
+def ledger(folder: Path, *records: LedgerRecord) -> Path:
     journal = Journal(folder / JOURNAL_NAME)
     journal.add(records)
     journal.close()

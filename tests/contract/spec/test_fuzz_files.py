@@ -19,7 +19,7 @@ from freehold.gateway.callers.keys import (
 )
 from freehold.ledger.drainer import Drainer, spool_state, waiting_records
 from freehold.ledger.journal import JOURNAL_NAME
-from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
 from freehold.ledger.spool import make_folder, segments
 from gateway_rig.spoiling import fuzz, spoil
 
@@ -43,8 +43,8 @@ KEY_BITS = st.sampled_from(
 ) | st.binary(max_size=8)  # fmt: skip
 
 
-def record(number: int) -> Record:
-    return Record(
+def record(number: int) -> LedgerRecord:
+    return LedgerRecord(
         7, number, 1, f"id-{number}", "key", "m", "/v1/chat/completions", "m-0", 200, Outcome.COMPLETE, Basis.MEASURED,
         True, 3, None, 2, 4, 100, 1000, 2000, 0, None, 0,
     )  # fmt: skip

@@ -143,7 +143,10 @@ def test_failures_and_a_busy_machine_are_doubts():
     made = bench({"a": ((50, 51), (1, 1))}, machine=Machine(cores=2, load_before=5.0))
     made = msgspec.structs.replace(
         made,
-        candidates=(*made.candidates, Candidate(id="b", model="m", engine="b", failed="no such program")),
+        candidates=(
+            *made.candidates,
+            Candidate(id="b", model="m", engine="b", failed="no such program"),
+        ),
     )
     assert choose(made).doubts == (
         "b: no such program",

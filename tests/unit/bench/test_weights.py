@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.bench.contenders import Entry
+from freehold.bench.contenders import BenchEntry
 from freehold.bench.weights import hashed, named_weights, sha256_of, source_of, weights_of, with_source
 from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
@@ -22,8 +22,8 @@ GGUF = b"GGUF and more"
 MODEL = ModelSpec(name="m", engine="llama-cpp", source="file:///w.gguf", sha256=SHA)
 
 
-def entries(*engines: str) -> list[Entry]:
-    return [Entry(model=MODEL, engine=all_engines()[name], options={}, label=name) for name in engines]
+def entries(*engines: str) -> list[BenchEntry]:
+    return [BenchEntry(model=MODEL, engine=all_engines()[name], options={}, label=name) for name in engines]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.catalog.facts import Catalog, Doubt, Gpu
+from freehold.catalog.facts import Catalog, Doubt, GpuFacts
 from freehold.catalog.load import load_catalog
 from freehold.catalog.physics import Speed, implausible_tokens_per_s, oddities
 
@@ -262,5 +262,5 @@ def test_what_is_too_fast_stays_too_fast_when_faster(factor: float, batch: int) 
 _H100 = next(
     gpu
     for gpu in load_catalog(today=TODAY).catalog.gpus.values()
-    if isinstance(gpu, Gpu) and gpu.id == "h100-sxm"
+    if isinstance(gpu, GpuFacts) and gpu.id == "h100-sxm"
 )

@@ -4,18 +4,18 @@ import cost_samples as samples
 from freehold.core.spread import Spread
 from freehold.cost.model.result import Rule
 from freehold.cost.model.rounding import amount
-from freehold.cost.pricing.ranking import Standing, standing_of
+from freehold.cost.pricing.ranking import Ranking, ranking_of
 from freehold.cost.rules.all_rules import rules_of
 
 EXACT = Spread.exactly
 
 
-def rule(standing: Standing, start: str) -> Rule:
+def rule(standing: Ranking, start: str) -> Rule:
     return next(each for each in rules_of(standing) if each.claim.startswith(start))
 
 
-def standing(**changes: object) -> Standing:
-    return standing_of(samples.inputs(**changes))
+def standing(**changes: object) -> Ranking:
+    return ranking_of(samples.inputs(**changes))
 
 
 def test_the_node_of_the_guides_is_the_same_in_every_plan():

@@ -25,7 +25,7 @@ from freehold.cost.model.draw import Draws, Middle, Vector
 from freehold.cost.model.result import Rule
 from freehold.cost.pricing.break_even import against_api
 from freehold.cost.pricing.price import Priced, middle_usd, price
-from freehold.cost.pricing.ranking import Standing, standing_of
+from freehold.cost.pricing.ranking import Ranking, ranking_of
 from freehold.cost.rules import machines, money
 from freehold.cost.rules.all_rules import rules_of
 from freehold.sizing.fleet.links import balancer_mbit_s, tensor_crossing
@@ -74,12 +74,12 @@ def gpu_hour(priced: Priced) -> Vector:
     return priced.total / priced.case.counts.gpus / 730
 
 
-def rule(standing: Standing, start: str) -> Rule:
+def rule(standing: Ranking, start: str) -> Rule:
     return next(each for each in rules_of(standing) if each.claim.startswith(start))
 
 
-def standing(**changes: object) -> Standing:
-    return standing_of(samples.inputs(**changes))
+def standing(**changes: object) -> Ranking:
+    return ranking_of(samples.inputs(**changes))
 
 
 # ---- H100 25,000 to 30,000 ---------------------------------------------------------------------------------------
@@ -359,11 +359,11 @@ def ratio(median: float, iqr: tuple[float, float]) -> dict[str, EngineRatio]:
 
 def test_tensorrt_llm_is_not_30_percent_faster():
     inputs = samples.inputs(catalog=samples.catalog(engine_ratios=ratio(1.108, (1.047, 1.191))))
-    found = rule(standing_of(inputs), "TensorRT-LLM is 30-50%")
+    found = rule(ranking_of(inputs), "TensorRT-LLM is 30-50%")
     assert found.verdict == "does not hold"
     assert all(part in found.computed for part in ("304", "+10.8%", "+5% to +19%", "7.9%"))
     other = samples.inputs(catalog=samples.catalog(engine_ratios=ratio(1.35, (1.2, 1.5))))
-    assert rule(standing_of(other), "TensorRT-LLM is 30-50%").verdict == "holds"
+    assert rule(ranking_of(other), "TensorRT-LLM is 30-50%").verdict == "holds"
 
 
 def test_tensorrt_llm_builds_are_dated():
@@ -429,7 +429,7 @@ def test_a_spare_costs_one_nth():
         assert float(spared.lines["spares"][0] / spared.lines["hardware"][0]) == pytest.approx(1 / nodes)
     assert rule(standing(), "Keep a cold spare").verdict == "does not hold"
     dear = samples.inputs(apis=(samples.api(prices=(400.0, 2000.0)),))
-    assert rule(standing_of(dear), "Keep a cold spare").verdict == "holds"
+    assert rule(ranking_of(dear), "Keep a cold spare").verdict == "holds"
 
 
 LLAMA3 = (
@@ -454,11 +454,11 @@ def test_llama3_failures_sum_to_419():
         )
         for cause, group, count, rate in LLAMA3
     )
-    found = rule(standing_of(samples.inputs(catalog=samples.catalog(failures=rows))), "Llama-3-style")
+    found = rule(ranking_of(samples.inputs(catalog=samples.catalog(failures=rows))), "Llama-3-style")
     assert found.verdict == "holds"
     assert all(part in found.computed for part in ("419", "35.3%", "64.0%", "17.3%", "1.38", "28%", "31 h"))
     less = samples.inputs(catalog=samples.catalog(failures=rows[1:]))
-    assert rule(standing_of(less), "Llama-3-style").verdict == "depends"
+    assert rule(ranking_of(less), "Llama-3-style").verdict == "depends"
 
 
 # ---- without data --------------------------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ def test_llama3_failures_sum_to_419():
 
 def test_without_numbers_nothing_holds():
     empty = samples.inputs(fleets=(), apis=(), rentals=())
-    verdicts = {each.claim: each.verdict for each in rules_of(standing_of(empty))}
+    verdicts = {each.claim: each.verdict for each in rules_of(ranking_of(empty))}
     assert len(verdicts) == len(money.MONEY_RULES) + len(machines.MACHINE_RULES) == 17
     assert set(verdicts.values()) == {"unknown", "depends"}
     assert [claim for claim, verdict in verdicts.items() if verdict == "depends"] == [

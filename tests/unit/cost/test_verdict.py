@@ -10,9 +10,9 @@ import cost_samples as samples
 from freehold.catalog.facts import RentalKind, Verified
 from freehold.core.spread import Spread
 from freehold.cost.model.percentiles import cheapest_shares
-from freehold.cost.model.result import Change, Verdict
+from freehold.cost.model.result import PlanVerdict, TurningPoint
 from freehold.cost.plan import influences_of, plan
-from freehold.cost.pricing.ranking import Standing, standing_of
+from freehold.cost.pricing.ranking import Ranking, ranking_of
 from freehold.cost.verdict.verdict import Doubts, sureness, verdict_of
 
 EXACT = Spread.exactly
@@ -28,9 +28,9 @@ def fleet_for(tokens: float) -> Any:
     return samples.fleet(gpus=gpus, replicas=count, capacity=EXACT(6000.0 * count), peak_tokens_per_s=peak)
 
 
-def asked(tokens: float, **changes: Any) -> tuple[Standing, Verdict]:
+def asked(tokens: float, **changes: Any) -> tuple[Ranking, PlanVerdict]:
     row: dict[str, Any] = {"apis": SONNET, "traffic": samples.traffic(tokens), "fleets": (fleet_for(tokens),)}
-    standing = standing_of(samples.inputs(**{**row, **changes}))
+    standing = ranking_of(samples.inputs(**{**row, **changes}))
     return standing, verdict_of(standing, influences_of(standing))
 
 
@@ -284,7 +284,7 @@ def test_the_text_adds_to_the_headline():
 SCALES = {"M": 1e6, "B": 1e9, "T": 1e12, "": 1.0}
 
 
-def thresholds(changes: tuple[Change, ...]) -> dict[str, tuple[float, str]]:
+def thresholds(changes: tuple[TurningPoint, ...]) -> dict[str, tuple[float, str]]:
     found = {}
     for change in changes:
         match = re.match(r"(.*?),? (?:above|below) ([0-9,.]+)([MBT]?)", change.what)

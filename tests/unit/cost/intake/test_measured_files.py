@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from freehold.core.problems import Problem
-from freehold.cost.intake.measured_files import Incident, Watts, down_node_hours, read_incidents, read_watts
+from freehold.cost.intake.measured_files import NodeOutage, Watts, down_node_hours, read_incidents, read_watts
 
 START_S = 1_790_812_800.0  # 2026-10-01T00:00Z
 END_S = START_S + 7200
@@ -127,12 +127,12 @@ def test_incidents_are_read_and_their_time_is_united(write: Write):
     found, problems = read_incidents(write(json.dumps(listed)), END_S)
     assert problems == []
     assert [each.what for each in found] == ["card lost", "disk", "still on"]
-    assert found[2] == Incident(start_s=START_S + 7000, end_s=END_S, what="still on")
+    assert found[2] == NodeOutage(start_s=START_S + 7000, end_s=END_S, what="still on")
     assert down_node_hours(found, START_S, END_S) == pytest.approx((3600 + 200) / 3600)
 
 
 def test_nodes_that_are_out_at_once_are_added():
-    both = [Incident(start_s=START_S + at, end_s=START_S + at + 3600, what="x", node=node)
+    both = [NodeOutage(start_s=START_S + at, end_s=START_S + at + 3600, what="x", node=node)
             for at, node in ((0, "a"), (0, "a"), (1800, "a"), (0, "b"), (7200, "b"))]  # fmt: skip
     assert down_node_hours(both, START_S, END_S) == pytest.approx(1.5 + 1)
 
