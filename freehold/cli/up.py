@@ -1,7 +1,7 @@
 """`freehold up`: check everything first, then fetch weights, start engines and gateway, and serve.
 
 In the foreground Ctrl-C drains and ends the stack; a second Ctrl-C ends it at once. With `-d` a child process runs the same
-blueprint in the background (`cli/background`), and this command returns when the stack is ready.
+blueprint in the background (`cli/background`), and this command returns when the stack is ready. Nothing is decided here.
 """
 
 import contextlib
