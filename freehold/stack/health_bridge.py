@@ -14,10 +14,10 @@ from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.worker_set import WorkerSet
-from freehold.health.agent.link import AgentLink, Hearers
+from freehold.health.agent.link import AgentLink, AgentListeners
 from freehold.health.agent.messages import HealthSettings
 from freehold.health.checks.engine_progress import STILL_S
-from freehold.health.model.snapshot import Believed, HealthSnapshot
+from freehold.health.model.snapshot import HealthSnapshot, SettledFinding
 from freehold.health.model.targets import EngineTarget
 from freehold.stack.status import StackStatus
 
@@ -114,7 +114,7 @@ def recovered_replicas(snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatu
 
 def _stalled(
     snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]
-) -> Iterator[tuple[ReplicaStatus, Believed]]:
+) -> Iterator[tuple[ReplicaStatus, SettledFinding]]:
     """Yield the replicas whose present process has a confirmed finding `stalled`."""
     stalled = {
         each.finding.component: each
@@ -124,15 +124,15 @@ def _stalled(
         and each.finding.verdict is Verdict.UNHEALTHY
     }
     for replica in replicas:
-        believed = stalled.get(f"engine:{replica.id}")
+        confirmed = stalled.get(f"engine:{replica.id}")
         started_s = replica.started_wall_s
-        if believed is not None and started_s is not None and believed.since_s > started_s:
-            yield replica, believed
+        if confirmed is not None and started_s is not None and confirmed.since_s > started_s:
+            yield replica, confirmed
 
 
-def _from_a_gap(snapshot: HealthSnapshot, believed: Believed) -> bool:
+def _from_a_gap(snapshot: HealthSnapshot, confirmed: SettledFinding) -> bool:
     """Return whether a stall was confirmed so soon after the agent was frozen that it may be an effect of the freeze."""
-    return 0 <= believed.since_s - snapshot.woke_s < STILL_S
+    return 0 <= confirmed.since_s - snapshot.woke_s < STILL_S
 
 
 class NodeWatch:
@@ -151,7 +151,7 @@ class NodeWatch:
         self.link = AgentLink(
             settings,
             stderr_path=logs / "health.stderr.log",
-            hearers=Hearers(
+            hearers=AgentListeners(
                 on_snapshot=self._on_snapshot,
                 on_metrics=gateway.show,
                 on_start=lambda pid: on_start(NAME, pid),

@@ -42,7 +42,7 @@ def windows_of(probes: Iterable[Probe]) -> dict[Part, float]:
     return windows
 
 
-class KeptViews:
+class ViewWindow:
     """Views by age. `windows` says how long each part is wanted, seconds; a part without one is not kept at all."""
 
     def __init__(self, windows: Mapping[Part, float]) -> None:
