@@ -46,6 +46,7 @@ VERBS = frozenset(
         "lower",
         "make",
         "mend",
+        "mount",
         "name",
         "plan",
         "raise",
