@@ -161,7 +161,7 @@ class AccessLog:
         """Return how many lines were lost."""
         return self._lost_before + (self.writer.dropped_total if self.writer else 0)
 
-    def note(self, request: Request, end: RequestEnd, usage: Usage | None, *, refused: bool = False) -> None:
+    def note(self, request: Request, end: RequestEnd, *, usage: Usage | None, refused: bool = False) -> None:
         """Take a request that is over, as the ledger gets it; costs about a microsecond."""
         if self.writer is not None:
             self.writer.offer(
@@ -183,13 +183,13 @@ class AccessLog:
         """Take a request that no engine saw; `model` is known where it waited in that model's queue."""
         if self.writer is not None:
             end = RequestEnd(model, "", status, Outcome.FAILED, 0, None, waited_s, -1, waited_s, code)
-            self.note(request, end, None, refused=True)
+            self.note(request, end, usage=None, refused=True)
 
     def answered_here(self, request: Request, status: int, sent_bytes: int) -> None:
         """Take a request that the gateway answered itself, unless it was a probe or a scrape."""
         if self.writer is not None and request.path.startswith("/v1/"):
             end = RequestEnd("", "", status, Outcome.COMPLETE, sent_bytes, None, 0.0, -1, 0.0, "")
-            self.note(request, end, None)
+            self.note(request, end, usage=None)
 
     def change(self, settings: AccessLogSettings) -> None:
         """Use other settings; what was taken before is still written."""

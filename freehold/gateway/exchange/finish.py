@@ -120,4 +120,4 @@ def _write(ended: EndedRequest, end: RequestEnd, tokens: AnswerTokens) -> None:
     if context.ledger is not None:
         context.ledger.note(ended.request, end, tokens)
     if context.access_log.writer is not None and (stay is None or not stay.is_copy):
-        context.access_log.note(ended.request, end, tokens.usage)
+        context.access_log.note(ended.request, end, usage=tokens.usage)
