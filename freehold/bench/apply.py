@@ -45,7 +45,7 @@ def unmeasured(text: str, winner: Candidate) -> list[str]:
         names = ", ".join(str(each.get("name")) for each in named if isinstance(each, dict))
         said.append(
             f"{winner.model} was measured without its adapters ({names}), which cost memory and time; whether {winner.engine} loads them "
-            "as they are, freehold reload says"
+            "as they are, freehold reload shows"
         )
     if type(gpus) is int and winner.gpus is not None and len(winner.gpus) != gpus:
         said.append(f"gpus: {gpus} stays for each replica, and it was measured with {len(winner.gpus)}")
@@ -267,7 +267,7 @@ def _says_otherwise(before: str, after: str, winner: Candidate, values: Mapping[
     """Return what the new text says besides what was meant; empty: nothing."""
     was, now = read_tree(before, "before"), read_tree(after, "after")
     if now.mistakes or not isinstance(was.data, dict):
-        return f"would not be read any more: {now.mistakes[0].message}" if now.mistakes else "is no map"
+        return f"would not be read any more: {now.mistakes[0].message}" if now.mistakes else "is not a map"
     for model in was.data["models"]:
         if model.get("name") == winner.model:
             model |= {**values, "engine_options": dict(winner.options)}

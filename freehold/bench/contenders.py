@@ -72,7 +72,9 @@ def models_of(config: Config, wanted: BenchWanted, reader: FlagReader) -> list[M
         if name not in managed:
             known = {model.name for model in config.spec.models}
             message = (
-                f"{name!r} is somebody else's server" if name in known else f"there is no model {name!r}"
+                f"{name!r} is an external server: bench cannot start it"
+                if name in known
+                else f"there is no model {name!r}"
             )
             reader.wrong(
                 "--model",
@@ -124,7 +126,9 @@ def _known(name: str, engines: Mapping[str, Engine], reader: FlagReader) -> bool
     if engine is None:
         reader.wrong("--engines", f"there is no engine {name!r}", nearest_hint(name, engines))
     elif not engine.managed:
-        reader.wrong("--engines", f"{name} is started by somebody else", "bench starts what it measures")
+        reader.wrong(
+            "--engines", f"{name} is external: bench cannot start it", "bench starts what it measures"
+        )
     return engine is not None and engine.managed
 
 
@@ -162,7 +166,7 @@ def _grids(
         name, dot, option_name = way.strip().partition(".")
         if not (equals and dot and values):
             hint = "for example llama-cpp.n_parallel=2,4,8"
-            reader.wrong("--set", f"{text!r} is no ENGINE.OPTION=VALUE,VALUE", hint)
+            reader.wrong("--set", f"{text!r} is not ENGINE.OPTION=VALUE,VALUE", hint)
             continue
         engine = engines.get(name)
         if engine is None:

@@ -37,12 +37,12 @@ def rows_from_bench(path: Path, gpus: Collection[str]) -> list[MeasuredSpeed] | 
     name = names.pop()
     gpu = catalog_id(name, gpus)
     if gpu is None:
-        hint = "say it by hand with --measured, or add the GPU with --prices"
+        hint = "write a row by hand for --measured, or add the GPU with --prices"
         return [Problem(where=_WHERE, message=f"the catalog does not know the GPU {name!r}", hint=hint)]
     found = sorted(_rows(bench, gpu), key=lambda row: -row.output_tokens_per_s / row.gpus)
     if not found:
         return [
-            Problem(where=_WHERE, message=f"nobody kept the SLO in {path}", hint="measure at a looser SLO")
+            Problem(where=_WHERE, message=f"no engine kept the SLO in {path}", hint="measure at a looser SLO")
         ]
     return found
 

@@ -86,7 +86,7 @@ def _outside(field: str, value: float, bounds: Bounds, what: str) -> Iterator[Od
 def _gpu(gpu: GpuFacts) -> Iterator[Odd]:
     for field in ("memory_gb", "mem_bw_gb_s", "bf16_dense_tflops", "tdp_w"):
         if getattr(gpu, field) <= 0:
-            yield Odd(field=field, message="0 is no accelerator", impossible=True)
+            yield Odd(field=field, message="0 is not possible for an accelerator", impossible=True)
             return
     if gpu.memory_gb not in _LIMITS.vendor_memory_gb:
         yield Odd(field="memory_gb", message=f"no vendor sells {gpu.memory_gb:g} GB")
@@ -154,7 +154,7 @@ def _storage(storage: Storage) -> Iterator[Odd]:
 @oddities.register
 def _rental(rental: RentalPrice) -> Iterator[Odd]:
     if rental.usd_per_gpu_hour == 0:
-        yield Odd(field="usd_per_gpu_hour", message="nobody rents a GPU for nothing", impossible=True)
+        yield Odd(field="usd_per_gpu_hour", message="a GPU is not rented for nothing", impossible=True)
 
 
 @oddities.register
@@ -208,7 +208,7 @@ def _calibration(vector: Calibration) -> Iterator[Odd]:
     for field in ("hbm_efficiency", "flops_efficiency"):
         if not 0 < getattr(vector, field) <= 1:
             yield Odd(
-                field=field, message=f"{getattr(vector, field):g} is no share of a peak", impossible=True
+                field=field, message=f"{getattr(vector, field):g} is not a share of a peak", impossible=True
             )
 
 

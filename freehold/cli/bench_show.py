@@ -93,8 +93,8 @@ def apply(*, file: Path, dry_run: bool, as_json: bool) -> int:
     return 0
 
 
-HALF = "it was ended before all was measured, and what was not may be better: its winner is not applied"
-_WHOLE = "let a bench run to its end; freehold bench show tells what this one has"
+HALF = "it ended before all was measured, and the rest may be better: its winner is not applied"
+_WHOLE = "let a bench run to its end; freehold bench show prints what this one has"
 
 
 def apply_or_say(bench: BenchFile, choice: Choice, *, as_json: bool) -> None:

@@ -98,7 +98,7 @@ def make_folder(folder: Path) -> None:
         for each in (folder.parent, folder):
             each.mkdir(mode=0o700, exist_ok=True, parents=True)
             if not _may_be_ours(each):
-                raise Permanent(f"{each} belongs to somebody else", hint="remove it, or ask its owner to")
+                raise Permanent(f"{each} belongs to another user", hint="remove it, or ask its owner to")
             each.chmod(0o700)
     except OSError as exc:
         raise Permanent(f"cannot make the ledger's spool {folder}: {exc.strerror}") from exc

@@ -120,7 +120,7 @@ def _without_models(spec: Spec) -> dict[str, Any]:
 
 
 def _leaves(value: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Return every value that is no map by the way to it."""
+    """Return every value that is not a map by the way to it."""
     found: dict[tuple[str, ...], Any] = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping):

@@ -49,14 +49,14 @@ def _mesh(tree: Tree) -> Iterator[Mistake]:
     path: Path = ("health", "network", "peers")
     if "key_file" not in network:
         message = "health.network.key_file is missing"
-        yield Mistake(tree.key_place(path), message, "peers are told from strangers by it")
+        yield Mistake(tree.key_place(path), message, "peers prove themselves with it")
     taken: set[object] = {network.get("node")}
     for index, text in enumerate(listed):
         peer = shapes.parse_peer(text) if isinstance(text, str) else None
         if peer is not None and peer.name in taken:
             place = tree.value_place((*path, index))
             yield Mistake(
-                place, f"{dotted((*path, index))}: the name {peer.name!r} is taken", "names tell nodes apart"
+                place, f"{dotted((*path, index))}: the name {peer.name!r} is taken", "node names are unique"
             )
         taken.add(peer.name if peer else None)
 

@@ -135,7 +135,7 @@ def gpu_lines(bench: BenchFile) -> list[str]:
     """Return on which GPUs each candidate ran, whose watts are in its J/token; empty: the machine has none that can be read."""
     if not bench.machine.gpus:
         return []
-    everything = f"all {len(bench.machine.gpus)} of the machine count, since nobody knows which it had"
+    everything = f"all {len(bench.machine.gpus)} of the machine count, since it is not known which it had"
     return [
         f"GPUs of {each.id}: "
         + (everything if each.gpus is None else ", ".join(map(str, each.gpus)) or "none")

@@ -37,9 +37,9 @@ def with_api_of_files(
     if not isinstance(found, ApiPrice):
         return ask, ()
     if share <= _NEARLY_ALL:
-        note = f"the usage names {name} for {share:.0%} of its tokens: is it paid today? then say --api {api_id(found)}"
+        note = f"the usage names {name} for {share:.0%} of its tokens: if it is paid today, add --api {api_id(found)}"
         return ask, (note,)
-    note = f"{share:.0%} of the tokens are {name}'s: {api_id(found)} is taken as the API in use (--api says another)"
+    note = f"{share:.0%} of the tokens are {name}'s: {api_id(found)} is taken as the API in use (--api names another)"
     return replace(ask, api=api_id(found)), (note,)
 
 

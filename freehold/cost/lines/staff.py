@@ -10,7 +10,7 @@ from freehold.cost.model.capex import MONTHS_PER_YEAR
 from freehold.cost.model.case import CostCase
 from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
-from freehold.cost.model.offers import is_told
+from freehold.cost.model.offers import is_given
 
 NODE_MORE = 0.25
 """Of the first node's people, what each further node adds. Our own choice: rollouts, on-call and watching are the same work
@@ -20,7 +20,7 @@ for one node and for ten, hardware is not; the default of 0.05 to 0.3 becomes 0.
 def people_scale(case: CostCase) -> Vector:
     """Return what a default of people is multiplied by for the case's fleet: 1 for one node, and for what was said."""
     people = (case.setting.own if case.kind == "buy" else case.setting.rent).staff_fte
-    if people.asked or is_told(people.fact):
+    if people.asked or is_given(people.fact):
         return np.ones(1, dtype=np.float32)
     return 1 + NODE_MORE * (np.maximum(case.counts.nodes, 1) - 1)
 

@@ -93,7 +93,7 @@ class PlanInputs:
     only_listed: tuple[str, ...] = ()
     """`provider/model` of APIs that are shown for comparison and cannot win: models that nobody asked for."""
     doubts: tuple[str, ...] = ()
-    """What else the verdict rests on without anybody having said it: a model that nobody chose."""
+    """What else the verdict rests on without anybody having said it: a model that was not chosen."""
     slo_ttft_s: float | None = None
     """For the report's head, as is the next."""
     slo_itl_s: float | None = None

@@ -341,7 +341,7 @@ def _tornado(result: PlanResult) -> ReportPlot | None:
         "low to its high value. Below zero it is cheaper than the API. "
         + " ".join(_told(each) for each in shown[:4]),
         table=Table(
-            head=("input", "from low to high", "USD a month at low", "USD a month at high", "said by you"),
+            head=("input", "from low to high", "USD a month at low", "USD a month at high", "given by you"),
             rows=tuple(_influence_row(each) for each in shown),
         ),
     )

@@ -118,7 +118,7 @@ class Rows:
         while more:
             more = document.find_value()
             if document.junk:
-                yield self._index, Unusable("text that is no JSON")
+                yield self._index, Unusable("text that is not JSON")
                 document.junk = False
             for _, record in self._expand(0, document.value()) if more else ():
                 yield self._index, record

@@ -42,7 +42,7 @@ def _read(record: Record) -> Iterable[Item]:
     if results is None:
         return [_flat(record, start_s, end_s)]
     if type(results) is not list:
-        raise Unusable("results is no list")
+        raise Unusable("results is not a list")
     return _bucket_items(results, start_s, end_s)
 
 

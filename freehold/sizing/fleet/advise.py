@@ -113,9 +113,7 @@ def _server(need: Need, ratios: Mapping[str, EngineRatio]) -> Advice:
     if need.shape.attention == "mla" and not easy:
         return Advice(engine="sglang", reasons=(_for_latent(need, ratios),), against=against)
     if "sglang" in wish.team and "vllm" not in wish.team and not easy:
-        text = (
-            "somebody in the team has run SGLang before, and no measured pair here speaks for another engine"
-        )
+        text = "the team has run SGLang before, and no measured pair here favours another engine"
         return Advice(engine="sglang", reasons=(Reason(text=text),), against=against)
     return Advice(engine="vllm", reasons=_for_vllm(need), against=against)
 
@@ -143,7 +141,7 @@ def _lacking(wish: Wish) -> list[str]:
     """Return what TensorRT-LLM would need of the team and is not given."""
     conditions = {
         "throughput first": wish.prefer == "throughput",
-        "somebody who has run it": "tensorrt-llm" in wish.team,
+        "a team member who has run it": "tensorrt-llm" in wish.team,
         "models that seldom change": wish.model_churn == "low",
     }
     return [name for name, given in conditions.items() if not given]
@@ -174,8 +172,8 @@ def _for_vllm(need: Need) -> tuple[Reason, ...]:
             wish.prefer == "latency"
         ),
         "models change often: vLLM needs no build per model": wish.model_churn != "low",
-        "somebody in the team has run vLLM before": "vllm" in wish.team,
-        "nobody in the team is known to have run an engine before: vLLM has the most answers to be found": not wish.team,
+        "the team has run vLLM before": "vllm" in wish.team,
+        "the team has named no engine that it has run before: vLLM has the largest community": not wish.team,
         "mixture of experts: measured pairs differ by model, so test before choosing another": (
             need.shape.family == "moe"
         ),
