@@ -27,7 +27,7 @@ BACKUP = ".before-bench"
 
 
 def left_out(candidate: Candidate) -> str:
-    """Return what of a candidate does not get into the file, in words: weights that nobody knows the hash of; empty: nothing."""
+    """Return what of a candidate does not get into the file, in words: weights whose hash is not known; empty: nothing."""
     if not candidate.weights or candidate.weights_sha256:
         return ""
     return (
@@ -103,7 +103,7 @@ def _write_as(path: Path, text: str, like: os.stat_result) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
         file.write(text)
-        if os.geteuid() == 0:  # nobody else may give a file away
+        if os.geteuid() == 0:  # only root may give a file away
             os.fchown(file.fileno(), like.st_uid, like.st_gid)
         os.fchmod(file.fileno(), like.st_mode & 0o7777)
         file.flush()

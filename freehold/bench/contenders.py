@@ -1,7 +1,7 @@
 """Who is benched: the models of freehold.yaml on their own engine or on others, and grids of settings.
 
 One replica of each is measured, with the whole machine for itself. Options that freehold.yaml has for an engine are that
-engine's; another engine starts with its defaults. Wrong engines, options, grids and weights are told all at once; nothing is
+engine's; another engine starts with its defaults. Wrong engines, options, grids and weights are reported all at once; nothing is
 fetched or started here.
 """
 
@@ -60,7 +60,7 @@ class Weights:
 
     path: Path
     sha256: str = ""
-    """Empty: nobody knows it."""
+    """Empty: not known."""
     source: str = ""
     """What freehold.yaml must say, with the hash, for a stack to serve them; empty: what it says already brings them."""
 
@@ -212,7 +212,7 @@ def contenders_of(
 ) -> list[Contender]:
     """Return what the fleet can start; `weights` by names of model and engine.
 
-    `node` are the GPUs of this machine; unknown ones are given to nobody, and all candidates see them.
+    `node` are the GPUs of this machine; unknown ones are assigned to no candidate, and all candidates see them.
     """
     made = []
     for number, entry in enumerate(entries):
@@ -255,7 +255,7 @@ def gpu_mistakes(entries: Sequence[BenchEntry], node: NodeGpus) -> list[Problem]
 
 
 def _version(engine: Engine) -> dict[str, str]:
-    """Return the version of an engine that is a distribution of Freehold's own environment; others tell theirs when they run."""
+    """Return the version of an engine that is a distribution of Freehold's own environment; others report theirs when they run."""
     try:
         return {engine.distribution: version(engine.distribution)} if engine.distribution else {}
     except PackageNotFoundError:

@@ -1,6 +1,6 @@
 """The results of a bench as load tests for `freehold size` and `plan`: one row per candidate, at its best load.
 
-Those two reckon with GPUs of the catalog, so a bench without one has nothing for them, which is told. Which model was
+Those two reckon with GPUs of the catalog, so a bench without one has nothing for them, which is reported. Which model was
 benched is not compared with the one that is asked about: the row's source names it, and physics is checked as of any load test.
 """
 
@@ -65,7 +65,7 @@ def _rows(bench: BenchFile, gpu: str) -> Iterator[MeasuredSpeed]:
 
 
 def _gpus(candidate: Candidate, here: int) -> int:
-    """Return over how many GPUs it was spread: those that it saw, else llama.cpp takes all and others what they are told."""
+    """Return over how many GPUs it was spread: those that it saw, else llama.cpp takes all and others what they are set to."""
     if candidate.gpus:
         return len(candidate.gpus)
     if candidate.engine == "llama-cpp":

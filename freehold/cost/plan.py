@@ -60,7 +60,7 @@ def influences_of(ranking: Ranking) -> tuple[Influence, ...]:
         other.offer if other else None,
         setting=ranking.setting,
         spans=_market_span(mine, ranking),
-        told=given_names(ranking.inputs),
+        given=given_names(ranking.inputs),
     )
 
 
@@ -71,7 +71,7 @@ def _tornado_of(ranking: Ranking) -> tuple[Ranked | None, Ranked | None]:
 
 
 def _market_span(mine: Ranked, ranking: Ranking) -> dict[str, Spread]:
-    """Return the range of a rental price that nobody quoted: what others ask for the same GPU."""
+    """Return the range of a rental price that was not quoted: what others ask for the same GPU."""
     if mine.offer.kind != "rent" or mine.offer.price_name in given_names(ranking.inputs):
         return {}
     market, own = ranking.market(mine.offer.gpu), mine.offer.rental_usd_per_gpu_hour
@@ -219,7 +219,7 @@ def _growth(inputs: PlanInputs) -> Iterator[str]:
 
 
 def _answers_while_down(inputs: PlanInputs) -> Iterator[str]:
-    """Yield what nobody pays for: tokens that machines miss where neither an API nor a spare answers."""
+    """Yield what is not priced: tokens that machines miss where neither an API nor a spare answers."""
     if inputs.fleets and not (inputs.fallback_api and inputs.apis):
         spares = max(fleet.spare_replicas for fleet in inputs.fleets)
         who = (

@@ -62,7 +62,7 @@ def _mesh(tree: Tree) -> Iterator[Mistake]:
 
 
 def _expected(tree: Tree) -> Iterator[Mistake]:
-    """Find what is expected of GPUs that nobody reads, interfaces with impossible names, and ports named twice."""
+    """Find what is expected of GPUs that are not read, interfaces with impossible names, and ports named twice."""
     health = tree.data.get("health") if isinstance(tree.data, dict) else None
     expect = health.get("expect") if isinstance(health, dict) else None
     if not isinstance(health, dict) or not isinstance(expect, dict):
@@ -233,7 +233,7 @@ def _listen(tree: Tree) -> shapes.Listen | None:
 
 
 def _reach(tree: Tree) -> Iterator[Mistake]:
-    """Refuse an address that others can reach while nobody is asked for a key, and keys that nobody asks for."""
+    """Refuse an address that others can reach while no key is required, and keys that are not required."""
     listen, gateway = _listen(tree), _gateway(tree)
     if gateway.get("auth") == "keys":
         return

@@ -1,7 +1,7 @@
 """Which candidate to serve with: the one with the highest goodput within the SLO. Pure.
 
-Among those that no run tells apart it is the one that takes less memory, else the one with fewer options. A candidate's goodput is that of its best load, by the median of its runs. A load counts only where the bench itself kept
-up and where it was measured in every run. Where nobody kept the SLO, nobody is chosen.
+Among those that no run separates it is the one that takes less memory, else the one with fewer options. A candidate's goodput is that of its best load, by the median of its runs. A load counts only where the bench itself kept
+up and where it was measured in every run. Where no candidate kept the SLO, none is chosen.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from freehold.bench.analysis.load import Load
 from freehold.bench.analysis.results import BenchFile, Candidate, Result, Through
 
 LATE_SHARE = 0.2
-"""Of the SLO's time to first token, how late the bench may send nineteen in twenty requests before a load tells more of the
+"""Of the SLO's time to first token, how late the bench may send nineteen in twenty requests before a load says more of the
 bench than of the engine. Source: our own choice."""
 
 
@@ -75,7 +75,7 @@ def _why_nobody(bench: BenchFile, through: Through) -> str:
 
 
 def _alike(one: Runs, other: Runs) -> bool:
-    """Return whether two may be told apart by something else than their goodput: the usual run of each is a run of the other.
+    """Return whether two may be separated by something else than their goodput: the usual run of each is a run of the other.
 
     One bad run of the better is enough for `differs` to claim nothing; it is no reason to take one that gives half as much.
     """

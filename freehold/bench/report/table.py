@@ -17,7 +17,7 @@ from freehold.bench.analysis.results import BenchFile, Result, Through
 YARDSTICK = "transformers"
 """The engine that serves one request at a time, without continuous batching or a paged cache."""
 UNKNOWN = "unknown"
-"""What stands where nothing could be read: never a nought."""
+"""What stands where nothing could be read: never a zero."""
 _HEADS = (
     *("engine", "load", "asked", "req/s", "tokens/s", "goodput/s", "% in SLO", "TTFT p50", "p95"),
     *("token p50", "refused", "failed", "cores", "MB", "J/token"),

@@ -1,6 +1,6 @@
 """What a person brings to a review beside the ledger: measured watts and a list of incidents, read and checked.
 
-Watts come as CSV (`time,watts`; columns such as node and gpu tell series apart) or as what Prometheus answers to `query_range`
+Watts come as CSV (`time,watts`; columns such as node and gpu distinguish series) or as what Prometheus answers to `query_range`
 (source: prometheus.io, HTTP API, "Range queries": `data.resultType` matrix, samples `[unix seconds, "value"]`). Incidents
 come as a JSON list of `{"start", "end", "what", "node"}`, the node if there are several. Nothing is estimated: time without samples is not covered.
 """
@@ -29,11 +29,11 @@ FILE_BYTES_MAX = 256 * 1024 * 1024
 WATTS_MAX = 10e6
 """Most that one series may read, W. Source: our own bound: a whole hall of servers; more is a misread column."""
 _LABELS = ("node", "host", "hostname", "instance", "gpu", "device", "index", "uuid", "name")
-"""Columns that tell series apart; others, such as temperatures, do not."""
+"""Columns that distinguish series; others, such as temperatures, do not."""
 _SHORT_SERIES = 0.9  # A series that covers less of the others' time is worth a sentence.
 _TIMES = ("time", "timestamp", "at", "Time", "Timestamp")
 _WATTS = ("watts", "power_w", "w", "W", "value", "Value")
-_PROBLEMS_MOST = 100  # Of one file: more help nobody.
+_PROBLEMS_MOST = 100  # Of one file: more do not help.
 
 _PLACES_SHOWN = 3
 """Bad samples that are named. Our own choice: a wrong column shows in the first ones."""
@@ -85,11 +85,11 @@ def read_watts(path: Path, since_s: float, until_s: float) -> Watts | Problem:
         return Problem(
             where=str(path), message=str(exc), hint="CSV with time,watts, or the answer to query_range"
         )
-    told = _on_bad(bad, path)
+    unreadable = _on_bad(bad, path)
     if watts is None:
         message = f"has no watts of the time that is reviewed ({len(bad):,} bad samples)"
-        return Problem(where=str(path), message=message, hint="".join(told))
-    return replace(watts, bad_samples=len(bad), notes=(*watts.notes, *told))
+        return Problem(where=str(path), message=message, hint="".join(unreadable))
+    return replace(watts, bad_samples=len(bad), notes=(*watts.notes, *unreadable))
 
 
 def _on_bad(bad: list[BadRow], path: Path) -> tuple[str, ...]:

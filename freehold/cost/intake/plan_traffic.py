@@ -1,6 +1,6 @@
 """The traffic that a plan is for: from the team's own usage files, from flags, or from both (a flag wins).
 
-What nobody said is assumed and said so. It reads the named usage files; prices are not looked at.
+What was not given is assumed, and the plan says so. It reads the named usage files; prices are not looked at.
 """
 
 from dataclasses import replace

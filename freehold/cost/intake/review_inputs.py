@@ -1,6 +1,6 @@
 """What `freehold review` is asked, put together: the measured period, the machines as they stand, and the API to go back to.
 
-It shares most flags with `freehold plan`. What nobody measured is sized, and nothing is priced here.
+It shares most flags with `freehold plan`. What was not measured is sized, and nothing is priced here.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The people who run it, on-call included: engineers x loaded salary. Not those who build what uses it.
 
-What the user said is of the whole fleet. What nobody said is of one node, and each further node adds a part of that.
+What the user gives is for the whole fleet. The default is for one node, and each further node adds a part of that.
 An API needs people as well, but none that the other ways would not need too.
 """
 
@@ -28,11 +28,11 @@ def people_scale(case: CostCase) -> Vector:
 def price(case: CostCase) -> Vector:
     """Return USD per month."""
     people = case.setting.own if case.kind == "buy" else case.setting.rent
-    told = case.draws.keep(
+    values = case.draws.keep(
         ("staff", people.staff_fte.name, people.staff_fte.value, people.staff_usd_per_year.value),
         lambda: case.take(people.staff_fte) * case.take(people.staff_usd_per_year) / MONTHS_PER_YEAR,
     )
-    return told * people_scale(case)
+    return values * people_scale(case)
 
 
 LINE = CostLine(

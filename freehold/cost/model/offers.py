@@ -27,7 +27,7 @@ BILL_TOLERANCE = 0.1
 QUOTED = "quote"
 """The provider of a rental that the user was quoted."""
 INDEX = "market-"
-"""How the provider of an index begins: a mean of a market, at which nobody rents anything out. Source: rentals.yaml."""
+"""How the provider of an index begins: a mean of a market, which is not an offer. Source: rentals.yaml."""
 NODE_QUOTE = "node_usd"
 """The key of `PlanInputs.quotes` for a whole server."""
 

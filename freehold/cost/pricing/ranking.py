@@ -62,7 +62,7 @@ class Ranking:
 
     @property
     def in_use(self) -> Ranked | None:
-        """Return the API that is paid today, where somebody said."""
+        """Return the API that is paid today, where it was given."""
         return self._first(lambda each: each.offer.paid_today)
 
     @property

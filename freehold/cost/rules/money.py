@@ -267,7 +267,7 @@ def power_over_hardware(ranking: Ranking) -> Rule:
 
 
 def straight_line(ranking: Ranking) -> Rule:
-    """Judge "write off over three years": a convention, so what another one would change is told."""
+    """Judge "write off over three years": a convention, so what another one would change is shown."""
     claim = "Hardware is written off over 3 years in a straight line"
     bought = ranking.best("buy")
     if bought is None:

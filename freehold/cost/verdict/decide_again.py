@@ -27,7 +27,7 @@ OPTIONS_KEPT = 8
 
 
 PEOPLE = "staff_fte"
-"""The input that people are where somebody says them, for machines rented or bought."""
+"""The input that people are where they are given, for machines rented or bought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def _least(totals: Sequence[Vector]) -> Vector:
 
 
 def word_of(offer: Offer, inputs: PlanInputs) -> Word:
-    """Return the verdict's word for an option; where nobody said which API is in use, any API is staying with one."""
+    """Return the verdict's word for an option; where the API in use is not given, any API is staying with one."""
     if offer.kind == "api":
         return "stay" if offer.paid_today or not inputs.paid_today else "change-api"
     return offer.kind

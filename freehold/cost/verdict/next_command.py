@@ -1,6 +1,6 @@
 """What to run after a plan: a line to paste that looks further, never the line that was just run.
 
-It keeps what was said. No price of the catalog is written as if it were a quote, and nothing that nobody said is made up.
+It keeps what was said. No price of the catalog is written as if it were a quote, and nothing that was not given is made up.
 """
 
 import shlex
@@ -40,7 +40,7 @@ def next_command(word: Word, offer: Offer | None, ranking: Ranking) -> str:
 
 
 def said_words(inputs: PlanInputs) -> dict[str, list[str]]:
-    """Return the flags that were given with their values; where nobody passed them on, those that the inputs tell of."""
+    """Return the flags that were given with their values; where none was passed on, those that the inputs hold."""
     if not inputs.said:
         return _told(inputs)
     found: dict[str, list[str]] = {}

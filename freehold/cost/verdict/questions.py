@@ -1,4 +1,4 @@
-"""What to tell us first: the inputs that nobody said and that can change the verdict, found by deciding again at their ends.
+"""Which inputs to give first: those that were not given and that can change the verdict, found by deciding again at their ends.
 
 The rental quote and the people come before all others where they, alone or together, can change it. What cannot change the
 verdict is not asked for, however wide it is.
@@ -27,7 +27,7 @@ FLAGS = {
     "life_months": "--life-months",
     "gpu_usd": "--node-usd",
 }
-"""The flags of `freehold plan` for inputs; the others are told by `--set NAME=VALUE`."""
+"""The flags of `freehold plan` for inputs; the others are set with `--set NAME=VALUE`."""
 ASKED_MOST = 2
 """Inputs that are asked for. Our own choice: two answers are given, ten are not."""
 TRIED_MOST = 6
@@ -39,7 +39,7 @@ QUOTE_BELOW = 0.7
 
 
 def ask_first(ranking: Ranking, tornado: Sequence[Influence], ways: Sequence[Alternative]) -> tuple[str, ...]:
-    """Return at most two inputs; empty: nothing that nobody said can change the verdict."""
+    """Return at most two inputs; empty: no input that was not given can change the verdict."""
     found = [] if ranking.best("api") else ["an API to compare with: --api PROVIDER/MODEL"]
     again = Again(ranking)
     found += _machines(ranking, again)
@@ -49,7 +49,7 @@ def ask_first(ranking: Ranking, tornado: Sequence[Influence], ways: Sequence[Alt
 
 
 def flag_of(name: str) -> str:
-    """Return how `freehold plan` is told an input."""
+    """Return the flag of `freehold plan` for an input."""
     return FLAGS.get(name, f"--set {name}")
 
 
@@ -64,17 +64,17 @@ def meant(ranking: Ranking) -> SizedFleet | None:
 
 def _machines(ranking: Ranking, again: Again) -> list[str]:
     """Return the questions on rental and people, where their ends, alone or together, change the verdict."""
-    rented, told = ranking.best("rent"), given_names(ranking.inputs)
+    rented, given = ranking.best("rent"), given_names(ranking.inputs)
     fleet = rented.offer.fleet if rented else meant(ranking)
     if fleet is None:
         return []
     gpu = fleet.sized.ask.gpu.id
     quote = f"a rental quote for {fleet.gpus} x {gpu}: --gpu {gpu} {flag_of(RENTAL_QUOTE)}"
     people = f"how many engineers would run it, on-call included, rented or bought: {flag_of('staff_fte')}"
-    rental = {} if RENTAL_QUOTE in told else _rental(ranking)
-    staff = {} if any(name.endswith("staff_fte") for name in told) else _staff(ranking)
+    rental = {} if RENTAL_QUOTE in given else _rental(ranking)
+    staff = {} if any(name.endswith("staff_fte") for name in given) else _staff(ranking)
     if ranking.machines is None:
-        return [quote] if RENTAL_QUOTE not in told else []
+        return [quote] if RENTAL_QUOTE not in given else []
     said = Again(ranking, people_said=True)
     each = [quote] if rental and _flips(again, rental) else []
     each += [people] if staff and _flips(said, staff, again.word()) else []

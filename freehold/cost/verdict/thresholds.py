@@ -1,7 +1,7 @@
 """What would change the verdict, with the numbers at which it would: found by deciding again, with one input moved.
 
 An input is moved away from today's value until the verdict is another one, and there the decision is made once more on both
-sides: what does not hold is not said. What lies too far from today to be reasonable is not offered; it is told as tried.
+sides: what does not hold is not said. What lies too far from today to be reasonable is not offered; it is listed as tried.
 Inputs that move together are not moved together here, and fleets are those of the plan, with more or fewer replicas.
 """
 

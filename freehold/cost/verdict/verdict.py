@@ -68,7 +68,7 @@ class Doubts:
     prices: tuple[str, ...] = ()
     """On the prices of the advised way and the runner-up: they lower the word by one."""
     assumed: tuple[str, ...] = ()
-    """On assumptions that nobody said: their ranges are in the draws already."""
+    """On assumptions that were not given: their ranges are in the draws already."""
 
     @property
     def all(self) -> tuple[str, ...]:

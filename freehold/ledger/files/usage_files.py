@@ -1,6 +1,6 @@
 """A team's usage files as traffic: recognises them, reads them once from end to end, and says all that is wrong.
 
-The formats are one file each in this folder. Memory is bounded, however long a file is. It asks nobody over the network,
+The formats are one file each in this folder. Memory is bounded, however long a file is. It asks nothing over the network,
 and files are never changed.
 """
 

@@ -19,18 +19,18 @@ versions and slower support of new models is not paid back; the median of all me
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a team wants of an engine; empty: nobody said."""
+    """What a team wants of an engine; empty: not given."""
 
     prefer: Prefer = ""
-    """Which counts first; where nobody said, what asks the least of the team."""
+    """Which counts first; if not given, what asks the least of the team."""
     team: tuple[Engine, ...] = ()
-    """Engines that somebody there has run before."""
+    """Engines that the team has run before."""
     model_churn: Churn = ""
-    """Whether new models should run soon after they appear; where nobody said, they should."""
+    """Whether new models should run soon after they appear; if not given, they should."""
 
 
 NO_WISH = Wish()
-"""Nobody said anything. Source: our own choice, see the fields."""
+"""Nothing was given. Source: our own choice, see the fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
