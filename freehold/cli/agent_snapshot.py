@@ -7,7 +7,8 @@ import msgspec
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.fleet.control.client import NotRunning, ask
-from freehold.health.model.snapshot import HealthSnapshot, read_file
+from freehold.health.agent.state_files import read_snapshot
+from freehold.health.model.snapshot import HealthSnapshot
 
 
 def asked(state_path: Path) -> HealthSnapshot | None:
@@ -18,5 +19,5 @@ def asked(state_path: Path) -> HealthSnapshot | None:
                 return msgspec.convert(answer["snapshot"], HealthSnapshot)
     except (NotRunning, FreeholdError, msgspec.ValidationError):
         pass
-    found = read_file(state_path)
+    found = read_snapshot(state_path)
     return found if found is not None and not found.is_stale(wall_s()) else None
