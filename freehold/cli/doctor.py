@@ -99,7 +99,7 @@ def _checks_of(snapshot: HealthSnapshot) -> Iterator[Check]:
 
 def _fix(finding: Finding) -> str:
     probe = all_probes().get(finding.probe)
-    return probe.reasons.get(finding.reason, "") if probe is not None else ""
+    return probe.what_to_do(finding.reason) if probe is not None else ""
 
 
 def _show(checks: list[Check], *, ready: bool) -> None:

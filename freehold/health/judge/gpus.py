@@ -17,8 +17,8 @@ from freehold.health.model.view import Gpu, Gpus, Reading, State, View
 REASONS = {
     "ok": "Nothing wrong was seen in what could be read. Nothing to do.",
     "no_gpu": "There is no NVIDIA GPU here. Nothing to do.",
-    "not_read": "The GPUs were not read at all: the driver or its library does not answer. See the probes driver and gpu_present.",
-    "unreadable": "A reading that this probe judges by failed. If it lasts, see the probe gpu_present and the kernel log.",
+    "not_read": "The GPUs were not read at all. See the probes driver and gpu_present: the driver or its library does not answer.",
+    "unreadable": "A reading that this probe judges by failed. See the probe gpu_present and the kernel log if it lasts.",
     "unsupported": "This card, driver or exporter has none of the readings. Nothing to do.",
 }
 """What every GPU probe may answer besides its own reasons."""
