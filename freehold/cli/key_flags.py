@@ -89,7 +89,7 @@ _OPTIONS = (
 def read_flags(
     name: str, flags: Flags, *, models: Collection[str], taken: Collection[str], wall_s: float
 ) -> Wanted | list[Problem]:
-    """Return what is wanted, or every problem there is."""
+    """Return the wanted key, or every problem."""
     problems: list[Problem] = []
     problems += _name_problems(name, taken)
     limits: dict[str, Any] = {}
@@ -133,7 +133,7 @@ def _name_problems(name: str, taken: Collection[str]) -> Iterator[Problem]:
         yield Problem(
             where="NAME",
             message=f"must be 1 to {NAME_CHARS_MAX} visible characters",
-            hint="who or what will use the key",
+            hint="name the person or program that will use the key",
         )
     elif name in taken:
         yield Problem(

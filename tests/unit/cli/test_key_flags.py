@@ -57,7 +57,7 @@ def test_every_mistake_is_told_at_once():
 # fmt: off
 WRONG = {
     "name taken": ({"name": "taken"}, "NAME: there is a key 'taken' (revoke that one first, or choose another name)"),
-    "no name": ({"name": " "}, "NAME: must be 1 to 64 visible characters (who or what will use the key)"),
+    "no name": ({"name": " "}, "NAME: must be 1 to 64 visible characters (name the person or program that will use the key)"),
     "name with a line break": ({"name": "a\nb"}, "NAME: must be 1 to 64 visible characters"),
     "name too long": ({"name": "a" * 65}, "NAME: must be 1 to 64 visible characters"),
     "no requests": ({"rpm": "0"}, "--rpm: must be between 1 and 1T, not 0 (leave the flag out for no limit)"),
