@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
-from freehold.health.agent.recording import Head, record
+from freehold.health.agent.recording import RecordingHead, record
 from freehold.health.gpu_readings.nvml_answers import reading_of
 from freehold.health.gpu_readings.table import FIELD, IDENTITY, READINGS, GpuReading, NvmlQuery
 from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, Reading, View
@@ -124,7 +124,7 @@ def _view(second: int, gpus: Gpus, log: list[str]) -> View:
     return View(at_s=at_s, monotonic_s=100.0 + second, node="h100", gpus=gpus, kernel=Kernel(lines=lines))
 
 
-def recordings(folder: Path) -> Iterator[tuple[str, Head, list[View]]]:
+def recordings(folder: Path) -> Iterator[tuple[str, RecordingHead, list[View]]]:
     """Yield name, head and views of each recording."""
     read = facts(folder, "h100_nvml_readings.yaml")
     gpus = Gpus(
@@ -133,7 +133,7 @@ def recordings(folder: Path) -> Iterator[tuple[str, Head, list[View]]]:
         gpus=(idle_gpu(read["readings"]),),
     )
     source = f"h100_nvml_readings.yaml, {read['source']}, {read['as_of']}"
-    head = Head(node="h100", about="An idle NVIDIA H100 80GB HBM3.", source=source, truth="healthy")
+    head = RecordingHead(node="h100", about="An idle NVIDIA H100 80GB HBM3.", source=source, truth="healthy")
     yield "h100_idle", head, [_view(0, gpus, [])]
     cases = facts(folder, "h100_gpu_cases.yaml")
     source = (
@@ -141,7 +141,7 @@ def recordings(folder: Path) -> Iterator[tuple[str, Head, list[View]]]:
         "(identity, errors, links) is h100_nvml_readings.yaml's, the same card and driver"
     )
     for name, case in cases["cases"].items():
-        head = Head(node="h100", about=case["about"], source=source, truth=case["truth"])
+        head = RecordingHead(node="h100", about=case["about"], source=source, truth=case["truth"])
         yield f"h100_{name}", head, list(case_views(case, gpus))
 
 

@@ -20,7 +20,7 @@ from freehold.catalog.facts import (
     Default,
     Fact,
     FailureRate,
-    Gpu,
+    GpuFacts,
     Link,
     ModelFacts,
     PowerPrice,
@@ -35,7 +35,7 @@ Bounds = tuple[float, float]
 """Least and most, both allowed."""
 
 
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PhysicsLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The limits of physics.toml, which says where each comes from."""
 
     vendor_memory_gb: frozenset[float]
@@ -57,7 +57,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     defaults: dict[str, Bounds]
 
 
-_LIMITS = msgspec.toml.decode((files(__package__) / "physics.toml").read_bytes(), type=Limits)
+_LIMITS = msgspec.toml.decode((files(__package__) / "physics.toml").read_bytes(), type=PhysicsLimits)
 _SPECS = ("memory_gb", "mem_bw_gb_s", "bf16_dense_tflops", "fp8_dense_tflops", "fp4_dense_tflops")
 
 
@@ -83,10 +83,10 @@ def _outside(field: str, value: float, bounds: Bounds, what: str) -> Iterator[Od
 
 
 @oddities.register
-def _gpu(gpu: Gpu) -> Iterator[Odd]:
+def _gpu(gpu: GpuFacts) -> Iterator[Odd]:
     for field in ("memory_gb", "mem_bw_gb_s", "bf16_dense_tflops", "tdp_w"):
         if getattr(gpu, field) <= 0:
-            yield Odd(field=field, message="0 is no accelerator", impossible=True)
+            yield Odd(field=field, message="0 is not possible for an accelerator", impossible=True)
             return
     if gpu.memory_gb not in _LIMITS.vendor_memory_gb:
         yield Odd(field="memory_gb", message=f"no vendor sells {gpu.memory_gb:g} GB")
@@ -101,7 +101,7 @@ def _gpu(gpu: Gpu) -> Iterator[Odd]:
     yield from _outside("tdp_w", gpu.tdp_w, _LIMITS.tdp_w, "W")
 
 
-def _bandwidth(gpu: Gpu) -> Iterator[Odd]:
+def _bandwidth(gpu: GpuFacts) -> Iterator[Odd]:
     most = _LIMITS.stack_gb_s_per_gb if gpu.memory_gb < 280 else _LIMITS.hbm4_gb_s_per_gb
     if gpu.consumer or gpu.memory_gb <= 24:
         most = _LIMITS.small_gb_s_per_gb
@@ -112,7 +112,7 @@ def _bandwidth(gpu: Gpu) -> Iterator[Odd]:
         yield Odd(field="mem_bw_gb_s", message=message, impossible=True)
 
 
-def _precisions(gpu: Gpu) -> Iterator[Odd]:
+def _precisions(gpu: GpuFacts) -> Iterator[Odd]:
     for field, (wider, most) in _LIMITS.precision_gain.items():
         value, base = getattr(gpu, field), getattr(gpu, wider)
         if value is not None and base is not None and value > most * base:
@@ -125,9 +125,11 @@ def _model(model: ModelFacts) -> Iterator[Odd]:
     if model.params_active_b > model.params_total_b:
         yield Odd(field="params_active_b", message="is more than params_total_b", impossible=True)
     expected = _kv_bytes(model)
-    told = model.kv_bytes_per_token_bf16
-    if expected and abs(told / expected - 1) > 0.01:
-        message = f"{told} is {told / expected:.2g} times the {expected:.0f} that its layers and heads give"
+    stated = model.kv_bytes_per_token_bf16
+    if expected and abs(stated / expected - 1) > 0.01:
+        message = (
+            f"{stated} is {stated / expected:.2g} times the {expected:.0f} that its layers and heads give"
+        )
         yield Odd(field="kv_bytes_per_token_bf16", message=message, impossible=True)
 
 
@@ -154,7 +156,7 @@ def _storage(storage: Storage) -> Iterator[Odd]:
 @oddities.register
 def _rental(rental: RentalPrice) -> Iterator[Odd]:
     if rental.usd_per_gpu_hour == 0:
-        yield Odd(field="usd_per_gpu_hour", message="nobody rents a GPU for nothing", impossible=True)
+        yield Odd(field="usd_per_gpu_hour", message="a GPU is not rented for nothing", impossible=True)
 
 
 @oddities.register
@@ -208,7 +210,7 @@ def _calibration(vector: Calibration) -> Iterator[Odd]:
     for field in ("hbm_efficiency", "flops_efficiency"):
         if not 0 < getattr(vector, field) <= 1:
             yield Odd(
-                field=field, message=f"{getattr(vector, field):g} is no share of a peak", impossible=True
+                field=field, message=f"{getattr(vector, field):g} is not a share of a peak", impossible=True
             )
 
 
@@ -222,23 +224,23 @@ def _default(default: Default) -> Iterator[Odd]:
         yield from _outside("value", default.value.mid, _LIMITS.defaults[default.name], default.unit)
 
 
-def contradictions(gpu: Gpu, shipped: Gpu) -> Iterator[Odd]:
+def contradictions(gpu: GpuFacts, shipped: GpuFacts) -> Iterator[Odd]:
     """Yield where a user's specification of a known GPU cannot be that GPU's; what was from memory or a user's may be corrected."""
     for field in () if shipped.verified in {Verified.MEMORY, Verified.USER} else _SPECS:
-        told, known = getattr(gpu, field), getattr(shipped, field)
-        if told and known and not 1 - _LIMITS.contradiction <= told / known <= 1 + _LIMITS.contradiction:
-            message = f"{told:g} is not {gpu.id}'s, which has {known:g}; give another card an id of its own"
+        stated, known = getattr(gpu, field), getattr(shipped, field)
+        if stated and known and not 1 - _LIMITS.contradiction <= stated / known <= 1 + _LIMITS.contradiction:
+            message = f"{stated:g} is not {gpu.id}'s, which has {known:g}; give another card an id of its own"
             yield Odd(field=field, message=message, impossible=True)
 
 
 def out_of_line(facts: Iterable[Fact]) -> Iterator[tuple[Fact, Odd]]:
     """Yield the prices that are far from the median of their kind: rentals by GPU, new GPUs by their memory bandwidth."""
     rentals: dict[str, list[RentalPrice]] = {}
-    gpus: list[tuple[Gpu, Spread]] = []
+    gpus: list[tuple[GpuFacts, Spread]] = []
     for fact in facts:
         if isinstance(fact, RentalPrice):
             rentals.setdefault(fact.gpu, []).append(fact)
-        elif isinstance(fact, Gpu) and fact.price_new_usd is not None and fact.mem_bw_gb_s > 0:
+        elif isinstance(fact, GpuFacts) and fact.price_new_usd is not None and fact.mem_bw_gb_s > 0:
             gpus.append((fact, fact.price_new_usd))
     for gpu, offers in rentals.items():
         prices = [(offer, offer.usd_per_gpu_hour) for offer in offers]
@@ -261,7 +263,7 @@ def _far(priced: Sequence[tuple[Fact, float]], field: str, kind: str) -> Iterato
 class Speed:
     """A claimed speed of a model on some GPUs."""
 
-    gpu: Gpu
+    gpu: GpuFacts
     gpus: int
     active_gb: float
     """What one decode step of one sequence reads of the weights, GB: active parameters (billions) times bytes each."""
@@ -295,7 +297,7 @@ def implausible_tokens_per_s(speed: Speed) -> str:
     return ""
 
 
-def _peak_tflops(gpu: Gpu, bits: int) -> float:
+def _peak_tflops(gpu: GpuFacts, bits: int) -> float:
     known = [gpu.bf16_dense_tflops]
     known += [gpu.fp8_dense_tflops] if bits <= 8 and gpu.fp8_dense_tflops else []
     known += [gpu.fp4_dense_tflops] if bits <= 4 and gpu.fp4_dense_tflops else []

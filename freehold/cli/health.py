@@ -27,8 +27,8 @@ from freehold.core.findings import Verdict
 from freehold.core.problems import Problem
 from freehold.core.units import Unreadable, parse_duration_s
 from freehold.health.agent.one_shot import Replay, look_once
-from freehold.health.agent.recording import Head, Recorder, load_recording
-from freehold.health.agent.runner import Runner, Setup
+from freehold.health.agent.recording import RecordingHead, ViewRecorder, load_recording
+from freehold.health.agent.runner import Runner, RunnerSetup
 from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
 from freehold.health.model.snapshot import HealthSnapshot
@@ -166,11 +166,12 @@ def record(
             file.open("xb") as out,
             looking_sources(settings, engines, write_interval_s=pace_s) as sources,
         ):
-            head = Head(node=settings.name, about=about, expected=settings.expected)
-            recorder = Recorder(out, head)
+            head = RecordingHead(node=settings.name, about=about, expected=settings.expected)
+            recorder = ViewRecorder(out, head)
             views = asyncio.run(
                 _record(
-                    Runner(sources, all_probes(), Setup(node=settings.name, on_view=recorder.add)), seconds
+                    Runner(sources, all_probes(), RunnerSetup(node=settings.name, on_view=recorder.add)),
+                    seconds,
                 )
             )
     except FileExistsError as exc:

@@ -19,6 +19,7 @@ from freehold.core.clock import wall_s
 from freehold.core.findings import Evidence
 from freehold.core.places import read_tree
 from freehold.core.problems import Problem
+from freehold.health.agent.history_file import HistoryFile
 from freehold.health.evidence.diagnose import Diagnosis
 from freehold.health.incident_file.read import (
     IncidentCases,
@@ -28,7 +29,6 @@ from freehold.health.incident_file.read import (
 )
 from freehold.health.incident_file.schema import schema_text
 from freehold.health.incidents.conclusions import diagnose_all, foremost
-from freehold.health.incidents.history import Keeper
 from freehold.stack.folders import state_dir_for
 
 BYTES_MOST = 64_000_000
@@ -79,7 +79,7 @@ def diagnose(
     told = _kernel(kernel_log) if kernel_log else _incident(file or Path())
     if told.problems:
         raise UserMistakes(told.problems)
-    diagnoses = diagnose_all(with_history(told, Keeper(history).load()) if history else told.cases)
+    diagnoses = diagnose_all(with_history(told, HistoryFile(history).load()) if history else told.cases)
     main = foremost(diagnoses)
     if as_json:
         say_json(verdict_json(main, diagnoses, told.ignored))

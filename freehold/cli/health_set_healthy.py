@@ -19,9 +19,11 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.core.findings import Finding, Verdict
 from freehold.core.problems import Problem, nearest_hint
-from freehold.health.incidents.history import FILE_NAME, Keeper, Mark
+from freehold.health.agent.history_file import HistoryFile
+from freehold.health.agent.state_files import read_snapshot
+from freehold.health.incidents.history import FILE_NAME, Mark
 from freehold.health.kernel_log.events import pci_key
-from freehold.health.model.snapshot import GpuName, HealthSnapshot, IncidentState, read_file
+from freehold.health.model.snapshot import GpuName, HealthSnapshot, IncidentState
 from freehold.stack.folders import state_dir_for
 
 REASON_MOST = 500
@@ -48,14 +50,14 @@ def set_healthy(
     """
     state_path = state_dir_for(state_dir, find_config(config_flag))
     snapshot = asked(state_path)
-    running, known = snapshot is not None, snapshot or read_file(state_path)
+    running, known = snapshot is not None, snapshot or read_snapshot(state_path)
     if known is None and not (state_path / FILE_NAME).exists():
         raise Permanent(
             f"no agent has ever looked from here ({state_path})", hint="freehold up starts a stack with one"
         )
     mark = _mark(component, reason, known)
     try:
-        Keeper(state_path / FILE_NAME).mark(mark)
+        HistoryFile(state_path / FILE_NAME).mark(mark)
     except OSError as exc:
         raise Permanent(f"cannot write {state_path / FILE_NAME}: {exc.strerror or exc}") from exc
     after = _taken_over(state_path, mark) if running else None

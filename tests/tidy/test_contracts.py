@@ -65,6 +65,14 @@ PLANTED = {
     "health/judge/planted_judge.py": "import freehold.core.clock",
     "health/kernel_log/planted_kernel_log.py": "import subprocess",
     "health/mesh/planted_mesh.py": "import socket",
+    "health/model/planted_model.py": "import asyncio",
+    "health/model/planted_upward.py": "import freehold.health.evidence",
+    "health/evidence/planted_upward.py": "import freehold.health.incident_file",
+    "health/incidents/planted_file.py": "import freehold.core.clock",
+    "health/incident_file/planted_reader.py": "import socket",
+    "health/collectors/planted_upward.py": "import freehold.health.agent",
+    "health/agent/planted_circle.py": "import freehold.health.agent.planted_other",
+    "health/agent/planted_other.py": "import freehold.health.agent.planted_circle",
 }
 UNDECLARED = {"utils/__init__.py": ""}
 CAUGHT = (
@@ -117,6 +125,13 @@ CAUGHT = (
     "freehold.health.kernel_log.planted_layer -> freehold.health.judge.xid",
     "freehold.health.kernel_log.planted_kernel_log -> subprocess",
     "freehold.health.mesh.planted_mesh -> socket",
+    "freehold.health.model.planted_model -> asyncio",
+    "freehold.health.model.planted_upward -> freehold.health.evidence",
+    "freehold.health.evidence.planted_upward -> freehold.health.incident_file",
+    "freehold.health.incidents.planted_file -> freehold.core.clock",
+    "freehold.health.incident_file.planted_reader -> socket",
+    "freehold.health.collectors.planted_upward -> freehold.health.agent",
+    "No cycles are allowed in freehold.health.agent",
 )
 
 

@@ -22,7 +22,7 @@ TESTED = "0.12.0"
 INSTALL = "pip install --require-hashes -r requirements/aic.txt"
 
 
-class _Known(msgspec.Struct, frozen=True):
+class _ShippedModel(msgspec.Struct, frozen=True):
     """A model that the package ships."""
 
     id: str
@@ -35,7 +35,7 @@ class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     engines: dict[str, str]
     systems: dict[str, str]
-    models: dict[str, _Known]
+    models: dict[str, _ShippedModel]
 
 
 _NAMES = msgspec.toml.decode((files(__package__) / "aiconfigurator.toml").read_bytes(), type=_Names)
@@ -57,7 +57,7 @@ def second_opinion(sized: Sized) -> SecondOpinion | str:
 def _why_not_covered(sized: Sized) -> str:
     ask = sized.ask
     if not sized.concurrency:
-        return "there is no speed of ours to compare with"
+        return "Freehold has no speed to compare with"
     if ask.engine not in _ENGINES:
         return f"AIConfigurator does not know the engine {ask.engine}; it knows {', '.join(_ENGINES)}"
     if ask.gpu.id not in _SYSTEMS:
@@ -126,7 +126,7 @@ def _same(ask: SizeAsk, theirs: Mapping[str, Any]) -> bool:
     return all(mine == its for mine, its in pairs)
 
 
-def _estimate(sized: Sized, known: _Known) -> Any:
+def _estimate(sized: Sized, known: _ShippedModel) -> Any:
     """Return its summary of continuous batching in which one whole prompt passes beside the answers at a time."""
     from aiconfigurator_core.sdk import config, models, perf_database  # noqa: PLC0415
     from aiconfigurator_core.sdk.backends import factory  # noqa: PLC0415
@@ -151,7 +151,7 @@ def _estimate(sized: Sized, known: _Known) -> Any:
     return factory.get_backend(backend).run_agg(model, database, load, ctx_tokens=prompt)
 
 
-def _layout(sized: Sized, known: _Known) -> Any:
+def _layout(sized: Sized, known: _ShippedModel) -> Any:
     from aiconfigurator_core.sdk import common, config  # noqa: PLC0415
 
     gemm, experts = _quants(sized.ask, known)
@@ -165,7 +165,7 @@ def _layout(sized: Sized, known: _Known) -> Any:
     )
 
 
-def _quants(ask: SizeAsk, known: _Known) -> tuple[str, str]:
+def _quants(ask: SizeAsk, known: _ShippedModel) -> tuple[str, str]:
     """Return its words for how dense and expert weights are stored; raises ValueError where it has none."""
     fp4 = "nvfp4" if ask.gpu.fp4_dense_tflops else "nvfp4_wo"
     words: dict[str, tuple[str, str]] = {
@@ -184,7 +184,7 @@ def _quants(ask: SizeAsk, known: _Known) -> tuple[str, str]:
     return words[ask.quant]
 
 
-def _opinion(sized: Sized, known: _Known, summary: Any) -> SecondOpinion:
+def _opinion(sized: Sized, known: _ShippedModel, summary: Any) -> SecondOpinion:
     found = summary.get_result_dict()
     notes = [f"as {known.id}"]
     if sized.ask.shape.experts:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from freehold.cost.model.result import BreakEven, Influence, Option, PlanResult
+from freehold.cost.model.result import BreakEven, Influence, PlanOption, PlanResult
 from freehold.cost.model.rounding import bound, chance
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean
@@ -47,7 +47,7 @@ def every_option(result: PlanResult) -> list[Mapping[str, object]]:
     return [_option(option, result, ()) for option in result.options]
 
 
-def _option(option: Option, result: PlanResult, notes: Sequence[str]) -> Mapping[str, object]:
+def _option(option: PlanOption, result: PlanResult, notes: Sequence[str]) -> Mapping[str, object]:
     name, advised = outline.option_name(option), option.id == result.verdict.option
     marks = [word for word, holds in (("paid today", option.paid_today), ("advised", advised)) if holds]
     said = f" ({', '.join(marks)})" if marks else ""

@@ -21,12 +21,12 @@ from freehold.core.clock import monotonic_s
 from freehold.core.events import AgentMetrics
 from freehold.health.agent.messages import (
     LINE_BYTES_MOST,
+    AgentReport,
     Engines,
     HealthSettings,
     Order,
     Watch,
-    Word,
-    word_of,
+    read_report,
 )
 from freehold.health.agent.metrics import NAMESPACE
 from freehold.health.model.snapshot import HealthSnapshot
@@ -52,7 +52,7 @@ STUCK_MOST = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hearers:
+class AgentListeners:
     """Who is told of an agent; none of them may wait."""
 
     on_snapshot: Callable[[HealthSnapshot], object] = bool
@@ -71,7 +71,7 @@ class AgentLink:
         settings: HealthSettings,
         *,
         stderr_path: Path,
-        hearers: Hearers,
+        hearers: AgentListeners,
         silent_s: float = SILENT_S,
     ) -> None:
         self._settings = settings
@@ -174,13 +174,13 @@ class AgentLink:
         with contextlib.suppress(ValueError):  # a line without end: it is not our agent that speaks
             while line := await self._process.stdout.readline():
                 self._heard_s = monotonic_s()
-                word = word_of(line)
+                word = read_report(line)
                 if word is not None:
                     self.snapshot = word.snapshot
                     self._pass_on(word)
                     self._hearers.on_snapshot(word.snapshot)
 
-    def _pass_on(self, word: Word) -> None:
+    def _pass_on(self, word: AgentReport) -> None:
         """Tell what it has counted; a text that could spoil the page it is to stand on is told once and left out."""
         why = why_not(word.metrics, prefix=f"{NAMESPACE}_", taken=_TAKEN)
         if why and why != self._refused:

@@ -1,6 +1,6 @@
 """The words between a controller and its agent, as JSON lines: what to watch first, then which engines there are, again and again.
 
-Up comes a `Word` a line. Who closes the line is gone. It is light, since both ends import it, and does nothing.
+Up comes a `AgentReport` a line. Who closes the line is gone. It is light, since both ends import it, and does nothing.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ class Engines(msgspec.Struct, frozen=True, tag="engines"):
     targets: tuple[EngineTarget, ...]
 
 
-class Word(msgspec.Struct, frozen=True, kw_only=True):
+class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent says: how the node is, and what the agent has counted so far."""
 
     snapshot: HealthSnapshot
@@ -64,10 +64,10 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
     """When, by the clock that all processes of a machine share."""
 
 
-_WORDS = msgspec.json.Decoder(Word)
+_WORDS = msgspec.json.Decoder(AgentReport)
 
 
-def word_of(line: bytes) -> Word | None:
+def read_report(line: bytes) -> AgentReport | None:
     """Return what the agent says in a line; None: it is none of its lines."""
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
         return _WORDS.decode(line)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from freehold.core.findings import Finding, Verdict
-from freehold.health.model.snapshot import IncidentState, ReaderState, ToldIncident
+from freehold.health.model.snapshot import IncidentReport, IncidentState, ReaderState
 from freehold.telemetry.declared import AGENT
 from freehold.telemetry.metrics import Metrics
 
@@ -26,7 +26,7 @@ def kind_of(component: str) -> str:
     return component.partition(":")[0]
 
 
-class HealthMeters:
+class HealthMetrics:
     """What the runner counts."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class HealthMeters:
             for state in READER_STATES:
                 self._readers.set(reader.name, state, to=float(reader.state == state))
 
-    def show_incidents(self, incidents: Iterable[ToldIncident], diagnoses: int) -> None:
+    def show_incidents(self, incidents: Iterable[IncidentReport], diagnoses: int) -> None:
         """Take over which incidents go on, and how often any was diagnosed."""
         going_on = Counter(
             (one.hypothesis, str(one.action))

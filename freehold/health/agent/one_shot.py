@@ -11,11 +11,17 @@ from typing import Any
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding
 from freehold.health.agent.runner import Source
-from freehold.health.agent.view_window import KeptViews, windows_of
-from freehold.health.incidents.tracker import Live
-from freehold.health.model.hysteresis import Held, Key, settle_all
+from freehold.health.agent.view_window import ViewWindow, windows_of
+from freehold.health.incidents.tracker import IncidentTracker
+from freehold.health.model.hysteresis import Key, SettledState, settle_all
 from freehold.health.model.probe import Expected, Part, Probe
-from freehold.health.model.snapshot import PERIOD_S, Believed, HealthSnapshot, ReaderState, sorted_findings
+from freehold.health.model.snapshot import (
+    PERIOD_S,
+    HealthSnapshot,
+    ReaderState,
+    SettledFinding,
+    sorted_findings,
+)
 from freehold.health.model.view import View
 
 BETWEEN_S = 2.0
@@ -28,16 +34,16 @@ class Replay:
     def __init__(self, probes: Mapping[str, Probe], expected: Expected | None = None) -> None:
         self._probes = probes
         self._expected = expected or Expected()
-        self._kept = KeptViews(windows_of(probes.values()))
-        self._held: dict[Key, Held] = {}
-        self._live: Live | None = None
+        self._kept = ViewWindow(windows_of(probes.values()))
+        self._held: dict[Key, SettledState] = {}
+        self._live: IncidentTracker | None = None
         self._last: View | None = None
         self._concluded_s = float("-inf")
 
     def add(self, view: View) -> list[Finding]:
         """Take in the next view; return the findings that are believed from now on and were not before."""
         if self._live is None:
-            self._live = Live(node=view.node, started_s=view.at_s)
+            self._live = IncidentTracker(node=view.node, started_s=view.at_s)
         self._kept.add(view)
         self._live.see(view)
         self._last = view
@@ -60,12 +66,12 @@ class Replay:
         return self._live.conclude(found, self._last.monotonic_s)
 
 
-def _word(held: Held | None) -> tuple[str, str] | None:
+def _word(held: SettledState | None) -> tuple[str, str] | None:
     return None if held is None else (held.believed.verdict, held.believed.reason)
 
 
-def _snapshot(held: Iterable[Held], *, node: str, at_s: float) -> HealthSnapshot:
-    found = [Believed(finding=each.believed, since_s=each.since_s) for each in held]
+def _snapshot(held: Iterable[SettledState], *, node: str, at_s: float) -> HealthSnapshot:
+    found = [SettledFinding(finding=each.believed, since_s=each.since_s) for each in held]
     return HealthSnapshot(at_s=at_s, node=node, findings=sorted_findings(found))
 
 
@@ -87,7 +93,7 @@ async def look_once(
         await _bounded(source.close(), source.deadline_s)
     parts = {source.part for source in sources}
     found = [
-        Believed(finding=finding, since_s=views[-1].at_s)
+        SettledFinding(finding=finding, since_s=views[-1].at_s)
         for probe in probes.values()
         if probe.reads[0] in parts
         for finding in probe.check(views, expected)

@@ -24,18 +24,18 @@ from freehold.core.whole_file import replace_file
 from freehold.health.agent.messages import (
     LINE_BYTES_MOST,
     ORDERS,
+    AgentReport,
     Engines,
     HealthSettings,
     Order,
     Watch,
-    Word,
 )
-from freehold.health.agent.runner import Runner, Setup
+from freehold.health.agent.runner import Runner, RunnerSetup
 from freehold.health.agent.sources import sources_for
-from freehold.health.agent.state_files import Books
+from freehold.health.agent.state_files import StateFiles
 from freehold.health.collectors.engines import EnginesReader
 from freehold.health.incidents.history import History
-from freehold.health.incidents.tracker import Live
+from freehold.health.incidents.tracker import IncidentTracker
 from freehold.health.model.snapshot import FILE_NAME, METRICS_NAME, HealthSnapshot, encode
 from freehold.health.model.view import View
 from freehold.health.registry import all_probes
@@ -48,7 +48,7 @@ END_S = 5.0
 _log = logs.get_logger("health.agent")
 
 
-class Agent:
+class NodeAgent:
     """One node's agent; `send` takes each word as a line, and must not wait."""
 
     def __init__(self, settings: HealthSettings, *, with_engines: bool) -> None:
@@ -57,17 +57,17 @@ class Agent:
         self._writing: asyncio.Task[None] | None = None
         self._complaint = ""
         self.send: asyncio.WriteTransport | None = None
-        self._live = Live(
+        self._live = IncidentTracker(
             node=settings.name,
             started_s=wall_s(),
             boot=_boot_id(),
             gpus=settings.gpu != "off",
         )
-        self._books: Books | None = None
+        self._books: StateFiles | None = None
         if settings.state_dir:
-            self._books = Books(Path(settings.state_dir), on_history=self._learned)
+            self._books = StateFiles(Path(settings.state_dir), on_history=self._learned)
         self._words: dict[str, tuple[str, ...]] = {}
-        setup = Setup(
+        setup = RunnerSetup(
             node=settings.name,
             expected=settings.expected,
             admit=self._live.admit,
@@ -135,7 +135,7 @@ class Agent:
     def _told(self, snapshot: HealthSnapshot) -> None:
         metrics = self.runner.meters.text()
         if self.send is not None and self.send.get_write_buffer_size() < UNSENT_BYTES_MOST:
-            word = Word(snapshot=snapshot, metrics=metrics.decode(), monotonic_s=monotonic_s())
+            word = AgentReport(snapshot=snapshot, metrics=metrics.decode(), monotonic_s=monotonic_s())
             self.send.write(msgspec.json.encode(word) + b"\n")
         if self._settings.state_dir and (self._writing is None or self._writing.done()):
             work = self._write(encode(snapshot), metrics)
@@ -178,7 +178,7 @@ async def run_linked() -> None:
     first = ORDERS.decode(await anext(lines))
     assert isinstance(first, Watch), first
     handle = _log_to(first.settings)
-    agent = Agent(first.settings, with_engines=True)
+    agent = NodeAgent(first.settings, with_engines=True)
     agent.runner.meters.watch_log(lambda: handle.dropped_total)
     agent.send, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout)
 
@@ -193,13 +193,13 @@ async def run_linked() -> None:
 async def run_alone(settings: HealthSettings) -> None:
     """Run without a controller until SIGTERM: no engines, the snapshot in the state folder."""
     handle = _log_to(settings)
-    agent = Agent(settings, with_engines=False)
+    agent = NodeAgent(settings, with_engines=False)
     agent.runner.meters.watch_log(lambda: handle.dropped_total)
     await _run(agent, asyncio.create_task(asyncio.Event().wait()))
     handle.close()
 
 
-async def _run(agent: Agent, until: "asyncio.Task[object]") -> None:
+async def _run(agent: NodeAgent, until: "asyncio.Task[object]") -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, until.cancel)

@@ -17,11 +17,17 @@ import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding, Verdict
-from freehold.health.agent.metrics import HealthMeters
-from freehold.health.agent.view_window import KeptViews, windows_of
-from freehold.health.model.hysteresis import Held, Key, settle_all
+from freehold.health.agent.metrics import HealthMetrics
+from freehold.health.agent.view_window import ViewWindow, windows_of
+from freehold.health.model.hysteresis import Key, SettledState, settle_all
 from freehold.health.model.probe import Expected, Part, Probe
-from freehold.health.model.snapshot import PERIOD_S, Believed, HealthSnapshot, ReaderState, sorted_findings
+from freehold.health.model.snapshot import (
+    PERIOD_S,
+    HealthSnapshot,
+    ReaderState,
+    SettledFinding,
+    sorted_findings,
+)
 from freehold.health.model.view import Kernel, View
 from freehold.telemetry.logs import get_logger
 
@@ -39,7 +45,7 @@ _log = get_logger("health.run")
 _T = TypeVar("_T")
 
 
-class Dice(Protocol):
+class RandomSource(Protocol):
     """Where chance comes from; `random.Random` fits."""
 
     def random(self) -> float:
@@ -64,7 +70,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class RunnerSetup:
     """What a runner has besides its sources and probes."""
 
     node: str
@@ -78,7 +84,7 @@ class Setup:
     conclude: Callable[[HealthSnapshot, float], HealthSnapshot] = lambda snapshot, _now_s: snapshot
     """Returns a snapshot with what follows from it, before it is told; it gets monotonic seconds too, and must not wait."""
     clock: Clock = SYSTEM_CLOCK
-    rng: Dice = field(default_factory=random.Random)
+    rng: RandomSource = field(default_factory=random.Random)
     tick_s: float = TICK_S
 
 
@@ -97,8 +103,8 @@ class _Probing:
 class Runner:
     """Keeps looking at one node; all methods are for the event loop's own thread."""
 
-    def __init__(self, sources: Sequence[Source], probes: Mapping[str, Probe], setup: Setup) -> None:
-        self.meters = HealthMeters()
+    def __init__(self, sources: Sequence[Source], probes: Mapping[str, Probe], setup: RunnerSetup) -> None:
+        self.meters = HealthMetrics()
         self.views_total = 0
         """Views that were put together."""
         self._sources = tuple(sources)
@@ -109,10 +115,10 @@ class Runner:
             for probe in probes.values()
             if probe.reads[0] in periods
         ]
-        self._kept = KeptViews(windows_of(probe.probe for probe in self._probing))
+        self._kept = ViewWindow(windows_of(probe.probe for probe in self._probing))
         self._parts: dict[Part, Any] = {}
         self._states = {source.name: ReaderState(name=source.name, state="waiting") for source in sources}
-        self._held: dict[Key, Held] = {}
+        self._held: dict[Key, SettledState] = {}
         self._started_s = self._setup.clock.wall_s()
         self._told_s = float("-inf")
         self._ticked_s, self._woke_s = float("inf"), 0.0
@@ -120,7 +126,7 @@ class Runner:
     @property
     def snapshot(self) -> HealthSnapshot:
         """Return what is believed now."""
-        found = [Believed(finding=held.believed, since_s=held.since_s) for held in self._held.values()]
+        found = [SettledFinding(finding=held.believed, since_s=held.since_s) for held in self._held.values()]
         return HealthSnapshot(
             at_s=self._setup.clock.wall_s(),
             node=self._setup.node,
@@ -150,7 +156,7 @@ class Runner:
         self._told_s = float("-inf")
 
     def readmit(self) -> None:
-        """Let what `Setup.admit` leaves of the views count from now on, those before this moment as well."""
+        """Let what `RunnerSetup.admit` leaves of the views count from now on, those before this moment as well."""
         self._guarded("admit", lambda: self._kept.revise(self._setup.admit))
 
     def tick(self) -> None:
@@ -319,5 +325,5 @@ def _joined(before: Any, now: Any) -> Any:
     return msgspec.structs.replace(now, lines=(*before.lines, *now.lines), lost=before.lost + now.lost)
 
 
-def _word(held: Held) -> tuple[str, str]:
+def _word(held: SettledState) -> tuple[str, str]:
     return held.believed.verdict, held.believed.reason

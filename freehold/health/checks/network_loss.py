@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.mesh.loss_bounds import (
     BACKGROUND,
     CORROBORATION,
@@ -37,7 +38,7 @@ NAME = "network_loss"
 OWN = "network"
 """Component of what is this node's own fault."""
 RECENT_S = 5.0
-"""How long a refusal counts: the kernel sends one a second per host at most (research on health, D2: 6 of 20)."""
+"""How long a refusal counts: the kernel sends one a second per host at most (our own measurement: 6 of 20)."""
 GONE = {State.LOST, State.HUNG, State.ABSENT}
 AT_FAULT = "node at fault"
 NOBODY = "not known"
@@ -347,17 +348,8 @@ def _make(name: str, look: _Look, kind: _PeerState, *, at_fault: str = "") -> Fi
         evidence.append(
             Evidence(what=AT_FAULT, value=at_fault, source="reports of the mesh", at_s=look.view.at_s)
         )
-    return Finding(
-        probe=NAME,
-        component=f"peer:{name}",
-        verdict=kind.verdict,
-        reason=kind.reason,
-        message=f"{kind.words}.",
-        action=kind.action,
-        evidence=tuple(evidence),
-        at_s=look.view.at_s,
-        node=look.view.node,
-    )
+    found = RuleResult(kind.verdict, kind.reason, f"{kind.words}.", kind.action, tuple(evidence))
+    return found.finding(NAME, f"peer:{name}", look.view)
 
 
 def _evidence(look: _Look, name: str, kind: _PeerState) -> Sequence[Evidence]:
@@ -384,29 +376,18 @@ def _evidence(look: _Look, name: str, kind: _PeerState) -> Sequence[Evidence]:
 
 def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Action = Action.NONE) -> Finding:
     evidence = (Evidence(what=AT_FAULT, value=view.node, source="reports of the mesh", at_s=view.at_s),)
-    return Finding(
-        probe=NAME,
-        component=OWN,
-        verdict=verdict,
-        reason=reason,
-        message=words,
-        action=action,
-        evidence=evidence if verdict is not Verdict.UNKNOWN and action is not Action.NONE else (),
-        at_s=view.at_s,
-        node=view.node,
-    )
+    seen = evidence if verdict is not Verdict.UNKNOWN and action is not Action.NONE else ()
+    return RuleResult(verdict, reason, words, action, seen).finding(NAME, OWN, view)
 
 
 PROBE = DECLARED.probe(
     check,
     first=(
-        Threshold(
-            name="background_loss", value=BACKGROUND, source="research on health, D2: Pingmesh 1e-5 to 1e-4"
-        ),
+        Threshold(name="background_loss", value=BACKGROUND, source="Pingmesh: 1e-5 to 1e-4"),
         Threshold(
             name="false_alarm_chance",
             value=FALSE_ALARM,
-            source="research on health, D2; with more than two peers they share it",
+            source="our own choice; with more than two peers they share it",
         ),
         Threshold(
             name="corroboration_chance",

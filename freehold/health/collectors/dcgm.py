@@ -6,7 +6,6 @@ zero: many counters are off by default. A remote exporter that does not answer s
 NVML, and takes no XID from the exporter (which keeps only the last one).
 """
 
-import asyncio
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,12 +17,11 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
+from freehold.health.collectors.plain_http import BODY_BYTES_MOST, fetch
 from freehold.health.gpu_readings.nvml_answers import answering, measured
 from freehold.health.gpu_readings.table import IDENTITY, READINGS, GpuReading
 from freehold.health.model.view import Gpu, Gpus, Reading, State
 
-TEXT_BYTES_MOST = 16_000_000
-"""An exporter with every field of 16 GPUs gives some 0.5 MB. Our own bound."""
 DEADLINE_S = 5.0
 """The exporter collects when asked or serves what it collected; Prometheus' own default for a scrape is 10 s. Our own choice."""
 BLANKS_INT: Mapping[int, State] = {
@@ -147,47 +145,18 @@ class DcgmReader:
 
     async def _asked(self) -> Gpus:
         """Return its reading; HUNG past the deadline, UNKNOWN where no exporter listens and for anything else than its text."""
+        path = "" if urlsplit(self.url).path.strip("/") else "/metrics"
         try:
-            async with asyncio.timeout(self.deadline_s):
-                status, body = await _get(self.url)
+            answer = await fetch(self.url, path, deadline_s=self.deadline_s)
         except TimeoutError:
             return _failed(State.HUNG, f"{self.url} did not answer within {self.deadline_s:g} s")
         except ConnectionRefusedError:
-            # Not ABSENT: that the exporter does not run says nothing of the GPUs.
+            # Not ABSENT: that the exporter does not run shows nothing about the GPUs.
             return _failed(State.UNKNOWN, f"no exporter listens at {self.url}")
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as exc:
+        except (OSError, ValueError) as exc:
             return _failed(State.UNKNOWN, f"{self.url}: {type(exc).__name__}: {exc}")
-        if status != 200:
-            return _failed(State.UNKNOWN, f"{self.url} answered {status}")
-        return gpus_of(body.decode(errors="replace"))
-
-
-async def _get(url: str) -> tuple[int, bytes]:
-    """Return status and body of a plain HTTP/1.0 request: no client library's memory for one local page of text."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
-    try:
-        path = parts.path or "/metrics"
-        writer.write(f"GET {path} HTTP/1.0\r\nHost: {parts.netloc}\r\nAccept: text/plain\r\n\r\n".encode())
-        await writer.drain()
-        head = await reader.readuntil(b"\r\n\r\n")
-        return _status(head), await _body(reader)
-    finally:
-        writer.close()
-
-
-def _status(head: bytes) -> int:
-    words = head.split(maxsplit=2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise ValueError(f"no HTTP answer but {head[:40]!r}")
-    return int(words[1])
-
-
-async def _body(reader: asyncio.StreamReader) -> bytes:
-    parts, size = [], 0
-    while part := await reader.read(65_536):
-        parts.append(part)
-        size += len(part)
-        if size > TEXT_BYTES_MOST:
-            raise ValueError(f"more than {TEXT_BYTES_MOST} bytes")
-    return b"".join(parts)
+        if answer.status != 200:
+            return _failed(State.UNKNOWN, f"{self.url} answered {answer.status}")
+        if len(answer.body) >= BODY_BYTES_MOST:
+            return _failed(State.UNKNOWN, f"{self.url} answered more than {BODY_BYTES_MOST} bytes")
+        return gpus_of(answer.body.decode(errors="replace"))

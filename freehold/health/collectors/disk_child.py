@@ -40,7 +40,7 @@ CANNOT = 3
 """Exit code where the volume cannot be used at all; our own choice, 1 and 2 are Python's."""
 
 
-class LineWriter:
+class ParentPipe:
     """Writes lines to the parent; never waits for it, and ends the process when it is gone."""
 
     def __init__(self, fd: int) -> None:
@@ -62,7 +62,7 @@ def name_of(exc: OSError) -> str:
     return errno.errorcode.get(exc.errno or 0, "EUNKNOWN")
 
 
-def open_probe(path: str, size_bytes: int, out: LineWriter) -> int:
+def open_probe(path: str, size_bytes: int, out: ParentPipe) -> int:
     """Return a descriptor of the file, opened with O_DIRECT; write it first where it is missing or of another size.
 
     Raises OSError: EINVAL where the file system has no O_DIRECT, ENOSPC, EACCES and so on.
@@ -146,14 +146,14 @@ def _fill(fd: int, size_bytes: int) -> None:
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def report_place(folder: str, out: LineWriter) -> None:
+def report_place(folder: str, out: ParentPipe) -> None:
     """Report where the volume is; on a dead network mount this is what hangs."""
     real = os.path.realpath(folder)
     device = os.stat(real).st_dev
     out.write("at", os.major(device), os.minor(device), real)
 
 
-def report_space(folder: str, out: LineWriter) -> None:
+def report_space(folder: str, out: ParentPipe) -> None:
     """Report how much is free to a user without privileges."""
     try:
         room = os.statvfs(folder)
@@ -163,7 +163,7 @@ def report_space(folder: str, out: LineWriter) -> None:
     out.write("space", room.f_blocks * size, room.f_bavail * size, room.f_files, room.f_favail)
 
 
-def read_once(fd: int, page: mmap.mmap, *, size_bytes: int, out: LineWriter) -> None:
+def read_once(fd: int, page: mmap.mmap, *, size_bytes: int, out: ParentPipe) -> None:
     """Read one block at a random place and report how long it took."""
     place = int.from_bytes(os.urandom(4), "little") % (size_bytes // BLOCK_BYTES) * BLOCK_BYTES
     began_s = monotonic_s()
@@ -177,7 +177,7 @@ def read_once(fd: int, page: mmap.mmap, *, size_bytes: int, out: LineWriter) -> 
         out.write("r", f"{monotonic_s() - began_s:.6f}")
 
 
-def write_once(path: str, out: LineWriter) -> None:
+def write_once(path: str, out: ParentPipe) -> None:
     """Write one new block next to `path`, report how long it took to be on the disk, and put it in place of the one before."""
     fresh = f"{path}.new"
     began_s = monotonic_s()
@@ -213,7 +213,7 @@ def _try_to_remove(path: str) -> None:
         return
 
 
-def write_on(path: str, interval_s: float, out: LineWriter) -> None:
+def write_on(path: str, interval_s: float, out: ParentPipe) -> None:
     """Write again and again for as long as the process lives."""
     due_s = monotonic_s()
     while True:
@@ -228,7 +228,7 @@ def wait(until_s: float) -> bool:
     return not (ready and not os.read(0, 1))
 
 
-def run(folder: str, probe: str, *, size_bytes: int, interval_s: float, out: LineWriter) -> None:
+def run(folder: str, probe: str, *, size_bytes: int, interval_s: float, out: ParentPipe) -> None:
     """Read until the parent goes; without O_DIRECT, or for a size of 0, report only the free space."""
     report_place(folder, out)
     report_space(folder, out)
@@ -263,7 +263,7 @@ def name_process() -> None:
 def main() -> None:
     """Take `FOLDER PROBE SIZE INTERVAL WRITE INTERVAL` from the command line and run; an interval of 0: never write."""
     folder, probe, size, interval, write, every = sys.argv[1:7]
-    out = LineWriter(1)
+    out = ParentPipe(1)
     name_process()
     try:
         if float(every):

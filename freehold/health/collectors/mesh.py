@@ -44,7 +44,7 @@ from freehold.health.model.view import Peer, State
 PORT = 8742
 """UDP; our own choice, below the ephemeral range and free in IANA's list as far as we know."""
 RATE_HZ = 10.0
-"""Datagrams a second to each peer (research on health, D2): 600 a minute find 1 % of loss with 94 %."""
+"""Datagrams a second to each peer (our own choice): 600 a minute find 1 % of loss with 94 %."""
 RATES_HZ = (1.0, 50.0)
 """Slower shows nothing within a minute, faster costs more than it shows."""
 PEERS_MOST = 32

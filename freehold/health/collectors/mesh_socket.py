@@ -21,7 +21,7 @@ from freehold.core.errors import Permanent
 from freehold.health.collectors.mesh_host import family_of
 
 SOURCE_PORTS = 4
-"""Paths of an ECMP fabric that are tried in turn (research on health, D2: 4 to 8)."""
+"""Paths of an ECMP fabric that are tried in turn (our own choice, of 4 to 8)."""
 READS_MOST = 1024
 """Datagrams taken in one go: more than the receive buffer holds, so it is only a bound."""
 ERRORS_MOST = 64
@@ -135,7 +135,7 @@ class Senders:
 
     def __init__(self, family: socket.AddressFamily, source: str) -> None:
         """Open them; `source` is the address to send from, empty for the kernel's choice."""
-        any_address = "::" if family is socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - a source, nobody sends to it
+        any_address = "::" if family is socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - a source address, never a target
         self._sockets = [_bound(source or any_address, 0) for _ in range(SOURCE_PORTS)]
         self._poll = select.poll()
         level, receive_errors, discover = _OPTIONS[family]

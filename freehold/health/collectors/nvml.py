@@ -18,7 +18,13 @@ import msgspec
 
 from freehold.core import clock
 from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
-from freehold.health.collectors.nvml_process import Deadlines, Ended, Hung, NvmlProcess, pynvml_folder
+from freehold.health.collectors.nvml_process import (
+    ChildEnded,
+    ChildHung,
+    Deadlines,
+    NvmlProcess,
+    pynvml_folder,
+)
 from freehold.health.gpu_readings.nvml_answers import (
     answering,
     constants_of,
@@ -114,10 +120,10 @@ class NvmlReader:
         self._sweeps += 1
         try:
             await self._child_of(folder).sweep(answers, full=full)
-        except Hung as exc:
+        except ChildHung as exc:
             self._abandon()
             return self._gpus(answers, full=full, broken=Reading(state=State.HUNG, detail=str(exc)))
-        except Ended as exc:
+        except ChildEnded as exc:
             self._abandon()
             self._wait_until_s = clock.monotonic_s() + self._options.retry_s
             return self._gpus(answers, full=full, broken=Reading(state=State.UNKNOWN, detail=str(exc)))

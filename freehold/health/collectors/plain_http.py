@@ -1,4 +1,4 @@
-"""One HTTP/1.1 request to an engine on this machine: no client library's memory and time for a page of counters.
+"""One HTTP/1.1 request to an engine or exporter: no client library's memory and time for a page of counters.
 
 Each request has a connection of its own, which the server is asked to close: one that was idle and closed by the engine
 would look like a sick engine. It follows no redirect, speaks no TLS and keeps nothing.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 BODY_BYTES_MOST = 4 * 1024 * 1024
-"""Longest answer that is read; vLLM's counters have some ten kilobytes. Source: our own bound, as the fleet's."""
+"""Longest answer that is read; vLLM's counters have some ten kilobytes, a DCGM exporter's of 16 GPUs 0.5 MB. Source: our own bound, as the fleet's."""
 _HEAD_BYTES_MOST = 64 * 1024  # asyncio's own limit for one line, and more than any engine sends
 
 

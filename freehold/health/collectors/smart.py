@@ -6,10 +6,8 @@ them; nothing is judged here. ATA disks have no such log: only what their attrib
 """
 
 import contextlib
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -18,6 +16,7 @@ from typing import Any
 import msgspec
 
 from freehold.core import clock
+from freehold.health.collectors.child_process import ChildProcess
 from freehold.health.model.view import Reading, State
 
 EVERY_S = 3600.0
@@ -143,7 +142,7 @@ class SmartReader:
         self._command = (
             command or shutil.which("smartctl") or shutil.which("smartctl", path="/usr/sbin:/sbin")
         )
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self._pipe = b""
         self._due_s = 0.0
         self._late_s = 0.0
@@ -166,30 +165,21 @@ class SmartReader:
     def close(self) -> None:
         """Kill what still runs."""
         if self._process is not None:
-            self._process.kill()
-            self._process.poll()
+            self._process.abandon()
 
     def _ask(self, command: str, disk: str, now_s: float) -> None:
         self._due_s, self._late_s, self._pipe = now_s + EVERY_S, now_s + DEADLINE_S, b""
         try:
-            self._process = subprocess.Popen(
-                [command, "--json=c", "--attributes", "--health", disk],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
+            self._process = ChildProcess([command, "--json=c", "--attributes", "--health", disk])
         except OSError as exc:
             self._last = {"smart": Reading(state=State.DENIED, detail=f"{command}: {exc.strerror}")}
-            return
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
 
-    def _look(self, process: "subprocess.Popen[bytes]", now_s: float) -> None:
-        assert process.stdout is not None
-        self._pipe += (process.stdout.read(OUTPUT_MOST) or b"")[: OUTPUT_MOST - len(self._pipe)]
-        if process.poll() is not None:
-            self._pipe += process.stdout.read(OUTPUT_MOST) or b""
-            process.stdout.close()
+    def _look(self, process: ChildProcess, now_s: float) -> None:
+        ended = process.gone()
+        while data := process.read():
+            self._pipe = (self._pipe + data)[:OUTPUT_MOST]
+        if ended:
+            process.abandon()
             self._process = None
             # Of a killed process the reading is HUNG already; the rest of its answer says less.
             self._last = self._last if now_s >= self._late_s else readings_of(self._pipe)

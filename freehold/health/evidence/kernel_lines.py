@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from freehold.health.evidence.incident import Event
+from freehold.health.evidence.incident import IncidentEvent
 from freehold.health.kernel_log.events import KernelEvent, Kind, read_events
 from freehold.health.model.view import KernelLine
 
@@ -15,7 +15,7 @@ SILENT = frozenset({Kind.GPU_UUID, Kind.DRIVER_LOADED})
 """Kinds that tell nothing bad. Source: what those lines say: which GPU stands where, which driver was loaded."""
 
 
-def kernel_events(lines: Sequence[KernelLine]) -> list[Event]:
+def kernel_events(lines: Sequence[KernelLine]) -> list[IncidentEvent]:
     """Return what kernel lines tell, as events of an incident; lines that tell nothing bad are none.
 
     What links and file servers tell, and which UUID stands where, is still to be `settled`, once all lines are known.
@@ -48,9 +48,9 @@ _SAME_ERROR_S = 5.0
 """The kernel tells one failed command of a SATA disk as the port's and then the disk's. Source: our own choice for how far apart."""
 
 
-def as_event(event: KernelEvent) -> Event:
+def as_event(event: KernelEvent) -> IncidentEvent:
     """Return a kernel event as one of an incident."""
-    return Event(
+    return IncidentEvent(
         at_s=event.at_s,
         kind=str(event.kind),
         component=_component(event),

@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from freehold.catalog.load_evidence import BY_WORDS, THERMAL, Evidence
+from freehold.catalog.load_evidence import BY_WORDS, THERMAL, EvidenceTable
 from freehold.core.findings import Finding, Verdict
 from freehold.engines import all_engines
 from freehold.engines.base import ExitCause, ExitKind
 from freehold.engines.shared.exit_rules import explain_code
 from freehold.health.evidence.log_patterns import finding_sign, log_signs, note_signs, state_signs
-from freehold.health.evidence.scoring import Seen, see
+from freehold.health.evidence.scoring import SeenSign, see
 
 _KINDS = {
     ExitKind.OUT_OF_MEMORY: "engine_memory",
@@ -47,7 +47,7 @@ class EngineEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
+class Surroundings:
     """What is known around an incident."""
 
     changed: Mapping[str, float] = field(default_factory=dict)
@@ -68,13 +68,13 @@ CHANGED_S = 86_400.0
 """A change counts as recent for this long, seconds. Source: our own choice: a day."""
 
 
-def engine_signs(table: Evidence, engines: Sequence[EngineEnd]) -> list[Seen]:
+def engine_signs(table: EvidenceTable, engines: Sequence[EngineEnd]) -> list[SeenSign]:
     """Return what engines' ends, logs and states say."""
     return [sign for engine in engines for sign in _engine(table, engine)]
 
 
-def _engine(table: Evidence, engine: EngineEnd) -> list[Seen]:
-    found: dict[str, Seen] = {}
+def _engine(table: EvidenceTable, engine: EngineEnd) -> list[SeenSign]:
+    found: dict[str, SeenSign] = {}
 
     def add(name: str, value: str, source: str) -> None:
         at = {"component": f"engine:{engine.replica}", "at_s": engine.at_s}
@@ -113,7 +113,7 @@ def explain(engine: str, exit_code: int, log_tail: tuple[str, ...]) -> ExitCause
     )
 
 
-def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
+def finding_signs(table: EvidenceTable, findings: Sequence[Finding]) -> list[SeenSign]:
     """Return what findings say; heat found on several GPUs is the room's, on one beside cool ones the GPU's."""
     hot = {f.component for f in findings if _rule(table, f) == THERMAL}
     cool = {
@@ -130,7 +130,7 @@ def finding_signs(table: Evidence, findings: Sequence[Finding]) -> list[Seen]:
     return found
 
 
-def _rule(table: Evidence, finding: Finding) -> str | None:
+def _rule(table: EvidenceTable, finding: Finding) -> str | None:
     """Return the sign of a bad finding: of one of our probes' by its reason, else by its words; None: it is none."""
     if finding.verdict not in _BAD:
         return None
@@ -141,7 +141,7 @@ def _rule(table: Evidence, finding: Finding) -> str | None:
     return finding_sign(finding.probe or finding.component, words)
 
 
-def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[Seen]:
+def _finding(table: EvidenceTable, finding: Finding, hot: set[str], cool: set[str]) -> Iterator[SeenSign]:
     if finding.verdict not in _BAD:
         return
     name = _rule(table, finding)
@@ -156,19 +156,19 @@ def _finding(table: Evidence, finding: Finding, hot: set[str], cool: set[str]) -
     yield _told(table, name or "probe_degraded", finding)
 
 
-def _told(table: Evidence, name: str, finding: Finding) -> Seen:
+def _told(table: EvidenceTable, name: str, finding: Finding) -> SeenSign:
     what = finding.message or finding.reason
     source = f"probe {finding.probe}" if finding.probe else "finding"
     return see(table, name, component=finding.component, value=what, source=source, at_s=finding.at_s)
 
 
-def around_signs(table: Evidence, around: Around) -> list[Seen]:
+def around_signs(table: EvidenceTable, around: Surroundings) -> list[SeenSign]:
     """Return what is known around the incident says."""
     return list(_around(table, around))
 
 
-def _around(table: Evidence, around: Around) -> Iterator[Seen]:
-    def seen(name: str, value: str) -> Seen:
+def _around(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
+    def seen(name: str, value: str) -> SeenSign:
         return see(table, name, value=value, source="context")
 
     yield from _changed(table, around)
@@ -193,7 +193,7 @@ def _around(table: Evidence, around: Around) -> Iterator[Seen]:
             yield seen(name, words)
 
 
-def _changed(table: Evidence, around: Around) -> Iterator[Seen]:
+def _changed(table: EvidenceTable, around: Surroundings) -> Iterator[SeenSign]:
     for what, ago_s in sorted(around.changed.items()):
         if 0 <= ago_s <= CHANGED_S:
             name = f"{what}_changed_recently"

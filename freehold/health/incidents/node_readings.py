@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.checks.storage_errors import same_disk
-from freehold.health.evidence.quantity import Change
+from freehold.health.evidence.quantity import ReadingChange
 from freehold.health.evidence.surroundings import EngineEnd
 from freehold.health.evidence.view_changes import engine_end, gpu_changes
 from freehold.health.kernel_log.events import KernelEvent, pci_key, uuids
@@ -88,7 +88,7 @@ class NodeReadings:
         earlier = [gpus for at_s, gpus in self._kept if at_s <= start_s - APART_S / 2]
         return earlier[-1] if earlier else self._kept[0][1] if self._kept else None
 
-    def changes(self, before: Gpus | None) -> tuple[Change, ...]:
+    def changes(self, before: Gpus | None) -> tuple[ReadingChange, ...]:
         """Return what the GPUs' readings were then and are now."""
         found = gpu_changes(before, self._gpus)
         return tuple(replace(change, component=self.component(change.component)) for change in found)

@@ -11,9 +11,9 @@ import msgspec
 
 from freehold.core.findings import Evidence, Finding, Verdict
 from freehold.health.evidence.diagnose import Diagnosis
-from freehold.health.evidence.incident import SILENCE_S, Event
+from freehold.health.evidence.incident import SILENCE_S, IncidentEvent
 from freehold.health.evidence.surroundings import EngineEnd
-from freehold.health.model.snapshot import Believed, FindingKey, IncidentState, ToldIncident
+from freehold.health.model.snapshot import FindingKey, IncidentReport, IncidentState, SettledFinding
 from freehold.health.model.view import Gpus
 
 EVIDENCE_MOST = 8
@@ -30,7 +30,7 @@ BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 
 
 @dataclass(slots=True, kw_only=True)
-class LiveIncident:
+class OpenIncident:
     """What is known of one incident."""
 
     id: str
@@ -40,7 +40,7 @@ class LiveIncident:
     """It stood already when the agent began to look: nothing that came later belongs to it."""
     apart: str = ""
     """What it is about, if that neither explains nor comes from anything else: then nothing else belongs to it."""
-    events: list[Event] = field(default_factory=list)
+    events: list[IncidentEvent] = field(default_factory=list)
     ill: dict[Key, Finding | None] = field(default_factory=dict)
     """What was found wrong and still is; None: an agent before this one said so, and it was not seen since."""
     was: dict[Key, Finding] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class LiveIncident:
     """Since when the word is this one, monotonic."""
     written: Word = ("", "", "", "")
     """What the history's file has of it."""
-    told: ToldIncident
+    told: IncidentReport
     """What was made of it last; times, state and findings in it are not kept up."""
     over_s: float = 0.0
     well_s: float = 0.0
@@ -82,7 +82,7 @@ class LiveIncident:
         """Return what it is about, by the names that the kernel and the probes use."""
         return {event.component for event in self.events} | {component for _, component in self.was}
 
-    def add(self, event: Event) -> None:
+    def add(self, event: IncidentEvent) -> None:
         """Take in something new."""
         self.events.append(event)
         if len(self.events) > EVENTS_MOST:
@@ -97,7 +97,7 @@ class LiveIncident:
             self.is_new = True
         self.ill[key] = self.was[key] = finding
 
-    def hear(self, bad: Mapping[Key, Believed], verdicts: Mapping[Key, Verdict], now_s: float) -> None:
+    def hear(self, bad: Mapping[Key, SettledFinding], verdicts: Mapping[Key, Verdict], now_s: float) -> None:
         """Take over what is believed now: `bad` what is wrong, `verdicts` all that anybody speaks of.
 
         What cannot be read any more is not well again; what nobody has spoken of for the silence is not there any more.
@@ -160,7 +160,7 @@ class LiveIncident:
             self.word, self.word_s = word, now_s
         self.diagnosis, self.told = diagnosis, _with_diagnosis(self.told, diagnosis)
 
-    def tell(self, now_s: float) -> ToldIncident:
+    def tell(self, now_s: float) -> IncidentReport:
         """Return it as a snapshot carries it; `now_s` is Unix time."""
         self.told = msgspec.structs.replace(
             self.told,
@@ -184,16 +184,16 @@ class LiveIncident:
         ]
 
 
-def begin(incident_id: str, at_s: float, *, at_start: bool = False, apart: str = "") -> LiveIncident:
+def begin(incident_id: str, at_s: float, *, at_start: bool = False, apart: str = "") -> OpenIncident:
     """Return an incident that begins now."""
-    told = ToldIncident(id=incident_id, state=IncidentState.OPEN, start_s=at_s, last_s=at_s)
-    return LiveIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, apart=apart, told=told)
+    told = IncidentReport(id=incident_id, state=IncidentState.OPEN, start_s=at_s, last_s=at_s)
+    return OpenIncident(id=incident_id, start_s=at_s, last_s=at_s, at_start=at_start, apart=apart, told=told)
 
 
-def resume(told: ToldIncident) -> LiveIncident:
+def resume(told: IncidentReport) -> OpenIncident:
     """Return an incident as the agent before this one told of it."""
     word = (told.hypothesis, told.component, told.signature, str(told.action))
-    return LiveIncident(
+    return OpenIncident(
         id=told.id,
         start_s=told.start_s,
         last_s=told.last_s,
@@ -208,7 +208,7 @@ def resume(told: ToldIncident) -> LiveIncident:
     )
 
 
-def _with_diagnosis(told: ToldIncident, diagnosis: Diagnosis) -> ToldIncident:
+def _with_diagnosis(told: IncidentReport, diagnosis: Diagnosis) -> IncidentReport:
     pro, contra = diagnosis.evidence, diagnosis.evidence_against
     left_out = max(0, len(pro) - EVIDENCE_MOST) + max(0, len(contra) - EVIDENCE_MOST)
     return msgspec.structs.replace(

@@ -15,22 +15,22 @@ import msgspec
 from freehold.catalog.load_evidence import Hypothesis
 from freehold.core.findings import Finding, Verdict
 from freehold.health.evidence.diagnose import diagnose
-from freehold.health.evidence.incident import SILENCE_S, Event
+from freehold.health.evidence.incident import SILENCE_S, IncidentEvent
 from freehold.health.evidence.kernel_lines import SILENT, as_event, with_disk_names
-from freehold.health.evidence.kernel_signs import Past
-from freehold.health.incidents.case_building import Scene, apart_of, case_of
+from freehold.health.evidence.kernel_signs import PastFault
+from freehold.health.incidents.case_building import NodeSituation, apart_of, case_of
 from freehold.health.incidents.history import History, Mark
 from freehold.health.incidents.node_readings import NodeReadings
-from freehold.health.incidents.open_incident import BAD, Key, LiveIncident, begin, resume
-from freehold.health.incidents.past_faults import Memory
+from freehold.health.incidents.open_incident import BAD, Key, OpenIncident, begin, resume
+from freehold.health.incidents.past_faults import FaultMemory
 from freehold.health.kernel_log.events import fold_lines, read_event, read_events
 from freehold.health.model.snapshot import (
-    Believed,
     FindingKey,
     GpuName,
     HealthSnapshot,
+    IncidentReport,
     IncidentState,
-    ToldIncident,
+    SettledFinding,
 )
 from freehold.health.model.view import Kernel, KernelLine, View
 
@@ -59,7 +59,7 @@ MINOR_MOST = 300
 _CLOCK_SET_S = 1.0  # A wall clock that moves this much against the other was set.
 
 
-class Live:
+class IncidentTracker:
     """What goes on at one node; all of it is for one thread."""
 
     def __init__(self, *, node: str, started_s: float, boot: str = "", gpus: bool = True) -> None:
@@ -68,10 +68,10 @@ class Live:
         self._node, self._boot, self._started_s = node, boot, started_s
         self._reads_gpus = gpus
         self._readings = NodeReadings()
-        self._memory = Memory(node=node, boot=boot)
-        self._incidents: list[LiveIncident] = []
+        self._memory = FaultMemory(node=node, boot=boot)
+        self._incidents: list[OpenIncident] = []
         """Newest last."""
-        self._minor: list[Event] = []
+        self._minor: list[IncidentEvent] = []
         self._set_healthy: set[FindingKey] = set()
         self._well: set[Key] = set()
         """What was seen well since the start."""
@@ -175,7 +175,7 @@ class Live:
         """Return whether it is known which GPU is which: the kernel and probes may call one by its address until then."""
         return self._readings.named or not self._reads_gpus or now_s - self._began_s >= NAMES_S
 
-    def take_lines(self) -> list[Past]:
+    def take_lines(self) -> list[PastFault]:
         """Return what is to be added to the history's file, once."""
         return self._memory.take_lines()
 
@@ -204,7 +204,7 @@ class Live:
         self._sequence = max(self._sequence, *(line.sequence for line in kernel.lines))
         self._recalls = False
 
-    def _recall(self, event: Event) -> None:
+    def _recall(self, event: IncidentEvent) -> None:
         """Give a line that the agent before this one knew back to its incident, if that still goes on; it is nothing new."""
         apart = apart_of(self._readings.component(event.component))
         if (home := self._home(event.at_s, apart)) is not None:
@@ -218,7 +218,7 @@ class Live:
 
     # --- findings -------------------------------------------------------------------------------------------------
 
-    def _believe(self, findings: Sequence[Believed], now_s: float) -> None:
+    def _believe(self, findings: Sequence[SettledFinding], now_s: float) -> None:
         """Take over what is believed: what turned bad or worse is new."""
         named = [self._named(each) for each in findings]
         bad = {_of(each.finding): each for each in reversed(named) if each.finding.verdict in BAD}
@@ -238,14 +238,14 @@ class Live:
             if key not in before or _is_worse(each.finding, before[key]):
                 self._turned_bad(key, each, now_s)
 
-    def _named(self, each: Believed) -> Believed:
+    def _named(self, each: SettledFinding) -> SettledFinding:
         """Return a finding on a GPU by the GPU's own name; before it was read a probe knows it by its address alone."""
         component = self._readings.component(each.finding.component)
         if component == each.finding.component:
             return each
         return msgspec.structs.replace(each, finding=replace(each.finding, component=component))
 
-    def _turned_bad(self, key: Key, each: Believed, now_s: float) -> None:
+    def _turned_bad(self, key: Key, each: SettledFinding, now_s: float) -> None:
         finding, known = each.finding, _key((*key, each.finding.reason))
         at_s = min(each.since_s, finding.at_s or each.since_s)
         # A line of the kernel's log may be what it rests on: then that counts, and the agent before this one knew it.
@@ -255,7 +255,7 @@ class Live:
             self._set_healthy.add(known)
         if known in self._set_healthy:
             return
-        event = Event(
+        event = IncidentEvent(
             at_s=at_s,
             kind="told",
             component=finding.component,
@@ -271,16 +271,18 @@ class Live:
         home.hold(key, finding)
         self._see_engines(home)
 
-    def _see_engines(self, one: LiveIncident) -> None:
+    def _see_engines(self, one: OpenIncident) -> None:
         ends = self._readings.ends(found for found in one.ill.values() if found is not None)
         one.ends |= {end.replica: end for end in ends}
 
     # --- which incident -------------------------------------------------------------------------------------------
 
-    def _going_on(self) -> list[LiveIncident]:
+    def _going_on(self) -> list[OpenIncident]:
         return [one for one in self._incidents if not one.over_s]
 
-    def _place(self, event: Event, *, at_start: bool = False, apart: str | None = None) -> LiveIncident:
+    def _place(
+        self, event: IncidentEvent, *, at_start: bool = False, apart: str | None = None
+    ) -> OpenIncident:
         """Return the incident that something new belongs to; where there is none it begins one."""
         component = self._readings.component(event.component)
         apart = apart_of(component) if apart is None else apart
@@ -290,13 +292,13 @@ class Live:
         self._gather(home, component)
         return home
 
-    def _home(self, at_s: float, apart: str, *, at_start: bool = False) -> LiveIncident | None:
+    def _home(self, at_s: float, apart: str, *, at_start: bool = False) -> OpenIncident | None:
         able = [one for one in reversed(self._going_on()) if one.apart == apart]
         near = (one for one in able if one.is_near(at_s) and (at_start or not one.at_start))
         found = (one for one in able if one.at_start and at_start)
         return next(near, None) or next(found, None)
 
-    def _begin(self, at_s: float, apart: str, *, at_start: bool) -> LiveIncident:
+    def _begin(self, at_s: float, apart: str, *, at_start: bool) -> OpenIncident:
         taken = {one.id for one in self._incidents}
         names = (f"{at_s * 1000:.0f}" + (f"-{number}" if number else "") for number in count())
         name = next(name for name in names if name not in taken)
@@ -307,7 +309,7 @@ class Live:
             self._incidents.remove(min(self._incidents, key=lambda old: (not old.over_s, old.last_s)))
         return one
 
-    def _gather(self, home: LiveIncident, component: str) -> None:
+    def _gather(self, home: OpenIncident, component: str) -> None:
         """Let an incident take over what is found wrong with the component that something new is about."""
         for one in self._going_on():
             if one is home or one.apart != home.apart:
@@ -367,7 +369,7 @@ class Live:
         """Diagnose one incident, of those that changed the newest that goes on."""
         fresh = [one for one in self._incidents if one.is_new]
         one = max(fresh, key=lambda each: (each.state(now_s) is IncidentState.OPEN, each.last_s))
-        scene = Scene(
+        scene = NodeSituation(
             node=self._node,
             readings=self._readings,
             beside=self._going_on(),
@@ -379,7 +381,7 @@ class Live:
         self.diagnoses_total += 1
         one.say(diagnose(case_of(one, scene)), monotonic_s)
 
-    def _is_firm(self, one: LiveIncident, now_s: float, monotonic_s: float) -> bool:
+    def _is_firm(self, one: OpenIncident, now_s: float, monotonic_s: float) -> bool:
         """Return whether what was made of an incident is to be written down: when it is firm, and at its end if it changed."""
         told = one.told
         if not told.problem or one.word == one.written or told.set_healthy_by:
@@ -390,7 +392,7 @@ class Live:
             return False
         return told.confidence >= SURE or monotonic_s - one.word_s >= FIRM_S
 
-    def _told(self, now_s: float) -> tuple[ToldIncident, ...]:
+    def _told(self, now_s: float) -> tuple[IncidentReport, ...]:
         order = sorted(self._incidents, key=lambda one: (bool(one.over_s), -one.last_s))
         return tuple(one.tell(now_s) for one in order[:TOLD_MOST])
 

@@ -19,12 +19,12 @@ MARGIN = 16
 """How many numbers later a missing datagram is given up: 1.6 s at 10 a second; our own choice: no path reorders by that."""
 OUTAGE_RUN = 20
 """A run of 20 lost ones, 2 s at 10 a second, is an outage and not loss: at 20 % random loss the longest run of 2,000 was 4
-(Freehold's measurement, research on health, D2)."""
+(our own measurement)."""
 JUMP_MOST = 6_000
 """Ten minutes at 10 a second, the longest window: a stream that jumps by more is counted from there on, which bounds the work."""
 _RECEIPT_MASK = (1 << RECEIPT_BITS) - 1
 WINDOWS_S = (60, 120, 300, 600)
-"""60, 300 and 600 s are what the bounds were computed for (research on health, D2); 120 s shows whether a loss went on."""
+"""60, 300 and 600 s are what the bounds were computed for; 120 s shows whether a loss went on."""
 BUCKET_S = 5
 """How far apart the snapshots are that windows begin at: a window of 60 s covers 60 to 65 s."""
 

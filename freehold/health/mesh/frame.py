@@ -25,7 +25,7 @@ RECEIPT_BITS = 128
 REPORTS_MAX = 16
 """Peers that a frame reports losses to: with more of them the worst 16, since a small frame has at most 200 bytes."""
 LARGE_EVERY = 10
-"""One datagram in ten is as large as the MTU (Freehold's research on health, D2), by its number, so that a receiver
+"""One datagram in ten is as large as the MTU (our own choice), by its number, so that a receiver
 knows of one that did not come whether it was large."""
 MOST = 0xFFFF
 """Largest number of lost datagrams that a report can say; more reads as this."""

@@ -12,12 +12,12 @@ from functools import lru_cache
 from freehold.health.model.view import LossWindow
 
 BACKGROUND = 1e-4
-"""Loss of a healthy network: 1e-5 to 1e-4 (Pingmesh, as research on health, D2, has it; not checked there)."""
+"""Loss of a healthy network: 1e-5 to 1e-4 (Pingmesh's published figures; not checked by us)."""
 FALSE_ALARM = 1e-4
-"""Chance that a healthy network reaches the limit within one window (research on health, D2)."""
+"""Chance that a healthy network reaches the limit within one window. Our own choice."""
 WAYS = 4
 """Ways, two peers in two directions, that each have that chance; more of them share what these have, so that a large mesh does not
-raise false alarms more often than one of three nodes. Our own choice: D2's bound is for one way, and was tried on three nodes."""
+raise false alarms more often than one of three nodes. Our own choice: the bound is for one way, and was tried on three nodes."""
 CORROBORATION = 1e-2
 """The same for what others lose besides, next to an alarm that met the first bound; our own choice."""
 ENDED = 1e-2
@@ -28,7 +28,7 @@ paths of a node, and a fault of one path alone needs a fabric with several. Our 
 UNDECIDED = 0.1
 """Odds below which it is the path: between this and 1 neither is named yet; our own choice."""
 JUDGED_S = (60, 300, 600)
-"""Windows that are judged: 1 %, 0.5 % and 0.1 % of loss are found in them (research on health, D2)."""
+"""Windows that are judged: 1 %, 0.5 % and 0.1 % of loss are found in them (computed by these bounds)."""
 
 _LOG_MOST = 500.0
 """Where odds stop growing: e to the 500th is still a float."""

@@ -29,7 +29,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class SettledState:
     """What is believed of one component."""
 
     believed: Finding
@@ -41,7 +41,7 @@ class Held:
     """Looks in a row in which it was not mentioned."""
 
 
-def settle(held: Held | None, look: Finding, *, probe: Probe, now_s: float) -> Held:
+def settle(held: SettledState | None, look: Finding, *, probe: Probe, now_s: float) -> SettledState:
     """Return what is believed after one more look."""
     if held is None:
         return _first(look, probe, now_s)
@@ -51,19 +51,19 @@ def settle(held: Held | None, look: Finding, *, probe: Probe, now_s: float) -> H
     if look.verdict is Verdict.UNKNOWN:
         return replace(held, believed=_unread(before, look), missed=0)
     if look.verdict is before.verdict:
-        return Held(believed=look, since_s=held.since_s)
+        return SettledState(believed=look, since_s=held.since_s)
     worse = _is_worse(look, before)
     same_way = all(_is_worse(past, before) == worse for past in held.looks)
     looks = (*(held.looks if same_way else ()), look)
     if len(looks) < (probe.confirm if worse else probe.clear):
-        return Held(believed=_readable(before), since_s=held.since_s, looks=looks)
+        return SettledState(believed=_readable(before), since_s=held.since_s, looks=looks)
     choose = min if worse else max
-    return Held(believed=_latest(looks, choose(_ranks(looks))), since_s=now_s)
+    return SettledState(believed=_latest(looks, choose(_ranks(looks))), since_s=now_s)
 
 
 def settle_all(
-    held: Mapping[Key, Held], looks: Iterable[Finding], *, probe: Probe, now_s: float
-) -> dict[Key, Held]:
+    held: Mapping[Key, SettledState], looks: Iterable[Finding], *, probe: Probe, now_s: float
+) -> dict[Key, SettledState]:
     """Return what is believed of every component after one run of `probe`; those of other probes stay as they are."""
     fresh = dict(held)
     seen: set[Key] = set()
@@ -77,36 +77,36 @@ def settle_all(
     return fresh
 
 
-def _miss(fresh: dict[Key, Held], key: Key, was: Held, now_s: float) -> None:
+def _miss(fresh: dict[Key, SettledState], key: Key, was: SettledState, now_s: float) -> None:
     missed = was.missed + 1
     if missed >= FORGET_LOOKS:
         del fresh[key]
         return
     fresh[key] = replace(was, missed=missed, looks=())
     if missed >= STALE_LOOKS and was.believed.reason != STALE:
-        fresh[key] = Held(believed=_stale(was.believed), since_s=now_s, missed=missed)
+        fresh[key] = SettledState(believed=_stale(was.believed), since_s=now_s, missed=missed)
 
 
-def _first(look: Finding, probe: Probe, now_s: float) -> Held:
+def _first(look: Finding, probe: Probe, now_s: float) -> SettledState:
     if look.verdict in _CALM or probe.confirm <= 1:
-        return Held(believed=look, since_s=now_s)
-    return Held(believed=_unconfirmed(look, 1, probe.confirm), since_s=now_s, looks=(look,))
+        return SettledState(believed=look, since_s=now_s)
+    return SettledState(believed=_unconfirmed(look, 1, probe.confirm), since_s=now_s, looks=(look,))
 
 
-def _from_calm(held: Held, look: Finding, probe: Probe, now_s: float) -> Held:
+def _from_calm(held: SettledState, look: Finding, probe: Probe, now_s: float) -> SettledState:
     """Go on from a verdict that is not bad: only a bad one needs more looks than one."""
     if look.verdict in _CALM:
         same = look.verdict is held.believed.verdict
         # What cannot be read speaks for nothing: looks that were bad before it stay.
         looks = held.looks if look.verdict is Verdict.UNKNOWN else ()
-        return Held(believed=look, since_s=held.since_s if same else now_s, looks=looks)
+        return SettledState(believed=look, since_s=held.since_s if same else now_s, looks=looks)
     looks = (*held.looks, look)
     if len(looks) >= probe.confirm:
-        return Held(believed=_latest(looks, min(_ranks(looks))), since_s=now_s)
+        return SettledState(believed=_latest(looks, min(_ranks(looks))), since_s=now_s)
     unsure = held.believed
     if unsure.verdict is Verdict.UNKNOWN:
         unsure = _unconfirmed(look, len(looks), probe.confirm)
-    return Held(believed=unsure, since_s=held.since_s, looks=looks)
+    return SettledState(believed=unsure, since_s=held.since_s, looks=looks)
 
 
 def _is_worse(look: Finding, than: Finding) -> bool:

@@ -4,9 +4,7 @@ The file is replaced whole, so nobody reads half of it; whoever reads it looks a
 nothing. Nothing here judges.
 """
 
-import contextlib
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 
@@ -22,7 +20,7 @@ STALE_PERIODS = 3
 """A snapshot older than this many periods says nothing of now. Source: our own choice, as `settle.STALE_LOOKS`."""
 
 
-class Believed(msgspec.Struct, frozen=True, kw_only=True):
+class SettledFinding(msgspec.Struct, frozen=True, kw_only=True):
     """A finding after hysteresis."""
 
     finding: Finding
@@ -68,7 +66,7 @@ class GpuName(msgspec.Struct, frozen=True, kw_only=True):
     serial: str = ""
 
 
-class ToldIncident(msgspec.Struct, frozen=True, kw_only=True):
+class IncidentReport(msgspec.Struct, frozen=True, kw_only=True):
     """One incident of this node, and what caused it as far as is known now."""
 
     id: str
@@ -120,10 +118,10 @@ class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     started_s: float = 0.0
     woke_s: float = 0.0
     """Unix seconds when the agent last went on after it had stood still itself, as when its machine is suspended; 0: it never did."""
-    findings: tuple[Believed, ...] = ()
+    findings: tuple[SettledFinding, ...] = ()
     """Worst first, then by probe and component."""
     readers: tuple[ReaderState, ...] = ()
-    incidents: tuple[ToldIncident, ...] = ()
+    incidents: tuple[IncidentReport, ...] = ()
     """Those that go on, newest first, then those that were over within the last hour."""
     set_healthy: tuple[FindingKey, ...] = ()
     """What is found wrong as it was when an operator set it healthy: it opens no incident."""
@@ -152,7 +150,7 @@ _DECODER = msgspec.json.Decoder(HealthSnapshot)
 _ORDER = {verdict: index for index, verdict in enumerate(Verdict)}
 
 
-def sorted_findings(found: list[Believed]) -> tuple[Believed, ...]:
+def sorted_findings(found: list[SettledFinding]) -> tuple[SettledFinding, ...]:
     """Return the findings worst first, then by probe and component."""
     return tuple(
         sorted(found, key=lambda b: (-_ORDER[b.finding.verdict], b.finding.probe, b.finding.component))
@@ -170,10 +168,3 @@ def decode(data: bytes) -> HealthSnapshot | None:
         return _DECODER.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-
-
-def read_file(folder: Path) -> HealthSnapshot | None:
-    """Return the snapshot in a state folder; None: there is none that can be read."""
-    with contextlib.suppress(OSError):
-        return decode((folder / FILE_NAME).read_bytes())
-    return None

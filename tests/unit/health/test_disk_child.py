@@ -10,7 +10,7 @@ import pytest
 
 from freehold.health.collectors.disk_child import (
     BLOCK_BYTES,
-    LineWriter,
+    ParentPipe,
     open_other,
     open_probe,
     read_once,
@@ -29,7 +29,7 @@ class Ears:
         self._out, into = os.pipe()
         self.into = into
         os.set_blocking(self._out, False)
-        self.out = LineWriter(into)
+        self.out = ParentPipe(into)
 
     def lines(self) -> list[str]:
         try:

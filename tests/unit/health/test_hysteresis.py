@@ -12,7 +12,7 @@ from freehold.health.model.hysteresis import (
     STALE,
     STALE_LOOKS,
     UNCONFIRMED,
-    Held,
+    SettledState,
     settle,
     settle_all,
 )
@@ -47,8 +47,8 @@ def look(verdict: Verdict, component: str = "c") -> Finding:
     )  # fmt: skip
 
 
-def after(letters: str, by: Probe) -> Held:
-    held: Held | None = None
+def after(letters: str, by: Probe) -> SettledState:
+    held: SettledState | None = None
     for second, letter in enumerate(letters):
         held = settle(held, look(LETTERS[letter]), probe=by, now_s=float(second))
     assert held is not None
@@ -148,7 +148,7 @@ def test_bad_is_never_believed_of_what_was_never_bad_nor_well_of_what_was_not_cl
     letters: str, confirm: int, clear: int
 ) -> None:
     by = probe(confirm, clear)
-    held: Held | None = None
+    held: SettledState | None = None
     row = better = 0
     for letter in letters:
         before = held.believed.verdict if held else U

@@ -3,9 +3,9 @@
 from freehold.catalog.load_evidence import Hypothesis
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.evidence.diagnose import Diagnosis
-from freehold.health.evidence.incident import SILENCE_S, Event, Incident
+from freehold.health.evidence.incident import SILENCE_S, IncidentEvent, NodeIncident
 from freehold.health.incidents.open_incident import EVENTS_MOST, EVIDENCE_MOST, TEXT_MOST, begin, resume
-from freehold.health.model.snapshot import Believed, IncidentState
+from freehold.health.model.snapshot import IncidentState, SettledFinding
 
 KEY = ("storage_latency", "disk:/models")
 
@@ -21,7 +21,7 @@ def diagnosis(*, problem: bool = True, entries: int = 30) -> Diagnosis:
     return Diagnosis(
         hypothesis=Hypothesis.STORAGE, component=KEY[1], confidence=0.8, action=Action.DRAIN, evidence=seen,
         evidence_against=seen[:3], what_would_change_it="c", summary="s" * 1000, signature="storage_slow",
-        incident=Incident(node="n", start_s=1.0, end_s=1.0, events=()), problem=problem,
+        incident=NodeIncident(node="n", start_s=1.0, end_s=1.0, events=()), problem=problem,
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_what_is_told_is_bounded_and_says_what_is_left_out() -> None:
 def test_of_many_events_the_first_and_the_newest_are_kept() -> None:
     one = begin("1", 0.0)
     for n in range(EVENTS_MOST * 3):
-        one.add(Event(at_s=float(n), kind="xid", number=13))
+        one.add(IncidentEvent(at_s=float(n), kind="xid", number=13))
     times = [event.at_s for event in one.events]
     assert len(times) == EVENTS_MOST
     assert times[:100] == [float(n) for n in range(100)]
@@ -76,10 +76,12 @@ def test_an_incident_that_is_taken_up_again_keeps_its_word_until_something_new_c
     again = resume(one.tell(110.0))
     assert not again.is_new
     assert again.word == one.word
-    again.hear({KEY: Believed(finding=finding(), since_s=1.0)}, {KEY: Verdict.DEGRADED}, 120.0)
+    again.hear({KEY: SettledFinding(finding=finding(), since_s=1.0)}, {KEY: Verdict.DEGRADED}, 120.0)
     assert not again.is_new
     again.hear(
-        {KEY: Believed(finding=finding(reason="slow_neighbour"), since_s=1.0)}, {KEY: Verdict.DEGRADED}, 130.0
+        {KEY: SettledFinding(finding=finding(reason="slow_neighbour"), since_s=1.0)},
+        {KEY: Verdict.DEGRADED},
+        130.0,
     )
     assert again.is_new
 
