@@ -1,7 +1,7 @@
-"""`freehold doctor`: is this machine ready to serve what freehold.yaml asks for? Every check with how to make it good.
+"""`freehold doctor`: is this machine ready to serve the models of freehold.yaml? Every check states how to fix it.
 
-It starts nothing and changes nothing, but for a small file on the disk that it measures, which it removes. Exit codes: 0 ready,
-perhaps with warnings; 3 something stands in the way.
+It starts nothing and changes nothing, except for a small file on each disk that it measures, which it removes. Exit codes:
+0 ready, perhaps with warnings; 3 a check found a problem.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ def command(config_flag: Path | None, state_dir: Path | None, *, as_json: bool) 
 
 
 def _configuration(path: Path | None) -> tuple[Config | None, list[Check]]:
-    """Return the configuration where it is right, and what is to be said of it."""
+    """Return the configuration, or None if it has problems, and its checks."""
     try:
         config = load_config(path, overrides={})
     except UserMistakes as exc:
@@ -70,16 +70,16 @@ def _configuration(path: Path | None) -> tuple[Config | None, list[Check]]:
             Check(name="configuration", found=CheckResult.PROBLEM, said=f"{p.where}: {p.message}", fix=p.hint)
             for p in exc.problems
         ]
-    return config, [Check(name="configuration", found=CheckResult.GOOD, said=f"{config.name} is right")]
+    return config, [Check(name="configuration", found=CheckResult.GOOD, said=f"{config.name} is valid")]
 
 
 def _node(config: Config | None, state_path: Path, *, quiet: bool) -> list[Check]:
-    """Return what the probes say of this node: the agent's word where one runs, else one look."""
+    """Return the health checks of this node: from the running agent, else from one check now."""
     snapshot = asked(state_path)
     if snapshot is None and config is not None:
         settings = health_settings(config)
         if not quiet:
-            click.echo("Looking at disks, network and GPUs, which takes some seconds.", err=True)
+            click.echo("Checking disks, network and GPUs, which takes some seconds.", err=True)
         with looking_sources(settings) as sources:
             looking = look_once(sources, all_probes(), node=settings.name, expected=settings.expected)
             snapshot = asyncio.run(looking)
@@ -99,7 +99,7 @@ def _checks_of(snapshot: HealthSnapshot) -> Iterator[Check]:
 
 def _fix(finding: Finding) -> str:
     probe = all_probes().get(finding.probe)
-    return probe.reasons.get(finding.reason, "") if probe is not None else ""
+    return probe.what_to_do(finding.reason) if probe is not None else ""
 
 
 def _show(checks: list[Check], *, ready: bool) -> None:

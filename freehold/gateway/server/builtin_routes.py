@@ -15,7 +15,7 @@ from freehold.gateway.endpoints.model import ServedModel
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.wire import errors
 from freehold.gateway.wire.errors import Rejection, model_not_found, not_allowed
-from freehold.gateway.wire.request import Caller, Request
+from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
 
 JSON = "application/json"
 Answer = tuple[int, bytes, str]
@@ -183,7 +183,7 @@ def answer(gateway: Gateway, request: Request) -> Answer | Rejection:
     route = _ROUTES.get(path)
     one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
     if route is None and not one_model:
-        return errors.not_found(path)
+        return errors.not_found(path, ENGINE_PATHS | _ROUTES.keys())
     if request.method not in {b"GET", b"HEAD"}:
         return errors.wrong_method(request.method.decode("ascii"), "GET, HEAD")
     if route is not None:

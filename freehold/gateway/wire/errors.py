@@ -3,6 +3,7 @@
 Pure: status, words and bytes. An error body never holds a prompt, a key or a path of this machine.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -60,9 +61,11 @@ def forbidden(message: str) -> Rejection:
     return Rejection(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
 
 
-def not_found(path: str) -> Rejection:
-    """Return the 404 for a path that does not exist."""
-    return invalid(f"Unknown path {path[:200]}.", status=404, code="unknown_url")
+def not_found(path: str, known: Iterable[str]) -> Rejection:
+    """Return the 404 for a path that does not exist; it names the one that is meant where only `/v1` is missing or doubled."""
+    meant = "/v1/" + path.rstrip("/").rpartition("/v1/")[2].removeprefix("/")
+    hint = f" Did you mean {meant}? The base URL ends in /v1." if meant in known else ""
+    return invalid(f"Unknown path {path[:200]}.{hint}", status=404, code="unknown_url")
 
 
 def wrong_method(method: str, allow: str) -> Rejection:

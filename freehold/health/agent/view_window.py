@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.health.kernel_log.events import is_telling
+from freehold.health.kernel_log.events import may_be_event
 from freehold.health.model.probe import Part, Probe
 from freehold.health.model.view import Gpus, Kernel, State, View
 
@@ -116,7 +116,7 @@ def _too_many(view: View, last_s: dict[Part, float]) -> list[Part]:
 
 def _telling(kernel: Kernel) -> Kernel | None:
     """Return a reading with those lines alone that are events; None: it is not worth keeping."""
-    lines = tuple(line for line in kernel.lines if is_telling(line))
+    lines = tuple(line for line in kernel.lines if may_be_event(line))
     if not lines and not kernel.lost and kernel.state is State.OK:
         return None
     return kernel if len(lines) == len(kernel.lines) else msgspec.structs.replace(kernel, lines=lines)

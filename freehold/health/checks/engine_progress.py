@@ -48,7 +48,7 @@ class _Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _EngineWindow:
     """One engine over the window, of its present process."""
 
     points: tuple[_Point, ...]
@@ -107,10 +107,10 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     return [_judged(seen, newest) for seen in _seen(views, newest.engines)]
 
 
-def _seen(views: Sequence[View], engines: Sequence[EngineView]) -> Iterator[_Seen]:
+def _seen(views: Sequence[View], engines: Sequence[EngineView]) -> Iterator[_EngineWindow]:
     percent = _gpu_percent(views)
     for engine in engines:
-        yield _Seen(points=tuple(_points(views, engine)), gpu_percent=percent, at_s=views[-1].at_s)
+        yield _EngineWindow(points=tuple(_points(views, engine)), gpu_percent=percent, at_s=views[-1].at_s)
 
 
 def _points(views: Sequence[View], engine: EngineView) -> Iterator[_Point]:
@@ -160,7 +160,7 @@ def _gpu_percent(views: Sequence[View]) -> float:
     return max((value for value in found if value is not None), default=0.0)
 
 
-def _judged(seen: _Seen, newest: View) -> Finding:
+def _judged(seen: _EngineWindow, newest: View) -> Finding:
     found = replace(_at_rest(seen.now) or _at_work(seen), evidence=tuple(_evidence(seen)))
     return found.finding(PROBE.name, f"engine:{seen.now.replica}", newest)
 
@@ -190,7 +190,7 @@ def _stalled(message: str) -> RuleResult:
 # --- with and without work ------------------------------------------------------------------------------------------
 
 
-def _at_work(seen: _Seen) -> RuleResult:
+def _at_work(seen: _EngineWindow) -> RuleResult:
     if not any(_is_readable(point.view) for point in seen.since(UNANSWERED_S)):
         return _unreadable(seen.now)
     if not seen.points[-1].works:
@@ -204,7 +204,7 @@ def _at_work(seen: _Seen) -> RuleResult:
     return _still(seen, share, still_s)
 
 
-def _is_busy(seen: _Seen, share: float | None, still_s: float) -> bool:
+def _is_busy(seen: _EngineWindow, share: float | None, still_s: float) -> bool:
     recent = seen.cpu_share(STILL_S)
     at_work = (recent or 0.0) >= CPU_SHARE or "R" in seen.states(STILL_S)
     on_gpu = seen.gpu_percent >= GPU_PERCENT and still_s < GPU_BUSY_S
@@ -225,7 +225,7 @@ def _busy(still_s: float, share: float | None) -> RuleResult:
     return _healthy("busy", f"nothing has moved for {still_s:.0f} s, but it works ({cpu})")
 
 
-def _still(seen: _Seen, share: float | None, still_s: float) -> RuleResult:
+def _still(seen: _EngineWindow, share: float | None, still_s: float) -> RuleResult:
     """Return what an engine is that has work and neither moves nor works."""
     now = seen.now
     state = f"{_how_many(now)} under way, nothing has moved for {still_s:.0f} s"
@@ -248,7 +248,7 @@ def _idle_with(now: EngineView, message: str, still_s: float) -> RuleResult:
     return _healthy("idle", message)
 
 
-def _idle(seen: _Seen) -> RuleResult:
+def _idle(seen: _EngineWindow) -> RuleResult:
     now = seen.now
     if now.canary.state is State.HUNG:
         message = f"a tiny completion got no answer: {now.canary.detail}"
@@ -285,7 +285,7 @@ def _how_many(view: EngineView) -> str:
     return "1 request" if count == 1 else f"{count} requests"
 
 
-def _evidence(seen: _Seen) -> Iterator[Evidence]:
+def _evidence(seen: _EngineWindow) -> Iterator[Evidence]:
     now, at_s = seen.now, seen.at_s
     for what, reading in (("counters", now.tokens_total), ("requests running", now.running)):
         count = _number(reading)

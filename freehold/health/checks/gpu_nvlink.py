@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
@@ -18,7 +18,7 @@ from freehold.health.model.view import View
 DECLARED = declared(__name__)
 
 
-def _down(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _down(gpu: GpuWindow) -> Iterable[RuleResult]:
     up, before = gpu.value("nvlink_up"), max(gpu.values("nvlink_up"), default=0.0)
     usual = max([before, *_others(gpu)])
     if up is None or up >= usual:
@@ -43,13 +43,13 @@ def _down(gpu: SeenGpu) -> Iterable[RuleResult]:
     )
 
 
-def _others(gpu: SeenGpu) -> list[float]:
+def _others(gpu: GpuWindow) -> list[float]:
     """Return how many links are up on the node's other GPUs of the same model; another model has another number of them."""
     same = (other for other in gpu.siblings if other.name == gpu.gpu.name)
     return [value for other in same if (value := number(other, "nvlink_up")) is not None]
 
 
-def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
     yield from _down(gpu)
     yield from over_limits(gpu, DECLARED.gpu.limits)
 

@@ -11,7 +11,7 @@ from freehold.catalog.load_xids import pcie_replays
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected, Threshold
 from freehold.health.model.view import Gpu, View
@@ -40,7 +40,7 @@ def _is_slow(gpu: Gpu) -> bool:
     )
 
 
-def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _slow(gpu: GpuWindow) -> Iterable[RuleResult]:
     looks = [one for _, one in gpu.past][-LOADED_LOOKS:]
     if len(looks) < LOADED_LOOKS or not all(_is_slow(one) for one in looks):
         return
@@ -56,7 +56,7 @@ def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
     )
 
 
-def _replays(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _replays(gpu: GpuWindow) -> Iterable[RuleResult]:
     rise = gpu.rise("pcie_replays")
     generation, lanes = gpu.value("pcie_gen_max"), gpu.value("pcie_width")
     if rise is None or rise.seconds < REPLAY_WINDOW_S or generation is None or lanes is None:
@@ -75,7 +75,7 @@ def _replays(gpu: SeenGpu) -> Iterable[RuleResult]:
     )
 
 
-def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
     yield from over_limits(gpu, DECLARED.gpu.limits)
     yield from _slow(gpu)
     yield from _replays(gpu)

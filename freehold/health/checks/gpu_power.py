@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
@@ -22,7 +22,7 @@ LOOKS_LEAST = DECLARED.count("looks_least")
 STUCK_S = DECLARED.limit("stuck_s")
 
 
-def _stuck(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _stuck(gpu: GpuWindow) -> Iterable[RuleResult]:
     energy = gpu.rise("energy_mj")
     power = gpu.value("power_w")
     if energy is None or energy.amount > 0 or energy.seconds < STUCK_S or not power:
@@ -36,7 +36,7 @@ def _stuck(gpu: SeenGpu) -> Iterable[RuleResult]:
     )
 
 
-def _idle_but_busy(gpu: SeenGpu) -> bool:
+def _idle_but_busy(gpu: GpuWindow) -> bool:
     limit = gpu.value("power_limit_default_w") or gpu.value("power_limit_w")
     busy = gpu.values("utilisation_percent")[-LOOKS_LEAST:]
     power = gpu.values("power_w")[-LOOKS_LEAST:]
@@ -56,7 +56,7 @@ def _engines_move(views: Sequence[View]) -> bool:
     return False
 
 
-def _hollow(gpu: SeenGpu, *, moving: bool) -> Iterable[RuleResult]:
+def _busy_at_idle_power(gpu: GpuWindow, *, moving: bool) -> Iterable[RuleResult]:
     if moving or not _idle_but_busy(gpu):
         return
     yield RuleResult(
@@ -76,10 +76,10 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
     moving = _engines_move(views)
 
-    def faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+    def faults(gpu: GpuWindow) -> Iterable[RuleResult]:
         yield from over_limits(gpu, DECLARED.gpu.limits)
         yield from _stuck(gpu)
-        yield from _hollow(gpu, moving=moving)
+        yield from _busy_at_idle_power(gpu, moving=moving)
 
     return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=faults)
 

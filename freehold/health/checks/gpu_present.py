@@ -13,7 +13,7 @@ from dataclasses import replace
 from freehold.catalog.load_xids import recovery_actions
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import REASONS, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
+from freehold.health.judge.gpus import REASONS, GpuWindow, finding_of, gpu_windows, newest_gpus, no_gpus
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, Gpus, State, View
@@ -24,7 +24,7 @@ _LEAST_ACTION = DECLARED.count("recovery_action_least")
 NEEDS = ("recovery_action",)
 
 
-def _lost(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _lost(gpu: GpuWindow) -> Iterable[RuleResult]:
     for state, reason, message, action in (
         (State.LOST, "lost", "The driver says that the GPU is lost.", Action.CORDON),
         (
@@ -45,7 +45,7 @@ def _lost(gpu: SeenGpu) -> Iterable[RuleResult]:
             )
 
 
-def _recovery(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _recovery(gpu: GpuWindow) -> Iterable[RuleResult]:
     wanted = gpu.value("recovery_action")
     if wanted is None or wanted < _LEAST_ACTION:
         return
@@ -60,7 +60,7 @@ def _recovery(gpu: SeenGpu) -> Iterable[RuleResult]:
     )
 
 
-def _model(gpu: SeenGpu, model: str | None) -> Iterable[RuleResult]:
+def _model(gpu: GpuWindow, model: str | None) -> Iterable[RuleResult]:
     """Yield that a GPU is another than expected: its name lacks a word of the expected one."""
     name = gpu.gpu.name
     if not model or not name or _words(model) <= _words(name):
@@ -74,7 +74,7 @@ def _words(name: str) -> set[str]:
     return set(re.split(r"[\s_-]+", name.strip().casefold()))
 
 
-def _needs(gpu: SeenGpu) -> Sequence[str]:
+def _needs(gpu: GpuWindow) -> Sequence[str]:
     """Return what must have been read: the recovery action, or where that is not supported anything at all."""
     readings = gpu.gpu.readings
     if gpu.failed(NEEDS) or gpu.supported(NEEDS):
@@ -82,7 +82,7 @@ def _needs(gpu: SeenGpu) -> Sequence[str]:
     return [name for name, reading in readings.items() if reading.state is State.OK] or list(readings)
 
 
-def _one(gpu: SeenGpu, expected: Expected) -> Finding:
+def _one(gpu: GpuWindow, expected: Expected) -> Finding:
     faults = [*_lost(gpu), *_recovery(gpu), *_model(gpu, expected.gpu_model)]
     found = finding_of(PROBE.name, gpu, faults=faults, needs=_needs(gpu))
     if found.verdict is Verdict.HEALTHY and expected.gpu_model and not gpu.gpu.name:
@@ -178,7 +178,7 @@ def _not_read(view: View, gpus: Gpus | None) -> Finding:
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding on the count, and one per GPU that the newest view names."""
-    return [_count(views, expected), *(_one(gpu, expected) for gpu in seen_gpus(views))]
+    return [_count(views, expected), *(_one(gpu, expected) for gpu in gpu_windows(views))]
 
 
 PROBE = DECLARED.probe(check, common=REASONS)

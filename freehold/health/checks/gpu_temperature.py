@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number, whole_node
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, View
@@ -38,7 +38,7 @@ def _too_hot(gpu: Gpu) -> bool:
     return headroom is not None and headroom[0] <= max(headroom[1], 0.0)
 
 
-def _core(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _core(gpu: GpuWindow) -> Iterable[RuleResult]:
     headroom = _headroom_c(gpu.gpu)
     if headroom is None or not _too_hot(gpu.gpu):
         return
@@ -54,7 +54,7 @@ def _core(gpu: SeenGpu) -> Iterable[RuleResult]:
     )
 
 
-def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
     yield from _core(gpu)
     yield from over_limits(gpu, DECLARED.gpu.limits)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number, whole_node
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, View
@@ -53,7 +53,7 @@ _THROTTLES = (
 )
 
 
-def _share(gpu: SeenGpu, kind: _Throttle) -> tuple[float, Evidence] | None:
+def _share(gpu: GpuWindow, kind: _Throttle) -> tuple[float, Evidence] | None:
     """Return the part of the window that it was held back so, with what shows it; None where it is not known."""
     rise = gpu.rise(kind.counter) if kind.counter else None
     if rise is not None and rise.seconds > 0:
@@ -69,7 +69,7 @@ def _share(gpu: SeenGpu, kind: _Throttle) -> tuple[float, Evidence] | None:
     return held / len(bits) * TIME_SHARE / LOOKS_SHARE, shown
 
 
-def _held(gpu: SeenGpu, kind: _Throttle) -> Iterable[RuleResult]:
+def _held(gpu: GpuWindow, kind: _Throttle) -> Iterable[RuleResult]:
     share = _share(gpu, kind)
     if share is None or share[0] < TIME_SHARE:
         return
@@ -88,7 +88,7 @@ def _has_bit(gpu: Gpu, bit: int) -> bool:
     return bool(int(number(gpu, "throttle_bits") or 0) & bit)
 
 
-def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _slow(gpu: GpuWindow) -> Iterable[RuleResult]:
     """Find a loaded GPU far below its clocks that no bit explains; the same in every one of the last looks."""
     looks = [one for _, one in gpu.past][-LOOKS_LEAST:]
     if len(looks) < LOOKS_LEAST or not all(_is_slow(one) for one in looks):
@@ -115,7 +115,7 @@ def _is_slow(gpu: Gpu) -> bool:
     return not explained and busy >= LOADED_PERCENT and clock < most * SLOW_CLOCK_SHARE
 
 
-def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
     for kind in _THROTTLES:
         yield from _held(gpu, kind)
     yield from _slow(gpu)

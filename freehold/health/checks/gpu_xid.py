@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import has_none
+from freehold.health.judge.gpus import has_no_gpu
 from freehold.health.judge.kernel_window import BLIND_S, SILENCE_S, unread
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.xid import (
@@ -80,7 +80,7 @@ def _elsewhere(device: str, numbers: Mapping[str, frozenset[int]]) -> frozenset[
 def _without_gpus(gpus: Gpus | None, quiet: RuleResult) -> RuleResult:
     if quiet.verdict is Verdict.UNKNOWN:
         return quiet
-    if gpus and has_none(gpus):
+    if gpus and has_no_gpu(gpus):
         return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "no NVIDIA GPU on the bus")
     return RuleResult(Verdict.UNKNOWN, "gpus_unknown", "which GPUs there are was not read")
 

@@ -80,7 +80,7 @@ class DiskOptions:
     """A test of a process that does not die gives one that does nothing."""
 
 
-class Usual:
+class UsualReadTime:
     """What a read usually takes, learned; forgets after a day, and is not raised by a disk that becomes slow."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class DiskReader:
         self._limits_s = 0.0
         self._before = _Before()
         self._writes = _Writes()
-        self._usual = Usual()
+        self._usual = UsualReadTime()
         self._smart = SmartReaders() if self._options.smart else None
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
-from freehold.health.kernel_log.events import is_telling
+from freehold.health.kernel_log.events import may_be_event
 from freehold.health.kernel_log.formats import FACILITY_KERNEL, KmsgRecord, parse_log_file, parse_record
 from freehold.health.model.view import Kernel, KernelLine, State
 
@@ -63,7 +63,7 @@ class KernelLog:
             return self._failed(State.ABSENT, error)
         except OSError as error:
             return self._failed(State.UNKNOWN, error)
-        kept = _most_telling(lines)
+        kept = _likeliest_events(lines)
         detail = (
             f"{len(lines) - len(kept)} lines that are not events left out" if len(kept) < len(lines) else ""
         )
@@ -130,11 +130,11 @@ class KernelLog:
         )
 
 
-def _most_telling(lines: list[KernelLine]) -> list[KernelLine]:
+def _likeliest_events(lines: list[KernelLine]) -> list[KernelLine]:
     """Return at most `LINES_MOST` lines in their order: what may be an event, then the newest of the rest."""
     if len(lines) <= LINES_MOST:
         return lines
-    telling = [index for index, line in enumerate(lines) if is_telling(line)]
+    telling = [index for index, line in enumerate(lines) if may_be_event(line)]
     taken = set(telling[-LINES_MOST:])
     rest = (index for index in range(len(lines) - 1, -1, -1) if index not in taken)
     taken.update(index for index, _ in zip(rest, range(LINES_MOST - len(taken)), strict=False))

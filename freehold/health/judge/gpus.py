@@ -17,8 +17,8 @@ from freehold.health.model.view import Gpu, Gpus, Reading, State, View
 REASONS = {
     "ok": "Nothing wrong was seen in what could be read. Nothing to do.",
     "no_gpu": "There is no NVIDIA GPU here. Nothing to do.",
-    "not_read": "The GPUs were not read at all: the driver or its library does not answer. See the probes driver and gpu_present.",
-    "unreadable": "A reading that this probe judges by failed. If it lasts, see the probe gpu_present and the kernel log.",
+    "not_read": "The GPUs were not read at all. See the probes driver and gpu_present: the driver or its library does not answer.",
+    "unreadable": "A reading that this probe judges by failed. See the probe gpu_present and the kernel log if it lasts.",
     "unsupported": "This card, driver or exporter has none of the readings. Nothing to do.",
 }
 """What every GPU probe may answer besides its own reasons."""
@@ -45,7 +45,7 @@ class Rise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeenGpu:
+class GpuWindow:
     """One GPU over the window."""
 
     past: tuple[tuple[float, Gpu], ...]
@@ -137,14 +137,14 @@ def newest_gpus(views: Sequence[View]) -> View:
     return found if 0 <= last.monotonic_s - found.monotonic_s <= STALE_S else last
 
 
-def seen_gpus(views: Sequence[View]) -> list[SeenGpu]:
+def gpu_windows(views: Sequence[View]) -> list[GpuWindow]:
     """Return the newest view's GPUs with their past in the window; after a reboot the past begins anew."""
     newest = newest_gpus(views)
     if newest.gpus is None:
         return []
     past = [view for view in _since_boot(views) if view.gpus is not None]
     return [
-        SeenGpu(
+        GpuWindow(
             past=tuple((view.monotonic_s, gpu) for view in past for gpu in _same(view.gpus, now)),
             siblings=tuple(gpu for gpu in newest.gpus.gpus if gpu is not now),
             source=newest.gpus.source,
@@ -177,14 +177,14 @@ def judge_gpus(
     *,
     expected: Expected,
     needs: Sequence[str],
-    faults: Callable[[SeenGpu], Iterable[RuleResult]],
+    faults: Callable[[GpuWindow], Iterable[RuleResult]],
 ) -> list[Finding]:
     """Return one finding per GPU, or the one that says why there is none.
 
     `needs` are the readings that the probe judges by: with one of them failed it is UNKNOWN unless a fault is seen in
     the others, with none supported NOT_APPLICABLE.
     """
-    seen = seen_gpus(views)
+    seen = gpu_windows(views)
     if not seen:
         return [no_gpus(probe, newest_gpus(views), expected)]
     found = {gpu.component: list(faults(gpu)) for gpu in seen}
@@ -194,7 +194,7 @@ def judge_gpus(
 def no_gpus(probe: str, view: View, expected: Expected) -> Finding:
     """Return the finding where no GPU can be judged: NOT_APPLICABLE only where there is none and none is expected."""
     gpus = view.gpus
-    if gpus is not None and has_none(gpus) and not expected.gpus:
+    if gpus is not None and has_no_gpu(gpus) and not expected.gpus:
         nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
     else:
         why = "no collector read them" if gpus is None else gpus.detail or gpus.state.value
@@ -202,7 +202,7 @@ def no_gpus(probe: str, view: View, expected: Expected) -> Finding:
     return nothing.finding(probe, "gpus", view)
 
 
-def has_none(gpus: Gpus) -> bool:
+def has_no_gpu(gpus: Gpus) -> bool:
     """Return whether a node has no GPU: none on the bus, and the driver shows none or there is no driver at all.
 
     A driver that is loaded although its library is not here (a container that was given half) does not count as that.
@@ -212,7 +212,7 @@ def has_none(gpus: Gpus) -> bool:
     return silent and not gpus.gpus and not gpus.pci_addresses
 
 
-def finding_of(probe: str, gpu: SeenGpu, *, faults: Sequence[RuleResult], needs: Sequence[str]) -> Finding:
+def finding_of(probe: str, gpu: GpuWindow, *, faults: Sequence[RuleResult], needs: Sequence[str]) -> Finding:
     """Return the one finding on a GPU: its worst fault with the evidence of all, or what could not be read, or that it is fine."""
     top = worst_result(faults, _quiet(gpu, needs))
     if not top.is_bad:
@@ -222,7 +222,7 @@ def finding_of(probe: str, gpu: SeenGpu, *, faults: Sequence[RuleResult], needs:
     return replace(top, evidence=evidence).finding(probe, gpu.component, gpu.view)
 
 
-def _quiet(gpu: SeenGpu, needs: Sequence[str]) -> RuleResult:
+def _quiet(gpu: GpuWindow, needs: Sequence[str]) -> RuleResult:
     """Return what a GPU without a fault is: healthy only where all that the check needs was read."""
     if failed := gpu.failed(needs):
         message = f"Could not be read: {', '.join(failed)} ({gpu.shown(failed[0])})."
@@ -234,7 +234,7 @@ def _quiet(gpu: SeenGpu, needs: Sequence[str]) -> RuleResult:
     return RuleResult(Verdict.HEALTHY, "ok", "Nothing wrong was seen.")
 
 
-def whole_node(gpu: SeenGpu, is_so: Callable[[Gpu], bool]) -> bool:
+def whole_node(gpu: GpuWindow, is_so: Callable[[Gpu], bool]) -> bool:
     """Return whether all of the node's GPUs, at least two, are so: then it is the room or the chassis, not the card."""
     gpus = [gpu.gpu, *gpu.siblings]
     return len(gpus) >= WHOLE_NODE_LEAST and all(is_so(one) for one in gpus)

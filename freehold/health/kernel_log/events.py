@@ -13,7 +13,16 @@ from freehold.health.kernel_log.kinds import TEXT_MOST, KernelEvent, Kind, pci_k
 from freehold.health.kernel_log.patterns import report_of
 from freehold.health.model.view import KernelLine
 
-__all__ = ["KernelEvent", "Kind", "fold_lines", "is_telling", "pci_key", "read_event", "read_events", "uuids"]
+__all__ = [
+    "KernelEvent",
+    "Kind",
+    "fold_lines",
+    "may_be_event",
+    "pci_key",
+    "read_event",
+    "read_events",
+    "uuids",
+]
 
 _OPENINGS = (
     (
@@ -79,7 +88,7 @@ def read_event(line: KernelLine) -> KernelEvent | None:
     )
 
 
-def is_telling(line: KernelLine) -> bool:
+def may_be_event(line: KernelLine) -> bool:
     """Return whether the line is an event or may be a part of one: only such lines are kept for long."""
     return line.text.startswith("NVRM:") or read_event(line) is not None
 

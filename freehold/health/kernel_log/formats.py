@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from freehold.core.problems import Problem
-from freehold.health.kernel_log.events import is_telling
+from freehold.health.kernel_log.events import may_be_event
 from freehold.health.model.view import KernelLine
 
 PROBLEMS_MOST = 20
@@ -154,7 +154,7 @@ def _add(page: _ParsedLog, line: str, number: int) -> bool:
         page.lines.append(msgspec.structs.replace(found, sequence=number))
         return True
     bare = KernelLine(at_s=page.last_s, text=line, sequence=number)
-    if not is_telling(bare):
+    if not may_be_event(bare):
         return False
     page.lines.append(bare)
     return True

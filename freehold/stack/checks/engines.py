@@ -1,7 +1,7 @@
-"""What `freehold engine check` looks at: the processor and the driver, and whether each engine's program starts here.
+"""The checks of `freehold engine check`: the processor, the driver, and whether each engine's program starts here.
 
-A program is really started: to say its version, or to be imported; with a model it is started to serve and asked for a token. It
-deliberately looks at no GPU: what those are like is `freehold doctor`'s business.
+Each program is started to print its version, or its package is imported. GPUs are deliberately not checked: `freehold
+doctor` does that.
 """
 
 import sys
@@ -20,13 +20,13 @@ from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.engine_environment import environment_of, how_to_get, program_of
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
-"""Of the processor's features those by which builds of engines differ. Source: vLLM's and llama.cpp's documentation on CPUs."""
+"""Processor features by which builds of engines differ. Source: vLLM's and llama.cpp's documentation on CPUs."""
 _CPUINFO = Path("/proc/cpuinfo")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def machine_facts() -> list[Check]:
-    """Return what of this machine decides which builds run: the processor's features and the GPU driver."""
+    """Return what decides which builds run on this machine: the processor's features and the GPU driver."""
     return [_cpu(), _driver()]
 
 
@@ -38,11 +38,11 @@ def _cpu() -> Check:
                 found = [flag for flag in _CPU_FLAGS if flag in words.split()]
                 if found:
                     return Check("processor", CheckResult.GOOD, ", ".join(found))
-                fix = "builds for CPUs need AVX2 (x86-64) or NEON (ARM)"
+                fix = "use a machine with AVX2 (x86-64) or NEON (ARM): builds for CPUs need it"
                 return Check(
                     "processor", CheckResult.WARNING, "no vector features that engines are built for", fix
                 )
-    return Check("processor", CheckResult.UNKNOWN, f"{_CPUINFO} does not tell its features")
+    return Check("processor", CheckResult.UNKNOWN, f"{_CPUINFO} does not list its features")
 
 
 def _driver() -> Check:
@@ -56,24 +56,24 @@ def _driver() -> Check:
 
 
 def engine_checks(names: Sequence[str], models: Sequence[ModelSpec]) -> Iterator[Check]:
-    """Yield what is found of each engine named; without names, of each that is installed or that a model names."""
+    """Yield the checks of each engine named; without names, of each that is installed or that a model uses."""
     used = {model.engine for model in models}
     wanted = [all_engines()[name] for name in names] or [
         engine
         for engine in all_engines().values()
-        if engine.managed and (engine.name in used or engine.distribution or _there(engine))
+        if engine.managed and (engine.name in used or engine.distribution or _installed(engine))
     ]
     for engine in wanted:
         yield from _engine(engine, [model for model in models if model.engine == engine.name])
 
 
-def _there(engine: Engine) -> bool:
+def _installed(engine: Engine) -> bool:
     return program_of(engine, {}) is not None
 
 
 def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
     if not engine.managed:
-        yield Check(engine.name, CheckResult.GOOD, "somebody else runs it: nothing to start here")
+        yield Check(engine.name, CheckResult.GOOD, "external: Freehold does not start it")
     elif engine.distribution:
         yield _imported(engine)
     else:
@@ -81,9 +81,9 @@ def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
 
 
 def _imported(engine: Engine) -> Check:
-    """Import the package in a process of its own, as a replica does: a build for another processor dies of it."""
+    """Import the package in a process of its own, as a replica does: a build for another processor crashes there."""
     name = engine.distribution
-    fix = f"pip install {name}, into the Python of Freehold: {sys.executable}"
+    fix = f"run `pip install {name}` for the Python of Freehold: {sys.executable}"
     try:
         known = version(name)
         run([sys.executable, "-P", "-c", f"import {name}"])
@@ -95,7 +95,7 @@ def _imported(engine: Engine) -> Check:
 
 
 def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
-    """Start each program that the configured models run, or the one that a new model would run."""
+    """Start each program that the configured models use, or the one that a new model would use."""
     programs: dict[Path | None, list[ModelSpec]] = {}
     for model in models:
         programs.setdefault(program_of(engine, model.engine_options), []).append(model)
@@ -103,7 +103,7 @@ def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
         programs[program_of(engine, {})] = []
     for program, users in programs.items():
         if program is None:
-            yield Check(engine.name, CheckResult.PROBLEM, "it is not installed here", how_to_get(engine))
+            yield Check(engine.name, CheckResult.PROBLEM, "not installed here", how_to_get(engine))
         else:
             yield _started(engine, program)
             yield from _options(engine, program, users)
@@ -120,31 +120,29 @@ def _started(engine: Engine, program: Path) -> Check:
     try:
         said = run([str(program), "--version"]).decode("utf-8", "replace").split()
     except FreeholdError as exc:
-        cause = engine.explain_exit(1, (exc.message,))  # an engine's file may know the words
+        cause = engine.explain_exit(1, (exc.message,))  # the engine may recognise the message
         known = cause.kind is not ExitKind.UNKNOWN
         return Check(
             engine.name, CheckResult.PROBLEM, exc.message, cause.hint if known and cause.hint else fix
         )
-    told = f"{program} starts and says {' '.join(said[-2:])[:80]}"
+    started = f"{program} starts, version {' '.join(said[-2:])[:80]}"
     recipe = next(
         (each for each in engine.recipes if environment and each.name == environment.manifest.recipe), None
     )
     if recipe and environment and environment.manifest.requirements_sha256 != requirements_sha256(recipe):
-        return Check(
-            engine.name, CheckResult.WARNING, f"{told}; the list of its distributions has changed since", fix
-        )
-    return Check(engine.name, CheckResult.GOOD, told)
+        return Check(engine.name, CheckResult.WARNING, f"{started}; its recipe has changed since", fix)
+    return Check(engine.name, CheckResult.GOOD, started)
 
 
 def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iterator[Check]:
-    """Ask the program for its flags, and hold the options of the models that run it to them."""
+    """Read the program's flags, and check the options of its models against them."""
     python, recipe = python_behind(str(program)), next((each for each in engine.recipes if each.asks), None)
     if python is None or recipe is None or not any(option.flag for option in engine.options):
-        return  # its options are no flags of this program, so those of the program say nothing of them
+        return  # its options are not flags of this program
     try:
         flags = ask_flags(python, recipe)
     except FreeholdError as exc:
-        yield Check(engine.name, CheckResult.UNKNOWN, f"its flags are not known: {exc.message}")
+        yield Check(engine.name, CheckResult.UNKNOWN, f"its flags are unknown: {exc.message}")
         return
     problems = [
         problem
@@ -161,6 +159,6 @@ def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iter
     if not problems:
         known = len(flags.flags)
         said = f"{known} flags" + (
-            f", and takes the options of {', '.join(m.name for m in models)}" if models else ""
+            f", including the options of {', '.join(m.name for m in models)}" if models else ""
         )
         yield Check(engine.name, CheckResult.GOOD, f"version {flags.version} has {said}")

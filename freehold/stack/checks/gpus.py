@@ -1,4 +1,4 @@
-"""What `freehold doctor` reports of GPUs: how many there are, and which replica would get which. Only nvidia-smi reads a GPU."""
+"""The checks of `freehold doctor` for GPUs: how many there are, and which replica would get which. Only nvidia-smi reads a GPU."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from freehold.stack.resolve import NO_REPLICA, resolve_config
 
 
 def gpu_checks(config: Config, state: StateDir) -> Iterator[Check]:
-    """Yield what is found; nothing where no replica takes a GPU."""
+    """Yield the checks; nothing if no replica takes a GPU."""
     resolved = resolve_config(config, state)
     if isinstance(resolved, list):
         for problem in resolved:
@@ -21,12 +21,12 @@ def gpu_checks(config: Config, state: StateDir) -> Iterator[Check]:
     if node == NO_REPLICA:
         return
     if node.gpus is None:
-        said = f"{node.why}: no replica is given GPUs of its own, each sees all that there are"
-        fix = "a driver with nvidia-smi in PATH, where this node has NVIDIA GPUs"
+        said = f"{node.why}: GPUs are not allocated, each replica sees all of them"
+        fix = "install a driver with nvidia-smi in PATH, if this node has NVIDIA GPUs"
         yield Check(name="gpus", found=CheckResult.UNKNOWN, said=said, fix=fix)
         for note in resolved.blueprint.notes:
             yield Check(name="gpus", found=CheckResult.WARNING, said=note, fix=fix)
         return
-    hidden = f", {len(node.hidden)} are hidden by CUDA_VISIBLE_DEVICES" * bool(node.hidden)
+    hidden = f", {len(node.hidden)} hidden by CUDA_VISIBLE_DEVICES" * bool(node.hidden)
     given = allocation_text(resolved.replicas)
-    yield Check(name="gpus", found=CheckResult.GOOD, said=f"{len(node.gpus)} can be had{hidden}; {given}")
+    yield Check(name="gpus", found=CheckResult.GOOD, said=f"{len(node.gpus)} available{hidden}; {given}")

@@ -84,9 +84,9 @@ def test_one_that_is_lost_hides_no_other(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_told_is_unknown_and_says_why(tmp_path: Path) -> None:
-    assert node_gpus({"PATH": str(tmp_path)}).why == "there is no nvidia-smi here"
+    assert node_gpus({"PATH": str(tmp_path)}).why == "nvidia-smi is not installed here"
     none = node_gpus(env(fake_smi(tmp_path / "none", 0, exit_code=9)))
-    assert (none.gpus, none.why) == (None, "nvidia-smi told of no GPU (exit code 9)")
+    assert (none.gpus, none.why) == (None, "nvidia-smi reported no GPU (exit code 9)")
 
 
 def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path
     }
     (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
     assert check.found is CheckResult.GOOD
-    assert check.said == "8 can be had; m-0: 0, 1; m-1: 2, 3; n-0: 7; o-0: none; l-0: 4, 5, 6"
+    assert check.said == "8 available; m-0: 0, 1; m-1: 2, 3; n-0: 7; o-0: none; l-0: 4, 5, 6"
 
 
 def test_too_few_are_told_at_their_line(eight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_without_nvidia_smi_the_doctor_says_that_nobody_knows(
     monkeypatch.setenv("PATH", str(tmp_path))
     (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
     assert check.found is CheckResult.UNKNOWN
-    assert "each sees all that there are" in check.said
+    assert "each replica sees all of them" in check.said
     assert replicas(config, tmp_path)[0].gpus is None
 
 

@@ -18,7 +18,7 @@ from freehold.core.errors import Permanent
 from freehold.core.formats import Format
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
-from freehold.stack.config import Config
+from freehold.stack.config import Config, one_replica_of
 from freehold.stack.fetch import fetch_weights
 from freehold.stack.weights_check import converter_python
 from freehold.weights.transfer import Reporter
@@ -144,7 +144,7 @@ def test_the_weights_of_one_model_are_fetched_without_the_others(tmp_path: Path)
     path.write_text(json.dumps(told))
     with pytest.raises(Permanent, match="huge"):
         fetch_weights(load(path))
-    assert set(fetch_weights(load(path), only="m")) == {"m"}
+    assert set(fetch_weights(one_replica_of(load(path), "m"))) == {"m"}
 
 
 def test_the_engines_own_environment_comes_first_and_one_that_cannot_is_passed_over(

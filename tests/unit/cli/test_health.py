@@ -30,7 +30,7 @@ from freehold.health.model.snapshot import (
     encode,
     sorted_findings,
 )
-from freehold.stack.health_bridge import RESTART_S, SUSPECT_S, hanging, recovered, targets
+from freehold.stack.health_bridge import RESTART_S, SUSPECT_S, recovered_replicas, stalled_replicas, targets
 
 
 def believed(
@@ -143,7 +143,7 @@ def test_only_an_engine_that_has_long_been_stalled_is_named_to_the_fleet(
     started_s: float,
     named: bool,  # noqa: FBT001 (a parameter of the test)
 ) -> None:
-    assert bool(hanging(snapshot(found), [replica(started_wall_s=started_s)], 100.0)) is named
+    assert bool(stalled_replicas(snapshot(found), [replica(started_wall_s=started_s)], 100.0)) is named
 
 
 def named(*found: SettledFinding, woke_s: float, now_s: float, others: int = 0) -> list[str]:
@@ -151,7 +151,9 @@ def named(*found: SettledFinding, woke_s: float, now_s: float, others: int = 0) 
     told = snapshot(*found, *(believed(Verdict.HEALTHY, f"engine:o-{n}") for n in range(others)))
     names = [each.finding.component.removeprefix("engine:") for each in told.findings]
     there = [replica(id=name) for name in names]
-    return sorted(each.id for each, _ in hanging(msgspec.structs.replace(told, woke_s=woke_s), there, now_s))
+    return sorted(
+        each.id for each, _ in stalled_replicas(msgspec.structs.replace(told, woke_s=woke_s), there, now_s)
+    )
 
 
 def test_a_whole_machine_that_was_suspended_has_no_engine_replaced_for_that() -> None:
@@ -175,7 +177,9 @@ def test_the_time_that_nobody_looked_is_no_time_of_a_stall() -> None:
 
 def test_who_works_again() -> None:
     told = snapshot(believed(Verdict.HEALTHY, reason="busy"), believed(Verdict.UNKNOWN, "engine:m-1"))
-    assert [each.id for each in recovered(told, [replica(), replica(id="m-1"), replica(id="m-2")])] == ["m-0"]
+    assert [
+        each.id for each in recovered_replicas(told, [replica(), replica(id="m-1"), replica(id="m-2")])
+    ] == ["m-0"]
 
 
 def test_a_bad_gpu_names_who_is_on_it(monkeypatch: pytest.MonkeyPatch) -> None:

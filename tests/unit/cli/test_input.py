@@ -191,7 +191,7 @@ def test_a_server_binary_that_is_not_there(
 ) -> None:
     config = home / "freehold.yaml"
     there = home / "llama-server"
-    hint = "a path is seen from where freehold up is called; the file must be executable"
+    hint = "a relative path starts at the folder where freehold up is called; the file must be executable"
     for name in ("no-such-server", "./llama-server", str(there)):
         config.write_text(OPTION.replace('{n_ctxx: 4096, n_parallel: "4"}', f"{{server_binary: {name}}}"))
         place = ("freehold.yaml:7:22", f"server_binary: there is no program {name!r}", hint)
