@@ -304,12 +304,12 @@ def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Che
         problem = Problem(where="--with-model", message=message, hint=nearest_hint(name, managed))
         raise UserMistakes([problem])
 
-    def tell(line: str) -> None:
+    def note(line: str) -> None:
         if not as_json:
             click.echo(line, err=True)
 
     with showing(quiet=as_json) as show:
-        found = try_model(config, managed[name], state=state, show=show, tell=tell)
+        found = try_model(config, managed[name], state=state, show=show, note=note)
     if isinstance(found, list):
         raise UserMistakes(found)
     return found

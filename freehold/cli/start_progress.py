@@ -106,13 +106,13 @@ class StartProgress:
             say_json({"error": {"message": message, "hint": hint}, "status": status})
 
     def _show_hopeless(self, status: StackStatus) -> None:
-        why = "; ".join(f"{failure.who}: {failure.why}" for failure in status.hopeless)
+        why = "; ".join(f"{failure.name}: {failure.reason}" for failure in status.hopeless)
         hint = next((failure.hint for failure in status.hopeless if failure.hint), "")
         if self._as_json:
             say_json({"error": {"message": f"cannot be started: {why}", "hint": hint}, "status": status})
             return
         for failure in status.hopeless:
-            self._print(Text.assemble((failure.who, "red"), f" cannot be started: {failure.why}"))
+            self._print(Text.assemble((failure.name, "red"), f" cannot be started: {failure.reason}"))
             if failure.hint:
                 self._print(Text(f"    {failure.hint}"))
         self._print(Text("    freehold logs shows what the engine wrote"))

@@ -37,8 +37,8 @@ def read_node_facts(options: Mapping[str, Value], *, program: str, distribution:
 
 def _output(argv: tuple[str, ...]) -> str:
     """Return the output of a program; empty if it is missing, fails, or exceeds its deadline."""
-    code, said = printed(argv)
-    return said if code == 0 else ""
+    code, output = printed(argv)
+    return output if code == 0 else ""
 
 
 def printed(argv: tuple[str, ...], *, wait_s: float = ASK_S) -> tuple[int | None, str]:
@@ -58,13 +58,13 @@ def printed(argv: tuple[str, ...], *, wait_s: float = ASK_S) -> tuple[int | None
     except OSError:
         return None, ""
     try:
-        said, _ = child.communicate(timeout=wait_s)
+        output, _ = child.communicate(timeout=wait_s)
     except subprocess.TimeoutExpired:
         child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.communicate(timeout=_KILLED_S)
         return None, ""
-    return child.returncode, said
+    return child.returncode, output
 
 
 def _first(words: re.Pattern[str], text: str) -> str:

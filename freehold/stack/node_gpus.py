@@ -25,9 +25,9 @@ def node_gpus(env: Mapping[str, str], *, wait_s: float = ASK_S) -> NodeGpus:
     program = shutil.which("nvidia-smi", path=env.get("PATH"))
     if program is None:
         return NodeGpus(why="nvidia-smi is not installed here")
-    code, said = printed((program, *_ASK), wait_s=wait_s)
+    code, output = printed((program, *_ASK), wait_s=wait_s)
     # If one GPU is lost, nvidia-smi lists the others and fails.
-    rows = [found for line in said.splitlines() if (found := _ROW.fullmatch(line.strip()))]
+    rows = [found for line in output.splitlines() if (found := _ROW.fullmatch(line.strip()))]
     if code is None:
         return NodeGpus(why=f"nvidia-smi did not answer within {wait_s:g} s")
     if not rows:
@@ -51,10 +51,10 @@ def _gpus(
             yield NodeGpu(id=GpuId(index=index, uuid=uuid), kind=f"{row[5]}, {row[4]} MiB")
 
 
-def _instances(said: str) -> Iterator[tuple[int, str, str]]:
+def _instances(output: str) -> Iterator[tuple[int, str, str]]:
     """Yield GPU number, kind and UUID of each instance that `nvidia-smi -L` lists."""
     index = -1
-    for line in said.splitlines():
+    for line in output.splitlines():
         if gpu := _GPU_LINE.match(line):
             index = int(gpu[1])
         elif (instance := _INSTANCE_LINE.match(line)) and index >= 0:

@@ -1,7 +1,7 @@
 """Folders of prebuilt TensorRT engines, checked against this node before anything starts: a mismatch is a problem, not a crash.
 
 The rules are `engines.tensorrt_record`; here are the files that they read, and where in freehold.yaml a mistake stands. A
-folder that is no such build is none of its business, and what is unknown stops nobody.
+folder that is not such a build is ignored, and an unknown fact rejects nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping

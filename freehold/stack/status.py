@@ -29,8 +29,8 @@ EJECTED = "ejected: it failed, so the gateway tries it with one request now and 
 class Failure:
     """A replica or gateway that cannot be started, with the cause, and what to do if that is known."""
 
-    who: str
-    why: str
+    name: str
+    reason: str
     hint: str
 
 
@@ -94,11 +94,13 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
         """Return why the stack can never serve; empty: it serves or may serve later."""
         if self.gateway.in_flight is None and self.gateway.restarts >= _GATEWAY_TRIES:
             why = f"it ended {self.gateway.restarts} times before it served"
-            return (Failure(who="gateway", why=why, hint="freehold logs gateway.stderr shows what it wrote"),)
+            return (
+                Failure(name="gateway", reason=why, hint="freehold logs gateway.stderr shows what it wrote"),
+            )
         looping = tuple(r for r in self.replicas if r.state is ReplicaState.CRASH_LOOP)
         if len(looping) < len(self.replicas):
             return ()
-        return tuple(Failure(who=r.id, why=r.reason, hint=r.hint) for r in looping)
+        return tuple(Failure(name=r.id, reason=r.reason, hint=r.hint) for r in looping)
 
     def settled(self, *, waited_s: float, patience_s: float) -> bool:
         """Return whether the start is over: the gateway serves, and each replica is ready, asleep or in a crash loop.

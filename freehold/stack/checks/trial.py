@@ -28,7 +28,7 @@ _POLL_S = 0.2
 
 
 def try_model(
-    config: Config, model: ModelSpec, *, state: StateDir, show: ShowProgress, tell: Callable[[str], object]
+    config: Config, model: ModelSpec, *, state: StateDir, show: ShowProgress, note: Callable[[str], object]
 ) -> Check | list[Problem]:
     """Return the result of a start, or the problems of the configuration here; raise Permanent if its weights cannot be fetched.
 
@@ -40,7 +40,7 @@ def try_model(
         return resolved
     (plan,) = resolved.replicas
     _refuse_taken(plan, state.path)
-    tell(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.")
+    note(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.")
     with tempfile.TemporaryDirectory(prefix="freehold-check-") as folder:
         return asyncio.run(_try(plan, replace(resolved.blueprint.fleet, log_dir=Path(folder))))
 

@@ -78,18 +78,18 @@ def test_a_divided_gpu_is_its_instances(tmp_path: Path) -> None:
     assert len(only.hidden) == 2
 
 
-def test_one_that_is_lost_hides_no_other(tmp_path: Path) -> None:
+def test_a_lost_gpu_hides_no_other(tmp_path: Path) -> None:
     found = node_gpus(env(fake_smi(tmp_path / "bin", 3, exit_code=15)))
     assert len(found.gpus or ()) == 3
 
 
-def test_what_cannot_be_told_is_unknown_and_says_why(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_unknown_with_a_reason(tmp_path: Path) -> None:
     assert node_gpus({"PATH": str(tmp_path)}).why == "nvidia-smi is not installed here"
     none = node_gpus(env(fake_smi(tmp_path / "none", 0, exit_code=9)))
     assert (none.gpus, none.why) == (None, "nvidia-smi reported no GPU (exit code 9)")
 
 
-def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_nvidia_smi_that_hangs_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(fake_smi(tmp_path / "bin", 8, hangs=True)), prepend=":")
     began = monotonic()
     found = node_gpus(os.environ, wait_s=0.2)
@@ -97,7 +97,7 @@ def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
     assert monotonic() - began < 5
 
 
-def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path, tmp_path: Path) -> None:
+def test_replicas_of_a_file_get_their_gpus_and_the_doctor_lists_them(eight: Path, tmp_path: Path) -> None:
     path = written(
         tmp_path,
         vllm("m", ", tensor_parallel_size: 2", ", replicas: 2"),
@@ -119,7 +119,9 @@ def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path
     assert check.said == "8 available; m-0: 0, 1; m-1: 2, 3; n-0: 7; o-0: none; l-0: 4, 5, 6"
 
 
-def test_too_few_are_told_at_their_line(eight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_gpus_are_reported_at_their_line(
+    eight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{uuid(0)},2")
     path = written(
         tmp_path, vllm("m", ", tensor_parallel_size: 2", ", replicas: 2"), vllm("n", more=", gpus: [5]")
@@ -135,9 +137,7 @@ def test_too_few_are_told_at_their_line(eight: Path, tmp_path: Path, monkeypatch
     ]
 
 
-def test_without_nvidia_smi_the_doctor_says_that_nobody_knows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_nvidia_smi_the_gpus_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(written(tmp_path, vllm("m")), overrides={})
     monkeypatch.setenv("PATH", str(tmp_path))
     (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
@@ -146,7 +146,9 @@ def test_without_nvidia_smi_the_doctor_says_that_nobody_knows(
     assert replicas(config, tmp_path)[0].gpus is None
 
 
-def test_nobody_is_asked_where_no_replica_takes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvidia_smi_does_not_run_if_no_replica_takes_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(fake_smi(tmp_path / "bin", 8, hangs=True)), prepend=":")
     config = load_config(
         written(tmp_path, "name: l, engine: llama-cpp, engine_options: {n_gpu_layers: 0}"),
@@ -156,7 +158,7 @@ def test_nobody_is_asked_where_no_replica_takes_one(tmp_path: Path, monkeypatch:
     assert list(gpu_checks(config, StateDir(tmp_path / "state"))) == []
 
 
-def test_a_folder_of_prebuilt_engines_says_how_many_it_was_built_for(eight: Path, tmp_path: Path) -> None:
+def test_a_folder_of_prebuilt_engines_takes_the_gpus_it_was_built_for(eight: Path, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     folder.mkdir()
     built = {"build_config": {}, "pretrained_config": {"mapping": {"world_size": 4}}}

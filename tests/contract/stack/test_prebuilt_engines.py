@@ -64,7 +64,7 @@ def config_file(tmp_path: Path, options: str = "{backend: tensorrt}") -> Path:
     return path
 
 
-def test_what_nvidia_smi_says_is_read(bin_folder: Path) -> None:
+def test_the_output_of_nvidia_smi_is_read(bin_folder: Path) -> None:
     gpus(bin_folder, "9.0", "9.0")
     facts = read_node_facts({}, program="trtllm-serve", distribution="tensorrt_llm")
     assert facts == NodeFacts(
@@ -112,7 +112,7 @@ def test_a_start_with_engines_for_another_gpu_is_refused_at_their_line(
     assert [problem.hint.split(" ")[0] for problem in fit.problems] == ["build", "lower", "write"]
 
 
-def test_without_a_record_the_rest_is_compared_and_the_gap_is_said(
+def test_without_a_record_the_rest_is_compared_and_the_gap_is_reported(
     bin_folder: Path, engines: Path, tmp_path: Path
 ) -> None:
     gpus(bin_folder, "9.0")

@@ -180,7 +180,7 @@ def test_a_child_that_died_after_it_was_ready_was_not_ready() -> None:
         explain({"ready_s": 1.0, "status": msgspec.to_builtins(stack("ready"))})
 
 
-def test_of_a_child_that_says_nothing_useful_the_last_lines_are_shown() -> None:
+def test_without_a_json_error_of_the_child_its_last_lines_are_shown() -> None:
     with pytest.raises(Permanent) as failed:
         explain(*[f"line {n}".encode() for n in range(30)], b"\xff[1, 2]")
     assert failed.value.hint.splitlines()[0] == "line 11"

@@ -15,9 +15,7 @@ MODEL = """
 """
 
 
-def test_every_engine_that_is_not_here_is_told_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_missing_engine_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("FREEHOLD_DATA_DIR", str(tmp_path / "data"))
     engines = ("sglang", "tensorrt-llm", "vllm")

@@ -8,7 +8,7 @@ from freehold.cli.config import load_config
 from freehold.cli.output import UserMistakes
 
 
-def test_a_wrong_option_is_told_beside_a_wrong_hash(tmp_path: Path) -> None:
+def test_a_wrong_option_is_reported_beside_a_wrong_hash(tmp_path: Path) -> None:
     path = tmp_path / "freehold.yaml"
     path.write_text(
         "version: 1\n"
@@ -22,7 +22,7 @@ def test_a_wrong_option_is_told_beside_a_wrong_hash(tmp_path: Path) -> None:
     assert any("n_ctxx" in message for message in said)
 
 
-def test_a_file_that_is_not_there_is_told_where_it_stands(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_at_its_place(tmp_path: Path) -> None:
     here = tmp_path / "here.gguf"
     here.write_bytes(b"")
     path = tmp_path / "freehold.yaml"

@@ -15,7 +15,7 @@ def spec(gpus: str) -> Spec:
     return found
 
 
-def test_who_asks_for_gpus_that_nobody_sees_is_told() -> None:
+def test_a_model_that_requests_invisible_gpus_is_noted() -> None:
     nothing = NodeGpus(why="nvidia-smi is not installed here")
     (said,) = unseen(spec("2"), nothing)
     assert said.startswith("m asks for 2 GPUs (gpus)")
