@@ -50,7 +50,7 @@ class WorkerGroup:
     def tick(self, metrics: Metrics, connections: int) -> None:
         """Look for workers that died, and publish this worker's numbers; called twice a second."""
         self.counters.look()
-        self.counters.tell_connections(connections)
+        self.counters.publish_connections(connections)
         self._publish(metrics)
         if self.counters.overflows and not self._logged_full:
             self._logged_full = True

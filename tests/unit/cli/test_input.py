@@ -278,7 +278,7 @@ def test_init_overwrites_nothing(home: Path, said: Callable[..., tuple[int, Any]
     assert json.loads((home / "freehold.schema.json").read_text())["title"]
     (home / "freehold.yaml").write_text("mine")
     code, answer = said("init")
-    assert (code, answer["problems"][0]["message"]) == (2, "is there already")
+    assert (code, answer["problems"][0]["message"]) == (2, "exists already")
     assert (home / "freehold.yaml").read_text() == "mine"
     assert said("init", "--force")[0] == 0
     assert (home / "freehold.yaml").read_text() == written
