@@ -34,7 +34,7 @@ def linked(
         link = AgentLink(
             HealthSettings(**{"gpu": "off", "log_path": str(folder / "log"), **settings}),
             stderr_path=folder / "stderr",
-            hearers=AgentListeners(on_metrics=told.append),
+            listeners=AgentListeners(on_metrics=told.append),
         )
         running = asyncio.create_task(link.run())
         try:
