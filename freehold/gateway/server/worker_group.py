@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from freehold.gateway.counters.shared_counters import Board
 from freehold.gateway.settings import Settings
 from freehold.telemetry.metrics import Metrics
-from freehold.telemetry.pooled import go_on, pool, tell
+from freehold.telemetry.pooled import continue_from, dump, pool
 
 if TYPE_CHECKING:
     from freehold.gateway.server.gateway import Gateway
@@ -37,7 +37,7 @@ class Crew:
 
     def join(self, gateway: "Gateway") -> None:
         """Take part: go on with a predecessor's counters, be seen, and be woken when it is this worker's turn."""
-        go_on(gateway.meters.metrics, self.board.published(self.index))
+        continue_from(gateway.meters.metrics, self.board.published(self.index))
         self.board.join()
         fd = self._settings.wake_fds[self.index]
         asyncio.get_running_loop().add_reader(fd, self._woken, gateway, fd)
@@ -60,7 +60,7 @@ class Crew:
             gateway.log.error("board_full", doing="what found no place is bounded in each worker alone")
 
     def _publish(self, gateway: "Gateway") -> None:
-        if not self.board.publish(tell(gateway.meters.metrics)):
+        if not self.board.publish(dump(gateway.meters.metrics)):
             gateway.log.warning("metrics_not_shared", why="there are too many of them")
 
     def metrics(self, gateway: "Gateway") -> Metrics:

@@ -221,7 +221,7 @@ def test_a_virtual_environment_that_got_no_pip_is_made_anew(shop: Shop) -> None:
         (lambda shop: setattr(shop, "text", f"nowhere==1.0 --hash=sha256:{'0' * 64}\n"), "pip finds no nowhere==1.0", "the index of tools"),
         (lambda shop: (shop.root.parent.parent / "ask.py").write_text("import nothing_like_this\n"), "No module named 'nothing_like_this'", ""),
         (lambda shop: (shop.root.parent.parent / "ask.py").write_text(f"print({str(FLAGS | {'version': '9'})!r}.replace(chr(39), chr(34)))"), "has version 9", "install it anew"),
-        (lambda shop: (shop.root.parent.parent / "ask.py").write_text("print('[]')"), "does not tell the flags", ""),
+        (lambda shop: (shop.root.parent.parent / "ask.py").write_text("print('[]')"), "does not report the flags", ""),
     ],
 )  # fmt: skip
 def test_failures_are_told(shop: Shop, break_it: Callable[[Shop], object], words: str, hint: str) -> None:
