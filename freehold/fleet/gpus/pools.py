@@ -177,9 +177,7 @@ def _too_few(
     if need <= len(pool) and joined <= whole:
         return
     said = "; ".join(f"{model}: {_times(of)}" for model, of in takers)
-    supply = (
-        f"{len(pool)} are available" if need > len(pool) else f"{whole} of the {len(pool)} are whole GPUs"
-    )
+    supply = f"{len(pool)} available" if need > len(pool) else f"{whole} of the {len(pool)} are whole GPUs"
     message = f"too few GPUs: {said}; that is {need} in all, and {supply}{_why_so_few(pool, node)}"
     yield Problem(where=takers[0][0], message=message, hint=_FEWER)
 
