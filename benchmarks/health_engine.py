@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from freehold.health.model.snapshot import read_file
+from freehold.health.agent.state_files import read_snapshot
 from freehold.stack.status import running_status
 
 FOUND_S_MOST = 15.0
@@ -62,7 +62,7 @@ class Stack:
 
     def reason(self) -> str:
         """Return what its agent says of the engine now."""
-        told = read_file(self.home / "state")
+        told = read_snapshot(self.home / "state")
         found = (each.finding for each in (told.findings if told else ()))
         return next((f.reason for f in found if f.probe == "engine_progress"), "")
 

@@ -144,10 +144,11 @@ def wait_until_ready(folder: str) -> None:
 
 def run(command: str, folder: str | None = None) -> list[Text]:
     """Return what a command prints, as a terminal of the picture's width shows it."""
+    shown = {"COLUMNS": str(WIDTH), "FORCE_COLOR": "" if "--json" in command else "1"}
     done = subprocess.run(
         [FREEHOLD, *command.split()[1:]],
         cwd=folder,
-        env={**os.environ, "COLUMNS": str(WIDTH), "FORCE_COLOR": "" if "--json" in command else "1"},
+        env=os.environ | shown | ({"XDG_STATE_HOME": f"{folder}/state"} if folder else {}),
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -9,19 +9,19 @@ from freehold.catalog.facts import (
     Catalog,
     Colocation,
     Fact,
-    Gpu,
+    GpuFacts,
     Link,
     RentalKind,
     RentalPrice,
     Verified,
 )
 from freehold.core.spread import Spread
-from freehold.cost.model.case import ApiOffer, Case, Offer, Setting
+from freehold.cost.model.case import ApiOffer, CostCase, CostSetting, Offer
 from freehold.cost.model.draw import Middle, Sampler
 from freehold.cost.model.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
-from freehold.sizing.replica.answer import Fleet, SizeAsk, Sized
+from freehold.sizing.replica.answer import SizeAsk, Sized, SizedFleet
 
 TODAY = date(2026, 11, 27)
 FRESH = date(2026, 11, 1)
@@ -94,7 +94,7 @@ def exact_rent(**changes: Any) -> RentAssumptions:
     return rent(**{**dict.fromkeys(RENT, 0.0), **changes})
 
 
-def gpu(**changes: Any) -> Gpu:
+def gpu(**changes: Any) -> GpuFacts:
     row: dict[str, Any] = {
         "id": "h100-sxm",
         "vendor": "nvidia",
@@ -112,7 +112,7 @@ def gpu(**changes: Any) -> Gpu:
         "as_of": FRESH,
         "verified": Verified.READ,
     }
-    return Gpu(**{**row, **changes})
+    return GpuFacts(**{**row, **changes})
 
 
 SHAPE = ModelShape(
@@ -130,7 +130,7 @@ SHAPE = ModelShape(
 )
 
 
-def fleet(card: Gpu | None = None, *, gpus: int = 8, replicas: int = 8, **changes: Any) -> Fleet:
+def fleet(card: GpuFacts | None = None, *, gpus: int = 8, replicas: int = 8, **changes: Any) -> SizedFleet:
     capacity = changes.pop("capacity", Spread(5000.0 * replicas, 6000.0 * replicas, 7000.0 * replicas))
     ask = SizeAsk(
         shape=SHAPE,
@@ -174,7 +174,7 @@ def fleet(card: Gpu | None = None, *, gpus: int = 8, replicas: int = 8, **change
         "network": "10gbe",
         "host_ram_gb": 512.0,
     }
-    return Fleet(**{**row, **changes})
+    return SizedFleet(**{**row, **changes})
 
 
 def traffic(tokens: float = 10e9, **changes: Any) -> Traffic:
@@ -276,12 +276,12 @@ def offered(each: ApiPrice | None = None, ratio: Spread | None = None) -> ApiOff
     return ApiOffer(fact=each or api(), price_ratio=ratio or Spread.exactly(1.0))
 
 
-def setting(**changes: Any) -> Setting:
+def setting(**changes: Any) -> CostSetting:
     row: dict[str, Any] = {"traffic": traffic(), "own": own(), "rent": rent(), "fallback": offered()}
-    return Setting(**{**row, **changes})
+    return CostSetting(**{**row, **changes})
 
 
-def bought(machines: Fleet | None = None, usd: Spread | None = None) -> Offer:
+def bought(machines: SizedFleet | None = None, usd: Spread | None = None) -> Offer:
     return Offer(
         id="buy",
         kind="buy",
@@ -291,7 +291,7 @@ def bought(machines: Fleet | None = None, usd: Spread | None = None) -> Offer:
     )
 
 
-def rented(machines: Fleet | None = None, usd: Spread | None = None) -> Offer:
+def rented(machines: SizedFleet | None = None, usd: Spread | None = None) -> Offer:
     return Offer(
         id="rent",
         kind="rent",
@@ -305,10 +305,10 @@ def called(price: ApiOffer | None = None) -> Offer:
     return Offer(id="api", kind="api", provider="anthropic", api=price or offered())
 
 
-def case(offer: Offer, draws: Sampler | None = None, **changes: Any) -> Case:
+def case(offer: Offer, draws: Sampler | None = None, **changes: Any) -> CostCase:
     given = changes.pop("setting", None) or setting(**changes)
-    return Case(setting=given, offer=offer, draws=draws or Middle())
+    return CostCase(setting=given, offer=offer, draws=draws or Middle())
 
 
-def without(fleet_: Fleet, **changes: Any) -> Fleet:
+def without(fleet_: SizedFleet, **changes: Any) -> SizedFleet:
     return replace(fleet_, **changes)

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 from ruamel.yaml import YAML
 
-from freehold.health.agent.recording import Head, record
-from freehold.health.collectors.gpu_readings import FIELD, IDENTITY, READINGS, Ask, GpuReading
-from freehold.health.collectors.nvml_answers import reading_of
+from freehold.health.agent.recording import RecordingHead, record
+from freehold.health.gpu_readings.nvml_answers import reading_of
+from freehold.health.gpu_readings.table import FIELD, IDENTITY, READINGS, GpuReading, NvmlQuery
 from freehold.health.model.view import Gpu, Gpus, Kernel, KernelLine, Reading, View
 
 BASE_S = 1_795_392_000.0
@@ -70,7 +70,7 @@ def _found(row: GpuReading, readings: Mapping[str, Any]) -> Reading | None:
     return None
 
 
-def _key(ask: Ask, readings: Mapping[str, Any]) -> str:
+def _key(ask: NvmlQuery, readings: Mapping[str, Any]) -> str:
     if ask.call == FIELD or (ask.call == "nvmlDeviceGetMemoryInfo" and ask.args):
         return "not read"
     arguments = f"({', '.join(map(str, ask.args))})" if ask.args else ""
@@ -78,7 +78,7 @@ def _key(ask: Ask, readings: Mapping[str, Any]) -> str:
     return f"{ask.call}(0)" if ask.call == "nvmlDeviceGetNvLinkState" else f"{ask.call}{arguments}"
 
 
-def _answer(ask: Ask, raw: Any) -> list[Any]:
+def _answer(ask: NvmlQuery, raw: Any) -> list[Any]:
     if isinstance(raw, str) and raw.startswith("ERR "):
         error = re.match(r"ERR NVMLError_(\w+)", raw)
         return [CODES[error[1]] if error else 999, None]
@@ -124,7 +124,7 @@ def _view(second: int, gpus: Gpus, log: list[str]) -> View:
     return View(at_s=at_s, monotonic_s=100.0 + second, node="h100", gpus=gpus, kernel=Kernel(lines=lines))
 
 
-def recordings(folder: Path) -> Iterator[tuple[str, Head, list[View]]]:
+def recordings(folder: Path) -> Iterator[tuple[str, RecordingHead, list[View]]]:
     """Yield name, head and views of each recording."""
     read = facts(folder, "h100_nvml_readings.yaml")
     gpus = Gpus(
@@ -133,7 +133,7 @@ def recordings(folder: Path) -> Iterator[tuple[str, Head, list[View]]]:
         gpus=(idle_gpu(read["readings"]),),
     )
     source = f"h100_nvml_readings.yaml, {read['source']}, {read['as_of']}"
-    head = Head(node="h100", about="An idle NVIDIA H100 80GB HBM3.", source=source, truth="healthy")
+    head = RecordingHead(node="h100", about="An idle NVIDIA H100 80GB HBM3.", source=source, truth="healthy")
     yield "h100_idle", head, [_view(0, gpus, [])]
     cases = facts(folder, "h100_gpu_cases.yaml")
     source = (
@@ -141,7 +141,7 @@ def recordings(folder: Path) -> Iterator[tuple[str, Head, list[View]]]:
         "(identity, errors, links) is h100_nvml_readings.yaml's, the same card and driver"
     )
     for name, case in cases["cases"].items():
-        head = Head(node="h100", about=case["about"], source=source, truth=case["truth"])
+        head = RecordingHead(node="h100", about=case["about"], source=source, truth=case["truth"])
         yield f"h100_{name}", head, list(case_views(case, gpus))
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 
 from freehold.core.findings import Action, Verdict
-from freehold.health.agent.runner import Runner, Setup, Source
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.agent.runner import Runner, RunnerSetup, Source
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incidents.history import History
-from freehold.health.incidents.tracker import Live
-from freehold.health.model.snapshot import HealthSnapshot, ToldIncident
+from freehold.health.incidents.tracker import IncidentTracker
+from freehold.health.model.snapshot import HealthSnapshot, IncidentReport
 from freehold.health.model.view import EngineView, Gpu, Kernel, KernelLine, Reading, State, View, Volume
 from freehold.health.registry import all_probes
 from freehold.testing.healthy_node import healthy_view
@@ -62,10 +62,10 @@ class Node:
         self.spoil: dict[str, Callable[[Any], Any]] = {}
         """By part: what makes of the healthy reading another one."""
         self.told: list[HealthSnapshot] = []
-        self.written: list[Past] = []
-        self.live = Live(node="node-1", started_s=self.clock.wall_s(), boot=boot)
+        self.written: list[PastFault] = []
+        self.live = IncidentTracker(node="node-1", started_s=self.clock.wall_s(), boot=boot)
         self.live.resume(before, history or History())
-        setup = Setup(
+        setup = RunnerSetup(
             node="node-1",
             clock=self.clock,
             admit=self.live.admit,
@@ -81,11 +81,11 @@ class Node:
 
     def _see(self, view: View) -> None:
         names = self.live.gpus
-        self.live.see(view)
+        self.live.add(view)
         if self.live.gpus != names:
             self.runner.readmit()
         if self.live.is_due(self.clock.now_s):
-            self.runner.tell_soon()
+            self.runner.report_soon()
 
     def _hear(self, snapshot: HealthSnapshot) -> None:
         self.told.append(snapshot)
@@ -118,11 +118,11 @@ class Node:
         return self.spoil.get(part, lambda value: value)(getattr(view, part))
 
     @property
-    def incidents(self) -> tuple[ToldIncident, ...]:
+    def incidents(self) -> tuple[IncidentReport, ...]:
         return self.told[-1].incidents if self.told else ()
 
     @property
-    def incident(self) -> ToldIncident:
+    def incident(self) -> IncidentReport:
         (one,) = self.incidents
         return one
 
@@ -130,7 +130,7 @@ class Node:
 # --- what a test asks for --------------------------------------------------------------------------------------------
 
 
-def words(one: ToldIncident) -> tuple[str, str, Action]:
+def words(one: IncidentReport) -> tuple[str, str, Action]:
     return (one.hypothesis, one.component, one.action)
 
 

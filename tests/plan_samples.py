@@ -7,15 +7,15 @@ from dataclasses import replace
 
 from freehold.cost.model.result import (
     BreakEven,
-    Change,
     Curve,
     Influence,
     Kind,
-    Option,
+    Percentiles,
+    PlanOption,
     PlanResult,
-    Range,
+    PlanVerdict,
     Rule,
-    Verdict,
+    TurningPoint,
     Word,
 )
 
@@ -25,14 +25,14 @@ RENT_ID = "rent-runpod-h100-sxm-1"
 BUY_ID = "buy-h100-sxm-8"
 
 
-def around(mid: float, part: float = 0.15) -> Range:
-    return Range(p10=mid * (1 - part), p50=mid, p90=mid * (1 + 1.3 * part))
+def around(mid: float, part: float = 0.15) -> Percentiles:
+    return Percentiles(p10=mid * (1 - part), p50=mid, p90=mid * (1 + 1.3 * part))
 
 
 def api(
     model: str = "gpt-6-terra", usd: float = 1800.0, *, today: bool = False, provider: str = "openai"
-) -> Option:
-    return Option(
+) -> PlanOption:
+    return PlanOption(
         id=f"api-{provider}-{model}",
         kind="api",
         provider=provider,
@@ -42,9 +42,9 @@ def api(
         engine="",
         quant="",
         replicas=0,
-        usd_per_month=Range(p10=usd, p50=usd, p90=usd),
-        usd_per_million_tokens=Range(p10=usd / 900, p50=usd / 900, p90=usd / 900),
-        lines={"api_tokens": Range(p10=usd, p50=usd, p90=usd)},
+        usd_per_month=Percentiles(p10=usd, p50=usd, p90=usd),
+        usd_per_million_tokens=Percentiles(p10=usd / 900, p50=usd / 900, p90=usd / 900),
+        lines={"api_tokens": Percentiles(p10=usd, p50=usd, p90=usd)},
         utilisation=None,
         capital_usd=None,
         incomplete=(),
@@ -71,8 +71,8 @@ SHARES = {
 }
 
 
-def owned(kind: Kind, name: str, usd: float, *, gpu: str = "h100-sxm", count: int = 1) -> Option:
-    return Option(
+def owned(kind: Kind, name: str, usd: float, *, gpu: str = "h100-sxm", count: int = 1) -> PlanOption:
+    return PlanOption(
         id=f"{kind}-{name}-{gpu}-{count}" if kind == "rent" else f"{kind}-{gpu}-{count}",
         kind=kind,
         provider=name,
@@ -97,11 +97,11 @@ def owned(kind: Kind, name: str, usd: float, *, gpu: str = "h100-sxm", count: in
     )
 
 
-def lacking(option: Option, *what: str) -> Option:
+def lacking(option: PlanOption, *what: str) -> PlanOption:
     return replace(option, incomplete=what, lines=dict(list(option.lines.items())[1:]))
 
 
-def options() -> tuple[Option, ...]:
+def options() -> tuple[PlanOption, ...]:
     found = (
         api("gpt-6-luna", 180.0),
         api("claude-haiku-5-5", 184.0, provider="anthropic"),
@@ -131,9 +131,9 @@ def break_evens() -> tuple[BreakEven, ...]:
         BreakEven(
             option=BUY_ID,
             against=API_ID,
-            tokens_per_month=Range(p10=6.1e9, p50=8.6e9, p90=float("inf")),
+            tokens_per_month=Percentiles(p10=6.1e9, p50=8.6e9, p90=float("inf")),
             utilisation=around(0.33),
-            payback_month=Range(p10=19.2, p50=27.4, p90=float("inf")),
+            payback_month=Percentiles(p10=19.2, p50=27.4, p90=float("inf")),
             chance_cheaper=0.0003,
         ),
         BreakEven(
@@ -242,7 +242,7 @@ def rules() -> tuple[Rule, ...]:
     )
 
 
-def verdict(word: Word = "stay") -> Verdict:
+def verdict(word: Word = "stay") -> PlanVerdict:
     advised = {
         "stay": API_ID,
         "rent": RENT_ID,
@@ -257,7 +257,7 @@ def verdict(word: Word = "stay") -> Verdict:
         "change-api": "Change to gpt-6-luna: a tenth of the price. It is another model: test it first.",
         "undecided": "Undecided: renting and the API are within each other's range.",
     }
-    return Verdict(
+    return PlanVerdict(
         word=word,
         option=advised[word],
         confidence=0.41 if word == "undecided" else 0.93,
@@ -268,8 +268,8 @@ def verdict(word: Word = "stay") -> Verdict:
             "nearly all of what it costs is idle. Quality was not compared."
         ),
         would_change_it=(
-            Change(what="a rental below 1.50 USD per GPU-hour with no extra staff", to="rent"),
-            Change(what="traffic above 1.31B tokens a month", to="rent"),
+            TurningPoint(what="a rental below 1.50 USD per GPU-hour with no extra staff", to="rent"),
+            TurningPoint(what="traffic above 1.31B tokens a month", to="rent"),
         ),
         ask_first=(
             "--rental-usd-per-gpu-hour: what were you quoted for one H100 for an hour?",
@@ -407,7 +407,7 @@ def hostile() -> PlanResult:
             next_command=HOSTILE,
             ask_first=(HOSTILE,),
             doubts=(HOSTILE,),
-            would_change_it=(Change(what=HOSTILE, to=HOSTILE),),
+            would_change_it=(TurningPoint(what=HOSTILE, to=HOSTILE),),
         ),
         assumptions=(
             {"name": HOSTILE, "low": 1.0, "mid": 1.0, "high": 1.0, "asked": True, "source": HOSTILE},

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from freehold.cost.model.result import Range
+from freehold.cost.model.result import Percentiles
 from freehold.cost.review.review import ReviewResult
 from freehold.cost.review.trend import Period, Trend
 from plan_samples import HOSTILE, around
@@ -65,7 +65,7 @@ def unpriced() -> ReviewResult:
         review(),
         usd_per_million_tokens=None,
         tokens_per_month=0.0,
-        utilisation=Range(p10=0.0, p50=0.0, p90=0.0),
+        utilisation=Percentiles(p10=0.0, p50=0.0, p90=0.0),
         api="",
         api_usd_per_month=None,
         break_even_tokens_per_month=None,

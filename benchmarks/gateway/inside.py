@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Callable
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.answers.stream_log import Kept
+from freehold.gateway.answers.stream_log import StreamLog
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.endpoints.pool import Model, Target
-from freehold.gateway.queue.admission import Applicant
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.endpoints.target import UpstreamTarget
+from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.settings import Settings
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import Request
 
 TIMES, LAPS = 10_000, 7
@@ -32,23 +33,23 @@ CHUNK = b"db\r\n" + b"x" * 219 + b"\r\n"
 USAGE = Usage(prompt_tokens=200, completion_tokens=100)
 
 
-class Asking(Applicant):
+class Asking(QueuedRequest):
     """A request as the queue sees it, which only notes what becomes of it."""
 
     deadline_s = float("inf")
-    target: Target | None = None
-    refusal: Refusal | None = None
+    target: UpstreamTarget | None = None
+    refusal: Rejection | None = None
 
     def __init__(self, number: int) -> None:
         self.request = request = Request()
         request.path, request.body, request.max_tokens = "/v1/chat/completions", BODY, 512
         self.caller = f"caller-{number % CALLERS}"
 
-    def proceed(self, target: Target) -> None:
+    def proceed(self, target: UpstreamTarget) -> None:
         """Take the place that came free."""
         self.target = target
 
-    def turn_away(self, refusal: Refusal) -> None:
+    def turn_away(self, refusal: Rejection) -> None:
         """Take the refusal."""
         self.refusal = refusal
 
@@ -61,7 +62,7 @@ class Queue:
         self._now_s: Callable[[], float] = now
         gateway = Gateway(Settings(queue_max_requests=waiting_max))
         gateway.apply(_snapshot(replicas, slots))
-        self.model: Model = gateway.directory.models["m"]
+        self.model: ServedModel = gateway.directory.models["m"]
         self.inside: deque[Asking] = deque()
         self._number = 0
 
@@ -145,13 +146,13 @@ def refused() -> float:
 
 def kept() -> float:
     """A chunk is kept so that another engine could go on; a stream of 100 chunks each."""
-    keeping = [Kept()]
+    keeping = [StreamLog()]
     count = [0]
 
     def begin() -> None:
         count[0] += 1
         if not count[0] % 100:
-            keeping[0] = Kept()
+            keeping[0] = StreamLog()
 
     def keep() -> None:
         begin()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from freehold.catalog.facts import Calibration
 from freehold.sizing.replica.replica import size
-from freehold.sizing.replica.roofline import Setting, output_per_s
+from freehold.sizing.replica.roofline import RooflineSetting, output_per_s
 from freehold.sizing.replica.split import split
 from silicon.rows import Row
 
@@ -27,7 +27,7 @@ ROUNDS = 500
 
 @dataclass(frozen=True)
 class _Pack:
-    setting: Setting
+    setting: RooflineSetting
     concurrency: Array
     input_tokens: float
     output_tokens: float
@@ -69,7 +69,7 @@ def _pack(rows: Sequence[Row], calibration: Calibration) -> list[_Pack]:
 def _one_pack(rows: Sequence[Row], calibration: Calibration) -> _Pack:
     ask = rows[0].ask
     tensor, pipeline = split(ask)
-    setting = Setting(
+    setting = RooflineSetting(
         shape=ask.shape,
         gpu=ask.gpu,
         quant=ask.quant,

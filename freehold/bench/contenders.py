@@ -1,7 +1,7 @@
 """Who is benched: the models of freehold.yaml on their own engine or on others, and grids of settings.
 
 One replica of each is measured, with the whole machine for itself. Options that freehold.yaml has for an engine are that
-engine's; another engine starts with its defaults. Wrong engines, options, grids and weights are told all at once; nothing is
+engine's; another engine starts with its defaults. Wrong engines, options, grids and weights are reported all at once; nothing is
 fetched or started here.
 """
 
@@ -33,7 +33,7 @@ CONTENDERS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class BenchWanted:
     """What the flags say of who is benched."""
 
     models: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class BenchEntry:
     """One candidate before its weights are here."""
 
     model: ModelSpec
@@ -60,19 +60,21 @@ class Weights:
 
     path: Path
     sha256: str = ""
-    """Empty: nobody knows it."""
+    """Empty: not known."""
     source: str = ""
     """What freehold.yaml must say, with the hash, for a stack to serve them; empty: what it says already brings them."""
 
 
-def models_of(config: Config, wanted: Wanted, reader: FlagReader) -> list[ModelSpec]:
+def models_of(config: Config, wanted: BenchWanted, reader: FlagReader) -> list[ModelSpec]:
     """Return the models that are meant; problems are in the reader."""
     managed = {model.name: model for model in config.spec.models if model.managed}
     for name in wanted.models:
         if name not in managed:
             known = {model.name for model in config.spec.models}
             message = (
-                f"{name!r} is somebody else's server" if name in known else f"there is no model {name!r}"
+                f"{name!r} is an external server: bench cannot start it"
+                if name in known
+                else f"there is no model {name!r}"
             )
             reader.wrong(
                 "--model",
@@ -86,7 +88,7 @@ def models_of(config: Config, wanted: Wanted, reader: FlagReader) -> list[ModelS
     return [model for name, model in managed.items() if not wanted.models or name in wanted.models]
 
 
-def entries_of(models: Sequence[ModelSpec], wanted: Wanted, reader: FlagReader) -> list[Entry]:
+def entries_of(models: Sequence[ModelSpec], wanted: BenchWanted, reader: FlagReader) -> list[BenchEntry]:
     """Return every candidate, in the order of the models, engines and settings; problems are in the reader."""
     engines = all_engines()
     named = [name for name in wanted.engines if _known(name, engines, reader)]
@@ -95,7 +97,7 @@ def entries_of(models: Sequence[ModelSpec], wanted: Wanted, reader: FlagReader) 
     for name in grids.keys() - set(meant):
         reader.wrong("--set", f"{name} is not benched", f"--engines {','.join([*named, name])}")
     entries = [
-        Entry(
+        BenchEntry(
             model=model,
             engine=engines[name],
             options=options,
@@ -124,13 +126,15 @@ def _known(name: str, engines: Mapping[str, Engine], reader: FlagReader) -> bool
     if engine is None:
         reader.wrong("--engines", f"there is no engine {name!r}", nearest_hint(name, engines))
     elif not engine.managed:
-        reader.wrong("--engines", f"{name} is started by somebody else", "bench starts what it measures")
+        reader.wrong(
+            "--engines", f"{name} is external: bench cannot start it", "bench starts what it measures"
+        )
     return engine is not None and engine.managed
 
 
-def _named_apart(entries: Iterable[Entry]) -> list[Entry]:
+def _named_apart(entries: Iterable[BenchEntry]) -> list[BenchEntry]:
     return [
-        Entry(
+        BenchEntry(
             model=each.model,
             engine=each.engine,
             options=each.options,
@@ -162,7 +166,7 @@ def _grids(
         name, dot, option_name = way.strip().partition(".")
         if not (equals and dot and values):
             hint = "for example llama-cpp.n_parallel=2,4,8"
-            reader.wrong("--set", f"{text!r} is no ENGINE.OPTION=VALUE,VALUE", hint)
+            reader.wrong("--set", f"{text!r} is not ENGINE.OPTION=VALUE,VALUE", hint)
             continue
         engine = engines.get(name)
         if engine is None:
@@ -204,11 +208,11 @@ def format_of(path: Path) -> str:
 
 
 def contenders_of(
-    entries: Sequence[Entry], weights: Mapping[tuple[str, str], Weights], *, node: NodeGpus = UNKNOWN
+    entries: Sequence[BenchEntry], weights: Mapping[tuple[str, str], Weights], *, node: NodeGpus = UNKNOWN
 ) -> list[Contender]:
     """Return what the fleet can start; `weights` by names of model and engine.
 
-    `node` are the GPUs of this machine; unknown ones are given to nobody, and all candidates see them.
+    `node` are the GPUs of this machine; unknown ones are assigned to no candidate, and all candidates see them.
     """
     made = []
     for number, entry in enumerate(entries):
@@ -230,7 +234,7 @@ def contenders_of(
     return made
 
 
-def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> GpuAssignment:
+def gpus_of(entry: BenchEntry, plan: ReplicaPlan, node: NodeGpus) -> GpuAssignment:
     """Return the plan of a candidate with the GPUs that it would have as the only replica of this node, or why it cannot have them.
 
     A number in the model's `gpus` is meant for the model's own engine; a list is so for all.
@@ -241,7 +245,7 @@ def gpus_of(entry: Entry, plan: ReplicaPlan, node: NodeGpus) -> GpuAssignment:
     return assign([want_of(plan, model, built_for_gpus(plan.weights))], node)
 
 
-def gpu_mistakes(entries: Sequence[Entry], node: NodeGpus) -> list[Problem]:
+def gpu_mistakes(entries: Sequence[BenchEntry], node: NodeGpus) -> list[Problem]:
     """Return which candidates want more GPUs than this node has, or others."""
     return [
         Problem(where=entry.label, message=each.message, hint=each.hint)
@@ -251,14 +255,14 @@ def gpu_mistakes(entries: Sequence[Entry], node: NodeGpus) -> list[Problem]:
 
 
 def _version(engine: Engine) -> dict[str, str]:
-    """Return the version of an engine that is a distribution of Freehold's own environment; others tell theirs when they run."""
+    """Return the version of an engine that is a distribution of Freehold's own environment; others report theirs when they run."""
     try:
         return {engine.distribution: version(engine.distribution)} if engine.distribution else {}
     except PackageNotFoundError:
         return {}
 
 
-def _plan(entry: Entry, weights: Path | None, number: int) -> ReplicaPlan:
+def _plan(entry: BenchEntry, weights: Path | None, number: int) -> ReplicaPlan:
     environment = environment_of(entry.engine)
     return ReplicaPlan(
         id=f"{entry.model.name}-bench-{number}",
@@ -274,7 +278,7 @@ def _plan(entry: Entry, weights: Path | None, number: int) -> ReplicaPlan:
     )
 
 
-def context_of(entries: Iterable[Entry]) -> int:
+def context_of(entries: Iterable[BenchEntry]) -> int:
     """Return the longest prompt and answer that all of them can take, tokens; 0: of none it is known."""
     found = [entry.engine.max_context_tokens(entry.options) for entry in entries]
     return min((tokens for tokens in found if tokens), default=0)

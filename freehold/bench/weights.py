@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from freehold.bench.contenders import Entry, Weights
+from freehold.bench.contenders import BenchEntry, Weights
 from freehold.core.errors import FreeholdError, Permanent
 from freehold.core.problems import Problem, nearest_hint
 from freehold.cost.intake.flags import FlagReader
@@ -30,14 +30,14 @@ Key = tuple[str, str]
 """Names of a model and an engine."""
 
 
-def named_weights(texts: Iterable[str], entries: Sequence[Entry], reader: FlagReader) -> dict[str, Path]:
+def named_weights(texts: Iterable[str], entries: Sequence[BenchEntry], reader: FlagReader) -> dict[str, Path]:
     """Return what each engine is to be given, by its name; problems are in the reader. `texts` are `ENGINE=PATH`."""
     benched = {entry.engine.name: entry.engine for entry in entries}
     found: dict[str, Path] = {}
     for text in texts:
         name, equals, path = text.partition("=")
         if not equals or not path:
-            reader.wrong("--weights", f"{text!r} is no ENGINE=PATH", _EXAMPLE)
+            reader.wrong("--weights", f"{text!r} is not ENGINE=PATH", _EXAMPLE)
         elif name not in all_engines():
             reader.wrong("--weights", f"there is no engine {name!r}", nearest_hint(name, all_engines()))
         elif name not in benched:
@@ -77,7 +77,7 @@ def _seen(engine: Engine, path: Path, reader: FlagReader) -> Path | None:
 
 
 def weights_of(
-    entries: Sequence[Entry], named: Mapping[str, Path], *, base_dir: Path, show: ShowProgress
+    entries: Sequence[BenchEntry], named: Mapping[str, Path], *, base_dir: Path, show: ShowProgress
 ) -> dict[Key, Weights]:
     """Return the weights of each model for each engine; raises Permanent that names all that are missing."""
     store, found, failed = Store(store_root(os.environ)), dict[Key, Weights](), list[FreeholdError]()
@@ -103,7 +103,7 @@ def weights_of(
     return found
 
 
-def _fetched(entry: Entry, store: Store, base_dir: Path, report: OnProgress) -> Path:
+def _fetched(entry: BenchEntry, store: Store, base_dir: Path, report: OnProgress) -> Path:
     model = entry.model.model_copy(update={"engine": entry.engine.name})
     refuse_early(model)
     path = store.fetch(model.source, model.sha256, on_progress=report, base_dir=base_dir)

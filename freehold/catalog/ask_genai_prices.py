@@ -28,7 +28,7 @@ SAMPLES_PER_DAY = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RequestSize:
     """The size of one request, tokens; cached ones are among the input."""
 
     input_tokens: int
@@ -59,7 +59,7 @@ class PricedRequest:
         return self.input_usd + self.output_usd
 
 
-def price_usd(provider: str, model: str, *, request: Request, at: datetime) -> PricedRequest | None:
+def price_usd(provider: str, model: str, *, request: RequestSize, at: datetime) -> PricedRequest | None:
     """Return what one request at that moment (with its time zone) costs; None for what the database does not know.
 
     An empty provider is the one whose models are called so: `gpt-…` is OpenAI's, not Azure's.
@@ -79,15 +79,17 @@ def price_usd(provider: str, model: str, *, request: Request, at: datetime) -> P
     )
 
 
-def api_price(provider: str, model: str, *, request: Request, today: date) -> ApiPrice | None:
+def api_price(provider: str, model: str, *, request: RequestSize, today: date) -> ApiPrice | None:
     """Return USD per million tokens as requests of that size pay them, averaged over the day; None if unknown.
 
     The database also takes longer names for a model's (dates, some suffixes): then the note says which was taken.
     All prices are those of `request`'s tier; a distribution of sizes around it is for the caller to split. Batch and
     priority tiers are not asked. `as_of` is never after `today`.
     """
-    uncached = Request(input_tokens=max(request.input_tokens, 1), output_tokens=max(request.output_tokens, 1))
-    cached = Request(
+    uncached = RequestSize(
+        input_tokens=max(request.input_tokens, 1), output_tokens=max(request.output_tokens, 1)
+    )
+    cached = RequestSize(
         input_tokens=uncached.input_tokens,
         output_tokens=uncached.output_tokens,
         cached_tokens=uncached.input_tokens,
@@ -115,14 +117,16 @@ def api_price(provider: str, model: str, *, request: Request, today: date) -> Ap
     )
 
 
-def _note(asked: str, found: str, request: Request, *, by_hour: bool) -> str:
+def _note(asked: str, found: str, request: RequestSize, *, by_hour: bool) -> str:
     parts = [f"at {request.input_tokens} input tokens a request"]
     parts += ["the mean over the hours of a day"] if by_hour else []
     parts += [f"{asked!r} was taken for {found!r}"] if asked.lower() != found.lower() else []
     return ", ".join(parts)
 
 
-def _over_the_day(provider: str, model: str, request: Request, today: date) -> Iterator["PriceCalculation"]:
+def _over_the_day(
+    provider: str, model: str, request: RequestSize, today: date
+) -> Iterator["PriceCalculation"]:
     """Yield the request's price through the day; nothing where it is unknown."""
     step = timedelta(days=1) / SAMPLES_PER_DAY
     midnight = datetime.combine(today, time(0, tzinfo=UTC))
@@ -137,7 +141,7 @@ def _per_million(prices: list[Decimal], tokens: int) -> float:
     return float(sum(prices, Decimal(0)) / len(prices) / tokens * 1_000_000)
 
 
-def _calculate(provider: str, model: str, request: Request, at: datetime) -> "PriceCalculation | None":
+def _calculate(provider: str, model: str, request: RequestSize, at: datetime) -> "PriceCalculation | None":
     from genai_prices import Usage, calc_price  # noqa: PLC0415 - takes 0.6 s, and most commands ask for no price
 
     usage = Usage(
@@ -165,7 +169,7 @@ def stamp() -> tuple[str, date]:
     Another version than the one whose day is in our data counts as of that day: too old rather than too new.
     """
     rows, _ = shipped()
-    entries, _ = read_rows([row for row in rows if row.section == "price_databases"], told=None)
+    entries, _ = read_rows([row for row in rows if row.section == "price_databases"], user_day=None)
     known = next(
         fact for entry in entries if isinstance(fact := build(entry), PriceDatabase) and fact.id == PACKAGE
     )

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from freehold.catalog.facts import Fact, Gpu, Verified
+from freehold.catalog.facts import Fact, GpuFacts, Verified
 from freehold.catalog.fields import Field, Wrong, fields_of
-from freehold.catalog.rows import Row
-from freehold.catalog.sections import PRICE_FIELDS, SECTIONS, Section
+from freehold.catalog.rows import FactRow
+from freehold.catalog.sections import PRICE_FIELDS, SECTIONS, FactSection
 from freehold.core.problems import Problem, nearest_hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class CatalogEntry:
     """A row with typed values, and where each was written."""
 
-    section: Section
+    section: FactSection
     values: Mapping[str, object]
     places: Mapping[str, str]
     where: str
-    under: "Entry | None" = None
+    under: "CatalogEntry | None" = None
     """What it was laid over: used where this turns out to be impossible."""
 
     def place(self, field: str) -> str:
@@ -37,23 +37,23 @@ class Entry:
         return tuple(self.values.get(field) for field in fields)
 
 
-def read_rows(rows: Iterable[Row], *, told: date | None) -> tuple[list[Entry], list[Problem]]:
-    """Return an entry per row that can be told apart, and every wrong or unknown field.
+def read_rows(rows: Iterable[FactRow], *, user_day: date | None) -> tuple[list[CatalogEntry], list[Problem]]:
+    """Return an entry per row that can be identified, and every wrong or unknown field.
 
-    `told` is None for shipped rows; for a user's it is the day on which they are taken to be told: source, date and
+    `user_day` is None for shipped rows; for a user's it is the date that they get: source, date and
     verification may then be left out.
     """
-    entries: list[Entry] = []
+    entries: list[CatalogEntry] = []
     problems: list[Problem] = []
     for row in rows:
         values = _values(row, problems)
         section = SECTIONS[row.section]
-        if told is not None:
-            values = _signed(values, row, told)
+        if user_day is not None:
+            values = _signed(values, row, user_day)
         values = {**{key: value for key, value in section.fill.items() if key not in values}, **values}
         untold = [key for key in section.key if key not in values and fields_of(section.kind)[key].required]
         if not untold:
-            entries.append(Entry(section=section, values=values, places=row.places, where=row.where))
+            entries.append(CatalogEntry(section=section, values=values, places=row.places, where=row.where))
         problems += [
             Problem(where=row.where, message=f"{section.name}: a row has no {key}")
             for key in untold
@@ -63,7 +63,7 @@ def read_rows(rows: Iterable[Row], *, told: date | None) -> tuple[list[Entry], l
     return entries, problems
 
 
-def _values(row: Row, problems: list[Problem]) -> dict[str, object]:
+def _values(row: FactRow, problems: list[Problem]) -> dict[str, object]:
     known = _known(SECTIONS[row.section].kind)
     values: dict[str, object] = {}
     for name, raw in row.values.items():
@@ -86,7 +86,7 @@ def _values(row: Row, problems: list[Problem]) -> dict[str, object]:
 def _known(kind: type[Fact]) -> Mapping[str, Field]:
     """Return what a row of this kind may say; a GPU's price is said with its own source and date."""
     fields = fields_of(kind)
-    if kind is not Gpu:
+    if kind is not GpuFacts:
         return fields
     signed = fields_of(Fact)
     return {name: each for name, each in fields.items() if name != "price"} | {
@@ -94,14 +94,14 @@ def _known(kind: type[Fact]) -> Mapping[str, Field]:
     }
 
 
-def _signed(values: dict[str, object], row: Row, told: date) -> dict[str, object]:
+def _signed(values: dict[str, object], row: FactRow, user_day: date) -> dict[str, object]:
     """Return a user's values with source, date and verification: of the row, and of a GPU's price.
 
-    In a row that only tells a GPU's price, `source`, `as_of` and `verified` are the price's.
+    In a row that only has a GPU's price, `source`, `as_of` and `verified` are the price's.
     """
     line = row.where.rpartition(":")[0]
-    own = {"source": line, "as_of": told, "verified": Verified.USER}
-    if SECTIONS[row.section].kind is not Gpu:
+    own = {"source": line, "as_of": user_day, "verified": Verified.USER}
+    if SECTIONS[row.section].kind is not GpuFacts:
         return own | values
     says_more = any(
         name not in {"id", "note", *PRICE_FIELDS} and not name.startswith("price_") for name in values
@@ -114,8 +114,8 @@ def _signed(values: dict[str, object], row: Row, told: date) -> dict[str, object
     return own | values if says_more else values
 
 
-def _doubles(entries: Iterable[Entry]) -> list[Problem]:
-    first: dict[tuple[object, ...], Entry] = {}
+def _doubles(entries: Iterable[CatalogEntry]) -> list[Problem]:
+    first: dict[tuple[object, ...], CatalogEntry] = {}
     problems = []
     for entry in entries:
         identity = (entry.section.name, *entry.key(entry.section.identity or entry.section.key))
@@ -129,7 +129,7 @@ def _doubles(entries: Iterable[Entry]) -> list[Problem]:
     return problems
 
 
-def lay_over(base: list[Entry], added: Iterable[Entry]) -> list[Entry]:
+def lay_over(base: list[CatalogEntry], added: Iterable[CatalogEntry]) -> list[CatalogEntry]:
     """Return `base` with a user's rows: fields replaced in the row that has the key (the newest of several), else added."""
     result = list(base)
     for entry in added:
@@ -140,13 +140,13 @@ def lay_over(base: list[Entry], added: Iterable[Entry]) -> list[Entry]:
     return result
 
 
-def _same(base: Entry, entry: Entry) -> bool:
+def _same(base: CatalogEntry, entry: CatalogEntry) -> bool:
     return base.section is entry.section and all(
         base.values.get(key) == entry.values[key] for key in entry.section.key if key in entry.values
     )
 
 
-def _merged(base: Entry, entry: Entry) -> Entry:
+def _merged(base: CatalogEntry, entry: CatalogEntry) -> CatalogEntry:
     return dataclasses.replace(
         entry,
         values={**base.values, **entry.values},
@@ -155,7 +155,9 @@ def _merged(base: Entry, entry: Entry) -> Entry:
     )
 
 
-def admitted(base: Iterable[Entry], added: Iterable[Entry]) -> tuple[list[Entry], list[Problem]]:
+def admitted(
+    base: Iterable[CatalogEntry], added: Iterable[CatalogEntry]
+) -> tuple[list[CatalogEntry], list[Problem]]:
     """Return the added rows that may be laid over `base`, and a problem per row that is new where none may be."""
     known: dict[str, list[str]] = {}
     for entry in base:
@@ -174,14 +176,14 @@ def admitted(base: Iterable[Entry], added: Iterable[Entry]) -> tuple[list[Entry]
     return welcome, problems
 
 
-def missing(entry: Entry) -> list[Problem]:
+def missing(entry: CatalogEntry) -> list[Problem]:
     """Return a problem per field that the entry must have and has not."""
     section = entry.section
     there = {*entry.values, *entry.places}  # a field that was written wrong is a problem already
     lacking = [name for name, each in fields_of(section.kind).items() if each.required and name not in there]
-    told = [str(entry.values[key]) for key in section.key if key in entry.values and key not in section.fill]
+    names = [str(entry.values[key]) for key in section.key if key in entry.values and key not in section.fill]
     row, hint = (
-        " ".join(told),
+        " ".join(names),
         "" if entry.under else "a row that is not known yet must have it: docs/prices.md",
     )
     return [
@@ -190,13 +192,13 @@ def missing(entry: Entry) -> list[Problem]:
     ]
 
 
-def build(entry: Entry) -> Fact:
+def build(entry: CatalogEntry) -> Fact:
     """Return the fact of an entry that lacks nothing."""
     fields = fields_of(entry.section.kind)
     values: dict[str, Any] = {name: None for name, each in fields.items() if each.unknown_as_none} | dict(
         entry.values
     )
-    if entry.section.kind is Gpu:
+    if entry.section.kind is GpuFacts:
         signed = {name: values.pop(f"price_{name}", values[name]) for name in PRICE_FIELDS}
         if values.get("price_new_usd") is not None:
             values["price"] = Fact(**signed)

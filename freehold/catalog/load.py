@@ -11,8 +11,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from freehold.catalog.entries import Entry, admitted, build, lay_over, missing, read_rows
-from freehold.catalog.facts import Catalog, Doubt, Fact, Gpu
+from freehold.catalog.entries import CatalogEntry, admitted, build, lay_over, missing, read_rows
+from freehold.catalog.facts import Catalog, Doubt, Fact, GpuFacts
 from freehold.catalog.physics import Odd, contradictions, oddities, out_of_line
 from freehold.catalog.rows import DATA, parse, shipped
 from freehold.catalog.sections import REFERENCES, SECTIONS
@@ -34,7 +34,7 @@ class LoadedCatalog:
 @dataclass(frozen=True, slots=True)
 class _Built:
     fact: Fact
-    entry: Entry
+    entry: CatalogEntry
 
 
 def load_catalog(*, today: date, overlays: Sequence[Path] = (), shipped_folder: Path = DATA) -> LoadedCatalog:
@@ -46,7 +46,7 @@ def load_catalog(*, today: date, overlays: Sequence[Path] = (), shipped_folder: 
     a user can get wrong.
     """
     rows, problems = shipped(shipped_folder)
-    entries, wrong = read_rows(rows, told=None)
+    entries, wrong = read_rows(rows, user_day=None)
     problems = [*problems, *wrong]
     for path in overlays:
         added, wrong = _read_file(path, today)
@@ -72,12 +72,12 @@ def _split(problem: Problem) -> tuple[str, int, int]:
     return (name, int(line), int(column)) if line.isdigit() and column.isdigit() else (problem.where, 0, 0)
 
 
-def _read_file(path: Path, today: date) -> tuple[list[Entry], list[Problem]]:
+def _read_file(path: Path, today: date) -> tuple[list[CatalogEntry], list[Problem]]:
     text = _text(path)
     if isinstance(text, Problem):
         return [], [text]
     rows, problems = parse(text, str(path))
-    entries, wrong = read_rows(rows, told=today)
+    entries, wrong = read_rows(rows, user_day=today)
     future = [
         Problem(
             where=entry.place(field),
@@ -105,7 +105,7 @@ def _text(path: Path) -> str | Problem:
         return Problem(where=str(path), message=f"is not UTF-8: {exc.reason}", hint="save the file as UTF-8")
 
 
-def _unknown_references(entries: Iterable[Entry]) -> list[Problem]:
+def _unknown_references(entries: Iterable[CatalogEntry]) -> list[Problem]:
     listed = list(entries)
     problems = []
     for section, field, target in REFERENCES:
@@ -119,7 +119,7 @@ def _unknown_references(entries: Iterable[Entry]) -> list[Problem]:
     return problems
 
 
-def _catalog(entries: Iterable[Entry], today: date) -> Catalog:
+def _catalog(entries: Iterable[CatalogEntry], today: date) -> Catalog:
     doubts: list[Doubt] = []
     built = [kept for entry in entries if (kept := _kept(entry, today, doubts))]
     entry_of = {id(each.fact): each.entry for each in built}
@@ -130,7 +130,7 @@ def _catalog(entries: Iterable[Entry], today: date) -> Catalog:
     return Catalog(today=today, doubts=tuple(doubts), **tables)
 
 
-def _kept(entry: Entry, today: date, doubts: list[Doubt]) -> _Built | None:
+def _kept(entry: CatalogEntry, today: date, doubts: list[Doubt]) -> _Built | None:
     """Return the fact of an entry, or of what it was laid over where it is impossible; None where there is neither."""
     fact = build(entry)
     odd = [*oddities(fact), *_against_shipped(fact, entry), *_ahead(fact, today)]
@@ -140,10 +140,10 @@ def _kept(entry: Entry, today: date, doubts: list[Doubt]) -> _Built | None:
     return _kept(entry.under, today, doubts) if entry.under else None
 
 
-def _against_shipped(fact: Fact, entry: Entry) -> Iterator[Odd]:
-    if isinstance(fact, Gpu) and entry.under:
+def _against_shipped(fact: Fact, entry: CatalogEntry) -> Iterator[Odd]:
+    if isinstance(fact, GpuFacts) and entry.under:
         below = build(entry.under)
-        if isinstance(below, Gpu):
+        if isinstance(below, GpuFacts):
             yield from contradictions(fact, below)
 
 
@@ -153,7 +153,7 @@ def _ahead(fact: Fact, today: date) -> Iterator[Odd]:
         yield Odd(field="as_of", message=message)
 
 
-def _doubt(entry: Entry, odd: Odd) -> Doubt:
+def _doubt(entry: CatalogEntry, odd: Odd) -> Doubt:
     words = " ".join(str(part) for part in entry.key(entry.section.key) if part)
     message = f"{entry.section.name}: {words}: {odd.field}: {odd.message}"
     return Doubt(where=entry.place(odd.field), message=message, dropped=odd.impossible)

@@ -66,7 +66,7 @@ class Sign:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class EvidenceTable:
     """The whole table."""
 
     as_of: str
@@ -76,7 +76,7 @@ class Evidence:
 
 
 @cache
-def load_evidence() -> Evidence:
+def load_evidence() -> EvidenceTable:
     """Return the table. Raises ValueError where the file is not as it must be."""
     tree = read_tree(_FILE.read_text(encoding="utf-8"), _FILE.name)
     if tree.mistakes or not isinstance(tree.data, dict):
@@ -88,7 +88,7 @@ def load_evidence() -> Evidence:
     unknown |= set(findings.values()) - signs.keys() - {"", BY_WORDS, THERMAL}
     if unknown or len(signs) != len(data["signs"]):
         raise ValueError(f"{_FILE.name}: unknown or double signs {sorted(unknown)}")
-    return Evidence(as_of=str(data["as_of"]), signs=signs, findings=findings)
+    return EvidenceTable(as_of=str(data["as_of"]), signs=signs, findings=findings)
 
 
 def _findings() -> dict[tuple[str, str], str]:

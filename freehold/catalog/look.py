@@ -9,13 +9,13 @@ from datetime import date
 from typing import TypeVar
 
 from freehold.catalog import ask_genai_prices
-from freehold.catalog.ask_genai_prices import Request
+from freehold.catalog.ask_genai_prices import RequestSize
 from freehold.catalog.facts import (
     ApiPrice,
     Catalog,
     Default,
     FailureRate,
-    Gpu,
+    GpuFacts,
     Link,
     ModelFacts,
     PowerPrice,
@@ -30,7 +30,7 @@ Found = TypeVar("Found")
 _KIND_ORDER = ("commercial", "non-household", "industrial")
 
 
-def gpu(catalog: Catalog, name: str, *, where: str = "--gpu") -> Gpu | Problem:
+def gpu(catalog: Catalog, name: str, *, where: str = "--gpu") -> GpuFacts | Problem:
     """Return the GPU with that id; `where` is the flag or place that a problem names, here and below."""
     return _one(catalog.gpus, name, where, "GPU")
 
@@ -108,12 +108,12 @@ def same_model_apis(catalog: Catalog, model_id: str) -> tuple[ApiPrice, ...]:
 
 
 def api(
-    catalog: Catalog, name: str, *, request: Request | None = None, where: str = "--api"
+    catalog: Catalog, name: str, *, request: RequestSize | None = None, where: str = "--api"
 ) -> ApiPrice | Problem:
     """Return an API's price, by `provider/model` or by the model alone: the catalog's, else the database's.
 
     With `request`, a price that depends on a request's size or on the hour is the one that requests of that size pay
-    over a day; a user's own price stands as told. A model alone that several providers serve is a problem that names them.
+    over a day; a user's own price stands as given. A model alone that several providers serve is a problem that names them.
     """
     rows = [row for row in catalog.apis if name.lower() in _names(row)]
     if len(rows) > 1:
@@ -122,7 +122,7 @@ def api(
     if rows:
         return _at_size(rows[0], request, catalog.today)
     provider, _, rest = name.partition("/") if "/" in name else ("", "", name)
-    asked = request or Request(input_tokens=1000, output_tokens=250)
+    asked = request or RequestSize(input_tokens=1000, output_tokens=250)
     found = ask_genai_prices.api_price(provider, rest, request=asked, today=catalog.today) if rest else None
     return found or _unknown_api(catalog, name, where)
 
@@ -133,7 +133,7 @@ def _names(row: ApiPrice) -> set[str]:
     return {each.lower() for each in (full, row.model, row.model.rpartition("/")[2], asked)}
 
 
-def _at_size(row: ApiPrice, request: Request | None, today: date) -> ApiPrice:
+def _at_size(row: ApiPrice, request: RequestSize | None, today: date) -> ApiPrice:
     flat = (
         row.flat_to_input_tokens is None
         or request is None

@@ -6,9 +6,12 @@ impossible is not used; what is only odd is, and named. Nothing here knows where
 """
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
+from importlib.resources import files
+
+import msgspec
 
 from freehold.catalog.facts import (
     ApiPrice,
@@ -17,7 +20,7 @@ from freehold.catalog.facts import (
     Default,
     Fact,
     FailureRate,
-    Gpu,
+    GpuFacts,
     Link,
     ModelFacts,
     PowerPrice,
@@ -28,73 +31,33 @@ from freehold.catalog.facts import (
 )
 from freehold.core.spread import Spread
 
-VENDOR_MEMORY_GB = frozenset(
-    {
-        8,
-        10,
-        12,
-        16,
-        20,
-        24,
-        32,
-        36,
-        40,
-        48,
-        64,
-        72,
-        80,
-        94,
-        96,
-        120,
-        128,
-        141,
-        144,
-        180,
-        184,
-        186,
-        188,
-        192,
-        256,
-        268,
-    }
-    | {270, 279, 284, 288, 384, 432, 512}
-)
-"""Memory that vendors sell, GB. Source: data sheets of NVIDIA, AMD and Intel since 2020, B300 as sold and as usable."""
-STACK_GB_S_PER_GB = 51.2
-"""Most bandwidth per GB of memory. Source: JEDEC JESD238 HBM3, 819 GB/s per stack, smallest stack sold 16 GB."""
-HBM4_GB_S_PER_GB = 80.0
-"""The same from 280 GB on, where HBM4 begins: 2.8 TB/s for a stack of 36 GB (JESD270-4 and faster announced bins)."""
-SMALL_GB_S_PER_GB = 96.0
-"""The same for consumer cards and up to 24 GB. Source: GDDR6X, 24 Gbit/s x 32 pins for a chip of 1 GB; HBM2 in stacks of 4 GB
-(V100, MI50) is below it."""
-FLOPS_PER_BYTE = (90.0, 500.0)
-"""Dense bf16 FLOPS per byte/s of memory. Source: the shipped data-centre GPUs span 153 (A100) to 419 (L40S)."""
-CONSUMER_FLOPS_PER_BYTE = (40.0, 500.0)
-"""The same for consumer cards. Source: RTX 3090 76, RTX 5090 117, RTX 4090 164."""
-TFLOPS_PER_W = (0.1, 5.0)
-"""Dense bf16 TFLOPS per watt of TDP. Source: RTX 3090 0.2; the shipped GPUs span 0.37 (RTX 4090) to 2.3 (B200)."""
-TDP_W = (25.0, 3000.0)
-"""Source: from A2 with 40 W to the rack parts of 2026, announced below 2.5 kW."""
-PRECISION_GAIN = {
-    "fp8_dense_tflops": ("bf16_dense_tflops", 2.1),
-    "fp4_dense_tflops": ("fp8_dense_tflops", 3.1),
-}
-"""Most that half the bits gain. Source: 2x by the width of the units, B300 3x at fp4; rounding in data sheets up to 3 %."""
-OUT_OF_LINE = (0.3, 3.0)
-"""Of the median of its kind, what a price may be before it is named. Source: H100 rentals span 0.6-3.2x of theirs."""
-CONTRADICTION = 0.25
-"""How far a user's specification may be from a shipped one that was not from memory. Source: sources that were read
-disagree by up to 7 % (B200's memory 180 or 192 GB, bandwidth 7.7 or 8.0 TB/s), databases with errors by 40 % and more."""
-USD_PER_KWH = (0.02, 0.60)
-"""Source: the cheapest industrial contracts of the US north-west and the dearest retail rates of Europe."""
-PUE_RATIO = (1.0, 2.5)
-"""Below 1 the facility would use less than what stands in it; Uptime surveys find almost none above 2.5."""
-COLO_USD_PER_KW_MONTH = (40.0, 800.0)
-"""Source: CBRE's markets span 100-300 wholesale; single retail racks up to about twice that."""
-API_USD_PER_M = (0.001, 1000.0)
-"""Per million tokens. Source: genai-prices 0.2.3 has 0.01 to 600; outside it the unit was probably another."""
-TOKENS_MFU_MAX = 0.6
-"""Most of the peak that prefill reaches. Source: 0.44-0.5 fitted on measured rows, 0.6 the best published kernels."""
+Bounds = tuple[float, float]
+"""Least and most, both allowed."""
+
+
+class PhysicsLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The limits of physics.toml, which says where each comes from."""
+
+    vendor_memory_gb: frozenset[float]
+    stack_gb_s_per_gb: float
+    hbm4_gb_s_per_gb: float
+    small_gb_s_per_gb: float
+    flops_per_byte: Bounds
+    consumer_flops_per_byte: Bounds
+    tflops_per_w: Bounds
+    tdp_w: Bounds
+    out_of_line: Bounds
+    contradiction: float
+    usd_per_kwh: Bounds
+    pue_ratio: Bounds
+    colo_usd_per_kw_month: Bounds
+    api_usd_per_m: Bounds
+    tokens_mfu_max: float
+    precision_gain: dict[str, tuple[str, float]]
+    defaults: dict[str, Bounds]
+
+
+_LIMITS = msgspec.toml.decode((files(__package__) / "physics.toml").read_bytes(), type=PhysicsLimits)
 _SPECS = ("memory_gb", "mem_bw_gb_s", "bf16_dense_tflops", "fp8_dense_tflops", "fp4_dense_tflops")
 
 
@@ -113,35 +76,35 @@ def oddities(_fact: Fact) -> Iterator[Odd]:
     yield from ()
 
 
-def _outside(field: str, value: float, bounds: tuple[float, float], what: str) -> Iterator[Odd]:
+def _outside(field: str, value: float, bounds: Bounds, what: str) -> Iterator[Odd]:
     low, high = bounds
     if not low <= value <= high:
         yield Odd(field=field, message=f"{value:.3g} {what} is outside {low:g} to {high:g}")
 
 
 @oddities.register
-def _gpu(gpu: Gpu) -> Iterator[Odd]:
+def _gpu(gpu: GpuFacts) -> Iterator[Odd]:
     for field in ("memory_gb", "mem_bw_gb_s", "bf16_dense_tflops", "tdp_w"):
         if getattr(gpu, field) <= 0:
-            yield Odd(field=field, message="0 is no accelerator", impossible=True)
+            yield Odd(field=field, message="0 is not possible for an accelerator", impossible=True)
             return
-    if gpu.memory_gb not in VENDOR_MEMORY_GB:
+    if gpu.memory_gb not in _LIMITS.vendor_memory_gb:
         yield Odd(field="memory_gb", message=f"no vendor sells {gpu.memory_gb:g} GB")
     yield from _bandwidth(gpu)
     yield from _precisions(gpu)
     ratio = gpu.bf16_dense_tflops * 1e3 / gpu.mem_bw_gb_s
-    bounds = CONSUMER_FLOPS_PER_BYTE if gpu.consumer else FLOPS_PER_BYTE
+    bounds = _LIMITS.consumer_flops_per_byte if gpu.consumer else _LIMITS.flops_per_byte
     yield from _outside("bf16_dense_tflops", ratio, bounds, "dense bf16 FLOPS per byte/s of memory")
     yield from _outside(
-        "bf16_dense_tflops", gpu.bf16_dense_tflops / gpu.tdp_w, TFLOPS_PER_W, "TFLOPS per watt"
+        "bf16_dense_tflops", gpu.bf16_dense_tflops / gpu.tdp_w, _LIMITS.tflops_per_w, "TFLOPS per watt"
     )
-    yield from _outside("tdp_w", gpu.tdp_w, TDP_W, "W")
+    yield from _outside("tdp_w", gpu.tdp_w, _LIMITS.tdp_w, "W")
 
 
-def _bandwidth(gpu: Gpu) -> Iterator[Odd]:
-    most = STACK_GB_S_PER_GB if gpu.memory_gb < 280 else HBM4_GB_S_PER_GB
+def _bandwidth(gpu: GpuFacts) -> Iterator[Odd]:
+    most = _LIMITS.stack_gb_s_per_gb if gpu.memory_gb < 280 else _LIMITS.hbm4_gb_s_per_gb
     if gpu.consumer or gpu.memory_gb <= 24:
-        most = SMALL_GB_S_PER_GB
+        most = _LIMITS.small_gb_s_per_gb
     if gpu.mem_bw_gb_s > most * gpu.memory_gb:
         message = (
             f"{gpu.mem_bw_gb_s:g} GB/s is more than memory of {gpu.memory_gb:g} GB can give ({most:g} per GB)"
@@ -149,8 +112,8 @@ def _bandwidth(gpu: Gpu) -> Iterator[Odd]:
         yield Odd(field="mem_bw_gb_s", message=message, impossible=True)
 
 
-def _precisions(gpu: Gpu) -> Iterator[Odd]:
-    for field, (wider, most) in PRECISION_GAIN.items():
+def _precisions(gpu: GpuFacts) -> Iterator[Odd]:
+    for field, (wider, most) in _LIMITS.precision_gain.items():
         value, base = getattr(gpu, field), getattr(gpu, wider)
         if value is not None and base is not None and value > most * base:
             message = f"{value:g} is {value / base:.1f} times {wider}: is one of them with sparsity, or not of the tensor cores?"
@@ -162,9 +125,11 @@ def _model(model: ModelFacts) -> Iterator[Odd]:
     if model.params_active_b > model.params_total_b:
         yield Odd(field="params_active_b", message="is more than params_total_b", impossible=True)
     expected = _kv_bytes(model)
-    told = model.kv_bytes_per_token_bf16
-    if expected and abs(told / expected - 1) > 0.01:
-        message = f"{told} is {told / expected:.2g} times the {expected:.0f} that its layers and heads give"
+    stated = model.kv_bytes_per_token_bf16
+    if expected and abs(stated / expected - 1) > 0.01:
+        message = (
+            f"{stated} is {stated / expected:.2g} times the {expected:.0f} that its layers and heads give"
+        )
         yield Odd(field="kv_bytes_per_token_bf16", message=message, impossible=True)
 
 
@@ -191,7 +156,7 @@ def _storage(storage: Storage) -> Iterator[Odd]:
 @oddities.register
 def _rental(rental: RentalPrice) -> Iterator[Odd]:
     if rental.usd_per_gpu_hour == 0:
-        yield Odd(field="usd_per_gpu_hour", message="nobody rents a GPU for nothing", impossible=True)
+        yield Odd(field="usd_per_gpu_hour", message="a GPU is not rented for nothing", impossible=True)
 
 
 @oddities.register
@@ -204,12 +169,12 @@ def _api(price: ApiPrice) -> Iterator[Odd]:
     for field in ("input_usd_per_m", "output_usd_per_m"):
         value = getattr(price, field)
         if value:
-            yield from _outside(field, value, API_USD_PER_M, "USD per million tokens")
+            yield from _outside(field, value, _LIMITS.api_usd_per_m, "USD per million tokens")
 
 
 @oddities.register
 def _power(price: PowerPrice) -> Iterator[Odd]:
-    yield from _outside("usd_per_kwh", price.usd_per_kwh, USD_PER_KWH, "USD per kWh")
+    yield from _outside("usd_per_kwh", price.usd_per_kwh, _LIMITS.usd_per_kwh, "USD per kWh")
 
 
 @oddities.register
@@ -222,13 +187,16 @@ def _pue_odd(field: str, value: float) -> Iterator[Odd]:
         message = f"{value:g}: a facility cannot use less than what stands in it"
         yield Odd(field=field, message=message, impossible=True)
     else:
-        yield from _outside(field, value, PUE_RATIO, "PUE")
+        yield from _outside(field, value, _LIMITS.pue_ratio, "PUE")
 
 
 @oddities.register
 def _colocation(colocation: Colocation) -> Iterator[Odd]:
     yield from _outside(
-        "usd_per_kw_month", colocation.usd_per_kw_month.mid, COLO_USD_PER_KW_MONTH, "USD per kW and month"
+        "usd_per_kw_month",
+        colocation.usd_per_kw_month.mid,
+        _LIMITS.colo_usd_per_kw_month,
+        "USD per kW and month",
     )
 
 
@@ -242,19 +210,8 @@ def _calibration(vector: Calibration) -> Iterator[Odd]:
     for field in ("hbm_efficiency", "flops_efficiency"):
         if not 0 < getattr(vector, field) <= 1:
             yield Odd(
-                field=field, message=f"{getattr(vector, field):g} is no share of a peak", impossible=True
+                field=field, message=f"{getattr(vector, field):g} is not a share of a peak", impossible=True
             )
-
-
-_DEFAULT_BOUNDS: Mapping[str, tuple[float, float]] = {
-    "power_usd_per_kwh": USD_PER_KWH,
-    "colo_usd_per_kw_month": COLO_USD_PER_KW_MONTH,
-    "capital_rate_per_year": (0.0, 0.5),
-    "life_months": (6.0, 120.0),
-    "staff_fte": (0.0, 50.0),
-    "rent_staff_fte": (0.0, 50.0),
-    "staff_usd_per_year": (10_000.0, 1_000_000.0),
-}
 
 
 @oddities.register
@@ -263,27 +220,27 @@ def _default(default: Default) -> Iterator[Odd]:
         yield from _pue_odd("value", default.value.low)
     if "_fraction" in default.name and default.value.high > 1:
         yield Odd(field="value", message=f"{default.value.high:g} is more than the whole", impossible=True)
-    if default.name in _DEFAULT_BOUNDS:
-        yield from _outside("value", default.value.mid, _DEFAULT_BOUNDS[default.name], default.unit)
+    if default.name in _LIMITS.defaults:
+        yield from _outside("value", default.value.mid, _LIMITS.defaults[default.name], default.unit)
 
 
-def contradictions(gpu: Gpu, shipped: Gpu) -> Iterator[Odd]:
+def contradictions(gpu: GpuFacts, shipped: GpuFacts) -> Iterator[Odd]:
     """Yield where a user's specification of a known GPU cannot be that GPU's; what was from memory or a user's may be corrected."""
     for field in () if shipped.verified in {Verified.MEMORY, Verified.USER} else _SPECS:
-        told, known = getattr(gpu, field), getattr(shipped, field)
-        if told and known and not 1 - CONTRADICTION <= told / known <= 1 + CONTRADICTION:
-            message = f"{told:g} is not {gpu.id}'s, which has {known:g}; give another card an id of its own"
+        stated, known = getattr(gpu, field), getattr(shipped, field)
+        if stated and known and not 1 - _LIMITS.contradiction <= stated / known <= 1 + _LIMITS.contradiction:
+            message = f"{stated:g} is not {gpu.id}'s, which has {known:g}; give another card an id of its own"
             yield Odd(field=field, message=message, impossible=True)
 
 
 def out_of_line(facts: Iterable[Fact]) -> Iterator[tuple[Fact, Odd]]:
     """Yield the prices that are far from the median of their kind: rentals by GPU, new GPUs by their memory bandwidth."""
     rentals: dict[str, list[RentalPrice]] = {}
-    gpus: list[tuple[Gpu, Spread]] = []
+    gpus: list[tuple[GpuFacts, Spread]] = []
     for fact in facts:
         if isinstance(fact, RentalPrice):
             rentals.setdefault(fact.gpu, []).append(fact)
-        elif isinstance(fact, Gpu) and fact.price_new_usd is not None and fact.mem_bw_gb_s > 0:
+        elif isinstance(fact, GpuFacts) and fact.price_new_usd is not None and fact.mem_bw_gb_s > 0:
             gpus.append((fact, fact.price_new_usd))
     for gpu, offers in rentals.items():
         prices = [(offer, offer.usd_per_gpu_hour) for offer in offers]
@@ -297,7 +254,7 @@ def _far(priced: Sequence[tuple[Fact, float]], field: str, kind: str) -> Iterato
         return
     median = statistics.median(value for _, value in priced)
     for fact, value in priced:
-        if median and not OUT_OF_LINE[0] <= value / median <= OUT_OF_LINE[1]:
+        if median and not _LIMITS.out_of_line[0] <= value / median <= _LIMITS.out_of_line[1]:
             message = f"is {value / median:.2g} times the median of {kind} ({median:.3g})"
             yield fact, Odd(field=field, message=message)
 
@@ -306,7 +263,7 @@ def _far(priced: Sequence[tuple[Fact, float]], field: str, kind: str) -> Iterato
 class Speed:
     """A claimed speed of a model on some GPUs."""
 
-    gpu: Gpu
+    gpu: GpuFacts
     gpus: int
     active_gb: float
     """What one decode step of one sequence reads of the weights, GB: active parameters (billions) times bytes each."""
@@ -325,7 +282,7 @@ def implausible_tokens_per_s(speed: Speed) -> str:
 
     Output: each step reads the active weights once, whatever the batch, so one sequence gets at most bandwidth over
     bytes, and `concurrency` of them at most that many times as much. Input: two FLOPS per parameter and token, at no
-    more than `TOKENS_MFU_MAX` of the peak.
+    more than `tokens_mfu_max` of the peak.
     """
     most = speed.concurrency * speed.gpus * speed.gpu.mem_bw_gb_s / speed.active_gb
     if speed.output_tokens_per_s > most:
@@ -333,14 +290,14 @@ def implausible_tokens_per_s(speed: Speed) -> str:
             f"{speed.output_tokens_per_s:g} output tokens/s is more than the {most:.3g} that reading {speed.active_gb:g} GB "
             f"per step allows {speed.concurrency} at once on {speed.gpus} {speed.gpu.id}"
         )
-    flops = _peak_tflops(speed.gpu, speed.bits) * 1e12 * speed.gpus * TOKENS_MFU_MAX
+    flops = _peak_tflops(speed.gpu, speed.bits) * 1e12 * speed.gpus * _LIMITS.tokens_mfu_max
     reached = 2e9 * speed.params_active_b * (speed.input_tokens_per_s + speed.output_tokens_per_s)
     if reached > flops:
-        return f"{speed.input_tokens_per_s:g} input tokens/s needs {reached / flops * TOKENS_MFU_MAX:.0%} of the peak: was the prompt cached?"
+        return f"{speed.input_tokens_per_s:g} input tokens/s needs {reached / flops * _LIMITS.tokens_mfu_max:.0%} of the peak: was the prompt cached?"
     return ""
 
 
-def _peak_tflops(gpu: Gpu, bits: int) -> float:
+def _peak_tflops(gpu: GpuFacts, bits: int) -> float:
     known = [gpu.bf16_dense_tflops]
     known += [gpu.fp8_dense_tflops] if bits <= 8 and gpu.fp8_dense_tflops else []
     known += [gpu.fp4_dense_tflops] if bits <= 4 and gpu.fp4_dense_tflops else []

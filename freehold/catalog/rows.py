@@ -26,7 +26,7 @@ SHIPPED_NAME = "freehold/catalog/data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class FactRow:
     """One row as written."""
 
     section: str
@@ -47,13 +47,13 @@ class Copied(msgspec.Struct, frozen=True):
     """What one file of the parsed copy says, and of which bytes it says so."""
 
     sha256: str
-    rows: list[Row]
+    rows: list[FactRow]
 
 
-def parse(text: str, name: str) -> tuple[list[Row], list[Problem]]:
+def parse(text: str, name: str) -> tuple[list[FactRow], list[Problem]]:
     """Return the rows of a file of facts, and every mistake of form in it; `name` stands in places. Never raises."""
     tree = read_tree(text, name)
-    rows: list[Row] = []
+    rows: list[FactRow] = []
     mistakes = list(tree.mistakes)
     if isinstance(tree.data, dict):
         for section in tree.data:
@@ -68,7 +68,7 @@ def parse(text: str, name: str) -> tuple[list[Row], list[Problem]]:
     ]
 
 
-def _section(tree: Tree, section: str, rows: list[Row], mistakes: list[Mistake]) -> None:
+def _section(tree: Tree, section: str, rows: list[FactRow], mistakes: list[Mistake]) -> None:
     content = tree.data[section] if isinstance(tree.data, dict) else None
     if section not in SECTIONS:
         message = f"there is no section {section!r}"
@@ -87,9 +87,9 @@ def _section(tree: Tree, section: str, rows: list[Row], mistakes: list[Mistake])
                 )
 
 
-def _row(tree: Tree, section: str, index: int, values: dict[str, object]) -> Row:
+def _row(tree: Tree, section: str, index: int, values: dict[str, object]) -> FactRow:
     path = (section, index)
-    return Row(
+    return FactRow(
         section=section,
         values=values,
         where=str(tree.key_place(path)),
@@ -98,10 +98,10 @@ def _row(tree: Tree, section: str, index: int, values: dict[str, object]) -> Row
     )
 
 
-def shipped(folder: Path = DATA) -> tuple[list[Row], list[Problem]]:
+def shipped(folder: Path = DATA) -> tuple[list[FactRow], list[Problem]]:
     """Return the rows of the shipped files in `folder`, and their mistakes, of which there should be none."""
     known_files = copies(folder)
-    rows: list[Row] = []
+    rows: list[FactRow] = []
     problems: list[Problem] = []
     for path in sorted(folder.glob("*.yaml")):
         content = path.read_bytes()
@@ -127,7 +127,9 @@ def copied(path: Path) -> Copied:
     """Return what the copy should hold for one YAML file."""
     content = path.read_bytes()
     rows, _ = parse(content.decode(), f"{SHIPPED_NAME}/{path.name}")
-    bare = [Row(section=row.section, values=row.values, where=row.where, places=row.places) for row in rows]
+    bare = [
+        FactRow(section=row.section, values=row.values, where=row.where, places=row.places) for row in rows
+    ]
     return Copied(sha256=sha256(content).hexdigest(), rows=bare)
 
 

@@ -1,4 +1,4 @@
-"""The sections of a file of facts: which kind of fact each holds and by what its rows are told apart.
+"""The sections of a file of facts: which kind of fact each holds and by what its rows are identified.
 
 Shipped files and users' files have the same sections. Nothing is read or checked here.
 """
@@ -15,7 +15,7 @@ from freehold.catalog.facts import (
     Fact,
     FailureRate,
     Figure,
-    Gpu,
+    GpuFacts,
     Link,
     ModelFacts,
     Node,
@@ -30,7 +30,7 @@ from freehold.catalog.facts import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class FactSection:
     """One section: `rows` of `kind`."""
 
     name: str
@@ -38,7 +38,7 @@ class Section:
     key: tuple[str, ...]
     """A later file's row replaces the fields of those rows whose key fields equal the ones that it has."""
     identity: tuple[str, ...] = ()
-    """What tells two rows of one file apart, where that is more than the key."""
+    """What distinguishes two rows of one file, where that is more than the key."""
     fill: Mapping[str, object] = field(default_factory=dict)
     """What a key field is where a row leaves it out."""
     by_id: bool = True
@@ -49,11 +49,11 @@ class Section:
 
 _RENTED: Mapping[str, object] = {"kind": RentalKind.ON_DEMAND, "term_months": 0}
 _LIST = (
-    Section(name="gpus", kind=Gpu, key=("id",)),
-    Section(name="models", kind=ModelFacts, key=("id",)),
-    Section(name="links", kind=Link, key=("id",)),
-    Section(name="storage", kind=Storage, key=("id",)),
-    Section(
+    FactSection(name="gpus", kind=GpuFacts, key=("id",)),
+    FactSection(name="models", kind=ModelFacts, key=("id",)),
+    FactSection(name="links", kind=Link, key=("id",)),
+    FactSection(name="storage", kind=Storage, key=("id",)),
+    FactSection(
         name="rentals",
         kind=RentalPrice,
         key=("provider", "gpu", "kind", "term_months"),
@@ -61,20 +61,22 @@ _LIST = (
         fill=_RENTED,
         by_id=False,
     ),
-    Section(name="apis", kind=ApiPrice, key=("provider", "model"), by_id=False),
-    Section(name="electricity", kind=PowerPrice, key=("region", "kind"), by_id=False),
-    Section(name="pue", kind=Pue, key=("id",)),
-    Section(name="colocation", kind=Colocation, key=("id",)),
-    Section(name="failures", kind=FailureRate, key=("cause",), by_id=False),
-    Section(name="nodes", kind=Node, key=("id",)),
-    Section(name="published_tco", kind=PublishedTco, key=("gpu",), identity=("gpu", "source"), by_id=False),
-    Section(name="calibrations", kind=Calibration, key=("id",)),
-    Section(name="engine_ratios", kind=EngineRatio, key=("id",)),
-    Section(name="defaults", kind=Default, key=("name",), closed=True),
-    Section(name="figures", kind=Figure, key=("id",)),
-    Section(name="price_databases", kind=PriceDatabase, key=("id",), closed=True),
+    FactSection(name="apis", kind=ApiPrice, key=("provider", "model"), by_id=False),
+    FactSection(name="electricity", kind=PowerPrice, key=("region", "kind"), by_id=False),
+    FactSection(name="pue", kind=Pue, key=("id",)),
+    FactSection(name="colocation", kind=Colocation, key=("id",)),
+    FactSection(name="failures", kind=FailureRate, key=("cause",), by_id=False),
+    FactSection(name="nodes", kind=Node, key=("id",)),
+    FactSection(
+        name="published_tco", kind=PublishedTco, key=("gpu",), identity=("gpu", "source"), by_id=False
+    ),
+    FactSection(name="calibrations", kind=Calibration, key=("id",)),
+    FactSection(name="engine_ratios", kind=EngineRatio, key=("id",)),
+    FactSection(name="defaults", kind=Default, key=("name",), closed=True),
+    FactSection(name="figures", kind=Figure, key=("id",)),
+    FactSection(name="price_databases", kind=PriceDatabase, key=("id",), closed=True),
 )
-SECTIONS: Mapping[str, Section] = {section.name: section for section in _LIST}
+SECTIONS: Mapping[str, FactSection] = {section.name: section for section in _LIST}
 """By name; a file of facts is a map of these to lists of rows."""
 
 PRICE_FIELDS = ("source", "as_of", "verified")

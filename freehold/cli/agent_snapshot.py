@@ -1,4 +1,4 @@
-"""What the agent of a stack said last, for commands: asked of its controller, or read from its file. It starts nothing."""
+"""The newest snapshot of a stack's health agent, for commands: from its controller, or from its file. It starts nothing."""
 
 from pathlib import Path
 
@@ -7,16 +7,17 @@ import msgspec
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.fleet.control.client import NotRunning, ask
-from freehold.health.model.snapshot import HealthSnapshot, read_file
+from freehold.health.agent.state_files import read_snapshot
+from freehold.health.model.snapshot import HealthSnapshot
 
 
 def asked(state_path: Path) -> HealthSnapshot | None:
-    """Return the agent's last word: by its controller, else by its file where that is fresh; None: there is no agent."""
+    """Return the agent's snapshot from its controller, or from its file if that is fresh; None: there is no agent."""
     try:
         for answer in ask(state_path, {"op": "health"}):
             if answer.get("snapshot") is not None:
                 return msgspec.convert(answer["snapshot"], HealthSnapshot)
     except (NotRunning, FreeholdError, msgspec.ValidationError):
         pass
-    found = read_file(state_path)
+    found = read_snapshot(state_path)
     return found if found is not None and not found.is_stale(wall_s()) else None

@@ -1,7 +1,7 @@
-"""The other half of `freehold up -d`: start a detached child that runs the blueprint, wait until it is ready, say what came of it.
+"""The waiting part of `freehold up -d`: start a detached child that runs the blueprint, and report when it is ready or failed.
 
-The child answers in JSON on its standard output, which lies in the log `up`; what it could not do is told here in its
-own words. A stack that is up but does not serve every model goes on, and this half says so with exit code 1.
+The child writes JSON to its standard output, which is the log `up`; its errors are shown here. A stack that does not serve
+every model keeps running, and the exit code is 1.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ from typing import Any
 import click
 import msgspec
 
-from freehold.cli.start_progress import Outcome, Watcher
+from freehold.cli.start_progress import StartOutcome, StartProgress
 from freehold.core.errors import Permanent, Temporary
 from freehold.fleet.control.state_dir import StateDir
 from freehold.stack.status import StackStatus, running_status
 
-_LOOK_AGAIN_S = 0.1  # How often the stack is asked; readiness takes seconds.
-_LINES_SHOWN = 20  # Of a child that failed without saying how: its own last words, not its whole log.
+_POLL_S = 0.1  # Interval between two requests for the status; readiness takes seconds.
+_LINES_SHOWN = 20  # Last lines shown of a child that failed without a JSON error.
 INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: POSIX shells, 128 + SIGINT."""
 
 
-def start_in_background(state: StateDir, watcher: Watcher) -> int:
+def start_in_background(state: StateDir, progress: StartProgress) -> int:
     """Start the stack detached, wait until the outcome is known, and return the exit code.
 
     Raises Permanent with the child's own message when it ended before.
@@ -33,20 +33,23 @@ def start_in_background(state: StateDir, watcher: Watcher) -> int:
     output_path = state.logs / "up.log"
     child = _spawn(state, output_path)
     try:
-        outcome = _wait(child, state, watcher, output_path)
+        outcome = _wait(child, state, progress, output_path)
     except KeyboardInterrupt:
-        watcher.close()
-        click.echo("The stack goes on in the background: freehold status shows it, down ends it.", err=True)
+        progress.close()
+        click.echo(
+            "The stack keeps starting in the background: freehold status shows it, freehold down ends it.",
+            err=True,
+        )
         return INTERRUPTED
     finally:
-        watcher.close()
-    return 0 if outcome is Outcome.READY else 1
+        progress.close()
+    return 0 if outcome is StartOutcome.READY else 1
 
 
 def _spawn(state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
     arguments = ["--json", "--from-blueprint", "--state-dir", str(state.path)]
     with output_path.open("wb") as output:
-        # -P: what lies in the current directory must not stand in for a module.
+        # -P: a file in the current directory must not replace a module.
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "freehold", "up", *arguments],
             stdin=subprocess.DEVNULL,
@@ -56,32 +59,34 @@ def _spawn(state: StateDir, output_path: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def _wait(child: "subprocess.Popen[bytes]", state: StateDir, watcher: Watcher, output_path: Path) -> Outcome:
+def _wait(
+    child: "subprocess.Popen[bytes]", state: StateDir, progress: StartProgress, output_path: Path
+) -> StartOutcome:
     while True:
-        with contextlib.suppress(Temporary):  # it is busy starting: ask again
+        with contextlib.suppress(Temporary):  # the controller is busy starting: try again
             status = running_status(state.path)
-            if status is not None and watcher.see(status) is not Outcome.WAITING:
-                return _ended(child, watcher)
+            if status is not None and progress.see(status) is not StartOutcome.WAITING:
+                return _ended(child, progress)
         try:
-            child.wait(_LOOK_AGAIN_S)
+            child.wait(_POLL_S)
         except subprocess.TimeoutExpired:
             continue
-        return _explain(output_path.read_bytes().splitlines(), watcher)
+        return _explain(output_path.read_bytes().splitlines(), progress)
 
 
-def _ended(child: "subprocess.Popen[bytes]", watcher: Watcher) -> Outcome:
-    """Return the outcome; a stack that can never serve is on its way down, and gone when this returns."""
-    if watcher.outcome is Outcome.HOPELESS:
+def _ended(child: "subprocess.Popen[bytes]", progress: StartProgress) -> StartOutcome:
+    """Return the outcome; if the stack can never serve, wait until it has ended."""
+    if progress.outcome is StartOutcome.HOPELESS:
         child.wait()
-    return watcher.outcome
+    return progress.outcome
 
 
-def _explain(lines: Sequence[bytes], watcher: Watcher) -> Outcome:
-    """Say why the child ended, in its own words where it had some."""
+def _explain(lines: Sequence[bytes], progress: StartProgress) -> StartOutcome:
+    """Raise Permanent with the child's own error, or show why the stack can never serve."""
     for answer in _answers(lines):
         status = msgspec.convert(answer["status"], StackStatus) if "status" in answer else None
         if status is not None and status.hopeless:
-            return watcher.see(status)
+            return progress.see(status)
         if "error" in answer:
             raise Permanent(str(answer["error"]["message"]), hint=str(answer["error"]["hint"]))
     said = [line.decode("utf-8", "replace") for line in lines[-_LINES_SHOWN:]]
@@ -89,7 +94,7 @@ def _explain(lines: Sequence[bytes], watcher: Watcher) -> Outcome:
 
 
 def _answers(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the child's answers, the last one first."""
+    """Yield the child's JSON lines, the last one first."""
     for line in reversed(lines):
         with contextlib.suppress(msgspec.MsgspecError):
             yield msgspec.json.decode(line, type=dict[str, Any])

@@ -1,7 +1,7 @@
 """`freehold bench`: the same load on several engines and settings, measured, recommended with numbers, applied.
 
 Everything that can be wrong is checked before an engine starts. Each engine is started alone; a stack that runs on this
-machine meanwhile takes from what is measured, and the busy machine is told. Exit codes: 0 measured; 3 nobody kept the SLO, or an
+machine meanwhile takes from what is measured, and the busy machine is reported. Exit codes: 0 measured; 3 no candidate kept the SLO, or an
 engine failed; 130 after Ctrl-C; `apply` writes freehold.yaml only where it is as it was when it was benched.
 """
 
@@ -21,7 +21,7 @@ from freehold.bench.analysis.choose import Choice
 from freehold.bench.analysis.results import VERSION, BenchFile
 from freehold.bench.analysis.sizes import fit
 from freehold.bench.contenders import (
-    Wanted,
+    BenchWanted,
     contenders_of,
     context_of,
     entries_of,
@@ -29,7 +29,7 @@ from freehold.bench.contenders import (
     models_of,
 )
 from freehold.bench.load_flags import LOAD_FLAGS, LoadAsk, read_load
-from freehold.bench.measure.run import Bench, Contender, Measured, Setup
+from freehold.bench.measure.run import Bench, BenchSetup, Contender, Measurements
 from freehold.bench.weights import named_weights, weights_of
 from freehold.cli.bench_show import (
     apply,
@@ -101,7 +101,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fm
     if ctx.invoked_subcommand is not None:
         return 0
     path = find_config(flags["config_flag"])
-    config = load_config(path, overrides={}, as_json=as_json)
+    config = load_config(path, overrides={})
     out = flags["out"] or Path(f"bench-{datetime.fromtimestamp(wall_s(), UTC):%Y%m%d-%H%M%S}.json")
     reader = FlagReader()
     _check_files(out, flags, reader, has_config=path is not None)
@@ -117,7 +117,7 @@ def command(ctx: click.Context, /, *, as_json: bool, **flags: Any) -> int:  # fm
 
 
 def _check_files(out: Path, flags: dict[str, Any], reader: FlagReader, *, has_config: bool) -> None:
-    """Tell before an engine starts what could not be written when hours of measuring are over."""
+    """Note before an engine starts what could not be written when hours of measuring are over."""
     for flag, path in (("--out", out), ("--html", flags["html"])):
         if path is not None and (why := why_not_written(path)):
             reader.wrong(flag, why, "a file in a folder that is there")
@@ -134,14 +134,14 @@ command.add_command(apply)
 
 
 def exit_code(bench: BenchFile, choice: Choice) -> int:
-    """Return 130 for a bench that Ctrl-C ended, 3 where nobody kept the SLO or a candidate failed, else 0."""
+    """Return 130 for a bench that Ctrl-C ended, 3 where no candidate kept the SLO or a candidate failed, else 0."""
     if bench.interrupted:
         return INTERRUPTED
     return 3 if choice.winner is None or any(each.failed for each in bench.candidates) else 0
 
 
 def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_json: bool) -> BenchFile:
-    wanted = Wanted(
+    wanted = BenchWanted(
         models=flags["models"],
         engines=tuple(word.strip() for word in flags["engines"].split(",") if word.strip()),
         settings=flags["settings"],
@@ -156,10 +156,10 @@ def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_j
         models=tuple(each.name for model in models for each in model.named),
     )
     if asked is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     node = node_gpus(os.environ)
     if mistakes := gpu_mistakes(entries, node):
-        raise UserMistakes(mistakes, as_json=as_json)
+        raise UserMistakes(mistakes)
     if not as_json and running_status(state_dir_for(flags["state_dir"], config.path)) is not None:
         click.echo(
             "The stack of this configuration is up and shares the machine with what is measured; freehold down ends it.",
@@ -175,8 +175,8 @@ def _measured(config: Config, flags: dict[str, Any], reader: FlagReader, *, as_j
     return _file(config, asked, measured)
 
 
-def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json: bool) -> Measured:
-    def tell(words: str) -> None:
+def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json: bool) -> Measurements:
+    def report(words: str) -> None:
         if not as_json:
             click.echo(words, err=True)
 
@@ -184,7 +184,7 @@ def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json
     if "gateway" in asked.through:
         gateway = msgspec.structs.replace(settings_from(config.spec.gateway), workers=1)
     with tempfile.TemporaryDirectory(prefix="freehold-bench-") as folder:
-        setup = Setup(
+        setup = BenchSetup(
             contenders=contenders,
             conditions=asked.conditions,
             sizes=asked.sizes,
@@ -193,10 +193,10 @@ def _run(config: Config, asked: LoadAsk, contenders: list[Contender], *, as_json
             folder=Path(folder),
             ready_timeout_s=config.spec.fleet.ready_timeout,
         )
-        bench = Bench(setup=setup, tell=tell)
+        bench = Bench(setup=setup, report=report)
         least = duration_text(least_s(asked, len(contenders)))
         starts = len(contenders) * asked.conditions.runs
-        tell(
+        report(
             f"at least {least} of load, and {starts} starts of engines; Ctrl-C keeps what was measured until then"
         )
         try:
@@ -212,7 +212,7 @@ def least_s(asked: LoadAsk, candidates: int) -> float:
     return each_s * len(conditions.loads) * len(asked.through) * conditions.runs * candidates
 
 
-def _file(config: Config, asked: LoadAsk, measured: Measured) -> BenchFile:
+def _file(config: Config, asked: LoadAsk, measured: Measurements) -> BenchFile:
     from freehold.bench.apply import file_sha256  # noqa: PLC0415 - ruamel.yaml takes its time to import
 
     conditions = msgspec.structs.replace(asked.conditions, words_per_token=measured.words_per_token)

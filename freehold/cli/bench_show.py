@@ -31,14 +31,14 @@ from freehold.core.problems import Problem
 
 _FILE = click.Path(path_type=Path)
 NO_WINNER = 3
-"""Exit code where nobody kept the SLO. Source: DESIGN section 1, "Commands": a check found a problem."""
+"""Exit code where no candidate kept the SLO. Source: DESIGN section 1, "Commands": a check found a problem."""
 
 
-def load_bench(path: Path, *, as_json: bool) -> BenchFile:
+def load_bench(path: Path) -> BenchFile:
     """Return a results file, or raise UserMistakes."""
     found = read(path)
     if isinstance(found, Problem):
-        raise UserMistakes([found], as_json=as_json)
+        raise UserMistakes([found])
     return found
 
 
@@ -55,15 +55,15 @@ def chosen(bench: BenchFile) -> Choice:
 @json_option
 def show(*, file: Path, compare: Path | None, html: Path | None, as_json: bool) -> None:
     """Show a bench and its choice again."""
-    bench = load_bench(file, as_json=as_json)
+    bench = load_bench(file)
     choice = chosen(bench)
     if html is not None and (why := why_not_written(html)):
         hint = "a file in a folder that is there"
-        raise UserMistakes([Problem(where="--html", message=why, hint=hint)], as_json=as_json)
+        raise UserMistakes([Problem(where="--html", message=why, hint=hint)])
     if html is not None:
         write_page(bench, choice, html)
     if compare is not None:
-        _say_compared(load_bench(compare, as_json=as_json), bench, as_json=as_json)
+        _say_compared(load_bench(compare), bench, as_json=as_json)
         return
     say_bench(bench, choice, path=file, as_json=as_json)
 
@@ -82,10 +82,10 @@ def _say_compared(old: BenchFile, new: BenchFile, *, as_json: bool) -> None:
 @json_option
 def apply(*, file: Path, dry_run: bool, as_json: bool) -> int:
     """Write a bench's winner to freehold.yaml."""
-    bench = load_bench(file, as_json=as_json)
+    bench = load_bench(file)
     choice = chosen(bench)
     if bench.interrupted:
-        raise UserMistakes([Problem(where=str(file), message=HALF, hint=_WHOLE)], as_json=as_json)
+        raise UserMistakes([Problem(where=str(file), message=HALF, hint=_WHOLE)])
     if choice.winner is None:
         show_failure("there is no winner to apply", choice.reasons[0], as_json=as_json)
         return NO_WINNER
@@ -93,8 +93,8 @@ def apply(*, file: Path, dry_run: bool, as_json: bool) -> int:
     return 0
 
 
-HALF = "it was ended before all was measured, and what was not may be better: its winner is not applied"
-_WHOLE = "let a bench run to its end; freehold bench show tells what this one has"
+HALF = "it ended before all was measured, and the rest may be better: its winner is not applied"
+_WHOLE = "let a bench run to its end; freehold bench show prints what this one has"
 
 
 def apply_or_say(bench: BenchFile, choice: Choice, *, as_json: bool) -> None:
@@ -111,17 +111,17 @@ def apply_or_say(bench: BenchFile, choice: Choice, *, as_json: bool) -> None:
 
 
 def apply_winner(bench: BenchFile, choice: Choice, *, dry_run: bool = False, as_json: bool) -> None:
-    """Write the winner into freehold.yaml, with the difference shown, the old file kept, and all that makes it doubtful told."""
+    """Write the winner into freehold.yaml, with the difference shown, the old file kept, and all that makes it doubtful printed."""
     from freehold.bench.apply import left_out, prepared, unmeasured  # noqa: PLC0415 - ruamel.yaml takes its time to import
 
     assert choice.winner is not None
     if not bench.config:
         hint = "freehold init writes a freehold.yaml: bench that"
         problem = Problem(where="freehold.yaml", message="the built-in example was benched", hint=hint)
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     found = prepared(Path(bench.config), choice.winner.candidate, wanted_sha256=bench.config_sha256)
     if isinstance(found, Problem):
-        raise UserMistakes([found], as_json=as_json)
+        raise UserMistakes([found])
     backup = None
     if found.changed and not dry_run:
         try:
@@ -185,11 +185,11 @@ def _echo(line: str, columns: int | None) -> None:
 
 
 def choice_json(choice: Choice) -> dict[str, Any]:
-    """Return the choice for a program; `winner` is null where nobody kept the SLO."""
+    """Return the choice for a program; `winner` is null where no candidate kept the SLO."""
     winner = choice.winner
-    told = None
+    best = None
     if winner is not None:
-        told = {
+        best = {
             "id": winner.candidate.id,
             "model": winner.candidate.model,
             "engine": winner.candidate.engine,
@@ -197,4 +197,4 @@ def choice_json(choice: Choice) -> dict[str, Any]:
             "load": winner.load.words(),
             "goodput_tokens_per_s": winner.goodput.median,
         }
-    return {"winner": told, "reasons": list(choice.reasons), "doubts": list(choice.doubts)}
+    return {"winner": best, "reasons": list(choice.reasons), "doubts": list(choice.doubts)}

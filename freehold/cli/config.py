@@ -14,18 +14,18 @@ from freehold.stack.config import Config, read_config, read_keyless
 _T = TypeVar("_T")
 
 
-def accepted(found: _T | list[Problem], *, as_json: bool) -> _T:
+def accepted(found: _T | list[Problem]) -> _T:
     """Return what was found; raise UserMistakes where it is a list of problems instead."""
     if isinstance(found, list):
-        raise UserMistakes(found, as_json=as_json)
+        raise UserMistakes(found)
     return found
 
 
-def load_config(path: Path | None, *, overrides: Mapping[str, object], as_json: bool) -> Config:
+def load_config(path: Path | None, *, overrides: Mapping[str, object]) -> Config:
     """Return the checked configuration with its secrets; raise UserMistakes with every problem there is."""
-    return accepted(read_config(path, overrides=overrides), as_json=as_json)
+    return accepted(read_config(path, overrides=overrides))
 
 
-def load_keyless(path: Path | None, *, as_json: bool) -> Config:
+def load_keyless(path: Path | None) -> Config:
     """Return the configuration without its secrets and with unchecked engine options; raise UserMistakes likewise."""
-    return accepted(read_keyless(path), as_json=as_json)
+    return accepted(read_keyless(path))

@@ -1,4 +1,4 @@
-"""`freehold down`: end a running stack in order. Ending what does not run is no mistake."""
+"""`freehold down`: stop a running stack in order. Without a running stack it succeeds too."""
 
 import signal
 import threading
@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 
 from freehold.cli.output import say_json
-from freehold.cli.place import config_option, elsewhere_hint, find_config, json_option, state_dir_option
+from freehold.cli.place import (
+    config_option,
+    elsewhere_hint,
+    find_config,
+    json_option,
+    state_dir_option,
+    timeout_option,
+)
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Temporary
 from freehold.fleet.control.client import NotRunning, ask
@@ -23,22 +30,14 @@ _LOOK_AGAIN_S = 0.02  # Between letting go and ending there are some millisecond
 @config_option
 @state_dir_option
 @click.option("--now", is_flag=True, help="Do not wait for streams to finish.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=120.0,
-    show_default=True,
-    help="Longest wait for the end.",
-)
+@timeout_option(120.0, "Longest wait for the end.")
 @json_option
 def command(
     config_flag: Path | None, state_dir: Path | None, *, now: bool, timeout_s: float, as_json: bool
 ) -> None:
     """End a running stack: streams finish, then engines stop."""
     state = StateDir(state_dir_for(state_dir, find_config(config_flag)))
-    holder = state.holder()
+    holder = state.holder() or state.hidden_holder()
     if holder is None:
         ended = state.end_leftovers()
         others = running_elsewhere(state.path)
@@ -65,12 +64,12 @@ def command(
 
 
 def _stop(state: StateDir, holder: Running, *, now: bool, deadline_s: float) -> None:
-    """Tell the controller to stop, in the way that it can still hear."""
+    """Ask the controller to stop: over its socket, by SIGTERM if it has none yet, by SIGKILL with --now if it does not answer."""
     try:
         for _sign_of_life in ask(state.path, {"op": "stop", "now": now}):
             if monotonic_s() > deadline_s:
                 return
-    except NotRunning:  # not that far: it fetches weights
+    except NotRunning:  # it still fetches weights, or its socket went with the folder
         _signal(holder, signal.SIGTERM)
     except Temporary as exc:
         if not now:

@@ -1,6 +1,6 @@
-"""`freehold engine`: the programs that run models: which there are, how one is put on this machine, whether it starts here.
+"""`freehold engine`: list, install, check and remove the programs that run models.
 
-It deliberately measures nothing: how fast an engine is here, and which is best, is for a benchmark.
+It deliberately measures nothing: `freehold bench` shows how fast an engine is here.
 Exit codes: 1 when an installation failed, 2 when the input is wrong, 3 when `check` found a problem, 130 after Ctrl-C.
 """
 
@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from freehold.cli import shell_values
+from freehold.cli.check_table import show_checks
 from freehold.cli.config import load_config, load_keyless
 from freehold.cli.fetch_progress import showing
 from freehold.cli.output import UserMistakes, say_json, show_failure, styled
@@ -32,8 +33,8 @@ from freehold.fleet.environments.lookup import (
     requirements_sha256,
 )
 from freehold.spec.model import ModelSpec
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.checks.engines import engine_checks, machine_facts
-from freehold.stack.checks.machine import Check, Found
 from freehold.stack.checks.trial import try_model
 from freehold.stack.engine_environment import how_to_get
 from freehold.stack.folders import state_dir_for
@@ -42,7 +43,6 @@ FOUND_PROBLEM = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C. Source: 128 + SIGINT, as shells say it."""
-_COLOURS = {Found.GOOD: "green", Found.WARNING: "yellow", Found.PROBLEM: "red", Found.UNKNOWN: "magenta"}
 
 
 @click.group("engine")
@@ -53,7 +53,7 @@ def command() -> None:
 @command.command("list", short_help="Every engine, whether it is installed, and how to get it.")
 @json_option
 def list_(*, as_json: bool) -> None:
-    """List every engine, whether and where it is installed here, and how to get it where it is not."""
+    """List every engine, whether and where it is installed here, and how to get it if it is not."""
     root = engines_root(os.environ)
     rows = [_listed(engine, root) for engine in all_engines().values()]
     known = {recipe["path"] for row in rows for recipe in row["recipes"]}
@@ -67,7 +67,7 @@ def list_(*, as_json: bool) -> None:
         click.echo(f"{' ' * width}  {row['state']}")
     for path in other:
         click.echo(
-            f"{path} is of no engine as this Freehold has it: freehold engine remove {Path(path).name}"
+            f"{path} does not belong to an engine of this Freehold: freehold engine remove {Path(path).name}"
         )
 
 
@@ -97,7 +97,7 @@ def _recipe_row(recipe: Recipe, found: Environment | None) -> dict[str, Any]:
 
 def _state(engine: Engine, recipes: list[dict[str, Any]]) -> str:
     if not engine.managed:
-        return "somebody else runs it"
+        return "external: Freehold does not run it"
     if engine.distribution:
         there = _version(engine.distribution)
         return f"{engine.distribution} {there}" if there else f"{engine.distribution} is not installed"
@@ -106,7 +106,7 @@ def _state(engine: Engine, recipes: list[dict[str, Any]]) -> str:
             old = (
                 ""
                 if recipe["current"]
-                else f" (its list has changed: freehold engine install {recipe['name']})"
+                else f" (its recipe has changed: freehold engine install {recipe['name']})"
             )
             return f"{recipe['version']} in {recipe['path']}{old}"
     return f"not installed: {how_to_get(engine)}"
@@ -125,12 +125,12 @@ def _version(distribution: str) -> str | None:
 def install_(*, name: str, as_json: bool) -> int:
     """Install NAME, a recipe or an engine, into an environment of its own, every file by its hash.
 
-    It goes on where an earlier one ended. pip is asked as the user has configured it.
+    An interrupted installation is continued. pip runs with the user's own configuration.
     """
-    recipe = _recipe(name, as_json=as_json)
-    shown, root = _Shown(quiet=as_json), engines_root(os.environ)
+    recipe = _recipe(name)
+    shown, root = _InstallProgress(quiet=as_json), engines_root(os.environ)
     try:
-        made = install(recipe, root, shown.tell)
+        made = install(recipe, root, shown.show)
     except KeyboardInterrupt:
         shown.end()
         show_failure(*_interrupted(recipe, root), as_json=as_json)
@@ -144,27 +144,27 @@ def install_(*, name: str, as_json: bool) -> int:
 
 
 def _interrupted(recipe: Recipe, root: Path) -> tuple[str, str]:
-    """Return what Ctrl-C left, and what to do."""
+    """Return the state that Ctrl-C left, and what to do."""
     path = path_of(recipe, root)
-    again = f"freehold engine install {recipe.name} goes on with it"
+    again = f"freehold engine install {recipe.name} continues it"
     if not path.exists():
-        return f"{recipe.name} is not installed: ended before anything was written", again
+        return f"{recipe.name} is not installed: interrupted before anything was written", again
     return (
-        f"{recipe.name} is not installed: what was put into {path} until now stays, and files that pip had fetched stay in its cache",
-        f"{again}; freehold engine remove {recipe.name} removes what is there",
+        f"{recipe.name} is not installed: the unfinished environment stays in {path}, and the files that pip fetched stay in its cache",
+        f"{again}; freehold engine remove {recipe.name} removes it",
     )
 
 
-class _Shown:
-    """Progress on stderr: one line that changes on a terminal, else a line now and then."""
+class _InstallProgress:
+    """Progress on stderr: one changing line on a terminal, else a line now and then."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._moves = sys.stderr.isatty()
         self._count = 0
 
-    def tell(self, line: str) -> None:
-        """Show a line; of the many that count, a terminal shows all in one place and others every twentieth."""
+    def show(self, line: str) -> None:
+        """Show a line. Lines that count files replace each other on a terminal; elsewhere every twentieth is shown."""
         if self._quiet:
             return
         counts = line[:1].isdigit()
@@ -175,19 +175,19 @@ class _Shown:
             click.echo(line, err=True)
 
     def end(self) -> None:
-        """Leave the line that changes."""
+        """End the changing line."""
         if self._moves and self._count:
             click.echo(err=True)
 
 
 def _manifest(made: Environment) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(made.manifest)
-    flags = told.pop("flags")
-    return told | {"flags": len(flags["flags"]) if flags else None}
+    manifest: dict[str, Any] = msgspec.to_builtins(made.manifest)
+    flags = manifest.pop("flags")
+    return manifest | {"flags": len(flags["flags"]) if flags else None}
 
 
-def _recipe(name: str, *, as_json: bool) -> Recipe:
-    """Return what NAME means: a recipe, or an engine that has just one; raises UserMistakes."""
+def _recipe(name: str) -> Recipe:
+    """Return the recipe of this name, or the only recipe of the engine of this name; raises UserMistakes."""
     engines = all_engines()
     recipes = {recipe.name: recipe for engine in engines.values() for recipe in engine.recipes}
     if name in recipes:
@@ -199,12 +199,12 @@ def _recipe(name: str, *, as_json: bool) -> Recipe:
         message, hint = f"there is no engine or recipe {name!r}", nearest_hint(name, {**engines, **recipes})
     elif engine.recipes:
         message, hint = (
-            f"{name} can be installed in several ways",
+            f"{name} has several recipes",
             "one of " + ", ".join(each.name for each in engine.recipes),
         )
     else:
         message, hint = f"Freehold has no recipe for {name}", how_to_get(engine) or _state(engine, [])
-    raise UserMistakes([Problem(where="NAME", message=message, hint=hint)], as_json=as_json)
+    raise UserMistakes([Problem(where="NAME", message=message, hint=hint)])
 
 
 @command.command("remove", short_help="Remove an environment that was installed.")
@@ -221,7 +221,6 @@ def remove_(*, name: str, as_json: bool) -> None:
         hint = nearest_hint(name, known) if known else "nothing is installed"
         raise UserMistakes(
             [Problem(where="NAME", message=f"{name!r} is not installed in {root}", hint=hint)],
-            as_json=as_json,
         )
     remove(path, root)
     if as_json:
@@ -231,7 +230,7 @@ def remove_(*, name: str, as_json: bool) -> None:
 
 
 def _unfinished(name: str, root: Path) -> Path | None:
-    """Return the folder of an installation that did not end, by the name of its recipe or its own."""
+    """Return the folder of an unfinished installation, by the name of its recipe or folder; None: there is none."""
     recipes = {recipe.name: recipe for engine in all_engines().values() for recipe in engine.recipes}
     wanted = f"{name}-{recipes[name].version}" if name in recipes else name
     known = [
@@ -246,7 +245,7 @@ def _unfinished(name: str, root: Path) -> Path | None:
     "--with-model",
     metavar="MODEL",
     shell_complete=shell_values.models,
-    help="Start the engine of this model of freehold.yaml, and ask it for a token.",
+    help="Start the engine of this model of freehold.yaml, and request one token.",
 )
 @config_option
 @state_dir_option
@@ -262,7 +261,7 @@ def check(
     state_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Start each engine's program (to say its version, or with a model), and hold the configured options to its flags.
+    """Start each engine's program (to print its version, or with a model), and check the configured options against its flags.
 
     Without NAME all engines that are installed. Exit code: 0 all start, 3 a problem.
     """
@@ -273,54 +272,44 @@ def check(
         if name not in engines
     ]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     path = find_config(config_flag)
     if with_model is None:
         checks = [*machine_facts(), *engine_checks(names, _models(path))]
     else:
         tried = _try(path, with_model, state=StateDir(state_dir_for(state_dir, path)), as_json=as_json)
         checks = [*machine_facts(), tried]
-    good = all(each.found is not Found.PROBLEM for each in checks)
+    good = all(each.found is not CheckResult.PROBLEM for each in checks)
     if as_json:
         say_json({"good": good, "checks": msgspec.to_builtins(checks)})
     else:
-        _show(checks)
+        show_checks(checks)
     ctx.exit(0 if good else FOUND_PROBLEM)
 
 
 def _models(path: Path | None) -> list[ModelSpec]:
-    """Return the models of the configuration; none where it cannot be read, which `doctor` reports."""
+    """Return the models of the configuration; empty if it has problems, which `doctor` reports."""
     try:
-        return list(load_keyless(path, as_json=True).spec.models)
+        return list(load_keyless(path).spec.models)
     except UserMistakes:
         return []
 
 
 def _try(path: Path | None, name: str, *, state: StateDir, as_json: bool) -> Check:
-    """Start the engine of one model and return what came of it; raises UserMistakes where there is no such model."""
-    config = load_config(path, overrides={}, as_json=as_json)
+    """Start the engine of one model and return the result; raises UserMistakes if there is no such model."""
+    config = load_config(path, overrides={})
     managed = {model.name: model for model in config.spec.models if model.managed}
     if name not in managed:
-        message = f"{config.name} has no model {name!r} that Freehold starts"
+        message = f"{config.name} has no managed model {name!r}"
         problem = Problem(where="--with-model", message=message, hint=nearest_hint(name, managed))
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
 
-    def tell(line: str) -> None:
+    def note(line: str) -> None:
         if not as_json:
             click.echo(line, err=True)
 
     with showing(quiet=as_json) as show:
-        found = try_model(config, managed[name], state=state, show=show, tell=tell)
+        found = try_model(config, managed[name], state=state, show=show, note=note)
     if isinstance(found, list):
-        raise UserMistakes(found, as_json=as_json)
+        raise UserMistakes(found)
     return found
-
-
-def _show(checks: list[Check]) -> None:
-    width = max(len(each.name) for each in checks)
-    for each in checks:
-        click.echo(
-            f"{styled(each.found.ljust(8), colour=_COLOURS[each.found])}  {each.name.ljust(width)}  {each.said}"
-        )
-        if each.fix and each.found is not Found.GOOD:
-            click.echo(f"{' ' * 10}{' ' * width}  do: {each.fix}")

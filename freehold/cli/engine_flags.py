@@ -11,12 +11,12 @@ from freehold.cost.intake.flags import FlagReader
 
 if TYPE_CHECKING:  # a command's help need not wait for these
     from freehold.sizing.fleet.advise import Wish
-    from freehold.sizing.replica.answer import Measured
+    from freehold.sizing.replica.answer import MeasuredSpeed
 
 
 def read_engine_flags(
     given: dict[str, Any], reader: FlagReader, *, gpus: Collection[str]
-) -> "tuple[Wish, tuple[Measured, ...]]":
+) -> "tuple[Wish, tuple[MeasuredSpeed, ...]]":
     """Return the wish and the load tests that the flags of [engine] name; problems are in the reader. `gpus` are the catalog's ids."""
     from freehold.bench.load_tests import rows_from_bench  # noqa: PLC0415 - see above
     from freehold.cost.intake.load_tests import read_load_tests, read_wish  # noqa: PLC0415 - see above

@@ -1,6 +1,6 @@
 """Progress of fetched weights: bars on a terminal, one plain line per stage elsewhere.
 
-It shows on stderr only, so that stdout stays what the command answers.
+It writes to stderr only, so stdout holds nothing but the result of the command.
 """
 
 import sys
@@ -17,7 +17,7 @@ from freehold.weights.transfer import FetchStage, OnProgress, Progress
 
 @contextmanager
 def showing(*, quiet: bool) -> Iterator[ShowProgress]:
-    """Give a function from a name to the callback that shows its progress, until the block ends."""
+    """Give a function that returns the progress callback for a name, until the block ends."""
     if quiet:
         yield without_progress
     elif not sys.stderr.isatty():
@@ -35,20 +35,20 @@ def showing(*, quiet: bool) -> Iterator[ShowProgress]:
 
 
 def _lines(name: str) -> OnProgress:
-    """Say each stage once, and each reason to try again once."""
-    said: set[tuple[FetchStage, str]] = set()
+    """Print each stage once, and each reason for a retry once."""
+    printed: set[tuple[FetchStage, str]] = set()
 
     def show(progress: Progress) -> None:
-        reason = progress.detail.partition("; in ")[0]  # without the seconds that are left
-        if (progress.stage, reason) not in said:
-            said.add((progress.stage, reason))
+        reason = progress.detail.partition("; in ")[0]  # without the remaining seconds
+        if (progress.stage, reason) not in printed:
+            printed.add((progress.stage, reason))
             click.echo(f"{name}: {progress.stage}" + (f" ({reason})" if reason else ""), err=True)
 
     return show
 
 
 def _bar(bars: rich.progress.Progress, name: str) -> OnProgress:
-    """Show one bar for what is going on now; a new stage begins it anew."""
+    """Show one bar for the present stage; a new stage starts a new bar."""
     shown: list[tuple[FetchStage, rich.progress.TaskID]] = []
 
     def show(progress: Progress) -> None:

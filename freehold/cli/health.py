@@ -27,8 +27,8 @@ from freehold.core.findings import Verdict
 from freehold.core.problems import Problem
 from freehold.core.units import Unreadable, parse_duration_s
 from freehold.health.agent.one_shot import Replay, look_once
-from freehold.health.agent.recording import Head, Recorder, load_recording
-from freehold.health.agent.runner import Runner, Setup
+from freehold.health.agent.recording import RecordingHead, ViewRecorder, load_recording
+from freehold.health.agent.runner import Runner, RunnerSetup
 from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
 from freehold.health.model.snapshot import HealthSnapshot
@@ -84,7 +84,7 @@ def _serving(state_path: Path) -> dict[str, list[str]]:
 
 
 def _looked(config_path: Path | None, *, as_json: bool) -> HealthSnapshot:
-    settings = health_settings(load_keyless(config_path, as_json=as_json))
+    settings = health_settings(load_keyless(config_path))
     if not as_json:
         click.echo("No agent runs here: looking once, which takes some seconds.", err=True)
     with looking_sources(settings) as sources:
@@ -96,8 +96,8 @@ def _show(snapshot: HealthSnapshot, serving: dict[str, list[str]], *, as_json: b
     age_s = max(0.0, wall_s() - snapshot.at_s)
     stale = snapshot.is_stale(wall_s())
     if as_json:
-        told = {"verdict": snapshot.verdict, "stale": stale, "age_s": age_s, "replicas_on": serving}
-        say_json({**msgspec.to_builtins(snapshot), **told})
+        more = {"verdict": snapshot.verdict, "stale": stale, "age_s": age_s, "replicas_on": serving}
+        say_json({**msgspec.to_builtins(snapshot), **more})
     else:
         columns = terminal_columns()
         show_lines([*incident_lines(snapshot, columns), *lines_of(snapshot, serving, columns)])
@@ -132,7 +132,7 @@ command.add_command(set_healthy)
 @command.command("record", short_help="Write down every reading of this node, to be replayed.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--for", "for_", metavar="TIME", default="60s", show_default=True, help="How long.")
-@click.option("--about", metavar="TEXT", default="", help="What was going on, in words.")
+@click.option("--about", metavar="TEXT", default="", help="A title of what happens.")
 @config_option
 @state_dir_option
 @json_option
@@ -154,9 +154,9 @@ def record(
         problem = Problem(
             where="--for", message=f"{for_!r} is no time up to 24h", hint="for example 60s or 5m"
         )
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     config_path = find_config(config_flag)
-    settings = health_settings(load_keyless(config_path, as_json=as_json))
+    settings = health_settings(load_keyless(config_path))
     engines = EnginesReader()
     with contextlib.suppress(FreeholdError):
         engines.targets = targets_from_status(running_status(state_dir_for(state_dir, config_path)))
@@ -166,11 +166,12 @@ def record(
             file.open("xb") as out,
             looking_sources(settings, engines, write_interval_s=pace_s) as sources,
         ):
-            head = Head(node=settings.name, about=about, expected=settings.expected)
-            recorder = Recorder(out, head)
+            head = RecordingHead(node=settings.name, about=about, expected=settings.expected)
+            recorder = ViewRecorder(out, head)
             views = asyncio.run(
                 _record(
-                    Runner(sources, all_probes(), Setup(node=settings.name, on_view=recorder.add)), seconds
+                    Runner(sources, all_probes(), RunnerSetup(node=settings.name, on_view=recorder.add)),
+                    seconds,
                 )
             )
     except FileExistsError as exc:
@@ -214,12 +215,10 @@ def replay(file: Path, *, config_flag: Path | None, as_json: bool) -> int:
     """
     recording = load_recording(file)
     if not recording.views:
-        raise UserMistakes(
-            recording.problems or [Problem(where=str(file), message="it has no view")], as_json=as_json
-        )
+        raise UserMistakes(recording.problems or [Problem(where=str(file), message="it has no view")])
     expected = recording.head.expected
     if config_flag is not None:
-        expected = expected_of(load_keyless(find_config(config_flag), as_json=as_json).spec.health.expect)
+        expected = expected_of(load_keyless(find_config(config_flag)).spec.health.expect)
     replaying = Replay(all_probes(), expected)
     first_s = recording.views[0].at_s
     seen = False

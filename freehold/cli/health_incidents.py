@@ -1,4 +1,4 @@
-"""Incidents of a running agent for people and scripts: two lines each above the findings, or whole as `health diagnose` tells a file's.
+"""Incidents of a running agent for people and scripts: two lines each above the findings, or whole as `health diagnose` prints a file's.
 
 An incident that was not diagnosed yet, or in which nothing points to a fault, is not shown. Nothing here judges.
 """
@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from freehold.cli.output import duration_text, styled
 from freehold.cli.table import Row, paragraph, table
 from freehold.core.findings import Action, Evidence
-from freehold.health.model.snapshot import HealthSnapshot, IncidentState, ToldIncident
+from freehold.health.model.snapshot import HealthSnapshot, IncidentReport, IncidentState
 
 
-def shown(snapshot: HealthSnapshot) -> list[ToldIncident]:
+def shown(snapshot: HealthSnapshot) -> list[IncidentReport]:
     """Return the incidents to be shown, as they come: those that go on, then of those that are over the last."""
     found = [one for one in snapshot.incidents if one.problem and one.hypothesis]
     over = [one for one in found if one.state is IncidentState.OVER]
@@ -32,12 +32,12 @@ def incident_lines(snapshot: HealthSnapshot, columns: int | None = None) -> list
     return [*table(rows, columns), *lines]
 
 
-def _row(one: ToldIncident, now_s: float) -> Row:
+def _row(one: IncidentReport, now_s: float) -> Row:
     cells = (styled("incident", colour="red", bold=True), one.hypothesis, one.component, one.summary)
     return Row(cells, ["; ".join(filter(None, (_do(one.action), _since(one, now_s), _doubt(one))))])
 
 
-def _over(one: ToldIncident, now_s: float) -> str:
+def _over(one: IncidentReport, now_s: float) -> str:
     by = f", set healthy by {one.set_healthy_by}" if one.set_healthy_by else ""
     head = f"{one.hypothesis}  {one.component}".rstrip() + f"  {one.summary}"
     return f"last incident, over for {_age(now_s, one.over_s)}{by}: {head}"
@@ -47,12 +47,12 @@ def _do(action: Action) -> str:
     return "" if action is Action.NONE else f"do: {action.replace('_', ' ')}"
 
 
-def _since(one: ToldIncident, now_s: float) -> str:
+def _since(one: IncidentReport, now_s: float) -> str:
     began = "was so when the agent began to look" if one.at_start else f"began {_age(now_s, one.start_s)} ago"
     return began if one.state is IncidentState.OPEN else f"{began}, nothing new for {_age(now_s, one.last_s)}"
 
 
-def _doubt(one: ToldIncident) -> str:
+def _doubt(one: IncidentReport) -> str:
     return f"would change it: {one.what_would_change_it}" if one.what_would_change_it else ""
 
 
@@ -62,11 +62,11 @@ def _age(now_s: float, then_s: float) -> str:
 
 def incident_json(snapshot: HealthSnapshot) -> dict[str, object]:
     """Return what `health diagnose --json` prints of a running agent: the foremost at the top, and all of them below it."""
-    told = [_one(one, snapshot.node) for one in shown(snapshot)]
-    return {**(told[0] if told else {"problem": False}), "incidents": told, "ignored": []}
+    reports = [_one(one, snapshot.node) for one in shown(snapshot)]
+    return {**(reports[0] if reports else {"problem": False}), "incidents": reports, "ignored": []}
 
 
-def _one(one: ToldIncident, node: str) -> dict[str, object]:
+def _one(one: IncidentReport, node: str) -> dict[str, object]:
     return {
         "hypothesis": one.hypothesis,
         "component": one.component,
@@ -98,7 +98,7 @@ def whole_lines(snapshot: HealthSnapshot) -> list[str]:
     return [line for one in found for line in _whole(one, snapshot.at_s)]
 
 
-def _whole(one: ToldIncident, now_s: float) -> Iterator[str]:
+def _whole(one: IncidentReport, now_s: float) -> Iterator[str]:
     over = f"; over for {_age(now_s, one.over_s)}" if one.over_s else ""
     yield styled(f"{one.hypothesis}  {one.component}".rstrip() + f"  {one.confidence:.0%}", bold=True)
     yield f"  {one.summary}"

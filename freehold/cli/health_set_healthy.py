@@ -19,9 +19,11 @@ from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.core.findings import Finding, Verdict
 from freehold.core.problems import Problem, nearest_hint
-from freehold.health.incidents.history import FILE_NAME, Keeper, Mark
+from freehold.health.agent.history_file import HistoryFile
+from freehold.health.agent.state_files import read_snapshot
+from freehold.health.incidents.history import FILE_NAME, Mark
 from freehold.health.kernel_log.events import pci_key
-from freehold.health.model.snapshot import GpuName, HealthSnapshot, IncidentState, read_file
+from freehold.health.model.snapshot import GpuName, HealthSnapshot, IncidentState
 from freehold.stack.folders import state_dir_for
 
 REASON_MOST = 500
@@ -34,7 +36,7 @@ _BAD = frozenset({Verdict.DEGRADED, Verdict.UNHEALTHY})
 
 @click.command("set-healthy", short_help="Say that this node, or a part of it, is well again.")
 @click.argument("component", required=False, default="")
-@click.option("--reason", metavar="TEXT", default="", help="Why, for whoever reads the history.")
+@click.option("--reason", metavar="TEXT", default="", help="Why; it is kept in the history.")
 @config_option
 @state_dir_option
 @json_option
@@ -48,14 +50,14 @@ def set_healthy(
     """
     state_path = state_dir_for(state_dir, find_config(config_flag))
     snapshot = asked(state_path)
-    running, known = snapshot is not None, snapshot or read_file(state_path)
+    running, known = snapshot is not None, snapshot or read_snapshot(state_path)
     if known is None and not (state_path / FILE_NAME).exists():
         raise Permanent(
             f"no agent has ever looked from here ({state_path})", hint="freehold up starts a stack with one"
         )
-    mark = _mark(component, reason, known, as_json=as_json)
+    mark = _mark(component, reason, known)
     try:
-        Keeper(state_path / FILE_NAME).mark(mark)
+        HistoryFile(state_path / FILE_NAME).mark(mark)
     except OSError as exc:
         raise Permanent(f"cannot write {state_path / FILE_NAME}: {exc.strerror or exc}") from exc
     after = _taken_over(state_path, mark) if running else None
@@ -63,14 +65,14 @@ def set_healthy(
     return 0 if after is not None or not running else 1
 
 
-def _mark(component: str, reason: str, known: HealthSnapshot | None, *, as_json: bool) -> Mark:
+def _mark(component: str, reason: str, known: HealthSnapshot | None) -> Mark:
     mine = _component(component, known) if component and known else component
     problems = [_unknown(component, known)] if mine is None and known else []
     if len(reason) > REASON_MOST:
         message = f"a reason has {REASON_MOST} characters at most, this one {len(reason)}"
         problems.append(Problem(where="--reason", message=message, hint="name a ticket"))
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     mine = mine or ""
     found = [each for each in _bad(known) if mine in {"", each.component}]
     return Mark(
@@ -132,7 +134,7 @@ def _who() -> str:
 
 
 def _taken_over(state_path: Path, mark: Mark) -> HealthSnapshot | None:
-    """Return the agent's first word after it has taken the mark over; None: it has not within the time."""
+    """Return the agent's first snapshot after it has taken the mark over; None: it has not within the time."""
     ends_s = monotonic_s() + TAKEN_OVER_S
     while monotonic_s() < ends_s:
         snapshot = asked(state_path)

@@ -7,7 +7,7 @@ from freehold.cli.output import duration_text, styled
 from freehold.cli.table import Row, paragraph, table
 from freehold.core.events import ReplicaStatus
 from freehold.core.findings import Action, Finding, Verdict
-from freehold.health.model.snapshot import Believed, HealthSnapshot
+from freehold.health.model.snapshot import HealthSnapshot, SettledFinding
 from freehold.health.registry import all_probes
 
 _COLOURS = {
@@ -51,7 +51,7 @@ def one_line(finding: Finding) -> str:
     return f"{verdict}  {finding.probe}  {finding.component}: {finding.message} ({finding.reason})"
 
 
-def _row(each: Believed, snapshot: HealthSnapshot, serving: Serving) -> Row:
+def _row(each: SettledFinding, snapshot: HealthSnapshot, serving: Serving) -> Row:
     finding, below = each.finding, []
     bad = finding.verdict in _BAD
     verdict = styled(finding.verdict, colour=_COLOURS.get(finding.verdict), bold=bad)

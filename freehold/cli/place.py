@@ -3,12 +3,14 @@
 No configuration is read here: `down`, `status` and `logs` need none, and reading it takes its time to import.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from freehold.fleet.control.state_dir import StateDir
 from freehold.spec.example import EXAMPLE_NAME
 from freehold.stack.folders import Elsewhere, running_elsewhere
 
@@ -40,6 +42,19 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
+def timeout_option(default_s: float, help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds `--timeout`, in seconds."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        default=default_s,
+        show_default=True,
+        help=help_text,
+    )
+
+
 def find_config(flag: Path | None) -> Path | None:
     """Return the configuration file in use; None: there is none, so the built-in example holds."""
     if flag is not None:
@@ -57,6 +72,12 @@ def elsewhere_hint(command: str, stacks: Sequence[Elsewhere]) -> str:
 
 def start_hint(command: str, config_path: Path | None, state_path: Path) -> str:
     """Return what to say where no stack runs: those that run elsewhere, the missing file, or how to start one."""
+    hidden = StateDir(state_path).hidden_holder()
+    if hidden is not None:
+        return (
+            f"the stack of this folder runs (pid {hidden.pid}), but its files there were removed; it restores them within "
+            f"seconds\n    freehold down --state-dir {shlex.quote(str(state_path))} ends it"
+        )
     hint = elsewhere_hint(command, running_elsewhere(state_path))
     if config_path is not None and not config_path.exists():
         return f"there is no file {config_path}" + (f"\n    {hint}" if hint else "")

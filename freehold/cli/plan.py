@@ -53,7 +53,7 @@ def command(*, html: Path | None, markdown: Path | None, no_input: bool, as_json
     if not (no_input or as_json or reader.problems) and sys.stdin.isatty() and sys.stdout.isatty():
         before, ask = ask, _ask_first(ask)
         said += _answers(before, ask)
-    inputs = _inputs(ask, given, reader, as_json=as_json)
+    inputs = _inputs(ask, given, reader)
     result = _planned(replace(inputs, draws=given["draws"], seed=given["seed"], said=said))
     if html is not None:
         from freehold.cost.report.html import to_html  # noqa: PLC0415 - plots take their time to import
@@ -111,7 +111,7 @@ def _rentals(ask: PlanAsk) -> Callable[[str, str], Rentals | Problem]:
         found = read_rentals(flag, text)
         if isinstance(found, Problem) or "" not in found or len(ask.gpus) == 1:
             return found
-        return Problem(where=flag, message=f"{text!r} does not say for which GPU", hint=FORM)
+        return Problem(where=flag, message=f"{text!r} does not name its GPU", hint=FORM)
 
     return read
 
@@ -127,7 +127,7 @@ def _prompt(question: str, read: Callable[[str, str], T | Problem]) -> T | None:
         click.echo(f"{found.message}: {found.hint}", err=True)
 
 
-def _inputs(ask: PlanAsk, given: dict[str, Any], reader: FlagReader, *, as_json: bool) -> Any:
+def _inputs(ask: PlanAsk, given: dict[str, Any], reader: FlagReader) -> Any:
     # Imported here, so that `freehold plan --help` need not wait for numpy.
     from freehold.catalog.load import load_catalog  # noqa: PLC0415
     from freehold.cost.intake.load_tests import impossible  # noqa: PLC0415
@@ -149,7 +149,7 @@ def _inputs(ask: PlanAsk, given: dict[str, Any], reader: FlagReader, *, as_json:
         reader.problems += () if isinstance(found, ModelShape) else found
         inputs = plan_inputs(ask, traffic, shape=shape, catalog=loaded.catalog, reader=reader)
     if inputs is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     return inputs
 
 

@@ -1,7 +1,7 @@
-"""`freehold restart NAME`: a model's replicas replaced one by one, or one replica ended in order and started again.
+"""`freehold restart NAME`: replace a model's replicas one by one, or stop and start one replica.
 
-Of a model the new replica is ready before the old one goes, so that it needs room for one more and nobody waits. A
-single replica, named by its id, is drained first: its model has one less meanwhile.
+For a model, each new replica is ready before an old one is stopped: that needs memory for one more, and no request waits. A
+single replica, named by its id, is drained first; its model has one replica less meanwhile.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import click
 
 from freehold.cli import shell_values
 from freehold.cli.output import say_json
-from freehold.cli.place import config_option, find_config, json_option, state_dir_option
+from freehold.cli.place import config_option, find_config, json_option, state_dir_option, timeout_option
 from freehold.cli.reload import obeyed
 from freehold.stack.folders import state_dir_for
 
@@ -20,15 +20,7 @@ from freehold.stack.folders import state_dir_for
 @config_option
 @state_dir_option
 @click.option("--no-wait", is_flag=True, help="Return before the new ones are ready.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=600.0,
-    show_default=True,
-    help="Longest wait.",
-)
+@timeout_option(600.0, "Longest wait.")
 @json_option
 def command(
     name: str,
@@ -39,12 +31,12 @@ def command(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Start NAME afresh: a model (its replicas one by one, with no gap) or one replica by its id."""
+    """Restart NAME: a model (its replicas one by one, without a gap) or one replica by its id."""
     config_path = find_config(config_flag)
     state_path = state_dir_for(state_dir, config_path)
     request = {"op": "restart", "name": name, "wait": not no_wait}
     last: dict[str, object] = {}
-    for line in obeyed(state_path, request, timeout_s=timeout_s, as_json=as_json, config_path=config_path):
+    for line in obeyed(state_path, request, timeout_s=timeout_s, config_path=config_path):
         last = line
         if "replicas" in line and not as_json:
             click.echo("  ".join(f"{each} {state}" for each, state in line["replicas"].items()), err=True)

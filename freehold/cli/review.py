@@ -1,7 +1,7 @@
 """`freehold review`: the measured month put back into the cost model: is owning (or renting) still worth it?
 
 It reads the stack's own ledger and the files that were named (watts, incidents), sizes the machines as they stand, and hands all
-to freehold/cost. What nobody measured is estimated and said so; nothing is changed.
+to freehold/cost. What was not measured is estimated, and the review says so; nothing is changed.
 """
 
 import os
@@ -49,12 +49,12 @@ def command(*, as_json: bool, markdown: Path | None, **given: Any) -> None:
     reader = FlagReader()
     result = _reviewed(given, reader)
     if result is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     if markdown is not None:
         from freehold.cli.plan import write_report  # noqa: PLC0415 - seldom wanted
-        from freehold.cost.report.review_markdown import to_markdown  # noqa: PLC0415
+        from freehold.cost.report.markdown import review_to_markdown  # noqa: PLC0415
 
-        write_report(markdown, to_markdown(result))
+        write_report(markdown, review_to_markdown(result))
     if as_json:
         from freehold.cost.report.schema import to_jsonable  # noqa: PLC0415 - only here
 

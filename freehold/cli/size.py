@@ -19,8 +19,8 @@ from freehold.core.clock import wall_s
 from freehold.cost.intake.aiconfigurator import second_opinion
 from freehold.cost.intake.flags import Flag, FlagReader, flags_in
 from freehold.cost.intake.size_inputs import SizeInputs, size_inputs
-from freehold.sizing.fleet.fleet import Plan, fleet
-from freehold.sizing.replica.answer import Fleet, SecondOpinion, Sized
+from freehold.sizing.fleet.fleet import FleetTarget, fleet
+from freehold.sizing.replica.answer import SecondOpinion, Sized, SizedFleet
 from freehold.sizing.replica.replica import at_slo, size
 
 _PLAN_FLAGS = (
@@ -57,15 +57,15 @@ def command(*, ask_second: bool, as_json: bool, **given: Any) -> int:
     reader = FlagReader()
     reader.problems += loaded.problems
     if loaded.catalog is None:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     wish, measured = read_engine_flags(given, reader, gpus=loaded.catalog.gpus)
     asked = size_inputs(given, wish, measured=measured, catalog=loaded.catalog, reader=reader)
     if asked is None or reader.problems:
-        raise UserMistakes(reader.problems, as_json=as_json)
+        raise UserMistakes(reader.problems)
     sized = _sized(asked, loaded.catalog.calibrations)
     needed = None
     if asked.traffic is not None and sized.fits:
-        plan = Plan(slo=asked.slo, spares=asked.spares, measured=asked.measured)
+        plan = FleetTarget(slo=asked.slo, spares=asked.spares, measured=asked.measured)
         needed = fleet(asked.ask, asked.traffic, plan=plan, catalog=loaded.catalog)
     second = second_opinion(sized) if ask_second else ""
     if as_json:
@@ -93,7 +93,7 @@ def _sized(asked: SizeInputs, calibrations: Any) -> Sized:
     return replace(sized, notes=(*sized.notes, *why))
 
 
-def as_plain(sized: Sized, needed: Fleet | None, *, second: SecondOpinion | str = "") -> dict[str, Any]:
+def as_plain(sized: Sized, needed: SizedFleet | None, *, second: SecondOpinion | str = "") -> dict[str, Any]:
     """Return the published JSON of `freehold size`: times in ms, rates in tokens/s of the whole replica.
 
     `second_opinion` is there only if it was asked for: its figures, or `why_not`.

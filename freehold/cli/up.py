@@ -1,7 +1,7 @@
-"""`freehold up`: everything that can be wrong is checked first, then weights, engines, gateway; then it serves.
+"""`freehold up`: check everything first, then fetch weights, start engines and gateway, and serve.
 
-In the foreground Ctrl-C drains and ends it, a second Ctrl-C does not wait. With `-d` a child runs the same blueprint in
-the background (`cli.background`) and this command waits until it is ready, so that a script may go on when it returns.
+In the foreground Ctrl-C drains and ends the stack; a second Ctrl-C ends it at once. With `-d` a child process runs the same
+blueprint in the background (`cli/background`), and this command returns when the stack is ready. Nothing is decided here.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from freehold.cli.config import accepted
 from freehold.cli.fetch_progress import showing
 from freehold.cli.output import duration_text
 from freehold.cli.place import config_option, find_config, json_option, state_dir_option
-from freehold.cli.start_progress import Watcher
+from freehold.cli.start_progress import StartProgress
 from freehold.core.clock import monotonic_s, wall_s
 from freehold.core.errors import Permanent
 from freehold.fleet.control.state_dir import StateDir
@@ -51,30 +51,27 @@ def command(
     as_json: bool,
 ) -> int:
     """Fetch the weights, start the engines and the gateway, and serve."""
-    watcher = Watcher(started_s=monotonic_s(), as_json=as_json)
+    progress = StartProgress(started_s=monotonic_s(), as_json=as_json)
     path = find_config(config_flag)
     state = StateDir(state_dir_for(state_dir, path))
-    if from_blueprint:
-        resolved = accepted(restore(state), as_json=as_json)
-    else:
-        resolved = _resolved(path, state, listen, as_json=as_json)
+    resolved = accepted(restore(state)) if from_blueprint else _resolved(path, state, listen, as_json=as_json)
     with _claimed(state, resolved.config):
         if not from_blueprint:
             with showing(quiet=as_json) as show:
-                resolved = accepted(fetch(resolved, show), as_json=as_json)
+                resolved = accepted(fetch(resolved, show))
         if not detach:
             try:
-                run(resolved, state, watcher)
+                run(resolved, state, progress)
             finally:
-                watcher.close()
-            return 1 if watcher.hopeless else 0
+                progress.close()
+            return 1 if progress.hopeless else 0
         write_blueprint(resolved.blueprint, state.path)
-    return start_in_background(state, watcher)
+    return start_in_background(state, progress)
 
 
 def _resolved(path: Path | None, state: StateDir, listen: str | None, *, as_json: bool) -> Resolved:
-    """Return the blueprint of the file, with what a person should know of it said on stderr."""
-    resolved = accepted(resolve(path, state, overrides={"gateway.listen": listen}), as_json=as_json)
+    """Return the blueprint of the file, and print what a person should know of it on stderr."""
+    resolved = accepted(resolve(path, state, overrides={"gateway.listen": listen}))
     if path is None and not as_json:
         click.echo("No freehold.yaml here: running the built-in example (freehold init writes it).", err=True)
     if resolved.config.spec.gateway.auth == "keys":
@@ -85,17 +82,19 @@ def _resolved(path: Path | None, state: StateDir, listen: str | None, *, as_json
 
 
 def _check_keys(config: Config) -> None:
-    """Print what a person should know of the keys before anything starts; a broken file ends the start here."""
+    """Print warnings about API keys before anything starts; raise Permanent if their file is damaged."""
     if not any(not why_refused(record, wall_s()) for record in read_keys_of(config)):
         click.echo("No API key is accepted yet. Next: freehold key create NAME", err=True)
     if not config.spec.gateway.address.loopback:
-        said = "is plain HTTP, so keys and prompts can be read on the network: put TLS in front where that matters."
-        click.echo(f"{config.spec.gateway.listen} {said}", err=True)
+        warning = (
+            "is plain HTTP, so keys and prompts can be read on the network: put TLS in front if that matters."
+        )
+        click.echo(f"{config.spec.gateway.listen} {warning}", err=True)
 
 
 @contextlib.contextmanager
 def _claimed(state: StateDir, config: Config) -> Iterator[None]:
-    """Hold the state folder; raise Permanent that says who does, where another stack holds it."""
+    """Hold the state folder; raise Permanent that names the stack that holds it already."""
     with claimed(state, config.name) as other:
         if other is not None:
             age = f" for {duration_text(wall_s() - other.since_wall_s)}" if other.since_wall_s else ""

@@ -16,10 +16,27 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 _OVERFLOW = "this unfolds to more than freehold.yaml may hold"
-_SYNTAX_HINTS = {
-    "mapping values are not allowed here": "check the indentation, or put a text that has `: ` in it in quotes",
-    "but found another document": "write one document: remove the line ---",
-}
+_INDENTATION = "check the indentation: keys of one map begin in the same column, and `-` with a space begins an entry of a list"
+_SYNTAX = (
+    ("mapping values are not allowed", "a `:` stands where no key can be",
+     "check the indentation, or put a text that has `: ` in it in quotes"),
+    ("found another document", "a second document begins here", "write one document: remove the line ---"),
+    (r"undefined alias (.*)", "*{1} stands for nothing, since no &{1} is above it", "put a text that begins with * in quotes"),
+    (r"found character '\\t'", "a tab stands where only spaces may", "indent with spaces"),
+    (r"found character (.*) that cannot start", "a text cannot begin with {1}", "put the text in quotes"),
+    (r"unknown escape character (.*)", "a backslash before {1} means nothing in double quotes",
+     "write \\\\ for a backslash, or use single quotes"),
+    ("quoted scalar.*unexpected end", "the text that begins in line {line} has no closing quote", "close it with the same quote"),
+    ("flow (sequence|mapping).*expected ','", "the bracket in line {line} is not closed, or a comma is missing",
+     "close it with ] or }}, and put a comma between entries"),
+    ("flow node.*stream end", "the bracket in line {line} is not closed", "close it with ] or }}"),
+    ("expected the node content, but found (.*)", "a value is missing before {1}", "write the value, or put {1} in quotes"),
+    ("could not find expected ':'", "line {line} has a key without a `:`", "write KEY: VALUE, with a space after the colon"),
+    ("expected <block end>.*'<scalar>'", "a text goes on after its closing quote", "write a quote inside of single quotes twice"),
+    ("expected <block end>", "this line is not in step with the block that begins in line {line}", _INDENTATION),
+)  # fmt: skip
+"""What the parser says of a mistake, what it means, and what to do. Source: the messages of ruamel.yaml, each provoked by a
+test; {1} is what was found and {line} where the unfinished thing begins. Any other message is shown as it is."""
 MAX_VALUES = 20_000
 """Values that one file may unfold to, aliases counted each time they are used."""
 MAX_DEPTH = 32
@@ -112,12 +129,14 @@ def _syntax_mistake(exc: Exception, text: str, name: str) -> Mistake:
     if isinstance(exc, MarkedYAMLError):
         mark = exc.problem_mark or exc.context_mark
         place = Place(mark.line + 1, mark.column + 1, name) if mark else Place(1, 1, name)
-        if "'\\t'" in str(exc.problem):
-            return Mistake(place, "a tab stands where YAML wants spaces", "indent with spaces")
-        parts = [str(part) for part in (exc.context, exc.problem) if part]
-        return Mistake(
-            place, "this is not YAML: " + ", ".join(parts), _SYNTAX_HINTS.get(parts[-1] if parts else "", "")
-        )
+        said = ", ".join(str(part) for part in (exc.context, exc.problem) if part)
+        line = (exc.context_mark or mark).line + 1 if mark else 1
+        for pattern, meaning, hint in _SYNTAX:
+            if found := re.search(pattern, said):
+                words = ("", *(each.strip("'") for each in found.groups()))
+                said, what_to_do = (each.format(*words, line=line) for each in (meaning, hint))
+                return Mistake(place, f"this is not YAML: {said}", what_to_do)
+        return Mistake(place, f"this is not YAML: {said}")
     if isinstance(exc, ReaderError):
         place = text_place(text, exc.position, name)
         return Mistake(place, f"the character U+{exc.character:04X} is not allowed in YAML", "remove it")

@@ -1,8 +1,8 @@
 """The gateway process: takes a listening socket and snapshots from its parent, serves, drains, ends.
 
-It goes on with its last snapshot when its parent hangs or dies, as long as some endpoint does not die with that
+It keeps serving with its last snapshot when its parent hangs or dies, as long as some endpoint does not die with that
 parent; otherwise it drains and ends, so that nothing is left behind. This is the only file that knows uvloop, and one
-of the few guards: an exception that nobody expected is logged and counted here, and the process serves on.
+of the few guards: an unexpected exception is logged and counted here, and the process keeps serving.
 """
 
 import argparse
@@ -18,25 +18,24 @@ from typing import Any
 import msgspec
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.process import descriptors
 from freehold.gateway.process.listener import BACKLOG, listen
 from freehold.gateway.process.messages import (
     LINE_BYTES_MAX,
-    Agent,
-    Drain,
-    Drained,
-    Endpoints,
-    Retune,
-    Start,
-    Stats,
+    AgentMessage,
+    DrainedMessage,
+    DrainMessage,
+    EndpointsMessage,
+    SettingsMessage,
+    StartMessage,
+    StatsMessage,
     downs,
     line,
 )
+from freehold.gateway.server import descriptors
 from freehold.gateway.server.accept import Acceptor
 from freehold.gateway.server.client_connection import ClientConnection
 from freehold.gateway.server.gateway import Gateway
-from freehold.gateway.server.keyed_connection import KeyedConnection
-from freehold.gateway.server.worker_group import Crew
+from freehold.gateway.server.worker_group import WorkerGroup
 from freehold.gateway.settings import Settings
 from freehold.telemetry import logs
 
@@ -73,7 +72,7 @@ class StandaloneModel(msgspec.Struct, frozen=True):
     media_urls: bool = True
 
     def snapshot_parts(self) -> tuple[ModelEntry, list[Endpoint]]:
-        """Return what a snapshot says of this model."""
+        """Return this model's part of a snapshot."""
         entry = ModelEntry(
             name=self.name,
             engine=self.engine,
@@ -91,8 +90,8 @@ class StandaloneModel(msgspec.Struct, frozen=True):
         ]  # fmt: skip
 
 
-class Child:
-    """The gateway's process: its server, its parent's line, and how it ends."""
+class GatewayProcess:
+    """The gateway's process: its server, the link to its parent, and how it ends."""
 
     def __init__(self, gateway: Gateway, listener: socket.socket) -> None:
         self.gateway = gateway
@@ -102,88 +101,92 @@ class Child:
         gateway.listening = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def serve(self) -> bool:
-        """Serve until told to stop, drain, and return whether every stream was finished."""
+        """Serve until asked to stop, drain, and return whether every stream was finished."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_bug)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        kind = ClientConnection if self.gateway.callers is None else KeyedConnection
+        gateway = self.gateway
         server: asyncio.Server | Acceptor
-        if self.gateway.crew is None:
-            server = await loop.create_server(lambda: kind(self.gateway), sock=self.listener, backlog=BACKLOG)
+        if gateway.group is None:
+            server = await loop.create_server(
+                lambda: ClientConnection(gateway), sock=self.listener, backlog=BACKLOG
+            )
         else:
             server = Acceptor(
-                lambda: kind(self.gateway), self.gateway, crew=self.gateway.crew, listener=self.listener
+                lambda: ClientConnection(gateway), gateway, group=gateway.group, listener=self.listener
             )
         self._allow_connections()
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_YOUNG)
-        self.gateway.log.info("listening", address=self.gateway.listening)
+        self.gateway.context.log.info("listening", address=self.gateway.listening)
         await self.stopping.wait()
-        self.gateway.log.info("draining", in_flight=self.gateway.in_flight)
+        self.gateway.context.log.info("draining", in_flight=self.gateway.in_flight)
         server.close()
         whole = await self.gateway.drain()
-        self.gateway.access.close()
+        self.gateway.context.access_log.close()
         return whole
 
     def _allow_connections(self) -> None:
-        """Take as many clients as descriptors allow, and say so where that is fewer than it should be."""
+        """Take as many clients as descriptors allow, and log a warning where that is fewer than it should be."""
         limit = descriptors.raise_limit()
         self.gateway.connections_max = clients = descriptors.connections_for(limit)
         if clients < descriptors.CONNECTIONS_MAX:
             doing = (
                 f"clients beyond that many are refused; a limit (ulimit -n) of {descriptors.WANTED} is enough"
             )
-            self.gateway.log.warning("few_descriptors", limit=limit, connections_max=clients, doing=doing)
+            self.gateway.context.log.warning(
+                "few_descriptors", limit=limit, connections_max=clients, doing=doing
+            )
 
     async def obey(self, reader: asyncio.StreamReader) -> None:
-        """Do what the parent says; when it is gone, serve on where that makes sense."""
+        """Follow the parent's messages; when the parent is gone, keep serving if some endpoint outlives it."""
         async for message in downs(reader):
-            if isinstance(message, Endpoints):
+            if isinstance(message, EndpointsMessage):
                 self.gateway.apply(message.snapshot)
-            elif isinstance(message, Agent):
+            elif isinstance(message, AgentMessage):
                 self.gateway.agent.take(message.metrics)
-            elif isinstance(message, Retune):
+            elif isinstance(message, SettingsMessage):
                 self.gateway.retune(message.settings)
-            elif isinstance(message, Drain):
+            elif isinstance(message, DrainMessage):
                 self.stopping.set()
         self.gateway.has_parent = False
         self.gateway.agent.lose()
         if self.stopping.is_set():
             return
         if self.gateway.directory.outlives_its_parent():
-            self.gateway.log.error("control_plane_gone", doing="serving on with the last snapshot")
+            self.gateway.context.log.error("control_plane_gone", doing="serving on with the last snapshot")
         else:
-            self.gateway.log.error("control_plane_gone", doing="ending: every endpoint went with it")
+            self.gateway.context.log.error("control_plane_gone", doing="ending: every endpoint went with it")
             self.stopping.set()
 
     async def report(self, writer: asyncio.StreamWriter) -> None:
-        """Tell the parent each second how things are."""
+        """Report statistics to the parent each second."""
         while self.gateway.has_parent:
-            writer.write(line(Stats(self.gateway.statistics())))
+            writer.write(line(StatsMessage(self.gateway.statistics())))
             await asyncio.sleep(_STATS_EVERY_S)
 
     def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Count and log an exception that reached the loop: one connection is lost, the process serves on."""
         del loop
-        self.gateway.meters.bug()
+        self.gateway.context.metrics.bug()
         exc = context.get("exception")
-        self.gateway.log.error("bug", message=context.get("message"), exc_info=exc)
+        self.gateway.context.log.error("bug", message=context.get("message"), exc_info=exc)
 
 
 async def run_child(listener: socket.socket, link: socket.socket) -> None:
     """Run under a parent that talks over `link`."""
     reader, writer = await asyncio.open_connection(sock=link, limit=LINE_BYTES_MAX)
     start = await anext(downs(reader))
-    assert isinstance(start, Start)
-    child = Child(_gateway(start.settings), listener)
+    assert isinstance(start, StartMessage)
+    child = GatewayProcess(_gateway(start.settings), listener)
     tasks = [_guarded(child, child.obey(reader)), _guarded(child, child.report(writer))]
     whole = await child.serve()
     for task in tasks:
         task.cancel()
     if child.gateway.has_parent:
-        writer.write(line(Stats(child.gateway.statistics())) + line(Drained(whole)))
+        writer.write(line(StatsMessage(child.gateway.statistics())) + line(DrainedMessage(whole)))
         await writer.drain()
 
 
@@ -191,7 +194,7 @@ async def run_standalone(config: Standalone) -> None:
     """Run in front of fixed endpoints until SIGTERM."""
     host, _, port = config.listen.rpartition(":")
     listener = listen(host.strip("[]"), int(port))
-    child = Child(_gateway(config.settings), listener)
+    child = GatewayProcess(_gateway(config.settings), listener)
     parts = [model.snapshot_parts() for model in config.models]
     child.gateway.apply(
         Snapshot(
@@ -207,17 +210,17 @@ async def run_standalone(config: Standalone) -> None:
 def _gateway(settings: Settings) -> Gateway:
     target = Path(settings.log_path) if settings.log_path else sys.stderr
     handle = logs.configure(target, level=settings.log_level)
-    crew = Crew(settings) if settings.workers > 1 else None
-    return Gateway(settings, log_dropped=lambda: handle.dropped_total, crew=crew)
+    group = WorkerGroup(settings) if settings.workers > 1 else None
+    return Gateway(settings, log_dropped=lambda: handle.dropped_total, group=group)
 
 
-def _guarded(child: Child, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _guarded(child: GatewayProcess, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     async def guard() -> None:
         try:
             await work
         except Exception:
-            child.gateway.meters.bug()
-            child.gateway.log.exception("bug", message="a task of the gateway failed")
+            child.gateway.context.metrics.bug()
+            child.gateway.context.log.exception("bug", message="a task of the gateway failed")
 
     return asyncio.get_running_loop().create_task(guard())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from freehold.ledger.drainer import waiting_records
 from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
 from freehold.ledger.records.reconcile import EngineReading, Gap, reconcile
-from freehold.ledger.records.rollup import DAY_HOURS, HOUR_US, Tally, tally
+from freehold.ledger.records.rollup import DAY_HOURS, HOUR_US, UsageTally, tally
 from freehold.ledger.spool import spool_folder
 
 _DAY_US = DAY_HOURS * HOUR_US
@@ -19,7 +19,7 @@ _DAY_US = DAY_HOURS * HOUR_US
 class LedgerSums:
     """What the ledger holds of a span of time."""
 
-    tallies: list[Tally]
+    tallies: list[UsageTally]
     """Of the time asked for."""
     gaps: list[Gap]
     """Over the whole days that it touches."""

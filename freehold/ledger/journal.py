@@ -17,15 +17,15 @@ import msgspec
 
 from freehold.core.errors import Permanent, Temporary
 from freehold.ledger.records.reconcile import EngineReading
-from freehold.ledger.records.record import Record
-from freehold.ledger.records.rollup import FAULT, HOUR_US, SUMS, Tally, tally
+from freehold.ledger.records.record import LedgerRecord
+from freehold.ledger.records.rollup import FAULT, HOUR_US, SUMS, UsageTally, tally
 
 JOURNAL_NAME = "ledger.sqlite"
 """The file's name in a state folder."""
 _VERSION = 1  # PRAGMA user_version of this schema
 _BUSY_S = 5.0  # How long another process's write is waited for before the batch is tried again later.
 _WHOLE_FILE = 2**62
-_COLUMNS = msgspec.structs.fields(Record)
+_COLUMNS = msgspec.structs.fields(LedgerRecord)
 _NAMES = tuple(column.name for column in _COLUMNS)
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS requests (
@@ -67,7 +67,7 @@ class Span:
     since_us: int = 0
     until_us: int = _WHOLE_FILE
 
-    def has(self, record: Record) -> bool:
+    def has(self, record: LedgerRecord) -> bool:
         """Return whether a record is of that time."""
         return self.since_us <= record.time_us < self.until_us
 
@@ -118,13 +118,13 @@ class Journal:
             )
 
     def is_here(self) -> bool:
-        """Return whether the open file is still the one with its name; False: somebody removed or moved it."""
+        """Return whether the open file is still the one with its name; False: it was removed or moved."""
         try:
             return self.path.stat().st_ino == self._inode
         except FileNotFoundError:
             return False
 
-    def add(self, records: Collection[Record], readings: Iterable[EngineReading] = ()) -> int:
+    def add(self, records: Collection[LedgerRecord], readings: Iterable[EngineReading] = ()) -> int:
         """Add records and readings in one transaction, durably, and return how many records were new."""
         rows = [_row(record) for record in records]
         with self._failures(), self._transaction():
@@ -136,7 +136,7 @@ class Journal:
             )
         return added
 
-    def tallies(self, span: Span, waiting: Iterable[Record] = ()) -> list[Tally]:
+    def tallies(self, span: Span, waiting: Iterable[LedgerRecord] = ()) -> list[UsageTally]:
         """Return the sums of that time, by key, model, endpoint and hour; of `waiting` those that are not in yet too."""
         with self._failures(), self._transaction("BEGIN"):
             # One snapshot for both questions: a record that is added meanwhile counts once.
@@ -158,7 +158,7 @@ class Journal:
         known = sorted((at_us, prompt, answer) for at_us, prompt, answer in rows if prompt and answer)
         return Arrivals(rows=tuple(known), unknown=len(rows) - len(known))
 
-    def _has(self, record: Record) -> bool:
+    def _has(self, record: LedgerRecord) -> bool:
         query = "SELECT 1 FROM requests WHERE run = ? AND seq = ?"
         return self._db.execute(query, (record.run, record.seq)).fetchone() is not None
 
@@ -197,13 +197,13 @@ class Journal:
             ) from exc
 
 
-def _row(record: Record) -> tuple[Any, ...]:
+def _row(record: LedgerRecord) -> tuple[Any, ...]:
     return msgspec.structs.astuple(record)
 
 
-def _tally(row: tuple[Any, ...]) -> Tally:
+def _tally(row: tuple[Any, ...]) -> UsageTally:
     key_id, model, endpoint, hour, requests, *sums = row
-    return Tally(
+    return UsageTally(
         key_id=key_id,
         model=model,
         endpoint=endpoint,

@@ -1,7 +1,7 @@
 """From one freehold.yaml to another while the stack runs: what changes, how, and what cannot. Pure.
 
 Every setting is either changed in place, or reached by replacing replicas, or cannot change without an end and a new
-start; what nobody has thought about is among the last. It says nothing about secrets: they are not in the file.
+start; what has no rule is among the last. It says nothing about secrets: they are not in the file.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +43,7 @@ class How(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class SpecChange:
     """One thing that differs."""
 
     how: How
@@ -67,14 +67,14 @@ class Change:
 class Changes:
     """What differs between two specs."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[SpecChange, ...]
     problems: tuple[Problem, ...]
     """What cannot change while the stack runs; where there is one, nothing may be done."""
 
 
 def compare(old: Spec, new: Spec, where: Where) -> Changes:
     """Return all that differs; `where` says where a key of the new file stands."""
-    changes: list[Change] = list(_models(old, new))
+    changes: list[SpecChange] = list(_models(old, new))
     problems: list[Problem] = []
     before, after = _leaves(_without_models(old)), _leaves(_without_models(new))
     for path in dict.fromkeys([*before, *after]):
@@ -82,31 +82,31 @@ def compare(old: Spec, new: Spec, where: Where) -> Changes:
         if was == now:
             continue
         if any(path[: len(live)] == live for live in LIVE):
-            changes.append(Change(how=How.LIVE, what=dotted(path), old=was, new=now))
+            changes.append(SpecChange(how=How.LIVE, what=dotted(path), old=was, new=now))
         else:
             message = f"{dotted(path)} cannot change from {_shown(was)} to {_shown(now)} while the stack runs"
             problems.append(Problem(where=where(path), message=message, hint=RESTART_HINT))
     return Changes(changes=tuple(changes), problems=tuple(problems))
 
 
-def _models(old: Spec, new: Spec) -> Iterator[Change]:
+def _models(old: Spec, new: Spec) -> Iterator[SpecChange]:
     before = {model.name: model for model in old.models}
     after = {model.name: model for model in new.models}
     for name in dict.fromkeys([*before, *after]):
         if name not in after:
-            yield Change(how=How.REMOVE, what=f"models.{name}")
+            yield SpecChange(how=How.REMOVE, what=f"models.{name}")
         elif name not in before:
-            yield Change(how=How.ADD, what=f"models.{name}")
+            yield SpecChange(how=How.ADD, what=f"models.{name}")
         else:
             yield from _model(before[name], after[name])
 
 
-def _model(old: ModelSpec, new: ModelSpec) -> Iterator[Change]:
+def _model(old: ModelSpec, new: ModelSpec) -> Iterator[SpecChange]:
     before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
     for path in dict.fromkeys([*before, *after]):
         was, now = before.get(path), after.get(path)
         if was != now:
-            yield Change(how=_how(path), what=f"models.{old.name}.{dotted(path)}", old=was, new=now)
+            yield SpecChange(how=_how(path), what=f"models.{old.name}.{dotted(path)}", old=was, new=now)
 
 
 def _how(path: tuple[str, ...]) -> How:
@@ -120,7 +120,7 @@ def _without_models(spec: Spec) -> dict[str, Any]:
 
 
 def _leaves(value: Mapping[str, Any], above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Return every value that is no map by the way to it."""
+    """Return every value that is not a map by the way to it."""
     found: dict[tuple[str, ...], Any] = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping):

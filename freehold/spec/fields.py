@@ -33,7 +33,7 @@ def refuse(message: str, hint: str = "") -> PydanticCustomError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quantity:
+class QuantityText:
     """A number with a unit, written as text and kept as a plain number in the base unit."""
 
     least: str
@@ -72,10 +72,10 @@ class Quantity:
 
 
 Duration = partial(
-    Quantity, parse=units.parse_duration_s, format=units.format_duration, pattern=units.DURATION_PATTERN
+    QuantityText, parse=units.parse_duration_s, format=units.format_duration, pattern=units.DURATION_PATTERN
 )
 """A time between `least` and `most`, kept in seconds."""
-Size = partial(Quantity, parse=units.parse_bytes, format=units.format_bytes, pattern=units.BYTES_PATTERN)
+Size = partial(QuantityText, parse=units.parse_bytes, format=units.format_bytes, pattern=units.BYTES_PATTERN)
 """A size between `least` and `most`, kept in bytes."""
 
 
@@ -270,7 +270,7 @@ class GpuWish:
                 or not re.fullmatch(_GPU, str(entry))
             ):
                 raise refuse(
-                    f": {entry!r} is no GPU", "a number as nvidia-smi shows it, or a UUID (GPU-…, MIG-…)"
+                    f": {entry!r} is not a GPU", "a number as nvidia-smi shows it, or a UUID (GPU-…, MIG-…)"
                 )
             if entry in found:
                 raise refuse(f": {entry} stands there twice", "remove one")

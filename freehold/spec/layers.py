@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from freehold.core.places import Mistake, Place, Tree
 from freehold.core.problems import nearest_hint
 from freehold.spec import later
-from freehold.spec.fields import Quantity
+from freehold.spec.fields import QuantityText
 from freehold.spec.model import Spec
 
 PREFIX = "FREEHOLD_"
@@ -116,7 +116,7 @@ def _leaves(section: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[t
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _leaves(kind, (*path, key))
         elif path and kind in {int, float, str}:
-            measured = any(isinstance(note, Quantity) for note in info.metadata)
+            measured = any(isinstance(note, QuantityText) for note in info.metadata)
             yield (*path, key), kind is int and not measured
 
 
@@ -127,7 +127,7 @@ def _without_none(kind: Any) -> Any:
 
 
 def _read(value: object, path: tuple[str, ...]) -> object:
-    """Return a text as the number that its key takes; what is no number is left for the key's own check."""
+    """Return a text as the number that its key takes; what is not a number is left for the key's own check."""
     digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18
     return int(str(value)) if digits and path in _whole_numbers() else value
 

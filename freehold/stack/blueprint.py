@@ -1,7 +1,7 @@
 """The blueprint: all that a stack is to run, decided once, as one frozen value that can be written down and read again.
 
 It holds no secret and no open file: API keys stay in memory (`resolve.Resolved`). It decides nothing and starts nothing.
-Of a generation there is one; a reload makes the next, whose `parent` is the id of the one before.
+A reload makes the next generation, whose `parent` is the id of the blueprint before.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     config: Path | None
     """The file that it was made from; None: the built-in example."""
     overrides: dict[str, Any]
-    """What flags said instead of the file, by dotted key."""
+    """Values of flags that replace those of the file, by dotted key."""
     spec: Spec
     """The file's content with all its defaults."""
     cores: int
@@ -53,7 +53,7 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     rounds: dict[str, int] = {}
     """How often `freehold restart` has replaced all replicas of a model, by its name."""
     notes: tuple[str, ...] = ()
-    """What was noticed and stops nothing."""
+    """Warnings that do not stop a start."""
 
     @property
     def id(self) -> str:
@@ -92,7 +92,7 @@ def encode(blueprint: Blueprint) -> bytes:
 
 
 def decode(content: bytes) -> Blueprint:
-    """Return the blueprint that `encode` wrote; raises Permanent where it is none of this version's."""
+    """Return the blueprint that `encode` wrote; raises Permanent if another version wrote it."""
     try:
         return msgspec.json.decode(content, type=Blueprint, dec_hook=_typed)
     except (msgspec.MsgspecError, ValueError) as exc:
@@ -111,7 +111,7 @@ def write_blueprint(blueprint: Blueprint, state_path: Path) -> None:
 
 
 def read_blueprint(state_path: Path) -> Blueprint:
-    """Return the blueprint of a state folder; raises Permanent where there is none that can be read."""
+    """Return the blueprint of a state folder; raises Permanent if it cannot be read."""
     path = state_path / FILE_NAME
     try:
         return decode(path.read_bytes())

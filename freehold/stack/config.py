@@ -1,6 +1,6 @@
-"""The user's freehold.yaml as commands want it: found, loaded, checked against the engines, all mistakes at once.
+"""The user's freehold.yaml: loaded, checked against the engines and with its API keys. All problems are returned at once.
 
-Where no file is named and none lies in the current directory, the built-in example is what runs, and commands say so.
+Without a file the built-in example is used. Nothing is fetched and no program is started.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from freehold.stack.engine_environment import environment_problems
 from freehold.stack.folders import BUILT_IN
 from freehold.stack.weights_check import adapter_problems, source_problems
 
-_SECRET_BYTES_MAX = 16 * 1024  # A key file holds one line; more is some other file.
+_SECRET_BYTES_MAX = 16 * 1024  # A key file holds one line; a longer file is something else.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,30 +42,30 @@ class Config:
     fallback_keys: Mapping[str, str] = field(default_factory=dict)
     """The same by fallback name."""
     overrides: Mapping[str, object] = field(default_factory=dict)
-    """What flags said instead of the file, by dotted key."""
+    """Values of flags that replace those of the file, by dotted key."""
     where: Callable[[tuple[str | int, ...]], str] = dotted
-    """From the way to a key to where it stands."""
+    """From the path of a key to its place in the file."""
 
     @property
     def by_variable(self) -> Mapping[str, str]:
-        """Return the keys that came from environment variables, by variable; one without a name is of no meaning."""
+        """Return the API keys by the environment variable that held them; the entry of the empty name has no meaning."""
         models = {model.api_key_env: self.api_keys.get(model.name, "") for model in self.spec.models}
         others = {each.api_key_env: self.fallback_keys.get(each.name, "") for each in self.spec.fallback}
         return models | others
 
     @property
     def base_dir(self) -> Path:
-        """Return what relative `file://` sources are relative to."""
+        """Return the folder that relative `file://` sources start from."""
         return self.path.parent if self.path else Path.cwd()
 
     @property
     def name(self) -> str:
-        """Return what to call it in a message."""
+        """Return the configuration's name for messages."""
         return str(self.path) if self.path else BUILT_IN
 
 
 def one_replica_of(config: Config, model: str) -> Config:
-    """Return the configuration with one replica of one model and no other; places in the file stay right."""
+    """Return the configuration with one replica of one model and no other model; places in the file stay valid."""
     index, spec = next((at, each) for at, each in enumerate(config.spec.models) if each.name == model)
     alone = config.spec.model_copy(update={"models": (spec.model_copy(update={"replicas": 1}),)})
 
@@ -121,7 +121,7 @@ def with_keys(config: Config, known: Mapping[str, str] = MappingProxyType({})) -
 
 
 def _option_problems(loaded: Loaded) -> list[Problem]:
-    """Return the mistakes in every model's engine options, also where the rest of the file has others."""
+    """Return the problems of every model's engine options, also if the rest of the file has others."""
     problems: list[Problem] = []
     for index, model in enumerate(loaded.models):
         engine, options = all_engines().get(str(model.get("engine"))), model.get("engine_options", {})
@@ -141,7 +141,7 @@ def _option_problems(loaded: Loaded) -> list[Problem]:
 
 
 def _given(options: Mapping[object, object]) -> Iterator[tuple[str, object]]:
-    """Yield the options as engines get them; what can be no value is passed over, since the spec has spoken of it."""
+    """Yield the options as engines receive them; invalid values are skipped, since the spec reports them."""
     for name, value in options.items():
         with contextlib.suppress(PydanticCustomError):
             yield str(name), option_value(value)
@@ -150,12 +150,12 @@ def _given(options: Mapping[object, object]) -> Iterator[tuple[str, object]]:
 def _program_problems(
     engine: Engine, options: Mapping[str, object], where: Callable[[str], str]
 ) -> list[Problem]:
-    """Return a problem for each option that names a program which cannot be run here."""
+    """Return a problem for each option that names a program that cannot be run here."""
     return [
         Problem(
             where=where(option.name),
             message=f"{option.name}: there is no program {value!r}",
-            hint="a path is seen from where freehold up is called; the file must be executable",
+            hint="a relative path starts at the folder where freehold up is called; the file must be executable",
         )
         for option in engine.options
         if option.program and isinstance(value := options.get(option.name), str) and not shutil.which(value)
@@ -170,7 +170,7 @@ def _file_problems(
         Problem(
             where=where(option.name),
             message=f"{option.name}: there is no file or folder {path!r}",
-            hint="a path is seen from where freehold up is called; write the whole path",
+            hint="a relative path starts at the folder where freehold up is called; write an absolute path",
         )
         for option in engine.options
         if option.file and isinstance(value := options.get(option.name), str)
@@ -181,7 +181,7 @@ def _file_problems(
 
 @dataclass(frozen=True, slots=True)
 class _KeyReader:
-    """Reads the keys that a file names, and notes what is wrong with them."""
+    """Reads the API keys that a file names, and collects their problems."""
 
     config: Config
     known: Mapping[str, str]
@@ -224,7 +224,7 @@ def _read_key(model: ModelSpec | FallbackSpec, base_dir: Path, known: Mapping[st
 
 
 def _secret_text(path: Path) -> str:
-    # Without waiting: a pipe that nobody writes to would hold the command up before its type is seen.
+    # Non-blocking: opening a pipe without a writer would block before its type is checked.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "not a regular file")

@@ -1,7 +1,7 @@
 """The controller: wires the fleet, the gateway link and the control socket of one stack, and ends them in order.
 
-The way down is the way of the requests backwards: the gateway stops accepting and finishes its streams, then the
-engines are told to end. A second signal skips the waiting. Nothing is decided here; that is `fleet.decide`'s business.
+The end follows the path of a request backwards: the gateway stops accepting and finishes its streams, then the engines
+are stopped. A second signal skips the wait. Nothing is decided here: `fleet/decisions` decides.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from freehold.fleet.control.state_dir import Running, StateDir
 from freehold.fleet.control.state_keeper import StateKeeper
 from freehold.fleet.processes.start_progress import StartWatch
 from freehold.fleet.run import Fleet
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.ledger.drainer import Drainer
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.ledger.records.reconcile import EngineReading
@@ -38,14 +38,14 @@ from freehold.stack.status import GatewayStatus, StackStatus, with_ejected
 from freehold.telemetry.logs import get_logger
 
 _LAST_DRAIN_S = 5.0
-"""How long the end of a stack waits for the ledger's disk. Source: our own choice; a round takes milliseconds, and what
-is left over is in the spool for the next start."""
+"""How long the end of a stack waits for the ledger's disk. Source: our own choice: one round takes milliseconds, and the next
+start drains what is left in the spool."""
 OnStatus = Callable[[StackStatus], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """What a stack has open before it runs."""
+    """The state folder and the listener of a stack, opened before it runs."""
 
     state: StateDir
     """Claimed by this process."""
@@ -59,7 +59,7 @@ class Opened:
 
 
 def _is_daemon() -> bool:
-    """Return whether SIGHUP cannot mean that a terminal has closed: a session of our own, without a terminal."""
+    """Return whether this process leads a session without a terminal, so that SIGHUP does not mean a closed terminal."""
     if os.getsid(0) != os.getpid():
         return False
     try:
@@ -70,7 +70,7 @@ def _is_daemon() -> bool:
 
 
 def _readings(replicas: Iterable[ReplicaStatus]) -> Iterator[EngineReading]:
-    """Yield what the engines' own counters of generated tokens say now."""
+    """Yield the engines' own counters of generated tokens, as last read."""
     now_s = wall_s()
     for replica in replicas:
         if replica.tokens_total is not None and replica.started_wall_s is not None:
@@ -101,30 +101,30 @@ class Controller:
         self._started_wall_s = wall_s()
         self._stopping = asyncio.Event()
         self._signals = 0
-        self._recorded: dict[str, int | None] = {}
+        self._recorded_pids: dict[str, int | None] = {}
         state, blueprint = opened.state, resolved.blueprint
         self._config_name = resolved.config.name
         self._spool = Path(blueprint.gateway.spool_path)
         self._control = ControlServer(state, self._answer)
-        self._taken_by: Running | None = None
+        self._state_taken_by: Running | None = None
         loop = asyncio.get_running_loop()
         self._keeper = StateKeeper(
             state,
             config_path=self._config_name,
             on_restored=lambda: asyncio.run_coroutine_threadsafe(self._control.reopen(), loop),
-            on_taken=lambda other: loop.call_soon_threadsafe(self._give_way, other),
+            on_taken=lambda other: loop.call_soon_threadsafe(self._on_state_taken, other),
         )
-        self._books = Drainer(self._spool, state.path / JOURNAL_NAME)
-        self._link = GatewayLinks(
+        self._drainer = Drainer(self._spool, state.path / JOURNAL_NAME)
+        self._gateway = WorkerSet(
             resolved.gateway, opened.listener, log_dir=state.logs, on_start=self._keeper.record
         )
         self._fleet = Fleet(resolved.replicas, blueprint.fleet, on_snapshot=self._on_snapshot)
         self._starts = StartWatch(state.logs, all_engines())
-        self._watch = NodeWatch(
+        self._agent = NodeWatch(
             blueprint.agent,
             state.logs,
             fleet=self._fleet,
-            gateway=self._link,
+            gateway=self._gateway,
             on_start=self._keeper.record,
         )
         self._reloader = Reloader(
@@ -137,11 +137,11 @@ class Controller:
                 stopping=self._stopping.is_set,
             ),
         )
-        self._hang_ups: set[asyncio.Task[None]] = set()
+        self._reload_tasks: set[asyncio.Task[None]] = set()
 
     def status(self) -> StackStatus:
-        """Return how everything is."""
-        stats, pids = self._link.stats, self._link.pids
+        """Return the state of gateway, replicas and configuration."""
+        stats, pids = self._gateway.stats, self._gateway.pids
         return StackStatus(
             config=self._config_name,
             state_dir=str(self._opened.state.path),
@@ -150,9 +150,9 @@ class Controller:
             gateway=GatewayStatus(
                 url=f"{self._opened.url}/v1",
                 pid=pids[0] if pids else None,
-                workers=self._link.workers,
+                workers=self._gateway.workers,
                 workers_live=len(pids),
-                restarts=self._link.restarts,
+                restarts=self._gateway.restarts,
                 in_flight=stats.in_flight if stats else None,
                 requests_total=stats.requests_total if stats else None,
                 errors_total=stats.errors_total if stats else None,
@@ -165,12 +165,12 @@ class Controller:
         )
 
     def show(self) -> None:
-        """Tell whoever watches how everything is now."""
-        with contextlib.suppress(OSError):  # nobody reads any more: what is served goes on being served
+        """Give the present status to the observer."""
+        with contextlib.suppress(OSError):  # the terminal is gone, the stack keeps serving
             self._on_status(self.status())
 
     def stop(self) -> None:
-        """Begin the way down; called again, skip the waiting."""
+        """Begin to stop in order; if called again, stop at once."""
         self._signals += 1
         self._stopping.set()
         if self._signals == 1:
@@ -178,90 +178,92 @@ class Controller:
             return
         if self._signals == 2:
             self._on_hurry()
-        self._link.kill()
+        self._gateway.kill()
         self._fleet.request_stop(now=True)
 
     async def run(self) -> None:
-        """Run the stack until it was told to stop and all of it has ended."""
+        """Run the stack until it is stopped and every part has ended."""
         loop = asyncio.get_running_loop()
-        hang_up = self._hang_up if _is_daemon() else self.stop
+        on_sighup = self._on_sighup if _is_daemon() else self.stop
         for number, handler in (
             (signal.SIGTERM, self.stop),
             (signal.SIGINT, self.stop),
-            (signal.SIGHUP, hang_up),
+            (signal.SIGHUP, on_sighup),
         ):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means what it says
+            if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup SIGHUP stays ignored
                 loop.add_signal_handler(number, handler)
-        self._books.start()
+        self._drainer.start()
         async with self._control:
             self._keeper.start()
             fleet = asyncio.create_task(self._fleet.run())
-            gateway = asyncio.create_task(self._link.run())
-            watch = asyncio.create_task(self._watch.run())
+            gateway = asyncio.create_task(self._gateway.run())
+            watch = asyncio.create_task(self._agent.run())
             starts = asyncio.create_task(self._starts.run(self._fleet.statuses))
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({fleet, gateway, stopping}, return_when=asyncio.FIRST_COMPLETED)
             self._stopping.set()
-            self._link.stop()
+            self._gateway.stop()
             await gateway
-            # The gateway has ended, so no request runs any more: the engines need no drain of their own.
+            # The gateway has ended, so no request runs: the engines need no drain.
             self._fleet.request_stop(drained=True)
-            self._watch.stop()
+            self._agent.stop()
             await fleet
             starts.cancel()
             await watch
-            # Whoever asked for the stop on the control socket hears its end before the socket goes.
+            # The client of the control socket that sent the stop receives the end before the socket closes.
             await asyncio.sleep(0)
-            for name in (*self._link.names, AGENT):
+            for name in (*self._gateway.names, AGENT):
                 self._keeper.record(name, None)
             await asyncio.to_thread(self._keeper.close)
-        if not await asyncio.to_thread(self._books.stop, _LAST_DRAIN_S):
-            self._log.error("ledger_not_drained", spool=str(self._spool), doing="the next start goes on")
-        if self._taken_by is not None:
+        if not await asyncio.to_thread(self._drainer.stop, _LAST_DRAIN_S):
+            self._log.error(
+                "ledger_not_drained", spool=str(self._spool), doing="the next start drains the rest"
+            )
+        if self._state_taken_by is not None:
             raise Permanent(
-                f"the state folder {self._opened.state.path} was removed and pid {self._taken_by.pid} has it now",
+                f"the state folder {self._opened.state.path} was removed and pid {self._state_taken_by.pid} has it now",
                 hint="--state-dir gives each stack a folder of its own",
             )
         remove_folder(self._spool)
 
     def _apply(self, resolved: Resolved) -> bool:
-        """Let fleet and gateway go over to a blueprint; False: the fleet cannot take a change now."""
+        """Give a blueprint to fleet and gateway; return False if the fleet's queue is full."""
         if not self._fleet.change(resolved.replicas, resolved.blueprint.fleet):
             return False
-        self._link.retune(resolved.gateway)
+        self._gateway.retune(resolved.gateway)
         return True
 
     def _gateway_generation(self) -> int:
-        stats = self._link.stats
+        stats = self._gateway.stats
         return stats.settings_generation if stats is not None else 0
 
-    def _hang_up(self) -> None:
-        """Read the configuration again; what comes of it is in the log and in the status."""
+    def _on_sighup(self) -> None:
+        """Reload on SIGHUP; the log and the status show the outcome."""
 
         async def reload() -> None:
             async for _line in self._reloader.reload(wait=False):
                 pass
 
         task = asyncio.get_running_loop().create_task(reload())
-        self._hang_ups.add(task)
-        task.add_done_callback(self._hang_ups.discard)
+        self._reload_tasks.add(task)
+        task.add_done_callback(self._reload_tasks.discard)
 
-    def _give_way(self, other: Running) -> None:
-        """End in order: nobody could find this stack any more."""
-        self._taken_by = other
+    def _on_state_taken(self, other: Running) -> None:
+        """Stop in order: another process has the state folder, so no command reaches this stack."""
+        self._state_taken_by = other
         self.stop()
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
-        self._link.send(snapshot)
+        self._gateway.send(snapshot)
         for replica in snapshot.replicas:
-            # Written down, so that the next `up` waits for what this controller might leave behind.
-            if self._recorded.get(replica.id) != replica.pid:
-                self._recorded[replica.id] = replica.pid
+            # Recorded, so that the next `up` ends what this controller leaves behind.
+            if self._recorded_pids.get(replica.id) != replica.pid:
+                self._recorded_pids[replica.id] = replica.pid
                 self._keeper.record(replica.id, replica.pid)
-        for gone in self._recorded.keys() - {replica.id for replica in snapshot.replicas}:
-            del self._recorded[gone]
+        for gone in self._recorded_pids.keys() - {replica.id for replica in snapshot.replicas}:
+            del self._recorded_pids[gone]
             self._keeper.record(gone, None)
-        self._books.note(_readings(snapshot.replicas))
+        self._drainer.note(_readings(snapshot.replicas))
         self.show()
 
     async def _answer(self, request: dict[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
@@ -270,7 +272,7 @@ class Controller:
         if operation == "status":
             yield msgspec.to_builtins(self.status())
         elif operation == "health":
-            yield {"snapshot": msgspec.to_builtins(self._watch.link.snapshot)}
+            yield {"snapshot": msgspec.to_builtins(self._agent.link.snapshot)}
         elif operation == "stop":
             self.stop()
             if request.get("now"):

@@ -1,6 +1,6 @@
-"""Whether the program of an engine is on this machine, and takes the options of a freehold.yaml: read, never started.
+"""Whether the program of an engine is installed here and has the flags that a freehold.yaml uses. No program is started.
 
-What an installed program knows of flags stands in its environment's manifest; `freehold engine check` is what starts it.
+The flags of an installed program stand in the manifest of its environment; `freehold engine check` starts the program.
 """
 
 import os
@@ -14,18 +14,18 @@ from freehold.fleet.environments.lookup import Environment, engines_root, find_f
 
 
 def environment_of(engine: Engine) -> Environment | None:
-    """Return the environment that replicas of this engine run in on this machine; None: none is installed."""
+    """Return the environment that replicas of this engine run in here, or None if none is installed."""
     return find_for(engine, engines_root(os.environ))
 
 
 def environment_for(engine: Engine, options: Mapping[str, object]) -> Environment | None:
-    """Return the same for replicas with these options: one that names its program runs in none of ours."""
+    """Return the same for replicas with these options; None if an option names the program."""
     own = any(option.program and option.name in options for option in engine.options)
     return None if own else environment_of(engine)
 
 
 def program_of(engine: Engine, options: Mapping[str, object]) -> Path | None:
-    """Return the program that a replica with these options runs, where it is one of an environment or in PATH; None: there is none."""
+    """Return the program that a replica with these options runs, in an environment or in PATH; None: there is none."""
     for option in engine.options:
         if option.program and (named := options.get(option.name)):
             found = shutil.which(str(named))
@@ -41,9 +41,9 @@ def program_of(engine: Engine, options: Mapping[str, object]) -> Path | None:
 def environment_problems(
     engine: Engine, options: Mapping[str, object], *, place: str, where: Callable[[str], str]
 ) -> list[Problem]:
-    """Return what is wrong with an engine on this machine: its program is missing, or does not take an option.
+    """Return the problems of an engine on this machine: its program is missing, or has no flag for an option.
 
-    `place` is where the engine is named, `where(name)` where an option is.
+    `place` is the place of the engine in the file, `where(name)` that of an option.
     """
     if not engine.recipes and not engine.program:
         return []
@@ -57,7 +57,7 @@ def environment_problems(
 
 
 def how_to_get(engine: Engine) -> str:
-    """Return in words how the program of an engine comes onto this machine."""
+    """Return how to install the program of an engine, as text."""
     ways = [f"freehold engine install {recipe.name}" for recipe in engine.recipes]
     ways += [f"name it: engine_options.{option.name}" for option in engine.options if option.program]
     ways += [f"put {engine.program} into PATH"] if engine.program else []

@@ -14,7 +14,7 @@ from freehold.weights.store import Store, store_root
 from freehold.weights.transfer import OnProgress, Progress
 
 ShowProgress = Callable[[str], OnProgress]
-"""From a name to the callback that gets the progress of what has this name."""
+"""From the name of a model or adapter to the callback that receives its progress."""
 
 
 def without_progress(name: str) -> OnProgress:
@@ -29,10 +29,10 @@ def without_progress(name: str) -> OnProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsWanted:
-    """One weights file that is to be on this machine."""
+    """One weights file or folder to fetch."""
 
     name: str
-    """What to call it on the screen."""
+    """Its name on the screen."""
     source: str
     sha256: str
     base_dir: Path
@@ -40,7 +40,7 @@ class WeightsWanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """What came of it: a verified path, or why not."""
+    """The outcome of one fetch: a verified path, or an error."""
 
     wanted: WeightsWanted
     path: Path | None = None
@@ -48,7 +48,7 @@ class Pulled:
 
 
 def pull_all(store: Store, wanted: Iterable[WeightsWanted], show: ShowProgress) -> list[Pulled]:
-    """Fetch one after the other and return what came of each; a failure does not keep the others from coming."""
+    """Fetch one after the other and return every outcome; a failure does not stop the others."""
     return [_pull(store, each, show(each.name)) for each in wanted]
 
 
@@ -57,14 +57,13 @@ def fetch_weights(
     show: ShowProgress = without_progress,
     *,
     known: Mapping[str, Path] = MappingProxyType({}),
-    only: str = "",
 ) -> dict[str, Path]:
-    """Return the verified weights of a configuration by model name, as their engines load them, and adapters by theirs.
+    """Return the verified weights by the names of models and adapters, in the format that their engines load.
 
-    Raises Permanent that names each one missing, or of another kind than its engine loads. Those that are `known` are not
-    looked at again. `only` is the one model that is wanted; empty: all.
+    Raises Permanent that names each one that is missing, or of a format that its engine does not load. Those that are
+    `known` are not checked again.
     """
-    models = [model for model in config.spec.models if model.managed and only in ("", model.name)]
+    models = [model for model in config.spec.models if model.managed]
     store = Store(store_root(os.environ))
     pulled = [
         _pull_fitted(store, model, config.base_dir, show(model.name))

@@ -31,7 +31,7 @@ def _state_root() -> Path:
 
 
 def stack_name(config_path: Path | None) -> str:
-    """Return the name of the folders that belong to one configuration file, or to the built-in example."""
+    """Return the folder name of one configuration file, or of the built-in example."""
     if config_path is None:
         return "example"
     digits = sha256(str(config_path.resolve()).encode()).hexdigest()[:8]
@@ -40,12 +40,12 @@ def stack_name(config_path: Path | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
-    """A stack that runs, but not where a command looked."""
+    """A stack that runs with another state folder."""
 
     config: str
     pid: int
     flags: str
-    """What to add to a command so that it finds this stack."""
+    """Flags that make a command find this stack."""
 
 
 def running_elsewhere(state_path: Path) -> list[Elsewhere]:
@@ -54,10 +54,15 @@ def running_elsewhere(state_path: Path) -> list[Elsewhere]:
     for folder in _folders(_state_root()):
         holder = StateDir(folder).holder()
         if holder is not None and folder.resolve() != state_path.resolve():
-            by_config = state_dir_for(None, Path(holder.config_path)) == folder
-            named = f"--config {holder.config_path}" if by_config else f"--state-dir {folder}"
-            found.append(Elsewhere(config=holder.config_path, pid=holder.pid, flags=_quoted(named)))
+            found.append(elsewhere(folder, config=holder.config_path, pid=holder.pid))
     return sorted(found, key=lambda stack: (stack.config, stack.flags))
+
+
+def elsewhere(folder: Path, *, config: str, pid: int) -> Elsewhere:
+    """Return the stack with this state folder, and the flag by which a command finds it."""
+    by_config = state_dir_for(None, Path(config)) == folder
+    named = f"--config {config}" if by_config else f"--state-dir {folder}"
+    return Elsewhere(config=config, pid=pid, flags=_quoted(named))
 
 
 def _quoted(flags: str) -> str:

@@ -1,7 +1,7 @@
-"""The controller's agent: what it is told to watch, which engines there are, and what the fleet is told of those that hang.
+"""The bridge between the agent of a node and the fleet: replicas to the agent, stalled engines to the fleet, metrics to the gateway.
 
-The agent sees and the fleet acts; this passes words between them, and what the agent counts to the gateway's page. Only an engine that has been stalled for a while, by the same
-process, is named to the fleet; one that is busy never is.
+The fleet restarts an engine only if the same process has been stalled for RESTART_S. A busy engine is never reported. This
+module decides nothing else.
 """
 
 import asyncio
@@ -13,28 +13,29 @@ from freehold.core.events import EndpointLoad, ReplicaState, ReplicaStatus, Snap
 from freehold.core.findings import Finding, Verdict
 from freehold.engines.base import HttpCheck
 from freehold.fleet.run import Fleet
-from freehold.gateway.process.worker_set import GatewayLinks
-from freehold.health.agent.link import AgentLink, Hearers
-from freehold.health.agent.messages import EngineTarget, HealthSettings
+from freehold.gateway.process.worker_set import WorkerSet
+from freehold.health.agent.link import AgentLink, AgentListeners
+from freehold.health.agent.messages import HealthSettings
 from freehold.health.checks.engine_progress import STILL_S
-from freehold.health.model.snapshot import Believed, HealthSnapshot
+from freehold.health.model.snapshot import HealthSnapshot, SettledFinding
+from freehold.health.model.targets import EngineTarget
 from freehold.stack.status import StackStatus
 
 NAME = "agent"
-"""What it is called in records and logs."""
-TELL_S = 1.0
-"""Between two looks at what the agent should know of the engines. Source: the gateway's own pace of figures."""
+"""The agent's name in records and logs."""
+SEND_S = 1.0
+"""Interval between two messages to the agent. Source: the gateway reports its figures once a second."""
 RESTART_S = 30.0
-"""How long an engine must have been stalled before it is replaced. Source: our own choice: the gateway has turned to other
-replicas by then, and a person who stopped it for a moment has let go."""
+"""How long an engine must be stalled before it is restarted. Source: our own choice: by then the gateway uses other
+replicas, and a process that was stopped for a moment runs again."""
 SUSPECT_S = 120.0
-"""The same where every replica is called stalled just after the agent itself had stood still, as a whole machine does that was
-suspended. Source: our own choice: what was merely frozen has gone on long before, and what lost its GPU over it has not."""
+"""The same if every replica is stalled just after the agent itself was frozen, as on a machine that was suspended. Source: our
+own choice: an engine that was only frozen works again long before, and one that lost its GPU does not."""
 _EXITED = frozenset({ReplicaState.BACKOFF, ReplicaState.CRASH_LOOP})
 
 
 def targets_from_status(status: StackStatus | None) -> tuple[EngineTarget, ...]:
-    """Return the engines of a running stack as its status tells of them; empty: none runs."""
+    """Return the engines of a running stack, from its status; empty without a stack."""
     return tuple(
         EngineTarget(
             replica=replica.id,
@@ -54,9 +55,9 @@ def targets(
     loads: Mapping[str, EndpointLoad] | None,
     proofs: Mapping[str, HttpCheck] | None = None,
 ) -> tuple[EngineTarget, ...]:
-    """Return what an agent must know of each replica; `loads` None: the gateway has not spoken yet.
+    """Return what the agent needs of each replica; `loads` is None before the gateway's first report.
 
-    `proofs` are the requests that show replicas alive, by id; one without has its engine's usual one.
+    `proofs` are the requests that prove replicas alive, by id; without one the engine's usual request is used.
     """
     endpoints = {endpoint.id: endpoint for endpoint in snapshot.endpoints}
     stall_s = {model.name: model.stall_s for model in snapshot.models}
@@ -83,12 +84,12 @@ def targets(
     return tuple(found)
 
 
-def hanging(
+def stalled_replicas(
     snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus], now_s: float
 ) -> list[tuple[ReplicaStatus, Finding]]:
-    """Return the replicas whose present process has been stalled for long enough to be replaced.
+    """Return the replicas whose present process has been stalled long enough to be restarted.
 
-    The time that the agent itself stood still does not count: nobody looked.
+    The time that the agent itself was frozen does not count.
     """
     there = [replica for replica in replicas if replica.pid is not None]
     found = list(_stalled(snapshot, there))
@@ -101,8 +102,8 @@ def hanging(
     ]
 
 
-def recovered(snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]) -> list[ReplicaStatus]:
-    """Return the replicas that are seen to be well."""
+def recovered_replicas(snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]) -> list[ReplicaStatus]:
+    """Return the replicas whose progress check is healthy."""
     well = {
         each.finding.component
         for each in snapshot.findings
@@ -113,8 +114,8 @@ def recovered(snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]) -> li
 
 def _stalled(
     snapshot: HealthSnapshot, replicas: Iterable[ReplicaStatus]
-) -> Iterator[tuple[ReplicaStatus, Believed]]:
-    """Yield the replicas whose present process is believed to be stalled."""
+) -> Iterator[tuple[ReplicaStatus, SettledFinding]]:
+    """Yield the replicas whose present process has a confirmed finding `stalled`."""
     stalled = {
         each.finding.component: each
         for each in snapshot.findings
@@ -123,19 +124,19 @@ def _stalled(
         and each.finding.verdict is Verdict.UNHEALTHY
     }
     for replica in replicas:
-        believed = stalled.get(f"engine:{replica.id}")
+        confirmed = stalled.get(f"engine:{replica.id}")
         started_s = replica.started_wall_s
-        if believed is not None and started_s is not None and believed.since_s > started_s:
-            yield replica, believed
+        if confirmed is not None and started_s is not None and confirmed.since_s > started_s:
+            yield replica, confirmed
 
 
-def _from_a_gap(snapshot: HealthSnapshot, believed: Believed) -> bool:
-    """Return whether a stall was believed so soon after the agent stood still that the stillness seen must be that gap's."""
-    return 0 <= believed.since_s - snapshot.woke_s < STILL_S
+def _from_a_gap(snapshot: HealthSnapshot, confirmed: SettledFinding) -> bool:
+    """Return whether a stall was confirmed so soon after the agent was frozen that it may be an effect of the freeze."""
+    return 0 <= confirmed.since_s - snapshot.woke_s < STILL_S
 
 
 class NodeWatch:
-    """The agent of one stack's node."""
+    """The agent of the node that a stack runs on."""
 
     def __init__(
         self,
@@ -143,41 +144,41 @@ class NodeWatch:
         logs: Path,
         *,
         fleet: Fleet,
-        gateway: GatewayLinks,
+        gateway: WorkerSet,
         on_start: Callable[[str, int], object],
     ) -> None:
         self._fleet, self._gateway = fleet, gateway
         self.link = AgentLink(
             settings,
             stderr_path=logs / "health.stderr.log",
-            hearers=Hearers(
-                on_snapshot=self._heard,
+            listeners=AgentListeners(
+                on_snapshot=self._on_snapshot,
                 on_metrics=gateway.show,
                 on_start=lambda pid: on_start(NAME, pid),
             ),
         )
 
     async def run(self) -> None:
-        """Keep the agent running and told until `stop`."""
-        telling = asyncio.create_task(self._tell())
+        """Keep the agent running and send it the replicas until `stop`."""
+        sending = asyncio.create_task(self._send())
         try:
             await self.link.run()
         finally:
-            telling.cancel()
+            sending.cancel()
 
     def stop(self) -> None:
-        """Let the agent end."""
+        """Stop the agent."""
         self.link.stop()
 
-    async def _tell(self) -> None:
+    async def _send(self) -> None:
         while True:
             stats = self._gateway.stats
             loads = None if stats is None else stats.loads
-            self.link.tell(targets(self._fleet.snapshot, loads, self._fleet.proofs()))
-            await asyncio.sleep(TELL_S)
+            self.link.send_targets(targets(self._fleet.snapshot, loads, self._fleet.proofs()))
+            await asyncio.sleep(SEND_S)
 
-    def _heard(self, snapshot: HealthSnapshot) -> None:
-        for replica, finding in hanging(snapshot, self._fleet.statuses(), wall_s()):
+    def _on_snapshot(self, snapshot: HealthSnapshot) -> None:
+        for replica, finding in stalled_replicas(snapshot, self._fleet.statuses(), wall_s()):
             self._fleet.stalled(replica.id, pid=replica.pid or 0, reason=finding.message)
-        for replica in recovered(snapshot, self._fleet.statuses()):
+        for replica in recovered_replicas(snapshot, self._fleet.statuses()):
             self._fleet.recovered(replica.id, pid=replica.pid or 0)

@@ -1,16 +1,17 @@
-"""What an agent of a configuration watches, and the readers of a look that lasts seconds. It starts no agent."""
+"""The settings of the agent for a configuration, and the collectors for a check of some seconds. It starts no agent."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from freehold.health.agent.messages import HealthSettings, MeshNode, MeshOptions
+from freehold.health.agent.messages import HealthSettings
 from freehold.health.agent.runner import Source
 from freehold.health.agent.sources import sources_for
 from freehold.health.collectors.disks import DiskOptions
 from freehold.health.collectors.engines import EnginesReader
 from freehold.health.model.probe import Expected
+from freehold.health.model.targets import MeshNode, MeshOptions
 from freehold.spec.model import HealthExpectSpec
 from freehold.spec.shapes import parse_listen, parse_peer
 from freehold.stack.config import Config
@@ -18,17 +19,17 @@ from freehold.weights.store import store_root
 
 LOOK_FILE, LOOK_WRITE_FILE = ".freehold-disk-look", ".freehold-disk-look-write"
 LOOK_BYTES = 4 << 20
-"""4 MiB: written in a moment, and still more than one block. Source: our own choice."""
+"""4 MiB: quickly written, and more than one block. Source: our own choice."""
 LOOK_READ_S = 0.05
-"""Between two reads of a short look, so that some forty are made. Source: our own choice."""
+"""Interval between two reads in a short check, for about forty reads. Source: our own choice."""
 LOOK_WRITE_S = 0.2
-"""Between two writes of it, so that some nine are made. Source: our own choice: six make a median."""
+"""Interval between two writes in it, for about nine writes. Source: our own choice: six are enough for a median."""
 
 
 def health_settings(
     config: Config, *, state_path: Path | None = None, log_path: Path | None = None
 ) -> HealthSettings:
-    """Return what an agent of this configuration watches; without a state folder it writes no snapshot."""
+    """Return the agent's settings for a configuration; without a state folder the agent writes no snapshot."""
     spec = config.spec.health
     network = spec.network
     peers = tuple(found for text in network.peers if (found := parse_peer(text)) is not None)
@@ -54,7 +55,7 @@ def health_settings(
 
 
 def expected_of(spec: HealthExpectSpec) -> Expected:
-    """Return what a node should have by `health.expect`."""
+    """Return the hardware that `health.expect` describes."""
     return Expected(
         gpus=spec.gpus,
         gpu_model=spec.gpu_model or None,
@@ -65,7 +66,7 @@ def expected_of(spec: HealthExpectSpec) -> Expected:
 
 
 def watched_folders(path: str) -> tuple[str, ...]:
-    """Return the folders whose disks are watched, by `health.storage.path`."""
+    """Return the folders whose disks are checked, by `health.storage.path`."""
     if path == "off":
         return ()
     if path != "auto":
@@ -78,7 +79,7 @@ def watched_folders(path: str) -> tuple[str, ...]:
 def looking_sources(
     settings: HealthSettings, engines: EnginesReader | None = None, *, write_interval_s: float = LOOK_WRITE_S
 ) -> Iterator[list[Source]]:
-    """Give the sources of a look that lasts seconds: disks are read and written more often, in small files that are removed again."""
+    """Give the sources for a check of some seconds: disks are used more often, with small files that are removed at the end."""
     options = DiskOptions(
         file=LOOK_FILE,
         size_bytes=LOOK_BYTES,

@@ -1,4 +1,4 @@
-"""The API keys of a configuration: where its keys file is, and what is in it. It changes nothing; `freehold key` does."""
+"""The API keys of a configuration: the path of its keys file, and its content. It changes nothing; `freehold key` does."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from freehold.stack.folders import stack_name
 
 
 def keys_path_for(config: Config) -> Path:
-    """Return the keys file: the configuration's, or one per configuration file under the XDG configuration directory."""
+    """Return the path of the keys file: the configured one, or one per configuration file in the XDG configuration directory."""
     if config.spec.gateway.keys_file:
         return config.base_dir / Path(config.spec.gateway.keys_file).expanduser()
     root = platformdirs.user_config_path("freehold", appauthor=False)
@@ -20,7 +20,7 @@ def keys_path_for(config: Config) -> Path:
 
 
 def read_keys_of(config: Config) -> tuple[KeyRecord, ...]:
-    """Return the keys of a configuration, none where there is no file yet; raise Permanent for a broken one."""
+    """Return the keys of a configuration, empty without a file; raise Permanent if the file is damaged."""
     path = keys_path_for(config)
     try:
         return KeyStore(path).read().keys
@@ -29,5 +29,5 @@ def read_keys_of(config: Config) -> tuple[KeyRecord, ...]:
 
 
 def naming_file(path: Path, exc: FreeholdError) -> Permanent:
-    """Return a failure that names the file; what is wrong with it, nobody mends by guessing."""
+    """Return the failure with the path of the file in its message."""
     return Permanent(f"the keys file {path} {exc.message}", hint=exc.hint)

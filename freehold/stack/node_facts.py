@@ -1,7 +1,7 @@
-"""What this node has for engines that were built for one: GPU architectures, driver, CUDA, the installed engine's version.
+"""Facts of this node that prebuilt engines depend on: GPU architectures, driver, CUDA, the installed engine's version.
 
-It asks `nvidia-smi`, which comes with every driver, under a deadline, and looks for the program's own package beside it. It
-writes nothing; what cannot be found out stays unknown. Why no NVML: its compute capability is not among the readings.
+It runs `nvidia-smi`, which comes with every driver, with a deadline, and finds the program's package by its path. It writes
+nothing; a fact that cannot be read is unknown. NVML is not used: the readings do not include the compute capability.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from pathlib import Path
 from freehold.engines.base import NodeFacts, Value
 
 ASK_S = 20.0
-"""Longest wait for nvidia-smi. Source: our own choice: without persistence mode it wakes each GPU, some seconds for eight."""
-_GOODBYE_S = 1.0
-"""Longest wait for one that was killed. Source: our own choice; a process that can die does so in milliseconds."""
+"""Deadline of nvidia-smi. Source: our own choice: without persistence mode it initialises each GPU, some seconds for eight."""
+_KILLED_S = 1.0
+"""Longest wait for a killed process. Source: our own choice; a process that can end does so in milliseconds."""
 _QUERY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
 _HEAD = ("nvidia-smi", "-q", "-d", "COMPUTE")
 _ARCHITECTURE = re.compile(r"\d+\.\d+")
@@ -25,8 +25,8 @@ _CUDA = re.compile(r"^CUDA Version\s*:\s*(\d+\.\d+)", re.MULTILINE)
 
 
 def read_node_facts(options: Mapping[str, Value], *, program: str, distribution: str) -> NodeFacts:
-    """Return the facts for an engine whose program is `program` unless the options name another."""
-    rows, head = _said(_QUERY).split(), _said(_HEAD)
+    """Return the facts for an engine with this program, unless the options name another program."""
+    rows, head = _output(_QUERY).split(), _output(_HEAD)
     return NodeFacts(
         architectures=tuple(row for row in rows if _ARCHITECTURE.fullmatch(row)),
         driver=_first(_DRIVER, head),
@@ -35,16 +35,16 @@ def read_node_facts(options: Mapping[str, Value], *, program: str, distribution:
     )
 
 
-def _said(argv: tuple[str, ...]) -> str:
-    """Return what a program printed; empty where it is not there, fails, or takes too long."""
-    code, said = printed(argv)
-    return said if code == 0 else ""
+def _output(argv: tuple[str, ...]) -> str:
+    """Return the output of a program; empty if it is missing, fails, or exceeds its deadline."""
+    code, output = printed(argv)
+    return output if code == 0 else ""
 
 
 def printed(argv: tuple[str, ...], *, wait_s: float = ASK_S) -> tuple[int | None, str]:
-    """Return a program's exit code and what it printed; None: it is not there, or did not end in time.
+    """Return a program's exit code and output; None: it is missing, or did not end in time.
 
-    One that hangs in the driver does not die of SIGKILL either: it is not waited for.
+    A process that hangs in the driver survives SIGKILL, so it is abandoned.
     """
     try:
         child = subprocess.Popen(
@@ -58,13 +58,13 @@ def printed(argv: tuple[str, ...], *, wait_s: float = ASK_S) -> tuple[int | None
     except OSError:
         return None, ""
     try:
-        said, _ = child.communicate(timeout=wait_s)
+        output, _ = child.communicate(timeout=wait_s)
     except subprocess.TimeoutExpired:
         child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.communicate(timeout=_GOODBYE_S)
+            child.communicate(timeout=_KILLED_S)
         return None, ""
-    return child.returncode, said
+    return child.returncode, output
 
 
 def _first(words: re.Pattern[str], text: str) -> str:

@@ -1,7 +1,7 @@
-"""The GPUs of this node as nvidia-smi tells of them, less those that the user's own CUDA_VISIBLE_DEVICES hides.
+"""The GPUs of this node as nvidia-smi lists them, without those that the user's own CUDA_VISIBLE_DEVICES hides.
 
-nvidia-smi comes with every driver, is asked under a deadline, and is not waited for where it hangs in the driver. What it
-does not tell is unknown. It reads no counters: that is the agent's business.
+nvidia-smi comes with every driver. It runs with a deadline and is abandoned if it hangs in the driver. What it does not
+report is unknown. No counters are read here; the agent reads them.
 """
 
 import re
@@ -21,17 +21,17 @@ _INSTANCE_LINE = re.compile(r"\s+MIG (\S+)\s.*\(UUID: (MIG-[^)]+)\)")
 
 
 def node_gpus(env: Mapping[str, str], *, wait_s: float = ASK_S) -> NodeGpus:
-    """Return the GPUs that may be used under this environment; takes at most some twenty seconds, twice with divided GPUs."""
+    """Return the GPUs that this environment allows; takes at most `wait_s`, twice that with divided GPUs."""
     program = shutil.which("nvidia-smi", path=env.get("PATH"))
     if program is None:
-        return NodeGpus(why="there is no nvidia-smi here")
-    code, said = printed((program, *_ASK), wait_s=wait_s)
-    # With one GPU lost it tells of the others and fails all the same.
-    rows = [found for line in said.splitlines() if (found := _ROW.fullmatch(line.strip()))]
+        return NodeGpus(why="nvidia-smi is not installed here")
+    code, output = printed((program, *_ASK), wait_s=wait_s)
+    # If one GPU is lost, nvidia-smi lists the others and fails.
+    rows = [found for line in output.splitlines() if (found := _ROW.fullmatch(line.strip()))]
     if code is None:
         return NodeGpus(why=f"nvidia-smi did not answer within {wait_s:g} s")
     if not rows:
-        return NodeGpus(why=f"nvidia-smi told of no GPU (exit code {code})")
+        return NodeGpus(why=f"nvidia-smi reported no GPU (exit code {code})")
     divided = {int(row[1]) for row in rows if row[3] == "Enabled"}
     instances = list(_instances(printed((program, *_LIST), wait_s=wait_s)[1])) if divided else []
     return visible_to_user(list(_gpus(rows, divided, instances)), env.get(VARIABLE))
@@ -40,7 +40,7 @@ def node_gpus(env: Mapping[str, str], *, wait_s: float = ASK_S) -> NodeGpus:
 def _gpus(
     rows: list[re.Match[str]], divided: set[int], instances: list[tuple[int, str, str]]
 ) -> Iterator[NodeGpu]:
-    """Yield whole GPUs, and the instances of those that are divided: such a GPU itself can be used by nobody."""
+    """Yield whole GPUs, and the instances of divided GPUs: a divided GPU cannot be used itself."""
     for row in sorted(rows, key=lambda row: int(row[1])):
         index, uuid = int(row[1]), row[2] if row[2].startswith("GPU-") else ""
         if index in divided:
@@ -51,10 +51,10 @@ def _gpus(
             yield NodeGpu(id=GpuId(index=index, uuid=uuid), kind=f"{row[5]}, {row[4]} MiB")
 
 
-def _instances(said: str) -> Iterator[tuple[int, str, str]]:
-    """Yield number of the GPU, kind and UUID of each instance that `nvidia-smi -L` lists."""
+def _instances(output: str) -> Iterator[tuple[int, str, str]]:
+    """Yield GPU number, kind and UUID of each instance that `nvidia-smi -L` lists."""
     index = -1
-    for line in said.splitlines():
+    for line in output.splitlines():
         if gpu := _GPU_LINE.match(line):
             index = int(gpu[1])
         elif (instance := _INSTANCE_LINE.match(line)) and index >= 0:

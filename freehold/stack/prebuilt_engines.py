@@ -1,7 +1,7 @@
-"""Folders of prebuilt TensorRT engines, held against this node before anything starts: a mismatch is told, not crashed into.
+"""Folders of prebuilt TensorRT engines, checked against this node before anything starts: a mismatch is a problem, not a crash.
 
 The rules are `engines.tensorrt_record`; here are the files that they read, and where in freehold.yaml a mistake stands. A
-folder that is no such build is none of its business, and what is unknown stops nobody.
+folder that is not such a build is ignored, and an unknown fact rejects nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ from freehold.weights.source import FileFolder, FileSource, parse_source
 
 ENGINE = "tensorrt-llm"
 _CONFIG_BYTES_MAX = 4 * 1024 * 1024
-"""Longest config.json that is read: real ones have some kilobytes."""
+"""Longest config.json that is read; real ones have some kilobytes."""
 Facts = Callable[[Mapping[str, Value]], NodeFacts]
 
 
@@ -66,7 +66,7 @@ def engine_fits(config: Config, folders: Mapping[str, Path], *, facts: Facts = n
 
 
 def local_folders(config: Config) -> dict[str, Path]:
-    """Return the folders that `file://` sources name, by model name."""
+    """Return the existing folders that `file://` sources name, by model name."""
     found = ((model.name, _local(model, config.base_dir)) for model in config.spec.models)
     return {name: path for name, path in found if path is not None}
 
@@ -78,7 +78,7 @@ def _local(model: ModelSpec, base_dir: Path) -> Path | None:
 
 
 def read_folder(folder: Path) -> EngineRecord | None:
-    """Return what a folder of built engines was built for; None: it is no such folder, or cannot be read."""
+    """Return what a folder of built engines was built for; None: it is not such a folder, or cannot be read."""
     config = _read(folder / CONFIG)
     return read_record(config, _read(record_path(folder))) if is_engine_folder(config) else None
 
@@ -90,20 +90,20 @@ def built_for_gpus(folder: Path | None) -> int:
 
 
 def record_path(folder: Path) -> Path:
-    """Return where the record of a folder is: beside it."""
+    """Return the path of a folder's record, which lies beside it."""
     return folder.with_name(folder.name + RECORD_END)
 
 
 def write_record(folder: Path, facts: NodeFacts) -> Path:
-    """Note what this node has beside a folder of built engines, and return where; raises Permanent for any other folder."""
+    """Record this node's facts beside a folder of built engines and return the path; raises Permanent for any other folder."""
     config = _read(folder / CONFIG)
     if not is_engine_folder(config):
         raise Permanent(
-            f"{folder} is no folder of built TensorRT engines", hint=f"its {CONFIG} has no build_config"
+            f"{folder} is not a folder of built TensorRT engines", hint=f"its {CONFIG} has no build_config"
         )
     if not facts.architectures:
         raise Permanent(
-            "nvidia-smi told of no GPU", hint="run this on the node that the engines were built on"
+            "nvidia-smi reported no GPU", hint="run this on the node that the engines were built on"
         )
     path = record_path(folder)
     try:

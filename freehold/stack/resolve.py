@@ -122,7 +122,7 @@ def restore(state: StateDir) -> Resolved | list[Problem]:
 
 
 def fetch(resolved: Resolved, show: ShowProgress = without_progress) -> Resolved | list[Problem]:
-    """Return the blueprint with all weights here, or what only they show to be wrong; raise Permanent where they cannot be had."""
+    """Return the blueprint with all weights, or the problems that only they show; raise Permanent if they cannot be fetched."""
     config, blueprint = resolved.config, resolved.blueprint
     weights = fetch_weights(config, show, known=blueprint.weights)
     problems = [problem for fit in engine_fits(config, weights) for problem in fit.problems]

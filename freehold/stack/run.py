@@ -20,40 +20,40 @@ from freehold.stack.blueprint import write_blueprint
 from freehold.stack.config import Config
 from freehold.stack.controller import Controller, Opened
 from freehold.stack.resolve import Resolved
-from freehold.stack.status import StackStatus
+from freehold.stack.status import StackStatus, free_port_hint
 from freehold.telemetry import logs
 
 _LOOK_S = 1.0
-"""Between two statuses when nothing happens. Source: our own choice; a person watches."""
+"""Interval between two statuses when nothing changes. Source: our own choice, for a person who watches."""
 
 
 class Observer(Protocol):
-    """Who watches a stack from its start to its end."""
+    """Receives the status of a stack from its start to its end."""
 
     @property
     def waiting(self) -> bool:
-        """Return whether the outcome of the start is still open, so that a status is shown every second."""
+        """Return whether the outcome of the start is still open; until then a status is shown every second."""
 
     @property
     def hopeless(self) -> bool:
-        """Return whether the stack can never serve, so that it ends."""
+        """Return whether the stack can never serve; then it is stopped."""
 
     def see(self, status: StackStatus) -> object:
         """Take a newer status."""
 
     def hurry(self) -> None:
-        """Take note that the end is not waited for any more."""
+        """Note that the stack now ends without waiting."""
 
 
 @contextlib.contextmanager
 def claimed(state: StateDir, config_name: str) -> Iterator[Running | None]:
-    """Hold the state folder, with what an earlier stack left behind ended; give who holds it instead, if anybody does."""
+    """Hold the state folder and end what an earlier stack left behind; give the holder instead, or None if it is ours."""
     other = state.claim(config_path=config_name)
     if other is not None:
         yield other
         return
     try:
-        # What is fetched ends at SIGTERM as at Ctrl-C, which a shell may have had ignored for what it starts in the background.
+        # A fetch ends at SIGTERM as at Ctrl-C. A shell may have set SIGINT to be ignored for a background process.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         state.logs.mkdir(mode=0o700, exist_ok=True)
         state.end_leftovers()
@@ -63,9 +63,9 @@ def claimed(state: StateDir, config_name: str) -> Iterator[Running | None]:
 
 
 def run(resolved: Resolved, state: StateDir, observer: Observer) -> None:
-    """Run a stack until it is told to stop and all of it has ended. The state folder must be claimed.
+    """Run a stack until it is stopped and every part has ended. The state folder must be claimed.
 
-    Raises Permanent where its address cannot be listened on.
+    Raises Permanent if the gateway's address cannot be listened on.
     """
     spool = Path(resolved.blueprint.gateway.spool_path)
     opened = Opened(state=state, listener=_listener(resolved.config))
@@ -82,19 +82,20 @@ def run(resolved: Resolved, state: StateDir, observer: Observer) -> None:
 def _listener(config: Config) -> socket.socket:
     address = config.spec.gateway.address
     for variable in config.by_variable:
-        # The key is read: neither engines nor the gateway's own environment need to hold it.
+        # The key has been read: neither engines nor the gateway need it in their environment.
         os.environ.pop(variable, None)
     try:
         return listen(address.host, address.port)
     except OSError as exc:
         raise Permanent(
             f"cannot listen on {config.spec.gateway.listen}: {exc.strerror}",
-            hint="another program has that port: choose one with --listen 127.0.0.1:PORT",
+            hint=free_port_hint(address.port, "another program has that port")
+            + "; choose another with --listen 127.0.0.1:PORT",
         ) from exc
 
 
 def warn_of_disk(spool: Path, state_path: Path) -> None:
-    """Log that requests will wait for a disk, where the spool is on one."""
+    """Log a warning if the spool is on a disk: then requests wait for it."""
     if spool.is_relative_to(state_path):
         doing = "each request waits for the disk of the state folder; a writable /dev/shm is better"
         logs.get_logger("ledger").warning("spool_not_in_memory", spool=str(spool), doing=doing)

@@ -1,31 +1,36 @@
-"""What a running stack looks like: one record, which its controller makes and commands ask for.
+"""The status of a running stack: one record that its controller makes and commands request.
 
 It deliberately shows nothing: that is the command line's business.
 """
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
+from freehold.core.errors import FreeholdError
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.fleet.control.client import NotRunning, ask
+from freehold.fleet.control.state_dir import locked_directories
 from freehold.spec.shapes import EXTERNAL
+from freehold.stack.folders import Elsewhere, elsewhere
 
 _GATEWAY_TRIES = 3
-"""Starts of a gateway that never spoke before the stack is given up. Source: our own choice; the first failure may be
-an accident, the third is a rule."""
+"""Starts of a gateway that never reported before the stack is called hopeless. Source: our own choice: one failure may be an
+accident, three are not."""
 EJECTED = "ejected: it failed, so the gateway tries it with one request now and then"
-"""Why a ready replica gets no requests."""
+"""The reason that a ready replica receives no requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """What cannot be started, why, and what to do (or empty)."""
+    """A replica or gateway that cannot be started, with the cause, and what to do if that is known."""
 
-    who: str
-    why: str
+    name: str
+    reason: str
     hint: str
 
 
@@ -35,7 +40,7 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     """Base URL of the OpenAI API."""
     pid: int | None
-    """Of the first worker that runs; None: none does."""
+    """Process id of the first running worker; None: no worker runs."""
     restarts: int
     in_flight: int | None
     """Requests under way; None is unknown."""
@@ -43,21 +48,21 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     errors_total: int | None
     draining: bool
     workers: int = 1
-    """Gateway processes that there should be."""
+    """Configured gateway processes."""
     workers_live: int = 1
-    """Gateway processes that run."""
+    """Running gateway processes."""
 
 
 class ConfigStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Which configuration is in force."""
 
     generation: int = 1
-    """Counts from 1, the one that the stack was started with."""
+    """Counts from 1, the configuration that the stack was started with."""
     hash: str = ""
-    """The same for the same settings, twelve digits."""
+    """Twelve hexadecimal digits that identify the settings."""
     since_wall_s: float = 0.0
     refused: str = ""
-    """Why the last reload was refused; empty: it was not, or there was none."""
+    """Why the last reload was rejected; empty: it was not, or there was none."""
 
 
 class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +80,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Return the models, in the user's order."""
+        """Return the models in the order of the file."""
         return tuple(dict.fromkeys(replica.model for replica in self.replicas))
 
     @property
@@ -86,19 +91,21 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hopeless(self) -> tuple[Failure, ...]:
-        """Return why nothing can be served, now or later; empty: there is hope, or success."""
+        """Return why the stack can never serve; empty: it serves or may serve later."""
         if self.gateway.in_flight is None and self.gateway.restarts >= _GATEWAY_TRIES:
             why = f"it ended {self.gateway.restarts} times before it served"
-            return (Failure(who="gateway", why=why, hint="freehold logs gateway.stderr shows what it wrote"),)
+            return (
+                Failure(name="gateway", reason=why, hint="freehold logs gateway.stderr shows what it wrote"),
+            )
         looping = tuple(r for r in self.replicas if r.state is ReplicaState.CRASH_LOOP)
         if len(looping) < len(self.replicas):
             return ()
-        return tuple(Failure(who=r.id, why=r.reason, hint=r.hint) for r in looping)
+        return tuple(Failure(name=r.id, reason=r.reason, hint=r.hint) for r in looping)
 
     def settled(self, *, waited_s: float, patience_s: float) -> bool:
-        """Return whether waiting longer makes no sense: the gateway serves, each replica is ready or given up.
+        """Return whether the start is over: the gateway serves, and each replica is ready, asleep or in a crash loop.
 
-        An external endpoint is waited for `patience_s` seconds and no longer: whether it ever comes is not up to us.
+        An external endpoint is awaited for at most `patience_s` seconds, since Freehold does not start it.
         """
         done = {ReplicaState.READY, ReplicaState.ASLEEP, ReplicaState.CRASH_LOOP}
         patient = waited_s < patience_s
@@ -107,7 +114,7 @@ class StackStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_ejected(replicas: Sequence[ReplicaStatus], ejected: Collection[str]) -> tuple[ReplicaStatus, ...]:
-    """Return the replicas with what the gateway knows of those that it has ejected."""
+    """Return the replicas, with the reason for those that the gateway has ejected."""
     return tuple(
         msgspec.structs.replace(each, reason=EJECTED, hint="")
         if each.id in ejected and each.state is ReplicaState.READY
@@ -116,8 +123,26 @@ def with_ejected(replicas: Sequence[ReplicaStatus], ejected: Collection[str]) ->
     )
 
 
+def stack_on_port(port: int) -> Elsewhere | None:
+    """Return the stack of this user whose gateway has a port; None: none has, or it does not answer."""
+    for folder in locked_directories():
+        with contextlib.suppress(FreeholdError):
+            status = running_status(folder)
+            if status is not None and urlsplit(status.gateway.url).port == port:
+                return elsewhere(folder, config=status.config, pid=status.pid)
+    return None
+
+
+def free_port_hint(port: int, otherwise: str) -> str:
+    """Return how to end the stack of one's own that has a port, or else `otherwise`."""
+    found = stack_on_port(port)
+    if found is None:
+        return otherwise
+    return f"the stack of {found.config} (pid {found.pid}) has it: freehold down {found.flags} ends that one"
+
+
 def running_status(state_path: Path) -> StackStatus | None:
-    """Return the status of the stack with this state folder; None: none runs."""
+    """Return the status of the stack with this state folder, or None if no stack runs there."""
     try:
         for answer in ask(state_path, {"op": "status"}):
             return msgspec.convert(answer, StackStatus)

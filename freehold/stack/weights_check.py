@@ -1,7 +1,7 @@
-"""What weights a model's engine is given: what was fetched, or what is made of it, or why neither can be.
+"""Which weights an engine is given: the fetched ones, converted ones, or an error that says why neither fits.
 
-`up`, `reload` and `model convert` share it. What can be told from the text of the configuration is told before anything is
-fetched; the rest when the weights are here, before an engine is started. It knows formats, and no engine by name.
+What the text of the configuration shows is checked before anything is fetched. The rest is checked when the weights are
+here, before an engine starts. This module knows formats, and no engine by name.
 """
 
 import os
@@ -30,13 +30,13 @@ from freehold.weights.store import Store
 from freehold.weights.transfer import OnProgress, disk_errors
 
 TO_GGUF = "python llama.cpp/convert_hf_to_gguf.py FOLDER --outfile model.gguf"
-"""What a user runs for the way back. Source: llama.cpp's own documentation; no package of theirs installs it."""
+"""What a user runs to convert back. Source: llama.cpp's own documentation; no package of llama.cpp installs it."""
 
-_NEEDED = ("transformers", "gguf")  # what an environment must have to convert
+_NEEDED = ("transformers", "gguf")  # packages that a conversion needs
 
 
 def converter_python(env: Mapping[str, str], engine: Engine | None = None) -> Path | None:
-    """Return the interpreter of an installed environment that can convert, the engine's own first; None: there is none."""
+    """Return the interpreter of an environment that can convert, the engine's own first, or None without one."""
     root = engines_root(env)
     own = find_for(engine, root) if engine is not None else None
     for environment in (*([own] if own else []), *environments_in(root)):
@@ -51,7 +51,7 @@ def _can_convert(folder: Path) -> bool:
 
 
 def source_problems(loaded: Loaded) -> list[Problem]:
-    """Return a problem for each model whose source cannot be what its engine loads, as far as its text tells."""
+    """Return a problem for each model whose source shows by its text that its engine cannot load it."""
     problems: list[Problem] = []
     for index, model in enumerate(loaded.models):
         engine, text = all_engines().get(str(model.get("engine"))), model.get("source")
@@ -66,13 +66,13 @@ def source_problems(loaded: Loaded) -> list[Problem]:
 
 
 def adapter_problems(loaded: Loaded) -> list[Problem]:
-    """Return a problem for each model that has adapters while its engine takes none from Freehold."""
-    takers = ", ".join(sorted(name for name, engine in all_engines().items() if engine.ask_adapter))
+    """Return a problem for each model with adapters whose engine does not take them from Freehold."""
+    supporting = ", ".join(sorted(name for name, engine in all_engines().items() if engine.ask_adapter))
     return [
         Problem(
             where=loaded.where(("models", index, "adapters")),
             message=f"engine {engine.name} takes no adapters from Freehold",
-            hint=f"engines that do: {takers}",
+            hint=f"engines that do: {supporting}",
         )
         for index, model in enumerate(loaded.models)
         if model.get("adapters")
@@ -82,7 +82,7 @@ def adapter_problems(loaded: Loaded) -> list[Problem]:
 
 
 def _misfit(engine: Engine, source: Source) -> tuple[str, str]:
-    """Return what is wrong with a source for an engine and what to do, or empty texts."""
+    """Return why an engine cannot load a source and what to do, or empty texts if it can."""
     if _is_gguf(source) and Format.GGUF not in engine.formats:
         if isinstance(source, GgufParts):
             return f"{engine.name} loads no GGUF, and a GGUF in parts is not converted", _MERGE
@@ -93,7 +93,7 @@ def _misfit(engine: Engine, source: Source) -> tuple[str, str]:
 
 
 def refuse_early(model: ModelSpec) -> None:
-    """Raise `Permanent` before anything is fetched where it will have to be converted and nothing here can."""
+    """Raise `Permanent` before the fetch if the weights need a conversion that is not possible here."""
     engine, source = all_engines()[model.engine], parse_source(model.source)
     if isinstance(source, Problem) or not _is_gguf(source) or Format.GGUF in engine.formats:
         return
@@ -112,7 +112,7 @@ def _is_gguf(source: Source) -> bool:
 
 
 def _unconvertible(engine: Engine) -> tuple[str, str]:
-    """Return why an engine that loads no GGUF cannot be given one, or empty texts: it can be made into what it loads."""
+    """Return why a GGUF file cannot be converted for this engine and what to do, or empty texts if it can."""
     said = f"{engine.name} loads {' or '.join(engine.formats)}, and this is a GGUF file"
     if Format.SAFETENSORS not in engine.formats:
         return said, "build what it loads from the model's safetensors"
@@ -122,7 +122,7 @@ def _unconvertible(engine: Engine) -> tuple[str, str]:
             if engine.recipes
             else "an engine's environment"
         )
-        hint = f"it is converted when an environment that can is here: {install}; or take safetensors, hf://OWNER/NAME@REVISION"
+        hint = f"to convert it, install an environment that can: {install}; or use safetensors, hf://OWNER/NAME@REVISION"
         return said, hint
     return "", ""
 
@@ -135,9 +135,9 @@ def _name_file(source: HubFolder) -> str:
 
 
 def fitted(model: ModelSpec, path: Path, *, store: Store, on_progress: OnProgress | None = None) -> Path:
-    """Return what the model's engine is given of its verified weights, converting them where that is what it takes.
+    """Return the path that the model's engine loads: its verified weights, converted if necessary.
 
-    Raises `Permanent` that says what is wrong with them and what to do.
+    Raises `Permanent` with what is wrong and what to do.
     """
     engine, source = all_engines()[model.engine], parse_source(model.source)
     allowed = not isinstance(source, Problem) and allows_pickles(source)
@@ -158,7 +158,7 @@ def fitted(model: ModelSpec, path: Path, *, store: Store, on_progress: OnProgres
 
 
 def fitted_adapter(model: ModelSpec, path: Path) -> None:
-    """Raise `Permanent` that says why the model's engine cannot load this verified adapter, where it cannot."""
+    """Raise `Permanent` with the reason if the model's engine cannot load this verified adapter."""
     engine = all_engines()[model.engine]
     with disk_errors(path):
         found = recognise_adapter(path)
@@ -167,18 +167,18 @@ def fitted_adapter(model: ModelSpec, path: Path) -> None:
         raise Permanent(said, hint=found.problems[0].hint)
     if found.format not in engine.adapter_formats:
         kinds = " or ".join(_ADAPTER_KINDS[kind] for kind in engine.adapter_formats)
-        assert found.format is not None, "one without a format has a problem"
+        assert found.format is not None, "an adapter without a format has a problem"
         raise Permanent(
             f"{engine.name} loads adapters as {kinds}, and this is {_ADAPTER_KINDS[found.format]}",
             hint=TO_GGUF_ADAPTER
             if Format.GGUF in engine.adapter_formats
-            else "take the folder it was made of",
+            else "use the PEFT folder that it was converted from",
         )
 
 
-_ADAPTER_KINDS = {Format.GGUF: "a GGUF file", Format.SAFETENSORS: "a folder of PEFT"}
+_ADAPTER_KINDS = {Format.GGUF: "a GGUF file", Format.SAFETENSORS: "a PEFT folder"}
 TO_GGUF_ADAPTER = "python llama.cpp/convert_lora_to_gguf.py FOLDER --base MODEL_FOLDER --outfile adapter.gguf"
-"""What a user runs to make one. Source: llama.cpp's own documentation."""
+"""What a user runs to convert an adapter. Source: llama.cpp's own documentation."""
 
 
 def _from_gguf(
@@ -188,7 +188,9 @@ def _from_gguf(
     python = converter_python(os.environ, engine)
     if message or python is None:
         raise Permanent(message, hint=hint)
-    from freehold.weights.convert import to_safetensors  # noqa: PLC0415 - slow to import, seldom needed
+    from freehold.weights.convert import to_safetensors  # noqa: PLC0415 - slow to import, rarely needed
 
-    sha256 = "" if isinstance(parse_source(model.source), FolderLike) else model.sha256  # that is a tree hash
+    sha256 = (
+        "" if isinstance(parse_source(model.source), FolderLike) else model.sha256
+    )  # a folder has a tree hash
     return to_safetensors(store, path, python=python, sha256=sha256, on_progress=on_progress).path

@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from freehold.cost import lines
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Draws, Vector
 
 DRAWS = 500
 """Of each case: enough to meet both tails. Our own choice."""
 
 
-def check_cost_line(line: Line, cases: Sequence[Case]) -> list[str]:
+def check_cost_line(line: CostLine, cases: Sequence[CostCase]) -> list[str]:
     """Return what breaks the contract, as sentences; empty: nothing. Draws of the cases are made anew."""
     applying = [case for case in cases if line.applies(case)]
     return [
@@ -27,7 +27,7 @@ def check_cost_line(line: Line, cases: Sequence[Case]) -> list[str]:
     ]
 
 
-def _check_words(line: Line) -> Iterator[str]:
+def _check_words(line: CostLine) -> Iterator[str]:
     if not hasattr(lines, line.name):
         yield f"{line.name}: the name is not that of its file"
     if not line.source.strip():
@@ -36,12 +36,12 @@ def _check_words(line: Line) -> Iterator[str]:
         yield f"{line.name}: it is of no kind of option"
 
 
-def _check_kinds(line: Line, applying: Sequence[Case]) -> Iterator[str]:
+def _check_kinds(line: CostLine, applying: Sequence[CostCase]) -> Iterator[str]:
     for kind in sorted(line.kinds - {case.kind for case in applying}):
         yield f"{line.name}: it says that it is for {kind}, but applies to no such case"
 
 
-def _check(line: Line, case: Case) -> Iterator[str]:
+def _check(line: CostLine, case: CostCase) -> Iterator[str]:
     draws = Draws(DRAWS, seed=1)
     usd = line.price(replace(case, draws=draws))
     where = f"{line.name} of {case.offer.id}"

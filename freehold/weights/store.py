@@ -124,18 +124,13 @@ class Store:
     def adopt(
         self, source: str, *, on_progress: OnProgress | None = None, base_dir: Path | None = None
     ) -> tuple[str, Path]:
-        """Fetch a folder whose hash is not known yet; return its tree hash and its path.
+        """Fetch a file or folder whose hash is not known yet; return its hash (of a folder the tree hash) and its path.
 
-        Only the source vouches for it, and only this once: a recorded hash is checked from then
-        on. Raises as `fetch` does, and `Permanent` for a source that is one file: its hash is available before.
+        Only the source vouches for it, and only this once: a recorded hash is checked from then on. Raises as `fetch` does.
         """
         meant = parse_source(source)
         if isinstance(meant, Problem):
             raise _refused(meant)
-        if not isinstance(meant, FolderLike):
-            raise Permanent(
-                f"{meant} is one file", hint="`sha256sum FILE` prints its hash; publishers show it"
-            )
         key = "unknown-" + hashlib.sha256(str(meant).encode()).hexdigest()[:16]
         report = Reporter(on_progress)
         with disk_errors(self._root), self.locked(key, report), self._tidied(key):

@@ -1,5 +1,6 @@
 """Every end-to-end test gets a box; what it leaves running is ended, and is a failure of its own."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,17 @@ from e2e.box import Box
 pytest.register_assert_rewrite(
     "e2e.client_asks", "e2e.client_suite", "e2e.client_table"
 )  # as pytest does with test files: an assertion tells its values
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_with_ctrl_c() -> Iterator[None]:
+    """Start children with Ctrl-C at its default, also where the shell that runs the tests in the background has it ignored.
+
+    Children inherit an ignored signal, and a stack leaves one ignored, as whoever started it so wants.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

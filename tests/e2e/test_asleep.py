@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from e2e.box import Box, Stack, http
-from freehold.health.model.snapshot import read_file
+from freehold.health.agent.state_files import read_snapshot
 from waiting import wait_until
 
 MODEL = {"model": "fake", "messages": [{"role": "user", "content": "a b c"}], "max_tokens": 2}
@@ -39,7 +39,7 @@ def until_states(stack: Stack, *states: str) -> None:
 
 
 def findings(box: Box) -> dict[str, str]:
-    told = read_file(box.home / "state")
+    told = read_snapshot(box.home / "state")
     found = [each.finding for each in told.findings] if told else []
     return {each.component: each.reason for each in found if each.probe == "engine_progress"}
 

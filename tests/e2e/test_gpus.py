@@ -87,7 +87,7 @@ def test_each_has_its_own_and_keeps_them_over_a_kill_and_a_reload(box: Box) -> N
 
         tried = box.run("engine", "check", "--with-model", "m")
         assert tried.code == 1
-        assert "the stack that is up has GPU 0 (m-0), 1 (m-0)" in tried.err
+        assert "the running stack uses GPU 0 (m-0), 1 (m-0)" in tried.err
 
         # Other options on a full node: one after the other gives its GPUs to its successor.
         configure(box, replicas=2, options="      max_num_seqs: 16\n")

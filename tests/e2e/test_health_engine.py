@@ -16,9 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.box import EXAMPLE, Box, Stack, http
 from freehold.core.findings import Finding
+from freehold.health.agent.history_file import HistoryFile
+from freehold.health.agent.state_files import read_snapshot
 from freehold.health.incidents.history import FILE_NAME as HISTORY
-from freehold.health.incidents.history import Keeper
-from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentState, ToldIncident, read_file
+from freehold.health.model.snapshot import FILE_NAME, HealthSnapshot, IncidentReport, IncidentState
 from freehold.testing.fake_engine import start_fake_engine
 from waiting import wait_until
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.timeout(240)
 
 
 def snapshot(box: Box) -> HealthSnapshot | None:
-    return read_file(Path(box.env["FREEHOLD_STATE_DIR"]))
+    return read_snapshot(Path(box.env["FREEHOLD_STATE_DIR"]))
 
 
 def engine(box: Box, replica: str) -> Finding | None:
@@ -134,11 +135,11 @@ def test_a_real_engine_that_is_stopped_is_diagnosed_and_an_operator_can_set_it_h
             with suppress(ProcessLookupError):  # it took so long that the fleet has replaced it
                 os.kill(pid, signal.SIGCONT)
         assert stack.end() == 0
-    kept = Keeper(Path(box.env["FREEHOLD_STATE_DIR"]) / HISTORY).load()
+    kept = HistoryFile(Path(box.env["FREEHOLD_STATE_DIR"]) / HISTORY).load()
     assert [(mark.component, mark.reason) for mark in kept.marks] == [(f"engine:{name}", "a test")]
 
 
-def incidents_of(box: Box, component: str) -> list[ToldIncident]:
+def incidents_of(box: Box, component: str) -> list[IncidentReport]:
     """Return the incidents on a component that go on and have a cause."""
     told = snapshot(box)
     return [

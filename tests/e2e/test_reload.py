@@ -245,6 +245,11 @@ def test_restart_replaces_a_model_without_a_gap_and_a_replica_in_its_place(box: 
         assert ran.code == 2
         assert "there is no model and no replica 'fake-7'" in ran.err
         assert "fake-1" in ran.err
+        replaced = box.run("restart", "fake-0").err
+        assert (
+            "the replicas of fake are fake-1; a reload or restart replaces replicas by new ones" in replaced
+        )
+        assert "did you mean" not in replaced
         assert stack.end() == 0
 
 

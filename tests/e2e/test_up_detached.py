@@ -6,6 +6,7 @@ import socket
 from contextlib import closing
 from hashlib import sha256
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -259,4 +260,23 @@ def test_a_free_port_is_what_status_tells(box: Box) -> None:
     assert host == "[::1]"
     with socket.create_connection(("::1", int(port)), timeout=5):
         pass
+    assert box.run("down").code == 0
+
+
+def test_a_port_that_another_stack_of_ones_own_has_names_it_and_how_to_end_it(
+    box: Box, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    box.fake_config()
+    code, said = up(box, *ANY_PORT)
+    assert code == 0, said
+    first, port = said["status"], urlsplit(said["status"]["gateway"]["url"]).port
+    other = Box(home=tmp_path_factory.mktemp("other"), mark=box.mark)
+    other.fake_config(more=f'gateway: {{listen: "127.0.0.1:{port}"}}\n')
+    refused = other.run("up")
+    assert refused.code == 1
+    assert f"the stack of {first['config']} (pid {first['pid']}) has it" in refused.err
+    assert f"freehold down --state-dir {first['state_dir']} ends that one" in refused.err
+    checks = {check["name"]: check for check in other.run("doctor", "--json").said["checks"]}
+    assert checks["port"]["found"] == "problem"
+    assert f"freehold down --state-dir {first['state_dir']}" in checks["port"]["fix"]
     assert box.run("down").code == 0

@@ -12,12 +12,11 @@ from typing import Any, cast
 import pytest
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.endpoints.pool import Target
-from freehold.gateway.exchange import exchange
+from freehold.gateway.endpoints.target import UpstreamTarget
+from freehold.gateway.exchange import attempt
 from freehold.gateway.exchange.upstream import UpstreamConnection
 from freehold.gateway.server.client_connection import ClientConnection
 from freehold.gateway.server.gateway import Gateway
-from freehold.gateway.server.keyed_connection import KeyedConnection
 from freehold.gateway.settings import Settings
 
 TURNS_MAX = 2000
@@ -123,13 +122,13 @@ class MemoryGateway:
         self.engine_wires: list[Wire] = []
         self.on_connect: Callable[[Wire], None] = lambda wire: None
         self._numbers = itertools.count(1)
-        monkeypatch.setattr(exchange, "connect", self._connect)
+        monkeypatch.setattr(attempt, "connect", self._connect)
         self.gateway = self.loop.run_until_complete(self._make(Settings(**settings)))
 
     async def _make(self, settings: Settings) -> Gateway:
         return Gateway(settings)
 
-    async def _connect(self, target: Target, *, timeout_s: float) -> UpstreamConnection:
+    async def _connect(self, target: UpstreamTarget, *, timeout_s: float) -> UpstreamConnection:
         del timeout_s
         connection = UpstreamConnection(target)
         wire = Wire(connection, self.loop)
@@ -156,8 +155,7 @@ class MemoryGateway:
         self.gateway.apply(snapshot)
 
     def client(self) -> "MemoryClient":
-        kind = ClientConnection if self.gateway.callers is None else KeyedConnection
-        return MemoryClient(self, kind(self.gateway))
+        return MemoryClient(self, ClientConnection(self.gateway))
 
     def settle(self, *wires: Wire) -> None:
         """Turn the loop until nothing more happens on these wires and the engine's."""
@@ -184,8 +182,8 @@ class MemoryGateway:
         assert not self.troubles, self.troubles
 
     async def _end(self) -> None:
-        if self.gateway.callers is not None:
-            self.gateway.callers.stop()
+        if self.gateway.authenticator is not None:
+            self.gateway.authenticator.stop()
         self.gateway._ticking.cancel()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in cast("set[asyncio.Task[Any]]", others):
@@ -219,13 +217,13 @@ class MemoryClient:
     @property
     def held_bytes(self) -> int:
         """What the connection keeps of requests that are not answered yet."""
-        connection = self.connection
-        queued = [*connection._queue, *filter(None, [connection._incoming])]
+        reader = self.connection._reader
+        queued = [*reader.queue, *filter(None, [reader.incoming])]
         bodies = sum(len(r.gathered or r.body) + len(r.url) for r in queued)
-        return bodies + len(connection._waiting)
+        return bodies + len(reader.waiting)
 
     @property
     def at_rest(self) -> bool:
         """Whether the connection is over, or nothing is under way and nothing waits but for more of a request."""
         connection = self.connection
-        return connection.exchange is None and (connection.closing or not connection._queue)
+        return connection.exchange is None and (connection.closing or not connection._reader.queue)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from freehold.gateway.queue.concurrency_limit import Gate
+from freehold.gateway.queue.concurrency_limit import ConcurrencyLimit
 from freehold.gateway.queue.fair_queue import Claim, Flow
-from freehold.gateway.queue.queue import Bounds, Line, Turned
+from freehold.gateway.queue.queue import QueueBounds, RequestQueue, TurnedAway
 
 TICK_S = 0.02
 
@@ -35,7 +35,7 @@ class Asked:
     claim: Claim["Asked"] | None = None
     started_s: float | None = None
     over_s: float | None = None
-    turned: Turned["Asked"] | None = None
+    turned: TurnedAway["Asked"] | None = None
     left: bool = False
 
 
@@ -43,7 +43,7 @@ class Asked:
 class World:
     """A line in front of targets that each work on `slots` requests at once, at a fixed time per token."""
 
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: QueueBounds = field(default_factory=QueueBounds)
     slots: tuple[int, ...] = (4,)
     s_per_token: float = 0.015
     weights: dict[str, float] = field(default_factory=dict)
@@ -53,8 +53,8 @@ class World:
     waiting: dict[Asked, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.line: Line[Asked] = Line(self.bounds)
-        self.gates = [Gate(slots=slots, token_budget=self.budget_tokens) for slots in self.slots]
+        self.line: RequestQueue[Asked] = RequestQueue(self.bounds)
+        self.gates = [ConcurrencyLimit(slots=slots, token_budget=self.budget_tokens) for slots in self.slots]
         self.line.places = sum(self.slots)
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order: Iterator[int] = itertools.count()
@@ -117,7 +117,7 @@ class World:
         if self.ticking:
             self.at(self.now_s + TICK_S, self.tick)
 
-    def turn_away(self, gone: list[Turned[Asked]]) -> None:
+    def turn_away(self, gone: list[TurnedAway[Asked]]) -> None:
         for turned in gone:
             asked = turned.claim.owner
             assert asked.turned is None
@@ -131,7 +131,7 @@ class World:
             asked.claim, asked.left = None, True
             del self.waiting[asked]
 
-    def work(self, asked: Asked, gate: Gate) -> None:
+    def work(self, asked: Asked, gate: ConcurrencyLimit) -> None:
         assert not asked.left
         assert gate.enter(asked.cost_tokens)
         asked.started_s, asked.claim = self.now_s, None
@@ -139,7 +139,7 @@ class World:
         really = asked.cost_tokens if asked.really_tokens is None else asked.really_tokens
         self.at(self.now_s + really * self.s_per_token, lambda: self.finish(asked, gate))
 
-    def finish(self, asked: Asked, gate: Gate) -> None:
+    def finish(self, asked: Asked, gate: ConcurrencyLimit) -> None:
         assert asked.flow
         assert asked.started_s is not None
         asked.over_s = self.now_s

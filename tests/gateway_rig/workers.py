@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.process.listener import listen
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.gateway.settings import Settings
 from gateway_rig.client import Client, get
 from gateway_rig.engines import Engine
@@ -34,8 +34,8 @@ class Workers:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-        async def start() -> GatewayLinks:
-            links = GatewayLinks(
+        async def start() -> WorkerSet:
+            links = WorkerSet(
                 Settings(workers=workers, log_path="worker.log", **settings), listener, log_dir=folder
             )
             self.tell(links, engine, slots)
@@ -45,7 +45,7 @@ class Workers:
         self.running: Future[None] = asyncio.run_coroutine_threadsafe(self.links.run(), self._loop)
         self.wait_living()
 
-    def tell(self, links: GatewayLinks, engine: Engine, slots: int) -> None:
+    def tell(self, links: WorkerSet, engine: Engine, slots: int) -> None:
         entry = ModelEntry(name="m", engine="external", created_s=7)
         endpoint = Endpoint(id="m-0", model="m", url=engine.url, engine="external", state=ReplicaState.READY,
                             slots=slots)  # fmt: skip

@@ -17,10 +17,10 @@ import pytest
 from freehold.bench.analysis.figures import Figures, SloBounds, figures
 from freehold.bench.analysis.load import Load, schedule
 from freehold.bench.analysis.prompts import Scale
-from freehold.bench.analysis.sample import Sample
+from freehold.bench.analysis.sample import RequestSample
 from freehold.bench.analysis.sizes import Given, Range
-from freehold.bench.measure.client import Target
-from freehold.bench.measure.drive import Bounds, Drive, Texts
+from freehold.bench.measure.client import BenchTarget
+from freehold.bench.measure.drive import Drive, DriveBounds, Texts
 from virtual_time import VirtualLoop
 
 TOKENS, FIRST_S, TOKEN_S = 12, 0.1, 0.02
@@ -115,12 +115,12 @@ def measured(
     duration_s: float,
     warm_up_s: float = 10 * ANSWER_S,
     requests: int | None = None,
-) -> tuple[Figures, list[Sample]]:
+) -> tuple[Figures, list[RequestSample]]:
     loop.create_connection = Engine(slots).connect  # type: ignore[method-assign, assignment]
-    bounds = Bounds(warm_up_s=warm_up_s, duration_s=duration_s, requests=requests, timeout_s=1000.0)
+    bounds = DriveBounds(warm_up_s=warm_up_s, duration_s=duration_s, requests=requests, timeout_s=1000.0)
     asks = schedule(load, SIZES, seed=(3,))
     drive = Drive(
-        target=Target(host="h", port=1, model="m"), asks=asks, texts=Texts(scale=Scale()), bounds=bounds
+        target=BenchTarget(host="h", port=1, model="m"), asks=asks, texts=Texts(scale=Scale()), bounds=bounds
     )
     found = loop.run_until_complete(drive.run(load))
     inside = [each for each in found.samples if found.window.has(each.intended_s)]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.queue.concurrency_limit import Gate
+from freehold.gateway.queue.concurrency_limit import ConcurrencyLimit
 from freehold.gateway.queue.fair_queue import PASSED_MAX
-from freehold.gateway.queue.queue import Bounds
+from freehold.gateway.queue.queue import QueueBounds
 from gateway_rig.queueing import TICK_S, Asked, World, jain, reasons
 
 # Any callers at all
@@ -40,7 +40,7 @@ def test_whoever_asks_every_bound_holds_and_everybody_is_answered_once(
     requests: list[dict[str, Any]], slots: list[int], max_requests: int, max_tokens: int, max_wait_s: float,
     budget_tokens: int,
 ) -> None:  # fmt: skip
-    bounds = Bounds(max_requests=max_requests, max_tokens=max_tokens, max_wait_s=max_wait_s)
+    bounds = QueueBounds(max_requests=max_requests, max_tokens=max_tokens, max_wait_s=max_wait_s)
     world = World(bounds=bounds, slots=tuple(slots), budget_tokens=budget_tokens)
     for what in requests:
         world.ask(**what)
@@ -55,7 +55,7 @@ def test_whoever_asks_every_bound_holds_and_everybody_is_answered_once(
 
 @given(count=st.integers(1, 40), slots=st.integers(1, 8), max_requests=st.integers(1, 40))
 def test_refusal_is_exact_when_the_queue_is_full(count: int, slots: int, max_requests: int) -> None:
-    world = World(bounds=Bounds(max_requests=max_requests, max_wait_s=600), slots=(slots,))
+    world = World(bounds=QueueBounds(max_requests=max_requests, max_wait_s=600), slots=(slots,))
     for _ in range(count):
         world.ask(caller="", at_s=1.0)
     world.run()
@@ -64,7 +64,7 @@ def test_refusal_is_exact_when_the_queue_is_full(count: int, slots: int, max_req
 
 
 def test_one_request_of_any_size_may_wait_beside_what_the_bound_on_tokens_holds() -> None:
-    world = World(bounds=Bounds(max_tokens=100, max_wait_s=600), slots=(1,))
+    world = World(bounds=QueueBounds(max_tokens=100, max_wait_s=600), slots=(1,))
     for cost_tokens in (10, 5000, 90, 10, 1, 5000):
         world.ask(caller="", at_s=0.0, cost_tokens=cost_tokens)
     world.run()
@@ -86,7 +86,7 @@ def test_no_modest_caller_is_refused_for_the_tokens_of_another(
     greedy: list[tuple[float, int]], modest: list[tuple[float, int]], slots: int
 ) -> None:
     """What the modest one has waiting is never more than half of the bound, whatever the other one sends."""
-    bounds = Bounds(max_tokens=TOKENS_MAX, max_requests=1000, max_wait_s=1e6, overload_wait_s=1e6)
+    bounds = QueueBounds(max_tokens=TOKENS_MAX, max_requests=1000, max_wait_s=1e6, overload_wait_s=1e6)
     world = World(bounds=bounds, slots=(slots,))
     for caller, asked in (("greedy", greedy), ("modest", modest)):
         for at_s, cost_tokens in asked:
@@ -97,7 +97,7 @@ def test_no_modest_caller_is_refused_for_the_tokens_of_another(
 
 
 def test_who_sends_giants_again_and_again_keeps_nobody_out() -> None:
-    world = World(slots=(1,), bounds=Bounds(max_wait_s=600))
+    world = World(slots=(1,), bounds=QueueBounds(max_wait_s=600))
     for at in range(100):
         world.ask(caller="greedy", at_s=at * 0.1, cost_tokens=1_000_000, really_tokens=200)
     modest = [world.ask(caller="modest", at_s=0.5 + at, cost_tokens=8) for at in range(9)]
@@ -158,7 +158,7 @@ def test_nor_where_an_answer_takes_longer_than_an_overload_lets_others_wait() ->
 @pytest.mark.parametrize("seed", range(3))
 def test_weights_are_honoured_while_all_want_more(seed: int) -> None:
     rng = random.Random(seed)
-    world = World(slots=(8,), weights={"a": 1.0, "b": 2.0, "c": 4.0}, bounds=Bounds(max_wait_s=20))
+    world = World(slots=(8,), weights={"a": 1.0, "b": 2.0, "c": 4.0}, bounds=QueueBounds(max_wait_s=20))
     for caller in "abc":
         world.stream(caller, world.tokens_per_s / 32, 60, rng)
     world.run(60)
@@ -190,7 +190,7 @@ def test_a_caller_that_was_idle_has_saved_up_two_seconds_and_no_more() -> None:
 
 def test_a_newcomer_does_not_wait_for_what_others_have_reserved() -> None:
     """The first caller's answers are short though he may have long ones; who joins him is not put behind all that."""
-    world = World(slots=(4,), bounds=Bounds(max_wait_s=60))
+    world = World(slots=(4,), bounds=QueueBounds(max_wait_s=60))
     for at in range(200):
         world.ask(caller="first", at_s=at * 0.01, cost_tokens=4096, really_tokens=16)
     newcomer = world.ask(caller="newcomer", at_s=3.0, cost_tokens=4096, really_tokens=16)
@@ -200,7 +200,7 @@ def test_a_newcomer_does_not_wait_for_what_others_have_reserved() -> None:
 
 
 def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
-    world = World(slots=(1,), bounds=Bounds(max_requests=10, max_wait_s=600))
+    world = World(slots=(1,), bounds=QueueBounds(max_requests=10, max_wait_s=600))
     for _ in range(20):
         world.ask(caller="greedy", at_s=0.0)
     modest = world.ask(caller="modest", at_s=0.1)
@@ -210,7 +210,7 @@ def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
 
 
 def test_long_prompts_do_not_starve_short_ones_of_the_same_caller() -> None:
-    world = World(slots=(4,), bounds=Bounds(max_wait_s=6000, max_tokens=10**9))
+    world = World(slots=(4,), bounds=QueueBounds(max_wait_s=6000, max_tokens=10**9))
     for at in range(40):  # the usual request is short
         world.ask(caller="", at_s=at * 0.2, cost_tokens=32)
     for _ in range(200):
@@ -228,7 +228,7 @@ def test_long_prompts_do_not_starve_short_ones_of_the_same_caller() -> None:
 
 @given(lasts=st.lists(st.integers(1, 19), min_size=1, max_size=4, unique=True))
 def test_the_last_priority_is_never_starved(lasts: list[int]) -> None:
-    world = World(slots=(1,), bounds=Bounds(max_wait_s=10**6, max_requests=10**4, max_tokens=10**9))
+    world = World(slots=(1,), bounds=QueueBounds(max_wait_s=10**6, max_requests=10**4, max_tokens=10**9))
     for _ in range(120):
         world.ask(caller="first", at_s=0.0, priority=0)
     for priority in lasts:
@@ -241,7 +241,7 @@ def test_the_last_priority_is_never_starved(lasts: list[int]) -> None:
 
 
 def test_a_higher_priority_goes_first_and_takes_the_place_of_a_lower_one() -> None:
-    world = World(slots=(1,), bounds=Bounds(max_requests=5, max_wait_s=600))
+    world = World(slots=(1,), bounds=QueueBounds(max_requests=5, max_wait_s=600))
     for _ in range(6):
         world.ask(caller="batch", at_s=0.0, priority=10)
     urgent = world.ask(caller="urgent", at_s=0.1, priority=-5)
@@ -265,7 +265,7 @@ def test_callers_that_wait_for_their_answers_are_no_overload() -> None:
     world = World(slots=(4,))
     finish = world.finish
 
-    def again(asked: Asked, gate: Gate) -> None:
+    def again(asked: Asked, gate: ConcurrencyLimit) -> None:
         finish(asked, gate)
         if world.now_s < 30:
             world.ask(caller=asked.caller, at_s=world.now_s)
@@ -312,7 +312,7 @@ def test_after_the_burst_it_is_quick_again() -> None:
 
 
 def test_what_cannot_be_answered_by_its_deadline_is_refused_at_once() -> None:
-    world = World(slots=(1,), bounds=Bounds(max_wait_s=60))
+    world = World(slots=(1,), bounds=QueueBounds(max_wait_s=60))
     for _ in range(30):  # half a second each
         world.ask(caller="", at_s=0.0)
     world.ask(caller="", at_s=8.0, deadline_s=3.0)
@@ -328,7 +328,7 @@ def test_what_cannot_be_answered_by_its_deadline_is_refused_at_once() -> None:
 
 
 def test_a_deadline_that_comes_while_waiting_ends_the_wait() -> None:
-    world = World(slots=(1,), bounds=Bounds(max_wait_s=60))
+    world = World(slots=(1,), bounds=QueueBounds(max_wait_s=60))
     world.ask(caller="", at_s=0.0, cost_tokens=4000)  # a minute; nobody knows yet how long things take
     waits = world.ask(caller="", at_s=0.1, deadline_s=2.0)
     world.run()

@@ -16,19 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.counters.request_metrics import Meters
+from freehold.gateway.counters.request_metrics import GatewayMetrics
 from freehold.gateway.endpoints.balance import LOAD_MAX
-from freehold.gateway.endpoints.pool import Directory, Target
-from freehold.gateway.queue.admission import Applicant
-from freehold.gateway.settings import Settings
+from freehold.gateway.endpoints.target import UpstreamTarget
+from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.wire.request import Request
+from gateway_rig.directory import still_directory
 
 Health = Callable[[float], bool]
 
 
-def asks(talk: int, *, worth: bool = True) -> Applicant:
+def asks(talk: int, *, worth: bool = True) -> QueuedRequest:
     """Return a request of a conversation."""
-    applicant, request = Applicant(), Request()
+    applicant, request = QueuedRequest(), Request()
     request.path = "/v1/chat/completions"
     request.body = b'{"messages":[{"role":"user","content":"%d %b"}]}' % (talk, b"so " * (170 * worth))
     applicant.request = request
@@ -48,8 +48,8 @@ class World:
     worth: bool = True
 
     def __post_init__(self) -> None:
-        self.meters = Meters()
-        directory = Directory(self.meters.for_model, Settings())
+        self.meters = GatewayMetrics()
+        directory = still_directory(self.meters)
         endpoints = [
             Endpoint(id=f"m-{i}", model="m", url=f"http://127.0.0.1:{i + 1}", engine="llama-cpp",
                      state=ReplicaState.READY, slots=4)
@@ -72,7 +72,7 @@ class World:
     def ask(self, talk: int) -> None:
         applicant = asks(talk, worth=self.worth)
         before = {t.id: t.gate.tokens for t in self.model.targets}
-        out = {t.id for t in self.model.targets if t.standing.is_out(self.now_s)}
+        out = {t.id for t in self.model.targets if t.outlier.is_out(self.now_s)}
         target = self.model.take(applicant, self.now_s)
         if target is None:
             return
@@ -83,20 +83,20 @@ class World:
         self.homes.setdefault(talk, []).append(target.id)
         self.at(self.now_s + 0.5, lambda: self.end(applicant, target))
 
-    def check_bound(self, target: Target, before: dict[str, int]) -> None:
+    def check_bound(self, target: UpstreamTarget, before: dict[str, int]) -> None:
         if all(t.gate.in_flight < 4 for t in self.model.targets):
             mean = (sum(before.values()) + 100) / self.count
             prompt = self.model.admission.estimate.prompt_tokens(len(asks(0).request.body))
             assert before[target.id] < LOAD_MAX * mean + prompt
 
-    def end(self, applicant: Applicant, target: Target) -> None:
+    def end(self, applicant: QueuedRequest, target: UpstreamTarget) -> None:
         target.gate.leave(applicant.cost_tokens, began=False)
         if self.well.get(int(target.id[2:]), lambda _: True)(self.now_s):
             self.model.succeeded(target, self.now_s)
         else:
             self.model.failed(target, "lost", self.now_s)
         if applicant.on_trial:
-            applicant.on_trial = target.standing.trial = False
+            applicant.on_trial = target.outlier.trial = False
 
 
 def poisson(world: World, per_s: float, until_s: float, *, talks: int, seed: int) -> World:

@@ -4,6 +4,7 @@ It checks names and links, not whether a page says the truth about a file.
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,28 @@ def test_every_file_that_the_architecture_names_exists() -> None:
     gone = sorted({name for name in names if not exists(name)})
     assert not gone, "docs/ARCHITECTURE.md names files that do not exist: " + ", ".join(gone)
     assert len(names) >= NAMES_LEAST
+
+
+def layers() -> Iterator[str]:
+    """Yield a row for each room whose inside has layers, as pyproject.toml declares them."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    for contract in contracts:
+        if contract["type"] == "layers" and contract["containers"] != ["freehold"]:
+            room = contract["containers"][0].removeprefix("freehold.")
+            steps = [[name.strip(" ()") for name in layer.split("|")] for layer in contract["layers"]]
+            row = " → ".join(" ".join(shown(room, name) for name in step) for step in steps)
+            yield f"| {room} | {row} |"
+
+
+def shown(room: str, name: str) -> str:
+    return f"`{room}/{name}/`" if (ROOT / "freehold" / room / name).is_dir() else f"`{room}/{name}.py`"
+
+
+def test_the_inside_of_rooms_is_as_the_import_contracts_have_it() -> None:
+    lines = ARCHITECTURE.read_text(encoding="utf-8").splitlines()
+    missing = [row for row in layers() if row not in lines]
+    assert not missing, "docs/ARCHITECTURE.md, Rooms, must have these rows:\n" + "\n".join(missing)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

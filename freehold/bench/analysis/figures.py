@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from freehold.bench.analysis.sample import Sample
+from freehold.bench.analysis.sample import RequestSample
 from freehold.core.spread import quantile
 
 
@@ -65,11 +65,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     wrong_length: int = 0
     """Whole answers that had not the tokens asked for."""
     uncounted: int = 0
-    """Whole answers of which the engine told no count: pieces stand for tokens."""
+    """Whole answers of which the engine reported no count: pieces stand for tokens."""
     requests_per_s: float = 0.0
     """Whole answers that ended in the window."""
     prompt_tokens_per_s: float | None = None
-    """Of those; None: the engine did not tell."""
+    """Of those; None: the engine did not report it."""
     output_tokens_per_s: float = 0.0
     goodput_tokens_per_s: float = 0.0
     """Those of them that belong to requests which kept the SLO, whoever asked: callers who wait for each other's batch all ask at
@@ -91,7 +91,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of requests under way in the window."""
 
 
-def figures(samples: Sequence[Sample], window: Window, slo: SloBounds) -> Figures:
+def figures(samples: Sequence[RequestSample], window: Window, slo: SloBounds) -> Figures:
     """Return the figures of a load; a window must be longer than nothing."""
     measured = [each for each in samples if window.has(each.intended_s) and each.fate != "cancelled"]
     whole = [each for each in measured if each.fate == "whole"]
@@ -126,14 +126,14 @@ def figures(samples: Sequence[Sample], window: Window, slo: SloBounds) -> Figure
     )
 
 
-def keeps(sample: Sample, slo: SloBounds) -> bool:
+def keeps(sample: RequestSample, slo: SloBounds) -> bool:
     """Return whether a request was answered whole within the SLO; an answer of one token has no time between tokens."""
     if sample.fate != "whole" or sample.ttft_s is None or sample.ttft_s > slo.ttft_s:
         return False
     return sample.token_s is None or sample.token_s <= slo.itl_s
 
 
-def waited_s(sample: Sample) -> float | None:
+def waited_s(sample: RequestSample) -> float | None:
     """Return a request's time to first token: of a whole one what it was, of one that timed out at least how long it waited."""
     if sample.fate == "whole" or (sample.fate == "timeout" and sample.chunk_s):
         return sample.ttft_s
@@ -163,5 +163,5 @@ def _gaps(moments: Sequence[float]) -> Iterable[float]:
     return (later - earlier for earlier, later in itertools.pairwise(moments))
 
 
-def _overlap(sample: Sample, window: Window) -> float:
+def _overlap(sample: RequestSample, window: Window) -> float:
     return max(0.0, min(sample.end_s, window.until_s) - max(sample.sent_s, window.since_s))

@@ -36,7 +36,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind != "concurrency"
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class ScheduledRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request that is to be made."""
 
     number: int
@@ -46,7 +46,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     size: Size
 
 
-def schedule(load: Load, sizes: Sizes, *, seed: tuple[int, ...]) -> Iterator[Ask]:
+def schedule(load: Load, sizes: Sizes, *, seed: tuple[int, ...]) -> Iterator[ScheduledRequest]:
     """Yield asks without end, the same for the same seed; a recorded pattern ends with its record.
 
     Arrivals at a rate are a Poisson stream: that is what independent callers are.
@@ -60,9 +60,9 @@ def schedule(load: Load, sizes: Sizes, *, seed: tuple[int, ...]) -> Iterator[Ask
     for number in itertools.count():
         if load.kind == "rate":
             at_s += float(dice.exponential(1 / load.value))
-        yield Ask(number=number, at_s=at_s if load.is_open else None, size=sizes.draw(dice))
+        yield ScheduledRequest(number=number, at_s=at_s if load.is_open else None, size=sizes.draw(dice))
 
 
-def _replayed(recorded: Recorded, faster: float) -> Iterator[Ask]:
+def _replayed(recorded: Recorded, faster: float) -> Iterator[ScheduledRequest]:
     for number, (at_s, size) in enumerate(zip(recorded.at_s, recorded.sizes, strict=True)):
-        yield Ask(number=number, at_s=at_s / faster, size=size)
+        yield ScheduledRequest(number=number, at_s=at_s / faster, size=size)

@@ -8,17 +8,17 @@ from typing import Literal
 
 import msgspec
 
-from freehold.bench.analysis.load import Ask
+from freehold.bench.analysis.load import ScheduledRequest
 
 Fate = Literal["whole", "refused", "http_error", "error_event", "cut", "timeout", "connect", "cancelled"]
 """whole: it ended as it should; refused: 429 or 503; http_error: another status; error_event: an error in the stream;
 cut: the stream ended without its end; timeout: no end in time; connect: no connection; cancelled: the bench ended it."""
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class RequestSample(msgspec.Struct, frozen=True, kw_only=True):
     """One request."""
 
-    ask: Ask
+    ask: ScheduledRequest
     intended_s: float
     """When it was to be sent."""
     sent_s: float
@@ -28,7 +28,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     chunk_s: tuple[float, ...] = ()
     """When each piece of the answer came."""
     prompt_tokens: int | None = None
-    """By the engine's usage; None: it told none."""
+    """By the engine's usage; None: it reported none."""
     answer_tokens: int | None = None
     """By the engine's usage, else the pieces that came; None: nothing came."""
     counted: bool = False

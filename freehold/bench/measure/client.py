@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import httptools
 import msgspec
 
-from freehold.bench.analysis.load import Ask
-from freehold.bench.analysis.sample import Fate, Sample
+from freehold.bench.analysis.load import ScheduledRequest
+from freehold.bench.analysis.sample import Fate, RequestSample
 
 _DETAIL_CHARS = 200
 """Of an error's words, what is kept: a line."""
@@ -23,7 +23,7 @@ _REFUSALS = frozenset({429, 503})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class BenchTarget:
     """Where requests go."""
 
     host: str
@@ -56,23 +56,23 @@ class Target:
         return head.encode() + body
 
 
-class _Delta(msgspec.Struct):
+class _StreamDelta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
 
 
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
+class _StreamChoice(msgspec.Struct):
+    delta: _StreamDelta | None = None
 
 
-class _Usage(msgspec.Struct):
+class _StreamUsage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
 class _Event(msgspec.Struct):
-    choices: tuple[_Choice, ...] = ()
-    usage: _Usage | None = None
+    choices: tuple[_StreamChoice, ...] = ()
+    usage: _StreamUsage | None = None
     error: msgspec.Raw | None = None
 
 
@@ -80,14 +80,14 @@ _EVENTS = msgspec.json.Decoder(_Event)
 
 
 @dataclass(slots=True)
-class _Heard(asyncio.Protocol):
+class _AnswerReader(asyncio.Protocol):
     """The answer as it comes."""
 
     now: Callable[[], float]
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     status: int = 0
     chunk_s: list[float] = field(default_factory=list)
-    usage: _Usage = field(default_factory=_Usage)
+    usage: _StreamUsage = field(default_factory=_StreamUsage)
     done: bool = False
     error: str = ""
     whole: bool = False
@@ -166,39 +166,44 @@ class _Heard(asyncio.Protocol):
 
 
 async def send(
-    target: Target, ask: Ask, *, request: bytes, timing: "Timing", keep: Callable[[Sample], object]
+    target: BenchTarget,
+    ask: ScheduledRequest,
+    *,
+    request: bytes,
+    timing: "Timing",
+    keep: Callable[[RequestSample], object],
 ) -> None:
     """Make one request and give what became of it to `keep`, also when the task is cancelled in the middle."""
-    heard = _Heard(timing.now)
+    reader = _AnswerReader(timing.now)
     sent_s = timing.now()
     fate: Fate | None = None
 
-    def sample() -> Sample:
-        counted = heard.usage.completion_tokens is not None
-        return Sample(
+    def sample() -> RequestSample:
+        counted = reader.usage.completion_tokens is not None
+        return RequestSample(
             ask=ask,
             intended_s=timing.intended_s,
             sent_s=sent_s,
             end_s=timing.now(),
-            fate=fate or heard.fate(),
-            chunk_s=tuple(heard.chunk_s),
-            prompt_tokens=heard.usage.prompt_tokens,
-            answer_tokens=heard.usage.completion_tokens if counted else len(heard.chunk_s) or None,
+            fate=fate or reader.fate(),
+            chunk_s=tuple(reader.chunk_s),
+            prompt_tokens=reader.usage.prompt_tokens,
+            answer_tokens=reader.usage.completion_tokens if counted else len(reader.chunk_s) or None,
             counted=counted,
-            detail=heard.detail(),
+            detail=reader.detail(),
         )
 
     transport: asyncio.Transport | None = None
     try:
         async with asyncio.timeout(max(0.0, timing.intended_s + timing.timeout_s - sent_s)):
             loop = asyncio.get_running_loop()
-            transport, _ = await loop.create_connection(lambda: heard, target.host, target.port)
+            transport, _ = await loop.create_connection(lambda: reader, target.host, target.port)
             transport.write(request)
-            await heard.closed.wait()
+            await reader.closed.wait()
     except TimeoutError:
         fate = "timeout"
     except OSError as exc:
-        fate, heard.error = "connect", str(exc)
+        fate, reader.error = "connect", str(exc)
     except asyncio.CancelledError:
         fate = "cancelled"
         raise

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from freehold.bench.analysis.figures import Window
-from freehold.bench.analysis.load import Ask, Load
+from freehold.bench.analysis.load import Load, ScheduledRequest
 from freehold.bench.analysis.prompts import Scale, prompt
-from freehold.bench.analysis.sample import Sample
-from freehold.bench.measure.client import Target, Timing, send
+from freehold.bench.analysis.sample import RequestSample
+from freehold.bench.measure.client import BenchTarget, Timing, send
 from freehold.core.clock import monotonic_s
 
 UNDER_WAY_MAX = 2048
@@ -24,7 +24,7 @@ limit of open files (4096)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class DriveBounds:
     """How long a load stays on."""
 
     warm_up_s: float
@@ -44,7 +44,7 @@ class Texts:
     label: tuple[int, ...] = ()
     """What makes them differ from those of other loads."""
 
-    def of(self, ask: Ask) -> str:
+    def of(self, ask: ScheduledRequest) -> str:
         """Return a request's prompt."""
         words = self.scale.words(ask.size.prompt_tokens)
         return prompt(words, label=(*self.label, ask.number), shared_words=self.shared_words)
@@ -54,7 +54,7 @@ class Texts:
 class Driven:
     """What became of a load."""
 
-    samples: tuple[Sample, ...]
+    samples: tuple[RequestSample, ...]
     window: Window
 
 
@@ -62,10 +62,10 @@ class Driven:
 class Drive:
     """One load under way; `run` may be called once."""
 
-    target: Target
-    asks: Iterator[Ask]
+    target: BenchTarget
+    asks: Iterator[ScheduledRequest]
     texts: Texts
-    bounds: Bounds
+    bounds: DriveBounds
     _started_s: float = 0.0
     _since_s: float = 0.0
     _until_s: float = 0.0
@@ -73,7 +73,7 @@ class Drive:
     """The next request of a caller ends the window."""
     _measured: set["asyncio.Task[None]"] = field(default_factory=set)
     _all: set["asyncio.Task[None]"] = field(default_factory=set)
-    _samples: list[Sample] = field(default_factory=list)
+    _samples: list[RequestSample] = field(default_factory=list)
 
     async def run(self, load: Load) -> Driven:
         """Put the load on, wait for all that is measured, and return everything."""
@@ -103,7 +103,7 @@ class Drive:
         asked_s = self.bounds.warm_up_s + self.bounds.duration_s
         while (now_s := self.now()) < self._until_s:
             self._closing = now_s >= asked_s and len(self._measured) >= len(feeding)
-            if now_s >= asked_s + self.bounds.timeout_s:  # nobody has asked for so long
+            if now_s >= asked_s + self.bounds.timeout_s:  # no request was sent for so long
                 self._until_s = now_s
                 return
             left_s = max(asked_s - now_s, 0.0) or _LOOK_S
@@ -129,11 +129,11 @@ class Drive:
             request = self._request(ask)
             await asyncio.wait([self._begin(ask, self.now(), request)])
 
-    def _request(self, ask: Ask) -> bytes:
+    def _request(self, ask: ScheduledRequest) -> bytes:
         """Return a request, made before its time comes: what that takes is the bench's own and no wait for an engine."""
         return self.target.request(self.texts.of(ask), ask.size.answer_tokens)
 
-    def _begin(self, ask: Ask, intended_s: float, request: bytes) -> "asyncio.Task[None]":
+    def _begin(self, ask: ScheduledRequest, intended_s: float, request: bytes) -> "asyncio.Task[None]":
         task = asyncio.create_task(self._send(ask, intended_s, request))
         self._all.add(task)
         task.add_done_callback(self._all.discard)
@@ -146,12 +146,12 @@ class Drive:
                 self._measured.add(task)
         return task
 
-    async def _send(self, ask: Ask, intended_s: float, request: bytes) -> None:
+    async def _send(self, ask: ScheduledRequest, intended_s: float, request: bytes) -> None:
         timing = Timing(now=self.now, intended_s=intended_s, timeout_s=self.bounds.timeout_s)
         if len(self._all) > UNDER_WAY_MAX:
             at_s = self.now()
             self._samples.append(
-                Sample(
+                RequestSample(
                     ask=ask, intended_s=intended_s, sent_s=at_s, end_s=at_s, fate="connect", detail="too many"
                 )
             )

@@ -2,7 +2,7 @@
 
 Runs are interleaved: all contenders once, then all again in another order, so that what drifts (heat, neighbours) does not
 fall on one of them. Each is started afresh for each run. All get the same sizes at the same moments; only the words
-differ, so that no cache helps the second. One that fails is told as failed and the others go on.
+differ, so that no cache helps the second. One that fails is recorded as failed and the others go on.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ from typing import TypeVar
 import msgspec
 
 from freehold.bench.analysis.figures import figures
-from freehold.bench.analysis.load import Ask, schedule
+from freehold.bench.analysis.load import ScheduledRequest, schedule
 from freehold.bench.analysis.prompts import Scale, fitted, prompt
 from freehold.bench.analysis.results import Candidate, Conditions, Machine, Result, Through
-from freehold.bench.analysis.sample import Sample
+from freehold.bench.analysis.sample import RequestSample
 from freehold.bench.analysis.sizes import Size, Sizes
-from freehold.bench.measure.client import Target, Timing, send
-from freehold.bench.measure.drive import Bounds, Drive, Driven, Texts
+from freehold.bench.measure.client import BenchTarget, Timing, send
+from freehold.bench.measure.drive import Drive, DriveBounds, Driven, Texts
 from freehold.bench.measure.machine import this_machine
 from freehold.bench.measure.stage import Stage, staged
 from freehold.bench.measure.watch import GpuMeter, watched
@@ -29,11 +29,11 @@ from freehold.fleet.decisions.plan import ReplicaPlan
 from freehold.gateway.settings import Settings
 
 _SHORT_WORDS, _LONG_WORDS = 20, 120
-"""Words of the two prompts that tell tokens per word. Source: our own choice: they fit any context."""
+"""Words of the two prompts that show tokens per word. Source: our own choice: they fit any context."""
 _SETTLE_S = 60.0
 """Longest wait for what a load left under way to end. Source: our own bound."""
 T = TypeVar("T")
-Tell = Callable[[str], object]
+Report = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class BenchSetup:
     """All that a bench needs, checked."""
 
     contenders: Sequence[Contender]
@@ -53,14 +53,14 @@ class Setup:
     sizes: Sizes
     through: tuple[Through, ...]
     gateway: Settings | None
-    """Of the gateway in front; None: nobody asks through one."""
+    """Of the gateway in front; None: engines are asked directly."""
     folder: Path
     """For logs; each start gets a folder of its own in it."""
     ready_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measurements:
     """What came of it."""
 
     machine: Machine
@@ -75,8 +75,8 @@ class Measured:
 class Bench:
     """One bench under way; `run` may be called once. Cancelled, it ends what it started and keeps what it has."""
 
-    setup: Setup
-    tell: Tell
+    setup: BenchSetup
+    report: Report
     _meter: GpuMeter = field(default_factory=GpuMeter)
     _scale: Scale | None = None
     _results: list[Result] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Bench:
     _machine: Machine = field(default_factory=Machine)
     _whole: bool = False
 
-    async def run(self) -> Measured:
+    async def run(self) -> Measurements:
         """Measure everything and return it."""
         self._candidates = {each.candidate.id: each.candidate for each in self.setup.contenders}
         try:
@@ -97,9 +97,9 @@ class Bench:
             await self._meter.close()
         return self.so_far()
 
-    def so_far(self) -> Measured:
+    def so_far(self) -> Measurements:
         """Return what was measured until now."""
-        return Measured(
+        return Measurements(
             machine=self._machine,
             whole=self._whole,
             candidates=tuple(self._candidates.values()),
@@ -109,10 +109,10 @@ class Bench:
 
     async def _turn(self, contender: Contender, run: int) -> None:
         candidate, setup = contender.candidate, self.setup
-        # Its place, since one that does not start leaves no result by which the next would be told from it.
+        # Its place, since one that does not start leaves no result by which the next could be distinguished from it.
         folder = setup.folder / f"{run}-{setup.contenders.index(contender)}-{candidate.engine}"
         folder.mkdir(parents=True)
-        self.tell(f"run {run + 1} of {setup.conditions.runs}: {candidate.id} starts")
+        self.report(f"run {run + 1} of {setup.conditions.runs}: {candidate.id} starts")
         try:
             async with staged(
                 contender.plan, folder, gateway=setup.gateway, ready_timeout_s=setup.ready_timeout_s
@@ -121,7 +121,7 @@ class Bench:
                 await self._loads(candidate, stage, run)
         except FreeholdError as exc:
             words = f"run {run + 1}: {exc.message}"
-            self.tell(f"{candidate.id}: {words}")
+            self.report(f"{candidate.id}: {words}")
             self._change(candidate.id, failed=words)
 
     def _note_start(self, name: str, stage: Stage) -> None:
@@ -141,7 +141,7 @@ class Bench:
             self._scale = await measured_scale(stage.targets["direct"])
         for place, load in enumerate(self.setup.conditions.loads):
             for through in turned(self.setup.through, run):
-                self.tell(f"run {run + 1}: {candidate.id}, {load.words()}, {through}")
+                self.report(f"run {run + 1}: {candidate.id}, {load.words()}, {through}")
                 self._results.append(await self._measure(candidate, stage, (run, place, through)))
                 await settled(stage.targets[through])
 
@@ -172,9 +172,9 @@ class Bench:
         return Texts(scale=scale, label=label, shared_words=round(shared / scale.per_word) if shared else 0)
 
 
-def bounds_of(conditions: Conditions) -> Bounds:
+def bounds_of(conditions: Conditions) -> DriveBounds:
     """Return how long each load stays on."""
-    return Bounds(
+    return DriveBounds(
         warm_up_s=conditions.warm_up_s,
         duration_s=conditions.duration_s,
         requests=conditions.requests,
@@ -188,26 +188,26 @@ def turned(things: Sequence[T], by: int) -> list[T]:
     return [*things[by:], *things[:by]]
 
 
-async def measured_scale(target: Target) -> Scale:
-    """Return how words become tokens, by what the engine counts of two prompts; the plain scale where it tells nothing."""
+async def measured_scale(target: BenchTarget) -> Scale:
+    """Return how words become tokens, by what the engine counts of two prompts; the plain scale where it reports nothing."""
     counts = []
     for words in (_SHORT_WORDS, _LONG_WORDS):
-        ask = Ask(number=0, at_s=None, size=Size(prompt_tokens=words, answer_tokens=1))
+        ask = ScheduledRequest(number=0, at_s=None, size=Size(prompt_tokens=words, answer_tokens=1))
         sample = await _one(target, ask, prompt(words, label=(words,)))
         counts.append((words, sample.prompt_tokens or 0))
     return fitted(counts[0], counts[1])
 
 
-async def settled(target: Target) -> None:
+async def settled(target: BenchTarget) -> None:
     """Wait until a short question is answered: what a load left under way has ended, or soon will."""
-    ask = Ask(number=0, at_s=None, size=Size(prompt_tokens=1, answer_tokens=1))
+    ask = ScheduledRequest(number=0, at_s=None, size=Size(prompt_tokens=1, answer_tokens=1))
     await _one(target, ask, "Hello")
 
 
-async def _one(target: Target, ask: Ask, text: str) -> Sample:
+async def _one(target: BenchTarget, ask: ScheduledRequest, text: str) -> RequestSample:
     began_s = monotonic_s()
     timing = Timing(now=lambda: monotonic_s() - began_s, intended_s=0.0, timeout_s=_SETTLE_S)
     request = target.request(text, ask.size.answer_tokens)
-    found: list[Sample] = []
+    found: list[RequestSample] = []
     await send(target, ask, request=request, timing=timing, keep=found.append)
     return found[0]

@@ -15,14 +15,14 @@ import httpx2
 import msgspec
 
 from freehold.bench.analysis.results import Through
-from freehold.bench.measure.client import Target
+from freehold.bench.measure.client import BenchTarget
 from freehold.core.clock import monotonic_s
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaState, ReplicaStatus, Snapshot
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.run import Fleet
 from freehold.gateway.process.listener import listen
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.gateway.settings import Settings
 from freehold.ledger.spool import make_folder, spool_folder
 
@@ -32,7 +32,7 @@ _GATEWAY_S = 20.0
 """Longest that a gateway may take to serve a snapshot. Source: our own bound: it takes 0.3 s."""
 _FAILED = frozenset({ReplicaState.BACKOFF, ReplicaState.CRASH_LOOP, ReplicaState.STOPPED})
 _VERSION_PAGES = {"/version": "version", "/props": "build_info"}
-"""Where engines tell their version, and in which field: vLLM, SGLang and our Transformers child; llama.cpp."""
+"""Where engines report their version, and in which field: vLLM, SGLang and our Transformers child; llama.cpp."""
 _PAGE_S = 5.0
 """Deadline of such a page. Source: our own choice."""
 HOST = "127.0.0.1"
@@ -42,7 +42,7 @@ HOST = "127.0.0.1"
 class Stage:
     """A ready engine."""
 
-    targets: Mapping[Through, Target]
+    targets: Mapping[Through, BenchTarget]
     pid: int
     """Of the engine, which leads its process group."""
     ready_s: float
@@ -66,7 +66,7 @@ async def staged(
     try:
         status = await _ready(fleet, plan, ready_timeout_s)
         ready_s = monotonic_s() - began_s
-        targets: dict[Through, Target] = {"direct": _target(status.url, plan.name_upstream)}
+        targets: dict[Through, BenchTarget] = {"direct": _target(status.url, plan.name_upstream)}
         if front is not None:
             targets["gateway"] = await front.serving(plan.model)
         assert status.pid is not None, "a ready managed replica has a process"
@@ -85,9 +85,9 @@ def _nobody(snapshot: Snapshot) -> None:
     del snapshot
 
 
-def _target(url: str, model: str) -> Target:
+def _target(url: str, model: str) -> BenchTarget:
     host, _, port = url.removeprefix("http://").rpartition(":")
-    return Target(host=host, port=int(port), model=model)
+    return BenchTarget(host=host, port=int(port), model=model)
 
 
 async def _ready(fleet: Fleet, plan: ReplicaPlan, timeout_s: float) -> ReplicaStatus:
@@ -117,12 +117,12 @@ async def _versions(url: str) -> dict[str, str]:
         for page, name in _VERSION_PAGES.items():
             with contextlib.suppress(httpx2.HTTPError, msgspec.MsgspecError):
                 answer = await client.get(url + page)
-                told = msgspec.json.decode(answer.content) if answer.status_code == 200 else None
-                if isinstance(told, dict):
+                reported = msgspec.json.decode(answer.content) if answer.status_code == 200 else None
+                if isinstance(reported, dict):
                     found |= {
-                        key: str(told[key])
+                        key: str(reported[key])
                         for key in (name, "transformers", "torch")
-                        if isinstance(told.get(key), str)
+                        if isinstance(reported.get(key), str)
                     }
     return found
 
@@ -134,7 +134,7 @@ class _Front:
         self._spool = spool_folder(folder)
         make_folder(self._spool)
         self._listener = listen(HOST, 0)
-        self._links = GatewayLinks(
+        self._links = WorkerSet(
             msgspec.structs.replace(settings, spool_path=str(self._spool), generation=1),
             self._listener,
             log_dir=folder,
@@ -150,13 +150,13 @@ class _Front:
         self._generation = snapshot.generation
         self._links.send(snapshot)
 
-    async def serving(self, model: str) -> Target:
+    async def serving(self, model: str) -> BenchTarget:
         """Return where it is once it has the newest snapshot; raises Permanent when that takes too long."""
         deadline_s = monotonic_s() + _GATEWAY_S
         while True:
             stats = self._links.stats
             if stats is not None and stats.snapshot_generation >= self._generation:
-                return Target(host=HOST, port=self._listener.getsockname()[1], model=model)
+                return BenchTarget(host=HOST, port=self._listener.getsockname()[1], model=model)
             if monotonic_s() > deadline_s:
                 raise Permanent("the gateway did not come up")
             await asyncio.sleep(_LOOK_S)

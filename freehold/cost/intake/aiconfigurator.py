@@ -8,9 +8,11 @@ does not ship, so only those that it ships are asked for. It estimates no fleet 
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import metadata
+from importlib.resources import files
 from typing import Any
+
+import msgspec
 
 from freehold.sizing.replica.answer import SecondOpinion, SizeAsk, Sized
 
@@ -19,22 +21,8 @@ TESTED = "0.12.0"
 """The release whose modules are called here: beyond its small facade it promises nothing, so no other is tried."""
 INSTALL = "pip install --require-hashes -r requirements/aic.txt"
 
-_ENGINES: Mapping[str, str] = {"vllm": "vllm", "sglang": "sglang", "tensorrt-llm": "trtllm"}
-_SYSTEMS: Mapping[str, str] = {
-    "h100-sxm": "h100_sxm",
-    "h200-sxm": "h200_sxm",
-    "b200-sxm": "b200_sxm",
-    "b300-sxm": "b300_sxm",
-    "gb200-nvl72": "gb200",
-    "a100-sxm-80": "a100_sxm",
-    "l40s": "l40s",
-    "rtx-pro-6000-bse": "rtx_pro_6000_server",
-}
-# By our catalog's id. Source: the package's systems/*.yaml that have measured tables; of the others it knows only data sheets.
 
-
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _ShippedModel(msgspec.Struct, frozen=True):
     """A model that the package ships."""
 
     id: str
@@ -42,22 +30,16 @@ class _Known:
     """What its FP8 checkpoint is to the library: scaled by tensor, or by block where only such weights are published."""
 
 
-_MODELS: Mapping[str, _Known] = {
-    "llama-3.1-8b": _Known("meta-llama/Meta-Llama-3.1-8B"),
-    "llama-3.3-70b": _Known("meta-llama/Meta-Llama-3.1-70B"),
-    "llama-3.1-405b": _Known("meta-llama/Meta-Llama-3.1-405B"),
-    "qwen3-8b": _Known("Qwen/Qwen3-8B"),
-    "qwen3-32b": _Known("Qwen/Qwen3-32B"),
-    "qwen3-30b-a3b": _Known("Qwen/Qwen3-30B-A3B"),
-    "qwen3-235b-a22b": _Known("Qwen/Qwen3-235B-A22B"),
-    "gpt-oss-20b": _Known("openai/gpt-oss-20b"),
-    "gpt-oss-120b": _Known("openai/gpt-oss-120b"),
-    "deepseek-v3": _Known("deepseek-ai/DeepSeek-V3", "fp8_block"),
-    "kimi-k2": _Known("moonshotai/Kimi-K2.5", "fp8_block"),
-    "minimax-m2.5": _Known("MiniMaxAI/MiniMax-M2.5", "fp8_block"),
-    "glm-5": _Known("zai-org/GLM-5", "fp8_block"),
-}
-# By our catalog's id. Source: DefaultHFModels of the package's sdk/common.py, those of the same dimensions (checked at each call).
+class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Its names by ours, of aiconfigurator.toml."""
+
+    engines: dict[str, str]
+    systems: dict[str, str]
+    models: dict[str, _ShippedModel]
+
+
+_NAMES = msgspec.toml.decode((files(__package__) / "aiconfigurator.toml").read_bytes(), type=_Names)
+_ENGINES, _SYSTEMS, _MODELS = _NAMES.engines, _NAMES.systems, _NAMES.models
 
 
 def second_opinion(sized: Sized) -> SecondOpinion | str:
@@ -75,7 +57,7 @@ def second_opinion(sized: Sized) -> SecondOpinion | str:
 def _why_not_covered(sized: Sized) -> str:
     ask = sized.ask
     if not sized.concurrency:
-        return "there is no speed of ours to compare with"
+        return "Freehold has no speed to compare with"
     if ask.engine not in _ENGINES:
         return f"AIConfigurator does not know the engine {ask.engine}; it knows {', '.join(_ENGINES)}"
     if ask.gpu.id not in _SYSTEMS:
@@ -144,7 +126,7 @@ def _same(ask: SizeAsk, theirs: Mapping[str, Any]) -> bool:
     return all(mine == its for mine, its in pairs)
 
 
-def _estimate(sized: Sized, known: _Known) -> Any:
+def _estimate(sized: Sized, known: _ShippedModel) -> Any:
     """Return its summary of continuous batching in which one whole prompt passes beside the answers at a time."""
     from aiconfigurator_core.sdk import config, models, perf_database  # noqa: PLC0415
     from aiconfigurator_core.sdk.backends import factory  # noqa: PLC0415
@@ -169,7 +151,7 @@ def _estimate(sized: Sized, known: _Known) -> Any:
     return factory.get_backend(backend).run_agg(model, database, load, ctx_tokens=prompt)
 
 
-def _layout(sized: Sized, known: _Known) -> Any:
+def _layout(sized: Sized, known: _ShippedModel) -> Any:
     from aiconfigurator_core.sdk import common, config  # noqa: PLC0415
 
     gemm, experts = _quants(sized.ask, known)
@@ -183,7 +165,7 @@ def _layout(sized: Sized, known: _Known) -> Any:
     )
 
 
-def _quants(ask: SizeAsk, known: _Known) -> tuple[str, str]:
+def _quants(ask: SizeAsk, known: _ShippedModel) -> tuple[str, str]:
     """Return its words for how dense and expert weights are stored; raises ValueError where it has none."""
     fp4 = "nvfp4" if ask.gpu.fp4_dense_tflops else "nvfp4_wo"
     words: dict[str, tuple[str, str]] = {
@@ -202,7 +184,7 @@ def _quants(ask: SizeAsk, known: _Known) -> tuple[str, str]:
     return words[ask.quant]
 
 
-def _opinion(sized: Sized, known: _Known, summary: Any) -> SecondOpinion:
+def _opinion(sized: Sized, known: _ShippedModel, summary: Any) -> SecondOpinion:
     found = summary.get_result_dict()
     notes = [f"as {known.id}"]
     if sized.ask.shape.experts:

@@ -19,19 +19,19 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from freehold.catalog.facts import Gpu
+from freehold.catalog.facts import GpuFacts
 from freehold.catalog.physics import Speed, implausible_tokens_per_s
 from freehold.core.problems import Problem, nearest_hint
 from freehold.cost.intake.flags import ENGINES, QUANTS, FlagReader, flags_in
 from freehold.sizing.fleet.advise import Wish
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Engine, Quant
-from freehold.sizing.replica.answer import Measured
+from freehold.sizing.replica.answer import MeasuredSpeed
 from freehold.sizing.replica.memory import weights_bytes
 
 FILE_BYTES_MAX = 1024 * 1024
 """Largest file of load tests that is read. Source: our own bound: some 5,000 tests."""
-_PROBLEMS_MOST = 20  # Of one file: more help nobody.
+_PROBLEMS_MOST = 20  # Of one file: more do not help.
 _HINT = "a JSON list of {engine, gpu, gpus, quant, output_tokens_per_s, concurrency, source}"
 
 
@@ -66,7 +66,7 @@ def read_wish(given: Mapping[str, Any], reader: FlagReader) -> Wish:
     return Wish(**{**found, "team": tuple(team)})
 
 
-def read_load_tests(path: Path, *, gpus: Collection[str]) -> Sequence[Measured | Problem]:
+def read_load_tests(path: Path, *, gpus: Collection[str]) -> Sequence[MeasuredSpeed | Problem]:
     """Return the load tests of a file, or its problems and nothing else, each with `file[index].field`; `gpus` are the catalog's ids."""
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
@@ -81,7 +81,7 @@ def read_load_tests(path: Path, *, gpus: Collection[str]) -> Sequence[Measured |
         return [Problem(where=str(path), message=f"is not JSON: {exc}", hint=_HINT)]
     if not found:
         return [Problem(where=str(path), message="has no list of load tests", hint=_HINT)]
-    return [Measured(**each.model_dump()) for each in found]
+    return [MeasuredSpeed(**each.model_dump()) for each in found]
 
 
 _MESSAGES = {
@@ -109,7 +109,9 @@ def _problem(error: ErrorDetails, path: Path, gpus: Collection[str]) -> Problem:
     return Problem(where=where, message=message, hint=_HINT)
 
 
-def impossible(measured: Sequence[Measured], shape: ModelShape, gpus: Mapping[str, Gpu]) -> list[Problem]:
+def impossible(
+    measured: Sequence[MeasuredSpeed], shape: ModelShape, gpus: Mapping[str, GpuFacts]
+) -> list[Problem]:
     """Return a problem for each load test that no GPU can have done with this model (freehold/catalog/physics)."""
     problems = []
     for each in measured:

@@ -1,7 +1,7 @@
 """What a review is made from: the stack's own ledger of a period as traffic, and what was measured beside it.
 
-It only reads: the ledger file, what still lies in the spool, and the files that were named. What nobody measured is None,
-never nought. What endpoints of others answered is not the machines' work: it is told in a sentence of its own. It judges
+It only reads: the ledger file, what still lies in the spool, and the files that were named. What was not measured is None,
+never zero. What endpoints of others answered is not the machines' work: it has a sentence of its own. It judges
 nothing: that is `freehold/cost`.
 """
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import Problem
-from freehold.cost.intake.measured_files import Incident, Watts, down_node_hours, read_incidents, read_watts
+from freehold.cost.intake.measured_files import NodeOutage, Watts, down_node_hours, read_incidents, read_watts
 from freehold.ledger.books import read_ledger
 from freehold.ledger.files.own_ledger import notes_on, uses_of
-from freehold.ledger.foreign.gather import Gathered, Window
+from freehold.ledger.foreign.gather import Gathered, TimeWindow
 from freehold.ledger.foreign.history import traffic_of
 from freehold.ledger.foreign.spans import HOUR_S
 from freehold.ledger.journal import Span
 from freehold.ledger.records.money import PICOUSD_PER_USD
-from freehold.ledger.records.rollup import Tally
+from freehold.ledger.records.rollup import UsageTally
 from freehold.sizing.fleet.traffic import Traffic
 
 _MOST = 0.95  # Of the hours: a part that is missing beyond this is worth a sentence.
-_MINUTES_BELOW_H = 3  # A time that is shorter is told in minutes.
+_MINUTES_BELOW_H = 3  # A time that is shorter is shown in minutes.
 _US = 1_000_000  # Microseconds in a second.
 
 
@@ -38,7 +38,7 @@ class MeasuredFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overflow:
+class AnsweredElsewhere:
     """What endpoints of others answered in the period."""
 
     tokens: int
@@ -66,13 +66,13 @@ class MeasuredPeriod:
     """A period as it was. Where there are problems, what they are about is None."""
 
     since_s: float
-    """From when the ledger tells of it: the beginning asked for, or the hour of the first record if that is later."""
+    """From when the ledger covers it: the beginning asked for, or the hour of the first record if that is later."""
     until_s: float
     """Up to when: the end asked for, or now."""
     traffic: Traffic | None
     """Of the stack's own machines. None: no tokens of theirs were recorded."""
-    overflow: Overflow | None = None
-    """None: nobody else answered."""
+    overflow: AnsweredElsewhere | None = None
+    """None: no other endpoint answered."""
     requests: int = 0
     """All that were recorded, failed ones included."""
     failed: int = 0
@@ -82,11 +82,11 @@ class MeasuredPeriod:
     tokens_by_endpoint: tuple[tuple[str, int], ...] = ()
     """Input and output tokens by who answered, most first: cloud endpoints that were overflowed to are among them."""
     watts: Watts | None = None
-    """None: nobody measured."""
-    incidents: tuple[Incident, ...] | None = None
-    """Of the period; None: nobody kept a list."""
+    """None: not measured."""
+    incidents: tuple[NodeOutage, ...] | None = None
+    """Of the period; None: no list was kept."""
     down_node_hours: float | None = None
-    """Hours that nodes were out by these incidents, summed over the nodes; None: nobody kept a list."""
+    """Hours that nodes were out by these incidents, summed over the nodes; None: no list was kept."""
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -122,7 +122,7 @@ def measured_period(
     return MeasuredPeriod(
         since_s=began_s,
         until_s=until_s,
-        traffic=_told(_traffic(gathered, watts, (until_s - began_s) / HOUR_S), overflow),
+        traffic=_with_elsewhere(_traffic(gathered, watts, (until_s - began_s) / HOUR_S), overflow),
         overflow=overflow,
         requests=sum(tally.requests for tally in tallies),
         failed=sum(tally.failed for tally in tallies),
@@ -138,7 +138,7 @@ def measured_period(
 
 def _tallies(
     state_path: Path, since_s: float, until_s: float, problems: list[Problem]
-) -> tuple[list[Tally], float]:
+) -> tuple[list[UsageTally], float]:
     """Return the sums of the period, and from when on the stack kept its ledger."""
     since_us, until_us = int(since_s * _US), max(int(since_s * _US), int(until_s * _US))
     try:
@@ -154,8 +154,8 @@ def _tallies(
     return tallies, since_s if before else max(since_s, float(first_s))
 
 
-def _gathered(tallies: list[Tally], began_s: float, until_s: float) -> Gathered:
-    gathered = Gathered(window=Window(since_s=began_s, until_s=until_s, now_s=until_s))
+def _gathered(tallies: list[UsageTally], began_s: float, until_s: float) -> Gathered:
+    gathered = Gathered(window=TimeWindow(since_s=began_s, until_s=until_s, now_s=until_s))
     for index, use in enumerate(uses_of(tallies, since_s=began_s)):
         gathered.take(use, index)
     gathered.notes += notes_on(tallies)
@@ -180,17 +180,17 @@ def _traffic(gathered: Gathered, watts: Watts | None, hours: float) -> Traffic |
     return replace(traffic, assumed=(*traffic.assumed, *said))
 
 
-def _told(traffic: Traffic | None, overflow: Overflow | None) -> Traffic | None:
+def _with_elsewhere(traffic: Traffic | None, overflow: AnsweredElsewhere | None) -> Traffic | None:
     """Return the machines' traffic with a sentence on what others answered."""
     if traffic is None or overflow is None:
         return traffic
     return replace(traffic, assumed=(*traffic.assumed, overflow.text))
 
 
-def _is_own(tally: Tally, models: frozenset[str]) -> bool:
+def _is_own(tally: UsageTally, models: frozenset[str]) -> bool:
     """Return whether the stack's own machines answered: a model's replicas are MODEL-N, its listed endpoints MODEL-ext-N.
 
-    An own model that has a price is told from a fallback by that name; without a price, a number at the end will do.
+    An own model that has a price differs from a fallback by that name; without a price, a number at the end will do.
     """
     stem, _, number = tally.endpoint.rpartition("-")
     if not tally.endpoint:
@@ -200,13 +200,13 @@ def _is_own(tally: Tally, models: frozenset[str]) -> bool:
     )
 
 
-def _overflow(tallies: list[Tally]) -> Overflow | None:
+def _overflow(tallies: list[UsageTally]) -> AnsweredElsewhere | None:
     """Return what these endpoints of others answered, or None where they answered nothing."""
     by_endpoint = _by_endpoint(tallies)
     if not by_endpoint:
         return None
     priced = any(tally.priced for tally in tallies)
-    return Overflow(
+    return AnsweredElsewhere(
         tokens=sum(tokens for _, tokens in by_endpoint),
         usd=sum(tally.cost_picousd for tally in tallies) / PICOUSD_PER_USD if priced else None,
         cost_unknown=sum(tally.cost_unknown for tally in tallies),
@@ -223,7 +223,7 @@ def _of(part_h: float, whole_h: float) -> str:
     )
 
 
-def _by_endpoint(tallies: list[Tally]) -> tuple[tuple[str, int], ...]:
+def _by_endpoint(tallies: list[UsageTally]) -> tuple[tuple[str, int], ...]:
     sums: dict[str, int] = {}
     for tally in tallies:
         tokens = tally.prompt_tokens + tally.completion_tokens + tally.estimated_tokens
@@ -243,7 +243,7 @@ def _watts(path: Path | None, since_s: float, until_s: float, problems: list[Pro
 
 def _incidents(
     path: Path | None, since_s: float, until_s: float, problems: list[Problem]
-) -> tuple[Incident, ...] | None:
+) -> tuple[NodeOutage, ...] | None:
     if path is None:
         return None
     found, faults = read_incidents(path, until_s)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 
 from freehold.catalog import look
-from freehold.catalog.facts import Catalog, Fact, Gpu, Verified
+from freehold.catalog.facts import Catalog, Fact, GpuFacts, Verified
 from freehold.core.problems import Problem, nearest_hint
 from freehold.core.spread import Spread
 from freehold.cost.intake.api_choice import apis_of, only_listed, with_api_of_files
@@ -18,7 +18,7 @@ from freehold.cost.model.inputs import Assumption, OwnAssumptions, PlanInputs, R
 from freehold.cost.model.offers import NODE_QUOTE, RENTAL_QUOTE, api_id
 from freehold.sizing.fleet.advise import NO_WISH
 from freehold.sizing.fleet.choose import Among, candidates, why_none
-from freehold.sizing.fleet.fleet import Plan
+from freehold.sizing.fleet.fleet import FleetTarget
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.replica.answer import Slo
@@ -42,7 +42,7 @@ def plan_inputs(
     if reader.problems or traffic is None or shape is None or own is None or rent is None:
         return None
     sizing, among = (
-        Plan(
+        FleetTarget(
             slo=Slo(ttft_s=ask.slo_ttft_s, itl_s=ask.slo_itl_s), spares=ask.spares or 0, measured=ask.measured
         ),
         _among(ask, gpus),
@@ -90,7 +90,7 @@ def _gpus(ask: PlanAsk, catalog: Catalog, reader: FlagReader) -> tuple[str, ...]
         return tuple(catalog.gpus)
     found = [look.gpu(catalog, name) for name in ask.gpus]
     reader.problems += [each for each in found if isinstance(each, Problem)]
-    return tuple(each.id for each in found if isinstance(each, Gpu))
+    return tuple(each.id for each in found if isinstance(each, GpuFacts))
 
 
 def _unused(quotes: Mapping[str, Spread], gpus: tuple[str, ...]) -> Iterator[str]:
@@ -104,7 +104,7 @@ def _lost(traffic: Traffic) -> Iterator[str]:
     """Yield a warning where more rows of the usage files could not be used than a file that is whole has."""
     if traffic.bad_rows_total > _LOST * traffic.rows_total:
         part = traffic.bad_rows_total / traffic.rows_total
-        yield f"WARNING: {part:.0%} of the usage's rows could not be used: what they say is missing from the traffic"
+        yield f"WARNING: {part:.0%} of the usage's rows could not be used: the traffic lacks what they hold"
 
 
 def _mostly_lost(traffic: Traffic) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _unchosen(ask: PlanAsk, shape: ModelShape, paid_today: str) -> tuple[str, ..
     if ask.model or ask.model_config:
         return ()
     instead = f" can stand for {paid_today}" if paid_today else " will do"
-    return (f"nobody chose the model: whether {shape.name}{instead} must be tested (--model)",)
+    return (f"the model was not chosen: whether {shape.name}{instead} must be tested (--model)",)
 
 
 def _among(ask: PlanAsk, gpus: tuple[str, ...]) -> Among:
@@ -167,7 +167,7 @@ def _quoted_gpu(said: str, named: tuple[str, ...], catalog: Catalog, reader: Fla
         if len(named) == 1:
             return named[0]
         message = "a GPU-hour is quoted, and not of which GPU"
-        reader.wrong(RENTAL_FLAG, message, f"name one with --gpu, or say {FORM}")
+        reader.wrong(RENTAL_FLAG, message, f"name one with --gpu, or write {FORM}")
         return ""
     found = look.gpu(catalog, said, where=RENTAL_FLAG)
     if isinstance(found, Problem):

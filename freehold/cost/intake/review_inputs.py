@@ -1,6 +1,6 @@
 """What `freehold review` is asked, put together: the measured period, the machines as they stand, and the API to go back to.
 
-It shares most flags with `freehold plan`. What nobody measured is sized, and nothing is priced here.
+It shares most flags with `freehold plan`. What was not measured is sized, and nothing is priced here.
 """
 
 import math
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from freehold.catalog import look
-from freehold.catalog.facts import ApiPrice, Catalog, Gpu
+from freehold.catalog.facts import ApiPrice, Catalog, GpuFacts
 from freehold.core.problems import Problem
 from freehold.core.spread import Spread
 from freehold.core.units import parse_time_us
@@ -24,10 +24,10 @@ from freehold.cost.intake.size_inputs import the_gpu, the_quant
 from freehold.cost.review.review import ReviewInputs
 from freehold.ledger.journal import JOURNAL_NAME
 from freehold.sizing.fleet.choose import usual_quants
-from freehold.sizing.fleet.fleet import SECONDS_PER_MONTH, Plan, capacity, fleet
+from freehold.sizing.fleet.fleet import SECONDS_PER_MONTH, FleetTarget, capacity, fleet
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
-from freehold.sizing.replica.answer import Fleet, SizeAsk, Slo
+from freehold.sizing.replica.answer import SizeAsk, SizedFleet, Slo
 
 _PLAN_FLAGS = (
     *("--model", "--model-config", "--slo-ttft-p95", "--slo-itl", "--gpu", "--quant", "--engine"),
@@ -38,7 +38,7 @@ _FOUND = {"--gpu", "--api"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _ReviewAsk:
     """What was asked, and where problems go."""
 
     ask: PlanAsk
@@ -97,7 +97,7 @@ def review_inputs(
         or period.traffic is None
     ):
         return None
-    asked = _Asked(ask=ask, own=own, catalog=catalog, reader=reader)
+    asked = _ReviewAsk(ask=ask, own=own, catalog=catalog, reader=reader)
     machines = _fleet(asked, _deployment(asked, shape, gpu), period.traffic)
     api = _api(asked, period.traffic, shape)
     kind = _kind(asked)
@@ -154,7 +154,7 @@ def period_of(
     return found
 
 
-def _deployment(asked: _Asked, shape: ModelShape, gpu: Gpu) -> SizeAsk:
+def _deployment(asked: _ReviewAsk, shape: ModelShape, gpu: GpuFacts) -> SizeAsk:
     """Return what runs on one replica; the lengths are the traffic's, later."""
     stored = shape.weights_bytes is not None
     return SizeAsk(
@@ -169,30 +169,30 @@ def _deployment(asked: _Asked, shape: ModelShape, gpu: Gpu) -> SizeAsk:
     )
 
 
-def _kind(asked: _Asked) -> Literal["rent", "buy"]:
+def _kind(asked: _ReviewAsk) -> Literal["rent", "buy"]:
     """Return whether the machines are rented or bought; a problem where the flags say both, or neither."""
     bought = "gpu_usd" in asked.own or "node_usd" in asked.own
     rented = "rental_usd" in asked.own
     if bought and rented:
-        message = "the machines are said to be bought and rented"
-        asked.reader.wrong("--rental-usd-per-gpu-hour", message, "say one of the two")
+        message = "the machines are given as bought and as rented"
+        asked.reader.wrong("--rental-usd-per-gpu-hour", message, "give one of the two")
     if not bought and not rented:
         hint = "--gpu-usd, --node-usd, or --rental-usd-per-gpu-hour"
-        asked.reader.wrong("--gpu-usd", "no flag says what the machines cost", hint)
+        asked.reader.wrong("--gpu-usd", "the cost of the machines is not given", hint)
     return "rent" if rented else "buy"
 
 
-def _fleet(asked: _Asked, deployment: SizeAsk, traffic: Traffic) -> Fleet | None:
+def _fleet(asked: _ReviewAsk, deployment: SizeAsk, traffic: Traffic) -> SizedFleet | None:
     """Return the fleet as it stands, whatever the traffic would need; None: a problem is in the reader."""
     count, each = int(asked.own.get("count", deployment.gpus)), deployment.gpus
     if count % each:
         asked.reader.wrong("--count", f"{count} GPUs are not a whole number of replicas of {each}")
         return None
     slo = Slo(ttft_s=asked.ask.slo_ttft_s, itl_s=asked.ask.slo_itl_s)
-    found = fleet(deployment, traffic, plan=Plan(slo=slo), catalog=asked.catalog)
+    found = fleet(deployment, traffic, plan=FleetTarget(slo=slo), catalog=asked.catalog)
     measured = asked.own.get("capacity_tokens_per_s")
     if not found.replicas and measured is None:
-        asked.reader.wrong("--gpu", found.sized.why_not, "or say what you measured: --capacity-tokens-per-s")
+        asked.reader.wrong("--gpu", found.sized.why_not, "or give what you measured: --capacity-tokens-per-s")
         return None
     carries = Spread.exactly(measured) if measured else capacity(found.sized).times(count // each)
     return replace(
@@ -206,7 +206,7 @@ def _fleet(asked: _Asked, deployment: SizeAsk, traffic: Traffic) -> Fleet | None
     )
 
 
-def _api(asked: _Asked, traffic: Traffic, shape: ModelShape) -> ApiPrice | None:
+def _api(asked: _ReviewAsk, traffic: Traffic, shape: ModelShape) -> ApiPrice | None:
     """Return what going back would mean: the API that was named, or the cheapest that serves the same model."""
     if not asked.ask.api:
         same = look.same_model_apis(asked.catalog, shape.name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from freehold.catalog import look
-from freehold.catalog.facts import Catalog, Gpu
+from freehold.catalog.facts import Catalog, GpuFacts
 from freehold.core.problems import Problem
 from freehold.cost.intake.flags import QUANTS, FlagReader, flags_in, own_flags
 from freehold.cost.intake.load_tests import impossible
@@ -23,7 +23,7 @@ from freehold.cost.intake.plan_flags import (
 from freehold.sizing.fleet.advise import Advice, Need, Wish, recommend
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
-from freehold.sizing.replica.answer import Measured, SizeAsk, Slo
+from freehold.sizing.replica.answer import MeasuredSpeed, SizeAsk, Slo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +35,12 @@ class SizeInputs:
     concurrency_given: bool
     traffic: Traffic | None
     spares: int
-    measured: tuple[Measured, ...] = ()
+    measured: tuple[MeasuredSpeed, ...] = ()
     advice: Advice | None = None
     """Why this engine, where none was named."""
 
 
-def the_gpu(ask: PlanAsk, catalog: Catalog, reader: FlagReader) -> Gpu | None:
+def the_gpu(ask: PlanAsk, catalog: Catalog, reader: FlagReader) -> GpuFacts | None:
     """Return the one GPU of `--gpu`; None: the problem is in the reader."""
     if len(ask.gpus) != 1:
         hint = "an id of the catalog, for example h100-sxm, or of your own in --prices"
@@ -64,7 +64,7 @@ def size_inputs(
     given: Mapping[str, Any],
     wish: Wish,
     *,
-    measured: tuple[Measured, ...],
+    measured: tuple[MeasuredSpeed, ...],
     catalog: Catalog,
     reader: FlagReader,
 ) -> SizeInputs | None:

@@ -6,23 +6,23 @@ All machines count, spares included: their money is bound as well.
 import numpy as np
 
 from freehold.cost.model.capex import annuity_part, capex_of, life, residual
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month; 0 where capital costs nothing."""
     part = case.draws.keep("capital part", lambda: _part(case))
     return capex_of(case).total * part
 
 
-def _part(case: Case) -> Vector:
+def _part(case: CostCase) -> Vector:
     straight = (1 - residual(case)) / life(case)
     return np.maximum(annuity_part(case) - straight, 0).astype(np.float32)
 
 
-LINE = Line(
+LINE = CostLine(
     name="capital",
     kinds=frozenset({"buy"}),
     price=price,

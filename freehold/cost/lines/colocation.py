@@ -1,25 +1,25 @@
-"""The rent of space and power in somebody's data centre, by the kW that is contracted: what the machines may draw.
+"""The rent of space and power in a rented data centre, by the kW that is contracted: what the machines may draw.
 
 On the team's own premises there is no such line, and the room is not priced.
 """
 
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 
 
-def contracted_kw(case: Case) -> Vector:
+def contracted_kw(case: CostCase) -> Vector:
     """Return kW: every GPU at its TDP and every host at the most that it is thought to draw."""
     gpu_kw = case.fleet.sized.ask.gpu.tdp_w / 1000
     return case.counts.gpus * gpu_kw + case.counts.full_nodes * case.setting.own.host_kw.value.high
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month."""
     return contracted_kw(case) * case.take(case.setting.own.colo_usd_per_kw_month)
 
 
-LINE = Line(
+LINE = CostLine(
     name="colocation",
     kinds=frozenset({"buy"}),
     price=price,

@@ -5,13 +5,13 @@ GPUs that no serving replica stands on idle, spare ones too; without a figure fo
 
 import numpy as np
 
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
 
-def it_kw(case: Case) -> Vector:
+def it_kw(case: CostCase) -> Vector:
     """Return the machines' mean draw in kW: measured, or GPUs at their part of TDP plus hosts."""
     if case.setting.measured_it_w is not None:
         return case.draws.take("it_w", case.setting.measured_it_w) / 1000
@@ -24,7 +24,7 @@ def it_kw(case: Case) -> Vector:
     return np.asarray(gpus_w / 1000 + hosts_kw)
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month."""
     own = case.setting.own
     per_kw = case.draws.keep(
@@ -34,7 +34,7 @@ def price(case: Case) -> Vector:
     return it_kw(case) * per_kw
 
 
-LINE = Line(
+LINE = CostLine(
     name="electricity",
     kinds=frozenset({"buy"}),
     price=price,

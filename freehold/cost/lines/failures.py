@@ -9,15 +9,15 @@ import numpy as np
 
 from freehold.cost.model.api_price import monthly_usd
 from freehold.cost.model.capex import HOURS_PER_YEAR
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 
 SECONDS_PER_DAY = 86_400
 """The calendar's."""
 
 
-def down_hours_per_node_year(case: Case) -> Vector:
+def down_hours_per_node_year(case: CostCase) -> Vector:
     """Return the hours in a year in which a serving node is out."""
     own, counts = case.setting.own, case.counts
     gpus_per_node = (counts.gpus - counts.spare_gpus) / counts.serving_nodes
@@ -25,14 +25,14 @@ def down_hours_per_node_year(case: Case) -> Vector:
     return failures * _days_out(case) * 24
 
 
-def missed_part(case: Case) -> Vector:
+def missed_part(case: CostCase) -> Vector:
     """Return the part of the tokens that is not served, 0 to 1: measured, or from how often nodes are out."""
     if case.setting.missed_fraction is not None:
         return np.array([case.setting.missed_fraction], dtype=np.float32)
     return np.minimum(down_hours_per_node_year(case) / HOURS_PER_YEAR, 1)
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month."""
     fallback = case.setting.fallback
     if fallback is None:
@@ -41,13 +41,13 @@ def price(case: Case) -> Vector:
     return missed_part(case) * tokens_usd
 
 
-def _days_out(case: Case) -> Vector:
+def _days_out(case: CostCase) -> Vector:
     if bool(np.any(case.counts.spare_gpus > 0)):
         return case.draws.take(f"{case.offer.gpu}:load_time_s", case.fleet.load_time_s) / SECONDS_PER_DAY
     return case.take(case.setting.own.repair_days)
 
 
-LINE = Line(
+LINE = CostLine(
     name="failures",
     kinds=frozenset({"buy"}),
     price=price,

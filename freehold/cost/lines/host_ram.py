@@ -1,17 +1,17 @@
 """The serving nodes' memory, written off like the hardware. Rented machines come with theirs, and it is not here."""
 
 from freehold.cost.model.capex import capex_of, serving, straight_line
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month; 0 where a quote for whole servers includes it."""
     return serving(case, straight_line(case, capex_of(case).host_ram))
 
 
-LINE = Line(
+LINE = CostLine(
     name="host_ram",
     kinds=frozenset({"buy"}),
     price=price,

@@ -1,18 +1,18 @@
 """Support contracts and parts for bought machines, a part of their price per year. Not people: see staff."""
 
 from freehold.cost.model.capex import MONTHS_PER_YEAR, capex_of
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month."""
     yearly = case.take(case.setting.own.maintenance_fraction_per_year)
     return capex_of(case).total * (yearly / MONTHS_PER_YEAR)
 
 
-LINE = Line(
+LINE = CostLine(
     name="maintenance",
     kinds=frozenset({"buy"}),
     price=price,

@@ -5,13 +5,13 @@ It does not foresee that prices move within the term.
 
 import numpy as np
 
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month; 0 where no price is known, and then the option is incomplete."""
     hourly = case.offer.rental_usd_per_gpu_hour
     if hourly is None:
@@ -19,7 +19,7 @@ def price(case: Case) -> Vector:
     return case.counts.gpus * HOURS_PER_MONTH * case.draws.take(case.offer.price_name, hourly)
 
 
-LINE = Line(
+LINE = CostLine(
     name="rental",
     kinds=frozenset({"rent"}),
     price=price,

@@ -1,20 +1,20 @@
 """Machines that wait for others to fail, written off like the hardware. Their capital is in the line `capital`.
 
-There are as many as the fleet says, and none is added: a spare that nobody asked for is not charged.
+There are as many as the fleet says, and none is added: a spare that was not asked for is not charged.
 """
 
 from freehold.cost.model.capex import capex_of, straight_line
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month; 0 without spares."""
     return straight_line(case, capex_of(case).total) * case.counts.spare_part
 
 
-LINE = Line(
+LINE = CostLine(
     name="spares",
     kinds=frozenset({"buy"}),
     price=price,

@@ -1,19 +1,19 @@
 """Disks for two copies of the weights on every node: bought and written off, or rented by the month. Not logs."""
 
 from freehold.cost.model.capex import capex_of, disk_tb, serving, straight_line
-from freehold.cost.model.case import Case
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Vector
 
 
-def price(case: Case) -> Vector:
+def price(case: CostCase) -> Vector:
     """Return USD per month."""
     if case.kind == "buy":
         return serving(case, straight_line(case, capex_of(case).storage))
     return case.counts.nodes * disk_tb(case) * case.take(case.setting.rent.storage_usd_per_tb_month)
 
 
-LINE = Line(
+LINE = CostLine(
     name="storage",
     kinds=frozenset({"rent", "buy"}),
     price=price,

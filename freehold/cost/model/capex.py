@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freehold.cost.model.case import Case
+from freehold.cost.model.case import CostCase
 from freehold.cost.model.draw import Vector
 from freehold.sizing.fleet.traffic import HOURS_PER_MONTH
 
@@ -37,12 +37,12 @@ class Capex:
         return self.hardware + self.host_ram + self.network + self.storage
 
 
-def capex_of(case: Case) -> Capex:
+def capex_of(case: CostCase) -> Capex:
     """Return what the case's machines cost. A GPU without a price counts 0 here: its option is incomplete."""
     return case.draws.keep(("capex", case.offer.id, case.fleet_scale), lambda: _capex(case))
 
 
-def _capex(case: Case) -> Capex:
+def _capex(case: CostCase) -> Capex:
     own, counts = case.setting.own, case.counts
     network = counts.full_nodes * case.take(own.network_usd_per_node)
     if case.setting.node_usd is not None:
@@ -62,13 +62,13 @@ def _capex(case: Case) -> Capex:
     )
 
 
-def disk_tb(case: Case) -> float:
+def disk_tb(case: CostCase) -> float:
     """Return the local storage per node, TB."""
     weights_tb = WEIGHT_COPIES * case.fleet.sized.weights_bytes / 1e12
     return max(DISK_TB_MIN, weights_tb) if case.kind == "buy" else weights_tb
 
 
-def straight_line(case: Case, usd: Vector) -> Vector:
+def straight_line(case: CostCase, usd: Vector) -> Vector:
     """Return what is written off per month: the price less what it fetches at the end (a credit), over its life."""
     own = case.setting.own
     part = case.draws.keep(
@@ -78,25 +78,25 @@ def straight_line(case: Case, usd: Vector) -> Vector:
     return usd * part
 
 
-def life(case: Case) -> Vector:
+def life(case: CostCase) -> Vector:
     """Return the months over which machines are written off, above 0."""
     months = case.take(case.setting.own.life_months)
     assert float(months.min()) > 0, "machines that last no time have no cost a month"
     return months
 
 
-def residual(case: Case) -> Vector:
+def residual(case: CostCase) -> Vector:
     """Return what is left of the price at the end, 0 to 1: nothing is sold for more than it cost."""
     left = case.take(case.setting.own.residual_fraction)
     return np.asarray(np.where(left > 1, 1, np.where(left < 0, 0, left)))
 
 
-def serving(case: Case, usd: Vector) -> Vector:
+def serving(case: CostCase, usd: Vector) -> Vector:
     """Return the part of the serving machines; the rest stands in the line `spares`."""
     return np.asarray(usd * (1 - case.counts.spare_part))
 
 
-def annuity_part(case: Case) -> Vector:
+def annuity_part(case: CostCase) -> Vector:
     """Return the monthly annuity over the price, in double precision: differences of powers near 1 need it."""
     own = case.setting.own
     rate = np.asarray(case.take(own.capital_rate_per_year), dtype=np.float64) / MONTHS_PER_YEAR

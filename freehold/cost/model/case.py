@@ -1,6 +1,6 @@
 """One option in one set of draws: what a cost line is asked about.
 
-A `Setting` holds what all options share, an `Offer` what tells one option from the others, a `Case` both with the
+A `CostSetting` holds what all options share, an `Offer` what distinguishes one option, a `CostCase` both with the
 draws and the scale of the traffic. Here is no price of anything: see lines/.
 """
 
@@ -13,7 +13,7 @@ from freehold.cost.model.fleet_counts import Counts, counts_as_they_stand, count
 from freehold.cost.model.inputs import Assumption, OwnAssumptions, RentAssumptions
 from freehold.cost.model.result import Kind
 from freehold.sizing.fleet.traffic import Traffic
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class ApiOffer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class CostSetting:
     """What all options of a plan, or the one of a review, share."""
 
     traffic: Traffic
@@ -71,11 +71,11 @@ class Offer:
     id: str
     kind: Kind
     provider: str
-    fleet: Fleet | None = None
+    fleet: SizedFleet | None = None
     api: ApiOffer | None = None
     rental_usd_per_gpu_hour: Spread | None = None
     gpu_usd: Spread | None = None
-    """Of one GPU as bought; None: not bought, or nobody knows: then the option is incomplete."""
+    """Of one GPU as bought; None: not bought, or not known: then the option is incomplete."""
     model: str = ""
     terms: str = ""
     paid_today: bool = False
@@ -110,10 +110,10 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class CostCase:
     """An offer in a setting, under draws. What draws keep for lines is of one setting: another one needs other draws."""
 
-    setting: Setting
+    setting: CostSetting
     offer: Offer
     draws: Sampler
     tokens_scale: float = 1.0
@@ -130,7 +130,7 @@ class Case:
         return self.offer.kind
 
     @property
-    def fleet(self) -> Fleet:
+    def fleet(self) -> SizedFleet:
         """Return the machines; an API has none, and no line that asks applies to it."""
         assert self.offer.fleet is not None
         return self.offer.fleet

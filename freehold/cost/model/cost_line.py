@@ -6,30 +6,30 @@ The lines themselves are the files of lines/; nothing here knows one.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from freehold.cost.model.case import Case
+from freehold.cost.model.case import CostCase
 from freehold.cost.model.draw import Vector
 from freehold.cost.model.result import Kind
 
 
-def always(case: Case) -> bool:  # noqa: ARG001 -- the face of `Line.when`
+def always(case: CostCase) -> bool:  # noqa: ARG001 -- the face of `Line.when`
     """Return true: a line without further conditions."""
     return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class CostLine:
     """One file of lines/. `price` gives USD per month, one value per draw or one for all; never negative."""
 
     name: str
     """That of the file."""
     kinds: frozenset[Kind]
-    price: Callable[[Case], Vector]
+    price: Callable[[CostCase], Vector]
     source: str
     """Of the formula."""
-    when: Callable[[Case], bool] = always
+    when: Callable[[CostCase], bool] = always
     of_offer: bool = False
     """Whether it depends on the provider's price: if not, options of one fleet share it."""
 
-    def applies(self, case: Case) -> bool:
+    def applies(self, case: CostCase) -> bool:
         """Return whether the option has this cost."""
         return case.kind in self.kinds and self.when(case)

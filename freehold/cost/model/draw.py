@@ -87,7 +87,7 @@ class Middle:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldDraws:
     """Draws of which some inputs are held at a value: what if. The other inputs are drawn as ever."""
 
     draws: Draws

@@ -11,7 +11,7 @@ import numpy as np
 
 from freehold.cost.model.draw import Sampler, Vector
 from freehold.sizing.fleet.fleet import gpu_step, round_gpus
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 LEAST_NODE = 0.2
 """Of a full node: the host and cabling of one with a single card. Source: our estimate, 0.4 kW of a full host's 2."""
@@ -38,7 +38,7 @@ class Counts:
 
 
 def counts_of(
-    fleet: Fleet, draws: Sampler, *, scale: float = 1.0, cold_spare: bool = False, bought: bool = False
+    fleet: SizedFleet, draws: Sampler, *, scale: float = 1.0, cold_spare: bool = False, bought: bool = False
 ) -> Counts:
     """Return the counts at `scale` times the traffic that the fleet was sized for.
 
@@ -64,7 +64,7 @@ def counts_of(
     )
 
 
-def _to_be_had(needed: Vector, fleet: Fleet, *, bought: bool) -> tuple[Vector, Vector]:
+def _to_be_had(needed: Vector, fleet: SizedFleet, *, bought: bool) -> tuple[Vector, Vector]:
     """Return the GPUs that one can buy or rent that are at least so many, and their nodes."""
     ask = fleet.sized.ask
     step = gpu_step(ask.gpu, ask.gpus_per_node, bought=bought)
@@ -80,7 +80,7 @@ def _to_be_had(needed: Vector, fleet: Fleet, *, bought: bool) -> tuple[Vector, V
     return gpus.astype(np.float32), nodes.astype(np.float32)
 
 
-def counts_as_they_stand(fleet: Fleet) -> Counts:
+def counts_as_they_stand(fleet: SizedFleet) -> Counts:
     """Return the counts of machines that are there already, whatever they turn out to do."""
     nodes, gpus = _one(fleet.nodes), _one(fleet.gpus)
     return Counts(
@@ -93,7 +93,7 @@ def counts_as_they_stand(fleet: Fleet) -> Counts:
     )
 
 
-def _full(gpus: Vector, nodes: Vector, fleet: Fleet) -> Vector:
+def _full(gpus: Vector, nodes: Vector, fleet: SizedFleet) -> Vector:
     return np.maximum(gpus / fleet.sized.ask.gpus_per_node, nodes * LEAST_NODE)
 
 
@@ -101,7 +101,7 @@ def _one(count: int) -> Vector:
     return np.array([count], dtype=np.float32)
 
 
-def replicas_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
+def replicas_of(fleet: SizedFleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
     """Return the serving replicas: those planned, or as many as the peak takes at the performance drawn."""
     capacity = draws.take(f"{fleet.sized.ask.gpu.id}:tokens_per_s", fleet.capacity_tokens_per_s)
     each = capacity / fleet.replicas
@@ -109,7 +109,7 @@ def replicas_of(fleet: Fleet, draws: Sampler, *, scale: float = 1.0) -> Vector:
     return np.maximum(needed, _planned(fleet, scale))
 
 
-def _planned(fleet: Fleet, scale: float) -> int:
+def _planned(fleet: SizedFleet, scale: float) -> int:
     """Return the replicas that would be planned for the traffic so scaled, at the middle of what one carries."""
     if scale == 1:
         return fleet.replicas

@@ -12,11 +12,11 @@ from freehold.catalog.age import doubtful, priced
 from freehold.catalog.facts import ApiPrice, Fact, RentalKind, RentalPrice, Verified
 from freehold.core.spread import Spread
 from freehold.cost.model.api_price import BATCH_READ, listed_usd
-from freehold.cost.model.case import ApiOffer, Offer, Setting
+from freehold.cost.model.case import ApiOffer, CostSetting, Offer
 from freehold.cost.model.inputs import PlanInputs
 from freehold.cost.model.rounding import amount
 from freehold.sizing.fleet.fleet import round_gpus
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 RENTAL_QUOTE = "rental_usd_per_gpu_hour"
 """The key of `PlanInputs.quotes` for a rental; `:GPU` after it says for which GPU."""
@@ -27,16 +27,16 @@ BILL_TOLERANCE = 0.1
 QUOTED = "quote"
 """The provider of a rental that the user was quoted."""
 INDEX = "market-"
-"""How the provider of an index begins: a mean of a market, at which nobody rents anything out. Source: rentals.yaml."""
+"""How the provider of an index begins: a mean of a market, which is not an offer. Source: rentals.yaml."""
 NODE_QUOTE = "node_usd"
 """The key of `PlanInputs.quotes` for a whole server."""
 
 
-def setting_of(inputs: PlanInputs) -> Setting:
+def setting_of(inputs: PlanInputs) -> CostSetting:
     """Return what all options share."""
     fallback = _fallback(inputs) if inputs.fallback_api else None
     quote = inputs.quotes.get(NODE_QUOTE)
-    return Setting(
+    return CostSetting(
         traffic=inputs.traffic,
         own=inputs.own,
         rent=inputs.rent,
@@ -142,7 +142,7 @@ def _listed(api: ApiPrice, inputs: PlanInputs) -> float:
 def _billed(api: ApiPrice, inputs: PlanInputs) -> str:
     paid = inputs.traffic.paid_usd_per_month or 0.0
     return (
-        f"the usage file says that {amount(paid)} USD a month were paid, the price list comes to "
+        f"the usage file reports that {amount(paid)} USD a month were paid, the price list comes to "
         f"{amount(_listed(api, inputs))}: the plan counts with the bill"
     )
 
@@ -159,7 +159,7 @@ def _api_warnings(api: ApiPrice, inputs: PlanInputs) -> Iterator[str]:
         yield "two sources do not agree on this price"
 
 
-def _rented(fleet: Fleet, inputs: PlanInputs) -> Iterator[Offer]:
+def _rented(fleet: SizedFleet, inputs: PlanInputs) -> Iterator[Offer]:
     gpu = fleet.sized.ask.gpu.id
     quote = rental_quote(inputs, gpu)
     prices = [price for price in inputs.rentals if price.gpu == gpu]
@@ -194,7 +194,7 @@ def _overridden(listed: Offer) -> Offer:
     return replace(listed, eligible=False, overridden=listed.eligible, warnings=(*listed.warnings, warning))
 
 
-def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
+def _rental(price: RentalPrice, fleet: SizedFleet, inputs: PlanInputs) -> Offer:
     what = f"{price.gpu} per GPU-hour at {price.provider}"
     spot, reserved = price.kind is RentalKind.SPOT, price.kind is RentalKind.RESERVED
     offer = _machine_offer(
@@ -211,7 +211,7 @@ def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
         warnings.append("a marketplace: hosts differ in reliability, and the price is what is listed today")
     index = price.provider.startswith(INDEX)
     if index:
-        warnings.append("an index of a market, which nobody rents out at: it is listed and never the verdict")
+        warnings.append("an index of a market, not an offer: it is listed and never the verdict")
     return replace(
         offer,
         reserved=reserved,
@@ -220,7 +220,7 @@ def _rental(price: RentalPrice, fleet: Fleet, inputs: PlanInputs) -> Offer:
     )
 
 
-def _as_quoted(fleet: Fleet, inputs: PlanInputs) -> Fleet:
+def _as_quoted(fleet: SizedFleet, inputs: PlanInputs) -> SizedFleet:
     """Return the fleet of cards that come by the whole server where a quote is for one: all its GPUs are paid for."""
     ask = fleet.sized.ask
     if NODE_QUOTE not in inputs.quotes or ask.gpu.sold_in >= ask.gpus_per_node:
@@ -229,7 +229,7 @@ def _as_quoted(fleet: Fleet, inputs: PlanInputs) -> Fleet:
     return replace(fleet, sized=replace(fleet.sized, ask=whole))
 
 
-def as_sold(fleet: Fleet) -> Fleet:
+def as_sold(fleet: SizedFleet) -> SizedFleet:
     """Return the fleet with as many GPUs as one has to buy for it: whole boards and racks."""
     ask = fleet.sized.ask
     gpus, nodes = round_gpus(fleet.gpus, gpu=ask.gpu, per_node=ask.gpus_per_node, bought=True)
@@ -238,14 +238,14 @@ def as_sold(fleet: Fleet) -> Fleet:
     return replace(fleet, gpus=gpus, nodes=max(nodes, fleet.nodes))
 
 
-def paid_utilisation(fleet: Fleet) -> float:
+def paid_utilisation(fleet: SizedFleet) -> float:
     """Return what is served, over the clock, of what all GPUs that are paid for would carry: idle ones and spares too."""
     each = fleet.sized.ask.gpus
     could = max(fleet.gpus // each, fleet.replicas)
     return fleet.utilisation * fleet.replicas / could if could else 0.0
 
 
-def bought_offer(fleet: Fleet, inputs: PlanInputs) -> Offer:
+def bought_offer(fleet: SizedFleet, inputs: PlanInputs) -> Offer:
     """Return the purchase of these machines as they are."""
     gpu, quoted = fleet.sized.ask.gpu, NODE_QUOTE in inputs.quotes
     known = gpu.price_new_usd is not None or quoted
@@ -263,7 +263,7 @@ def bought_offer(fleet: Fleet, inputs: PlanInputs) -> Offer:
     )
 
 
-def _machine_offer(kind: str, provider: str, fleet: Fleet, **more: object) -> Offer:
+def _machine_offer(kind: str, provider: str, fleet: SizedFleet, **more: object) -> Offer:
     """Return an offer of machines with what is true of the fleet, however it is paid for."""
     ask, sized = fleet.sized.ask, fleet.sized
     unfit = () if sized.fits and fleet.replicas else (f"{ask.shape.name} on {ask.gpu.id}: {sized.why_not}",)
@@ -308,6 +308,6 @@ def _names(offer: Offer) -> Iterator[str]:
         number += 1
 
 
-def is_told(fact: Fact) -> bool:
+def is_given(fact: Fact) -> bool:
     """Return whether the user said it."""
     return fact.verified is Verified.USER

@@ -6,7 +6,7 @@ Vectors of one length are compared draw by draw. It does not round, and it does 
 import numpy as np
 
 from freehold.cost.model.draw import Vector
-from freehold.cost.model.result import Range
+from freehold.cost.model.result import Percentiles
 
 BINS = 2048
 """Bins for order. Source: measured; 50 draws of 100,000 in one are sorted in no time, and counting stays in the cache."""
@@ -14,12 +14,12 @@ FEW = 5000
 """Draws below which sorting is faster. Source: measured."""
 
 
-def range_of(values: Vector) -> Range:
+def range_of(values: Vector) -> Percentiles:
     """Return the 10th, 50th and 90th percentile; of a value that is known, three times the same."""
     if values.size == 1:
-        return Range(p10=float(values[0]), p50=float(values[0]), p90=float(values[0]))
+        return Percentiles(p10=float(values[0]), p50=float(values[0]), p90=float(values[0]))
     low, middle, high = _at_ranks(values, [round(part * (values.size - 1)) for part in (0.1, 0.5, 0.9)])
-    return Range(p10=low, p50=middle, p90=high)
+    return Percentiles(p10=low, p50=middle, p90=high)
 
 
 def _at_ranks(values: Vector, ranks: list[int]) -> list[float]:
@@ -43,9 +43,9 @@ def _in_bin(values: Vector, bins: Vector, ends: Vector, rank: int) -> float:
     return float(np.sort(values[bins == index])[rank - before])
 
 
-def scaled(values: Range, factor: float) -> Range:
+def scaled(values: Percentiles, factor: float) -> Percentiles:
     """Return the range of the values times a known factor of at least 0."""
-    return Range(p10=values.p10 * factor, p50=values.p50 * factor, p90=values.p90 * factor)
+    return Percentiles(p10=values.p10 * factor, p50=values.p50 * factor, p90=values.p90 * factor)
 
 
 def share(holds: Vector) -> float:

@@ -12,7 +12,7 @@ Word = Literal["stay", "rent", "buy", "change-api", "undecided"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
+class Percentiles:
     """Percentiles over the draws."""
 
     p10: float
@@ -21,7 +21,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class PlanOption:
     """One way to serve the traffic, priced."""
 
     id: str
@@ -36,13 +36,13 @@ class Option:
     engine: str
     quant: str
     replicas: int
-    usd_per_month: Range
-    usd_per_million_tokens: Range
-    lines: dict[str, Range]
+    usd_per_month: Percentiles
+    usd_per_million_tokens: Percentiles
+    lines: dict[str, Percentiles]
     """By cost line (the file's name), USD per month; they add up to the total in every draw."""
     utilisation: float | None
     """Served over what all GPUs that are paid for would carry within the SLO, idle and spare ones too; None for an API."""
-    capital_usd: Range | None
+    capital_usd: Percentiles | None
     incomplete: tuple[str, ...]
     """What has no price: then the total is a least one, and the option cannot win."""
     terms: str = ""
@@ -63,11 +63,11 @@ class BreakEven:
     """Id of the rented or bought one."""
     against: str
     """Id of the alternative."""
-    tokens_per_month: Range | None
+    tokens_per_month: Percentiles | None
     """None: at no traffic that the option can carry."""
-    utilisation: Range | None
+    utilisation: Percentiles | None
     """At that traffic, of what the `gpus` that it takes carry within the SLO; None: it would have to serve more than it can."""
-    payback_month: Range | None
+    payback_month: Percentiles | None
     """Bought: the month in which its sum has fallen below the alternative's; None: not within its life."""
     chance_cheaper: float
     """Share of the draws in which the option is cheaper at the traffic as it is."""
@@ -102,7 +102,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class TurningPoint:
     """Something that would change the verdict."""
 
     what: str
@@ -112,7 +112,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class PlanVerdict:
     """The one answer."""
 
     word: Word
@@ -123,9 +123,9 @@ class Verdict:
     confidence_word: Literal["high", "medium", "low"]
     headline: str
     text: str
-    would_change_it: tuple[Change, ...]
+    would_change_it: tuple[TurningPoint, ...]
     ask_first: tuple[str, ...]
-    """The inputs that nobody has said yet and that can change the verdict: rental quote and staffing first; empty: none can."""
+    """The inputs that were not given and that can change the verdict: rental quote and staffing first; empty: none can."""
     next_command: str
     doubts: tuple[str, ...] = ()
     """Stale, secondary or implausible facts that the verdict rests on, and whether another model will do."""
@@ -155,7 +155,7 @@ class PlanResult:
     today: str
     summary: dict[str, str | float | int]
     """The asked traffic, model and SLO, for the head of a report."""
-    options: tuple[Option, ...]
+    options: tuple[PlanOption, ...]
     """Cheapest first; the incomplete ones last."""
     break_even: tuple[BreakEven, ...]
     tornado: tuple[Influence, ...]
@@ -164,7 +164,7 @@ class PlanResult:
     """Monthly cost of the best rented and bought options over the rental price and over staffing."""
     curves: tuple[Curve, ...]
     rules: tuple[Rule, ...]
-    verdict: Verdict
+    verdict: PlanVerdict
     assumptions: tuple[dict[str, str | float | bool], ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
     tornado_option: str = ""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from freehold.core.spread import Spread
-from freehold.cost.model.result import Range
+from freehold.cost.model.result import Percentiles
 
 UNKNOWN = "unknown"
 NEVER = "never"
@@ -94,22 +94,22 @@ def chance(part: float) -> str:
     return "over 99%" if part > 0.99 else f"{part * 100:.0f}%"
 
 
-def usd_range(found: Range) -> str:
+def usd_range(found: Percentiles) -> str:
     """Return an amount with its bounds: `1,964 (1,720-2,310)`; only the middle where all three read the same."""
     return _range(found, amount, bound)
 
 
-def tokens_range(found: Range) -> str:
+def tokens_range(found: Percentiles) -> str:
     """Return tokens with their bounds: `2.2B (1.9B-2.6B)`."""
     return _range(found, tokens, tokens)
 
 
-def percent_range(found: Range) -> str:
+def percent_range(found: Percentiles) -> str:
     """Return a share with its bounds: `34% (29%-41%)`; above 1 is above 100%."""
     return _range(found, percent, percent)
 
 
-def month_range(found: Range) -> str:
+def month_range(found: Percentiles) -> str:
     """Return a month number with its bounds: `14 (11-19)`; a month that does not come is `never`."""
     return _range(found, _month, _month)
 
@@ -122,10 +122,10 @@ def _month(value: float) -> str:
 
 def spread(found: Spread) -> str:
     """Return a spread (5th to 95th percentile) as an amount with bounds."""
-    return usd_range(Range(p10=found.low, p50=found.mid, p90=found.high))
+    return usd_range(Percentiles(p10=found.low, p50=found.mid, p90=found.high))
 
 
-def _range(found: Range, mid: Callable[[float], str], end: Callable[[float], str]) -> str:
+def _range(found: Percentiles, mid: Callable[[float], str], end: Callable[[float], str]) -> str:
     low, high = end(found.p10), end(found.p90)
     if low == high == end(found.p50):
         return mid(found.p50)

@@ -17,10 +17,10 @@ from freehold.cost.model.closed_form import SECONDS_PER_MONTH
 from freehold.cost.model.draw import Vector
 from freehold.cost.model.fleet_counts import ROUNDING
 from freehold.cost.model.percentiles import range_of, share
-from freehold.cost.model.result import BreakEven, Range
+from freehold.cost.model.result import BreakEven, Percentiles
 from freehold.cost.pricing.price import Priced, price
 from freehold.sizing.fleet.fleet import round_gpus
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 
 def break_even(mine: Priced, other: Priced, *, growth_per_month: float = 0.0) -> BreakEven:
@@ -38,7 +38,7 @@ def break_even(mine: Priced, other: Priced, *, growth_per_month: float = 0.0) ->
     )
 
 
-def _where(mine: Priced, other: Priced) -> tuple[Range | None, Range | None, int | None]:
+def _where(mine: Priced, other: Priced) -> tuple[Percentiles | None, Percentiles | None, int | None]:
     """Return tokens a month and utilisation of the break-even, and the GPUs that it is the utilisation of."""
     if other.offer.reserved:
         return None, None, None
@@ -50,7 +50,7 @@ def _where(mine: Priced, other: Priced) -> tuple[Range | None, Range | None, int
     return (range_of(tokens) if utilisation else None), utilisation, mine.case.fleet.gpus
 
 
-def _possible(utilisation: Range | None) -> Range | None:
+def _possible(utilisation: Percentiles | None) -> Percentiles | None:
     """Return it, or None where the middle draw would have to serve more than there is: that is never."""
     return utilisation if utilisation and utilisation.p50 <= 1 else None
 
@@ -140,7 +140,7 @@ def cost_of_replicas(mine: Priced) -> tuple[Vector, Vector, Vector]:
     return one - each, each, marginal
 
 
-def _scale_to(fleet: Fleet, replicas: int) -> float:
+def _scale_to(fleet: SizedFleet, replicas: int) -> float:
     """Return how many times today's traffic so many replicas are planned for."""
     each = fleet.capacity_tokens_per_s.mid / fleet.replicas
     peak = fleet.peak_tokens_per_s
@@ -226,7 +226,7 @@ class _Growing:
         return np.maximum(needed, now) / now
 
 
-def _known(values: Vector | None) -> Range | None:
+def _known(values: Vector | None) -> Percentiles | None:
     """Return the range, or None where the middle draw has no such point."""
     if values is None:
         return None

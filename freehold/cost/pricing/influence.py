@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from freehold.core.spread import Spread
-from freehold.cost.model.case import Offer, Setting
+from freehold.cost.model.case import CostSetting, Offer
 from freehold.cost.model.draw import Kept, Middle, Vector
 from freehold.cost.model.result import Influence
 from freehold.cost.pricing.price import middle_usd, price
@@ -31,7 +31,7 @@ class Watcher:
         return self._middle.keep(key, make)
 
 
-def inputs_of(setting: Setting, *offers: Offer) -> dict[str, Spread]:
+def inputs_of(setting: CostSetting, *offers: Offer) -> dict[str, Spread]:
     """Return the inputs that the prices of these options depend on, by name."""
     watcher = Watcher()
     for offer in offers:
@@ -40,16 +40,21 @@ def inputs_of(setting: Setting, *offers: Offer) -> dict[str, Spread]:
 
 
 def tornado(
-    mine: Offer, other: Offer | None, *, setting: Setting, spans: Mapping[str, Spread], told: frozenset[str]
+    mine: Offer,
+    other: Offer | None,
+    *,
+    setting: CostSetting,
+    spans: Mapping[str, Spread],
+    given: frozenset[str],
 ) -> tuple[Influence, ...]:
     """Return the influences on the difference of two options (mine less the other), the greatest first.
 
-    `spans` overrides the range of some inputs; `told` names those that the user said. Without another option it is
+    `spans` overrides the range of some inputs; `given` names those that the user gave. Without another option it is
     the option's own cost.
     """
     offers = (mine, other) if other else (mine,)
     found = [
-        _influence(name, spans.get(name, spread), lambda held: _difference(mine, other, setting, held), told)
+        _influence(name, spans.get(name, spread), lambda held: _difference(mine, other, setting, held), given)
         for name, spread in inputs_of(setting, *offers).items()
     ]
     moving = [each for each in found if each.usd_per_month_at_low != each.usd_per_month_at_high]
@@ -62,7 +67,7 @@ def swing(each: Influence) -> float:
 
 
 def _influence(
-    name: str, spread: Spread, difference: Callable[[Middle], float], told: frozenset[str]
+    name: str, spread: Spread, difference: Callable[[Middle], float], given: frozenset[str]
 ) -> Influence:
     return Influence(
         name=name.rsplit(":", maxsplit=1)[-1],
@@ -71,11 +76,11 @@ def _influence(
         unit=unit_of(name),
         usd_per_month_at_low=difference(Middle(values={name: spread.low})),
         usd_per_month_at_high=difference(Middle(values={name: spread.high})),
-        asked=name in told,
+        asked=name in given,
     )
 
 
-def _difference(mine: Offer, other: Offer | None, setting: Setting, held: Middle) -> float:
+def _difference(mine: Offer, other: Offer | None, setting: CostSetting, held: Middle) -> float:
     return middle_usd(mine, setting, held=held) - (middle_usd(other, setting, held=held) if other else 0.0)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from freehold.cost.lines import all_lines
-from freehold.cost.model.case import Case, Offer, Setting
-from freehold.cost.model.cost_line import Line
+from freehold.cost.model.case import CostCase, CostSetting, Offer
+from freehold.cost.model.cost_line import CostLine
 from freehold.cost.model.draw import Middle, Sampler, Vector
 
 WRITTEN_OFF = frozenset({"hardware", "host_ram", "network", "storage", "spares", "capital"})
@@ -20,7 +20,7 @@ WRITTEN_OFF = frozenset({"hardware", "host_ram", "network", "storage", "spares",
 class Priced:
     """USD per month, by line and in sum; each a value per draw or one for all."""
 
-    case: Case
+    case: CostCase
     lines: dict[str, Vector]
     total: Vector
 
@@ -39,17 +39,19 @@ class Priced:
 
 
 def price(
-    offer: Offer, setting: Setting, *, draws: Sampler, tokens_scale: float = 1.0, fleet_scale: float = 1.0
+    offer: Offer, setting: CostSetting, *, draws: Sampler, tokens_scale: float = 1.0, fleet_scale: float = 1.0
 ) -> Priced:
     """Return the option priced. The total of an incomplete one is a least figure."""
-    case = Case(setting=setting, offer=offer, draws=draws, tokens_scale=tokens_scale, fleet_scale=fleet_scale)
+    case = CostCase(
+        setting=setting, offer=offer, draws=draws, tokens_scale=tokens_scale, fleet_scale=fleet_scale
+    )
     lines = {line.name: _priced(line, case) for line in all_lines() if line.applies(case)}
     return Priced(case=case, lines=lines, total=sum(lines.values(), start=np.zeros(1, dtype=np.float32)))
 
 
 def middle_usd(
     offer: Offer,
-    setting: Setting,
+    setting: CostSetting,
     *,
     held: Middle | None = None,
     tokens_scale: float = 1.0,
@@ -62,7 +64,7 @@ def middle_usd(
     )
 
 
-def _priced(line: Line, case: Case) -> Vector:
+def _priced(line: CostLine, case: CostCase) -> Vector:
     if line.of_offer:
         return line.price(case)
     key = ("line", line.name, case.kind, id(case.offer.fleet), case.tokens_scale, case.fleet_scale)

@@ -9,20 +9,20 @@ from datetime import date
 
 from freehold.catalog.age import priced as priced_today
 from freehold.core.spread import Spread
-from freehold.cost.model.case import Offer, Setting
+from freehold.cost.model.case import CostSetting, Offer
 from freehold.cost.model.draw import Draws
 from freehold.cost.model.inputs import Assumption, OwnAssumptions, PlanInputs, RentAssumptions
 from freehold.cost.model.offers import (
     RENTAL_QUOTE,
     asked_model,
-    is_told,
+    is_given,
     offers_of,
     quoted_names,
     serves,
     setting_of,
 )
 from freehold.cost.model.percentiles import range_of
-from freehold.cost.model.result import Kind, Range
+from freehold.cost.model.result import Kind, Percentiles
 from freehold.cost.pricing.price import Priced, price
 from freehold.cost.pricing.reference_node import reference_node
 
@@ -32,7 +32,7 @@ class Ranked:
     """A priced option with its range."""
 
     priced: Priced
-    usd_per_month: Range
+    usd_per_month: Percentiles
 
     @property
     def offer(self) -> Offer:
@@ -46,11 +46,11 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Ranking:
     """All options of a plan, cheapest first, the incomplete ones last."""
 
     inputs: PlanInputs
-    setting: Setting
+    setting: CostSetting
     draws: Draws
     options: tuple[Ranked, ...]
     node: Priced | None = None
@@ -62,7 +62,7 @@ class Standing:
 
     @property
     def in_use(self) -> Ranked | None:
-        """Return the API that is paid today, where somebody said."""
+        """Return the API that is paid today, where it was given."""
         return self._first(lambda each: each.offer.paid_today)
 
     @property
@@ -118,13 +118,13 @@ def _replica(ranked: Ranked) -> tuple[object, ...]:
     return (ask.shape.name, ask.gpu.id, ask.gpus, ask.engine, ask.quant, ask.concurrency, fleet.replicas)
 
 
-def standing_of(inputs: PlanInputs) -> Standing:
+def ranking_of(inputs: PlanInputs) -> Ranking:
     """Return the options priced under the plan's draws."""
     widened, draws = with_ages(inputs), Draws(inputs.draws, inputs.seed)
     setting = setting_of(widened)
     ranked = [_ranked(price(offer, setting, draws=draws)) for offer in offers_of(widened)]
     ranked.sort(key=lambda each: (not each.offer.complete, each.usd_per_month.p50))
-    return Standing(
+    return Ranking(
         inputs=widened,
         setting=setting,
         draws=draws,
@@ -137,9 +137,9 @@ def _ranked(priced: Priced) -> Ranked:
     return Ranked(priced=priced, usd_per_month=range_of(priced.total))
 
 
-def told_names(inputs: PlanInputs) -> frozenset[str]:
+def given_names(inputs: PlanInputs) -> frozenset[str]:
     """Return the inputs that the user said, by the names that draws have for them."""
-    said = {each.name for each in assumptions_of(inputs) if each.asked or is_told(each.fact)}
+    said = {each.name for each in assumptions_of(inputs) if each.asked or is_given(each.fact)}
     return frozenset(
         said
         | quoted_names(inputs)

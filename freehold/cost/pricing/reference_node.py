@@ -7,12 +7,12 @@ plan's assumptions, and where the catalog has no H100 there is none.
 from dataclasses import replace
 
 from freehold.core.spread import Spread
-from freehold.cost.model.case import Setting
+from freehold.cost.model.case import CostSetting
 from freehold.cost.model.draw import Draws
 from freehold.cost.model.inputs import PlanInputs
 from freehold.cost.model.offers import bought_offer
 from freehold.cost.pricing.price import Priced, price
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 GUIDES_GPU = "h100-sxm"
 NODE_GPUS = 8
@@ -22,10 +22,10 @@ HOST_RAM_GB = 1000.0
 DISK_BYTES = 7_500_000_000_000
 """Half of the disks, which hold two copies of this. Source: the same server has 15 TB of NVMe."""
 DRAWS_MOST = 20_000
-"""Source: rules are told in two digits, which so many draws give."""
+"""Source: rules show two digits, which so many draws give."""
 
 
-def reference_node(inputs: PlanInputs, setting: Setting) -> Priced | None:
+def reference_node(inputs: PlanInputs, setting: CostSetting) -> Priced | None:
     """Return the node priced as bought, or None without an H100 in the catalog or a fleet to take the shape from."""
     fleet = _fleet(inputs)
     if fleet is None:
@@ -38,7 +38,7 @@ def reference_node(inputs: PlanInputs, setting: Setting) -> Priced | None:
     return price(bought_offer(fleet, inputs), replace(setting, fallback=None), draws=draws)
 
 
-def _fleet(inputs: PlanInputs) -> Fleet | None:
+def _fleet(inputs: PlanInputs) -> SizedFleet | None:
     cards = {each.sized.ask.gpu.id: each.sized.ask.gpu for each in inputs.fleets}
     card = cards.get(GUIDES_GPU) or inputs.catalog.gpus.get(GUIDES_GPU)
     if card is None or not inputs.fleets:

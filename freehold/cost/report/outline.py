@@ -8,7 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from freehold.cost.model.result import BreakEven, Change, Influence, Kind, Option, PlanResult, Verdict
+from freehold.cost.model.result import (
+    BreakEven,
+    Influence,
+    Kind,
+    PlanOption,
+    PlanResult,
+    PlanVerdict,
+    TurningPoint,
+)
 from freehold.cost.model.rounding import (
     DASH,
     TIMES,
@@ -75,7 +83,7 @@ _UNIT_WORDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class HeadLine:
     """One line of a report's head."""
 
     label: str
@@ -120,7 +128,7 @@ def named(name: str) -> str:
     )
 
 
-def option_name(option: Option) -> str:
+def option_name(option: PlanOption) -> str:
     """Return an option in words: `rent 2 x h100-sxm, runpod, on-demand` or `API openai gpt-5.4`."""
     who = clean(option.provider)
     if option.kind == "api":
@@ -140,7 +148,7 @@ def names_by_id(result: PlanResult) -> Mapping[str, str]:
     return {option.id: option_name(option) for option in result.options}
 
 
-def runs(option: Option) -> str:
+def runs(option: PlanOption) -> str:
     """Return what runs on a rented or bought option: `llama-3.1-8b on vllm, fp8, 2 replicas`; empty for an API."""
     if option.kind == "api":
         return ""
@@ -148,33 +156,33 @@ def runs(option: Option) -> str:
     return _joined(f"{clean(option.model)} on {clean(option.engine)}", clean(option.quant), replicas)
 
 
-def month_cost(option: Option) -> str:
+def month_cost(option: PlanOption) -> str:
     """Return what it costs in a month; of an incomplete option, that it is a least figure."""
     return ("at least " if option.incomplete else "") + usd_range(option.usd_per_month)
 
 
-def million_cost(option: Option) -> str:
+def million_cost(option: PlanOption) -> str:
     """Return what a million tokens cost; of an incomplete option, that it is a least figure."""
     return ("at least " if option.incomplete else "") + usd_range(option.usd_per_million_tokens)
 
 
-def use(option: Option) -> str:
+def use(option: PlanOption) -> str:
     """Return the part of its capacity that is used; `n/a` for an API."""
     return "n/a" if option.utilisation is None else percent(option.utilisation)
 
 
-def contenders(result: PlanResult) -> tuple[Option, ...]:
+def contenders(result: PlanResult) -> tuple[PlanOption, ...]:
     """Return the options that can be the verdict: complete, and not only listed."""
     return tuple(option for option in result.options if option.can_win and not option.incomplete)
 
 
-def shortlist(result: PlanResult, per_kind: int = PER_KIND) -> tuple[Option, ...]:
+def shortlist(result: PlanResult, per_kind: int = PER_KIND) -> tuple[PlanOption, ...]:
     """Return the options worth a row, in the plan's order: the best of each kind that can win, today's, the advised.
 
     Of options that differ only in what runs on them, only the cheapest counts as one of the best. What was asked for by
     name, GPUs and quotes, has its row whatever it costs and though it cannot win.
     """
-    first: dict[tuple[str, str], Option] = {}
+    first: dict[tuple[str, str], PlanOption] = {}
     for option in contenders(result):
         first.setdefault((option.kind, option_name(option)), option)
     kept = {o.id for kind in _KINDS for o in [o for o in first.values() if o.kind == kind][:per_kind]}
@@ -194,11 +202,11 @@ def _asked_for(result: PlanResult) -> Iterator[str]:
             yield from (option.id for option in [o for o in found if o.provider == QUOTED][:1])
 
 
-def _rank(option: Option) -> tuple[bool, bool]:
+def _rank(option: PlanOption) -> tuple[bool, bool]:
     return option.can_win and not option.incomplete, not option.incomplete
 
 
-def why_listed(option: Option) -> str:
+def why_listed(option: PlanOption) -> str:
     """Return why an option with a row cannot win: ` (cannot win: no price of …)`; empty: it can."""
     if option.incomplete and option.provider != NOBODY:
         return f" (cannot win: no price of {cut(', '.join(map(clean, option.incomplete)), 60)})"
@@ -224,12 +232,12 @@ def left_out(result: PlanResult) -> str:
     return f"{'; '.join(filter(None, (dearer, only)))}." if rest else ""
 
 
-def footnotes(options: Sequence[Option]) -> tuple[str, ...]:
+def footnotes(options: Sequence[PlanOption]) -> tuple[str, ...]:
     """Return the distinct warnings of these options, in order: a row refers to them by their number from 1."""
     return tuple(dict.fromkeys(clean(text) for option in options for text in option.warnings))
 
 
-def marks(option: Option, notes: Sequence[str]) -> str:
+def marks(option: PlanOption, notes: Sequence[str]) -> str:
     """Return the numbers of an option's warnings in `notes`: ` [1][3]`; empty: it has none."""
     numbers = [notes.index(text) + 1 for text in dict.fromkeys(map(clean, option.warnings))]
     return " " + "".join(f"[{number}]" for number in numbers) if numbers else ""
@@ -264,7 +272,7 @@ def incomplete_text(result: PlanResult, most: int = 3) -> str:
     return f"{len(lacking)} incomplete, so they cannot win: {'; '.join(shown)}{more}."
 
 
-def head(result: PlanResult) -> tuple[Head, ...]:
+def head(result: PlanResult) -> tuple[HeadLine, ...]:
     """Return the head: traffic, model, SLO, whatever else was asked, and what was assumed."""
     rest = {
         key: value
@@ -272,11 +280,11 @@ def head(result: PlanResult) -> tuple[Head, ...]:
         if value not in ("", 0) or key == "tokens_per_month"
     }
     lines = [*_traffic(rest), *_model(rest), *_slo(rest), *_draws(rest)]
-    lines += [Head(label=words_of(key), text=_value(key, value)) for key, value in rest.items()]
+    lines += [HeadLine(label=words_of(key), text=_value(key, value)) for key, value in rest.items()]
     return (*lines, *_assumed(result))
 
 
-def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
+def _traffic(rest: dict[str, str | float | int]) -> list[HeadLine]:
     words = {
         "tokens_per_month": "{} tokens a month",
         "input_tokens_per_month": "{} input",
@@ -292,26 +300,26 @@ def _traffic(rest: dict[str, str | float | int]) -> list[Head]:
     rest.pop("rows_total", None)  # the source says it
     if "bad_rows_total" in rest:
         parts.append(f"of which {rest.pop('bad_rows_total'):,} could not be used")
-    return [Head(label="traffic", text=", ".join(parts))] if parts else []
+    return [HeadLine(label="traffic", text=", ".join(parts))] if parts else []
 
 
-def _draws(rest: dict[str, str | float | int]) -> list[Head]:
+def _draws(rest: dict[str, str | float | int]) -> list[HeadLine]:
     words = {"draws": "{} draws", "seed": "seed {}", "own_site": "what is bought stands in {}"}
     parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
-    return [Head(label="plan", text=", ".join(parts))] if parts else []
+    return [HeadLine(label="plan", text=", ".join(parts))] if parts else []
 
 
-def _model(rest: dict[str, str | float | int]) -> list[Head]:
-    return [Head(label="model", text=clean(str(rest.pop("model"))))] if "model" in rest else []
+def _model(rest: dict[str, str | float | int]) -> list[HeadLine]:
+    return [HeadLine(label="model", text=clean(str(rest.pop("model"))))] if "model" in rest else []
 
 
-def _slo(rest: dict[str, str | float | int]) -> list[Head]:
+def _slo(rest: dict[str, str | float | int]) -> list[HeadLine]:
     words = {
         "slo_ttft_s": "first token within {} for 95 of 100 requests",
         "slo_itl_s": "then {} a token on average",
     }
     parts = [text.format(_value(key, rest.pop(key))) for key, text in words.items() if key in rest]
-    return [Head(label="SLO", text=", ".join(parts))] if parts else []
+    return [HeadLine(label="SLO", text=", ".join(parts))] if parts else []
 
 
 def _value(key: str, value: str | float) -> str:
@@ -324,15 +332,16 @@ def _value(key: str, value: str | float) -> str:
     return seconds(value) if key.endswith("_s") else plain_number(value)
 
 
-def _assumed(result: PlanResult) -> list[Head]:
+def _assumed(result: PlanResult) -> list[HeadLine]:
     said = [named(str(row.get("name", ""))) for row in result.assumptions if row.get("asked")]
     total = len(result.assumptions)
     if not total:
         return []
-    told = f"; you said {'; '.join(said)}" if said else ""
+    given = f"; you gave {'; '.join(said)}" if said else ""
     return [
-        Head(
-            label="assumed", text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{told}"
+        HeadLine(
+            label="assumed",
+            text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{given}",
         )
     ]
 
@@ -354,12 +363,12 @@ def _cell(value: str | float) -> str:
     return clean(value) if isinstance(value, str) else plain_number(float(value))
 
 
-def verdict_answer(verdict: Verdict) -> str:
+def verdict_answer(verdict: PlanVerdict) -> str:
     """Return the verdict's word, said: `Stay on the API`."""
     return ANSWERS[verdict.word]
 
 
-def confidence_text(verdict: Verdict) -> str:
+def confidence_text(verdict: PlanVerdict) -> str:
     """Return how sure the verdict is: `medium: cheapest in 71% of the draws`."""
     if verdict.confidence_reason:
         return f"{verdict.confidence_word}: {clean(verdict.confidence_reason).rstrip('.')}"
@@ -367,7 +376,7 @@ def confidence_text(verdict: Verdict) -> str:
     return f"{verdict.confidence_word}: cheapest in {chance(verdict.confidence)} of the draws{doubts}"
 
 
-def change_text(change: Change, verdict: Verdict) -> str:
+def change_text(change: TurningPoint, verdict: PlanVerdict) -> str:
     """Return what would change the verdict, and to what: `a rental below 1.70 USD per GPU-hour: then rent`."""
     if change.to == verdict.word:  # nothing that was tried does
         return clean(change.what)
@@ -450,7 +459,7 @@ def weak_sources(result: PlanResult, most: int = 8) -> tuple[tuple[Weak, ...], i
     return tuple(found[:most]), max(0, len(found) - most)
 
 
-def _sources(options: Iterable[Option]) -> tuple[str, ...]:
+def _sources(options: Iterable[PlanOption]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(clean(text) for option in options for text in option.sources))
 
 

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from freehold.cost.model.result import Curve, Influence, Option, PlanResult
+from freehold.cost.model.result import Curve, Influence, PlanOption, PlanResult
 from freehold.cost.model.rounding import amount, tokens
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import (
@@ -32,7 +32,7 @@ from freehold.cost.report.outline import (
 from freehold.cost.report.svg import inlined
 
 # All of these are our own choice. A plot is 331 points wide, so that it is not shrunk on a phone of 390 px; its letters
-# are then those of the page. What is counted is what can still be told apart: of cost lines the rest is `other`.
+# are then those of the page. What is counted is what can still be distinguished: of cost lines the rest is `other`.
 _WIDTH_IN = 4.6
 _HEIGHT_IN = 2.4
 _LEGEND_ROW_IN = 0.2
@@ -42,7 +42,7 @@ _CURVES_MOST = 5
 _LINES_MOST = 7
 _NAME_MOST = 40
 _INK, _MUTED, _GRID, _PAPER = "#010203", "#010204", "#010205", "#010206"
-"""Stand-ins that are replaced by the page's colours: nobody else writes these."""
+"""Stand-ins that are replaced by the page's colours: nothing else writes these."""
 _SERIES = tuple(f"#0103{index:02x}" for index in range(8))
 _FALLBACKS = ("#0072b2", "#b34700", "#00785a", "#a3417f", "#8a6d00", "#2a86b8", "#5b5b5b", "#7a4fb5")
 """Series colours of the light theme. Source: Okabe and Ito 2008, darkened to a contrast of 3:1 or more on white."""
@@ -67,7 +67,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
+class ReportPlot:
     """One figure: its drawing, what it shows in words, and the same as a table."""
 
     name: str
@@ -79,13 +79,13 @@ class Plot:
     svg: str = ""
 
 
-def plots(result: PlanResult) -> tuple[Plot, ...]:
+def plots(result: PlanResult) -> tuple[ReportPlot, ...]:
     """Return the plots that the plan has data for: break-even, cost stack, tornado, one per varied input."""
     made = (_break_even(result), _stack(result), _tornado(result), *_sensitivities(result))
     return tuple(plot for plot in made if plot is not None)
 
 
-def _break_even(result: PlanResult) -> Plot | None:
+def _break_even(result: PlanResult) -> ReportPlot | None:
     curves = [curve for curve in _usable(result.curves) if all(x > 0 and y > 0 for x, y in _points(curve))]
     if not curves:  # what is 0 has no place on a logarithmic axis
         return None
@@ -106,7 +106,7 @@ def _break_even(result: PlanResult) -> Plot | None:
         axes.minorticks_off()
         _dress(axes, x="tokens a month", y="USD a month")
 
-    plot = Plot(
+    plot = ReportPlot(
         name="break-even",
         title="Cost over traffic",
         alt=f"Monthly cost of {len(curves)} options over tokens a month, both axes logarithmic, at middle values. "
@@ -116,7 +116,7 @@ def _break_even(result: PlanResult) -> Plot | None:
     return _drawn(plot, draw)
 
 
-def _sensitivities(result: PlanResult) -> list[Plot | None]:
+def _sensitivities(result: PlanResult) -> list[ReportPlot | None]:
     usable = _usable(result.sensitivity, most=20)
     over = dict.fromkeys(curve.over for curve in usable)
     return [
@@ -125,7 +125,7 @@ def _sensitivities(result: PlanResult) -> list[Plot | None]:
     ]
 
 
-def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot:
+def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> ReportPlot:
     names, colours = names_by_id(result), _colours(result)
     axis = named(over)
 
@@ -146,7 +146,7 @@ def _sensitivity(result: PlanResult, over: str, curves: Sequence[Curve]) -> Plot
         _dress(axes, x=axis, y="USD a month")
 
     slug = re.sub(r"[^a-z0-9]+", "-", over.lower())
-    plot = Plot(
+    plot = ReportPlot(
         name=f"over-{slug}",
         title=f"Cost over {axis}",
         alt=f"Monthly cost over {axis}. " + " ".join(_ends(curve, names, amount) for curve in curves),
@@ -209,7 +209,7 @@ def _curve_table(
     return Table(head=heads, rows=tuple(rows))
 
 
-def _stack(result: PlanResult) -> Plot | None:
+def _stack(result: PlanResult) -> ReportPlot | None:
     options = _stacked(result)
     if not options:
         return None
@@ -249,7 +249,7 @@ def _stack(result: PlanResult) -> Plot | None:
         axes.set_ylim(len(options) - 0.5, -0.85)
         _dress(axes, x="USD a month: middle of each line, and of the sum", y="", legend_columns=3)
 
-    plot = Plot(
+    plot = ReportPlot(
         name="stack",
         title="What the cost is made of",
         alt="Cost lines of the best option of each kind, stacked. "
@@ -268,7 +268,7 @@ def _stack(result: PlanResult) -> Plot | None:
     return _drawn(plot, draw)
 
 
-def _stacked(result: PlanResult) -> list[Option]:
+def _stacked(result: PlanResult) -> list[PlanOption]:
     """Return the best complete option of each kind and today's: those that a decision is between."""
     best = shortlist(result, 1)
     return [option for option in best if option.lines][:5]
@@ -277,7 +277,7 @@ def _stacked(result: PlanResult) -> list[Option]:
 _OTHER = "other"
 
 
-def _lines(options: Sequence[Option]) -> list[str]:
+def _lines(options: Sequence[PlanOption]) -> list[str]:
     sums: dict[str, float] = {}
     for option in options:
         for line, cost in option.lines.items():
@@ -286,7 +286,7 @@ def _lines(options: Sequence[Option]) -> list[str]:
     return ranked if len(ranked) <= _LINES_MOST else [*ranked[:_LINES_MOST], _OTHER]
 
 
-def _part(option: Option, line: str, lines: Sequence[str]) -> float:
+def _part(option: PlanOption, line: str, lines: Sequence[str]) -> float:
     if line == _OTHER and line not in option.lines:
         return sum(_finite(cost.p50) for name, cost in option.lines.items() if name not in lines)
     return _finite(option.lines[line].p50) if line in option.lines else 0.0
@@ -301,7 +301,7 @@ def _most(parts: Mapping[str, float]) -> str:
     return ", ".join(f"{words_of(line)} {amount(parts[line])} USD" for line in ranked if parts[line])
 
 
-def _tornado(result: PlanResult) -> Plot | None:
+def _tornado(result: PlanResult) -> ReportPlot | None:
     shown = [
         each
         for each in result.tornado
@@ -334,14 +334,14 @@ def _tornado(result: PlanResult) -> Plot | None:
         axes.set_ylim(len(shown) - 0.5, -0.95)
         _dress(axes, x="USD a month, best owned or rented minus API", y="")
 
-    plot = Plot(
+    plot = ReportPlot(
         name="tornado",
         title="What moves the answer most",
         alt="Difference in USD a month between the best owned or rented option and the API, as one input goes from its "
         "low to its high value. Below zero it is cheaper than the API. "
         + " ".join(_told(each) for each in shown[:4]),
         table=Table(
-            head=("input", "from low to high", "USD a month at low", "USD a month at high", "said by you"),
+            head=("input", "from low to high", "USD a month at low", "USD a month at high", "given by you"),
             rows=tuple(_influence_row(each) for each in shown),
         ),
     )
@@ -400,7 +400,7 @@ def _make_room(axes: Axes, *, axis_named: bool, legend_columns: int) -> None:
         )
 
 
-def _drawn(plot: Plot, draw: Callable[[Axes], None], *, height_in: float = _HEIGHT_IN) -> Plot:
+def _drawn(plot: ReportPlot, draw: Callable[[Axes], None], *, height_in: float = _HEIGHT_IN) -> ReportPlot:
     """Return the plot with what `draw` draws as an SVG element: the same bytes every time."""
     with mpl.rc_context(
         {

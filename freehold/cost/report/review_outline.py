@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from freehold.cost.model.result import Range
+from freehold.cost.model.result import Percentiles
 from freehold.cost.model.rounding import (
     amount,
     chance,
@@ -111,7 +111,7 @@ def _period_row(each: Period) -> tuple[str, ...]:
     )
 
 
-def line_rows(lines: Mapping[str, Range]) -> tuple[tuple[str, str], ...]:
+def line_rows(lines: Mapping[str, Percentiles]) -> tuple[tuple[str, str], ...]:
     """Return the cost lines, the dearest first: name and USD a month."""
     ranked = sorted(lines.items(), key=lambda pair: -pair[1].p50)
     return tuple((words_of(name), _small(cost)) for name, cost in ranked)
@@ -125,6 +125,6 @@ def confidence_text(result: ReviewResult) -> str:
     return f"{result.confidence_word}: {reason or f'it holds in {chance(result.confidence)} of the draws'}"
 
 
-def _small(cost: Range) -> str:
+def _small(cost: Percentiles) -> str:
     """Return a line's cost; what is below a cent is only said to be that."""
     return "<0.01" if 0 < cost.p90 < CENT_USD and cost.p10 >= 0 else usd_range(cost)

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from freehold.cost.model import result as plan_shapes
-from freehold.cost.model.result import Curve, PlanResult, Range
+from freehold.cost.model.result import Curve, Percentiles, PlanResult
 from freehold.cost.model.rounding import significant
 from freehold.cost.review import review as review_shapes
 from freehold.cost.review import trend as trend_shapes
@@ -34,10 +34,18 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """The dialect that pydantic writes (its documentation, "JSON Schema")."""
 _DIGITS = 6
 """Significant digits of a number in JSON: a tenth of a cent in a thousand dollars; our own choice."""
-_HOLED = (Range, Curve)
+_HOLED = (Percentiles, Curve)
 """Where a number may be null."""
+_PUBLISHED = {
+    "Percentiles": "Range",
+    "PlanOption": "Option",
+    "PlanVerdict": "Verdict",
+    "TurningPoint": "Change",
+}
+"""What the schemas call a class: their names stay, since programs are generated from them."""
 _NONE = re.compile(r"\bNone\b")
 """Python's word for JSON's null."""
+_CLASS = re.compile(rf"\b({'|'.join(_PUBLISHED)})\b(?=\")")
 _HOLE = "null: not finite, such as a break-even that the draws of this percentile never reach."
 
 
@@ -68,7 +76,7 @@ def _number(value: float, *, holed: bool) -> float | None:
     return None
 
 
-class _Plain(GenerateJsonSchema):
+class _BareTitles(GenerateJsonSchema):
     """Leaves out the titles that only repeat a key."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -80,16 +88,18 @@ class _Plain(GenerateJsonSchema):
 def schema(file: str) -> dict[str, Any]:
     """Return the schema of that file: every key is there always; keys that it does not know may come in later releases."""
     kind = SCHEMAS[file]
-    found: dict[str, Any] = TypeAdapter(kind).json_schema(schema_generator=_Plain, mode="serialization")
-    told = _described()
+    found: dict[str, Any] = TypeAdapter(kind).json_schema(schema_generator=_BareTitles, mode="serialization")
+    described = _described()
     for name, section in ((kind.__name__, found), *found["$defs"].items()):
         section["required"] = list(section["properties"])
         for key, value in section["properties"].items():
             value.pop("default", None)
-            if (name, key) in told:
-                value["description"] = told[name, key]
+            if (name, key) in described:
+                value["description"] = described[name, key]
     for holed in _HOLED:
         _allow_holes(found["$defs"].get(holed.__name__, {"properties": {}}))
+    found = json.loads(_CLASS.sub(lambda name: _PUBLISHED[name[0]], json.dumps(found)))
+    found["$defs"] = dict(sorted(found["$defs"].items()))
     return {"$schema": DIALECT, **found, "title": f"freehold {file.partition('.')[0]} --json"}
 
 

@@ -13,19 +13,19 @@ from freehold.cost.model import rounding
 from freehold.cost.model.rounding import DASH, TIMES, bytes_text, plain_number
 from freehold.cost.report.clean import clean
 from freehold.cost.report.terminal import Row, heading, pairs, points, print_parts
-from freehold.sizing.replica.answer import Fleet, Reason, SecondOpinion, Sized
+from freehold.sizing.replica.answer import Reason, SecondOpinion, Sized, SizedFleet
 
 
 def show_sized(
     sized: Sized,
-    fleet: Fleet | None = None,
+    fleet: SizedFleet | None = None,
     *,
     second: SecondOpinion | str = "",
     console: Console | None = None,
 ) -> None:
-    """Print what one replica holds and does, and, if a traffic was told, the fleet that carries it.
+    """Print what one replica holds and does, and, if a traffic was given, the fleet that carries it.
 
-    `second` is another program's opinion of the speed, or why there is none; empty: nobody asked.
+    `second` is another program's opinion of the speed, or why there is none; empty: not asked for.
     """
     parts: list[RenderableType] = [heading("Size", _asked(sized)), _answer(sized), pairs(_memory(sized))]
     if sized.fits and sized.concurrency:
@@ -37,7 +37,7 @@ def show_sized(
     if fleet is not None:
         parts += [
             Text(),
-            heading("Fleet", f"{rounding.tokens(fleet.peak_tokens_per_s)} tokens/s at the peak"),
+            heading("SizedFleet", f"{rounding.tokens(fleet.peak_tokens_per_s)} tokens/s at the peak"),
         ]
         parts += [pairs(_fleet(fleet)), *_reasons(fleet.reasons)]
     print_parts(parts, console or Console())
@@ -122,7 +122,7 @@ def _milliseconds(found: Spread) -> str:
     return mid if low == high else f"{mid} ({low}{DASH}{high})"
 
 
-def _fleet(fleet: Fleet) -> Iterable[Row]:
+def _fleet(fleet: SizedFleet) -> Iterable[Row]:
     spare = f", {fleet.spare_replicas} of them spare" if fleet.spare_replicas else ", no spare"
     yield "replicas", f"{fleet.replicas + fleet.spare_replicas}{spare}"
     yield "GPUs", f"{fleet.gpus} in {fleet.nodes} node{'' if fleet.nodes == 1 else 's'}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from freehold.cost.model.draw import Vector
 from freehold.cost.model.percentiles import range_of, share
-from freehold.cost.model.result import Range
+from freehold.cost.model.result import Percentiles
 from freehold.cost.model.rounding import amount, chance, percent, plain_number, tokens
 from freehold.cost.pricing.break_even import capacity_tokens
 from freehold.cost.pricing.price import Priced, price
@@ -29,7 +29,7 @@ SURE_DAYS = 28.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class MeasuredMonth:
     """The machines and the API, priced for the period, and how long that was."""
 
     mine: Priced
@@ -50,7 +50,7 @@ class Answer:
     text: str
 
 
-def answer_of(measured: Measured) -> Answer:
+def answer_of(measured: MeasuredMonth) -> Answer:
     """Return the answer."""
     leaning, part = _leaning(measured)
     word: Word = leaning if measured.days >= LEAST_DAYS else "unclear"
@@ -65,7 +65,7 @@ def answer_of(measured: Measured) -> Answer:
     )
 
 
-def _leaning(measured: Measured) -> tuple[Word, float | None]:
+def _leaning(measured: MeasuredMonth) -> tuple[Word, float | None]:
     """Return what the figures come to, and the share of draws in which that holds."""
     mine, api = measured.mine, measured.api
     if api is None or not mine.offer.complete:
@@ -79,7 +79,7 @@ def _leaning(measured: Measured) -> tuple[Word, float | None]:
     return ("keep" if dearer <= 1 - LIKELY else "unclear"), max(dearer, 1 - dearer)
 
 
-def _sureness(part: float | None, measured: Measured) -> tuple[Level, str]:
+def _sureness(part: float | None, measured: MeasuredMonth) -> tuple[Level, str]:
     """Return the confidence's word and why it is that."""
     if part is None:
         return "low", "there is nothing to compare with"
@@ -106,7 +106,7 @@ def break_even_as_it_stands(mine: Priced, api: Priced) -> Vector:
     return np.asarray(np.where(saved > 0, idle / np.where(saved > 0, saved, 1), np.inf))
 
 
-def finite(values: Vector | None) -> Range | None:
+def finite(values: Vector | None) -> Percentiles | None:
     """Return the range, or None where the middle draw has no such point."""
     found = range_of(values) if values is not None else None
     return found if found and np.isfinite(found.p50) else None
@@ -118,7 +118,7 @@ def machines(mine: Priced) -> str:
     return f"{mine.offer.model} on {mine.case.fleet.gpus} x {mine.offer.gpu}, {how}"
 
 
-def _headline(word: Word, measured: Measured) -> str:
+def _headline(word: Word, measured: MeasuredMonth) -> str:
     mine, api = measured.mine, measured.api
     month, ours = _usd(mine.total), machines(mine)
     if api is None:
@@ -127,7 +127,7 @@ def _headline(word: Word, measured: Measured) -> str:
         return f"Without {', '.join(mine.offer.incomplete)} nothing can be compared: at least {month} a month for {ours}."
     back, other = f"{api.offer.model} of {api.offer.provider}", _usd(api.total)
     if measured.days < LEAST_DAYS:
-        short = f"Too short to say: {plain_number(measured.days)} days"
+        short = f"Too short to judge: {plain_number(measured.days)} days"
         return f"{short} come to {month} a month for {ours}, against {other} for {back}."
     return {
         "keep": f"Keep {ours}: {month} a month against {other} for {back}.",
@@ -144,7 +144,7 @@ def _usd(values: Vector) -> str:
     return f"{amount(range_of(values).p50)} USD"
 
 
-def _text(measured: Measured) -> str:
+def _text(measured: MeasuredMonth) -> str:
     mine, api = measured.mine, measured.api
     served = mine.case.tokens_per_month
     used = range_of(served / capacity_tokens(mine))

@@ -1,7 +1,7 @@
 """A measured month put back into the cost model: what a million tokens really cost, and whether owning is still worth it.
 
 The lines are those of a plan; traffic, watts and downtime are measured where they were. What was not measured is
-estimated as a plan would, with its range, and told as estimated: never zero. Money that is already in bought machines
+estimated as a plan would, with its range, and shown as estimated: never zero. Money that is already in bought machines
 does not come back by going back to an API, so what they cost to run is compared too. Nothing is read here.
 """
 
@@ -16,21 +16,21 @@ import numpy as np
 from freehold.catalog.facts import ApiPrice
 from freehold.core.spread import Spread
 from freehold.cost.lines.electricity import it_kw
-from freehold.cost.model.case import Offer, Setting
+from freehold.cost.model.case import CostSetting, Offer
 from freehold.cost.model.draw import Draws, Vector
 from freehold.cost.model.inputs import OwnAssumptions, RentAssumptions
 from freehold.cost.model.offers import api_offer, doubts_of
 from freehold.cost.model.percentiles import range_of, scaled, share
-from freehold.cost.model.result import Range
+from freehold.cost.model.result import Percentiles
 from freehold.cost.model.unusable_rows import rows_left_out
 from freehold.cost.pricing.break_even import capacity_tokens
 from freehold.cost.pricing.influence import inputs_of
 from freehold.cost.pricing.price import Priced, price
 from freehold.cost.pricing.ranking import aged
-from freehold.cost.review.answer import Measured, Word, answer_of, break_even_as_it_stands, finite
+from freehold.cost.review.answer import MeasuredMonth, Word, answer_of, break_even_as_it_stands, finite
 from freehold.cost.review.trend import Period, Trend, periods_of, trend_of
 from freehold.sizing.fleet.traffic import Traffic
-from freehold.sizing.replica.answer import Fleet
+from freehold.sizing.replica.answer import SizedFleet
 
 VERSION = 1
 """Of the shape of a review's JSON. Source: our own count."""
@@ -44,20 +44,20 @@ class ReviewInputs:
     """How long it was, above 0."""
     traffic: Traffic
     """Measured, as month sums: the period's tokens x 730 h / its hours; `hours` is what the trend is made of."""
-    fleet: Fleet
+    fleet: SizedFleet
     """As it stands; its capacity measured or sized."""
     kind: Literal["rent", "buy"]
     rental_usd_per_gpu_hour: float | None = None
-    """What is paid for a rented GPU; None: nobody said."""
+    """What is paid for a rented GPU; None: not given."""
     gpu_usd: float | None = None
-    """What was paid for one bought GPU; None: nobody said."""
+    """What was paid for one bought GPU; None: not given."""
     node_usd: float | None = None
     """What was paid for a whole server with GPUs, memory and disks; it stands for `gpu_usd`."""
     own: OwnAssumptions
     rent: RentAssumptions
     own_site: str = "colocation"
     ledger: str = ""
-    """Path of the file that the period was read from, for the next command; empty: nobody said."""
+    """Path of the file that the period was read from, for the next command; empty: not given."""
     said: tuple[str, ...] = ()
     """Flags that `freehold plan` has as well, each with its value, for the next command."""
     mean_w: float | None = None
@@ -79,20 +79,20 @@ class ReviewResult:
     version: int
     today: str
     days: float
-    usd_per_month: Range
-    running_usd_per_month: Range
+    usd_per_month: Percentiles
+    running_usd_per_month: Percentiles
     """Without what was paid for machines at the start."""
-    usd_per_million_tokens: Range | None
+    usd_per_million_tokens: Percentiles | None
     """Really paid, by tokens served; None: none were served."""
-    lines: dict[str, Range]
+    lines: dict[str, Percentiles]
     tokens_per_month: float
-    capacity_tokens_per_month: Range
-    utilisation: Range
+    capacity_tokens_per_month: Percentiles
+    utilisation: Percentiles
     """Served over capacity at SLO."""
     api: str
     """`provider/model` of the alternative; empty: none."""
-    api_usd_per_month: Range | None
-    break_even_tokens_per_month: Range | None
+    api_usd_per_month: Percentiles | None
+    break_even_tokens_per_month: Percentiles | None
     """Traffic at which these machines cost what the API would; None: no API, or at no traffic."""
     position: Literal["above", "below", "unknown"]
     """Of the traffic to the break-even."""
@@ -122,7 +122,7 @@ def review(inputs: ReviewInputs) -> ReviewResult:
     total, tokens = range_of(mine.total), inputs.traffic.tokens_per_month
     capacity = capacity_tokens(mine)
     even = break_even_as_it_stands(mine, api) if api else None
-    answer = answer_of(Measured(mine=mine, api=api, days=inputs.days, incidents=inputs.incidents))
+    answer = answer_of(MeasuredMonth(mine=mine, api=api, days=inputs.days, incidents=inputs.incidents))
     return ReviewResult(
         version=VERSION,
         today=inputs.today.isoformat(),
@@ -175,11 +175,11 @@ def _api_name(inputs: ReviewInputs) -> str:
     return f"{inputs.api.provider}/{inputs.api.model}" if inputs.api else ""
 
 
-def _setting(inputs: ReviewInputs) -> Setting:
+def _setting(inputs: ReviewInputs) -> CostSetting:
     hours, nodes = inputs.days * 24, max(inputs.fleet.nodes, 1)
     down, watts = inputs.down_node_hours, inputs.mean_w
     own, rent = aged(inputs.own, inputs.rent, inputs.today)
-    return Setting(
+    return CostSetting(
         traffic=inputs.traffic,
         own=own,
         rent=rent,
@@ -209,7 +209,7 @@ def _machines(inputs: ReviewInputs) -> Offer:
     )
 
 
-def _back(inputs: ReviewInputs, setting: Setting) -> Offer:
+def _back(inputs: ReviewInputs, setting: CostSetting) -> Offer:
     assert inputs.api is not None
     return Offer(
         id=f"api-{inputs.api.provider}-{inputs.api.model}",
@@ -242,7 +242,7 @@ def _estimated(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
 
 
 def _doubted(inputs: ReviewInputs, mine: Priced) -> Iterator[str]:
-    """Yield a sentence per assumption of these machines that nobody said and whose source is old or unread, and the API's."""
+    """Yield a sentence per assumption of these machines that was not given and whose source is old or unread, and the API's."""
     used = inputs_of(mine.case.setting, mine.offer)
     parts = (getattr(each, part.name) for each in (inputs.own, inputs.rent) for part in fields(each))
     for name, fact in {

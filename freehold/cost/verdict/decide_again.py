@@ -10,13 +10,13 @@ from functools import reduce
 
 import numpy as np
 
-from freehold.cost.model.case import Offer, Setting
-from freehold.cost.model.draw import Draws, Held, Vector
+from freehold.cost.model.case import CostSetting, Offer
+from freehold.cost.model.draw import Draws, HeldDraws, Vector
 from freehold.cost.model.inputs import PlanInputs
 from freehold.cost.model.percentiles import cheapest_shares
 from freehold.cost.model.result import Word
 from freehold.cost.pricing.price import price
-from freehold.cost.pricing.ranking import Ranked, Standing
+from freehold.cost.pricing.ranking import Ranked, Ranking
 
 UNDECIDED_BELOW = 0.6
 """How often the advised way must be the cheapest. Our own choice: 3 in 5 is a lean."""
@@ -27,11 +27,11 @@ OPTIONS_KEPT = 8
 
 
 PEOPLE = "staff_fte"
-"""The input that people are where somebody says them, for machines rented or bought."""
+"""The input that people are where they are given, for machines rented or bought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Alternative:
     """A way of serving: its word, its options cheapest first, and the share of draws in which it is the cheapest."""
 
     word: Word
@@ -44,15 +44,15 @@ class Way:
         return self.options[0]
 
 
-def ways_of(standing: Standing) -> list[Way]:
+def alternatives_of(ranking: Ranking) -> list[Alternative]:
     """Return the ways of serving of which an option may win, the one most often the cheapest first."""
     groups: dict[Word, list[Ranked]] = {}
-    for each in standing.options:
+    for each in ranking.options:
         if each.may_win:
-            groups.setdefault(word_of(each.offer, standing.inputs), []).append(each)
+            groups.setdefault(word_of(each.offer, ranking.inputs), []).append(each)
     shares = cheapest_shares([_least([each.priced.total for each in group]) for group in groups.values()])
     ways = [
-        Way(word=word, options=tuple(group), share=share)
+        Alternative(word=word, options=tuple(group), share=share)
         for (word, group), share in zip(groups.items(), shares, strict=True)
     ]
     return sorted(ways, key=lambda way: -way.share)
@@ -63,7 +63,7 @@ def _least(totals: Sequence[Vector]) -> Vector:
 
 
 def word_of(offer: Offer, inputs: PlanInputs) -> Word:
-    """Return the verdict's word for an option; where nobody said which API is in use, any API is staying with one."""
+    """Return the verdict's word for an option; where the API in use is not given, any API is staying with one."""
     if offer.kind == "api":
         return "stay" if offer.paid_today or not inputs.paid_today else "change-api"
     return offer.kind
@@ -73,38 +73,38 @@ def word_of(offer: Offer, inputs: PlanInputs) -> Word:
 class Again:
     """The decision of a plan, made again with some inputs held or at another traffic."""
 
-    standing: Standing
+    ranking: Ranking
     people_said: bool = False
     """As if the user had said how many people there are, rented or bought: the one input `PEOPLE`."""
-    _setting: Setting = field(init=False)
+    _setting: CostSetting = field(init=False)
     _draws: Draws = field(init=False)
     _near: dict[Word, list[Offer]] = field(init=False)
     _all: dict[Word, list[Offer]] = field(init=False)
 
     def __post_init__(self) -> None:
         """Sort out who can win where one input moves, and where the traffic does."""
-        inputs = self.standing.inputs
-        self._setting = _people_said(self.standing.setting) if self.people_said else self.standing.setting
+        inputs = self.ranking.inputs
+        self._setting = _people_said(self.ranking.setting) if self.people_said else self.ranking.setting
         self._draws = Draws(min(inputs.draws, AGAIN_DRAWS), inputs.seed)
-        ways = ways_of(self.standing)
+        ways = alternatives_of(self.ranking)
         self._near = {way.word: [each.offer for each in way.options[:OPTIONS_KEPT]] for way in ways}
         self._all = {way.word: list(_cheapest_of_each_fleet(way.options)) for way in ways}
 
     def word(self, held: Mapping[str, float] | None = None, *, scale: float = 1.0) -> Word:
         """Return the verdict's word with these inputs at these values, or at so many times the traffic."""
-        draws, groups = Held(self._draws, held or {}), self._near if scale == 1 else self._all
+        draws, groups = HeldDraws(self._draws, held or {}), self._near if scale == 1 else self._all
         totals = [self._least_of(group, draws, scale) for group in groups.values()]
         shares = dict(zip(groups, cheapest_shares(totals), strict=True))
         lead = max(shares, key=lambda word: shares[word], default=None)
         return lead if lead is not None and shares[lead] >= UNDECIDED_BELOW else "undecided"
 
-    def _least_of(self, group: Sequence[Offer], draws: Held, scale: float) -> Vector:
+    def _least_of(self, group: Sequence[Offer], draws: HeldDraws, scale: float) -> Vector:
         setting = self._setting
         priced = (price(each, setting, draws=draws, tokens_scale=scale, fleet_scale=scale) for each in group)
         return _least([each.total for each in priced])
 
 
-def _people_said(setting: Setting) -> Setting:
+def _people_said(setting: CostSetting) -> CostSetting:
     own, rent = setting.own, setting.rent
     people = replace(own.staff_fte, name=PEOPLE, asked=True)
     return replace(setting, own=replace(own, staff_fte=people), rent=replace(rent, staff_fte=people))

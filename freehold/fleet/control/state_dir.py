@@ -49,6 +49,20 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
     mark: ProcessMark
 
 
+def locked_directories() -> dict[Path, int]:
+    """Return the directories that controllers of this user (of all users, for root) have locked, with their process ids.
+
+    They are found by the lock file that each holds open, so also where somebody removed it. Without /proc there are none.
+    """
+    found = {}
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # the process has ended, or belongs to somebody else
+            path = Path(descriptor.readlink().as_posix().removesuffix(" (deleted)"))
+            if path.name == _LOCK:
+                found[path.parent] = int(descriptor.parts[2])
+    return found
+
+
 class StateDir:
     """A directory for one controller at a time; made with mode 0700, one that is there already is left as it is.
 
@@ -110,6 +124,12 @@ class StateDir:
         """Return the running controller, or None; the file of one that has ended does not count."""
         running = self._read(_RUNNING, Running)
         return running if running and running.mark and proc_files.is_alive(running.mark) else None
+
+    def hidden_holder(self) -> Running | None:
+        """Return the controller that has locked the directory though its files here were removed; None: there is none."""
+        pid = locked_directories().get(self.path.resolve())
+        found = None if pid is None else proc_files.mark(pid)
+        return None if found is None else Running(pid=found.pid, mark=found)
 
     def wait_free(self, timeout_s: float) -> bool:
         """Wait until no controller holds the directory; return False if one still does after `timeout_s`."""

@@ -1,24 +1,23 @@
 """What an answer used, read on its way through: the usage that engines report, or else the chunks that went by.
 
-A stream passes a `StreamMeter`. Nearly every read is one more token chunk of a shape that was seen before: its length
+A stream passes a `StreamTap`. Nearly every read is one more token chunk of a shape that was seen before: its length
 gives the head that it must have (size line and the event's first bytes, up to `"choices":[{` or the event's name), one
 newline at its end says that it is a single event. So it cannot be the usage chunk nor the last event, and is passed on
-unread at no more cost than without a meter. Everything else takes the slow way: events are put together wherever they
-are cut; the usage chunk is taken out for callers who did not ask for it; and before the last event is passed on,
+unread at no more cost than without a tap. Everything else takes the slow way: events are put together wherever they
+are cut; the usage chunk is taken out for clients that did not ask for it; and before the last event is passed on,
 `on_last` is called, so that what a client takes for a whole answer is in the ledger before the client has it.
 
-`usage: null` in other chunks, which some engines send to callers who asked for usage, is left: taking it out would mean
+`usage: null` in other chunks, which some engines send to clients that asked for usage, is left: taking it out would mean
 to parse every chunk, and clients must cope with it anyway.
 """
 
 import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-import msgspec
-
-from freehold.gateway.answers.continuation import Rest
-from freehold.gateway.answers.stream_log import RESUMED_PATHS, Keeping, Kept
+from freehold.gateway.answers.continuation import RestOfStream
+from freehold.gateway.answers.stream_log import RESUMED_PATHS, PackBudget, StreamLog
 from freehold.gateway.answers.usage import (
     WHOLE_BYTES_MAX,
     Usage,
@@ -27,14 +26,10 @@ from freehold.gateway.answers.usage import (
     read_event,
     whole_usage,
 )
-from freehold.gateway.exchange.upstream import EngineGaveUpError, Passing
-from freehold.gateway.wire.body import asking_usage
-from freehold.gateway.wire.frame import Frame
+from freehold.gateway.wire.frame import BodyFrame, EngineGaveUpError
 from freehold.gateway.wire.headers import AnswerHead
 from freehold.gateway.wire.request import Request
 
-USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
-"""Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
 _HELD_BYTES_MAX = 64 * 1024
 """Longest event that is put together, bytes; of a longer one the first and the last are kept. Source: our own bound; a
 usage chunk has some hundred bytes, and what is longer is a whole answer in one event, with its usage at the end."""
@@ -49,15 +44,37 @@ _LAST = re.compile(
 )
 _GAVE_UP_MARK = b'"InternalServerError"'
 _GAVE_UP = re.compile(rb'data: ?\{"error": ?\{.*"type": ?"InternalServerError"')
-"""How a server says in band that its engine is dead. Source: vLLM 0.32.0, measured by a SIGKILL to its EngineCore."""
+"""How a server reports in band that its engine is dead. Source: vLLM 0.32.0, measured by a SIGKILL to its EngineCore."""
 _DELTA = re.compile(rb"event: ?[a-z_.]+_delta\r?\n|event: ?response\.output_text\.delta\r?\n")
 SILENT_EVENTS = {"/v1/chat/completions": 1, "/v1/messages": 2, "/v1/responses": 4}
 """Events before the first token: the role; message and block start; created, in progress, item and part added.
 Source: measured on llama.cpp; OpenAI and Anthropic API references, "Streaming"."""
 
 
-class StreamMeter(Passing):
-    """The meter of one stream that is passed on. `hides`: the caller did not ask for the usage chunk."""
+_forget: Callable[[bytes], object] = deque[bytes](maxlen=0).append  # the cheapest call that does nothing
+
+
+class Tap:
+    """What an answer passes on its way to the client; shared by the connection and its exchange."""
+
+    __slots__ = ("chunks", "heads", "keep", "last", "total_bytes", "write")
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+        self.total_bytes = 0
+        """Bytes of the body, its framing included."""
+        self.chunks = 0
+        """Reads that were passed on after one look."""
+        self.last = b""
+        """The last read."""
+        self.keep: Callable[[bytes], object] = _forget
+        """Remembers each read that goes to the client, in case another engine has to continue the answer."""
+        self.heads: dict[int, bytes] | None = None
+        """What a chunk that needs no more than a look begins with, by its length; None: every chunk is such a one."""
+
+
+class StreamTap(Tap):
+    """The tap of one stream that is passed on. `hides`: the client did not ask for the usage chunk."""
 
     __slots__ = (
         "_heads",
@@ -72,7 +89,7 @@ class StreamMeter(Passing):
         "ended",
         "events",
         "hides",
-        "kept",
+        "log",
         "usage",
     )
 
@@ -93,18 +110,18 @@ class StreamMeter(Passing):
         """The event came that ends a whole answer."""
         self.chunked = False
         """The client gets the body in chunks, and always whole ones."""
-        self.kept: Kept | None = None
-        """What the client has; None: nobody could go on with it. Where it is kept, the client gets whole events only."""
-        self._rest: Rest | None = None
+        self.log: StreamLog | None = None
+        """What the client received; None: it cannot be continued. With a log, the client gets whole events only."""
+        self._rest: RestOfStream | None = None
         self._on_last = on_last
         self._silent = SILENT_EVENTS.get(path, 0)
         self._held = b""
         self._passed_bytes = 0
 
-    @property
-    def tokens(self) -> int:
-        """Return about how many tokens went by: one an event, as all engines that we know send them."""
-        return max(0, self.events + self.chunks - self._silent)
+    def counted(self) -> tuple[Usage | None, int | None, int]:
+        """Return the usage, about how many tokens were made, and the chunks."""
+        chunks = self.events + self.chunks
+        return self.end(), max(0, chunks - self._silent), chunks
 
     def begin(self, head: AnswerHead, *, http11: bool) -> AnswerHead:
         """Return the head to answer with: a stream whose usage chunk is taken out has no known length."""
@@ -116,40 +133,40 @@ class StreamMeter(Passing):
     def keep_all(self, *, chunked: bool) -> None:
         """Keep what goes to the client; `chunked`: the body has no length that another engine could not meet."""
         if chunked:
-            self.kept = kept = Kept()
-            kept.chunked = self.chunked
-            self.keep = kept.add
+            self.log = log = StreamLog()
+            log.chunked = self.chunked
+            self.keep = log.add
 
-    def tidy(self, keeping: Keeping) -> None:
+    def tidy(self, keeping: PackBudget) -> None:
         """Bound what is kept."""
-        if self.kept is not None and not self.ended:
-            self.kept.tidy(self.bytes, keeping)
-            self.keep = self.kept.add
+        if self.log is not None and not self.ended:
+            self.log.tidy(self.total_bytes, keeping)
+            self.keep = self.log.add
 
-    def go_on(self, rest: Rest) -> None:
+    def go_on(self, rest: RestOfStream) -> None:
         """Take what comes from now on as another engine's: `rest` makes the rest of this answer of it."""
         self._rest = rest
         self._held, self._passed_bytes = b"", 0
-        self._silent += 1  # the comment that says so
+        self._silent += 1  # the comment that marks the continuation
 
     def begin_again(self) -> None:
-        """Take what comes from now on as yet another engine's: the one before said nothing that was passed on."""
+        """Take what comes from now on as yet another engine's: nothing of the one before was passed on."""
         if self._rest is not None:
-            self._rest = self._rest.anew()
+            self._rest = self._rest.copy()
         self._held, self._passed_bytes = b"", 0
 
-    def fast(self, frame: Frame) -> Passing | None:
-        """Return this meter where the next read may take the short way: on a border of chunks and of events."""
+    def fast(self, frame: BodyFrame) -> "StreamTap | None":
+        """Return self where the next read may take the short way: on a border of chunks and of events."""
         return self if self.chunked and frame.at_border and not self._held and self._rest is None else None
 
-    def at_border(self, frame: Frame) -> bool:
+    def at_border(self, frame: BodyFrame) -> bool:
         """Return whether an in-band message may be added now."""
-        return self.chunked or frame.at_border or self.kept is not None
+        return self.chunked or frame.at_border or self.log is not None
 
-    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
+    def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and what goes to the client instead of them.
 
-        Raises BadFramingError, and EngineGaveUpError where another engine may be able to go on.
+        Raises BadFramingError, and EngineGaveUpError where another engine may be able to continue.
         """
         border, ended = frame.at_border, self.ended
         used, pieces = frame.payload(data)
@@ -184,7 +201,7 @@ class StreamMeter(Passing):
         return self.usage
 
     def _pass(self, payload: bytes) -> bytes:
-        """Look at every event that is whole now, and return what may go on."""
+        """Look at every event that is whole now, and return what may be passed on."""
         if not self._held and _is_unremarkable(payload):
             self.events += payload.count(b"\n\n")
             return payload
@@ -207,9 +224,9 @@ class StreamMeter(Passing):
         return b"".join(out)
 
     def _hold(self, rest: bytes, passed_bytes: int) -> bytes:
-        """Keep the beginning of an event until the rest of it comes, and return what of it may go on now."""
+        """Keep the beginning of an event until the rest of it comes, and return what of it may be passed on now."""
         out = b""
-        if not (self.hides or self.kept) or len(rest) > _HELD_BYTES_MAX:
+        if not (self.hides or self.log) or len(rest) > _HELD_BYTES_MAX:
             out = rest[passed_bytes:]
             if len(rest) > _HELD_BYTES_MAX:
                 rest = rest[:_NAME_BYTES] + rest[_NAME_BYTES - _HELD_BYTES_MAX :]
@@ -228,8 +245,8 @@ class StreamMeter(Passing):
         """Look at one event and return whether the client gets it."""
         if event.startswith(b":"):
             return True  # a comment, to keep the connection alive
-        if self.kept is not None and _GAVE_UP.match(event):
-            raise EngineGaveUpError("it says in its answer that it failed")
+        if self.log is not None and _GAVE_UP.match(event):
+            raise EngineGaveUpError("it reports in its answer that it failed")
         hidden = any(mark in event for mark in _MARKS) and self._read_usage(event)
         if _LAST.match(event) and not self.ended:
             self.end()
@@ -270,7 +287,7 @@ class StreamMeter(Passing):
 
 
 def _framed(payload: bytes, *, last: bool) -> bytes:
-    """Return a payload as one chunk; nothing is no chunk, since an empty one would be the end."""
+    """Return a payload as one chunk; an empty payload is not a chunk, since an empty chunk would be the end."""
     chunk = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
     return chunk + (b"0\r\n\r\n" if last else b"")
 
@@ -296,17 +313,8 @@ def _without_length(head: AnswerHead) -> AnswerHead:
     )
 
 
-def ask_usage(request: Request, options: msgspec.Raw) -> None:
-    """Make a stream's request ask for the usage chunk, where it has to be asked for and the caller did not."""
-    if request.path in USAGE_OPTION_PATHS:
-        body = asking_usage(request.body, options)
-        if body is not None:
-            request.body = body
-            request.hides_usage = True
-
-
-class WholeMeter(Passing):
-    """The meter of one answer that is no stream: passed on as it comes, its usage read at the end."""
+class WholeTap(Tap):
+    """The tap of one answer that is not a stream: passed on as it comes, its usage read at the end."""
 
     __slots__ = ("_begin", "_end", "_on_last", "_unchunk", "usage")
 
@@ -322,12 +330,15 @@ class WholeMeter(Passing):
         self._unchunk = head.chunked and not http11
         return head
 
-    def fast(self, frame: Frame) -> Passing | None:
+    def counted(self) -> tuple[Usage | None, int | None, int]:
+        """Return the usage; nothing else is counted of a whole answer."""
+        return self.end(), None, 0
+
+    def fast(self, frame: BodyFrame) -> None:
         """Return None: every read is looked at; there are few."""
         del frame
-        return None
 
-    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
+    def take(self, data: bytes, frame: BodyFrame) -> tuple[int, bytes]:
         """Return how many bytes of a read belong to the answer, and those bytes. Raises BadFramingError."""
         used, pieces = frame.payload(data)
         payload = b"".join(pieces)
@@ -352,16 +363,19 @@ class WholeMeter(Passing):
         return self.usage
 
 
-def meter_for(
+AnswerTap = StreamTap | WholeTap
+
+
+def tap_for(
     head: AnswerHead, request: Request, *, write: Callable[[bytes], None], on_last: Callable[[int], None]
-) -> tuple[Passing, AnswerHead]:
-    """Return the meter for an answer with this head, and the head that the client gets."""
+) -> tuple[AnswerTap, AnswerHead]:
+    """Return the tap for an answer with this head, and the head that the client gets."""
     if not head.event_stream:
-        whole = WholeMeter(write, on_last=on_last)
+        whole = WholeTap(write, on_last=on_last)
         return whole, whole.begin(head, http11=request.http11)
-    meter = StreamMeter(write, path=request.path, hides=request.hides_usage, on_last=on_last)
-    meter.choices = request.choices
-    head = meter.begin(head, http11=request.http11)
+    tap = StreamTap(write, path=request.path, hides=request.hides_usage, on_last=on_last)
+    tap.choices = request.choices
+    head = tap.begin(head, http11=request.http11)
     if request.resumable and request.path in RESUMED_PATHS:
-        meter.keep_all(chunked=head.chunked)
-    return meter, head
+        tap.keep_all(chunked=head.chunked)
+    return tap, head

@@ -1,7 +1,7 @@
 """Token counts read from engines' answers, in the shapes of the OpenAI and Anthropic APIs. Pure.
 
 An event or a whole answer is decoded only where its usage is wanted; all other fields are skipped without being built.
-A count that is missing, negative or no whole number is unknown (None), never nought. Prompt tokens include cached ones,
+A count that is missing, negative or not a whole number is unknown (None), never 0. Prompt tokens include cached ones,
 as OpenAI counts; Anthropic's three parts (input, cache read, cache creation) are added up.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _TAIL_BYTES = 8 * 1024
 """An answer longer than WHOLE_BYTES_MAX is looked at in its first and last so many bytes. Source: our own choice; a usage
-object has some hundred bytes, and what engines put beside it (timings, ids) as many."""
+object has some hundred bytes, and what engines put next to it (timings, ids) as many."""
 WHOLE_BYTES_MAX = 64 * 1024
 """Longest answer that is decoded whole, bytes. Source: our own choice: some 30 us, and 16,000 tokens of text took its
 engine minutes."""
@@ -49,7 +49,7 @@ def of_answers(parts: Sequence[Usage], *, choices: int) -> Usage:
     return Usage(prompt, cached, completion)
 
 
-class _Details(msgspec.Struct):
+class _TokenDetails(msgspec.Struct):
     cached_tokens: _Count | None = None
 
 
@@ -61,8 +61,8 @@ class _Counts(msgspec.Struct):
     total_tokens: _Count | None = None
     cache_read_input_tokens: _Count | None = None
     cache_creation_input_tokens: _Count | None = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
+    prompt_tokens_details: _TokenDetails | None = None
+    input_tokens_details: _TokenDetails | None = None
 
     def usage(self) -> Usage:
         details = self.prompt_tokens_details or self.input_tokens_details
@@ -81,7 +81,7 @@ class _Inner(msgspec.Struct):
     usage: _Counts | None = None
 
 
-class Event(msgspec.Struct):
+class AnswerEvent(msgspec.Struct):
     """What the gateway looks at in an answer, or in one event of a stream."""
 
     type: str = ""
@@ -109,12 +109,12 @@ class Event(msgspec.Struct):
         )
 
 
-_EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_EVENT: msgspec.json.Decoder[AnswerEvent] = msgspec.json.Decoder(AnswerEvent)
 _WHOLE: msgspec.json.Decoder[_Inner] = msgspec.json.Decoder(_Inner)
 _COUNTS: msgspec.json.Decoder[_Counts] = msgspec.json.Decoder(_Counts)
 
 
-def read_event(data: bytes) -> Event | None:
+def read_event(data: bytes) -> AnswerEvent | None:
     """Return what counts in an event's JSON or a whole answer; None: it is none that we know."""
     try:
         return _EVENT.decode(data)

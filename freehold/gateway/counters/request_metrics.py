@@ -1,20 +1,20 @@
 """What the gateway counts: handles bound once per label set, plain integers after that.
 
-Names and meanings stand in `freehold.telemetry.declared`; this file only says when each is counted.
+Names and meanings stand in `freehold.telemetry.declared`; this file decides when each is counted and nothing else.
 """
 
-from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from freehold.core.events import ReplicaState, Snapshot
-from freehold.telemetry.metrics import Count, Metrics, Reading, Values
-
-if TYPE_CHECKING:
-    from freehold.gateway.server.gateway import Gateway
+from freehold.telemetry.metrics import Count, Metrics, Reading
 
 
-class Meters:
+def read_at_scrape(metrics: Metrics, readings: Mapping[str, Reading]) -> None:
+    """Let a page read these at each scrape; a name that ends in `_total` is a counter, any other a gauge."""
+    for name, reading in readings.items():
+        (metrics.counter if name.endswith("_total") else metrics.gauge)(name).read_from(reading)
+
+
+class GatewayMetrics:
     """The gateway's counters."""
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class Meters:
         self.requests_total = 0
         self.errors_total = 0
 
-    def for_model(self, model: str) -> "ModelMeters":
+    def for_model(self, model: str) -> "ModelMetrics":
         """Return the counters of one model's requests."""
-        return ModelMeters(self, model)
+        return ModelMetrics(self, model)
 
     def refused(self, reason: str, *, status: int) -> None:
-        """Count one request that the gateway itself refused; 500 and above is also a failure."""
+        """Count one request that the gateway itself rejected; 500 and above is also a failure."""
         self.requests_total += 1
         self.errors_total += status >= 500
         self.metrics.counter("freehold_gateway_refused_total").add(reason)
@@ -45,55 +45,11 @@ class Meters:
         self.metrics.counter("freehold_gateway_client_aborts_total").add(model)
 
     def bug(self) -> None:
-        """Count one exception that should not have been."""
+        """Count one unexpected exception."""
         self.metrics.counter("freehold_bugs_total").add("gateway")
 
-    def watch(self, gateway: "Gateway") -> None:
-        """Read the levels from the gateway itself at each scrape."""
-        read: dict[str, Reading] = {
-            "freehold_gateway_in_flight": lambda: {
-                (n,): m.in_flight for n, m in gateway.directory.models.items()
-            },
-            "freehold_gateway_queue_requests": lambda: {
-                (n,): m.admission.line.waiting for n, m in gateway.directory.models.items()
-            },
-            "freehold_gateway_queue_tokens": lambda: {
-                (n,): m.admission.line.tokens for n, m in gateway.directory.models.items()
-            },
-            "freehold_gateway_queue_overloaded": lambda: {
-                (n,): float(m.admission.line.overloaded) for n, m in gateway.directory.models.items()
-            },
-            "freehold_gateway_endpoint_limit": lambda: {
-                (t.id,): t.gate.limit for t in gateway.directory.targets()
-            },
-            "freehold_gateway_endpoint_ejected": lambda: {
-                (t.id,): float(t.standing.until_s > 0) for t in gateway.directory.targets()
-            },
-            "freehold_gateway_connections": lambda: {(): len(gateway.connections)},
-            "freehold_gateway_upload_bytes": lambda: {(): gateway.intake.held_bytes},
-            "freehold_gateway_uploads_waiting": lambda: {(): gateway.intake.waiting},
-            "freehold_gateway_upstream_connections": partial(_upstream, gateway),
-            "freehold_gateway_snapshot_generation": lambda: {(): gateway.directory.snapshot.generation},
-            "freehold_gateway_snapshot_age_seconds": lambda: {(): gateway.snapshot_age_s()},
-            "freehold_replica_state": lambda: dict(_states(gateway.directory.snapshot)),
-            "freehold_replica_tokens_per_second": lambda: dict(_tokens_per_s(gateway.directory.snapshot)),
-        }
-        if gateway.callers is not None:
-            callers = gateway.callers
-            read["freehold_gateway_keys"] = lambda: {(): callers.active}
-            read["freehold_gateway_keys_trouble"] = lambda: {(): bool(callers.trouble)}
-        for name, reading in read.items():
-            self.metrics.gauge(name).read_from(reading)
-        self.metrics.counter("freehold_replica_restarts_total").read_from(
-            lambda: {(r.model, r.id): r.restarts for r in gateway.directory.snapshot.replicas}
-        )
-        self.metrics.counter("freehold_log_dropped_total").read_from(lambda: {(): gateway.log_dropped()})
-        self.metrics.counter("freehold_access_log_dropped_total").read_from(
-            lambda: {(): gateway.access.dropped_total}
-        )
 
-
-class ModelMeters:
+class ModelMetrics:
     """What is counted of one model's requests, with its handles at hand."""
 
     __slots__ = (
@@ -109,7 +65,7 @@ class ModelMeters:
         "_waits",
     )
 
-    def __init__(self, all_meters: Meters, model: str) -> None:
+    def __init__(self, all_meters: GatewayMetrics, model: str) -> None:
         metrics = all_meters.metrics
         self._all = all_meters
         self._model = model
@@ -131,15 +87,15 @@ class ModelMeters:
         (self._home if home else self._away).value += 1
 
     def ejected(self, reason: str) -> None:
-        """Count one endpoint that is left alone for a while."""
+        """Count one endpoint that gets no requests for a while."""
         self._all.metrics.counter("freehold_gateway_ejections_total").add(self._model, reason)
 
     def resumed(self, outcome: str) -> None:
-        """Count one stream whose engine died, by what became of it."""
+        """Count one stream whose engine died, by how it ended."""
         self._all.metrics.counter("freehold_gateway_resumed_total").add(self._model, outcome)
 
     def turned_away(self, reason: str) -> None:
-        """Count one request that is refused instead of being started."""
+        """Count one request that is rejected instead of being started."""
         self._all.metrics.counter("freehold_gateway_queue_refused_total").add(self._model, reason)
 
     def finished(
@@ -157,19 +113,3 @@ class ModelMeters:
             self._ttft.observe(ttft_s)
         if status >= 500:
             self._all.errors_total += 1
-
-
-def _upstream(gateway: "Gateway") -> dict[Values, float]:
-    return {(t.id,): t.gate.in_flight + t.idle_count for t in gateway.directory.targets()}
-
-
-def _states(snapshot: Snapshot) -> Iterator[tuple[Values, float]]:
-    for replica in snapshot.replicas:
-        for state in ReplicaState:
-            yield (replica.model, replica.id, state.value), float(replica.state is state)
-
-
-def _tokens_per_s(snapshot: Snapshot) -> Iterator[tuple[Values, float]]:
-    for replica in snapshot.replicas:
-        if replica.tokens_per_s is not None:
-            yield (replica.model, replica.id), replica.tokens_per_s

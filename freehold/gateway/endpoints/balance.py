@@ -3,8 +3,7 @@
 Load is tokens under way over the requests that an endpoint may be given at once: four long prompts are more than four
 short ones, and eight slots take twice what four do. A conversation goes to its home on a ring (consistent hashing with
 bounded loads) as long as the home carries at most a quarter more than the mean, so that its prefix is computed once.
-Which endpoints are well is decided in `eject`. Retries draw on a budget, so that a failing fleet is not asked twice as
-much.
+It does not know which endpoints answer: `outlier_detection` does.
 """
 
 from bisect import bisect_right
@@ -21,25 +20,24 @@ _POINTS = 128
 share of the ring is then about a tenth over the mean (deviation 1/sqrt(128))."""
 
 
-class Gauge(Protocol):
-    """What routing looks at in a candidate; `gateway.limit.Gate` is one."""
+class RoutingLoad(Protocol):
+    """The load of a candidate; `queue.concurrency_limit.ConcurrencyLimit` is one."""
 
     limit: int
     tokens: int
 
 
-class Candidate(Protocol):
-    """An endpoint with room; `gateway.targets.Target` is one."""
+class RoutingCandidate(Protocol):
+    """An endpoint with room; `target.UpstreamTarget` is one."""
 
     id: str
 
     @property
-    def gate(self) -> Gauge:
+    def gate(self) -> RoutingLoad:
         """Return its limit (requests at once, at least 1) and the tokens under way there."""
-        ...
 
 
-C = TypeVar("C", bound=Candidate)
+C = TypeVar("C", bound=RoutingCandidate)
 
 
 def choose(candidates: Sequence[C], *, turn: int) -> C | None:
@@ -62,7 +60,7 @@ def choose(candidates: Sequence[C], *, turn: int) -> C | None:
 
 
 class Ring:
-    """The homes of conversations: points in proportion to slots, so that who joins or leaves moves only his share."""
+    """The homes of conversations: points in proportion to slots, so that an endpoint that joins or leaves moves only its own share."""
 
     __slots__ = ("_ids", "_points")
 
@@ -130,35 +128,3 @@ def choose_by_key(
         if found is not None and found.gate.tokens < bound * found.gate.limit:
             return found, name == home
     return None
-
-
-class RetryBudget:
-    """A token bucket for retries: each request earns a fifth of one, each second ten, a hundred are kept at most.
-
-    Source: the shape and the 20% + 10/s of Finagle's RetryBudget (Twitter, documentation of com.twitter.finagle).
-    """
-
-    PER_REQUEST = 0.2  # Source: as above
-    PER_SECOND = 10.0  # Source: as above
-    KEPT_MAX = 100.0  # Source: as above (ten seconds of the floor)
-
-    def __init__(self, now_s: float) -> None:
-        self._kept = self.KEPT_MAX
-        self._at_s = now_s
-
-    def __repr__(self) -> str:
-        return f"<RetryBudget {self._kept:.1f} left>"
-
-    def earn(self) -> None:
-        """Count one request."""
-        if self._kept < self.KEPT_MAX:
-            self._kept += self.PER_REQUEST
-
-    def spend(self, now_s: float) -> bool:
-        """Return whether a retry may be made now, and count it."""
-        self._kept = min(self.KEPT_MAX, self._kept + (now_s - self._at_s) * self.PER_SECOND)
-        self._at_s = now_s
-        if self._kept < 1.0:
-            return False
-        self._kept -= 1.0
-        return True

@@ -1,10 +1,10 @@
-"""Which endpoints of a model are left alone for a while because they fail, and how they come back. Pure.
+"""Which endpoints of a model get no requests for a while because they fail, and how they come back. Pure.
 
 An endpoint that takes no connection, drops one, falls silent, answers 5xx time after time, or fails far more often than
 the others is ejected for 1, 2, 4 and then 8 s. After that one request at a time is let through as a trial: its success
 brings the endpoint back, its failure ejects it again. However many fail, the least bad is always kept, and endpoints
-that do answer are never ejected in such numbers that the others drown. An endpoint that says it is busy is no failure:
-others are preferred to it, nothing more. It chooses among nobody; `route` does that with those that are left.
+that do answer are never ejected in such numbers that the others drown. A busy answer is not a failure:
+other endpoints are preferred, nothing more. It does not choose an endpoint; `balance` does, among those that are left.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,8 +39,8 @@ _OUTLIER_TIMES = 2.0
 """And so many times the others' share: what fails everywhere is the requests' fault. Source: our own choice."""
 
 
-class Standing:
-    """What is known of one endpoint's failures."""
+class OutlierState:
+    """One endpoint's failures, and whether it is ejected."""
 
     __slots__ = ("_closed_s", "_ejections", "_in_a_row", "answers", "busy_until_s", "failures", "heard_s", "no_answer",
                  "trial", "until_s")  # fmt: skip
@@ -54,7 +54,7 @@ class Standing:
         """A trial is under way."""
         self.busy_until_s = 0.0
         self.heard_s = 0.0
-        """When it answered last, as precisely as whoever calls `succeeded` knows."""
+        """When it answered last, as precisely as the caller of `succeeded` knows."""
         self.answers = 0.0
         self.failures = 0.0
         self._in_a_row = 0
@@ -69,13 +69,13 @@ class Standing:
             if self.trial
             else f"ejected until {self.until_s:.1f}"
         )
-        return f"<Standing {what}, {self.failures:.0f} of {self.answers:.0f} failed>"
+        return f"<OutlierState {what}, {self.failures:.0f} of {self.answers:.0f} failed>"
 
     def is_out(self, now_s: float) -> bool:
         """Return whether it gets no request: it is ejected, or its one trial is under way."""
         return self.until_s > now_s or self.trial
 
-    def note(self, failure: Failure, others: Iterable["Standing"], now_s: float) -> Reason | None:
+    def note(self, failure: Failure, others: Iterable["OutlierState"], now_s: float) -> Reason | None:
         """Count a failure and return for what reason it ejects, if it does."""
         self.answers += 1
         self.failures += 1
@@ -85,14 +85,14 @@ class Standing:
             self.failures *= _ANSWERS_KEPT / self.answers
             self.answers = _ANSWERS_KEPT
         if self.until_s > now_s:
-            return None  # it is ejected already; what was under way then says nothing new
+            return None  # it is ejected already; requests sent before that are no new evidence
         if self.until_s and reason is None:
             reason = "status"  # the trial failed
         if reason is not None:
             self._eject(now_s, no_answer=failure in _NO_ANSWER)
         return reason
 
-    def _by_answers(self, others: Iterable["Standing"]) -> Reason | None:
+    def _by_answers(self, others: Iterable["OutlierState"]) -> Reason | None:
         if self._in_a_row >= _IN_A_ROW:
             return "status"
         share = self.failures / self.answers
@@ -123,7 +123,7 @@ class Standing:
     def succeeded(self, now_s: float) -> bool:
         """Count an answer; return whether it brings the endpoint back.
 
-        Of one that answers, but badly, an answer to what was sent before its ejection says nothing new.
+        Of one that answers, but badly, an answer to what was sent before its ejection is no new evidence.
         """
         self.answers += 1
         self.heard_s = now_s
@@ -137,13 +137,13 @@ class Standing:
         return True
 
 
-class Judged(Protocol):
-    """An endpoint with its standing; `gateway.targets.Target` is one."""
+class HasOutlierState(Protocol):
+    """An endpoint with its state; `target.UpstreamTarget` is one."""
 
-    standing: Standing
+    outlier: OutlierState
 
 
-T = TypeVar("T", bound=Judged)
+T = TypeVar("T", bound=HasOutlierState)
 
 
 def kept(endpoints: Sequence[T], now_s: float) -> list[T]:
@@ -152,17 +152,17 @@ def kept(endpoints: Sequence[T], now_s: float) -> list[T]:
     Of those that do not answer at all, all but the least bad may be left out; of those that answer badly, at most half.
     Least bad is whose ejection ends first.
     """
-    out = [each for each in endpoints if each.standing.is_out(now_s)]
+    out = [each for each in endpoints if each.outlier.is_out(now_s)]
     if not out:
         return list(endpoints)
     out.sort(key=badness)
-    badly = [each for each in out if not each.standing.no_answer]
+    badly = [each for each in out if not each.outlier.no_answer]
     spared = badly[: max(0, len(badly) - len(endpoints) // 2)]
     if len(out) - len(spared) == len(endpoints):
         spared.append(out[0])
     return [each for each in endpoints if each in spared or each not in out]
 
 
-def badness(each: Judged) -> float:
+def badness(each: HasOutlierState) -> float:
     """Return when its ejection ends: the sooner, the less bad."""
-    return each.standing.until_s
+    return each.outlier.until_s

@@ -1,371 +1,493 @@
-"""One request under way: choose a target, send, pass the answer on; retry before the first byte, explain a cut after it.
+"""One request under way: where it is asked, what the client gets, and what is recorded of it.
 
-The exchange owns every decision about one request and holds the two connections together: a client that reads slowly
-pauses the engine, a client that leaves ends the engine's work, an engine that dies or stalls before its first byte is
-replaced by another, and so is one that does in the middle of a stream of text; where that cannot be, the stream ends with
-an error in band. It never parses what it passes on.
+An exchange has an attempt (one try at one target), a tap (what the client received) and a client. A client that reads
+slowly pauses the engine; a client that leaves ends the engine's work. Before the first byte another target is asked,
+unseen. After it another target continues a plain text, so that the client sees one answer; where that cannot be, an error
+in the stream says that the answer is not complete. `answers.continuation` words the request for the rest, `queue.admission` decides which
+request starts when, and the `detour` whether other providers are asked.
 """
 
-import asyncio
-import ssl
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Protocol
 
-from freehold.engines.base import ApiError
-from freehold.gateway.answers.stream_tap import StreamMeter, meter_for
+from freehold.gateway.answers import continuation
+from freehold.gateway.answers.continuation import Continuation
+from freehold.gateway.answers.stream_tap import AnswerTap, StreamTap
 from freehold.gateway.answers.usage import Usage, whole_usage
-from freehold.gateway.endpoints.pool import Model, Target
-from freehold.gateway.exchange import finish
-from freehold.gateway.exchange.retry import Setbacks
-from freehold.gateway.exchange.upstream import UpstreamConnection, connect
-from freehold.gateway.exchange.upstream_request import body_for, request_bytes
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.endpoints.outlier_detection import Failure
+from freehold.gateway.endpoints.target import UpstreamTarget
+from freehold.gateway.exchange.attempt import TRY_ELSEWHERE, Attempt
+from freehold.gateway.exchange.context import ExchangeContext
+from freehold.gateway.exchange.finish import ProviderStay, record_end
+from freehold.gateway.queue.admission import QueuedRequest
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.body import too_deep
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.frame import BodyFrame
 from freehold.gateway.wire.headers import AnswerHead
+from freehold.gateway.wire.ports import Client
 from freehold.gateway.wire.request import Request
 
-if TYPE_CHECKING:
-    from freehold.gateway.server.client_connection import ClientConnection
-    from freehold.gateway.server.gateway import Gateway
-
-_ERROR_BODY_BYTES_MAX = (
-    64 * 1024
-)  # An engine's error is a sentence; more than this is cut. Source: our own bound.
-_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # Largest answer put together in memory. Source: our own bound.
-_TRY_ELSEWHERE = frozenset(
-    {429, 502, 503, 504}
-)  # Busy, or dead behind it; of a 500 the body says whose fault it is.
-_RESUMED = {499: "abandoned"}  # What became of a resumed stream that was not finished, by its status.
+ATTEMPTS_MAX = 3
+"""Endpoints tried for one request. Source: our own bound, so that a request which kills engines cannot kill them all."""
+_CLIENT_LEFT = 499  # Source: nginx's status for it.
+_RESUMED = {_CLIENT_LEFT: "abandoned"}  # How a resumed stream ended that was not finished, by its status.
+_OWN_CODES = frozenset({"draining", "timeout"})  # Reasons that are error codes too; others are the engine's.
 
 
-class Exchange(Setbacks):
+class Alternative(Protocol):
+    """The way to other providers, asked instead of rejecting a request; `fallback.detour` has the class."""
+
+    def start(self, exchange: "Exchange") -> bool:
+        """Return whether the request was sent elsewhere, or rejected, instead of being started here."""
+
+    def instead_of(self, exchange: "Exchange", rejection: Rejection) -> bool:
+        """Return whether the request went elsewhere, or came back to be asked again, instead of this rejection."""
+
+    def come_back(self, exchange: "Exchange") -> None:
+        """Bring a request back from a provider that did not answer it."""
+
+
+class Exchange(QueuedRequest[UpstreamTarget]):
     """One request under way. Defaults stand on the class: an instance holds what this request has met so far."""
 
-    wants_payload = False
-    engine_keeps_alive = False
-    _connecting: asyncio.Task[None] | None = None
-    _pending = b""
-    _kept: tuple[bytes, ...] = ()
-    _heard = False
-    _paused_s: float | None = None
-    _seen_bytes = 0
+    attempt: Attempt | None = None
+    """The newest attempt; None: no target was asked yet."""
+    attempts = 0
+    tap: AnswerTap | None = None
+    detour: Alternative | None = None
+    """The way to other providers; None: the request stays here."""
+    stay: ProviderStay | None = None
+    """Its stay at another provider; None: it is here."""
+    done = False
+    code = ""
+    """Why it failed, once it has: an error's code."""
+    keeps_client = True
+    """The client's connection can be used again after the answer."""
+    paused_s: float | None = None
+    """Since when the client does not read; None: it reads."""
+    first_s: float | None = None
+    """When the first byte of a streamed answer came."""
+    only_new_connections = False
+    rest_body = b""
+    resumed_at_bytes = 0
+    _whole_bytes = 0
     usage: Usage | None = None
-    _noted = False
+    _recorded = False
 
     def __init__(
-        self, gateway: "Gateway", client: "ClientConnection", *, model: Model, request: Request
+        self, context: ExchangeContext, client: Client, *, model: ServedModel, request: Request
     ) -> None:
-        self.gateway = gateway
+        self.context = context
         self.client = client
         self.model = model
         self.request = request
-        self._times = gateway.settings  # as they are now: a reload cuts nobody
-        self.started_s = self._begun_s = self._heard_s = gateway.now_s()
+        self._settings = context.settings  # as they are now: a reload cuts no answer
+        self.started_s = self._begun_s = context.now_s()
         if request.caller is not None:
             self.belongs_to(request.caller)
 
     def __repr__(self) -> str:
-        at = self.target.id if self.target else "nowhere"
+        at = self.attempt.target.id if self.attempt else "nowhere"
         return f"<Exchange {self.request.request_id} {self.model.entry.name} at {at}, {self.answer_bytes} bytes passed>"
 
     @property
-    def deadline_s(self) -> float:
-        """Return when the whole answer must be there, on the loop's clock: the first of all limits that there are."""
-        return self.started_s + min(self.request.timeout_s, self._times.total_s)
+    def deadline_s(self) -> float:  # type: ignore[override]
+        """Return when the whole answer must be there, on the loop's clock: the first of all limits."""
+        return self.started_s + min(self.request.timeout_s, self._settings.total_s)
 
-    # Sending
+    @property
+    def answer_bytes(self) -> int:
+        """Return how much of an answer's body the client was given."""
+        return self._whole_bytes if self.tap is None else self.tap.total_bytes
+
+    # Starting
 
     def start(self) -> None:
         """Begin: find a target with room and send the request there, or wait for one."""
-        self.gateway.budget.earn()
-        target = self.model.admission.enter(self, self.started_s)
+        if self.detour is None or not self.detour.start(self):
+            self.start_here(self.started_s)
+
+    def start_here(self, now_s: float) -> None:
+        """Begin at a target of this stack, or wait for one."""
+        self.context.retry_budget.requests += 1
+        target = self.model.admission.enter(self, now_s)
         if target is not None:
-            self._attempt(target)
+            self._ask(target, now_s)
 
-    def proceed(self, target: Target) -> None:
+    def start_over(self, model: ServedModel) -> None:
+        """Begin again at this model, as if the request had come now; nothing of an earlier attempt counts."""
+        self.model, self.attempt, self.attempts, self.tap, self.first_s = model, None, 0, None, None
+        self._begun_s = self.context.now_s()
+
+    def proceed(self, target: UpstreamTarget) -> None:
         """Send the request after a wait; a place at `target` is taken already."""
-        self._heard_s = self.gateway.now_s()
+        now_s = self.context.now_s()
         if not self.attempts:
-            self._begun_s = self._heard_s
-        self._attempt(target)
+            self._begun_s = now_s
+        self._ask(target, now_s)
 
-    def turn_away(self, refusal: Refusal) -> None:
-        """Refuse the request, which waited in vain; no engine saw it."""
+    def turn_away(self, rejection: Rejection) -> None:
+        """Reject the request, which waited in vain; no engine saw it."""
+        self.flow = None  # it was never started, or is out of the queue again
+        if self.detour is not None and self.detour.instead_of(self, rejection):
+            return
         self.done = True
         if self.request.grant is not None:
-            self.request.grant.end(refusal.error.status, 0, asked=False)
-        self.client.refuse(refusal, self.request)
+            self.request.grant.end(rejection.error.status, 0, asked=False)
+        self.client.reject(rejection, self.request)
 
-    def _attempt(self, target: Target) -> None:
+    def _ask(self, target: UpstreamTarget, now_s: float) -> None:
         self.attempts += 1
-        self.target, self._at_target = target, True
-        connection = None if self._fresh else target.take_idle()
-        if connection is not None:
-            self._send(connection, target)
-        else:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect(target))
+        self.attempt = attempt = Attempt(self, target, now_s)
+        attempt.start()
 
-    def _attempt_again(self, target: Target | None = None) -> None:
-        """Begin another attempt; what the one before had begun to hear is forgotten."""
-        self._heard_s, self._head, self._kept, self.assembler = self.gateway.now_s(), None, (), None
-        self._began = False
-        if not self._resumed_at_bytes:
-            self.first_s = self.passing = None
-        elif isinstance(self.passing, StreamMeter):
-            self.passing.begin_again()
-        target = target or self.model.admission.enter_again(self, self._heard_s)
+    def try_again(self, target: UpstreamTarget | None = None) -> None:
+        """Begin another attempt, at `target` or wherever there is room; what the one before sent is forgotten."""
+        now_s = self.context.now_s()
+        if self.attempt is not None:
+            self.attempt.forget_answer()
+        if not self.resumed_at_bytes:
+            self.first_s = self.tap = None
+        elif isinstance(self.tap, StreamTap):
+            self.tap.begin_again()
+        target = target or self.model.admission.enter_again(self, now_s)
         if target is not None:
-            self._attempt(target)
+            self._ask(target, now_s)
 
-    async def _connect(self, target: Target) -> None:
-        try:
-            connection = await connect(target, timeout_s=self.gateway.settings.connect_s)
-        except (OSError, TimeoutError, ssl.SSLError):
-            self._connecting = None
-            self._attempt_failed("connect")
-            return
-        self._connecting = None
-        if connection.closing:
-            # It was closed while this task waited for its turn, so nobody would tell us any more.
-            self._attempt_failed("lost")
-            return
+    # An attempt failed before the first byte
+
+    def answer_came(self) -> None:
+        """Count an answer of the target."""
+        assert self.attempt is not None
+        if self.stay is not None:
+            self.stay.answered(self.context.now_s())
+        self.model.succeeded(self.attempt.target, self.context.tick_s)
+
+    def moves_on(self, head: AnswerHead) -> bool:
+        """Deal with an answer of status 300 or more; return whether this attempt is over."""
+        attempt = self.attempt
+        assert attempt is not None
+        if self.stay is not None:
+            self.stay.rejected(head, self.context.now_s())
+            if self.detour is not None:  # another provider's error is not shown to the client
+                attempt.stop_engine()
+                self.detour.come_back(self)
+                return True
+        if head.status not in TRY_ELSEWHERE:
+            return False
+        attempt.count_busy(head)
+        if not self._may_move(attempt.target):
+            return False
+        attempt.stop_engine()
+        self._move(f"status_{head.status}")
+        return True
+
+    def _may_move(self, target: UpstreamTarget) -> bool:
+        """Return whether the request may be sent to another target, and count that on the retry budget.
+
+        A begun answer costs no budget: a replica takes all its streams with it at once, each would be lost work, and
+        they wait for room outside the queue, possibly until the replica has restarted; only the number of attempts bounds them.
+        """
+        if self.attempts >= ATTEMPTS_MAX:
+            return False
+        if self.resumed_at_bytes:
+            return True
+        untried = any(t not in self.tried and t is not target for t in self.model.targets)
+        return untried and self.context.retry_budget.spend(self.context.now_s())
+
+    def attempt_failed(self, attempt: Attempt, reason: Failure) -> None:
+        """Deal with a target that gave no answer: ask another one, or reject the request."""
+        if self.stay is not None:
+            self.stay.failed(reason, self.context.now_s())
+        attempt.count_failure(reason)
+        self._warn("endpoint_failed", reason=reason)
         if self.done:
-            target.keep(connection)
             return
-        self._send(connection, target)
+        if self._may_move(attempt.target):
+            self._move(reason)
+        else:
+            self.no_other_target()
 
-    def _send(self, connection: UpstreamConnection, target: Target) -> None:
-        data = self._asking or self.request.body
-        if not target.as_it_is:
-            try:
-                data, self.assembler = body_for(self.request, target, data)
-            except RecursionError:
-                target.keep(connection)
-                self._refuse(too_deep())
-                return
-        self._connection = connection
-        connection.send(self, request_bytes(self.request, target, data))
-        if self._paused_s is not None:
-            connection.pause()
+    def _move(self, reason: str) -> None:
+        """Give up the attempt and begin another one."""
+        assert self.attempt is not None
+        self.context.metrics.retried(self.model.entry.name, reason)
+        self.tried = self.tried | {self.attempt.target}
+        self.attempt.leave()
+        self.try_again()
+        self.model.admission.pump()
 
-    # What the engine's connection calls
+    def no_other_target(self) -> None:
+        """Reject the request: it failed, and no other target had room in time."""
+        name = self.model.entry.name
+        message = f"No replica of {name} could answer; attempts: {self.attempts}."
+        self.reject(errors.unavailable(message, code="engine_failed"))
 
-    def takes_whole(self, head: AnswerHead) -> bool:
-        """Return whether an answer that came whole in one read, as most do, can go to the client as it is."""
-        whole = head.plain and self.assembler is None and not self._resumed_at_bytes
-        return whole and self.request.keep_alive and not self.gateway.draining
+    def reject(self, rejection: Rejection) -> None:
+        """Send an error instead of an answer, unless another provider is asked."""
+        if self.detour is None or not self.detour.instead_of(self, rejection):
+            self.reject_here(rejection)
 
-    def on_whole(self, head: AnswerHead, data: bytes) -> None:
-        """Pass on such an answer; its connection is free again."""
-        assert self.target is not None
-        self._connection = None
-        self._answered(self.target)
-        self._made_bytes = len(data)
-        self.usage = whole_usage(data)
-        # It is in the ledger before it leaves, whenever this process is killed: the outbox sees to that.
-        self._note(200, complete=True, later=True)
+    def reject_here(self, rejection: Rejection) -> None:
+        """Send an error instead of an answer."""
+        if self.resumed_at_bytes:
+            # The client has the beginning of an answer, so it cannot be given another one.
+            self._stop_engine()
+            self._cut(None, "The engine failed, and no other one went on.", reason="not_resumed")
+            return
+        # An engine was asked, so the request is counted by its status and not among those that no engine saw.
+        self.code = rejection.error.code or ""
+        self._finish(rejection.error.status)
+        self.client.reject(replace(rejection, by_engine=True), self.request)
+
+    # An attempt failed after the first byte
+
+    def stream_broke(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
+        """Deal with a stream whose engine failed: another one continues it, or it is cut."""
+        if not self._continue(reason):
+            self._cut(frame, message, reason=reason)
+
+    def _continue(self, reason: str) -> bool:
+        """Let another target continue the answer, or end it where only its end is missing; return whether that can be."""
+        tap, how, request = self.tap, self.model.continues, self.request
+        if not isinstance(tap, StreamTap) or tap.log is None or how is None:
+            return False
+        text = tap.log.text()
+        end: bytes | None = b""
+        if not tap.ended:
+            end = continuation.ending(request.path, request.body, sent=text, hides_usage=request.hides_usage)
+        if end is not None:
+            self._end_stream(tap, end)
+            return True
+        plan: Continuation | str = "too_many_attempts"
+        if self.attempts < ATTEMPTS_MAX:
+            plan = continuation.plan(request.path, request.body, sent=text, how=how)
+        if isinstance(plan, str):
+            self._warn("not_resumed", reason=reason, detail=plan)
+            if not self.resumed_at_bytes:
+                self.model.metrics.resumed("not_possible")
+            return False
+        self._warn("stream_resumes", reason=reason, detail=str(plan.rest.tokens_before))
+        self.rest_body, self.resumed_at_bytes = plan.body, tap.total_bytes
+        tap.go_on(plan.rest)
+        self._move(reason)
+        return True
+
+    def _end_stream(self, tap: StreamTap, events: bytes) -> None:
+        """End an answer that is complete but for its end."""
+        last = tap.last_words(events)
+        tap.total_bytes += len(last)
+        self.model.metrics.resumed("ended")
         self._finish(200)
-        lines = self.request.id_line, self.gateway.date_line, self.request.limit_lines
-        self.client.answered_whole(b"".join((head.start, *lines, b"\r\n", data)))
+        self.client.write(last)
+        self.client.answered()
 
-    def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
-        """Decide what to do with an answer whose head has come."""
-        assert self.target is not None
-        self.engine_keeps_alive = head.keep_alive
-        self._heard = True
-        if head.status in _TRY_ELSEWHERE and self._may_move_busy(head, self.target):
-            connection.abort()
-            self._connection = None
-            self._attempt_over(f"status_{head.status}")
+    def _cut(self, frame: BodyFrame | None, message: str, *, reason: str) -> None:
+        """End a stream that cannot be finished, in a way that no client takes for the end."""
+        request, client = self.request, self.client
+        stream = self.tap if isinstance(self.tap, StreamTap) else None
+        if stream is not None and stream.ended and stream.chunked:
+            # All of it has been passed on, and is in the ledger as whole: only its framing's end has not come.
+            self._end_stream(stream, b"")
             return
-        if head.status < 500 and head.status not in _TRY_ELSEWHERE:
-            self._answered(self.target)
-        self._head = head
-        self._choose_mode(head)
-
-    def _choose_mode(self, head: AnswerHead) -> None:
-        if head.status >= 300 and head.status != 304:
-            self.wants_payload, self.on_body = True, self._collect
-        elif self.assembler is not None and head.event_stream:
-            self.wants_payload, self.on_body = True, self._assemble
-        elif self._resumed_at_bytes:
-            self._join(head)
+        self.context.metrics.cut(self.model.entry.name, reason)
+        self.code = reason
+        self._warn("stream_cut", reason=reason)
+        self._finish(502)
+        # Without an engine there is no half event: what was resumed goes to the client in whole events.
+        if stream is None or not (frame is None or stream.at_border(frame)):
+            # Where a close is the only sign of the end, a close would be taken for it: then it is a reset.
+            client.abort(reset=not self.keeps_client)
+            return
+        error = errors.bad_gateway(message, code=reason if reason in _OWN_CODES else "engine_failed")
+        client.write(errors.in_band(error, request.path, chunked=request.http11, last=stream.last))
+        if request.http11:
+            # The body has its end, so the connection is as good as after any answer, as the head may have announced.
+            client.answered()
         else:
-            self.wants_payload = False  # an attempt before may have wanted it
-            self.passing, head = meter_for(head, self.request, write=self.client.write, on_last=self._on_last)
-            self._pending = self._client_head(head)
-            self.on_body = self._splice
+            client.close()
 
-    def _join(self, head: AnswerHead) -> None:
-        """Pass the rest of an answer on that another engine began."""
-        if head.event_stream and (head.chunked or head.length_bytes is not None):
-            self.wants_payload, self.on_body = False, self._splice
+    def _warn(self, event: str, *, reason: str, detail: str | None = None) -> None:
+        more = {} if detail is None else {"detail": detail}
+        at = "" if self.attempt is None else self.attempt.target.id
+        self.context.log.warning(event, endpoint=at, reason=reason, request=self.request.request_id, **more)
+
+    # Time, and the client
+
+    def shut(self) -> None:
+        """End now: the drain's grace is over."""
+        self._engine_gone("The server is shutting down.", code="draining")
+
+    def check(self, now_s: float) -> None:
+        """Enforce the time limits; called about twice a second."""
+        attempt = self.attempt
+        if self.claim is not None:
+            return  # the queue has its own
+        if isinstance(self.tap, StreamTap):
+            self.tap.tidy(self.context.pack_budget)
+        if now_s >= self.deadline_s:
+            self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
+        elif attempt is None or not attempt.holds_place or attempt.spoke(now_s):
+            return
+        elif self.paused_s is not None:
+            if now_s - self.paused_s > self._settings.client_stall_s:
+                self.context.metrics.cut(self.model.entry.name, "client_stall")
+                self.code = "client_stall"
+                attempt.stop_engine()
+                self._finish(_CLIENT_LEFT)
+                self.client.abort()
+        elif attempt.silent_too_long(now_s):
+            self._engine_too_slow(attempt)
+
+    def _engine_too_slow(self, attempt: Attempt) -> None:
+        message, frame = "The engine did not answer in time.", attempt.frame
+        if self.stay is not None and self.detour is not None:
+            self.stay.failed("stall", self.context.now_s())
+        if self.answer_bytes > self.resumed_at_bytes:
+            attempt.stop_engine()
+            attempt.count_failure("stall")
+            self.stream_broke(frame, message, reason="timeout")
+        elif self.resumed_at_bytes:
+            attempt.stop_engine()
+            self.attempt_failed(attempt, "stall")
         else:
-            self._refuse(self._no_replica())
+            attempt.count_failure("stall")
+            if self._may_move(attempt.target):
+                attempt.stop_engine()
+                self._move("stall")
+            else:
+                self._engine_gone(message, code="timeout")
 
-    def _on_last(self, last_bytes: int) -> None:
-        """Write the answer down as complete: its last bytes are about to leave."""
-        assert self._head is not None
-        self._note(self._head.status, complete=True, last_bytes=last_bytes)
+    def _engine_gone(self, message: str, *, code: str) -> None:
+        if code == "timeout":
+            self._report_silence()
+        frame = None if self.attempt is None else self.attempt.frame
+        self._stop_engine()
+        if self.answer_bytes:
+            self._cut(frame, message, reason=code)
+        elif code == "timeout":
+            self.reject(errors.timeout(message))
+        else:
+            self.reject(errors.unavailable(message, code=code))
 
-    def _client_head(self, head: AnswerHead) -> bytes:
+    def _report_silence(self) -> None:
+        """Report a provider that was given up before it had answered."""
+        if self.stay is not None and self.attempt is not None and self.attempt.head is None:
+            self.stay.silent(since_s=self.attempt.heard_s, now_s=self.context.now_s())
+
+    def _stop_engine(self) -> None:
+        if self.attempt is not None:
+            self.attempt.stop_engine()
+
+    def client_left(self) -> None:
+        """End the engine's work: the client is gone. A client that got the last event has the whole answer."""
+        if self.done:
+            return
+        attempt = self.attempt
+        head = None if attempt is None else attempt.head
+        whole = self._recorded and head is not None  # only the framing's end had not gone out
+        if self.detour is not None:
+            self._report_silence()
+        if not whole:
+            self.context.metrics.client_left(self.model.entry.name)
+            if attempt is not None and self.stay is None:
+                attempt.suspect_silence()
+        self._stop_engine()
+        self._finish(head.status if whole and head is not None else _CLIENT_LEFT)
+
+    def pause(self) -> None:
+        """Stop reading from the engine: the client reads too slowly."""
+        self.paused_s = self.context.now_s()
+        if self.attempt is not None:
+            self.attempt.pause()
+
+    def resume(self) -> None:
+        """Read from the engine again."""
+        self.paused_s = None
+        if self.attempt is not None:
+            self.attempt.resume()
+
+    # The end
+
+    def client_head(self, head: AnswerHead) -> bytes:
+        """Return the head of the client's answer."""
         http11 = self.request.http11
         self.keeps_client = http11 and (head.chunked or head.length_bytes is not None)
         start = head.start if http11 else head.start_unchunked
         return start + self.client.head_end(self.request, close=not self.keeps_client)
 
-    def on_end(self) -> None:
-        """Finish: the answer was read to its end."""
-        self._connection = None
-        assert self._head is not None
-        if self.on_body == self._collect:
-            self._answer_error(self._head)
-        elif self.on_body == self._assemble:
-            self._answer_assembled()
-        else:
-            if self._pending:
-                self._splice(b"")
-            assert self.passing is not None
-            self._finish(self._head.status)
-            self.client.answered()
-
-    # The four ways of an answer
-
-    def _splice(self, data: bytes) -> None:
-        assert self.passing is not None
-        self.passing.bytes += len(data)
-        self.passing.keep(data)
-        if self._pending:
-            data = self._pending + data
-            self._pending = b""
-            self._first_byte()
-        elif self._resumed_at_bytes and not self._began:
-            self._first_byte()
-        self.passing.last = data
-        self.client.write(data)
-
-    def _first_byte(self) -> None:
-        assert self.target is not None
-        now_s, streamed = self.gateway.now_s(), self.request.stream or self.assembler is not None
-        if streamed and self.first_s is None:
-            self.first_s = now_s
-        self._began = True
-        self.target.gate.first_byte(now_s - self._heard_s, streamed=streamed)
-
-    def _collect(self, data: bytes) -> None:
-        self._heard = True
-        self._kept = (*self._kept, data)
-        if sum(map(len, self._kept)) > _ERROR_BODY_BYTES_MAX:
-            self._stop_engine()
-            self.on_end()
-
-    def _assemble(self, data: bytes) -> None:
-        assert self.assembler is not None
-        self._heard = True
-        if self.first_s is None:
-            self._first_byte()
-        self.assembler.feed(data)
-        if self.assembler.size_bytes > _ANSWER_BYTES_MAX:
-            self._stop_engine()
-            self._refuse(
-                errors.bad_gateway("The answer is larger than this gateway puts together; ask for a stream.")
-            )
-
-    def _answer_error(self, head: AnswerHead) -> None:
-        assert self.target is not None
-        data = b"".join(self._kept)
-        if head.status == 500 and self._may_move_broken(data, self.target):
-            self._attempt_over("status_500")
-            return
-        self._refuse(
-            errors.from_answer(self.target.engine, head.status, body=data, retry_after_s=head.retry_after_s)
-        )
-
-    def _answer_assembled(self) -> None:
-        assert self.assembler is not None
-        result = self.assembler.result()
-        if isinstance(result, ApiError):
-            self._refuse(Refusal(error=result, by_engine=True))
-            return
-        self._made_bytes = len(result)
-        self.usage = whole_usage(result)
+    def finish_whole(self, head: AnswerHead, data: bytes) -> None:
+        """Send an answer that came whole in one read."""
+        self._whole_bytes = len(data)
+        self.usage = whole_usage(data)
+        # It is in the ledger before it leaves, whenever this process is killed: the write batch sees to that.
+        self.record(200, complete=True, later=True)
         self._finish(200)
-        self.client.reply(self.request, 200, body=result)
+        lines = self.request.id_line, self.context.date_line, self.request.limit_lines
+        self.client.answered_whole(b"".join((head.start, *lines, b"\r\n", data)))
 
-    # What the client's connection and the wheel call
+    def finish_passed(self, status: int) -> None:
+        """End an answer that was passed on to its end."""
+        self._finish(status)
+        self.client.answered()
 
-    def client_left(self) -> None:
-        """End the engine's work: nobody listens any more. Who has the last event has all, and left nothing."""
-        if self.done:
+    def finish_error(self, status: int, body: bytes, *, retry_after_s: float | None) -> None:
+        """Deal with an error answer that was read to its end: ask another target, or send it to the client."""
+        attempt = self.attempt
+        assert attempt is not None
+        if status == 500 and attempt.count_broken(body) and self._may_move(attempt.target):
+            self._move("status_500")
             return
-        whole = self._noted and self._head is not None  # only the framing's end had not gone out
-        if not whole:
-            self.gateway.meters.client_left(self.model.entry.name)
-            if self._connection is not None:
-                self._suspect_silence()
-        self._stop_engine()
-        self._finish(self._head.status if whole and self._head else 499)
+        self.reject(errors.from_answer(attempt.target.engine, status, body=body, retry_after_s=retry_after_s))
 
-    def pause(self) -> None:
-        """Stop reading from the engine: the client is full."""
-        self._paused_s = self.gateway.now_s()
-        if self._connection is not None:
-            self._connection.pause()
+    def finish_assembled(self, answer: bytes) -> None:
+        """Send an answer that was put together."""
+        self._whole_bytes = len(answer)
+        self.usage = whole_usage(answer)
+        self._finish(200)
+        self.client.reply(self.request, 200, body=answer)
 
-    def resume(self) -> None:
-        """Read from the engine again."""
-        self._paused_s = None
-        self._heard = True
-        if self._connection is not None:
-            self._connection.resume()
-
-    def check(self, now_s: float) -> None:
-        """Enforce the time limits; called about twice a second."""
-        times = self._times
-        if self.claim is not None:
-            return  # the queue has its own
-        if self.passing is not None:
-            self.passing.tidy(self.gateway.keeping)
-        if now_s >= self.deadline_s:
-            self._engine_gone("The answer was not finished within the request's timeout.", code="timeout")
-        elif not self._at_target:
-            return
-        elif self._heard or self.answer_bytes != self._seen_bytes:
-            self._heard, self._heard_s, self._seen_bytes = False, now_s, self.answer_bytes
-        elif self._paused_s is not None:
-            if now_s - self._paused_s > times.client_stall_s:
-                self.gateway.meters.cut(self.model.entry.name, "client_stall")
-                self.code = "client_stall"
-                self._stop_engine()
-                self._finish(499)
-                self.client.abort()
-        elif self._connection is not None and now_s - self._heard_s > self._silence_max_s():
-            self._engine_too_slow()
+    def on_last(self, last_bytes: int) -> None:
+        """Record the answer as complete: its last bytes are about to leave."""
+        assert self.attempt is not None
+        assert self.attempt.head is not None
+        self.record(self.attempt.head.status, complete=True, last_bytes=last_bytes)
 
     def _finish(self, status: int) -> None:
         if self.done:
             return
         self.done = True
-        now_s = self.gateway.now_s()
-        unfinished = isinstance(self.passing, StreamMeter) and not self.passing.ended
-        if not self._noted:
-            self._note(status, complete=status < 400 and not unfinished)
-        if self._resumed_at_bytes:
-            self.model.meters.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
-        self._leave_target(now_s - self._heard_s if self._head is None and status == 200 else None)
-        if self.request.grant is not None:
-            self.request.grant.end(status, self.answer_bytes, asked=self.attempts > 0)
-        took_s = now_s - self.started_s
+        now_s, attempt, tap, request = self.context.now_s(), self.attempt, self.tap, self.request
+        unfinished = isinstance(tap, StreamTap) and not tap.ended
+        if not self._recorded:
+            self.record(status, complete=status < 400 and not unfinished)
+        if self.resumed_at_bytes:
+            self.model.metrics.resumed(_RESUMED.get(status, "cut") if unfinished else "whole")
+        if attempt is not None:
+            attempt.leave(now_s - attempt.heard_s if attempt.head is None and status == 200 else None)
+        answer_bytes = self.answer_bytes
+        if request.grant is not None:
+            request.grant.end(status, answer_bytes, asked=self.attempts > 0)
         ttft_s = None if self.first_s is None else self.first_s - self.started_s
-        self.model.meters.finished(
-            self.request.path, status, took_s=took_s, ttft_s=ttft_s, answer_bytes=self.answer_bytes
+        self.model.metrics.finished(
+            request.path, status, took_s=now_s - self.started_s, ttft_s=ttft_s, answer_bytes=answer_bytes
         )
         self.model.admission.end(self, service_s=now_s - self._begun_s if status < 400 else None)
+        self.attempt = None  # so that reference counting frees both
 
-    def _note(self, status: int, *, complete: bool, last_bytes: int = 0, later: bool = False) -> None:
-        """Settle what this request came to, once; `later`: its answer leaves through the outbox, and is in the ledger by then."""
-        if not self._noted:
-            self._noted = True
-            finish.settle(self, status, complete=complete, last_bytes=last_bytes)
-            if self.gateway.recorder is not None and not later:
-                self.gateway.recorder.write()
+    def record_attempt(self, status: int) -> None:
+        """Record an attempt that failed and may have cost something; the request itself continues."""
+        self.record(status, complete=False)
+        self._recorded = False
+
+    def record(self, status: int, *, complete: bool, last_bytes: int = 0, later: bool = False) -> None:
+        """Record the request's end, once; `later`: its answer leaves with the write batch, which writes the ledger first."""
+        if not self._recorded:
+            self._recorded = True
+            tokens = record_end(self, status, complete=complete, last_bytes=last_bytes)
+            if tokens is not None and tokens.usage is not None:
+                usage = tokens.usage
+                self.model.admission.learn(self, usage.prompt_tokens, usage.completion_tokens)
+            if self.context.ledger is not None and not later:
+                self.context.ledger.write()

@@ -1,74 +1,123 @@
 """What one request came to, once it is over: into ledger, access log, the model's estimate and the caller's limits.
 
-Called before the last bytes of an answer leave. What was used is read from the answer once and told to all, so
-that they cannot differ. It decides nothing about the request and never fails it.
+Called before the last bytes of an answer leave. Usage is read from the answer once and given to all of them, so that they
+cannot differ. It decides nothing about the request and never fails it.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from freehold.gateway.callers.cost_reservation import Bill
-from freehold.gateway.exchange.ledger_record import Ending, Heard, hear, outcome_of
+from freehold.gateway.answers.stream_tap import SILENT_EVENTS
+from freehold.gateway.answers.usage import Usage
+from freehold.gateway.exchange.attempt import Attempt, AttemptOwner
+from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
+from freehold.gateway.wire.headers import AnswerHead
 from freehold.ledger.records.money import picousd
 from freehold.ledger.records.record import Outcome
 
-if TYPE_CHECKING:
-    from freehold.gateway.exchange.exchange import Exchange
-    from freehold.gateway.fallback.provider import Away
+
+class ProviderStay(Protocol):
+    """A request's stay at another provider; `fallback.provider` has the class."""
+
+    reserved_picousd: int
+    """The most that it can cost there."""
+    is_copy: bool
+    """The answer goes to no client."""
+
+    def answered(self, now_s: float) -> None:
+        """Count an answer."""
+
+    def failed(self, reason: str, now_s: float) -> None:
+        """Count a provider that gave no answer."""
+
+    def rejected(self, head: AnswerHead, now_s: float) -> None:
+        """Count an error answer."""
+
+    def silent(self, *, since_s: float, now_s: float) -> None:
+        """Count a request that was given up before the provider answered."""
+
+    def settle(self, end: RequestEnd, tokens: AnswerTokens) -> None:
+        """Charge the real cost."""
 
 
-def settle(exchange: "Exchange", status: int, *, complete: bool, last_bytes: int) -> None:
-    """Write a request down; `last_bytes` of its answer are about to leave.
+class EndedRequest(AttemptOwner, Protocol):
+    """A request that is over, or about to be; `exchange.Exchange` is one."""
 
-    One that ended in the queue, so that no engine was asked, came to nothing: only the access log is told.
+    attempt: Attempt | None
+    attempts: int
+    stay: ProviderStay | None
+    usage: Usage | None
+    """What an answer used that no tap has seen; None: unknown."""
+    code: str
+    started_s: float
+    waited_s: float
+
+
+def record_end(ended: EndedRequest, status: int, *, complete: bool, last_bytes: int) -> AnswerTokens | None:
+    """Record a request; `last_bytes` of its answer are about to leave. Return what is known of its tokens.
+
+    None: it ended in the queue, so no engine was asked, and only the access log gets it.
     """
-    request, gateway = exchange.request, exchange.gateway
-    now_s = gateway.now_s()
-    if not exchange.attempts:
-        exchange.waited_s = now_s - exchange.started_s
-        gateway.access.refused(request, exchange, status=status, code=exchange.code)
-        return
-    assembler, away, model = exchange.assembler, exchange.away, exchange.model
-    events = 0 if assembler is None else assembler.events
-    heard = hear(exchange.passing, exchange.usage, events=events, path=request.path)
-    if away is not None or model.price is not None or gateway.recorder is not None or gateway.access.on:
-        answer_bytes = exchange.answer_bytes + last_bytes
-        outcome = outcome_of(status, answer_bytes, complete=complete)
-        first_s = now_s if exchange.first_s is None and last_bytes and request.stream else exchange.first_s
-        # In the order of the fields: keywords take as long as half of the rest of this.
-        ending = Ending(
-            request.adapter or model.entry.name,
-            "" if exchange.target is None else exchange.target.id,
-            status,
-            outcome,
-            answer_bytes,
-            None if first_s is None else first_s - exchange.started_s,
-            now_s - exchange.started_s,
-            exchange.attempts - 1,
-        )
-        _write_down(exchange, ending, heard)
-    model.admission.learn(exchange, heard.usage)
-    if request.grant is not None:
-        request.grant.learn(heard.usage, heard.tokens, len(request.body))
-        if request.grant.bill is not None:
-            _charge(request.grant.bill, away, heard.cost_usd)
+    context, request, model = ended.context, ended.request, ended.model
+    if ended.attempt is None:
+        ended.waited_s = waited_s = context.now_s() - ended.started_s
+        name = request.adapter or model.entry.name
+        context.access_log.refused(request, status=status, code=ended.code, model=name, waited_s=waited_s)
+        return None
+    tokens = _tokens(ended, ended.attempt)
+    logged = context.ledger is not None or context.access_log.writer is not None
+    if logged or ended.stay is not None or model.price is not None:
+        _write(ended, _end(ended, ended.attempt, status, complete=complete, last_bytes=last_bytes), tokens)
+    grant = request.grant
+    if grant is not None:
+        usage, used_tokens = tokens.usage, None
+        if usage is not None and usage.prompt_tokens is not None:
+            used_tokens = usage.prompt_tokens + (usage.completion_tokens or 0)
+        grant.learn(used_tokens, tokens.tokens, len(request.body))
+        if tokens.cost_usd:
+            grant.pay(picousd(tokens.cost_usd))
+        elif ended.stay is not None:
+            grant.pay(ended.stay.reserved_picousd)  # an unknown cost stays charged as it was reserved there
+    return tokens
 
 
-def _write_down(exchange: "Exchange", ending: Ending, heard: Heard) -> None:
-    """Tell whoever keeps it: the fallback that was asked, the ledger, the access log."""
-    gateway, away, price = exchange.gateway, exchange.away, exchange.model.price
-    if away is not None:
-        away.settle(ending, heard)
+def _tokens(ended: EndedRequest, attempt: Attempt) -> AnswerTokens:
+    if ended.tap is not None:
+        return AnswerTokens(*ended.tap.counted())
+    events = 0 if attempt.assembler is None else attempt.assembler.events
+    silent = SILENT_EVENTS.get(ended.request.path, 0)
+    return AnswerTokens(ended.usage, max(0, events - silent) if events else None, 0)
+
+
+def _end(
+    ended: EndedRequest, attempt: Attempt, status: int, *, complete: bool, last_bytes: int
+) -> RequestEnd:
+    now_s, request, first_s = ended.context.now_s(), ended.request, ended.first_s
+    answer_bytes = ended.answer_bytes + last_bytes
+    if first_s is None and last_bytes and request.stream:
+        first_s = now_s
+    # In the order of the fields: keywords take as long as half of the rest of this.
+    return RequestEnd(
+        request.adapter or ended.model.entry.name,
+        attempt.target.id,
+        status,
+        outcome_of(status, answer_bytes, complete=complete),
+        answer_bytes,
+        None if first_s is None else first_s - ended.started_s,
+        now_s - ended.started_s,
+        ended.attempts - 1,
+        ended.waited_s,
+        ended.code,
+    )
+
+
+def _write(ended: EndedRequest, end: RequestEnd, tokens: AnswerTokens) -> None:
+    """Write to the provider that was asked, the ledger, and the access log."""
+    context, stay, price = ended.context, ended.stay, ended.model.price
+    if stay is not None:
+        stay.settle(end, tokens)
     elif price is not None:
-        heard.cost_usd = price.told(heard.usage, nothing=ending.outcome is Outcome.FAILED)
-    if gateway.recorder is not None:
-        gateway.recorder.note(exchange.request, ending, heard)
-    if away is None or away.reason != "shadow":  # a copy is nobody's request
-        gateway.access.note(exchange, ending, heard.usage)
-
-
-def _charge(bill: Bill, away: "Away | None", cost_usd: str | None) -> None:
-    """Charge a cost to a key's budget; an unknown one stays charged as it was reserved, there or here."""
-    if cost_usd:
-        bill.settle(picousd(cost_usd))
-    elif away is not None:
-        bill.settle(away.reserved_picousd)
+        tokens.cost_usd = price.cost_usd(tokens.usage, nothing=end.outcome is Outcome.FAILED)
+    if context.ledger is not None:
+        context.ledger.note(ended.request, end, tokens)
+    if context.access_log.writer is not None and (stay is None or not stay.is_copy):
+        context.access_log.note(ended.request, end, usage=tokens.usage)

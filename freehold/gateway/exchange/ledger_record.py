@@ -1,9 +1,9 @@
-"""The gateway's pen: turns the end of each request into one ledger record and appends it to the spool.
+"""Turn the end of each request into one ledger record and append it to the spool.
 
-A record is written before the last bytes of its answer leave, with one write to tmpfs, so that whatever a client has
-is in the ledger although the process is killed a moment later. Nothing waits: a spool that is full costs a record, one that
-somebody removed is written again, and `/health` and `/metrics` say so. Draining is the controller's business; what is told of it here is read from the files
-beside the spool, only when somebody asks.
+A record is written before the last bytes of its answer leave, with one write to tmpfs. So an answer that a client has is in the
+ledger, even if the process is killed a moment later. Nothing waits: a full spool costs a record, a spool that was removed is
+written again, and `/health` and `/metrics` report both. It does not drain the spool: the controller does; its state is read from
+the files next to the spool, only on request.
 """
 
 from collections import deque
@@ -13,12 +13,11 @@ from typing import Any
 import msgspec
 
 from freehold.core.clock import wall_s
-from freehold.gateway.answers.stream_tap import SILENT_EVENTS, StreamMeter, WholeMeter
 from freehold.gateway.answers.usage import Usage
-from freehold.gateway.exchange.upstream import Passing
+from freehold.gateway.counters.request_metrics import read_at_scrape
 from freehold.gateway.wire.request import Request
 from freehold.ledger.drainer import SpoolState, spool_state
-from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
 from freehold.ledger.spool import SpoolWriter
 from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics, Reading
@@ -29,7 +28,7 @@ _NO_USAGE = Usage()
 _CLIENT_LEFT = 499  # Source: nginx's status for it, which the exchange uses.
 
 
-class Ending(msgspec.Struct, frozen=True, gc=False):
+class RequestEnd(msgspec.Struct, frozen=True, gc=False):
     """How one request ended, as its exchange knows it; times in seconds. Made by position: one is made for each."""
 
     model: str
@@ -40,6 +39,10 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     ttft_s: float | None
     took_s: float
     retries: int
+    wait_s: float
+    """How long it waited for its first start."""
+    code: str
+    """Why it failed: an error's code; empty: it did not fail."""
 
 
 # Members of an enumeration are looked up slowly, and these are wanted once per request.
@@ -48,7 +51,7 @@ _MEASURED, _ESTIMATED, _NONE, _UNKNOWN = Basis.MEASURED, Basis.ESTIMATED, Basis.
 
 
 def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
-    """Return how a request ended in one word."""
+    """Return how a request ended."""
     if complete:
         return _COMPLETE
     if status == _CLIENT_LEFT:
@@ -56,116 +59,12 @@ def outcome_of(status: int, answer_bytes: int, *, complete: bool) -> Outcome:
     return _CUT if answer_bytes else _FAILED
 
 
-class Recorder:
-    """Writes records of one gateway process."""
-
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        self._spool = SpoolWriter(folder, max_bytes=max_bytes)
-        self._folder = folder
-        self._seq = 0
-        self._noted: deque[tuple[Request, Ending, Heard]] = deque()
-        """What is not in the spool yet."""
-        self._told_dropped = 0
-        self._told_lost = ""
-        self._log = get_logger("gateway.ledger")
-
-    def __repr__(self) -> str:
-        return f"<Recorder {self._spool!r}>"
-
-    def note(self, request: Request, ending: Ending, heard: "Heard") -> None:
-        """Take what a request came to; `write` must follow before its client can have the end of the answer."""
-        self._noted.append((request, ending, heard))
-
-    def write(self) -> None:
-        """Write down what was taken, with one write, or count what could not be."""
-        if not self._noted:
-            return
-        frames: list[bytes] = []
-        dropped = self._spool.dropped_total
-        try:
-            self._frame(frames, lost=dropped - self._told_dropped)
-        finally:
-            if frames and self._spool.append_all(frames):
-                self._told_dropped = dropped
-
-    def _frame(self, frames: list[bytes], *, lost: int) -> None:
-        """Make records of what was taken, one behind the other; what is left after a failure is made the next time."""
-        noted, run, time_us = self._noted, self._spool.run, int(wall_s() * 1e6)
-        while noted:
-            request, ending, heard = noted.popleft()
-            self._seq += 1
-            usage = heard.usage or _NO_USAGE
-            completion, basis = heard.completion(ending.outcome)
-            # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
-            record = Record(
-                run, self._seq, time_us,
-                request.request_id, request.key_id, ending.model, request.path, ending.endpoint,
-                ending.status, ending.outcome, basis, request.stream,
-                usage.prompt_tokens, usage.cached_tokens, completion,
-                heard.chunks, ending.bytes,
-                None if ending.ttft_s is None else int(ending.ttft_s * 1e6), int(ending.took_s * 1e6),
-                max(0, ending.retries),
-                heard.cost_usd,
-                0 if frames else lost,
-            )  # fmt: skip
-            frames.append(frame(record))
-
-    def tick(self) -> None:
-        """Find out whether somebody removed the spool, and say so; to be called now and then. One look at a file in use."""
-        self.write()
-        spool = self._spool
-        if spool.look():
-            doing = "what the gateway still held is written again; other files that were not drained are lost"
-            self._log.error("spool_removed", doing=doing, removed=spool.removed_total)
-        elif spool.lost and spool.lost != self._told_lost:
-            doing = "records are kept in memory, until this process ends, and the folder is tried again"
-            self._log.error("spool_removed", doing=doing, removed=spool.removed_total, reason=spool.lost)
-        self._told_lost = spool.lost
-
-    def health(self) -> dict[str, Any]:
-        """Return what `/health` says of the ledger."""
-        state = spool_state(self._folder)
-        return {
-            "status": self._status(state),
-            "spool_bytes": state.waiting_bytes,
-            "lag_s": round(state.lag_s, 1),
-            "dropped": self._spool.dropped_total,
-            "removed": self._spool.removed_total,
-            "error": self._spool.lost or self._spool.last_error or state.drain.last_error,
-        }
-
-    def _status(self, state: SpoolState) -> str:
-        if self._spool.dropped_total > self._told_dropped:
-            return "dropping"
-        if self._spool.lost:
-            return "removed"
-        return "behind" if state.lag_s > BEHIND_S or state.drain.last_error else "ok"
-
-    def watch(self, metrics: Metrics) -> None:
-        """Let `/metrics` read how the ledger is at each scrape."""
-        spool, folder = self._spool, self._folder
-        gauges: dict[str, Reading] = {
-            "freehold_ledger_spool_bytes": lambda: {(): spool_state(folder).waiting_bytes},
-            "freehold_ledger_lag_seconds": lambda: {(): spool_state(folder).lag_s},
-        }
-        counters: dict[str, Reading] = {
-            "freehold_ledger_records_total": lambda: {(): spool.records_total},
-            "freehold_ledger_dropped_total": lambda: {(): spool.dropped_total},
-            "freehold_ledger_spool_removed_total": lambda: {(): spool.removed_total},
-            "freehold_ledger_drain_errors_total": lambda: {(): spool_state(folder).drain.errors_total},
-        }
-        for name, reading in gauges.items():
-            metrics.gauge(name).read_from(reading)
-        for name, reading in counters.items():
-            metrics.counter(name).read_from(reading)
-
-
-class Heard(msgspec.Struct, gc=False):
-    """What was heard of an answer."""
+class AnswerTokens(msgspec.Struct, gc=False):
+    """What is known of an answer's tokens."""
 
     usage: Usage | None
     tokens: int | None
-    """About how many tokens its engine was heard to make; None: that cannot be told."""
+    """About how many tokens its engine made; None: unknown."""
     chunks: int
     cost_usd: str | None = None
     """As the ledger's record has it."""
@@ -179,14 +78,100 @@ class Heard(msgspec.Struct, gc=False):
         return None, _NONE if outcome is _FAILED else _UNKNOWN
 
 
-def hear(meter: Passing | None, usage: Usage | None, *, events: int, path: str) -> Heard:
-    """Return what was heard of an answer that was asked for at `path`.
+class LedgerWriter:
+    """Writes records of one gateway process."""
 
-    `meter`: what it was passed on through; None: it was not passed on as it came, and `usage` is what it used, as far as
-    that is known. `events`: what was heard of one that was put together, about one a token.
-    """
-    if meter is None:
-        return Heard(usage, max(0, events - SILENT_EVENTS.get(path, 0)) if events else None, 0)
-    if isinstance(meter, StreamMeter):
-        return Heard(meter.end(), meter.tokens, meter.events + meter.chunks)
-    return Heard(meter.end() if isinstance(meter, WholeMeter) else None, None, 0)
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._spool = SpoolWriter(folder, max_bytes=max_bytes)
+        self._folder = folder
+        self._seq = 0
+        self._noted: deque[tuple[Request, RequestEnd, AnswerTokens]] = deque()
+        """What is not in the spool yet."""
+        self._reported_dropped = 0
+        self._reported_lost = ""
+        self._log = get_logger("gateway.ledger")
+
+    def __repr__(self) -> str:
+        return f"<LedgerWriter {self._spool!r}>"
+
+    def note(self, request: Request, end: RequestEnd, tokens: AnswerTokens) -> None:
+        """Take what a request came to; `write` must follow before its client can have the end of the answer."""
+        self._noted.append((request, end, tokens))
+
+    def write(self) -> None:
+        """Write what was taken, with one write, or count what could not be written."""
+        if not self._noted:
+            return
+        frames: list[bytes] = []
+        dropped = self._spool.dropped_total
+        try:
+            self._frame(frames, lost=dropped - self._reported_dropped)
+        finally:
+            if frames and self._spool.append_all(frames):
+                self._reported_dropped = dropped
+
+    def _frame(self, frames: list[bytes], *, lost: int) -> None:
+        """Make records of what was taken, one behind the other; what is left after a failure is made the next time."""
+        noted, run, time_us = self._noted, self._spool.run, int(wall_s() * 1e6)
+        while noted:
+            request, end, tokens = noted.popleft()
+            self._seq += 1
+            usage = tokens.usage or _NO_USAGE
+            completion, basis = tokens.completion(end.outcome)
+            # In the order of the fields: twenty-two keywords take msgspec twice as long as all the rest of this.
+            record = LedgerRecord(
+                run, self._seq, time_us,
+                request.request_id, request.key_id, end.model, request.path, end.endpoint,
+                end.status, end.outcome, basis, request.stream,
+                usage.prompt_tokens, usage.cached_tokens, completion,
+                tokens.chunks, end.bytes,
+                None if end.ttft_s is None else int(end.ttft_s * 1e6), int(end.took_s * 1e6),
+                max(0, end.retries),
+                tokens.cost_usd,
+                0 if frames else lost,
+            )  # fmt: skip
+            frames.append(frame(record))
+
+    def tick(self) -> None:
+        """Check whether the spool was removed, and log that; called now and then. One look at a file in use."""
+        self.write()
+        spool = self._spool
+        if spool.look():
+            doing = "what the gateway still held is written again; other files that were not drained are lost"
+            self._log.error("spool_removed", doing=doing, removed=spool.removed_total)
+        elif spool.lost and spool.lost != self._reported_lost:
+            doing = "records are kept in memory, until this process ends, and the folder is tried again"
+            self._log.error("spool_removed", doing=doing, removed=spool.removed_total, reason=spool.lost)
+        self._reported_lost = spool.lost
+
+    def health(self) -> dict[str, Any]:
+        """Return what `/health` shows of the ledger."""
+        state = spool_state(self._folder)
+        return {
+            "status": self._status(state),
+            "spool_bytes": state.waiting_bytes,
+            "lag_s": round(state.lag_s, 1),
+            "dropped": self._spool.dropped_total,
+            "removed": self._spool.removed_total,
+            "error": self._spool.lost or self._spool.last_error or state.drain.last_error,
+        }
+
+    def _status(self, state: SpoolState) -> str:
+        if self._spool.dropped_total > self._reported_dropped:
+            return "dropping"
+        if self._spool.lost:
+            return "removed"
+        return "behind" if state.lag_s > BEHIND_S or state.drain.last_error else "ok"
+
+    def watch(self, metrics: Metrics) -> None:
+        """Let `/metrics` read how the ledger is at each scrape."""
+        spool, folder = self._spool, self._folder
+        readings: dict[str, Reading] = {
+            "freehold_ledger_spool_bytes": lambda: {(): spool_state(folder).waiting_bytes},
+            "freehold_ledger_lag_seconds": lambda: {(): spool_state(folder).lag_s},
+            "freehold_ledger_records_total": lambda: {(): spool.records_total},
+            "freehold_ledger_dropped_total": lambda: {(): spool.dropped_total},
+            "freehold_ledger_spool_removed_total": lambda: {(): spool.removed_total},
+            "freehold_ledger_drain_errors_total": lambda: {(): spool_state(folder).drain.errors_total},
+        }
+        read_at_scrape(metrics, readings)

@@ -1,24 +1,27 @@
 """A connection to an engine: sends one request at a time, follows the answer's framing, hands the bytes on.
 
-It decides nothing: what an answer, a cut or a timeout means is the exchange's business. A connection whose answer was
+It decides nothing: what an answer, a cut or a timeout means is decided by the exchange. A connection whose answer was
 not read to its exact end is never used again.
 """
 
 import asyncio
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from freehold.gateway.wire.frame import BadFramingError, Frame, is_known_chunk, is_one_chunk
+from freehold.gateway.endpoints.target import UpstreamTarget
+from freehold.gateway.wire.frame import (
+    BadFramingError,
+    BodyFrame,
+    EngineGaveUpError,
+    is_known_chunk,
+    is_one_chunk,
+)
 from freehold.gateway.wire.headers import HEAD_BYTES_MAX, AnswerHead, may_become_head, read_head
-
-if TYPE_CHECKING:
-    from freehold.gateway.answers.stream_log import Keeping
-    from freehold.gateway.endpoints.pool import Target
-    from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.wire.ports import AnswerSink, Passing, SendBatch
+from freehold.telemetry.logs import get_logger
 
 RECEIVE_BUFFER_BYTES = 64 * 1024
 """SO_RCVBUF of engine sockets. Source: research by measurement (gateway benchmarks): without it the kernel grows the
@@ -28,47 +31,6 @@ buffer to tcp_rmem's maximum (32 MiB here), and an engine fills it for every slo
 _INTERIM_MAX = (
     8  # Interim answers (1xx) before the real one. Source: our own bound; engines send none or one.
 )
-
-_forget: Callable[[bytes], object] = deque[bytes](maxlen=0).append  # the cheapest call that does nothing
-
-
-class EngineGaveUpError(Exception):
-    """The engine says inside its answer that it failed; what comes after that is no part of the answer."""
-
-
-class Passing:
-    """What of an answer has gone to the client as it came; shared by the connection and its exchange."""
-
-    __slots__ = ("bytes", "chunks", "heads", "keep", "last", "write")
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self.write = write
-        self.bytes = 0
-        """Bytes of the body, its framing included."""
-        self.chunks = 0
-        """Reads that were passed on after one look."""
-        self.last = b""
-        """The last read."""
-        self.keep: Callable[[bytes], object] = _forget
-        """What remembers each read that goes to the client, should somebody have to go on with the answer."""
-        self.heads: dict[int, bytes] | None = None
-        """What a chunk that needs no more than a look begins with, by its length; None: every chunk is such a one."""
-
-    def fast(self, frame: Frame) -> "Passing | None":
-        """Return this where a next read of one whole chunk may be passed on after one look."""
-        return self if frame.at_border else None
-
-    def at_border(self, frame: Frame) -> bool:
-        """Return whether an in-band message may be added now."""
-        return frame.at_border
-
-    def tidy(self, keeping: "Keeping") -> None:
-        """Bound what is kept; called about twice a second."""
-
-    def take(self, data: bytes, frame: Frame) -> tuple[int, bytes]:
-        """Return how many bytes of a read belong to the answer, and what goes to the client. Raises BadFramingError."""
-        used = frame.feed(data)
-        return used, data if used == len(data) else data[:used]
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -80,9 +42,9 @@ class UpstreamConnection(asyncio.Protocol):
         "_passing",
         "_reads_on",
         "closing",
-        "exchange",
         "frame",
         "served",
+        "sink",
         "target",
         "transport",
         "unsent",
@@ -91,13 +53,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     write: Callable[[bytes], None]
 
-    def __init__(self, target: "Target") -> None:
+    def __init__(self, target: UpstreamTarget) -> None:
         self.target = target
-        self.exchange: Exchange | None = None
+        self.sink: AnswerSink | None = None
+        """Reads the answer under way; None: the connection is idle."""
         self.served = 0
         self.closing = False
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any use
-        self.frame: Frame | None = None
+        self.frame: BodyFrame | None = None
         self._head = b""
         self._interim = 0
         self._passing: Passing | None = None
@@ -105,7 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.unsent = b""
 
     def __repr__(self) -> str:
-        doing = "closing" if self.closing else "busy" if self.exchange else "idle"
+        doing = "closing" if self.closing else "busy" if self.sink else "idle"
         return f"<UpstreamConnection {self.target.id} {doing}, {self.served} served>"
 
     # What asyncio calls
@@ -120,14 +83,14 @@ class UpstreamConnection(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        """Hand body bytes on; read the head first; distrust bytes that nobody asked for."""
+        """Hand body bytes on; read the head first; distrust bytes without a request."""
         passing = self._passing
         if passing is not None and (
             is_one_chunk(data) if passing.heads is None else is_known_chunk(data, passing.heads)
         ):
             # The way of nearly every token. Between 200 streams nothing is in the processor's cache, so what counts
             # is how few objects are touched.
-            passing.bytes += len(data)
+            passing.total_bytes += len(data)
             passing.last = data
             passing.keep(data)
             passing.chunks += 1
@@ -135,8 +98,8 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.frame is not None:
             self._body(data, self.frame)
         elif self.unsent:
-            self._distrust("it answers before it was asked")  # what came was meant for nobody, or for another
-        elif self.exchange is not None:
+            self._distrust("it answers before it was asked")  # what came answers no request, or another one
+        elif self.sink is not None:
             end = -1 if self._head else data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
             if end >= 0:
                 self._read_head(data[:end], data[end + 4 :])
@@ -146,18 +109,18 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
 
     def eof_received(self) -> None:
-        """Let the transport close; connection_lost tells the exchange."""
+        """Let the transport close; connection_lost reports to the sink."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the exchange, or leave the pool."""
+        """Report to the sink, or leave the pool."""
         self.closing = True
         self.unsent = b""
         self._passing = None
-        exchange, self.exchange = self.exchange, None
-        if exchange is None:
+        sink, self.sink = self.sink, None
+        if sink is None:
             self.target.forget(self)
         else:
-            exchange.on_lost(self, self.frame, in_order=exc is None)
+            sink.on_lost(self, self.frame, in_order=exc is None)
 
     def pause_writing(self) -> None:
         """Nothing to do: a request is written once, whole; its size is bounded by the body limit."""
@@ -165,15 +128,15 @@ class UpstreamConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Nothing to do, as above."""
 
-    # What an exchange calls
+    # What an attempt calls
 
-    def send(self, exchange: "Exchange", request: bytes) -> None:
-        """Send one request, at the end of this turn, and give its answer to `exchange`."""
-        self.exchange = exchange
+    def send(self, sink: AnswerSink, request: bytes, batch: SendBatch) -> None:
+        """Send one request at the end of this turn of the loop, and give its answer to `sink`."""
+        self.sink = sink
         self.frame = None
         self._interim = 0
         self.unsent = request
-        exchange.gateway.outbox.add(self)
+        batch.add(self)
 
     def pause(self) -> None:
         """Read no more until `resume`: the client is slower than the engine."""
@@ -188,8 +151,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def abort(self) -> None:
-        """Drop the connection at once, so that the engine learns that nobody listens any more."""
-        self.exchange = None
+        """Drop the connection at once, so that the engine learns that its client is gone."""
+        self.sink = None
         self._passing = None
         self.unsent = b""
         self.closing = True
@@ -216,8 +179,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._distrust("its answer is not HTTP/1.x")
 
     def _read_head(self, raw: bytes, rest: bytes) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+        sink = self.sink
+        assert sink is not None
         try:
             head = read_head(raw)
         except BadFramingError as exc:
@@ -226,74 +189,74 @@ class UpstreamConnection(asyncio.Protocol):
         if head.status < 200:
             self._skip_interim(head, rest)
             return
-        if head.length_bytes == len(rest) and self._reads_on and exchange.takes_whole(head):
-            self.exchange = None
+        if head.length_bytes == len(rest) and self._reads_on and sink.takes_whole(head):
+            self.sink = None
             self.served += 1
             self.target.keep(self)
-            exchange.on_whole(head, rest)
+            sink.on_whole(head, rest)
             return
         self.frame = frame = head.frame()
-        exchange.on_head(self, head)
-        if self.exchange is exchange and (rest or frame.done):
+        sink.on_head(self, head)
+        if self.sink is sink and (rest or frame.done):
             self._body(rest, frame)
 
     def _skip_interim(self, head: AnswerHead, rest: bytes) -> None:
-        """Go on behind an interim answer (100 Continue, 103 Early Hints): the real one follows."""
+        """Skip an interim answer (100 Continue, 103 Early Hints): the real one follows."""
         self._interim += 1
         if head.status == 101 or self._interim > _INTERIM_MAX:
-            self._distrust("it sends interim answers that nobody asked for")
+            self._distrust("it sends interim answers that were not requested")
         elif rest:
             self._head_part(rest)
 
-    def _body(self, data: bytes, frame: Frame) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+    def _body(self, data: bytes, frame: BodyFrame) -> None:
+        sink = self.sink
+        assert sink is not None
         try:
-            if exchange.wants_payload:
+            if sink.wants_payload:
                 used, pieces = frame.payload(data)
                 for piece in pieces:
-                    if self.exchange is exchange:
-                        exchange.on_body(piece)
+                    if self.sink is sink:
+                        sink.on_body(piece)
             else:
-                assert exchange.passing is not None
-                used, out = exchange.passing.take(data, frame)
+                assert sink.passing is not None
+                used, out = sink.passing.take(data, frame)
                 if out:
-                    exchange.on_body(out)
+                    sink.on_body(out)
         except BadFramingError as exc:
             self._distrust(str(exc))
             return
         except EngineGaveUpError as exc:
             self._lose("engine_gave_up", str(exc))
             return
-        if self.exchange is exchange:
+        if self.sink is sink:
             if frame.done:
-                self._finish(exchange, trusted=used == len(data))
+                self._finish(sink, trusted=used == len(data))
             else:
-                passing = None if exchange.wants_payload else exchange.passing
+                passing = None if sink.wants_payload else sink.passing
                 self._passing = None if passing is None else passing.fast(frame)
 
-    def _finish(self, exchange: "Exchange", *, trusted: bool) -> None:
+    def _finish(self, sink: AnswerSink, *, trusted: bool) -> None:
         self.served += 1
-        self.exchange = None
+        self.sink = None
         self.frame = None
         self._passing = None
-        if trusted and exchange.engine_keeps_alive and not self.closing:
+        if trusted and sink.engine_keeps_alive and not self.closing:
             self.resume()
             self.target.keep(self)
         else:
             self.close()
-        exchange.on_end()
+        sink.on_end()
 
     def _distrust(self, why: str) -> None:
         """Give the connection up: its bytes break the protocol."""
         self._lose("engine_broke_protocol", why)
 
     def _lose(self, event: str, why: str) -> None:
-        exchange, frame = self.exchange, self.frame
+        sink, frame = self.sink, self.frame
         self.abort()
-        if exchange is not None:
-            exchange.gateway.log.warning(event, endpoint=self.target.id, why=why)
-            exchange.on_lost(self, frame, in_order=False)
+        if sink is not None:
+            get_logger("gateway").warning(event, endpoint=self.target.id, why=why)
+            sink.on_lost(self, frame, in_order=False)
 
 
 @cache
@@ -302,7 +265,7 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-async def connect(target: "Target", *, timeout_s: float) -> UpstreamConnection:
+async def connect(target: UpstreamTarget, *, timeout_s: float) -> UpstreamConnection:
     """Return a new connection to a target; raise OSError or TimeoutError when there is none in time."""
     loop = asyncio.get_running_loop()
     context = _tls() if target.tls else None

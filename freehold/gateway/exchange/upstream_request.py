@@ -1,18 +1,17 @@
-"""What an engine is asked: the caller's request in the words of one target. Pure.
+"""The body that an engine is sent: the client's body, adapted to one target. Pure.
 
-Most bodies go out as they came. A body is rewritten only where the engine knows the model by another name, is to answer by an adapter, or has to be
-asked for a stream so that it notices when its client leaves; the answer is then put together again. Nothing is checked
-here: what the engine makes of a field is the engine's to say.
+Most bodies are sent unchanged. A body is rewritten only where the engine knows the model by another name, is to answer by an
+adapter, or has to be asked for a stream so that it notices when its client leaves; the answer is then put together again.
+Nothing is checked here: the engine judges the fields.
 """
 
 from freehold.gateway.answers.assemble import Assembler, assembler_for
-from freehold.gateway.answers.stream_tap import USAGE_OPTION_PATHS
-from freehold.gateway.endpoints.pool import Target
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.wire import body
 from freehold.gateway.wire.request import Request
 
 
-def body_for(request: Request, target: Target, data: bytes) -> tuple[bytes, Assembler | None]:
+def body_for(request: Request, target: UpstreamTarget, data: bytes) -> tuple[bytes, Assembler | None]:
     """Return `data`, a body of this request, for `target`, and what puts its answer together; None: the answer is passed on as it comes.
 
     Raises RecursionError for a body that is nested too deeply to be rewritten.
@@ -24,16 +23,5 @@ def body_for(request: Request, target: Target, data: bytes) -> tuple[bytes, Asse
     if target.engine.stream_to_abort and not request.stream:
         assembler = assembler_for(request.path, choices=request.choices)
         if assembler is not None:
-            return body.as_stream(data, with_usage=request.path in USAGE_OPTION_PATHS), assembler
+            return body.as_stream(data, with_usage=request.path in body.USAGE_OPTION_PATHS), assembler
     return data, None
-
-
-def request_bytes(request: Request, target: Target, data: bytes) -> bytes:
-    """Return the whole HTTP request with `data` as its body."""
-    return b"%b%d\r\n%b%b\r\n%b" % (
-        target.request_start(request.path),
-        len(data),
-        request.id_line,
-        request.passed,
-        data,
-    )

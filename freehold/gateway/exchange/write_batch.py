@@ -9,29 +9,22 @@ here: a chunk is written where it is read.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Protocol
+
+from freehold.gateway.wire.ports import Sender
 
 
-class Sender(Protocol):
-    """A connection with something to send."""
-
-    unsent: bytes
-    """What leaves at the end of the turn; empty: it has left, or shall not leave any more."""
-    write: Callable[[bytes], None]
-
-
-class Outbox:
-    """What one gateway sends at the end of this turn. `first` is done before anything leaves."""
+class WriteBatch:
+    """What one gateway sends at the end of this turn. `first` is called before anything leaves; None: there is no ledger."""
 
     __slots__ = ("_first", "_loop", "_senders")
 
-    def __init__(self, first: Callable[[], object]) -> None:
+    def __init__(self, first: Callable[[], object] | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._first = first
         self._senders: list[Sender] = []
 
     def __repr__(self) -> str:
-        return f"<Outbox of {len(self._senders)} senders>"
+        return f"<WriteBatch of {len(self._senders)} senders>"
 
     def add(self, sender: Sender) -> None:
         """Send what `sender` has unsent at the end of this turn."""
@@ -43,7 +36,8 @@ class Outbox:
         """Send everything now."""
         senders, self._senders = self._senders, []
         try:
-            self._first()
+            if self._first is not None:
+                self._first()
         finally:
             self._send(iter(senders))
 
@@ -56,7 +50,7 @@ class Outbox:
                     sender.unsent = b""
                     sender.write(data)
         except Exception:
-            # Whoever lets go what is unsent before that happens lets go this first.
+            # A later `empty` sends these first.
             self._senders[:0] = senders
             self._loop.call_soon(self.empty)
             raise

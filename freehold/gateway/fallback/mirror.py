@@ -1,92 +1,90 @@
-"""A copy of a request whose answer nobody reads: sent to a fallback to be compared in metrics and ledger, and paid for.
+"""A copy of a request whose answer goes to no client: sent to a provider to be compared in metrics and ledger, and paid for.
 
-It is an exchange like any other, with a client that takes everything and says nothing. It has no part in the original's
-fate: it is not retried, charges no key's limits and ends with the drain. Answers are not compared word by word here.
+It is an exchange like any other, with a client that drops everything. It has no part in the original's fate: it is not
+retried, charges no key's limits and ends with the drain. The texts of the answers are not compared.
 """
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
 
-from freehold.gateway.endpoints.outlier_detection import Failure
-from freehold.gateway.exchange.upstream import UpstreamConnection
-from freehold.gateway.fallback.exchange import AwayExchange, Way, note_error
-from freehold.gateway.fallback.provider import Away
-from freehold.gateway.wire.headers import AnswerHead
+from freehold.gateway.exchange.context import ExchangeContext
+from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.fallback.detour import ProviderRoute
+from freehold.gateway.fallback.provider import Stay
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import Request
 
-if TYPE_CHECKING:
-    from freehold.gateway.server.client_connection import ClientConnection
-    from freehold.gateway.server.gateway import Gateway
 
+class Mirror:
+    """The client of one copy; `running` are the copies under way."""
 
-class _Nobody:
-    """A client that takes everything; what an exchange calls of a connection."""
+    def __init__(self, context: ExchangeContext, original: Request, running: "set[Mirror]") -> None:
+        self._context = context
+        self._request = _copied(original)
+        self._running = running
+        self.exchange: Exchange | None = None
+
+    def __repr__(self) -> str:
+        return f"<Mirror {self.exchange!r}>"
+
+    def start(self, route: ProviderRoute, stay: Stay) -> None:
+        """Send the copy; a place at the provider is taken already."""
+        self.exchange = exchange = Exchange(
+            self._context, self, model=route.copy_model, request=self._request
+        )
+        self._running.add(self)
+        exchange.stay = stay
+        exchange.proceed(stay.target)
+
+    def end(self) -> None:
+        """End the copy: the gateway drains."""
+        if self.exchange is not None:
+            self.exchange.client_left()
+            self.answered()
+
+    # What an exchange calls of its client
 
     def write(self, data: bytes) -> None:
         """Drop bytes of an answer."""
 
+    def head_end(self, request: Request, *, close: bool) -> bytes:
+        """Return nothing: the head is not sent."""
+        del request, close
+        return b""
+
     def answered(self) -> None:
-        """Drop its end."""
+        """Write the record: nothing of a copy passes the write batch, which does so for other requests."""
+        if self._context.ledger is not None:
+            self._context.ledger.write()
+        self._running.discard(self)
+        self.exchange = None
 
     def answered_whole(self, answer: bytes) -> None:
         """Drop an answer that came whole."""
+        del answer
+        self.answered()
 
-    def reply(self, *_: Any, **__: Any) -> None:
+    def reply(self, request: Request, status: int, *, body: bytes, content_type: str = "") -> None:
         """Drop a whole answer."""
+        del request, status, body, content_type
+        self.answered()
 
-    def refuse(self, *_: Any) -> None:
+    def reject(self, rejection: Rejection, request: Request) -> None:
         """Drop an error."""
-
-    def head_end(self, *_: Any, **__: Any) -> bytes:
-        """Return nothing: nobody reads the head."""
-        return b""
+        del rejection, request
+        self.answered()
 
     def close(self) -> None:
-        """Do nothing: there is no connection."""
+        """End the copy."""
+        self.answered()
 
-    def abort(self, **_: Any) -> None:
-        """Do the same."""
-
-
-_NOBODY = cast("ClientConnection", _Nobody())
-
-
-class Shadow(AwayExchange):
-    """One copy under way."""
-
-    def __init__(self, gateway: "Gateway", original: Request, *, way: Way, away: Away) -> None:
-        super().__init__(gateway, _NOBODY, model=way.shadow_model, request=_copied(original))
-        self.away: Away = away
-
-    def start(self) -> None:
-        """Send it; a place is taken already."""
-        self._attempt(self.away.target)
-
-    def on_head(self, connection: UpstreamConnection, head: AnswerHead) -> None:
-        """Read the answer; an error costs nothing."""
-        if head.status >= 300:
-            self.away.free = True
-            note_error(self.away.fallback, head, self.gateway.now_s())
-        super().on_head(connection, head)
-
-    def _attempt_failed(self, reason: Failure) -> None:
-        self.away.free = reason == "connect"
-        self.away.fallback.failed(self.gateway.now_s())
-        super()._attempt_failed(reason)
-
-    def _suspect_silence(self) -> None:
-        """Say nothing of an endpoint when the drain ends a copy."""
-
-    def _finish(self, status: int) -> None:
-        super()._finish(status)
-        if self.gateway.recorder is not None:
-            self.gateway.recorder.write()  # nothing of a copy passes the outbox, which sees to that for others
-        assert self.gateway.fallbacks is not None
-        self.gateway.fallbacks.copies.discard(self)
+    def abort(self, *, reset: bool = False) -> None:
+        """End the copy."""
+        del reset
+        self.answered()
 
 
 def _copied(original: Request) -> Request:
-    """Return the same request, asked by nobody."""
+    """Return the same request without its caller."""
     request = copy.copy(original)
     request.caller = request.grant = None
     request.key_id, request.limit_lines = "", b""

@@ -1,22 +1,25 @@
-"""All endpoints of others of one gateway process: their budgets on disk, their metrics, their copies under way.
+"""All fallback providers of one gateway process: their budgets on disk, their metrics, their copies under way.
 
-What they have cost is kept beside the loop as the keys' budgets are, so that a gateway that is killed and started again
-and again does not get a new budget each time. Another gateway process counts for itself.
+Their costs are saved by a background thread, as the keys' budgets are, so that a gateway that is killed and started again
+does not get a new budget each time. Another gateway process counts for itself.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from freehold.core.clock import wall_s
 from freehold.gateway.callers.spend import Daily
-from freehold.gateway.counters.request_metrics import Meters
-from freehold.gateway.endpoints.pool import Model
-from freehold.gateway.fallback.exchange import AwayModel, OutwardExchange, Overflow, Way
-from freehold.gateway.fallback.mirror import Shadow
-from freehold.gateway.fallback.provider import Away, Fallback
+from freehold.gateway.counters.request_metrics import GatewayMetrics, read_at_scrape
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.fallback.detour import Detour, ModelFallback, ProviderRoute, may_leave, model_elsewhere
+from freehold.gateway.fallback.mirror import Mirror
+from freehold.gateway.fallback.provider import Provider, Stay
 from freehold.gateway.settings import Settings
 from freehold.gateway.storage.budget_file import BudgetFile, part_path
+from freehold.gateway.wire.ports import Loop
+from freehold.gateway.wire.request import Request
 from freehold.ledger.records.money import PICOUSD_PER_USD, usd
 from freehold.ledger.records.record import Outcome
 from freehold.telemetry.logs import get_logger
@@ -26,12 +29,14 @@ from freehold.telemetry.metrics import Reading, Values
 class Fallbacks:
     """The fallbacks of one gateway process."""
 
-    def __init__(self, settings: Settings, meters: Meters) -> None:
-        self._meters = meters
-        self._copies_meters = Meters()
-        """Where copies are counted as requests: nowhere that anybody looks, since no caller waits for them."""
-        self.all = tuple(Fallback(each, self._settled) for each in settings.fallbacks)
-        self.copies: set[Shadow] = set()
+    def __init__(self, settings: Settings, metrics: GatewayMetrics, loop: Loop) -> None:
+        self._metrics = metrics
+        self._loop = loop
+        self._copies_metrics = GatewayMetrics()
+        """Where copies are counted as requests: on no page, since no client waits for them."""
+        self._models: dict[str, ModelFallback | None] = {}
+        self.all = tuple(Provider(each, self._settled) for each in settings.fallbacks)
+        self.copies: set[Mirror] = set()
         path = settings.fallback_spent_path
         self._file = (
             BudgetFile(part_path(Path(path), settings.worker), get_logger("gateway.fallbacks"), kind=Daily)
@@ -40,7 +45,7 @@ class Fallbacks:
         )
         self._spending = Daily() if self._file is None else self._file.spending
         self.tick(0.0)
-        self._watch(meters)
+        self._watch(metrics)
 
     def __repr__(self) -> str:
         return f"<Fallbacks {self.all}, {len(self.copies)} copies>"
@@ -51,9 +56,9 @@ class Fallbacks:
             self._file.start()
 
     def end_copies(self) -> None:
-        """End the copies under way: nobody waits for their answers."""
+        """End the copies under way: no client waits for their answers."""
         for each in list(self.copies):
-            each.client_left()
+            each.end()
 
     def stop(self) -> None:
         """Save once more; waits a second for that and no longer."""
@@ -66,43 +71,47 @@ class Fallbacks:
         for fallback in self.all:
             fallback.enter_day(self._spending.month)
         for each in list(self.copies):
-            each.check(now_s)
+            if each.exchange is not None:
+                each.exchange.check(now_s)
 
     # For models and their requests
 
-    def attach(self, models: Iterable[Model], settings: Settings) -> None:
-        """Give every model its ways out, after each snapshot; one that has them keeps them."""
-        for model in models:
-            fallbacks = [each for each in self.all if each.takes(model.entry.name)]
-            if fallbacks and model.overflow is None:
-                ways = (self._way(each, model, settings) for each in fallbacks)
-                model.overflow = Overflow(tuple(ways))
+    def of(self, model: ServedModel) -> ModelFallback | None:
+        """Return a model's providers; None: it has none."""
+        name = model.entry.name
+        if name not in self._models:
+            routes = [self._route(each, model) for each in self.all if each.takes(name)]
+            self._models[name] = ModelFallback(routes) if routes else None
+        return self._models[name]
 
-    def _way(self, fallback: Fallback, model: Model, settings: Settings) -> Way:
-        entry, engine = model.entry, fallback.target.engine
-        copies = self._copies_meters.for_model(entry.name)
-        return Way(
-            fallback,
-            model=AwayModel(entry, engine, meters=model.meters, settings=settings),
-            shadow_model=AwayModel(entry, engine, meters=copies, settings=settings),
+    def _route(self, provider: Provider, model: ServedModel) -> ProviderRoute:
+        entry, engine = model.entry, provider.target.engine
+        copies = self._copies_metrics.for_model(entry.name)
+        return ProviderRoute(
+            provider,
+            model=model_elsewhere(entry, engine, metrics=model.metrics, loop=self._loop),
+            copy_model=model_elsewhere(entry, engine, metrics=copies, loop=self._loop),
         )
 
-    def send_copies(self, exchange: OutwardExchange) -> None:
-        """Send a request to those fallbacks as well that want a copy of it."""
-        overflow, gateway = exchange.home.overflow, exchange.gateway
-        for way in () if overflow is None else overflow.ways:
-            if not way.wants("shadow"):
-                continue
-            away = way.enter(exchange, "shadow", gateway.now_s())
-            if away is not None:
-                copy = Shadow(gateway, exchange.request, way=way, away=away)
-                self.copies.add(copy)
-                copy.start()
+    def detour(self, model: ServedModel, request: Request) -> Detour | None:
+        """Return a request's way to other providers; None: it has none, or must not leave."""
+        fallback = self.of(model)
+        if fallback is None or not may_leave(request):
+            return None
+        return Detour(fallback, model, self._send_copies)
 
-    # For people
+    def _send_copies(self, exchange: Exchange) -> None:
+        """Send copies of a request to the providers that want one."""
+        fallback, context = self._models[exchange.model.entry.name], exchange.context
+        for route in () if fallback is None else fallback.routes:
+            stay = route.enter(exchange, "shadow", context.now_s()) if route.wants("shadow") else None
+            if stay is not None:
+                Mirror(context, exchange.request, self.copies).start(route, stay)
+
+    # For operators
 
     def health(self, *, spent: bool) -> dict[str, Any]:
-        """Return what `/health` says of each: never an address or a key; and what it has `spent`, if that may be told."""
+        """Return what `/health` shows of each: never an address or a key; `spent`: its costs too."""
         return {
             each.name: {"in_flight": each.target.in_flight}
             | (
@@ -116,30 +125,25 @@ class Fallbacks:
             for each in self.all
         } | ({"trouble": self._file.trouble} if self._file is not None and self._file.trouble else {})
 
-    def _settled(self, away: Away, outcome: Outcome, cost_picousd: int | None) -> None:
-        metrics, name = self._meters.metrics, away.fallback.name
+    def _settled(self, away: Stay, outcome: Outcome, cost_picousd: int | None) -> None:
+        metrics, name = self._metrics.metrics, away.provider.name
         metrics.counter("freehold_gateway_fallback_total").add(away.model, name, away.reason, outcome.value)
         if cost_picousd is None:
             metrics.counter("freehold_gateway_fallback_unknown_cost_total").add(name)
 
-    def _watch(self, meters: Meters) -> None:
-        gauges: dict[str, Reading] = {
+    def _watch(self, metrics: GatewayMetrics) -> None:
+        readings: dict[str, Reading] = {
             "freehold_gateway_fallback_spent_usd": lambda: self._each(lambda f: f.spent_picousd),
             "freehold_gateway_fallback_budget_usd": lambda: self._each(
                 lambda f: f.settings.budget_picousd_per_day
             ),
             "freehold_gateway_fallback_in_flight": lambda: {(f.name,): f.target.in_flight for f in self.all},
-        }
-        counters: dict[str, Reading] = {
             "freehold_gateway_fallback_cost_usd_total": lambda: self._each(lambda f: f.spent_total_picousd),
             "freehold_gateway_fallback_skipped_total": lambda: {
                 (f.name, why): count for f in self.all for why, count in f.skipped.items()
             },
         }
-        for name, reading in gauges.items():
-            meters.metrics.gauge(name).read_from(reading)
-        for name, reading in counters.items():
-            meters.metrics.counter(name).read_from(reading)
+        read_at_scrape(metrics.metrics, readings)
 
-    def _each(self, amount_picousd: Callable[[Fallback], int]) -> dict[Values, float]:
+    def _each(self, amount_picousd: Callable[[Provider], int]) -> dict[Values, float]:
         return {(each.name,): amount_picousd(each) / PICOUSD_PER_USD for each in self.all}

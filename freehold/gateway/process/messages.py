@@ -1,7 +1,8 @@
-"""The words on the socket pair between the gateway child and its parent: JSON lines, bounded, in both directions.
+"""The messages on the socket pair between a gateway process and its parent: JSON lines, bounded, in both directions.
 
-Down go settings (first, and again when they change), snapshots, the agent's metrics, and the order to drain; up go statistics about once a second and the news
-that all is drained. Who closes the pair is gone: nothing else is inferred from silence.
+The parent sends settings (first, and again when they change), snapshots, the agent's metrics, and the order to drain. The
+gateway sends statistics about once a second and reports when all is drained. If one side closes the pair, it is gone; nothing
+else is inferred from silence.
 """
 
 import asyncio
@@ -16,48 +17,48 @@ LINE_BYTES_MAX = 16 * 1024 * 1024
 """Longest message, bytes. Source: our own bound; a snapshot of 10,000 endpoints takes about 3 MB."""
 
 
-class Start(msgspec.Struct, frozen=True, tag="start"):
+class StartMessage(msgspec.Struct, frozen=True, tag="start"):
     """The first message down: how to run."""
 
     settings: Settings
 
 
-class Endpoints(msgspec.Struct, frozen=True, tag="endpoints"):
+class EndpointsMessage(msgspec.Struct, frozen=True, tag="endpoints"):
     """A newer snapshot."""
 
     snapshot: Snapshot
 
 
-class Agent(msgspec.Struct, frozen=True, tag="agent"):
-    """What this node's agent says now."""
+class AgentMessage(msgspec.Struct, frozen=True, tag="agent"):
+    """The newest metrics of this node's agent."""
 
     metrics: AgentMetrics
 
 
-class Retune(msgspec.Struct, frozen=True, tag="retune"):
+class SettingsMessage(msgspec.Struct, frozen=True, tag="retune"):
     """Other settings, from now on."""
 
     settings: Settings
 
 
-class Drain(msgspec.Struct, frozen=True, tag="drain"):
+class DrainMessage(msgspec.Struct, frozen=True, tag="drain"):
     """Finish and end."""
 
 
-class Stats(msgspec.Struct, frozen=True, tag="stats"):
+class StatsMessage(msgspec.Struct, frozen=True, tag="stats"):
     """What the gateway is doing."""
 
     stats: GatewayStats
 
 
-class Drained(msgspec.Struct, frozen=True, tag="drained"):
+class DrainedMessage(msgspec.Struct, frozen=True, tag="drained"):
     """The last message up: whether every stream could be finished within the grace."""
 
     whole: bool
 
 
-Down = Start | Endpoints | Agent | Retune | Drain
-Up = Stats | Drained
+Down = StartMessage | EndpointsMessage | AgentMessage | SettingsMessage | DrainMessage
+Up = StatsMessage | DrainedMessage
 _DOWN: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
 _UP: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
 

@@ -1,83 +1,61 @@
-"""One model's queue when several workers serve the model: as `admission`, with room and turns over all of them.
+"""One model's queue when several workers serve the model: as `admission`, with room and turns over all of them. Pure.
 
-The queue's bounds are divided between the workers, so that their sum is what was asked for. Who frees a place wakes the
-worker whose turn it is (`turn`), with a byte and no waiting; one that does not move within a look's time has its turn
-taken, so a place is never idle for longer while somebody waits anywhere.
+The queue's bounds are divided between the workers, so that their sum is the configured bound. A worker that frees a
+place wakes the worker whose turn it is (`worker_fairness`), with a byte and no waiting. A worker that does not use its turn
+within PATIENCE_S loses it, so a place is never idle for longer while a request waits at any worker.
 """
 
-import os
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from freehold.gateway.queue.admission import Admission
-from freehold.gateway.queue.queue import Bounds
-from freehold.gateway.queue.worker_fairness import Turn
-from freehold.gateway.settings import Settings
-
-if TYPE_CHECKING:
-    from freehold.gateway.counters.shared_counters import Board
-    from freehold.gateway.endpoints.pool import Model, Target
-    from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.counters.shared_counters import SharedCounters
+from freehold.gateway.queue.admission import Admission, QueuedRequest, T, Targets
+from freehold.gateway.queue.queue import QueueBounds
+from freehold.gateway.queue.worker_fairness import WorkerTurn
+from freehold.gateway.wire.ports import Loop
 
 PATIENCE_S = 0.02
-"""How long a place is kept for the worker whose turn it is. Source: our own choice, as often as a queue is looked at: a
+"""How long a place is kept for the worker whose turn it is. Source: our own choice, as often as a queue is checked: a
 busy loop turns in a few milliseconds."""
 
 
-def part_of(whole: int, *, index: int, workers: int) -> int:
-    """Return a worker's part of a bound: all parts together are the whole, but each is at least 1."""
-    return max(1, whole // workers + (index < whole % workers))
+class SharedAdmission(Admission[T]):
+    """The queue in front of one model's targets at one of several workers; `wake` wakes another worker by its index."""
 
+    __slots__ = ("_denied_s", "_wake_worker", "turn")
 
-def _part_of_bounds(bounds: Bounds, settings: Settings) -> Bounds:
-    return replace(
-        bounds,
-        max_requests=part_of(bounds.max_requests, index=settings.worker, workers=settings.workers),
-        max_tokens=part_of(bounds.max_tokens, index=settings.worker, workers=settings.workers),
-    )
-
-
-class SharedAdmission(Admission):
-    """The queue in front of one model's targets at one of several workers."""
-
-    __slots__ = ("_denied_s", "_settings", "turn")
-
-    def __init__(self, model: "Model", settings: Settings, board: "Board") -> None:
-        super().__init__(model, settings)
-        self.line.bounds = _part_of_bounds(self.line.bounds, settings)
-        self.turn = Turn(board, model.entry.name)
-        self._settings = settings
+    def __init__(
+        self,
+        model: Targets[T],
+        bounds: QueueBounds,
+        *,
+        loop: Loop,
+        counters: SharedCounters,
+        wake: Callable[[int], object],
+    ) -> None:
+        super().__init__(model, bounds, loop)
+        self.turn = WorkerTurn(counters, model.entry.name)
+        self._wake_worker = wake
         self._denied_s: float | None = None
 
-    def retune(self, settings: Settings) -> None:
-        """Go on by this worker's part of other bounds."""
-        super().retune(settings)
-        self.line.bounds = _part_of_bounds(self.line.bounds, settings)
-        self._settings = settings
-
-    def enter(self, exchange: "Exchange", now_s: float) -> "Target | None":
-        """Return the target to ask now; None: the exchange waits, is on its way, or was told that it cannot."""
+    def enter(self, request: QueuedRequest[T], now_s: float) -> T | None:
+        """Return the target to ask now; None: the request waits, has started, or was rejected."""
         if not self.turn.others_wait():
-            target = super().enter(exchange, now_s)
-            self._tell()
+            target = super().enter(request, now_s)
+            self._publish()
             return target
-        # Others wait for the same room: who comes now stands in line with them.
-        self._price(exchange)
-        self._wait(exchange, now_s)
+        # Requests wait for the same room at other workers: this one waits in line with them.
+        asked = request.request
+        request.cost_tokens = self.estimate.cost_tokens(len(asked.body), asked.max_tokens)
+        request.flow = flow = self.line.turns.flow(request.caller, request.weight, request.priority)
+        self._wait(request, flow, now_s)
         self.turn.weigh(self.line.turns)
         self.pump()
         return None
 
-    def _price(self, exchange: "Exchange") -> None:
-        """Note what an exchange costs and whose it is, as `enter` does."""
-        request = exchange.request
-        exchange.cost_tokens = self.estimate.cost_tokens(len(request.body), request.max_tokens)
-        exchange.flow = self.line.turns.flow(exchange.caller, exchange.weight, exchange.priority)
-
-    def end(self, exchange: "Exchange", *, service_s: float | None) -> None:
-        """Count an exchange out, wherever it was, and start who is next, here or elsewhere."""
-        super().end(exchange, service_s=service_s)
-        self._tell()
+    def end(self, request: QueuedRequest[T], *, service_s: float | None) -> None:
+        """Count a request out, waiting or started, and start the next one, here or at another worker."""
+        super().end(request, service_s=service_s)
+        self._publish()
         if not self.line.waiting and self.turn.others_wait():
             self._wake(self.turn.next_other())
 
@@ -86,17 +64,17 @@ class SharedAdmission(Admission):
         return self.turn.totals()
 
     def pump(self) -> None:
-        """Start as many as there is room for and as are next among all workers."""
+        """Start as many requests as there is room for and as are next among all workers."""
         super().pump()
-        self._tell()
+        self._publish()
 
     def _start_next(self) -> bool:
         claim = self.line.next()
         if claim is None:
             self._denied_s = None
             return False
-        now_s = self._now_s()
-        self._tell()
+        now_s = self._loop.time()
+        self._publish()
         self.turn.next_is(claim.flow.priority)
         holder = self.turn.holder()
         if holder >= 0 and self.model.has_room(now_s, claim.cost_tokens):
@@ -111,29 +89,29 @@ class SharedAdmission(Admission):
         return True
 
     def _waited_enough(self, now_s: float) -> bool:
-        """Return whether the place was kept for somebody else long enough."""
+        """Return whether the place was kept for another worker long enough."""
         if self._denied_s is None:
             self._denied_s = now_s
         return now_s - self._denied_s >= PATIENCE_S
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self.turn.weigh(self.line.turns)
         self._count_places()
-        super()._look()
+        super()._check()
         self.turn.weigh(self.line.turns)
 
     def _count_places(self) -> None:
         super()._count_places()
         self.line.places = max(1, round(self.line.places * self.turn.part()))
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         line = self.line
         if line.waiting and not self.turn.waits:
             claim = line.next()
             assert claim is not None
             self.turn.next_is(claim.flow.priority)
-        self.turn.tell(line.waiting, line.under_way, line.tokens)
+        self.turn.publish(line.waiting, line.under_way, line.tokens)
 
     def _wake(self, worker: int) -> None:
         if worker >= 0:
-            os.eventfd_write(self._settings.wake_fds[worker], 1)
+            self._wake_worker(worker)

@@ -13,7 +13,7 @@ _BYTES_PER_TOKEN_MIN, _BYTES_PER_TOKEN_MAX = 0.5, 64.0  # No text is outside. So
 _KEPT = 0.98  # Weight of the past per reported usage: about fifty requests. Source: our own choice.
 
 
-class Estimate:
+class TokenEstimate:
     """The estimate for one model."""
 
     __slots__ = ("_answer_tokens", "_bytes_per_token", "context_tokens")
@@ -25,7 +25,7 @@ class Estimate:
         self._answer_tokens = float(ANSWER_TOKENS)
 
     def __repr__(self) -> str:
-        return f"<Estimate {self._bytes_per_token:.2f} bytes per token, answers of {self._answer_tokens:.0f}>"
+        return f"<TokenEstimate {self._bytes_per_token:.2f} bytes per token, answers of {self._answer_tokens:.0f}>"
 
     def cost_tokens(self, body_bytes: int, max_tokens: int) -> int:
         """Return the cost, at least 1 and at most the context; `max_tokens` 0: the request names none."""

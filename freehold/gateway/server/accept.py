@@ -1,23 +1,21 @@
-"""Taking connections when several workers share one listening socket, so that each has about as many as the others.
+"""Accept connections when several workers share one listening socket, so that each gets about as many as the others.
 
-All workers are woken by a connection. One that has more than the least of the others holds its hand back for a moment,
-then takes what nobody has taken: so a few connections that stay for hours do not end up at one worker, and a worker
-that is busy, stopped or dead keeps nobody waiting. There is one queue, in the kernel, which outlives every worker.
-It deliberately takes one connection at a time: whoever takes all that wait leaves none to the others.
+A connection wakes all workers. A worker with more connections than another waits a moment, then accepts what is still
+waiting. So a few connections that stay for hours do not end up at one worker, and a worker that is busy, stopped or dead delays
+no client. There is one queue, in the kernel, which outlives every worker. It deliberately accepts one connection at a time:
+a worker that accepted all would leave none to the others.
 """
 
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from freehold.gateway.server.gateway import Gateway
-    from freehold.gateway.server.worker_group import Crew
+from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.server.worker_group import WorkerGroup
 
 _COURTESY_S = 0.002
 """How long a connection is left to a worker that has fewer. Source: our own choice: a busy loop turns in a millisecond or
-two, and nobody notices two when connecting."""
+two, and no client notices two when connecting."""
 _AGAIN_S = 0.1  # No more descriptors, or memory: it may pass; the queue in the kernel is bounded.
 
 
@@ -27,14 +25,14 @@ class Acceptor:
     def __init__(
         self,
         new_connection: Callable[[], asyncio.BaseProtocol],
-        gateway: "Gateway",
+        gateway: Gateway,
         *,
-        crew: "Crew",
+        group: WorkerGroup,
         listener: socket.socket,
     ) -> None:
         self._new_connection = new_connection
         self._gateway = gateway
-        self._board = crew.board
+        self._counters = group.counters
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._held_back: asyncio.TimerHandle | None = None
@@ -42,10 +40,12 @@ class Acceptor:
         self._loop.add_reader(listener.fileno(), self._came)
 
     def __repr__(self) -> str:
-        return f"<Acceptor {len(self._gateway.connections)} here, {self._board.connections_least} elsewhere>"
+        return (
+            f"<Acceptor {len(self._gateway.connections)} here, {self._counters.connections_least} elsewhere>"
+        )
 
     def close(self) -> None:
-        """Take no more; those who wait are the other workers', or are refused when the last one closes."""
+        """Accept no more; waiting clients go to the other workers, or are refused when the last one closes."""
         if self._held_back is not None:
             self._held_back.cancel()
             self._held_back = None
@@ -55,8 +55,8 @@ class Acceptor:
 
     def _came(self) -> None:
         here = len(self._gateway.connections) + len(self._joining)
-        self._board.tell_connections(here)
-        if 0 <= self._board.connections_least < here:
+        self._counters.publish_connections(here)
+        if 0 <= self._counters.connections_least < here:
             self._pause(_COURTESY_S)
         else:
             self._take()
@@ -76,7 +76,7 @@ class Acceptor:
         except (BlockingIOError, ConnectionError, InterruptedError):
             return  # another worker was quicker, or the client is gone again
         except OSError as exc:
-            self._gateway.log.warning("cannot_accept", why=exc.strerror)
+            self._gateway.context.log.warning("cannot_accept", why=exc.strerror)
             self._pause(_AGAIN_S)
             return
         connected.setblocking(False)

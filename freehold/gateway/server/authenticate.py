@@ -1,8 +1,8 @@
-"""Who asks: every key of the keys file by its hash, and whether it may have what it asks for.
+"""Identify callers by the hash of their key, and check whether a key may have what it asks for.
 
-A key is found by the hash of what was presented, from memory alone. A reload keeps what each key has used. A revoked
-key is refused from then on; what it has under way goes on to its end. The limits hold over all
-workers of a gateway (`shared_limits`); another gateway counts for itself. Nothing here waits: keys file and budgets are read and written beside the loop.
+A key is found by the hash of the presented one, from memory alone. A reload keeps what each key has used. A revoked key is
+rejected from then on; its requests under way continue to their end. The limits hold over all workers of a gateway
+(`shared_limits`); another gateway counts for itself. Nothing here waits: background threads read and write keys file and budgets.
 """
 
 import asyncio
@@ -10,56 +10,53 @@ import contextlib
 from hmac import compare_digest
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from freehold.core.clock import wall_s
-from freehold.gateway.callers.cost_reservation import Bill, over_usd
-from freehold.gateway.callers.grant import Caller, Grant
+from freehold.gateway.callers.cost_reservation import CostReservation, over_usd
+from freehold.gateway.callers.grant import Grant, KeyState
 from freehold.gateway.callers.keys import KeyRecord, KeysFile, why_refused
-from freehold.gateway.callers.rate_limits import Over
+from freehold.gateway.callers.rate_limits import Over, over_limit
 from freehold.gateway.callers.shared_limits import SharedKeys
 from freehold.gateway.callers.spend import Month, usd_place
-from freehold.gateway.counters.shared_counters import Board
+from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.settings import Settings
 from freehold.gateway.storage.budget_file import BudgetFile
 from freehold.gateway.storage.key_store import KeyStore
 from freehold.gateway.storage.key_watch import KeyWatch
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import prompt_tokens, tokens_asked
 from freehold.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from freehold.gateway.wire.request import Request
 
 _STUCK_S = (
     10.0  # A look at the keys file takes well under a second; one that takes this long hangs on its disk.
 )
 _OPEN = frozenset({b"/livez", b"/readyz", b"/health"})
-"""Paths that ask nobody for a key: probes of balancers and supervisors have none."""
+"""Paths that need no key: probes of balancers and supervisors have none."""
 
 
-class Callers:
+class Authenticator:
     """All keys of one gateway process."""
 
-    def __init__(self, settings: Settings, board: Board | None = None) -> None:
+    def __init__(self, settings: Settings, counters: SharedCounters | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._now_s = self._loop.time
         self._log = get_logger("gateway.callers")
-        self._by_id: dict[str, Caller] = {}
-        self._by_hash: dict[bytes, Caller] = {}
+        self._by_id: dict[str, KeyState] = {}
+        self._by_hash: dict[bytes, KeyState] = {}
         self.prices = settings.prices
         """By model, for budgets in dollars."""
         self._open = _OPEN | ({b"/metrics"} if settings.metrics_open else set())
         self.problem = ""
         """Why the keys file cannot be used as it is now; empty: its newest version holds."""
         self._budgets = BudgetFile(Path(settings.budgets_path), self._log)
-        self._shared = SharedKeys(board) if board is not None else None
-        self._watch = KeyWatch(KeyStore(Path(settings.keys_path)), self._tell)
+        self._shared = SharedKeys(counters) if counters is not None else None
+        self._watch = KeyWatch(KeyStore(Path(settings.keys_path)), self._changed)
         self.tick()
 
     def __repr__(self) -> str:
-        return f"<Callers {self.active} of {len(self._by_id)} keys{', ' * bool(self.trouble)}{self.trouble}>"
+        return f"<Authenticator {self.active} of {len(self._by_id)} keys{', ' * bool(self.trouble)}{self.trouble}>"
 
     def start(self) -> None:
         """Read the keys, and from now on watch their file and save the budgets."""
@@ -67,7 +64,7 @@ class Callers:
         self._budgets.start()
 
     def stop(self) -> None:
-        """Save once more and end what runs beside the loop."""
+        """Save once more and end the background threads."""
         self._watch.stop()
         self._budgets.stop()
 
@@ -78,7 +75,7 @@ class Callers:
         if self._shared is not None:
             self._shared.tick(self._budgets.spending.month, int(self._now_s() * 1000))
 
-    # For people
+    # For operators
 
     @property
     def active(self) -> int:
@@ -87,7 +84,7 @@ class Callers:
 
     @property
     def trouble(self) -> str:
-        """Return what a person should look at, in words without a path, or nothing."""
+        """Return a problem that an operator should fix, without a path, or nothing."""
         if self._watch.silent_s > _STUCK_S:
             return "the disk of the keys file does not answer"
         if self.problem:
@@ -96,10 +93,10 @@ class Callers:
 
     # For requests
 
-    def identify(self, request: "Request") -> Refusal | None:
+    def identify(self, request: Request) -> Rejection | None:
         """Find out whose request this is, once its head has come; return why it is not taken, or None."""
         digest = request.key_digest
-        # Found by a digest that nobody can choose, and compared in constant time: neither step tells of a key.
+        # Found by a digest that a client cannot choose, and compared in constant time: neither step leaks a key.
         caller = self._by_hash.get(digest)
         if caller is not None and compare_digest(caller.hash, digest) and self._wall_s < caller.ends_s:
             request.caller, request.key_id = caller, caller.id
@@ -110,13 +107,13 @@ class Callers:
             return None
         return errors.unauthorized(_why(request.key, caller, self._wall_s))
 
-    def admit(self, request: "Request", name: str, *, model: str) -> Refusal | None:
-        """Give a request its place and its tokens, or return what is in the way; a refusal takes nothing.
+    def admit(self, request: Request, name: str, *, model: str) -> Rejection | None:
+        """Give a request its place and its tokens, or return why not; a rejection takes nothing.
 
         `name` is what it asks for, which its key must allow; `model` whose price is charged: an adapter's is its model's.
         """
         caller = request.caller
-        assert caller is not None, "identify refuses every request without a key"
+        assert isinstance(caller, KeyState), "identify rejects every request without a key"
         if caller.models and name not in caller.models:
             return errors.not_allowed(name)
         if not caller.limited:
@@ -132,32 +129,32 @@ class Callers:
             over = self._over_usd(caller, limits.monthly_microusd) or over
         over = over or caller.allowance.ask(tokens, int(self._now_s() * 1000))
         if over is None:
-            request.grant = Grant(caller, tokens, month)
+            request.grant = grant = Grant(caller, tokens, month)
             if limits.monthly_microusd is not None:
-                request.grant.bill = self._bill(caller, request, model, tokens)
-            if self._shared is not None and (month is not None or request.grant.bill is not None):
-                self._shared.tell(caller, self._budgets.spending.month)
+                grant.cost = self._reserve(caller, request, model, tokens)
+            if self._shared is not None and (month is not None or grant.cost is not None):
+                self._shared.publish(caller, self._budgets.spending.month)
         request.limit_lines = caller.allowance.lines()
-        return None if over is None else errors.over_limit(over, caller.record.limits, tokens=tokens)
+        return None if over is None else over_limit(over, caller.record.limits, tokens=tokens)
 
-    def _over_usd(self, caller: Caller, budget_microusd: int) -> Over | None:
+    def _over_usd(self, caller: KeyState, budget_microusd: int) -> Over | None:
         month, reserved_picousd = self._budgets.spending.month, caller.reserved_picousd
         charged_picousd = month.get(usd_place(caller.id), 0)
         if self._shared is not None:
             charged_picousd, reserved_picousd = self._shared.spent_picousd(caller, month)
         return over_usd(charged_picousd, reserved_picousd, budget_microusd=budget_microusd)
 
-    def _bill(self, caller: Caller, request: "Request", model: str, tokens: int) -> Bill:
+    def _reserve(self, caller: KeyState, request: Request, model: str, tokens: int) -> CostReservation:
         price, prompt = self.prices.get(model), prompt_tokens(len(request.body))
         reserved_picousd = 0 if price is None else price.of(prompt, tokens - prompt)
-        return Bill(caller, self._budgets.spending.month, reserved_picousd=reserved_picousd)
+        return CostReservation(caller, self._budgets.spending.month, reserved_picousd=reserved_picousd)
 
     # News of the keys file
 
-    def _tell(self, keys: KeysFile | None, problem: str) -> None:
+    def _changed(self, keys: KeysFile | None, problem: str) -> None:
         """Take what the watch found: at the start at once, later from its thread."""
         if self._watch.started:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, nobody asks any more
+            with contextlib.suppress(RuntimeError):  # the loop has ended, no request follows
                 self._loop.call_soon_threadsafe(self._take, keys, problem)
         else:
             self._take(keys, problem)
@@ -183,13 +180,13 @@ class Callers:
         self._by_hash = {caller.hash: caller for caller in self._by_id.values()}
         self._log.info("keys_loaded", active=self.active, keys=len(self._by_id))
 
-    def _new_caller(self, record: KeyRecord, now_ms: int) -> Caller:
-        caller = Caller(record, now_ms)
+    def _new_caller(self, record: KeyRecord, now_ms: int) -> KeyState:
+        caller = KeyState(record, now_ms)
         if self._shared is not None:
             self._shared.take_over(caller, self._budgets.spending.month, now_ms)
         return caller
 
-    def _over_budget(self, caller: Caller, budget: int, month: Month) -> Over | None:
+    def _over_budget(self, caller: KeyState, budget: int, month: Month) -> Over | None:
         spent, reserved = month.get(caller.id, 0), caller.reserved
         if self._shared is not None:
             spent, reserved = self._shared.spent(caller, month)
@@ -198,8 +195,8 @@ class Callers:
         return Over("budget" if spent - reserved >= budget else "reserved")
 
 
-def _why(key: bytes | None, caller: Caller | None, now_s: float) -> str:
-    """Return why a request is not taken. Of a key's end only its holder hears, who learns nothing of use from it."""
+def _why(key: bytes | None, caller: KeyState | None, now_s: float) -> str:
+    """Return why a request is rejected. Only the holder of a key learns that it was revoked or has expired."""
     if key is None:
         return "You did not provide an API key: send it as `Authorization: Bearer KEY`."
     if not key:

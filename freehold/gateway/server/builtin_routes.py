@@ -1,21 +1,21 @@
 """What the gateway answers by itself: models, health, metrics. No engine and no control plane is asked.
 
-`/livez` says that this process runs its loop; `/readyz` says whether a balancer should send requests here: some model
+`/livez` reports that this process runs its loop; `/readyz` reports whether a balancer should send requests here: some model
 has a ready replica and no drain is on; `/health` is the same question with the details for a person.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from freehold.gateway.callers.grant import Caller
-from freehold.gateway.endpoints.pool import Directory, Model
-from freehold.gateway.wire.errors import Refusal, model_not_found, not_allowed
-
-if TYPE_CHECKING:
-    from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.endpoints.directory import Directory
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.wire import errors
+from freehold.gateway.wire.errors import Rejection, model_not_found, not_allowed
+from freehold.gateway.wire.request import ENGINE_PATHS, Caller, Request
 
 JSON = "application/json"
 Answer = tuple[int, bytes, str]
@@ -27,19 +27,19 @@ def model_id_of(path: str) -> str:
     return unquote_to_bytes(path.removeprefix("/v1/models/")).decode("utf-8", "replace")
 
 
-def models_for(gateway: "Gateway", caller: Caller | None) -> list[str]:
-    """Return the names of the models that a caller may use, all of them where nobody is asked for a key."""
+def models_for(gateway: Gateway, caller: Caller | None) -> list[str]:
+    """Return the names of the models that a caller may use, all of them if no key is needed."""
     known = gateway.directory
     return [name for name in (*known.models, *known.adapters) if caller is None or caller.may_use(name)]
 
 
-def models(gateway: "Gateway", caller: Caller | None) -> Answer:
+def models(gateway: Gateway, caller: Caller | None) -> Answer:
     """Return the list of the caller's models, in OpenAI's shape with vLLM's `max_model_len`."""
     rows = [_model_row(gateway.directory, name) for name in models_for(gateway, caller)]
     return 200, msgspec.json.encode({"object": "list", "data": rows}), JSON
 
 
-def one_model(gateway: "Gateway", name: str, caller: Caller | None) -> Answer | Refusal:
+def _one_model(gateway: Gateway, name: str, caller: Caller | None) -> Answer | Rejection:
     """Return one model, or the 404, or the 403 for one that is not the caller's to use."""
     if name not in gateway.directory.models and name not in gateway.directory.adapters:
         return model_not_found(name, models_for(gateway, caller))
@@ -64,20 +64,20 @@ def _model_row(directory: Directory, name: str) -> dict[str, Any]:
     return row | ({"max_model_len": entry.max_context_tokens} if entry.max_context_tokens else {})
 
 
-def live(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+def live(gateway: Gateway, caller: Caller | None = None) -> Answer:
     """Return 200: the loop turns."""
     del gateway, caller
     return 200, b'{"status":"ok"}', JSON
 
 
-def ready(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+def ready(gateway: Gateway, caller: Caller | None = None) -> Answer:
     """Return 200 when requests should come here, 503 otherwise, with the reason."""
     del caller
     status = _status(gateway)
     return (200 if status in {"ok", "degraded"} else 503), msgspec.json.encode({"status": status}), JSON
 
 
-def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
+def health(gateway: Gateway, caller: Caller | None = None) -> Answer:
     """Return the same verdict with what it rests on: replicas and queue per model, snapshot, requests under way."""
     snapshot = gateway.directory.snapshot
     wanted = {
@@ -99,26 +99,31 @@ def health(gateway: "Gateway", caller: Caller | None = None) -> Answer:
         "snapshot": {"generation": snapshot.generation, "age_s": round(gateway.snapshot_age_s(), 1)},
         "control_plane": "connected" if gateway.has_parent else "gone",
         "workers": _workers(gateway),
-        "ledger": {"status": "off"} if gateway.recorder is None else gateway.recorder.health(),
+        "ledger": {"status": "off"} if gateway.context.ledger is None else gateway.context.ledger.health(),
     }
-    if gateway.callers is not None:
-        body["keys"] = {"active": gateway.callers.active, "trouble": gateway.callers.trouble or None}
+    if gateway.authenticator is not None:
+        body["keys"] = {
+            "active": gateway.authenticator.active,
+            "trouble": gateway.authenticator.trouble or None,
+        }
     if gateway.fallbacks is not None:
-        # What is paid is nobody else's business: /health asks nobody for a key.
-        body["fallback"] = gateway.fallbacks.health(spent=caller is not None or gateway.settings.metrics_open)
+        # Costs are confidential, and /health needs no key.
+        body["fallback"] = gateway.fallbacks.health(
+            spent=caller is not None or gateway.context.settings.metrics_open
+        )
     return ready(gateway)[0], msgspec.json.encode(body), JSON
 
 
-def _ejected(model: Model) -> int:
-    return sum(bool(target.standing.until_s) for target in model.targets)
+def _ejected(model: ServedModel) -> int:
+    return sum(bool(target.outlier.until_s) for target in model.targets)
 
 
-def _workers(gateway: "Gateway") -> dict[str, int]:
-    crew = gateway.crew
-    return {"live": 1 if crew is None else crew.living, "wanted": gateway.settings.workers}
+def _workers(gateway: Gateway) -> dict[str, int]:
+    group = gateway.group
+    return {"live": 1 if group is None else group.living, "wanted": gateway.context.settings.workers}
 
 
-def _queue(model: Model) -> dict[str, Any]:
+def _queue(model: ServedModel) -> dict[str, Any]:
     line = model.admission.line
     _, waiting, tokens = model.admission.totals()
     limit = sum(target.gate.limit for target in model.targets)
@@ -130,34 +135,57 @@ def _queue(model: Model) -> dict[str, Any]:
     }
 
 
-def _status(gateway: "Gateway") -> str:
+def _status(gateway: Gateway) -> str:
     counts = gateway.directory.ready_counts()
-    if gateway.draining:
+    if gateway.context.draining:
         return "shutting_down"
-    if not any(counts.values()) and not any(
-        model.overflow is not None and model.overflow.spares_an_outage
-        for model in gateway.directory.models.values()
-    ):
+    if not any(counts.values()) and not _answered_elsewhere(gateway):
         return "starting" if gateway.directory.snapshot.generation < 0 or not counts else "unavailable"
-    trouble = gateway.callers is not None and bool(gateway.callers.trouble)
+    trouble = gateway.authenticator is not None and bool(gateway.authenticator.trouble)
     trouble = trouble or any(map(_ejected, gateway.directory.models.values()))
     return "ok" if all(counts.values()) and not trouble else "degraded"
 
 
-def metrics(gateway: "Gateway", caller: Caller | None = None) -> Answer:
-    """Return the Prometheus text: of all workers, and after it what the node's agent says."""
+def _answered_elsewhere(gateway: Gateway) -> bool:
+    """Return whether another provider answers some model's requests while no replica is ready."""
+    if gateway.fallbacks is None:
+        return False
+    found = map(gateway.fallbacks.of, gateway.directory.models.values())
+    return any(fallback is not None and fallback.covers_outage for fallback in found)
+
+
+def metrics(gateway: Gateway, caller: Caller | None = None) -> Answer:
+    """Return the Prometheus text: of all workers, and after it the metrics of the node's agent."""
     del caller
-    metrics = gateway.meters.metrics if gateway.crew is None else gateway.crew.metrics(gateway)
-    # Bound anew, since what several workers make together would be the word of the one that heard least.
+    metrics = (
+        gateway.context.metrics.metrics
+        if gateway.group is None
+        else gateway.group.metrics(gateway.context.metrics.metrics)
+    )
+    # Bound again, since a sum over workers would show the oldest report of any of them.
     gateway.agent.watch(metrics)
     body, content_type = metrics.render()
     return 200, body + gateway.agent.text(), content_type
 
 
-LOCAL: dict[str, Callable[["Gateway", Caller | None], Answer]] = {
+_ROUTES: dict[str, Callable[[Gateway, Caller | None], Answer]] = {
     "/v1/models": models,
     "/livez": live,
     "/readyz": ready,
     "/health": health,
     "/metrics": metrics,
 }
+
+
+def answer(gateway: Gateway, request: Request) -> Answer | Rejection:
+    """Return the gateway's own answer to a request for a path that no engine serves."""
+    path = request.path
+    route = _ROUTES.get(path)
+    one_model = path.startswith("/v1/models/") and len(path) > len("/v1/models/")
+    if route is None and not one_model:
+        return errors.not_found(path, ENGINE_PATHS | _ROUTES.keys())
+    if request.method not in {b"GET", b"HEAD"}:
+        return errors.wrong_method(request.method.decode("ascii"), "GET, HEAD")
+    if route is not None:
+        return route(gateway, request.caller)
+    return _one_model(gateway, model_id_of(path), request.caller)

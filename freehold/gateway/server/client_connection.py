@@ -1,27 +1,25 @@
-"""A client's connection: strict HTTP/1.1 in, one request at a time, backpressure and time limits on every step.
+"""A client's connection: one request at a time, backpressure and time limits on every step.
 
-Framing is llhttp's (through httptools) in its strict mode, and a little stricter: whatever two parsers could read
-differently is answered 400 and the connection closed, so that no malformed request reaches an engine. Pipelined
-requests are answered in order; bytes that come while an answer is under way wait, bounded. There is no TLS here.
+Pipelined requests are answered in order; bytes that come while an answer is under way wait, bounded. What comes in is read
+by `request_reader`. There is no TLS here.
 """
 
 import asyncio
 import socket
 import struct
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
-
-import httptools
+from typing import cast
 
 from freehold.gateway.exchange.exchange import Exchange
-from freehold.gateway.server.request_reader import Arrival
+from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.server.head_cache import KnownHead
+from freehold.gateway.server.keyed_reader import KeyedReader
+from freehold.gateway.server.request_ids import unnamed
+from freehold.gateway.server.request_reader import RequestReader
+from freehold.gateway.server.routing import begin
 from freehold.gateway.wire import errors, headers
-from freehold.gateway.wire.errors import Refusal
-from freehold.gateway.wire.head_cache import KnownHead
-from freehold.gateway.wire.request import IGNORED, Request, take_header, unnamed
-
-if TYPE_CHECKING:
-    from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.request import Request
 
 SEND_BUFFER_BYTES = 64 * 1024
 """SO_SNDBUF and write high-water mark per client. Source: gateway benchmarks: a client that stops reading holds under
@@ -29,39 +27,41 @@ SEND_BUFFER_BYTES = 64 * 1024
 _LOW_WATER_BYTES = (
     16 * 1024
 )  # Resume well below the mark, so that reading is not switched on and off per chunk.
-HEAD_BYTES_MAX = 64 * 1024
-"""Longest request head, and longest framing between two bytes of a body (chunk extensions, trailers), bytes. Source:
-our own bound; twice the 32 KiB of most cloud load balancers."""
 _SLICE_BYTES = (
     16 * 1024
 )  # Parsed at once: bounds what one read of the kernel's 256 KiB can make us hold or do.
 _LINGER_S = (
-    2.0  # After a refusal, for so long what still comes is read and dropped. Source: nginx's idea, shorter.
+    2.0  # After a rejection, for so long what still comes is read and dropped. Source: nginx's idea, shorter.
 )
 _NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER on with 0 s: a close is a reset. Source: socket(7).
-_QUEUED_REQUESTS_MAX = 32  # Pipelined requests that wait; nobody's SDK pipelines, so this is generous.
-_WAITING_BYTES_MAX = 64 * 1024  # Bytes of a next request kept while an answer is under way.
 
 
-class ClientConnection(Arrival):
+class ClientConnection(asyncio.Protocol):
     """One client."""
 
-    __slots__ = ("_idle", "_known", "_parser", "_turning", "_waiting", "_write_paused", "exchange", "unsent")
+    __slots__ = ("_context", "_gateway", "_idle", "_known", "_reader", "_stepping", "_write_paused", "closing",
+                 "exchange", "transport", "unsent", "write")  # fmt: skip
 
-    def __init__(self, gateway: "Gateway") -> None:
-        super().__init__(gateway)
+    transport: asyncio.Transport
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._context = gateway.context
+        keys = gateway.authenticator
+        self._reader = (
+            RequestReader(gateway, self._next) if keys is None else KeyedReader(gateway, self._next, keys)
+        )
         self.exchange: Exchange | None = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._waiting = b""
+        self.closing = False
+        self.unsent = b""
         self._idle = True
         self._known: KnownHead | None = None
         """The head that was last known here: pooled clients send the same with each request."""
         self._write_paused = False
-        self._turning = False
-        self.unsent = b""
+        self._stepping = False
 
     def __repr__(self) -> str:
-        doing = (
+        state = (
             "closing"
             if self.closing
             else "answering"
@@ -70,54 +70,56 @@ class ClientConnection(Arrival):
             if self._idle
             else "reading"
         )
-        return f"<ClientConnection {doing}, {len(self._queue)} queued>"
+        return f"<ClientConnection {state}, {self._reader!r}>"
 
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound what a slow client can make us hold, in this process and in the kernel."""
         # A cast, since uvloop's transports do not derive from asyncio's.
-        self.transport = transport = cast("asyncio.Transport", transport)
+        self.transport = self._reader.transport = transport = cast("asyncio.Transport", transport)
         self.write = transport.write
         transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES, low=_LOW_WATER_BYTES)
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        if not self.gateway.admit_connection(self):
+        connections = self._gateway.connections
+        connections.add(self)
+        if len(connections) > self._gateway.connections_max:
             full = errors.unavailable("Too many connections.", code="too_many_connections")
-            self.refuse(replace(full, close=True), unnamed())
+            self.reject(replace(full, close=True), unnamed())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what this client asked for: nobody listens any more."""
+        """End what this client asked for: the client is gone."""
         del exc
         self.closing = True
         self.unsent = b""
-        self.gateway.connections.discard(self)
-        self._queue.clear()
-        self._drop_incoming()
+        self._gateway.connections.discard(self)
+        self._reader.queue.clear()
+        self._reader.drop_incoming()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_left()
 
     def eof_received(self) -> bool:
-        """Treat a half-close as leaving: a client that will not read is not told apart from one that will not write.
+        """Treat a half-close as leaving: a client that does not read looks the same as one that does not write.
 
         Returns False so that the transport closes itself, once it has sent what it has. A half-closed client that still
-        waits for its answer is not served; no SDK does that, and an engine must not work on for nobody.
+        waits for its answer is not served; no SDK does that, and an engine must not work for a client that is gone.
         """
         if self.unsent:
-            self.gateway.outbox.empty()  # it is in the ledger as answered
+            self._context.write_batch.empty()  # it is in the ledger as answered
         return False
 
     def data_received(self, data: bytes) -> None:
         """Take what came, in slices, so that every bound holds whatever the kernel hands over at once."""
         if self.unsent:
-            self.gateway.outbox.empty()  # what this client is given next must not overtake it
+            self._context.write_batch.empty()  # this client's next answer must not overtake it
         if self._idle and len(data) <= _SLICE_BYTES and not self._write_paused and not self.closing:
             # The usual case: a whole request on a connection that waits for one.
             request = self._known.request(data) if self._known is not None else None
             if request is None:
-                self._known = self.gateway.known_heads.find(data)
+                self._known = self._gateway.head_cache.find(data)
                 request = self._known.request(data) if self._known is not None else None
             if request is None:
                 self._feed(data)
@@ -128,23 +130,23 @@ class ClientConnection(Arrival):
             self._take(data[at : at + _SLICE_BYTES])
 
     def _take_known(self, request: Request) -> None:
-        """Answer a request that came whole behind a head that is known, past the parser, which waits for another one."""
+        """Answer a request that came whole behind a known head, without the parser, which waits for the next one."""
         self._idle = False
-        if len(request.body) > self.gateway.settings.max_body_bytes and request.refusal is None:
-            request.refusal = self._too_large()
+        if self._gateway.authenticator is not None:
+            request.rejection = self._gateway.authenticator.identify(request)
+        if len(request.body) > self._context.settings.max_body_bytes and request.rejection is None:
+            request.rejection = self._reader.too_large()
         self._dispatch(request)
 
     def _take(self, data: bytes) -> None:
         """Parse, or keep for later while an answer is under way."""
         if self.closing:
             return
-        busy = self.exchange is not None or self._queue or self._write_paused
-        if not busy and (self._upload is None or self._upload.comes):
+        reader = self._reader
+        if self.exchange is not None or reader.queue or self._write_paused or reader.held:
+            reader.hold(data)
+        else:
             self._feed(data)
-            return
-        self._waiting += data
-        if len(self._waiting) > _WAITING_BYTES_MAX:
-            self._stop_reading()
 
     def pause_writing(self) -> None:
         """Stop the engine: this client reads more slowly than it writes."""
@@ -152,118 +154,40 @@ class ClientConnection(Arrival):
         if self.exchange is not None:
             self.exchange.pause()
         else:
-            self._deadline_s = self.gateway.now_s() + self.gateway.settings.client_stall_s
+            self._await_client()
 
     def resume_writing(self) -> None:
-        """Let the engine go on, or the next request."""
+        """Let the engine continue, or take the next request."""
         self._write_paused = False
         if self.exchange is not None:
             self.exchange.resume()
         elif not self.closing:
             self._next()
 
-    # What httptools calls
-
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        self._incoming = Request()
-
-    def on_url(self, url: bytes) -> None:
-        """Take the request target, or a part of it."""
-        if self._incoming is not None:
-            self._incoming.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header; trailers, which come when the method is known, mean nothing here."""
-        request = self._incoming
-        if request is None or request.method:
-            return
-        request.header_count += 1
-        if name not in IGNORED:
-            take_header(request, name, value)
-
-    def on_headers_complete(self) -> None:
-        """Check the head; a body that is too large or unwanted is refused before it is read."""
-        request = self._incoming
-        if request is None:
-            return
-        self._head_bytes = 0
-        version = self._parser.get_http_version()
-        request.method = self._parser.get_method()
-        request.http11 = version == "1.1"
-        request.keep_alive = request.http11 and self._parser.should_keep_alive()
-        request.refusal = request.check_head(version)
-        if request.refusal is None and request.length_bytes > self.gateway.settings.max_body_bytes:
-            request.refusal = self._too_large()
-        request.name()
-        self._deadline_s = self.gateway.tick_s + self.gateway.settings.body_s
-
-    def on_message_complete(self) -> None:
-        """Queue the request; it is answered when those before it are."""
-        request, self._incoming = self._incoming, None
-        self._head_bytes = 0
-        if self._upload is not None:
-            self._give_back()
-        if request is not None and len(self._queue) <= _QUEUED_REQUESTS_MAX:
-            request.complete()
-            self._queue.append(request)
+    def _await_client(self) -> None:
+        """Give the client the time that it has to read what was written."""
+        self._reader.deadline_s = self._context.now_s() + self._context.settings.client_stall_s
 
     # Parsing
 
     def _feed(self, data: bytes) -> None:
-        first = self._idle
+        reader, first = self._reader, self._idle
         if first:
             self._idle = False
-            self._deadline_s = self.gateway.tick_s + self.gateway.settings.header_s
-        broken: Refusal | None = None
-        self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as exc:
-            self._after_upgrade(data[exc.args[0] :])
-        except httptools.HttpParserError as exc:
-            broken = errors.malformed(f"Malformed HTTP request: {exc}.")
-        if broken is None and self._incoming is None and len(self._queue) == 1 and not self._write_paused:
-            request = self._queue.popleft()
+            reader.deadline_s = self._context.tick_s + self._context.settings.header_s
+        broken = reader.feed(data)
+        if broken is None and reader.incoming is None and len(reader.queue) == 1 and not self._write_paused:
+            request = reader.queue.popleft()
             if first:
-                self.gateway.known_heads.learn(data, request)
+                self._gateway.head_cache.learn(data, request)
             self._dispatch(request)
-        else:
-            self._after_feed(broken)
-
-    def _after_feed(self, broken: Refusal | None) -> None:
-        broken = broken or self._past_bounds()
+            return
+        broken = broken or reader.past_bounds()
         if broken is not None:
-            self._refuse_incoming(broken)
-        elif not (self._queue or self._waiting) and self._may_come():
-            return  # more of it is awaited, by the time limit that it has
+            reader.reject_incoming(broken)
+        elif not (reader.queue or reader.waiting) and reader.may_continue():
+            return  # more of it is awaited, within its time limit
         self._next()
-
-    def _past_bounds(self) -> Refusal | None:
-        """Return why the request that is coming in, or the line of those before it, is too much to go on with."""
-        if self._incoming is not None and self._incoming.refusal is not None:
-            return self._incoming.refusal
-        if self._incoming is not None and self._head_bytes > HEAD_BYTES_MAX:
-            return errors.malformed("The request head, or its body's framing, is too long.", status=431)
-        if len(self._queue) > _QUEUED_REQUESTS_MAX:
-            return errors.malformed("Too many pipelined requests.")
-        return None
-
-    def _after_upgrade(self, rest: bytes) -> None:
-        """Go on in HTTP/1.1 as if no upgrade had been offered (RFC 9110 7.8: a server may ignore it).
-
-        The parser takes what follows the head for another protocol. It is this request's body, if it has one: a new
-        parser is told its framing, so that no body is ever read as a request.
-        """
-        self._parser = httptools.HttpRequestParser(self)
-        request = self._queue.pop()
-        framing = request.framing() if request.refusal is None else b""
-        if framing:
-            self._parser.feed_data(b"POST / HTTP/1.1\r\nhost: h\r\n%b\r\n" % framing)
-            self._incoming = request
-        else:
-            self._queue.append(request)
-        self._waiting = rest + self._waiting
 
     # One request after another
 
@@ -272,128 +196,131 @@ class ClientConnection(Arrival):
 
         Each answer that is made here ends in a call of this again, so only the outermost call does the work.
         """
-        if self._turning:
+        if self._stepping:
             return
-        self._turning = True
+        self._stepping = True
         try:
             while self._step():
                 pass
         finally:
-            self._turning = False
+            self._stepping = False
 
     def _step(self) -> bool:
         """Do the next thing and return whether another may follow."""
         if self.exchange is not None or self.closing:
             return False
         if self._write_paused:
-            self._deadline_s = self.gateway.now_s() + self.gateway.settings.client_stall_s
+            self._await_client()
             return False
-        if self._queue:
-            self._dispatch(self._queue.popleft())
+        if self._reader.queue:
+            self._dispatch(self._reader.queue.popleft())
             return True
         return self._await_next()
 
     def _await_next(self) -> bool:
-        """Go on with what has come meanwhile, or wait, with the time limit of what is awaited."""
-        if not self._may_come():
-            return bool(self._queue)
-        waiting, self._waiting = self._waiting, b""
-        self._start_reading()
-        incoming = self._incoming
-        if incoming is None and not self._head_bytes and not waiting:
+        """Continue with what has come meanwhile, or wait, within the time limit of what is awaited."""
+        reader, settings = self._reader, self._context.settings
+        if not reader.may_continue():
+            return bool(reader.queue)
+        waiting, reader.waiting = reader.waiting, b""
+        reader.start_reading()
+        incoming = reader.incoming
+        if incoming is None and not reader.in_head and not waiting:
             self._rest()
             return False
         head_came = incoming is not None and incoming.method
-        times = self.gateway.settings
-        self._deadline_s = self.gateway.tick_s + (times.body_s if head_came else times.header_s)
+        reader.deadline_s = self._context.tick_s + (settings.body_s if head_came else settings.header_s)
         if waiting:
             self.data_received(waiting)
         return bool(waiting)
 
     def _dispatch(self, request: Request) -> None:
-        if request.refusal is not None:
-            self.refuse(request.refusal, request)
+        if request.rejection is not None:
+            self.reject(request.rejection, request)
             return
-        exchange = self.gateway.begin(self, request)
+        exchange = begin(self._gateway, self, request)
         if exchange is not None:
             self.exchange = exchange
             exchange.start()
 
     def answered(self) -> None:
-        """Go on with the next request: the exchange wrote its answer's last byte."""
+        """Take the next request: the exchange wrote its answer's last byte."""
         exchange, self.exchange = self.exchange, None
         assert exchange is not None
-        if not exchange.request.keep_alive or self.gateway.draining or not exchange.keeps_client:
+        if not exchange.request.keep_alive or self._context.draining or not exchange.keeps_client:
             self.close()
-        elif self._queue or self._waiting or self._incoming or self._write_paused or not self._reading:
+        elif self._has_more():
             self._next()
         else:
             self._rest()
 
     def answered_whole(self, answer: bytes) -> None:
-        """Send a whole answer, which others may follow, at the end of this turn, and go on with the next request."""
+        """Send a whole answer, with others, at the end of this turn of the loop, and take the next request."""
         self.unsent, self.exchange = answer, None
-        self.gateway.outbox.add(self)
-        if self._queue or self._waiting or self._incoming or self._write_paused or not self._reading:
-            self.gateway.outbox.empty()
+        self._context.write_batch.add(self)
+        if self._has_more():
+            self._context.write_batch.empty()
             self._next()
         else:
             self._rest()
 
+    def _has_more(self) -> bool:
+        reader = self._reader
+        return bool(
+            reader.queue or reader.waiting or reader.incoming or self._write_paused or not reader.reading
+        )
+
     def _rest(self) -> None:
         """Wait for a next request."""
         self._idle = True
-        self._deadline_s = self.gateway.tick_s + self.gateway.settings.idle_s
+        self._reader.deadline_s = self._context.tick_s + self._context.settings.idle_s
 
     # Answers made here
 
     def head_end(self, request: Request, *, close: bool) -> bytes:
-        """Return the last lines of an answer's head: id, date, and whether the connection goes on."""
-        closing = (
-            b"connection: close\r\n" if close or not request.keep_alive or self.gateway.draining else b""
-        )
-        lines = request.id_line, self.gateway.date_line, request.limit_lines, closing
-        return b"%b%b%b%b\r\n" % lines
+        """Return the last lines of an answer's head: id, date, and whether the connection is kept."""
+        context = self._context
+        closing = b"connection: close\r\n" if close or not request.keep_alive or context.draining else b""
+        return b"%b%b%b%b\r\n" % (request.id_line, context.date_line, request.limit_lines, closing)
 
     def reply(
-        self,
-        request: Request,
-        status: int,
-        *,
-        body: bytes,
-        content_type: str = "application/json",
+        self, request: Request, status: int, *, body: bytes, content_type: str = "application/json"
     ) -> None:
-        """Write a whole answer (its head alone, for HEAD) and go on with the next request."""
+        """Write a whole answer (its head alone, for HEAD) and take the next request."""
         head = f"content-length: {len(body)}\r\ncontent-type: {content_type}\r\n".encode()
         end = self.head_end(request, close=False)
         self.write(headers.status_line(status) + head + end + (b"" if request.method == b"HEAD" else body))
         self.exchange = None
-        if request.keep_alive and not self.gateway.draining:
+        if request.keep_alive and not self._context.draining:
             self._next()
         else:
             self.close()
 
-    def refuse(self, refusal: Refusal, request: Request) -> None:
+    def reject(self, rejection: Rejection, request: Request) -> None:
         """Write an error answer."""
-        if not refusal.by_engine:
-            status, code = refusal.error.status, refusal.error.code or ""
-            self.gateway.meters.refused(code or str(status), status=status)
-            self.gateway.access.refused(request, self.exchange, status=status, code=code)
-        body = errors.body(refusal.error, request.path)
-        extra = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
-        if refusal.retry_after_s is not None:
-            extra += (
-                f"retry-after: {refusal.retry_after_s}\r\nretry-after-ms: {refusal.retry_after_s * 1000}\r\n"
+        error, exchange = rejection.error, self.exchange
+        if not rejection.by_engine:
+            code = error.code or ""
+            self._context.metrics.refused(code or str(error.status), status=error.status)
+            model = "" if exchange is None else request.adapter or exchange.model.entry.name
+            waited_s = 0.0 if exchange is None else exchange.waited_s
+            self._context.access_log.refused(
+                request, status=error.status, code=code, model=model, waited_s=waited_s
             )
-        if refusal.allow:
-            extra += f"allow: {refusal.allow}\r\n"
-        end = refusal.headers + self.head_end(request, close=refusal.close)
+        body = errors.body(error, request.path)
+        extra = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
+        if rejection.retry_after_s is not None:
+            after_s = rejection.retry_after_s
+            extra += f"retry-after: {after_s}\r\nretry-after-ms: {after_s * 1000}\r\n"
+        if rejection.allow:
+            extra += f"allow: {rejection.allow}\r\n"
+        end = rejection.headers + self.head_end(request, close=rejection.close)
         content = b"" if request.method == b"HEAD" else body
-        self.write(headers.status_line(refusal.error.status) + extra.encode() + end + content)
+        self.write(headers.status_line(error.status) + extra.encode() + end + content)
         self.exchange = None
-        if refusal.close:
+        if rejection.close:
             self._linger()
-        elif not request.keep_alive or self.gateway.draining:
+        elif not request.keep_alive or self._context.draining:
             self.close()
         else:
             self._next()
@@ -404,11 +331,11 @@ class ClientConnection(Arrival):
         """Send what is written, then close."""
         self.exchange = None
         if self.unsent:
-            self.gateway.outbox.empty()
+            self._context.write_batch.empty()
         if not self.closing:
             self.closing = True
-            self._drop_incoming()
-            self._deadline_s = self.gateway.now_s() + self.gateway.settings.client_stall_s
+            self._reader.drop_incoming()
+            self._await_client()
             self.transport.close()
 
     def _linger(self) -> None:
@@ -418,9 +345,9 @@ class ClientConnection(Arrival):
         """
         if not self.closing:
             self.closing = True
-            self._drop_incoming()
-            self._deadline_s = self.gateway.now_s() + _LINGER_S
-            self._start_reading()
+            self._reader.drop_incoming()
+            self._reader.deadline_s = self._context.now_s() + _LINGER_S
+            self._reader.start_reading()
             self.transport.write_eof()
 
     def abort(self, *, reset: bool = False) -> None:
@@ -436,17 +363,17 @@ class ClientConnection(Arrival):
         """Enforce the time limits; called about twice a second."""
         if self.exchange is not None:
             self.exchange.check(now_s)
-        elif now_s < self._deadline_s:
+        elif now_s < self._reader.deadline_s:
             return
         elif self.closing or self._write_paused:
             self.abort()
         elif self._idle:
             self.close()
         else:
-            self.refuse(self._too_late(), self._culprit())
+            self.reject(self._reader.too_late(), self._reader.culprit())
 
     def drain(self) -> None:
-        """Close if nothing is under way; otherwise after the answer."""
+        """Close if no request is under way; otherwise after the answer."""
         if not self.busy:
             self.close()
 

@@ -1,71 +1,70 @@
-"""The workers that share one gateway's address, as one of them sees the others: through the board alone.
+"""The workers that share one gateway's address, as one of them sees the others: through the shared counters alone.
 
-Who is asked for metrics or health answers for all: each worker publishes its numbers twice a second, and when it is
-asked. A worker that is started again goes on with the counters of the one that died. Nothing here waits for another
-worker, so one that hangs holds up nobody.
+A worker that is asked for metrics or health answers for all: each worker publishes its numbers twice a second, and when
+it is asked. A worker that is started again continues with the counters of the one that died. Nothing here waits for another
+worker, so one that hangs delays no other.
 """
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from freehold.gateway.counters.shared_counters import Board
+from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.settings import Settings
+from freehold.telemetry.logs import get_logger
 from freehold.telemetry.metrics import Metrics
 from freehold.telemetry.pooled import continue_from, dump, pool
 
-if TYPE_CHECKING:
-    from freehold.gateway.server.gateway import Gateway
 
-
-class Crew:
+class WorkerGroup:
     """This worker's place among the others."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._told_full = False
+        self._wake_fd = settings.wake_fds[settings.worker]
+        self._logged_full = False
+        self._log = get_logger("gateway")
         self.index = settings.worker
-        self.board = Board(settings.board_fd, workers=settings.workers, index=settings.worker)
+        self.counters = SharedCounters(settings.board_fd, workers=settings.workers, index=settings.worker)
 
     def __repr__(self) -> str:
-        return f"<Crew {self.board!r}>"
+        return f"<WorkerGroup {self.counters!r}>"
 
     @property
     def living(self) -> int:
         """Return how many workers live, this one included."""
-        return self.board.living
+        return self.counters.living
 
-    def join(self, gateway: "Gateway") -> None:
-        """Take part: go on with a predecessor's counters, be seen, and be woken when it is this worker's turn."""
-        continue_from(gateway.meters.metrics, self.board.published(self.index))
-        self.board.join()
-        fd = self._settings.wake_fds[self.index]
-        asyncio.get_running_loop().add_reader(fd, self._woken, gateway, fd)
+    def join(self, metrics: Metrics, on_wake: Callable[[], object]) -> None:
+        """Take part: continue with a predecessor's counters, be seen, and be woken when it is this worker's turn."""
+        continue_from(metrics, self.counters.published(self.index))
+        self.counters.join()
+        asyncio.get_running_loop().add_reader(self._wake_fd, self._woken, on_wake)
 
-    def _woken(self, gateway: "Gateway", fd: int) -> None:
+    def _woken(self, on_wake: Callable[[], object]) -> None:
         try:
-            os.eventfd_read(fd)
+            os.eventfd_read(self._wake_fd)
         except BlockingIOError:  # read already
             return
-        for model in gateway.directory.models.values():
-            model.admission.pump()
+        on_wake()
 
-    def tick(self, gateway: "Gateway") -> None:
-        """Do what is to be done now and then: see who died, and say how things are."""
-        self.board.look()
-        self.board.tell_connections(len(gateway.connections))
-        self._publish(gateway)
-        if self.board.overflows and not self._told_full:
-            self._told_full = True
-            gateway.log.error("board_full", doing="what found no place is bounded in each worker alone")
+    def tick(self, metrics: Metrics, connections: int) -> None:
+        """Look for workers that died, and publish this worker's numbers; called twice a second."""
+        self.counters.look()
+        self.counters.publish_connections(connections)
+        self._publish(metrics)
+        if self.counters.overflows and not self._logged_full:
+            self._logged_full = True
+            self._log.error("board_full", doing="what found no place is bounded in each worker alone")
 
-    def _publish(self, gateway: "Gateway") -> None:
-        if not self.board.publish(dump(gateway.meters.metrics)):
-            gateway.log.warning("metrics_not_shared", why="there are too many of them")
+    def _publish(self, metrics: Metrics) -> None:
+        if not self.counters.publish(dump(metrics)):
+            self._log.warning("metrics_not_shared", why="there are too many of them")
 
-    def metrics(self, gateway: "Gateway") -> Metrics:
+    def metrics(self, own: Metrics) -> Metrics:
         """Return what all workers count together: this one's numbers as they are, the others' half a second old at most."""
-        self._publish(gateway)
-        living = self.board.pids()
-        told = ((self.board.published(index), index in living) for index in range(self.board.workers))
-        return pool(told, list(living.values()))
+        self._publish(own)
+        living = self.counters.pids()
+        published = (
+            (self.counters.published(index), index in living) for index in range(self.counters.workers)
+        )
+        return pool(published, list(living.values()))

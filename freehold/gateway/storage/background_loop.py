@@ -1,7 +1,7 @@
-"""Work that may wait for a disk, done again and again in a thread beside the loop, so that no request waits for it.
+"""Work that may wait for a disk, repeated in a background thread, so that no request waits for it.
 
-A thread that hangs holds up nothing, the end of the process included; that it hangs is seen by `silent_s`. Errors are
-the work's own to catch: what gets out of it ends the thread, which is then just as silent.
+A thread that hangs delays nothing, the end of the process included; `silent_s` shows that it hangs. The work must catch its own
+errors: an exception ends the thread, which is then just as silent.
 """
 
 import threading
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from freehold.core.clock import monotonic_s
 
 
-class Beside:
+class BackgroundLoop:
     """A daemon thread that does `work` every `period_s` seconds until `stop`."""
 
     def __init__(self, name: str, work: Callable[[], object], *, period_s: float) -> None:
@@ -22,7 +22,7 @@ class Beside:
         self._thread.start()
 
     def __repr__(self) -> str:
-        return f"<Beside {self._thread.name} every {self._period_s:g} s>"
+        return f"<BackgroundLoop {self._thread.name} every {self._period_s:g} s>"
 
     @property
     def silent_s(self) -> float:

@@ -1,21 +1,17 @@
-"""What keys and fallbacks have spent of their budgets, kept on disk beside the loop, so that a restart forgets nothing.
+"""What keys and fallback providers have spent of their budgets, saved to disk by a background thread, so that a restart forgets nothing.
 
-Saved about once a second where something changed: a kill -9 forgets at most what was spent since. It is a counter and
-no ledger: nobody can read from it who asked what.
+Saved about once a second where something changed: a kill -9 forgets at most what was spent since. It is a counter and not a
+ledger: it does not show single requests.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from freehold.core.whole_file import replace_file
 from freehold.gateway.callers.spend import Spending
-from freehold.gateway.storage.background_loop import Beside
-from freehold.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from freehold.telemetry.logs import Logger
+from freehold.gateway.storage.background_loop import BackgroundLoop
+from freehold.telemetry.logs import Logger, get_logger
 
 SAVE_EVERY_S = 1.0
 """Source: own choice: often enough that a crash forgets little, seldom enough for any disk."""
@@ -69,7 +65,7 @@ def _failed(part: Path, exc: Exception) -> None:
 class BudgetFile:
     """Loads spending at once, and from `start` on saves it."""
 
-    def __init__(self, path: Path, log: "Logger", *, kind: type[Spending] = Spending) -> None:
+    def __init__(self, path: Path, log: Logger, *, kind: type[Spending] = Spending) -> None:
         self._kind = kind
         self._path = path
         self._log = log
@@ -77,14 +73,14 @@ class BudgetFile:
         """Why it cannot be saved, or nothing."""
         self.spending = self._load()
         self._saved = self.spending.saved()
-        self._beside: Beside | None = None
+        self._beside: BackgroundLoop | None = None
 
     def __repr__(self) -> str:
         return f"<BudgetFile {self._path}{', ' * bool(self.trouble)}{self.trouble}>"
 
     def start(self) -> None:
         """Save from now on."""
-        self._beside = Beside("budgets", self._save, period_s=SAVE_EVERY_S)
+        self._beside = BackgroundLoop("budgets", self._save, period_s=SAVE_EVERY_S)
 
     def stop(self) -> None:
         """Save once more; waits a second for that and no longer."""
@@ -97,7 +93,7 @@ class BudgetFile:
         except FileNotFoundError:
             return self._kind()
         except (OSError, msgspec.DecodeError) as exc:
-            # Serving on with budgets that begin anew is better than serving nobody; the log says so.
+            # Serving with budgets that begin at 0 is better than not serving; the log reports it.
             self._log.error("budgets_lost", file=self._path.name, reason=str(exc))
             return self._kind()
 

@@ -11,15 +11,20 @@ from typing import Any
 
 import msgspec
 
-from freehold.gateway.wire.errors import Refusal, invalid
+from freehold.gateway.wire.errors import Rejection, invalid
+from freehold.gateway.wire.request import Request
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS
 
-# More is no limit but a number, of one answer or of all; a worker's 20,000 connections times 64 workers times this is
-# less than 2^63, so that sums fit the board's numbers.
+# A larger number is not a real limit, of one answer or of all; a worker's 20,000 connections times 64 workers times this is
+# less than 2^63, so that sums fit the shared counters.
 _TOKENS_MOST = 10**12
 
 
-class Asked(msgspec.Struct):
+USAGE_OPTION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""Where a stream's usage has to be asked for. Source: OpenAI API reference, `stream_options`."""
+
+
+class BodyFields(msgspec.Struct):
     """The fields of a body that the gateway acts on; all others are skipped without being built."""
 
     model: str | None = None
@@ -37,7 +42,7 @@ class Asked(msgspec.Struct):
     def answer_tokens(self) -> int:
         """Return the most tokens that all answers may have together; 0: one answer, without a limit.
 
-        Which of several limits holds, and what becomes of other types, is the engine's to say: it is the most here.
+        Which of several limits holds, and what becomes of other types, is the engine's decision: here it is the largest.
         """
         limit = self.max_tokens
         more = self.max_completion_tokens or self.max_output_tokens or self.n_predict
@@ -58,7 +63,7 @@ class Asked(msgspec.Struct):
 
 
 def _number(value: Any) -> int:
-    """Return what a value says as a number, rounded up; 0: nothing, and the most where nobody can tell."""
+    """Return a value as a number, rounded up; 0: there is none; the largest where the value is not a number."""
     if value is None:
         return 0
     try:
@@ -79,7 +84,7 @@ def _prompts(prompt: msgspec.Raw) -> int:
     return len(_LIST_DECODER.decode(prompt)) or 1
 
 
-_DECODER = msgspec.json.Decoder(Asked)
+_DECODER = msgspec.json.Decoder(BodyFields)
 _RAW_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _BRACKET = ord("[")
 _LIST_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
@@ -87,8 +92,8 @@ _OPTIONS_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _TRUE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"null")
 
 
-def read_body(data: bytes) -> Asked | Refusal:
-    """Return the decoded fields, or the 400 that says what is wrong with the body."""
+def read_body(data: bytes) -> BodyFields | Rejection:
+    """Return the decoded fields, or the 400 that names what is wrong with the body."""
     try:
         if not data.isascii():
             data.decode()  # fields that are skipped are not checked by the decoder; JSON is UTF-8 (RFC 8259 8.1)
@@ -106,16 +111,16 @@ def read_body(data: bytes) -> Asked | Refusal:
     return asked
 
 
-def too_deep() -> Refusal:
+def too_deep() -> Rejection:
     """Return the 400 for a body nested deeper than the decoder goes."""
     return invalid("The body is not valid JSON: it is nested too deeply.", code="invalid_json")
 
 
-def _wrong_type(said: str) -> Refusal:
-    # msgspec says, for example: Expected `bool | null`, got `str` - at `$.stream`
-    param = said.rpartition("$.")[2].rstrip("`") if "$." in said else None
+def _wrong_type(message: str) -> Rejection:
+    # msgspec reports, for example: Expected `bool | null`, got `str` - at `$.stream`
+    param = message.rpartition("$.")[2].rstrip("`") if "$." in message else None
     place = f" for '{param}'" if param else ""
-    reason = said.partition(" - at ")[0].replace("`", "")
+    reason = message.partition(" - at ")[0].replace("`", "")
     return invalid(f"Wrong type{place}: {reason}.", param=param, code="invalid_type")
 
 
@@ -132,10 +137,10 @@ def rewrite(
     return msgspec.json.encode(kept | dict(changes))
 
 
-def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Refusal | None:
+def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Rejection | None:
     """Return the 400 for a body (as `read_body` accepted it) with a key by which its engine takes adapters, or None.
 
-    Who may ask for which adapter is decided by its name: a key that gives its number would go past that.
+    Access to an adapter is decided by its name: a key that gives its number would bypass that.
     """
     if b"\\u" not in data and not any(name.encode() in data for name in keys):
         return None
@@ -146,8 +151,8 @@ def refuse_adapter_keys(data: bytes, keys: AbstractSet[str]) -> Refusal | None:
     if not found:
         return None
     name = min(found)
-    said = f"This model's adapters are asked for by their names in 'model', not by '{name}'."
-    return invalid(said, param=name, code="adapter_by_name")
+    message = f"This model's adapters are asked for by their names in 'model', not by '{name}'."
+    return invalid(message, param=name, code="adapter_by_name")
 
 
 def raw_keys(text: str) -> dict[str, msgspec.Raw]:
@@ -166,6 +171,15 @@ def as_stream(data: bytes, *, with_usage: bool) -> bytes:
     return rewrite(data, changes)
 
 
+def ask_usage(request: Request, options: msgspec.Raw) -> None:
+    """Make a stream's request ask for the usage chunk, where it has to be asked for and the caller did not."""
+    if request.path in USAGE_OPTION_PATHS:
+        body = asking_usage(request.body, options)
+        if body is not None:
+            request.body = body
+            request.hides_usage = True
+
+
 def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
     """Return a stream request's body (as `read_body` accepted it) that asks for the usage chunk.
 
@@ -175,13 +189,13 @@ def asking_usage(data: bytes, options: msgspec.Raw) -> bytes | None:
         at = data.index(b"{") + 1
         return b'%b"stream_options":{"include_usage":true},%b' % (data[:at], data[at:])
     try:
-        told = _OPTIONS_DECODER.decode(options) or {}
-        # The other values stay bytes: what JSON can say and Python cannot, 1e999, is no reason not to meter.
-        if msgspec.json.decode(told.get("include_usage", _NULL)):
+        fields = _OPTIONS_DECODER.decode(options) or {}
+        # The other values stay bytes: JSON numbers that Python cannot hold, 1e999, do not prevent metering.
+        if msgspec.json.decode(fields.get("include_usage", _NULL)):
             return None
         # Usage with every chunk hangs on `include_usage`: without that, the caller had not got it.
-        told.pop("continuous_usage_stats", None)
-        options = msgspec.Raw(msgspec.json.encode(told | {"include_usage": _TRUE}))
+        fields.pop("continuous_usage_stats", None)
+        options = msgspec.Raw(msgspec.json.encode(fields | {"include_usage": _TRUE}))
         return rewrite(data, {"stream_options": options})
     except (msgspec.DecodeError, RecursionError):
         return None

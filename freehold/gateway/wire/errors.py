@@ -1,15 +1,14 @@
 """Every error a client can see, in OpenAI's shape, or in Anthropic's own under `/v1/messages`.
 
-Pure: status, words and bytes. An error body never holds a prompt, a key or a path of this machine.
+Pure: status, message and bytes. An error body never holds a prompt, a key or a path of this machine.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from freehold.engines.base import ApiError, Engine
-from freehold.gateway.callers.keys import Limits
-from freehold.gateway.callers.rate_limits import Over
 
 MESSAGES_PATH = "/v1/messages"
 _BELOW_MESSAGES = (
@@ -17,8 +16,6 @@ _BELOW_MESSAGES = (
 )  # `count_tokens`, `batches`: not served, and refused in their client's own shape
 RETRY_AFTER_S_MAX = 60
 """Largest Retry-After sent, seconds. Source: openai-python stops retrying past its own cap (60 s in older releases)."""
-
-_UNKNOWN_MS = 1000  # A place that nobody knows the end of is asked for again after a second.
 
 # Anthropic's error types by status. Source: Anthropic API reference, "Errors".
 _ANTHROPIC_TYPES = {
@@ -29,45 +26,49 @@ _ANTHROPIC_TYPES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """One error answer: what it says and how the connection goes on."""
+class Rejection:
+    """One error answer: its message and what becomes of the connection."""
 
     error: ApiError
     retry_after_s: int | None = None
     close: bool = False
     """True: the connection cannot be trusted or kept after this answer."""
     by_engine: bool = False
-    """True: an engine was asked; False: the gateway refused by itself, and counts it so."""
+    """True: an engine was asked; False: the gateway rejected it by itself, and counts it so."""
     allow: str = ""
     """Value of the Allow header for 405."""
     headers: bytes = b""
     """More header lines, each with CRLF."""
 
 
-def invalid(message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> Refusal:
-    """Return a refusal for a well-framed request that says something impossible."""
-    return Refusal(
+def invalid(
+    message: str, *, param: str | None = None, code: str | None = None, status: int = 400
+) -> Rejection:
+    """Return the rejection of a well-framed request with an impossible content."""
+    return Rejection(
         error=ApiError(status=status, message=message, type="invalid_request_error", code=code, param=param)
     )
 
 
-def malformed(message: str, *, status: int = 400) -> Refusal:
-    """Return a refusal for broken framing: the connection closes, since what follows cannot be told apart."""
+def malformed(message: str, *, status: int = 400) -> Rejection:
+    """Return the rejection of broken framing: the connection closes, since the next request cannot be found."""
     error = ApiError(status=status, message=message, type="invalid_request_error", code="malformed_request")
-    return Refusal(error=error, close=True)
+    return Rejection(error=error, close=True)
 
 
-def forbidden(message: str) -> Refusal:
-    """Return the 403 for a caller who may not be here."""
-    return Refusal(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
+def forbidden(message: str) -> Rejection:
+    """Return the 403 for a client that is not allowed here."""
+    return Rejection(error=ApiError(status=403, message=message, type="permission_error", code="forbidden"))
 
 
-def not_found(path: str) -> Refusal:
-    """Return the 404 for a path that does not exist."""
-    return invalid(f"Unknown path {path[:200]}.", status=404, code="unknown_url")
+def not_found(path: str, known: Iterable[str]) -> Rejection:
+    """Return the 404 for a path that does not exist; it names the one that is meant where only `/v1` is missing or doubled."""
+    meant = "/v1/" + path.rstrip("/").rpartition("/v1/")[2].removeprefix("/")
+    hint = f" Did you mean {meant}? The base URL ends in /v1." if meant in known else ""
+    return invalid(f"Unknown path {path[:200]}.{hint}", status=404, code="unknown_url")
 
 
-def wrong_method(method: str, allow: str) -> Refusal:
+def wrong_method(method: str, allow: str) -> Rejection:
     """Return the 405 that names the method to use."""
     error = ApiError(
         status=405,
@@ -75,10 +76,10 @@ def wrong_method(method: str, allow: str) -> Refusal:
         type="invalid_request_error",
         code="method_not_allowed",
     )
-    return Refusal(error=error, allow=allow)
+    return Rejection(error=error, allow=allow)
 
 
-def model_not_found(model: str, known: list[str]) -> Refusal:
+def model_not_found(model: str, known: list[str]) -> Rejection:
     """Return the 404 for a model that this stack does not serve, naming those it does."""
     names = ", ".join(known[:20]) or "none"
     return invalid(
@@ -89,85 +90,54 @@ def model_not_found(model: str, known: list[str]) -> Refusal:
     )
 
 
-def unauthorized(message: str) -> Refusal:
+def unauthorized(message: str) -> Rejection:
     """Return the 401 for a request without a key that is accepted."""
     error = ApiError(status=401, message=message, type="authentication_error", code="invalid_api_key")
-    return Refusal(error=error, headers=b"www-authenticate: Bearer\r\n")
+    return Rejection(error=error, headers=b"www-authenticate: Bearer\r\n")
 
 
-def not_allowed(model: str) -> Refusal:
+def not_allowed(model: str) -> Rejection:
     """Return the 403 for a model that exists and is not this key's to use."""
     message = f"This API key may not use the model {model}."
     error = ApiError(
         status=403, message=message, type="permission_error", code="model_not_allowed", param="model"
     )
-    return Refusal(error=error)
+    return Rejection(error=error)
 
 
-# What is said of each limit; `l` are the key's limits, `t` the tokens that the request may take.
-_OVER = {
-    "requests": "This API key may send {l.requests_per_minute} requests a minute.",
-    "tokens": "This API key may use {l.tokens_per_minute} tokens a minute; this request may take {t}.",
-    "size": "This request may take {t} tokens, prompt and answer; this API key may use {l.tokens_per_minute} a minute."
-    " Lower its max_tokens or shorten it.",
-    "concurrency": "This API key may have {l.concurrency} requests under way at once.",
-    "reserved": "The rest of this API key's {l.monthly_tokens} tokens a month is reserved by requests under way.",
-    "budget": "This API key has used its {l.monthly_tokens} tokens of this month.",
-    "usd_reserved": "The rest of this API key's {usd} USD a month is reserved by requests under way.",
-    "usd": "This API key has used its {usd} USD of this month.",
-}
-
-
-def over_limit(over: Over, limits: Limits, *, tokens: int) -> Refusal:
-    """Return the 429 for a caller's own limit; it says when to come again, or that coming again is no use."""
-    spent = over.limit in {"budget", "usd"}
-    usd = f"{(limits.monthly_microusd or 0) / 1e6:.2f}"
-    error = ApiError(
-        status=429,
-        message=_OVER[over.limit].format(l=limits, t=tokens, usd=usd),
-        type="rate_limit_error",
-        code="insufficient_quota" if spent else "rate_limit_exceeded",
-    )
-    if spent or over.limit == "size":
-        return Refusal(error=error, headers=b"x-should-retry: false\r\n")
-    wait_ms = min(RETRY_AFTER_S_MAX * 1000, over.wait_ms or _UNKNOWN_MS)
-    lines = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (-(-wait_ms // 1000), wait_ms)
-    return Refusal(error=error, headers=lines)
-
-
-def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Refusal:
-    """Return a 503 that asks the client to come again; `retry_after_s` is rounded up to 1..60 whole seconds."""
+def unavailable(message: str, *, code: str, retry_after_s: float = 1.0) -> Rejection:
+    """Return a 503 that asks the client to retry; `retry_after_s` is rounded up to 1..60 whole seconds."""
     error = ApiError(status=503, message=message, type="service_unavailable", code=code)
-    return Refusal(error=error, retry_after_s=max(1, round(min(RETRY_AFTER_S_MAX, retry_after_s + 0.49))))
+    return Rejection(error=error, retry_after_s=max(1, round(min(RETRY_AFTER_S_MAX, retry_after_s + 0.49))))
 
 
-def not_ready(model: str) -> Refusal:
+def not_ready(model: str) -> Rejection:
     """Return the 503 for a model without a ready replica."""
     return unavailable(f"No replica of {model} is ready yet.", code="model_not_ready", retry_after_s=2.0)
 
 
-def timeout(message: str, *, status: int = 504) -> Refusal:
+def timeout(message: str, *, status: int = 504) -> Rejection:
     """Return a 504 (engine too slow) or 408 (client too slow)."""
     error = ApiError(status=status, message=message, type="timeout", code="timeout")
-    return Refusal(error=error, close=status == 408)
+    return Rejection(error=error, close=status == 408)
 
 
-def bad_gateway(message: str, *, code: str = "engine_failed") -> Refusal:
+def bad_gateway(message: str, *, code: str = "engine_failed") -> Rejection:
     """Return a 502: engines were tried and none gave an answer."""
-    return Refusal(error=ApiError(status=502, message=message, type="server_error", code=code))
+    return Rejection(error=ApiError(status=502, message=message, type="server_error", code=code))
 
 
-def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: float | None) -> Refusal:
-    """Return what a client is told for an engine's answer of `status` 300 or more, in the engine's words or ours."""
+def from_answer(engine: Engine, status: int, *, body: bytes, retry_after_s: float | None) -> Rejection:
+    """Return the client's error for an engine's answer of `status` 300 or more, with the engine's message or ours."""
     if status < 400:
         return bad_gateway("The engine answered with a redirect; its endpoint's address is not right.")
     if status in {401, 403, 407}:
         return bad_gateway("The engine refused the gateway's own credentials; see its api_key.")
     error = engine.translate_error(status, body) or from_engine(status, body)
     if status in {429, 503}:
-        # Whatever its words: the engine has no room, which is not the caller's own limit.
+        # Whatever the message: the engine has no room, which is not the caller's own limit.
         return unavailable(error.message, code="engine_overloaded", retry_after_s=retry_after_s or 1.0)
-    return Refusal(error=error, by_engine=True)
+    return Rejection(error=error, by_engine=True)
 
 
 def from_engine(status: int, body: bytes) -> ApiError:
@@ -184,7 +154,7 @@ def from_engine(status: int, body: bytes) -> ApiError:
         status=status,
         message=message if isinstance(message, str) else f"The engine answered with HTTP status {status}.",
         type=str(fields.get("type") or ("server_error" if status >= 500 else "invalid_request_error")),
-        # Engines put the HTTP status here as a number; OpenAI's `code` is a word or null.
+        # Engines put the HTTP status here as a number; OpenAI's `code` is a string or null.
         code=code if isinstance(code, str) else None,
         param=fields["param"] if isinstance(fields.get("param"), str) else None,
     )
@@ -202,20 +172,20 @@ def event(error: ApiError, path: str) -> bytes:
     if path == MESSAGES_PATH:
         return b"event: error\ndata: " + body(error, path) + b"\n\n"
     if path == "/v1/responses":
-        said = {"type": "error", **_openai(error), "error": _openai(error)} | {"type": "error"}
-        return b"event: error\ndata: " + msgspec.json.encode(said) + b"\n\n"
+        text = {"type": "error", **_openai(error), "error": _openai(error)} | {"type": "error"}
+        return b"event: error\ndata: " + msgspec.json.encode(text) + b"\n\n"
     return b"data: " + body(error, path) + b"\n\n"
 
 
-def in_band(refusal: Refusal, path: str, *, chunked: bool, last: bytes) -> bytes:
+def in_band(rejection: Rejection, path: str, *, chunked: bool, last: bytes) -> bytes:
     """Return the bytes that end a stream after its first byte; `last` is what was written before them."""
-    error = replace(refusal.error, message=f"{refusal.error.message} This answer is not complete.")
-    said = event(error, path)
+    error = replace(rejection.error, message=f"{rejection.error.message} This answer is not complete.")
+    text = event(error, path)
     if not last.rstrip(b"\r").endswith((b"\n\n", b"\n\n\r\n")):
-        said = b"\n\n" + said
+        text = b"\n\n" + text
     if not chunked:
-        return said
-    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
+        return text
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text)
 
 
 def _openai(error: ApiError) -> dict[str, str | None]:

@@ -7,7 +7,7 @@ client pass (an allow list): hop-by-hop fields, CORS grants, server names and a 
 from dataclasses import dataclass
 from functools import lru_cache
 
-from freehold.gateway.wire.frame import BadFramingError, ChunkedFrame, Frame, SizedFrame, UntilCloseFrame
+from freehold.gateway.wire.frame import BadFramingError, BodyFrame, ChunkedFrame, SizedFrame, UntilCloseFrame
 
 HEAD_BYTES_MAX = 32768
 """Longest head of an engine's answer, bytes. Source: our own bound; four times nginx's default buffer of 8 KiB."""
@@ -43,14 +43,14 @@ class AnswerHead:
     keep_alive: bool
     event_stream: bool
     plain: bool
-    """It is a 200, no stream, and the connection goes on: as most are that come whole."""
+    """It is a 200, not a stream, and the connection is kept: as most answers that come whole."""
     retry_after_s: float | None
     start: bytes
     """The client's head for this answer, up to where per-request lines (id, date, connection) follow."""
     start_unchunked: bytes
     """The same for a client of HTTP/1.0, which gets the body without chunks and the end by a close."""
 
-    def frame(self) -> Frame:
+    def frame(self) -> BodyFrame:
         """Return a fresh follower of this answer's body."""
         if self.chunked:
             return ChunkedFrame()
@@ -69,7 +69,7 @@ def read_head(raw: bytes) -> AnswerHead:
     """Return the answer head in `raw` (up to and without the blank line); raise BadFramingError on nonsense."""
     lines = raw.split(b"\r\n")
     if not len(lines) - 1 == raw.count(b"\r") == raw.count(b"\n") or b"\0" in raw:
-        # A bare CR or LF inside a value that is passed on would be a header of the engine's making.
+        # A bare CR or LF inside a value that is passed on would be a header that the engine injects.
         raise BadFramingError("bare CR, LF or NUL in an engine's answer")
     version, status = _status_line(lines[0])
     fields = _Fields()
@@ -132,7 +132,7 @@ class _Fields:
             self.retry_after_s = float(value)
 
     def framing(self) -> bytes:
-        """Return the header line that tells a client how long the body is, or nothing."""
+        """Return the header line with the body's length or coding, or nothing."""
         if self.chunked:
             return b"transfer-encoding: chunked\r\n"
         return b"" if self.length_bytes is None else b"content-length: %d\r\n" % self.length_bytes

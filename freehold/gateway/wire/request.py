@@ -7,11 +7,10 @@ this object is made for each one. Headers that mean nothing here are not even lo
 import re
 from collections.abc import Callable
 from math import inf, isfinite
+from typing import Protocol
 
-from freehold.core.ids import is_request_id, request_ids_in
-from freehold.gateway.callers.grant import Caller, Grant
 from freehold.gateway.wire import errors
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 
 ENGINE_PATHS = frozenset(
     {
@@ -26,7 +25,42 @@ ENGINE_PATHS = frozenset(
 """The paths that engines answer; every other path is answered here or does not exist."""
 HEADERS_MAX = 100
 """Header fields of one request. Source: Apache's LimitRequestFields default."""
+REQUEST_ID_CHARS_MAX = 128
+"""Longest request id of a client that is kept, characters. Source: our own bound; OpenAI's own ids have 36."""
 _KNOWN_PATHS = {path.encode(): path for path in ENGINE_PATHS}
+
+
+class Caller(Protocol):
+    """The API key that a request came with; `callers.grant` has the class."""
+
+    id: str
+    weight: float
+    """Its share among callers of the same priority."""
+    priority: int
+    """As nice(1): lower goes first."""
+    concurrency: int | None
+    """Requests at once; None: no limit."""
+    may_leave: bool
+    """Its requests may go to endpoints of other providers."""
+
+    def may_use(self, model: str) -> bool:
+        """Return whether this key may use a model."""
+
+    def over_concurrency(self) -> Rejection:
+        """Return the 429 for one request more than this key may have at once."""
+
+
+class Charge(Protocol):
+    """What a request takes of its key's limits; `callers.grant` has the class."""
+
+    def learn(self, used_tokens: int | None, answer_tokens: int | None, body_bytes: int) -> None:
+        """Charge the tokens that the engine counted; None: only about how many the answer has is known."""
+
+    def pay(self, cost_picousd: int) -> None:
+        """Charge this cost to the key's budget in US dollars, if it has one."""
+
+    def end(self, status: int, answer_bytes: int, *, asked: bool) -> None:
+        """End the request, once; `asked`: some engine was asked."""
 
 
 class Request:
@@ -44,21 +78,21 @@ class Request:
     """The body as far as it has come, where it comes in several pieces."""
     stream = False
     max_tokens = 0
-    """The most tokens that the answer may have; 0: the body does not say."""
+    """The most tokens that the answer may have; 0: the body sets no limit."""
     choices = 0
     """How many answers share a prompt, where each answer has a usage of its own; 0: one usage is the whole request's."""
     timeout_s = inf
-    """How long the caller waits for the whole answer, seconds; infinity: it does not say; 0: in no words that can be read."""
+    """How long the client waits for the whole answer, seconds; infinity: it sets no limit; 0: the header cannot be read."""
     resumable = False
-    """Its model's engines can go on with an answer that another one began."""
+    """Its model's engines can continue an answer that another one began."""
     stays = False
-    """The caller wants it answered here or not at all."""
+    """The client allows no other provider."""
     hides_usage = False
     """The gateway asked for the usage chunk, so it is taken out again."""
     adapter = ""
     """Which adapter of its model is asked for, by the name in the body; empty: the model itself."""
     key_id = ""
-    """Which API key asks; empty: nobody has to say."""
+    """The id of its API key; empty: no key is needed."""
     http11 = True
     keep_alive = True
     expect = False
@@ -69,29 +103,29 @@ class Request:
     origin = b""
     """The web page that a browser sends this for; empty: no browser, or a page of this server."""
     passed = b""
-    """Header lines that go on to the engine (trace context and the like), each with CRLF."""
+    """Header lines that are passed to the engine (trace context and the like), each with CRLF."""
     id_line = b""
     """The header line of the request's id, for both sides."""
     named = False
     """Its client gave it that id."""
-    refusal: Refusal | None = None
+    rejection: Rejection | None = None
     key: bytes | None = None
-    """The API key that was presented; empty: something that is no key, or two; None: nothing."""
+    """The API key that was presented; empty: not a key, or two of them; None: nothing."""
     key_digest = b""
     """`keys.hash_of` that key; empty: there is none that could be used."""
     caller: Caller | None = None
-    """Whose request it is; None: nobody was asked."""
-    grant: Grant | None = None
+    """Its API key; None: no key is needed."""
+    grant: Charge | None = None
     """What it was given of its caller's limits; None: there are none."""
     limit_lines = b""
-    """Header lines of the answer that tell the caller's limits and who else answers, each with CRLF."""
+    """Header lines of the answer with the key's limits and the provider that answers, each with CRLF."""
 
     @property
     def request_id(self) -> str:
         """Return the id alone."""
-        return self.id_line[len(_ID_NAME) : -2].decode("ascii")
+        return self.id_line[len(ID_NAME) : -2].decode("ascii")
 
-    def name(self) -> None:
+    def name(self, fresh_id_line: Callable[[], bytes]) -> None:
         """Settle the path and the id, once the head has come."""
         url = self.url
         self.path = _KNOWN_PATHS.get(url) or url.partition(b"?")[0].decode("ascii", "replace")
@@ -100,7 +134,7 @@ class Request:
 
     @property
     def is_usual(self) -> bool:
-        """Return whether its head says nothing beyond method, path, length and key, and others may have the same one."""
+        """Return whether its head holds only method, path, length and key, so that others may have the same one."""
         odd = (
             self.named
             or self.codings
@@ -110,22 +144,16 @@ class Request:
             or self.expect
             or self.stays
         )
-        plain = self.refusal is None and not odd and self.timeout_s == inf
+        plain = self.rejection is None and not odd and self.timeout_s == inf
         return plain and self.method == b"POST" and self.keep_alive and self.url in _KNOWN_PATHS
 
-    def complete(self) -> None:
-        """Put the body together, once all of it has come."""
-        if self.gathered is not None:
-            self.body = bytes(self.gathered)
-            self.gathered = None
-
     def framing(self) -> bytes:
-        """Return the header line that says how this request's body is framed, or nothing for no body."""
+        """Return the header line with the framing of this request's body, or nothing for no body."""
         if self.codings:
             return b"transfer-encoding: chunked\r\n"
         return b"content-length: %d\r\n" % self.length_bytes if self.length_bytes else b""
 
-    def check_head(self, version: str) -> Refusal | None:
+    def check_head(self, version: str) -> Rejection | None:
         """Return why this head, of HTTP version `1.1` or another, cannot be trusted or served, or None."""
         if version not in {"1.1", "1.0"}:
             return errors.malformed("This server speaks HTTP/1.1 and HTTP/1.0.", status=505)
@@ -137,7 +165,7 @@ class Request:
             return None if self.url.startswith(b"/") else _malformed_target()
         return self._check_odd_head()
 
-    def _check_odd_head(self) -> Refusal | None:
+    def _check_odd_head(self) -> Rejection | None:
         if self.header_count > HEADERS_MAX:
             return errors.malformed(f"More than {HEADERS_MAX} header fields.", status=431)
         if self.hosts != 1 and (self.http11 or self.hosts):
@@ -147,7 +175,7 @@ class Request:
         if not self.url.startswith(b"/"):
             return _malformed_target()
         if self.origin and not _LOCAL_PAGE.fullmatch(self.origin):
-            # Nobody is asked for a key here, so any page that a person opens could spend this machine's time, or read
+            # No key is needed here, so any page that a person opens could spend this machine's time, or read
             # answers after DNS rebinding. Browsers send Origin with every POST; SDKs and servers send none.
             return errors.forbidden("Web pages of other hosts may not use this server.")
         if self.encoding not in {b"", b"identity"}:
@@ -157,21 +185,13 @@ class Request:
         return None
 
 
-_ID_NAME = b"x-request-id: "
-fresh_id_line = request_ids_in(_ID_NAME, b"\r\n")
-"""Returns the header line of an id that no other request has."""
+ID_NAME = b"x-request-id: "
+"""How the header line of a request's id begins."""
 _LOCAL_PAGE = re.compile(rb"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 
 
-def _malformed_target() -> Refusal:
+def _malformed_target() -> Rejection:
     return errors.malformed("The request target must be a path.")
-
-
-def unnamed() -> Request:
-    """Return a stand-in for a request that could not be understood, with an id to find its refusal by."""
-    request = Request()
-    request.name()
-    return request
 
 
 # What each header does. A header that is not here does nothing.
@@ -192,8 +212,9 @@ def _length(request: Request, value: bytes) -> None:
 
 
 def _id(request: Request, value: bytes) -> None:
-    if is_request_id(value.decode("latin-1")):
-        request.id_line, request.named = b"%b%b\r\n" % (_ID_NAME, value), True
+    text = value.decode("latin-1")
+    if 0 < len(text) <= REQUEST_ID_CHARS_MAX and text.isascii() and text.isprintable() and " " not in text:
+        request.id_line, request.named = b"%b%b\r\n" % (ID_NAME, value), True
 
 
 def _expect(request: Request, value: bytes) -> None:
@@ -209,7 +230,7 @@ def _timeout(request: Request, value: bytes) -> None:
 
 
 def _fallback(request: Request, value: bytes) -> None:
-    # Whatever else somebody writes here means to forbid something, and what left the house cannot be called back.
+    # Any other value means to forbid something, and a request that left cannot be called back.
     request.stays = request.stays or value.strip().lower() != b"allow"
 
 

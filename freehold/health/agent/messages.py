@@ -1,6 +1,6 @@
-"""The words between a controller and its agent, as JSON lines: what to watch first, then which engines there are, again and again.
+"""Messages between a controller and its agent, as JSON lines: first what to watch, then which engines there are at each change.
 
-Up comes a `Word` a line. Who closes the line is gone. It is light, since both ends import it, and does nothing.
+Up comes a `AgentReport` a line. Who closes the line is gone. It is light, since both ends import it, and does nothing.
 """
 
 import contextlib
@@ -8,36 +8,16 @@ import socket
 
 import msgspec
 
-from freehold.core.events import ReplicaState
-from freehold.engines.base import HttpCheck
 from freehold.health.model.probe import Expected
 from freehold.health.model.snapshot import HealthSnapshot
+from freehold.health.model.targets import EngineTarget, MeshOptions
 
 LINE_BYTES_MOST = 4 * 1024 * 1024
 """Longest line either way. Source: our own bound; a snapshot of a node with eight GPUs has some 50 kB."""
 
 
-class MeshNode(msgspec.Struct, frozen=True, kw_only=True):
-    """Another node's agent."""
-
-    name: str
-    host: str
-    port: int
-
-
-class MeshOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """This node's part of the mesh."""
-
-    peers: tuple[MeshNode, ...]
-    key_path: str
-    """A file with the mesh's secret, at least 16 bytes, the same on all nodes."""
-    host: str
-    """Where it listens."""
-    port: int
-
-
 class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an agent is told of the node that it watches."""
+    """What an agent watches on its node."""
 
     node: str = ""
     """Empty: the host's name."""
@@ -62,32 +42,6 @@ class HealthSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return self.node or socket.gethostname()
 
 
-class EngineTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One replica, as whoever runs the fleet knows it."""
-
-    replica: str
-    engine: str
-    model: str = ""
-    """The name that the engine knows its model by."""
-    url: str = ""
-    """Empty: it has no address now."""
-    pid: int = 0
-    """Of the engine's process, which leads its group; 0: there is none, or not on this machine."""
-    state: str = ReplicaState.READY
-    key: str = ""
-    """What the engine wants as Bearer key. Never logged or shown."""
-    running: int | None = None
-    """Requests that the gateway has under way there; None: nobody to ask."""
-    progress: int | None = None
-    """A number that moves when the gateway gets anything from it."""
-    exit_text: str = ""
-    """Why its last process ended; empty while it runs."""
-    stall_s: float = 0.0
-    """How long it may say nothing, as the model's configuration says; 0: as its engine file says."""
-    proof: HttpCheck | None = None
-    """The tiny request that shows it alive under its options; None: its engine file's completion."""
-
-
 class Watch(msgspec.Struct, frozen=True, tag="watch"):
     """The first line: what to watch."""
 
@@ -100,20 +54,20 @@ class Engines(msgspec.Struct, frozen=True, tag="engines"):
     targets: tuple[EngineTarget, ...]
 
 
-class Word(msgspec.Struct, frozen=True, kw_only=True):
-    """What the agent says: how the node is, and what the agent has counted so far."""
+class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent's report: the state of the node, and the agent's metrics so far."""
 
     snapshot: HealthSnapshot
     metrics: str
-    """In Prometheus' text format; nobody has checked it."""
+    """In Prometheus' text format; unchecked."""
     monotonic_s: float
     """When, by the clock that all processes of a machine share."""
 
 
-_WORDS = msgspec.json.Decoder(Word)
+_WORDS = msgspec.json.Decoder(AgentReport)
 
 
-def word_of(line: bytes) -> Word | None:
+def read_report(line: bytes) -> AgentReport | None:
     """Return what the agent says in a line; None: it is none of its lines."""
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
         return _WORDS.decode(line)

@@ -1,16 +1,16 @@
-"""The agent's metrics: what is believed, how long probes and reading take. Labels are words from the code, never a name or UUID.
+"""The agent's metrics: verdicts, how long probes and reading take. Labels are constants of the code, never a name or UUID.
 
-All their names begin with `freehold_health_`, the process's own figures too: they stand beside a gateway's, or beside node_exporter's.
+All their names begin with `freehold_health_`, the process's own figures too: they are on one page with a gateway's, or with node_exporter's.
 
 A component's label is its kind (`gpu`, `disk`, `engine`), and its verdict the worst of that kind: which one it is, `freehold
-health` says. Nothing here serves them: they are text that goes with the agent's word and into a file.
+health` says. Nothing here serves them: they are text that goes with the agent's report and into a file.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 
 from freehold.core.findings import Finding, Verdict
-from freehold.health.model.snapshot import IncidentState, ReaderState, ToldIncident
+from freehold.health.model.snapshot import IncidentReport, IncidentState, ReaderState
 from freehold.telemetry.declared import AGENT
 from freehold.telemetry.metrics import Metrics
 
@@ -26,7 +26,7 @@ def kind_of(component: str) -> str:
     return component.partition(":")[0]
 
 
-class HealthMeters:
+class HealthMetrics:
     """What the runner counts."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class HealthMeters:
             for state in READER_STATES:
                 self._readers.set(reader.name, state, to=float(reader.state == state))
 
-    def show_incidents(self, incidents: Iterable[ToldIncident], diagnoses: int) -> None:
+    def show_incidents(self, incidents: Iterable[IncidentReport], diagnoses: int) -> None:
         """Take over which incidents go on, and how often any was diagnosed."""
         going_on = Counter(
             (one.hypothesis, str(one.action))

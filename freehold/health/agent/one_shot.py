@@ -1,6 +1,6 @@
 """Looking without an agent: once at this node, or through a recording as if it were now.
 
-One look has no hysteresis: what a probe says at once is what is told, and rates need two readings some seconds apart. A replay
+One look has no hysteresis: the probes' findings are shown as they are, and rates need two readings some seconds apart. A replay
 settles and groups incidents as the agent does, by the times in the recording. Neither acts, and neither leaves anything running.
 """
 
@@ -11,11 +11,17 @@ from typing import Any
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding
 from freehold.health.agent.runner import Source
-from freehold.health.agent.view_window import KeptViews, windows_of
-from freehold.health.incidents.tracker import Live
-from freehold.health.model.hysteresis import Held, Key, settle_all
+from freehold.health.agent.view_window import ViewWindow, windows_of
+from freehold.health.incidents.tracker import IncidentTracker
+from freehold.health.model.hysteresis import Key, SettledState, settle_all
 from freehold.health.model.probe import Expected, Part, Probe
-from freehold.health.model.snapshot import PERIOD_S, Believed, HealthSnapshot, ReaderState, sorted_findings
+from freehold.health.model.snapshot import (
+    PERIOD_S,
+    HealthSnapshot,
+    ReaderState,
+    SettledFinding,
+    sorted_findings,
+)
 from freehold.health.model.view import View
 
 BETWEEN_S = 2.0
@@ -28,18 +34,18 @@ class Replay:
     def __init__(self, probes: Mapping[str, Probe], expected: Expected | None = None) -> None:
         self._probes = probes
         self._expected = expected or Expected()
-        self._kept = KeptViews(windows_of(probes.values()))
-        self._held: dict[Key, Held] = {}
-        self._live: Live | None = None
+        self._kept = ViewWindow(windows_of(probes.values()))
+        self._held: dict[Key, SettledState] = {}
+        self._tracker: IncidentTracker | None = None
         self._last: View | None = None
         self._concluded_s = float("-inf")
 
     def add(self, view: View) -> list[Finding]:
         """Take in the next view; return the findings that are believed from now on and were not before."""
-        if self._live is None:
-            self._live = Live(node=view.node, started_s=view.at_s)
+        if self._tracker is None:
+            self._tracker = IncidentTracker(node=view.node, started_s=view.at_s)
         self._kept.add(view)
-        self._live.see(view)
+        self._tracker.add(view)
         self._last = view
         before = dict(self._held)
         for probe in self._probes.values():
@@ -47,25 +53,29 @@ class Replay:
                 looks = probe.check(self._kept.window(probe.reads, probe.window_s), self._expected)
                 self._held = settle_all(self._held, looks, probe=probe, now_s=view.at_s)
         fresh = [held.believed for key, held in self._held.items() if _word(before.get(key)) != _word(held)]
-        if fresh or view.monotonic_s - self._concluded_s >= PERIOD_S or self._live.is_due(view.monotonic_s):
+        if (
+            fresh
+            or view.monotonic_s - self._concluded_s >= PERIOD_S
+            or self._tracker.is_due(view.monotonic_s)
+        ):
             self.snapshot(view.node, view.at_s)
         return fresh
 
     def snapshot(self, node: str, at_s: float) -> HealthSnapshot:
         """Return what is believed after the last view, and what of it are incidents."""
         found = _snapshot(self._held.values(), node=node, at_s=at_s)
-        if self._live is None or self._last is None:
+        if self._tracker is None or self._last is None:
             return found
         self._concluded_s = self._last.monotonic_s
-        return self._live.conclude(found, self._last.monotonic_s)
+        return self._tracker.conclude(found, self._last.monotonic_s)
 
 
-def _word(held: Held | None) -> tuple[str, str] | None:
+def _word(held: SettledState | None) -> tuple[str, str] | None:
     return None if held is None else (held.believed.verdict, held.believed.reason)
 
 
-def _snapshot(held: Iterable[Held], *, node: str, at_s: float) -> HealthSnapshot:
-    found = [Believed(finding=each.believed, since_s=each.since_s) for each in held]
+def _snapshot(held: Iterable[SettledState], *, node: str, at_s: float) -> HealthSnapshot:
+    found = [SettledFinding(finding=each.believed, since_s=each.since_s) for each in held]
     return HealthSnapshot(at_s=at_s, node=node, findings=sorted_findings(found))
 
 
@@ -87,7 +97,7 @@ async def look_once(
         await _bounded(source.close(), source.deadline_s)
     parts = {source.part for source in sources}
     found = [
-        Believed(finding=finding, since_s=views[-1].at_s)
+        SettledFinding(finding=finding, since_s=views[-1].at_s)
         for probe in probes.values()
         if probe.reads[0] in parts
         for finding in probe.check(views, expected)

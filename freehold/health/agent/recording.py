@@ -23,14 +23,14 @@ LINE_BYTES_MOST = 16_000_000
 """Longest line that is read: a view of 16 GPUs and 10,000 kernel lines is under 3 MB. Our own bound against a file that is none."""
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RecordingHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The first line."""
 
     format: str = ""
     version: int = 0
     node: str = ""
     about: str = ""
-    """What was going on, in words."""
+    """A title of what happened."""
     source: str = ""
     """Where it comes from: `freehold health record`, or what it was converted from."""
     truth: str = ""
@@ -39,20 +39,20 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the node should have had, by the configuration that was recorded with."""
 
 
-_HEAD = msgspec.json.Decoder(Head)
+_HEAD = msgspec.json.Decoder(RecordingHead)
 _VIEW = msgspec.json.Decoder(View, strict=False)
 _ENCODE = msgspec.json.Encoder()
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises on bytes that are no JSON of ours; the last on one nested thousands deep."""
 
 
-class Recorder:
+class ViewRecorder:
     """Writes views to a file that the caller opened (binary) and closes."""
 
-    def __init__(self, file: IO[bytes], head: Head | None = None) -> None:
+    def __init__(self, file: IO[bytes], head: RecordingHead | None = None) -> None:
         """Write the head; its format, version and, where it names none, its source are this recorder's."""
         self._file = file
-        head = head or Head()
+        head = head or RecordingHead()
         source = head.source or "freehold health record"
         self._line(msgspec.structs.replace(head, format=FORMAT, version=VERSION, source=source))
 
@@ -66,9 +66,9 @@ class Recorder:
         self._file.flush()
 
 
-def record(path: Path, views: Iterable[View], head: Head | None = None) -> int:
+def record(path: Path, views: Iterable[View], head: RecordingHead | None = None) -> int:
     """Write a whole recording and return how many views it has."""
-    head = head or Head()
+    head = head or RecordingHead()
     whole = msgspec.structs.replace(head, format=FORMAT, version=VERSION)
     lines = [_ENCODE.encode(whole), *(_ENCODE.encode(view) for view in views)]
     path.write_bytes(b"\n".join(lines) + b"\n")
@@ -79,7 +79,7 @@ def record(path: Path, views: Iterable[View], head: Head | None = None) -> int:
 class Recording:
     """What a file held: all views that could be read, and all that is wrong with the rest."""
 
-    head: Head
+    head: RecordingHead
     views: tuple[View, ...]
     problems: tuple[Problem, ...] = ()
 
@@ -87,9 +87,9 @@ class Recording:
 def load_recording(path: Path) -> Recording:
     """Return a recording with every problem at once; never raises on what is in the file."""
     problems: list[Problem] = []
-    head, views = Head(), []
+    head, views = RecordingHead(), []
     for item in _items(path, problems.append):
-        if isinstance(item, Head):
+        if isinstance(item, RecordingHead):
             head = item
         else:
             views.append(item)
@@ -97,28 +97,28 @@ def load_recording(path: Path) -> Recording:
 
 
 def replay(path: Path, on_problem: Callable[[Problem], None] | None = None) -> Iterator[View]:
-    """Yield the views, oldest first, without holding them all; tell each problem to `on_problem` and go on."""
+    """Yield the views, oldest first, without holding them all; pass each problem to `on_problem` and continue."""
     for item in _items(path, on_problem or _ignore):
         if isinstance(item, View):
             yield item
 
 
 def _ignore(_problem: Problem) -> None:
-    """A caller that does not ask is not told."""
+    """Without a callback problems are dropped."""
 
 
-def _items(path: Path, tell: Callable[[Problem], None]) -> Iterator[Head | View]:
+def _items(path: Path, report: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
     try:
         with path.open("rb") as file:
-            yield from _lines(file, str(path), tell)
+            yield from _lines(file, str(path), report)
     except OSError as exc:
-        tell(Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}"))
+        report(Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}"))
 
 
-def _lines(file: IO[bytes], where: str, tell: Callable[[Problem], None]) -> Iterator[Head | View]:
+def _lines(file: IO[bytes], where: str, report: Callable[[Problem], None]) -> Iterator[RecordingHead | View]:
     head = _head(file.readline(LINE_BYTES_MOST), where)
     if isinstance(head, Problem):
-        tell(head)
+        report(head)
         return
     yield head
     number, last_s = 1, float("-inf")
@@ -126,10 +126,10 @@ def _lines(file: IO[bytes], where: str, tell: Callable[[Problem], None]) -> Iter
         number += 1
         view = _view(line, f"{where}:{number}") if line.strip() else None
         if isinstance(view, Problem):
-            tell(view)
+            report(view)
         elif view is not None:
             if view.at_s < last_s:
-                tell(_backwards(f"{where}:{number}"))
+                report(_backwards(f"{where}:{number}"))
             last_s = max(last_s, view.at_s)
             yield view
 
@@ -142,7 +142,7 @@ def _backwards(where: str) -> Problem:
     )
 
 
-def _head(line: bytes, where: str) -> Head | Problem:
+def _head(line: bytes, where: str) -> RecordingHead | Problem:
     try:
         head = _HEAD.decode(line)
     except _UNREADABLE as exc:

@@ -1,9 +1,9 @@
-"""The runner: reads each source at its own pace and with its own deadline, and lets probes look at what came.
+"""The runner: reads each source at its own pace and with its own deadline, and runs the probes on what came.
 
 Each source has a task of its own, so that one that hangs stops no other; what came is put together into one view every two
 seconds at most. Probes are pure and run here, one after the other; one that takes long is asked less often. What a probe
-says is settled (`settle`) before anybody is told. It opens nothing itself: sources bring the world, `on_snapshot` takes the
-word. One of the guards of the house: a mistake in a probe or reader is logged and counted, and costs that one alone.
+reports goes through hysteresis before it is in a snapshot. Nothing here opens anything: sources read, `on_snapshot` takes the
+result. A guard: a mistake in a probe or source is logged and counted, and costs that one alone.
 """
 
 import asyncio
@@ -17,11 +17,17 @@ import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.findings import Finding, Verdict
-from freehold.health.agent.metrics import HealthMeters
-from freehold.health.agent.view_window import KeptViews, windows_of
-from freehold.health.model.hysteresis import Held, Key, settle_all
+from freehold.health.agent.metrics import HealthMetrics
+from freehold.health.agent.view_window import ViewWindow, windows_of
+from freehold.health.model.hysteresis import Key, SettledState, settle_all
 from freehold.health.model.probe import Expected, Part, Probe
-from freehold.health.model.snapshot import PERIOD_S, Believed, HealthSnapshot, ReaderState, sorted_findings
+from freehold.health.model.snapshot import (
+    PERIOD_S,
+    HealthSnapshot,
+    ReaderState,
+    SettledFinding,
+    sorted_findings,
+)
 from freehold.health.model.view import Kernel, View
 from freehold.telemetry.logs import get_logger
 
@@ -39,7 +45,7 @@ _log = get_logger("health.run")
 _T = TypeVar("_T")
 
 
-class Dice(Protocol):
+class RandomSource(Protocol):
     """Where chance comes from; `random.Random` fits."""
 
     def random(self) -> float:
@@ -64,21 +70,21 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class RunnerSetup:
     """What a runner has besides its sources and probes."""
 
     node: str
     expected: Expected = field(default_factory=Expected)
     on_snapshot: Callable[[HealthSnapshot], None] = lambda _snapshot: None
-    """Told every 10 s, and at once when another verdict or reason is believed; must not wait."""
+    """Called every 10 s, and at once when a verdict or reason changes; must not wait."""
     on_view: Callable[[View], None] = lambda _view: None
-    """Told each view; must not wait."""
+    """Called with each view; must not wait."""
     admit: Callable[[View], View] = lambda view: view
     """Returns what of a view is to be looked at; must not wait."""
     conclude: Callable[[HealthSnapshot, float], HealthSnapshot] = lambda snapshot, _now_s: snapshot
-    """Returns a snapshot with what follows from it, before it is told; it gets monotonic seconds too, and must not wait."""
+    """Returns a snapshot with what follows from it, before it is sent; it gets monotonic seconds too, and must not wait."""
     clock: Clock = SYSTEM_CLOCK
-    rng: Dice = field(default_factory=random.Random)
+    rng: RandomSource = field(default_factory=random.Random)
     tick_s: float = TICK_S
 
 
@@ -97,8 +103,8 @@ class _Probing:
 class Runner:
     """Keeps looking at one node; all methods are for the event loop's own thread."""
 
-    def __init__(self, sources: Sequence[Source], probes: Mapping[str, Probe], setup: Setup) -> None:
-        self.meters = HealthMeters()
+    def __init__(self, sources: Sequence[Source], probes: Mapping[str, Probe], setup: RunnerSetup) -> None:
+        self.meters = HealthMetrics()
         self.views_total = 0
         """Views that were put together."""
         self._sources = tuple(sources)
@@ -109,18 +115,18 @@ class Runner:
             for probe in probes.values()
             if probe.reads[0] in periods
         ]
-        self._kept = KeptViews(windows_of(probe.probe for probe in self._probing))
+        self._kept = ViewWindow(windows_of(probe.probe for probe in self._probing))
         self._parts: dict[Part, Any] = {}
         self._states = {source.name: ReaderState(name=source.name, state="waiting") for source in sources}
-        self._held: dict[Key, Held] = {}
+        self._held: dict[Key, SettledState] = {}
         self._started_s = self._setup.clock.wall_s()
-        self._told_s = float("-inf")
+        self._sent_s = float("-inf")
         self._ticked_s, self._woke_s = float("inf"), 0.0
 
     @property
     def snapshot(self) -> HealthSnapshot:
-        """Return what is believed now."""
-        found = [Believed(finding=held.believed, since_s=held.since_s) for held in self._held.values()]
+        """Return the settled state now."""
+        found = [SettledFinding(finding=held.believed, since_s=held.since_s) for held in self._held.values()]
         return HealthSnapshot(
             at_s=self._setup.clock.wall_s(),
             node=self._setup.node,
@@ -145,12 +151,12 @@ class Runner:
             for source in self._sources:
                 await self._close(source)
 
-    def tell_soon(self) -> None:
-        """Tell a snapshot at the end of this look, or of the next."""
-        self._told_s = float("-inf")
+    def report_soon(self) -> None:
+        """Send a snapshot at the end of this look, or of the next."""
+        self._sent_s = float("-inf")
 
     def readmit(self) -> None:
-        """Let what `Setup.admit` leaves of the views count from now on, those before this moment as well."""
+        """Let what `RunnerSetup.admit` leaves of the views count from now on, those before this moment as well."""
         self._guarded("admit", lambda: self._kept.revise(self._setup.admit))
 
     def tick(self) -> None:
@@ -167,8 +173,8 @@ class Runner:
                 changed |= self._look(probing, now_s)
             elif now_s - max(probing.ran_s, probing.again_s) > probing.period_s + 2 * self._setup.tick_s:
                 changed |= self._miss(probing, now_s)
-        if changed or now_s - self._told_s >= PERIOD_S:
-            self._tell(now_s)
+        if changed or now_s - self._sent_s >= PERIOD_S:
+            self._send(now_s)
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -276,7 +282,7 @@ class Runner:
         before = {key: _word(held) for key, held in self._held.items()}
         self._held = settle_all(self._held, looks, probe=probe, now_s=self._setup.clock.wall_s())
         after = {key: _word(held) for key, held in self._held.items()}
-        for key in [key for key, word in after.items() if before.get(key) != word]:
+        for key in [key for key, now in after.items() if before.get(key) != now]:
             self._note_change(self._held[key].believed)
         return before != after
 
@@ -292,18 +298,18 @@ class Runner:
             said=finding.message,
         )
 
-    def _tell(self, now_s: float) -> None:
-        self._told_s = now_s
+    def _send(self, now_s: float) -> None:
+        self._sent_s = now_s
         snapshot = self.snapshot
         snapshot = self._guarded("conclude", lambda: self._setup.conclude(snapshot, now_s)) or snapshot
         self.meters.show((each.finding for each in snapshot.findings), snapshot.readers)
         self._guarded("on_snapshot", lambda: self._setup.on_snapshot(snapshot))
 
     def _guarded(self, what: str, call: Callable[[], _T]) -> _T | None:
-        """Return what a hook returns; None where it made a mistake: that costs its own word alone."""
+        """Return what a hook returns; None where it made a mistake: that costs its own result alone."""
         try:
             return call()
-        except Exception:  # noqa: BLE001 (guard: whoever is told wrong does not stop the looking)
+        except Exception:  # noqa: BLE001 (guard: a hook's mistake does not stop the runner)
             self.meters.bug(f"health.{what}")
             _log.exception("mistake of our own", what=what)
             return None
@@ -319,5 +325,5 @@ def _joined(before: Any, now: Any) -> Any:
     return msgspec.structs.replace(now, lines=(*before.lines, *now.lines), lost=before.lost + now.lost)
 
 
-def _word(held: Held) -> tuple[str, str]:
+def _word(held: SettledState) -> tuple[str, str]:
     return held.believed.verdict, held.believed.reason

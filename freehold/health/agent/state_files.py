@@ -1,7 +1,7 @@
-"""The agent's files of incidents: what the agent before it said last, and the history that both it and operators write.
+"""The agent's files: the last snapshot of the agent before it, and the history that both it and operators write.
 
 All reading and writing is done in threads, one at a time, since the disk may be one that hangs or is full: then lines wait,
-within a bound, and nobody waits for them. What stands in the files is `history`'s and `snapshot`'s to say.
+within a bound, and nothing waits for them. The format of the files is `history`'s and `snapshot`'s; nothing here judges.
 """
 
 import asyncio
@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freehold.core.clock import wall_s
-from freehold.health.evidence.kernel_signs import Past
-from freehold.health.incidents.history import FILE_NAME, History, Keeper
-from freehold.health.model.snapshot import HealthSnapshot, read_file
+from freehold.health.agent.history_file import HistoryFile
+from freehold.health.evidence.kernel_signs import PastFault
+from freehold.health.incidents.history import FILE_NAME, History
+from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT_NAME
+from freehold.health.model.snapshot import HealthSnapshot, decode
 from freehold.telemetry.logs import get_logger
 
 OPEN_S = 5.0
@@ -20,31 +22,31 @@ OPEN_S = 5.0
 that is not."""
 WAITING_MOST = 500
 """Lines that wait for the disk, the newest. Source: our own bound: some hundred incidents."""
-_log = get_logger("health.books")
+_log = get_logger("health.state_files")
 
 
-class Books:
+class StateFiles:
     """The files of one state folder; methods are for the event loop's own thread."""
 
     def __init__(self, folder: Path, *, on_history: Callable[[History], object]) -> None:
-        """`on_history` is told the history whenever its file has changed."""
+        """`on_history` gets the history whenever its file has changed."""
         self._folder = folder
-        self._keeper = Keeper(folder / FILE_NAME)
+        self._keeper = HistoryFile(folder / FILE_NAME)
         self._on_history = on_history
         self._stamp: tuple[int, int, int] | None = None
-        self._waiting: list[Past] = []
+        self._waiting: list[PastFault] = []
         self._working: asyncio.Task[None] | None = None
         self._complaint = ""
 
     async def open(self) -> tuple[HealthSnapshot | None, History] | None:
-        """Return the last word of the agent before and the history; None: the disk did not give them in time."""
+        """Return the last snapshot of the agent before and the history; None: the disk did not give them in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(OPEN_S):
                 return await asyncio.to_thread(self._read)
         _log.warning("history not read", why=f"the disk did not answer within {OPEN_S:g} s")
         return None
 
-    def turn(self, lines: Sequence[Past]) -> None:
+    def turn(self, lines: Sequence[PastFault]) -> None:
         """Let lines be written, and look whether the file has changed; returns at once."""
         self._waiting = [*self._waiting, *lines][-WAITING_MOST:]
         if self._working is None or self._working.done():
@@ -77,7 +79,7 @@ class Books:
         except OSError as exc:
             self._complain(str(exc))
             history = History()
-        return read_file(self._folder), history
+        return read_snapshot(self._folder), history
 
     def _changed(self) -> History | None:
         stamp = self._keeper.stamp()
@@ -91,3 +93,10 @@ class Books:
         if why != self._complaint:
             _log.warning("history not kept", why=why)
         self._complaint = why
+
+
+def read_snapshot(folder: Path) -> HealthSnapshot | None:
+    """Return the snapshot in a state folder; None: there is none that can be read."""
+    with contextlib.suppress(OSError):
+        return decode((folder / SNAPSHOT_NAME).read_bytes())
+    return None

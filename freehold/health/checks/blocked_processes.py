@@ -1,7 +1,7 @@
-"""Whether processes hang in the kernel (state D), the driver's among them.
+"""Whether processes hang in the kernel (state D), NVIDIA's among them.
 
-Such a process can be killed by nobody. One that waits a moment for a disk is no fault, so only who is met in the same place for a
-minute counts. Where it hangs, the kernel's function says; why, other probes and the kernel's log do. Only the first thread
+Such a process cannot be killed. A process that waits a moment for a disk is sound, so only one that is found in the same place for a
+minute counts. The kernel's function shows where it hangs; other checks and the kernel's log show why. Only the first thread
 of each process is seen.
 """
 

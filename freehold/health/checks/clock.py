@@ -1,7 +1,7 @@
-"""Whether the node's clock can be trusted: it jumped, or nobody keeps it right.
+"""Whether the node's clock can be trusted: it jumped, or no time service keeps it right.
 
 A clock that is wrong makes certificates invalid, and puts events of several nodes in an order that never was. How far it is from true
-time is not measured: only what the kernel says of it, and whether it jumped against the clock that never does.
+time is not measured: only what the kernel reports, and whether the clock jumped against the monotonic one.
 """
 
 from collections.abc import Sequence

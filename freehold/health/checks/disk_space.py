@@ -1,7 +1,7 @@
 """Whether a watched volume has room left, in bytes and in inodes, and when it will be full at the rate it fills.
 
-A rate counts only when both halves of the window fill, so that one download is no forecast. How fast or sound the
-disk is, is for other probes; nothing here reads.
+A rate counts only when both halves of the window fill, so that one download is not a forecast. How fast or sound the
+disk is, other checks judge; nothing here reads.
 """
 
 from collections.abc import Iterator, Sequence

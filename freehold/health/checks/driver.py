@@ -1,8 +1,8 @@
 """Is one NVIDIA driver at work here: the running one, the one on disk and the expected one?
 
-A library of another version than the kernel module fails every CUDA program and is software, however broken the GPUs look. A newer
-one on disk works until the next reboot or restart, and is cheaper to see now. A program that brings a library of its own (a
-container's) is refused alone: only the kernel's log says so. It compares versions; it does not judge which is good.
+A library of another version than the kernel module fails every CUDA program. That is software, however broken the GPUs look. A newer
+one on disk works until the next reboot or restart. A program that brings a library of its own (a container's) is refused alone:
+only the kernel's log shows it. The check compares versions; it does not judge which is good.
 """
 
 from collections.abc import Sequence
@@ -79,8 +79,8 @@ def _compared(gpus: Gpus, expected: Expected) -> RuleResult:
 def _unread(gpus: Gpus) -> RuleResult:
     if not gpus.gpus and not gpus.pci_addresses:
         return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
-    said = gpus.driver.get("driver_version", Reading(state=State.UNKNOWN, detail="not asked"))
-    message = f"The driver's version could not be read: {said.state.value} {said.detail}".rstrip() + "."
+    unread = gpus.driver.get("driver_version", Reading(state=State.UNKNOWN, detail="not asked"))
+    message = f"The driver's version could not be read: {unread.state.value} {unread.detail}".rstrip() + "."
     return RuleResult(Verdict.UNKNOWN, "unreadable", message, Action.WATCH)
 
 
@@ -98,7 +98,7 @@ def _read_all(gpus: Gpus) -> RuleResult | None:
 
 
 def _refused(views: Sequence[View]) -> list[KernelEvent]:
-    """Return what the kernel's log says of programs that the driver refused, since it was loaded last."""
+    """Return the kernel's lines on programs that the driver refused, since it was loaded last."""
     lines = [
         line
         for view in views

@@ -1,8 +1,8 @@
-"""Whether each engine gets on with its work: progressing, idle, busy, stalled or dead. `/health` alone proves nothing.
+"""Whether each engine makes progress: progressing, idle, busy, stalled or dead. `/health` alone proves nothing.
 
-Liveness is progress: while requests run, the engine's own counters or the bytes that the gateway gets must move. Where they do
-not, CPU time, a thread that runs or a GPU at work make it busy, which a long prompt is and which is never called stalled; an
-engine that sleeps with requests under way, or whose process is stopped, is stalled. It judges by what moved, never by
+Liveness is progress: while requests run, the engine's own counters or the bytes that the gateway gets must move. If they do
+not, CPU time, a running thread or a GPU at work make the engine busy, as a long prompt does; busy is never stalled. An
+engine that sleeps with requests under way, or whose process is stopped, is stalled. The check judges by what moved, never by
 how fast, and it cannot see that an answer is nonsense.
 """
 
@@ -48,7 +48,7 @@ class _Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
+class _EngineWindow:
     """One engine over the window, of its present process."""
 
     points: tuple[_Point, ...]
@@ -72,7 +72,7 @@ class _Seen:
         return self.points[first:]
 
     def still_s(self) -> float:
-        """Return how long nothing has moved while there was work; as long as it was seen where nothing ever did."""
+        """Return how long no counter has moved while there was work; the whole time in view where none ever did."""
         for before, after in reversed(tuple(pairwise(self.points))):
             if after.moved or not before.works:
                 return self.now_s - after.at_s
@@ -107,10 +107,10 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
     return [_judged(seen, newest) for seen in _seen(views, newest.engines)]
 
 
-def _seen(views: Sequence[View], engines: Sequence[EngineView]) -> Iterator[_Seen]:
+def _seen(views: Sequence[View], engines: Sequence[EngineView]) -> Iterator[_EngineWindow]:
     percent = _gpu_percent(views)
     for engine in engines:
-        yield _Seen(points=tuple(_points(views, engine)), gpu_percent=percent, at_s=views[-1].at_s)
+        yield _EngineWindow(points=tuple(_points(views, engine)), gpu_percent=percent, at_s=views[-1].at_s)
 
 
 def _points(views: Sequence[View], engine: EngineView) -> Iterator[_Point]:
@@ -147,7 +147,7 @@ def _last(before: _Known | None, now: _Known | None) -> _Known | None:
 
 
 def _works(view: EngineView, running: float | None) -> bool:
-    """Return whether a request is under way; what the engine said last counts where nobody knows better."""
+    """Return whether a request is under way; the engine's last reading counts where there is no newer one."""
     if view.canary_waits_s or view.gateway_running or _number(view.running):
         return True
     return bool(running) and view.gateway_running is None and view.state is not State.OK
@@ -160,7 +160,7 @@ def _gpu_percent(views: Sequence[View]) -> float:
     return max((value for value in found if value is not None), default=0.0)
 
 
-def _judged(seen: _Seen, newest: View) -> Finding:
+def _judged(seen: _EngineWindow, newest: View) -> Finding:
     found = replace(_at_rest(seen.now) or _at_work(seen), evidence=tuple(_evidence(seen)))
     return found.finding(PROBE.name, f"engine:{seen.now.replica}", newest)
 
@@ -169,7 +169,7 @@ def _judged(seen: _Seen, newest: View) -> Finding:
 
 
 def _at_rest(now: EngineView) -> RuleResult | None:
-    """Return what the process and the fleet say by themselves; None: its work has to be looked at."""
+    """Return what process and fleet show without the engine's work; None: its work has to be looked at."""
     if now.serves in _GONE or (now.exit_text and not now.pid):
         why = now.exit_text or "it ended"
         return RuleResult(Verdict.UNHEALTHY, "dead", f"no process: {why}", Action.WATCH)
@@ -190,25 +190,25 @@ def _stalled(message: str) -> RuleResult:
 # --- with and without work ------------------------------------------------------------------------------------------
 
 
-def _at_work(seen: _Seen) -> RuleResult:
+def _at_work(seen: _EngineWindow) -> RuleResult:
     if not any(_is_readable(point.view) for point in seen.since(UNANSWERED_S)):
         return _unreadable(seen.now)
     if not seen.points[-1].works:
         return _idle(seen)
     still_s = seen.still_s()
     if still_s < STILL_S:
-        return _healthy("progressing", f"{_how_many(seen.now)} under way, and it gets on")
+        return _healthy("progressing", f"{_how_many(seen.now)} under way, and it makes progress")
     share = seen.cpu_share(still_s)
     if _is_busy(seen, share, still_s):
         return _busy(still_s, share)
     return _still(seen, share, still_s)
 
 
-def _is_busy(seen: _Seen, share: float | None, still_s: float) -> bool:
+def _is_busy(seen: _EngineWindow, share: float | None, still_s: float) -> bool:
     recent = seen.cpu_share(STILL_S)
     at_work = (recent or 0.0) >= CPU_SHARE or "R" in seen.states(STILL_S)
     on_gpu = seen.gpu_percent >= GPU_PERCENT and still_s < GPU_BUSY_S
-    held = "t" in seen.states(STILL_S)  # a debugger holds it: whoever does that knows
+    held = "t" in seen.states(STILL_S)  # a debugger holds it, which is on purpose
     return at_work or on_gpu or held or (share is None and still_s < _remote_limit_s(seen.now))
 
 
@@ -225,21 +225,21 @@ def _busy(still_s: float, share: float | None) -> RuleResult:
     return _healthy("busy", f"nothing has moved for {still_s:.0f} s, but it works ({cpu})")
 
 
-def _still(seen: _Seen, share: float | None, still_s: float) -> RuleResult:
+def _still(seen: _EngineWindow, share: float | None, still_s: float) -> RuleResult:
     """Return what an engine is that has work and neither moves nor works."""
     now = seen.now
-    said = f"{_how_many(now)} under way, nothing has moved for {still_s:.0f} s"
+    state = f"{_how_many(now)} under way, nothing has moved for {still_s:.0f} s"
     if share is None:
-        message = f"{said}; its processes cannot be seen"
+        message = f"{state}; its processes cannot be seen"
         return RuleResult(Verdict.DEGRADED, "no_progress", message, Action.WATCH)
     if "D" in seen.states(STILL_S):
-        message = f"{said}: its threads wait in the kernel (state D)"
+        message = f"{state}: its threads wait in the kernel (state D)"
         return RuleResult(Verdict.UNHEALTHY, "blocked", message, Action.WATCH)
     if _number(now.running) == 0 and not now.canary_waits_s:
         # The engine has none: the gateway's requests may be on their way to slow clients.
-        message = f"{said} by the gateway's count, while the engine knows of none"
+        message = f"{state} by the gateway's count, while the engine knows of none"
         return _idle_with(now, message, still_s)
-    return _stalled(f"{said} and it used {share:.3f} cores of CPU time: it hangs")
+    return _stalled(f"{state} and it used {share:.3f} cores of CPU time: it hangs")
 
 
 def _idle_with(now: EngineView, message: str, still_s: float) -> RuleResult:
@@ -248,7 +248,7 @@ def _idle_with(now: EngineView, message: str, still_s: float) -> RuleResult:
     return _healthy("idle", message)
 
 
-def _idle(seen: _Seen) -> RuleResult:
+def _idle(seen: _EngineWindow) -> RuleResult:
     now = seen.now
     if now.canary.state is State.HUNG:
         message = f"a tiny completion got no answer: {now.canary.detail}"
@@ -263,7 +263,7 @@ def _idle(seen: _Seen) -> RuleResult:
 
 
 def _is_readable(view: EngineView) -> bool:
-    """Return whether a look told anything of the engine's work: its own word, its processes, or the gateway's."""
+    """Return whether a look has any reading of the engine's work: its own, its processes', or the gateway's."""
     by_itself = view.state is State.OK and _number(view.running) is not None
     return by_itself or _number(view.cpu_s) is not None or view.gateway_running is not None
 
@@ -285,7 +285,7 @@ def _how_many(view: EngineView) -> str:
     return "1 request" if count == 1 else f"{count} requests"
 
 
-def _evidence(seen: _Seen) -> Iterator[Evidence]:
+def _evidence(seen: _EngineWindow) -> Iterator[Evidence]:
     now, at_s = seen.now, seen.at_s
     for what, reading in (("counters", now.tokens_total), ("requests running", now.running)):
         count = _number(reading)

@@ -1,8 +1,8 @@
 """Does a GPU's memory lose bits, and can it still repair itself?
 
-Uncorrectable errors and spent repairs are direct verdicts of the card on itself. Corrected errors are everyday; only very many, or far
-more than the node's other GPUs have, say anything, and then early. A reading that a card does not have is no zero. It does
-not read XIDs: gpu_xid does, and diagnosis puts them together.
+Uncorrectable errors and spent repairs are direct verdicts of the card on itself. Corrected errors are everyday; they count only if there are
+very many, or far more than on the node's other GPUs. A reading that a card does not have is not zero. The check does
+not read XIDs: gpu_xid does, and diagnosis combines them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from statistics import median
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, seen_gpus
+from freehold.health.judge.gpus import REASONS, GpuWindow, gpu_windows, judge_gpus
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
@@ -25,7 +25,7 @@ OUTLIER_LEAST = DECLARED.limit("outlier_least")
 _DOUBLE_BIT = "retired_pages_uncorrected"
 
 
-def _pages_growing(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _pages_growing(gpu: GpuWindow) -> Iterable[RuleResult]:
     pages, rise = gpu.value(_DOUBLE_BIT), gpu.rise(_DOUBLE_BIT)
     if pages is not None and pages > PAGES_GROWING and rise is not None and rise.amount > 0:
         yield RuleResult(
@@ -37,7 +37,7 @@ def _pages_growing(gpu: SeenGpu) -> Iterable[RuleResult]:
         )
 
 
-def _outlier(gpu: SeenGpu, others: Sequence[float]) -> Iterable[RuleResult]:
+def _outlier(gpu: GpuWindow, others: Sequence[float]) -> Iterable[RuleResult]:
     rise = gpu.rise("ecc_volatile_corrected")
     if rise is None or rise.amount < OUTLIER_LEAST or not others:
         return
@@ -56,9 +56,9 @@ def _outlier(gpu: SeenGpu, others: Sequence[float]) -> Iterable[RuleResult]:
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
-    rises = {gpu.component: gpu.rise("ecc_volatile_corrected") for gpu in seen_gpus(views)}
+    rises = {gpu.component: gpu.rise("ecc_volatile_corrected") for gpu in gpu_windows(views)}
 
-    def faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+    def faults(gpu: GpuWindow) -> Iterable[RuleResult]:
         others = [rise.amount for name, rise in rises.items() if name != gpu.component and rise is not None]
         yield from over_limits(gpu, DECLARED.gpu.limits)
         yield from _pages_growing(gpu)

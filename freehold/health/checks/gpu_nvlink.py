@@ -1,8 +1,8 @@
 """Are a GPU's NVLinks up, and free of errors?
 
-How many links a card uses depends on the board: a card without bridges has none up and is not broken. So a link counts as down when
-it was up before in the window, or when other GPUs of the same model have more; a card that has none at all while they do may
-lack a bridge, and is only told. It decodes no XID 74 registers: diagnosis does.
+How many links a card uses depends on the board: a card without bridges has none up and is not broken. So a link counts as down if
+it was up before in the window, or if other GPUs of the same model have more. A card that has none at all while they do may
+lack a bridge, and is only degraded. The check does not decode XID 74 registers: diagnosis does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
@@ -18,7 +18,7 @@ from freehold.health.model.view import View
 DECLARED = declared(__name__)
 
 
-def _down(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _down(gpu: GpuWindow) -> Iterable[RuleResult]:
     up, before = gpu.value("nvlink_up"), max(gpu.values("nvlink_up"), default=0.0)
     usual = max([before, *_others(gpu)])
     if up is None or up >= usual:
@@ -37,19 +37,19 @@ def _down(gpu: SeenGpu) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.UNHEALTHY,
         reason="link_down",
-        message=f"{up:g} NVLinks are up where {usual:g} were or the other GPUs have; down: {gpu.said('nvlink_down')}.",
+        message=f"{up:g} NVLinks are up where {usual:g} were or the other GPUs have; down: {gpu.shown('nvlink_down')}.",
         action=Action.INSPECT_HARDWARE,
         evidence=shown,
     )
 
 
-def _others(gpu: SeenGpu) -> list[float]:
+def _others(gpu: GpuWindow) -> list[float]:
     """Return how many links are up on the node's other GPUs of the same model; another model has another number of them."""
     same = (other for other in gpu.siblings if other.name == gpu.gpu.name)
     return [value for other in same if (value := number(other, "nvlink_up")) is not None]
 
 
-def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
     yield from _down(gpu)
     yield from over_limits(gpu, DECLARED.gpu.limits)
 

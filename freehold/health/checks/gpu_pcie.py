@@ -11,7 +11,7 @@ from freehold.catalog.load_xids import pcie_replays
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected, Threshold
 from freehold.health.model.view import Gpu, View
@@ -40,23 +40,23 @@ def _is_slow(gpu: Gpu) -> bool:
     )
 
 
-def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _slow(gpu: GpuWindow) -> Iterable[RuleResult]:
     looks = [one for _, one in gpu.past][-LOADED_LOOKS:]
     if len(looks) < LOADED_LOOKS or not all(_is_slow(one) for one in looks):
         return
     yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="slow_link",
-        message=f"Under load the PCIe link is generation {gpu.said('pcie_gen')} of {gpu.said('pcie_gen_max')}.",
+        message=f"Under load the PCIe link is generation {gpu.shown('pcie_gen')} of {gpu.shown('pcie_gen_max')}.",
         action=Action.INSPECT_HARDWARE,
         evidence=(
-            gpu.evidence("pcie_gen", baseline=gpu.said("pcie_gen_max")),
+            gpu.evidence("pcie_gen", baseline=gpu.shown("pcie_gen_max")),
             gpu.evidence("utilisation_percent"),
         ),
     )
 
 
-def _replays(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _replays(gpu: GpuWindow) -> Iterable[RuleResult]:
     rise = gpu.rise("pcie_replays")
     generation, lanes = gpu.value("pcie_gen_max"), gpu.value("pcie_width")
     if rise is None or rise.seconds < REPLAY_WINDOW_S or generation is None or lanes is None:
@@ -75,7 +75,7 @@ def _replays(gpu: SeenGpu) -> Iterable[RuleResult]:
     )
 
 
-def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
     yield from over_limits(gpu, DECLARED.gpu.limits)
     yield from _slow(gpu)
     yield from _replays(gpu)

@@ -1,8 +1,8 @@
-"""Does a GPU tell its power, may it draw what it is built for, and does it draw what its load says?
+"""Does a GPU report its power, may it draw what it is built for, and does it draw what its load suggests?
 
-High power is no fault. A limit below the default was set by somebody; a counter that stands still cannot be believed; and a
-GPU that says 100 % busy at idle power runs a kernel that does nothing, which is a hint at a hung kernel and no more: only
-an engine without progress makes it one. It does not judge throttling: gpu_throttle does.
+High power is not a fault. A limit below the default was configured; a counter that stands still cannot be trusted. A
+GPU that reports 100 % busy at idle power runs a kernel that does nothing: a hint at a hung kernel, which only an engine
+without progress confirms. The check does not judge throttling: gpu_throttle does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import View
@@ -22,7 +22,7 @@ LOOKS_LEAST = DECLARED.count("looks_least")
 STUCK_S = DECLARED.limit("stuck_s")
 
 
-def _stuck(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _stuck(gpu: GpuWindow) -> Iterable[RuleResult]:
     energy = gpu.rise("energy_mj")
     power = gpu.value("power_w")
     if energy is None or energy.amount > 0 or energy.seconds < STUCK_S or not power:
@@ -36,7 +36,7 @@ def _stuck(gpu: SeenGpu) -> Iterable[RuleResult]:
     )
 
 
-def _idle_but_busy(gpu: SeenGpu) -> bool:
+def _idle_but_busy(gpu: GpuWindow) -> bool:
     limit = gpu.value("power_limit_default_w") or gpu.value("power_limit_w")
     busy = gpu.values("utilisation_percent")[-LOOKS_LEAST:]
     power = gpu.values("power_w")[-LOOKS_LEAST:]
@@ -56,13 +56,13 @@ def _engines_move(views: Sequence[View]) -> bool:
     return False
 
 
-def _hollow(gpu: SeenGpu, *, moving: bool) -> Iterable[RuleResult]:
+def _busy_at_idle_power(gpu: GpuWindow, *, moving: bool) -> Iterable[RuleResult]:
     if moving or not _idle_but_busy(gpu):
         return
     yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="busy_at_idle_power",
-        message=f"It says {gpu.said('utilisation_percent')} % busy but draws {gpu.said('power_w')} W: a kernel is resident that does no work.",
+        message=f"It says {gpu.shown('utilisation_percent')} % busy but draws {gpu.shown('power_w')} W: a kernel is resident that does no work.",
         action=Action.RESTART_ENGINE,
         evidence=(
             gpu.evidence("utilisation_percent"),
@@ -76,10 +76,10 @@ def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding per GPU."""
     moving = _engines_move(views)
 
-    def faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+    def faults(gpu: GpuWindow) -> Iterable[RuleResult]:
         yield from over_limits(gpu, DECLARED.gpu.limits)
         yield from _stuck(gpu)
-        yield from _hollow(gpu, moving=moving)
+        yield from _busy_at_idle_power(gpu, moving=moving)
 
     return judge_gpus(PROBE.name, views, expected=expected, needs=DECLARED.gpu.needs, faults=faults)
 

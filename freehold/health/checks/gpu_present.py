@@ -1,8 +1,9 @@
 """Are all the GPUs there, and does each answer?
 
 Three counts are compared: what the node should have, what hangs on the PCI bus, and what the driver shows; and each GPU's name with the
-one that it should have. A GPU that is lost or wants a reset says so in its readings, and the driver's own recovery action is the last word on its card. One that cannot be read is
-UNKNOWN, never healthy and never broken. It does not say why a GPU left: the kernel log does.
+one that it should have. A GPU that is lost or needs a reset shows it in its
+readings, and the driver's own recovery action decides for its card. A GPU that cannot be read is UNKNOWN, never healthy and
+never broken. Why a GPU left is not judged here: the kernel log shows it.
 """
 
 import re
@@ -12,7 +13,7 @@ from dataclasses import replace
 from freehold.catalog.load_xids import recovery_actions
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import REASONS, SeenGpu, finding_of, newest_gpus, no_gpus, seen_gpus
+from freehold.health.judge.gpus import REASONS, GpuWindow, finding_of, gpu_windows, newest_gpus, no_gpus
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, Gpus, State, View
@@ -23,8 +24,8 @@ _LEAST_ACTION = DECLARED.count("recovery_action_least")
 NEEDS = ("recovery_action",)
 
 
-def _lost(gpu: SeenGpu) -> Iterable[RuleResult]:
-    for state, reason, words, action in (
+def _lost(gpu: GpuWindow) -> Iterable[RuleResult]:
+    for state, reason, message, action in (
         (State.LOST, "lost", "The driver says that the GPU is lost.", Action.CORDON),
         (
             State.RESET_REQUIRED,
@@ -38,29 +39,29 @@ def _lost(gpu: SeenGpu) -> Iterable[RuleResult]:
             yield RuleResult(
                 verdict=Verdict.UNHEALTHY,
                 reason=reason,
-                message=words,
+                message=message,
                 action=action,
                 evidence=tuple(gpu.evidence(name) for name in named[:2]),
             )
 
 
-def _recovery(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _recovery(gpu: GpuWindow) -> Iterable[RuleResult]:
     wanted = gpu.value("recovery_action")
     if wanted is None or wanted < _LEAST_ACTION:
         return
     known = recovery_actions().get(int(wanted))
-    words = known.name.replace("_", " ") if known else f"code {wanted:g}, which no catalogue knows"
+    wanted_action = known.name.replace("_", " ") if known else f"code {wanted:g}, which no catalogue knows"
     yield RuleResult(
         verdict=Verdict.UNHEALTHY,
         reason="recovery_action",
-        message=f"The driver itself asks for: {words}.",
+        message=f"The driver itself asks for: {wanted_action}.",
         action=known.action if known else Action.DRAIN,
         evidence=(gpu.evidence("recovery_action", baseline="0"),),
     )
 
 
-def _model(gpu: SeenGpu, model: str | None) -> Iterable[RuleResult]:
-    """Yield that a GPU is another than expected: some word of what is expected is none of its name's."""
+def _model(gpu: GpuWindow, model: str | None) -> Iterable[RuleResult]:
+    """Yield that a GPU is another than expected: its name lacks a word of the expected one."""
     name = gpu.gpu.name
     if not model or not name or _words(model) <= _words(name):
         return
@@ -69,11 +70,11 @@ def _model(gpu: SeenGpu, model: str | None) -> Iterable[RuleResult]:
 
 
 def _words(name: str) -> set[str]:
-    """Return the words of a GPU's name: whole ones, so that an A100 is no A10."""
+    """Return the words of a GPU's name: whole ones, so that an A100 is not an A10."""
     return set(re.split(r"[\s_-]+", name.strip().casefold()))
 
 
-def _needs(gpu: SeenGpu) -> Sequence[str]:
+def _needs(gpu: GpuWindow) -> Sequence[str]:
     """Return what must have been read: the recovery action, or where that is not supported anything at all."""
     readings = gpu.gpu.readings
     if gpu.failed(NEEDS) or gpu.supported(NEEDS):
@@ -81,7 +82,7 @@ def _needs(gpu: SeenGpu) -> Sequence[str]:
     return [name for name, reading in readings.items() if reading.state is State.OK] or list(readings)
 
 
-def _one(gpu: SeenGpu, expected: Expected) -> Finding:
+def _one(gpu: GpuWindow, expected: Expected) -> Finding:
     faults = [*_lost(gpu), *_recovery(gpu), *_model(gpu, expected.gpu_model)]
     found = finding_of(PROBE.name, gpu, faults=faults, needs=_needs(gpu))
     if found.verdict is Verdict.HEALTHY and expected.gpu_model and not gpu.gpu.name:
@@ -177,7 +178,7 @@ def _not_read(view: View, gpus: Gpus | None) -> Finding:
 
 def check(views: Sequence[View], expected: Expected) -> Sequence[Finding]:
     """Return one finding on the count, and one per GPU that the newest view names."""
-    return [_count(views, expected), *(_one(gpu, expected) for gpu in seen_gpus(views))]
+    return [_count(views, expected), *(_one(gpu, expected) for gpu in gpu_windows(views))]
 
 
 PROBE = DECLARED.probe(check, common=REASONS)

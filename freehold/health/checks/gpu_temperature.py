@@ -1,7 +1,7 @@
 """Is a GPU close to slowing itself down for heat? Judged by the card's own margin, never by a number of degrees of ours.
 
-Cards differ by tens of degrees in what they bear; each tells its margin and the offset at which its hardware slows down. Where there
-is no margin, its own slowdown threshold stands in. It does not judge fans nor the room; many cards at once only hint at them.
+Cards differ by tens of degrees in what they bear; each reports its margin and the offset at which its hardware slows down. Without
+a margin its own slowdown threshold is used. The check does not judge fans or the room; many cards at once only hint at them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.judge.declaration import declared
 from freehold.health.judge.gpu_limits import over_limits
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number, whole_node
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, View
@@ -38,7 +38,7 @@ def _too_hot(gpu: Gpu) -> bool:
     return headroom is not None and headroom[0] <= max(headroom[1], 0.0)
 
 
-def _core(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _core(gpu: GpuWindow) -> Iterable[RuleResult]:
     headroom = _headroom_c(gpu.gpu)
     if headroom is None or not _too_hot(gpu.gpu):
         return
@@ -48,13 +48,13 @@ def _core(gpu: SeenGpu) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.UNHEALTHY if past else Verdict.DEGRADED,
         reason="past_slowdown" if past else "near_slowdown",
-        message=f"{headroom[0]:g} °C below its slowdown threshold, at {gpu.said('temperature_c')} °C.{where}",
+        message=f"{headroom[0]:g} °C below its slowdown threshold, at {gpu.shown('temperature_c')} °C.{where}",
         action=Action.CHECK_FACILITY if everywhere else Action.INSPECT_HARDWARE if past else Action.WATCH,
         evidence=tuple(gpu.evidence(name) for name in _SHOWN),
     )
 
 
-def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
     yield from _core(gpu)
     yield from over_limits(gpu, DECLARED.gpu.limits)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import REASONS, SeenGpu, judge_gpus, number, whole_node
+from freehold.health.judge.gpus import REASONS, GpuWindow, judge_gpus, number, whole_node
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Gpu, View
@@ -35,7 +35,7 @@ class _Throttle(NamedTuple):
     reason: str
     bit: int
     counter: str
-    words: str
+    effect: str
     action: Action
     """What to do where one GPU has it."""
 
@@ -53,8 +53,8 @@ _THROTTLES = (
 )
 
 
-def _share(gpu: SeenGpu, kind: _Throttle) -> tuple[float, Evidence] | None:
-    """Return the part of the window that it was held back so, with what shows it; None where that cannot be said."""
+def _share(gpu: GpuWindow, kind: _Throttle) -> tuple[float, Evidence] | None:
+    """Return the part of the window that it was held back so, with what shows it; None where it is not known."""
     rise = gpu.rise(kind.counter) if kind.counter else None
     if rise is not None and rise.seconds > 0:
         spent_s = rise.amount / NANOSECONDS
@@ -69,7 +69,7 @@ def _share(gpu: SeenGpu, kind: _Throttle) -> tuple[float, Evidence] | None:
     return held / len(bits) * TIME_SHARE / LOOKS_SHARE, shown
 
 
-def _held(gpu: SeenGpu, kind: _Throttle) -> Iterable[RuleResult]:
+def _held(gpu: GpuWindow, kind: _Throttle) -> Iterable[RuleResult]:
     share = _share(gpu, kind)
     if share is None or share[0] < TIME_SHARE:
         return
@@ -78,7 +78,7 @@ def _held(gpu: SeenGpu, kind: _Throttle) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.UNHEALTHY if share[0] >= TIME_SHARE_BAD else Verdict.DEGRADED,
         reason=kind.reason,
-        message=f"The GPU was {kind.words} ({share[1].value}).{where}",
+        message=f"The GPU was {kind.effect} ({share[1].value}).{where}",
         action=Action.CHECK_FACILITY if everywhere else kind.action,
         evidence=(share[1], gpu.evidence("temperature_c"), gpu.evidence("throttle_bits")),
     )
@@ -88,7 +88,7 @@ def _has_bit(gpu: Gpu, bit: int) -> bool:
     return bool(int(number(gpu, "throttle_bits") or 0) & bit)
 
 
-def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _slow(gpu: GpuWindow) -> Iterable[RuleResult]:
     """Find a loaded GPU far below its clocks that no bit explains; the same in every one of the last looks."""
     looks = [one for _, one in gpu.past][-LOOKS_LEAST:]
     if len(looks) < LOOKS_LEAST or not all(_is_slow(one) for one in looks):
@@ -96,7 +96,7 @@ def _slow(gpu: SeenGpu) -> Iterable[RuleResult]:
     yield RuleResult(
         verdict=Verdict.DEGRADED,
         reason="slow_clock",
-        message=f"Loaded, it runs at {gpu.said('sm_clock_mhz')} of {gpu.said('sm_clock_max_mhz')} MHz and gives no reason.",
+        message=f"Loaded, it runs at {gpu.shown('sm_clock_mhz')} of {gpu.shown('sm_clock_max_mhz')} MHz and gives no reason.",
         action=Action.WATCH,
         evidence=(
             gpu.evidence("sm_clock_mhz"),
@@ -115,7 +115,7 @@ def _is_slow(gpu: Gpu) -> bool:
     return not explained and busy >= LOADED_PERCENT and clock < most * SLOW_CLOCK_SHARE
 
 
-def _faults(gpu: SeenGpu) -> Iterable[RuleResult]:
+def _faults(gpu: GpuWindow) -> Iterable[RuleResult]:
     for kind in _THROTTLES:
         yield from _held(gpu, kind)
     yield from _slow(gpu)

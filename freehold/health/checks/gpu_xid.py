@@ -1,14 +1,14 @@
-"""Which GPUs the driver complained of in the kernel's log, and whether that is the GPU's fault or its program's.
+"""Which GPUs the driver reported in the kernel's log, and whether the fault is the GPU's or its program's.
 
-XIDs of a program's own mistakes leave the GPU healthy; numbers on which sources disagree say so. What NVML measures is
-for other probes, and what caused an incident is for diagnosis; nothing here reads.
+XIDs of a program's own mistakes leave the GPU healthy; messages name the numbers on which sources disagree. Other checks judge
+what NVML measures, and diagnosis finds what caused an incident; nothing here reads.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.judge.declaration import declared
-from freehold.health.judge.gpus import has_none
+from freehold.health.judge.gpus import has_no_gpu
 from freehold.health.judge.kernel_window import BLIND_S, SILENCE_S, unread
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.judge.xid import (
@@ -27,7 +27,7 @@ WINDOW_S = DECLARED.limit("window_s")
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per GPU known or complained of, and one per NVSwitch that said anything."""
+    """Return one finding per GPU that is known or named by a line, and one per NVSwitch that a line names."""
     now = views[-1]
     lines = [line for view in views if view.kernel for line in view.kernel.lines]
     events = [event for event in read_events(lines) if event.at_s > now.at_s - WINDOW_S]
@@ -60,7 +60,7 @@ def _names(gpus: Gpus | None, events: Sequence[KernelEvent]) -> dict[str, str]:
 def _attributed(
     by_device: Mapping[str, list[KernelEvent]], names: Mapping[str, str]
 ) -> dict[str, list[KernelEvent]]:
-    """Leave out PCIe errors at an address that is no GPU's."""
+    """Leave out PCIe errors at an address that is not a GPU's."""
     pcie = {Kind.AER_UNCORRECTED, Kind.AER_UNRECOVERED}
     kept = {
         device: [event for event in events if event.kind not in pcie or device in names]
@@ -80,7 +80,7 @@ def _elsewhere(device: str, numbers: Mapping[str, frozenset[int]]) -> frozenset[
 def _without_gpus(gpus: Gpus | None, quiet: RuleResult) -> RuleResult:
     if quiet.verdict is Verdict.UNKNOWN:
         return quiet
-    if gpus and has_none(gpus):
+    if gpus and has_no_gpu(gpus):
         return RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "no NVIDIA GPU on the bus")
     return RuleResult(Verdict.UNKNOWN, "gpus_unknown", "which GPUs there are was not read")
 

@@ -1,7 +1,7 @@
 """Whether each network interface has its link, at its speed, without errors.
 
-A port that never had a cable is no fault, nor is one that is switched off, unless somebody named it in the lock or the
-configuration. Loss on the way to peers is for `network_loss`, RDMA ports for `rdma`; nothing here reads.
+A port that never had a cable, or that is switched off, is not a fault unless the lock or the configuration names
+it. Loss on the way to peers is judged by `network_loss`, RDMA ports by `rdma`; nothing here reads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ def _interface(views: Sequence[View], link: Interface, expected: Expected) -> Fi
 
 
 def _quiet(link: Interface) -> RuleResult:
-    """Return what an interface is that nothing speaks against: healthy only if all could be read that the kernel has."""
+    """Return the result for an interface without a fault: healthy only if all could be read that the kernel has."""
     rows = {"carrier": link.carrier, "carrier changes": link.carrier_changes, "speed": link.speed_mbit_s}
     unread = [f"{name} ({rows[name].detail or rows[name].state})" for name in failed(rows, rows)]
     if unread:
@@ -79,7 +79,7 @@ def _speed(link: Interface) -> str:
 
 
 def _without_link(link: Interface, *, named: bool) -> RuleResult | None:
-    """Return what is to be said of an interface without a link; None: it has one."""
+    """Return the result for an interface without a link; None: it has one."""
     carrier, ups = number(link.carrier), number(link.carrier_ups)
     if not link.wanted_up and not named:
         return RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{link.name} is switched off")

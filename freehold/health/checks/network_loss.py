@@ -1,9 +1,9 @@
-"""network_loss: which way to which node are packets lost, and is a silent peer stopped, dead, unreachable or cut off.
+"""On which way to which node packets are lost, and whether a silent peer is stopped, down, unreachable or cut off.
 
-The idea: lossy, stopped, down and unreachable differ in kind: some answers, a silent process on a host that answers, a
+Lossy, stopped, down and unreachable differ in kind: some answers, a silent process on a host that answers, a
 refusal, no host. Loss is judged by counts (`health.mesh.loss_bounds`), by direction, on windows of 1, 5 and 10 minutes; a run of 20
-is an outage. Then the majority names the node: one that others lose too is at fault itself, one that loses everybody while the
-others lose nothing is this one. With only two nodes nobody can be named. It measures nothing.
+is an outage. Then the majority names the node: a node that others lose too is at fault itself, one that loses all peers while the
+others lose none is this one. With only two nodes neither can be named. The check measures nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.health.judge.declaration import declared
+from freehold.health.judge.rule_result import RuleResult
 from freehold.health.mesh.loss_bounds import (
     BACKGROUND,
     CORROBORATION,
@@ -37,14 +38,14 @@ NAME = "network_loss"
 OWN = "network"
 """Component of what is this node's own fault."""
 RECENT_S = 5.0
-"""How long a refusal counts: the kernel sends one a second per host at most (research on health, D2: 6 of 20)."""
+"""How long a refusal counts: the kernel sends one a second per host at most (our own measurement: 6 of 20)."""
 GONE = {State.LOST, State.HUNG, State.ABSENT}
 AT_FAULT = "node at fault"
 NOBODY = "not known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
+class _PeerState:
     """How one peer looks from here."""
 
     reason: str
@@ -60,7 +61,7 @@ class _Look:
 
     view: View
     peers: Mapping[str, Peer]
-    kinds: Mapping[str, _Kind] = field(default_factory=dict)
+    kinds: Mapping[str, _PeerState] = field(default_factory=dict)
 
 
 _LOSING = {
@@ -96,7 +97,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
 
 
 def _history(views: Sequence[View], name: str) -> list[Peer]:
-    """Return what recent views say of a peer, newest last."""
+    """Return a peer in recent views, newest last."""
     since_s = views[-1].monotonic_s - RECENT_S
     recent = [view for view in views if view.monotonic_s > since_s and view.network]
     return [peer for view in recent if view.network for peer in view.network.peers if peer.name == name]
@@ -105,19 +106,19 @@ def _history(views: Sequence[View], name: str) -> list[Peer]:
 # ---- one peer, as it looks from here -----------------------------------------------------------------------------
 
 
-def _kind_of(history: Sequence[Peer], look: _Look) -> _Kind:
+def _kind_of(history: Sequence[Peer], look: _Look) -> _PeerState:
     peer = history[-1]
     if peer.silent_s >= SILENT_S:
         return _silent(history, look)
     if peer.unconfirmed >= CUT:
         words = (
-            f"{peer.name} is heard, but it has got none of the last {peer.unconfirmed} datagrams from here"
+            f"{peer.name} sends, but it has received none of the last {peer.unconfirmed} datagrams from here"
         )
-        return _Kind(reason="cut_out", verdict=Verdict.UNHEALTHY, action=Action.CHECK_CABLE, words=words)
+        return _PeerState(reason="cut_out", verdict=Verdict.UNHEALTHY, action=Action.CHECK_CABLE, words=words)
     return _speaking(peer, _windows(history), alarm_chance(len(look.peers)))
 
 
-def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
+def _silent(history: Sequence[Peer], look: _Look) -> _PeerState:
     peer = history[-1]
     name, silence = peer.name, f"silent for {peer.silent_s:.1f} s"
     if peer.link is State.LOST:
@@ -131,7 +132,7 @@ def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
         )
     if any(past.foreign for past in history):
         words = f"{name} sends, but not to this mesh: it has another key, other names for the nodes, or another version"
-        return _Kind(
+        return _PeerState(
             reason="peer_differs", verdict=Verdict.DEGRADED, action=Action.FIX_CONFIGURATION, words=words
         )
     if peer.control in GONE or (peer.control is State.UNKNOWN and peer.unreachable):
@@ -140,11 +141,11 @@ def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
             Action.CORDON,
             f"{name} is {silence} and its host does not answer ({peer.control})",
         )
-    if _heard_by(name, look):
+    if _reached_by(name, look):
         return _unhealthy(
             "cut_back",
             Action.CHECK_CABLE,
-            f"{name} is {silence} here, but not for {', '.join(_heard_by(name, look))}",
+            f"{name} is {silence} here, but not for {', '.join(_reached_by(name, look))}",
         )
     if peer.control is State.OK:
         return _unhealthy(
@@ -153,15 +154,15 @@ def _silent(history: Sequence[Peer], look: _Look) -> _Kind:
             f"{name} is {silence}, though its host answers: its agent is stopped, or does not know this node",
         )
     words = f"{name} is {silence}; whether its host answers is not known yet"
-    return _Kind(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+    return _PeerState(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
 
 
-def _unhealthy(reason: str, action: Action, words: str) -> _Kind:
-    return _Kind(reason=reason, verdict=Verdict.UNHEALTHY, action=action, words=words)
+def _unhealthy(reason: str, action: Action, words: str) -> _PeerState:
+    return _PeerState(reason=reason, verdict=Verdict.UNHEALTHY, action=action, words=words)
 
 
-def _heard_by(name: str, look: _Look) -> list[str]:
-    """Return the peers that are heard here and say that they lose (nearly) nothing to `name`."""
+def _reached_by(name: str, look: _Look) -> list[str]:
+    """Return the peers that send to this node and report (nearly) no loss to `name`."""
     return [
         other.name
         for other in look.peers.values()
@@ -169,7 +170,7 @@ def _heard_by(name: str, look: _Look) -> list[str]:
     ]
 
 
-def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _Kind:
+def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _PeerState:
     minute = windows[0]
     if hole := _black_hole(peer, minute):
         return hole
@@ -178,7 +179,7 @@ def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _Kind
     if window:
         reason = "lossy" if out and back else "lossy_out" if out else "lossy_back"
         words = _loss_words(peer.name, reason, window)
-        return _Kind(
+        return _PeerState(
             reason=reason,
             verdict=Verdict.DEGRADED,
             action=Action.CHECK_CABLE,
@@ -187,12 +188,12 @@ def _speaking(peer: Peer, windows: Sequence[LossWindow], chance: float) -> _Kind
         )
     if min(minute.settled_out, minute.settled_back) < SETTLED_MIN:
         words = f"{peer.name}: too few datagrams yet to say anything ({minute.settled_out} out, {minute.settled_back} back)"
-        return _Kind(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+        return _PeerState(reason="no_data", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
     words = _loss_words(peer.name, "ok", minute)
-    return _Kind(reason="ok", verdict=Verdict.HEALTHY, action=Action.NONE, words=words, window=minute)
+    return _PeerState(reason="ok", verdict=Verdict.HEALTHY, action=Action.NONE, words=words, window=minute)
 
 
-def _black_hole(peer: Peer, minute: LossWindow) -> _Kind | None:
+def _black_hole(peer: Peer, minute: LossWindow) -> _PeerState | None:
     for back, run in ((False, peer.large_run_out), (True, peer.large_run_back)):
         sent, lost = small_counts(minute, back=back)
         by_chance = (lost / sent) ** run if sent else 1.0
@@ -236,7 +237,7 @@ def _judge_own(look: _Look) -> Finding:
     )
     silent = all(peer.silent_s >= SILENT_S for peer in look.peers.values())
     if cut and silent:
-        words = f"No peer is heard, and {', '.join(filter(None, cut)) or 'the interface'} has no carrier."
+        words = f"No peer sends, and {', '.join(filter(None, cut)) or 'the interface'} has no carrier."
         return _own(look.view, "own_link", Verdict.UNHEALTHY, words=words, action=Action.CHECK_CABLE)
     losing = [name for name in look.peers if _loses(name, look)]
     alarmed = [name for name in losing if look.kinds[name].reason in _LOSING]
@@ -274,7 +275,7 @@ def _settled_in_a_minute(peer: Peer) -> int:
 
 
 def _others_lose(look: _Look) -> bool:
-    """Return whether peers that are heard lose others than this node."""
+    """Return whether peers that send to this node lose others than it."""
     return any(
         lost >= _second_limit(peer)
         for peer in look.peers.values()
@@ -285,7 +286,7 @@ def _others_lose(look: _Look) -> bool:
 
 
 def _witnesses(name: str, look: _Look) -> tuple[list[str], list[str]]:
-    """Return who else loses that peer (or whom it says it loses), and who does not; who is in neither cannot tell yet."""
+    """Return the peers that lose this one (or that it loses), and those that do not; a peer in neither list is undecided."""
     losing: list[str] = []
     fine: list[str] = []
     for other in look.peers.values():
@@ -318,7 +319,7 @@ def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
     kind = look.kinds[name]
     if own_fault and kind.reason in {*_LOSING, "ok", "no_data"}:
         words = f"{name} cannot be judged from here: this node's own network is at fault"
-        kind = _Kind(reason="not_judged", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
+        kind = _PeerState(reason="not_judged", verdict=Verdict.UNKNOWN, action=Action.NONE, words=words)
         return _make(name, look, kind)
     if kind.reason not in _LOSING:
         return _make(name, look, kind)
@@ -330,37 +331,28 @@ def _finding(name: str, look: _Look, *, own_fault: bool) -> Finding:
     elif len(look.peers) > 1:
         more, action = "whether it is the node or the path is not known yet", Action.WATCH
     else:
-        more, action = "there is no third node to ask", kind.action
-    told = _Kind(
+        more, action = "there is no third node that could tell", kind.action
+    with_witnesses = _PeerState(
         reason=kind.reason,
         verdict=kind.verdict,
         action=action,
         words=f"{kind.words}; {more}",
         window=kind.window,
     )
-    return _make(name, look, told, at_fault=name if losing else NOBODY)
+    return _make(name, look, with_witnesses, at_fault=name if losing else NOBODY)
 
 
-def _make(name: str, look: _Look, kind: _Kind, *, at_fault: str = "") -> Finding:
+def _make(name: str, look: _Look, kind: _PeerState, *, at_fault: str = "") -> Finding:
     evidence = list(_evidence(look, name, kind))
     if at_fault:
         evidence.append(
             Evidence(what=AT_FAULT, value=at_fault, source="reports of the mesh", at_s=look.view.at_s)
         )
-    return Finding(
-        probe=NAME,
-        component=f"peer:{name}",
-        verdict=kind.verdict,
-        reason=kind.reason,
-        message=f"{kind.words}.",
-        action=kind.action,
-        evidence=tuple(evidence),
-        at_s=look.view.at_s,
-        node=look.view.node,
-    )
+    found = RuleResult(kind.verdict, kind.reason, f"{kind.words}.", kind.action, tuple(evidence))
+    return found.finding(NAME, f"peer:{name}", look.view)
 
 
-def _evidence(look: _Look, name: str, kind: _Kind) -> Sequence[Evidence]:
+def _evidence(look: _Look, name: str, kind: _PeerState) -> Sequence[Evidence]:
     source, peer, at_s = "UDP mesh", look.peers[name], look.view.at_s
     chance = alarm_chance(len(look.peers))
     if kind.window is None:
@@ -384,29 +376,18 @@ def _evidence(look: _Look, name: str, kind: _Kind) -> Sequence[Evidence]:
 
 def _own(view: View, reason: str, verdict: Verdict, *, words: str, action: Action = Action.NONE) -> Finding:
     evidence = (Evidence(what=AT_FAULT, value=view.node, source="reports of the mesh", at_s=view.at_s),)
-    return Finding(
-        probe=NAME,
-        component=OWN,
-        verdict=verdict,
-        reason=reason,
-        message=words,
-        action=action,
-        evidence=evidence if verdict is not Verdict.UNKNOWN and action is not Action.NONE else (),
-        at_s=view.at_s,
-        node=view.node,
-    )
+    seen = evidence if verdict is not Verdict.UNKNOWN and action is not Action.NONE else ()
+    return RuleResult(verdict, reason, words, action, seen).finding(NAME, OWN, view)
 
 
 PROBE = DECLARED.probe(
     check,
     first=(
-        Threshold(
-            name="background_loss", value=BACKGROUND, source="research on health, D2: Pingmesh 1e-5 to 1e-4"
-        ),
+        Threshold(name="background_loss", value=BACKGROUND, source="Pingmesh: 1e-5 to 1e-4"),
         Threshold(
             name="false_alarm_chance",
             value=FALSE_ALARM,
-            source="research on health, D2; with more than two peers they share it",
+            source="our own choice; with more than two peers they share it",
         ),
         Threshold(
             name="corroboration_chance",

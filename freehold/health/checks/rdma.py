@@ -1,7 +1,7 @@
 """Whether each RDMA port is active and its error counters stay within what NVSentinel allows.
 
-The limits are facts of the catalog (`rdma_counters`). What cannot be read is told, and is neither zero nor a fault. Ethernet links
-below RoCE are also seen by `network_link`; nothing here reads.
+The limits are facts of the catalog (`rdma_counters`). A counter that cannot be read is reported as such: it is neither zero nor a fault. Ethernet
+links below RoCE are also judged by `network_link`; nothing here reads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -84,18 +84,18 @@ def _down(port: RdmaPort, past: _Past, *, named: bool) -> Iterator[RuleResult]:
     if _is_up(port):
         return
     name = f"{port.device}/{port.port}"
-    words = f"{name} is {port.state or '?'} ({port.physical_state or '?'})"
+    state = f"{name} is {port.state or '?'} ({port.physical_state or '?'})"
     seen_up = port.was_up or any(_is_up(each) for _, each in past)
     had_link = seen_up or port.counters.get("link_downed", 0) > 0
     if not named and not had_link:
-        yield RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{words} and nobody expects a link there")
+        yield RuleResult(Verdict.NOT_APPLICABLE, "not_used", f"{state} and no link is expected there")
         return
     down_s = _down_for(past)
     long = down_s >= DROP_S or down_s >= past[-1][0] - past[0][0]
     yield RuleResult(
         Verdict.UNHEALTHY if long else Verdict.DEGRADED,
         "port_down",
-        f"{words}, for {down_s:.0f} s" if down_s else words,
+        f"{state}, for {down_s:.0f} s" if down_s else state,
         Action.CHECK_CABLE,
     )
 
@@ -129,9 +129,11 @@ def _counters(name: str, past: _Past, at_s: float) -> Iterator[RuleResult]:
 
 def _over(name: str, limit: RdmaCounter, grown: tuple[float, float], *, at_s: float) -> Iterator[RuleResult]:
     count, elapsed_s = grown
-    words = f"{count:.0f} in {elapsed_s:.0f} s"
-    seen = Evidence(what=limit.name, value=words, source="/sys/class/infiniband", at_s=at_s, baseline="0")
-    message = f"{name}: {limit.name} grew by {words}"
+    growth_shown = f"{count:.0f} in {elapsed_s:.0f} s"
+    seen = Evidence(
+        what=limit.name, value=growth_shown, source="/sys/class/infiniband", at_s=at_s, baseline="0"
+    )
+    message = f"{name}: {limit.name} grew by {growth_shown}"
     if _above(limit.fatal_per_s, grown):
         yield RuleResult(Verdict.UNHEALTHY, "fatal_counter", message, Action.CHECK_CABLE, (seen,))
     elif _above(limit.warn_per_s, grown):

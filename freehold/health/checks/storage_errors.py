@@ -1,7 +1,7 @@
-"""Whether a disk fails: what the kernel's log says of it, and what the disk says of itself (SMART).
+"""Whether a disk fails: by the kernel's log, and by the disk's own report (SMART).
 
-A SMART count that never goes back counts by its growth in the window, not by its value; the disk's own `passed` is never
-asked, because it stands beside an empty spare area. How slow a disk is, is for `storage_latency`; nothing here reads.
+A SMART count that never goes back counts by its growth in the window, not by its value; the disk's own `passed` is not
+used, because it is also there with an empty spare area. How slow a disk is, `storage_latency` judges; nothing here reads.
 
 SMART readings are looked for in `Volume.smart` by these names (NVM Express base specification, SMART / Health log):
 `critical_warning` (bits), `media_errors`, `available_spare_pct`, `available_spare_threshold_pct`, `percentage_used_pct`; of ATA
@@ -51,7 +51,7 @@ _KINDS = frozenset(
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
-    """Return one finding per watched volume, and one per other disk that the log complains of."""
+    """Return one finding per watched volume, and one per other disk that the log names."""
     now = views[-1]
     lines = [line for view in views if view.kernel for line in view.kernel.lines]
     by_device: defaultdict[str, list[KernelEvent]] = defaultdict(list)
@@ -101,7 +101,7 @@ def _controller(name: str) -> str:
 
 
 def judge_disk(events: Sequence[KernelEvent]) -> RuleResult:
-    """Return the worst that the kernel's lines on one disk say."""
+    """Return the worst result of the kernel's lines on one disk."""
     nothing = RuleResult(Verdict.HEALTHY, "no_errors", "no disk error in the window")
     return strongest_result(_judgements(events), nothing)
 
@@ -173,25 +173,25 @@ def _milder(judged: RuleResult) -> RuleResult:
 
 def _smart(volumes: Sequence[Volume], at_s: float) -> Iterator[RuleResult]:
     newest = _numbers(volumes[-1])
-    for told in (_warned(newest), _grown(newest, volumes), _unreadable(newest), _worn(newest)):
-        for each in told:
-            yield _said_by_smart(each, newest[each[1]], at_s)
+    for faults in (_warned(newest), _grown(newest, volumes), _unreadable(newest), _worn(newest)):
+        for each in faults:
+            yield _smart_result(each, newest[each[1]], at_s)
 
 
-_Told = Iterator[tuple[str, str, str, Action]]
+_SmartFaults = Iterator[tuple[str, str, str, Action]]
 """Reason, reading, what is normal, what to do."""
 _BAD_SMART = frozenset({"smart_warning", "smart_spare"})
 
 
-def _said_by_smart(told: tuple[str, str, str, Action], value: float, at_s: float) -> RuleResult:
-    reason, name, normal, action = told
-    words = name.replace("_", " ")
-    seen = Evidence(what=words, value=f"{value:g}", source="SMART", at_s=at_s, baseline=normal)
+def _smart_result(fault: tuple[str, str, str, Action], value: float, at_s: float) -> RuleResult:
+    reason, name, normal, action = fault
+    counter = name.replace("_", " ")
+    seen = Evidence(what=counter, value=f"{value:g}", source="SMART", at_s=at_s, baseline=normal)
     verdict = Verdict.UNHEALTHY if reason in _BAD_SMART else Verdict.DEGRADED
-    return RuleResult(verdict, reason, f"SMART {words} {value:g}, normal {normal}", action, (seen,))
+    return RuleResult(verdict, reason, f"SMART {counter} {value:g}, normal {normal}", action, (seen,))
 
 
-def _warned(newest: Mapping[str, float]) -> _Told:
+def _warned(newest: Mapping[str, float]) -> _SmartFaults:
     warning = int(newest.get("critical_warning", 0))
     if warning & ~_WARNING_TEMPERATURE:
         yield "smart_warning", "critical_warning", "0", Action.REPLACE_HARDWARE
@@ -202,20 +202,20 @@ def _warned(newest: Mapping[str, float]) -> _Told:
         yield "smart_spare", "available_spare_pct", f"at least {least:g}", Action.REPLACE_HARDWARE
 
 
-def _grown(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _Told:
+def _grown(newest: Mapping[str, float], volumes: Sequence[Volume]) -> _SmartFaults:
     for name in _GROWING:
         counts = [found[name] for found in map(_numbers, volumes) if name in found]
         if name in newest and newest[name] > counts[0]:
             yield "smart_media_errors", name, f"{counts[0]:g}", Action.DRAIN
 
 
-def _unreadable(newest: Mapping[str, float]) -> _Told:
+def _unreadable(newest: Mapping[str, float]) -> _SmartFaults:
     for name in _UNREADABLE:
         if newest.get(name, 0.0) >= SECTORS_LEAST:
             yield "smart_sectors", name, "0", Action.DRAIN
 
 
-def _worn(newest: Mapping[str, float]) -> _Told:
+def _worn(newest: Mapping[str, float]) -> _SmartFaults:
     used = newest.get("percentage_used_pct", 0.0)
     if used > USED_BAD_PCT:
         yield "smart_worn", "percentage_used_pct", f"at most {USED_BAD_PCT:g}", Action.DRAIN
@@ -239,7 +239,7 @@ def _unread_smart(volume: Volume) -> RuleResult | None:
 
 
 def _nothing(views: Sequence[View]) -> RuleResult:
-    """Return what a disk is that nothing complains of: healthy only if the log was read."""
+    """Return the result for a disk without errors: healthy only if the log was read."""
     if (why := unread(views)) is not None:
         return why
     if not _volumes(views):

@@ -1,9 +1,9 @@
-"""Whether a volume answers a small read as fast as it should, and if not, who keeps it: the disk, a limit, or a process.
+"""Whether a volume answers a small read as fast as it should, and if not, what holds it: the disk, a limit, or a process.
 
 Three witnesses: our own O_DIRECT reads see every cause; PSI sees waits in the block layer, so not those in a user-space file system;
 the device's own ticks see only the device. Reads slow and ticks slow: the disk. Ticks flat and PSI up: a cgroup limit or a
-neighbour. PSI flat: a user-space file system. A disk that is slow because much is asked of it is told from a
-sick one by its queue. How full it is, and what the kernel's log says, is for other probes; this one reads nothing.
+neighbour. PSI flat: a user-space file system. The queue tells a disk that is slow under load from
+a sick one. How full it is, and what the kernel's log says, other checks judge; this one reads nothing.
 """
 
 import statistics
@@ -44,16 +44,16 @@ QUEUE_BUSY = DECLARED.limit("queue_busy_requests")
 
 
 class _Cause(NamedTuple):
-    """Why reads are slow: the finding's reason, the words of its message, and what to do when it is slow or very slow."""
+    """Why reads are slow: the finding's reason, the text of its message, and what to do when it is slow or very slow."""
 
     reason: str
-    words: str
+    explanation: str
     action: Action
     bad_action: Action
 
 
 _DISK = _Cause("slow_disk", "the device itself took that long", Action.WATCH, Action.INSPECT_HARDWARE)
-_BUSY = _Cause("slow_busy", "the device has a long queue: much is asked of it", Action.WATCH, Action.WATCH)
+_BUSY = _Cause("slow_busy", "the device has a long queue: many requests wait", Action.WATCH, Action.WATCH)
 _THROTTLED = _Cause(
     "slow_throttled",
     "a cgroup's blkio limit holds the reads back, the device is quick",
@@ -74,11 +74,11 @@ _USER_SPACE = _Cause(
 )
 _NETWORK = _Cause(
     "slow_network",
-    "it is no disk of this node: the network to its server, or the server, is slow",
+    "it is not a disk of this node: the network to its server, or the server, is slow",
     Action.WATCH,
     Action.FIX_CONFIGURATION,
 )
-_UNCLEAR = _Cause("slow", "what keeps it could not be told", Action.WATCH, Action.DRAIN)
+_UNCLEAR = _Cause("slow", "the cause is not known", Action.WATCH, Action.DRAIN)
 
 
 def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
@@ -107,7 +107,7 @@ class _Series:
         return [error for volume in self.all for error in volume.errors]
 
     def evidence(self) -> tuple[Evidence, ...]:
-        """Return what each witness said."""
+        """Return the reading of each witness."""
         rows = [
             (
                 "O_DIRECT read, median",
@@ -214,7 +214,7 @@ def _slow(series: _Series, median_s: float) -> RuleResult:
     bad = median_s >= series.bad_s
     message = (
         f"a 4 KiB read of {named(series.newest)} takes {milliseconds(median_s)}, "
-        f"normal is under {milliseconds(series.warn_s)}: {cause.words}"
+        f"normal is under {milliseconds(series.warn_s)}: {cause.explanation}"
     )
     return RuleResult(
         Verdict.UNHEALTHY if bad else Verdict.DEGRADED,

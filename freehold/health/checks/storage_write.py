@@ -1,8 +1,8 @@
-"""Whether a watched volume takes a small write and has it on the disk in time: slow, full, read-only and failing told apart.
+"""Whether a watched volume takes a small write and has it on the disk in time: slow, full, read-only or failing.
 
-A new file of 4 KiB until fsync has returned, every ten seconds: what a weight that is staged, a log and the ledger wait for. Reads do not
-show it: a full disk, a read-only one and one whose journal waits read as well as ever. How fast reads are and what the kernel's log
-says is for other probes; this one reads and writes nothing.
+A new file of 4 KiB is written and synced every ten seconds: staged weights, logs and the ledger wait for the same. Reads do not
+show it: a full disk, a read-only one and one whose journal waits still read well. How fast reads are and what the kernel's log
+says, other checks judge; this one reads and writes nothing.
 """
 
 import statistics
@@ -41,7 +41,7 @@ def check(views: Sequence[View], _expected: Expected) -> Sequence[Finding]:
 
 def _judge(views: Sequence[View], newest: Volume) -> RuleResult:
     if not newest.writing:
-        return RuleResult(Verdict.NOT_APPLICABLE, "off", f"nobody writes to {newest.path}")
+        return RuleResult(Verdict.NOT_APPLICABLE, "off", f"test writes to {newest.path} are off")
     if newest.write_waits_s >= HUNG_S:
         return _hung(views, newest)
     if newest.write_error:
@@ -126,7 +126,7 @@ def _read_only(newest: Volume, seen: tuple[Evidence, ...]) -> RuleResult:
         how = "made itself read-only" if newest.read_only == "file_system" else "has become read-only"
         return RuleResult(Verdict.UNHEALTHY, "read_only", f"{what} {how}", Action.CORDON, seen)
     if newest.read_only != "mount":
-        return _cannot(newest)  # neither was told: a read-only subvolume, or no mount table
+        return _cannot(newest)  # neither is known: a read-only subvolume, or no mount table
     message = f"{what} is mounted read-only"
     return RuleResult(Verdict.NOT_APPLICABLE, "mounted_read_only", message, evidence=seen)
 

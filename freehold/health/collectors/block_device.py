@@ -24,7 +24,7 @@ _NETWORK = re.compile(
 """Types of file systems that another machine answers. Source: linux/fs of the kernel, and the subtypes that these FUSE programs mount with."""
 _USER_SPACE = re.compile(r"fuse(?!ctl)|^9p$|^virtiofs$")
 _OWN_READ_ONLY = frozenset({"ro", "emergency_ro"})
-"""Options of a super block. Source: proc_pid_mountinfo(5); the latter stands beside `rw` when ext4
+"""Options of a super block. Source: proc_pid_mountinfo(5); the latter comes with `rw` when ext4
 has given its journal up (seen on Linux 6.18)."""
 _THROTTLES = ("read_bps", "read_iops", "write_bps", "write_iops")
 

@@ -67,10 +67,15 @@ class ChildProcess:
         except BlockingIOError:
             return None
 
+    def kill(self) -> None:
+        """Kill it where it still runs; do not wait: it may be in a call that nothing ends."""
+        if not self.gone():
+            with contextlib.suppress(ProcessLookupError):
+                self._kill(self._process.pid, signal.SIGKILL)
+
     def abandon(self) -> None:
-        """Kill it and close the pipes; do not wait: it may be in a call that nothing ends."""
-        with contextlib.suppress(ProcessLookupError):
-            self._kill(self._process.pid, signal.SIGKILL)
+        """Kill it and close the pipes."""
+        self.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with contextlib.suppress(OSError):

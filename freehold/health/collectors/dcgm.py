@@ -2,11 +2,10 @@
 
 Only the exporter's text is read: fields by name, old and new (DCGM renamed many and keeps the old ones), never by number, for
 DCGM's 230 is the last XID and NVML's 230 is the recovery action. A field that the exporter does not export is unsupported, not
-zero: many counters are off by default. A remote exporter that does not answer says nothing of the GPUs. It never asks
-NVML, and takes no XID from here (the exporter keeps only the last one).
+zero: many counters are off by default. A remote exporter that does not answer shows nothing about the GPUs. This module never asks
+NVML, and takes no XID from the exporter (which keeps only the last one).
 """
 
-import asyncio
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,12 +17,11 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
-from freehold.health.collectors.gpu_readings import IDENTITY, READINGS, GpuReading
-from freehold.health.collectors.nvml_answers import answering, measured
+from freehold.health.collectors.plain_http import BODY_BYTES_MOST, fetch
+from freehold.health.gpu_readings.nvml_answers import answering, measured
+from freehold.health.gpu_readings.table import IDENTITY, READINGS, GpuReading
 from freehold.health.model.view import Gpu, Gpus, Reading, State
 
-TEXT_BYTES_MOST = 16_000_000
-"""An exporter with every field of 16 GPUs gives some 0.5 MB. Our own bound."""
 DEADLINE_S = 5.0
 """The exporter collects when asked or serves what it collected; Prometheus' own default for a scrape is 10 s. Our own choice."""
 BLANKS_INT: Mapping[int, State] = {
@@ -40,7 +38,7 @@ _MIG = ("GPU_I_ID", "GPU_I_PROFILE")
 _DRIVER = ("DCGM_FI_DRIVER_VERSION", "driver_version")
 
 
-class Sample(NamedTuple):
+class ExporterSample(NamedTuple):
     """One line of the exporter's text."""
 
     name: str
@@ -64,18 +62,18 @@ def gpus_of(text: str) -> Gpus:
     )
 
 
-def _samples(text: str) -> Iterable[Sample]:
+def _samples(text: str) -> Iterable[ExporterSample]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name.startswith("DCGM_"):
-                yield Sample(sample.name, sample.labels, sample.value)
+                yield ExporterSample(sample.name, sample.labels, sample.value)
 
 
 def _failed(state: State, detail: str) -> Gpus:
     return Gpus(source="dcgm", state=state, detail=detail)
 
 
-def _driver(samples: Iterable[Sample]) -> dict[str, Reading]:
+def _driver(samples: Iterable[ExporterSample]) -> dict[str, Reading]:
     for sample in samples:
         for label in _DRIVER:
             if sample.labels.get(label):
@@ -83,7 +81,7 @@ def _driver(samples: Iterable[Sample]) -> dict[str, Reading]:
     return {}
 
 
-def _gpu(index: int, samples: Iterable[Sample]) -> Gpu:
+def _gpu(index: int, samples: Iterable[ExporterSample]) -> Gpu:
     """Return one GPU; lines of its MIG slices are left out, for they are parts of it."""
     whole = [sample for sample in samples if not any(sample.labels.get(label) for label in _MIG)]
     labels = whole[0].labels if whole else {}
@@ -135,7 +133,7 @@ class DcgmReader:
     _most: int = field(default=0, init=False)
 
     async def read(self) -> Gpus:
-        """Return what it says, with the most GPUs that it ever showed and what the file system says of cards and driver."""
+        """Return its reading, with the most GPUs that it ever showed and what the file system shows of cards and driver."""
         gpus = await self._asked()
         self._most = max(self._most, answering(gpus.gpus))
         return msgspec.structs.replace(
@@ -146,48 +144,19 @@ class DcgmReader:
         )
 
     async def _asked(self) -> Gpus:
-        """Return what it says; HUNG past the deadline, UNKNOWN where nobody listens and for anything else than its text."""
+        """Return its reading; HUNG past the deadline, UNKNOWN where no exporter listens and for anything else than its text."""
+        path = "" if urlsplit(self.url).path.strip("/") else "/metrics"
         try:
-            async with asyncio.timeout(self.deadline_s):
-                status, body = await _get(self.url)
+            answer = await fetch(self.url, path, deadline_s=self.deadline_s)
         except TimeoutError:
             return _failed(State.HUNG, f"{self.url} did not answer within {self.deadline_s:g} s")
         except ConnectionRefusedError:
-            # Not ABSENT: that the exporter does not run says nothing of the GPUs.
-            return _failed(State.UNKNOWN, f"nobody listens at {self.url}")
-        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as exc:
+            # Not ABSENT: that the exporter does not run shows nothing about the GPUs.
+            return _failed(State.UNKNOWN, f"no exporter listens at {self.url}")
+        except (OSError, ValueError) as exc:
             return _failed(State.UNKNOWN, f"{self.url}: {type(exc).__name__}: {exc}")
-        if status != 200:
-            return _failed(State.UNKNOWN, f"{self.url} answered {status}")
-        return gpus_of(body.decode(errors="replace"))
-
-
-async def _get(url: str) -> tuple[int, bytes]:
-    """Return status and body of a plain HTTP/1.0 request: no client library's memory for one local page of text."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
-    try:
-        path = parts.path or "/metrics"
-        writer.write(f"GET {path} HTTP/1.0\r\nHost: {parts.netloc}\r\nAccept: text/plain\r\n\r\n".encode())
-        await writer.drain()
-        head = await reader.readuntil(b"\r\n\r\n")
-        return _status(head), await _body(reader)
-    finally:
-        writer.close()
-
-
-def _status(head: bytes) -> int:
-    words = head.split(maxsplit=2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        raise ValueError(f"no HTTP answer but {head[:40]!r}")
-    return int(words[1])
-
-
-async def _body(reader: asyncio.StreamReader) -> bytes:
-    parts, size = [], 0
-    while part := await reader.read(65_536):
-        parts.append(part)
-        size += len(part)
-        if size > TEXT_BYTES_MOST:
-            raise ValueError(f"more than {TEXT_BYTES_MOST} bytes")
-    return b"".join(parts)
+        if answer.status != 200:
+            return _failed(State.UNKNOWN, f"{self.url} answered {answer.status}")
+        if len(answer.body) >= BODY_BYTES_MOST:
+            return _failed(State.UNKNOWN, f"{self.url} answered more than {BODY_BYTES_MOST} bytes")
+        return gpus_of(answer.body.decode(errors="replace"))

@@ -2,7 +2,7 @@
 
 Started by `disk_process` with `python -S -P -c`, so that it imports little and stays small. It keeps one file of
 random bytes on the volume, or takes the largest file there where it may not write, and reads 4 KiB of it with O_DIRECT, at a
-random place, once per interval. It tells its parent, one line each on standard output: `at MAJOR MINOR PATH` where the
+random place, once per interval. It reports to its parent, one line each on standard output: `at MAJOR MINOR PATH` where the
 volume is, `make` it begins to write its file, `no WHY` it cannot read without the page cache, `space TOTAL FREE INODES
 FREE_INODES`, `s SECONDS` a read begins (monotonic clock), `r SECONDS` it took so long, `e ERRNO SECONDS` it failed; of writes
 likewise `S`, `w`, `x`. A line for which the pipe has no room is dropped. It knows no deadline and judges nothing. End of standard
@@ -40,14 +40,14 @@ CANNOT = 3
 """Exit code where the volume cannot be used at all; our own choice, 1 and 2 are Python's."""
 
 
-class Teller:
+class ParentPipe:
     """Writes lines to the parent; never waits for it, and ends the process when it is gone."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         os.set_blocking(fd, False)
 
-    def say(self, *words: object) -> None:
+    def write(self, *words: object) -> None:
         """Write one line; drop it where the pipe is full."""
         try:
             os.write(self._fd, (" ".join(map(str, words)) + "\n").encode(errors="surrogateescape"))
@@ -62,7 +62,7 @@ def name_of(exc: OSError) -> str:
     return errno.errorcode.get(exc.errno or 0, "EUNKNOWN")
 
 
-def open_probe(path: str, size_bytes: int, tell: Teller) -> int:
+def open_probe(path: str, size_bytes: int, out: ParentPipe) -> int:
     """Return a descriptor of the file, opened with O_DIRECT; write it first where it is missing or of another size.
 
     Raises OSError: EINVAL where the file system has no O_DIRECT, ENOSPC, EACCES and so on.
@@ -73,7 +73,7 @@ def open_probe(path: str, size_bytes: int, tell: Teller) -> int:
     except FileNotFoundError:
         whole = False
     if not whole:
-        tell.say("make")
+        out.write("make")
         _make(path, size_bytes)
     return os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC)
 
@@ -146,50 +146,50 @@ def _fill(fd: int, size_bytes: int) -> None:
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def tell_place(folder: str, tell: Teller) -> None:
-    """Say where the volume is; on a dead network mount this is what hangs."""
+def report_place(folder: str, out: ParentPipe) -> None:
+    """Report where the volume is; on a dead network mount this is what hangs."""
     real = os.path.realpath(folder)
     device = os.stat(real).st_dev
-    tell.say("at", os.major(device), os.minor(device), real)
+    out.write("at", os.major(device), os.minor(device), real)
 
 
-def tell_space(folder: str, tell: Teller) -> None:
-    """Say how much is free to a user without privileges."""
+def report_space(folder: str, out: ParentPipe) -> None:
+    """Report how much is free to a user without privileges."""
     try:
         room = os.statvfs(folder)
     except OSError:
         return
     size = room.f_frsize
-    tell.say("space", room.f_blocks * size, room.f_bavail * size, room.f_files, room.f_favail)
+    out.write("space", room.f_blocks * size, room.f_bavail * size, room.f_files, room.f_favail)
 
 
-def read_once(fd: int, page: mmap.mmap, *, size_bytes: int, tell: Teller) -> None:
-    """Read one block at a random place and say how long it took."""
+def read_once(fd: int, page: mmap.mmap, *, size_bytes: int, out: ParentPipe) -> None:
+    """Read one block at a random place and report how long it took."""
     place = int.from_bytes(os.urandom(4), "little") % (size_bytes // BLOCK_BYTES) * BLOCK_BYTES
     began_s = monotonic_s()
-    tell.say("s", f"{began_s:.6f}")
+    out.write("s", f"{began_s:.6f}")
     began_s = monotonic_s()
     try:
         os.preadv(fd, [page], place)
     except OSError as exc:
-        tell.say("e", name_of(exc), f"{monotonic_s() - began_s:.6f}")
+        out.write("e", name_of(exc), f"{monotonic_s() - began_s:.6f}")
     else:
-        tell.say("r", f"{monotonic_s() - began_s:.6f}")
+        out.write("r", f"{monotonic_s() - began_s:.6f}")
 
 
-def write_once(path: str, tell: Teller) -> None:
-    """Write one new block beside `path`, say how long it took to be on the disk, and put it in place of the one before."""
+def write_once(path: str, out: ParentPipe) -> None:
+    """Write one new block next to `path`, report how long it took to be on the disk, and put it in place of the one before."""
     fresh = f"{path}.new"
     began_s = monotonic_s()
-    tell.say("S", f"{began_s:.6f}")
+    out.write("S", f"{began_s:.6f}")
     try:
         _write_anew(fresh)
         took_s = monotonic_s() - began_s
         os.replace(fresh, path)
     except OSError as exc:
-        tell.say("x", name_of(exc), f"{monotonic_s() - began_s:.6f}")
+        out.write("x", name_of(exc), f"{monotonic_s() - began_s:.6f}")
     else:
-        tell.say("w", f"{took_s:.6f}")
+        out.write("w", f"{took_s:.6f}")
 
 
 def _write_anew(fresh: str) -> None:
@@ -213,11 +213,11 @@ def _try_to_remove(path: str) -> None:
         return
 
 
-def write_on(path: str, interval_s: float, tell: Teller) -> None:
+def write_on(path: str, interval_s: float, out: ParentPipe) -> None:
     """Write again and again for as long as the process lives."""
     due_s = monotonic_s()
     while True:
-        write_once(path, tell)
+        write_once(path, out)
         due_s = max(due_s + interval_s, monotonic_s())
         select.select([], [], [], max(0.0, due_s - monotonic_s()))
 
@@ -228,26 +228,26 @@ def wait(until_s: float) -> bool:
     return not (ready and not os.read(0, 1))
 
 
-def run(folder: str, probe: str, *, size_bytes: int, interval_s: float, tell: Teller) -> None:
-    """Read until the parent goes; without O_DIRECT, or for a size of 0, say only what space there is."""
-    tell_place(folder, tell)
-    tell_space(folder, tell)
+def run(folder: str, probe: str, *, size_bytes: int, interval_s: float, out: ParentPipe) -> None:
+    """Read until the parent goes; without O_DIRECT, or for a size of 0, report only the free space."""
+    report_place(folder, out)
+    report_space(folder, out)
     fd: int | None = None
     try:
-        fd = open_probe(probe, size_bytes, tell) if size_bytes else None
+        fd = open_probe(probe, size_bytes, out) if size_bytes else None
     except OSError as exc:
         fd, size_bytes = open_other(folder, size_bytes, exc)
         if fd is None:
-            tell.say("no", name_of(exc), exc.strerror or exc)
+            out.write("no", name_of(exc), exc.strerror or exc)
     page = mmap.mmap(-1, BLOCK_BYTES)
     due_s, space_s = monotonic_s(), monotonic_s() + SPACE_EVERY_S
     while wait(due_s):
         if fd is not None:
-            read_once(fd, page, size_bytes=size_bytes, tell=tell)
+            read_once(fd, page, size_bytes=size_bytes, out=out)
         now_s = monotonic_s()
         due_s = max(due_s + interval_s, now_s)
         if now_s >= space_s:
-            tell_space(folder, tell)
+            report_space(folder, out)
             space_s = now_s + SPACE_EVERY_S
 
 
@@ -263,12 +263,12 @@ def name_process() -> None:
 def main() -> None:
     """Take `FOLDER PROBE SIZE INTERVAL WRITE INTERVAL` from the command line and run; an interval of 0: never write."""
     folder, probe, size, interval, write, every = sys.argv[1:7]
-    tell = Teller(1)
+    out = ParentPipe(1)
     name_process()
     try:
         if float(every):
-            start_new_thread(write_on, (write, float(every), tell))
-        run(folder, probe, size_bytes=int(size), interval_s=float(interval), tell=tell)
+            start_new_thread(write_on, (write, float(every), out))
+        run(folder, probe, size_bytes=int(size), interval_s=float(interval), out=out)
     except OSError as exc:
-        tell.say("no", name_of(exc), exc.strerror or exc)
+        out.write("no", name_of(exc), exc.strerror or exc)
         sys.exit(CANNOT)

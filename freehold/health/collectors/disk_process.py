@@ -1,7 +1,7 @@
-"""One disk reading child as its parent sees it: started, listened to, killed and given up, never waited for.
+"""One disk reading child as its parent sees it: started, read, killed and given up, never waited for.
 
 A process in state D does not die of SIGKILL; so nothing here waits for an exit, and whether it is gone is asked without
-blocking. What the times mean is none of this module's business.
+blocking. What the times mean is not judged here.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ PACKAGE_ROOT = Path(freehold.__file__).resolve().parents[1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """What statvfs said."""
+    """The numbers of statvfs."""
 
     total_bytes: int
     free_bytes: int
@@ -33,7 +33,7 @@ class Space:
 
 @dataclass(slots=True, kw_only=True)
 class DiskReport:
-    """What the child has said since it was last asked, and what it said last of what stays."""
+    """What the child has reported since it was last read, and the last report of what stays."""
 
     reads_s: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class DiskReport:
     """Why it cannot read without the page cache."""
     making: bool = False
     began_s: float | None = None
-    """Monotonic; of the read that has not ended, or of the child's start until its first word."""
+    """Monotonic; of the read that has not ended, or of the child's start until its first line."""
     writes_s: list[float] = field(default_factory=list)
     write_error: str | None = None
     """errno name of the newest write that ended, empty where it succeeded; None: none has ended."""
@@ -77,72 +77,50 @@ class DiskProcess(ChildProcess):
 
 
 def take(report: DiskReport, line: str) -> None:
-    """Put one line of the child into the report; a line that is none of its kinds is passed over."""
+    """Add one line of the child to the report; a line that is none of its kinds is skipped."""
     kind, _, rest = line.partition(" ")
     with contextlib.suppress(ValueError):
-        _TAKE.get(kind, _pass_over)(report, rest)
+        if kind in {"s", "r", "e"}:
+            _take_read(report, kind, rest)
+        elif kind in {"S", "w", "x"}:
+            _take_write(report, kind, rest)
+        else:
+            _take_state(report, kind, rest)
 
 
-def _pass_over(report: DiskReport, rest: str) -> None:
-    """A newer child may say more than we know."""
+def _take_state(report: DiskReport, kind: str, rest: str) -> None:
+    match kind:
+        case "at":
+            major, minor, path = rest.split(" ", 2)
+            report.place = (int(major), int(minor), path)
+        case "make":
+            report.making, report.began_s = True, clock.monotonic_s()
+        case "no":
+            report.refused, report.making, report.began_s = rest, False, None
+        case "space":
+            total, free, inodes, free_inodes = map(int, rest.split(" "))
+            report.space = Space(
+                total_bytes=total, free_bytes=free, total_inodes=inodes, free_inodes=free_inodes
+            )
 
 
-def _at(report: DiskReport, rest: str) -> None:
-    major, minor, path = rest.split(" ", 2)
-    report.place = (int(major), int(minor), path)
-
-
-def _make(report: DiskReport, _rest: str) -> None:
-    report.making, report.began_s = True, clock.monotonic_s()
-
-
-def _no(report: DiskReport, rest: str) -> None:
-    report.refused, report.making, report.began_s = rest, False, None
-
-
-def _space(report: DiskReport, rest: str) -> None:
-    total, free, inodes, free_inodes = map(int, rest.split(" "))
-    report.space = Space(total_bytes=total, free_bytes=free, total_inodes=inodes, free_inodes=free_inodes)
-
-
-def _started(report: DiskReport, rest: str) -> None:
-    report.making, report.began_s = False, float(rest)
-
-
-def _read(report: DiskReport, rest: str) -> None:
-    report.reads_s.append(float(rest))
+def _take_read(report: DiskReport, kind: str, rest: str) -> None:
+    if kind == "s":
+        report.making, report.began_s = False, float(rest)
+        return
+    if kind == "r":
+        report.reads_s.append(float(rest))
+    else:
+        report.errors.append(rest.partition(" ")[0])
     report.began_s = None
 
 
-def _failed(report: DiskReport, rest: str) -> None:
-    report.errors.append(rest.partition(" ")[0])
-    report.began_s = None
-
-
-def _write_started(report: DiskReport, rest: str) -> None:
-    report.write_began_s = float(rest)
-
-
-def _wrote(report: DiskReport, rest: str) -> None:
-    report.writes_s.append(float(rest))
-    report.write_error, report.write_began_s = "", None
-
-
-def _write_failed(report: DiskReport, rest: str) -> None:
-    name, _, took_s = rest.partition(" ")
-    float(took_s)  # else it is none of its lines
+def _take_write(report: DiskReport, kind: str, rest: str) -> None:
+    if kind == "S":
+        report.write_began_s = float(rest)
+        return
+    name, took_s = ("", rest) if kind == "w" else rest.split(" ", 1)
+    seconds = float(took_s)
+    if kind == "w":
+        report.writes_s.append(seconds)
     report.write_error, report.write_began_s = name, None
-
-
-_TAKE: dict[str, Callable[[DiskReport, str], None]] = {
-    "at": _at,
-    "make": _make,
-    "no": _no,
-    "space": _space,
-    "s": _started,
-    "r": _read,
-    "e": _failed,
-    "S": _write_started,
-    "w": _wrote,
-    "x": _write_failed,
-}

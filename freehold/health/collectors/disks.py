@@ -34,7 +34,7 @@ from freehold.health.model.view import Reading, State, Volume
 PROBE_FILE = ".freehold-disk-probe"
 WRITE_FILE = ".freehold-disk-write"
 SIZE_BYTES = 64 << 20
-"""64 MiB: large against what a disk's own cache keeps of one file; the low end of the research's 64 to 256 MiB."""
+"""64 MiB: large against what a disk's own cache keeps of one file; our own choice, at the low end."""
 STUCK_MOST = 2
 """A child that hangs and one replacement. Source: docs/decisions/0012-health.md."""
 RESTART_S = 10.0
@@ -52,7 +52,7 @@ LIMITS_EVERY_S = 10.0
 MINUTE_READS = 60
 """Reads whose median is one sample of what is usual: a minute's at one per second."""
 FIRST_READS = 30
-"""Reads that make the first sample; fewer say nothing of a median (research/D1: at least 30)."""
+"""Reads that make the first sample; fewer say nothing of a median (our own choice)."""
 DAY_SAMPLES = 1440
 """Minutes of a day: what was usual yesterday is forgotten. Our own choice."""
 
@@ -69,8 +69,8 @@ class DiskOptions:
     size_bytes: int = SIZE_BYTES
     file: str = PROBE_FILE
     write_interval_s: float = 10.0
-    """Between two writes of 4 KiB with fsync; 0: never. Our own choice: six a minute make a median
-    (research/D1 asks for one a minute at most); measured on ext4 each is 15 kB with its journal, 0.13 GB a day, of a disk made for a thousand times that."""
+    """Between two writes of 4 KiB with fsync; 0: never. Our own choice: six a minute make a median.
+    Measured on ext4: each is 15 kB with its journal, 0.13 GB a day, of a disk made for a thousand times that."""
     write_file: str = WRITE_FILE
     root: Path = Path("/")
     """Where /proc and /sys hang; a test brings its own."""
@@ -80,7 +80,7 @@ class DiskOptions:
     """A test of a process that does not die gives one that does nothing."""
 
 
-class Usual:
+class UsualReadTime:
     """What a read usually takes, learned; forgets after a day, and is not raised by a disk that becomes slow."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class _Writes:
     read_only: str = ""
 
     def take(self, report: DiskReport, mount: Callable[[], Mount | None]) -> None:
-        """Take in what a child said; why the volume is read-only is looked up when it first says so."""
+        """Take in a child's report; why the volume is read-only is looked up when it first reports EROFS."""
         if report.write_error is None:
             return
         self.wrote |= bool(report.writes_s)
@@ -157,7 +157,7 @@ class DiskReader:
         self._limits_s = 0.0
         self._before = _Before()
         self._writes = _Writes()
-        self._usual = Usual()
+        self._usual = UsualReadTime()
         self._smart = SmartReaders() if self._options.smart else None
 
     @property
@@ -201,7 +201,7 @@ class DiskReader:
         self._heard_s, self._born_s, self._reads = now_s, now_s, False
 
     def _from_child(self, now_s: float) -> Volume:
-        """Return the part that the child tells, and give it up where it is over its deadline."""
+        """Return the part that the child reports, and give it up where it is over its deadline."""
         reads_s: list[float] = []
         errors: list[str] = []
         writes_s: list[float] = []

@@ -1,7 +1,7 @@
-"""What the file system says of the NVIDIA driver: the version that runs, the versions on disk, and the cards on the PCI bus.
+"""What the file system shows of the NVIDIA driver: the version that runs, the versions on disk, and the cards on the PCI bus.
 
 These answer when NVML does not: a pending upgrade shows first on disk, a card that fell off the bus is missing from the driver but
-was on the bus, and a library of another version than the kernel module is told apart from a broken GPU. Only cached
+was on the bus, and a library of another version than the kernel module is distinguished from a broken GPU. Only cached
 files of /proc and /sys are read, none that asks the device itself, so nothing here can hang on a card. It loads no
 library.
 """

@@ -1,8 +1,8 @@
 """Reads every engine of this node: its own counters, its processes, what the gateway sees of it, and a canary when idle.
 
-Whoever runs the fleet says which engines there are (`EngineTarget`); here they are asked. Counters are asked for at each
+The fleet says which engines there are (`EngineTarget`); this module asks them. Counters are asked for at each
 look while requests run and less often when none do. The canary, one tiny completion, goes out only where nothing is under
-way, at most once a minute, and never to a server that somebody else runs: it might cost money. Nothing here judges.
+way, at most once a minute, and never to an external endpoint: it might cost money. Nothing here judges.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
 from freehold.engines.base import Engine
 from freehold.engines.shared.metrics_page import read_metrics, shows_progress
-from freehold.health.agent.messages import EngineTarget
 from freehold.health.collectors.plain_http import Got, fetch
 from freehold.health.collectors.process_group import ProcessGroup
+from freehold.health.model.targets import EngineTarget
 from freehold.health.model.view import EngineView, Reading, State
 
 IDLE_EVERY_S = 10.0
 """Between two questions for the counters of an engine that has nothing to do. Source: our own choice."""
 _WORK = frozenset({"running_requests", "waiting_requests"})
 _NO_PROGRESS = _WORK | {"awake_engines"}
-_DEAF = frozenset("TtXZ")
-"""States of a process group in which nobody answers. Source: proc(5)."""
+_CANNOT_ANSWER = frozenset("TtXZ")
+"""States of a process group in which it cannot answer. Source: proc(5)."""
 _NOT_ASKED = Reading(state=State.TRANSIENT, detail="not asked: nothing is under way")
 _NO_COUNTERS = Reading(state=State.UNSUPPORTED, detail="this engine has no counters that we know of")
 
@@ -56,14 +56,14 @@ class _Canary:
 
 
 @dataclass(slots=True)
-class _Known:
+class _EngineMemory:
     """What is remembered of one replica between two looks."""
 
     group: ProcessGroup | None
     canary: _Canary
     asked_s: float = float("-inf")
     idle: bool = False
-    """By its own last word nothing was under way."""
+    """By its own last counters nothing was under way."""
     tokens: float | None = None
 
 
@@ -76,7 +76,7 @@ class EnginesReader:
         self.targets: Sequence[EngineTarget] = ()
         self._options = options or EngineOptions()
         self._engines = all_engines() if engines is None else engines
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _EngineMemory] = {}
 
     async def read(self) -> tuple[EngineView, ...]:
         """Return one view per target, in their order; takes at most little more than the deadline."""
@@ -86,7 +86,7 @@ class EnginesReader:
         return tuple(await asyncio.gather(*(self._one(target) for target in targets)))
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel what is under way."""
         for name in list(self._known):
             self._forget(name)
 
@@ -95,7 +95,7 @@ class EnginesReader:
         if known.canary.task is not None:
             known.canary.task.cancel()
 
-    def _of(self, target: EngineTarget) -> _Known:
+    def _of(self, target: EngineTarget) -> _EngineMemory:
         known = self._known.get(target.replica)
         if known is None or (known.group.pid if known.group else 0) != target.pid:
             if known is not None:
@@ -103,7 +103,7 @@ class EnginesReader:
             options = self._options
             group = ProcessGroup(target.pid, root=options.root, clock=options.clock) if target.pid else None
             due_s = options.clock.monotonic_s() + options.canary_every_s
-            known = self._known[target.replica] = _Known(group, _Canary(due_s))
+            known = self._known[target.replica] = _EngineMemory(group, _Canary(due_s))
         return known
 
     async def _one(self, target: EngineTarget) -> EngineView:
@@ -121,25 +121,25 @@ class EnginesReader:
         if known.group is not None:
             view = _with_process(view, known.group, threads=not known.idle)
         serves = bool(target.url) and target.state == ReplicaState.READY
-        asks = serves and view.process_state not in _DEAF
+        asks = serves and view.process_state not in _CANNOT_ANSWER
         if asks:
             view = await self._counted(view, target, engine, known)
         elif serves:
             known.idle = False
-            deaf = Reading(
+            unasked = Reading(
                 state=State.HUNG, detail=f"not asked: its process is in state {view.process_state}"
             )
-            view = msgspec.structs.replace(view, tokens_total=deaf, running=deaf, state=State.HUNG)
+            view = msgspec.structs.replace(view, tokens_total=unasked, running=unasked, state=State.HUNG)
         if target.state == ReplicaState.ASLEEP:
-            self._hush(known)
+            self._drop_canary(known)
         if asks and engine.managed:
-            self._sing(target, engine, known)
+            self._start_canary(target, engine, known)
         return self._with_canary(view, known.canary)
 
     # --- counters -------------------------------------------------------------------------------------------------
 
     async def _counted(
-        self, view: EngineView, target: EngineTarget, engine: Engine, known: _Known
+        self, view: EngineView, target: EngineTarget, engine: Engine, known: _EngineMemory
     ) -> EngineView:
         if engine.metrics_path is None or not target.url.startswith("http://"):
             known.idle = target.running == 0
@@ -166,7 +166,7 @@ class EnginesReader:
         except TimeoutError:
             failed = Reading(state=State.HUNG, detail=f"no answer within {self._options.deadline_s:g} s")
         except ConnectionRefusedError:
-            failed = Reading(state=State.ABSENT, detail="it takes no connection")
+            failed = Reading(state=State.ABSENT, detail="it refuses connections")
         except (OSError, ValueError) as exc:
             failed = Reading(state=State.UNKNOWN, detail=f"{type(exc).__name__}: {exc}"[:200])
         else:
@@ -174,7 +174,7 @@ class EnginesReader:
         return failed, failed, failed.state
 
     async def _page(self, target: EngineTarget, engine: Engine) -> Mapping[str, float]:
-        """Return its counters by our names; where versions differ in their pages, one that is missing is no failure."""
+        """Return its counters by our names; where versions differ in their pages, one that is missing is not a failure."""
         page: Mapping[str, float] = {}
         try:
             page = _counters(await self._get(target, str(engine.metrics_path)), engine)
@@ -195,7 +195,7 @@ class EnginesReader:
 
     # --- the canary -----------------------------------------------------------------------------------------------
 
-    def _sing(self, target: EngineTarget, engine: Engine, known: _Known) -> None:
+    def _start_canary(self, target: EngineTarget, engine: Engine, known: _EngineMemory) -> None:
         """Send a tiny completion where one is due and nothing is under way."""
         canary, now_s = known.canary, self._options.clock.monotonic_s()
         if not known.idle:
@@ -204,8 +204,8 @@ class EnginesReader:
             canary.due_s, canary.began_s = now_s + self._options.canary_every_s, now_s
             canary.task = asyncio.get_running_loop().create_task(self._complete(target, engine, canary))
 
-    def _hush(self, known: _Known) -> None:
-        """Forget the completion that fell asleep with its engine: that it was not answered says nothing."""
+    def _drop_canary(self, known: _EngineMemory) -> None:
+        """Drop the completion that was under way when its engine fell asleep: a missing answer means nothing then."""
         if known.canary.task is not None:
             known.canary.task.cancel()
         known.canary = _Canary(self._options.clock.monotonic_s() + self._options.canary_every_s)

@@ -21,7 +21,7 @@ BLOCKED_EVERY_S = 20.0
 BLOCKED_MOST = 50
 """Blocked processes that a view names; when a disk hangs there may be thousands. Our own bound."""
 OURS = "freehold-"
-"""Readers of ours that hang in a disk's or driver's stead: their own probes tell of them."""
+"""Freehold's own reading children: they hang in a disk's or driver's place, and other checks judge them."""
 STA_UNSYNC = 0x0040
 """adjtimex(2), linux/timex.h: the clock is not synchronised."""
 _KIB = 1024  # /proc/meminfo counts in KiB and calls them kB (proc_meminfo(5))
@@ -115,14 +115,14 @@ class HostReader:
         # A machine that slept and woke has a wall clock that went on: no jump.
         offset_s = time.wall_s() - time.monotonic_s() - self._options.slept_s()
         readings = {"wall_minus_monotonic_s": Reading(value=offset_s)}
-        said = self._options.ask_clock()
-        if said is None:
+        kernel = self._options.ask_clock()
+        if kernel is None:
             missing = Reading(state=State.UNSUPPORTED, detail="no adjtimex here")
             return readings | dict.fromkeys(("synchronised", "estimated_error_s", "maximum_error_s"), missing)
         return readings | {
-            "synchronised": Reading(value=int(said.synchronised)),
-            "estimated_error_s": Reading(value=said.estimated_error_s),
-            "maximum_error_s": Reading(value=said.maximum_error_s),
+            "synchronised": Reading(value=int(kernel.synchronised)),
+            "estimated_error_s": Reading(value=kernel.estimated_error_s),
+            "maximum_error_s": Reading(value=kernel.maximum_error_s),
         }
 
 

@@ -1,8 +1,8 @@
 """The kernel's log as it comes: /dev/kmsg without blocking, facility 0 alone, with what the kernel overwrote counted.
 
-Anybody who may write /dev/kmsg (a container can) writes as facility 1 or higher: those records are read past, so that
+A program that may write /dev/kmsg (a container can) writes as facility 1 or higher: those records are skipped, so that
 nothing in user space can make this node look broken. Fragments that the kernel marks `+` join the record before. Times
-since boot become Unix seconds by the two clocks' difference at the time of reading. Nothing here says what a line means,
+since boot become Unix seconds by the two clocks' difference at the time of reading. Nothing here knows what a line means,
 and nothing asks journald.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
-from freehold.health.kernel_log.events import is_telling
-from freehold.health.kernel_log.formats import FACILITY_KERNEL, Record, parse_log_file, parse_record
+from freehold.health.kernel_log.events import may_be_event
+from freehold.health.kernel_log.formats import FACILITY_KERNEL, KmsgRecord, parse_log_file, parse_record
 from freehold.health.model.view import Kernel, KernelLine, State
 
 __all__ = ["KernelLog", "parse_log_file"]
@@ -22,7 +22,7 @@ _RECORD_BYTES = 16_384  # twice CONSOLE_EXT_LOG_MAX of the kernel (8192): a shor
 RECORDS_MOST = 50_000
 """Records that one reading takes at most; a kernel's buffer holds fewer, so only a flood leaves some for the next."""
 LINES_MOST = 1_000
-"""Lines that one view keeps at most: those that tell something first. Our own choice: a sound node has a few a minute."""
+"""Lines that one view keeps at most: those that may be events first. Our own choice: a sound node has a few a minute."""
 
 
 class KernelLog:
@@ -51,7 +51,7 @@ class KernelLog:
     def read(self) -> Kernel:
         """Return what came since the reading before; never blocks and never raises for the device's sake.
 
-        State DENIED without the right to read, ABSENT without the device, UNKNOWN with the error's words otherwise.
+        State DENIED without the right to read, ABSENT without the device, UNKNOWN with the error's text otherwise.
         """
         try:
             if self._file < 0:
@@ -63,14 +63,14 @@ class KernelLog:
             return self._failed(State.ABSENT, error)
         except OSError as error:
             return self._failed(State.UNKNOWN, error)
-        kept = _most_telling(lines)
+        kept = _likeliest_events(lines)
         detail = (
-            f"{len(lines) - len(kept)} lines that tell nothing left out" if len(kept) < len(lines) else ""
+            f"{len(lines) - len(kept)} lines that are not events left out" if len(kept) < len(lines) else ""
         )
         return Kernel(lines=tuple(kept), lost=lost, detail=detail)
 
     def close(self) -> None:
-        """Give the device back; a reading after that opens it again."""
+        """Close the device; a reading after that opens it again."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -108,11 +108,11 @@ class KernelLog:
                 self._take(record, lines, wall_minus_boot_s=wall_minus_boot_s)
         return [line for line in lines if line.at_s >= since_s], lost
 
-    def _gap(self, record: Record) -> int:
+    def _gap(self, record: KmsgRecord) -> int:
         expected, self._expected = self._expected, record.sequence + 1
         return max(0, record.sequence - expected) if expected is not None else 0
 
-    def _take(self, record: Record, lines: list[KernelLine], *, wall_minus_boot_s: float) -> None:
+    def _take(self, record: KmsgRecord, lines: list[KernelLine], *, wall_minus_boot_s: float) -> None:
         facility = FACILITY_KERNEL if self._trust_user_lines else record.facility
         if facility != FACILITY_KERNEL:
             return
@@ -130,11 +130,11 @@ class KernelLog:
         )
 
 
-def _most_telling(lines: list[KernelLine]) -> list[KernelLine]:
-    """Return at most `LINES_MOST` lines in their order: what tells something, then the newest of the rest."""
+def _likeliest_events(lines: list[KernelLine]) -> list[KernelLine]:
+    """Return at most `LINES_MOST` lines in their order: what may be an event, then the newest of the rest."""
     if len(lines) <= LINES_MOST:
         return lines
-    telling = [index for index, line in enumerate(lines) if is_telling(line)]
+    telling = [index for index, line in enumerate(lines) if may_be_event(line)]
     taken = set(telling[-LINES_MOST:])
     rest = (index for index in range(len(lines) - 1, -1, -1) if index not in taken)
     taken.update(index for index, _ in zip(rest, range(LINES_MOST - len(taken)), strict=False))

@@ -1,6 +1,6 @@
 """Reads network interfaces, RDMA ports and TCP's retransmissions: text of /sys and /proc, which cannot hang.
 
-An interface counts when hardware is behind it, when it binds such together, or when somebody named it; containers' and tunnels'
+An interface counts when hardware is behind it, when it bonds such interfaces, or when the configuration names it; containers' and tunnels'
 do not. An RDMA counter that may not be read is left alone for a while: each attempt makes some drivers write a
 line into the kernel's log. Nothing here judges.
 """
@@ -73,7 +73,7 @@ def _interface(folder: Path) -> Interface:
 
 def _speed(folder: Path) -> Reading:
     found = _number(folder / "speed")
-    # -1 is the kernel's word for a speed that is not known (virtual cards, link down); EINVAL with a link up is a driver
+    # -1 is the kernel's value for a speed that is not known (virtual cards, link down); EINVAL with a link up is a driver
     # that has no such call.
     unknown = isinstance(found.value, int) and found.value <= 0
     if unknown or (found.state is State.TRANSIENT and text_of(folder / "carrier") == "1"):
@@ -129,7 +129,7 @@ class RdmaReader:
         time: clock.Clock = clock.SYSTEM_CLOCK,
         every_s: float = RDMA_EVERY_S,
     ) -> None:
-        """`counters` are the names to read, those that somebody judges: a port has a hundred more."""
+        """`counters` are the names to read, those that a check judges: a port has a hundred more."""
         self._folder = root / "sys/class/infiniband"
         self._counters = tuple(counters)
         self._clock = time
@@ -202,5 +202,5 @@ class RdmaReader:
 
 
 def _word(path: Path) -> str:
-    """Return the word of `4: ACTIVE`."""
+    """Return `ACTIVE` of `4: ACTIVE`."""
     return text_of(path).partition(":")[2].strip()

@@ -1,10 +1,10 @@
 """The packet-loss mesh of one node: ten times a second a datagram to every peer, and what came of them as `Peer` values.
 
-The idea: the process wakes ten times a second and sends one datagram to each peer; with every third it takes what has come.
+The process wakes ten times a second and sends one datagram to each peer; with every third it takes what has come.
 There are no replies and no event per packet: the kernel's arrival stamps make up for reading late, and what a peer got is in its own
-next datagram (`mesh.frame`). So a mesh of 8 peers costs some milliseconds of CPU a second and can serve nobody as an amplifier.
+next datagram (`mesh.frame`). So a mesh of 8 peers costs some milliseconds of CPU a second and cannot be used as an amplifier.
 
-It takes frames that carry the mesh's key and were meant for this node; who sends anything else is counted and ignored.
+It takes frames that carry the mesh's key and were meant for this node; anything else is counted and ignored.
 It judges nothing (`checks.network_loss` does) and never gives up a peer.
 """
 
@@ -26,10 +26,10 @@ from freehold.health.collectors.mesh_host import (
     link_state,
     path_mtu,
 )
-from freehold.health.collectors.mesh_socket import Arrival, Receiver, Senders
+from freehold.health.collectors.mesh_socket import ReceivedDatagram, Receiver, Senders
 from freehold.health.mesh.frame import (
     KEY_BYTES_MIN,
-    Frame,
+    MeshFrame,
     decode,
     encode,
     is_large,
@@ -38,19 +38,19 @@ from freehold.health.mesh.frame import (
     report_id,
     unpack_reports,
 )
-from freehold.health.mesh.stream import NOT_ASKED, Host, Stream
+from freehold.health.mesh.stream import NOT_ASKED, PeerHost, Stream
 from freehold.health.model.view import Peer, State
 
 PORT = 8742
 """UDP; our own choice, below the ephemeral range and free in IANA's list as far as we know."""
 RATE_HZ = 10.0
-"""Datagrams a second to each peer (research on health, D2): 600 a minute find 1 % of loss with 94 %."""
+"""Datagrams a second to each peer (our own choice): 600 a minute find 1 % of loss with 94 %."""
 RATES_HZ = (1.0, 50.0)
-"""Slower says nothing within a minute, faster costs more than it tells."""
+"""Slower shows nothing within a minute, faster costs more than it shows."""
 PEERS_MOST = 32
-"""A farm has 2 to 8 nodes; beyond this the caller chooses whom to watch, since cost grows with each peer."""
+"""A farm has 2 to 8 nodes; beyond this the caller chooses which to watch, since cost grows with each peer."""
 LARGE_BYTES_MOST = 9000
-"""Jumbo frames; a loopback's 64 KiB are no path's MTU."""
+"""Jumbo frames; a loopback's 64 KiB are not a path's MTU."""
 HEADERS_BYTES = {socket.AF_INET: 28, socket.AF_INET6: 48}
 """IP and UDP (RFC 791, 8200, 768), without options."""
 ASK_AFTER_S = 1.0
@@ -63,14 +63,14 @@ ASK_SELDOM_S = 15.0
 """How often then."""
 READ_EVERY = 2.5
 """Intervals after which what came is read, so with every third tick: reading in batches costs less, and the kernel's
-stamps tell when each came. Receipts are 0.3 s old by that, far from the 2 s of an outage."""
+stamps show when each arrived. Receipts are 0.3 s old by that, far from the 2 s of an outage."""
 MIND_EVERY_S = 0.5
 """How often it is looked whether a peer has fallen silent: half of the silence that is waited for."""
 LEARN_EVERY_S = 60.0
 """How often the path's MTU and interface are looked up anew, and a name that did not resolve."""
 UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 ANOTHERS = {*UNREACHABLE, errno.ECONNREFUSED, errno.EMSGSIZE}
-"""What ICMP says of a datagram; the kernel tells it at the next one, whoever that is for."""
+"""ICMP errors of a datagram; the kernel reports them at the next one, whatever its receiver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class MeshPeer:
     """Address or name."""
     port: int = PORT
     control_port: int = 0
-    """TCP port that is tried when it is silent; 0: the same number as `port`, where nobody need listen."""
+    """TCP port that is tried when it is silent; 0: the same number as `port`, where no process need listen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ def settings_problems(settings: MeshSettings, where: str) -> list[Problem]:
     rules = (
         (len(settings.key) >= KEY_BYTES_MIN, f"the mesh's secret is shorter than {KEY_BYTES_MIN} bytes", ""),
         (len(names) <= PEERS_MOST, f"{len(names)} peers, at most {PEERS_MOST}", "watch a part of them"),
-        (len(set(names)) == len(names), "two peers have the same name", "names tell nodes apart"),
+        (len(set(names)) == len(names), "two peers have the same name", "each node needs a name of its own"),
         (settings.node not in names, f"{settings.node!r} is this node and its own peer", "leave it out"),
         (
             low <= settings.rate_hz <= high,
@@ -126,7 +126,7 @@ class _Remote:
     senders: Senders | None = None
     """None until the address is known."""
     large_bytes: int = 0
-    host: Host = NOT_ASKED
+    host: PeerHost = NOT_ASKED
     interface: str = ""
     drops: int = 0
     asked_s: float = 0.0
@@ -236,14 +236,14 @@ class Mesh:
             self._take(arrival, decode(arrival.data, self.settings.key))
         self._take_returned()
 
-    def _take(self, arrival: Arrival, frame: Frame | None) -> None:
+    def _take(self, arrival: ReceivedDatagram, frame: MeshFrame | None) -> None:
         remote = self._by_id.get(frame.sender) if frame else None
         if not frame or not remote or frame.receiver != self._id:
             self._ignore(arrival.host)
             return
         ours = arrival.drops != remote.drops
         remote.drops = arrival.drops
-        remote.stream.heard(frame, arrival.at_s, ours=ours)
+        remote.stream.receive(frame, arrival.at_s, ours=ours)
 
     def _ignore(self, host: str) -> None:
         """Count a datagram that is none of ours; one from a peer's address may say that its settings differ from these."""
@@ -253,7 +253,7 @@ class Mesh:
 
     def _send(self, remote: _Remote, turn: int, now_s: float) -> None:
         number = remote.stream.out.take_number()
-        frame = Frame(
+        frame = MeshFrame(
             sender=self._id,
             receiver=remote.id,
             boot=self._boot,
@@ -271,7 +271,7 @@ class Mesh:
         if error:
             self._send_again(remote, port, frame, error)
 
-    def _send_again(self, remote: _Remote, port: int, frame: Frame, error: int) -> None:
+    def _send_again(self, remote: _Remote, port: int, frame: MeshFrame, error: int) -> None:
         """Send once more where the error may have been an earlier datagram's, or this one was too large for the link.
 
         Any other error, a filter's EPERM or a full queue's ENOBUFS, is this datagram's own loss and stays one.
@@ -344,9 +344,9 @@ class Mesh:
         remote.asked_s, remote.asked_times = self.clock.monotonic_s(), remote.asked_times + 1
         if remote.address:
             port = remote.settings.control_port or remote.settings.port
-            remote.host = Host(control=await ask_host((remote.address[0], port)))
+            remote.host = PeerHost(control=await ask_host((remote.address[0], port)))
         else:
-            remote.host = Host(control=State.ABSENT)
+            remote.host = PeerHost(control=State.ABSENT)
 
     async def _learn(self, remote: _Remote) -> None:
         remote.learned_s = self.clock.monotonic_s()

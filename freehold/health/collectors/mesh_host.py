@@ -1,8 +1,8 @@
 """A silent peer's host, asked otherwise: does it answer TCP, is it a neighbour, and is our own link up.
 
-The idea: a process that is stopped sends nothing, but its kernel still answers. So one TCP connection attempt tells a
+A process that is stopped sends nothing, but its kernel still answers. So one TCP connection attempt distinguishes a
 host that is up from one that is not: connected and refused both mean up. By default the attempt goes to the mesh's own
-port number, where nobody listens on TCP, because connections to a stopped listener would pile up there.
+port number, where no process listens on TCP, because connections to a stopped listener would pile up there.
 
 Own link and MTU come from /proc/net/route and /sys/class/net; no netlink and no program is started. It asks only when a
 peer is silent, never in between, and judges nothing.

@@ -1,6 +1,6 @@
-"""The mesh's sockets on Linux: one that receives, four that send, and what the kernel says of each datagram.
+"""The mesh's sockets on Linux: one that receives, four that send, and what the kernel reports of each datagram.
 
-The idea: the kernel knows when a datagram arrived (SO_TIMESTAMPNS), how many the full socket dropped (SO_RXQ_OVFL) and why a
+The kernel knows when a datagram arrived (SO_TIMESTAMPNS), how many the full socket dropped (SO_RXQ_OVFL) and why a
 datagram came back (IP_RECVERR), so that a process which reads only ten times a second still measures the network and not
 itself. Four source ports take different ways through a fabric that spreads flows. Large datagrams carry "do not
 fragment" and ignore what the kernel believes of the path, so that a black hole for them shows.
@@ -21,7 +21,7 @@ from freehold.core.errors import Permanent
 from freehold.health.collectors.mesh_host import family_of
 
 SOURCE_PORTS = 4
-"""Paths of an ECMP fabric that are tried in turn (research on health, D2: 4 to 8)."""
+"""Paths of an ECMP fabric that are tried in turn (our own choice, of 4 to 8)."""
 READS_MOST = 1024
 """Datagrams taken in one go: more than the receive buffer holds, so it is only a bound."""
 ERRORS_MOST = 64
@@ -53,7 +53,7 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ReceivedDatagram:
     """One datagram that came."""
 
     data: bytes
@@ -67,7 +67,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """One datagram that did not get there, as the kernel tells."""
+    """One datagram that did not arrive, as the kernel reports."""
 
     address: tuple[str, int]
     error: int
@@ -91,14 +91,14 @@ class Receiver:
         """Return the port that it is bound to."""
         return int(self._socket.getsockname()[1])
 
-    def take(self) -> Iterator[Arrival]:
+    def take(self) -> Iterator[ReceivedDatagram]:
         """Give what has come, oldest first, at most 1,024."""
         now_s = self._clock.monotonic_s()
         wall_minus_s = self._clock.wall_s() - now_s
         for _ in range(READS_MOST):
             try:
                 data, ancillary, _, source = self._socket.recvmsg(DATAGRAM_MOST, _ANCILLARY_BYTES)
-            except OSError:  # nothing more; an error of its own goes with being told
+            except OSError:  # nothing more; reading an error clears it
                 return
             at_s = now_s
             for _, kind, value in ancillary:
@@ -107,7 +107,7 @@ class Receiver:
                     at_s = _arrived(now_s, seconds + nanoseconds / 1e9 - wall_minus_s)
                 elif kind == _SO_RXQ_OVFL:
                     self._drops = _DROPS.unpack(value)[0]
-            yield Arrival(data, at_s, self._drops, source[0])
+            yield ReceivedDatagram(data, at_s, self._drops, source[0])
 
     def close(self) -> None:
         """Close it."""
@@ -135,7 +135,7 @@ class Senders:
 
     def __init__(self, family: socket.AddressFamily, source: str) -> None:
         """Open them; `source` is the address to send from, empty for the kernel's choice."""
-        any_address = "::" if family is socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - a source, nobody sends to it
+        any_address = "::" if family is socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - a source address, never a target
         self._sockets = [_bound(source or any_address, 0) for _ in range(SOURCE_PORTS)]
         self._poll = select.poll()
         level, receive_errors, discover = _OPTIONS[family]

@@ -1,6 +1,6 @@
 """The view's network: interfaces, RDMA ports and TCP's counters of this node, and the mesh to its peers where it has some.
 
-The mesh runs in a task of its own from the first reading on; what cannot be bound is tried again, and told as a reading.
+The mesh runs in a task of its own from the first reading on; what cannot be bound is tried again, and reported as a reading.
 It judges nothing.
 """
 
@@ -12,13 +12,13 @@ import msgspec
 
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 from freehold.core.errors import FreeholdError, Permanent
-from freehold.health.agent.messages import MeshOptions
 from freehold.health.collectors.links import RdmaReader, read_interfaces, read_tcp
+from freehold.health.model.targets import MeshOptions
 from freehold.health.model.view import Interface, Network, Peer, Reading, State
 from freehold.telemetry.logs import get_logger
 
 LINKS_EVERY_S = 10.0
-"""Between two looks at interfaces and TCP's counters. Source: our own choice; the probes on them look back minutes."""
+"""Between two looks at interfaces and TCP's counters. Source: our own choice; the checks on them look back minutes."""
 _RETRY_S = 30.0
 """Between two tries to bind the mesh's port. Source: our own choice."""
 _log = get_logger("health.network")
@@ -95,7 +95,7 @@ class NetworkReader:
         if options is None:
             return ()
         if self._mesh is not None and self._mesh.task.done():
-            self._bury(self._mesh)
+            self._close_ended(self._mesh)
         if self._mesh is None and now_s - self._mesh_s >= _RETRY_S:
             self._mesh_s = now_s
             self._begin(options)
@@ -110,7 +110,7 @@ class NetworkReader:
         else:
             self._mesh_error = ""
 
-    def _bury(self, ended: "_Running") -> None:
+    def _close_ended(self, ended: "_Running") -> None:
         """Close what a mesh that ended of our own mistake left open, or its port could not be had again."""
         self._mesh_error = f"it ended: {ended.task.exception()!r}"
         _log.error("mesh_ended", why=self._mesh_error, again_s=_RETRY_S)
@@ -118,7 +118,7 @@ class NetworkReader:
         self._mesh = None
 
     def _silent(self, options: MeshOptions) -> tuple[Peer, ...]:
-        """Return peers of whom nothing is known: none of theirs came, none of ours went."""
+        """Return peers without readings: nothing was received from them or sent to them."""
         return tuple(Peer(name=peer.name) for peer in options.peers)
 
 

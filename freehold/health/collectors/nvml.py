@@ -2,7 +2,7 @@
 
 A child that does not answer is abandoned; the next sweep starts one replacement. While two do not end, no third is
 started: processes stuck in the driver must not pile up. The view then says HUNG, with the call, until the kernel lets one go. While
-a child lives the driver cannot be unloaded nor a GPU reset: whoever does that calls `close` first. It judges
+a child lives the driver cannot be unloaded nor a GPU reset: call `close` before that. It judges
 nothing; a reading that fails is a state, never a number.
 """
 
@@ -18,7 +18,14 @@ import msgspec
 
 from freehold.core import clock
 from freehold.health.collectors.driver_files import driver_versions, nvidia_pci_addresses
-from freehold.health.collectors.nvml_answers import (
+from freehold.health.collectors.nvml_process import (
+    ChildEnded,
+    ChildHung,
+    Deadlines,
+    NvmlProcess,
+    pynvml_folder,
+)
+from freehold.health.gpu_readings.nvml_answers import (
     answering,
     constants_of,
     driver_of,
@@ -28,7 +35,6 @@ from freehold.health.collectors.nvml_answers import (
     unread,
     with_constants,
 )
-from freehold.health.collectors.nvml_process import Deadlines, Ended, Hung, NvmlProcess, pynvml_folder
 from freehold.health.model.view import Gpu, Gpus, Reading, State
 
 ALIVE_MOST = 2
@@ -114,10 +120,10 @@ class NvmlReader:
         self._sweeps += 1
         try:
             await self._child_of(folder).sweep(answers, full=full)
-        except Hung as exc:
+        except ChildHung as exc:
             self._abandon()
             return self._gpus(answers, full=full, broken=Reading(state=State.HUNG, detail=str(exc)))
-        except Ended as exc:
+        except ChildEnded as exc:
             self._abandon()
             self._wait_until_s = clock.monotonic_s() + self._options.retry_s
             return self._gpus(answers, full=full, broken=Reading(state=State.UNKNOWN, detail=str(exc)))
@@ -144,12 +150,12 @@ class NvmlReader:
         """Return the view of the answers that came; with `broken`, what did not come has its state."""
         if not answers:
             return self._nothing(broken or Reading(state=State.UNKNOWN, detail="no answer"))
-        head, said = answers[0], answers[1:]
+        head, answered = answers[0], answers[1:]
         if head["code"]:
             return self._refused(int(head["code"]))
-        gpus = [self._gpu(answer, full=full) for answer in said]
+        gpus = [self._gpu(answer, full=full) for answer in answered]
         if broken is not None:
-            gpus += [self._unread(index, broken) for index in range(len(said), head["count"])]
+            gpus += [self._unread(index, broken) for index in range(len(answered), head["count"])]
         return Gpus(
             state=broken.state if broken else State.OK,
             detail=broken.detail if broken else "",

@@ -151,7 +151,7 @@ class Sweep:
         return bad or [0, sum(value[1] for value in values)]
 
 
-class Child:
+class QueryServer:
     """Reads requests and answers them until the input ends."""
 
     def __init__(self, nvml: Nvml) -> None:
@@ -160,7 +160,7 @@ class Child:
         self._program: dict[str, Any] = {}
 
     def run(self) -> None:
-        """Return when nobody asks any more."""
+        """Return when the input ends."""
         self._program = json.loads(sys.stdin.buffer.readline() or b"{}")
         for line in sys.stdin.buffer:
             self._sweep(full=bool(json.loads(line)["all"]))
@@ -173,10 +173,10 @@ class Child:
         if self._ready:
             code, count = self._nvml.call("nvmlDeviceGetCount")
         driver = {name: self._system(call) for name, call in self._program["driver"].items() if self._ready}
-        self._say({"code": code, "count": count or 0, "driver": driver})
+        self._write({"code": code, "count": count or 0, "driver": driver})
         for index in range(count or 0):
-            self._say(self._gpu(index, full=full))
-        self._say({"end": True})
+            self._write(self._gpu(index, full=full))
+        self._write({"end": True})
 
     def _system(self, call: str) -> list[Any]:
         code, value = self._nvml.call(call)
@@ -191,7 +191,7 @@ class Child:
         sweep = Sweep(self._nvml, handle, steps)
         return {"gpu": index, "code": 0, "values": [sweep.answer(step["asks"]) for step in steps]}
 
-    def _say(self, answer: dict[str, Any]) -> None:
+    def _write(self, answer: dict[str, Any]) -> None:
         sys.stdout.buffer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
         sys.stdout.buffer.flush()
 
@@ -203,7 +203,7 @@ def main(folder: str, progress_fd: int) -> None:
 
     progress = mmap.mmap(progress_fd, PROGRESS.size)
     os.close(progress_fd)
-    Child(Nvml(pynvml, progress)).run()
+    QueryServer(Nvml(pynvml, progress)).run()
 
 
 if __name__ == "__main__":

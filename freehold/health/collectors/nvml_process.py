@@ -2,7 +2,7 @@
 
 A call into the driver may never return, and a process in it may not even die of SIGKILL. So nothing here waits for an exit:
 an abandoned child is killed, its pipes are closed, its pid is kept, and whether it is gone is asked without blocking. What its
-answers mean is none of this module's business.
+answers mean is not known here.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ import msgspec
 
 from freehold.core import clock
 from freehold.health.collectors.child_process import ChildProcess
-from freehold.health.collectors.nvml_answers import program
 from freehold.health.collectors.nvml_child import PROGRESS
+from freehold.health.gpu_readings.nvml_answers import program
 
 CHILD = Path(__file__).with_name("nvml_child.py")
 ANSWER_BYTES_MOST = 4_000_000
@@ -29,11 +29,11 @@ LOOKS_PER_DEADLINE = 5
 """How often the progress is looked at within a deadline, so that a hang is seen at most a fifth late. Our own choice."""
 
 
-class Hung(Exception):
+class ChildHung(Exception):
     """The child does not answer; `str()` names the call."""
 
 
-class Ended(Exception):
+class ChildEnded(Exception):
     """The child ended, or sent what cannot be read."""
 
 
@@ -41,7 +41,7 @@ class Ended(Exception):
 class Deadlines:
     """How long a child may take, seconds.
 
-    Sources: NVML calls were seen to block for more than 45 s under load and for ever on wedged drivers (research on peers' issues), while a
+    Sources: NVML calls were seen to block for more than 45 s under load and for ever on wedged drivers (NVSentinel 1576 and 1748, DCGM 313), while a
     whole sweep of an idle H100 takes milliseconds; without persistence mode nvmlInit loads firmware into every GPU.
     """
 
@@ -51,7 +51,7 @@ class Deadlines:
 
     @property
     def longest_s(self) -> float:
-        """Return how long one read can take: who gives up before that learns of no hang, only of a late reader."""
+        """Return how long one read can take: a shorter deadline sees only a late reader, not a hang."""
         return self.init_s + self.sweep_s + self.call_s
 
 
@@ -84,14 +84,14 @@ class NvmlProcess(ChildProcess):
         try:
             self.write(msgspec.json.encode(message) + b"\n")
         except OSError as exc:
-            raise Ended(f"the NVML reader process {self.pid} is gone: {exc}") from exc
+            raise ChildEnded(f"the NVML reader process {self.pid} is gone: {exc}") from exc
 
     async def sweep(self, answers: list[dict[str, Any]], *, full: bool) -> None:
         """Ask once and append the answers as they come, so that what came before a hang is kept.
 
         Raises:
-            Hung: no call returned within its deadline, or the sweep did not end within its own.
-            Ended: the child is gone or spoke nonsense.
+            ChildHung: no call returned within its deadline, or the sweep did not end within its own.
+            ChildEnded: the child is gone or spoke nonsense.
         """
         self._send({"all": full})
         end_s = clock.monotonic_s() + self._deadlines.sweep_s + self._deadlines.init_s
@@ -105,7 +105,7 @@ class NvmlProcess(ChildProcess):
         try:
             return msgspec.json.decode(line, type=dict[str, Any])
         except msgspec.MsgspecError as exc:
-            raise Ended(f"the NVML reader process {self.pid} answered no JSON: {exc}") from exc
+            raise ChildEnded(f"the NVML reader process {self.pid} answered no JSON: {exc}") from exc
 
     async def _line(self, end_s: float) -> bytes:
         seen, since_s = self.progress(), clock.monotonic_s()
@@ -125,7 +125,7 @@ class NvmlProcess(ChildProcess):
         if b"\n" in self._buffer or not (late or still_s >= limit_s):
             return
         where = f"{call or 'starting'} of GPU {gpu}" if gpu >= 0 else call or "starting"
-        raise Hung(f"{where} did not return within {still_s:.1f} s (process {self.pid})")
+        raise ChildHung(f"{where} did not return within {still_s:.1f} s (process {self.pid})")
 
     async def _readable(self, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -144,10 +144,12 @@ class NvmlProcess(ChildProcess):
         if data is None:
             return
         if not data:
-            raise Ended(f"the NVML reader process {self.pid} ended in {self.progress()[2] or 'starting'}")
+            raise ChildEnded(
+                f"the NVML reader process {self.pid} ended in {self.progress()[2] or 'starting'}"
+            )
         self._buffer += data
         if len(self._buffer) > ANSWER_BYTES_MOST:
-            raise Ended(f"the NVML reader process {self.pid} answers without end")
+            raise ChildEnded(f"the NVML reader process {self.pid} answers without end")
 
     def progress(self) -> tuple[int, int, str]:
         """Return how many calls it has begun, for which GPU (-1: none) the last, and that call's name."""

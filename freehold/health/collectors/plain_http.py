@@ -1,4 +1,4 @@
-"""One HTTP/1.1 request to an engine on this machine: no client library's memory and time for a page of counters.
+"""One HTTP/1.1 request to an engine or exporter: no client library's memory and time for a page of counters.
 
 Each request has a connection of its own, which the server is asked to close: one that was idle and closed by the engine
 would look like a sick engine. It follows no redirect, speaks no TLS and keeps nothing.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 BODY_BYTES_MOST = 4 * 1024 * 1024
-"""Longest answer that is read; vLLM's counters have some ten kilobytes. Source: our own bound, as the fleet's."""
+"""Longest answer that is read; vLLM's counters have some ten kilobytes, a DCGM exporter's of 16 GPUs 0.5 MB. Source: our own bound, as the fleet's."""
 _HEAD_BYTES_MOST = 64 * 1024  # asyncio's own limit for one line, and more than any engine sends
 
 
@@ -26,8 +26,8 @@ async def fetch(url: str, path: str, *, deadline_s: float, body: bytes | None = 
 
     Raises:
         TimeoutError: it took longer than `deadline_s` in all.
-        ConnectionRefusedError: nobody listens there.
-        OSError, ValueError: the connection broke, or what came is no HTTP.
+        ConnectionRefusedError: no server listens there.
+        OSError, ValueError: the connection broke, or the answer is not HTTP.
     """
     async with asyncio.timeout(deadline_s):
         parts = urlsplit(url)
@@ -55,7 +55,7 @@ async def _answer(reader: asyncio.StreamReader) -> Got:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     words = head[0].split(" ", 2)
     if not words[0].startswith("HTTP/1.") or len(words) < 2:
-        raise ValueError("this is no HTTP/1")
+        raise ValueError("this is not HTTP/1")
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
     if "chunked" in fields.get("transfer-encoding", "").lower():
         return Got(status=int(words[1]), body=await _chunks(reader))

@@ -1,7 +1,7 @@
-"""What /proc says of an engine's processes: the whole group's state and CPU time.
+"""What /proc shows of an engine's processes: the whole group's state and CPU time.
 
 The minder starts each engine in a session of its own, so that a process belongs to the engine when its session or its
-group has the engine's pid. Who belongs to it is looked up anew now and then, for going through all of /proc costs
+group has the engine's pid. The members are looked up anew now and then, since going through all of /proc costs
 milliseconds; the rest is a few small files. It sends no signal and judges nothing.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from freehold.core.clock import SYSTEM_CLOCK, Clock
 
 MEMBERS_EVERY_S = 30.0
-"""Between two looks at who belongs to the group. Source: our own choice: engines start their workers when they load."""
+"""Between two looks at which processes belong to the group. Source: our own choice: engines start their workers when they load."""
 _STATE, _GROUP, _SESSION, _USER, _SYSTEM = 0, 2, 3, 11, 12
 """Fields of /proc/PID/stat after the name in brackets: state, pgrp, session, utime, stime. Source: proc(5)."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")

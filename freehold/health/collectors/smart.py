@@ -1,15 +1,13 @@
-"""What a disk says of itself, through `smartctl --json` where that is installed: rarely, in a process of its own.
+"""What a disk reports about itself, through `smartctl --json` where that is installed: rarely, in a process of its own.
 
-The command may hang on a sick disk, so nobody waits for it: it is started, looked after at each call, and killed at its deadline;
-one that does not die is left, and none is started after it. Names are those of `probes/storage_errors.py`, which judges
+The command may hang on a sick disk, so nothing waits for it: it is started, looked at on each call, and killed at its deadline;
+one that does not die is left, and none is started after it. Names are those of `checks/storage_errors.py`, which judges
 them; nothing is judged here. ATA disks have no such log: only what their attributes share with it is given.
 """
 
 import contextlib
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import or_
@@ -18,6 +16,7 @@ from typing import Any
 import msgspec
 
 from freehold.core import clock
+from freehold.health.collectors.child_process import ChildProcess
 from freehold.health.model.view import Reading, State
 
 EVERY_S = 3600.0
@@ -54,9 +53,9 @@ def readings_of(report: bytes) -> dict[str, Reading]:
     nvme, ata = page.get("nvme_smart_health_information_log"), page.get("ata_smart_attributes")
     found = _named(nvme) if isinstance(nvme, dict) else {}
     found |= _attributes(ata) if isinstance(ata, dict) else {}
-    said = _complaint(page)
-    state = State.DENIED if _DENIED.search(said) else State.UNSUPPORTED
-    return found or {"smart": Reading(state=state, detail=said)}
+    message = _message(page)
+    state = State.DENIED if _DENIED.search(message) else State.UNSUPPORTED
+    return found or {"smart": Reading(state=state, detail=message)}
 
 
 def _named(log: dict[str, Any]) -> dict[str, Reading]:
@@ -77,7 +76,7 @@ def _attributes(table: dict[str, Any]) -> dict[str, Reading]:
     return {}
 
 
-def _complaint(page: dict[str, Any]) -> str:
+def _message(page: dict[str, Any]) -> str:
     with contextlib.suppress(KeyError, TypeError, IndexError):
         return str(page["smartctl"]["messages"][0]["string"])
     return "no SMART log in smartctl's answer"
@@ -86,7 +85,7 @@ def _complaint(page: dict[str, Any]) -> str:
 def worst_of(disks: Sequence[Mapping[str, Reading]]) -> dict[str, Reading]:
     """Return one set of readings for several disks: counts added, warnings joined, the worst of wear and spare.
 
-    What one of them could not say stands beside what the others said.
+    A reading that one of them could not give is kept with the readings of the others.
     """
     merged: dict[str, Reading] = {}
     for name in dict.fromkeys(name for disk in disks for name in disk):
@@ -123,7 +122,7 @@ class SmartReaders:
         self._disks: dict[str, SmartReader] = {}
 
     def read(self, devices: Iterable[str]) -> dict[str, Reading]:
-        """Return what the disks under a volume said last, as one; never waits."""
+        """Return the last readings of the disks under a volume, as one; never waits."""
         disks = {disk: device for device in devices if (disk := disk_of(device)) is not None}
         for disk in disks:
             self._disks.setdefault(disk, SmartReader(self._command))
@@ -143,14 +142,14 @@ class SmartReader:
         self._command = (
             command or shutil.which("smartctl") or shutil.which("smartctl", path="/usr/sbin:/sbin")
         )
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self._pipe = b""
         self._due_s = 0.0
         self._late_s = 0.0
         self._last: dict[str, Reading] = {}
 
     def read(self, device: str) -> dict[str, Reading]:
-        """Return what the disk under `device` said last; empty: it is a virtual one, or nobody has asked yet."""
+        """Return the last readings of the disk under `device`; empty: it is a virtual one, or was not asked yet."""
         disk = disk_of(device)
         if disk is None:
             return {}
@@ -166,32 +165,23 @@ class SmartReader:
     def close(self) -> None:
         """Kill what still runs."""
         if self._process is not None:
-            self._process.kill()
-            self._process.poll()
+            self._process.abandon()
 
     def _ask(self, command: str, disk: str, now_s: float) -> None:
         self._due_s, self._late_s, self._pipe = now_s + EVERY_S, now_s + DEADLINE_S, b""
         try:
-            self._process = subprocess.Popen(
-                [command, "--json=c", "--attributes", "--health", disk],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
+            self._process = ChildProcess([command, "--json=c", "--attributes", "--health", disk])
         except OSError as exc:
             self._last = {"smart": Reading(state=State.DENIED, detail=f"{command}: {exc.strerror}")}
-            return
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
 
-    def _look(self, process: "subprocess.Popen[bytes]", now_s: float) -> None:
-        assert process.stdout is not None
-        self._pipe += (process.stdout.read(OUTPUT_MOST) or b"")[: OUTPUT_MOST - len(self._pipe)]
-        if process.poll() is not None:
-            self._pipe += process.stdout.read(OUTPUT_MOST) or b""
-            process.stdout.close()
+    def _look(self, process: ChildProcess, now_s: float) -> None:
+        ended = process.gone()
+        while data := process.read():
+            self._pipe = (self._pipe + data)[:OUTPUT_MOST]
+        if ended:
+            process.abandon()
             self._process = None
-            # What was killed has said that it hung; the rest of its answer says less.
+            # Of a killed process the reading is HUNG already; the rest of its answer says less.
             self._last = self._last if now_s >= self._late_s else readings_of(self._pipe)
         elif now_s >= self._late_s:
             process.kill()

@@ -1,22 +1,28 @@
 """One incident with all that is known of it, and everything that it shows: the signs that are weighed.
 
 Signs come from events, readings, findings, engines and context; some only from what came before, or from several of these
-together. Their order never depends on the order in which things were told. Nothing here decides: see `diagnose`.
+together. Their order does not depend on the order of the input. Nothing here decides: see `diagnose`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from freehold.catalog.load_evidence import Evidence as Table
+from freehold.catalog.load_evidence import EvidenceTable as Table
 from freehold.catalog.load_evidence import Hypothesis, Tier
 from freehold.core.findings import Action, Finding
 from freehold.health.evidence.correlations import together_signs, with_siblings
 from freehold.health.evidence.counters import change_signs
-from freehold.health.evidence.incident import Incident
-from freehold.health.evidence.kernel_signs import DAY_S, Past, event_signs
-from freehold.health.evidence.quantity import Quantity
-from freehold.health.evidence.scoring import RECOVERY, Seen, see
-from freehold.health.evidence.surroundings import Around, EngineEnd, around_signs, engine_signs, finding_signs
+from freehold.health.evidence.incident import NodeIncident
+from freehold.health.evidence.kernel_signs import DAY_S, PastFault, event_signs
+from freehold.health.evidence.quantity import MeasuredQuantity
+from freehold.health.evidence.scoring import RECOVERY, SeenSign, see
+from freehold.health.evidence.surroundings import (
+    EngineEnd,
+    Surroundings,
+    around_signs,
+    engine_signs,
+    finding_signs,
+)
 
 REBOOTS = 2
 """After this many reboots for one fault it is the hardware. Source: gpud's default."""
@@ -27,14 +33,14 @@ _OWN_FAULT = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class IncidentCase:
     """One incident with all that is known of it."""
 
-    incident: Incident
+    incident: NodeIncident
     findings: tuple[Finding, ...] = ()
     engines: tuple[EngineEnd, ...] = ()
-    around: Around = field(default_factory=Around)
-    past: tuple[Past, ...] = ()
+    around: Surroundings = field(default_factory=Surroundings)
+    past: tuple[PastFault, ...] = ()
     """Diagnosed before, after the last time that an operator set it healthy."""
     names: tuple[tuple[str, str], ...] = ()
     """Component to the name that the history knows it by (serial number)."""
@@ -46,8 +52,8 @@ class Case:
         return dict(self.names).get(component, component)
 
 
-def signs(case: Case, table: Table) -> list[Seen]:
-    """Return everything that the incident shows, in an order that does not depend on how it was told."""
+def signs(case: IncidentCase, table: Table) -> list[SeenSign]:
+    """Return everything that the incident shows, in an order that does not depend on the order of the input."""
     changes = with_siblings(case.incident.changes)
     alone = change_signs(table, changes)
     past = tuple(_renamed(case))
@@ -62,10 +68,10 @@ def signs(case: Case, table: Table) -> list[Seen]:
     found.extend(_several(table, found))
     found.extend(_idle_gpu(table, found, case))
     found.extend(_stays(table, found, case))
-    return sorted(set(_victims(table, _without_doubt(found))), key=Seen.order)
+    return sorted(set(_victims(table, _without_doubt(found))), key=SeenSign.order)
 
 
-def _renamed(case: Case) -> Iterable[Past]:
+def _renamed(case: IncidentCase) -> Iterable[PastFault]:
     """Return the past by the names that the incident uses."""
     components = {name: component for component, name in case.names}
     if not components:
@@ -73,7 +79,7 @@ def _renamed(case: Case) -> Iterable[Past]:
     return (replace(one, subject=components.get(one.subject, one.subject)) for one in case.past)
 
 
-def _without_doubt(found: list[Seen]) -> list[Seen]:
+def _without_doubt(found: list[SeenSign]) -> list[SeenSign]:
     """Leave out that counters did not move where something moved them, and that a driver changed where it is not the locked one: one fact."""
     if any(item.sign.name == "driver_drift" for item in found):
         found = [item for item in found if item.sign.name != "driver_changed_recently"]
@@ -112,12 +118,12 @@ _FOLLOWING = frozenset(
 
 
 _REFUSED = frozenset({"driver_blocked", "driver_missing", "library_mismatch"})
-"""Signs of a driver that could not be loaded. Source: the kernel's and the driver's own words."""
+"""Signs of a driver that could not be loaded. Source: the texts of the kernel and the driver."""
 _WITHOUT_DRIVER = frozenset({"gpu_start_failed", "log_no_gpu", "log_device_busy"})
 """What follows from that: a GPU that does not start, a program that finds none. Source: our own choice."""
 
 
-def _following(table: Table, found: list[Seen]) -> list[Seen]:
+def _following(table: Table, found: list[SeenSign]) -> list[SeenSign]:
     """Make errors of programs weigh nothing beside a GPU or link that broke, nor a GPU's beside a driver that was kept from it."""
     there = {item.sign.name for item in found}
     follow = (_FOLLOWING if there & _BROKEN else frozenset()) | (
@@ -128,7 +134,7 @@ def _following(table: Table, found: list[Seen]) -> list[Seen]:
     ]
 
 
-def _victims(table: Table, found: list[Seen]) -> list[Seen]:
+def _victims(table: Table, found: list[SeenSign]) -> list[SeenSign]:
     """Make an engine's end or standstill weigh nothing where anything else was seen that can explain it."""
     found = _following(table, found)
     causes = [
@@ -140,7 +146,7 @@ def _victims(table: Table, found: list[Seen]) -> list[Seen]:
     return [replace(item, sign=ended) if item.sign.name in _VICTIM else item for item in found]
 
 
-def _several(table: Table, found: list[Seen]) -> Iterable[Seen]:
+def _several(table: Table, found: list[SeenSign]) -> Iterable[SeenSign]:
     lost = {
         item.component: item
         for item in found
@@ -158,13 +164,13 @@ def _several(table: Table, found: list[Seen]) -> Iterable[Seen]:
         )
 
 
-def _idle_gpu(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
+def _idle_gpu(table: Table, found: list[SeenSign], case: IncidentCase) -> Iterable[SeenSign]:
     frozen = any(item.sign.name == "engine_frozen" for item in found)
     if frozen and not any(item.component.startswith("gpu:") and item.sign.weights for item in found):
         for change in case.incident.changes:
             if (
                 change.component.startswith("gpu:")
-                and change.quantity is Quantity.UTILISATION
+                and change.quantity is MeasuredQuantity.UTILISATION
                 and change.after == 0
             ):
                 yield see(
@@ -177,7 +183,7 @@ def _idle_gpu(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
                 return
 
 
-def _stays(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
+def _stays(table: Table, found: list[SeenSign], case: IncidentCase) -> Iterable[SeenSign]:
     """Yield that a fault stays with its GPU: twice rebooted for it, or five times within a day; or that it is back after a reset."""
     own = {
         (item.component, signature(item)): item
@@ -201,7 +207,7 @@ def _stays(table: Table, found: list[Seen], case: Case) -> Iterable[Seen]:
             return
 
 
-def _again(same: list[Past], start_s: float) -> str:
+def _again(same: list[PastFault], start_s: float) -> str:
     tried = [p.action for p in same]
     if (
         tried.count(Action.REBOOT) >= REBOOTS
@@ -211,12 +217,12 @@ def _again(same: list[Past], start_s: float) -> str:
     return "returns_after_reset" if {Action.RESET_GPU, Action.REBOOT} & set(tried) else ""
 
 
-def _may_escalate(item: Seen) -> bool:
+def _may_escalate(item: SeenSign) -> bool:
     weights = item.sign.weights
     return max(weights.get(Hypothesis.HARDWARE, 0.0), weights.get(Hypothesis.DRIVER, 0.0)) >= _OWN_FAULT
 
 
-def signature(item: Seen) -> str:
+def signature(item: SeenSign) -> str:
     """Return what counts as the same fault again on the same subject."""
     return (
         f"xid {item.number}" if item.number is not None and item.sign.name not in RECOVERY else item.sign.name

@@ -6,10 +6,10 @@ for the cause stands in the catalog.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from freehold.catalog.load_evidence import Evidence
+from freehold.catalog.load_evidence import EvidenceTable
 from freehold.catalog.load_xids import rdma_counters, recovery_actions
-from freehold.health.evidence.quantity import Change, Quantity
-from freehold.health.evidence.scoring import Seen, see
+from freehold.health.evidence.quantity import MeasuredQuantity, ReadingChange
+from freehold.health.evidence.scoring import SeenSign, see
 from freehold.health.model.view import State
 
 _REPLAYS_MOST = 310.0
@@ -39,32 +39,32 @@ STATES = {
 }
 """States of a reading that are signs."""
 
-_Rule = Callable[[Change], bool]
+_Rule = Callable[[ReadingChange], bool]
 
 
-def _positive(change: Change) -> bool:
+def _positive(change: ReadingChange) -> bool:
     return (change.number or 0.0) > 0
 
 
-def _rises(change: Change) -> bool:
-    """A count that nobody read before may be years old: it means nothing."""
+def _rises(change: ReadingChange) -> bool:
+    """A count without a value before may be years old: it means nothing."""
     return change.before is not None and change.rises
 
 
-def _there(change: Change) -> bool:
-    """For counts that begin with the driver: what is there is recent even when nobody read it before."""
+def _there(change: ReadingChange) -> bool:
+    """For counts that begin with the driver: what is there is recent even without a value before."""
     return change.rises
 
 
-def _falls(change: Change) -> bool:
+def _falls(change: ReadingChange) -> bool:
     return change.before is not None and change.rise < 0
 
 
-def _falsy(change: Change) -> bool:
+def _falsy(change: ReadingChange) -> bool:
     return change.number == 0 and change.before != 0
 
 
-def _zero(change: Change) -> bool:
+def _zero(change: ReadingChange) -> bool:
     return change.number == 0
 
 
@@ -72,77 +72,77 @@ def _more_than(least: float) -> _Rule:
     return lambda change: change.before is not None and change.rise > least
 
 
-def _outlier(change: Change) -> bool:
+def _outlier(change: ReadingChange) -> bool:
     others = [after - (before or 0.0) for before, after in change.siblings if after is not None]
     return bool(others) and change.rise >= _CORRECTED_LEAST and change.rise > _OUTLIER * max(*others, 1.0)
 
 
-def _many_remapped(change: Change) -> bool:
+def _many_remapped(change: ReadingChange) -> bool:
     return (change.number or 0.0) >= _REMAPPED_MANY or _rises(change)
 
 
-def _many(change: Change) -> bool:
+def _many(change: ReadingChange) -> bool:
     return change.before is not None and change.rise >= _MANY
 
 
-def _used_up(change: Change) -> bool:
+def _used_up(change: ReadingChange) -> bool:
     return (change.number or 0.0) >= _USED_MOST
 
 
-def _worn(change: Change) -> bool:
+def _worn(change: ReadingChange) -> bool:
     return change.number is not None and change.number < _SPARE_LEAST
 
 
-_RULES: Mapping[Quantity, tuple[_Rule, str]] = {
-    Quantity.ROW_REMAP_FAILURE: (_positive, "row_remap_failure"),
-    Quantity.ROW_REMAP_PENDING: (_positive, "row_remap_pending"),
-    Quantity.ROW_REMAP_UNCORRECTED: (_many_remapped, "ecc_uncorrected"),
-    Quantity.SRAM_THRESHOLD: (_positive, "sram_threshold"),
-    Quantity.ECC_MODE: (_falsy, "ecc_off"),
-    Quantity.ECC_AGGREGATE_UNCORRECTED: (_rises, "ecc_uncorrected"),
-    Quantity.ECC_UNCORRECTED: (_there, "ecc_uncorrected"),
-    Quantity.ECC_CORRECTED: (_outlier, "ecc_corrected_outlier"),
-    Quantity.PCIE_ERRORS: (_rises, "aer_uncorrectable"),
-    Quantity.PCIE_REPLAYS: (_more_than(_REPLAYS_MOST), "pcie_replay"),
-    Quantity.PCIE_WIDTH: (_falls, "pcie_width"),
-    Quantity.NVLINK_REPLAYS: (_rises, "nvlink_counters"),
-    Quantity.NVLINK_ERRORS: (_rises, "nvlink_counters"),
-    Quantity.NVLINK_UP: (_falls, "nvlink_counters"),
-    Quantity.FABRIC_REGISTERED: (_zero, "fabric_manager"),
-    Quantity.GPU_MEMORY_TOTAL: (_falls, "memory_fatal"),
-    Quantity.GPU_COUNT: (_falls, "gpu_missing"),
-    Quantity.DISK_WEAR: (_rises, "disk_wear"),
-    Quantity.DISK_WARNING: (_positive, "disk_wear"),
-    Quantity.DISK_SPARE: (_worn, "disk_wear"),
-    Quantity.DISK_ENDURANCE_USED: (_used_up, "disk_wear"),
-    Quantity.IO_ERRORS: (_rises, "disk_error"),
-    Quantity.READ_TIMEOUTS: (_rises, "storage_hung"),
-    Quantity.LINK_DOWNS: (_rises, "link_down"),
-    Quantity.LINK_ERRORS: (_many, "link_errors"),
-    Quantity.LINK_STATE: (_falls, "link_down"),
-    Quantity.LINK_SPEED: (_falls, "link_slow"),
-    Quantity.CARRIER_CHANGES: (_more_than(_CARRIER_MOST), "link_down"),
-    Quantity.MEMORY_UNCORRECTED: (_rises, "cpu_error"),
-    Quantity.MEMORY_CORRECTED: (_many, "cpu_error_corrected"),
-    Quantity.OOM_KILLS: (_rises, "oom_kill"),
+_RULES: Mapping[MeasuredQuantity, tuple[_Rule, str]] = {
+    MeasuredQuantity.ROW_REMAP_FAILURE: (_positive, "row_remap_failure"),
+    MeasuredQuantity.ROW_REMAP_PENDING: (_positive, "row_remap_pending"),
+    MeasuredQuantity.ROW_REMAP_UNCORRECTED: (_many_remapped, "ecc_uncorrected"),
+    MeasuredQuantity.SRAM_THRESHOLD: (_positive, "sram_threshold"),
+    MeasuredQuantity.ECC_MODE: (_falsy, "ecc_off"),
+    MeasuredQuantity.ECC_AGGREGATE_UNCORRECTED: (_rises, "ecc_uncorrected"),
+    MeasuredQuantity.ECC_UNCORRECTED: (_there, "ecc_uncorrected"),
+    MeasuredQuantity.ECC_CORRECTED: (_outlier, "ecc_corrected_outlier"),
+    MeasuredQuantity.PCIE_ERRORS: (_rises, "aer_uncorrectable"),
+    MeasuredQuantity.PCIE_REPLAYS: (_more_than(_REPLAYS_MOST), "pcie_replay"),
+    MeasuredQuantity.PCIE_WIDTH: (_falls, "pcie_width"),
+    MeasuredQuantity.NVLINK_REPLAYS: (_rises, "nvlink_counters"),
+    MeasuredQuantity.NVLINK_ERRORS: (_rises, "nvlink_counters"),
+    MeasuredQuantity.NVLINK_UP: (_falls, "nvlink_counters"),
+    MeasuredQuantity.FABRIC_REGISTERED: (_zero, "fabric_manager"),
+    MeasuredQuantity.GPU_MEMORY_TOTAL: (_falls, "memory_fatal"),
+    MeasuredQuantity.GPU_COUNT: (_falls, "gpu_missing"),
+    MeasuredQuantity.DISK_WEAR: (_rises, "disk_wear"),
+    MeasuredQuantity.DISK_WARNING: (_positive, "disk_wear"),
+    MeasuredQuantity.DISK_SPARE: (_worn, "disk_wear"),
+    MeasuredQuantity.DISK_ENDURANCE_USED: (_used_up, "disk_wear"),
+    MeasuredQuantity.IO_ERRORS: (_rises, "disk_error"),
+    MeasuredQuantity.READ_TIMEOUTS: (_rises, "storage_hung"),
+    MeasuredQuantity.LINK_DOWNS: (_rises, "link_down"),
+    MeasuredQuantity.LINK_ERRORS: (_many, "link_errors"),
+    MeasuredQuantity.LINK_STATE: (_falls, "link_down"),
+    MeasuredQuantity.LINK_SPEED: (_falls, "link_slow"),
+    MeasuredQuantity.CARRIER_CHANGES: (_more_than(_CARRIER_MOST), "link_down"),
+    MeasuredQuantity.MEMORY_UNCORRECTED: (_rises, "cpu_error"),
+    MeasuredQuantity.MEMORY_CORRECTED: (_many, "cpu_error_corrected"),
+    MeasuredQuantity.OOM_KILLS: (_rises, "oom_kill"),
 }
 
 
-def change_signs(table: Evidence, changes: Sequence[Change]) -> list[Seen]:
+def change_signs(table: EvidenceTable, changes: Sequence[ReadingChange]) -> list[SeenSign]:
     """Return the signs in each change by itself. What several mean together: see `correlations`."""
     return [sign for change in changes for sign in _signs(table, change)]
 
 
-def _signs(table: Evidence, change: Change) -> Iterator[Seen]:
+def _signs(table: EvidenceTable, change: ReadingChange) -> Iterator[SeenSign]:
     if isinstance(change.after, State):
         if change.after in STATES:
             yield _seen(table, STATES[change.after], change)
     elif change.after is None:
         return
-    elif change.quantity is Quantity.RECOVERY_ACTION:
+    elif change.quantity is MeasuredQuantity.RECOVERY_ACTION:
         if change.after > 0:
             yield _recovery(table, change, int(change.after))
-    elif change.quantity is Quantity.RDMA_COUNTER:
+    elif change.quantity is MeasuredQuantity.RDMA_COUNTER:
         yield from _rdma(table, change)
     elif change.quantity in _RULES:
         rule, sign = _RULES[change.quantity]
@@ -150,13 +150,13 @@ def _signs(table: Evidence, change: Change) -> Iterator[Seen]:
             yield _seen(table, sign, change)
 
 
-def _recovery(table: Evidence, change: Change, code: int) -> Seen:
+def _recovery(table: EvidenceTable, change: ReadingChange, code: int) -> SeenSign:
     known = recovery_actions().get(code)
     value = change.shown if known is None else f"{code} {known.name}"
     return _seen(table, "recovery_action", change, number=code, value=value)
 
 
-def _rdma(table: Evidence, change: Change) -> Iterator[Seen]:
+def _rdma(table: EvidenceTable, change: ReadingChange) -> Iterator[SeenSign]:
     """Yield what an RDMA counter means: limits are per second, so one that rose without a known time must rise by a minute's."""
     limit = rdma_counters()[change.name]
     if change.before is None:
@@ -168,7 +168,9 @@ def _rdma(table: Evidence, change: Change) -> Iterator[Seen]:
         yield _seen(table, sign, change)
 
 
-def _seen(table: Evidence, name: str, change: Change, *, number: int | None = None, value: str = "") -> Seen:
+def _seen(
+    table: EvidenceTable, name: str, change: ReadingChange, *, number: int | None = None, value: str = ""
+) -> SeenSign:
     return see(
         table, name, component=change.component, value=value or change.shown, source=change.source, baseline=change.baseline, number=number
     )  # fmt: skip

@@ -9,14 +9,14 @@ here acts, counts cordons or knows the fleet: how many nodes may be out at once 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from freehold.catalog.load_evidence import Evidence as Table
+from freehold.catalog.load_evidence import EvidenceTable as Table
 from freehold.catalog.load_evidence import Hypothesis, Tier, load_evidence
 from freehold.core.findings import Action, Evidence
-from freehold.health.evidence.case import Case, signature, signs
+from freehold.health.evidence.case import IncidentCase, signature, signs
 from freehold.health.evidence.escalation import CAUTION, TAKES_OUT, known_cause, unknown_cause
-from freehold.health.evidence.incident import Incident
+from freehold.health.evidence.incident import NodeIncident
 from freehold.health.evidence.report import changes, disagreement, evidence
-from freehold.health.evidence.scoring import FLOOR, Score, Seen, speaks_against, speaks_for, weigh
+from freehold.health.evidence.scoring import FLOOR, Score, SeenSign, speaks_against, speaks_for, weigh
 
 _DISPUTED = 0.95
 """What confidence is multiplied with where sources contradict each other. Source: our own choice."""
@@ -38,7 +38,7 @@ class Diagnosis:
     evidence_against: tuple[Evidence, ...]
     what_would_change_it: str
     summary: str
-    incident: Incident
+    incident: NodeIncident
     signature: str = ""
     """What counts as the same fault again."""
     caution: str = ""
@@ -51,7 +51,7 @@ class Diagnosis:
         return self.action in TAKES_OUT
 
 
-def diagnose(case: Case, table: Table | None = None) -> Diagnosis:
+def diagnose(case: IncidentCase, table: Table | None = None) -> Diagnosis:
     """Return what caused an incident; total: whatever it is given it answers."""
     rules = table or load_evidence()
     seen = signs(case, rules)
@@ -65,7 +65,7 @@ def diagnose(case: Case, table: Table | None = None) -> Diagnosis:
     return _verdict(case, seen, best)
 
 
-def _decide(symptoms: Sequence[Seen], scores: Sequence[Score]) -> Score | None:
+def _decide(symptoms: Sequence[SeenSign], scores: Sequence[Score]) -> Score | None:
     """Return the hypothesis that a direct sign names, or the surest; None: none is sure enough."""
     by = {score.hypothesis: score for score in scores}
     direct = [item.sign for item in symptoms if item.sign.direct is not None]
@@ -76,7 +76,7 @@ def _decide(symptoms: Sequence[Seen], scores: Sequence[Score]) -> Score | None:
     return surest if surest is not None and surest.confidence >= FLOOR else None
 
 
-def _verdict(case: Case, seen: list[Seen], best: Score) -> Diagnosis:
+def _verdict(case: IncidentCase, seen: list[SeenSign], best: Score) -> Diagnosis:
     support = speaks_for(seen, best.hypothesis)
     primary = _primary(support, best.hypothesis)
     action = known_cause(case, seen, support=support, primary=primary, hypothesis=best.hypothesis)
@@ -114,10 +114,10 @@ _OWN = {
 """Components that a hypothesis is about, before others that only show it. Source: our own choice."""
 
 
-def _primary(support: Sequence[Seen], hypothesis: Hypothesis) -> Seen:
+def _primary(support: Sequence[SeenSign], hypothesis: Hypothesis) -> SeenSign:
     """Return the earliest of the highest tier; what has no time comes after what has one."""
 
-    def order(item: Seen) -> tuple[object, ...]:
+    def order(item: SeenSign) -> tuple[object, ...]:
         direct = item.sign.direct is None
         context = item.sign.action is Action.NONE or (
             item.sign.tier is Tier.CONFIG and hypothesis is not Hypothesis.CONFIGURATION
@@ -137,11 +137,13 @@ def _primary(support: Sequence[Seen], hypothesis: Hypothesis) -> Seen:
     return min(support, key=order)
 
 
-def _component(primary: Seen, support: Sequence[Seen]) -> str:
+def _component(primary: SeenSign, support: Sequence[SeenSign]) -> str:
     return primary.component or next((item.component for item in support if item.component), "")
 
 
-def _undetermined(case: Case, seen: list[Seen], symptoms: list[Seen], scores: Sequence[Score]) -> Diagnosis:
+def _undetermined(
+    case: IncidentCase, seen: list[SeenSign], symptoms: list[SeenSign], scores: Sequence[Score]
+) -> Diagnosis:
     nearest = scores[0] if scores else None
     support = speaks_for(symptoms, nearest.hypothesis) if nearest else []
     primary = min(
@@ -168,7 +170,7 @@ def _undetermined(case: Case, seen: list[Seen], symptoms: list[Seen], scores: Se
     )
 
 
-def _nothing(case: Case, seen: list[Seen]) -> Diagnosis:
+def _nothing(case: IncidentCase, seen: list[SeenSign]) -> Diagnosis:
     return Diagnosis(
         hypothesis=Hypothesis.UNDETERMINED,
         component="",

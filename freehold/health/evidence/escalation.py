@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from freehold.catalog.load_evidence import Hypothesis, Tier
 from freehold.catalog.load_xids import recovery_actions, xid
 from freehold.core.findings import Action
-from freehold.health.evidence.case import REBOOTS, Case, signature
+from freehold.health.evidence.case import REBOOTS, IncidentCase, signature
 from freehold.health.evidence.kernel_signs import DAY_S
-from freehold.health.evidence.scoring import RECOVERY, Seen
+from freehold.health.evidence.scoring import RECOVERY, SeenSign
 
 _ORDER = {action: index for index, action in enumerate(Action)}
 TAKES_OUT = frozenset(
@@ -46,7 +46,12 @@ CAUTION = "Takes capacity away: one automatic cordon at a time, a verified spare
 
 
 def known_cause(
-    case: Case, seen: Sequence[Seen], *, support: Sequence[Seen], primary: Seen, hypothesis: Hypothesis
+    case: IncidentCase,
+    seen: Sequence[SeenSign],
+    *,
+    support: Sequence[SeenSign],
+    primary: SeenSign,
+    hypothesis: Hypothesis,
 ) -> Action:
     """Return the step where the cause is known: `support` is what speaks for it, `primary` what it began with."""
     if (asked := asked_for(seen)) is not None:
@@ -60,7 +65,9 @@ def known_cause(
     return _aside(case, base if hypothesis in _NO_LADDER else _escalated(case, primary, base))
 
 
-def unknown_cause(case: Case, seen: Sequence[Seen], *, primary: Seen, nearest: Hypothesis | None) -> Action:
+def unknown_cause(
+    case: IncidentCase, seen: Sequence[SeenSign], *, primary: SeenSign, nearest: Hypothesis | None
+) -> Action:
     """Return the step where the cause is not known: cheap, and it can be undone, until it has been tried."""
     if (asked := asked_for(seen)) is not None:
         return asked
@@ -71,12 +78,12 @@ def unknown_cause(case: Case, seen: Sequence[Seen], *, primary: Seen, nearest: H
     return _aside(case, gentle if nearest in _NO_LADDER else _escalated(case, primary, gentle))
 
 
-def _aside(case: Case, step: Action) -> Action:
+def _aside(case: IncidentCase, step: Action) -> Action:
     """Return the step, but to watch where it would take a node out for a part that nothing works on."""
     return Action.WATCH if case.aside and step in TAKES_OUT else step
 
 
-def asked_for(seen: Iterable[Seen]) -> Action | None:
+def asked_for(seen: Iterable[SeenSign]) -> Action | None:
     """Return what the driver itself asks for; None: nothing."""
     asked = [_asked(item) for item in seen if item.sign.name in RECOVERY]
     return gravest(asked) if asked else None
@@ -87,12 +94,12 @@ def gravest(actions: Iterable[Action]) -> Action:
     return max(actions, key=_ORDER.__getitem__, default=Action.NONE)
 
 
-def _asked(item: Seen) -> Action:
+def _asked(item: SeenSign) -> Action:
     known = recovery_actions().get(item.number) if item.number is not None else None
     return known.action if known else item.sign.action
 
 
-def _first_step(item: Seen) -> Action:
+def _first_step(item: SeenSign) -> Action:
     """Return the XID's own first step where the sign is one, else the sign's."""
     if item.number is None or item.sign.name in RECOVERY:
         return item.sign.action
@@ -100,7 +107,7 @@ def _first_step(item: Seen) -> Action:
     return item.sign.action if own is Action.NONE else own
 
 
-def _escalated(case: Case, primary: Seen, base: Action) -> Action:
+def _escalated(case: IncidentCase, primary: SeenSign, base: Action) -> Action:
     """Return the next step up for every time that the step before did not help; a fault that stays ends at the hardware."""
     same = [
         p

@@ -8,7 +8,7 @@ one are set aside and kept. Nothing here says what an incident means: see `signs
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from freehold.health.evidence.quantity import Change
+from freehold.health.evidence.quantity import ReadingChange
 
 SILENCE_S = 180.0
 """An incident ends with this much silence, seconds. Source: NVIDIA Fleet Intelligence, "XID Bursts"; NVSentinel the same."""
@@ -26,7 +26,7 @@ _LEADERS = frozenset({"xid", "sxid", "gpu_lost", "off_bus"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class IncidentEvent:
     """One thing that happened."""
 
     at_s: float
@@ -46,27 +46,31 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
+class NodeIncident:
     """What belongs together on one node."""
 
     node: str
     start_s: float
     end_s: float
-    events: tuple[Event, ...]
+    events: tuple[IncidentEvent, ...]
     """In order of time, without those that only follow."""
-    followers: tuple[Event, ...] = ()
-    """Sympathetic events: seen, told, never a cause."""
-    changes: tuple[Change, ...] = ()
+    followers: tuple[IncidentEvent, ...] = ()
+    """Sympathetic events: shown, never a cause."""
+    changes: tuple[ReadingChange, ...] = ()
 
 
 def group(
-    events: Iterable[Event], *, node: str = "", changes: Sequence[Change] = (), silence_s: float = SILENCE_S
-) -> list[Incident]:
+    events: Iterable[IncidentEvent],
+    *,
+    node: str = "",
+    changes: Sequence[ReadingChange] = (),
+    silence_s: float = SILENCE_S,
+) -> list[NodeIncident]:
     """Return the incidents of one node, oldest first; `changes` go to each. No event at all but changes: one incident."""
     ordered = sorted(set(map(_Key, events)))
     if not ordered:
         return (
-            [Incident(node=node, start_s=0.0, end_s=0.0, events=(), changes=tuple(changes))]
+            [NodeIncident(node=node, start_s=0.0, end_s=0.0, events=(), changes=tuple(changes))]
             if changes
             else []
         )
@@ -80,7 +84,7 @@ class _Key:
 
     __slots__ = ("event", "key")
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: IncidentEvent) -> None:
         self.event = event
         self.key = (*event.order(), tuple(sorted(event.fields.items())))
 
@@ -98,9 +102,9 @@ class _Key:
         return hash(self.key)
 
 
-def _incident(events: list[Event], node: str, changes: tuple[Change, ...]) -> Incident:
+def _incident(events: list[IncidentEvent], node: str, changes: tuple[ReadingChange, ...]) -> NodeIncident:
     follow = _followers(events)
-    return Incident(
+    return NodeIncident(
         node=node,
         start_s=events[0].at_s,
         end_s=events[-1].at_s,
@@ -110,7 +114,7 @@ def _incident(events: list[Event], node: str, changes: tuple[Change, ...]) -> In
     )
 
 
-def _followers(events: Sequence[Event]) -> list[Event]:
+def _followers(events: Sequence[IncidentEvent]) -> list[IncidentEvent]:
     """Return the events that only follow another: 45 with any other fault; 43, 94 and 95 next to 48 of the same GPU.
 
     154 stays: it names no cause, and `signs` reads its recovery action.
@@ -128,7 +132,7 @@ def _followers(events: Sequence[Event]) -> list[Event]:
     ]
 
 
-def occurrences(events: Iterable[Event], *, burst_s: float = BURST_S) -> int:
+def occurrences(events: Iterable[IncidentEvent], *, burst_s: float = BURST_S) -> int:
     """Return how often something happened: events closer together than `burst_s` count once."""
     times = sorted(event.at_s for event in events)
     return sum(1 for i, at_s in enumerate(times) if i == 0 or at_s - times[i - 1] > burst_s)

@@ -1,15 +1,15 @@
 """What an incident's events are signs of: kernel events by kind and XID class, and how often the same came before.
 
-Numbers mean what catalog/data/health/xids.yaml says; here only what one event says beside others is decided: a switch that
+Numbers mean what catalog/data/health/xids.yaml says; here only the meaning of one event among others is decided: a switch that
 sees a GPU fall off the bus is its witness, a program that fails on many units is no bad unit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from freehold.catalog.load_evidence import Evidence
-from freehold.health.evidence.incident import BURST_S, Event, Incident, occurrences
-from freehold.health.evidence.scoring import Seen, see
+from freehold.catalog.load_evidence import EvidenceTable
+from freehold.health.evidence.incident import BURST_S, IncidentEvent, NodeIncident, occurrences
+from freehold.health.evidence.scoring import SeenSign, see
 from freehold.health.kernel_log.xid_judgement import judge_xid
 
 DAY_S = 86_400.0
@@ -17,7 +17,7 @@ DAY_S = 86_400.0
 _FEW_PLACES = 2
 """On at most this many units a fault is the unit's. Source: our own choice: a bad program fails on many at once."""
 _MANY_CORRECTED = 100
-"""Corrected errors of one device in one incident that are worth a word. Source: our own choice, above what sound nodes' logs hold."""
+"""Corrected errors of one device in one incident that are worth reporting. Source: our own choice, above what sound nodes' logs hold."""
 _REPEATED_APP = frozenset({13, 31})
 """Source: NVSentinel, WORKFLOW_XID_13 and WORKFLOW_XID_31."""
 _MONITORS = (
@@ -79,7 +79,7 @@ _RATES = {"aer_corrected": "aer_corrected", "memory_corrected": "cpu_error_corre
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
+class PastFault:
     """Something that was diagnosed before, from the history."""
 
     at_s: float
@@ -92,14 +92,16 @@ class Past:
     hypothesis: str = "undetermined"
     node: str = ""
     incident: str = ""
-    """Which incident it was, by the agent's own name for it; empty: nobody counted."""
+    """Which incident it was, by the agent's own name for it; empty: not known."""
     revision: int = 0
-    """Of several words on one incident the one with the highest number counts."""
+    """Of several diagnoses of one incident the one with the highest number counts."""
     boot: str = ""
     """The kernel's boot id then: with another one now, the machine was started anew since."""
 
 
-def event_signs(table: Evidence, incident: Incident, past: Sequence[Past] = ()) -> list[Seen]:
+def event_signs(
+    table: EvidenceTable, incident: NodeIncident, past: Sequence[PastFault] = ()
+) -> list[SeenSign]:
     """Return what the incident's events say, and what it means that they came before."""
     found = [sign for event in incident.events for sign in _signs(table, event)]
     if any(item.sign.name == "gpu_lost" for item in found):
@@ -110,7 +112,7 @@ def event_signs(table: Evidence, incident: Incident, past: Sequence[Past] = ()) 
     return found
 
 
-def _signs(table: Evidence, event: Event) -> Iterator[Seen]:
+def _signs(table: EvidenceTable, event: IncidentEvent) -> Iterator[SeenSign]:
     if event.kind == "xid":
         yield from _xid(table, event)
     elif event.kind == "sxid":
@@ -127,7 +129,7 @@ def _signs(table: Evidence, event: Event) -> Iterator[Seen]:
         yield _seen(table, _KINDS[event.kind], event)
 
 
-def _hung_task(event: Event) -> str:
+def _hung_task(event: IncidentEvent) -> str:
     name = event.fields.get("name", "")
     if name.startswith(("nvidia", "nv_", "nv-", "irq/nvidia")):
         return "nvidia_blocked"
@@ -135,7 +137,7 @@ def _hung_task(event: Event) -> str:
     return "storage_hung" if waits else "task_blocked"
 
 
-def _xid(table: Evidence, event: Event) -> Iterator[Seen]:
+def _xid(table: EvidenceTable, event: IncidentEvent) -> Iterator[SeenSign]:
     assert event.number is not None, "an XID has a number"
     judgement = judge_xid(event.number, event.fields)
     if not judgement.sign:
@@ -149,7 +151,7 @@ def _xid(table: Evidence, event: Event) -> Iterator[Seen]:
         yield replace(_seen(table, "engine_pid", event), value=name, number=None)
 
 
-def _seen(table: Evidence, name: str, event: Event) -> Seen:
+def _seen(table: EvidenceTable, name: str, event: IncidentEvent) -> SeenSign:
     value = event.fields.get("value") or event.text[:200]
     place = ", ".join(f"{key} {event.fields[key]}" for key in ("gpc", "tpc") if key in event.fields)
     return see(
@@ -158,7 +160,7 @@ def _seen(table: Evidence, name: str, event: Event) -> Seen:
     )  # fmt: skip
 
 
-def _recovery(table: Evidence, events: Sequence[Event]) -> Iterator[Seen]:
+def _recovery(table: EvidenceTable, events: Sequence[IncidentEvent]) -> Iterator[SeenSign]:
     """Yield the recovery action that each GPU's driver asked for last; one that was taken back is none."""
     last = {event.component: event for event in events if event.kind == "recovery_action"}
     led = {event.component for event in events if event.kind == "xid"}
@@ -169,8 +171,8 @@ def _recovery(table: Evidence, events: Sequence[Event]) -> Iterator[Seen]:
             yield replace(_seen(table, name, event), value=words, number=event.number)
 
 
-def _rates(table: Evidence, events: Iterable[Event]) -> Iterator[Seen]:
-    of_device: dict[tuple[str, str], list[Event]] = {}
+def _rates(table: EvidenceTable, events: Iterable[IncidentEvent]) -> Iterator[SeenSign]:
+    of_device: dict[tuple[str, str], list[IncidentEvent]] = {}
     for event in events:
         if event.kind in _RATES:
             of_device.setdefault((event.kind, event.component), []).append(event)
@@ -179,7 +181,7 @@ def _rates(table: Evidence, events: Iterable[Event]) -> Iterator[Seen]:
             yield replace(_seen(table, _RATES[kind], some[0]), value=f"{len(some)} lines")
 
 
-def _repeats(table: Evidence, incident: Incident, past: Sequence[Past]) -> Iterator[Seen]:
+def _repeats(table: EvidenceTable, incident: NodeIncident, past: Sequence[PastFault]) -> Iterator[SeenSign]:
     for number in sorted(_REPEATED_APP):
         lines = [event for event in incident.events if event.kind == "xid" and event.number == number]
         before = [one for one in past if one.signature == f"xid {number}" and _recent(one, incident)]
@@ -187,11 +189,13 @@ def _repeats(table: Evidence, incident: Incident, past: Sequence[Past]) -> Itera
             yield from _repeated(table, number, lines, before)
 
 
-def _recent(one: Past, incident: Incident) -> bool:
+def _recent(one: PastFault, incident: NodeIncident) -> bool:
     return 0 <= incident.start_s - one.at_s <= DAY_S
 
 
-def _repeated(table: Evidence, number: int, lines: list[Event], before: list[Past]) -> Iterator[Seen]:
+def _repeated(
+    table: EvidenceTable, number: int, lines: list[IncidentEvent], before: list[PastFault]
+) -> Iterator[SeenSign]:
     last = lines[-1]
     subjects = {event.component for event in lines} | {one.subject for one in before}
     times = occurrences(lines) + len(before)
@@ -208,14 +212,14 @@ def _repeated(table: Evidence, number: int, lines: list[Event], before: list[Pas
         yield replace(_seen(table, name, last), value=f"XID {number}, {times} times", number=None)
 
 
-def _one_place(lines: list[Event], before: list[Past]) -> bool:
+def _one_place(lines: list[IncidentEvent], before: list[PastFault]) -> bool:
     """Return whether every occurrence names the same unit, and few others are named."""
     bursts = _places(lines) + [{one.place} for one in before if one.place]
     shared = set.intersection(*bursts) if bursts else set()
     return bool(shared - {""}) and len(set.union(*bursts)) <= _FEW_PLACES
 
 
-def _places(lines: list[Event]) -> list[set[str]]:
+def _places(lines: list[IncidentEvent]) -> list[set[str]]:
     """Return the units that each burst of lines names."""
     bursts: list[set[str]] = []
     last_s = -float("inf")

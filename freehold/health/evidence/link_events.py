@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from freehold.health.evidence.incident import Event
+from freehold.health.evidence.incident import IncidentEvent
 
 FLAPS_S = 3600.0
 """Changes of one link this near together are one flapping, seconds. Source: our own choice: gpud and NVSentinel name none."""
@@ -19,20 +19,20 @@ AT_ONCE_S = 5.0
 STOPPING_S = 120.0
 """Links that go down this near to a shutdown go with it, seconds. Source: our own choice: systemd waits 90 s for a service."""
 SILENT_S = 60.0
-"""A file server is gone when it is told silent again after this long, seconds. Source: our own choice: an NFS client repeats itself each minute
+"""A file server is gone when the kernel reports it silent again after this long, seconds. Source: our own choice: an NFS client repeats itself each minute
 or so (timeo 60 s, nfs(5))."""
 _RAW = frozenset({"nic_link_down", "nic_link_up", "server_silent", "server_back", "shutdown", "gpu_uuid"})
 """Kinds of kernel lines that mean nothing until it is known what became of it; no sign has their names."""
 
 
-def settled(events: Sequence[Event]) -> list[Event]:
+def settled(events: Sequence[IncidentEvent]) -> list[IncidentEvent]:
     """Return the events with those of links and file servers replaced by what they come to, if anything.
 
-    Lines that only name a thing or tell of a shutdown are gone.
+    Lines that only name a thing or report a shutdown are left out.
     """
-    raw = sorted((event for event in events if _is_raw(event)), key=Event.order)
+    raw = sorted((event for event in events if _is_raw(event)), key=IncidentEvent.order)
     stops = [event.at_s for event in raw if event.kind == "shutdown"]
-    by_device: dict[str, list[Event]] = defaultdict(list)
+    by_device: dict[str, list[IncidentEvent]] = defaultdict(list)
     for event in raw:
         by_device[event.component].append(event)
     found = [event for event in events if not _is_raw(event)]
@@ -44,15 +44,15 @@ def settled(events: Sequence[Event]) -> list[Event]:
     return found
 
 
-def _is_raw(event: Event) -> bool:
+def _is_raw(event: IncidentEvent) -> bool:
     return event.kind in _RAW and event.source == "kernel log"
 
 
-def _stopping(event: Event, stops: Iterable[float]) -> bool:
+def _stopping(event: IncidentEvent, stops: Iterable[float]) -> bool:
     return any(abs(event.at_s - stop_s) <= STOPPING_S for stop_s in stops)
 
 
-def _link(events: list[Event]) -> Iterable[Event]:
+def _link(events: list[IncidentEvent]) -> Iterable[IncidentEvent]:
     changes = _changes(events)
     if not changes:
         return
@@ -67,16 +67,16 @@ def _link(events: list[Event]) -> Iterable[Event]:
         yield replace(last, kind="link_lost" if bonded else "link_stays_down")
 
 
-def _changes(events: Iterable[Event]) -> list[Event]:
+def _changes(events: Iterable[IncidentEvent]) -> list[IncidentEvent]:
     """Return the events that change the link's state; what a bond says of the same change is none."""
-    changes: list[Event] = []
+    changes: list[IncidentEvent] = []
     for event in events:
         if not changes or changes[-1].kind != event.kind:
             changes.append(event)
     return changes
 
 
-def _server(events: list[Event]) -> Iterable[Event]:
+def _server(events: list[IncidentEvent]) -> Iterable[IncidentEvent]:
     back_s = max((event.at_s for event in events if event.kind == "server_back"), default=-float("inf"))
     silent = [event for event in events if event.kind == "server_silent" and event.at_s > back_s]
     if silent:

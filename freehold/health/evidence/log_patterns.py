@@ -21,7 +21,7 @@ line must cost no time."""
 _SHOWN_MOST = 300  # characters of what was found that go into the evidence
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _PatternRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One row of patterns.yaml."""
 
     sign: str
@@ -29,15 +29,15 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     probe: str = ""
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _PatternFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file; its comments say what each part is."""
 
-    engine_log: tuple[_Row, ...]
-    engine_setting: tuple[_Row, ...]
-    engine_exception: tuple[_Row, ...]
-    engine_state: tuple[_Row, ...]
-    finding: tuple[_Row, ...]
-    note: tuple[_Row, ...]
+    engine_log: tuple[_PatternRow, ...]
+    engine_setting: tuple[_PatternRow, ...]
+    engine_exception: tuple[_PatternRow, ...]
+    engine_state: tuple[_PatternRow, ...]
+    finding: tuple[_PatternRow, ...]
+    note: tuple[_PatternRow, ...]
 
 
 class _Rule(NamedTuple):
@@ -58,11 +58,11 @@ def _rules(part: str) -> tuple[_Rule, ...]:
 
 
 @cache
-def _file() -> _File:
+def _file() -> _PatternFile:
     tree = read_tree((files(__package__) / "patterns.yaml").read_text("utf-8"), "patterns.yaml")
     if tree.mistakes:
         raise ValueError(f"patterns.yaml: {tree.mistakes}")
-    found = msgspec.convert(tree.data, _File)
+    found = msgspec.convert(tree.data, _PatternFile)
     signs = {row.sign for part in found.__struct_fields__ for row in getattr(found, part)}
     if unknown := signs - load_evidence().signs.keys() - {THERMAL}:
         raise ValueError(f"patterns.yaml: unknown signs {sorted(unknown)}")

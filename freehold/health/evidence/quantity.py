@@ -13,7 +13,7 @@ Number = float | None
 """In the unit of the quantity; None: not known."""
 
 
-class Quantity(StrEnum):
+class MeasuredQuantity(StrEnum):
     """What is measured; units are seconds, bytes, watts, degrees Celsius and per cent."""
 
     OTHER = auto()
@@ -104,13 +104,13 @@ class Quantity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class ReadingChange:
     """One reading before and after an incident."""
 
     component: str
     name: str
     """As the source calls it, for people: `ecc_volatile_uncorrected`, `DCGM_FI_DEV_ROW_REMAP_FAILURE`."""
-    quantity: Quantity = Quantity.OTHER
+    quantity: MeasuredQuantity = MeasuredQuantity.OTHER
     before: Number = None
     after: Number | State = None
     """A state where the reading itself failed in a way that is a sign."""

@@ -1,27 +1,27 @@
-"""What was seen as evidence that people and scripts read: one entry per sign and component, with value, baseline and source.
+"""The signs as evidence that people and scripts read: one entry per sign and component, with value, baseline and source.
 
-Where sources contradict each other on an XID, that is told with what each says. Nothing here weighs or decides.
+Where sources contradict each other on an XID, both sides are shown. Nothing here weighs or decides.
 """
 
 from collections.abc import Iterable, Sequence
 
 from freehold.catalog.load_xids import xid
 from freehold.core.findings import Evidence
-from freehold.health.evidence.scoring import RECOVERY, Seen
+from freehold.health.evidence.scoring import RECOVERY, SeenSign
 
 
-def changes(items: Sequence[Seen]) -> str:
+def changes(items: Sequence[SeenSign]) -> str:
     """Return what would speak against these signs."""
     return "; ".join(dict.fromkeys(item.sign.changes for item in items))
 
 
 _EVIDENCE_MOST = 30
-"""Entries of evidence that are told. Source: our own choice: what a person reads."""
+"""Entries of evidence that are shown. Source: our own choice: what a person reads."""
 
 
-def evidence(items: Sequence[Seen]) -> tuple[Evidence, ...]:
+def evidence(items: Sequence[SeenSign]) -> tuple[Evidence, ...]:
     """Return evidence, one entry per sign and component however often it was seen, strongest first as they come."""
-    groups: dict[tuple[str, str, int | None], list[Seen]] = {}
+    groups: dict[tuple[str, str, int | None], list[SeenSign]] = {}
     for item in items:
         groups.setdefault((item.sign.name, item.component, item.number), []).append(item)
     return tuple(
@@ -30,7 +30,7 @@ def evidence(items: Sequence[Seen]) -> tuple[Evidence, ...]:
     )
 
 
-def _evidence(item: Seen, times: int) -> Evidence:
+def _evidence(item: SeenSign, times: int) -> Evidence:
     what = f"{item.sign.what} ({item.component})" if item.component else item.sign.what
     return Evidence(
         what=what, value=(item.value or "seen") + (f" ({times} times)" if times > 1 else ""), source=f"{item.source}; rule: {item.sign.source}",
@@ -38,7 +38,7 @@ def _evidence(item: Seen, times: int) -> Evidence:
     )  # fmt: skip
 
 
-def disagreement(seen: Iterable[Seen]) -> tuple[Evidence, ...]:
+def disagreement(seen: Iterable[SeenSign]) -> tuple[Evidence, ...]:
     """Return, for each XID that sources contradict each other on, what they say."""
     numbers = sorted(
         {item.number for item in seen if item.number is not None and item.sign.name not in RECOVERY}

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from freehold.catalog.load_evidence import Evidence, Hypothesis, Sign
+from freehold.catalog.load_evidence import EvidenceTable, Hypothesis, Sign
 
 NOT_KNOWN = 1.0
 """What a hypothesis must outweigh, nats, even without a rival. Source: our own choice, set on the tuning corpus."""
@@ -24,7 +24,7 @@ RECOVERY = frozenset({"recovery_action", "recovery_follows"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class SeenSign:
     """A sign that was seen: where, with what value."""
 
     sign: Sign
@@ -59,7 +59,7 @@ class Score:
         return self.support - self.against
 
 
-def weigh(seen: Iterable[Seen]) -> list[Score]:
+def weigh(seen: Iterable[SeenSign]) -> list[Score]:
     """Return every hypothesis that anything supports, surest first; equal ones in the order of the words' table."""
     signs = {
         item.sign.name: item.sign for item in seen
@@ -88,19 +88,19 @@ def _score(
     )
 
 
-def speaks_for(seen: Sequence[Seen], hypothesis: Hypothesis) -> list[Seen]:
+def speaks_for(seen: Sequence[SeenSign], hypothesis: Hypothesis) -> list[SeenSign]:
     """Return what supports a hypothesis, strongest first."""
     return _told(seen, hypothesis, 1)
 
 
-def speaks_against(seen: Sequence[Seen], hypothesis: Hypothesis) -> list[Seen]:
+def speaks_against(seen: Sequence[SeenSign], hypothesis: Hypothesis) -> list[SeenSign]:
     """Return what speaks against a hypothesis, strongest first: what lowers it, then what supports its rivals more than it."""
     lowers = _told(seen, hypothesis, -1)
     rivals = [item for item in seen if _prefers_another(item.sign, hypothesis) and item not in lowers]
     return lowers + sorted(rivals, key=lambda item: (-max(item.sign.weights.values()), item.order()))
 
 
-def _told(seen: Sequence[Seen], hypothesis: Hypothesis, way: int) -> list[Seen]:
+def _told(seen: Sequence[SeenSign], hypothesis: Hypothesis, way: int) -> list[SeenSign]:
     chosen = [item for item in seen if item.sign.weights.get(hypothesis, 0.0) * way > 0]
     return sorted(chosen, key=lambda item: (-abs(item.sign.weights[hypothesis]), item.order()))
 
@@ -110,6 +110,6 @@ def _prefers_another(sign: Sign, hypothesis: Hypothesis) -> bool:
     return any(weight > max(own, 0.0) for other, weight in sign.weights.items() if other != hypothesis)
 
 
-def see(table: Evidence, name: str, **what: object) -> Seen:
+def see(table: EvidenceTable, name: str, **what: object) -> SeenSign:
     """Return a sign of the table as seen. Raises KeyError for a name that is not there: that is our own mistake."""
-    return Seen(sign=table.signs[name], **what)  # type: ignore[arg-type]
+    return SeenSign(sign=table.signs[name], **what)  # type: ignore[arg-type]

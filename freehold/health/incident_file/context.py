@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from freehold.core.problems import Problem
-from freehold.health.evidence.kernel_signs import Past
-from freehold.health.evidence.surroundings import Around
+from freehold.health.evidence.kernel_signs import PastFault
+from freehold.health.evidence.surroundings import Surroundings
 from freehold.health.incident_file.names import component_of, gpu_component
-from freehold.health.incident_file.schema import Context, Operator, PastEntry, seconds
+from freehold.health.incident_file.schema import ContextEntry, OperatorEntry, PastEntry, seconds
 
 _OPERATOR_S = 900.0
 """Events this long after an operator's act may come from it. Source: our own choice: a reset or restart takes minutes."""
@@ -24,32 +24,32 @@ _SLIP = 0.8
 """So near to a known word (difflib's ratio) is a slip of the pen. Source: our own choice: `set_helthy` is 0.95 from `set_healthy`."""
 
 
-def around(context: Context, *, at_s: float) -> Around:
+def around(context: ContextEntry, *, at_s: float) -> Surroundings:
     """Return what is known around an incident at that time."""
-    return Around(
+    return Surroundings(
         changed=dict(_changed(context, at_s)),
         drift=tuple(context.drift),
         same_on=tuple(context.other_nodes),
         operator=next(_acts(context, at_s), ""),
         follows_workload=context.follows_workload,
         stays_with_gpu=context.stays_with_gpu,
-        words=(*context.notes, *(f"drift {what}" for what in context.drift)),
+        notes=(*context.notes, *(f"drift {what}" for what in context.drift)),
     )
 
 
-def _changed(context: Context, at_s: float) -> Iterator[tuple[str, float]]:
+def _changed(context: ContextEntry, at_s: float) -> Iterator[tuple[str, float]]:
     changed = context.lock_changed_at
     for what, when in (changed if isinstance(changed, dict) else {"versions": changed}).items():
         if (time := seconds(when)) is not None:
             yield what, -time if time < 0 else at_s - time
 
 
-def _operators(context: Context) -> Sequence[Operator]:
+def _operators(context: ContextEntry) -> Sequence[OperatorEntry]:
     operator = context.operator
     return operator if isinstance(operator, list) else [operator] if operator is not None else []
 
 
-def _acts(context: Context, at_s: float) -> Iterator[str]:
+def _acts(context: ContextEntry, at_s: float) -> Iterator[str]:
     """Yield what an operator did around the incident's end; an act without a time counts."""
     for act in _operators(context):
         when = seconds(act.at)
@@ -57,7 +57,7 @@ def _acts(context: Context, at_s: float) -> Iterator[str]:
             yield f"{act.action} {act.component}".strip()
 
 
-def boundaries(context: Context) -> dict[str, float]:
+def boundaries(context: ContextEntry) -> dict[str, float]:
     """Return when an operator set what healthy: subject, or empty for the node, to Unix seconds."""
     return {
         component_of(act.component): when
@@ -66,7 +66,7 @@ def boundaries(context: Context) -> dict[str, float]:
     }
 
 
-def operator_mistakes(context: Context) -> Iterator[Problem]:
+def operator_mistakes(context: ContextEntry) -> Iterator[Problem]:
     """Yield slips of `set_healthy`, and where it has no time; any other words are an act of the operator's."""
     for index, act in enumerate(_operators(context)):
         where = f"$.context.operator[{index}]" if isinstance(context.operator, list) else "$.context.operator"
@@ -78,10 +78,10 @@ def operator_mistakes(context: Context) -> Iterator[Problem]:
             yield Problem(where=f"{where}.action", message=f"{act.action!r} is not known", hint=hint)
 
 
-def earlier(entry: PastEntry) -> Past:
+def earlier(entry: PastEntry) -> PastFault:
     """Return an earlier diagnosis."""
     subject = entry.component or entry.serial
-    return Past(
+    return PastFault(
         at_s=seconds(entry.at) or 0.0,
         subject=component_of(subject) if subject else gpu_component(entry.gpu),
         signature=entry.signature or ("" if entry.xid is None else f"xid {entry.xid}"),

@@ -12,9 +12,9 @@ import msgspec
 
 from freehold.catalog.load_xids import rdma_counters, recovery_actions
 from freehold.core.places import read_tree
-from freehold.health.evidence.quantity import Change, Number, Quantity
+from freehold.health.evidence.quantity import MeasuredQuantity, Number, ReadingChange
 from freehold.health.incident_file.names import of_counter
-from freehold.health.incident_file.schema import Counter, Pair
+from freehold.health.incident_file.schema import CounterEntry, SiblingEntry
 from freehold.health.model.view import State
 
 _NONSENSE = 1e18
@@ -33,38 +33,40 @@ _UNREGISTERED = re.compile(r"not.?started|in.?progress|fail|not.?config", re.IGN
 """Source: nvidia-smi's `fabric.state`."""
 _SCALES = ((r"_ms|msec|milli|await", 1e-3), (r"_us|usec|micro", 1e-6))
 """Units of a time, by its name."""
-_TIMES = frozenset({Quantity.READ_TIME, Quantity.DEVICE_TIME})
-_POWERS = frozenset({Quantity.POWER, Quantity.POWER_LIMIT, Quantity.POWER_LIMIT_DEFAULT})
+_TIMES = frozenset({MeasuredQuantity.READ_TIME, MeasuredQuantity.DEVICE_TIME})
+_POWERS = frozenset(
+    {MeasuredQuantity.POWER, MeasuredQuantity.POWER_LIMIT, MeasuredQuantity.POWER_LIMIT_DEFAULT}
+)
 _DISKS = frozenset({"disk", "volume", "storage"})
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _NameRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A row of counter_names.yaml: of which kind of component, which names, and what they measure."""
 
     of: str = ""
     name: str
-    quantity: Quantity
+    quantity: MeasuredQuantity
 
 
 @cache
-def _rows() -> tuple[tuple[str, re.Pattern[str], Quantity], ...]:
+def _rows() -> tuple[tuple[str, re.Pattern[str], MeasuredQuantity], ...]:
     tree = read_tree((files(__package__) / "counter_names.yaml").read_text("utf-8"), "counter_names.yaml")
     if tree.mistakes:
         raise ValueError(f"counter_names.yaml: {tree.mistakes}")
-    rows = msgspec.convert(tree.data, tuple[_Row, ...])
+    rows = msgspec.convert(tree.data, tuple[_NameRow, ...])
     return tuple((row.of, re.compile(row.name), row.quantity) for row in rows)
 
 
-def change_of(counter: Counter) -> Change:
+def change_of(counter: CounterEntry) -> ReadingChange:
     """Return what a counter was before and after."""
-    siblings = (one if isinstance(one, Pair) else Pair(after=one) for one in counter.siblings)
+    siblings = (one if isinstance(one, SiblingEntry) else SiblingEntry(after=one) for one in counter.siblings)
     name = _with_unit(counter)
     quantity = quantity_of(of_counter(counter), name)
-    if quantity is Quantity.FABRIC_REGISTERED and not isinstance(counter.after, str):
-        quantity = Quantity.OTHER
-    return Change(
+    if quantity is MeasuredQuantity.FABRIC_REGISTERED and not isinstance(counter.after, str):
+        quantity = MeasuredQuantity.OTHER
+    return ReadingChange(
         component=of_counter(counter),
-        name=plain(name) if quantity is Quantity.RDMA_COUNTER else name,
+        name=plain(name) if quantity is MeasuredQuantity.RDMA_COUNTER else name,
         quantity=quantity,
         before=_number(counter.before, name, quantity),
         after=_state(counter.after) or _number(counter.after, name, quantity),
@@ -76,15 +78,15 @@ def change_of(counter: Counter) -> Change:
     )
 
 
-def quantity_of(component: str, name: str) -> Quantity:
+def quantity_of(component: str, name: str) -> MeasuredQuantity:
     """Return what a reading of that name measures."""
     kind, word = component.partition(":")[0], plain(name)
     kind = "disk" if kind in _DISKS else kind if kind in {"gpu", "engine"} else "host"
     if word in rdma_counters():
-        return Quantity.RDMA_COUNTER
+        return MeasuredQuantity.RDMA_COUNTER
     return next(
         (quantity for of, pattern, quantity in _rows() if of in {"", kind} and pattern.search(word)),
-        Quantity.OTHER,
+        MeasuredQuantity.OTHER,
     )
 
 
@@ -99,7 +101,7 @@ def plain(name: str) -> str:
     )
 
 
-def _with_unit(counter: Counter) -> str:
+def _with_unit(counter: CounterEntry) -> str:
     """Return the name with its unit, which may be named by itself or with the value: `82 ms` makes it `…_ms`."""
     beside = re.search(r"\d\s*(ms|us|µs)$", counter.after) if isinstance(counter.after, str) else None
     unit = counter.unit if counter.unit in {"ms", "us", "s"} else beside[1] if beside else ""
@@ -107,10 +109,14 @@ def _with_unit(counter: Counter) -> str:
     return counter.name if has_one or not unit else f"{counter.name}_{unit.replace('µ', 'u')}"
 
 
-def _number(value: float | str | bool | None, name: str, quantity: Quantity) -> Number:  # noqa: FBT001 -- a reading may be yes or no
-    if isinstance(value, str) and quantity is Quantity.RECOVERY_ACTION and (code := _recovery_action(value)):
+def _number(value: float | str | bool | None, name: str, quantity: MeasuredQuantity) -> Number:  # noqa: FBT001 -- a reading may be yes or no
+    if (
+        isinstance(value, str)
+        and quantity is MeasuredQuantity.RECOVERY_ACTION
+        and (code := _recovery_action(value))
+    ):
         return code
-    if isinstance(value, str) and quantity is Quantity.FABRIC_REGISTERED:
+    if isinstance(value, str) and quantity is MeasuredQuantity.FABRIC_REGISTERED:
         return 0.0 if _UNREGISTERED.search(value) else 1.0
     found, word = number(value), plain(name)
     if found is None:
@@ -119,9 +125,9 @@ def _number(value: float | str | bool | None, name: str, quantity: Quantity) -> 
         return found * next((scale for unit, scale in _SCALES if re.search(unit, word)), 1.0)
     if quantity in _POWERS:
         return found / 1000 if found > _MILLIWATTS else found
-    if quantity is Quantity.UTILISATION and "ratio" in word:
+    if quantity is MeasuredQuantity.UTILISATION and "ratio" in word:
         return found * 100
-    if quantity is Quantity.LOSS_SHARE:
+    if quantity is MeasuredQuantity.LOSS_SHARE:
         return found / 100 if re.search(r"pct|percent", word) or found > 1 else found
     return found
 
@@ -174,9 +180,11 @@ def _written(value: float | str | bool | None) -> str:  # noqa: FBT001 -- a read
     return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
-def last_xids(changes: Iterable[Change]) -> list[tuple[Change, int]]:
+def last_xids(changes: Iterable[ReadingChange]) -> list[tuple[ReadingChange, int]]:
     """Return the XIDs that a gauge of the last one has now and had not before."""
-    gauges = (one for one in changes if one.quantity is Quantity.LAST_XID and one.number != one.before)
+    gauges = (
+        one for one in changes if one.quantity is MeasuredQuantity.LAST_XID and one.number != one.before
+    )
     return [(one, int(one.number)) for one in gauges if one.number and 0 < one.number < _XID_MOST]
 
 

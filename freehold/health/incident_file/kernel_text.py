@@ -7,7 +7,7 @@ import re
 
 import msgspec
 
-from freehold.health.incident_file.schema import Line, seconds
+from freehold.health.incident_file.schema import KernelEntry, seconds
 from freehold.health.kernel_log.formats import parse_log_file
 from freehold.health.model.view import KernelLine
 
@@ -34,7 +34,7 @@ def pasted_lines(
     return moved, [problem.where for problem in bad]
 
 
-def dated_line(entry: Line, at_s: float) -> list[KernelLine]:
+def dated_line(entry: KernelEntry, at_s: float) -> list[KernelLine]:
     """Return a line that the file gives with its time and facility; text without a time is the kernel's all the same."""
     when = seconds(entry.at)
     lines, _ = pasted_lines(entry.text, path="", at_s=at_s)

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from freehold.health.evidence.incident import Event
-from freehold.health.incident_file.schema import Counter, GpuNames
+from freehold.health.evidence.incident import IncidentEvent
+from freehold.health.incident_file.schema import CounterEntry, GpuNames
 from freehold.health.kernel_log.kinds import pci_key
 
 _GPU = re.compile(r"gpu:|GPU-|\d+$|[0-9a-f]{4,8}:[0-9a-f]{2}:", re.IGNORECASE)
@@ -23,7 +23,7 @@ def component_of(name: str) -> str:
     return gpu_component(name) if _GPU.match(name) else name
 
 
-def of_counter(counter: Counter) -> str:
+def of_counter(counter: CounterEntry) -> str:
     """Return the component that a counter was read of; empty: it names none."""
     if counter.component is not None:
         return component_of(counter.component)
@@ -33,7 +33,7 @@ def of_counter(counter: Counter) -> str:
     return next((f"{kind}:{name}" for kind, name in named if name is not None), "")
 
 
-def gpu_names(gpus: Iterable[GpuNames], events: Iterable[Event]) -> dict[str, str]:
+def gpu_names(gpus: Iterable[GpuNames], events: Iterable[IncidentEvent]) -> dict[str, str]:
     """Return other names of a GPU (`gpu:SERIAL`, `gpu:0`) to its component: by address, where that is known."""
     names = dict(_listed(gpus))
     for event in events:

@@ -5,7 +5,6 @@ once. Nothing here judges and nothing here reads the disk.
 """
 
 import re
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -14,12 +13,12 @@ import msgspec
 
 from freehold.core.findings import Finding, Verdict
 from freehold.core.problems import Problem
-from freehold.health.evidence.case import Case
-from freehold.health.evidence.incident import Event, Incident, group
+from freehold.health.evidence.case import IncidentCase
+from freehold.health.evidence.incident import IncidentEvent, NodeIncident, group
 from freehold.health.evidence.kernel_lines import kernel_events
 from freehold.health.evidence.link_events import settled
-from freehold.health.evidence.quantity import Change, Quantity
-from freehold.health.evidence.surroundings import Around, EngineEnd
+from freehold.health.evidence.quantity import MeasuredQuantity, ReadingChange
+from freehold.health.evidence.surroundings import EngineEnd, Surroundings
 from freehold.health.evidence.view_changes import FromViews, from_views
 from freehold.health.incident_file.context import around, boundaries, earlier, operator_mistakes
 from freehold.health.incident_file.counters import change_of, last_xids
@@ -28,14 +27,14 @@ from freehold.health.incident_file.mistakes import mistakes
 from freehold.health.incident_file.names import component_of, gpu_component, gpu_names, of_counter
 from freehold.health.incident_file.schema import (
     EVIDENCE,
-    Context,
-    Counter,
+    ContextEntry,
+    CounterEntry,
     EngineEntry,
     IncidentFile,
-    Line,
+    KernelEntry,
     seconds,
 )
-from freehold.health.incidents.history import History, boundary_s, last_words, since
+from freehold.health.incidents.history import History, boundary_s, latest_revisions, since
 from freehold.health.model.view import View
 
 
@@ -43,7 +42,7 @@ from freehold.health.model.view import View
 class IncidentCases:
     """What a file holds."""
 
-    cases: tuple[Case, ...] = ()
+    cases: tuple[IncidentCase, ...] = ()
     problems: tuple[Problem, ...] = ()
     ignored: tuple[str, ...] = ()
     """Places of lines that are not a kernel's and were left out."""
@@ -76,12 +75,12 @@ def _problems(data: object) -> Iterator[Problem]:
         yield Problem(where="$", message=message, hint=f"at least one of {', '.join(EVIDENCE)}")
     if not found:
         file = msgspec.convert(data, IncidentFile)
-        yield from operator_mistakes(file.context or Context())
+        yield from operator_mistakes(file.context or ContextEntry())
         yield from _counter_mistakes(file.counters)
         yield from _view_mistakes(file.views)
 
 
-def _counter_mistakes(counters: Sequence[Counter]) -> Iterator[Problem]:
+def _counter_mistakes(counters: Sequence[CounterEntry]) -> Iterator[Problem]:
     for index, counter in enumerate(counters):
         if not of_counter(counter):
             hint = "name it with gpu, disk, interface, peer, replica, host or component"
@@ -101,7 +100,7 @@ def read_kernel_log(text: str, name: str = "kernel log", *, now_s: float = 0.0) 
     """Return the cases that kernel lines alone hold; `now_s` (Unix seconds) says which year dates without one are of."""
     lines, ignored = pasted_lines(text, path=name, at_s=0.0, now_s=now_s)
     incidents = group(settled(kernel_events(lines)))
-    cases = tuple(Case(incident=incident) for incident in incidents)
+    cases = tuple(IncidentCase(incident=incident) for incident in incidents)
     return IncidentCases(cases=cases, ignored=tuple(ignored))
 
 
@@ -115,23 +114,23 @@ def _cases(file: IncidentFile) -> IncidentCases:
     changes = [_renamed(one, names) for one in _changes(file, views)]
     events += _xids_in_words(events, findings, changes, at_s)
     engines = (*map(_engine_end, file.engines), *views.engines)
-    context = file.context or Context()
+    context = file.context or ContextEntry()
     known = around(context, at_s=at_s or max((event.at_s for event in events), default=0.0))
     bounds = boundaries(context)
     bounds |= {names[subject]: when for subject, when in bounds.items() if subject in names}
     counted = settled([event for event in events if event.at_s > boundary_s(bounds, event.component)])
-    if not counted and (findings or engines or known != Around()) and not (bounds and events):
-        counted = [Event(at_s=at_s, kind="told")]
+    if not counted and (findings or engines or known != Surroundings()) and not (bounds and events):
+        counted = [IncidentEvent(at_s=at_s, kind="finding")]
     incidents = group(counted, node=file.node or views.node, changes=changes)
     past = [replace(one, subject=names.get(one.subject, one.subject)) for one in map(earlier, file.history)]
-    every = Case(incident=_NOTHING, around=known, past=tuple(since(past, boundaries=bounds)))
+    every = IncidentCase(incident=_NOTHING, around=known, past=tuple(since(past, boundaries=bounds)))
     cases = [replace(every, incident=incident) for incident in incidents]
     cases[-1:] = [replace(one, findings=tuple(findings), engines=engines) for one in cases[-1:]]
     return IncidentCases(cases=tuple(cases), ignored=tuple(ignored), names=names)
 
 
-_NOTHING = Incident(node="", start_s=0.0, end_s=0.0, events=())
-_Named = TypeVar("_Named", Finding, Change)
+_NOTHING = NodeIncident(node="", start_s=0.0, end_s=0.0, events=())
+_Named = TypeVar("_Named", Finding, ReadingChange)
 
 
 def _renamed(one: _Named, names: Mapping[str, str]) -> _Named:
@@ -139,18 +138,18 @@ def _renamed(one: _Named, names: Mapping[str, str]) -> _Named:
     return replace(one, component=names.get(one.component, one.component))
 
 
-def _kernel(file: IncidentFile, at_s: float) -> tuple[list[Event], list[str]]:
+def _kernel(file: IncidentFile, at_s: float) -> tuple[list[IncidentEvent], list[str]]:
     text = "\n".join(line for line in file.kernel if isinstance(line, str))
     lines, ignored = pasted_lines(text, path="$.kernel", at_s=at_s)
-    dated = [dated_line(line, at_s) for line in file.kernel if isinstance(line, Line)]
+    dated = [dated_line(line, at_s) for line in file.kernel if isinstance(line, KernelEntry)]
     return [event for some in (*dated, lines) for event in kernel_events(some)], ignored
 
 
-def _xids(file: IncidentFile, at_s: float) -> Iterator[Event]:
+def _xids(file: IncidentFile, at_s: float) -> Iterator[IncidentEvent]:
     for entry in file.xids:
         fields = {key: value for key, value in (("pid", entry.pid), ("name", entry.name)) if value}
         when = seconds(entry.at)
-        yield Event(
+        yield IncidentEvent(
             at_s=at_s if when is None else when,
             kind="xid",
             component=gpu_component(entry.gpu),
@@ -171,7 +170,7 @@ def _findings(file: IncidentFile) -> Iterator[Finding]:
         )
 
 
-def _changes(file: IncidentFile, views: FromViews) -> Iterator[Change]:
+def _changes(file: IncidentFile, views: FromViews) -> Iterator[ReadingChange]:
     yield from map(change_of, file.counters)
     for entry in file.engines:
         yield from _progress(entry)
@@ -190,19 +189,25 @@ def _engine_end(entry: EngineEntry) -> EngineEnd:
 
 
 def _exit_code(entry: EngineEntry) -> int | None:
-    if isinstance(entry.signal, str) and entry.signal.upper() in signal.Signals.__members__:
-        return -signal.Signals[entry.signal.upper()].value
-    return -abs(entry.signal) if isinstance(entry.signal, int) and entry.signal else entry.exit_code
+    if isinstance(entry.signal, str):
+        return -_SIGNALS[entry.signal.upper()] if entry.signal.upper() in _SIGNALS else entry.exit_code
+    return -abs(entry.signal) if entry.signal else entry.exit_code
 
 
-def _progress(entry: EngineEntry) -> Iterator[Change]:
+_SIGNALS = {
+    "SIGHUP": 1, "SIGINT": 2, "SIGILL": 4, "SIGABRT": 6, "SIGBUS": 7, "SIGFPE": 8, "SIGKILL": 9, "SIGSEGV": 11, "SIGTERM": 15,
+}  # fmt: skip
+"""Source: signal(7)."""
+
+
+def _progress(entry: EngineEntry) -> Iterator[ReadingChange]:
     counted = (
-        ("tokens_total", Quantity.PROGRESS, entry.tokens_before, entry.tokens_after),
-        ("running", Quantity.RUNNING, None, entry.running),
+        ("tokens_total", MeasuredQuantity.PROGRESS, entry.tokens_before, entry.tokens_after),
+        ("running", MeasuredQuantity.RUNNING, None, entry.running),
     )
     for name, quantity, before, after in counted:
         if after is not None:
-            yield Change(
+            yield ReadingChange(
                 component=f"engine:{entry.replica}",
                 name=name,
                 quantity=quantity,
@@ -217,12 +222,15 @@ _WELL = frozenset({Verdict.HEALTHY, Verdict.NOT_APPLICABLE, Verdict.UNKNOWN})
 
 
 def _xids_in_words(
-    events: Sequence[Event], findings: Sequence[Finding], changes: Sequence[Change], at_s: float
-) -> list[Event]:
+    events: Sequence[IncidentEvent],
+    findings: Sequence[Finding],
+    changes: Sequence[ReadingChange],
+    at_s: float,
+) -> list[IncidentEvent]:
     """Return XIDs that only another program's finding or a last-XID gauge has, not the kernel's log, as events."""
     known = {event.number for event in events if event.kind == "xid"}
     found = [
-        Event(
+        IncidentEvent(
             at_s=one.at_s or at_s, kind="xid", component=one.component, number=int(match[1]), text=one.message, source=one.probe
         )
         for one in findings
@@ -231,23 +239,24 @@ def _xids_in_words(
         and (match := _XID_WORD.search(f"{one.reason} {one.message}"))
     ]  # fmt: skip
     gauges = [
-        Event(at_s=at_s, kind="xid", component=one.component, number=number, source=one.source)
+        IncidentEvent(at_s=at_s, kind="xid", component=one.component, number=number, source=one.source)
         for one, number in last_xids(changes)
     ]
     return [event for event in (*found, *gauges) if event.number not in known]
 
 
-def with_history(file: IncidentCases, history: History) -> list[Case]:
+def with_history(file: IncidentCases, history: History) -> list[IncidentCase]:
     """Return the cases with what a history knows, and without what an operator has set healthy since.
 
     Lines that only say how long after the boot they came (a kernel log without dates) cannot be compared with that time: they stay.
     """
     past = [
-        replace(one, subject=file.names.get(one.subject, one.subject)) for one in last_words(history.past)
+        replace(one, subject=file.names.get(one.subject, one.subject))
+        for one in latest_revisions(history.past)
     ]
     bounds = {file.names.get(subject, subject): at_s for subject, at_s in history.boundaries().items()}
     counted = since(past, boundaries=bounds)
-    cases: list[Case] = []
+    cases: list[IncidentCase] = []
     for case in file.cases:
         incident = case.incident
         events, followers = (
@@ -262,5 +271,5 @@ def with_history(file: IncidentCases, history: History) -> list[Case]:
     return cases
 
 
-def _is_after(event: Event, bounds: dict[str, float]) -> bool:
+def _is_after(event: IncidentEvent, bounds: dict[str, float]) -> bool:
     return event.at_s > boundary_s(bounds, event.component) or event.at_s < BOOT_MOST_S

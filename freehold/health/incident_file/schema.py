@@ -26,11 +26,11 @@ Count = Annotated[int, Meta(ge=-_NUMBER_MOST, le=_NUMBER_MOST)]
 GpuId = Annotated[int | str, Meta(description="index, UUID, serial number or PCI address")]
 
 
-class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class IncidentObject(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """An object of an incident file."""
 
 
-class Line(Entry):
+class KernelEntry(IncidentObject):
     """A kernel line with its time, where the line itself has none."""
 
     text: str
@@ -38,7 +38,7 @@ class Line(Entry):
     facility: Annotated[int, Meta(description="of the record; only 0, the kernel itself, is believed")] = 0
 
 
-class XidEntry(Entry):
+class XidEntry(IncidentObject):
     """An XID of which the kernel line is not at hand."""
 
     xid: Count
@@ -48,7 +48,7 @@ class XidEntry(Entry):
     name: Annotated[str, Meta(description="of the process")] = ""
 
 
-class GpuNames(Entry):
+class GpuNames(IncidentObject):
     """Which names mean the same GPU."""
 
     index: int | None = None
@@ -57,14 +57,14 @@ class GpuNames(Entry):
     serial: Annotated[str, Meta(description="by which the history knows it")] = ""
 
 
-class Pair(Entry):
+class SiblingEntry(IncidentObject):
     """A counter of another GPU, as control."""
 
     before: Value = None
     after: Value = None
 
 
-class Counter(Entry):
+class CounterEntry(IncidentObject):
     """One reading before and after, with one of the keys that name what it was read of."""
 
     name: Annotated[
@@ -82,12 +82,14 @@ class Counter(Entry):
     ] = None
     before: Value = None
     after: Value = None
-    siblings: Annotated[list[Value | Pair], Meta(description="the same on the node's other GPUs")] = []
+    siblings: Annotated[
+        list[Value | SiblingEntry], Meta(description="the same on the node's other GPUs")
+    ] = []
     unit: str = ""
     source: str = ""
 
 
-class FindingEntry(Entry):
+class FindingEntry(IncidentObject):
     """A check's answer, of one of Freehold's probes or of another program."""
 
     probe: str
@@ -98,7 +100,7 @@ class FindingEntry(Entry):
     at: Time | None = None
 
 
-class EngineEntry(Entry):
+class EngineEntry(IncidentObject):
     """An engine: how it ended, or its state."""
 
     replica: str
@@ -116,7 +118,7 @@ class EngineEntry(Entry):
     at: Time | None = None
 
 
-class Operator(Entry):
+class OperatorEntry(IncidentObject):
     """What a person did. `set_healthy` makes everything before its time no evidence any more."""
 
     action: str
@@ -124,7 +126,7 @@ class Operator(Entry):
     component: str = ""
 
 
-class Context(Entry):
+class ContextEntry(IncidentObject):
     """What is known around the incident."""
 
     lock_changed_at: Annotated[
@@ -133,7 +135,7 @@ class Context(Entry):
     ] = None
     drift: Annotated[list[str], Meta(description="what differs from the lock")] = []
     other_nodes: Annotated[list[str], Meta(description="other nodes that show the same")] = []
-    operator: Operator | list[Operator] | None = None
+    operator: OperatorEntry | list[OperatorEntry] | None = None
     follows_workload: Annotated[
         bool | None, Meta(description="the fault moved to another GPU with the program")
     ] = None
@@ -146,7 +148,7 @@ class Context(Entry):
     ] = []
 
 
-class PastEntry(Entry):
+class PastEntry(IncidentObject):
     """An earlier diagnosis."""
 
     at: Time
@@ -159,7 +161,7 @@ class PastEntry(Entry):
     action: Action = Action.NONE
 
 
-class IncidentFile(Entry):
+class IncidentFile(IncidentObject):
     """An incident on one node. At least one of kernel, xids, counters, findings, engines and views is there."""
 
     node: str = ""
@@ -168,14 +170,14 @@ class IncidentFile(Entry):
     ] = None
     about: Annotated[str, Meta(description="a title; not read")] = ""
     kernel: Annotated[
-        list[str | Line], Meta(description="kernel lines as dmesg or journalctl -k prints them")
+        list[str | KernelEntry], Meta(description="kernel lines as dmesg or journalctl -k prints them")
     ] = []
     xids: list[XidEntry] = []
     gpus: list[GpuNames] = []
-    counters: list[Counter] = []
+    counters: list[CounterEntry] = []
     findings: list[FindingEntry] = []
     engines: list[EngineEntry] = []
-    context: Context | None = None
+    context: ContextEntry | None = None
     history: list[PastEntry] = []
     views: Annotated[
         list[dict[str, Any]],

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from freehold.core.findings import Action
-from freehold.health.evidence.case import Case
+from freehold.health.evidence.case import IncidentCase
 from freehold.health.evidence.diagnose import Diagnosis, diagnose
-from freehold.health.evidence.incident import Event
-from freehold.health.evidence.kernel_signs import DAY_S, Past
+from freehold.health.evidence.incident import IncidentEvent
+from freehold.health.evidence.kernel_signs import DAY_S, PastFault
 
 _BEFORE_MOST = 500
 """Earlier faults of the same file that an incident is compared with. Source: our own choice: a day of incidents."""
 _RANK = {action: index for index, action in enumerate(Action)}
 
 
-def diagnose_all(cases: Sequence[Case]) -> list[Diagnosis]:
+def diagnose_all(cases: Sequence[IncidentCase]) -> list[Diagnosis]:
     """Return a diagnosis per case, oldest first; each knows those before it as its past."""
     done: list[Diagnosis] = []
-    before: list[Past] = []
+    before: list[PastFault] = []
     for case in cases:
         start_s = case.incident.start_s
         before = [one for one in before if start_s - one.at_s <= DAY_S][-_BEFORE_MOST:]
@@ -31,18 +31,20 @@ def diagnose_all(cases: Sequence[Case]) -> list[Diagnosis]:
     return done
 
 
-def as_past(diagnosis: Diagnosis) -> list[Past]:
+def as_past(diagnosis: Diagnosis) -> list[PastFault]:
     """Return what the history keeps of a diagnosis: the fault, and each XID by itself, so that repetitions are found."""
     incident = diagnosis.incident
     if not diagnosis.problem:
         return []
-    main = Past(
+    main = PastFault(
         at_s=incident.start_s, subject=diagnosis.component, signature=diagnosis.signature, action=str(diagnosis.action),
         hypothesis=str(diagnosis.hypothesis), node=incident.node,
     )  # fmt: skip
     xids = {(one.component, one.number, _place(one)): one for one in incident.events if one.kind == "xid"}
     others = [
-        Past(at_s=event.at_s, subject=component, signature=f"xid {number}", place=place, node=incident.node)
+        PastFault(
+            at_s=event.at_s, subject=component, signature=f"xid {number}", place=place, node=incident.node
+        )
         for (component, number, place), event in sorted(xids.items(), key=str)
         if (component, f"xid {number}") != (main.subject, main.signature) or place
     ]
@@ -52,7 +54,7 @@ def as_past(diagnosis: Diagnosis) -> list[Past]:
     return [replace(main, place=same[0].place), *(one for one in others if one is not same[0])]
 
 
-def _place(event: Event) -> str:
+def _place(event: IncidentEvent) -> str:
     return ", ".join(f"{key} {event.fields[key]}" for key in ("gpc", "tpc") if key in event.fields)
 
 

@@ -1,4 +1,4 @@
-"""What a node's views tell of an incident besides events: which GPU is which, and what was read before it and is read now.
+"""What a node's views hold for an incident besides events: which GPU is which, and what was read before it and is read now.
 
 GPUs alone are compared: everything else that moves is judged by the probes, over their own windows. It keeps two older
 readings and the newest, and judges nothing.
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from freehold.core.findings import Finding, Verdict
 from freehold.health.checks.storage_errors import same_disk
-from freehold.health.evidence.quantity import Change
+from freehold.health.evidence.quantity import ReadingChange
 from freehold.health.evidence.surroundings import EngineEnd
 from freehold.health.evidence.view_changes import engine_end, gpu_changes
 from freehold.health.kernel_log.events import KernelEvent, pci_key, uuids
@@ -44,7 +44,7 @@ class NodeReadings:
         """Return every GPU that was ever named here."""
         return tuple(self._by_pci.values())
 
-    def see(self, view: View) -> None:
+    def add(self, view: View) -> None:
         """Take in a view."""
         self._at_s = view.at_s
         self._volumes = self._volumes if view.volumes is None else view.volumes
@@ -56,7 +56,7 @@ class NodeReadings:
             self._learn(_named(view.gpus))
             self._name_all()
 
-    def hear(self, events: Iterable[KernelEvent]) -> None:
+    def learn_names(self, events: Iterable[KernelEvent]) -> None:
         """Take in what the kernel's log says of which GPU stands where."""
         if named := uuids(events):
             self._learn(GpuName(pci=pci, uuid=uuid) for pci, uuid in named.items())
@@ -88,7 +88,7 @@ class NodeReadings:
         earlier = [gpus for at_s, gpus in self._kept if at_s <= start_s - APART_S / 2]
         return earlier[-1] if earlier else self._kept[0][1] if self._kept else None
 
-    def changes(self, before: Gpus | None) -> tuple[Change, ...]:
+    def changes(self, before: Gpus | None) -> tuple[ReadingChange, ...]:
         """Return what the GPUs' readings were then and are now."""
         found = gpu_changes(before, self._gpus)
         return tuple(replace(change, component=self.component(change.component)) for change in found)

@@ -15,22 +15,22 @@ import msgspec
 from freehold.catalog.load_evidence import Hypothesis
 from freehold.core.findings import Finding, Verdict
 from freehold.health.evidence.diagnose import diagnose
-from freehold.health.evidence.incident import SILENCE_S, Event
+from freehold.health.evidence.incident import SILENCE_S, IncidentEvent
 from freehold.health.evidence.kernel_lines import SILENT, as_event, with_disk_names
-from freehold.health.evidence.kernel_signs import Past
-from freehold.health.incidents.case_building import Scene, apart_of, case_of
+from freehold.health.evidence.kernel_signs import PastFault
+from freehold.health.incidents.case_building import NodeSituation, apart_of, case_of
 from freehold.health.incidents.history import History, Mark
 from freehold.health.incidents.node_readings import NodeReadings
-from freehold.health.incidents.open_incident import BAD, Key, LiveIncident, begin, resume
-from freehold.health.incidents.past_faults import Memory
+from freehold.health.incidents.open_incident import BAD, Key, OpenIncident, begin, resume
+from freehold.health.incidents.past_faults import FaultMemory
 from freehold.health.kernel_log.events import fold_lines, read_event, read_events
 from freehold.health.model.snapshot import (
-    Believed,
     FindingKey,
     GpuName,
     HealthSnapshot,
+    IncidentReport,
     IncidentState,
-    ToldIncident,
+    SettledFinding,
 )
 from freehold.health.model.view import Kernel, KernelLine, View
 
@@ -46,20 +46,20 @@ SURE = 0.9
 REVISIONS_MOST = 4
 """Times that one incident is written down. Source: our own bound, for a verdict that wavers."""
 OVER_SHOWN_S = 3600.0
-"""How long an incident that is over is still told. Source: our own choice: until whoever was called has looked."""
+"""How long an incident that is over is still report. Source: our own choice: until whoever was called has looked."""
 START_S = 60.0
 """What is found wrong this soon after the start, and was never seen well, began at an unknown time. Source: our own choice: every
 probe has looked twice by then."""
 INCIDENTS_MOST = 20
 """Incidents that are kept. Source: our own bound."""
-TOLD_MOST = 6
+SHOWN_MOST = 6
 """Incidents that a snapshot carries, those that go on first. Source: our own bound: 6 of 16 entries of evidence are 40 kB."""
 MINOR_MOST = 300
 """Kernel events that are kept though they mean no trouble by themselves. Source: our own bound; they count only as a rate."""
 _CLOCK_SET_S = 1.0  # A wall clock that moves this much against the other was set.
 
 
-class Live:
+class IncidentTracker:
     """What goes on at one node; all of it is for one thread."""
 
     def __init__(self, *, node: str, started_s: float, boot: str = "", gpus: bool = True) -> None:
@@ -68,10 +68,10 @@ class Live:
         self._node, self._boot, self._started_s = node, boot, started_s
         self._reads_gpus = gpus
         self._readings = NodeReadings()
-        self._memory = Memory(node=node, boot=boot)
-        self._incidents: list[LiveIncident] = []
+        self._memory = FaultMemory(node=node, boot=boot)
+        self._incidents: list[OpenIncident] = []
         """Newest last."""
-        self._minor: list[Event] = []
+        self._minor: list[IncidentEvent] = []
         self._set_healthy: set[FindingKey] = set()
         self._well: set[Key] = set()
         """What was seen well since the start."""
@@ -80,14 +80,14 @@ class Live:
         self._recalls = False
         """The kernel's log is about to be read again from before the start."""
         self._resumed_s = float("-inf")
-        self._heard_from_s = float("-inf")
+        self._new_from_s = float("-inf")
         self._log_read_s = 0.0
         self._offset_s: float | None = None
 
     # --- what is brought ------------------------------------------------------------------------------------------
 
     def resume(self, before: HealthSnapshot | None, history: History) -> None:
-        """Go on where the agent before this one stopped: `before` is its last word, None: there is none.
+        """Go on where the agent before this one stopped: `before` is its last snapshot, None: there is none.
 
         A machine that was started anew since has no incident that still goes on, and its kernel's log is a new one.
         """
@@ -96,13 +96,15 @@ class Live:
             self._set_healthy = {_key(parts) for mark in history.marks for parts in mark.findings}
             return
         self._readings = NodeReadings(before.gpus)
-        self._incidents = [resume(told) for told in sorted(before.incidents, key=lambda told: told.start_s)]
+        self._incidents = [
+            resume(report) for report in sorted(before.incidents, key=lambda report: report.start_s)
+        ]
         if before.boot == self._boot:
             self._sequence, self._resumed_s = before.log_sequence, before.at_s
             self._set_healthy, self._recalls = set(before.set_healthy), True
         for one in self._incidents if before.boot != self._boot else ():
             one.over_s, one.is_new = one.over_s or before.at_s, False
-            if one.told.problem and not one.told.revision:
+            if one.report.problem and not one.report.revision:
                 self._memory.keep(one, self._readings, boot=before.boot)
         for mark in history.marks:
             if mark.set_healthy_s > before.at_s:
@@ -110,7 +112,7 @@ class Live:
 
     def forget_the_past(self) -> None:
         """Begin without it, since its files cannot be read: what the kernel's log has from before the start is nothing new."""
-        self._heard_from_s = self._started_s
+        self._new_from_s = self._started_s
 
     def learn(self, history: History) -> bool:
         """Take over the history's file as it is now; return whether an operator set anything healthy since."""
@@ -126,19 +128,19 @@ class Live:
         lines = [line for line in fold_lines(view.kernel.lines) if not self._is_pardoned(line)]
         return msgspec.structs.replace(view, kernel=msgspec.structs.replace(view.kernel, lines=tuple(lines)))
 
-    def see(self, view: View) -> None:
-        """Take in a view."""
+    def add(self, view: View) -> None:
+        """Take in the next view."""
         self._began_s = min(self._began_s, view.monotonic_s)
         self._mind_the_clock(view)
         before = self._readings.gpus
-        self._readings.see(view)
+        self._readings.add(view)
         if (
             self._readings.gpus != before
         ):  # a mark is by serial number: only now is it known whose lines it forgives
             for mark in self._memory.history.marks:
                 self._forgive(mark)
         if view.kernel is not None:
-            self._hear(view.kernel, view.at_s)
+            self._read_kernel(view.kernel, view.at_s)
 
     @property
     def gpus(self) -> tuple[GpuName, ...]:
@@ -162,7 +164,7 @@ class Live:
                     self._memory.keep(one, self._readings)
         return msgspec.structs.replace(
             snapshot,
-            incidents=self._told(snapshot.at_s),
+            incidents=self._reports(snapshot.at_s),
             set_healthy=tuple(sorted(self._set_healthy)),
             marked_s=max((mark.set_healthy_s for mark in self._memory.history.marks), default=0.0),
             gpus=self._readings.gpus,
@@ -175,36 +177,36 @@ class Live:
         """Return whether it is known which GPU is which: the kernel and probes may call one by its address until then."""
         return self._readings.named or not self._reads_gpus or now_s - self._began_s >= NAMES_S
 
-    def take_lines(self) -> list[Past]:
+    def take_lines(self) -> list[PastFault]:
         """Return what is to be added to the history's file, once."""
         return self._memory.take_lines()
 
     # --- kernel lines ---------------------------------------------------------------------------------------------
 
-    def _hear(self, kernel: Kernel, at_s: float) -> None:
+    def _read_kernel(self, kernel: Kernel, at_s: float) -> None:
         self._log_read_s = at_s
         if not kernel.lines:
             return
         events = read_events(list(kernel.lines))
-        self._readings.hear(events)
-        self._memory.hear(events)
+        self._readings.learn_names(events)
+        self._memory.note_renewals(events)
         for event in with_disk_names(events):
-            told = as_event(event)
-            if event.kind in SILENT or event.at_s < self._heard_from_s:
+            found = as_event(event)
+            if event.kind in SILENT or event.at_s < self._new_from_s:
                 continue
-            if self._is_past(told.component, event.at_s):
+            if self._is_past(found.component, event.at_s):
                 continue
             if self._recalls and event.sequence <= self._sequence:
-                self._recall(told)
+                self._recall(found)
             elif event.is_trouble:
-                self._place(told).add(told)
+                self._place(found).add(found)
             else:
-                self._minor.append(told)
+                self._minor.append(found)
         del self._minor[:-MINOR_MOST]
         self._sequence = max(self._sequence, *(line.sequence for line in kernel.lines))
         self._recalls = False
 
-    def _recall(self, event: Event) -> None:
+    def _recall(self, event: IncidentEvent) -> None:
         """Give a line that the agent before this one knew back to its incident, if that still goes on; it is nothing new."""
         apart = apart_of(self._readings.component(event.component))
         if (home := self._home(event.at_s, apart)) is not None:
@@ -218,7 +220,7 @@ class Live:
 
     # --- findings -------------------------------------------------------------------------------------------------
 
-    def _believe(self, findings: Sequence[Believed], now_s: float) -> None:
+    def _believe(self, findings: Sequence[SettledFinding], now_s: float) -> None:
         """Take over what is believed: what turned bad or worse is new."""
         named = [self._named(each) for each in findings]
         bad = {_of(each.finding): each for each in reversed(named) if each.finding.verdict in BAD}
@@ -232,32 +234,32 @@ class Live:
         }
         before = {key: found for one in self._going_on() for key, found in one.ill.items()}
         for one in self._going_on():
-            one.hear(bad, verdicts, now_s)
+            one.update(bad, verdicts, now_s)
             self._see_engines(one)
         for key, each in bad.items():
             if key not in before or _is_worse(each.finding, before[key]):
                 self._turned_bad(key, each, now_s)
 
-    def _named(self, each: Believed) -> Believed:
+    def _named(self, each: SettledFinding) -> SettledFinding:
         """Return a finding on a GPU by the GPU's own name; before it was read a probe knows it by its address alone."""
         component = self._readings.component(each.finding.component)
         if component == each.finding.component:
             return each
         return msgspec.structs.replace(each, finding=replace(each.finding, component=component))
 
-    def _turned_bad(self, key: Key, each: Believed, now_s: float) -> None:
+    def _turned_bad(self, key: Key, each: SettledFinding, now_s: float) -> None:
         finding, known = each.finding, _key((*key, each.finding.reason))
         at_s = min(each.since_s, finding.at_s or each.since_s)
         # A line of the kernel's log may be what it rests on: then that counts, and the agent before this one knew it.
-        if at_s <= max(self._resumed_s, self._heard_from_s) - SILENCE_S or self._is_past(
+        if at_s <= max(self._resumed_s, self._new_from_s) - SILENCE_S or self._is_past(
             finding.component, at_s
         ):
             self._set_healthy.add(known)
         if known in self._set_healthy:
             return
-        event = Event(
+        event = IncidentEvent(
             at_s=at_s,
-            kind="told",
+            kind="finding",
             component=finding.component,
             text=finding.message,
             source=f"probe {finding.probe}",
@@ -271,16 +273,18 @@ class Live:
         home.hold(key, finding)
         self._see_engines(home)
 
-    def _see_engines(self, one: LiveIncident) -> None:
+    def _see_engines(self, one: OpenIncident) -> None:
         ends = self._readings.ends(found for found in one.ill.values() if found is not None)
         one.ends |= {end.replica: end for end in ends}
 
     # --- which incident -------------------------------------------------------------------------------------------
 
-    def _going_on(self) -> list[LiveIncident]:
+    def _going_on(self) -> list[OpenIncident]:
         return [one for one in self._incidents if not one.over_s]
 
-    def _place(self, event: Event, *, at_start: bool = False, apart: str | None = None) -> LiveIncident:
+    def _place(
+        self, event: IncidentEvent, *, at_start: bool = False, apart: str | None = None
+    ) -> OpenIncident:
         """Return the incident that something new belongs to; where there is none it begins one."""
         component = self._readings.component(event.component)
         apart = apart_of(component) if apart is None else apart
@@ -290,13 +294,13 @@ class Live:
         self._gather(home, component)
         return home
 
-    def _home(self, at_s: float, apart: str, *, at_start: bool = False) -> LiveIncident | None:
+    def _home(self, at_s: float, apart: str, *, at_start: bool = False) -> OpenIncident | None:
         able = [one for one in reversed(self._going_on()) if one.apart == apart]
         near = (one for one in able if one.is_near(at_s) and (at_start or not one.at_start))
         found = (one for one in able if one.at_start and at_start)
         return next(near, None) or next(found, None)
 
-    def _begin(self, at_s: float, apart: str, *, at_start: bool) -> LiveIncident:
+    def _begin(self, at_s: float, apart: str, *, at_start: bool) -> OpenIncident:
         taken = {one.id for one in self._incidents}
         names = (f"{at_s * 1000:.0f}" + (f"-{number}" if number else "") for number in count())
         name = next(name for name in names if name not in taken)
@@ -307,7 +311,7 @@ class Live:
             self._incidents.remove(min(self._incidents, key=lambda old: (not old.over_s, old.last_s)))
         return one
 
-    def _gather(self, home: LiveIncident, component: str) -> None:
+    def _gather(self, home: OpenIncident, component: str) -> None:
         """Let an incident take over what is found wrong with the component that something new is about."""
         for one in self._going_on():
             if one is home or one.apart != home.apart:
@@ -359,7 +363,7 @@ class Live:
             self._set_healthy |= one.forgive(is_past)
             if not one.events and not one.ill:
                 one.over_s, one.is_new = mark.set_healthy_s, False
-                one.told = msgspec.structs.replace(one.told, set_healthy_by=mark.by or "an operator")
+                one.report = msgspec.structs.replace(one.report, set_healthy_by=mark.by or "an operator")
 
     # --- diagnosis ------------------------------------------------------------------------------------------------
 
@@ -367,32 +371,32 @@ class Live:
         """Diagnose one incident, of those that changed the newest that goes on."""
         fresh = [one for one in self._incidents if one.is_new]
         one = max(fresh, key=lambda each: (each.state(now_s) is IncidentState.OPEN, each.last_s))
-        scene = Scene(
+        scene = NodeSituation(
             node=self._node,
             readings=self._readings,
-            beside=self._going_on(),
+            others=self._going_on(),
             minor=self._minor,
             past=self._memory.of(one, self._readings),
         )
-        # Noted before: a mistake of ours in it costs its own word, and is not made again until something new comes.
+        # Noted before: a mistake of ours in it costs its own diagnosis, and is not repeated until something new comes.
         self._diagnosed_s, one.is_new = monotonic_s, False
         self.diagnoses_total += 1
-        one.say(diagnose(case_of(one, scene)), monotonic_s)
+        one.conclude(diagnose(case_of(one, scene)), monotonic_s)
 
-    def _is_firm(self, one: LiveIncident, now_s: float, monotonic_s: float) -> bool:
+    def _is_firm(self, one: OpenIncident, now_s: float, monotonic_s: float) -> bool:
         """Return whether what was made of an incident is to be written down: when it is firm, and at its end if it changed."""
-        told = one.told
-        if not told.problem or one.word == one.written or told.set_healthy_by:
+        report = one.report
+        if not report.problem or one.conclusion == one.written or report.set_healthy_by:
             return False
         if one.state(now_s) is not IncidentState.OPEN:
-            return not one.is_new and told.revision < REVISIONS_MOST
-        if told.revision or told.hypothesis == Hypothesis.UNDETERMINED or one.diagnosis is None:
+            return not one.is_new and report.revision < REVISIONS_MOST
+        if report.revision or report.hypothesis == Hypothesis.UNDETERMINED or one.diagnosis is None:
             return False
-        return told.confidence >= SURE or monotonic_s - one.word_s >= FIRM_S
+        return report.confidence >= SURE or monotonic_s - one.conclusion_s >= FIRM_S
 
-    def _told(self, now_s: float) -> tuple[ToldIncident, ...]:
+    def _reports(self, now_s: float) -> tuple[IncidentReport, ...]:
         order = sorted(self._incidents, key=lambda one: (bool(one.over_s), -one.last_s))
-        return tuple(one.tell(now_s) for one in order[:TOLD_MOST])
+        return tuple(one.to_report(now_s) for one in order[:SHOWN_MOST])
 
 
 def _of(finding: Finding) -> Key:

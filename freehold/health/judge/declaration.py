@@ -1,4 +1,4 @@
-"""What a check declares of itself in the YAML file beside it: what it reads, its limits with their sources, what its reasons mean.
+"""What a check declares of itself in the YAML file next to it: what it reads, its limits with their sources, what its reasons mean.
 
 The file is ours: one that is not as it must be raises when the check is imported. Nothing here judges.
 """
@@ -71,7 +71,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def declared(module: str) -> Declaration:
-    """Return what stands in NAME.yaml beside the module (`__name__` of the caller)."""
+    """Return the declaration in NAME.yaml next to the module (`__name__` of the caller)."""
     package, _, name = module.rpartition(".")
     file = files(package) / f"{name}.yaml"
     tree = read_tree(file.read_text("utf-8"), file.name)

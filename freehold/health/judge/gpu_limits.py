@@ -1,6 +1,6 @@
-"""Limits on readings of a GPU, as the YAML file beside a check declares them, and the faults of a GPU that is past one.
+"""Limits on readings of a GPU, as the YAML file next to a check declares them, and the faults of a GPU that is past one.
 
-A reading that a GPU does not have is past no limit. Nothing here knows a number: each stands in a file, with its source.
+A reading that a GPU does not have is past no limit. Nothing here knows a number: each is in a file, with its source.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from freehold.core.findings import Action, Verdict
-from freehold.health.judge.gpus import SeenGpu
+from freehold.health.judge.gpus import GpuWindow
 from freehold.health.judge.rule_result import RuleResult
 from freehold.health.model.probe import Threshold
 
@@ -71,7 +71,7 @@ class GpuRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: tuple[GpuLimit, ...] = ()
 
 
-def over_limits(gpu: SeenGpu, limits: Iterable[GpuLimit]) -> Iterator[RuleResult]:
+def over_limits(gpu: GpuWindow, limits: Iterable[GpuLimit]) -> Iterator[RuleResult]:
     """Yield one fault per limit that the GPU is past."""
     for limit in limits:
         bound = gpu.value(limit.bound) if isinstance(limit.bound, str) else limit.bound
@@ -86,7 +86,7 @@ def over_limits(gpu: SeenGpu, limits: Iterable[GpuLimit]) -> Iterator[RuleResult
         yield RuleResult(limit.verdict, limit.reason, message, limit.action, evidence)
 
 
-def _seen(gpu: SeenGpu, limit: GpuLimit) -> tuple[float, str] | None:
+def _seen(gpu: GpuWindow, limit: GpuLimit) -> tuple[float, str] | None:
     """Return what is compared with the limit, and how it is shown (empty: as the reading); None: it was not read."""
     if limit.of == "value":
         parts = [gpu.value(name) for name in (limit.reading, limit.plus) if name]

@@ -1,7 +1,7 @@
-"""GPUs over a window of views, and the answers that every GPU probe gives alike: no GPU, not read, unreadable, unsupported, fine.
+"""GPUs over a window of views, and the results that every check on GPUs shares: no GPU, not read, unreadable, unsupported, fine.
 
-A probe says what is wrong with one GPU as `RuleResult`s; this makes of them, and of what could not be read, one finding per
-GPU. So that no data is never HEALTHY stands here once. It knows no threshold.
+A check yields what is wrong with one GPU; this module makes one finding per GPU of that and of what could not be read. The rule
+that missing data is never HEALTHY is here, once. It knows no threshold.
 """
 
 import math
@@ -17,8 +17,8 @@ from freehold.health.model.view import Gpu, Gpus, Reading, State, View
 REASONS = {
     "ok": "Nothing wrong was seen in what could be read. Nothing to do.",
     "no_gpu": "There is no NVIDIA GPU here. Nothing to do.",
-    "not_read": "The GPUs were not read at all: the driver or its library does not answer. See the probes driver and gpu_present.",
-    "unreadable": "A reading that this probe judges by failed. If it lasts, see the probe gpu_present and the kernel log.",
+    "not_read": "The GPUs were not read at all. See the probes driver and gpu_present: the driver or its library does not answer.",
+    "unreadable": "A reading that this probe judges by failed. See the probe gpu_present and the kernel log if it lasts.",
     "unsupported": "This card, driver or exporter has none of the readings. Nothing to do.",
 }
 """What every GPU probe may answer besides its own reasons."""
@@ -28,7 +28,7 @@ _SKIPPED = (State.OK, State.UNSUPPORTED)
 STALE_S = 60.0
 """How old GPU readings may be and still speak for now: some sweeps' time. Our own choice, as for the kernel's log."""
 WHOLE_NODE_LEAST = 2
-"""Fewest GPUs of which `all of them` says anything of the node. By the meaning of the word."""
+"""Fewest GPUs of which `all of them` points to the node. By its meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,11 @@ class Rise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeenGpu:
+class GpuWindow:
     """One GPU over the window."""
 
     past: tuple[tuple[float, Gpu], ...]
-    """Monotonic seconds and what it said then; the newest last, and at least that."""
+    """Monotonic seconds and its readings then; the newest last, and at least that."""
     siblings: tuple[Gpu, ...]
     """The node's other GPUs, newest view."""
     source: str
@@ -67,11 +67,11 @@ class SeenGpu:
         return f"gpu:{self.gpu.uuid or self.gpu.pci or self.gpu.index}"
 
     def reading(self, name: str) -> Reading:
-        """Return the newest reading; one that nobody asked for is unsupported."""
+        """Return the newest reading; one that was not asked for is unsupported."""
         return _reading(self.gpu, name)
 
     def value(self, name: str) -> float | None:
-        """Return the newest value, or None where it could not be read or is no number."""
+        """Return the newest value, or None where it could not be read or is not a number."""
         return number(self.gpu, name)
 
     def values(self, name: str) -> list[float]:
@@ -92,14 +92,14 @@ class SeenGpu:
         """Return a reading as evidence, with its unit; `value` replaces it where a change is what was seen."""
         return Evidence(
             what=name,
-            value=value or self.said(name),
+            value=value or self.shown(name),
             source=self.source,
             at_s=self.view.at_s,
             baseline=baseline,
         )
 
-    def said(self, name: str) -> str:
-        """Return the newest value in words, or its state."""
+    def shown(self, name: str) -> str:
+        """Return the newest value as text, or its state."""
         reading = self.reading(name)
         if reading.value is None:
             return f"{reading.state.value}: {reading.detail}"
@@ -117,18 +117,18 @@ class SeenGpu:
 def _reading(gpu: Gpu, name: str) -> Reading:
     reading = gpu.readings.get(name, _MISSING)
     if isinstance(reading.value, float) and not math.isfinite(reading.value):
-        return Reading(state=State.UNKNOWN, detail=f"{reading.value} is no value")
+        return Reading(state=State.UNKNOWN, detail=f"{reading.value} is not a value")
     return reading
 
 
 def number(gpu: Gpu, name: str) -> float | None:
-    """Return a reading's value, or None where it is none or no finite number."""
+    """Return a reading's value, or None where it is missing or not a finite number."""
     value = _reading(gpu, name).value
     return value if isinstance(value, int | float) else None
 
 
 def newest_gpus(views: Sequence[View]) -> View:
-    """Return the newest view with GPUs, or the newest of all where that is too old to say anything of now.
+    """Return the newest view with GPUs, or the newest of all where that is too old to show the present.
 
     Parts are read at paces of their own, so a view may lack them although they are well.
     """
@@ -137,14 +137,14 @@ def newest_gpus(views: Sequence[View]) -> View:
     return found if 0 <= last.monotonic_s - found.monotonic_s <= STALE_S else last
 
 
-def seen_gpus(views: Sequence[View]) -> list[SeenGpu]:
+def gpu_windows(views: Sequence[View]) -> list[GpuWindow]:
     """Return the newest view's GPUs with their past in the window; after a reboot the past begins anew."""
     newest = newest_gpus(views)
     if newest.gpus is None:
         return []
     past = [view for view in _since_boot(views) if view.gpus is not None]
     return [
-        SeenGpu(
+        GpuWindow(
             past=tuple((view.monotonic_s, gpu) for view in past for gpu in _same(view.gpus, now)),
             siblings=tuple(gpu for gpu in newest.gpus.gpus if gpu is not now),
             source=newest.gpus.source,
@@ -177,14 +177,14 @@ def judge_gpus(
     *,
     expected: Expected,
     needs: Sequence[str],
-    faults: Callable[[SeenGpu], Iterable[RuleResult]],
+    faults: Callable[[GpuWindow], Iterable[RuleResult]],
 ) -> list[Finding]:
     """Return one finding per GPU, or the one that says why there is none.
 
     `needs` are the readings that the probe judges by: with one of them failed it is UNKNOWN unless a fault is seen in
     the others, with none supported NOT_APPLICABLE.
     """
-    seen = seen_gpus(views)
+    seen = gpu_windows(views)
     if not seen:
         return [no_gpus(probe, newest_gpus(views), expected)]
     found = {gpu.component: list(faults(gpu)) for gpu in seen}
@@ -192,27 +192,27 @@ def judge_gpus(
 
 
 def no_gpus(probe: str, view: View, expected: Expected) -> Finding:
-    """Return what to say where no GPU can be judged: NOT_APPLICABLE only where there is none and none is expected."""
+    """Return the finding where no GPU can be judged: NOT_APPLICABLE only where there is none and none is expected."""
     gpus = view.gpus
-    if gpus is not None and has_none(gpus) and not expected.gpus:
+    if gpus is not None and has_no_gpu(gpus) and not expected.gpus:
         nothing = RuleResult(Verdict.NOT_APPLICABLE, "no_gpu", "There is no NVIDIA GPU here.")
     else:
-        why = "nobody read them" if gpus is None else gpus.detail or gpus.state.value
+        why = "no collector read them" if gpus is None else gpus.detail or gpus.state.value
         nothing = RuleResult(Verdict.UNKNOWN, "not_read", f"The GPUs were not read: {why}.")
     return nothing.finding(probe, "gpus", view)
 
 
-def has_none(gpus: Gpus) -> bool:
+def has_no_gpu(gpus: Gpus) -> bool:
     """Return whether a node has no GPU: none on the bus, and the driver shows none or there is no driver at all.
 
-    A driver that is loaded although its library is not here (a container that was given half) is no sign of that.
+    A driver that is loaded although its library is not here (a container that was given half) does not count as that.
     """
     loaded = gpus.driver.get("module_version", _MISSING).state is State.OK
     silent = gpus.state is State.OK or (gpus.state is State.ABSENT and not loaded)
     return silent and not gpus.gpus and not gpus.pci_addresses
 
 
-def finding_of(probe: str, gpu: SeenGpu, *, faults: Sequence[RuleResult], needs: Sequence[str]) -> Finding:
+def finding_of(probe: str, gpu: GpuWindow, *, faults: Sequence[RuleResult], needs: Sequence[str]) -> Finding:
     """Return the one finding on a GPU: its worst fault with the evidence of all, or what could not be read, or that it is fine."""
     top = worst_result(faults, _quiet(gpu, needs))
     if not top.is_bad:
@@ -222,10 +222,10 @@ def finding_of(probe: str, gpu: SeenGpu, *, faults: Sequence[RuleResult], needs:
     return replace(top, evidence=evidence).finding(probe, gpu.component, gpu.view)
 
 
-def _quiet(gpu: SeenGpu, needs: Sequence[str]) -> RuleResult:
+def _quiet(gpu: GpuWindow, needs: Sequence[str]) -> RuleResult:
     """Return what a GPU without a fault is: healthy only where all that the check needs was read."""
     if failed := gpu.failed(needs):
-        message = f"Could not be read: {', '.join(failed)} ({gpu.said(failed[0])})."
+        message = f"Could not be read: {', '.join(failed)} ({gpu.shown(failed[0])})."
         evidence = tuple(gpu.evidence(name) for name in failed[:8])
         return RuleResult(Verdict.UNKNOWN, "unreadable", message, Action.WATCH, evidence)
     if not gpu.supported(needs):
@@ -234,7 +234,7 @@ def _quiet(gpu: SeenGpu, needs: Sequence[str]) -> RuleResult:
     return RuleResult(Verdict.HEALTHY, "ok", "Nothing wrong was seen.")
 
 
-def whole_node(gpu: SeenGpu, is_so: Callable[[Gpu], bool]) -> bool:
+def whole_node(gpu: GpuWindow, is_so: Callable[[Gpu], bool]) -> bool:
     """Return whether all of the node's GPUs, at least two, are so: then it is the room or the chassis, not the card."""
     gpus = [gpu.gpu, *gpu.siblings]
     return len(gpus) >= WHOLE_NODE_LEAST and all(is_so(one) for one in gpus)

@@ -1,6 +1,6 @@
 """Kernel events over a window of views: as evidence, as incidents, and why their absence may mean nothing.
 
-What an event means is not for here, nor which component a device is: see the checks.
+Nothing here knows what an event means or which component a device is: the checks do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,7 +59,7 @@ def unread(views: Sequence[View]) -> RuleResult | None:
     """Return why an empty log means nothing, UNKNOWN with reason `not_read` or `records_lost`; None: the log was read."""
     newest = newest_kernel(views)
     if newest is None or newest.state is not State.OK:
-        detail = (newest.detail or newest.state) if newest else "nobody read it"
+        detail = (newest.detail or newest.state) if newest else "no collector read it"
         return RuleResult(Verdict.UNKNOWN, "not_read", f"the kernel's log was not read: {detail}")
     recent = [view.kernel for view in views if view.kernel and view.at_s > views[-1].at_s - BLIND_S]
     lost = sum(kernel.lost for kernel in recent)

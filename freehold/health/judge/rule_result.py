@@ -1,4 +1,4 @@
-"""What one rule says of one component: a verdict with its reason, message, action and evidence; and the worst of several.
+"""The result of one rule on one component: a verdict with its reason, message, action and evidence; and the worst of several.
 
 Nothing here knows what an event or a reading means: the checks do.
 """

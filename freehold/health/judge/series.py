@@ -1,6 +1,6 @@
-"""How readings move over the views of a window: pure steps that several probes share.
+"""How readings move over the views of a window: pure steps that several checks share.
 
-A reading that is not OK takes no part: it is no number, and never 0. Nothing here judges.
+A reading that is not OK is left out: it is not a number, and never 0. Nothing here judges.
 """
 
 import math

@@ -74,5 +74,5 @@ def median_of(values: Iterable[float | None]) -> float | None:
 
 
 def milliseconds(value_s: float) -> str:
-    """Return a short time in words: `0.264 ms`, `1.20 s`."""
+    """Return a short time as text: `0.264 ms`, `1.20 s`."""
     return f"{value_s * 1000:.3g} ms" if value_s < 1 else f"{value_s:.2f} s"

@@ -1,8 +1,8 @@
-"""What the driver's lines on one GPU, or on one NVSwitch, say of it: the XID rules, with disputes told and not decided.
+"""The result of the driver's lines on one GPU or one NVSwitch: each line's judgement, and whether the fault came again or with others.
 
-The catalog says what a number is; this says what follows from it when it comes once, again, or with others. An
-application's error is never the hardware's for itself. What the driver took back (recovery action none) or what a
-reload of the driver ended no longer counts. Nothing here weighs other evidence: that is diagnosis.
+What a single line means is judged in `kernel_log.xid_judgement`. An application's error is never the hardware's on its own; disputes
+between sources are named in the message, not decided. What the driver took back (recovery action none), and what a
+reload of the driver ended, no longer counts. Nothing here weighs other evidence: diagnosis does.
 """
 
 from collections import defaultdict
@@ -63,7 +63,7 @@ def _outlives_reload(event: KernelEvent) -> bool:
 
 
 def judge_gpu(events: Sequence[KernelEvent], *, elsewhere: frozenset[int] = frozenset()) -> RuleResult:
-    """Return the worst that a GPU's events say. `elsewhere`: XIDs that other GPUs had in the window as well."""
+    """Return the worst result of a GPU's events. `elsewhere`: XIDs that other GPUs had in the window as well."""
     nothing = RuleResult(Verdict.HEALTHY, "no_xid", "no XID in the window")
     return strongest_result(_judgements(events, elsewhere), nothing)
 
@@ -202,7 +202,7 @@ def _result(
 
 
 def judge_switch(events: Sequence[KernelEvent], *, off_bus_s: Sequence[float] = ()) -> RuleResult:
-    """Return what the SXids of one NVSwitch say; one beside a GPU that fell off the bus is a witness, not the cause."""
+    """Return the result of the SXids of one NVSwitch; next to a GPU that fell off the bus they are a witness, not the cause."""
     fatal = [event for event in events if event.fields.get("severity") == "fatal"]
     own = [event for event in fatal if not any(abs(event.at_s - at_s) <= SILENCE_S for at_s in off_bus_s)]
     if own:

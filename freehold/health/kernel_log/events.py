@@ -13,7 +13,16 @@ from freehold.health.kernel_log.kinds import TEXT_MOST, KernelEvent, Kind, pci_k
 from freehold.health.kernel_log.patterns import report_of
 from freehold.health.model.view import KernelLine
 
-__all__ = ["KernelEvent", "Kind", "fold_lines", "is_telling", "pci_key", "read_event", "read_events", "uuids"]
+__all__ = [
+    "KernelEvent",
+    "Kind",
+    "fold_lines",
+    "may_be_event",
+    "pci_key",
+    "read_event",
+    "read_events",
+    "uuids",
+]
 
 _OPENINGS = (
     (
@@ -32,29 +41,29 @@ _OPENINGS = (
         "same version",
     ),
 )
-"""Records of several lines (nv.c and osapi.c of the open driver): how one begins, how it goes on, and the words at its end."""
+"""Records of several lines (nv.c and osapi.c of the open driver): how one begins, how it continues, and the words at its end."""
 _FOLD_WITHIN_S = 2.0  # our own choice: the driver prints one record's lines at once
 _FOLD_LINES = 6
 """Lines of the longest record, with one to spare."""
 _READ_MOST = 4096
 """Characters of a line that are read: four times the kernel's longest record, so that a hostile file costs no time."""
 _SAME_KILL_S = 5.0
-"""The kernel tells one kill in two lines; our own choice for how far apart they may be."""
+"""The kernel reports one kill in two lines; our own choice for how far apart they may be."""
 
 
 def read_events(lines: Sequence[KernelLine]) -> list[KernelEvent]:
-    """Return what the lines tell, in their order; the two lines of one kill give one event."""
+    """Return the events of the lines, in their order; the two lines of one kill give one event."""
     events: list[KernelEvent] = []
     killed: dict[str, float] = {}
     for line in fold_lines(lines):
         event = read_event(line)
-        if event is None or (event.kind is Kind.OOM_KILL and _told_before(event, killed)):
+        if event is None or (event.kind is Kind.OOM_KILL and _is_second_line(event, killed)):
             continue
         events.append(event)
     return events
 
 
-def _told_before(event: KernelEvent, killed: dict[str, float]) -> bool:
+def _is_second_line(event: KernelEvent, killed: dict[str, float]) -> bool:
     pid = event.fields["pid"]
     before_s = killed.get(pid)
     killed[pid] = event.at_s
@@ -62,7 +71,7 @@ def _told_before(event: KernelEvent, killed: dict[str, float]) -> bool:
 
 
 def read_event(line: KernelLine) -> KernelEvent | None:
-    """Return what one line tells (already folded), or None; never for a line that the kernel did not write."""
+    """Return the event of one line (already folded), or None; never for a line that the kernel did not write."""
     if line.facility:
         return None
     report = report_of(line.text[:_READ_MOST])
@@ -79,8 +88,8 @@ def read_event(line: KernelLine) -> KernelEvent | None:
     )
 
 
-def is_telling(line: KernelLine) -> bool:
-    """Return whether the line tells an event or may be a part of one: what a long memory has to keep of a log."""
+def may_be_event(line: KernelLine) -> bool:
+    """Return whether the line is an event or may be a part of one: only such lines are kept for long."""
     return line.text.startswith("NVRM:") or read_event(line) is not None
 
 
@@ -97,7 +106,7 @@ def fold_lines(lines: Sequence[KernelLine]) -> list[KernelLine]:
     folded: list[KernelLine] = []
     open_at = -1
     for line in lines:
-        if open_at >= 0 and _goes_on(folded[open_at], line):
+        if open_at >= 0 and _continues(folded[open_at], line):
             folded[open_at] = msgspec.structs.replace(
                 folded[open_at], text=f"{folded[open_at].text}\n{line.text}"
             )
@@ -115,7 +124,7 @@ def _opening(text: str) -> int | None:
     return None
 
 
-def _goes_on(opened: KernelLine, line: KernelLine) -> bool:
+def _continues(opened: KernelLine, line: KernelLine) -> bool:
     if not line.text.startswith("NVRM:") or line.facility != opened.facility:
         return False
     index = _opening(opened.text)

@@ -1,4 +1,4 @@
-"""Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that people have.
+"""Kernel lines out of text: one record of /dev/kmsg, or a saved log in the forms that tools print.
 
 Those forms: `dmesg` (also -T, -e, -x, -r, --time-format iso), `journalctl -k` (short, short-precise, short-iso, short-full,
 short-monotonic, short-unix, json), rsyslog's kern.log, `talosctl dmesg`, `cat /dev/kmsg`, and bare lines as people paste them. Nothing here opens
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from freehold.core.problems import Problem
-from freehold.health.kernel_log.events import is_telling
+from freehold.health.kernel_log.events import may_be_event
 from freehold.health.model.view import KernelLine
 
 PROBLEMS_MOST = 20
@@ -33,7 +33,7 @@ _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 _KMSG = re.compile(rb"(\d{1,10}),(\d{1,20}),(\d{1,20}),([^,;]*)[^;]*;([^\n]*)", re.DOTALL)
 
 
-class Record(NamedTuple):
+class KmsgRecord(NamedTuple):
     """One record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg)."""
 
     facility: int
@@ -41,18 +41,18 @@ class Record(NamedTuple):
     sequence: int
     since_boot_s: float
     continues: bool
-    """It goes on with the record before (`+`)."""
+    """It continues the record before (`+`)."""
     text: str
 
 
-def parse_record(data: bytes) -> Record | None:
-    """Return one record, its escapes undone and its key=value lines left out; None: it is none."""
+def parse_record(data: bytes) -> KmsgRecord | None:
+    """Return one record, its escapes undone and its key=value lines left out; None: it is not a record."""
     match = _KMSG.match(data)
     if not match:
         return None
     priority = int(match[1])
     raw = _ESCAPE.sub(lambda escape: bytes([int(escape[1], 16)]), match[5])
-    return Record(
+    return KmsgRecord(
         facility=priority >> 3,
         level=priority & 7,
         sequence=int(match[2]),
@@ -63,7 +63,7 @@ def parse_record(data: bytes) -> Record | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Page:
+class _ParsedLog:
     """What is known while a log is read."""
 
     boot_at_s: float
@@ -113,17 +113,16 @@ _SHORT_YEAR = 1970  # the Unix epoch: what a date without a year gets where toda
 def parse_log_file(
     text: str, *, name: str = "kernel log", boot_at_s: float = 0.0, now_s: float = 0.0
 ) -> tuple[list[KernelLine], list[Problem]]:
-    """Return the lines of a saved log and what in it is no kernel line, at most `PROBLEMS_MOST` of them and a count.
+    """Return the lines of a saved log and the lines that are not kernel lines, at most `PROBLEMS_MOST` of them and a count.
 
-    Indented lines go on with the line before. `boot_at_s` (Unix seconds) is added to times since boot, 0: they stay as
+    Indented lines continue the line before. `boot_at_s` (Unix seconds) is added to times since boot, 0: they stay as
     they are; `now_s` gives dates without a year their year; dates without a zone are taken for UTC. A line without a time
-    that reads as an event gets the time of the line before. Lines of programs get facility 3, so that nothing believes
-    them. Sequences are line numbers, 1-based.
+    that reads as an event gets the time of the line before. Lines of programs get facility 3, so that they never become events. Sequences are line numbers, 1-based.
     """
-    page = _Page(boot_at_s=boot_at_s, now_s=now_s)
+    page = _ParsedLog(boot_at_s=boot_at_s, now_s=now_s)
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.rstrip("\r")
-        if not _SKIPPED.match(line) and not _go_on(page, line) and not _add(page, line, number):
+        if not _SKIPPED.match(line) and not _continue(page, line) and not _add(page, line, number):
             page.bad.append(number)
     return page.lines, _problems(page.bad, name)
 
@@ -131,14 +130,14 @@ def parse_log_file(
 def _problems(bad: list[int], name: str) -> list[Problem]:
     hint = "expected lines of dmesg, journalctl -k, kern.log or /dev/kmsg"
     named = [
-        Problem(where=f"{name}:{number}:1", message="this is no kernel line", hint=hint)
+        Problem(where=f"{name}:{number}:1", message="this is not a kernel line", hint=hint)
         for number in bad[:PROBLEMS_MOST]
     ]
     more = len(bad) - len(named)
-    return [*named, Problem(where=name, message=f"{more} more lines are no kernel lines")] if more else named
+    return [*named, Problem(where=name, message=f"{more} more lines are not kernel lines")] if more else named
 
 
-def _go_on(page: _Page, line: str) -> bool:
+def _continue(page: _ParsedLog, line: str) -> bool:
     """Append an indented line to the line before; a dictionary line of /dev/kmsg adds nothing."""
     if not line[0].isspace() or not page.lines:
         return False
@@ -148,20 +147,20 @@ def _go_on(page: _Page, line: str) -> bool:
     return True
 
 
-def _add(page: _Page, line: str, number: int) -> bool:
+def _add(page: _ParsedLog, line: str, number: int) -> bool:
     found = _dated_line(page, line) or _record_line(page, line) or _journal_line(line)
     if found:
         page.last_s = found.at_s
         page.lines.append(msgspec.structs.replace(found, sequence=number))
         return True
     bare = KernelLine(at_s=page.last_s, text=line, sequence=number)
-    if not is_telling(bare):
+    if not may_be_event(bare):
         return False
     page.lines.append(bare)
     return True
 
 
-def _dated_line(page: _Page, line: str) -> KernelLine | None:
+def _dated_line(page: _ParsedLog, line: str) -> KernelLine | None:
     for form in _FORMS:
         match = form.fullmatch(line)
         if match:
@@ -201,7 +200,7 @@ def _priority(facility: str | None, level: str | None, priority: str | None) -> 
     return _FACILITIES.get(facility or "kern", _FACILITY_DAEMON), number
 
 
-def _record_line(page: _Page, line: str) -> KernelLine | None:
+def _record_line(page: _ParsedLog, line: str) -> KernelLine | None:
     record = parse_record(line.encode("utf-8", "surrogatepass")) if line[:1].isdigit() else None
     if not record:
         return None
@@ -231,7 +230,7 @@ def _journal_line(line: str) -> KernelLine | None:
     return KernelLine(at_s=int(stamp) / 1e6, text=text, facility=facility)
 
 
-def _at_s(page: _Page, parts: Mapping[str, str | None]) -> float | None:
+def _at_s(page: _ParsedLog, parts: Mapping[str, str | None]) -> float | None:
     """Return a line's time in Unix seconds; None: there is no such date."""
     if since := parts.get("since"):
         return page.boot_at_s + float(since)
@@ -246,7 +245,7 @@ def _at_s(page: _Page, parts: Mapping[str, str | None]) -> float | None:
     return _in_last_year(page, parts)
 
 
-def _in_last_year(page: _Page, parts: Mapping[str, str | None]) -> float | None:
+def _in_last_year(page: _ParsedLog, parts: Mapping[str, str | None]) -> float | None:
     """Return the newest such date that is not in the future, or in 1970 where today's date is not known."""
     year = datetime.fromtimestamp(page.now_s, UTC).year if page.now_s else _SHORT_YEAR
     at_s = _in_year(year, parts)

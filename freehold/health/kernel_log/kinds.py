@@ -1,4 +1,4 @@
-"""What a kernel line can tell of a node: the kinds of events, and one event. Nothing here parses (see `events`)."""
+"""What a kernel line can report: the kinds of events, and one event. Nothing here parses (see `events`)."""
 
 import re
 from enum import StrEnum
@@ -9,14 +9,14 @@ from freehold.health.kernel_log.xid_judgement import XidJudgement, judge_xid
 
 
 class Kind(StrEnum):
-    """What a line tells. A kind says what was seen, not how bad it is: see `KernelEvent.is_trouble`."""
+    """What a line reports. A kind says what was seen, not how bad it is: see `KernelEvent.is_trouble`."""
 
     XID = "xid"
     SXID = "sxid"
     RECOVERY_ACTION = "recovery_action"
     """XID 154: the driver's own verdict; `number` is the new code, 0 when it is taken back."""
     OFF_BUS = "off_bus"
-    """The GPU fell off the bus, said without an XID."""
+    """The GPU fell off the bus, reported without an XID."""
     API_MISMATCH = "api_mismatch"
     """A program's driver library is of another version than the kernel module: it was refused."""
     GPU_INIT_FAILED = "gpu_init_failed"
@@ -63,7 +63,7 @@ class Kind(StrEnum):
     FILE_SERVER_SILENT = "server_silent"
     FILE_SERVER_BACK = "server_back"
     SHUTDOWN = "shutdown"
-    """The node goes down because it was told to."""
+    """The node goes down on purpose."""
     CRASH = "crash"
     """A program crashed inside a GPU or tensor library."""
 
@@ -82,11 +82,11 @@ INFORMATIVE = frozenset(
         Kind.SHUTDOWN,
     }
 )
-"""Kinds that are no trouble by themselves: corrected errors count only as a rate, links only by what becomes of them."""
+"""Kinds that are not trouble on their own: corrected errors count only as a rate, links only by whether they come back."""
 
 
 class KernelEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event that a kernel line tells."""
+    """One event of a kernel line."""
 
     kind: Kind
     device: str = ""
@@ -134,7 +134,7 @@ _PCI = re.compile(r"(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})(?:
 
 
 def pci_key(text: str) -> str:
-    """Return a PCI address as events carry it: four digits of domain, lower case, no function; empty: it is none.
+    """Return a PCI address as events carry it: four digits of domain, lower case, no function; empty: it is not an address.
 
     `PCI:0000:9B:00`, `00000000:9b:00.0` and `9b:00.0` all give `0000:9b:00`.
     """

@@ -19,18 +19,18 @@ MARGIN = 16
 """How many numbers later a missing datagram is given up: 1.6 s at 10 a second; our own choice: no path reorders by that."""
 OUTAGE_RUN = 20
 """A run of 20 lost ones, 2 s at 10 a second, is an outage and not loss: at 20 % random loss the longest run of 2,000 was 4
-(Freehold's measurement, research on health, D2)."""
+(our own measurement)."""
 JUMP_MOST = 6_000
 """Ten minutes at 10 a second, the longest window: a stream that jumps by more is counted from there on, which bounds the work."""
 _RECEIPT_MASK = (1 << RECEIPT_BITS) - 1
 WINDOWS_S = (60, 120, 300, 600)
-"""60, 300 and 600 s are what the bounds were computed for (research on health, D2); 120 s tells whether a loss went on."""
+"""60, 300 and 600 s are what the bounds were computed for; 120 s shows whether a loss went on."""
 BUCKET_S = 5
 """How far apart the snapshots are that windows begin at: a window of 60 s covers 60 to 65 s."""
 
 
 @dataclass(slots=True)
-class Tally:
+class DatagramCounts:
     """One direction's decided datagrams, ever. decided = settled + outage + unknown + open run."""
 
     settled: int = 0
@@ -76,7 +76,7 @@ class Tally:
             self.outage += 1
 
     def not_known(self, count: int) -> None:
-        """Count some whose fate nobody can tell; a run ends there."""
+        """Count some whose fate cannot be known; a run ends there."""
         self._end_run()
         self.unknown += count
 
@@ -94,7 +94,7 @@ class Tally:
         self.run = self._run_large = 0
 
 
-def _decide(tally: Tally, begin: int, top: int, bits: int) -> int:
+def _decide(tally: DatagramCounts, begin: int, top: int, bits: int) -> int:
     """Decide what is 16 below the top and not decided yet; return the first number that still is not."""
     number = begin
     while number <= top - MARGIN:
@@ -111,7 +111,7 @@ def _decide(tally: Tally, begin: int, top: int, bits: int) -> int:
 class Incoming:
     """The peer's stream as it comes here."""
 
-    tally: Tally = field(default_factory=Tally)
+    tally: DatagramCounts = field(default_factory=DatagramCounts)
     top: int = -1
     """-1: nothing came yet."""
     bits: int = 0
@@ -163,9 +163,9 @@ class Incoming:
 
 @dataclass(slots=True)
 class Outgoing:
-    """Our stream to the peer, as its receipts tell."""
+    """Our stream to the peer, by its receipts."""
 
-    tally: Tally = field(default_factory=Tally)
+    tally: DatagramCounts = field(default_factory=DatagramCounts)
     next_number: int = 0
     top: int = -1
     """The highest of ours that it confirmed."""
@@ -214,7 +214,7 @@ class Windows:
     _times_s: list[float] = field(default_factory=list)
     _kept: list[tuple[int, ...]] = field(default_factory=list)
 
-    def take(self, now_s: float, out: Tally, back: Tally) -> tuple[LossWindow, ...]:
+    def take(self, now_s: float, out: DatagramCounts, back: DatagramCounts) -> tuple[LossWindow, ...]:
         """Return a window per length of `WINDOWS_S`; shorter than that while the mesh is young."""
         counts = (*_counts(out), *_counts(back))
         if not self._kept or now_s - self._times_s[-1] >= BUCKET_S:
@@ -240,5 +240,5 @@ class Windows:
         )
 
 
-def _counts(tally: Tally) -> tuple[int, int, int, int]:
+def _counts(tally: DatagramCounts) -> tuple[int, int, int, int]:
     return tally.settled, tally.lost, tally.large, tally.large_lost

@@ -1,14 +1,14 @@
-"""The mesh's datagram: one layout in which a node says what it sent and what it got.
+"""The mesh's datagram: one layout in which a node reports what it sent and what it received.
 
-The idea: there are no replies. Each node sends at its own pace, and every datagram carries a *receipt*: which of the
-receiver's own datagrams came in, the last 128 of them bit by bit. So each direction is judged by what its receiver
-says, a lost receipt costs nothing (the next 12 s of them repeat it), half the packets of an echo do, and nobody can use
-a node as an amplifier, since what comes in never makes it send.
+There are no replies. Each node sends at its own pace, and every datagram carries a *receipt*: which of the
+receiver's own datagrams arrived, the last 128 of them bit by bit. So each direction is judged by its receiver, a lost receipt
+costs nothing (the next 12 s of them repeat it), and it takes half the packets of an echo. A node cannot be used as an
+amplifier, since what arrives never makes it send.
 
 Frames are authenticated by a keyed BLAKE2s of the whole payload but its padding, so packets of strangers and of other
-meshes are not taken. They are not encrypted, and a replay by somebody who can read the wire is not told from a
-duplicate of the network: it can spoil counts for a moment, but not silence a peer, and not speak for one that is
-dead with what this agent has heard of it (`mesh.stream`). Nothing here knows sockets or clocks.
+meshes are rejected. They are not encrypted, and a replay by an attacker who can read the wire looks like a
+duplicate of the network: it can spoil counts for a moment, but it cannot silence a peer or speak for one that is
+dead, as far as this agent has received its numbers (`mesh.stream`). Nothing here knows sockets or clocks.
 """
 
 import hmac
@@ -25,7 +25,7 @@ RECEIPT_BITS = 128
 REPORTS_MAX = 16
 """Peers that a frame reports losses to: with more of them the worst 16, since a small frame has at most 200 bytes."""
 LARGE_EVERY = 10
-"""One datagram in ten is as large as the MTU (Freehold's research on health, D2), by its number, so that a receiver
+"""One datagram in ten is as large as the MTU (our own choice), by its number, so that a receiver
 knows of one that did not come whether it was large."""
 MOST = 0xFFFF
 """Largest number of lost datagrams that a report can say; more reads as this."""
@@ -46,7 +46,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a node got of another's stream."""
 
     boot: int = 0
-    """Of whom it heard; 0: nothing heard yet."""
+    """Of the stream that it received; 0: nothing received yet."""
     top: int = 0
     """The highest number that came."""
     bits: int = 0
@@ -57,10 +57,10 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """From its arrival at the host to this receipt."""
 
 
-NOTHING_HEARD = Receipt()
+NOTHING_RECEIVED = Receipt()
 
 
-class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class MeshFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One datagram."""
 
     sender: int
@@ -71,9 +71,9 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sequence: int
     sent_ns: int
     """The sender's own monotonic clock; only that node may compare it."""
-    receipt: Receipt = NOTHING_HEARD
+    receipt: Receipt = NOTHING_RECEIVED
     reports: bytes = b""
-    """Of `pack_reports`; read by `unpack_reports` only when somebody asks, since most frames repeat them."""
+    """Of `pack_reports`; read by `unpack_reports` only when needed, since most frames repeat them."""
 
 
 def node_id(name: str) -> int:
@@ -101,7 +101,7 @@ def unpack_reports(data: bytes) -> list[tuple[int, int]]:
     return list(_REPORT.iter_unpack(data))
 
 
-def encode(frame: Frame, key: bytes, *, size: int = 0) -> bytes:
+def encode(frame: MeshFrame, key: bytes, *, size: int = 0) -> bytes:
     """Return the payload, padded with zeros to `size` bytes; never cut."""
     receipt = frame.receipt
     held_us = receipt.held_us
@@ -126,24 +126,24 @@ def encode(frame: Frame, key: bytes, *, size: int = 0) -> bytes:
     return data.ljust(size, b"\0") if size else data
 
 
-def decode(data: bytes, key: bytes) -> Frame | None:
+def decode(data: bytes, key: bytes) -> MeshFrame | None:
     """Return the frame; None for anything that is not one of this mesh's."""
     if len(data) < _HEAD.size + _TAG_BYTES or data[:4] != MAGIC:
         return None
     end = _HEAD.size + data[4] * _REPORT.size
     if data[4] > REPORTS_MAX or not hmac.compare_digest(_tag(data[:end], key), data[end : end + _TAG_BYTES]):
         return None
-    _, _, sender, receiver, boot, sequence, sent_ns, heard, top, bits, echo_ns, held_us = _HEAD.unpack_from(
+    _, _, sender, receiver, boot, sequence, sent_ns, of_boot, top, bits, echo_ns, held_us = _HEAD.unpack_from(
         data
     )
     came = int.from_bytes(bits, "big")
-    return Frame(
+    return MeshFrame(
         sender=sender,
         receiver=receiver,
         boot=boot,
         sequence=sequence,
         sent_ns=sent_ns,
-        receipt=Receipt(boot=heard, top=top, bits=came, echo_ns=echo_ns, held_us=held_us),
+        receipt=Receipt(boot=of_boot, top=top, bits=came, echo_ns=echo_ns, held_us=held_us),
         reports=data[_HEAD.size : end],
     )
 

@@ -1,8 +1,8 @@
 """How many lost datagrams are too many: Poisson bounds, computed from how many were sent.
 
-The idea (research on health, D2): percentages of a few hundred datagrams mean nothing, counts do. A healthy network loses one in
-10,000; the least number that such a network would lose with a chance of at most 1 in 10,000 is the limit. A loss that
-ended is told from one that goes on in the same way. Pure arithmetic; it knows no peers and no verdicts.
+Percentages of a few hundred datagrams mean nothing, counts do. A healthy network loses one in
+10,000; the least number that such a network would lose with a chance of at most 1 in 10,000 is the limit. The same way tells a loss that
+ended from one that continues. Pure arithmetic; it knows no peers and no verdicts.
 """
 
 import math
@@ -12,12 +12,12 @@ from functools import lru_cache
 from freehold.health.model.view import LossWindow
 
 BACKGROUND = 1e-4
-"""Loss of a healthy network: 1e-5 to 1e-4 (Pingmesh, as research on health, D2, has it; not checked there)."""
+"""Loss of a healthy network: 1e-5 to 1e-4 (Pingmesh's published figures; not checked by us)."""
 FALSE_ALARM = 1e-4
-"""Chance that a healthy network reaches the limit within one window (research on health, D2)."""
+"""Chance that a healthy network reaches the limit within one window. Our own choice."""
 WAYS = 4
 """Ways, two peers in two directions, that each have that chance; more of them share what these have, so that a large mesh does not
-cry wolf more often than one of three nodes. Our own choice: D2's bound is for one way, and was tried on three nodes."""
+raise false alarms more often than one of three nodes. Our own choice: the bound is for one way, and was tried on three nodes."""
 CORROBORATION = 1e-2
 """The same for what others lose besides, next to an alarm that met the first bound; our own choice."""
 ENDED = 1e-2
@@ -26,9 +26,9 @@ NODE_ODDS = 10.0
 """Odds, before any witness, that a lossy way is its node's fault and not that of this one path: cable, port and NIC serve all
 paths of a node, and a fault of one path alone needs a fabric with several. Our own choice."""
 UNDECIDED = 0.1
-"""Odds below which it is the path: between this and 1 nobody is named yet; our own choice."""
+"""Odds below which it is the path: between this and 1 neither is named yet; our own choice."""
 JUDGED_S = (60, 300, 600)
-"""Windows that are judged: 1 %, 0.5 % and 0.1 % of loss are found in them (research on health, D2)."""
+"""Windows that are judged: 1 %, 0.5 % and 0.1 % of loss are found in them (computed by these bounds)."""
 
 _LOG_MOST = 500.0
 """Where odds stop growing: e to the 500th is still a float."""
@@ -84,7 +84,7 @@ def alarm_chance(peers: int) -> float:
 def lossy_window(
     windows: Sequence[LossWindow], *, back: bool, chance: float = FALSE_ALARM
 ) -> LossWindow | None:
-    """Return the shortest window whose loss in that direction is too much and goes on; None where there is none."""
+    """Return the shortest window whose loss in that direction is too much and continues; None where there is none."""
     for window in windows:
         if window.seconds not in JUDGED_S and len(windows) > 1:
             continue

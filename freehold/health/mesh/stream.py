@@ -1,6 +1,6 @@
 """One peer of the mesh: its stream and ours, restarts of either side, round trips, and the `Peer` that a view gets.
 
-The idea: everything counted here is counted ever, and `sample` returns the difference to the sample before, so no event
+Everything is counted since the start, and `sample` returns the difference to the sample before, so no event
 between two views is lost or seen twice. A peer's new start is known by its boot number, and what was on its way then is
 "not known", never lost. It does no I/O and knows no clock: `now_s` is the running module's monotonic one.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from freehold.health.mesh.count import MARGIN, OUTAGE_RUN, Incoming, Outgoing, Windows
-from freehold.health.mesh.frame import NOTHING_HEARD, Frame, Receipt
+from freehold.health.mesh.frame import NOTHING_RECEIVED, MeshFrame, Receipt
 from freehold.health.model.view import LossWindow, Peer, State
 
 RTTS_MOST = 200
@@ -20,7 +20,7 @@ LIVES_MOST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class PeerHost:
     """What was learned of a peer's host and the way to it, outside the mesh."""
 
     control: State = State.UNKNOWN
@@ -29,7 +29,7 @@ class Host:
     link: State = State.UNKNOWN
 
 
-NOT_ASKED = Host()
+NOT_ASKED = PeerHost()
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Stream:
     out: Outgoing = field(default_factory=Outgoing)
     back: Incoming = field(default_factory=Incoming)
     boot: int = 0
-    """The peer's; 0: never heard."""
+    """The peer's; 0: nothing received yet."""
     restarts: int = 0
     heard_s: float = 0.0
     """When its last datagram came; 0: never."""
@@ -59,18 +59,18 @@ class Stream:
     unconfirmed: int = 0
     """Of ours, when the peer last spoke."""
     lost_lately: int = 0
-    """What a report says of this peer: lost within 60 s, and what an outage that goes on has cost."""
+    """What a report says on this peer: lost within 60 s, and the loss of an outage that continues."""
     windows: Windows = field(default_factory=Windows)
     _sampled: tuple[int, ...] = (0,) * 9
 
-    def heard(self, frame: Frame, now_s: float, *, ours: bool = False) -> None:
+    def receive(self, frame: MeshFrame, now_s: float, *, ours: bool = False) -> None:
         """Take a frame that arrived at the host at `now_s`; `ours`: this host dropped some before it."""
         if frame.boot != self.boot:
             if self._is_past(frame):
                 return
             self._meet(frame.boot)
         if self.back.accept(frame.sequence, ours=ours):
-            self.heard_s = now_s  # a copy of an old one, by the network or by somebody, is no sign of life
+            self.heard_s = now_s  # a copy of an old one is not a sign of life
             self._echo_ns, self._arrived_s = frame.sent_ns, now_s
             self.reports = frame.reports
         if frame.receipt.boot == self.own_boot:
@@ -78,9 +78,9 @@ class Stream:
         self.unconfirmed = self.out.unconfirmed
 
     def receipt(self, now_s: float) -> Receipt:
-        """Return what to tell the peer of its own stream."""
+        """Return the receipt for the peer's own stream."""
         if self.back.top < 0:
-            return NOTHING_HEARD
+            return NOTHING_RECEIVED
         return Receipt(
             boot=self.boot,
             top=self.back.top,
@@ -93,10 +93,10 @@ class Stream:
         """Return the seconds since its last datagram, or since the mesh began."""
         return max(0.0, now_s - (self.heard_s or self.began_s))
 
-    def _is_past(self, frame: Frame) -> bool:
-        """Return whether it is of a life that ended: late, or sent again by somebody who recorded it.
+    def _is_past(self, frame: MeshFrame) -> bool:
+        """Return whether it is of an earlier start: late, or a recording that was sent again.
 
-        A life whose numbers go on did not end: what seemed to follow it was such a recording, of a start before ours.
+        A start whose numbers continue did not end: what seemed to follow it was such a recording, of a start before ours.
         """
         top = self._lives.get(frame.boot)
         return top is not None and frame.sequence <= top + MARGIN
@@ -119,7 +119,7 @@ class Stream:
         if self.out.confirm(receipt):
             self.rtts_s.append(max(0.0, now_s - receipt.echo_ns / 1e9 - receipt.held_us / 1e6))
 
-    def sample(self, name: str, now_s: float, *, host: Host, reported: Mapping[str, int]) -> Peer:
+    def sample(self, name: str, now_s: float, *, host: PeerHost, reported: Mapping[str, int]) -> Peer:
         """Return what happened since the last sample, and how things stand."""
         out, back = self.out.tally, self.back.tally
         windows = self.windows.take(now_s, out, back)

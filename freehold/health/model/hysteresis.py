@@ -1,7 +1,7 @@
-"""From looks to what is believed: a worse verdict after `confirm` looks that agree, a better one after `clear`. Pure.
+"""Hysteresis of findings: a worse verdict settles after `confirm` looks that agree, a better one after `clear`. Pure.
 
 Each component of each probe is settled by itself. What could not be read is said at once where nothing bad was known, and
-clears nothing where something was: a GPU that cannot be read any more is not well again. A verdict that nobody has given
+clears nothing where something was: a GPU that cannot be read any more is not well again. A verdict that no look has given
 for a while is stale: UNKNOWN, and forgotten after that. It knows no clock, no probe's reasons and no view.
 """
 
@@ -12,11 +12,11 @@ from freehold.core.findings import Action, Finding, Verdict
 from freehold.health.model.probe import Probe
 
 UNCONFIRMED = "unconfirmed"
-"""The reason of what looks bad and has not been seen often enough; no probe may use the word."""
+"""The reason of what looks bad and has not been seen often enough; no probe may use it."""
 STALE = "stale"
-"""The reason of what nobody has looked at for too long."""
+"""The reason of what was not looked at for too long."""
 STALE_LOOKS = 3
-"""Looks of a probe that a component may be missing from, or that may fail, before what was said of it is stale. Source: our
+"""Looks of a probe that a component may be missing from, or that may fail, before its verdict is stale. Source: our
 own choice; the same as `clear`'s default: one look may go wrong, three do not by chance."""
 FORGET_LOOKS = 30
 """Looks after which a component that is never mentioned again is forgotten: a replica that was taken away. Source: our own
@@ -29,8 +29,8 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What is believed of one component."""
+class SettledState:
+    """The settled state of one component."""
 
     believed: Finding
     since_s: float
@@ -41,8 +41,8 @@ class Held:
     """Looks in a row in which it was not mentioned."""
 
 
-def settle(held: Held | None, look: Finding, *, probe: Probe, now_s: float) -> Held:
-    """Return what is believed after one more look."""
+def settle(held: SettledState | None, look: Finding, *, probe: Probe, now_s: float) -> SettledState:
+    """Return the state after one more look."""
     if held is None:
         return _first(look, probe, now_s)
     before = held.believed
@@ -51,20 +51,20 @@ def settle(held: Held | None, look: Finding, *, probe: Probe, now_s: float) -> H
     if look.verdict is Verdict.UNKNOWN:
         return replace(held, believed=_unread(before, look), missed=0)
     if look.verdict is before.verdict:
-        return Held(believed=look, since_s=held.since_s)
+        return SettledState(believed=look, since_s=held.since_s)
     worse = _is_worse(look, before)
     same_way = all(_is_worse(past, before) == worse for past in held.looks)
     looks = (*(held.looks if same_way else ()), look)
     if len(looks) < (probe.confirm if worse else probe.clear):
-        return Held(believed=_readable(before), since_s=held.since_s, looks=looks)
+        return SettledState(believed=_readable(before), since_s=held.since_s, looks=looks)
     choose = min if worse else max
-    return Held(believed=_latest(looks, choose(_ranks(looks))), since_s=now_s)
+    return SettledState(believed=_latest(looks, choose(_ranks(looks))), since_s=now_s)
 
 
 def settle_all(
-    held: Mapping[Key, Held], looks: Iterable[Finding], *, probe: Probe, now_s: float
-) -> dict[Key, Held]:
-    """Return what is believed of every component after one run of `probe`; those of other probes stay as they are."""
+    held: Mapping[Key, SettledState], looks: Iterable[Finding], *, probe: Probe, now_s: float
+) -> dict[Key, SettledState]:
+    """Return the state of every component after one run of `probe`; those of other probes stay as they are."""
     fresh = dict(held)
     seen: set[Key] = set()
     for look in looks:
@@ -77,36 +77,36 @@ def settle_all(
     return fresh
 
 
-def _miss(fresh: dict[Key, Held], key: Key, was: Held, now_s: float) -> None:
+def _miss(fresh: dict[Key, SettledState], key: Key, was: SettledState, now_s: float) -> None:
     missed = was.missed + 1
     if missed >= FORGET_LOOKS:
         del fresh[key]
         return
     fresh[key] = replace(was, missed=missed, looks=())
     if missed >= STALE_LOOKS and was.believed.reason != STALE:
-        fresh[key] = Held(believed=_stale(was.believed), since_s=now_s, missed=missed)
+        fresh[key] = SettledState(believed=_stale(was.believed), since_s=now_s, missed=missed)
 
 
-def _first(look: Finding, probe: Probe, now_s: float) -> Held:
+def _first(look: Finding, probe: Probe, now_s: float) -> SettledState:
     if look.verdict in _CALM or probe.confirm <= 1:
-        return Held(believed=look, since_s=now_s)
-    return Held(believed=_unconfirmed(look, 1, probe.confirm), since_s=now_s, looks=(look,))
+        return SettledState(believed=look, since_s=now_s)
+    return SettledState(believed=_unconfirmed(look, 1, probe.confirm), since_s=now_s, looks=(look,))
 
 
-def _from_calm(held: Held, look: Finding, probe: Probe, now_s: float) -> Held:
-    """Go on from a verdict that is not bad: only a bad one needs more looks than one."""
+def _from_calm(held: SettledState, look: Finding, probe: Probe, now_s: float) -> SettledState:
+    """Continue from a verdict that is not bad: only a bad one needs more looks than one."""
     if look.verdict in _CALM:
         same = look.verdict is held.believed.verdict
         # What cannot be read speaks for nothing: looks that were bad before it stay.
         looks = held.looks if look.verdict is Verdict.UNKNOWN else ()
-        return Held(believed=look, since_s=held.since_s if same else now_s, looks=looks)
+        return SettledState(believed=look, since_s=held.since_s if same else now_s, looks=looks)
     looks = (*held.looks, look)
     if len(looks) >= probe.confirm:
-        return Held(believed=_latest(looks, min(_ranks(looks))), since_s=now_s)
+        return SettledState(believed=_latest(looks, min(_ranks(looks))), since_s=now_s)
     unsure = held.believed
     if unsure.verdict is Verdict.UNKNOWN:
         unsure = _unconfirmed(look, len(looks), probe.confirm)
-    return Held(believed=unsure, since_s=held.since_s, looks=looks)
+    return SettledState(believed=unsure, since_s=held.since_s, looks=looks)
 
 
 def _is_worse(look: Finding, than: Finding) -> bool:
@@ -122,7 +122,7 @@ def _latest(looks: tuple[Finding, ...], rank: int) -> Finding:
 
 
 def _unconfirmed(look: Finding, seen: int, needed: int) -> Finding:
-    message = f"{look.message} (seen {seen} of {needed} times: not believed yet)"
+    message = f"{look.message} (seen {seen} of {needed} times: not confirmed)"
     return replace(look, verdict=Verdict.UNKNOWN, reason=UNCONFIRMED, message=message, action=Action.WATCH)
 
 
@@ -138,5 +138,5 @@ def _readable(before: Finding) -> Finding:
 
 
 def _stale(before: Finding) -> Finding:
-    message = f"nobody has looked at it lately; the last word was {before.verdict}: {before.message}"
+    message = f"not checked recently; the last verdict was {before.verdict}: {before.message}"
     return replace(before, verdict=Verdict.UNKNOWN, reason=STALE, message=message, action=Action.NONE)

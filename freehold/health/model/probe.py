@@ -5,6 +5,7 @@ hysteresis and metrics, the readers own the world. Nothing here runs or reads. S
 `freehold.testing.check_probe` runs on every file.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,7 +29,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What this node should have, from the lock or the configuration; None: nobody said, so nothing is compared.
+    """What this node should have, from the lock or the configuration; None: not configured, so nothing is compared.
 
     It stands in an agent's settings and in the head of a recording, so new fields have a default.
     """
@@ -57,7 +58,7 @@ class Probe:
     newest: tuple[Part, ...] = ()
     """Those of `reads` of which it wants the newest reading alone: they are not kept for its window."""
     reasons: Mapping[str, str]
-    """Every `Finding.reason` that it can give, with what it means and what to do."""
+    """Every `Finding.reason` that it can give: what it means, and after the first colon or sentence what to do."""
     thresholds: tuple[Threshold, ...]
     check: Callable[[Sequence[View], Expected], Sequence[Finding]]
     """Views of the window, oldest first and at least one; one finding per component, at least one in all."""
@@ -65,3 +66,9 @@ class Probe:
     """Looks in a row that must agree before a worse verdict is believed; direct verdicts say 1. Hysteresis is the runner's."""
     clear: int = 3
     """Looks in a row that must be better before it is believed."""
+
+    def what_to_do(self, reason: str) -> str:
+        """Return the instruction in a reason's text, which stands after its first colon or sentence; empty: there is none."""
+        _meaning, *rest = re.split(r": |\. ", self.reasons.get(reason, ""), maxsplit=1)
+        text = rest[0] if rest else ""
+        return "" if text.lower().startswith("nothing to do") else text

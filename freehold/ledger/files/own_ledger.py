@@ -11,7 +11,7 @@ from freehold.ledger.foreign.spans import HOUR_S
 from freehold.ledger.foreign.use import Use
 from freehold.ledger.journal import Journal, Span
 from freehold.ledger.records.money import PICOUSD_PER_USD
-from freehold.ledger.records.rollup import Tally
+from freehold.ledger.records.rollup import UsageTally
 
 NAME = "own_ledger"
 """The file's name in this folder."""
@@ -38,7 +38,7 @@ def read_ledger(path: Path, span: Span) -> tuple[list[Use], list[str], tuple[flo
     return list(uses_of(tallies, since_s=span.since_us / _US)), notes_on(tallies), ends
 
 
-def uses_of(tallies: Iterable[Tally], *, since_s: float = 0.0) -> Iterator[Use]:
+def uses_of(tallies: Iterable[UsageTally], *, since_s: float = 0.0) -> Iterator[Use]:
     """Give the sums as uses, one for each key, model, endpoint and hour; requests of which nothing is known give none.
 
     `since_s` is where the time that was asked for begins, maybe within the first hour.
@@ -54,13 +54,11 @@ def uses_of(tallies: Iterable[Tally], *, since_s: float = 0.0) -> Iterator[Use]:
         yield Use(start_s, start_s, max(known, 1), tally.prompt_tokens, cached, tokens, tally.model, usd)
 
 
-def notes_on(tallies: Iterable[Tally]) -> list[str]:
+def notes_on(tallies: Iterable[UsageTally]) -> list[str]:
     """Return a sentence on each kind of thing that the ledger does not know."""
     found = list(tallies)
     counts = {
-        "requests whose tokens are not wholly known add what is known of them": sum(
-            tally.unknown for tally in found
-        ),
+        "requests whose tokens are partly known add the known part": sum(tally.unknown for tally in found),
         "requests could not be recorded and are missing": sum(tally.lost for tally in found),
         "requests failed and are left out": sum(tally.failed for tally in found),
         "requests have a price and no known cost": sum(tally.cost_unknown for tally in found),

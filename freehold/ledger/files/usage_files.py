@@ -1,6 +1,6 @@
 """A team's usage files as traffic: recognises them, reads them once from end to end, and says all that is wrong.
 
-The formats are one file each in this folder. Memory is bounded, however long a file is. It asks nobody over the network,
+The formats are one file each in this folder. Memory is bounded, however long a file is. It asks nothing over the network,
 and files are never changed.
 """
 
@@ -19,13 +19,13 @@ from freehold.ledger.files.rows import SNIFF_CHARS, Rows, Shape, shape_of
 from freehold.ledger.files.text import Lines, archive
 from freehold.ledger.foreign import access_log, litellm, openai_usage
 from freehold.ledger.foreign.cells import lacks_zone
-from freehold.ledger.foreign.gather import Gathered, Window
+from freehold.ledger.foreign.gather import Gathered, TimeWindow
 from freehold.ledger.foreign.history import overlap_h, traffic_of
-from freehold.ledger.foreign.use import Format, Unusable
+from freehold.ledger.foreign.use import Unusable, UsageFormat
 from freehold.ledger.journal import Span
 from freehold.sizing.fleet.traffic import BadRow, Traffic
 
-FORMATS: tuple[Format, ...] = (openai_usage.FORMAT, litellm.FORMAT, access_log.FORMAT)
+FORMATS: tuple[UsageFormat, ...] = (openai_usage.FORMAT, litellm.FORMAT, access_log.FORMAT)
 """Those made of records, the most particular first."""
 FORMAT_NAMES: tuple[str, ...] = (*(format_.name for format_ in FORMATS), own_ledger.NAME)
 """What `--usage-format` takes."""
@@ -62,10 +62,12 @@ def read_usage(
     files would be an answer to another question. Never raises for what stands in a file.
     """
     now_s = wall_s() if now_s is None else now_s
-    window = Window(since_s=since_s or 0.0, until_s=float("inf") if until_s is None else until_s, now_s=now_s)
+    window = TimeWindow(
+        since_s=since_s or 0.0, until_s=float("inf") if until_s is None else until_s, now_s=now_s
+    )
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if format and format not in FORMAT_NAMES:
-        message = f"{format!r} is no format of usage files"
+        message = f"{format!r} is not a format of usage files"
         problem = Problem(where="--usage-format", message=message, hint=nearest_hint(format, FORMAT_NAMES))
         return ReadUsage(traffic=None, problems=(problem,))
     reading = _Reading(Gathered(window=window), forced=format)
@@ -90,13 +92,13 @@ class _Reading:
         except OSError as exc:
             fault = Problem(where=str(path), message=f"cannot be read: {exc.strerror or exc}")
         except FreeholdError as exc:
-            fault = Problem(where=str(path), message=f"is no ledger that can be read: {exc}", hint=exc.hint)
+            fault = Problem(where=str(path), message=f"is not a readable ledger: {exc}", hint=exc.hint)
         if fault is not None:
             self.problems.append(fault)
 
     def _read(self, path: Path) -> Problem | None:
         if not path.is_file():
-            words = "is no file with rows in it" if path.exists() else "there is no such file"
+            words = "is not a file with rows" if path.exists() else "there is no such file"
             return Problem(where=str(path), message=words)
         with path.open("rb") as file:
             head = file.read(len(own_ledger.MAGIC))
@@ -104,7 +106,7 @@ class _Reading:
         if is_ledger and self._forced in {"", own_ledger.NAME}:
             return self._read_ledger(path)
         if is_ledger or self._forced == own_ledger.NAME:
-            words = f"is an SQLite file, not {self._forced}" if is_ledger else "is no ledger of Freehold"
+            words = f"is an SQLite file, not {self._forced}" if is_ledger else "is not a ledger of Freehold"
             return Problem(
                 where=str(path), message=words, hint=f"{own_ledger.NAME} is {own_ledger.LOOKED_FOR}"
             )
@@ -148,7 +150,7 @@ class _Reading:
             return None
         return _useless(path, format_, self.gathered.bad_rows_total - bad, self.gathered.bad_rows)
 
-    def _take_all(self, rows: Rows, format_: Format, path: Path) -> None:
+    def _take_all(self, rows: Rows, format_: UsageFormat, path: Path) -> None:
         take, read, name, times = self.gathered.take, format_.read, str(path), format_.times
         self.gathered.where = lambda number: name + rows.where(number)
         for number, record in rows:
@@ -164,9 +166,9 @@ class _Reading:
             except Unusable as exc:
                 take(exc, number)
         if rows.has_more:
-            self.gathered.notes.append(f"{name} ends with a page that says that there are more.")
+            self.gathered.notes.append(f"{name} ends with a page that announces more pages.")
 
-    def _recognise(self, names: AbstractSet[str]) -> Format | None:
+    def _recognise(self, names: AbstractSet[str]) -> UsageFormat | None:
         found = (
             each
             for each in FORMATS
@@ -205,7 +207,7 @@ class _Reading:
 def _no_tokens(where: str, gathered: Gathered) -> Problem:
     if gathered.invoiced_usd:
         hint = "give the usage export beside it"
-        return Problem(where=where, message="says what was paid and nothing about tokens", hint=hint)
+        return Problem(where=where, message="has what was paid and no tokens", hint=hint)
     if gathered.outside_rows:
         hint = f"{gathered.outside_rows:,} rows lie outside of it"
         return Problem(where=where, message="has no usage in the time that was asked for", hint=hint)
@@ -243,12 +245,12 @@ def _unknown(path: Path, names: AbstractSet[str]) -> Problem:
     looked_for = "; ".join(f"{each.name}: {each.looked_for}" for each in FORMATS)
     return Problem(
         where=str(path),
-        message=f"is no usage file that is known: it has {found}",
+        message=f"is not a known usage file: it has {found}",
         hint=f"looked for {looked_for}; {own_ledger.NAME}: {own_ledger.LOOKED_FOR}",
     )
 
 
-def _useless(path: Path, format_: Format, bad: int, shown: Sequence[BadRow]) -> Problem:
+def _useless(path: Path, format_: UsageFormat, bad: int, shown: Sequence[BadRow]) -> Problem:
     if not bad:
         return Problem(where=str(path), message=f"has no rows ({format_.name})")
     first = next((row for row in shown if row.where.startswith(str(path))), None)

@@ -20,7 +20,7 @@ from freehold.ledger.foreign.cells import (
     optional_count,
     part_of,
 )
-from freehold.ledger.foreign.use import Format, Item, LeftOut, Record, Unusable, Use
+from freehold.ledger.foreign.use import Item, LeftOut, Record, Unusable, UsageFormat, Use
 
 _TIMES = ("at", "timestamp", "time", "ts", "@timestamp", "created", "created_at", "start_time", "date")
 _TOKENS = ({"prompt_tokens", "completion_tokens"}, {"input_tokens", "output_tokens"})
@@ -120,7 +120,7 @@ def _text(value: object) -> str:
     return value if type(value) is str else ""
 
 
-FORMAT = Format(
+FORMAT = UsageFormat(
     name="access_log",
     looked_for="a time (at, timestamp, created, …) beside a usage or prompt_tokens and completion_tokens",
     recognises=_recognises,

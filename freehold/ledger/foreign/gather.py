@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from freehold.ledger.foreign.seen import Seen
+from freehold.ledger.foreign.seen import SeenRows
 from freehold.ledger.foreign.spans import HOUR_S, Spans
 from freehold.ledger.foreign.use import Item, LeftOut, Paid, Unusable, Use
 from freehold.sizing.fleet.traffic import BadRow
@@ -21,7 +21,7 @@ _OTHER_MODELS = "(others)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class TimeWindow:
     """The time that was asked for; rows outside are read and do not count."""
 
     since_s: float = 0.0
@@ -55,7 +55,7 @@ class Sums:
 class Gathered:
     """All that was read so far, of all files together."""
 
-    window: Window = field(default_factory=Window)
+    window: TimeWindow = field(default_factory=TimeWindow)
     where: Callable[[int], str] = str
     """Says where in the file that is being read a row stands."""
     total: Sums = field(default_factory=Sums)
@@ -83,7 +83,7 @@ class Gathered:
     bad_rows_total: int = 0
     rows_total: int = 0
     outside_rows: int = 0
-    seen: Seen = field(default_factory=Seen)
+    seen: SeenRows = field(default_factory=SeenRows)
     notes: list[str] = field(default_factory=list)
     accepted_rows: int = 0
     """Rows that were not bad."""

@@ -22,20 +22,20 @@ from freehold.ledger.foreign.cells import (
     optional_count,
     part_of,
 )
-from freehold.ledger.foreign.use import Format, Item, LeftOut, Record, Use
+from freehold.ledger.foreign.use import Item, LeftOut, Record, UsageFormat, Use
 
 _TIMES = ("startTime", "start_time")
 _NO_TEXT = ("embedding", "image", "transcription", "speech", "moderation", "rerank", "ocr", "file", "list_")
 
 
-class _Details(msgspec.Struct, gc=False):
+class _TokenDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
 class _Usage(msgspec.Struct, gc=False):
     cache_read_input_tokens: int | None = None
-    prompt_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
+    prompt_tokens_details: _TokenDetails | None = None
+    input_tokens_details: _TokenDetails | None = None
 
 
 class _Metadata(msgspec.Struct, gc=False):
@@ -127,7 +127,7 @@ def _cached_of(usage: _Usage | None) -> int | None:
     return optional_count({"cached": usage.cache_read_input_tokens if cached is None else cached}, "cached")
 
 
-FORMAT = Format(
+FORMAT = UsageFormat(
     name="litellm",
     looked_for="columns or keys startTime and prompt_tokens, with spend, request_id or call_type",
     recognises=_recognises,

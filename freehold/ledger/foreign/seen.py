@@ -12,7 +12,7 @@ _FIRST_SLOTS = 1 << 16  # Powers of two, so that a mask finds the slot; twice th
 _MASK = (1 << 64) - 1
 
 
-class Seen:
+class SeenRows:
     """The fingerprints of the rows so far."""
 
     def __init__(self, generation_rows: int = GENERATION_ROWS) -> None:
@@ -28,7 +28,7 @@ class Seen:
 
     def again(self, identity: str) -> bool:
         """Return whether this came before, and remember it."""
-        print_ = hash(identity) & _MASK or 1  # nought marks a free slot
+        print_ = hash(identity) & _MASK or 1  # zero marks a free slot
         slots, mask = self._slots, len(self._slots) - 1
         at = print_ & mask
         while found := slots[at]:

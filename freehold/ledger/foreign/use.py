@@ -62,7 +62,7 @@ Item = Use | Paid | LeftOut | Unusable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
+class UsageFormat:
     """A kind of usage file made of records."""
 
     name: str

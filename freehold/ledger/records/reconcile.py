@@ -1,15 +1,15 @@
 """The ledger beside the engines' own counters: where they differ, and by how much. Pure.
 
 Both count generated tokens. The engine's count is a little larger in a sound stack: it has the readiness completions,
-which nobody asked for, and what it made of answers that were cut before anybody could count. A large gap means that
-somebody uses the engine past the gateway, or that requests were not recorded. Nothing is corrected here.
+which no client asked for, and what it made of answers that were cut before they could be counted. A large gap means that
+a client uses the engine past the gateway, or that requests were not recorded. Nothing is corrected here.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from freehold.ledger.records.rollup import DAY_HOURS, Tally
+from freehold.ledger.records.rollup import DAY_HOURS, UsageTally
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,7 +44,7 @@ class Gap:
 
 
 def reconcile(
-    tallies: Iterable[Tally], readings: Iterable[EngineReading], *, first_day: int, end_day: int
+    tallies: Iterable[UsageTally], readings: Iterable[EngineReading], *, first_day: int, end_day: int
 ) -> list[Gap]:
     """Return the gap of each endpoint over whole days, from `first_day` up to and without `end_day`."""
     booked: dict[str, int] = {}

@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     FAILED = "failed"  # it got an error instead of an answer
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class LedgerRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One request that was sent to an engine. New fields go to the end, with a default: old spools stay readable."""
 
     run: int
@@ -51,7 +51,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """When the answer ended, Unix microseconds by the wall clock."""
     request_id: str
     key_id: str
-    """Which API key asked; empty: nobody had to say."""
+    """Which API key asked; empty: no key was needed."""
     model: str
     path: str
     endpoint: str
@@ -81,10 +81,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Record)
+_DECODER = msgspec.msgpack.Decoder(LedgerRecord)
 
 
-def frame(record: Record) -> bytes:
+def frame(record: LedgerRecord) -> bytes:
     """Return the bytes that stand for a record in a spool."""
     payload = _ENCODER.encode(record)
     return _HEAD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload
@@ -94,7 +94,7 @@ def frame(record: Record) -> bytes:
 class Frames:
     """What was found in a piece of a spool."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[LedgerRecord] = field(default_factory=list)
     used_bytes: int = 0
     """Bytes up to the end of the last whole record: reading goes on there."""
     torn_bytes: int = 0
@@ -119,7 +119,7 @@ def read_frames(data: bytes) -> Frames:
     return found
 
 
-def _read_one(data: bytes, at: int) -> tuple[Record | None, int]:
+def _read_one(data: bytes, at: int) -> tuple[LedgerRecord | None, int]:
     """Return the record whose frame begins at `at` and where it ends, or None."""
     if len(data) - at < HEAD_BYTES:
         return None, at

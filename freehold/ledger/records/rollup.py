@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from freehold.ledger.records.money import picousd
-from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome
 
 Dimension = Literal["model", "key", "endpoint", "day", "hour"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
@@ -21,7 +21,7 @@ DAY_HOURS = 24  # Source: Unix time has no leap seconds, and UTC no summer time
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class UsageTally:
     """Sums over some requests of one key, model and endpoint in one hour, or over several such."""
 
     key_id: str = ""
@@ -51,28 +51,28 @@ class Tally:
     priced: int = 0
     """Requests whose cost is known."""
     cost_unknown: int = 0
-    """Requests that were charged for, by somebody, and whose cost is not known."""
+    """Requests that were charged for and whose cost is not known."""
     cost_picousd: int = 0
     """What the priced ones cost together, exactly."""
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "UsageTally") -> None:
         """Add another's sums to these."""
         for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 SUMS = tuple(
-    name for name in Tally.__dataclass_fields__ if name not in {"key_id", "model", "endpoint", "hour"}
+    name for name in UsageTally.__dataclass_fields__ if name not in {"key_id", "model", "endpoint", "hour"}
 )
 """What is added up, in the order of the columns."""
 
 
-def tally(record: Record) -> Tally:
+def tally(record: LedgerRecord) -> UsageTally:
     """Return one record as sums."""
     estimated = record.basis is Basis.ESTIMATED
     tokens = record.completion_tokens or 0
     known = record.basis in {Basis.MEASURED, Basis.NONE}
-    return Tally(
+    return UsageTally(
         key_id=record.key_id,
         model=record.model,
         endpoint=record.endpoint,
@@ -94,16 +94,18 @@ def tally(record: Record) -> Tally:
     )
 
 
-def roll_up(tallies: Iterable[Tally], by: Sequence[Dimension]) -> list[tuple[tuple[str, ...], Tally]]:
+def roll_up(
+    tallies: Iterable[UsageTally], by: Sequence[Dimension]
+) -> list[tuple[tuple[str, ...], UsageTally]]:
     """Return the sums for each combination of the dimensions' values, in their order; for none, the one total."""
-    sums: dict[tuple[str, ...], Tally] = {}
+    sums: dict[tuple[str, ...], UsageTally] = {}
     for each in tallies:
         place = tuple(_value(each, dimension) for dimension in by)
-        sums.setdefault(place, Tally()).add(each)
+        sums.setdefault(place, UsageTally()).add(each)
     return sorted(sums.items(), key=lambda item: item[0])
 
 
-def _value(tally: Tally, dimension: Dimension) -> str:
+def _value(tally: UsageTally, dimension: Dimension) -> str:
     if dimension == "day":
         return day_text(tally.hour // DAY_HOURS)
     if dimension == "hour":

@@ -6,10 +6,10 @@ A load test of the user's own (`freehold bench`) overrides all of it. It sizes n
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from freehold.catalog.facts import EngineRatio, Gpu
+from freehold.catalog.facts import EngineRatio, GpuFacts
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Churn, Engine, Prefer, Quant
-from freehold.sizing.replica.answer import Measured, Reason
+from freehold.sizing.replica.answer import MeasuredSpeed, Reason
 from freehold.sizing.replica.split import LLAMA_CPP_QUANTS
 
 WORTH_PINNING = 1.15
@@ -19,18 +19,18 @@ versions and slower support of new models is not paid back; the median of all me
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a team wants of an engine; empty: nobody said."""
+    """What a team wants of an engine; empty: not given."""
 
     prefer: Prefer = ""
-    """Which counts first; where nobody said, what asks the least of the team."""
+    """Which counts first; if not given, what asks the least of the team."""
     team: tuple[Engine, ...] = ()
-    """Engines that somebody there has run before."""
+    """Engines that the team has run before."""
     model_churn: Churn = ""
-    """Whether new models should run soon after they appear; where nobody said, they should."""
+    """Whether new models should run soon after they appear; if not given, they should."""
 
 
 NO_WISH = Wish()
-"""Nobody said anything. Source: our own choice, see the fields."""
+"""Nothing was given. Source: our own choice, see the fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Need:
     """What the engine is for."""
 
     shape: ModelShape
-    gpu: Gpu | None
+    gpu: GpuFacts | None
     """None: no GPU, the CPU."""
     quant: Quant
     wish: Wish = NO_WISH
@@ -54,7 +54,7 @@ class Advice:
 
 
 def recommend(
-    need: Need, measured: Sequence[Measured] = (), ratios: Mapping[str, EngineRatio] | None = None
+    need: Need, measured: Sequence[MeasuredSpeed] = (), ratios: Mapping[str, EngineRatio] | None = None
 ) -> Advice:
     """Return the advised engine with its reasons; `ratios` are the catalog's measured pairs of engines."""
     tested = _tested(need, measured)
@@ -66,7 +66,7 @@ def recommend(
     return _server(need, ratios or {})
 
 
-def _tested(need: Need, measured: Sequence[Measured]) -> Advice | None:
+def _tested(need: Need, measured: Sequence[MeasuredSpeed]) -> Advice | None:
     """Return the fastest engine of the user's own load tests on this GPU and quantisation, per GPU."""
     fitting = [each for each in measured if need.gpu and (each.gpu, each.quant) == (need.gpu.id, need.quant)]
     if not fitting:
@@ -83,7 +83,7 @@ def _tested(need: Need, measured: Sequence[Measured]) -> Advice | None:
     return Advice(engine=best.engine, reasons=(reason,), against=against)
 
 
-def _per_gpu(measured: Measured) -> float:
+def _per_gpu(measured: MeasuredSpeed) -> float:
     return measured.output_tokens_per_s / measured.gpus
 
 
@@ -113,9 +113,7 @@ def _server(need: Need, ratios: Mapping[str, EngineRatio]) -> Advice:
     if need.shape.attention == "mla" and not easy:
         return Advice(engine="sglang", reasons=(_for_latent(need, ratios),), against=against)
     if "sglang" in wish.team and "vllm" not in wish.team and not easy:
-        text = (
-            "somebody in the team has run SGLang before, and no measured pair here speaks for another engine"
-        )
+        text = "the team has run SGLang before, and no measured pair here favours another engine"
         return Advice(engine="sglang", reasons=(Reason(text=text),), against=against)
     return Advice(engine="vllm", reasons=_for_vllm(need), against=against)
 
@@ -143,7 +141,7 @@ def _lacking(wish: Wish) -> list[str]:
     """Return what TensorRT-LLM would need of the team and is not given."""
     conditions = {
         "throughput first": wish.prefer == "throughput",
-        "somebody who has run it": "tensorrt-llm" in wish.team,
+        "a team member who has run it": "tensorrt-llm" in wish.team,
         "models that seldom change": wish.model_churn == "low",
     }
     return [name for name, given in conditions.items() if not given]
@@ -174,8 +172,8 @@ def _for_vllm(need: Need) -> tuple[Reason, ...]:
             wish.prefer == "latency"
         ),
         "models change often: vLLM needs no build per model": wish.model_churn != "low",
-        "somebody in the team has run vLLM before": "vllm" in wish.team,
-        "nobody in the team is known to have run an engine before: vLLM has the most answers to be found": not wish.team,
+        "the team has run vLLM before": "vllm" in wish.team,
+        "the team has named no engine that it has run before: vLLM has the largest community": not wish.team,
         "mixture of experts: measured pairs differ by model, so test before choosing another": (
             need.shape.family == "moe"
         ),

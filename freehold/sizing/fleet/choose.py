@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from freehold.catalog.facts import Catalog, Gpu
+from freehold.catalog.facts import Catalog, GpuFacts
 from freehold.sizing.fleet.advise import NO_WISH, Advice, Need, Wish, recommend
-from freehold.sizing.fleet.fleet import Plan, fleet
+from freehold.sizing.fleet.fleet import FleetTarget, fleet
 from freehold.sizing.fleet.traffic import Traffic
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Engine, Quant
-from freehold.sizing.replica.answer import Fleet, Measured, SizeAsk
+from freehold.sizing.replica.answer import MeasuredSpeed, SizeAsk, SizedFleet
 from freehold.sizing.replica.memory import BITS, visible_bytes, weights_bytes
 from freehold.sizing.replica.replica import size
 from freehold.sizing.replica.split import why_not_at_all
@@ -40,15 +40,15 @@ class Among:
 
 
 def candidates(
-    shape: ModelShape, traffic: Traffic, *, plan: Plan, catalog: Catalog, among: Among
-) -> list[Fleet]:
+    shape: ModelShape, traffic: Traffic, *, plan: FleetTarget, catalog: Catalog, among: Among
+) -> list[SizedFleet]:
     """Return fleets that carry the traffic within the SLO, several per GPU where they differ; fewest GPUs first per GPU.
 
     A GPU on which the model cannot run within the SLO is left out; GPU ids that the catalog lacks are ignored (the caller
     checks them).
     """
     ids = among.gpus or tuple(catalog.gpus)
-    found: list[Fleet] = []
+    found: list[SizedFleet] = []
     for gpu in (catalog.gpus[name] for name in ids if name in catalog.gpus):
         fleets = [
             _with_advice(fleet(ask, traffic, plan=plan, catalog=catalog), advice)
@@ -74,7 +74,7 @@ def candidates(
 
 
 def why_none(
-    shape: ModelShape, traffic: Traffic, *, plan: Plan, catalog: Catalog, among: Among
+    shape: ModelShape, traffic: Traffic, *, plan: FleetTarget, catalog: Catalog, among: Among
 ) -> list[tuple[str, str]]:
     """Return per GPU why no deployment of the model carries the traffic within the SLO: of the one that comes closest.
 
@@ -99,7 +99,7 @@ def _pace_ms(ask: SizeAsk, catalog: Catalog) -> float:
 
 
 def _closest(
-    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, engines: Sequence[Engine]
+    shape: ModelShape, traffic: Traffic, *, gpu: GpuFacts, quant: Quant, engines: Sequence[Engine]
 ) -> list[SizeAsk]:
     """Return the deployments to be explained: the largest that was tried, or the largest of all where none fits."""
     engine = engines or (recommend(Need(shape=shape, gpu=gpu, quant=quant)).engine,)
@@ -108,14 +108,14 @@ def _closest(
     return tried[-1:] or [_ask(shape, traffic, gpu=gpu, gpus=REPLICA_GPUS[-1], deployed=(engine[0], quant))]
 
 
-def _with_advice(found: Fleet, advice: Advice) -> Fleet:
+def _with_advice(found: SizedFleet, advice: Advice) -> SizedFleet:
     if found.sized.ask.engine != advice.engine:
         return found
     return replace(found, reasons=(*advice.reasons, *advice.against, *found.reasons))
 
 
 def _asks(
-    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, quant: Quant, tries: Iterable[tuple[int, Engine]]
+    shape: ModelShape, traffic: Traffic, *, gpu: GpuFacts, quant: Quant, tries: Iterable[tuple[int, Engine]]
 ) -> Iterator[SizeAsk]:
     for gpus, engine in tries:
         ask = _ask(shape, traffic, gpu=gpu, gpus=gpus, deployed=(engine, quant))
@@ -124,7 +124,7 @@ def _asks(
 
 
 def _ask(
-    shape: ModelShape, traffic: Traffic, *, gpu: Gpu, gpus: int, deployed: tuple[Engine, Quant]
+    shape: ModelShape, traffic: Traffic, *, gpu: GpuFacts, gpus: int, deployed: tuple[Engine, Quant]
 ) -> SizeAsk:
     return SizeAsk(
         shape=shape,
@@ -138,7 +138,7 @@ def _ask(
     )
 
 
-def usual_quants(shape: ModelShape, gpu: Gpu) -> tuple[Quant, ...]:
+def usual_quants(shape: ModelShape, gpu: GpuFacts) -> tuple[Quant, ...]:
     """Return how this model is usually loaded on this GPU: as stored where the file says so, else 16 bit and a smaller one."""
     if shape.quant == "gguf" or shape.weights_bytes is not None:
         return ("gguf",)
@@ -148,7 +148,9 @@ def usual_quants(shape: ModelShape, gpu: Gpu) -> tuple[Quant, ...]:
     return ("bf16", "fp8") if gpu.fp8_dense_tflops else ("bf16", "int4")
 
 
-def _counts(shape: ModelShape, gpu: Gpu, quant: Quant, measured: Sequence[Measured] = ()) -> list[int]:
+def _counts(
+    shape: ModelShape, gpu: GpuFacts, quant: Quant, measured: Sequence[MeasuredSpeed] = ()
+) -> list[int]:
     """Return on how many GPUs weights leave any room at all, the least such number and the next two, and what was tested."""
     seen, weights = visible_bytes(gpu), weights_bytes(shape, quant)
     roomy = [count for count in REPLICA_GPUS if count * seen > weights * HEADROOM][:3]
@@ -156,18 +158,18 @@ def _counts(shape: ModelShape, gpu: Gpu, quant: Quant, measured: Sequence[Measur
     return sorted({*roomy, *tested})
 
 
-def _undominated(fleets: Iterable[Fleet]) -> list[Fleet]:
+def _undominated(fleets: Iterable[SizedFleet]) -> list[SizedFleet]:
     listed = sorted(fleets, key=lambda each: (each.gpus, -each.capacity_tokens_per_s.mid))
     return [each for each in listed if not any(_beats(other, each) for other in listed if other is not each)]
 
 
-def _beats(one: Fleet, other: Fleet) -> bool:
+def _beats(one: SizedFleet, other: SizedFleet) -> bool:
     """Return whether nothing speaks for the other."""
     mine, its = _merits(one), _merits(other)
     return all(a >= b for a, b in zip(mine, its, strict=True)) and mine != its
 
 
-def _merits(each: Fleet) -> tuple[float, float, float]:
+def _merits(each: SizedFleet) -> tuple[float, float, float]:
     ask = each.sized.ask
     per_gpu = each.capacity_tokens_per_s.mid / (each.replicas * ask.gpus)
     return (-each.gpus, BITS[ask.quant], per_gpu)

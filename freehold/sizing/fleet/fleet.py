@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from freehold.catalog.facts import Catalog, Gpu, Link
+from freehold.catalog.facts import Catalog, GpuFacts, Link
 from freehold.core.spread import Spread
 from freehold.sizing.fleet.links import (
     PREFILL_TOKENS,
@@ -26,7 +26,7 @@ from freehold.sizing.fleet.staging import (
     stage,
 )
 from freehold.sizing.fleet.traffic import HOURS_PER_MONTH, Traffic
-from freehold.sizing.replica.answer import Fleet, Measured, Reason, SizeAsk, Sized, Slo
+from freehold.sizing.replica.answer import MeasuredSpeed, Reason, SizeAsk, Sized, SizedFleet, Slo
 from freehold.sizing.replica.replica import at_slo
 
 SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
@@ -40,16 +40,16 @@ MEASURED_PART = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class FleetTarget:
     """What is asked besides the deployment and its traffic."""
 
     slo: Slo
     spares: int = 0
-    measured: Sequence[Measured] = ()
+    measured: Sequence[MeasuredSpeed] = ()
     """Load tests of this model; one of the same deployment replaces the model's figure."""
 
 
-def fleet(ask: SizeAsk, traffic: Traffic, *, plan: Plan, catalog: Catalog) -> Fleet:
+def fleet(ask: SizeAsk, traffic: Traffic, *, plan: FleetTarget, catalog: Catalog) -> SizedFleet:
     """Return the fleet of this deployment for the traffic; lengths and cached share are the traffic's, not the ask's.
 
     Where the replica does not fit or misses the SLO even alone, `replicas` is 0 and `sized.why_not` says why.
@@ -67,7 +67,7 @@ def fleet(ask: SizeAsk, traffic: Traffic, *, plan: Plan, catalog: Catalog) -> Fl
     return _stand(sized, traffic, replicas=replicas, spares=plan.spares if replicas else 0, catalog=catalog)
 
 
-def _measured(sized: Sized, measured: Sequence[Measured]) -> Sized:
+def _measured(sized: Sized, measured: Sequence[MeasuredSpeed]) -> Sized:
     """Return it with the figure of a load test of the same deployment in place of the model's."""
     ask = sized.ask
     same = (ask.engine, ask.gpu.id, ask.gpus, ask.quant)
@@ -75,7 +75,7 @@ def _measured(sized: Sized, measured: Sequence[Measured]) -> Sized:
     if found is None:
         return sized
     was = sized.output_tokens_per_s.mid
-    note = f"measured {found.output_tokens_per_s:,.0f} tokens/s ({found.source or 'load test'}); the model said {was:,.0f}"
+    note = f"measured {found.output_tokens_per_s:,.0f} tokens/s ({found.source or 'load test'}); the model estimated {was:,.0f}"
     return replace(
         sized,
         fits=True,
@@ -102,14 +102,14 @@ def peak_tokens_per_s(traffic: Traffic) -> float:
     return max(mean * (1 - traffic.batch_share) * traffic.peak_over_mean, mean)
 
 
-def _stand(sized: Sized, traffic: Traffic, *, replicas: int, spares: int, catalog: Catalog) -> Fleet:
+def _stand(sized: Sized, traffic: Traffic, *, replicas: int, spares: int, catalog: Catalog) -> SizedFleet:
     ask = sized.ask
     gpus, nodes = round_gpus(max(replicas + spares, 1) * ask.gpus, gpu=ask.gpu, per_node=ask.gpus_per_node)
     mean = traffic.tokens_per_month / SECONDS_PER_MONTH
     total = capacity(sized).times(replicas)
     staging = stage(catalog.storage, sized.weights_bytes, gpus=ask.gpus)
     link, reasons = _network(sized, replicas, nodes, catalog)
-    return Fleet(
+    return SizedFleet(
         sized=sized,
         replicas=replicas,
         spare_replicas=spares,
@@ -126,7 +126,7 @@ def _stand(sized: Sized, traffic: Traffic, *, replicas: int, spares: int, catalo
     )
 
 
-def round_gpus(needed: int, *, gpu: Gpu, per_node: int, bought: bool = False) -> tuple[int, int]:
+def round_gpus(needed: int, *, gpu: GpuFacts, per_node: int, bought: bool = False) -> tuple[int, int]:
     """Return how many GPUs one can have that are at least so many, and in how many nodes.
 
     Up to a node 1, 2, 4 or 8; beyond, whole boards of eight where GPUs come on boards, else pairs of cards. What is
@@ -139,7 +139,7 @@ def round_gpus(needed: int, *, gpu: Gpu, per_node: int, bought: bool = False) ->
     return gpus, math.ceil(gpus / per_node)
 
 
-def gpu_step(gpu: Gpu, per_node: int, *, bought: bool = False) -> int:
+def gpu_step(gpu: GpuFacts, per_node: int, *, bought: bool = False) -> int:
     """Return the GPUs that come together beyond one node, or at all where whole boards are bought."""
     if bought and gpu.sold_in > 1:
         return gpu.sold_in

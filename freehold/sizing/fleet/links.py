@@ -22,14 +22,14 @@ PREFILL_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crossing:
+class LinkCrossing:
     """What crossing nodes adds, milliseconds: to a decode step of so many sequences, and to a prompt of 8192 tokens."""
 
     decode_ms: float
     prefill_ms: float
 
 
-def tensor_crossing(shape: ModelShape, link: Link, *, ranks: int, sequences: float) -> Crossing:
+def tensor_crossing(shape: ModelShape, link: Link, *, ranks: int, sequences: float) -> LinkCrossing:
     """Return what all-reduces over this link add: two per layer, 2 (n - 1) / n of the activations each.
 
     Source: arXiv 1909.08053 (two all-reduces per layer), a ring's traffic.
@@ -39,16 +39,16 @@ def tensor_crossing(shape: ModelShape, link: Link, *, ranks: int, sequences: flo
         moved = 2 * (ranks - 1) / ranks * tokens * shape.hidden * ACTIVATION_WIDTH_BYTES
         return 2 * shape.layers * _message_ms(link, moved)
 
-    return Crossing(decode_ms=extra_ms(sequences), prefill_ms=extra_ms(PREFILL_TOKENS))
+    return LinkCrossing(decode_ms=extra_ms(sequences), prefill_ms=extra_ms(PREFILL_TOKENS))
 
 
-def pipeline_crossing(shape: ModelShape, link: Link, *, stages: int, sequences: float) -> Crossing:
+def pipeline_crossing(shape: ModelShape, link: Link, *, stages: int, sequences: float) -> LinkCrossing:
     """Return what handing activations from stage to stage adds: each token's once per boundary."""
 
     def extra_ms(tokens: float) -> float:
         return (stages - 1) * _message_ms(link, tokens * shape.hidden * ACTIVATION_WIDTH_BYTES)
 
-    return Crossing(decode_ms=extra_ms(sequences), prefill_ms=extra_ms(PREFILL_TOKENS))
+    return LinkCrossing(decode_ms=extra_ms(sequences), prefill_ms=extra_ms(PREFILL_TOKENS))
 
 
 def _message_ms(link: Link, moved_bytes: float) -> float:
@@ -63,7 +63,7 @@ class Judgement:
     reason: Reason
 
 
-def judge(link: Link, crossing: Crossing, *, use: str, step_ms: float, prompt_ms: float) -> Judgement:
+def judge(link: Link, crossing: LinkCrossing, *, use: str, step_ms: float, prompt_ms: float) -> Judgement:
     """Return whether what crossing adds leaves steps and prompts less than a quarter longer.
 
     `step_ms` and `prompt_ms` are a decode step and a prompt of 8192 tokens without crossing; `use` names it in the reason.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from freehold.catalog.facts import Gpu
+from freehold.catalog.facts import GpuFacts
 from freehold.core.spread import Spread
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Engine, Quant
@@ -13,7 +13,7 @@ class SizeAsk:
     """One deployment to size: a replica of a model on some GPUs at a load."""
 
     shape: ModelShape
-    gpu: Gpu
+    gpu: GpuFacts
     gpus: int
     """Of one replica: tensor parallel inside a node times pipeline parallel across nodes."""
     engine: Engine
@@ -96,7 +96,7 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class MeasuredSpeed:
     """What a load test of this deployment gave: it replaces the model's figure where engine, GPUs and quantisation agree."""
 
     engine: Engine
@@ -124,7 +124,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class SizedFleet:
     """How many replicas of one deployment carry a traffic within an SLO."""
 
     sized: Sized

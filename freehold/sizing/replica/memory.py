@@ -1,7 +1,7 @@
 """How much memory weights, KV cache and the engine itself take on each GPU of a replica.
 
 Formulas and their sources: docs/decisions/0010 and the docstrings. It does not say how fast anything is, and it knows no
-engine's flags: an engine that is told to use less has less.
+engine's flags: an engine that is set to use less has less.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from freehold.catalog.facts import Gpu
+from freehold.catalog.facts import GpuFacts
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Quant
 
@@ -49,7 +49,7 @@ BIG_GPU_BYTES = 70 * GIB
 BATCHED_TOKENS_BIG = 16384
 BATCHED_TOKENS_SMALL = 8192
 BATCHED_TOKENS_LEAST = 2048
-"""What an engine is told where a model hardly fits. Source: vLLM's smallest default; prompts still pass in chunks of it."""
+"""What an engine is set to where a model hardly fits. Source: vLLM's smallest default; prompts still pass in chunks of it."""
 ACTIVATION_PART_MAX = 0.25
 """Of what weights leave, for activations, where the usual batch would take more. Why: so far prompts hardly get slower."""
 ACTIVATION_WIDTHS_HIDDEN = 4
@@ -63,7 +63,7 @@ GRAPH_BYTES = 0.6 * GIB
 Source: order of magnitude of vLLM's own log line on an 8B model (memory)."""
 
 
-def visible_bytes(gpu: Gpu) -> float:
+def visible_bytes(gpu: GpuFacts) -> float:
     """Return the bytes that a process sees on this GPU."""
     inline = _INLINE_ECC_SHARE if gpu.id in _INLINE_ECC else 0.0
     return gpu.memory_gb * GIB * (1 - inline) * (1 - DRIVER_SHARE)
@@ -156,10 +156,12 @@ class Room:
         return self.budget - self.weights - self.activations - self.non_torch - self.graphs
 
 
-def room(shape: ModelShape, gpu: Gpu, *, quant: Quant, split: tuple[int, int], utilisation: float) -> Room:
+def room(
+    shape: ModelShape, gpu: GpuFacts, *, quant: Quant, split: tuple[int, int], utilisation: float
+) -> Room:
     """Return how one GPU's memory is used; `split` is (tensor parallel, pipeline parallel), `utilisation` 0 to 1.
 
-    Where weights leave little, the engine is taken to be told a smaller batch of tokens: a quarter of what is left, but
+    Where weights leave little, the engine is assumed to be set to a smaller batch of tokens: a quarter of what is left, but
     never less than the least.
     """
     tensor, pipeline = split

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from freehold.sizing.replica.memory import Number
-from freehold.sizing.replica.roofline import Setting, Step, decode_step, prefill_s
+from freehold.sizing.replica.roofline import RooflineSetting, Step, decode_step, prefill_s
 
 TAIL = 0.05
 """What may be later than the 95th percentile."""
@@ -24,7 +24,7 @@ Source: as SERVER_S; without it, measured first tokens are 2.4 to 3 times as lat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class ReplicaLoad:
     """What one replica is asked for, tokens; all of a kind."""
 
     input_tokens: float
@@ -44,7 +44,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class ReplicaPace:
     """Times in seconds, rates per replica; arrays where the concurrency was one."""
 
     step: Step
@@ -58,7 +58,7 @@ class Pace:
     output_per_s: Number
 
 
-def pace(setting: Setting, concurrency: Number, *, load: Load) -> Pace:
+def pace(setting: RooflineSetting, concurrency: Number, *, load: ReplicaLoad) -> ReplicaPace:
     """Return the steady state of `concurrency` sequences (at least 1, a float or an array) under way at once."""
     step = decode_step(setting, concurrency, length=load.mean_length)
     prompt = prefill_s(setting, load.new_tokens, context=load.input_tokens)
@@ -69,7 +69,7 @@ def pace(setting: Setting, concurrency: Number, *, load: Load) -> Pace:
     ahead = (concurrency - 1) * prompt
     bunch = BUNCHED * ahead / 2
     own = SERVER_S + prompt + 1.5 * step.total_s  # half a step is under way, and the prompt ends with one
-    return Pace(
+    return ReplicaPace(
         step=step,
         prompt_s=prompt,
         itl_s=itl,

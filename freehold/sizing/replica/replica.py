@@ -21,8 +21,8 @@ from freehold.sizing.replica.memory import (
     room,
     weights_bytes,
 )
-from freehold.sizing.replica.pace import Load, Pace, pace
-from freehold.sizing.replica.roofline import Setting
+from freehold.sizing.replica.pace import ReplicaLoad, ReplicaPace, pace
+from freehold.sizing.replica.roofline import RooflineSetting
 from freehold.sizing.replica.split import notes_on, split, why_not_at_all
 from freehold.sizing.replica.vector import Chosen, choose_vector
 
@@ -33,7 +33,7 @@ SEQUENCES_MAX = 1024
 FEWER_BITS: tuple[Quant, ...] = ("fp8", "int4")
 """What is tried where a model does not fit, in this order."""
 GPUS_MAX = 64
-"""How many GPUs are tried where a model does not fit: eight nodes of eight. Why: beyond, nobody starts."""
+"""How many GPUs are tried where a model does not fit: eight nodes of eight. Why: a first deployment is not larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +54,17 @@ class _Frame:
         return max(0, int(self.room.kv // self.sequence_bytes)) if self.sequence_bytes > 0 else 0
 
     @property
-    def load(self) -> Load:
+    def load(self) -> ReplicaLoad:
         """Return the asked lengths."""
         ask = self.ask
-        return Load(
+        return ReplicaLoad(
             input_tokens=ask.input_tokens, output_tokens=ask.output_tokens, cached_share=ask.cached_share
         )
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> RooflineSetting:
         """Return what the roofline needs."""
-        return Setting(
+        return RooflineSetting(
             shape=self.ask.shape,
             gpu=self.ask.gpu,
             quant=self.ask.quant,
@@ -217,7 +217,7 @@ def _longest(ask: SizeAsk) -> int:
     return int(asked * part) // 1000 * 1000 if 0 < part < 1 else 0
 
 
-def _why_too_slow(frame: _Frame, one: Pace, slo: Slo) -> str:
+def _why_too_slow(frame: _Frame, one: ReplicaPace, slo: Slo) -> str:
     itl, ttft = float(one.itl_s) * 1e3, float(_first_token_s(frame, one)[2])
     return (
         f"misses the SLO with a single sequence: {itl:.3g} ms between tokens ({slo.itl_s * 1e3:.3g} asked), "
@@ -225,7 +225,7 @@ def _why_too_slow(frame: _Frame, one: Pace, slo: Slo) -> str:
     )
 
 
-def _sized(frame: _Frame, found: Pace | None, *, concurrency: int, why_not: str = "") -> Sized:
+def _sized(frame: _Frame, found: ReplicaPace | None, *, concurrency: int, why_not: str = "") -> Sized:
     ask, none = frame.ask, Spread.exactly(0.0)
     length = ask.input_tokens + ask.output_tokens
     return Sized(
@@ -249,11 +249,11 @@ def _sized(frame: _Frame, found: Pace | None, *, concurrency: int, why_not: str 
     )
 
 
-def _first_token_s(frame: _Frame, found: Pace) -> tuple[Number, Number, Number]:
+def _first_token_s(frame: _Frame, found: ReplicaPace) -> tuple[Number, Number, Number]:
     return frame.chosen.first_token(found.ttft_s, found.ttft_p95_s)
 
 
-def _around_ttft(frame: _Frame, found: Pace) -> Spread:
+def _around_ttft(frame: _Frame, found: ReplicaPace) -> Spread:
     low, mid, high = _first_token_s(frame, found)
     return Spread(float(low) * 1e3, float(mid) * 1e3, float(high) * 1e3)
 
@@ -266,7 +266,7 @@ def _cut(ask: SizeAsk, concurrency: int) -> tuple[str, ...]:
     )
 
 
-def _bound_by(frame: _Frame, found: Pace, concurrency: int) -> str:
+def _bound_by(frame: _Frame, found: ReplicaPace, concurrency: int) -> str:
     """Return what takes most of a token's time; the KV cache where it cut the concurrency."""
     if concurrency < frame.ask.concurrency:
         return "KV cache"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freehold.catalog.facts import Calibration, Gpu
+from freehold.catalog.facts import Calibration, GpuFacts
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Quant
 from freehold.sizing.replica.memory import (
@@ -47,11 +47,11 @@ NETWORK_LATENCY_S = 10e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class RooflineSetting:
     """A model in an engine on the GPUs of one replica: everything but the load."""
 
     shape: ModelShape
-    gpu: Gpu
+    gpu: GpuFacts
     quant: Quant
     kv_bits: int
     tensor_parallel: int
@@ -78,14 +78,14 @@ class Step:
         return np.maximum(self.memory_s, self.compute_s) + self.link_s + self.overhead_s
 
 
-def compute_format(gpu: Gpu, quant: str) -> str:
+def compute_format(gpu: GpuFacts, quant: str) -> str:
     """Return in which format this GPU multiplies such weights: what it has no units for, it unpacks to 16 bit."""
     if quant in {"fp4", "mxfp4"} and gpu.fp4_dense_tflops:
         return "fp4"
     return "fp8" if quant == "fp8" and gpu.fp8_dense_tflops else "bf16"
 
 
-def flops_per_s(gpu: Gpu, quant: str) -> float:
+def flops_per_s(gpu: GpuFacts, quant: str) -> float:
     """Return what one GPU reaches on matrix products before the engine's own efficiency, operations/s."""
     kind = compute_format(gpu, quant)
     peak = {"bf16": gpu.bf16_dense_tflops, "fp8": gpu.fp8_dense_tflops, "fp4": gpu.fp4_dense_tflops}[kind]
@@ -110,7 +110,7 @@ def streamed_bytes(shape: ModelShape, quant: Quant, tokens: Number) -> Number:
     return fixed + routed_bytes(shape, quant) * experts_read(shape, tokens)
 
 
-def decode_step(setting: Setting, concurrency: Number, *, length: Number) -> Step:
+def decode_step(setting: RooflineSetting, concurrency: Number, *, length: Number) -> Step:
     """Return one decode step of `concurrency` sequences that are `length` tokens long on average.
 
     With pipeline stages, the sequences go through in as many groups: each stage reads its weights once per group, so
@@ -140,7 +140,7 @@ def _products(shape: ModelShape) -> float:
     return max(shape.params_active - shape.params_embedding + head, 1.0)
 
 
-def prefill_s(setting: Setting, new_tokens: Number, *, context: Number) -> Number:
+def prefill_s(setting: RooflineSetting, new_tokens: Number, *, context: Number) -> Number:
     """Return the time that a prompt's `new_tokens` take beside a running batch, its whole length being `context`.
 
     Tokens that a prefix cache holds are part of the context but not new.
@@ -165,7 +165,7 @@ def attention_operations(shape: ModelShape, new_tokens: Number, *, context: Numb
     return 4 * shape.heads * shape.head_dim * new_tokens * layers
 
 
-def _all_reduces_s(setting: Setting, tokens: Number, *, latency: bool) -> Number:
+def _all_reduces_s(setting: RooflineSetting, tokens: Number, *, latency: bool) -> Number:
     """Return the time of two all-reduces per layer on a ring: 2 (n - 1) / n of the activations. Source: arXiv 1909.08053."""
     ranks = setting.tensor_parallel
     if ranks == 1:
@@ -176,7 +176,7 @@ def _all_reduces_s(setting: Setting, tokens: Number, *, latency: bool) -> Number
     return 2 * setting.shape.layers * each
 
 
-def _boundaries_s(setting: Setting, tokens: Number) -> Number:
+def _boundaries_s(setting: RooflineSetting, tokens: Number) -> Number:
     """Return the time that activations take from stage to stage."""
     boundaries = setting.pipeline_parallel - 1
     moved = tokens * setting.shape.hidden * ACTIVATION_WIDTH_BYTES
@@ -184,7 +184,7 @@ def _boundaries_s(setting: Setting, tokens: Number) -> Number:
 
 
 def inter_token_s(
-    setting: Setting, concurrency: Number, *, input_tokens: Number, output_tokens: Number
+    setting: RooflineSetting, concurrency: Number, *, input_tokens: Number, output_tokens: Number
 ) -> Number:
     """Return the mean time between tokens of an answer in steady state: a step and its share of others' prompts.
 
@@ -196,7 +196,7 @@ def inter_token_s(
 
 
 def output_per_s(
-    setting: Setting, concurrency: Number, *, input_tokens: Number, output_tokens: Number
+    setting: RooflineSetting, concurrency: Number, *, input_tokens: Number, output_tokens: Number
 ) -> Number:
     """Return output tokens/s of the replica in steady state, which is also that of a batch that starts at once."""
     pace = inter_token_s(setting, concurrency, input_tokens=input_tokens, output_tokens=output_tokens)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freehold.catalog.facts import Calibration, Gpu
+from freehold.catalog.facts import Calibration, GpuFacts
 from freehold.core.spread import Spread
 from freehold.sizing.model.shape import ModelShape
 from freehold.sizing.model.words import Engine
@@ -59,7 +59,7 @@ class Chosen:
 
 
 def choose_vector(
-    calibrations: Mapping[str, Calibration], engine: Engine, *, shape: ModelShape, gpu: Gpu
+    calibrations: Mapping[str, Calibration], engine: Engine, *, shape: ModelShape, gpu: GpuFacts
 ) -> Chosen:
     """Return the vector of this engine and family, else the nearest one with its range doubled and a note.
 

@@ -1,1 +1,1 @@
-"""Whether this machine can run a configuration: what `freehold doctor` and `freehold engine check` look at. It may import all of stack."""
+"""Whether this machine can run a configuration: the checks of `freehold doctor` and `freehold engine check`. It may import all of stack."""

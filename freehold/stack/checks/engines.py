@@ -1,7 +1,7 @@
-"""What `freehold engine check` looks at: the processor and the driver, and whether each engine's program starts here.
+"""The checks of `freehold engine check`: the processor, the driver, and whether each engine's program starts here.
 
-A program is really started: to say its version, or to be imported; with a model it is started to serve and asked for a token. It
-deliberately looks at no GPU: what those are like is `freehold doctor`'s business.
+Each program is started to print its version, or its package is imported. GPUs are deliberately not checked: `freehold
+doctor` does that.
 """
 
 import sys
@@ -16,22 +16,18 @@ from freehold.engines.base import Engine, ExitKind
 from freehold.fleet.environments.ask_program import ask_flags, python_behind, run
 from freehold.fleet.environments.lookup import Environment, installed_problems, requirements_sha256
 from freehold.spec.model import ModelSpec
-from freehold.stack.checks.machine import Check, Found
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.engine_environment import environment_of, how_to_get, program_of
 
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
-"""Of the processor's features those by which builds of engines differ. Source: vLLM's and llama.cpp's documentation on CPUs."""
+"""Processor features by which builds of engines differ. Source: vLLM's and llama.cpp's documentation on CPUs."""
 _CPUINFO = Path("/proc/cpuinfo")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def machine_facts() -> list[Check]:
-    """Return what of this machine decides which builds run: the processor's features and the GPU driver."""
+    """Return what decides which builds run on this machine: the processor's features and the GPU driver."""
     return [_cpu(), _driver()]
-
-
-def _check(name: str, found: Found, said: str, fix: str = "") -> Check:
-    return Check(name=name, found=found, said=said, fix=fix)
 
 
 def _cpu() -> Check:
@@ -41,41 +37,43 @@ def _cpu() -> Check:
             if key.strip() in ("flags", "Features"):
                 found = [flag for flag in _CPU_FLAGS if flag in words.split()]
                 if found:
-                    return _check("processor", Found.GOOD, ", ".join(found))
-                fix = "builds for CPUs need AVX2 (x86-64) or NEON (ARM)"
-                return _check(
-                    "processor", Found.WARNING, "no vector features that engines are built for", fix
+                    return Check("processor", CheckResult.GOOD, ", ".join(found))
+                fix = "use a machine with AVX2 (x86-64) or NEON (ARM): builds for CPUs need it"
+                return Check(
+                    "processor", CheckResult.WARNING, "no vector features that engines are built for", fix
                 )
-    return _check("processor", Found.UNKNOWN, f"{_CPUINFO} does not tell its features")
+    return Check("processor", CheckResult.UNKNOWN, f"{_CPUINFO} does not list its features")
 
 
 def _driver() -> Check:
     try:
         words = _DRIVER.read_text().splitlines()[0]
     except (OSError, IndexError):
-        return _check("gpu_driver", Found.GOOD, "no NVIDIA driver is loaded: engines run on the processor")
-    return _check("gpu_driver", Found.GOOD, words.removeprefix("NVRM version: ").strip())
+        return Check(
+            "gpu_driver", CheckResult.GOOD, "no NVIDIA driver is loaded: engines run on the processor"
+        )
+    return Check("gpu_driver", CheckResult.GOOD, words.removeprefix("NVRM version: ").strip())
 
 
 def engine_checks(names: Sequence[str], models: Sequence[ModelSpec]) -> Iterator[Check]:
-    """Yield what is found of each engine named; without names, of each that is installed or that a model names."""
+    """Yield the checks of each engine named; without names, of each that is installed or that a model uses."""
     used = {model.engine for model in models}
     wanted = [all_engines()[name] for name in names] or [
         engine
         for engine in all_engines().values()
-        if engine.managed and (engine.name in used or engine.distribution or _there(engine))
+        if engine.managed and (engine.name in used or engine.distribution or _installed(engine))
     ]
     for engine in wanted:
         yield from _engine(engine, [model for model in models if model.engine == engine.name])
 
 
-def _there(engine: Engine) -> bool:
+def _installed(engine: Engine) -> bool:
     return program_of(engine, {}) is not None
 
 
 def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
     if not engine.managed:
-        yield _check(engine.name, Found.GOOD, "somebody else runs it: nothing to start here")
+        yield Check(engine.name, CheckResult.GOOD, "external: Freehold does not start it")
     elif engine.distribution:
         yield _imported(engine)
     else:
@@ -83,21 +81,21 @@ def _engine(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
 
 
 def _imported(engine: Engine) -> Check:
-    """Import the package in a process of its own, as a replica does: a build for another processor dies of it."""
+    """Import the package in a process of its own, as a replica does: a build for another processor crashes there."""
     name = engine.distribution
-    fix = f"pip install {name}, into the Python of Freehold: {sys.executable}"
+    fix = f"run `pip install {name}` for the Python of Freehold: {sys.executable}"
     try:
         known = version(name)
         run([sys.executable, "-P", "-c", f"import {name}"])
     except PackageNotFoundError:
-        return _check(engine.name, Found.PROBLEM, f"the package {name} is not installed", fix)
+        return Check(engine.name, CheckResult.PROBLEM, f"the package {name} is not installed", fix)
     except FreeholdError as exc:
-        return _check(engine.name, Found.PROBLEM, exc.message, fix)
-    return _check(engine.name, Found.GOOD, f"{name} {known} can be imported")
+        return Check(engine.name, CheckResult.PROBLEM, exc.message, fix)
+    return Check(engine.name, CheckResult.GOOD, f"{name} {known} can be imported")
 
 
 def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
-    """Start each program that the configured models run, or the one that a new model would run."""
+    """Start each program that the configured models use, or the one that a new model would use."""
     programs: dict[Path | None, list[ModelSpec]] = {}
     for model in models:
         programs.setdefault(program_of(engine, model.engine_options), []).append(model)
@@ -105,7 +103,7 @@ def _programs(engine: Engine, models: Sequence[ModelSpec]) -> Iterator[Check]:
         programs[program_of(engine, {})] = []
     for program, users in programs.items():
         if program is None:
-            yield _check(engine.name, Found.PROBLEM, "it is not installed here", how_to_get(engine))
+            yield Check(engine.name, CheckResult.PROBLEM, "not installed here", how_to_get(engine))
         else:
             yield _started(engine, program)
             yield from _options(engine, program, users)
@@ -122,29 +120,29 @@ def _started(engine: Engine, program: Path) -> Check:
     try:
         said = run([str(program), "--version"]).decode("utf-8", "replace").split()
     except FreeholdError as exc:
-        cause = engine.explain_exit(1, (exc.message,))  # an engine's file may know the words
+        cause = engine.explain_exit(1, (exc.message,))  # the engine may recognise the message
         known = cause.kind is not ExitKind.UNKNOWN
-        return _check(engine.name, Found.PROBLEM, exc.message, cause.hint if known and cause.hint else fix)
-    told = f"{program} starts and says {' '.join(said[-2:])[:80]}"
+        return Check(
+            engine.name, CheckResult.PROBLEM, exc.message, cause.hint if known and cause.hint else fix
+        )
+    started = f"{program} starts, version {' '.join(said[-2:])[:80]}"
     recipe = next(
         (each for each in engine.recipes if environment and each.name == environment.manifest.recipe), None
     )
     if recipe and environment and environment.manifest.requirements_sha256 != requirements_sha256(recipe):
-        return _check(
-            engine.name, Found.WARNING, f"{told}; the list of its distributions has changed since", fix
-        )
-    return _check(engine.name, Found.GOOD, told)
+        return Check(engine.name, CheckResult.WARNING, f"{started}; its recipe has changed since", fix)
+    return Check(engine.name, CheckResult.GOOD, started)
 
 
 def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iterator[Check]:
-    """Ask the program for its flags, and hold the options of the models that run it to them."""
+    """Read the program's flags, and check the options of its models against them."""
     python, recipe = python_behind(str(program)), next((each for each in engine.recipes if each.asks), None)
     if python is None or recipe is None or not any(option.flag for option in engine.options):
-        return  # its options are no flags of this program, so those of the program say nothing of them
+        return  # its options are not flags of this program
     try:
         flags = ask_flags(python, recipe)
     except FreeholdError as exc:
-        yield _check(engine.name, Found.UNKNOWN, f"its flags are not known: {exc.message}")
+        yield Check(engine.name, CheckResult.UNKNOWN, f"its flags are unknown: {exc.message}")
         return
     problems = [
         problem
@@ -157,10 +155,10 @@ def _options(engine: Engine, program: Path, models: Sequence[ModelSpec]) -> Iter
         )
     ]
     for problem in problems:
-        yield _check(engine.name, Found.PROBLEM, f"{problem.where}: {problem.message}", problem.hint)
+        yield Check(engine.name, CheckResult.PROBLEM, f"{problem.where}: {problem.message}", problem.hint)
     if not problems:
         known = len(flags.flags)
         said = f"{known} flags" + (
-            f", and takes the options of {', '.join(m.name for m in models)}" if models else ""
+            f", including the options of {', '.join(m.name for m in models)}" if models else ""
         )
-        yield _check(engine.name, Found.GOOD, f"version {flags.version} has {said}")
+        yield Check(engine.name, CheckResult.GOOD, f"version {flags.version} has {said}")

@@ -1,7 +1,7 @@
-"""What `freehold doctor` looks at besides the probes: the interpreter, cores, memory, space, ports, limits, engines, folders.
+"""The checks of `freehold doctor` besides the health checks: interpreter, cores, memory, space, ports, limits, engines, folders.
 
-Each check says what it found and, where that is not good, what to do. What cannot be found out is unknown, never good. A check
-opens nothing but what it says, and leaves nothing behind.
+Each check states what it found and, if that is not good, what to do. What cannot be read is unknown, never good. A check
+leaves nothing behind.
 """
 
 import importlib.util
@@ -12,24 +12,23 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-
-import msgspec
 
 from freehold.core.clock import wall_s
 from freehold.core.errors import FreeholdError
 from freehold.engines import all_engines
 from freehold.fleet.control.state_dir import StateDir
 from freehold.gateway.callers.keys import why_refused
-from freehold.gateway.process.descriptors import WANTED
+from freehold.gateway.server.descriptors import WANTED
 from freehold.health.collectors.cgroup_limits import cpu_quota
 from freehold.health.collectors.host import HostReader
 from freehold.ledger.spool import spool_folder
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.config import Config
 from freehold.stack.engine_environment import program_of
 from freehold.stack.key_file import read_keys_of
 from freehold.stack.prebuilt_engines import engine_fits, local_folders
+from freehold.stack.status import free_port_hint
 from freehold.weights.blobs import WeightsState
 from freehold.weights.store import Store, store_root
 
@@ -38,38 +37,19 @@ PYTHON_LEAST = (3, 11)
 FREE_LEAST_BYTES = 5 * 1024**3
 """Room for logs (128 MiB each), the ledger and an update. Source: our own choice."""
 ENGINE_ROOM = 1.3
-"""Memory of a replica for a byte of its weights: KV cache and buffers come on top. Source: our own choice; SmolLM2-135M with 98 MB
-of weights and a context of 8192 tokens takes more in proportion, a 70B model less."""
+"""Memory of a replica per byte of its weights, for KV cache and buffers. Source: our own choice; SmolLM2-135M with 98 MB of
+weights and a context of 8192 tokens needs more in proportion, a 70B model less."""
 DESCRIPTORS_LEAST = 4096
-"""Below this few clients fit, since so many are kept for what is no client. Source: `gateway.files`."""
-
-
-class Found(StrEnum):
-    """What a check found, best first."""
-
-    GOOD = "good"
-    UNKNOWN = "unknown"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One check's answer."""
-
-    name: str
-    found: Found
-    said: str
-    fix: str = ""
-    """What to do; empty where there is nothing to do."""
+"""With fewer, few clients can connect: the gateway reserves some for other files. Source: `gateway/process/descriptors`."""
 
 
 def machine_checks() -> list[Check]:
-    """Return what is to be said of the machine whatever it is to serve."""
-    return [_python(), _system(), _cores(), _descriptors(), _memory_lock()]
+    """Return the checks that do not depend on a configuration."""
+    return [_python(), _system(), _cores(), _descriptors(), _core_files()]
 
 
 def stack_checks(config: Config, state_path: Path) -> list[Check]:
-    """Return what is to be said of the machine for this configuration."""
+    """Return the checks of this machine for a configuration."""
     running = StateDir(state_path).holder() is not None
     return [
         *_engines(config),
@@ -84,61 +64,57 @@ def stack_checks(config: Config, state_path: Path) -> list[Check]:
     ]
 
 
-def _check(name: str, found: Found, said: str, fix: str = "") -> Check:
-    return Check(name=name, found=found, said=said, fix=fix)
-
-
 # --- the machine ----------------------------------------------------------------------------------------------------
 
 
 def _python() -> Check:
-    found = Found.GOOD if sys.version_info >= PYTHON_LEAST else Found.PROBLEM
+    found = CheckResult.GOOD if sys.version_info >= PYTHON_LEAST else CheckResult.PROBLEM
     least = ".".join(map(str, PYTHON_LEAST))
-    return _check("python", found, f"Python {platform.python_version()}", f"install Python {least} or newer")
+    return Check("python", found, f"Python {platform.python_version()}", f"install Python {least} or newer")
 
 
 def _system() -> Check:
     system, machine = platform.system(), platform.machine()
     good = system == "Linux" and machine in {"x86_64", "aarch64"}
     said = f"{system} {platform.release()} on {machine}"
-    fix = "Linux on x86-64 or ARM64 is what this is made for; elsewhere processes that escape are not found"
-    return _check("system", Found.GOOD if good else Found.WARNING, said, fix)
+    fix = "use Linux on x86-64 or ARM64; on other systems escaped processes are not found"
+    return Check("system", CheckResult.GOOD if good else CheckResult.WARNING, said, fix)
 
 
 def _cores() -> Check:
     usable, there = float(len(os.sched_getaffinity(0))), os.cpu_count() or 0
     quota = cpu_quota()
-    said = f"{usable:g} of {there} cores may be used"
+    said = f"{usable:g} of {there} cores are usable"
     if quota is not None and quota < usable:
-        usable, said = quota, f"{said}, and a cgroup gives the time of {quota:g}"
+        usable, said = quota, f"{said}, and a cgroup limits them to the time of {quota:g}"
     if usable >= 2:
-        return _check("cores", Found.GOOD, said)
-    fix = "give it two cores: gateway and engine share one now (look at cgroups and taskset)"
-    return _check("cores", Found.WARNING, said, fix)
+        return Check("cores", CheckResult.GOOD, said)
+    fix = "give it two cores: gateway and engine share one now (check cgroups and taskset)"
+    return Check("cores", CheckResult.WARNING, said, fix)
 
 
 def _descriptors() -> Check:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     said = "open files: " + ("no limit" if hard == resource.RLIM_INFINITY else f"at most {hard}")
     if hard == resource.RLIM_INFINITY or hard >= WANTED:
-        return _check("open_files", Found.GOOD, said)
-    found = Found.WARNING if hard >= DESCRIPTORS_LEAST else Found.PROBLEM
+        return Check("open_files", CheckResult.GOOD, said)
+    found = CheckResult.WARNING if hard >= DESCRIPTORS_LEAST else CheckResult.PROBLEM
     fix = (
         f"raise the hard limit to {WANTED}: `ulimit -Hn`, LimitNOFILE= of systemd, /etc/security/limits.conf"
     )
-    return _check("open_files", found, said, fix)
+    return Check("open_files", found, said, fix)
 
 
-def _memory_lock() -> Check:
+def _core_files() -> Check:
     soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
     if soft == 0:
-        return _check("core_files", Found.GOOD, "a crash writes no core file")
+        return Check("core_files", CheckResult.GOOD, "a crash writes no core file")
     said = "a crash of an engine may write all its memory, prompts included, into a core file"
-    return _check(
+    return Check(
         "core_files",
-        Found.WARNING,
+        CheckResult.WARNING,
         said,
-        "ulimit -c 0, or send them to a place of your choice (core_pattern)",
+        "run `ulimit -c 0`, or choose their folder in /proc/sys/kernel/core_pattern",
     )
 
 
@@ -152,21 +128,21 @@ def _engines(config: Config) -> Iterator[Check]:
         if name != "llama-cpp" or not needs_wheel:
             programs = {program_of(all_engines()[name], model.engine_options) for model in models}
             said = ", ".join(sorted(str(program) for program in programs if program is not None))
-            yield _check("engine", Found.GOOD, f"{name}: {said or 'its programs are there'}")
+            yield Check("engine", CheckResult.GOOD, f"{name}: {said or 'its programs are installed'}")
         elif importlib.util.find_spec("xllamacpp") is None:
-            fix = "pip install xllamacpp, or set engine_options.server_binary"
-            yield _check("engine", Found.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)
+            fix = "run `pip install xllamacpp`, or set engine_options.server_binary"
+            yield Check("engine", CheckResult.PROBLEM, f"{name}: the package xllamacpp is not installed", fix)
         else:
-            yield _check("engine", Found.GOOD, f"{name}: the package xllamacpp is installed")
+            yield Check("engine", CheckResult.GOOD, f"{name}: the package xllamacpp is installed")
 
 
 def _engine_folders(config: Config) -> Iterator[Check]:
     for fit in engine_fits(config, local_folders(config)):
-        yield from (_check("engine_folder", Found.PROBLEM, p.message, p.hint) for p in fit.problems)
+        yield from (Check("engine_folder", CheckResult.PROBLEM, p.message, p.hint) for p in fit.problems)
         said = f"{fit.model}: " + ("; ".join(fit.unknown) or "the engines are built for this node")
-        fix = "freehold model record FOLDER, on the node where they were built" if fit.unknown else ""
+        fix = "run `freehold model record FOLDER` on the node where they were built" if fit.unknown else ""
         if not fit.problems:
-            yield _check("engine_folder", Found.UNKNOWN if fit.unknown else Found.GOOD, said, fix)
+            yield Check("engine_folder", CheckResult.UNKNOWN if fit.unknown else CheckResult.GOOD, said, fix)
 
 
 def _weights(config: Config) -> Iterator[Check]:
@@ -178,16 +154,19 @@ def _weights(config: Config) -> Iterator[Check]:
     missing = [each.name for each in wanted if each.sha256 not in stored]
     if missing:
         said = f"{', '.join(missing)}: weights are not here yet"
-        yield _check(
-            "weights", Found.WARNING, said, "freehold up fetches them, or freehold model pull does before"
+        yield Check(
+            "weights",
+            CheckResult.WARNING,
+            said,
+            "run `freehold model pull`; otherwise `freehold up` fetches them",
         )
     else:
-        yield _check("weights", Found.GOOD, f"the weights of {len(managed)} models are in {root}")
+        yield Check("weights", CheckResult.GOOD, f"the weights of {len(managed)} models are in {root}")
     yield _space(root, "weights_space")
 
 
 def _stored() -> dict[str, int]:
-    """Return the size of each weights file that is whole, by its hash."""
+    """Return the size of each complete weights file, by its hash."""
     try:
         found = Store(store_root(os.environ)).list_models()
     except FreeholdError:
@@ -207,26 +186,26 @@ def _memory(config: Config, *, running: bool) -> Check:
     managed = [model for model in config.spec.models if model.managed]
     needed = sum(stored.get(model.sha256, 0) * model.replicas * ENGINE_ROOM for model in managed)
     if not isinstance(available, int | float):
-        return _check("memory", Found.UNKNOWN, "how much memory is free could not be read")
+        return Check("memory", CheckResult.UNKNOWN, "the free memory could not be read")
     if isinstance(limited, int | float):
         available = min(available, limited)
-    said = f"{_size(available)} free, the weights that are here need some {_size(needed)}"
+    said = f"{_size(available)} free, the stored weights need about {_size(needed)}"
     if running or needed <= available:
-        return _check("memory", Found.GOOD, said + (" (in part in use already)" if running else ""))
-    return _check(
+        return Check("memory", CheckResult.GOOD, said + (" (partly in use already)" if running else ""))
+    return Check(
         "memory",
-        Found.PROBLEM,
+        CheckResult.PROBLEM,
         said,
-        "fewer replicas, smaller weights (another quantisation), or more memory",
+        "use fewer replicas, smaller weights (another quantisation), or more memory",
     )
 
 
 def _state(path: Path) -> Check:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if os.access(there, os.W_OK | os.X_OK):
-        return _check("state_folder", Found.GOOD, f"{path} can be written")
-    fix = "--state-dir names another folder, or give this user the right to write there"
-    return _check("state_folder", Found.PROBLEM, f"{there} cannot be written", fix)
+        return Check("state_folder", CheckResult.GOOD, f"{path} is writable")
+    fix = "name another folder with --state-dir, or make this one writable for this user"
+    return Check("state_folder", CheckResult.PROBLEM, f"{there} is not writable", fix)
 
 
 def _space(path: Path, name: str) -> Check:
@@ -234,50 +213,53 @@ def _space(path: Path, name: str) -> Check:
     try:
         free = shutil.disk_usage(there).free
     except OSError as exc:
-        return _check(name, Found.UNKNOWN, f"{there}: {exc.strerror}")
+        return Check(name, CheckResult.UNKNOWN, f"{there}: {exc.strerror}")
     said = f"{_size(free)} free for {path}"
     if free >= FREE_LEAST_BYTES:
-        return _check(name, Found.GOOD, said)
-    found = Found.WARNING if free >= FREE_LEAST_BYTES / 10 else Found.PROBLEM
-    return _check(name, found, said, f"make {_size(FREE_LEAST_BYTES)} of room, or choose another disk")
+        return Check(name, CheckResult.GOOD, said)
+    found = CheckResult.WARNING if free >= FREE_LEAST_BYTES / 10 else CheckResult.PROBLEM
+    return Check(name, found, said, f"free {_size(FREE_LEAST_BYTES)}, or choose another disk")
 
 
 def _spool(state_path: Path) -> Check:
     folder = spool_folder(state_path)
     if not folder.is_relative_to(state_path):
-        return _check("spool", Found.GOOD, f"the ledger's spool is in memory ({folder.parent})")
-    fix = "a writable /dev/shm (a container: --shm-size or --tmpfs /dev/shm)"
-    return _check("spool", Found.WARNING, "the ledger's spool is on a disk: each request waits for it", fix)
+        return Check("spool", CheckResult.GOOD, f"the ledger's spool is in memory ({folder.parent})")
+    fix = "make /dev/shm writable (in a container: --shm-size or --tmpfs /dev/shm)"
+    return Check(
+        "spool", CheckResult.WARNING, "the ledger's spool is on a disk: each request waits for it", fix
+    )
 
 
 def _port(config: Config, *, running: bool) -> Check:
     address = config.spec.gateway.address
     said = f"{config.spec.gateway.listen}"
     if running:
-        return _check("port", Found.GOOD, f"{said} is held by the stack that runs here")
+        return Check("port", CheckResult.GOOD, f"{said} is held by the stack that runs here")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address.host, address.port))
         except OSError as exc:
-            fix = "end the program that has it (`ss -ltnp` names it), or change gateway.listen"
-            return _check("port", Found.PROBLEM, f"{said} cannot be had: {exc.strerror}", fix)
-    return _check("port", Found.GOOD, f"{said} is free")
+            fix = free_port_hint(address.port, "end the program that holds it (`ss -ltnp` names it)")
+            fix += ", or change gateway.listen"
+            return Check("port", CheckResult.PROBLEM, f"{said} is not available: {exc.strerror}", fix)
+    return Check("port", CheckResult.GOOD, f"{said} is free")
 
 
 def _keys(config: Config) -> Iterator[Check]:
     if config.spec.gateway.auth != "keys":
-        yield _check("keys", Found.GOOD, "nobody is asked for a key, and only this machine can connect")
+        yield Check("keys", CheckResult.GOOD, "no key is required, and only this machine can connect")
         return
     try:
         keys = read_keys_of(config)
     except FreeholdError as exc:
-        yield _check("keys", Found.PROBLEM, exc.message, exc.hint)
+        yield Check("keys", CheckResult.PROBLEM, exc.message, exc.hint)
         return
     good = sum(not why_refused(record, wall_s()) for record in keys)
-    found = Found.GOOD if good else Found.WARNING
-    yield _check("keys", found, f"{good} API keys are accepted", "freehold key create NAME")
+    found = CheckResult.GOOD if good else CheckResult.WARNING
+    yield Check("keys", found, f"{good} API keys are accepted", "run `freehold key create NAME`")
 
 
 def _size(count: float) -> str:

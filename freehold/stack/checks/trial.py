@@ -1,7 +1,6 @@
-"""Start the engine of one configured model, ask it for one token, and end it: what `freehold engine check --with-model` does.
+"""Start the engine of one configured model, request one token, and end it, for `freehold engine check --with-model`.
 
-The replica runs as it would in a stack (minder, log, port on loopback), but alone and without a gateway. Nothing is kept but
-what its log said, in the answer.
+The replica runs as in a stack (minder, log, loopback port), but alone and without a gateway. Only the result is kept.
 """
 
 import asyncio
@@ -18,20 +17,20 @@ from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
 from freehold.fleet.processes.launch_process import EngineExited, EngineStarted, ProcessLauncher, Report
 from freehold.spec.model import ModelSpec
-from freehold.stack.checks.machine import Check, Found
+from freehold.stack.checks.check import Check, CheckResult
 from freehold.stack.config import Config, one_replica_of
 from freehold.stack.fetch import ShowProgress
 from freehold.stack.resolve import fetch, resolve_config
 from freehold.stack.status import running_status
 
 _POLL_S = 0.2
-"""Between two questions whether it is ready. Source: as the fleet's own `ready_poll_s`."""
+"""Interval between two readiness requests. Source: the fleet's `ready_poll_s`."""
 
 
 def try_model(
-    config: Config, model: ModelSpec, *, state: StateDir, show: ShowProgress, tell: Callable[[str], object]
+    config: Config, model: ModelSpec, *, state: StateDir, show: ShowProgress, note: Callable[[str], object]
 ) -> Check | list[Problem]:
-    """Return what came of a start, or why this node cannot give it its GPUs; raise Permanent where its weights cannot be had.
+    """Return the result of a start, or the problems of the configuration here; raise Permanent if its weights cannot be fetched.
 
     `state` is the state folder of this configuration's stack, whether it runs or not.
     """
@@ -41,19 +40,19 @@ def try_model(
         return resolved
     (plan,) = resolved.replicas
     _refuse_taken(plan, state.path)
-    tell(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.")
+    note(f"Starting {model.engine} with {model.name}; a GPU takes a minute or more.")
     with tempfile.TemporaryDirectory(prefix="freehold-check-") as folder:
         return asyncio.run(_try(plan, replace(resolved.blueprint.fleet, log_dir=Path(folder))))
 
 
 def _refuse_taken(plan: ReplicaPlan, state_path: Path) -> None:
-    """Raise Permanent where this configuration's stack runs and has the GPUs: a second engine would take their memory."""
+    """Raise Permanent if this configuration's stack runs on the same GPUs: a second engine would take their memory."""
     status = running_status(state_path)
     held = {gpu: replica.id for replica in (status.replicas if status else ()) for gpu in replica.gpus or ()}
     if taken := [f"{gpu} ({held[gpu]})" for gpu in plan.gpus or () if gpu in held]:
         raise Permanent(
-            f"the stack that is up has GPU {', '.join(taken)}",
-            hint="freehold down first; or CUDA_VISIBLE_DEVICES=… leaves only free ones to see",
+            f"the running stack uses GPU {', '.join(taken)}",
+            hint="run `freehold down` first, or leave only free GPUs visible with CUDA_VISIBLE_DEVICES=…",
         )
 
 
@@ -68,15 +67,18 @@ async def _try(plan: ReplicaPlan, settings: FleetSettings) -> Check:
             if isinstance(first, EngineStarted):
                 ended = asyncio.create_task(_ended(reports))
                 if await _ready(plan, first.url, prober, ended):
-                    told = await prober.capacity(plan, first.url)
+                    capacity = await prober.capacity(plan, first.url)
                     ended.cancel()
-                    return _good(plan, monotonic_s() - started_s, told.kv_tokens if told else 0)
+                    return _good(plan, monotonic_s() - started_s, capacity.kv_tokens if capacity else 0)
                 return _bad(plan, await ended)
             return _bad(plan, first if isinstance(first, EngineExited) else await _ended(reports))
     except TimeoutError:
         said = f"{plan.model}: no answer within {settings.ready_timeout_s:g} s (fleet.ready_timeout)"
         return Check(
-            name=plan.engine.name, found=Found.PROBLEM, said=said, fix="raise it, if it was still loading"
+            name=plan.engine.name,
+            found=CheckResult.PROBLEM,
+            said=said,
+            fix="raise fleet.ready_timeout if the engine was still loading",
         )
     finally:
         await launcher.close()
@@ -93,7 +95,7 @@ async def _ended(reports: "asyncio.Queue[Report]") -> EngineExited:
 async def _ready(
     plan: ReplicaPlan, url: str, prober: HttpProber, ended: "asyncio.Task[EngineExited]"
 ) -> bool:
-    """Ask until it answers; False: it ended before."""
+    """Send readiness requests until one succeeds; return False if the engine ended before."""
     while not ended.done():
         answer = await prober.ask(plan, url)
         if answer.ok:
@@ -105,13 +107,16 @@ async def _ready(
 def _good(plan: ReplicaPlan, took_s: float, kv_tokens: int) -> Check:
     room = f"; its KV cache holds {kv_tokens} tokens" if kv_tokens else ""
     said = f"{plan.model} answered its first token {took_s:.1f} s after the start{room}"
-    return Check(name=plan.engine.name, found=Found.GOOD, said=said)
+    return Check(name=plan.engine.name, found=CheckResult.GOOD, said=said)
 
 
 def _bad(plan: ReplicaPlan, exited: EngineExited) -> Check:
     if exited.failure:
-        return Check(name=plan.engine.name, found=Found.PROBLEM, said=f"{plan.model}: {exited.failure}")
+        return Check(name=plan.engine.name, found=CheckResult.PROBLEM, said=f"{plan.model}: {exited.failure}")
     cause = plan.engine.explain_exit(exited.code, exited.tail)
     return Check(
-        name=plan.engine.name, found=Found.PROBLEM, said=f"{plan.model}: {cause.summary}", fix=cause.hint
+        name=plan.engine.name,
+        found=CheckResult.PROBLEM,
+        said=f"{plan.model}: {cause.summary}",
+        fix=cause.hint,
     )

@@ -68,13 +68,13 @@ def unseen(spec: Spec, node: NodeGpus) -> tuple[str, ...]:
     if node.gpus is not None:
         return ()
     return tuple(
-        f"{model.name} asks for {_asked(model.gpus)} (gpus), and none can be seen here: {node.why}"
+        f"{model.name} asks for {_requested(model.gpus)} (gpus), but no GPU is visible here: {node.why}"
         for model in spec.models
         if model.managed and model.gpus not in ("auto", 0)
     )
 
 
-def _asked(gpus: int | str | tuple[int | str, ...]) -> str:
+def _requested(gpus: int | str | tuple[int | str, ...]) -> str:
     return f"GPU {', '.join(map(str, gpus))}" if isinstance(gpus, tuple) else f"{gpus} GPUs"
 
 

@@ -13,8 +13,8 @@ from freehold.bench.analysis.figures import Figures, SloBounds, figures
 from freehold.bench.analysis.load import Load, schedule
 from freehold.bench.analysis.prompts import Scale
 from freehold.bench.analysis.sizes import Given, Range
-from freehold.bench.measure.client import Target
-from freehold.bench.measure.drive import Bounds, Drive, Driven, Texts
+from freehold.bench.measure.client import BenchTarget
+from freehold.bench.measure.drive import Drive, DriveBounds, Driven, Texts
 from freehold.bench.measure.run import measured_scale, settled
 from freehold.testing.fake_engine import FakeEngine, start_fake_engine
 
@@ -23,11 +23,11 @@ SLO = SloBounds(ttft_s=1.0, itl_s=0.1)
 FOUR = Load(kind="concurrency", value=4)
 
 
-def bounds(duration_s: float = 1.5, *, requests: int | None = None, timeout_s: float = 20.0) -> Bounds:
-    return Bounds(warm_up_s=0.3, duration_s=duration_s, requests=requests, timeout_s=timeout_s)
+def bounds(duration_s: float = 1.5, *, requests: int | None = None, timeout_s: float = 20.0) -> DriveBounds:
+    return DriveBounds(warm_up_s=0.3, duration_s=duration_s, requests=requests, timeout_s=timeout_s)
 
 
-def driven(engine: FakeEngine, load: Load, limits: Bounds) -> Driven:
+def driven(engine: FakeEngine, load: Load, limits: DriveBounds) -> Driven:
     drive = Drive(
         target=target(engine),
         asks=schedule(load, SIZES, seed=(3,)),
@@ -37,11 +37,11 @@ def driven(engine: FakeEngine, load: Load, limits: Bounds) -> Driven:
     return asyncio.run(drive.run(load))
 
 
-def target(engine: FakeEngine) -> Target:
-    return Target(host="127.0.0.1", port=engine.port, model="fake")
+def target(engine: FakeEngine) -> BenchTarget:
+    return BenchTarget(host="127.0.0.1", port=engine.port, model="fake")
 
 
-def measured(engine: FakeEngine, load: Load, limits: Bounds) -> Figures:
+def measured(engine: FakeEngine, load: Load, limits: DriveBounds) -> Figures:
     found = driven(engine, load, limits)
     return figures(found.samples, found.window, SLO)
 
@@ -164,7 +164,7 @@ def test_refusals_stand_apart_from_errors() -> None:
 
 def test_nobody_listens(free_port: int) -> None:
     drive = Drive(
-        target=Target(host="127.0.0.1", port=free_port, model="fake"),
+        target=BenchTarget(host="127.0.0.1", port=free_port, model="fake"),
         asks=schedule(Load(kind="rate", value=20.0), SIZES, seed=(3,)),
         texts=Texts(scale=Scale()),
         bounds=bounds(0.5),

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from freehold.catalog import look
-from freehold.catalog.ask_genai_prices import Request, api_price, known_names, price_usd, stamp
+from freehold.catalog.ask_genai_prices import RequestSize, api_price, known_names, price_usd, stamp
 from freehold.catalog.facts import ApiPrice, Catalog
 from freehold.catalog.load import load_catalog
 from freehold.core.problems import Problem
@@ -17,7 +17,7 @@ from freehold.core.problems import Problem
 TODAY = date(2026, 11, 27)
 PEAK = datetime(2026, 11, 27, 3, 0, tzinfo=UTC)
 OFF = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
-SMALL = Request(input_tokens=1000, output_tokens=1000)
+SMALL = RequestSize(input_tokens=1000, output_tokens=1000)
 
 
 def shipped() -> Catalog:
@@ -55,7 +55,7 @@ def test_the_size_to_which_a_row_holds_is_where_the_database_changes(name: str) 
 
     def per_token(tokens: int) -> Decimal:
         found = price_usd(
-            row.provider, asked(row), request=Request(input_tokens=tokens, output_tokens=1), at=PEAK
+            row.provider, asked(row), request=RequestSize(input_tokens=tokens, output_tokens=1), at=PEAK
         )
         assert found is not None
         return found.input_usd / tokens
@@ -73,9 +73,11 @@ def test_a_million_tokens_in_one_request_is_another_price_than_a_thousand_reques
         ("openai/gpt-5.4", 2, 1.5),
     ):
         provider, _, name = model.partition("/")
-        small = api_price(provider, name, request=Request(input_tokens=1000, output_tokens=1000), today=TODAY)
+        small = api_price(
+            provider, name, request=RequestSize(input_tokens=1000, output_tokens=1000), today=TODAY
+        )
         whole = api_price(
-            provider, name, request=Request(input_tokens=1_000_000, output_tokens=1000), today=TODAY
+            provider, name, request=RequestSize(input_tokens=1_000_000, output_tokens=1000), today=TODAY
         )
         assert small is not None
         assert whole is not None
@@ -99,7 +101,7 @@ def test_deepseek_is_the_mean_over_the_day() -> None:
 
 
 def test_a_long_request_is_priced_at_its_tier() -> None:
-    long = Request(input_tokens=150_000, output_tokens=300)
+    long = RequestSize(input_tokens=150_000, output_tokens=300)
     row = look.api(CATALOG, "claude-haiku-5-5", request=long)
     assert isinstance(row, ApiPrice)
     assert (row.input_usd_per_m, row.output_usd_per_m) == (0.5, 2.5)  # 0.1 and 0.5 up to 100,000
@@ -110,7 +112,10 @@ def test_a_long_request_is_priced_at_its_tier() -> None:
 
 def test_cached_tokens_are_priced_as_such() -> None:
     held = price_usd(
-        "openai", "gpt-5", request=Request(input_tokens=1000, output_tokens=0, cached_tokens=800), at=OFF
+        "openai",
+        "gpt-5",
+        request=RequestSize(input_tokens=1000, output_tokens=0, cached_tokens=800),
+        at=OFF,
     )
     assert held is not None
     assert held.input_usd == Decimal(200) * Decimal("1.25e-6") + Decimal(800) * Decimal("0.125e-6")

@@ -11,7 +11,7 @@ import pytest
 from freehold.cli.main import main
 from freehold.cost.intake.measured_period import MeasuredFiles, MeasuredPeriod, measured_period
 from freehold.ledger.journal import JOURNAL_NAME, Journal
-from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome
 from freehold.ledger.spool import SpoolWriter, make_folder, remove_folder, segments, spool_folder
 
 OCT_1_S = 1_790_812_800.0
@@ -26,11 +26,11 @@ def record(
     endpoint: str = "smol-0",
     outcome: Outcome = Outcome.COMPLETE,
     cost_usd: str | None = None,
-) -> Record:
+) -> LedgerRecord:
     known = prompt is not None
-    return Record(
+    return LedgerRecord(
         run=1, seq=seq, time_us=int(at_s * 1e6), request_id=f"r{seq}", key_id="k", model="smol", path="/v1/completions",
-        endpoint=endpoint, status=200, outcome=outcome, basis=Basis.MEASURED if known else Basis.NONE, stream=True,
+        endpoint=endpoint, status=502 if outcome is Outcome.FAILED else 200, outcome=outcome, basis=Basis.MEASURED if known else Basis.NONE, stream=True,
         prompt_tokens=prompt, cached_tokens=40 if known else None, completion_tokens=20 if known else None,
         cost_usd=cost_usd,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def state(tmp_path: Path) -> Iterator[Path]:
     remove_folder(spool)
 
 
-def write(state: Path, *records: Record) -> None:
+def write(state: Path, *records: LedgerRecord) -> None:
     journal = Journal(state / JOURNAL_NAME)
     journal.add(records)
     journal.close()

@@ -8,8 +8,9 @@ from importlib.resources import files
 
 import pytest
 
-from freehold.cost.report.html import linked, to_html
+from freehold.cost.report.html import to_html
 from freehold.cost.report.plots import plots
+from freehold.cost.report.templates import linked
 from plan_samples import EVERY, HOSTILE, hostile, no_rentals, only_incomplete, plan
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}

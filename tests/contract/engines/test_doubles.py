@@ -15,8 +15,8 @@ from freehold.engines.shared.flag_list import FlagList
 from freehold.engines.tensorrt_llm import FLAGS as TENSORRT_FLAGS
 from freehold.fleet.decisions.plan import FleetSettings, ReplicaPlan
 from freehold.fleet.probe import HttpProber
-from freehold.health.agent.messages import EngineTarget
 from freehold.health.collectors.engines import EngineOptions, EnginesReader
+from freehold.health.model.targets import EngineTarget
 from freehold.testing.check_engine import _values
 from freehold.testing.check_running_engine import GRACE_S, EngineChild, check_running_engine, start_child
 from freehold.testing.flag_parser import flag_parser

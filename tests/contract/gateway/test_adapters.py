@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.counters.request_metrics import Meters
-from freehold.gateway.endpoints.pool import Directory
-from freehold.gateway.settings import Settings
+from freehold.gateway.counters.request_metrics import GatewayMetrics
 from gateway_rig.client import Client, get, post
+from gateway_rig.directory import still_directory
 from gateway_rig.engines import Call, Engine
 from gateway_rig.keys import Keys
 from gateway_rig.killing import answer as with_usage
@@ -175,7 +174,7 @@ class _Applicant:
 
 def test_while_replicas_are_replaced_only_those_that_have_the_adapter_are_asked() -> None:
 
-    directory = Directory(Meters().for_model, Settings())
+    directory = still_directory(GatewayMetrics())
     entry = ModelEntry(name="m", engine="external", created_s=0, adapters=("tone",))
     endpoints = (_endpoint(0), _endpoint(1, "tone"), _endpoint(2))
     directory.apply(Snapshot(generation=1, models=(entry,), endpoints=endpoints))
@@ -183,7 +182,7 @@ def test_while_replicas_are_replaced_only_those_that_have_the_adapter_are_asked(
     taken = [found.take(_Applicant(), 0.0) for _ in range(4)]  # type: ignore[arg-type]
     assert {target.id for target in taken if target is not None} == {"m-1"}
     only = next(target for target in found.targets if target.id == "m-1")
-    while not only.standing.is_out(0.0):
+    while not only.outlier.is_out(0.0):
         found.failed(only, "connect", 0.0)
     taken = [found.take(_Applicant(), 0.0)]  # type: ignore[arg-type]
     assert taken == [only]  # ejected or not, the others would not know the name

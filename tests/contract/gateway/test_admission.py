@@ -11,7 +11,7 @@ import pytest
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.process.listener import listen
-from freehold.gateway.process.worker_process import GatewayLink
+from freehold.gateway.process.worker_process import WorkerProcess
 from freehold.gateway.settings import Settings
 from freehold.testing.fake_engine import FakeEngine, start_fake_engine
 from gateway_rig.client import Client, ask, get, post
@@ -306,7 +306,7 @@ def test_when_the_last_replica_goes_nobody_waits_on(engine: Engine, tmp_path: Pa
 
     async def run() -> None:
         listener = listen("127.0.0.1", 0)
-        link = GatewayLink(Settings(), listener, stderr_path=tmp_path / "log")
+        link = WorkerProcess(Settings(), listener, stderr_path=tmp_path / "log")
         task = asyncio.create_task(link.run())
         link.send(Snapshot(generation=1, models=(entry,), endpoints=(where,)))
         first, second = (asyncio.create_task(told(listener.getsockname()[1])) for _ in range(2))

@@ -12,7 +12,7 @@ import pytest
 
 from freehold.core.events import Endpoint, ModelEntry, ReplicaState, Snapshot
 from freehold.gateway.process.listener import listen
-from freehold.gateway.process.worker_process import GatewayLink
+from freehold.gateway.process.worker_process import WorkerProcess
 from freehold.gateway.settings import Settings
 from freehold.testing.fake_engine import start_fake_engine
 from gateway_rig.client import CHAT, Client, CutError, ask, get
@@ -381,7 +381,7 @@ def test_a_killed_process_costs_its_streams_and_no_new_request(tmp_path: Path) -
 class Told:
     """A gateway under a parent that tells it snapshots."""
 
-    def __init__(self, link: GatewayLink, port: int) -> None:
+    def __init__(self, link: WorkerProcess, port: int) -> None:
         self.link = link
         self.port = port
 
@@ -405,7 +405,7 @@ class Told:
 @contextlib.asynccontextmanager
 async def told(folder: Path) -> Any:
     listener = listen("127.0.0.1", 0)
-    link = GatewayLink(Settings(), listener, stderr_path=folder / "log")
+    link = WorkerProcess(Settings(), listener, stderr_path=folder / "log")
     running = asyncio.create_task(link.run())
     yield Told(link, listener.getsockname()[1])
     link.stop()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome
 from freehold.ledger.spool import make_folder
 from gateway_rig.client import Client, ask, get, post
 from gateway_rig.engines import Call, Engine, Engines, healthy, whole
@@ -37,7 +37,7 @@ def gateway(tmp_path: Path, cloud: Engine, spool: Path) -> Iterator[Gateway]:
         yield gateway
 
 
-def one(spool: Path) -> Record:
+def one(spool: Path) -> LedgerRecord:
     (record,) = waiting_records(spool)
     return record
 

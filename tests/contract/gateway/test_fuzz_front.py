@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.server.client_connection import HEAD_BYTES_MAX
+from freehold.gateway.server.request_reader import HEAD_BYTES_MAX
 from gateway_rig.client import Answer, Client, CutError, ask, get, post
 from gateway_rig.engines import ANSWER, STREAM_HEAD, STREAMED, chunk, whole
 from gateway_rig.keys import Keys

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.exchange import exchange
-from freehold.gateway.wire.head_cache import KnownHead, KnownHeads
+from freehold.gateway.exchange import attempt
+from freehold.gateway.server.head_cache import HeadCache, KnownHead
 from gateway_rig.client import ask
 from gateway_rig.engines import ANSWER, STREAM_HEAD, STREAMED, chunk, whole
 from gateway_rig.keys import Keys
@@ -25,7 +25,7 @@ BITS = st.sampled_from(
 ) | st.binary(max_size=4)  # fmt: skip
 
 
-class Forgetful(KnownHeads):
+class Forgetful(HeadCache):
     """One that knows nothing, so that the parser reads every request."""
 
     def find(self, data: bytes) -> KnownHead | None:
@@ -38,7 +38,7 @@ class Twins:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], bearer: str) -> None:
         self.rigs = [MemoryGateway(monkeypatch, max_body_bytes=9000, **settings) for _ in range(2)]
-        self.rigs[1].gateway.known_heads = Forgetful()
+        self.rigs[1].gateway.head_cache = Forgetful()
         self._monkeypatch = monkeypatch
         self.kinds = [
             ask("m", extra=bearer),
@@ -65,7 +65,7 @@ class Twins:
                 else whole(ANSWER)
             )
 
-        self._monkeypatch.setattr(exchange, "connect", rig._connect)
+        self._monkeypatch.setattr(attempt, "connect", rig._connect)
         rig.on_connect = answer
         rig.renew()
         client = rig.client()
@@ -93,7 +93,7 @@ def twins(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_heads_are_known_by_then(twins: Twins) -> None:
     for kind, known in zip(twins.kinds, (True, True, True, True, False, False, True, False), strict=True):
         keyless_is_known = kind == twins.kinds[-1] == twins.kinds[0]
-        assert (twins.rigs[0].gateway.known_heads.find(kind) is not None) is (known or keyless_is_known)
+        assert (twins.rigs[0].gateway.head_cache.find(kind) is not None) is (known or keyless_is_known)
 
 
 def test_what_is_known_of_a_head_is_not_whether_it_is_taken(twins: Twins) -> None:
@@ -106,22 +106,22 @@ def test_what_is_known_of_a_head_is_not_whether_it_is_taken(twins: Twins) -> Non
         return bytes(client.wire.written[9:12])
 
     def callers_are(**change: float | None) -> None:
-        assert gateway.callers is not None
-        for caller in gateway.callers._by_id.values():
+        assert gateway.authenticator is not None
+        for caller in gateway.authenticator._by_id.values():
             caller.change(msgspec.structs.replace(caller.record, **change), 0)
 
     twins.talk(twins.rigs[0], [asked])
-    assert gateway.known_heads.find(asked) is not None
-    gateway.retune(msgspec.structs.replace(gateway.settings, max_body_bytes=9))
+    assert gateway.head_cache.find(asked) is not None
+    gateway.retune(msgspec.structs.replace(gateway.context.settings, max_body_bytes=9))
     assert status() == b"413"
-    gateway.retune(msgspec.structs.replace(gateway.settings, max_body_bytes=9000))
-    if gateway.callers is not None:
+    gateway.retune(msgspec.structs.replace(gateway.context.settings, max_body_bytes=9000))
+    if gateway.authenticator is not None:
         callers_are(revoked_s=1)
         assert status() == b"401"
         callers_are(revoked_s=None, expires_s=1)
         assert status() == b"401"
         callers_are(expires_s=None)
-    gateway.draining = True
+    gateway.context.draining = True
     assert status() == b"503"
     assert client.wire.closed
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome
 from freehold.ledger.spool import make_folder, segments
 from gateway_rig.client import CHAT, Client, ask, get, post
 from gateway_rig.engines import (
@@ -69,11 +69,11 @@ def sending(*parts: bytes, head: bytes = STREAM_HEAD) -> Answering:
     return answer
 
 
-def last(spool: Path, seq: int = -1) -> Record:
+def last(spool: Path, seq: int = -1) -> LedgerRecord:
     return sorted(waiting_records(spool), key=lambda record: record.seq)[seq]
 
 
-def known(record: Record) -> tuple[Any, ...]:
+def known(record: LedgerRecord) -> tuple[Any, ...]:
     return record.outcome, record.basis, record.prompt_tokens, record.cached_tokens, record.completion_tokens
 
 

@@ -247,7 +247,7 @@ def test_requests_past_the_bound_are_refused_and_the_others_are_not(gateway: Gat
 
 
 def test_connections_past_the_bound_are_told_so_and_closed(engine: Engine, tmp_path: Path) -> None:
-    patch = "import freehold.gateway.process.descriptors as files; files.CONNECTIONS_MAX = 3"
+    patch = "import freehold.gateway.server.descriptors as files; files.CONNECTIONS_MAX = 3"
     with running(tmp_path, [model("m", engine)], patch=patch) as gateway:
         kept = [gateway.client() for _ in range(3)]
         for client in kept:
@@ -264,7 +264,7 @@ def test_connections_past_the_bound_are_told_so_and_closed(engine: Engine, tmp_p
 
 
 def test_an_answer_too_large_to_put_together_is_refused_once(engine: Engine, tmp_path: Path) -> None:
-    patch = "import freehold.gateway.exchange.exchange as exchange; exchange._ANSWER_BYTES_MAX = 10_000"
+    patch = "import freehold.gateway.exchange.attempt as attempt; attempt._ANSWER_BYTES_MAX = 10_000"
 
     async def answer(call: Call) -> None:
         call.send(STREAM_HEAD + b"".join(chunk(delta("x" * 1000)) for _ in range(100)))

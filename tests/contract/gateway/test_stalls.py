@@ -12,10 +12,10 @@ from typing import Any, cast
 import pytest
 
 from freehold.core.events import ModelEntry, Snapshot
-from freehold.gateway.endpoints.pool import Target
+from freehold.gateway.endpoints.target import UpstreamTarget
 from freehold.gateway.exchange.upstream import RECEIVE_BUFFER_BYTES, UpstreamConnection
 from freehold.gateway.process.listener import listen
-from freehold.gateway.process.worker_process import GatewayLink
+from freehold.gateway.process.worker_process import WorkerProcess
 from freehold.gateway.server.client_connection import SEND_BUFFER_BYTES, ClientConnection
 from freehold.gateway.server.gateway import Gateway as Service
 from freehold.gateway.settings import Settings
@@ -61,7 +61,7 @@ def test_what_the_kernel_holds_for_a_slow_client_is_bounded_on_both_sides() -> N
         with socket.socket() as client_side, socket.socket() as engine_side:
             client = ClientConnection(Service(Settings()))
             client.connection_made(cast("Any", Wire(client_side)))
-            engine = UpstreamConnection(cast("Target", None))
+            engine = UpstreamConnection(cast("UpstreamTarget", None))
             engine.connection_made(cast("Any", Wire(engine_side)))
             # Linux doubles what it is asked for, to have room for its own books (socket(7)).
             assert client_side.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER_BYTES
@@ -74,7 +74,7 @@ def test_a_gateway_that_lives_but_says_nothing_is_replaced_on_the_same_socket(tm
     async def run() -> None:
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
-        link = GatewayLink(Settings(), listener, stderr_path=tmp_path / "log", silent_s=2.0)
+        link = WorkerProcess(Settings(), listener, stderr_path=tmp_path / "log", silent_s=2.0)
         link.send(Snapshot(generation=1, models=(ModelEntry(name="m", engine="external", created_s=0),)))
         task = asyncio.create_task(link.run())
         await until(lambda: link.stats is not None, what="the first gateway to speak")
@@ -155,7 +155,7 @@ def test_a_web_page_of_another_host_may_not_use_the_gateway(
 
 def test_a_parent_that_was_held_up_does_not_take_the_gateway_for_dead(tmp_path: Path) -> None:
     async def run() -> None:
-        link = GatewayLink(Settings(), listen("127.0.0.1", 0), stderr_path=tmp_path / "log", silent_s=2.0)
+        link = WorkerProcess(Settings(), listen("127.0.0.1", 0), stderr_path=tmp_path / "log", silent_s=2.0)
         link.send(Snapshot(generation=1, models=(ModelEntry(name="m", engine="external", created_s=0),)))
         task = asyncio.create_task(link.run())
         await until(lambda: link.stats is not None, what="the gateway to speak")

@@ -11,7 +11,7 @@ from waiting import wait_until
 
 BROKEN_PARTS = """
 from freehold.gateway.server.client_connection import ClientConnection
-from freehold.gateway.answers.stream_log import Keeping
+from freehold.gateway.answers.stream_log import PackBudget
 check = ClientConnection.check
 def broken_check(self, now_s):
     check(self, now_s)
@@ -22,7 +22,7 @@ def broken_turn(self):
     if len(turns) == 1:
         return  # it starts well
     raise RuntimeError("the rest")
-ClientConnection.check, Keeping.turn = broken_check, broken_turn
+ClientConnection.check, PackBudget.turn = broken_check, broken_turn
 """
 
 

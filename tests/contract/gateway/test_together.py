@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from freehold.ledger.drainer import waiting_records
-from freehold.ledger.records.record import Outcome, Record
+from freehold.ledger.records.record import LedgerRecord, Outcome
 from gateway_rig.client import Client, post
 from gateway_rig.engines import Call, Engine, Held, healthy
 from gateway_rig.keys import Keys
@@ -51,7 +51,7 @@ def waiting(gateway: Gateway, count: int) -> bool:
     return gateway.metric("freehold_gateway_queue_requests", model="m") == count
 
 
-def of(spool: Path, key_id: str) -> list[Record]:
+def of(spool: Path, key_id: str) -> list[LedgerRecord]:
     return [record for record in waiting_records(spool) if record.key_id == key_id]
 
 

@@ -230,7 +230,7 @@ def is_aborted(client: MemoryClient) -> None:
 def test_however_a_body_ends_its_room_is_free_again(
     ends: Callable[[MemoryClient], None], rig: MemoryGateway, *, waits: bool
 ) -> None:
-    intake, before = rig.gateway.intake, rig.client()
+    intake, before = rig.gateway.body_memory, rig.client()
     if waits:
         before.send(large(BODY // 4)[:-10])
         assert intake.held_bytes > BODY // 4
@@ -245,7 +245,7 @@ def test_however_a_body_ends_its_room_is_free_again(
 
 
 def test_a_client_that_leaves_while_it_waits_is_forgotten(rig: MemoryGateway) -> None:
-    intake, first, second = rig.gateway.intake, rig.client(), rig.client()
+    intake, first, second = rig.gateway.body_memory, rig.client(), rig.client()
     first.send(large(BODY // 4)[:-10])
     second.send(chunked(BODY // 4)[: BODY // 8])
     assert intake.waiting == 1
@@ -258,7 +258,7 @@ def test_a_client_that_leaves_while_it_waits_is_forgotten(rig: MemoryGateway) ->
 
 
 def test_a_body_behind_an_answer_asks_for_room_in_its_turn(rig: MemoryGateway) -> None:
-    intake, first, second = rig.gateway.intake, rig.client(), rig.client()
+    intake, first, second = rig.gateway.body_memory, rig.client(), rig.client()
     first.send(large(BODY // 2 - 1000)[:-10])
     second.send(get("/livez") + large(BODY // 8)[:-10])
     assert b"HTTP/1.1 200 " in second.wire.written

@@ -19,7 +19,7 @@ from freehold.gateway.answers.price import Price
 from freehold.gateway.callers.spend import Spending
 from freehold.gateway.counters import shared_counters
 from freehold.gateway.process.listener import listen
-from freehold.gateway.process.worker_set import GatewayLinks
+from freehold.gateway.process.worker_set import WorkerSet
 from freehold.gateway.settings import FallbackSettings
 from freehold.ledger.records.money import PICOUSD_PER_USD
 from freehold.ledger.records.record import read_frames
@@ -113,7 +113,7 @@ def test_connections_that_stay_are_spread_evenly(two: Workers) -> None:
         pids = Counter(link.pid for link in two.links._links)
         assert len(pids) == 2
         wait_until(lambda: two.metric("freehold_gateway_connections") == 13)
-        held = [two.links._board.cells[index * COLUMN + 1] for index in range(2)]
+        held = [two.links._counters.cells[index * COLUMN + 1] for index in range(2)]
         assert all(5 <= count <= 8 for count in held), held
 
 
@@ -360,7 +360,7 @@ def test_a_port_that_is_taken_is_refused_also_to_another_gateway_of_ours(two: Wo
 class Describing(Workers):
     """Workers that know the model's context, so that a request's cost is bounded by it."""
 
-    def tell(self, links: GatewayLinks, engine: Engine, slots: int) -> None:
+    def tell(self, links: WorkerSet, engine: Engine, slots: int) -> None:
         entry = ModelEntry(name="m", engine="external", created_s=7, max_context_tokens=4096)
         endpoint = Endpoint(id="m-0", model="m", url=engine.url, engine="external", state=ReplicaState.READY,
                             slots=slots)  # fmt: skip

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from freehold.cli.main import cli
 from freehold.core.findings import Verdict
-from freehold.health.agent.recording import Head, load_recording, record
+from freehold.health.agent.recording import RecordingHead, load_recording, record
 from freehold.health.model.probe import Expected
 from freehold.health.model.view import Reading, View
 from freehold.testing.healthy_node import DATA, healthy_views
@@ -142,7 +142,9 @@ def test_a_replay_compares_with_what_stands_in_the_record_or_in_a_configuration_
     gpus = views[-1].gpus
     assert gpus is not None
     record(
-        place / "node.jsonl", views, Head(expected=Expected(gpus=len(gpus.gpus) + 1, driver_version="1.2"))
+        place / "node.jsonl",
+        views,
+        RecordingHead(expected=Expected(gpus=len(gpus.gpus) + 1, driver_version="1.2")),
     )
     expecting(place, f"gpus: {len(gpus.gpus)}")  # of this node, not of the recorded one
     assert replayed() == (3, "missing", "not_as_locked")

@@ -12,11 +12,12 @@ from click.testing import CliRunner, Result
 from freehold.cli.health_diagnose import diagnose
 from freehold.cli.output import UserMistakes
 from freehold.core.places import read_tree
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.agent.history_file import HistoryFile
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incident_file.read import read_incident, read_kernel_log
 from freehold.health.incident_file.schema import IncidentFile, schema_text
 from freehold.health.incidents.conclusions import diagnose_all, foremost
-from freehold.health.incidents.history import Keeper, Mark
+from freehold.health.incidents.history import Mark
 from freehold.health.model.view import EngineView, Gpu, Gpus, Kernel, KernelLine, Reading, State, View, Volume
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -330,8 +331,10 @@ def gsp_incident(tmp_path: Path) -> Path:
 def test_a_history_by_serial_number_is_found_and_what_was_set_healthy_does_not_trip_again(
     tmp_path: Path,
 ) -> None:
-    keeper = Keeper(tmp_path / "history.jsonl")
-    earlier = Past(at_s=NOW_S - 900, subject="gpu:1650522000001", signature="xid 119", action="reset_gpu")
+    keeper = HistoryFile(tmp_path / "history.jsonl")
+    earlier = PastFault(
+        at_s=NOW_S - 900, subject="gpu:1650522000001", signature="xid 119", action="reset_gpu"
+    )
     keeper.add([earlier], now_s=NOW_S)
     arguments = (str(gsp_incident(tmp_path)), "--json", "--history", str(keeper.path))
     assert json.loads(run(*arguments)[1].stdout)["action"] == "reboot"
@@ -347,7 +350,7 @@ def test_a_history_by_serial_number_is_found_and_what_was_set_healthy_does_not_t
 
 
 def test_lines_without_a_date_are_not_taken_for_older_than_a_mark(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "history.jsonl")
+    keeper = HistoryFile(tmp_path / "history.jsonl")
     keeper.mark(Mark(set_healthy_s=NOW_S, by="ann"))
     log = tmp_path / "dmesg"
     log.write_text(f"{XID}\n")

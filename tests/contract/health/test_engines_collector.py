@@ -17,9 +17,9 @@ import pytest
 from freehold.core.events import ReplicaState
 from freehold.engines import all_engines
 from freehold.engines.base import HttpCheck
-from freehold.health.agent.messages import EngineTarget
 from freehold.health.collectors.engines import EngineOptions, EnginesReader
 from freehold.health.collectors.plain_http import fetch
+from freehold.health.model.targets import EngineTarget
 from freehold.health.model.view import EngineView, State
 from freehold.testing.fake_engine_adapter import FAKE_ENGINE
 from waiting import until, wait_until
@@ -246,4 +246,4 @@ def test_nonsense_is_a_reading_and_no_exception() -> None:
 
         view = asyncio.run(main())
     assert view.state is State.UNKNOWN
-    assert "no HTTP" in view.tokens_total.detail
+    assert "not HTTP" in view.tokens_total.detail

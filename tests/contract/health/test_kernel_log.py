@@ -183,7 +183,7 @@ def test_in_a_flood_what_tells_something_is_kept(device: Device) -> None:
     assert len(answer.lines) == kernel_log.LINES_MOST
     assert answer.lines[0].text == XID
     assert answer.lines[-1].sequence == len(records) - 1
-    assert answer.detail == f"{2 * kernel_log.LINES_MOST} lines that tell nothing left out"
+    assert answer.detail == f"{2 * kernel_log.LINES_MOST} lines that are not events left out"
 
 
 @pytest.mark.parametrize("form", DMESG_FORMS)

@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from freehold.core.clock import monotonic_s
 from freehold.core.events import AgentMetrics
-from freehold.health.agent.link import AgentLink, Hearers
-from freehold.health.agent.messages import HealthSettings, Word
+from freehold.health.agent.link import AgentLink, AgentListeners
+from freehold.health.agent.messages import AgentReport, HealthSettings
 from freehold.health.model.probe import Expected
 from freehold.health.model.snapshot import METRICS_NAME, HealthSnapshot
 from freehold.telemetry import logs
@@ -34,7 +34,7 @@ def linked(
         link = AgentLink(
             HealthSettings(**{"gpu": "off", "log_path": str(folder / "log"), **settings}),
             stderr_path=folder / "stderr",
-            hearers=Hearers(on_metrics=told.append),
+            listeners=AgentListeners(on_metrics=told.append),
         )
         running = asyncio.create_task(link.run())
         try:
@@ -105,7 +105,7 @@ def test_what_a_node_should_have_reaches_the_agent(tmp_path: Path) -> None:
 def test_what_could_spoil_the_page_is_refused_and_the_snapshot_is_believed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: str, why: str
 ) -> None:
-    lines = [Word(snapshot=HealthSnapshot(at_s=1.0, node=text[:7]), metrics=text, monotonic_s=1.0)
+    lines = [AgentReport(snapshot=HealthSnapshot(at_s=1.0, node=text[:7]), metrics=text, monotonic_s=1.0)
              for text in (metrics, metrics, FINE)]  # fmt: skip
     words = tmp_path / "words"
     words.write_bytes(b"no line of ours\n" + b"".join(msgspec.json.encode(line) + b"\n" for line in lines))

@@ -14,7 +14,7 @@ import pytest
 from freehold.core.errors import Permanent
 from freehold.health.collectors.mesh import Mesh, MeshPeer, MeshSettings, settings_problems
 from freehold.health.collectors.mesh_host import ask_host, interface_to, link_state, neighbour_state, path_mtu
-from freehold.health.mesh.frame import Frame, encode, node_id
+from freehold.health.mesh.frame import MeshFrame, encode, node_id
 from freehold.health.model.view import State
 from mesh_rig.namespaces import Farm, Node, missing
 from waiting import until, wait_until
@@ -241,9 +241,9 @@ def test_a_peer_with_another_key_is_told_from_one_that_is_silent() -> None:
 
 def _be_a_stranger(host: str, port: int) -> None:
     """Send noise, another mesh's frame, a frame for somebody else, one of an unknown node; and get no answer."""
-    frame = Frame(sender=node_id("b"), receiver=node_id("a"), boot=7, sequence=0, sent_ns=0)
-    other = Frame(sender=node_id("b"), receiver=node_id("x"), boot=7, sequence=0, sent_ns=0)
-    unknown = Frame(sender=node_id("x"), receiver=node_id("a"), boot=7, sequence=0, sent_ns=0)
+    frame = MeshFrame(sender=node_id("b"), receiver=node_id("a"), boot=7, sequence=0, sent_ns=0)
+    other = MeshFrame(sender=node_id("b"), receiver=node_id("x"), boot=7, sequence=0, sent_ns=0)
+    unknown = MeshFrame(sender=node_id("x"), receiver=node_id("a"), boot=7, sequence=0, sent_ns=0)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as stranger:
         for data in (b"?" * 500, encode(frame, b"z" * 32), encode(other, KEY), encode(unknown, KEY)):

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from freehold.core.findings import Action, Verdict
-from freehold.health.evidence.kernel_signs import Past
-from freehold.health.incidents.history import History, Mark, last_words
+from freehold.health.evidence.kernel_signs import PastFault
+from freehold.health.incidents.history import History, Mark, latest_revisions
 from freehold.health.model.snapshot import IncidentState
 from freehold.health.model.view import Reading
 from live_node import GSP, OFF_BUS, SERIAL, UUID, Hands, Node, bad, lost_gpu, slow_disk, words, xid
@@ -62,7 +62,7 @@ def test_a_step_counts_as_tried_only_when_it_was_taken(boots: tuple[str, ...], s
     node = Node(clock, boot="boot-1")
     node.run(60)
     assert gsp(node) is Action.RESET_GPU
-    past: list[Past] = []
+    past: list[PastFault] = []
     said: list[Action] = []
     for boot in boots:
         past += node.written
@@ -171,7 +171,7 @@ def test_lines_of_hours_ago_open_nothing_after_a_restart_though_the_kernel_still
         node.rest(400)
     node.clock.now_s += 3 * HOUR_S
     node.run(20)
-    assert {line.signature for line in last_words(node.written)} >= {"xid 79", "xid 119"}
+    assert {line.signature for line in latest_revisions(node.written)} >= {"xid 79", "xid 119"}
     after = restarted(node)
     after.run(60)
     after.rest(600)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from freehold.core.findings import Finding, Verdict
-from freehold.health.agent.runner import Runner, Setup, Source
+from freehold.health.agent.runner import Runner, RunnerSetup, Source
 from freehold.health.collectors.disks import DiskOptions, DiskReader
 from freehold.health.collectors.process_group import ProcessGroup
 from freehold.health.model.probe import Expected, Probe
@@ -26,7 +26,7 @@ from freehold.telemetry import logs
 from freehold.testing.healthy_node import healthy_views
 from waiting import until, wait_until
 
-FAST = Setup(node="n", tick_s=0.05)
+FAST = RunnerSetup(node="n", tick_s=0.05)
 
 
 async def nothing() -> None:
@@ -252,7 +252,7 @@ class Hands:
 
 def test_an_agent_that_stood_still_says_when_it_went_on() -> None:
     clock = Hands()
-    runner = Runner([], {}, Setup(node="n", clock=clock))
+    runner = Runner([], {}, RunnerSetup(node="n", clock=clock))
     for _ in range(3):
         clock.now_s += 2.1
         runner.tick()

@@ -13,14 +13,15 @@ from freehold.cli.main import cli
 from freehold.core.clock import wall_s
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.core.whole_file import replace_file
-from freehold.health.incidents.history import FILE_NAME, Keeper
+from freehold.health.agent.history_file import HistoryFile
+from freehold.health.incidents.history import FILE_NAME
 from freehold.health.model.snapshot import FILE_NAME as SNAPSHOT
 from freehold.health.model.snapshot import (
-    Believed,
     GpuName,
     HealthSnapshot,
+    IncidentReport,
     IncidentState,
-    ToldIncident,
+    SettledFinding,
     encode,
 )
 
@@ -45,14 +46,14 @@ def told(state: Path, *, age_s: float = 0.0, marked_s: float = 0.0) -> HealthSna
     disk = Finding(
         probe="disk_space", component="disk:/models", verdict=Verdict.DEGRADED, reason="low", message="m"
     )
-    one = ToldIncident(
+    one = IncidentReport(
         id="1", state=IncidentState.OPEN, start_s=wall_s() - 9, last_s=wall_s() - 9, problem=True,
         hypothesis="hardware", component="gpu:GPU-1", confidence=0.9, action=Action.DRAIN, summary="row remap pending",
     )  # fmt: skip
     snapshot = HealthSnapshot(
         at_s=wall_s() - age_s,
         pid=1,
-        findings=tuple(Believed(finding=each, since_s=1.0) for each in (ill, disk)),
+        findings=tuple(SettledFinding(finding=each, since_s=1.0) for each in (ill, disk)),
         incidents=(one,),
         gpus=(GPU,),
         marked_s=marked_s,
@@ -70,7 +71,7 @@ def test_a_gpu_is_marked_by_its_serial_number_whatever_it_was_called(state: Path
     told(state, age_s=3600)  # the stack does not run: the next agent takes it over
     result = run("set-healthy", name, "--reason", "new riser", "--json")
     assert result.return_value == 0, result.output
-    (mark,) = Keeper(state / FILE_NAME).load().marks
+    (mark,) = HistoryFile(state / FILE_NAME).load().marks
     assert (mark.subject, mark.component, mark.by, mark.reason) == (
         "gpu:1650522000001",
         "gpu:GPU-1",
@@ -87,7 +88,7 @@ def test_the_whole_node_and_who_stands_behind_sudo(state: Path, monkeypatch: pyt
     monkeypatch.setenv("SUDO_USER", "bob")
     result = run("set-healthy")
     assert result.return_value == 0, result.output
-    (mark,) = Keeper(state / FILE_NAME).load().marks
+    (mark,) = HistoryFile(state / FILE_NAME).load().marks
     assert (mark.subject, mark.component, mark.by) == ("", "", "bob as ann")
     assert len(mark.findings) == 2
     assert "this node: set healthy by bob as ann" in result.stdout
@@ -115,7 +116,7 @@ def test_a_running_agent_is_waited_for(state: Path, monkeypatch: pytest.MonkeyPa
     written = threading.Event()
 
     def agent() -> None:
-        while not (marks := Keeper(state / FILE_NAME).load().marks):
+        while not (marks := HistoryFile(state / FILE_NAME).load().marks):
             written.wait(0.05)
         told(state, marked_s=marks[0].set_healthy_s)
 
@@ -128,7 +129,7 @@ def test_a_running_agent_is_waited_for(state: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(health_set_healthy, "TAKEN_OVER_S", 0.5)
     again = run("set-healthy")
     assert again.return_value == 1  # it says nothing: the mark stands all the same
-    assert len(Keeper(state / FILE_NAME).load().marks) == 2
+    assert len(HistoryFile(state / FILE_NAME).load().marks) == 2
 
 
 def test_a_history_that_cannot_be_written_is_told(state: Path) -> None:

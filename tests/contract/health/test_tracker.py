@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from freehold.core.findings import Action
-from freehold.health.incidents.history import last_words
+from freehold.health.incidents.history import latest_revisions
 from freehold.health.incidents.open_incident import EVIDENCE_MOST
 from freehold.health.incidents.tracker import DIAGNOSE_S, OVER_SHOWN_S
 from freehold.health.model.snapshot import IncidentState, encode
@@ -225,7 +225,7 @@ def test_a_verdict_that_changes_is_written_again_and_counts_once() -> None:
     assert [line.hypothesis for line in node.written] == ["software"]
     node.say(xid(48, 0, "DBE (double bit error) ECC Error"))
     node.rest(300)
-    kept = last_words(node.written)
+    kept = latest_revisions(node.written)
     assert {line.revision for line in kept} == {2}
     assert kept[0].hypothesis == "hardware"
     assert len({line.incident for line in node.written}) == 1

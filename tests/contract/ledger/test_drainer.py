@@ -18,19 +18,19 @@ from freehold.ledger import journal as journal_module
 from freehold.ledger.drainer import Drainer, spool_state, waiting_records
 from freehold.ledger.journal import JOURNAL_NAME, Journal, Span
 from freehold.ledger.records.reconcile import EngineReading
-from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
 from freehold.ledger.records.rollup import roll_up
 from freehold.ledger.spool import SpoolWriter, make_folder, segments
 from waiting import wait_until
 
 
-def record(seq: int, *, run: int = 1, **more: object) -> Record:
+def record(seq: int, *, run: int = 1, **more: object) -> LedgerRecord:
     told = {
         "run": run, "seq": seq, "time_us": seq, "request_id": f"r{seq}", "key_id": "", "model": "m", "path": "/p",
         "endpoint": "e", "status": 200, "outcome": Outcome.COMPLETE, "basis": Basis.MEASURED, "stream": False,
         "completion_tokens": 2,
     }  # fmt: skip
-    return Record(**(told | more))
+    return LedgerRecord(**(told | more))
 
 
 @pytest.fixture

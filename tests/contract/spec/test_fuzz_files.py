@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from freehold.gateway.callers.keys import (
     BadKeysError,
+    KeyLimits,
     KeyRecord,
     KeysFile,
-    Limits,
     hash_of,
     read_keys,
     write_keys,
 )
 from freehold.ledger.drainer import Drainer, spool_state, waiting_records
 from freehold.ledger.journal import JOURNAL_NAME
-from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
 from freehold.ledger.spool import make_folder, segments
 from gateway_rig.spoiling import fuzz, spoil
 
@@ -31,7 +31,7 @@ KEYS = write_keys(
                 name=f"key {number}",
                 hash=hash_of(b"%d" % number).hex(),
                 created_s=1,
-                limits=Limits(requests_per_minute=60, models=("m",)),
+                limits=KeyLimits(requests_per_minute=60, models=("m",)),
             )
             for number in range(3)
         )
@@ -43,8 +43,8 @@ KEY_BITS = st.sampled_from(
 ) | st.binary(max_size=8)  # fmt: skip
 
 
-def record(number: int) -> Record:
-    return Record(
+def record(number: int) -> LedgerRecord:
+    return LedgerRecord(
         7, number, 1, f"id-{number}", "key", "m", "/v1/chat/completions", "m-0", 200, Outcome.COMPLETE, Basis.MEASURED,
         True, 3, None, 2, 4, 100, 1000, 2000, 0, None, 0,
     )  # fmt: skip

@@ -9,15 +9,15 @@ from time import monotonic
 import pytest
 
 from fake_smi import fake_smi, instance, uuid
-from freehold.bench.contenders import Wanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
+from freehold.bench.contenders import BenchWanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
 from freehold.cli.config import load_config
 from freehold.core.events import GpuId
 from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader
 from freehold.fleet.control.state_dir import StateDir
 from freehold.fleet.decisions.plan import ReplicaPlan
+from freehold.stack.checks.check import CheckResult
 from freehold.stack.checks.gpus import gpu_checks
-from freehold.stack.checks.machine import Found
 from freehold.stack.config import Config
 from freehold.stack.node_gpus import node_gpus
 from freehold.stack.resolve import NO_REPLICA, Resolved, resolve_config
@@ -78,18 +78,18 @@ def test_a_divided_gpu_is_its_instances(tmp_path: Path) -> None:
     assert len(only.hidden) == 2
 
 
-def test_one_that_is_lost_hides_no_other(tmp_path: Path) -> None:
+def test_a_lost_gpu_hides_no_other(tmp_path: Path) -> None:
     found = node_gpus(env(fake_smi(tmp_path / "bin", 3, exit_code=15)))
     assert len(found.gpus or ()) == 3
 
 
-def test_what_cannot_be_told_is_unknown_and_says_why(tmp_path: Path) -> None:
-    assert node_gpus({"PATH": str(tmp_path)}).why == "there is no nvidia-smi here"
+def test_what_cannot_be_read_is_unknown_with_a_reason(tmp_path: Path) -> None:
+    assert node_gpus({"PATH": str(tmp_path)}).why == "nvidia-smi is not installed here"
     none = node_gpus(env(fake_smi(tmp_path / "none", 0, exit_code=9)))
-    assert (none.gpus, none.why) == (None, "nvidia-smi told of no GPU (exit code 9)")
+    assert (none.gpus, none.why) == (None, "nvidia-smi reported no GPU (exit code 9)")
 
 
-def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_nvidia_smi_that_hangs_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(fake_smi(tmp_path / "bin", 8, hangs=True)), prepend=":")
     began = monotonic()
     found = node_gpus(os.environ, wait_s=0.2)
@@ -97,7 +97,7 @@ def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
     assert monotonic() - began < 5
 
 
-def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path, tmp_path: Path) -> None:
+def test_replicas_of_a_file_get_their_gpus_and_the_doctor_lists_them(eight: Path, tmp_path: Path) -> None:
     path = written(
         tmp_path,
         vllm("m", ", tensor_parallel_size: 2", ", replicas: 2"),
@@ -105,7 +105,7 @@ def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path
         vllm("o", more=", gpus: 0"),
         "name: l, engine: llama-cpp",
     )
-    config = load_config(path, overrides={}, as_json=False)
+    config = load_config(path, overrides={})
     plans = replicas(config, tmp_path)
     assert {plan.id: [gpu.index for gpu in plan.gpus or ()] for plan in plans} == {
         "m-0": [0, 1],
@@ -115,49 +115,50 @@ def test_replicas_of_a_file_get_their_gpus_and_the_doctor_says_which(eight: Path
         "l-0": [4, 5, 6],
     }
     (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
-    assert check.found is Found.GOOD
-    assert check.said == "8 can be had; m-0: 0, 1; m-1: 2, 3; n-0: 7; o-0: none; l-0: 4, 5, 6"
+    assert check.found is CheckResult.GOOD
+    assert check.said == "8 available; m-0: 0, 1; m-1: 2, 3; n-0: 7; o-0: none; l-0: 4, 5, 6"
 
 
-def test_too_few_are_told_at_their_line(eight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_gpus_are_reported_at_their_line(
+    eight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{uuid(0)},2")
     path = written(
         tmp_path, vllm("m", ", tensor_parallel_size: 2", ", replicas: 2"), vllm("n", more=", gpus: [5]")
     )
-    config = load_config(path, overrides={}, as_json=False)
+    config = load_config(path, overrides={})
     problems = problems_of(config, tmp_path)
     assert [problem.where.removeprefix(str(path)).split(":")[1] for problem in problems] == ["4", "3"]
     assert "gpus names 5: CUDA_VISIBLE_DEVICES hides it" in problems[0].message
     assert "that is 4 in all, and 2 available (CUDA_VISIBLE_DEVICES hides 6)" in problems[1].message
     assert [check.found for check in gpu_checks(config, StateDir(tmp_path / "state"))] == [
-        Found.PROBLEM,
-        Found.PROBLEM,
+        CheckResult.PROBLEM,
+        CheckResult.PROBLEM,
     ]
 
 
-def test_without_nvidia_smi_the_doctor_says_that_nobody_knows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = load_config(written(tmp_path, vllm("m")), overrides={}, as_json=False)
+def test_without_nvidia_smi_the_gpus_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(written(tmp_path, vllm("m")), overrides={})
     monkeypatch.setenv("PATH", str(tmp_path))
     (check,) = gpu_checks(config, StateDir(tmp_path / "state"))
-    assert check.found is Found.UNKNOWN
-    assert "each sees all that there are" in check.said
+    assert check.found is CheckResult.UNKNOWN
+    assert "each replica sees all of them" in check.said
     assert replicas(config, tmp_path)[0].gpus is None
 
 
-def test_nobody_is_asked_where_no_replica_takes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvidia_smi_does_not_run_if_no_replica_takes_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(fake_smi(tmp_path / "bin", 8, hangs=True)), prepend=":")
     config = load_config(
         written(tmp_path, "name: l, engine: llama-cpp, engine_options: {n_gpu_layers: 0}"),
         overrides={},
-        as_json=False,
     )
     assert resolved(config, tmp_path).blueprint.node == NO_REPLICA
     assert list(gpu_checks(config, StateDir(tmp_path / "state"))) == []
 
 
-def test_a_folder_of_prebuilt_engines_says_how_many_it_was_built_for(eight: Path, tmp_path: Path) -> None:
+def test_a_folder_of_prebuilt_engines_takes_the_gpus_it_was_built_for(eight: Path, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     folder.mkdir()
     built = {"build_config": {}, "pretrained_config": {"mapping": {"world_size": 4}}}
@@ -165,11 +166,11 @@ def test_a_folder_of_prebuilt_engines_says_how_many_it_was_built_for(eight: Path
     model = (
         f"name: t, engine: tensorrt-llm, engine_options: {{program: '{sys.executable}', backend: tensorrt}}"
     )
-    config = load_config(written(tmp_path, f"{model}, replicas: 2"), overrides={}, as_json=False)
+    config = load_config(written(tmp_path, f"{model}, replicas: 2"), overrides={})
     plans = replicas(config, tmp_path)
     assert [plan.gpus_shared for plan in plans] == [False, False]
     assert [len(plan.gpus or ()) for plan in plans] == [4, 4]
-    config = load_config(written(tmp_path, f"{model}, replicas: 3"), overrides={}, as_json=False)
+    config = load_config(written(tmp_path, f"{model}, replicas: 3"), overrides={})
     (problem,) = problems_of(config, tmp_path)
     assert "t: 3 replicas take 4 GPUs each" in problem.message
 
@@ -178,9 +179,9 @@ def test_in_a_bench_each_candidate_has_the_node_to_itself(eight: Path, tmp_path:
     path = written(
         tmp_path, vllm("m", ", tensor_parallel_size: 4", ", gpus: 2"), vllm("n", more=", gpus: [3, 5]")
     )
-    config = load_config(path, overrides={}, as_json=False)
+    config = load_config(path, overrides={})
     node, reader = node_gpus(os.environ), FlagReader()
-    wanted = Wanted(engines=("vllm", "llama-cpp"), settings=("vllm.tensor_parallel_size=2,16",))
+    wanted = BenchWanted(engines=("vllm", "llama-cpp"), settings=("vllm.tensor_parallel_size=2,16",))
     entries = entries_of(models_of(config, wanted, reader), wanted, reader)
     assert not reader.problems
     weights = {(entry.model.name, entry.engine.name): Weights(path=tmp_path) for entry in entries}

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from freehold.cli.config import load_config
 from freehold.cli.main import cli
 from freehold.engines.base import NodeFacts
-from freehold.stack.checks.machine import Found, _engine_folders
+from freehold.stack.checks.check import CheckResult
+from freehold.stack.checks.machine import _engine_folders
 from freehold.stack.node_facts import installed_version, read_node_facts
 from freehold.stack.prebuilt_engines import engine_fits, local_folders, record_path
 
@@ -63,7 +64,7 @@ def config_file(tmp_path: Path, options: str = "{backend: tensorrt}") -> Path:
     return path
 
 
-def test_what_nvidia_smi_says_is_read(bin_folder: Path) -> None:
+def test_the_output_of_nvidia_smi_is_read(bin_folder: Path) -> None:
     gpus(bin_folder, "9.0", "9.0")
     facts = read_node_facts({}, program="trtllm-serve", distribution="tensorrt_llm")
     assert facts == NodeFacts(
@@ -90,12 +91,12 @@ def test_recorded_here_they_fit_here_and_not_on_another_gpu(
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)["architecture"] == "9.0"
     assert json.loads(record_path(engines).read_text())["driver"] == "580.95.05"
-    config = load_config(config_file(tmp_path), overrides={}, as_json=False)
+    config = load_config(config_file(tmp_path), overrides={})
     (check,) = _engine_folders(config)
-    assert check.found is Found.GOOD
+    assert check.found is CheckResult.GOOD
     gpus(bin_folder, "8.9")
     (check,) = _engine_folders(config)
-    assert check.found is Found.PROBLEM
+    assert check.found is CheckResult.PROBLEM
     assert "compute capability 9.0, this node's GPUs have 8.9" in check.said
     assert "build them anew" in check.fix
 
@@ -105,18 +106,18 @@ def test_a_start_with_engines_for_another_gpu_is_refused_at_their_line(
 ) -> None:
     gpus(bin_folder, "8.9")
     record_path(engines).write_text(json.dumps({"architecture": "9.0"}))
-    config = load_config(config_file(tmp_path, "{max_batch_size: 16}"), overrides={}, as_json=False)
+    config = load_config(config_file(tmp_path, "{max_batch_size: 16}"), overrides={})
     (fit,) = engine_fits(config, {"llama": engines})
     assert [problem.where for problem in fit.problems] == [f"{tmp_path}/freehold.yaml:4:5"] * 3
     assert [problem.hint.split(" ")[0] for problem in fit.problems] == ["build", "lower", "write"]
 
 
-def test_without_a_record_the_rest_is_compared_and_the_gap_is_said(
+def test_without_a_record_the_rest_is_compared_and_the_gap_is_reported(
     bin_folder: Path, engines: Path, tmp_path: Path
 ) -> None:
     gpus(bin_folder, "9.0")
-    (check,) = _engine_folders(load_config(config_file(tmp_path), overrides={}, as_json=False))
-    assert check.found is Found.UNKNOWN
+    (check,) = _engine_folders(load_config(config_file(tmp_path), overrides={}))
+    assert check.found is CheckResult.UNKNOWN
     assert (
         check.said
         == "llama: GPU architecture: not known of the record; CUDA of the driver: not known of the record"
@@ -126,7 +127,7 @@ def test_without_a_record_the_rest_is_compared_and_the_gap_is_said(
 
 def test_a_hugging_face_folder_is_left_alone(bin_folder: Path, engines: Path, tmp_path: Path) -> None:
     (engines / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    config = load_config(config_file(tmp_path), overrides={}, as_json=False)
+    config = load_config(config_file(tmp_path), overrides={})
     assert list(engine_fits(config, local_folders(config))) == []
 
 

@@ -18,7 +18,7 @@ from freehold.core.errors import Permanent
 from freehold.core.formats import Format
 from freehold.engines import all_engines
 from freehold.engines.base import Engine, Recipe
-from freehold.stack.config import Config
+from freehold.stack.config import Config, one_replica_of
 from freehold.stack.fetch import fetch_weights
 from freehold.stack.weights_check import converter_python
 from freehold.weights.transfer import Reporter
@@ -53,7 +53,7 @@ def config_file(folder: Path, engine: str, source: str, sha256: str = "0" * 64) 
 
 
 def load(path: Path):
-    return load_config(path, overrides={}, as_json=True)
+    return load_config(path, overrides={})
 
 
 def fetched(config: Config) -> Path:
@@ -110,7 +110,7 @@ def test_a_source_that_may_fit_is_no_mistake(tmp_path: Path, engine: str, source
     assert load(config_file(tmp_path, engine, source)).spec.models[0].source == source
 
 
-def test_what_nobody_here_can_convert_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+def test_weights_that_cannot_be_converted_here_are_rejected_before_the_fetch(tmp_path: Path) -> None:
     config = load(config_file(tmp_path, "some", "https://host.invalid/m.gguf"))
     with pytest.raises(Permanent, match="some loads safetensors, and this is a GGUF file") as caught:
         fetch_weights(config)
@@ -144,10 +144,10 @@ def test_the_weights_of_one_model_are_fetched_without_the_others(tmp_path: Path)
     path.write_text(json.dumps(told))
     with pytest.raises(Permanent, match="huge"):
         fetch_weights(load(path))
-    assert set(fetch_weights(load(path), only="m")) == {"m"}
+    assert set(fetch_weights(one_replica_of(load(path), "m"))) == {"m"}
 
 
-def test_the_engines_own_environment_comes_first_and_one_that_cannot_is_passed_over(
+def test_the_engines_own_environment_comes_first_and_one_that_cannot_convert_is_skipped(
     tmp_path: Path, engines: dict[str, Engine]
 ) -> None:
     env = os.environ

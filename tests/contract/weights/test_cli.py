@@ -108,7 +108,7 @@ def test_a_source_is_pulled_directly(freehold: Freehold) -> None:
     ("arguments", "told"),
     [
         (["pull", "onee"], "did you mean 'one'?"),
-        (["pull", "file://one.gguf"], "sha256sum"),
+        (["pull", "ftp://one.gguf"], "a source begins with"),
         (["pull", "file://one.gguf", "--sha256", "12"], "64 hexadecimal digits"),
         (["pull", "pypi://one/two", "--sha256", SHA256], "pypi://NAME==VERSION"),
         (["pull", "one", "two", "--sha256", SHA256], "one source"),
@@ -182,6 +182,17 @@ def test_the_hash_of_a_folder_is_what_the_documented_line_says(freehold: Freehol
     (folder / "link.json").symlink_to("config.json")
     refused = freehold("hash", "llama")
     assert (refused.returncode, "link.json" in refused.stderr) == (1, True)
+
+
+def test_a_file_without_a_hash_is_pulled_and_the_lines_for_the_configuration_are_printed(
+    freehold: Freehold,
+) -> None:
+    pulled = freehold("pull", "file://one.gguf")
+    assert pulled.returncode == 0, pulled.stderr
+    assert pulled.stdout == f"source: file://one.gguf\nsha256: {SHA256}\n"
+    assert "nothing was checked" in pulled.stderr
+    assert "one.gguf" in freehold("list").stdout
+    assert freehold("pull", "file://two.gguf").returncode == 1
 
 
 def test_a_folder_whose_hash_nobody_knows_is_pulled_and_its_hash_told(

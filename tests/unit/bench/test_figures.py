@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.bench.analysis.figures import SloBounds, Window, distribution, figures, keeps
-from freehold.bench.analysis.load import Ask
-from freehold.bench.analysis.sample import Fate, Sample
+from freehold.bench.analysis.load import ScheduledRequest
+from freehold.bench.analysis.sample import Fate, RequestSample
 from freehold.bench.analysis.sizes import Size
 from freehold.core.spread import quantile
 
@@ -22,10 +22,10 @@ def sample(
     tokens: int = 5,
     fate: Fate = "whole",
     wanted: int = 5,
-) -> Sample:
+) -> RequestSample:
     chunks = tuple(intended_s + first_s + gap_s * place for place in range(tokens))
-    return Sample(
-        ask=Ask(number=0, at_s=None, size=Size(prompt_tokens=100, answer_tokens=wanted)),
+    return RequestSample(
+        ask=ScheduledRequest(number=0, at_s=None, size=Size(prompt_tokens=100, answer_tokens=wanted)),
         intended_s=intended_s,
         sent_s=intended_s + 0.01,
         end_s=chunks[-1] if chunks else intended_s + first_s,
@@ -144,7 +144,7 @@ FATES = st.sampled_from(("whole", "refused", "cut", "timeout", "cancelled"))
         max_size=30,
     )
 )
-def test_what_holds_of_any_load(samples: list[Sample]) -> None:
+def test_what_holds_of_any_load(samples: list[RequestSample]) -> None:
     found = figures(samples, WINDOW, SLO)
     assert found.requests == found.whole + found.refused + sum(found.errors.values())
     assert found.goodput_tokens_per_s >= 0

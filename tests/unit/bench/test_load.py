@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.bench.analysis.load import Ask, Load, schedule
+from freehold.bench.analysis.load import Load, ScheduledRequest, schedule
 from freehold.bench.analysis.prompts import Scale, fitted, prompt
 from freehold.bench.analysis.published import published
 from freehold.bench.analysis.sizes import Fitted, Given, Quantiles, Range, Recorded, Size, Sizes, cut, fit
@@ -23,7 +23,9 @@ RECORDED = Recorded(
 )
 
 
-def first(count: int, load: Load, sizes: Sizes = FIXED, seed: tuple[int, ...] = (7,)) -> list[Ask]:
+def first(
+    count: int, load: Load, sizes: Sizes = FIXED, seed: tuple[int, ...] = (7,)
+) -> list[ScheduledRequest]:
     return list(itertools.islice(schedule(load, sizes, seed=seed), count))
 
 

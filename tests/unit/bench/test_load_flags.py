@@ -6,7 +6,7 @@ import pytest
 
 from freehold.bench.analysis.load import Load
 from freehold.bench.analysis.sizes import Given, Range
-from freehold.bench.contenders import Wanted, context_of, entries_of
+from freehold.bench.contenders import BenchWanted, context_of, entries_of
 from freehold.bench.load_flags import LoadAsk, read_load
 from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader
@@ -117,7 +117,7 @@ def entries(
     *settings: str, engines: tuple[str, ...] = ()
 ) -> tuple[list[tuple[str, dict[str, object]]], list[Problem]]:
     reader = FlagReader()
-    found = entries_of(MODELS, Wanted(engines=engines, settings=settings), reader)
+    found = entries_of(MODELS, BenchWanted(engines=engines, settings=settings), reader)
     return [(each.label, dict(each.options)) for each in found], reader.problems
 
 
@@ -146,7 +146,7 @@ def test_a_grid_names_what_differs():
         ("llama-cpp.n_parallel=0", "must be at least"),
         ("llama-cpp.n_paralel=1", "has no option"),
         ("lama.n_parallel=1", "there is no engine"),
-        ("n_parallel=1", "is no ENGINE.OPTION=VALUE"),
+        ("n_parallel=1", "is not ENGINE.OPTION=VALUE"),
         ("llama-cpp.embeddings=yes", "must be of type bool"),
         ("external.slots=1", "is not benched"),
         ("llama-cpp.seed=" + ",".join(map(str, range(70))), "are more than 64"),
@@ -164,5 +164,5 @@ def test_an_engine_that_nobody_can_start():
 
 def test_the_smallest_known_context_bounds_all():
     reader = FlagReader()
-    found = entries_of(MODELS, Wanted(settings=("llama-cpp.n_parallel=1,4",)), reader)
+    found = entries_of(MODELS, BenchWanted(settings=("llama-cpp.n_parallel=1,4",)), reader)
     assert context_of(found) == 1024

@@ -19,7 +19,7 @@ from freehold.bench.analysis.results import (
 from freehold.bench.load_tests import catalog_id, rows_from_bench
 from freehold.bench.results_file import write
 from freehold.core.problems import Problem
-from freehold.sizing.replica.answer import Measured
+from freehold.sizing.replica.answer import MeasuredSpeed
 
 GPUS = (
     "h100-sxm",
@@ -71,7 +71,7 @@ def bench(*, gpu: str, goodput: float = 1000.0, gpus: int = 1, **candidate: obje
     )  # fmt: skip
 
 
-def rows(made: BenchFile, folder: Path) -> list[Measured] | list[Problem]:
+def rows(made: BenchFile, folder: Path) -> list[MeasuredSpeed] | list[Problem]:
     path = folder / "r.json"
     write(made, path)
     return rows_from_bench(path, GPUS)
@@ -81,7 +81,7 @@ def test_a_row_of_a_bench(tmp_path: Path):
     (row,) = rows(
         bench(gpu="NVIDIA H200", gpus=2, options={"tensor_parallel_size": 2, "quantization": "fp8"}), tmp_path
     )
-    assert row == Measured(
+    assert row == MeasuredSpeed(
         engine="vllm",
         gpu="h200-sxm",
         gpus=2,
@@ -97,13 +97,13 @@ def test_each_engine_has_its_own_words_for_the_gpus_that_it_is_spread_over(engin
     (row,) = rows(
         bench(gpu="NVIDIA H200", gpus=4, engine=engine, options={"tp_size": 2, "pp_size": 2}), tmp_path
     )
-    assert isinstance(row, Measured)
+    assert isinstance(row, MeasuredSpeed)
     assert row.gpus == 4
 
 
 def test_llama_cpp_takes_every_gpu_and_a_gguf_is_one(tmp_path: Path):
     (row,) = rows(bench(gpu="NVIDIA L4", gpus=4, engine="llama-cpp", weights_format="gguf"), tmp_path)
-    assert isinstance(row, Measured)
+    assert isinstance(row, MeasuredSpeed)
     assert (row.gpus, row.quant) == (4, "gguf")
 
 
@@ -112,8 +112,8 @@ def test_llama_cpp_takes_every_gpu_and_a_gguf_is_one(tmp_path: Path):
     [
         (bench(gpu=""), "no GPU (some)"),
         (bench(gpu="Voodoo 2"), "does not know the GPU 'Voodoo 2'"),
-        (bench(gpu="NVIDIA L4", goodput=0), "nobody kept the SLO"),
-        (bench(gpu="NVIDIA L4", engine="transformers"), "nobody kept the SLO"),
+        (bench(gpu="NVIDIA L4", goodput=0), "no engine kept the SLO"),
+        (bench(gpu="NVIDIA L4", engine="transformers"), "no engine kept the SLO"),
     ],
 )
 def test_what_gives_no_row(made: BenchFile, words: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from bench_samples import MADE
 from freehold.bench.analysis.results import Candidate
 from freehold.bench.analysis.sizes import Given, Range
 from freehold.bench.measure import run as bench_run
-from freehold.bench.measure.run import Bench, Contender, Setup
+from freehold.bench.measure.run import Bench, BenchSetup, Contender
 from freehold.bench.measure.stage import Stage
 from freehold.core.errors import Permanent
 from freehold.engines import all_engines
@@ -38,7 +38,7 @@ def test_several_candidates_of_one_engine_that_do_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench_run, "staged", no_start)
-    setup = Setup(
+    setup = BenchSetup(
         contenders=[contender(number) for number in (1, 2, 4)],
         conditions=MADE.conditions,
         sizes=Given(prompt=Range(8, 8), answer=Range(4, 4)),
@@ -47,7 +47,7 @@ def test_several_candidates_of_one_engine_that_do_not_start(
         folder=tmp_path,
         ready_timeout_s=1.0,
     )
-    measured = asyncio.run(Bench(setup=setup, tell=lambda _: None).run())
+    measured = asyncio.run(Bench(setup=setup, report=lambda _: None).run())
     assert MADE.conditions.runs > 1
     assert measured.whole
     assert measured.results == ()

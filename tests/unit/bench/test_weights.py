@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from freehold.bench.contenders import Entry
+from freehold.bench.contenders import BenchEntry
 from freehold.bench.weights import hashed, named_weights, sha256_of, source_of, weights_of, with_source
 from freehold.cost.intake.flags import FlagReader
 from freehold.engines import all_engines
@@ -22,8 +22,8 @@ GGUF = b"GGUF and more"
 MODEL = ModelSpec(name="m", engine="llama-cpp", source="file:///w.gguf", sha256=SHA)
 
 
-def entries(*engines: str) -> list[Entry]:
-    return [Entry(model=MODEL, engine=all_engines()[name], options={}, label=name) for name in engines]
+def entries(*engines: str) -> list[BenchEntry]:
+    return [BenchEntry(model=MODEL, engine=all_engines()[name], options={}, label=name) for name in engines]
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_a_folder_with_one_gguf_stands_for_the_file(gguf: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("x", "is no ENGINE=PATH"),
-        ("vllm=", "is no ENGINE=PATH"),  # and not the folder in which one happens to be
+        ("x", "is not ENGINE=PATH"),
+        ("vllm=", "is not ENGINE=PATH"),  # and not the folder in which one happens to be
         ("nobody=/", "there is no engine"),
         ("sglang=/", "sglang is not benched"),
         ("vllm=/nowhere", "there is nothing at /nowhere"),

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from freehold.catalog import look
-from freehold.catalog.ask_genai_prices import Request
+from freehold.catalog.ask_genai_prices import RequestSize
 from freehold.catalog.facts import ApiPrice, Catalog, Verified
 from freehold.catalog.load import load_catalog
 from freehold.core.problems import Problem
 
 TODAY = date(2026, 11, 27)
-SMALL = Request(input_tokens=2000, output_tokens=300)
+SMALL = RequestSize(input_tokens=2000, output_tokens=300)
 
 
 def load(*overlays: Path) -> Catalog:
@@ -118,7 +118,9 @@ def test_a_model_that_several_serve_must_be_named_whole(catalog: Catalog) -> Non
 def test_a_users_price_stands_at_any_size(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("apis:\n  - {provider: anthropic, model: claude-sonnet-4-5, input_usd_per_m: 2.0}\n")
-    row = look.api(load(path), "claude-sonnet-4-5", request=Request(input_tokens=500_000, output_tokens=10))
+    row = look.api(
+        load(path), "claude-sonnet-4-5", request=RequestSize(input_tokens=500_000, output_tokens=10)
+    )
     assert isinstance(row, ApiPrice)
     assert (row.input_usd_per_m, row.verified) == (2.0, Verified.USER)
 

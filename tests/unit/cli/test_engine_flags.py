@@ -14,7 +14,7 @@ from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader, flags_in
 from freehold.cost.intake.load_tests import read_load_tests
 from freehold.sizing.fleet.advise import Wish
-from freehold.sizing.replica.answer import Measured
+from freehold.sizing.replica.answer import MeasuredSpeed
 
 GPUS = ("h100-sxm", "h200-sxm")
 ROW: dict[str, Any] = {
@@ -28,7 +28,7 @@ ROW: dict[str, Any] = {
 }
 
 
-def given(*words: str) -> tuple[Wish, tuple[Measured, ...], list[Problem]]:
+def given(*words: str) -> tuple[Wish, tuple[MeasuredSpeed, ...], list[Problem]]:
     reader, seen = FlagReader(), {}
 
     @click.command()
@@ -53,7 +53,7 @@ def test_what_was_said(tmp_path: Path):
     )  # fmt: skip
     assert problems == []
     assert wish == Wish(prefer="throughput", team=("vllm", "sglang", "tensorrt-llm"), model_churn="low")
-    assert measured[0] == Measured(**{**ROW, "output_tokens_per_s": 4200.0})
+    assert measured[0] == MeasuredSpeed(**{**ROW, "output_tokens_per_s": 4200.0})
     assert [each.gpus for each in measured] == [2, 1]
 
 

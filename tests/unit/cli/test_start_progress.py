@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from freehold.cli import start_progress as watcher_module
+from freehold.cli import start_progress as progress_module
 from freehold.cli.background import _explain
-from freehold.cli.start_progress import EXTERNAL_PATIENCE_S, Outcome, Watcher
+from freehold.cli.start_progress import EXTERNAL_PATIENCE_S, StartOutcome, StartProgress
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.stack.status import GatewayStatus, StackStatus
@@ -44,10 +44,10 @@ def stack(*states: str, engine: str = "llama-cpp", gateway: GatewayStatus = GATE
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Give `clock(seconds)`, which sets the watcher's time."""
+    """Give `clock(seconds)`, which sets the clock of a start."""
 
     def at(now_s: float) -> None:
-        monkeypatch.setattr(watcher_module, "monotonic_s", lambda: now_s)
+        monkeypatch.setattr(progress_module, "monotonic_s", lambda: now_s)
 
     at(0.0)
     return at
@@ -56,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_a_start_off_a_terminal_tells_its_phases_once(
     clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watcher = Watcher(started_s=0, as_json=False)
+    progress = StartProgress(started_s=0, as_json=False)
     for reason in (
         "loading",
         "loading weights",
@@ -69,7 +69,7 @@ def test_a_start_off_a_terminal_tells_its_phases_once(
         status = stack("starting")
         (replica,) = status.replicas
         told = msgspec.structs.replace(replica, reason=reason)
-        watcher.see(msgspec.structs.replace(status, replicas=(told,)))
+        progress.see(msgspec.structs.replace(status, replicas=(told,)))
     assert capsys.readouterr().err.splitlines() == [
         "m0-0 starting: loading",
         "m0-0 starting: loading weights",
@@ -79,22 +79,22 @@ def test_a_start_off_a_terminal_tells_its_phases_once(
 
 
 def test_a_start_in_words(clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]) -> None:
-    watcher = Watcher(started_s=0, as_json=False)
-    assert watcher.see(stack("pending")) is Outcome.WAITING
-    assert watcher.see(stack("starting")) is Outcome.WAITING
-    assert watcher.see(stack("starting")) is Outcome.WAITING
+    progress = StartProgress(started_s=0, as_json=False)
+    assert progress.see(stack("pending")) is StartOutcome.WAITING
+    assert progress.see(stack("starting")) is StartOutcome.WAITING
+    assert progress.see(stack("starting")) is StartOutcome.WAITING
     clock(2.0)
-    assert watcher.see(stack("ready")) is Outcome.READY
+    assert progress.see(stack("ready")) is StartOutcome.READY
     shown = capsys.readouterr()
     assert shown.err.splitlines() == ["m0-0 starting", "m0-0 ready"]
     assert shown.out.splitlines()[1] == "          model      m0   llama-cpp   1 replica   ready in 2.0 s"
-    assert watcher.see(stack("backoff")) is Outcome.READY
-    assert watcher.see(stack("ready")) is Outcome.READY
-    assert watcher.see(stack("ready", gateway=DRAINING)) is Outcome.READY
-    watcher.see(stack("stopping", gateway=DRAINING))
-    watcher.see(stack("stopped"))
-    watcher.hurry()
-    watcher.close()
+    assert progress.see(stack("backoff")) is StartOutcome.READY
+    assert progress.see(stack("ready")) is StartOutcome.READY
+    assert progress.see(stack("ready", gateway=DRAINING)) is StartOutcome.READY
+    progress.see(stack("stopping", gateway=DRAINING))
+    progress.see(stack("stopped"))
+    progress.hurry()
+    progress.close()
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.splitlines() == [
@@ -107,13 +107,13 @@ def test_a_start_in_words(clock: Callable[[float], None], capsys: pytest.Capture
 
 
 def test_a_start_that_never_comes(capsys: pytest.CaptureFixture[str]) -> None:
-    watcher = Watcher(started_s=0, as_json=False)
-    assert watcher.see(stack("crash_loop", "starting")) is Outcome.WAITING
+    progress = StartProgress(started_s=0, as_json=False)
+    assert progress.see(stack("crash_loop", "starting")) is StartOutcome.WAITING
     capsys.readouterr()
     # The stack is on its way down already, as the other half of `up -d` may see it first.
-    assert watcher.see(stack("crash_loop", "crash_loop", gateway=DRAINING)) is Outcome.HOPELESS
-    assert watcher.see(stack("stopped", "stopped", gateway=DRAINING)) is Outcome.HOPELESS
-    watcher.close()
+    assert progress.see(stack("crash_loop", "crash_loop", gateway=DRAINING)) is StartOutcome.HOPELESS
+    assert progress.see(stack("stopped", "stopped", gateway=DRAINING)) is StartOutcome.HOPELESS
+    progress.close()
     assert capsys.readouterr().err.splitlines() == [
         "m0-0 cannot be started: it said [/bold]",
         "    mend it",
@@ -126,27 +126,27 @@ def test_a_start_that_never_comes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_model_that_cannot_be_served_is_an_error_and_the_others_serve(
     clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watcher = Watcher(started_s=0, as_json=True)
-    assert watcher.see(stack("ready", "crash_loop")) is Outcome.PARTLY
+    progress = StartProgress(started_s=0, as_json=True)
+    assert progress.see(stack("ready", "crash_loop")) is StartOutcome.PARTLY
     said = json.loads(capsys.readouterr().out)
     assert said["error"]["message"] == "no replica of m1 is ready; the stack serves what is"
     assert said["status"]["replicas"][0]["state"] == "ready"
 
 
 def test_endpoints_of_others_are_waited_for_a_while(clock: Callable[[float], None]) -> None:
-    watcher = Watcher(started_s=0, as_json=True)
+    progress = StartProgress(started_s=0, as_json=True)
     clock(EXTERNAL_PATIENCE_S - 0.1)
-    assert watcher.see(stack("starting", engine="external")) is Outcome.WAITING
+    assert progress.see(stack("starting", engine="external")) is StartOutcome.WAITING
     clock(EXTERNAL_PATIENCE_S)
-    assert watcher.see(stack("starting", engine="external")) is Outcome.PARTLY
+    assert progress.see(stack("starting", engine="external")) is StartOutcome.PARTLY
 
 
 def test_in_json_there_is_one_line_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    watcher = Watcher(started_s=0, as_json=True)
+    progress = StartProgress(started_s=0, as_json=True)
     for state in ("pending", "starting", "backoff", "starting", "ready"):
-        watcher.see(stack(state))
-    watcher.see(stack("stopping", gateway=DRAINING))
-    watcher.close()
+        progress.see(stack(state))
+    progress.see(stack("stopping", gateway=DRAINING))
+    progress.close()
     shown = capsys.readouterr()
     assert shown.err == ""
     (line,) = shown.out.splitlines()
@@ -156,14 +156,14 @@ def test_in_json_there_is_one_line_and_nothing_else(capsys: pytest.CaptureFixtur
 # What a background start says of a child that has ended
 
 
-def explain(*answers: Any) -> Outcome:
+def explain(*answers: Any) -> StartOutcome:
     lines = [answer if isinstance(answer, bytes) else msgspec.json.encode(answer) for answer in answers]
-    return _explain(lines, Watcher(started_s=0, as_json=True))
+    return _explain(lines, StartProgress(started_s=0, as_json=True))
 
 
 def test_a_child_that_gave_up_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     status = msgspec.to_builtins(stack("crash_loop"))
-    assert explain({"error": {"message": "cannot", "hint": ""}, "status": status}) is Outcome.HOPELESS
+    assert explain({"error": {"message": "cannot", "hint": ""}, "status": status}) is StartOutcome.HOPELESS
     assert (
         json.loads(capsys.readouterr().out)["error"]["message"] == "cannot be started: m0-0: it said [/bold]"
     )
@@ -180,7 +180,7 @@ def test_a_child_that_died_after_it_was_ready_was_not_ready() -> None:
         explain({"ready_s": 1.0, "status": msgspec.to_builtins(stack("ready"))})
 
 
-def test_of_a_child_that_says_nothing_useful_the_last_lines_are_shown() -> None:
+def test_without_a_json_error_of_the_child_its_last_lines_are_shown() -> None:
     with pytest.raises(Permanent) as failed:
         explain(*[f"line {n}".encode() for n in range(30)], b"\xff[1, 2]")
     assert failed.value.hint.splitlines()[0] == "line 11"

@@ -11,18 +11,18 @@ from freehold.gateway.callers.keys import KeyRecord
 from freehold.gateway.storage.key_store import KeyStore
 from freehold.ledger.journal import JOURNAL_NAME, Journal
 from freehold.ledger.records.reconcile import EngineReading
-from freehold.ledger.records.record import Basis, Outcome, Record
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome
 
 DAY_US = 86_400_000_000
 
 
-def record(seq: int, **more: object) -> Record:
+def record(seq: int, **more: object) -> LedgerRecord:
     facts = {
         "run": 1, "seq": seq, "time_us": 20_781 * DAY_US, "request_id": "r", "key_id": "key-0a", "model": "m",
         "path": "/p", "endpoint": "m-0", "status": 200, "outcome": Outcome.COMPLETE, "basis": Basis.MEASURED,
         "stream": True, "prompt_tokens": 10, "completion_tokens": 5,
     }  # fmt: skip
-    return Record(**(facts | more))
+    return LedgerRecord(**(facts | more))
 
 
 def shown(tmp_path: Path, *arguments: str) -> str:

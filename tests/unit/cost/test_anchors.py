@@ -6,7 +6,7 @@ import pytest
 
 import cost_samples as samples
 from freehold.core.spread import Spread
-from freehold.cost.model.case import Setting
+from freehold.cost.model.case import CostSetting
 from freehold.cost.model.closed_form import payback_months, per_gpu_hour, usd_per_million
 from freehold.cost.model.draw import Middle
 from freehold.cost.pricing.break_even import payback
@@ -22,7 +22,7 @@ def rented_usd_per_m(tokens_per_s: float, gpus: int) -> float:
     tokens = tokens_per_s * SECONDS
     traffic = samples.traffic(tokens, input_tokens_per_month=0.0, output_tokens_per_month=tokens)
     fleet = samples.fleet(gpus=gpus, replicas=1, capacity=EXACT(20_000.0), peak_tokens_per_s=tokens_per_s)
-    setting = Setting(traffic=traffic, own=samples.exact_own(), rent=samples.exact_rent())
+    setting = CostSetting(traffic=traffic, own=samples.exact_own(), rent=samples.exact_rent())
     return middle_usd(samples.rented(fleet, EXACT(6.98)), setting) / tokens * 1e6
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import cost_samples as samples
 from freehold.core.spread import Spread
-from freehold.cost.model.case import Offer, Setting
+from freehold.cost.model.case import CostSetting, Offer
 from freehold.cost.model.draw import Draws, Middle
 from freehold.cost.pricing.break_even import against_api, break_even, payback, utilisation_against_rental
 from freehold.cost.pricing.price import Priced, middle_usd, price
@@ -14,7 +14,7 @@ from freehold.cost.pricing.price import Priced, middle_usd, price
 EXACT = Spread.exactly
 
 
-def both(mine: Offer, other: Offer, setting: Setting, draws: Any = None) -> tuple[Priced, Priced]:
+def both(mine: Offer, other: Offer, setting: CostSetting, draws: Any = None) -> tuple[Priced, Priced]:
     draws = draws or Middle()
     return price(mine, setting, draws=draws), price(other, setting, draws=draws)
 
@@ -57,7 +57,7 @@ def test_the_closed_form_and_the_draws_agree(usd: float):
     assert wins == [0.0, 1.0]
 
 
-def at(setting: Setting, tokens: float) -> Setting:
+def at(setting: CostSetting, tokens: float) -> CostSetting:
     return replace(setting, traffic=samples.traffic(tokens))
 
 
@@ -132,7 +132,7 @@ def test_against_a_rental_it_is_the_part_of_the_hours():
     assert (reserved.tokens_per_month, reserved.utilisation) == (None, None)
 
 
-def plain(usd: float = 36_000.0, **own: float) -> tuple[Offer, Setting]:
+def plain(usd: float = 36_000.0, **own: float) -> tuple[Offer, CostSetting]:
     """One GPU that costs only what it costs."""
     return samples.bought(one_gpu(), EXACT(usd)), samples.setting(own=samples.exact_own(**own))
 

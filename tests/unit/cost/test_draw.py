@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from freehold.core.spread import Spread
 from freehold.cost.model.draw import Draws, Middle
 from freehold.cost.model.percentiles import cheapest_shares, range_of
-from freehold.cost.model.result import Range
+from freehold.cost.model.result import Percentiles
 
 PRICE = Spread(25_000.0, 28_000.0, 40_000.0)
 
@@ -78,7 +78,7 @@ def test_ranges_of_many_draws_are_exactly_those_of_all_in_order(size: int):
         ranks = [round(part * (size - 1)) for part in (0.1, 0.5, 0.9)]
         assert [found.p10, found.p50, found.p90] == ordered[ranks].tolist()
     edges = np.repeat(np.arange(4, dtype=np.float32), (1000, 4000, 4000, 1001))
-    assert range_of(edges) == Range(p10=1.0, p50=2.0, p90=3.0)  # ranks on the very first value of a bin
+    assert range_of(edges) == Percentiles(p10=1.0, p50=2.0, p90=3.0)  # ranks on the very first value of a bin
     never = np.where(random.random(size) < 0.2, np.inf, 1.0)
     assert (range_of(never).p50, range_of(never).p90) == (1.0, np.inf)
 

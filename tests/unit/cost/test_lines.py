@@ -10,7 +10,7 @@ from freehold.cost.lines import all_lines
 from freehold.cost.lines.colocation import contracted_kw
 from freehold.cost.lines.electricity import it_kw
 from freehold.cost.model.capex import capex_of
-from freehold.cost.model.case import Case
+from freehold.cost.model.case import CostCase
 from freehold.cost.model.closed_form import energy_usd_per_month
 from freehold.cost.model.draw import Draws, Middle
 from freehold.cost.pricing.price import middle_usd, price
@@ -19,11 +19,11 @@ EXACT = Spread.exactly
 LINES = {line.name: line for line in all_lines()}
 
 
-def in_setting(case: Case, **changes: object) -> Case:
+def in_setting(case: CostCase, **changes: object) -> CostCase:
     return replace(case, setting=replace(case.setting, **changes), draws=Middle())  # type: ignore[arg-type]
 
 
-def usd(name: str, case: Case) -> float:
+def usd(name: str, case: CostCase) -> float:
     assert LINES[name].applies(case), name
     return float(LINES[name].price(case)[0])
 
@@ -33,13 +33,13 @@ def steady(gpus: int = 8, replicas: int = 8, **changes: object) -> object:
     return samples.fleet(gpus=gpus, replicas=replicas, capacity=EXACT(6000.0 * replicas), **changes)
 
 
-def owned(**own: float) -> Case:
+def owned(**own: float) -> CostCase:
     return samples.case(
         samples.bought(steady(), EXACT(30_000.0)), setting=samples.setting(own=samples.exact_own(**own))
     )
 
 
-def rented(**rent: float) -> Case:
+def rented(**rent: float) -> CostCase:
     return samples.case(
         samples.rented(steady(), EXACT(2.5)), setting=samples.setting(rent=samples.exact_rent(**rent))
     )

@@ -11,10 +11,10 @@ import cost_samples as samples
 from freehold.core.spread import Spread
 from freehold.cost.model.draw import Draws, Middle
 from freehold.cost.model.inputs import OwnAssumptions
-from freehold.cost.model.result import PlanResult, Range
+from freehold.cost.model.result import Percentiles, PlanResult
 from freehold.cost.plan import plan
 from freehold.cost.pricing.price import middle_usd, price
-from freehold.cost.pricing.ranking import standing_of
+from freehold.cost.pricing.ranking import ranking_of
 from freehold.sizing.fleet.fleet import round_gpus
 
 CHEAPER_WHEN_MORE = {"residual_fraction", "life_months"}
@@ -70,8 +70,8 @@ def test_more_spares_are_never_cheaper(fewer: int, more: int, sold_in: int, idle
         fleet = samples.fleet(card, gpus=gpus, replicas=4, spare_replicas=spares, nodes=nodes)
         one = replace(fleet.sized, ask=replace(fleet.sized.ask, gpus=1))
         inputs = samples.inputs(fleets=(replace(fleet, sized=one),), fallback_api=False, rentals=())
-        standing = standing_of(replace(inputs, draws=200))
-        bought = next(each for each in standing.options if each.offer.kind == "buy")
+        ranking = ranking_of(replace(inputs, draws=200))
+        bought = next(each for each in ranking.options if each.offer.kind == "buy")
         costs.append(bought.usd_per_month)
         assert np.all(bought.priced.case.counts.spare_gpus == spares)
     assert costs[1].p50 >= costs[0].p50 * (1 - 1e-6)
@@ -110,7 +110,7 @@ def test_what_lacks_a_price_never_wins_however_cheap(usd: float):
     )
 
 
-def ranges(result: PlanResult) -> list[Range]:
+def ranges(result: PlanResult) -> list[Percentiles]:
     found = [each.usd_per_month for each in result.options]
     found += [each.usd_per_million_tokens for each in result.options]
     found += [line for each in result.options for line in each.lines.values()]

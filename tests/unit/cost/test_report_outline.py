@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from freehold.cost.model.result import Change
+from freehold.cost.model.result import TurningPoint
 from freehold.cost.report import outline
 from freehold.cost.report.clean import clean, cut
 from freehold.cost.report.outline import why_weak
@@ -250,14 +250,17 @@ def test_options_that_differ_only_in_what_runs_on_them_take_one_place():
 def test_a_change_that_changes_nothing_leads_nowhere():
     verdict = plan("stay").verdict
     assert (
-        outline.change_text(Change(what="nothing that was tried", to="stay"), verdict)
+        outline.change_text(TurningPoint(what="nothing that was tried", to="stay"), verdict)
         == "nothing that was tried"
     )
     assert (
-        outline.change_text(Change(what="a quote", to="change-api"), verdict)
+        outline.change_text(TurningPoint(what="a quote", to="change-api"), verdict)
         == "a quote: then change the API"
     )
-    assert outline.change_text(Change(what="a price", to="a verdict"), verdict) == "a price: then a verdict"
+    assert (
+        outline.change_text(TurningPoint(what="a price", to="a verdict"), verdict)
+        == "a price: then a verdict"
+    )
 
 
 def test_what_was_asked_for_by_name_has_its_row():

@@ -7,8 +7,8 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from freehold.cost.model.result import Range
-from freehold.cost.report.review_markdown import to_markdown
+from freehold.cost.model.result import Percentiles
+from freehold.cost.report.markdown import review_to_markdown as to_markdown
 from freehold.cost.report.review_outline import break_even_text, figures, period_rows, trend_text
 from freehold.cost.report.review_terminal import show
 from freehold.cost.review.review import ReviewResult
@@ -52,7 +52,9 @@ def test_what_is_not_known_is_said_and_costs_are_least_figures():
 def test_a_break_even_that_never_comes():
     assert break_even_text(REVIEWS["go back"]()) == "at no traffic"
     below = replace(
-        review(), position="below", break_even_tokens_per_month=Range(p10=5e9, p50=6e9, p90=float("inf"))
+        review(),
+        position="below",
+        break_even_tokens_per_month=Percentiles(p10=5e9, p50=6e9, p90=float("inf")),
     )
     assert break_even_text(below) == "at 6B (5B\N{EN DASH}never) tokens a month; your traffic is below it"
 
@@ -127,5 +129,5 @@ def test_confidence_and_next_command_are_shown():
 
 
 def test_a_line_below_a_cent_is_said_to_be_that():
-    tiny = Range(p10=0.00002, p50=0.0000705, p90=0.0002)
+    tiny = Percentiles(p10=0.00002, p50=0.0000705, p90=0.0002)
     assert "failures <0.01" in " ".join(shown(replace(review(), lines={"failures": tiny})).split())

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from freehold.core.spread import Spread
 from freehold.cost.model import rounding
-from freehold.cost.model.result import Range
+from freehold.cost.model.result import Percentiles
 
 INF, NAN = float("inf"), float("nan")
 
 
-def ranged(p10: float, p50: float, p90: float) -> Range:
-    return Range(p10=p10, p50=p50, p90=p90)
+def ranged(p10: float, p50: float, p90: float) -> Percentiles:
+    return Percentiles(p10=p10, p50=p50, p90=p90)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from freehold.cost.model.result import PlanResult, Range
+from freehold.cost.model.result import Percentiles, PlanResult
 from freehold.cost.report.schema import to_jsonable
 from plan_samples import EVERY, plan
 
@@ -22,7 +22,9 @@ def test_every_field_is_there_and_none_stays_null():
 
 def test_numbers_have_six_digits_and_counts_are_whole():
     first = plan().options[0]
-    option = replace(first, usd_per_month=Range(p10=1964.123456, p50=0.123456789, p90=123456789.0), count=3)
+    option = replace(
+        first, usd_per_month=Percentiles(p10=1964.123456, p50=0.123456789, p90=123456789.0), count=3
+    )
     found = to_jsonable(replace(plan(), options=(option,)))["options"][0]
     assert found["usd_per_month"] == {"p10": 1964.12, "p50": 0.123457, "p90": 123457000.0}
     assert found["count"] == 3
@@ -31,7 +33,7 @@ def test_numbers_have_six_digits_and_counts_are_whole():
 
 @pytest.mark.parametrize("hole", [float("inf"), float("nan"), np.float64("inf")])
 def test_a_range_without_an_end_has_null_there(hole: float):
-    each = replace(plan().break_even[0], tokens_per_month=Range(p10=1.0, p50=hole, p90=hole))
+    each = replace(plan().break_even[0], tokens_per_month=Percentiles(p10=1.0, p50=hole, p90=hole))
     found = to_jsonable(replace(plan(), break_even=(each,)))["break_even"][0]["tokens_per_month"]
     assert found == {"p10": 1.0, "p50": None, "p90": None}
 

@@ -7,11 +7,11 @@ from datetime import date
 import pytest
 from rich.console import Console
 
-from freehold.catalog.facts import Gpu, Verified
+from freehold.catalog.facts import GpuFacts, Verified
 from freehold.core.spread import Spread
 from freehold.cost.report.size_text import compared, show_sized
 from freehold.sizing.model.shape import ModelShape
-from freehold.sizing.replica.answer import Fleet, Reason, SecondOpinion, SizeAsk, Sized
+from freehold.sizing.replica.answer import Reason, SecondOpinion, SizeAsk, Sized, SizedFleet
 from plan_samples import HOSTILE
 
 SHAPE = ModelShape(
@@ -27,7 +27,7 @@ SHAPE = ModelShape(
     params_active=8.03e9,
     params_embedding=1.05e9,
 )
-GPU = Gpu(
+GPU = GpuFacts(
     id="h100-sxm",
     vendor="nvidia",
     memory_gb=80,
@@ -70,7 +70,7 @@ SIZED = Sized(
     calibration="vllm-dense",
     notes=("A note.",),
 )
-FLEET = Fleet(
+FLEET = SizedFleet(
     sized=SIZED,
     replicas=3,
     spare_replicas=1,
@@ -88,7 +88,7 @@ FLEET = Fleet(
 
 
 def shown(
-    sized: Sized, fleet: Fleet | None = None, *, second: SecondOpinion | str = "", columns: int = 100
+    sized: Sized, fleet: SizedFleet | None = None, *, second: SecondOpinion | str = "", columns: int = 100
 ) -> str:
     console = Console(file=io.StringIO(), width=columns)
     show_sized(sized, fleet, second=second, console=console)
@@ -112,7 +112,7 @@ def test_what_fits_says_what_it_holds_and_how_fast_it_is():
         "A note.",
     ):
         assert part in text, part
-    assert "Fleet" not in text
+    assert "SizedFleet" not in text
 
 
 def test_less_concurrency_than_asked_is_said():

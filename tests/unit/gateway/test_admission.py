@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 
 from freehold.core.events import AdapterAsk, Endpoint, ModelEntry, ReplicaState, Snapshot
-from freehold.gateway.endpoints.pool import Model, Target
-from freehold.gateway.queue.admission import Admission, Applicant
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.endpoints.target import UpstreamTarget
+from freehold.gateway.queue.admission import Admission, QueuedRequest
 from freehold.gateway.queue.fair_queue import Claim
 from freehold.gateway.server.gateway import Gateway
 from freehold.gateway.settings import Settings
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import Request
 from waiting import until
 
@@ -27,15 +28,15 @@ def snapshot(count: int) -> Snapshot:
     return Snapshot(generation=1, models=(entry,), endpoints=endpoints)
 
 
-def model_of(gateway: Gateway, count: int = 2) -> Model:
+def model_of(gateway: Gateway, count: int = 2) -> ServedModel:
     gateway.apply(snapshot(count))
     return gateway.directory.models["m"]
 
 
-class Looking(Applicant):
+class Looking(QueuedRequest):
     """A request that was started once and looks for another target; its end frees the place that somebody has."""
 
-    def __init__(self, admission: Admission, frees: Target) -> None:
+    def __init__(self, admission: Admission, frees: UpstreamTarget) -> None:
         self.admission, self.frees, self.started = admission, frees, False
         self.request, self.cost_tokens = Request(), 10
         self.tried = frozenset({target for target in admission.model.targets if target is not frees})
@@ -46,7 +47,7 @@ class Looking(Applicant):
         self.frees.gate.leave(1, began=False)
         self.admission.end(self, service_s=None)  # type: ignore[arg-type]
 
-    def proceed(self, target: Target) -> None:
+    def proceed(self, target: UpstreamTarget) -> None:
         assert target is self.frees
         self.started = True
 
@@ -70,17 +71,17 @@ def test_the_end_of_one_whose_time_is_over_starts_another_whose_time_is_over() -
     asyncio.run(run())
 
 
-class Waiting(Applicant):
+class Waiting(QueuedRequest):
     """A request that waits for its first start."""
 
     def __init__(self, adapter: str = "") -> None:
         self.request, self.deadline_s = Request(), inf
         self.request.adapter, self.refusal, self.target = adapter, None, None
 
-    def turn_away(self, refusal: Refusal) -> None:
+    def turn_away(self, refusal: Rejection) -> None:
         self.refusal = refusal
 
-    def proceed(self, target: Target) -> None:
+    def proceed(self, target: UpstreamTarget) -> None:
         self.target = target
 
 
@@ -92,7 +93,7 @@ def test_who_waits_for_an_adapter_that_nobody_has_any_more_is_told_and_holds_nob
         old = msgspec.structs.replace(before.endpoints[0], adapters=(ask,))
         entry = msgspec.structs.replace(before.models[0], adapters=("tone",))
         gateway.apply(msgspec.structs.replace(before, models=(entry,), endpoints=(old,)))
-        model, now_s = gateway.directory.models["m"], gateway.now_s()
+        model, now_s = gateway.directory.models["m"], gateway.context.now_s()
         assert model.targets[0].gate.enter(1)  # the only place is taken
         tone, plain = Waiting("tone"), Waiting()
         assert [model.admission.enter(each, now_s) for each in (tone, plain)] == [None, None]  # type: ignore[arg-type]
@@ -108,7 +109,7 @@ def test_a_place_is_taken_for_what_a_request_costs() -> None:
     async def run() -> None:
         for count in (1, 2):
             model = model_of(Gateway(Settings()), count)
-            applicant = Applicant()
+            applicant = QueuedRequest()
             applicant.request, applicant.cost_tokens = Request(), 10
             target = model.take(applicant, 0.0)
             assert target is not None
@@ -120,7 +121,7 @@ def test_a_place_is_taken_for_what_a_request_costs() -> None:
 def test_a_tick_forgets_callers_who_are_gone_and_an_overload_that_is_over() -> None:
     async def run() -> None:
         gateway = Gateway(Settings(queue_max_wait_s=60.0))
-        line, now_s = model_of(gateway).admission.line, gateway.now_s() - 60.0
+        line, now_s = model_of(gateway).admission.line, gateway.context.now_s() - 60.0
         flow = line.turns.flow("caller", 1.0, 0)
         for _ in range(4):  # so that it is known how much goes
             line.begin(flow, 10)

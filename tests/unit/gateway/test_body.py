@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.wire.body import Asked, as_stream, asking_usage, read_body, rewrite, with_model
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.body import BodyFields, as_stream, asking_usage, read_body, rewrite, with_model
+from freehold.gateway.wire.errors import Rejection
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -26,7 +26,7 @@ def test_the_deciding_fields_are_read_and_the_rest_is_skipped(
     *, model: str, stream: bool | None, rest: dict[str, object]
 ) -> None:
     body = json.dumps(rest | {"model": model, "stream": stream}, ensure_ascii=len(model) % 2 == 0).encode()
-    assert read_body(body) == Asked(model=model, stream=stream)
+    assert read_body(body) == BodyFields(model=model, stream=stream)
 
 
 REFUSED = {
@@ -44,7 +44,7 @@ REFUSED = {
 @pytest.mark.parametrize("body", REFUSED)
 def test_a_wrong_body_is_refused_in_words(body: bytes) -> None:
     refusal = read_body(body)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, Rejection)
     assert (refusal.error.status, refusal.error.code) == (400, REFUSED[body])
     assert refusal.error.message
     assert not refusal.close
@@ -56,21 +56,21 @@ def test_a_wrong_body_is_refused_in_words(body: bytes) -> None:
 )
 def test_a_refusal_names_the_parameter(body: bytes, param: str | None) -> None:
     refusal = read_body(body)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, Rejection)
     assert refusal.error.param == param
 
 
 @pytest.mark.parametrize("opener", [b"[", b'{"a":'])
 def test_huge_nesting_is_refused_not_followed(opener: bytes) -> None:
     refusal = read_body(b'{"model":"a","x":' + opener * 100_000)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, Rejection)
     assert refusal.error.code == "invalid_json"
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_read_or_refused_and_what_is_read_can_be_rewritten(body: bytes) -> None:
     read = read_body(body)
-    if isinstance(read, Asked):
+    if isinstance(read, BodyFields):
         assert msgspec.json.decode(rewrite(body, {"model": msgspec.Raw(b'"z"')}))["model"] == "z"
     else:
         assert read.error.status == 400
@@ -111,7 +111,7 @@ def test_a_rewritten_body_keeps_the_bytes_of_numbers_and_text() -> None:
 def test_usage_is_asked_for_whatever_else_stands_beside_it(options: str, told: str | None) -> None:
     body = f'{{"model":"m","stream_options":{options},"z":1e999}}'.encode()
     read = read_body(body)
-    if isinstance(read, Refusal):
+    if isinstance(read, Rejection):
         assert options.startswith('{"x":{')  # nested too deeply for anybody
         return
     asking = asking_usage(body, read.stream_options)

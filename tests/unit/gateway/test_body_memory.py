@@ -6,34 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.callers.grant import Caller
-from freehold.gateway.callers.keys import KeyRecord, Limits
-from freehold.gateway.queue.body_memory import WAITING_MAX, Intake, Upload
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.callers.grant import KeyState
+from freehold.gateway.callers.keys import KeyLimits, KeyRecord
+from freehold.gateway.queue.body_memory import WAITING_MAX, BodyMemory, Upload
+from freehold.gateway.wire.errors import Rejection
 
 ROOM = 100
 
 
-def caller(name: str = "k", **limits: int) -> Caller:
-    record = KeyRecord(id=name, name=name, hash="00" * 32, created_s=1, limits=Limits(**limits))
-    return Caller(record, 0)
+def caller(name: str = "k", **limits: int) -> KeyState:
+    record = KeyRecord(id=name, name=name, hash="00" * 32, created_s=1, limits=KeyLimits(**limits))
+    return KeyState(record, 0)
 
 
 def ask(
-    intake: Intake, size_bytes: int, of: Caller | None = None, *, told: Callable[[], None] = lambda: None
+    intake: BodyMemory,
+    size_bytes: int,
+    of: KeyState | None = None,
+    *,
+    told: Callable[[], None] = lambda: None,
 ):
     upload = Upload(of, size_bytes, told)
     assert intake.ask(upload) is None
     return upload
 
 
-def code(refusal: Refusal | None) -> tuple[int, str | None]:
+def code(refusal: Rejection | None) -> tuple[int, str | None]:
     assert refusal is not None
     return refusal.error.status, refusal.error.code
 
 
 def test_who_finds_no_room_comes_in_his_turn():
-    intake, told = Intake(ROOM), list[str]()
+    intake, told = BodyMemory(ROOM), list[str]()
     first, second = ask(intake, 60), ask(intake, 40)
     large = ask(intake, 50, told=lambda: told.append("large"))
     small = ask(intake, 10, told=lambda: told.append("small"))
@@ -47,7 +51,7 @@ def test_who_finds_no_room_comes_in_his_turn():
 
 
 def test_one_larger_than_all_of_the_room_comes_alone():
-    intake = Intake(ROOM)
+    intake = BodyMemory(ROOM)
     first = ask(intake, 1)
     giant, third = ask(intake, 10 * ROOM), ask(intake, 1)
     assert not giant.comes
@@ -58,7 +62,7 @@ def test_one_larger_than_all_of_the_room_comes_alone():
 
 
 def test_one_caller_has_half_of_the_room_and_keeps_nobody_behind_it():
-    intake, greedy, modest = Intake(ROOM), caller("greedy"), caller("modest")
+    intake, greedy, modest = BodyMemory(ROOM), caller("greedy"), caller("modest")
     mine = [ask(intake, 25, greedy) for _ in range(4)]
     assert [each.comes for each in mine] == [True, True, False, False]
     other = ask(intake, 25, modest)
@@ -68,7 +72,7 @@ def test_one_caller_has_half_of_the_room_and_keeps_nobody_behind_it():
 
 
 def test_no_more_of_one_caller_come_than_it_may_have_requests_at_once():
-    intake, pair = Intake(ROOM), caller(concurrency=2)
+    intake, pair = BodyMemory(ROOM), caller(concurrency=2)
     first, _ = ask(intake, 10, pair), ask(intake, 90, pair)
     assert code(intake.ask(Upload(pair, 1, pytest.fail))) == (429, "rate_limit_exceeded")
     intake.give_back(first)
@@ -76,7 +80,7 @@ def test_no_more_of_one_caller_come_than_it_may_have_requests_at_once():
 
 
 def test_the_line_is_bounded_and_half_of_it_is_one_callers():
-    intake, greedy = Intake(ROOM), caller("greedy")
+    intake, greedy = BodyMemory(ROOM), caller("greedy")
     ask(intake, ROOM)
     for _ in range(WAITING_MAX // 2):
         ask(intake, 1, greedy)
@@ -91,7 +95,7 @@ def test_the_line_is_bounded_and_half_of_it_is_one_callers():
 
 
 def test_more_room_lets_in_who_waits():
-    intake = Intake(ROOM)
+    intake = BodyMemory(ROOM)
     ask(intake, ROOM)
     waits = ask(intake, ROOM)
     intake.resize(2 * ROOM)
@@ -108,7 +112,7 @@ def test_more_room_lets_in_who_waits():
     )
 )
 def test_whoever_comes_and_goes_the_bounds_hold_and_all_of_it_comes_back(steps: list[tuple[str, int]]):
-    intake, callers = Intake(ROOM), {"a": caller("a", concurrency=5), "b": caller("b"), "-": None}
+    intake, callers = BodyMemory(ROOM), {"a": caller("a", concurrency=5), "b": caller("b"), "-": None}
     here: list[Upload] = []
     for who, number in steps:
         if who != "end":

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.queue.concurrency_limit import LIMIT_MAX, START, Gate
+from freehold.gateway.queue.concurrency_limit import LIMIT_MAX, START, ConcurrencyLimit
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Engine:
     done: int = 0
 
     def __post_init__(self) -> None:
-        self.gate = Gate(slots=self.slots if self.known else 0)
+        self.gate = ConcurrencyLimit(slots=self.slots if self.known else 0)
         self.rng = random.Random(self.slots)
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order: Iterator[int] = itertools.count()
@@ -87,7 +87,7 @@ def test_a_large_engine_that_is_quick_is_found_to_be_large() -> None:
 
 
 def test_while_nobody_awaits_a_first_byte_one_more_may_come() -> None:
-    gate = Gate(slots=0)
+    gate = ConcurrencyLimit(slots=0)
     for _ in range(START):
         assert gate.enter(1)
     assert not gate.enter(1)
@@ -100,7 +100,7 @@ def test_while_nobody_awaits_a_first_byte_one_more_may_come() -> None:
 
 
 def test_busy_lowers_the_limit_under_what_was_given() -> None:
-    gate = Gate(slots=10)
+    gate = ConcurrencyLimit(slots=10)
     for _ in range(6):
         gate.enter(1)
     gate.busy()
@@ -111,7 +111,7 @@ def test_busy_lowers_the_limit_under_what_was_given() -> None:
 
 
 def test_long_prompts_among_short_ones_are_not_taken_for_a_queue() -> None:
-    gate, rng = Gate(slots=64), random.Random(0)
+    gate, rng = ConcurrencyLimit(slots=64), random.Random(0)
     for _ in range(64):
         gate.enter(1)
     for _ in range(3000):
@@ -124,7 +124,7 @@ def test_long_prompts_among_short_ones_are_not_taken_for_a_queue() -> None:
 def test_no_bound_is_ever_passed_and_an_idle_target_takes_anything(
     costs: list[int], slots: int, budget: int
 ) -> None:
-    gate = Gate(slots=slots, token_budget=budget)
+    gate = ConcurrencyLimit(slots=slots, token_budget=budget)
     here: list[int] = []
     for cost in costs:
         if gate.enter(cost):

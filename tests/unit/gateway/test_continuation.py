@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from freehold.engines.base import Continues
 from freehold.gateway.answers import continuation
-from freehold.gateway.answers.stream_log import ALL_BYTES_MAX, ONE_BYTES_MAX, PACK_BYTES, Heard, Keeping, Kept
+from freehold.gateway.answers.stream_log import (
+    ALL_BYTES_MAX,
+    ONE_BYTES_MAX,
+    PACK_BYTES,
+    PackBudget,
+    StreamLog,
+    StreamText,
+)
 from gateway_rig.engines import chunk, delta, event
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -54,11 +61,11 @@ def asked(path: str, **more: Any) -> bytes:
     return json.dumps({"model": "m", "stream": True, **said, **more}).encode()
 
 
-def heard(events: list[bytes]) -> Heard:
-    kept = Kept()
+def heard(events: list[bytes]) -> StreamText:
+    kept = StreamLog()
     for each in events:
         kept.add(each)
-    return kept.heard()
+    return kept.text()
 
 
 def given_back(body: Mapping[str, Any]) -> str:
@@ -95,10 +102,10 @@ def test_wherever_it_ends_the_client_gets_the_whole_answer(
     before = first[: min(cut, len(first) - 1)]
     known = heard(before)
     body = asked(path, stream_options={"include_usage": wanted})
-    end = continuation.ending(path, body, heard=known, hides_usage=False)
+    end = continuation.ending(path, body, sent=known, hides_usage=False)
     if end is None:
-        plan = continuation.plan(path, body, heard=known, how=Continues.FINAL_MESSAGE)
-        assert isinstance(plan, continuation.Plan)
+        plan = continuation.plan(path, body, sent=known, how=Continues.FINAL_MESSAGE)
+        assert isinstance(plan, continuation.Continuation)
         back = given_back(json.loads(plan.body))
         # An engine makes the same text again, if perhaps of other tokens, from wherever its prompt ends.
         left = "".join(tokens).removeprefix(back)
@@ -125,9 +132,9 @@ def test_wherever_it_ends_the_client_gets_the_whole_answer(
 def test_usage_is_that_of_one_request(tokens: list[str], cut: int) -> None:
     cut = min(cut, len(tokens))
     plan = continuation.plan(
-        CHAT, asked(CHAT), heard=heard(stream(CHAT, tokens)[: cut + 1]), how=Continues.VLLM
+        CHAT, asked(CHAT), sent=heard(stream(CHAT, tokens)[: cut + 1]), how=Continues.VLLM
     )
-    assert isinstance(plan, continuation.Plan)
+    assert isinstance(plan, continuation.Continuation)
     back = given_back(json.loads(plan.body))
     start = next(n for n in range(len(tokens) + 1) if "".join(tokens[:n]) == back)
     said = [msgspec.json.decode(line[6:]) for line in
@@ -139,9 +146,9 @@ def test_usage_is_that_of_one_request(tokens: list[str], cut: int) -> None:
 @pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens", "n_predict"])
 def test_only_what_is_left_of_the_limit_is_asked_for(key: str) -> None:
     plan = continuation.plan(
-        CHAT, asked(CHAT, **{key: 5}), heard=heard([delta("a"), delta("b")]), how=Continues.VLLM
+        CHAT, asked(CHAT, **{key: 5}), sent=heard([delta("a"), delta("b")]), how=Continues.VLLM
     )
-    assert isinstance(plan, continuation.Plan)
+    assert isinstance(plan, continuation.Continuation)
     body = json.loads(plan.body)
     assert body[key] == 3
     assert body["messages"][-1] == {"role": "assistant", "content": "ab"}
@@ -166,18 +173,18 @@ VLLM_EVENT = (
 def test_what_vllm_sends_is_counted_in_tokens(texts: list[str], more: Json, tokens: int) -> None:
     said = [VLLM_EVENT % b'"role":"assistant","content":""']
     said += [VLLM_EVENT % b'"content":%b' % msgspec.json.encode(text) for text in texts]
-    plan = continuation.plan(CHAT, asked(CHAT, max_tokens=80, **more), heard=heard(said), how=Continues.VLLM)
-    assert isinstance(plan, continuation.Plan)
+    plan = continuation.plan(CHAT, asked(CHAT, max_tokens=80, **more), sent=heard(said), how=Continues.VLLM)
+    assert isinstance(plan, continuation.Continuation)
     assert json.loads(plan.body)["max_tokens"] == 80 - tokens
 
 
 @pytest.mark.parametrize("stop", ["zebra", ["\n", "zebra"]])
 def test_text_that_vllm_holds_back_for_a_stop_string_is_cut_within_words(stop: str | list[str]) -> None:
     said = heard([delta(" he qui")])
-    assert continuation.plan(CHAT, asked(CHAT, stop=stop), heard=said, how=Continues.VLLM) == "stop"
+    assert continuation.plan(CHAT, asked(CHAT, stop=stop), sent=said, how=Continues.VLLM) == "stop"
     assert isinstance(
-        continuation.plan(CHAT, asked(CHAT, stop=stop), heard=said, how=Continues.FINAL_MESSAGE),
-        continuation.Plan,
+        continuation.plan(CHAT, asked(CHAT, stop=stop), sent=said, how=Continues.FINAL_MESSAGE),
+        continuation.Continuation,
     )
 
 
@@ -185,17 +192,17 @@ def test_text_that_vllm_holds_back_for_a_stop_string_is_cut_within_words(stop: s
 def test_where_only_usage_is_missing_one_token_is_asked_for(limits: Json) -> None:
     body = asked(CHAT, stream_options={"include_usage": True}, **limits)
     said = heard([delta("done."), delta("", "stop")])
-    assert continuation.ending(CHAT, body, heard=said, hides_usage=False) is None
-    plan = continuation.plan(CHAT, body, heard=said, how=Continues.FINAL_MESSAGE)
-    assert isinstance(plan, continuation.Plan)
+    assert continuation.ending(CHAT, body, sent=said, hides_usage=False) is None
+    plan = continuation.plan(CHAT, body, sent=said, how=Continues.FINAL_MESSAGE)
+    assert isinstance(plan, continuation.Continuation)
     then = json.loads(plan.body)
     assert then.get("min_tokens", 0) == 0
     assert {then[key] for key in (limits.keys() - {"min_tokens"}) or {"max_tokens"}} == {1}
 
 
 def test_blanks_that_are_not_made_again_are_owed_no_longer() -> None:
-    plan = continuation.plan(CHAT, asked(CHAT), heard=heard([delta("a"), delta("\n\n")]), how=Continues.VLLM)
-    assert isinstance(plan, continuation.Plan)
+    plan = continuation.plan(CHAT, asked(CHAT), sent=heard([delta("a"), delta("\n\n")]), how=Continues.VLLM)
+    assert isinstance(plan, continuation.Continuation)
     said = plan.rest.feed(delta("\n b") + delta("\n") + delta("c", "stop") + DONE)
     assert text_of(parsed(said)) == " b\nc"
 
@@ -205,8 +212,8 @@ def test_an_answer_that_the_caller_began_is_one_text_with_what_was_said() -> Non
     begun = heard([delta("llo")])
     last = {}
     for how in Continues:
-        plan = continuation.plan(CHAT, asked(CHAT, messages=messages), heard=begun, how=how)
-        assert isinstance(plan, continuation.Plan)
+        plan = continuation.plan(CHAT, asked(CHAT, messages=messages), sent=begun, how=how)
+        assert isinstance(plan, continuation.Continuation)
         last[how] = [message["content"] for message in json.loads(plan.body)["messages"]]
     assert last == {Continues.FINAL_MESSAGE: ["hi", "Hello"], Continues.VLLM: ["hi", "He", "llo"]}
 
@@ -220,7 +227,7 @@ def test_an_answer_that_the_caller_began_is_one_text_with_what_was_said() -> Non
 )  # fmt: skip
 def test_what_is_more_than_text_is_not_continued(more: Json, why: str) -> None:
     assert (
-        continuation.plan(CHAT, asked(CHAT, **more), heard=heard([delta("a")]), how=Continues.FINAL_MESSAGE)
+        continuation.plan(CHAT, asked(CHAT, **more), sent=heard([delta("a")]), how=Continues.FINAL_MESSAGE)
         == why
     )
 
@@ -229,7 +236,7 @@ def test_what_is_more_than_text_is_not_continued(more: Json, why: str) -> None:
 def test_a_prompt_that_is_not_one_text_is_not_continued(prompt: object) -> None:
     body = asked(TEXT, prompt=prompt)
     known = heard(stream(TEXT, ["a", "b"])[:1])
-    assert continuation.plan(TEXT, body, heard=known, how=Continues.VLLM) == "prompt"
+    assert continuation.plan(TEXT, body, sent=known, how=Continues.VLLM) == "prompt"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +247,7 @@ def test_a_prompt_that_is_not_one_text_is_not_continued(prompt: object) -> None:
      (event({"error": {"message": "x"}}), "error"), (b"data: {\n\n", "no_json"), (delta("a")[:-1], "part_of_an_event")],
 )  # fmt: skip
 def test_an_answer_that_is_more_than_text_is_not_continued(said: bytes, why: str) -> None:
-    assert continuation.plan(CHAT, asked(CHAT), heard=heard([delta("a"), said]), how=Continues.VLLM) == why
+    assert continuation.plan(CHAT, asked(CHAT), sent=heard([delta("a"), said]), how=Continues.VLLM) == why
 
 
 JUNK: st.SearchStrategy[Any] = st.recursive(
@@ -263,20 +270,20 @@ JUNK: st.SearchStrategy[Any] = st.recursive(
 )
 def test_nonsense_breaks_nothing(said: list[Any], request: Any, more: list[Any], path: str) -> None:
     body = json.dumps(request).encode()
-    kept = Kept()
+    kept = StreamLog()
     for each in said:
         kept.add(event(each))
-    continuation.ending(path, body, heard=kept.heard(), hides_usage=True)
-    plan = continuation.plan(path, body, heard=kept.heard(), how=Continues.FINAL_MESSAGE)
+    continuation.ending(path, body, sent=kept.text(), hides_usage=True)
+    plan = continuation.plan(path, body, sent=kept.text(), how=Continues.FINAL_MESSAGE)
     if isinstance(plan, str):
-        plan = continuation.plan(path, asked(path), heard=heard([delta("a")]), how=Continues.VLLM)
-    assert isinstance(plan, continuation.Plan)
+        plan = continuation.plan(path, asked(path), sent=heard([delta("a")]), how=Continues.VLLM)
+    assert isinstance(plan, continuation.Continuation)
     for each in more:
         plan.rest.feed(event(each))
 
 
 def test_what_is_long_is_packed() -> None:
-    kept, keeping, passed = Kept(), Keeping(), 0
+    kept, keeping, passed = StreamLog(), PackBudget(), 0
     kept.chunked = True
     for number in range(4000):
         kept.add(chunk(delta(f" {number}")))
@@ -285,35 +292,35 @@ def test_what_is_long_is_packed() -> None:
             kept.tidy(passed, keeping)
             keeping.turn()
     assert passed > 2 * PACK_BYTES
-    assert repr(kept).startswith("<Kept 2 packs")
-    assert "".join(kept.heard().texts) == "".join(f" {number}" for number in range(4000))
+    assert repr(kept).startswith("<StreamLog 2 packs")
+    assert "".join(kept.text().texts) == "".join(f" {number}" for number in range(4000))
 
 
 def test_an_event_in_several_chunks_is_read_all_the_same() -> None:
-    kept = Kept()
+    kept = StreamLog()
     kept.chunked = True
     kept.add(chunk(delta("a")))
     kept.add(chunk(delta("b")[:30]) + chunk(delta("b")[30:]))
-    assert kept.heard().texts == ["a", "b"]
-    assert not kept.heard().why_not
+    assert kept.text().texts == ["a", "b"]
+    assert not kept.text().why_not
 
 
 def test_what_is_too_long_is_given_up() -> None:
-    kept, keeping = Kept(), Keeping()
+    kept, keeping = StreamLog(), PackBudget()
     noise = random.Random(1).randbytes(2 * ONE_BYTES_MAX)
     kept.add(noise)
     kept.tidy(len(noise), keeping)
     kept.add(delta("more"))
-    assert kept.heard().why_not == "too_long"
+    assert kept.text().why_not == "too_long"
     keeping.count(ALL_BYTES_MAX)
-    another = Kept()
+    another = StreamLog()
     another.add(delta("x"))
     another.tidy(100, keeping)
-    assert another.heard().why_not == "too_long"
+    assert another.text().why_not == "too_long"
 
 
 def test_little_is_packed_at_once() -> None:
-    keeping = Keeping()
+    keeping = PackBudget()
     packed = [keeping.may_pack(PACK_BYTES + 1) for _ in range(10)]
     assert packed == [True] * 7 + [False] * 3
     keeping.turn()

@@ -2,35 +2,35 @@
 
 import pytest
 
-from freehold.gateway.callers.cost_reservation import Bill, over_usd
-from freehold.gateway.callers.grant import Caller, Grant
-from freehold.gateway.callers.keys import KeyRecord, Limits
+from freehold.gateway.callers.cost_reservation import CostReservation, over_usd
+from freehold.gateway.callers.grant import Grant, KeyState
+from freehold.gateway.callers.keys import KeyLimits, KeyRecord
 from freehold.gateway.callers.rate_limits import Over
 
 BUDGET = 1_000_000
 """Pico-dollars: one micro-dollar."""
 
 
-def a_caller(name: str = "k") -> Caller:
-    limits = Limits(monthly_microusd=1)
-    return Caller(KeyRecord(id=name, name="n", hash="0" * 64, created_s=0, limits=limits), 0)
+def a_caller(name: str = "k") -> KeyState:
+    limits = KeyLimits(monthly_microusd=1)
+    return KeyState(KeyRecord(id=name, name="n", hash="0" * 64, created_s=0, limits=limits), 0)
 
 
-def granted(caller: Caller, month: dict[str, int], reserved_picousd: int) -> Grant:
+def granted(caller: KeyState, month: dict[str, int], reserved_picousd: int) -> Grant:
     assert caller.allowance.ask(0, 0) is None
     grant = Grant(caller, 0, None)
-    grant.bill = Bill(caller, month, reserved_picousd=reserved_picousd)
+    grant.cost = CostReservation(caller, month, reserved_picousd=reserved_picousd)
     return grant
 
 
-def over(caller: Caller, month: dict[str, int]) -> str | None:
+def over(caller: KeyState, month: dict[str, int]) -> str | None:
     found = over_usd(month.get(f"usd:{caller.id}", 0), caller.reserved_picousd, budget_microusd=1)
     return None if found is None else found.limit
 
 
 def test_a_bill_takes_its_reservation_back():
     caller, month = a_caller(), {"k": 7}
-    bill = Bill(caller, month, reserved_picousd=BUDGET)
+    bill = CostReservation(caller, month, reserved_picousd=BUDGET)
     assert over(caller, month) == "usd_reserved"
     bill.settle(BUDGET - 1)
     assert over(caller, month) is None

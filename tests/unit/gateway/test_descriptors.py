@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.process import descriptors as files
+from freehold.gateway.server import descriptors as files
 
 
 @given(st.integers(0, 2**20))

@@ -48,7 +48,7 @@ def test_anthropic_shape(status: int, kind: str) -> None:
     ],
 )
 def test_whose_shape_a_path_has(path: str, *, anthropic: bool) -> None:
-    body = json.loads(errors.body(errors.not_found(path).error, path))
+    body = json.loads(errors.body(errors.not_found(path, ()).error, path))
     assert body["error"]["type"] == ("not_found_error" if anthropic else "invalid_request_error")
     assert body.get("type") == ("error" if anthropic else None)
 
@@ -111,7 +111,7 @@ def test_retry_after_is_whole_seconds_within_bounds(asked: float, sent: int) -> 
 
 def test_what_the_client_named_is_cut_before_it_is_repeated() -> None:
     assert len(errors.model_not_found("x" * 10_000, [f"m{i}" for i in range(1000)]).error.message) < 1000
-    assert len(errors.not_found("/" + "x" * 10_000).error.message) < 300
+    assert len(errors.not_found("/" + "x" * 10_000, ()).error.message) < 300
 
 
 def test_only_broken_framing_and_a_slow_client_close_the_connection() -> None:
@@ -120,3 +120,22 @@ def test_only_broken_framing_and_a_slow_client_close_the_connection() -> None:
     assert not errors.timeout("m").close
     assert not errors.invalid("m").close
     assert errors.wrong_method("PUT", "POST").allow == "POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("/models", "/v1/models"),
+        ("/", None),
+        ("/v1/slots", None),
+        ("/metrics/", None),
+    ],
+)
+def test_a_path_without_v1_names_the_one_that_is_meant(path: str, meant: str | None) -> None:
+    rejection = errors.not_found(path, {"/v1/chat/completions", "/v1/models", "/metrics"})
+    hint = "" if meant is None else f" Did you mean {meant}? The base URL ends in /v1."
+    assert rejection.error.message == f"Unknown path {path}.{hint}"
+    assert rejection.error.status == 404

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from freehold.gateway.wire.frame import (
     BadFramingError,
+    BodyFrame,
     ChunkedFrame,
-    Frame,
     SizedFrame,
     UntilCloseFrame,
     is_one_chunk,
@@ -158,7 +158,7 @@ def test_a_sized_body_ends_exactly_at_its_length(data: bytes, length: int, place
 
 
 @pytest.mark.parametrize("frame", [UntilCloseFrame(), SizedFrame(10)])
-def test_only_chunked_bodies_have_a_place_for_a_message(frame: Frame) -> None:
+def test_only_chunked_bodies_have_a_place_for_a_message(frame: BodyFrame) -> None:
     assert frame.feed(b"abc") == 3
     assert not frame.done
     assert not frame.at_border

@@ -2,8 +2,9 @@
 
 import pytest
 
-from freehold.gateway.wire import head_cache
-from freehold.gateway.wire.head_cache import KnownHeads
+from freehold.gateway.server import head_cache
+from freehold.gateway.server.head_cache import HeadCache
+from freehold.gateway.server.request_ids import fresh_id_line
 from freehold.gateway.wire.request import Request, take_header
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\nAccept: */*\r\n\r\n"
@@ -20,24 +21,24 @@ def parsed(body: bytes, *headers: tuple[bytes, bytes]) -> Request:
     request.body, request.length_bytes = body, len(body)
     for name, value in headers:
         take_header(request, name, value)
-    request.name()
+    request.name(fresh_id_line)
     return request
 
 
-def find(known: KnownHeads, data: bytes) -> Request | None:
+def find(known: HeadCache, data: bytes) -> Request | None:
     """Return what a connection finds that has met no head yet."""
     head = known.find(data)
     return None if head is None else head.request(data)
 
 
 @pytest.fixture
-def known() -> KnownHeads:
-    known = KnownHeads()
+def known() -> HeadCache:
+    known = HeadCache()
     known.learn(whole(b"12345"), parsed(b"12345"))
     return known
 
 
-def test_a_known_head_is_known_with_a_body_of_any_length(known: KnownHeads) -> None:
+def test_a_known_head_is_known_with_a_body_of_any_length(known: HeadCache) -> None:
     for body in (b"12345", b"", b"x" * 3000, b"\r\n\r\nContent-Length: 7\r\n"):
         found = find(known, whole(body))
         assert found is not None
@@ -67,7 +68,7 @@ def test_a_known_head_is_known_with_a_body_of_any_length(known: KnownHeads) -> N
         b"\r\n\r\n",
     ],
 )
-def test_anything_else_is_for_the_parser(known: KnownHeads, data: bytes) -> None:
+def test_anything_else_is_for_the_parser(known: HeadCache, data: bytes) -> None:
     assert find(known, data) is None
     met = known.find(whole(b"12345"))
     assert met is not None
@@ -88,20 +89,20 @@ def test_anything_else_is_for_the_parser(known: KnownHeads, data: bytes) -> None
     ],
 )
 def test_what_means_anything_unusual_is_not_kept(header: tuple[bytes, bytes]) -> None:
-    known = KnownHeads()
+    known = HeadCache()
     known.learn(whole(b"12345"), parsed(b"12345", header))
     assert find(known, whole(b"12345")) is None
 
 
 def test_only_as_many_are_kept_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_cache, "HEADS_MAX", 3)
-    known, heads = KnownHeads(), [HEAD.replace(b"h\r\n", b"h%d\r\n" % n, 1) for n in range(4)]
+    known, heads = HeadCache(), [HEAD.replace(b"h\r\n", b"h%d\r\n" % n, 1) for n in range(4)]
     for head in heads:
         known.learn(whole(b"12345", head), parsed(b"12345"))
-    assert "<KnownHeads 1>" in repr(known)
+    assert "<HeadCache 1>" in repr(known)
 
 
 def test_a_long_head_is_not_kept() -> None:
-    known, head = KnownHeads(), HEAD.replace(b"*/*", b"a" * head_cache.HEAD_BYTES_MAX)
+    known, head = HeadCache(), HEAD.replace(b"*/*", b"a" * head_cache.HEAD_BYTES_MAX)
     known.learn(whole(b"12345", head), parsed(b"12345"))
     assert find(known, whole(b"12345", head)) is None

@@ -10,7 +10,7 @@ from filelock import FileLock
 from freehold.core.errors import Permanent, Temporary
 from freehold.gateway.callers.keys import BadKeysError, KeyRecord, KeysFile
 from freehold.gateway.storage import key_store
-from freehold.gateway.storage.background_loop import Beside
+from freehold.gateway.storage.background_loop import BackgroundLoop
 from freehold.gateway.storage.key_store import KeyStore
 from freehold.gateway.storage.key_watch import KeyWatch
 from waiting import wait_until
@@ -172,7 +172,7 @@ def test_work_that_hangs_shows_and_holds_up_nothing():
         done.set()
         go_on.wait()
 
-    beside = Beside("test", work, period_s=0.01)
+    beside = BackgroundLoop("test", work, period_s=0.01)
     assert done.wait(1)
     wait_until(lambda: beside.silent_s > 0.1, timeout_s=1)
     beside.stop(last_s=0.01)

@@ -7,34 +7,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.endpoints.outlier_detection import Failure, Standing, kept
+from freehold.gateway.endpoints.outlier_detection import Failure, OutlierState, kept
 
 NO_ANSWERS: list[Failure] = ["connect", "lost", "stall", "silent"]
 
 
 @dataclass(eq=False)
 class Place:
-    standing: Standing = field(default_factory=Standing)
+    outlier: OutlierState = field(default_factory=OutlierState)
 
 
 def ejected(*until_s: float, no_answer: bool = True) -> list[Place]:
     """Return places whose ejections end then; 0: never began."""
     places = [Place() for _ in until_s]
     for place, end_s in zip(places, until_s, strict=True):
-        place.standing.until_s, place.standing.no_answer = end_s, no_answer
+        place.outlier.until_s, place.outlier.no_answer = end_s, no_answer
     return places
 
 
 @pytest.mark.parametrize("failure", NO_ANSWERS)
 def test_one_failure_to_answer_ejects_for_a_second(failure: Failure) -> None:
-    standing = Standing()
+    standing = OutlierState()
     assert standing.note(failure, [standing], 5.0) == failure
     assert standing.is_out(5.999)
     assert not standing.is_out(6.0)
 
 
 def test_ejections_double_to_eight_seconds_and_a_minute_of_use_forgives() -> None:
-    standing, now_s, times = Standing(), 100.0, []
+    standing, now_s, times = OutlierState(), 100.0, []
     for _ in range(6):
         standing.note("connect", [], now_s)
         times.append(standing.until_s - now_s)
@@ -51,13 +51,13 @@ def test_ejections_double_to_eight_seconds_and_a_minute_of_use_forgives() -> Non
 
 
 def test_twenty_streams_that_break_at_once_are_one_ejection() -> None:
-    standing = Standing()
+    standing = OutlierState()
     assert [standing.note("lost", [], 5.0) for _ in range(20)] == ["lost"] + [None] * 19
     assert standing.until_s == 6.0
 
 
 def test_a_trial_lets_one_request_through_at_a_time() -> None:
-    standing = Standing()
+    standing = OutlierState()
     standing.note("connect", [], 0.0)
     assert not standing.begin(0.5)
     assert standing.begin(1.0)
@@ -71,7 +71,7 @@ def test_a_trial_lets_one_request_through_at_a_time() -> None:
 
 
 def test_a_failed_trial_ejects_again_whatever_the_failure() -> None:
-    standing = Standing()
+    standing = OutlierState()
     standing.note("connect", [], 0.0)
     standing.begin(1.0)
     assert standing.note("status", [], 1.5) == "status"
@@ -79,7 +79,7 @@ def test_a_failed_trial_ejects_again_whatever_the_failure() -> None:
 
 
 def test_five_bad_answers_in_a_row_eject_and_one_good_one_between_counts() -> None:
-    standing = Standing()
+    standing = OutlierState()
     for _ in range(4):
         assert standing.note("status", [], 0.0) is None
     standing.succeeded(0.0)
@@ -88,7 +88,7 @@ def test_five_bad_answers_in_a_row_eject_and_one_good_one_between_counts() -> No
     assert standing.note("status", [], 0.0) == "status"
 
 
-def answers(standing: Standing, others: list[Standing], pattern: str) -> list[Any]:
+def answers(standing: OutlierState, others: list[OutlierState], pattern: str) -> list[Any]:
     said: list[Any] = []
     for mark in pattern:
         if mark == "x":
@@ -99,13 +99,13 @@ def answers(standing: Standing, others: list[Standing], pattern: str) -> list[An
 
 
 def test_one_that_fails_every_other_time_is_an_outlier_among_good_ones() -> None:
-    good, bad = Standing(), Standing()
+    good, bad = OutlierState(), OutlierState()
     answers(good, [], "." * 30)
     assert answers(bad, [good, bad], ".x" * 10)[0] == "outlier"
 
 
 def test_long_good_service_does_not_hide_it_for_long() -> None:
-    good, bad = Standing(), Standing()
+    good, bad = OutlierState(), OutlierState()
     answers(good, [], "." * 30)
     answers(bad, [], "." * 10_000)
     assert answers(bad, [good, bad], ".x" * 40)[0] == "outlier"
@@ -113,20 +113,20 @@ def test_long_good_service_does_not_hide_it_for_long() -> None:
 
 @pytest.mark.parametrize("pattern", [".x" * 100, ".xx" * 100, "....x" * 100])
 def test_what_fails_everywhere_ejects_nobody(pattern: str) -> None:
-    both = [Standing(), Standing()]
+    both = [OutlierState(), OutlierState()]
     for mark in pattern:
         for standing in both:
             assert not answers(standing, both, mark)
 
 
 def test_one_bad_answer_in_ten_ejects_nobody() -> None:
-    good, so_so = Standing(), Standing()
+    good, so_so = OutlierState(), OutlierState()
     answers(good, [], "." * 30)
     assert not answers(so_so, [good, so_so], ".........x" * 50)
 
 
 def test_an_answer_from_before_its_ejection_does_not_bring_an_outlier_back() -> None:
-    standing = Standing()
+    standing = OutlierState()
     answers(standing, [], "xxxxx")
     assert standing.until_s == 2.0
     assert not standing.succeeded(1.5)
@@ -135,14 +135,14 @@ def test_an_answer_from_before_its_ejection_does_not_bring_an_outlier_back() -> 
 
 
 def test_after_its_time_any_answer_brings_an_outlier_back() -> None:
-    standing = Standing()
+    standing = OutlierState()
     answers(standing, [], "xxxxx")
     assert standing.succeeded(2.0)
     assert standing.until_s == 0
 
 
 def test_any_answer_brings_one_back_that_was_taken_for_dead() -> None:
-    standing = Standing()
+    standing = OutlierState()
     standing.note("stall", [], 1.0)
     assert standing.succeeded(1.5)
     assert standing.until_s == 0
@@ -174,10 +174,10 @@ ROWS = st.lists(st.tuples(st.sampled_from([0, 4.0, 6.0, 8.0]), st.booleans(), st
 def test_somebody_is_kept_and_whoever_is_well_is(rows: list[tuple[float, bool, bool]]) -> None:
     places = [Place() for _ in rows]
     for place, (until_s, no_answer, trial) in zip(places, rows, strict=True):
-        place.standing.until_s, place.standing.no_answer = until_s, no_answer
-        place.standing.trial = trial and until_s == 4.0
+        place.outlier.until_s, place.outlier.no_answer = until_s, no_answer
+        place.outlier.trial = trial and until_s == 4.0
     left = kept(places, 5.0)
     assert bool(left) == bool(places)
-    assert all(place in left for place in places if not place.standing.is_out(5.0))
+    assert all(place in left for place in places if not place.outlier.is_out(5.0))
     out = [place for place in places if place not in left]
-    assert sum(not place.standing.no_answer for place in out) <= len(places) // 2
+    assert sum(not place.outlier.no_answer for place in out) <= len(places) // 2

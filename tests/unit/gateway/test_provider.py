@@ -6,10 +6,17 @@ from msgspec.structs import replace
 from freehold.gateway.answers.price import Price, price_from
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.callers.spend import Daily
-from freehold.gateway.exchange.ledger_record import Ending, Heard, outcome_of
-from freehold.gateway.fallback.provider import HOPELESS_S, Asked, Away, Due, Fallback, Reason, reason_for
+from freehold.gateway.exchange.ledger_record import AnswerTokens, RequestEnd, outcome_of
+from freehold.gateway.fallback.provider import (
+    HOPELESS_S,
+    Provider,
+    Reason,
+    ShareSampler,
+    Stay,
+    reason_for,
+)
 from freehold.gateway.settings import FallbackSettings
-from freehold.gateway.wire.errors import Refusal, bad_gateway, not_ready, timeout, unavailable
+from freehold.gateway.wire.errors import Rejection, bad_gateway, not_ready, timeout, unavailable
 from freehold.gateway.wire.request import Request
 from freehold.ledger.records.money import usd_text
 from freehold.ledger.records.record import Outcome
@@ -18,7 +25,7 @@ from freehold.spec.model import PriceSpec
 PRICE = Price(input_picousd=2, cached_picousd=1, output_picousd=10)
 RESERVED = 2 * 11 + 10 * 5
 """What a request may cost: 11 tokens of prompt by its size, 5 of answer as it asks."""
-ENDED = Ending(
+ENDED = RequestEnd(
     model="m",
     endpoint="fallback/f",
     status=200,
@@ -27,6 +34,8 @@ ENDED = Ending(
     ttft_s=None,
     took_s=1.0,
     retries=0,
+    wait_s=0.0,
+    code="",
 )
 
 
@@ -42,24 +51,24 @@ class Heardof:
     def __init__(self) -> None:
         self.told: list[tuple[str, str, int | None]] = []
 
-    def __call__(self, away: Away, outcome: Outcome, cost_picousd: int | None) -> None:
+    def __call__(self, away: Stay, outcome: Outcome, cost_picousd: int | None) -> None:
         self.told.append((away.reason, outcome.value, cost_picousd))
 
 
-def fallback(heard: Heardof | None = None, *, budget: int = 10**6, places: int = 8) -> Fallback:
+def fallback(heard: Heardof | None = None, *, budget: int = 10**6, places: int = 8) -> Provider:
     settings = FallbackSettings(
         name="f", url="http://127.0.0.1:1", price=PRICE, budget_picousd_per_day=budget, max_concurrency=places
     )
-    return Fallback(settings, heard or Heardof())
+    return Provider(settings, heard or Heardof())
 
 
-def enter(there: Fallback, reason: Reason = "no_replica", now_s: float = 0.0) -> Away | str:
-    return there.enter(Asked(a_request(), "m", 0), reason, now_s)
+def enter(there: Provider, reason: Reason = "no_replica", now_s: float = 0.0) -> Stay | str:
+    return there.enter(a_request(), "m", reason=reason, cost_tokens=0, now_s=now_s)
 
 
-def stay(there: Fallback, reason: Reason = "no_replica") -> Away:
+def stay(there: Provider, reason: Reason = "no_replica") -> Stay:
     away = enter(there, reason)
-    assert isinstance(away, Away), away
+    assert isinstance(away, Stay), away
     return away
 
 
@@ -77,8 +86,8 @@ def stay(there: Fallback, reason: Reason = "no_replica") -> Away:
 )
 def test_a_cost_comes_from_the_whole_usage_or_is_unknown(usage: Usage | None, cost: int | None) -> None:
     assert PRICE.cost_picousd(usage) == cost
-    assert PRICE.told(usage, nothing=False) == ("" if cost is None else usd_text(cost))
-    assert PRICE.told(usage, nothing=True) == usd_text(cost or 0)
+    assert PRICE.cost_usd(usage, nothing=False) == ("" if cost is None else usd_text(cost))
+    assert PRICE.cost_usd(usage, nothing=True) == usd_text(cost or 0)
 
 
 def test_prices_of_the_file_are_exact() -> None:
@@ -90,7 +99,7 @@ def test_prices_of_the_file_are_exact() -> None:
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.1, 1 / 3, 0.5, 0.99, 1.0])
 def test_a_part_is_kept_at_every_moment(part: float) -> None:
-    due, taken = Due(part), 0
+    due, taken = ShareSampler(part), 0
     for count in range(1, 2001):
         taken += due.next()
         assert abs(taken - part * count) <= 1
@@ -107,7 +116,7 @@ def test_a_part_is_kept_at_every_moment(part: float) -> None:
         (timeout(""), None),
     ],
 )
-def test_what_a_fallback_can_spare_a_caller(refusal: Refusal, reason: str | None) -> None:
+def test_what_a_fallback_can_spare_a_caller(refusal: Rejection, reason: str | None) -> None:
     assert reason_for(refusal) == reason
 
 
@@ -116,7 +125,7 @@ def test_a_reservation_becomes_the_real_cost() -> None:
     there = fallback(heard)
     away = stay(there)
     assert there.spent_picousd == RESERVED
-    said = Heard(Usage(10, 0, 1), None, 0)
+    said = AnswerTokens(Usage(10, 0, 1), None, 0)
     away.settle(ENDED, said)
     assert (there.spent_picousd, there.spent_total_picousd, said.cost_usd) == (30, 30, usd_text(30))
     assert heard.told == [("no_replica", "complete", 30)]
@@ -124,7 +133,7 @@ def test_a_reservation_becomes_the_real_cost() -> None:
 
 def test_an_unknown_cost_stays_reserved_and_no_answer_costs_nothing() -> None:
     there = fallback()
-    unknown = Heard(None, None, 0)
+    unknown = AnswerTokens(None, None, 0)
     stay(there).settle(ENDED, unknown)
     assert (there.spent_picousd, there.spent_total_picousd, unknown.cost_usd) == (RESERVED, 0, "")
     stay(there).came_to_nothing()
@@ -134,11 +143,11 @@ def test_an_unknown_cost_stays_reserved_and_no_answer_costs_nothing() -> None:
 def test_a_budget_is_never_passed_whatever_is_under_way() -> None:
     there = fallback(budget=3 * RESERVED - 1, places=100)
     stays = [enter(there) for _ in range(5)]
-    assert [isinstance(away, Away) for away in stays] == [True, True, False, False, False]
+    assert [isinstance(away, Stay) for away in stays] == [True, True, False, False, False]
     assert stays[-1] == "budget"
     assert [there.first_without_budget() for _ in range(3)] == [True, False, False]
     there.enter_day({})
-    assert isinstance(enter(there), Away)
+    assert isinstance(enter(there), Stay)
     assert there.first_without_budget()
 
 
@@ -150,7 +159,7 @@ def test_a_stay_settles_in_the_day_that_it_began_in() -> None:
     away, yesterday = stay(there), spending.month
     spending.enter(86_400)
     there.enter_day(spending.month)
-    away.settle(ENDED, Heard(Usage(1, 0, 0), None, 0))
+    away.settle(ENDED, AnswerTokens(Usage(1, 0, 0), None, 0))
     assert (yesterday, spending.month) == ({"f": 2}, {})
     assert Daily(spending.saved()).saved() == spending.saved()
 
@@ -158,9 +167,9 @@ def test_a_stay_settles_in_the_day_that_it_began_in() -> None:
 def test_places_are_bounded_and_copies_leave_half_of_them_free() -> None:
     there = fallback(places=4)
     copies = [enter(there, "shadow") for _ in range(3)]
-    assert [isinstance(away, Away) for away in copies] == [True, True, False]
+    assert [isinstance(away, Stay) for away in copies] == [True, True, False]
     others = [enter(there) for _ in range(3)]
-    assert [isinstance(away, Away) for away in others] == [True, True, False]
+    assert [isinstance(away, Stay) for away in others] == [True, True, False]
     assert there.skipped == {"budget": 0, "concurrency": 2, "shut": 0}
 
 
@@ -176,7 +185,7 @@ def test_after_failures_it_is_left_alone_for_longer_each_time_and_an_answer_ends
     there.failed(now_s)
     assert enter(there, now_s=now_s + 1) == "shut"
     there.failed(now_s, wait_s=3.0)
-    assert isinstance(enter(there, now_s=now_s + 3), Away)
+    assert isinstance(enter(there, now_s=now_s + 3), Stay)
     there.succeeded(now_s)
     assert there.shut_until_s == 0
     there.failed(now_s)
@@ -188,7 +197,7 @@ def test_how_a_stay_ends_says_nothing_of_the_next(outcome: Outcome) -> None:
     there = fallback()
     away = stay(there)
     there.failed(0.0)
-    away.settle(replace(ENDED, outcome=outcome), Heard(None, None, 0))
+    away.settle(replace(ENDED, outcome=outcome), AnswerTokens(None, None, 0))
     assert there.shut_until_s == 1.0
 
 

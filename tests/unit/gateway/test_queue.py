@@ -5,11 +5,11 @@ from math import inf
 import pytest
 
 from freehold.gateway.queue.fair_queue import Claim
-from freehold.gateway.queue.queue import Bounds, Line, Turned
+from freehold.gateway.queue.queue import QueueBounds, RequestQueue, TurnedAway
 
 
 def offer(
-    line: Line[str], caller: str, *, cost_tokens: int = 10, now_s: float = 0.0, by_s: float = inf
+    line: RequestQueue[str], caller: str, *, cost_tokens: int = 10, now_s: float = 0.0, by_s: float = inf
 ) -> list[tuple[str, str]]:
     """Let a request wait, and return who is turned away and why."""
     flow = line.turns.flow(caller, 1.0, 0)
@@ -17,12 +17,12 @@ def offer(
     return told(line.offer(claim, now_s))
 
 
-def told(gone: list[Turned[str]]) -> list[tuple[str, str]]:
+def told(gone: list[TurnedAway[str]]) -> list[tuple[str, str]]:
     return [(each.claim.owner, each.reason) for each in gone]
 
 
 def test_tokens_that_wait_beside_the_largest_claim_are_bounded_exactly() -> None:
-    line: Line[str] = Line(Bounds(max_tokens=100))
+    line: RequestQueue[str] = RequestQueue(QueueBounds(max_tokens=100))
     assert [offer(line, "a", cost_tokens=cost) for cost in (70, 50, 50)] == [[], [], []]
     assert offer(line, "a", cost_tokens=1) == [("a", "queue_full")]
     assert line.tokens == 170
@@ -30,7 +30,7 @@ def test_tokens_that_wait_beside_the_largest_claim_are_bounded_exactly() -> None
 
 
 def test_a_giant_that_waits_takes_nobody_elses_place() -> None:
-    line: Line[str] = Line(Bounds())
+    line: RequestQueue[str] = RequestQueue(QueueBounds())
     line.begin(line.turns.flow("greedy", 1.0, 0), 500)
     assert offer(line, "greedy", cost_tokens=1_000_000) == []
     assert offer(line, "modest", cost_tokens=8) == []
@@ -39,7 +39,7 @@ def test_a_giant_that_waits_takes_nobody_elses_place() -> None:
 
 
 def test_as_many_give_way_as_it_takes_and_none_where_all_were_too_few() -> None:
-    line: Line[str] = Line(Bounds(max_tokens=100))
+    line: RequestQueue[str] = RequestQueue(QueueBounds(max_tokens=100))
     assert [offer(line, "greedy", cost_tokens=cost) for cost in (500, 60, 20, 20)] == [[]] * 4
     assert offer(line, "modest", cost_tokens=30) == [("greedy", "pushed_out")] * 2
     assert [claim.cost_tokens for claim in line.turns.flow("greedy", 1.0, 0).newest_first()] == [60, 500]
@@ -48,7 +48,7 @@ def test_as_many_give_way_as_it_takes_and_none_where_all_were_too_few() -> None:
 
 
 def test_requests_that_wait_are_bounded_exactly_and_those_under_way_take_no_place() -> None:
-    line: Line[str] = Line(Bounds(max_requests=2))
+    line: RequestQueue[str] = RequestQueue(QueueBounds(max_requests=2))
     for _ in range(5):
         line.begin(line.turns.flow("a", 1.0, 0), 10)
     assert [offer(line, "a") for _ in range(3)] == [[], [], [("a", "queue_full")]]
@@ -56,15 +56,15 @@ def test_requests_that_wait_are_bounded_exactly_and_those_under_way_take_no_plac
 
 @pytest.mark.parametrize("without", ["requests", "tokens"])
 def test_only_who_has_less_in_a_full_queue_is_given_a_place(without: str) -> None:
-    bounds = Bounds(max_requests=5) if without == "requests" else Bounds(max_tokens=40)
-    line: Line[str] = Line(bounds)
+    bounds = QueueBounds(max_requests=5) if without == "requests" else QueueBounds(max_tokens=40)
+    line: RequestQueue[str] = RequestQueue(bounds)
     assert [offer(line, caller) for caller in "aaabb"] == [[]] * 5
     assert offer(line, "b") == [("b", "queue_full")]  # with it he would have more than the other one without
     assert offer(line, "c") == [("a", "pushed_out")]
 
 
 def test_a_wait_ends_when_no_time_is_left_for_the_answer() -> None:
-    line: Line[str] = Line(Bounds(max_wait_s=60.0))
+    line: RequestQueue[str] = RequestQueue(QueueBounds(max_wait_s=60.0))
     flow = line.turns.flow("a", 1.0, 0)
     for _ in range(4):  # so that it is known how long they take
         line.begin(flow, 10)

@@ -1,10 +1,10 @@
 """What counts as a request and what as a failure, in the two numbers that `freehold status` shows."""
 
-from freehold.gateway.counters.request_metrics import Meters
+from freehold.gateway.counters.request_metrics import GatewayMetrics
 
 
 def test_a_refusal_for_want_of_an_engine_is_a_failure_and_a_clients_mistake_is_none() -> None:
-    meters = Meters()
+    meters = GatewayMetrics()
     meters.refused("model_not_ready", status=503)
     meters.refused("model_not_found", status=404)
     served = meters.for_model("m")

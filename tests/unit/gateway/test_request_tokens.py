@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.gateway.wire.body import read_body
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request_tokens import ANSWER_TOKENS, tokens_asked
 
 CHAT = "/v1/chat/completions"
@@ -17,7 +17,7 @@ def asked(path: str = CHAT, **body: object) -> int:
     """Return the answer's part alone."""
     data = json.dumps({"model": "m", **body}).encode()
     read = read_body(data)
-    assert not isinstance(read, Refusal)
+    assert not isinstance(read, Rejection)
     return tokens_asked(len(data), path, read.answer_tokens) - -(-len(data) // 4)
 
 

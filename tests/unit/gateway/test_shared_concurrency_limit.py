@@ -7,24 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.counters.shared_counters import Board
-from freehold.gateway.process.descriptors import CONNECTIONS_MAX
+from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.gateway.queue import shared_concurrency_limit
-from freehold.gateway.queue.shared_concurrency_limit import SharedGate
-from freehold.gateway.queue.token_estimate import Estimate
+from freehold.gateway.queue.shared_concurrency_limit import SharedConcurrencyLimit
+from freehold.gateway.queue.token_estimate import TokenEstimate
+from freehold.gateway.server.descriptors import CONNECTIONS_MAX
 from freehold.gateway.wire import body
 
 WORKERS = 3
 
 
-def gates(fd: int, *, slots: int, token_budget: int = 0) -> list[SharedGate]:
-    boards = [Board(fd, workers=WORKERS, index=index) for index in range(WORKERS)]
-    return [SharedGate(b.row("endpoint"), slots=slots, token_budget=token_budget) for b in boards]
+def gates(fd: int, *, slots: int, token_budget: int = 0) -> list[SharedConcurrencyLimit]:
+    boards = [SharedCounters(fd, workers=WORKERS, index=index) for index in range(WORKERS)]
+    return [SharedConcurrencyLimit(b.row("endpoint"), slots=slots, token_budget=token_budget) for b in boards]
 
 
 @pytest.fixture
 def fd() -> Iterator[int]:
-    board = Board.create(WORKERS)
+    board = SharedCounters.create(WORKERS)
     yield board.fd
     os.close(board.fd)
 
@@ -70,7 +70,7 @@ def test_a_cost_beyond_all_bounds_takes_its_place_and_gives_it_back(fd: int):
 
 
 def test_as_many_of_the_largest_requests_as_there_can_be_fit_the_board():
-    largest = Estimate().cost_tokens(2**30, body._TOKENS_MOST)
+    largest = TokenEstimate().cost_tokens(2**30, body._TOKENS_MOST)
     assert largest < shared_concurrency_limit._COST_MOST
     workers_most = 64  # of `gateway.workers`
     assert shared_concurrency_limit._COST_MOST * CONNECTIONS_MAX * workers_most < 2**63
@@ -78,7 +78,7 @@ def test_as_many_of_the_largest_requests_as_there_can_be_fit_the_board():
 
 @given(st.lists(st.tuples(st.integers(0, WORKERS - 1), st.sampled_from(["look", "enter", "leave"]))))
 def test_the_bound_when_looking_and_entering_are_apart(steps: list[tuple[int, str]]):
-    board = Board.create(WORKERS)
+    board = SharedCounters.create(WORKERS)
     slots = 2
     found = gates(board.fd, slots=slots)
     saw_room = [False] * WORKERS
@@ -89,7 +89,7 @@ def test_the_bound_when_looking_and_entering_are_apart(steps: list[tuple[int, st
         elif what == "enter" and saw_room[worker]:
             saw_room[worker] = False
             gate.in_flight += 1
-            gate._tell(1, 1, awaited=1)
+            gate._publish(1, 1, awaited=1)
         elif what == "leave" and gate.in_flight:
             gate.leave(1, began=False)
         assert gate.present() <= slots + WORKERS - 1

@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.gateway.counters import shared_counters as board_module
-from freehold.gateway.counters.shared_counters import PUBLISHED_BYTES_MAX, VALUES, Board
+from freehold.gateway.counters.shared_counters import PUBLISHED_BYTES_MAX, VALUES, SharedCounters
 
 
 @pytest.fixture
-def parent() -> Iterator[Board]:
-    board = Board.create(3)
+def parent() -> Iterator[SharedCounters]:
+    board = SharedCounters.create(3)
     yield board
     os.close(board.fd)
 
 
-def seats(parent: Board) -> list[Board]:
-    return [Board(parent.fd, workers=parent.workers, index=index) for index in range(parent.workers)]
+def seats(parent: SharedCounters) -> list[SharedCounters]:
+    return [SharedCounters(parent.fd, workers=parent.workers, index=index) for index in range(parent.workers)]
 
 
-def test_a_row_is_one_workers_to_write_and_everybodys_to_read(parent: Board):
+def test_a_row_is_one_workers_to_write_and_everybodys_to_read(parent: SharedCounters):
     one, two, three = seats(parent)
     one.row("a").add(0, 3)
     two.row("b").add(0, 100)
@@ -33,13 +33,13 @@ def test_a_row_is_one_workers_to_write_and_everybodys_to_read(parent: Board):
     assert three.row("b").each() == [(1, [100, *[0] * (VALUES - 1)])]
 
 
-def test_a_row_asked_for_again_is_the_same(parent: Board):
+def test_a_row_asked_for_again_is_the_same(parent: SharedCounters):
     one, *_ = seats(parent)
     assert one.row("a") is one.row("a")
     assert one.row("a") is not one.row("b")
 
 
-def test_a_row_that_nobody_uses_goes_when_its_numbers_are_0(parent: Board):
+def test_a_row_that_nobody_uses_goes_when_its_numbers_are_0(parent: SharedCounters):
     one, two, _ = seats(parent)
     row = one.row("a")
     row.add(2, 1)
@@ -51,7 +51,7 @@ def test_a_row_that_nobody_uses_goes_when_its_numbers_are_0(parent: Board):
     assert one.row("a") is not row
 
 
-def test_places_that_are_given_up_are_used_again(parent: Board, monkeypatch: pytest.MonkeyPatch):
+def test_places_that_are_given_up_are_used_again(parent: SharedCounters, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(board_module, "PLACES", 8)
     one, two, _ = seats(parent)
     for number in range(100):
@@ -68,7 +68,7 @@ def test_places_that_are_given_up_are_used_again(parent: Board, monkeypatch: pyt
 
 
 def test_a_full_column_costs_the_others_sight_and_nothing_else(
-    parent: Board, monkeypatch: pytest.MonkeyPatch
+    parent: SharedCounters, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(board_module, "PLACES", 4)
     one, two, _ = seats(parent)
@@ -81,7 +81,7 @@ def test_a_full_column_costs_the_others_sight_and_nothing_else(
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_number_that_is_too_large_is_the_largest(parent: Board, sign: int):
+def test_a_number_that_is_too_large_is_the_largest(parent: SharedCounters, sign: int):
     one, two, _ = seats(parent)
     row = one.row("a")
     row.put(0, sign * 10**30)
@@ -97,7 +97,7 @@ def test_a_number_that_is_too_large_is_the_largest(parent: Board, sign: int):
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(-5, 5), st.booleans()), max_size=60)
 )
 def test_sums_are_what_was_added(steps: list[tuple[int, int, int, bool]]):
-    parent = Board.create(3)
+    parent = SharedCounters.create(3)
     places, board_module.PLACES = board_module.PLACES, 16  # so that names meet in the table
     try:
         boards = seats(parent)
@@ -120,7 +120,7 @@ def test_sums_are_what_was_added(steps: list[tuple[int, int, int, bool]]):
         os.close(parent.fd)
 
 
-def test_what_a_dead_worker_counted_is_cleared_and_what_it_published_stays(parent: Board):
+def test_what_a_dead_worker_counted_is_cleared_and_what_it_published_stays(parent: SharedCounters):
     one, two, _ = seats(parent)
     one.row("a").put(0, 9)
     one.publish(b"words")
@@ -129,7 +129,7 @@ def test_what_a_dead_worker_counted_is_cleared_and_what_it_published_stays(paren
     assert two.published(0) == b"words"
 
 
-def test_a_dead_worker_does_not_count_before_it_is_cleared(parent: Board):
+def test_a_dead_worker_does_not_count_before_it_is_cleared(parent: SharedCounters):
     one, two, three = seats(parent)
     gone = os.fork()
     if not gone:
@@ -148,7 +148,7 @@ def test_a_dead_worker_does_not_count_before_it_is_cleared(parent: Board):
     assert three.pids().get(0) == gone  # it has not looked yet
 
 
-def test_a_text_is_read_whole_or_not_at_all(parent: Board):
+def test_a_text_is_read_whole_or_not_at_all(parent: SharedCounters):
     one, two, _ = seats(parent)
     assert two.published(0) == b""
     for number in range(5):

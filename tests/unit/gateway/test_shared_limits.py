@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.gateway.callers.grant import Caller
-from freehold.gateway.callers.keys import KeyRecord, Limits
+from freehold.gateway.callers.grant import KeyState
+from freehold.gateway.callers.keys import KeyLimits, KeyRecord
 from freehold.gateway.callers.shared_limits import SharedAllowance, SharedKeys
-from freehold.gateway.counters.shared_counters import Board
+from freehold.gateway.counters.shared_counters import SharedCounters
 from freehold.ledger.records.money import PICOUSD_PER_USD
 
 WORKERS = 3
@@ -19,14 +19,14 @@ TICK_MS = 500
 
 
 def crew(fd: int) -> list[SharedKeys]:
-    return [SharedKeys(Board(fd, workers=WORKERS, index=index)) for index in range(WORKERS)]
+    return [SharedKeys(SharedCounters(fd, workers=WORKERS, index=index)) for index in range(WORKERS)]
 
 
 def allowances(fd: int, **limits: Any) -> tuple[list[SharedKeys], list[SharedAllowance]]:
     keys = crew(fd)
-    rows = [each._board.row("key k") for each in keys]
+    rows = [each._counters.row("key k") for each in keys]
     made = [
-        SharedAllowance(each, row, limits=Limits(**limits), now_ms=0)
+        SharedAllowance(each, row, limits=KeyLimits(**limits), now_ms=0)
         for each, row in zip(keys, rows, strict=True)
     ]
     return keys, made
@@ -34,7 +34,7 @@ def allowances(fd: int, **limits: Any) -> tuple[list[SharedKeys], list[SharedAll
 
 @pytest.fixture
 def fd() -> Iterator[int]:
-    board = Board.create(WORKERS)
+    board = SharedCounters.create(WORKERS)
     yield board.fd
     os.close(board.fd)
 
@@ -77,13 +77,15 @@ def test_one_that_was_just_started_knows_what_the_others_used(fd: int):
     _, (one, _, _) = allowances(fd, requests_per_minute=5)
     assert [one.ask(0, 0) for _ in range(5)] == [None] * 5
     late = crew(fd)[2]
-    newcomer = SharedAllowance(late, late._board.row("key k"), limits=Limits(requests_per_minute=5), now_ms=0)
+    newcomer = SharedAllowance(
+        late, late._counters.row("key k"), limits=KeyLimits(requests_per_minute=5), now_ms=0
+    )
     assert newcomer.ask(0, 100) is not None
 
 
 @given(st.lists(st.tuples(st.integers(0, WORKERS - 1), st.integers(0, 700)), min_size=50, max_size=300))
 def test_the_rate_is_the_limit_and_a_minutes_worth_at_most(asks: list[tuple[int, int]]):
-    board = Board.create(WORKERS)
+    board = SharedCounters.create(WORKERS)
     keys, made = allowances(board.fd, requests_per_minute=60)
     now_ms = taken = 0
     next_tick_ms = TICK_MS
@@ -118,9 +120,9 @@ def test_a_key_that_is_not_used_any_more_costs_nothing(fd: int):
     assert not one.active
 
 
-def callers(keys: list[SharedKeys], months: list[dict[str, int]], **limits: int) -> list[Caller]:
-    record = KeyRecord(id="k", name="k", hash="00" * 32, created_s=0, limits=Limits(**limits))
-    made = [Caller(record, 0) for _ in keys]
+def callers(keys: list[SharedKeys], months: list[dict[str, int]], **limits: int) -> list[KeyState]:
+    record = KeyRecord(id="k", name="k", hash="00" * 32, created_s=0, limits=KeyLimits(**limits))
+    made = [KeyState(record, 0) for _ in keys]
     for each, caller, month in zip(keys, made, months, strict=True):
         each.take_over(caller, month, 0)
     return made
@@ -163,5 +165,5 @@ def test_a_key_that_is_gone_leaves_nothing_on_the_board(fd: int):
     first, second, _ = callers(keys, [{"k": 5, "usd:k": 10**6}, {}, {}], monthly_tokens=9, monthly_microusd=9)
     one.forget(first)
     assert two.spent(second, {}) == two.spent_picousd(second, {}) == (0, 0)
-    one._board.look()
-    assert not one._board._rows
+    one._counters.look()
+    assert not one._counters._rows

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from freehold.gateway.answers.stream_tap import StreamMeter, WholeMeter, ask_usage, meter_for
+from freehold.gateway.answers.stream_tap import StreamTap, WholeTap, tap_for
 from freehold.gateway.answers.usage import Usage
 from freehold.gateway.exchange.upstream import UpstreamConnection
-from freehold.gateway.wire.body import Asked, read_body
+from freehold.gateway.wire.body import BodyFields, ask_usage, read_body
 from freehold.gateway.wire.frame import ChunkedFrame
 from freehold.gateway.wire.headers import AnswerHead, read_head
 from freehold.gateway.wire.request import Request
@@ -61,12 +61,12 @@ class Listener:
         self.got += data
 
     def on_head(self, _connection: UpstreamConnection, head: AnswerHead) -> None:
-        self.passing, self.head = meter_for(
+        self.passing, self.head = tap_for(
             head, self.request, write=self.write, on_last=lambda _: self.noted_at.append(len(self.got))
         )
 
     def on_body(self, data: bytes) -> None:
-        self.passing.bytes += len(data)
+        self.passing.total_bytes += len(data)
         self.passing.last = data
         self.write(data)
 
@@ -90,7 +90,7 @@ def through(
     request.choices = choices
     request.path, request.hides_usage, request.stream, request.http11 = path, hides, True, http11
     listener, connection = Listener(request), UpstreamConnection(cast("Any", Place()))
-    connection.exchange = cast("Any", listener)
+    connection.sink = cast("Any", listener)
     for data in reads:
         connection.data_received(data)
     return listener
@@ -157,7 +157,7 @@ def test_token_chunks_are_passed_on_after_one_look() -> None:
     listener = through([HEAD, *[chunk(delta("a"))] * 20])
     assert listener.passing.events == 1
     assert listener.passing.chunks == 19
-    assert listener.passing.tokens == 19, "the first event has the role and no token"
+    assert listener.passing.counted()[1] == 19, "the first event has the role and no token"
 
 
 def test_a_chunk_of_two_events_is_looked_at_although_it_begins_as_usual() -> None:
@@ -254,7 +254,7 @@ def test_an_answer_that_is_no_stream_is_read_at_its_end(read_cuts: list[int], hu
     )
     raw = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
     listener = through(cut(raw + answer, read_cuts))
-    assert isinstance(listener.passing, WholeMeter)
+    assert isinstance(listener.passing, WholeTap)
     assert listener.got == answer
     assert listener.passing.usage == Usage(7, None, 0)
     assert listener.noted_at[0] < len(answer)
@@ -264,7 +264,7 @@ def body_of(asked: bytes, *, path: str = CHAT) -> tuple[bytes, bool]:
     request = Request()
     request.path, request.body = path, asked
     read = read_body(asked)
-    assert isinstance(read, Asked)
+    assert isinstance(read, BodyFields)
     ask_usage(request, read.stream_options)
     return request.body, request.hides_usage
 
@@ -294,5 +294,5 @@ def test_only_where_there_is_such_an_option() -> None:
 
 
 def test_every_meter_is_one() -> None:
-    assert isinstance(through([HEAD]).passing, StreamMeter)
+    assert isinstance(through([HEAD]).passing, StreamTap)
     assert read_head(HEAD[:-4]).event_stream

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from freehold.gateway.counters.shared_counters import Board
-from freehold.gateway.queue.fair_queue import Claim, Turns
-from freehold.gateway.queue.worker_fairness import Turn
+from freehold.gateway.counters.shared_counters import SharedCounters
+from freehold.gateway.queue.fair_queue import Claim, FairQueue
+from freehold.gateway.queue.worker_fairness import WorkerTurn
 
 COST = 100
 
@@ -17,8 +17,8 @@ class Worker:
     """A queue of one worker, as far as turns go."""
 
     def __init__(self, fd: int, index: int) -> None:
-        self.turns: Turns[str] = Turns()
-        self.turn = Turn(Board(fd, workers=2, index=index), "m")
+        self.turns: FairQueue[str] = FairQueue()
+        self.turn = WorkerTurn(SharedCounters(fd, workers=2, index=index), "m")
         self.served: Counter[str] = Counter()
 
     def wait(self, caller: str, count: int, *, priority: int = 0) -> None:
@@ -32,7 +32,7 @@ class Worker:
         claim = self.turns.next()
         if claim is not None:
             self.turn.next_is(claim.flow.priority)
-        self.turn.tell(waiting, 0, waiting * COST)
+        self.turn.publish(waiting, 0, waiting * COST)
         self.turn.weigh(self.turns)
 
     def start(self) -> bool:
@@ -51,7 +51,7 @@ class Worker:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Worker, Worker]]:
-    board = Board.create(2)
+    board = SharedCounters.create(2)
     yield Worker(board.fd, 0), Worker(board.fd, 1)
     os.close(board.fd)
 
@@ -110,10 +110,10 @@ def test_who_comes_back_has_neither_credit_nor_debt(pair: tuple[Worker, Worker])
 def test_turns_begin_anew_when_nobody_waits_any_more(pair: tuple[Worker, Worker]):
     """So that virtual time, a whole number with an end, is spent by one crowd and not by all that ever came."""
     one, two = pair
-    one.turn.tell(1, 0, COST)
+    one.turn.publish(1, 0, COST)
     for _ in range(20):
         one.turn.started(10**18)
-    one.turn.tell(0, 0, 0)
+    one.turn.publish(0, 0, 0)
     two.wait("b", 4)
     one.wait("a", 4)
     served = run(pair, 100)

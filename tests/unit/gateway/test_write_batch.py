@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from freehold.gateway.exchange.write_batch import Outbox
+from freehold.gateway.exchange.write_batch import WriteBatch
 
 
 class Sending:
@@ -31,7 +31,7 @@ def run(work: Callable[[list[str]], Coroutine[Any, Any, None]]) -> list[str]:
 
 def test_all_leaves_at_the_end_of_the_turn_after_what_comes_first() -> None:
     async def work(said: list[str]) -> None:
-        outbox = Outbox(lambda: said.append("first"))
+        outbox = WriteBatch(lambda: said.append("first"))
         for data in "abc":
             outbox.add(Sending(said, data))
         assert not said
@@ -45,7 +45,7 @@ def test_all_leaves_at_the_end_of_the_turn_after_what_comes_first() -> None:
 
 def test_what_leaves_now_does_not_leave_again() -> None:
     async def work(said: list[str]) -> None:
-        outbox, withdrawn = Outbox(lambda: None), Sending(said, "never")
+        outbox, withdrawn = WriteBatch(lambda: None), Sending(said, "never")
         outbox.add(Sending(said, "a"))
         outbox.add(withdrawn)
         withdrawn.unsent = b""
@@ -60,7 +60,7 @@ def test_one_that_fails_keeps_nobody_back() -> None:
     async def work(said: list[str]) -> None:
         failures: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, what: failures.append(what["exception"]))
-        outbox = Outbox(lambda: None)
+        outbox = WriteBatch(lambda: None)
         for data in "abc":
             outbox.add(Sending(said, data, fails=data == "b"))
         await asyncio.sleep(0)
@@ -72,7 +72,7 @@ def test_one_that_fails_keeps_nobody_back() -> None:
 
 def test_who_lets_go_what_is_unsent_lets_go_what_a_failure_left_as_well() -> None:
     async def work(said: list[str]) -> None:
-        outbox = Outbox(lambda: None)
+        outbox = WriteBatch(lambda: None)
         for data in "abcd":
             outbox.add(Sending(said, data, fails=data == "b"))
         with pytest.raises(ZeroDivisionError):
@@ -88,7 +88,7 @@ def test_who_lets_go_what_is_unsent_lets_go_what_a_failure_left_as_well() -> Non
 def test_what_should_come_first_and_fails_keeps_nobody_back() -> None:
     async def work(said: list[str]) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append("told"))
-        outbox = Outbox(lambda: 1 // 0)
+        outbox = WriteBatch(lambda: 1 // 0)
         outbox.add(Sending(said, "a"))
         await asyncio.sleep(0)
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.core.problems import Problem
-from freehold.health.agent.recording import Head, Recorder, load_recording, record, replay
+from freehold.health.agent.recording import RecordingHead, ViewRecorder, load_recording, record, replay
 from freehold.health.collectors.dcgm import gpus_of
 from freehold.health.collectors.driver_files import driver_versions, long_address, nvidia_pci_addresses
-from freehold.health.collectors.gpu_readings import BY_NAME, IDENTITY, READINGS
-from freehold.health.collectors.nvml_answers import measured, program, reading_of, readings_of, state_of
+from freehold.health.gpu_readings.nvml_answers import measured, program, reading_of, readings_of, state_of
+from freehold.health.gpu_readings.table import BY_NAME, IDENTITY, READINGS
 from freehold.health.model.view import Gpus, Host, Reading, State, View
 
 
@@ -190,12 +190,12 @@ VIEWS = [
 
 def test_a_recording_replays_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    assert record(path, VIEWS, Head(node="n", truth="healthy")) == 3
+    assert record(path, VIEWS, RecordingHead(node="n", truth="healthy")) == 3
     assert list(replay(path)) == VIEWS
     whole = load_recording(path)
     assert (whole.head.truth, whole.head.version, whole.problems) == ("healthy", 1, ())
     with path.open("wb") as file:
-        recorder = Recorder(file, Head(node="n"))
+        recorder = ViewRecorder(file, RecordingHead(node="n"))
         for view in VIEWS:
             recorder.add(view)
             assert len(path.read_bytes().splitlines()) == view.at_s + 2, "each is in the file at once"

@@ -10,12 +10,12 @@ import pytest
 
 from freehold.health.collectors.disk_child import (
     BLOCK_BYTES,
-    Teller,
+    ParentPipe,
     open_other,
     open_probe,
     read_once,
-    tell_place,
-    tell_space,
+    report_place,
+    report_space,
     write_once,
 )
 
@@ -23,13 +23,13 @@ SIZE_BYTES = 16 * BLOCK_BYTES
 
 
 class Ears:
-    """A pipe with a teller at its end."""
+    """A pipe with a line writer at its end."""
 
     def __init__(self) -> None:
         self._out, into = os.pipe()
         self.into = into
         os.set_blocking(self._out, False)
-        self.tell = Teller(into)
+        self.out = ParentPipe(into)
 
     def lines(self) -> list[str]:
         try:
@@ -51,14 +51,14 @@ def ears() -> Iterator[Ears]:
 def test_the_file_is_written_once_whole_and_random(tmp_path: Path, ears: Ears) -> None:
     path = tmp_path / "probe"
     try:
-        os.close(open_probe(str(path), SIZE_BYTES, ears.tell))
+        os.close(open_probe(str(path), SIZE_BYTES, ears.out))
     except OSError as exc:
         pytest.skip(f"no O_DIRECT here: {exc}")
     first = path.read_bytes()
     assert len(first) == SIZE_BYTES
     assert len({first[i : i + BLOCK_BYTES] for i in range(0, SIZE_BYTES, BLOCK_BYTES)}) == 16
     assert path.stat().st_mode & 0o777 == 0o600
-    os.close(open_probe(str(path), SIZE_BYTES, ears.tell))
+    os.close(open_probe(str(path), SIZE_BYTES, ears.out))
     assert path.read_bytes() == first
     assert ears.lines() == ["make"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["probe"]
@@ -69,7 +69,7 @@ def test_a_file_of_another_size_is_made_anew_and_a_link_is_not_followed(tmp_path
     other.write_bytes(b"precious")
     path.symlink_to(other)
     try:
-        os.close(open_probe(str(path), SIZE_BYTES, ears.tell))
+        os.close(open_probe(str(path), SIZE_BYTES, ears.out))
     except OSError as exc:
         pytest.skip(f"no O_DIRECT here: {exc}")
     assert other.read_bytes() == b"precious"
@@ -96,7 +96,7 @@ def test_where_we_may_not_write_the_largest_file_is_read(tmp_path: Path) -> None
 
 def test_no_file_is_left_where_there_is_no_room(tmp_path: Path, ears: Ears) -> None:
     with pytest.raises(OSError, match="probe file's size") as found:
-        open_probe(str(tmp_path / "probe"), 1 << 60, ears.tell)
+        open_probe(str(tmp_path / "probe"), 1 << 60, ears.out)
     assert found.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
 
@@ -105,7 +105,7 @@ def test_a_read_is_announced_and_timed(tmp_path: Path, ears: Ears) -> None:
     path = tmp_path / "plain"
     path.write_bytes(bytes(SIZE_BYTES))
     fd = os.open(path, os.O_RDONLY)
-    read_once(fd, mmap.mmap(-1, BLOCK_BYTES), size_bytes=SIZE_BYTES, tell=ears.tell)
+    read_once(fd, mmap.mmap(-1, BLOCK_BYTES), size_bytes=SIZE_BYTES, out=ears.out)
     os.close(fd)
     began, ended = ears.lines()
     assert began.split()[0] == "s"
@@ -115,16 +115,16 @@ def test_a_read_is_announced_and_timed(tmp_path: Path, ears: Ears) -> None:
 
 def test_a_read_that_fails_says_its_errno(tmp_path: Path, ears: Ears) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
-    read_once(fd, mmap.mmap(-1, BLOCK_BYTES), size_bytes=SIZE_BYTES, tell=ears.tell)
+    read_once(fd, mmap.mmap(-1, BLOCK_BYTES), size_bytes=SIZE_BYTES, out=ears.out)
     os.close(fd)
     assert ears.lines()[1].startswith("e EISDIR ")
 
 
-def test_place_and_space_are_told(tmp_path: Path, ears: Ears) -> None:
+def test_place_and_space_are_reported(tmp_path: Path, ears: Ears) -> None:
     link = tmp_path / "a link"
     link.symlink_to(tmp_path, target_is_directory=True)
-    tell_place(str(link), ears.tell)
-    tell_space(str(link), ears.tell)
+    report_place(str(link), ears.out)
+    report_space(str(link), ears.out)
     place, space = ears.lines()
     device = tmp_path.stat().st_dev
     assert place == f"at {os.major(device)} {os.minor(device)} {tmp_path.resolve()}"
@@ -133,19 +133,19 @@ def test_place_and_space_are_told(tmp_path: Path, ears: Ears) -> None:
 
 def test_a_full_pipe_drops_lines_and_a_parent_that_is_gone_ends_it(ears: Ears) -> None:
     for _ in range(5000):
-        ears.tell.say("x" * 100)
+        ears.out.write("x" * 100)
     assert ears.lines()
     ears.leave()
     with pytest.raises(SystemExit):
-        ears.tell.say("anybody?")
+        ears.out.write("hello?")
 
 
 def test_a_write_is_announced_timed_and_leaves_one_small_file(tmp_path: Path, ears: Ears) -> None:
     path = tmp_path / "write"
-    write_once(str(path), ears.tell)
+    write_once(str(path), ears.out)
     first = path.read_bytes()
     (tmp_path / "write.new").write_bytes(b"of one that was killed in the middle")
-    write_once(str(path), ears.tell)
+    write_once(str(path), ears.out)
     assert [line.split()[0] for line in ears.lines()] == ["S", "w", "S", "w"]
     assert len(first) == BLOCK_BYTES
     assert path.read_bytes() != first  # anew, on blocks of its own: else a full disk would never be found
@@ -158,15 +158,15 @@ def test_a_write_follows_no_link_and_spares_what_it_points_to(tmp_path: Path, ea
     other.write_bytes(b"precious")
     (tmp_path / "write").symlink_to(other)
     (tmp_path / "write.new").symlink_to(other)
-    write_once(str(tmp_path / "write"), ears.tell)
+    write_once(str(tmp_path / "write"), ears.out)
     assert other.read_bytes() == b"precious"
     assert not (tmp_path / "write").is_symlink()
 
 
 def test_a_write_that_fails_says_its_errno(tmp_path: Path, ears: Ears) -> None:
-    write_once(str(tmp_path / "nowhere" / "write"), ears.tell)
+    write_once(str(tmp_path / "nowhere" / "write"), ears.out)
     (tmp_path / "write.new").mkdir()
-    write_once(str(tmp_path / "write"), ears.tell)
+    write_once(str(tmp_path / "write"), ears.out)
     assert [line.split()[:2] for line in ears.lines() if line.startswith("x")] == [
         ["x", "ENOENT"],
         ["x", "EISDIR"],

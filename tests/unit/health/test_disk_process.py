@@ -1,7 +1,7 @@
 """What the disk reading child's lines mean, and what the reader makes of what is usual."""
 
 from freehold.health.collectors.disk_process import DiskReport, Space, take
-from freehold.health.collectors.disks import FIRST_READS, MINUTE_READS, Usual
+from freehold.health.collectors.disks import FIRST_READS, MINUTE_READS, UsualReadTime
 from freehold.health.model.view import State
 
 
@@ -63,7 +63,7 @@ def test_while_the_file_is_made_the_clock_starts_anew() -> None:
 
 
 def test_usual_is_not_known_before_thirty_reads() -> None:
-    usual = Usual()
+    usual = UsualReadTime()
     usual.add([0.001] * (FIRST_READS - 1))
     assert usual.reading().state is State.TRANSIENT
     usual.add([0.001])
@@ -71,14 +71,14 @@ def test_usual_is_not_known_before_thirty_reads() -> None:
 
 
 def test_usual_is_the_best_minute_so_a_disk_that_becomes_slow_does_not_raise_it() -> None:
-    usual = Usual()
+    usual = UsualReadTime()
     usual.add([0.001] * FIRST_READS)
     usual.add([0.08] * MINUTE_READS * 100)
     assert usual.reading().value == 0.001
 
 
 def test_usual_forgets_after_a_day() -> None:
-    usual = Usual()
+    usual = UsualReadTime()
     usual.add([0.001] * FIRST_READS)
     usual.add([0.08] * MINUTE_READS * 1440)
     assert usual.reading().value == 0.08

@@ -7,24 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.health.evidence.kernel_signs import Past
+from freehold.health.agent.history_file import HistoryFile
+from freehold.health.evidence.kernel_signs import PastFault
 from freehold.health.incidents.history import (
     KEEP_S,
     MOST,
     History,
-    Keeper,
     Mark,
-    kept,
-    last_words,
+    history_lines,
+    latest_revisions,
     read_history,
     read_past,
     since,
-    write_past,
+    still_kept,
 )
 
 
-def past(at_s: float, subject: str = "gpu:0", signature: str = "xid 119", action: str = "reboot") -> Past:
-    return Past(at_s=at_s, subject=subject, signature=signature, action=action)
+def past(
+    at_s: float, subject: str = "gpu:0", signature: str = "xid 119", action: str = "reboot"
+) -> PastFault:
+    return PastFault(at_s=at_s, subject=subject, signature=signature, action=action)
 
 
 PASTS = st.lists(
@@ -33,8 +35,8 @@ PASTS = st.lists(
 
 
 @given(PASTS, st.integers(0, 10_000))
-def test_a_torn_file_loses_only_the_torn_line(pasts: list[Past], cut: int) -> None:
-    lines = [write_past([one]) for one in pasts]
+def test_a_torn_file_loses_only_the_torn_line(pasts: list[PastFault], cut: int) -> None:
+    lines = [history_lines([one]) for one in pasts]
     text = "".join(lines)
     torn = text[: min(cut, len(text))]
     whole = 0
@@ -49,18 +51,18 @@ def test_any_text_is_read(text: str) -> None:
 
 
 def test_a_keeper_goes_on_after_a_torn_line(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "state" / "history.jsonl")
+    keeper = HistoryFile(tmp_path / "state" / "history.jsonl")
     assert keeper.load() == History()
     keeper.add([past(1)], now_s=1)
     with keeper.path.open("ab") as file:
         file.write(b'{"at_s": 2.0, "subj')
     keeper.add([past(3)], now_s=3)
-    assert [one.at_s for one in Keeper(keeper.path).load().past] == [1, 3]
+    assert [one.at_s for one in HistoryFile(keeper.path).load().past] == [1, 3]
 
 
 def test_a_file_that_grew_is_cut_to_what_counts(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "history.jsonl")
-    keeper.path.write_text(write_past([past(float(i)) for i in range(MOST)]))
+    keeper = HistoryFile(tmp_path / "history.jsonl")
+    keeper.path.write_text(history_lines([past(float(i)) for i in range(MOST)]))
     keeper.add([past(KEEP_S + 10)], now_s=KEEP_S + 10)
     left = keeper.load().past
     assert len(left) <= MOST
@@ -69,7 +71,11 @@ def test_a_file_that_grew_is_cut_to_what_counts(tmp_path: Path) -> None:
 
 
 def test_old_entries_are_not_kept() -> None:
-    assert [one.at_s for one in kept([past(0), past(KEEP_S + 5)], now_s=KEEP_S + 6)] == [KEEP_S + 5]
+    assert [
+        one.at_s
+        for one in still_kept(History(past=(past(0), past(KEEP_S + 5))), now_s=KEEP_S + 6)
+        if isinstance(one, PastFault)
+    ] == [KEEP_S + 5]
 
 
 def test_set_healthy_ends_what_was_before_for_that_subject_only() -> None:
@@ -79,19 +85,19 @@ def test_set_healthy_ends_what_was_before_for_that_subject_only() -> None:
 
 
 def test_of_an_incident_only_the_last_word_counts_once() -> None:
-    first = Past(at_s=5.0, subject="gpu:1", signature="ambiguous", incident="a", revision=1)
+    first = PastFault(at_s=5.0, subject="gpu:1", signature="ambiguous", incident="a", revision=1)
     better = [
-        Past(at_s=5.0, subject="gpu:1", signature=name, incident="a", revision=2)
+        PastFault(at_s=5.0, subject="gpu:1", signature=name, incident="a", revision=2)
         for name in ("gsp", "xid 119")
     ]
-    other = Past(at_s=7.0, subject="gpu:1", signature="gsp", incident="b", revision=1)
-    assert last_words([first, *better, other, *better]) == [*better, other]
-    assert last_words([past(1), past(1)]) == [past(1), past(1)]  # nobody said that they are one
+    other = PastFault(at_s=7.0, subject="gpu:1", signature="gsp", incident="b", revision=1)
+    assert latest_revisions([first, *better, other, *better]) == [*better, other]
+    assert latest_revisions([past(1), past(1)]) == [past(1), past(1)]  # nobody said that they are one
 
 
 def test_a_mark_stands_among_the_diagnoses_and_outlives_a_rewrite(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "history.jsonl")
-    keeper.path.write_text(write_past([past(float(i)) for i in range(MOST)]))
+    keeper = HistoryFile(tmp_path / "history.jsonl")
+    keeper.path.write_text(history_lines([past(float(i)) for i in range(MOST)]))
     mark = Mark(set_healthy_s=10.0, subject="gpu:0", component="gpu:GPU-1", by="ann", reason="new riser")
     keeper.mark(mark)
     keeper.add([past(MOST + 10.0), past(MOST + 11.0)], now_s=MOST + 11.0)
@@ -104,14 +110,14 @@ def test_a_mark_stands_among_the_diagnoses_and_outlives_a_rewrite(tmp_path: Path
 
 
 def test_a_disk_that_takes_half_leaves_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = Keeper(tmp_path / "history.jsonl")
+    keeper = HistoryFile(tmp_path / "history.jsonl")
     keeper.add([past(1)], now_s=1)
     before = keeper.path.read_bytes()
 
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("freehold.health.incidents.history.os.fsync", full)
+    monkeypatch.setattr("freehold.health.agent.history_file.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         keeper.add([past(2)], now_s=2)
     monkeypatch.undo()

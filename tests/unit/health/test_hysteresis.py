@@ -12,7 +12,7 @@ from freehold.health.model.hysteresis import (
     STALE,
     STALE_LOOKS,
     UNCONFIRMED,
-    Held,
+    SettledState,
     settle,
     settle_all,
 )
@@ -47,8 +47,8 @@ def look(verdict: Verdict, component: str = "c") -> Finding:
     )  # fmt: skip
 
 
-def after(letters: str, by: Probe) -> Held:
-    held: Held | None = None
+def after(letters: str, by: Probe) -> SettledState:
+    held: SettledState | None = None
     for second, letter in enumerate(letters):
         held = settle(held, look(LETTERS[letter]), probe=by, now_s=float(second))
     assert held is not None
@@ -101,8 +101,8 @@ def test_direct_verdicts_are_believed_at_once() -> None:
 def test_what_looks_bad_at_first_says_that_it_is_not_believed_yet() -> None:
     first = after("b", probe()).believed
     assert (first.reason, first.action) == (UNCONFIRMED, Action.WATCH)
-    assert first.message == "it is unhealthy (seen 1 of 3 times: not believed yet)"
-    assert after("bb", probe()).believed.message.endswith("(seen 2 of 3 times: not believed yet)")
+    assert first.message == "it is unhealthy (seen 1 of 3 times: not confirmed)"
+    assert after("bb", probe()).believed.message.endswith("(seen 2 of 3 times: not confirmed)")
 
 
 def test_a_bad_one_that_cannot_be_read_says_both_and_only_while_it_is_so() -> None:
@@ -148,7 +148,7 @@ def test_bad_is_never_believed_of_what_was_never_bad_nor_well_of_what_was_not_cl
     letters: str, confirm: int, clear: int
 ) -> None:
     by = probe(confirm, clear)
-    held: Held | None = None
+    held: SettledState | None = None
     row = better = 0
     for letter in letters:
         before = held.believed.verdict if held else U

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 
 import pytest
 
-from freehold.health.evidence.incident import Event
+from freehold.health.evidence.incident import IncidentEvent
 from freehold.health.evidence.link_events import settled
 
 
-def told(*events: tuple[float, str]) -> list[Event]:
+def told(*events: tuple[float, str]) -> list[IncidentEvent]:
     return [
-        Event(at_s=at_s, kind=kind, component="node" if kind == "shutdown" else "link:eth0")
+        IncidentEvent(at_s=at_s, kind=kind, component="node" if kind == "shutdown" else "link:eth0")
         for at_s, kind in events
     ]
 
 
-def kinds(events: Sequence[Event]) -> list[str]:
+def kinds(events: Sequence[IncidentEvent]) -> list[str]:
     return [event.kind for event in settled(events)]
 
 
@@ -49,8 +49,10 @@ def test_flapping_says_how_often() -> None:
 
 
 def test_a_bond_that_gives_a_member_up_makes_it_lost() -> None:
-    card, bond = (Event(at_s=at_s, kind="nic_link_down", component="link:eth0") for at_s in (0.0, 0.1))
-    bond = Event(at_s=0.1, kind="nic_link_down", component="link:eth0", fields={"bond": "bond0"})
+    card, bond = (
+        IncidentEvent(at_s=at_s, kind="nic_link_down", component="link:eth0") for at_s in (0.0, 0.1)
+    )
+    bond = IncidentEvent(at_s=0.1, kind="nic_link_down", component="link:eth0", fields={"bond": "bond0"})
     assert kinds([card, bond]) == ["link_lost"]
 
 
@@ -64,12 +66,12 @@ def test_a_bond_that_gives_a_member_up_makes_it_lost() -> None:
     ],
 )
 def test_a_file_server(times: tuple[float, ...], back_s: float | None, expected: list[str]) -> None:
-    events = [Event(at_s=at_s, kind="server_silent", component="server:nas") for at_s in times]
-    back = [] if back_s is None else [Event(at_s=back_s, kind="server_back", component="server:nas")]
+    events = [IncidentEvent(at_s=at_s, kind="server_silent", component="server:nas") for at_s in times]
+    back = [] if back_s is None else [IncidentEvent(at_s=back_s, kind="server_back", component="server:nas")]
     assert kinds([*events, *back]) == expected
 
 
 def test_other_events_stay_and_an_empty_list_stays_empty() -> None:
-    xid = Event(at_s=5.0, kind="xid", component="gpu:0", number=79)
+    xid = IncidentEvent(at_s=5.0, kind="xid", component="gpu:0", number=79)
     assert settled([xid]) == [xid]
     assert settled([]) == []

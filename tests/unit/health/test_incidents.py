@@ -3,13 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.health.evidence.incident import Change, Event, group, occurrences
+from freehold.health.evidence.incident import IncidentEvent, group, occurrences
+from freehold.health.evidence.quantity import ReadingChange
 
 GPU = "gpu:0000:65:00"
 
 
-def xid(number: int, at_s: float, component: str = GPU, **fields: str) -> Event:
-    return Event(at_s=at_s, kind="xid", component=component, number=number, fields=fields)
+def xid(number: int, at_s: float, component: str = GPU, **fields: str) -> IncidentEvent:
+    return IncidentEvent(at_s=at_s, kind="xid", component=component, number=number, fields=fields)
 
 
 def test_three_minutes_of_silence_end_an_incident() -> None:
@@ -34,12 +35,12 @@ def test_43_94_and_95_follow_48_of_the_same_gpu_only() -> None:
 
 
 def test_the_recovery_action_and_a_154_make_no_other_event_follow() -> None:
-    (incident,) = group([Event(at_s=1, kind="recovery_action", component=GPU, number=1), xid(45, 2)])
+    (incident,) = group([IncidentEvent(at_s=1, kind="recovery_action", component=GPU, number=1), xid(45, 2)])
     assert not incident.followers
 
 
 def test_changes_without_events_are_one_incident_and_nothing_is_none() -> None:
-    change = Change(component="gpu:0", name="ecc", before=0, after=1)
+    change = ReadingChange(component="gpu:0", name="ecc", before=0, after=1)
     assert len(group([], changes=[change])) == 1
     assert group([]) == []
 
@@ -63,7 +64,7 @@ EVENTS = st.lists(
 
 @given(EVENTS, st.randoms(use_true_random=False))
 def test_the_order_in_which_simultaneous_events_come_does_not_matter(
-    events: list[Event], dice: object
+    events: list[IncidentEvent], dice: object
 ) -> None:
     shuffled = list(events)
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -71,7 +72,7 @@ def test_the_order_in_which_simultaneous_events_come_does_not_matter(
 
 
 @given(EVENTS)
-def test_no_event_is_lost(events: list[Event]) -> None:
+def test_no_event_is_lost(events: list[IncidentEvent]) -> None:
     incidents = group(events)
     told = [event for incident in incidents for event in (*incident.events, *incident.followers)]
     assert {event.order() for event in told} == {event.order() for event in events}

@@ -112,7 +112,7 @@ def test_a_file_of_something_else_gives_a_few_problems_and_a_count() -> None:
     lines, bad = parse_log_file("{}\n" * 1000, name="x.json")
     assert lines == []
     assert len(bad) == PROBLEMS_MOST + 1
-    assert bad[-1].message == f"{1000 - PROBLEMS_MOST} more lines are no kernel lines"
+    assert bad[-1].message == f"{1000 - PROBLEMS_MOST} more lines are not kernel lines"
 
 
 PIECES = [line for line, _ in FORMS] + ["-- Boot --", "", "   more", "[Feb14 05:03] x", "[  +1.5] y"]

@@ -10,12 +10,12 @@ from freehold.health.mesh.count import (
     JUMP_MOST,
     MARGIN,
     OUTAGE_RUN,
+    DatagramCounts,
     Incoming,
     Outgoing,
-    Tally,
     Windows,
 )
-from freehold.health.mesh.frame import RECEIPT_BITS, Frame
+from freehold.health.mesh.frame import RECEIPT_BITS, MeshFrame
 from freehold.health.mesh.stream import LIVES_MOST, NOT_ASKED, RTTS_MOST, Stream
 from freehold.health.model.view import Peer
 
@@ -31,9 +31,9 @@ class Side:
     def __post_init__(self) -> None:
         self.stream = Stream(self.boot, 0.0)
 
-    def frame(self, now_s: float) -> Frame:
+    def frame(self, now_s: float) -> MeshFrame:
         number = self.stream.out.take_number()
-        return Frame(
+        return MeshFrame(
             sender=1,
             receiver=2,
             boot=self.boot,
@@ -42,8 +42,8 @@ class Side:
             receipt=self.stream.receipt(now_s),
         )
 
-    def take(self, frame: Frame, now_s: float, *, ours: bool = False) -> None:
-        self.stream.heard(frame, now_s, ours=ours)
+    def take(self, frame: MeshFrame, now_s: float, *, ours: bool = False) -> None:
+        self.stream.receive(frame, now_s, ours=ours)
 
     def sample(self, now_s: float) -> Peer:
         return self.stream.sample("peer", now_s, host=NOT_ASKED, reported={})
@@ -86,7 +86,7 @@ def test_every_datagram_is_echoed_lost_in_an_outage_unknown_or_in_flight(
     fates: list[str], restart_a: int, restart_b: int
 ) -> None:
     a, b = Side(1), Side(2)
-    held: list[tuple[int, Frame]] = []
+    held: list[tuple[int, MeshFrame]] = []
     for tick, fate in enumerate(fates):
         now_s = tick / 10
         if tick == restart_a:
@@ -304,7 +304,7 @@ def test_windows_forget_and_samples_are_differences() -> None:
 def test_windows_keep_no_more_snapshots_than_they_need() -> None:
     windows = Windows()
     for second in range(5000):
-        windows.take(float(second), Tally(), Tally())
+        windows.take(float(second), DatagramCounts(), DatagramCounts())
     assert len(windows._kept) <= 600 / 5 + 2
 
 

@@ -7,7 +7,7 @@ from freehold.health.mesh.frame import (
     MOST,
     REPORTS_MAX,
     SMALL_BYTES_MAX,
-    Frame,
+    MeshFrame,
     Receipt,
     decode,
     encode,
@@ -22,7 +22,7 @@ U64 = st.integers(0, 2**64 - 1)
 U32 = st.integers(0, 2**32 - 1)
 RECEIPTS = st.builds(Receipt, boot=U64, top=U32, bits=st.integers(0, 2**128 - 1), echo_ns=U64, held_us=U32)
 FRAMES = st.builds(
-    Frame,
+    MeshFrame,
     sender=U64,
     receiver=U64,
     boot=U64,
@@ -31,11 +31,11 @@ FRAMES = st.builds(
     receipt=RECEIPTS,
     reports=st.lists(st.tuples(U32, st.integers(0, MOST)), max_size=REPORTS_MAX).map(pack_reports),
 )
-PLAIN = Frame(sender=1, receiver=2, boot=3, sequence=4, sent_ns=5)
+PLAIN = MeshFrame(sender=1, receiver=2, boot=3, sequence=4, sent_ns=5)
 
 
 @given(FRAMES, st.integers(0, 1472))
-def test_a_frame_comes_back_as_it_was(frame: Frame, size: int) -> None:
+def test_a_frame_comes_back_as_it_was(frame: MeshFrame, size: int) -> None:
     data = encode(frame, KEY, size=size)
     assert decode(data, KEY) == frame
     assert len(data) == max(size, len(encode(frame, KEY)))
@@ -48,7 +48,7 @@ def test_noise_is_no_frame(data: bytes) -> None:
 
 
 @given(FRAMES, st.data())
-def test_one_changed_byte_is_no_frame(frame: Frame, data: st.DataObject) -> None:
+def test_one_changed_byte_is_no_frame(frame: MeshFrame, data: st.DataObject) -> None:
     whole = encode(frame, KEY)
     at = data.draw(st.integers(0, len(whole) - 1))
     changed = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
@@ -57,7 +57,7 @@ def test_one_changed_byte_is_no_frame(frame: Frame, data: st.DataObject) -> None
 
 
 @given(FRAMES, st.integers(0, 400))
-def test_a_cut_frame_is_none(frame: Frame, length: int) -> None:
+def test_a_cut_frame_is_none(frame: MeshFrame, length: int) -> None:
     whole = encode(frame, KEY)
     if length < len(whole):
         assert decode(whole[:length], KEY) is None
@@ -69,7 +69,7 @@ def test_another_mesh_is_not_taken() -> None:
 
 def test_numbers_too_large_for_their_field_are_capped_and_reports_beyond_16_left_out() -> None:
     many = tuple((index, 70_000) for index in range(20))
-    frame = Frame(
+    frame = MeshFrame(
         sender=1,
         receiver=2,
         boot=3,

@@ -8,10 +8,10 @@ import pytest
 from freehold.core.clock import SYSTEM_CLOCK
 from freehold.core.errors import Permanent
 from freehold.core.findings import Action, Verdict
-from freehold.health.agent.messages import MeshNode
 from freehold.health.checks import network_loss
 from freehold.health.collectors.network import MeshOptions, NetworkReader, _Running
 from freehold.health.model.probe import Expected
+from freehold.health.model.targets import MeshNode
 from freehold.health.model.view import Network, View
 
 

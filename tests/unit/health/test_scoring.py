@@ -11,7 +11,7 @@ from freehold.health.evidence.scoring import (
     CEILING,
     FLOOR,
     NOT_KNOWN,
-    Seen,
+    SeenSign,
     see,
     speaks_against,
     speaks_for,
@@ -22,11 +22,11 @@ TABLE = load_evidence()
 SIGNS = st.lists(st.sampled_from(sorted(TABLE.signs)), max_size=8)
 
 
-def seen(*names: str) -> list[Seen]:
+def seen(*names: str) -> list[SeenSign]:
     return [see(TABLE, name) for name in names]
 
 
-def confidence(items: list[Seen], hypothesis: Hypothesis) -> float:
+def confidence(items: list[SeenSign], hypothesis: Hypothesis) -> float:
     return next((score.confidence for score in weigh(items) if score.hypothesis == hypothesis), 0.0)
 
 
@@ -38,7 +38,7 @@ def test_one_strong_sign_is_enough_and_a_weak_one_is_not() -> None:
 
 def test_a_sign_counts_once_however_often_it_was_seen() -> None:
     once = seen("app_fault")
-    again = [Seen(sign=once[0].sign, component="gpu:0", at_s=float(i)) for i in range(20)]
+    again = [SeenSign(sign=once[0].sign, component="gpu:0", at_s=float(i)) for i in range(20)]
     assert weigh(again) == weigh(once)
 
 

@@ -7,16 +7,16 @@ from freehold.core.findings import Finding, Verdict
 from freehold.health.evidence.correlations import together_signs, with_siblings
 from freehold.health.evidence.counters import change_signs
 from freehold.health.evidence.log_patterns import note_signs
-from freehold.health.evidence.quantity import Change
+from freehold.health.evidence.quantity import ReadingChange
 from freehold.health.evidence.surroundings import EngineEnd, engine_signs, finding_signs
 from freehold.health.incident_file.counters import change_of, number, plain
-from freehold.health.incident_file.schema import Counter
+from freehold.health.incident_file.schema import CounterEntry
 
 TABLE = load_evidence()
 
 
-def read(component: str, name: object, before: object, after: object) -> Change:
-    return change_of(Counter(component=component, name=str(name), before=before, after=after))  # type: ignore[arg-type]
+def read(component: str, name: object, before: object, after: object) -> ReadingChange:
+    return change_of(CounterEntry(component=component, name=str(name), before=before, after=after))  # type: ignore[arg-type]
 
 
 def of(*changes: tuple[object, ...], component: str = "gpu:0") -> set[str]:

@@ -7,12 +7,12 @@ import pytest
 
 from freehold.catalog.load_evidence import load_evidence
 from freehold.health.collectors import smart
-from freehold.health.collectors.gpu_readings import BY_NAME
 from freehold.health.evidence import log_patterns, view_changes
 from freehold.health.evidence.correlations import together_signs, with_siblings
 from freehold.health.evidence.counters import change_signs
-from freehold.health.evidence.quantity import Quantity
+from freehold.health.evidence.quantity import MeasuredQuantity
 from freehold.health.evidence.view_changes import from_views
+from freehold.health.gpu_readings.table import BY_NAME
 from freehold.health.incident_file import counters
 from freehold.health.model.view import EngineView, Gpu, Gpus, Host, Reading, State, View, Volume
 
@@ -80,9 +80,9 @@ def test_disk_engine_and_host() -> None:
 @pytest.mark.parametrize(
     ("loader", "row"),
     [
-        (log_patterns._Row, {"sign": "x", "patern": "y"}),
-        (counters._Row, {"of": "gpu", "name": "x", "quantity": "nonsense"}),
-        (counters._Row, {"of": "gpu", "pattern": "x", "quantity": Quantity.POWER}),
+        (log_patterns._PatternRow, {"sign": "x", "patern": "y"}),
+        (counters._NameRow, {"of": "gpu", "name": "x", "quantity": "nonsense"}),
+        (counters._NameRow, {"of": "gpu", "pattern": "x", "quantity": MeasuredQuantity.POWER}),
     ],
 )
 def test_a_row_of_the_data_with_a_slip_is_refused(loader: type[msgspec.Struct], row: dict[str, str]) -> None:

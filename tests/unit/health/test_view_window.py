@@ -13,7 +13,7 @@ from freehold.health.agent.view_window import (
     SPARSE_S,
     TIDY_S,
     VIEWS_MOST,
-    KeptViews,
+    ViewWindow,
     share,
     windows_of,
 )
@@ -37,7 +37,7 @@ def lines(*texts: str) -> Kernel:
     return Kernel(lines=tuple(KernelLine(at_s=1e9, text=text) for text in texts))
 
 
-def filled(kept: KeptViews, views: Sequence[View]) -> KeptViews:
+def filled(kept: ViewWindow, views: Sequence[View]) -> ViewWindow:
     for each in views:
         kept.add(each)
     return kept
@@ -45,23 +45,25 @@ def filled(kept: KeptViews, views: Sequence[View]) -> KeptViews:
 
 def test_a_window_has_the_views_with_any_of_the_parts() -> None:
     kept = filled(
-        KeptViews({"host": 60.0, "gpus": 60.0}),
+        ViewWindow({"host": 60.0, "gpus": 60.0}),
         [view(0, host=Host()), view(10, gpus=gpus(1)), view(20, kernel=Kernel()), view(30, host=Host())],
     )
     assert [each.monotonic_s for each in kept.window(("host",), 60)] == [0, 30]
     assert [each.monotonic_s for each in kept.window(("host", "gpus"), 60)] == [0, 10, 30]
     assert [each.monotonic_s for each in kept.window(("host",), 5)] == [30]
-    assert KeptViews({}).window(("host",), 60) == []
+    assert ViewWindow({}).window(("host",), 60) == []
 
 
 def test_parts_that_nobody_wants_any_more_go_and_views_without_parts_too() -> None:
-    kept = filled(KeptViews({"host": 100.0}), [view(n * 10.0, host=Host(), network=None) for n in range(200)])
+    kept = filled(
+        ViewWindow({"host": 100.0}), [view(n * 10.0, host=Host(), network=None) for n in range(200)]
+    )
     assert len(kept) <= (100 + TIDY_S) / 10 + 2
 
 
 def test_kernel_lines_that_tell_nothing_go_and_those_that_do_stay() -> None:
     quiet, told = lines("eth0: link becomes ready"), lines("usb 1-1: new device", XID)
-    kept = KeptViews({"kernel": 86_400.0})
+    kept = ViewWindow({"kernel": 86_400.0})
     kept.add(view(0, kernel=told))
     for number in range(1, 2000):
         kept.add(view(number * 2.0, kernel=quiet if number % 50 == 0 else Kernel()))
@@ -73,7 +75,7 @@ def test_kernel_lines_that_tell_nothing_go_and_those_that_do_stay() -> None:
 
 
 def test_that_the_log_could_not_be_read_is_kept() -> None:
-    kept = KeptViews({"kernel": 86_400.0})
+    kept = ViewWindow({"kernel": 86_400.0})
     kept.add(view(0, kernel=Kernel(state=State.DENIED)))
     kept.add(view(1, kernel=Kernel(lost=3)))
     for number in range(1, 100):
@@ -85,7 +87,7 @@ def test_that_the_log_could_not_be_read_is_kept() -> None:
 
 
 def test_a_flood_of_telling_lines_has_a_bound_and_the_newest_stay() -> None:
-    kept = KeptViews({"kernel": 86_400.0})
+    kept = ViewWindow({"kernel": 86_400.0})
     for number in range(60):
         kept.add(view(number * 100.0, kernel=lines(*[f"{XID} {number}"] * 100)))
     texts = [
@@ -96,7 +98,7 @@ def test_a_flood_of_telling_lines_has_a_bound_and_the_newest_stay() -> None:
 
 
 def test_old_gpu_readings_are_thinned_and_young_ones_are_not() -> None:
-    kept = filled(KeptViews({"gpus": 3600.0}), [view(n * 10.0, gpus=gpus(n)) for n in range(400)])
+    kept = filled(ViewWindow({"gpus": 3600.0}), [view(n * 10.0, gpus=gpus(n)) for n in range(400)])
     times = [each.monotonic_s for each in kept.window(("gpus",), 3600)]
     young = [at_s for at_s in times if at_s >= 3990 - DENSE_S]
     old = [at_s for at_s in times if at_s < 3990 - DENSE_S - TIDY_S]
@@ -121,7 +123,7 @@ def test_what_the_log_said_outlasts_the_disk_readings_that_are_kept_as_long(
     """A fifteenth of a day and of the bound: without thinning, disk readings pushed a lost GPU out after ten hours."""
     monkeypatch.setattr(view_window, "VIEWS_MOST", VIEWS_MOST // 15)
     probe = all_probes()["gpu_xid"]
-    kept = KeptViews(windows_of(all_probes().values()))
+    kept = ViewWindow(windows_of(all_probes().values()))
     told = Kernel(lines=(KernelLine(at_s=1e9, text=XID),))
     volumes = (Volume(path="/models", reads_s=(0.001,)),)
     for number in range(580):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from freehold.ledger.foreign.gather import Gathered, Window
+from freehold.ledger.foreign.gather import Gathered, TimeWindow
 from freehold.ledger.foreign.history import DIURNAL_PEAK, overlap_h, traffic_of
 from freehold.ledger.foreign.use import LeftOut, Paid, Unusable, Use
 
@@ -22,8 +22,8 @@ def bucket(start_h: float, hours: float, tokens: int, requests: int = 1) -> Use:
     return Use(start_s, start_s + hours * HOUR_S, requests, tokens, 0, 0)
 
 
-def gather(*items: object, window: Window | None = None) -> Gathered:
-    found = Gathered(window=window or Window())
+def gather(*items: object, window: TimeWindow | None = None) -> Gathered:
+    found = Gathered(window=window or TimeWindow())
     for number, item in enumerate(items):
         found.take(item, number)
     found.end_file()
@@ -130,13 +130,13 @@ def test_files_of_other_times_leave_the_time_between_out():
 
 
 def test_a_bucket_that_is_not_over_counts_up_to_now():
-    now = Window(now_s=START_S + 1.5 * HOUR_S)
+    now = TimeWindow(now_s=START_S + 1.5 * HOUR_S)
     found = traffic_of(gather(bucket(0, 1, 100), bucket(1, 1, 50), window=now), "x")
     assert found.input_tokens_per_month == pytest.approx(150 * 730 / 1.5)
 
 
 def test_the_time_asked_for_is_covered_where_rows_lie_on_both_sides():
-    window = Window(since_s=START_S + HOUR_S, until_s=START_S + 3 * HOUR_S)
+    window = TimeWindow(since_s=START_S + HOUR_S, until_s=START_S + 3 * HOUR_S)
     found = gather(*(request(hour * HOUR_S + 60) for hour in range(5)), window=window)
     assert traffic_of(found, "x").input_tokens_per_month == pytest.approx(200 * 730 / 2)
     assert found.outside_rows == 3
@@ -170,7 +170,7 @@ def test_bad_rows_are_counted_and_the_first_hundred_kept():
 
 
 def test_the_future_and_repetitions_are_bad():
-    window = Window(now_s=START_S + 10)
+    window = TimeWindow(now_s=START_S + 10)
     found = gather(
         request(0, identity="a"), request(1, identity="a"), request(311), request(309), window=window
     )
@@ -195,7 +195,7 @@ def test_days_and_hours_over_the_same_time_are_seen():
 
 
 def test_a_day_that_is_not_over_makes_no_peak():
-    now = Window(now_s=START_S + 36 * HOUR_S)
+    now = TimeWindow(now_s=START_S + 36 * HOUR_S)
     found = traffic_of(gather(bucket(0, 24, 240), bucket(24, 24, 600), window=now), "x")
     assert found.input_tokens_per_month == pytest.approx(840 * 730 / 36)
     assert found.peak_over_mean == DIURNAL_PEAK
@@ -210,7 +210,8 @@ def test_an_old_history_is_told():
     def told(days: float) -> str:
         return said(
             gather(
-                *(request(60 * minute) for minute in range(600)), window=Window(now_s=START_S + days * 86400)
+                *(request(60 * minute) for minute in range(600)),
+                window=TimeWindow(now_s=START_S + days * 86400),
             )
         )
 

@@ -5,12 +5,12 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freehold.ledger.foreign.seen import Seen
+from freehold.ledger.foreign.seen import SeenRows
 from freehold.ledger.foreign.spans import Spans
 
 
 def test_every_row_is_remembered_through_growth():
-    seen = Seen()
+    seen = SeenRows()
     names = [f"request-{number}" for number in range(100_000)]
     assert not any(seen.again(name) for name in names)
     assert all(seen.again(name) for name in names)
@@ -18,7 +18,7 @@ def test_every_row_is_remembered_through_growth():
 
 
 def test_at_least_a_generation_is_remembered():
-    seen = Seen(generation_rows=40_000)
+    seen = SeenRows(generation_rows=40_000)
     names = [str(number) for number in range(150_000)]
     assert not any(seen.again(name) for name in names)
     assert seen.forgot

@@ -4,17 +4,17 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freehold.ledger.records.record import HEAD_BYTES, MAGIC, Basis, Outcome, Record, frame, read_frames
+from freehold.ledger.records.record import HEAD_BYTES, MAGIC, Basis, LedgerRecord, Outcome, frame, read_frames
 
 
-def record(seq: int = 1, **more: object) -> Record:
+def record(seq: int = 1, **more: object) -> LedgerRecord:
     told = {
         "run": 2**62 - 1, "seq": seq, "time_us": 1_795_485_060_000_000, "request_id": f"req-{seq}", "key_id": "",
         "model": "m", "path": "/v1/chat/completions", "endpoint": "m-0", "status": 200,
         "outcome": Outcome.COMPLETE, "basis": Basis.MEASURED, "stream": True, "prompt_tokens": 31,
         "completion_tokens": 5,
     }  # fmt: skip
-    return Record(**(told | more))
+    return LedgerRecord(**(told | more))
 
 
 ALPHABET = 'az0-"€\xf5\x1d\n'
@@ -32,7 +32,7 @@ records = st.builds(
 
 
 @given(st.lists(records, max_size=5))
-def test_what_was_written_is_read(written: list[Record]) -> None:
+def test_what_was_written_is_read(written: list[LedgerRecord]) -> None:
     data = b"".join(map(frame, written))
     found = read_frames(data)
     assert found.records == written
@@ -40,7 +40,7 @@ def test_what_was_written_is_read(written: list[Record]) -> None:
 
 
 @given(st.lists(records, min_size=1, max_size=4), st.data())
-def test_a_torn_end_costs_only_the_last_record(written: list[Record], data: st.DataObject) -> None:
+def test_a_torn_end_costs_only_the_last_record(written: list[LedgerRecord], data: st.DataObject) -> None:
     frames = list(map(frame, written))
     cut = data.draw(st.integers(1, len(frames[-1])))
     found = read_frames(b"".join(frames)[:-cut])
@@ -49,7 +49,9 @@ def test_a_torn_end_costs_only_the_last_record(written: list[Record], data: st.D
 
 
 @given(records, records, st.binary(max_size=40))
-def test_nonsense_in_between_is_skipped_and_counted(first: Record, second: Record, nonsense: bytes) -> None:
+def test_nonsense_in_between_is_skipped_and_counted(
+    first: LedgerRecord, second: LedgerRecord, nonsense: bytes
+) -> None:
     # The nonsense may by chance swallow what follows only if it claims to be a frame of its own with a right CRC.
     found = read_frames(frame(first) + nonsense + frame(second))
     assert found.records == [first, second]
@@ -57,7 +59,7 @@ def test_nonsense_in_between_is_skipped_and_counted(first: Record, second: Recor
 
 
 @given(records, st.data())
-def test_a_flipped_bit_is_noticed(written: Record, data: st.DataObject) -> None:
+def test_a_flipped_bit_is_noticed(written: LedgerRecord, data: st.DataObject) -> None:
     raw = bytearray(frame(written))
     at = data.draw(st.integers(0, len(raw) - 1))
     raw[at] ^= 1 << data.draw(st.integers(0, 7))

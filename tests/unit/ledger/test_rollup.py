@@ -7,19 +7,19 @@ import pytest
 from freehold.ledger.journal import Journal, Span
 from freehold.ledger.records.money import picousd, usd, usd_text
 from freehold.ledger.records.reconcile import EngineReading, reconcile
-from freehold.ledger.records.record import Basis, Outcome, Record
-from freehold.ledger.records.rollup import Dimension, Tally, roll_up, tally
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome
+from freehold.ledger.records.rollup import Dimension, UsageTally, roll_up, tally
 
 DAY_US = 86_400_000_000
 DAY = 20_781  # 2026-11-24
 
 
-def record(**more: object) -> Record:
+def record(**more: object) -> LedgerRecord:
     told = {
         "run": 1, "seq": 1, "time_us": DAY * DAY_US + 1, "request_id": "r", "key_id": "k", "model": "m", "path": "/p",
         "endpoint": "m-0", "status": 200, "outcome": Outcome.COMPLETE, "basis": Basis.MEASURED, "stream": True,
     }  # fmt: skip
-    return Record(**(told | more))
+    return LedgerRecord(**(told | more))
 
 
 MEASURED = record(prompt_tokens=10, cached_tokens=4, completion_tokens=5)
@@ -31,7 +31,7 @@ FAILED = record(outcome=Outcome.FAILED, basis=Basis.NONE, status=503, time_us=(D
 
 def test_estimates_and_unknowns_never_pass_for_measured_tokens() -> None:
     (((), total),) = roll_up(map(tally, (MEASURED, CUT, UNKNOWN, FAILED, REJECTED)), ())
-    assert total == Tally(
+    assert total == UsageTally(
         requests=5, complete=2, interrupted=1, failed=1, rejected=1, unknown=2, prompt_tokens=10, cached_tokens=4,
         completion_tokens=5, estimated_tokens=7, lost=3,
     )  # fmt: skip

@@ -10,12 +10,12 @@ import pytest
 from freehold.core.errors import Permanent
 from freehold.ledger import spool
 from freehold.ledger.drainer import spool_state, waiting_records
-from freehold.ledger.records.record import Basis, Outcome, Record, frame
+from freehold.ledger.records.record import Basis, LedgerRecord, Outcome, frame
 from freehold.ledger.spool import SpoolWriter, make_folder, remove_folder, segments, spool_folder
 
 
-def record(seq: int) -> Record:
-    return Record(run=1, seq=seq, time_us=seq, request_id="r", key_id="", model="m", path="/p", endpoint="e", status=200,
+def record(seq: int) -> LedgerRecord:
+    return LedgerRecord(run=1, seq=seq, time_us=seq, request_id="r", key_id="", model="m", path="/p", endpoint="e", status=200,
                   outcome=Outcome.COMPLETE, basis=Basis.MEASURED, stream=False)  # fmt: skip
 
 

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 
 from freehold.sizing.fleet.advise import Need, Wish, recommend
 from freehold.sizing.fleet.choose import Among, _counts, candidates, usual_quants
-from freehold.sizing.fleet.fleet import Plan, capacity, crossing_links, fleet, peak_tokens_per_s, round_gpus
+from freehold.sizing.fleet.fleet import (
+    FleetTarget,
+    capacity,
+    crossing_links,
+    fleet,
+    peak_tokens_per_s,
+    round_gpus,
+)
 from freehold.sizing.fleet.links import networks
-from freehold.sizing.replica.answer import Fleet, Measured, Slo
+from freehold.sizing.replica.answer import MeasuredSpeed, SizedFleet, Slo
 from freehold.sizing.replica.memory import BITS
 from freehold.sizing.replica.replica import size
 from sizing_box import ask, catalog, model, traffic
@@ -22,9 +29,11 @@ EAGER = Wish(prefer="throughput", team=("tensorrt-llm",), model_churn="low")
 
 
 def of(
-    name: str, gpu: str = "h100-sxm", *, tokens: float = 9e9, plan: Plan | None = None, **changes: Any
-) -> Fleet:
-    return fleet(ask(name, gpu, **changes), traffic(tokens), plan=plan or Plan(slo=SLO), catalog=catalog())
+    name: str, gpu: str = "h100-sxm", *, tokens: float = 9e9, plan: FleetTarget | None = None, **changes: Any
+) -> SizedFleet:
+    return fleet(
+        ask(name, gpu, **changes), traffic(tokens), plan=plan or FleetTarget(slo=SLO), catalog=catalog()
+    )
 
 
 def test_replicas_are_counted_at_the_peak_and_utilisation_over_the_clock():
@@ -94,7 +103,7 @@ def test_what_is_bought_comes_in_whole_boards_and_racks(gpu: str, needed: int, e
 
 def test_spares_are_bought_but_do_not_serve():
     bare, spared = (
-        of("llama-3.3-70b", gpus=2, quant="fp8", plan=Plan(slo=SLO, spares=count)) for count in (0, 2)
+        of("llama-3.3-70b", gpus=2, quant="fp8", plan=FleetTarget(slo=SLO, spares=count)) for count in (0, 2)
     )
     assert (spared.replicas, spared.spare_replicas) == (bare.replicas, 2)
     assert spared.gpus > bare.gpus
@@ -112,7 +121,7 @@ def test_a_fleet_that_cannot_be_has_no_replicas_and_a_reason():
 def test_a_cache_lets_one_replica_carry_more():
     asked = ask("llama-3.1-8b")
     cold, warm = (
-        fleet(asked, traffic(cached_share=share), plan=Plan(slo=SLO), catalog=catalog())
+        fleet(asked, traffic(cached_share=share), plan=FleetTarget(slo=SLO), catalog=catalog())
         for share in (0.0, 0.8)
     )
     assert warm.sized.output_tokens_per_s.mid > 1.1 * cold.sized.output_tokens_per_s.mid
@@ -120,7 +129,7 @@ def test_a_cache_lets_one_replica_carry_more():
 
 
 def test_a_load_test_replaces_the_model():
-    test = Measured(
+    test = MeasuredSpeed(
         engine="vllm",
         gpu="h100-sxm",
         gpus=1,
@@ -129,12 +138,12 @@ def test_a_load_test_replaces_the_model():
         concurrency=4,
         source="bench",
     )
-    found = of("llama-3.1-8b", plan=Plan(slo=SLO, measured=(test,)))
+    found = of("llama-3.1-8b", plan=FleetTarget(slo=SLO, measured=(test,)))
     assert found.sized.output_tokens_per_s.mid == 123
     assert found.sized.calibration == "measured"
     assert any("measured 123 tokens/s (bench)" in note for note in found.sized.notes)
     assert found.replicas > of("llama-3.1-8b").replicas
-    other = of("llama-3.1-8b", quant="fp8", plan=Plan(slo=SLO, measured=(test,)))
+    other = of("llama-3.1-8b", quant="fp8", plan=FleetTarget(slo=SLO, measured=(test,)))
     assert other.sized.calibration == "vllm-dense", "another quantisation was not measured"
 
 
@@ -161,7 +170,7 @@ def test_everything_needed_is_named():
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.3-70b", "gpt-oss-120b", "deepseek-v3"])
 def test_candidates_carry_the_traffic_and_none_beats_another(name: str):
-    found = candidates(model(name), traffic(), plan=Plan(slo=SLO), catalog=catalog(), among=Among())
+    found = candidates(model(name), traffic(), plan=FleetTarget(slo=SLO), catalog=catalog(), among=Among())
     assert len({each.sized.ask.gpu.id for each in found}) >= 7
     for each in found:
         sized = each.sized
@@ -181,7 +190,7 @@ def test_candidates_carry_the_traffic_and_none_beats_another(name: str):
 
 def test_all_gpus_take_less_than_half_a_second_of_cpu():
     began = time.process_time()
-    candidates(model("llama-3.3-70b"), traffic(), plan=Plan(slo=SLO), catalog=catalog(), among=Among())
+    candidates(model("llama-3.3-70b"), traffic(), plan=FleetTarget(slo=SLO), catalog=catalog(), among=Among())
     assert time.process_time() - began < 0.5
 
 
@@ -189,7 +198,7 @@ def test_candidates_are_only_what_was_asked_for():
     found = candidates(
         model("llama-3.1-8b"),
         traffic(),
-        plan=Plan(slo=SLO),
+        plan=FleetTarget(slo=SLO),
         catalog=catalog(),
         among=Among(gpus=("h100-sxm", "mi300x", "no-such-gpu"), quants=("fp8",), engines=("tensorrt-llm",)),
     )
@@ -277,7 +286,7 @@ def test_what_tensorrt_llm_would_still_need_is_said():
         need(wish=Wish(prefer="throughput", model_churn="high")), ratios=catalog().engine_ratios
     )
     said = " ".join(reason.text for reason in found.against)
-    assert "somebody who has run it and models that seldom change" in said
+    assert "a team member who has run it and models that seldom change" in said
     assert "would also need" not in str(recommend(need(), ratios=catalog().engine_ratios).against)
 
 
@@ -285,7 +294,7 @@ def test_candidates_take_the_wish_and_say_why():
     found = candidates(
         model("llama-3.3-70b"),
         traffic(),
-        plan=Plan(slo=SLO),
+        plan=FleetTarget(slo=SLO),
         catalog=catalog(),
         among=Among(gpus=("h200-sxm",), quants=("fp8",), wish=EAGER),
     )
@@ -294,7 +303,7 @@ def test_candidates_take_the_wish_and_say_why():
 
 
 def test_a_load_test_overrides_the_engine_and_the_figure_of_candidates():
-    test = Measured(
+    test = MeasuredSpeed(
         engine="sglang",
         gpu="h100-sxm",
         gpus=8,
@@ -306,7 +315,7 @@ def test_a_load_test_overrides_the_engine_and_the_figure_of_candidates():
     found = candidates(
         model("llama-3.1-8b"),
         traffic(),
-        plan=Plan(slo=SLO, measured=(test,)),
+        plan=FleetTarget(slo=SLO, measured=(test,)),
         catalog=catalog(),
         among=Among(gpus=("h100-sxm",), quants=("fp8",)),
     )
@@ -322,7 +331,7 @@ def test_a_load_test_overrides_the_engine_and_the_figure_of_candidates():
 
 def test_your_own_load_test_decides():
     tests = [
-        Measured(
+        MeasuredSpeed(
             engine=engine, gpu="h100-sxm", gpus=gpus, quant="bf16", output_tokens_per_s=rate, concurrency=8
         )
         for engine, gpus, rate in (("vllm", 1, 1000.0), ("sglang", 2, 2400.0), ("tensorrt-llm", 4, 3000.0))

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freehold.catalog.facts import Calibration
-from freehold.sizing.replica.pace import SERVER_S, Load, pace
+from freehold.sizing.replica.pace import SERVER_S, ReplicaLoad, pace
 from freehold.sizing.replica.roofline import (
-    Setting,
+    RooflineSetting,
     decode_step,
     experts_read,
     flops_per_s,
@@ -32,7 +32,9 @@ PERFECT = replace(
 )
 
 
-def setting(name: str = "llama-3.1-8b", calibration: Calibration | None = None, **changes: Any) -> Setting:
+def setting(
+    name: str = "llama-3.1-8b", calibration: Calibration | None = None, **changes: Any
+) -> RooflineSetting:
     said: dict[str, Any] = {
         "quant": "bf16",
         "kv_bits": 16,
@@ -41,7 +43,7 @@ def setting(name: str = "llama-3.1-8b", calibration: Calibration | None = None, 
         **changes,
     }
     gpu = catalog().gpus[said.pop("gpu", "h100-sxm")]
-    return Setting(
+    return RooflineSetting(
         shape=model(name), gpu=gpu, calibration=calibration or catalog().calibrations["vllm-dense"], **said
     )
 
@@ -151,7 +153,7 @@ def test_more_sequences_never_give_less_in_all_nor_more_to_each(
 @given(MODELS, st.floats(1, 50_000), st.floats(1, 200))
 def test_a_longer_prompt_waits_longer(name: str, tokens: float, concurrency: float):
     shorter, longer = (
-        pace(setting(name), concurrency, load=Load(input_tokens=tokens * factor, output_tokens=200.0))
+        pace(setting(name), concurrency, load=ReplicaLoad(input_tokens=tokens * factor, output_tokens=200.0))
         for factor in (1, 1.3)
     )
     assert shorter.ttft_s < longer.ttft_s
@@ -160,7 +162,7 @@ def test_a_longer_prompt_waits_longer(name: str, tokens: float, concurrency: flo
 
 
 def test_waiting_grows_with_load_and_never_beyond_everybody_elses_prompts():
-    load = Load(input_tokens=8000.0, output_tokens=50.0)
+    load = ReplicaLoad(input_tokens=8000.0, output_tokens=50.0)
     busy = pace(setting(), np.array([1.0, 10.0, 100.0]), load=load)
     waits = np.asarray(busy.ttft_p95_s)
     assert waits[0] < waits[1] < waits[2]

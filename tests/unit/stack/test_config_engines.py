@@ -15,9 +15,7 @@ MODEL = """
 """
 
 
-def test_every_engine_that_is_not_here_is_told_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_missing_engine_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("FREEHOLD_DATA_DIR", str(tmp_path / "data"))
     engines = ("sglang", "tensorrt-llm", "vllm")
@@ -25,6 +23,6 @@ def test_every_engine_that_is_not_here_is_told_at_once(
     models = "".join(MODEL.format(engine=engine, sha=f'"{"0" * 64}"') for engine in engines)
     path.write_text(f"version: 1\nmodels:{models}")
     with pytest.raises(UserMistakes) as caught:
-        load_config(path, overrides={}, as_json=False)
+        load_config(path, overrides={})
     told = [problem.message for problem in caught.value.problems]
     assert [f"{engine} is not installed here" in told for engine in engines] == [True] * 3, told

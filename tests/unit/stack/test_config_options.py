@@ -8,7 +8,7 @@ from freehold.cli.config import load_config
 from freehold.cli.output import UserMistakes
 
 
-def test_a_wrong_option_is_told_beside_a_wrong_hash(tmp_path: Path) -> None:
+def test_a_wrong_option_is_reported_beside_a_wrong_hash(tmp_path: Path) -> None:
     path = tmp_path / "freehold.yaml"
     path.write_text(
         "version: 1\n"
@@ -16,13 +16,13 @@ def test_a_wrong_option_is_told_beside_a_wrong_hash(tmp_path: Path) -> None:
         "  - {name: m, source: 'https://h/x.gguf', sha256: '12', engine: llama-cpp, engine_options: {n_ctxx: 1}}\n"
     )
     with pytest.raises(UserMistakes) as caught:
-        load_config(path, overrides={}, as_json=False)
+        load_config(path, overrides={})
     said = [problem.message for problem in caught.value.problems]
     assert any("sha256" in message for message in said)
     assert any("n_ctxx" in message for message in said)
 
 
-def test_a_file_that_is_not_there_is_told_where_it_stands(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_at_its_place(tmp_path: Path) -> None:
     here = tmp_path / "here.gguf"
     here.write_bytes(b"")
     path = tmp_path / "freehold.yaml"
@@ -38,7 +38,7 @@ def test_a_file_that_is_not_there_is_told_where_it_stands(tmp_path: Path) -> Non
         "      flash_attn: 'off'\n"
     )
     with pytest.raises(UserMistakes) as caught:
-        load_config(path, overrides={}, as_json=False)
+        load_config(path, overrides={})
     told = {
         problem.where.rpartition("freehold.yaml:")[2]: problem.message for problem in caught.value.problems
     }

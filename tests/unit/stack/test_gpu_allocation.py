@@ -15,11 +15,11 @@ def spec(gpus: str) -> Spec:
     return found
 
 
-def test_who_asks_for_gpus_that_nobody_sees_is_told() -> None:
-    nothing = NodeGpus(why="there is no nvidia-smi here")
+def test_a_model_that_requests_invisible_gpus_is_noted() -> None:
+    nothing = NodeGpus(why="nvidia-smi is not installed here")
     (said,) = unseen(spec("2"), nothing)
     assert said.startswith("m asks for 2 GPUs (gpus)")
-    assert "no nvidia-smi" in said
+    assert "nvidia-smi is not installed" in said
     assert "GPU 0, 1" in unseen(spec("[0, 1]"), nothing)[0]
     assert unseen(spec("auto"), nothing) == unseen(spec("0"), nothing) == ()
     assert unseen(spec("2"), NodeGpus(gpus=())) == ()

@@ -1,4 +1,4 @@
-"""The name of every reading a GPU may have, with the NVML call and the DCGM exporter's fields behind it: one table, gpu_readings.yaml.
+"""The name of every reading a GPU may have, with the NVML call and the DCGM exporter's fields behind it: one table, table.yaml.
 
 Nothing here calls anything: `nvml` and `dcgm` do. What is asked, not what it means: limits are the checks'.
 """
@@ -18,7 +18,7 @@ PER_LINK = -1
 """A scope that stands for every link in turn; our own mark, no NVML value."""
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class NvmlQuery(msgspec.Struct, frozen=True, kw_only=True):
     """One way to ask NVML."""
 
     call: str
@@ -33,7 +33,7 @@ class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
     """One reading: where it comes from and how its raw value becomes the named one."""
 
     name: str
-    asks: tuple[Ask, ...] = ()
+    asks: tuple[NvmlQuery, ...] = ()
     """Newest way first; the next is tried where one is missing or unsupported. Empty: NVML does not have it."""
     pick: int | str | None = None
     """Item of a list or field of a structure; `len` counts a list, None takes the value itself."""
@@ -46,7 +46,7 @@ class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
     """It does not change while the driver is loaded; asked on the first sweep and now and then."""
 
 
-class _AskRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _QueryRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One way to ask as the file has it: a call, or a field."""
 
     call: str = FIELD
@@ -55,18 +55,18 @@ class _AskRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     field: int | None = None
     each_link: bool = False
 
-    def ask(self) -> Ask:
+    def ask(self) -> NvmlQuery:
         """Return the call with its arguments."""
         scope = (PER_LINK,) if self.each_link else ()
         args = self.args if self.field is None else (self.field, *scope)
-        return Ask(call=self.call, args=args, struct=self.struct)
+        return NvmlQuery(call=self.call, args=args, struct=self.struct)
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _ReadingRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One reading as the file has it."""
 
     name: str
-    asks: tuple[_AskRow, ...] = ()
+    asks: tuple[_QueryRow, ...] = ()
     pick: int | str | None = None
     scale: float = 1.0
     dcgm: tuple[str, ...] = ()
@@ -81,9 +81,9 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def _readings() -> tuple[GpuReading, ...]:
     """Return the table. The file is ours: one that is not as it must be raises when this is imported."""
-    tree = read_tree((files(__package__) / "gpu_readings.yaml").read_text("utf-8"), "gpu_readings.yaml")
+    tree = read_tree((files(__package__) / "table.yaml").read_text("utf-8"), "table.yaml")
     assert not tree.mistakes, tree.mistakes
-    return tuple(row.reading() for row in msgspec.convert(tree.data, tuple[_Row, ...]))
+    return tuple(row.reading() for row in msgspec.convert(tree.data, tuple[_ReadingRow, ...]))
 
 
 READINGS = _readings()

@@ -1,4 +1,4 @@
-"""What the NVML child says becomes the view's values: error codes become states, raw values named readings.
+"""What the NVML child answers becomes the view's values: error codes become states, raw values named readings.
 
 Pure, so that a recorded answer and a live one go the same way. It starts nothing and judges nothing: an error is never
 zero, and a value that no card can have is a driver's blank.
@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from freehold.health.collectors.gpu_readings import (
+from freehold.health.gpu_readings.table import (
     BY_NAME,
     DRIVER_CALLS,
     IDENTITY,

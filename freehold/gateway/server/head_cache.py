@@ -2,11 +2,12 @@
 
 What the strict parser made of a head it would make of the same bytes again, so a request that comes whole in one read
 behind a head that is known is taken without it. Only the digits of its Content-Length may differ: they are cut out of what
-is compared, where they stand. Whose request it is, and whether it is taken, is asked anew each time. Heads that are never
+is compared, where they stand. The key is checked again for each request. Heads that are never
 the same twice (an id or a trace of their own), or that mean anything unusual, are not kept: the parser reads them.
 """
 
-from freehold.gateway.wire.request import Request, fresh_id_line
+from freehold.gateway.server.request_ids import fresh_id_line
+from freehold.gateway.wire.request import Request
 
 HEADS_MAX = 256
 """Heads that are kept. Source: our own choice: as many kinds of clients and keys at once are rare; half a megabyte at most."""
@@ -50,7 +51,7 @@ class KnownHead:
         return request
 
 
-class KnownHeads:
+class HeadCache:
     """The heads that one gateway's clients sent lately."""
 
     __slots__ = ("_known",)
@@ -59,7 +60,7 @@ class KnownHeads:
         self._known: dict[bytes, KnownHead] = {}
 
     def __repr__(self) -> str:
-        return f"<KnownHeads {len(self._known)}>"
+        return f"<HeadCache {len(self._known)}>"
 
     def find(self, data: bytes) -> KnownHead | None:
         """Return the head that `data` seems to begin with; None: it is not known."""

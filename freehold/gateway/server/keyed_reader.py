@@ -1,55 +1,37 @@
-"""A client's connection where keys are asked for: each request is identified when its head has come, before its body.
+"""A request reader that takes API keys: each request is identified when its head has come, before its body.
 
 Only the official ways to present a key count: `Authorization: Bearer KEY` (RFC 6750; the scheme in any case) and
-Anthropic's `x-api-key: KEY`. A connection without keys knows nothing of this file and pays nothing for it.
+Anthropic's `x-api-key: KEY`. A gateway without keys does not use this file and pays nothing for it.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from freehold.gateway.callers.keys import hash_of
-from freehold.gateway.server.client_connection import ClientConnection
-from freehold.gateway.wire.errors import Refusal
+from freehold.gateway.server.authenticate import Authenticator
+from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.server.request_reader import RequestReader
+from freehold.gateway.wire.errors import Rejection
 from freehold.gateway.wire.request import IGNORED, KNOWN, Request, take_header
 
-if TYPE_CHECKING:
-    from freehold.gateway.server.authenticate import Callers
-    from freehold.gateway.server.gateway import Gateway
 
+class KeyedReader(RequestReader):
+    """Reads the requests of one client of a gateway with keys."""
 
-class KeyedRequest(Request):
-    """A request that knows who may say whose it is."""
+    __slots__ = ("_authenticator", "_digest", "_key", "_shown")
 
-    def __init__(self, callers: "Callers") -> None:
-        self._callers = callers
-
-    def check_head(self, version: str) -> Refusal | None:
-        """Return why this head cannot be served, for want of a key as well, or None."""
-        return super().check_head(version) or self._callers.identify(self)
-
-
-class KeyedConnection(ClientConnection):
-    """One client of a gateway with keys."""
-
-    __slots__ = ("_digest", "_key", "_shown")
-
-    def __init__(self, gateway: "Gateway") -> None:
-        super().__init__(gateway)
+    def __init__(self, gateway: Gateway, on_room: Callable[[], object], authenticator: Authenticator) -> None:
+        super().__init__(gateway, on_room)
+        self._authenticator = authenticator
         # What was last shown here, and what it came to: pooled clients show the same with each request.
         self._shown = self._key = self._digest = b""
 
-    def _take_known(self, request: Request) -> None:
-        assert self.gateway.callers is not None
-        request.refusal = self.gateway.callers.identify(request)
-        super()._take_known(request)
-
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        assert self.gateway.callers is not None
-        self._incoming = KeyedRequest(self.gateway.callers)
+    def check_head(self, request: Request, version: str) -> Rejection | None:
+        """Return why a head cannot be served, for want of a key as well, or None."""
+        return request.check_head(version) or self._authenticator.identify(request)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header; a key among them is noted. Trailers, which come when the method is known, mean nothing."""
-        request = self._incoming
+        request = self.incoming
         if request is None or request.method:
             return
         request.header_count += 1
@@ -70,7 +52,7 @@ class KeyedConnection(ClientConnection):
         if request.key is None:
             request.key, request.key_digest = self._key, self._digest
         elif request.key != self._key:
-            # Of two that differ one is a mistake, and nobody can say which: neither is used.
+            # Of two that differ one is a mistake, and which one cannot be known: neither is used.
             request.key = request.key_digest = b""
 
 

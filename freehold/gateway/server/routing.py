@@ -1,0 +1,110 @@
+"""What becomes of a request: it is answered here, rejected, or given to an exchange.
+
+It decides by path, method, model, key and body. It does not decide whether there is room for a request: the model's
+`queue.admission` does, later.
+"""
+
+from freehold.gateway.endpoints.model import ServedModel
+from freehold.gateway.exchange.exchange import Exchange
+from freehold.gateway.server import builtin_routes
+from freehold.gateway.server.gateway import Gateway
+from freehold.gateway.wire import errors
+from freehold.gateway.wire.body import ask_usage, read_body, refuse_adapter_keys
+from freehold.gateway.wire.errors import Rejection
+from freehold.gateway.wire.media_urls import refuse_addresses
+from freehold.gateway.wire.ports import Client
+from freehold.gateway.wire.request import ENGINE_PATHS, Request
+
+
+def begin(gateway: Gateway, client: Client, request: Request) -> Exchange | None:
+    """Answer a request here and return None, or return the exchange that will answer it."""
+    if request.path not in ENGINE_PATHS:
+        _answer_here(gateway, client, request)
+        return None
+    found = _exchange_for(gateway, client, request)
+    if isinstance(found, Rejection):
+        client.reject(found, request)
+        return None
+    return found
+
+
+def _answer_here(gateway: Gateway, client: Client, request: Request) -> None:
+    answer = builtin_routes.answer(gateway, request)
+    if isinstance(answer, Rejection):
+        client.reject(answer, request)
+    else:
+        status, body, content_type = answer
+        gateway.context.access_log.answered_here(request, status, len(body))
+        client.reply(request, status, body=body, content_type=content_type)
+
+
+def _exchange_for(gateway: Gateway, client: Client, request: Request) -> Exchange | Rejection:
+    if request.method != b"POST":
+        return errors.wrong_method(request.method.decode("ascii"), "POST")
+    fields = read_body(request.body)
+    if isinstance(fields, Rejection):
+        return fields
+    name, directory = fields.model or "", gateway.directory
+    model = directory.models.get(name)
+    if model is None:
+        model = directory.adapters.get(name)
+        if model is None:
+            return _unknown(gateway, request, name)
+        request.adapter = name
+    detour = None if gateway.fallbacks is None else gateway.fallbacks.detour(model, request)
+    rejection = _why_not(gateway, model, request, elsewhere=detour is not None) or _wrong_body(model, request)
+    if rejection is not None:
+        return rejection
+    request.stream, request.max_tokens = bool(fields.stream), fields.answer_tokens
+    if model.engine.usage_per_answer:
+        request.choices = fields.choices
+    if request.stream:
+        request.resumable = model.continues is not None
+        ask_usage(request, fields.stream_options)
+    exchange = Exchange(gateway.context, client, model=model, request=request)
+    exchange.detour = detour
+    # Asked last: what is rejected for another reason costs no caller anything, and from here on the exchange gives back
+    # what the request was granted.
+    if gateway.authenticator is None:
+        return exchange
+    return gateway.authenticator.admit(request, name, model=model.entry.name) or exchange
+
+
+def _unknown(gateway: Gateway, request: Request, name: str) -> Rejection:
+    if gateway.directory.snapshot.generation < 0:
+        # A gateway that was just started (again) and has no snapshot yet: a 404 would be final for a client.
+        return errors.unavailable("The gateway is starting.", code="model_not_ready")
+    return errors.model_not_found(name, builtin_routes.models_for(gateway, request.caller))
+
+
+def _why_not(gateway: Gateway, model: ServedModel, request: Request, *, elsewhere: bool) -> Rejection | None:
+    """Return why a model cannot be asked now, by any caller, or None; `elsewhere`: other providers may answer too."""
+    name, adapter = model.entry.name, request.adapter
+    if request.path not in model.engine.paths:
+        return errors.invalid(
+            f"The model {name} does not serve {request.path}.", code="not_supported_by_engine"
+        )
+    if adapter and model.engine.adapter_paths and request.path not in model.engine.adapter_paths:
+        return errors.invalid(
+            f"{adapter} is an adapter of {name}, and its engine takes none on {request.path}: it would answer without.",
+            code="not_supported_by_engine",
+        )
+    if not elsewhere and not (model.targets and (not adapter or model.has_adapter(adapter))):
+        return errors.not_ready(adapter or name)
+    if gateway.context.draining:
+        return errors.unavailable("The server is shutting down.", code="draining")
+    if not request.timeout_s > 0:
+        return errors.invalid(
+            "x-freehold-timeout must be a number of seconds above 0.",
+            param="x-freehold-timeout",
+            code="invalid_header",
+        )
+    return None
+
+
+def _wrong_body(model: ServedModel, request: Request) -> Rejection | None:
+    """Return what in a body its model must not be asked, or None: an address to fetch, an adapter by its number."""
+    rejection = None if model.entry.media_urls else refuse_addresses(request.body)
+    if rejection is None and model.entry.adapters and not request.adapter:
+        rejection = refuse_adapter_keys(request.body, model.engine.adapter_keys)
+    return rejection
