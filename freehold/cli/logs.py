@@ -36,7 +36,7 @@ _LINE_BYTES_MAX = 1024 * 1024  # A longer line is shown in pieces.
 _COLOURS = {"warning": "yellow", "error": "red", "critical": "red"}
 _HEAD = ("at", "level", "logger", "event")  # what has a column of its own, or none: `--raw` shows the logger
 _MINDER = re.compile(r"\[freehold: (\S+Z) (.*)\]")
-"""What the minder writes into an engine's log. Source: `fleet/minder.py`."""
+"""What the minder writes into an engine's log. Source: `fleet/processes/minder.py`."""
 
 
 @click.command("logs")

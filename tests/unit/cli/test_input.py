@@ -222,7 +222,7 @@ def test_a_state_folder_that_cannot_be(home: Path, said: Callable[..., tuple[int
         (("down", "--timeout", "-1"), "-1.0 is not in the range"),
         (("logs", "-n", "-3"), "-3 is not in the range"),
         (("status", "extra"), "unexpected extra argument (extra)"),
-        (("model", "verify", "zz"), "'zz' is no SHA-256"),
+        (("model", "verify", "zz"), "'zz' is not a SHA-256"),
         (("model", "pull", "nobody"), "has no weights for 'nobody'"),
     ],
 )

@@ -7,7 +7,7 @@ from freehold.core.events import AgentMetrics
 from freehold.gateway.server.agent_page import STALE_S, AgentPage
 from freehold.health.model.snapshot import PERIOD_S, STALE_PERIODS
 from freehold.telemetry.metrics import Metrics
-from freehold.telemetry.pooled import pool, tell
+from freehold.telemetry.pooled import dump, pool
 
 TEXT = '# HELP freehold_health_verdict V.\n# TYPE freehold_health_verdict gauge\nfreehold_health_verdict{probe="clock"} 3.0\n'
 
@@ -83,7 +83,7 @@ def test_what_another_worker_still_believes_does_not_count() -> None:
     believing.watch(other)
     page = AgentPage(At())
     page.take(AgentMetrics(told_monotonic_s=900.0))
-    found = shown(page, pool([(tell(other), True)], []))
+    found = shown(page, pool([(dump(other), True)], []))
     assert found == {"freehold_health_up": 0, "freehold_health_snapshot_age_seconds": 100}
 
 
