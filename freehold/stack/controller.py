@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -50,12 +50,15 @@ class Opened:
     state: StateDir
     """Claimed by this process."""
     listener: socket.socket
+    url: str
+    """Where clients reach the listener; kept, since a drain closes the listener while the status still shows it."""
 
-    @property
-    def url(self) -> str:
-        """Return where clients reach the listener."""
-        host, port = self.listener.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    @classmethod
+    def of(cls, state: StateDir, listener: socket.socket) -> Self:
+        """Return both with the listener's address."""
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return cls(state=state, listener=listener, url=url)
 
 
 def _is_daemon() -> bool:
