@@ -6,8 +6,8 @@ It writes into no file of the user's: the help says where the lines belong. The 
 import click
 from click.shell_completion import get_completion_class
 
-from freehold.cli.output import say_json
-from freehold.cli.place import json_option
+from freehold.cli.terminal.output import say_json
+from freehold.cli.terminal.place import json_option
 
 VARIABLE = "_FREEHOLD_COMPLETE"
 """What the lines set to ask for completions. Source: click derives it from the program's name."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import click
 
 from freehold import __version__
-from freehold.cli.output import say_json, show_lines
-from freehold.cli.place import json_option
+from freehold.cli.terminal.output import say_json, show_lines
+from freehold.cli.terminal.place import json_option
 
 
 @click.command("help")

@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from freehold import __version__
-from freehold.cli.output import UserMistakes, show_failure, show_problems, wants_json
+from freehold.cli.terminal.output import UserMistakes, show_failure, show_problems, wants_json
 from freehold.core.errors import FreeholdError
 from freehold.core.problems import nearest_hint
 
@@ -30,27 +30,38 @@ class Lazy:
 
 
 COMMANDS = {
-    "plan": Lazy("freehold.cli.plan", "Stay on the API, rent or buy: what your traffic costs each way."),
-    "size": Lazy("freehold.cli.size", "Does a model fit a GPU, how fast is it there, what does it need."),
+    "plan": Lazy(
+        "freehold.cli.choose.plan", "Stay on the API, rent or buy: what your traffic costs each way."
+    ),
+    "size": Lazy(
+        "freehold.cli.choose.size", "Does a model fit a GPU, how fast is it there, what does it need."
+    ),
     "bench": Lazy(
-        "freehold.cli.bench", "Put the same load on several engines and settings, and say which serves best."
+        "freehold.cli.choose.bench",
+        "Put the same load on several engines and settings, and say which serves best.",
     ),
-    "init": Lazy("freehold.cli.init", "Write a commented freehold.yaml to start from."),
-    "up": Lazy("freehold.cli.up", "Fetch the weights, start the engines and the gateway, and serve."),
-    "down": Lazy("freehold.cli.down", "End a running stack: streams finish, then engines stop."),
-    "status": Lazy("freehold.cli.status", "Show the gateway and every replica: state, uptime, tokens/s."),
-    "health": Lazy("freehold.cli.health", "Show the findings on this node, worst first, and what to do."),
-    "doctor": Lazy("freehold.cli.doctor", "Check whether this machine is ready to serve, and how to fix it."),
-    "reload": Lazy("freehold.cli.reload", "Apply a changed freehold.yaml; no stream is cut."),
-    "restart": Lazy("freehold.cli.restart", "Restart a model's replicas, or one replica."),
-    "logs": Lazy("freehold.cli.logs", "Show the logs of the engines, the gateway and the controller."),
-    "usage": Lazy("freehold.cli.usage", "Show usage: requests, tokens and cost by model, key, day."),
+    "init": Lazy("freehold.cli.serve.init", "Write a commented freehold.yaml to start from."),
+    "up": Lazy("freehold.cli.serve.up", "Fetch the weights, start the engines and the gateway, and serve."),
+    "down": Lazy("freehold.cli.serve.down", "End a running stack: streams finish, then engines stop."),
+    "status": Lazy(
+        "freehold.cli.serve.status", "Show the gateway and every replica: state, uptime, tokens/s."
+    ),
+    "health": Lazy(
+        "freehold.cli.node.health", "Show the findings on this node, worst first, and what to do."
+    ),
+    "doctor": Lazy(
+        "freehold.cli.node.doctor", "Check whether this machine is ready to serve, and how to fix it."
+    ),
+    "reload": Lazy("freehold.cli.serve.reload", "Apply a changed freehold.yaml; no stream is cut."),
+    "restart": Lazy("freehold.cli.serve.restart", "Restart a model's replicas, or one replica."),
+    "logs": Lazy("freehold.cli.serve.logs", "Show the logs of the engines, the gateway and the controller."),
+    "usage": Lazy("freehold.cli.serve.usage", "Show usage: requests, tokens and cost by model, key, day."),
     "review": Lazy(
-        "freehold.cli.review", "What the stack's tokens really cost, and whether owning still pays."
+        "freehold.cli.choose.review", "What the stack's tokens really cost, and whether owning still pays."
     ),
-    "key": Lazy("freehold.cli.key", "API keys: create, list, revoke."),
-    "model": Lazy("freehold.cli.model", "The weight store: pull, list, verify, hash, convert, record."),
-    "engine": Lazy("freehold.cli.engine", "The programs that run models: list, install, check, remove."),
+    "key": Lazy("freehold.cli.serve.key", "API keys: create, list, revoke."),
+    "model": Lazy("freehold.cli.node.model", "The weight store: pull, list, verify, hash, convert, record."),
+    "engine": Lazy("freehold.cli.node.engine", "The programs that run models: list, install, check, remove."),
     "completion": Lazy(
         "freehold.cli.completion", "Print what makes bash, zsh or fish complete names after Tab."
     ),

@@ -97,8 +97,8 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 
 def test_what_counts_as_a_name() -> None:
-    text = "`gateway/run.py`, freehold/cli/up.py. docs/plan.md; `engines/NAME.py`, ~/freehold/x, a `View`/`Finding`"
-    assert list(named(text)) == ["gateway/run.py", "freehold/cli/up.py", "docs/plan.md"]
+    text = "`gateway/run.py`, freehold/cli/serve/up.py. docs/plan.md; `engines/NAME.py`, ~/freehold/x, a `View`/`Finding`"
+    assert list(named(text)) == ["gateway/run.py", "freehold/cli/serve/up.py", "docs/plan.md"]
     assert exists("core/clock.py")
     assert exists("freehold/core/")
     assert exists("weights/fetch_*.py")

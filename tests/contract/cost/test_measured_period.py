@@ -209,7 +209,7 @@ def asked(capsys: pytest.CaptureFixture[str], state: Path, *more: str, code: int
 def test_the_next_command_plans_for_the_ledgers_traffic(
     state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("freehold.cli.review.wall_s", lambda: OCT_1_S + 30 * 24 * HOUR_S)
+    monkeypatch.setattr("freehold.cli.choose.review.wall_s", lambda: OCT_1_S + 30 * 24 * HOUR_S)
     write(state, *(record(seq, OCT_1_S + seq * HOUR_S) for seq in range(190)))
     words = shlex.split(asked(capsys, state)["next_command"])
     said = dict(zip(words[2::2], words[3::2], strict=True))

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from freehold.cli.health_diagnose import diagnose
-from freehold.cli.output import UserMistakes
+from freehold.cli.node.health_diagnose import diagnose
+from freehold.cli.terminal.output import UserMistakes
 from freehold.core.places import read_tree
 from freehold.health.agent.history_file import HistoryFile
 from freehold.health.evidence.kernel_signs import PastFault

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from freehold.cli import health_set_healthy
 from freehold.cli.main import cli
+from freehold.cli.node import health_set_healthy
 from freehold.core.clock import wall_s
 from freehold.core.findings import Action, Finding, Verdict
 from freehold.core.whole_file import replace_file

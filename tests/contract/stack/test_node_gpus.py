@@ -10,7 +10,7 @@ import pytest
 
 from fake_smi import fake_smi, instance, uuid
 from freehold.bench.contenders import BenchWanted, Weights, contenders_of, entries_of, gpu_mistakes, models_of
-from freehold.cli.config import load_config
+from freehold.cli.terminal.config import load_config
 from freehold.core.events import GpuId
 from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader

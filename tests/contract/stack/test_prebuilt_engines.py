@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from freehold.cli.config import load_config
 from freehold.cli.main import cli
+from freehold.cli.terminal.config import load_config
 from freehold.engines.base import NodeFacts
 from freehold.stack.checks.check import CheckResult
 from freehold.stack.checks.machine import _engine_folders

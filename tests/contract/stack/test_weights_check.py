@@ -11,9 +11,9 @@ import pytest
 
 from contract.weights.converter import install
 from contract.weights.small_gguf import write_small_gguf
-from freehold.cli.config import load_config
-from freehold.cli.fetch_progress import showing
-from freehold.cli.output import UserMistakes
+from freehold.cli.terminal.config import load_config
+from freehold.cli.terminal.fetch_progress import showing
+from freehold.cli.terminal.output import UserMistakes
 from freehold.core.errors import Permanent
 from freehold.core.formats import Format
 from freehold.engines import all_engines

@@ -8,8 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from freehold.cli.engine_flags import read_engine_flags
-from freehold.cli.flag_options import flag_options
+from freehold.cli.choose.engine_flags import read_engine_flags
+from freehold.cli.terminal.flag_options import flag_options
 from freehold.core.problems import Problem
 from freehold.cost.intake.flags import FlagReader, flags_in
 from freehold.cost.intake.load_tests import read_load_tests

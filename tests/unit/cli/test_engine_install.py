@@ -20,7 +20,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise KeyboardInterrupt
 
     monkeypatch.setenv("FREEHOLD_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("freehold.cli.engine.install", ended)
+    monkeypatch.setattr("freehold.cli.node.engine.install", ended)
     return path_of(RECIPE, engines_root({"FREEHOLD_DATA_DIR": str(tmp_path)}))
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from freehold.cli.health import exit_code
-from freehold.cli.health_incidents import incident_json, incident_lines, whole_lines
-from freehold.cli.health_table import lines_of, serving_on
+from freehold.cli.node.health import exit_code
+from freehold.cli.node.health_incidents import incident_json, incident_lines, whole_lines
+from freehold.cli.node.health_table import lines_of, serving_on
 from freehold.core.events import (
     GpuId,
     ReplicaState,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from freehold.cli.key_flags import Flags, Wanted, read_flags
+from freehold.cli.serve.key_flags import Flags, Wanted, read_flags
 from freehold.gateway.callers.keys import KeyLimits
 
 NOW_S = 1_800_000_000.0  # 2027-01-15 08:00 UTC

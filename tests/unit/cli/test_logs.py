@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from freehold.cli.logs import Line, Tail, command
+from freehold.cli.serve.logs import Line, Tail, command
 
 
 def texts(lines: Iterable[Line]) -> list[str]:

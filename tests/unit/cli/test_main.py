@@ -63,7 +63,7 @@ def test_ctrl_c_and_exit_codes() -> None:
 def test_help_imports_no_command() -> None:
     code = (
         "import sys; from freehold.cli.main import main; main(['--help']); "
-        "heavy = {'asyncio', 'pydantic', 'rich', 'freehold.cli.up', 'ruamel.yaml'} & set(sys.modules); "
+        "heavy = {'asyncio', 'pydantic', 'rich', 'freehold.cli.serve.up', 'ruamel.yaml'} & set(sys.modules); "
         "sys.exit(repr(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

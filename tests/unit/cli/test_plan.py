@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from freehold.cli import plan
+from freehold.cli.choose import plan
 from freehold.cli.main import main
 from freehold.core.spread import Spread
 from freehold.cost.intake.flags import FlagReader

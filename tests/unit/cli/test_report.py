@@ -3,8 +3,8 @@ import json
 import msgspec
 import pytest
 
-from freehold.cli.output import duration_text, show_problems, styled, wants_json
-from freehold.cli.report import show_ready, show_status
+from freehold.cli.terminal.output import duration_text, show_problems, styled, wants_json
+from freehold.cli.terminal.report import show_ready, show_status
 from freehold.core.clock import wall_s
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.stack.status import GatewayStatus, StackStatus, with_ejected

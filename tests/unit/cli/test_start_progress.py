@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from freehold.cli import start_progress as progress_module
-from freehold.cli.background import _explain
-from freehold.cli.start_progress import EXTERNAL_PATIENCE_S, StartOutcome, StartProgress
+from freehold.cli.serve.background import _explain
+from freehold.cli.terminal import start_progress as progress_module
+from freehold.cli.terminal.start_progress import EXTERNAL_PATIENCE_S, StartOutcome, StartProgress
 from freehold.core.errors import Permanent
 from freehold.core.events import ReplicaState, ReplicaStatus
 from freehold.stack.status import GatewayStatus, StackStatus

@@ -1,6 +1,6 @@
 import click
 
-from freehold.cli.table import Row, paragraph, table
+from freehold.cli.terminal.table import Row, paragraph, table
 
 SENTENCE = "an engine that reads half of its weights from a slow disk takes long to start"
 ROWS = [

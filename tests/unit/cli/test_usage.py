@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from freehold.cli.usage import command
+from freehold.cli.serve.usage import command
 from freehold.gateway.callers.keys import KeyRecord
 from freehold.gateway.storage.key_store import KeyStore
 from freehold.ledger.journal import JOURNAL_NAME, Journal

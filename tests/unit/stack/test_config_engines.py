@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from freehold.cli.config import load_config
-from freehold.cli.output import UserMistakes
+from freehold.cli.terminal.config import load_config
+from freehold.cli.terminal.output import UserMistakes
 
 MODEL = """
   - name: m-{engine}

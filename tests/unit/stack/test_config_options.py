@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from freehold.cli.config import load_config
-from freehold.cli.output import UserMistakes
+from freehold.cli.terminal.config import load_config
+from freehold.cli.terminal.output import UserMistakes
 
 
 def test_a_wrong_option_is_reported_beside_a_wrong_hash(tmp_path: Path) -> None:

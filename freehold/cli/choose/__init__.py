@@ -1,0 +1,1 @@
+"""Commands that compare: plan, size, review, bench. May import terminal."""

@@ -1,0 +1,1 @@
+"""Commands on a machine: engine, model, doctor, health. May import terminal."""
