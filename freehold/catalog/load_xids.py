@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from types import MappingProxyType
+from typing import Any
 
 from freehold.catalog.xid_facts import (
     Nvlink5Rule,
@@ -25,7 +25,7 @@ from freehold.catalog.xid_facts import (
     XidClassRule,
 )
 from freehold.core.findings import Action, Verdict
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 
 _FATAL = {"yes": True, "always": True, "no": False, "depends": None}
 _COUNT = re.compile(r"\{(?:\+(\d+))?\}")
@@ -46,19 +46,14 @@ class FactFile:
 @cache
 def fact_file(name: str) -> FactFile:
     """Return catalog/data/health/NAME.yaml, cells stripped, `-` as an empty cell."""
-    tree = read_tree(
-        (files("freehold.catalog") / "data" / "health" / f"{name}.yaml").read_text("utf-8"), f"{name}.yaml"
-    )
-    assert not tree.mistakes, tree.mistakes
-    data = tree.data
-    assert isinstance(data, dict), name
-    rows = tuple(_cells(line) for line in str(data["table"]).splitlines() if line.strip())
+    data = read_own("freehold.catalog", f"data/health/{name}.yaml", dict[str, Any])
+    rows = tuple(_cells(line) for line in data["table"].splitlines() if line.strip())
     assert len({len(row) for row in rows}) == 1, f"{name}.yaml: rows of different lengths"
     return FactFile(
         name=name,
-        as_of=str(data["as_of"]),
-        verified=str(data["verified"]),
-        sources=MappingProxyType({str(key): str(value) for key, value in data["sources"].items()}),
+        as_of=data["as_of"],
+        verified=data["verified"],
+        sources=MappingProxyType(data["sources"]),
         rows=rows,
     )
 

@@ -4,12 +4,11 @@ The file is ours: one that is not as it must be raises when the check is importe
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 
 import msgspec
 
 from freehold.core.findings import Finding
-from freehold.core.places import read_tree
+from freehold.core.own_files import read_own
 from freehold.health.judge.gpu_limits import GpuRules
 from freehold.health.model.probe import Expected, Part, Probe, Threshold
 from freehold.health.model.view import View
@@ -25,7 +24,8 @@ class _Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One check's YAML file; the fields are those of `Probe`."""
 
-    name: str
+    name: str = ""
+    """The file's."""
     summary: str
     reads: tuple[Part, ...]
     newest: tuple[Part, ...] = ()
@@ -73,8 +73,4 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def declared(module: str) -> Declaration:
     """Return the declaration in NAME.yaml next to the module (`__name__` of the caller)."""
     package, _, name = module.rpartition(".")
-    file = files(package) / f"{name}.yaml"
-    tree = read_tree(file.read_text("utf-8"), file.name)
-    assert not tree.mistakes, tree.mistakes
-    assert isinstance(tree.data, dict), file.name
-    return msgspec.convert({"name": name, **tree.data}, Declaration)
+    return msgspec.structs.replace(read_own(package, f"{name}.yaml", Declaration), name=name)
