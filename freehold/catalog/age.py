@@ -152,18 +152,18 @@ def _disputed(fact: Fact) -> bool:
 
 def _width(ratio: float, least: float, wandered: float) -> float:
     """Return the logarithm by which a bound is away from the middle: independent causes add as squares."""
-    told = max(math.log(ratio), least)
-    return math.hypot(told, wandered) if wandered else told
+    claimed = max(math.log(ratio), least)
+    return math.hypot(claimed, wandered) if wandered else claimed
 
 
 def doubtful(fact: Fact, today: date) -> str:
     """Return why a fact should be checked before it is relied on, or "": `as of 2026-05-18, 193 days old, quoted second-hand`."""
     days = age_days(fact.as_of, today)
     stale = days > FRESH_DAYS and volatility_per_year(fact) > 0
-    told = "two databases disagree" if _disputed(fact) else _TOLD.get(fact.verified, "")
-    if not stale and not told:
+    doubt = "two databases disagree" if _disputed(fact) else _SECOND_HAND.get(fact.verified, "")
+    if not stale and not doubt:
         return ""
-    return ", ".join(filter(None, (f"as of {fact.as_of}", f"{days} days old" if stale else "", told)))
+    return ", ".join(filter(None, (f"as of {fact.as_of}", f"{days} days old" if stale else "", doubt)))
 
 
-_TOLD = {Verified.SECONDARY: "quoted second-hand", Verified.MEMORY: "from memory, not looked up"}
+_SECOND_HAND = {Verified.SECONDARY: "quoted second-hand", Verified.MEMORY: "from memory, not looked up"}

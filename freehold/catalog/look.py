@@ -113,7 +113,7 @@ def api(
     """Return an API's price, by `provider/model` or by the model alone: the catalog's, else the database's.
 
     With `request`, a price that depends on a request's size or on the hour is the one that requests of that size pay
-    over a day; a user's own price stands as told. A model alone that several providers serve is a problem that names them.
+    over a day; a user's own price stands as given. A model alone that several providers serve is a problem that names them.
     """
     rows = [row for row in catalog.apis if name.lower() in _names(row)]
     if len(rows) > 1:

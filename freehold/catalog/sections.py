@@ -1,4 +1,4 @@
-"""The sections of a file of facts: which kind of fact each holds and by what its rows are told apart.
+"""The sections of a file of facts: which kind of fact each holds and by what its rows are identified.
 
 Shipped files and users' files have the same sections. Nothing is read or checked here.
 """
@@ -38,7 +38,7 @@ class FactSection:
     key: tuple[str, ...]
     """A later file's row replaces the fields of those rows whose key fields equal the ones that it has."""
     identity: tuple[str, ...] = ()
-    """What tells two rows of one file apart, where that is more than the key."""
+    """What distinguishes two rows of one file, where that is more than the key."""
     fill: Mapping[str, object] = field(default_factory=dict)
     """What a key field is where a row leaves it out."""
     by_id: bool = True

@@ -17,7 +17,7 @@ from freehold.bench.analysis.results import BenchFile, Result, Through
 YARDSTICK = "transformers"
 """The engine that serves one request at a time, without continuous batching or a paged cache."""
 UNKNOWN = "unknown"
-"""What stands where nothing could be read: never a nought."""
+"""What stands where nothing could be read: never a zero."""
 _HEADS = (
     *("engine", "load", "asked", "req/s", "tokens/s", "goodput/s", "% in SLO", "TTFT p50", "p95"),
     *("token p50", "refused", "failed", "cores", "MB", "J/token"),
@@ -135,7 +135,7 @@ def gpu_lines(bench: BenchFile) -> list[str]:
     """Return on which GPUs each candidate ran, whose watts are in its J/token; empty: the machine has none that can be read."""
     if not bench.machine.gpus:
         return []
-    everything = f"all {len(bench.machine.gpus)} of the machine count, since nobody knows which it had"
+    everything = f"all {len(bench.machine.gpus)} of the machine count, since it is not known which it had"
     return [
         f"GPUs of {each.id}: "
         + (everything if each.gpus is None else ", ".join(map(str, each.gpus)) or "none")

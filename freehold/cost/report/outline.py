@@ -337,10 +337,11 @@ def _assumed(result: PlanResult) -> list[HeadLine]:
     total = len(result.assumptions)
     if not total:
         return []
-    told = f"; you said {'; '.join(said)}" if said else ""
+    given = f"; you gave {'; '.join(said)}" if said else ""
     return [
         HeadLine(
-            label="assumed", text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{told}"
+            label="assumed",
+            text=f"{total - len(said)} of {total} inputs are the catalog's or defaults{given}",
         )
     ]
 

@@ -32,7 +32,7 @@ from freehold.cost.report.outline import (
 from freehold.cost.report.svg import inlined
 
 # All of these are our own choice. A plot is 331 points wide, so that it is not shrunk on a phone of 390 px; its letters
-# are then those of the page. What is counted is what can still be told apart: of cost lines the rest is `other`.
+# are then those of the page. What is counted is what can still be distinguished: of cost lines the rest is `other`.
 _WIDTH_IN = 4.6
 _HEIGHT_IN = 2.4
 _LEGEND_ROW_IN = 0.2
@@ -42,7 +42,7 @@ _CURVES_MOST = 5
 _LINES_MOST = 7
 _NAME_MOST = 40
 _INK, _MUTED, _GRID, _PAPER = "#010203", "#010204", "#010205", "#010206"
-"""Stand-ins that are replaced by the page's colours: nobody else writes these."""
+"""Stand-ins that are replaced by the page's colours: nothing else writes these."""
 _SERIES = tuple(f"#0103{index:02x}" for index in range(8))
 _FALLBACKS = ("#0072b2", "#b34700", "#00785a", "#a3417f", "#8a6d00", "#2a86b8", "#5b5b5b", "#7a4fb5")
 """Series colours of the light theme. Source: Okabe and Ito 2008, darkened to a contrast of 3:1 or more on white."""
@@ -341,7 +341,7 @@ def _tornado(result: PlanResult) -> ReportPlot | None:
         "low to its high value. Below zero it is cheaper than the API. "
         + " ".join(_told(each) for each in shown[:4]),
         table=Table(
-            head=("input", "from low to high", "USD a month at low", "USD a month at high", "said by you"),
+            head=("input", "from low to high", "USD a month at low", "USD a month at high", "given by you"),
             rows=tuple(_influence_row(each) for each in shown),
         ),
     )

@@ -1,6 +1,6 @@
 """Rules of thumb on machines: what they draw, which engine, which network and disk, how fast they come back, how they fail.
 
-Judged from the fleet that the plan would run and from the catalog; money is in rules_money, and nothing is measured here.
+Judged from the fleet that the plan would run and from the catalog; money is in money.py, and nothing is measured here.
 """
 
 from collections.abc import Callable
@@ -33,15 +33,15 @@ PUBLISHED_FAILURES = 419
 PAPER = "Llama 3 paper (arXiv 2407.21783), table 5; training, so an upper bound for inference"
 
 
-def node_power(standing: Ranking) -> Rule:
+def node_power(ranking: Ranking) -> Rule:
     """Judge "an eight-GPU node draws 12 to 15 kW": that is a facility's figure at the nameplate."""
     claim = "An 8-GPU node draws 12-15 kW"
-    node = standing.node
+    node = ranking.node
     if node is None:
         return unknown(claim, NO_NODE)
     case = node.case
     mean, rated = range_of(it_kw(case)), range_of(contracted_kw(case)).p50
-    label = standing.inputs.catalog.nodes.get(NODE_POWER)
+    label = ranking.inputs.catalog.nodes.get(NODE_POWER)
     most = (label.nameplate_kw if label else None) or rated
     pue = case.setting.own.pue_ratio.value
     low, high = GUIDE_KW
@@ -57,10 +57,10 @@ def node_power(standing: Ranking) -> Rule:
     )
 
 
-def trt_speed(standing: Ranking) -> Rule:
+def trt_speed(ranking: Ranking) -> Rule:
     """Judge "TensorRT-LLM is 30 to 50 % faster than vLLM" by matched measured pairs."""
     claim = "TensorRT-LLM is 30-50% faster than vLLM"
-    ratio = standing.inputs.catalog.engine_ratios.get(TRT_RATIO)
+    ratio = ranking.inputs.catalog.engine_ratios.get(TRT_RATIO)
     if ratio is None:
         return unknown(claim, "The catalog has no measured pairs of the two.")
     low, high = ratio.iqr
@@ -76,10 +76,10 @@ def trt_speed(standing: Ranking) -> Rule:
     )
 
 
-def trt_fragile(standing: Ranking) -> Rule:
+def trt_fragile(ranking: Ranking) -> Rule:
     """Judge "TensorRT-LLM's builds are locked to one GPU and fragile"."""
     claim = "TensorRT-LLM needs a fragile build per model and GPU"
-    engines = sorted({fleet.sized.ask.engine for fleet in standing.inputs.fleets})
+    engines = sorted({fleet.sized.ask.engine for fleet in ranking.inputs.fleets})
     used = "tensorrt-llm" in engines
     return Rule(
         claim=claim,
@@ -93,13 +93,13 @@ def trt_fragile(standing: Ranking) -> Rule:
     )
 
 
-def slow_network(standing: Ranking) -> Rule:
+def slow_network(ranking: Ranking) -> Rule:
     """Judge "1 or 10 GbE is not enough, 100 or 200G is needed": of tensor parallel across nodes it is true."""
     claim = "1/10 GbE is not enough between nodes"
-    link = standing.inputs.catalog.links.get(TEN_GBE)
-    if not standing.inputs.fleets or link is None:
+    link = ranking.inputs.catalog.links.get(TEN_GBE)
+    if not ranking.inputs.fleets or link is None:
         return unknown(claim, "The plan has no fleet, or the catalog no 10 GbE.")
-    fleet = standing.inputs.fleets[0]
+    fleet = ranking.inputs.fleets[0]
     sized = fleet.sized
     extra = tensor_crossing(sized.ask.shape, link, ranks=2, sequences=sized.concurrency).decode_ms
     inside = sized.ask.gpus <= sized.ask.gpus_per_node
@@ -116,12 +116,12 @@ def slow_network(standing: Ranking) -> Rule:
     )
 
 
-def nvme(standing: Ranking) -> Rule:
+def nvme(ranking: Ranking) -> Rule:
     """Judge "moving weights from a NAS to NVMe saves 200 ms of latency": of a swap or a start, not of serving."""
     claim = "Moving weights from NAS to NVMe saves 200 ms of inference latency"
-    if not standing.inputs.fleets:
+    if not ranking.inputs.fleets:
         return unknown(claim, "The plan has no fleet.")
-    weights = standing.inputs.fleets[0].sized.weights_bytes
+    weights = ranking.inputs.fleets[0].sized.weights_bytes
     slow, fast = load_s(weights, NAS_GB_S), load_s(weights, NVME_GB_S)
     return Rule(
         claim=claim,
@@ -139,12 +139,12 @@ def swap_bytes(saved_s: float) -> float:
     return saved_s / (1 / (NAS_GB_S * 1e9) - 1 / (NVME_GB_S * 1e9))
 
 
-def rebuild(standing: Ranking) -> Rule:
+def rebuild(ranking: Ranking) -> Rule:
     """Judge "a node is rebuilt in under an hour", as far as loading the weights decides it."""
     claim = "A node is rebuilt in under an hour"
-    if not standing.inputs.fleets:
+    if not ranking.inputs.fleets:
         return unknown(claim, "The plan has no fleet.")
-    fleet, link = standing.inputs.fleets[0], standing.inputs.catalog.links.get(ONE_GBE)
+    fleet, link = ranking.inputs.fleets[0], ranking.inputs.catalog.links.get(ONE_GBE)
     if link is None:
         return unknown(claim, "The catalog has no 1 GbE.")
     remote = load_over_s(fleet.sized.weights_bytes, link)
@@ -164,32 +164,32 @@ def rebuild(standing: Ranking) -> Rule:
     )
 
 
-def failures(standing: Ranking) -> Rule:
+def failures(ranking: Ranking) -> Rule:
     """Judge "Llama-3-style failure data can be used": it can, as a bound, with its sums corrected."""
     claim = "Llama-3-style failure data can be used for planning"
-    rows = [row for row in standing.inputs.catalog.failures if row.count]
+    rows = [row for row in ranking.inputs.catalog.failures if row.count]
     total = sum(row.count or 0 for row in rows)
     if not total:
         return unknown(claim, "The catalog has no counts of failures.", PAPER)
     yearly = sum(row.rate_per_gpu_year for row in rows)
     gpu = sum(row.count or 0 for row in rows if row.group == "gpu")
     worst = max(rows, key=lambda row: row.count or 0)
-    afr = standing.setting.own.gpu_failures_per_gpu_year.value.mid
+    afr = ranking.setting.own.gpu_failures_per_gpu_year.value.mid
     return Rule(
         claim=claim,
         verdict="holds" if total == PUBLISHED_FAILURES else "depends",
         computed=(
             f"Counts sum to {total}: {worst.cause.replace('_', ' ')} {(worst.count or 0) / total:.1%}, GPUs {gpu / total:.1%}. That is "
             f"{yearly:.1%} a GPU-year from all causes, {yearly * NODE_GPUS:.2f} interruptions a year of an 8-GPU node. The plan counts "
-            f"{afr:.1%} lost GPUs a year: {node_loss_probability(afr, NODE_GPUS):.0%} of nodes lose one, {_down_hours(standing):,.0f} h down."
+            f"{afr:.1%} lost GPUs a year: {node_loss_probability(afr, NODE_GPUS):.0%} of nodes lose one, {_down_hours(ranking):,.0f} h down."
         ),
         source=PAPER,
     )
 
 
-def _down_hours(standing: Ranking) -> float:
+def _down_hours(ranking: Ranking) -> float:
     """Return the hours in a year in which an eight-GPU node without a spare is out."""
-    own = standing.setting.own
+    own = ranking.setting.own
     hours = NODE_GPUS * own.gpu_failures_per_gpu_year.value.mid * own.repair_days.value.mid * 24
     return min(hours, HOURS_PER_YEAR)
 

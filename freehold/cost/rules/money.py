@@ -1,7 +1,7 @@
 """Rules of thumb on money: when to rent, when to buy, what machines, space and energy cost.
 
 What guides say of nodes is worked out for the node that they mean, eight H100, the same in every plan; what they say of
-renting and buying for the plan's own options, by the middle of their draws, as the options show it. Rules on the machines themselves are in rules_machines, not here.
+renting and buying for the plan's own options, by the middle of their draws, as the options show it. Rules on the machines themselves stand in machines.py, not here.
 """
 
 from collections.abc import Callable
@@ -56,17 +56,17 @@ def unknown(claim: str, why: str, source: str = "") -> Rule:
     return Rule(claim=claim, verdict="unknown", computed=why, source=source)
 
 
-def rent_below(standing: Ranking) -> Rule:
+def rent_below(ranking: Ranking) -> Rule:
     """Judge "rent below 200M tokens a month": true of renting against buying, while an API may beat both there."""
     claim = "Rent below 200M tokens a month"
-    api, tokens = standing.yardstick, standing.setting.traffic.tokens_per_month
-    rentals = _rentals(standing)
+    api, tokens = ranking.yardstick, ranking.setting.traffic.tokens_per_month
+    rentals = _rentals(ranking)
     if api is None or not rentals or tokens <= 0:
         return unknown(claim, "An API or a rental to compare is missing.")
     scale = RENT_BELOW_TOKENS / tokens
-    api_usd = _at(standing, api, scale)
+    api_usd = _at(ranking, api, scale)
     rent_usd, rented = min(
-        ((_at(standing, each, scale), each) for each in rentals), key=lambda found: found[0]
+        ((_at(ranking, each, scale), each) for each in rentals), key=lambda found: found[0]
     )
     bar = break_even_api_usd_per_m(rent_usd, RENT_BELOW_TOKENS)
     return Rule(
@@ -81,27 +81,25 @@ def rent_below(standing: Ranking) -> Rule:
     )
 
 
-def _rentals(standing: Ranking) -> list[Ranked]:
+def _rentals(ranking: Ranking) -> list[Ranked]:
     """Return the cheapest rental of each fleet: at another traffic another fleet may be the cheapest."""
     found: dict[int, Ranked] = {}
-    for each in standing.options:
+    for each in ranking.options:
         if each.offer.kind == "rent" and each.may_win:
             found.setdefault(id(each.offer.fleet), each)
     return list(found.values())
 
 
-def _at(standing: Ranking, ranked: Ranked, scale: float) -> float:
+def _at(ranking: Ranking, ranked: Ranked, scale: float) -> float:
     """Return the middle of the draws of a month's cost at so many times the traffic."""
-    priced = price(
-        ranked.offer, standing.setting, draws=standing.draws, tokens_scale=scale, fleet_scale=scale
-    )
+    priced = price(ranked.offer, ranking.setting, draws=ranking.draws, tokens_scale=scale, fleet_scale=scale)
     return range_of(priced.total).p50
 
 
-def buy_above(standing: Ranking) -> Rule:
+def buy_above(ranking: Ranking) -> Rule:
     """Judge "buy above 65 % utilisation": a rental price in disguise."""
     claim = "Buy above 65% utilisation"
-    bought, rented = standing.same_gpu
+    bought, rented = ranking.same_gpu
     if bought is None or rented is None or rented.offer.rental_usd_per_gpu_hour is None:
         return unknown(claim, "A purchase and a rental of the same GPU with all their prices are missing.")
     own, hourly = _own_per_gpu_hour(bought.priced), rented.offer.rental_usd_per_gpu_hour.mid
@@ -141,10 +139,10 @@ def _own_per_gpu_hour(bought: Priced) -> Vector:
     return np.asarray(bought.total / bought.case.counts.gpus / HOURS_PER_MONTH)
 
 
-def gpu_price(standing: Ranking) -> Rule:
+def gpu_price(ranking: Ranking) -> Rule:
     """Judge "an H100 costs 25,000 to 30,000 USD"."""
     claim = "An H100 costs 25,000 to 30,000 USD"
-    spread = _h100(standing)
+    spread = _h100(ranking)
     if spread is None:
         return unknown(claim, "No price of an H100 is known here.")
     low, high = GUIDE_H100_USD
@@ -157,16 +155,16 @@ def gpu_price(standing: Ranking) -> Rule:
     )
 
 
-def _h100(standing: Ranking) -> Spread | None:
-    gpus = {fleet.sized.ask.gpu.id: fleet.sized.ask.gpu for fleet in standing.inputs.fleets}
-    known = gpus.get("h100-sxm") or standing.inputs.catalog.gpus.get("h100-sxm")
+def _h100(ranking: Ranking) -> Spread | None:
+    gpus = {fleet.sized.ask.gpu.id: fleet.sized.ask.gpu for fleet in ranking.inputs.fleets}
+    known = gpus.get("h100-sxm") or ranking.inputs.catalog.gpus.get("h100-sxm")
     return known.price_new_usd if known else None
 
 
-def infrastructure(standing: Ranking) -> Rule:
+def infrastructure(ranking: Ranking) -> Rule:
     """Judge "infrastructure adds 40 to 60 % to the GPUs"."""
     claim = "Infrastructure adds 40-60% to the price of the GPUs"
-    node = standing.node
+    node = ranking.node
     if node is None or node.offer.gpu_usd is None:
         return unknown(claim, NO_NODE)
     case = node.case
@@ -187,10 +185,10 @@ def _band(value: float, band: tuple[float, float], *, wide: tuple[float, float])
     return "depends" if wide[0] <= band[1] and wide[1] >= band[0] else "does not hold"
 
 
-def node_price(standing: Ranking) -> Rule:
+def node_price(ranking: Ranking) -> Rule:
     """Judge "an eight-GPU node costs more than 200,000 USD"."""
     claim = "An 8-GPU node costs more than 200,000 USD"
-    node = standing.node
+    node = ranking.node
     if node is None or not node.offer.complete:
         return unknown(claim, NO_NODE)
     quoted, bought = node.case.setting.node_usd is not None, capex_of(node.case)
@@ -212,12 +210,12 @@ def _all_around(node: Priced) -> str:
     return f"Eight {node.offer.gpu} with all that is around them come to"
 
 
-def energy(standing: Ranking) -> Rule:
+def energy(ranking: Ranking) -> Rule:
     """Judge "12 to 15 kW at 0.12 USD per kWh are 1,300 to 1,600 USD a month": they are 1,051 to 1,314."""
     claim = "12-15 kW at 0.12 USD per kWh cost 1,300-1,600 USD a month"
     low, high = (energy_usd_per_month(kw, GUIDE_USD_PER_KWH) for kw in GUIDE_KW)
     arithmetic = f"12-15 kW at 0.12 USD per kWh are {low:,.0f}-{high:,.0f} USD"
-    node = standing.node
+    node = ranking.node
     line = node.lines.get("electricity") if node else None
     if node is None or line is None:
         why = "the rent of the space includes it" if node else "the catalog has no H100"
@@ -231,10 +229,10 @@ def energy(standing: Ranking) -> Rule:
     )
 
 
-def colocation(standing: Ranking) -> Rule:
+def colocation(ranking: Ranking) -> Rule:
     """Judge "colocation of a node costs 2,500 USD a month"."""
     claim = "Colocation of a node costs 2,500 USD a month"
-    node = standing.node
+    node = ranking.node
     space = node.lines.get("colocation") if node else None
     if node is None or space is None:
         return unknown(claim, "The plan has no machines in a colocation.")
@@ -248,10 +246,10 @@ def colocation(standing: Ranking) -> Rule:
     )
 
 
-def power_over_hardware(standing: Ranking) -> Rule:
+def power_over_hardware(ranking: Ranking) -> Rule:
     """Judge "power costs more than half of the hardware over three years"."""
     claim = "Power costs more than half of the hardware over 3 years"
-    node = standing.node
+    node = ranking.node
     line = node.lines.get("electricity") if node else None
     if node is None or line is None or not node.offer.complete:
         return unknown(claim, "No energy of bought machines is known here.")
@@ -268,16 +266,16 @@ def power_over_hardware(standing: Ranking) -> Rule:
     )
 
 
-def straight_line(standing: Ranking) -> Rule:
-    """Judge "write off over three years": a convention, so what another one would change is told."""
+def straight_line(ranking: Ranking) -> Rule:
+    """Judge "write off over three years": a convention, so what another one would change is shown."""
     claim = "Hardware is written off over 3 years in a straight line"
-    bought = standing.best("buy")
+    bought = ranking.best("buy")
     if bought is None:
         return unknown(claim, "No purchase with all its prices is in the plan.")
-    life = standing.setting.own.life_months
+    life = ranking.setting.own.life_months
     three, five = (
         range_of(
-            price(bought.offer, standing.setting, draws=HeldDraws(standing.draws, {life.name: months})).total
+            price(bought.offer, ranking.setting, draws=HeldDraws(ranking.draws, {life.name: months})).total
         ).p50
         for months in (GUIDE_YEARS * 12.0, LONG_LIFE_MONTHS)
     )
@@ -297,14 +295,14 @@ def _as_shown(bought: Ranked, months: Spread) -> str:
     return f"The options show {amount(bought.usd_per_month.p50)}, over {span} months."
 
 
-def spare(standing: Ranking) -> Rule:
+def spare(ranking: Ranking) -> Rule:
     """Judge "keep a cold spare node": it depends on how many nodes share it, and on who answers meanwhile."""
     claim = "Keep a cold spare node"
-    bought, api = standing.best("buy"), standing.yardstick
+    bought, api = ranking.best("buy"), ranking.yardstick
     if bought is None or api is None or api.offer.api is None:
         return unknown(claim, "A purchase, or an API to fall back on, is missing.")
-    covered = _with_fallback(standing, bought, spare_node=False)
-    spared = _with_fallback(standing, bought, spare_node=True)
+    covered = _with_fallback(ranking, bought, spare_node=False)
+    spared = _with_fallback(ranking, bought, spare_node=True)
     missed = float(covered.lines["failures"][0])
     extra = float(spared.total[0] - covered.total[0] + covered.lines["failures"][0])
     return Rule(
@@ -318,10 +316,10 @@ def spare(standing: Ranking) -> Rule:
     )
 
 
-def _with_fallback(standing: Ranking, bought: Ranked, *, spare_node: bool) -> Priced:
-    assert standing.yardstick is not None
-    fallback = None if spare_node else standing.yardstick.offer.api
-    setting = replace(standing.setting, fallback=fallback, spare_node=spare_node)
+def _with_fallback(ranking: Ranking, bought: Ranked, *, spare_node: bool) -> Priced:
+    assert ranking.yardstick is not None
+    fallback = None if spare_node else ranking.yardstick.offer.api
+    setting = replace(ranking.setting, fallback=fallback, spare_node=spare_node)
     return price(bought.offer, setting, draws=Middle())
 
 
