@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from freehold.catalog.load_xids import fact_file, xids
 from freehold.core.findings import Action
 from freehold.core.places import read_tree
@@ -82,7 +84,7 @@ def load_evidence() -> EvidenceTable:
     if tree.mistakes or not isinstance(tree.data, dict):
         raise ValueError(f"{_FILE.name}: {tree.mistakes}")
     data: dict[str, Any] = tree.data
-    signs = {row["name"]: _sign(row) for row in data["signs"]}
+    signs = {row["name"]: msgspec.convert(row, Sign) for row in data["signs"]}
     unknown = {fact.sign for fact in xids().values()} - signs.keys() - {""}
     findings = _findings()
     unknown |= set(findings.values()) - signs.keys() - {"", BY_WORDS, THERMAL}
@@ -102,17 +104,3 @@ def _findings() -> dict[tuple[str, str], str]:
                 )
             found[key] = sign
     return found
-
-
-def _sign(row: dict[str, Any]) -> Sign:
-    direct = row.get("direct")
-    return Sign(
-        name=row["name"],
-        what=row["what"],
-        tier=Tier(row["tier"]),
-        weights={Hypothesis(name): float(weight) for name, weight in row["weights"].items()},
-        action=Action(row["action"]),
-        source=row["source"],
-        changes=row["changes"],
-        direct=Hypothesis(direct) if direct else None,
-    )
