@@ -19,7 +19,15 @@ from freehold.core.findings import Action, Verdict
 from freehold.core.places import read_tree
 
 _T = TypeVar("_T")
-_TRUTH = {"yes": True, "always": True, "hardware": True, "no": False, "software": False, "depends": None, "": None}
+_TRUTH = {
+    "yes": True,
+    "always": True,
+    "hardware": True,
+    "no": False,
+    "software": False,
+    "depends": None,
+    "": None,
+}
 _READERS: Mapping[Any, Callable[[str], Any]] = {
     int: lambda cell: int(cell, 0),
     float | None: lambda cell: float(cell) if cell else None,
