@@ -8,7 +8,7 @@ fetched or started here.
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -133,15 +133,7 @@ def _known(name: str, engines: Mapping[str, Engine], reader: FlagReader) -> bool
 
 
 def _named_apart(entries: Iterable[BenchEntry]) -> list[BenchEntry]:
-    return [
-        BenchEntry(
-            model=each.model,
-            engine=each.engine,
-            options=each.options,
-            label=f"{each.model.name} {each.label}",
-        )
-        for each in entries
-    ]
+    return [replace(each, label=f"{each.model.name} {each.label}") for each in entries]
 
 
 def _label(engine: str, varied: Mapping[str, Scalar]) -> str:

@@ -14,7 +14,6 @@ from freehold.catalog.facts import (
     ApiPrice,
     Catalog,
     Default,
-    FailureRate,
     GpuFacts,
     Link,
     ModelFacts,
@@ -87,12 +86,6 @@ def electricity_for(catalog: Catalog, region: str, *, where: str = "--region") -
 def _preference(price: PowerPrice) -> tuple[bool, int]:
     kinds = [index for index, kind in enumerate(_KIND_ORDER) if price.kind.startswith(kind)]
     return price.verified is not Verified.USER, min(kinds, default=len(_KIND_ORDER))
-
-
-def failures_of(catalog: Catalog, groups: Iterable[str]) -> tuple[FailureRate, ...]:
-    """Return the failure rates of these groups: gpu, host, network, dependency, maintenance, unknown."""
-    wanted = set(groups)
-    return tuple(rate for rate in catalog.failures if rate.group in wanted)
 
 
 def default(catalog: Catalog, name: str) -> Default:
